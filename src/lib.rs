@@ -1,0 +1,7 @@
+//! Mailgress: an ingress controller for mail on Kubernetes.
+//!
+//! Two halves live in one process and meet at two channels: the controller renders objects into a
+//! `model::Snapshot`, and the data plane (`proxy`) serves it and reports back what it bound.
+//! The modules are layers; `tests/layering.rs` holds the table of which may import which.
+
+pub mod secret;

@@ -1,0 +1,65 @@
+//! The one type for everything that must not be seen: passwords, tokens, private keys, header values.
+//!
+//! It stands below all layers because both ends of the program hold secrets: the protocol machines read
+//! them from clients, the renderer from Kubernetes Secrets. `Debug` and `Display` mask the content in
+//! every build, and the bytes are wiped when the value is dropped.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// Bytes that are never printed and are wiped on drop.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the bytes over; the caller keeps no copy.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes themselves, for the one place that needs them: the wire, a key parser, a hash.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&[u8]> for Secret {
+    fn from(bytes: &[u8]) -> Self {
+        Self::new(bytes.to_vec())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// What is printed in a secret's place; of constant length, so that not even the length is told.
+pub const MASK: &str = "********";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_a_mask_in_every_format() {
+        let secret = Secret::new(b"hunter2".to_vec());
+        assert_eq!(format!("{secret} {secret:?} {secret:#?}"), "******** ******** ********");
+    }
+}
