@@ -4,4 +4,5 @@
 //! `model::Snapshot`, and the data plane (`proxy`) serves it and reports back what it bound.
 //! The modules are layers; `tests/layering.rs` holds the table of which may import which.
 
+pub mod net;
 pub mod secret;

@@ -1,0 +1,10 @@
+//! Addresses, sockets, streams and backoff: what the layers above build on; knows no mail protocol.
+
+pub mod address;
+pub mod roots;
+pub mod socket;
+pub mod stream;
+
+pub use address::{BackendAddress, ClientAddress, ListenAddress};
+pub use socket::{Keepalive, Listening, SocketOptions, bind};
+pub use stream::{Socket, Stream};
