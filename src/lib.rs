@@ -5,4 +5,5 @@
 //! The modules are layers; `tests/layering.rs` holds the table of which may import which.
 
 pub mod net;
+pub mod protocol;
 pub mod secret;

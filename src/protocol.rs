@@ -1,0 +1,59 @@
+//! IMAP, POP3, SMTP, SASL and the PROXY protocol as pure state machines.
+//!
+//! Bytes in, events and bytes out: no tokio, no clock, no randomness, no Kubernetes. The contract that
+//! every machine keeps is the same in both directions:
+//!
+//! * **Frontend** (towards the client, before the login): [`Frontend::receive`] consumes itself, takes
+//!   whole commands from an [`Input`] and appends replies to a byte vector, until something has to
+//!   happen outside: [`Step::Read`] more, [`Step::StartTls`], [`Step::Login`], [`Step::Close`]. Whatever
+//!   the step, the replies are written first, in one write.
+//! * **Backend** (towards the server that was chosen): [`Backend::receive`] in the same way.
+//!
+//! A state holds only what that state knows, and a transition consumes it: a frontend that waits for the
+//! verdict on a login ([`PendingLogin`]) has no `receive`.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+pub mod backend;
+pub mod frontend;
+mod imap;
+pub mod input;
+pub mod login;
+mod pop3;
+pub mod proxy_header;
+pub mod sasl;
+mod smtp;
+
+pub use backend::{Backend, BackendError, BackendPlan, BackendStep};
+pub use frontend::notices;
+pub use frontend::{
+    CloseReason, Exchange, ExchangeStep, Frontend, FrontendConfig, PendingLogin, StartTls, StartTlsOffer,
+    Step,
+};
+pub use input::{EmptyInput, Input};
+pub use login::{Attempt, Envelope, Hello, LoginRequest};
+pub use sasl::Mechanism;
+
+/// The three protocols that a listener can speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9051 / RFC 3501.
+    Imap,
+    /// RFC 1939.
+    Pop3,
+    /// RFC 5321.
+    Smtp,
+}
+
+impl Protocol {
+    /// The name in lower case: nginx's `Auth-Protocol`, the ALPN identifier (RFC 7301 registry has `imap`
+    /// and `pop3`; nginx also uses `smtp`), and the value of metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Imap => "imap",
+            Self::Pop3 => "pop3",
+            Self::Smtp => "smtp",
+        }
+    }
+}

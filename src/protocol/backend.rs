@@ -1,0 +1,307 @@
+//! The side of the machines that faces the backend: greeting, STARTTLS, XCLIENT or ID, and the login.
+//!
+//! Each protocol has its own machine below this one (NGINX section 9). They go in lock-step: one command,
+//! one reply; a reply has to fit into the input.
+
+mod imap;
+mod pop3;
+mod reply;
+mod sasl;
+mod smtp;
+
+use crate::secret::Secret;
+
+use self::imap::Imap;
+use self::pop3::Pop3;
+use self::smtp::Smtp;
+use super::Protocol;
+use super::input::Input;
+use super::login::{Envelope, LoginRequest};
+
+/// Everything a backend is told, decided before the first byte.
+#[derive(Debug)]
+pub struct BackendPlan {
+    /// The protocol spoken.
+    pub protocol: Protocol,
+    /// `upstream.tls.mode: StartTLS`: nothing but the upgrade is sent in clear.
+    pub start_tls: bool,
+    /// The name in EHLO / HELO.
+    pub server_name: String,
+    /// IMAP: the client's tag with its trailing space.
+    pub tag: Vec<u8>,
+    /// How to log in.
+    pub login: BackendLogin,
+    /// SMTP: what the client said, replayed.
+    pub envelope: Envelope,
+    /// SMTP: announce the client with XCLIENT, when the backend offers it.
+    pub xclient: Option<ClientInfo>,
+    /// IMAP: announce the client with ID (RFC 2971) as Dovecot understands it (`x-originating-ip` …), when
+    /// the backend offers it.
+    pub imap_id: Option<ClientInfo>,
+    /// `passthrough`: the backend's own words for a login that it accepts are the client's. IMAP and POP3 do so
+    /// always; for SMTP with an auth service nginx words the reply itself.
+    pub verbatim: bool,
+}
+
+/// How the backend is asked to accept the user.
+#[derive(Debug)]
+pub enum BackendLogin {
+    /// The credentials, from the client or from the auth service. Never [`LoginRequest::Digest`],
+    /// [`LoginRequest::Token`] or [`LoginRequest::External`]: those are resolved by the auth service into a
+    /// password.
+    Request(LoginRequest),
+    /// SMTP with `smtpAuth: false`: the backend trusts us; the login travels in XCLIENT, if at all, and
+    /// the client gets our own `235 2.0.0 OK`.
+    Trusted {
+        /// The login for XCLIENT's LOGIN attribute.
+        login: Vec<u8>,
+    },
+}
+
+/// The client, for XCLIENT and ID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Address and port; `None` for a `unix:` client.
+    pub address: Option<std::net::SocketAddr>,
+    /// The address the client connected to.
+    pub destination: Option<std::net::SocketAddr>,
+    /// SMTP: its verified host name, or `[UNAVAILABLE]` / `[TEMPUNAVAIL]`.
+    pub host: String,
+}
+
+/// Whether a refused login says nothing about the credentials: the backend is busy, out of order, or going
+/// away. SMTP: 4yz (RFC 5321 section 4.2.1); IMAP: response codes of RFC 5530; POP3: those of RFC 3206 and
+/// RFC 2449 section 8.1.
+#[must_use]
+pub fn is_temporary(protocol: Protocol, reply: &[u8]) -> bool {
+    let line = reply.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
+    let has =
+        |code: &str| line.windows(code.len()).any(|window| window.eq_ignore_ascii_case(code.as_bytes()));
+    match protocol {
+        Protocol::Smtp => line.starts_with(b"4"),
+        Protocol::Imap => IMAP_TEMPORARY.iter().any(|code| has(code)),
+        Protocol::Pop3 => POP3_TEMPORARY.iter().any(|code| has(code)),
+    }
+}
+
+/// Whether the backend closes after this: SMTP 421 (RFC 5321 section 3.8), IMAP BYE (RFC 9051 section 7.1.5).
+#[must_use]
+pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
+    match protocol {
+        Protocol::Smtp => reply.starts_with(b"421"),
+        Protocol::Imap => reply.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* BYE")),
+        Protocol::Pop3 => false,
+    }
+}
+
+const IMAP_TEMPORARY: [&str; 5] = ["[UNAVAILABLE]", "[INUSE]", "[SERVERBUG]", "[CONTACTADMIN]", "[LIMIT]"];
+const POP3_TEMPORARY: [&str; 4] = ["[SYS/", "[IN-USE]", "[LOGIN-DELAY]", "[UNAVAILABLE]"];
+
+/// The machine that talks to the backend until the login is decided.
+#[derive(Debug)]
+pub struct Backend(Machine);
+
+#[derive(Debug)]
+enum Machine {
+    Imap(Imap),
+    Pop3(Pop3),
+    Smtp(Smtp),
+}
+
+/// What has to happen next. The commands appended so far are written first.
+#[derive(Debug)]
+pub enum BackendStep {
+    /// Read more.
+    Read(Backend),
+    /// The backend agreed to STARTTLS: prove that the input is empty (a backend that injects before the
+    /// handshake is refused), handshake, then [`BackendStartTls::secured`].
+    StartTls(BackendStartTls),
+    /// Relayed SASL: the backend's challenge, base64 as it stood on the wire.
+    Challenge(Vec<u8>, BackendExchange),
+    /// Logged in. `reply` is for the client; what is left in the input comes after it; then the relay.
+    Ready {
+        /// The client's final reply, whole lines.
+        reply: Vec<u8>,
+    },
+    /// The backend refused the login itself (not an earlier step): its reply, whole lines, verbatim.
+    Refused {
+        /// For the client in `passthrough` and with `passErrorMessage`.
+        reply: Vec<u8>,
+    },
+    /// Anything else that is not as it must be.
+    Failed(BackendError),
+}
+
+/// What a backend did wrong, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// A reply that the step cannot go on with.
+    #[error("the backend answered {step} with \"{reply}\"")]
+    Unexpected {
+        /// The command that was answered, by name; never its arguments.
+        step: &'static str,
+        /// The first line, escaped, at most 200 characters.
+        reply: String,
+        /// All lines, for `passErrorMessage`.
+        verbatim: Vec<u8>,
+    },
+    /// A reply longer than the buffer.
+    #[error("the backend's answer to {step} does not fit into the buffer")]
+    TooLong {
+        /// The command that was answered.
+        step: &'static str,
+    },
+    /// STARTTLS is configured and not offered.
+    #[error("the backend does not offer STARTTLS, which upstream.tls.mode asks for")]
+    NoStartTls,
+    /// Credentials that the protocol cannot carry (quirk Q-21).
+    #[error("the login or password holds control characters, which {protocol} cannot carry")]
+    ControlCharacters {
+        /// The protocol's name.
+        protocol: &'static str,
+    },
+    /// The auth service accepted a digest, token or certificate and named no password for the backend.
+    #[error("no password for the backend: the auth service must answer with Auth-Pass")]
+    NoPassword,
+}
+
+impl BackendError {
+    /// The backend's goodbye, where it is its answer to the login itself: the client's answer with
+    /// `passthrough`. A goodbye in the greeting is no answer to anything the client said.
+    #[must_use]
+    pub fn goodbye(&self, protocol: Protocol) -> Option<&[u8]> {
+        match self {
+            Self::Unexpected { step, verbatim, .. }
+                if *step != GREETING && is_closing(protocol, verbatim) =>
+            {
+                Some(verbatim)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The name of the step that the greeting answers.
+const GREETING: &str = "the connection";
+
+impl Backend {
+    /// A machine that waits for the greeting.
+    #[must_use]
+    pub fn new(plan: BackendPlan) -> Self {
+        Self(match plan.protocol {
+            Protocol::Imap => Machine::Imap(Imap::new(plan)),
+            Protocol::Pop3 => Machine::Pop3(Pop3::new(plan)),
+            Protocol::Smtp => Machine::Smtp(Smtp::new(plan)),
+        })
+    }
+
+    /// Takes replies from `input`.
+    #[must_use]
+    pub fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> BackendStep {
+        loop {
+            let flow = match self.0 {
+                Machine::Imap(imap) => imap.next(input, out),
+                Machine::Pop3(pop3) => pop3.next(input, out),
+                Machine::Smtp(smtp) => smtp.next(input, out),
+            };
+            match flow {
+                Ok(Flow::Next(next)) => self = next,
+                Ok(Flow::Outside(step)) => return step,
+                Err(error) => return BackendStep::Failed(error),
+            }
+        }
+    }
+}
+
+/// What a protocol's machine makes of a reply.
+#[derive(Debug)]
+enum Flow {
+    /// Goes on with the next reply.
+    Next(Backend),
+    /// Something has to happen outside first.
+    Outside(BackendStep),
+}
+
+impl From<Imap> for Backend {
+    fn from(imap: Imap) -> Self {
+        Self(Machine::Imap(imap))
+    }
+}
+
+impl From<Pop3> for Backend {
+    fn from(pop3: Pop3) -> Self {
+        Self(Machine::Pop3(pop3))
+    }
+}
+
+impl From<Smtp> for Backend {
+    fn from(smtp: Smtp) -> Self {
+        Self(Machine::Smtp(smtp))
+    }
+}
+
+/// The backend agreed to STARTTLS.
+#[derive(Debug)]
+pub struct BackendStartTls(Secured);
+
+/// What each protocol goes on with behind TLS; nothing that was said before counts.
+#[derive(Debug)]
+enum Secured {
+    Imap(imap::Preparation),
+    Pop3(pop3::Preparation),
+    Smtp(smtp::Preparation),
+}
+
+impl BackendStartTls {
+    /// Goes on after the handshake; appends what has to be said first, if anything.
+    #[must_use]
+    pub fn secured(self, out: &mut Vec<u8>) -> Backend {
+        match self.0 {
+            Secured::Imap(preparation) => preparation.secured(out).into(),
+            Secured::Pop3(preparation) => preparation.secured(out).into(),
+            Secured::Smtp(preparation) => preparation.secured(out).into(),
+        }
+    }
+}
+
+/// The backend waits for the client's answer to its challenge.
+#[derive(Debug)]
+pub struct BackendExchange(Backend);
+
+impl BackendExchange {
+    /// Appends the client's answer (base64, `=`, empty or `*`) as it stood on the wire.
+    #[must_use]
+    pub fn answer(self, answer: &Secret, out: &mut Vec<u8>) -> Backend {
+        out.extend_from_slice(answer.expose());
+        out.extend_from_slice(b"\r\n");
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_backend_that_is_busy_from_wrong_credentials() {
+        for (protocol, reply) in [
+            (Protocol::Smtp, "454 4.7.0 Temporary authentication failure\r\n"),
+            (Protocol::Smtp, "421-4.3.2 going\r\n421 4.3.2 away\r\n"),
+            (Protocol::Imap, "* OK still here\r\na NO [UNAVAILABLE] try later\r\n"),
+            (Protocol::Pop3, "-ERR [SYS/TEMP] try later\r\n"),
+            (Protocol::Pop3, "-ERR [in-use] locked\r\n"),
+        ] {
+            assert!(is_temporary(protocol, reply.as_bytes()), "{reply}");
+        }
+        for (protocol, reply) in [
+            (Protocol::Smtp, "535 5.7.8 wrong, 4 attempts left\r\n"),
+            (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] wrong\r\n"),
+            (Protocol::Pop3, "-ERR [AUTH] wrong\r\n"),
+            (Protocol::Pop3, ""),
+        ] {
+            assert!(!is_temporary(protocol, reply.as_bytes()), "{reply}");
+        }
+        assert!(is_closing(Protocol::Smtp, b"421 bye\r\n") && is_closing(Protocol::Imap, b"* Bye then\r\n"));
+        assert!(!is_closing(Protocol::Imap, b"a NO 421\r\n") && !is_closing(Protocol::Pop3, b"-ERR bye\r\n"));
+    }
+}

@@ -1,0 +1,338 @@
+//! Logging in to an IMAP backend: NGINX section 9.2, and STARTTLS, ID and AUTHENTICATE beyond it.
+
+use crate::protocol::input::Input;
+use crate::secret::Secret;
+
+use super::reply::{take_response, unexpected};
+use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
+use super::{
+    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING,
+    Secured,
+};
+
+/// The machine for an IMAP backend.
+#[derive(Debug)]
+pub(super) enum Imap {
+    Greeting(Box<BackendPlan>),
+    Preparing(Preparation, Question),
+    LoggingIn(LoggingIn),
+}
+
+/// What comes before the login, and what it needs.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    tag: Vec<u8>,
+    id: Option<ClientInfo>,
+    credentials: Credentials,
+}
+
+/// What a command of our own asks.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// CAPABILITY: may STARTTLS follow?
+    OffersStartTls(Offers),
+    StartTls,
+    /// CAPABILITY: may ID follow?
+    OffersId(Offers),
+    Id,
+}
+
+/// What a capability list says about the commands that we may send.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Offers {
+    start_tls: bool,
+    id: bool,
+}
+
+/// The client's own command is under way.
+#[derive(Debug)]
+pub(super) struct LoggingIn {
+    tag: Vec<u8>,
+    /// Untagged responses so far: they belong to the client's reply (quirk Q-32).
+    held: Vec<u8>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Login(Vec<u8>, Secret),
+    Password(Secret),
+    Verdict,
+    Sasl(SaslLogin),
+}
+
+/// A response, by its first word.
+enum Response<'a> {
+    Untagged(&'a [u8]),
+    Challenge(&'a [u8]),
+    Accepted,
+    Refused,
+    Unknown,
+}
+
+impl Imap {
+    pub(super) fn new(plan: BackendPlan) -> Self {
+        Self::Greeting(Box::new(plan))
+    }
+
+    pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let Some(line) = take_response(input, self.step())? else {
+            return Ok(Flow::Outside(BackendStep::Read(self.into())));
+        };
+        match self {
+            Self::Greeting(plan) => Self::greeted(*plan, line, out),
+            Self::Preparing(preparation, question) => preparation.answered(question, line, out),
+            Self::LoggingIn(login) => login.answered(line, out),
+        }
+    }
+
+    fn step(&self) -> &'static str {
+        match self {
+            Self::Greeting(_) => GREETING,
+            Self::Preparing(_, question) => question.name(),
+            Self::LoggingIn(login) => login.name(),
+        }
+    }
+
+    fn greeted(plan: BackendPlan, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let Response::Untagged(text) = classify(&line, OUR_TAG) else {
+            return Err(unexpected(GREETING, line));
+        };
+        if !has_first_word(text, b"OK") {
+            return Err(unexpected(GREETING, line));
+        }
+        let offers = Offers::in_greeting(text);
+        let BackendPlan { tag, login, start_tls, imap_id, .. } = plan;
+        let preparation = Preparation { tag, id: imap_id, credentials: Credentials::new(login)? };
+        if start_tls {
+            return match offers {
+                Some(offers) => preparation.start_tls(offers, out),
+                None => Ok(preparation.ask_capabilities(Question::OffersStartTls, out).into()),
+            };
+        }
+        Ok(match offers {
+            Some(offers) => preparation.announce(offers, out).into(),
+            None => preparation.secured(out).into(),
+        })
+    }
+}
+
+impl Preparation {
+    /// Over TLS, where it is wanted: announces the client, if it has to be, and logs in.
+    pub(super) fn secured(self, out: &mut Vec<u8>) -> Imap {
+        if self.id.is_some() { self.ask_capabilities(Question::OffersId, out) } else { self.log_in(out) }
+    }
+
+    fn answered(self, question: Question, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let response = classify(&line, OUR_TAG);
+        if let Response::Untagged(text) = response {
+            if is_fatal(text) {
+                return Err(unexpected(question.name(), line));
+            }
+            return Ok(Imap::Preparing(self, question.noting(text)).into());
+        }
+        match (question, response) {
+            (Question::OffersStartTls(offers), Response::Accepted | Response::Refused) => {
+                self.start_tls(offers, out)
+            }
+            (Question::StartTls, Response::Accepted) => {
+                Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Imap(self)))))
+            }
+            (Question::OffersId(offers), Response::Accepted | Response::Refused) => {
+                Ok(self.announce(offers, out).into())
+            }
+            // ID informs; a backend that does not want it still serves.
+            (Question::Id, Response::Accepted | Response::Refused) => Ok(self.log_in(out).into()),
+            (question, _) => Err(unexpected(question.name(), line)),
+        }
+    }
+
+    fn ask_capabilities(self, question: fn(Offers) -> Question, out: &mut Vec<u8>) -> Imap {
+        append_own(b"CAPABILITY", out);
+        Imap::Preparing(self, question(Offers::default()))
+    }
+
+    fn start_tls(self, offers: Offers, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        if !offers.start_tls {
+            return Err(BackendError::NoStartTls);
+        }
+        append_own(b"STARTTLS", out);
+        Ok(Imap::Preparing(self, Question::StartTls).into())
+    }
+
+    fn announce(self, offers: Offers, out: &mut Vec<u8>) -> Imap {
+        let parameters = self.id.as_ref().filter(|_| offers.id).map(id_parameters).unwrap_or_default();
+        if parameters.is_empty() {
+            return self.log_in(out);
+        }
+        append_own(format!("ID ({parameters})").as_bytes(), out);
+        Imap::Preparing(self, Question::Id)
+    }
+
+    fn log_in(self, out: &mut Vec<u8>) -> Imap {
+        let Self { tag, credentials, .. } = self;
+        out.extend_from_slice(&tag);
+        let stage = match credentials {
+            Credentials::Password { login, password } => {
+                out.extend_from_slice(format!("LOGIN {{{}}}\r\n", login.len()).as_bytes());
+                Stage::Login(login, password)
+            }
+            Credentials::Sasl(sasl) => {
+                sasl.append_command(b"AUTHENTICATE", out);
+                Stage::Sasl(sasl)
+            }
+        };
+        Imap::LoggingIn(LoggingIn { tag, held: Vec::new(), stage })
+    }
+}
+
+impl LoggingIn {
+    fn name(&self) -> &'static str {
+        if matches!(self.stage, Stage::Sasl(_)) { "AUTHENTICATE" } else { "LOGIN" }
+    }
+
+    fn answered(mut self, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let step = self.name();
+        match classify(&line, &self.tag) {
+            Response::Untagged(text) if !is_fatal(text) => {
+                self.held.extend_from_slice(&line);
+                if self.held.len() > MAX_HELD {
+                    return Err(BackendError::TooLong { step });
+                }
+                Ok(Imap::LoggingIn(self).into())
+            }
+            Response::Challenge(challenge) => self.challenged(challenge, &line, out),
+            Response::Accepted if matches!(self.stage, Stage::Verdict | Stage::Sasl(_)) => {
+                self.held.extend_from_slice(&line);
+                Ok(Flow::Outside(BackendStep::Ready { reply: self.held }))
+            }
+            Response::Refused => {
+                self.held.extend_from_slice(&line);
+                Ok(Flow::Outside(BackendStep::Refused { reply: self.held }))
+            }
+            _ => Err(unexpected(step, [self.held, line].concat())),
+        }
+    }
+
+    fn challenged(self, challenge: &[u8], line: &[u8], out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let step = self.name();
+        let Self { tag, held, stage } = self;
+        let stage = match stage {
+            Stage::Login(login, password) => {
+                out.extend_from_slice(&login);
+                out.extend_from_slice(format!(" {{{}}}\r\n", password.expose().len()).as_bytes());
+                Stage::Password(password)
+            }
+            Stage::Password(password) => {
+                append_answer(&password, out);
+                Stage::Verdict
+            }
+            Stage::Sasl(mut sasl) => match sasl.challenged() {
+                Reaction::Answer(answer) => {
+                    append_answer(&answer, out);
+                    Stage::Sasl(sasl)
+                }
+                Reaction::Relay => {
+                    let waiting = Imap::LoggingIn(Self { tag, held, stage: Stage::Sasl(sasl) });
+                    let exchange = BackendExchange(waiting.into());
+                    return Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)));
+                }
+                Reaction::None => return Err(unexpected(step, line.to_vec())),
+            },
+            Stage::Verdict => return Err(unexpected(step, line.to_vec())),
+        };
+        Ok(Imap::LoggingIn(Self { tag, held, stage }).into())
+    }
+}
+
+impl Question {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::OffersStartTls(_) | Self::OffersId(_) => "CAPABILITY",
+            Self::StartTls => "STARTTLS",
+            Self::Id => "ID",
+        }
+    }
+
+    fn noting(self, text: &[u8]) -> Self {
+        let Some(offers) = Offers::in_response(text) else { return self };
+        match self {
+            Self::OffersStartTls(_) => Self::OffersStartTls(offers),
+            Self::OffersId(_) => Self::OffersId(offers),
+            Self::StartTls | Self::Id => self,
+        }
+    }
+}
+
+impl Offers {
+    /// From `CAPABILITY …` of an untagged response.
+    fn in_response(text: &[u8]) -> Option<Self> {
+        let mut words = text.split(u8::is_ascii_whitespace);
+        words.next().filter(|word| word.eq_ignore_ascii_case(b"CAPABILITY"))?;
+        let mut offers = Self::default();
+        for word in words {
+            offers.start_tls |= word.eq_ignore_ascii_case(b"STARTTLS");
+            offers.id |= word.eq_ignore_ascii_case(b"ID");
+        }
+        Some(offers)
+    }
+
+    /// From a greeting's `[CAPABILITY …]`, if it has one.
+    fn in_greeting(text: &[u8]) -> Option<Self> {
+        let code = text.splitn(2, |&byte| byte == b'[').nth(1)?;
+        Self::in_response(code.split(|&byte| byte == b']').next()?)
+    }
+}
+
+impl From<Imap> for Flow {
+    fn from(imap: Imap) -> Self {
+        Self::Next(imap.into())
+    }
+}
+
+fn append_own(command: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(OUR_TAG);
+    out.extend_from_slice(command);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn classify<'a>(line: &'a [u8], tag: &[u8]) -> Response<'a> {
+    if let Some(text) = line.strip_prefix(b"* ") {
+        return Response::Untagged(text);
+    }
+    if let Some(challenge) = line.strip_prefix(b"+") {
+        return Response::Challenge(challenge.trim_ascii());
+    }
+    match line.strip_prefix(tag) {
+        Some(text) if has_first_word(text, b"OK") => Response::Accepted,
+        Some(text) if has_first_word(text, b"NO") || has_first_word(text, b"BAD") => Response::Refused,
+        _ => Response::Unknown,
+    }
+}
+
+/// BYE ends the session, and an untagged BAD answers a command without saying which (RFC 9051 section 7.1).
+fn is_fatal(text: &[u8]) -> bool {
+    has_first_word(text, b"BYE") || has_first_word(text, b"BAD")
+}
+
+fn has_first_word(text: &[u8], word: &[u8]) -> bool {
+    text.split(u8::is_ascii_whitespace).next().is_some_and(|first| first.eq_ignore_ascii_case(word))
+}
+
+/// As Dovecot takes them from its trusted networks.
+fn id_parameters(client: &ClientInfo) -> String {
+    let ends = [("originating", client.address), ("connected", client.destination)];
+    let known = ends.into_iter().filter_map(|(end, address)| Some((end, address?)));
+    let pairs: Vec<String> = known
+        .map(|(end, address)| {
+            let (ip, port) = (address.ip().to_canonical(), address.port());
+            format!("\"x-{end}-ip\" \"{ip}\" \"x-{end}-port\" \"{port}\"")
+        })
+        .collect();
+    pairs.join(" ")
+}
+
+/// The tag of commands that the client knows nothing of.
+const OUR_TAG: &[u8] = b"mailgress ";
+/// Bytes of untagged responses before the tagged one.
+const MAX_HELD: usize = 16 * 1024;

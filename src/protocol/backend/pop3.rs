@@ -1,0 +1,140 @@
+//! Logging in to a POP3 backend: NGINX section 9.3, and STLS and AUTH beyond it.
+
+use crate::protocol::input::Input;
+use crate::secret::Secret;
+
+use super::reply::{take_dotted, take_line, unexpected};
+use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
+use super::{
+    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, Flow, GREETING, Secured,
+};
+
+/// The machine for a POP3 backend: which reply it waits for.
+#[derive(Debug)]
+pub(super) enum Pop3 {
+    Greeting(Box<BackendPlan>),
+    Capa(Preparation),
+    Stls(Preparation),
+    User(Secret),
+    Pass,
+    Auth(SaslLogin),
+}
+
+/// What the login needs.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    credentials: Credentials,
+}
+
+impl Pop3 {
+    pub(super) fn new(plan: BackendPlan) -> Self {
+        Self::Greeting(Box::new(plan))
+    }
+
+    pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let step = self.step();
+        let reply = match self {
+            Self::Capa(_) => take_dotted(input, step)?,
+            _ => take_line(input, step)?,
+        };
+        let Some(reply) = reply else { return Ok(Flow::Outside(BackendStep::Read(self.into()))) };
+        let accepted = reply.starts_with(b"+OK");
+        match self {
+            Self::Greeting(plan) if accepted => {
+                let preparation = Preparation::new(plan.login)?;
+                if !plan.start_tls {
+                    return Ok(preparation.secured(out).into());
+                }
+                out.extend_from_slice(b"CAPA\r\n");
+                Ok(Self::Capa(preparation).into())
+            }
+            Self::Capa(preparation) => {
+                if !accepted || !offers_stls(&reply) {
+                    return Err(BackendError::NoStartTls);
+                }
+                out.extend_from_slice(b"STLS\r\n");
+                Ok(Self::Stls(preparation).into())
+            }
+            Self::Stls(preparation) if accepted => {
+                Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Pop3(preparation)))))
+            }
+            Self::User(password) if accepted => {
+                out.extend_from_slice(b"PASS ");
+                append_answer(&password, out);
+                Ok(Self::Pass.into())
+            }
+            Self::Pass | Self::Auth(_) if accepted => Ok(Flow::Outside(BackendStep::Ready { reply })),
+            Self::User(_) | Self::Pass | Self::Auth(_) if reply.starts_with(b"-ERR") => {
+                Ok(Flow::Outside(BackendStep::Refused { reply }))
+            }
+            Self::Auth(sasl) => Self::challenged(sasl, reply, out),
+            Self::Greeting(_) | Self::Stls(_) | Self::User(_) | Self::Pass => Err(unexpected(step, reply)),
+        }
+    }
+
+    fn step(&self) -> &'static str {
+        match self {
+            Self::Greeting(_) => GREETING,
+            Self::Capa(_) => "CAPA",
+            Self::Stls(_) => "STLS",
+            Self::User(_) => "USER",
+            Self::Pass => "PASS",
+            Self::Auth(_) => "AUTH",
+        }
+    }
+
+    fn challenged(mut sasl: SaslLogin, reply: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let Some(challenge) = reply.strip_prefix(b"+") else { return Err(unexpected("AUTH", reply)) };
+        let challenge = challenge.trim_ascii();
+        match sasl.challenged() {
+            Reaction::Answer(answer) => {
+                append_answer(&answer, out);
+                Ok(Self::Auth(sasl).into())
+            }
+            Reaction::Relay => {
+                let exchange = BackendExchange(Self::Auth(sasl).into());
+                Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)))
+            }
+            Reaction::None => Err(unexpected("AUTH", reply)),
+        }
+    }
+}
+
+impl Preparation {
+    /// USER and PASS are lines of their own: control characters would become commands (quirk Q-21).
+    fn new(login: super::BackendLogin) -> Result<Self, BackendError> {
+        let credentials = Credentials::new(login)?;
+        if let Credentials::Password { login, password } = &credentials
+            && login.iter().chain(password.expose()).any(u8::is_ascii_control)
+        {
+            return Err(BackendError::ControlCharacters { protocol: "POP3" });
+        }
+        Ok(Self { credentials })
+    }
+
+    /// Over TLS, where it is wanted: logs in.
+    pub(super) fn secured(self, out: &mut Vec<u8>) -> Pop3 {
+        match self.credentials {
+            Credentials::Password { login, password } => {
+                out.extend_from_slice(b"USER ");
+                out.extend_from_slice(&login);
+                out.extend_from_slice(b"\r\n");
+                Pop3::User(password)
+            }
+            Credentials::Sasl(sasl) => {
+                sasl.append_command(b"AUTH", out);
+                Pop3::Auth(sasl)
+            }
+        }
+    }
+}
+
+impl From<Pop3> for Flow {
+    fn from(pop3: Pop3) -> Self {
+        Self::Next(pop3.into())
+    }
+}
+
+fn offers_stls(capabilities: &[u8]) -> bool {
+    capabilities.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().eq_ignore_ascii_case(b"STLS"))
+}

@@ -1,0 +1,159 @@
+//! Taking whole replies from a backend's input.
+
+use crate::protocol::input::Input;
+
+use super::BackendError;
+
+/// An SMTP reply of one or more lines.
+#[derive(Debug)]
+pub(super) struct SmtpReply {
+    /// Of the first line, which is all that nginx looks at.
+    pub(super) code: u16,
+    /// As they came.
+    pub(super) lines: Vec<u8>,
+}
+
+impl SmtpReply {
+    /// What follows the code on each line.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.lines.split(|&byte| byte == b'\n');
+        lines.map(|line| line.get(4..).unwrap_or_default().trim_ascii_end())
+    }
+}
+
+/// A line with its line end.
+pub(super) fn take_line(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
+    let end = line_end(input.peek(), 0);
+    take(input, end, step)
+}
+
+/// An IMAP response: a line, or lines with the literals between them (RFC 9051 section 4.3).
+pub(super) fn take_response(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
+    let bytes = input.peek();
+    let mut end = line_end(bytes, 0);
+    while let Some(literal) = end.and_then(|end| announced_literal(bytes.get(..end).unwrap_or_default())) {
+        end = end.and_then(|end| end.checked_add(literal)).and_then(|end| line_end(bytes, end));
+    }
+    take(input, end, step)
+}
+
+/// A POP3 reply to a command whose success has more lines, up to the one with a dot (RFC 1939 section 3).
+pub(super) fn take_dotted(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
+    let bytes = input.peek();
+    let first = line_end(bytes, 0);
+    if !bytes.starts_with(b"+OK") {
+        return take(input, first, step);
+    }
+    let mut end = first;
+    let mut start = 0;
+    while let Some(next) = end {
+        let line = bytes.get(start..next).unwrap_or_default();
+        if start > 0 && line.trim_ascii_end() == b"." {
+            break;
+        }
+        start = next;
+        end = line_end(bytes, next);
+    }
+    take(input, end, step)
+}
+
+/// An SMTP reply with all its lines (RFC 5321 section 4.2.1).
+pub(super) fn take_smtp(input: &mut Input, step: &'static str) -> Result<Option<SmtpReply>, BackendError> {
+    let bytes = input.peek();
+    let mut start = 0;
+    let mut end = line_end(bytes, start);
+    while let Some(next) = end
+        && bytes.get(start..next).and_then(|line| line.get(3)) == Some(&b'-')
+    {
+        start = next;
+        end = line_end(bytes, start);
+    }
+    let Some(lines) = take(input, end, step)? else { return Ok(None) };
+    let code = lines.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+    let code =
+        code.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
+    match code {
+        Some(code) => Ok(Some(SmtpReply { code, lines })),
+        None => Err(unexpected(step, lines)),
+    }
+}
+
+/// The error for a reply that the step cannot go on with.
+pub(super) fn unexpected(step: &'static str, verbatim: Vec<u8>) -> BackendError {
+    let first = verbatim.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let reply = first.trim_ascii_end().escape_ascii().to_string().chars().take(SHOWN).collect();
+    BackendError::Unexpected { step, reply, verbatim }
+}
+
+fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
+    match end {
+        Some(end) => {
+            let reply = input.peek().get(..end).unwrap_or_default().to_vec();
+            input.consume(end);
+            Ok(Some(reply))
+        }
+        None if input.is_full() => Err(BackendError::TooLong { step }),
+        None => Ok(None),
+    }
+}
+
+/// Behind the first LF at or after `from`.
+fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let found = bytes.get(from..)?.iter().position(|&byte| byte == b'\n')?;
+    from.checked_add(found)?.checked_add(1)
+}
+
+/// The size of the literal that an untagged response announces at its end.
+fn announced_literal(response: &[u8]) -> Option<usize> {
+    if !response.starts_with(b"* ") {
+        return None;
+    }
+    let text = response.trim_ascii_end().strip_suffix(b"}")?;
+    let digits = text.rsplit(|&byte| byte == b'{').next().filter(|digits| digits.len() < text.len())?;
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Characters of a reply that an error shows.
+const SHOWN: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(bytes: &[u8]) -> Input {
+        let mut input = Input::new(64);
+        input.append(bytes).unwrap();
+        input
+    }
+
+    #[test]
+    fn takes_no_more_than_the_reply() {
+        let mut smtp = input(b"250-a\r\n250 b\r\n220 c\r\n");
+        assert_eq!(take_smtp(&mut smtp, "EHLO").unwrap().unwrap().lines, b"250-a\r\n250 b\r\n");
+        assert_eq!(smtp.peek(), b"220 c\r\n");
+        let mut pop3 = input(b"+OK\r\nSTLS\r\n.\r\n+OK\r\n");
+        assert_eq!(take_dotted(&mut pop3, "CAPA").unwrap().unwrap(), b"+OK\r\nSTLS\r\n.\r\n");
+        assert_eq!(pop3.peek(), b"+OK\r\n");
+        let mut imap = input(b"* ID (\"a\" {3}\r\nb\nc)\r\na OK\r\n");
+        assert_eq!(take_response(&mut imap, "ID").unwrap().unwrap(), b"* ID (\"a\" {3}\r\nb\nc)\r\n");
+        assert_eq!(imap.peek(), b"a OK\r\n");
+    }
+
+    #[test]
+    fn a_reply_that_is_not_whole_waits() {
+        assert!(take_smtp(&mut input(b"250-a\r\n250"), "EHLO").unwrap().is_none());
+        assert!(take_dotted(&mut input(b"+OK\r\nSTLS\r\n"), "CAPA").unwrap().is_none());
+        assert!(take_response(&mut input(b"* ID {9}\r\nab\r\n"), "ID").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_reply_that_cannot_become_whole_is_an_error() {
+        assert!(matches!(take_line(&mut input(&[b'x'; 64]), "USER"), Err(BackendError::TooLong { .. })));
+        let endless = b"* ID {18446744073709551615}\r\n";
+        assert!(take_response(&mut input(endless), "ID").unwrap().is_none());
+        assert!(take_smtp(&mut input(b"hello\r\n"), "EHLO").is_err());
+    }
+}

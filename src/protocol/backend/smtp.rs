@@ -1,0 +1,309 @@
+//! Getting an SMTP backend to where the client is: NGINX section 9.4, with XCLIENT only as far as the backend
+//! offers it (quirk Q-22), and STARTTLS and relayed SASL beyond it.
+
+use crate::protocol::input::Input;
+use crate::protocol::login::{Envelope, Hello, LoginRequest};
+use crate::secret::Secret;
+
+use super::reply::{SmtpReply, take_smtp, unexpected};
+use super::sasl::{Reaction, SaslLogin, append_answer};
+use super::{
+    BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
+    GREETING, Secured,
+};
+
+/// The machine for an SMTP backend: which reply it waits for.
+#[derive(Debug)]
+pub(super) enum Smtp {
+    Greeting(Box<BackendPlan>),
+    Hello { preparation: Preparation, start_tls: bool },
+    StartTls(Preparation),
+    XClient(Preparation),
+    ClientHello(Login),
+    LoggingIn(Login),
+}
+
+/// What comes before the login, and what it needs.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    server_name: String,
+    /// EHLO rather than HELO.
+    extended: bool,
+    client_hello: Option<Hello>,
+    xclient: Option<ClientInfo>,
+    login: Login,
+}
+
+/// What makes the backend serve the client.
+#[derive(Debug)]
+pub(super) enum Login {
+    /// Nothing: it trusts us.
+    Trusted {
+        login: Vec<u8>,
+    },
+    /// By whichever mechanism the backend has.
+    Password {
+        login: Vec<u8>,
+        password: Secret,
+        authzid: Vec<u8>,
+        verbatim: bool,
+    },
+    Auth {
+        sasl: SaslLogin,
+        verbatim: bool,
+    },
+    Mail {
+        mail: Vec<u8>,
+        rcpt: Vec<u8>,
+    },
+    Rcpt,
+}
+
+impl Smtp {
+    pub(super) fn new(plan: BackendPlan) -> Self {
+        Self::Greeting(Box::new(plan))
+    }
+
+    pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let step = self.step();
+        let Some(reply) = take_smtp(input, step)? else {
+            return Ok(Flow::Outside(BackendStep::Read(self.into())));
+        };
+        match (self, reply.code) {
+            (Self::Greeting(plan), 220) => {
+                let start_tls = plan.start_tls;
+                Ok(Preparation::new(*plan)?.hello(start_tls, out).into())
+            }
+            (Self::Hello { preparation, start_tls: true }, 250) => {
+                if !reply.texts().any(|text| text.eq_ignore_ascii_case(b"STARTTLS")) {
+                    return Err(BackendError::NoStartTls);
+                }
+                out.extend_from_slice(b"STARTTLS\r\n");
+                Ok(Self::StartTls(preparation).into())
+            }
+            (Self::StartTls(preparation), 220) => {
+                Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Smtp(preparation)))))
+            }
+            (Self::Hello { preparation, start_tls: false }, 250) => preparation.announce(&reply, out),
+            (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
+            (Self::ClientHello(login), 250) => login.begin(&reply, out),
+            (Self::LoggingIn(login), _) => login.answered(reply, out),
+            _ => Err(unexpected(step, reply.lines)),
+        }
+    }
+
+    fn step(&self) -> &'static str {
+        match self {
+            Self::Greeting(_) => GREETING,
+            Self::Hello { .. } | Self::ClientHello(_) => "EHLO",
+            Self::StartTls(_) => "STARTTLS",
+            Self::XClient(_) => "XCLIENT",
+            Self::LoggingIn(login) => login.name(),
+        }
+    }
+}
+
+impl Preparation {
+    fn new(plan: BackendPlan) -> Result<Self, BackendError> {
+        let BackendPlan { server_name, login, envelope, xclient, start_tls, verbatim, .. } = plan;
+        let Envelope { hello: client_hello, mail, rcpt } = envelope;
+        let login = match login {
+            BackendLogin::Trusted { login } => Login::Trusted { login },
+            BackendLogin::Request(LoginRequest::Anonymous) => {
+                Login::Mail { mail: mail.unwrap_or_default(), rcpt: rcpt.unwrap_or_default() }
+            }
+            BackendLogin::Request(LoginRequest::Password { login, password, authzid }) => {
+                Login::Password { login, password, authzid, verbatim }
+            }
+            BackendLogin::Request(LoginRequest::Relayed { mechanism, initial_response }) => {
+                Login::Auth { sasl: SaslLogin::relayed(mechanism, initial_response), verbatim }
+            }
+            BackendLogin::Request(_) => return Err(BackendError::NoPassword),
+        };
+        let extended = start_tls
+            || xclient.is_some()
+            || login.is_sasl()
+            || client_hello.as_ref().is_some_and(|hello| hello.extended);
+        Ok(Self { server_name, extended, client_hello, xclient, login })
+    }
+
+    fn hello(self, start_tls: bool, out: &mut Vec<u8>) -> Smtp {
+        append_hello(self.extended, self.server_name.as_bytes(), out);
+        Smtp::Hello { preparation: self, start_tls }
+    }
+
+    /// Over TLS, where it is wanted: begins anew (RFC 3207 section 4.2).
+    pub(super) fn secured(self, out: &mut Vec<u8>) -> Smtp {
+        self.hello(false, out)
+    }
+
+    fn announce(self, extensions: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let attributes = self.xclient.as_ref().map(|client| self.attributes(client, extensions));
+        match attributes {
+            Some(attributes) if !attributes.is_empty() => {
+                out.extend_from_slice(b"XCLIENT");
+                out.extend_from_slice(attributes.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                Ok(Smtp::XClient(self).into())
+            }
+            _ => self.login.begin(extensions, out),
+        }
+    }
+
+    /// nginx's attributes in nginx's order, as far as the backend names them.
+    fn attributes(&self, client: &ClientInfo, extensions: &SmtpReply) -> String {
+        let address = match client.address.map(|address| address.ip().to_canonical()) {
+            Some(std::net::IpAddr::V4(v4)) => v4.to_string(),
+            Some(std::net::IpAddr::V6(v6)) => format!("IPV6:{v6}"),
+            None => "[UNAVAILABLE]".to_owned(),
+        };
+        let login = match &self.login {
+            Login::Trusted { login } => xtext(login),
+            _ => String::new(),
+        };
+        let values = [("ADDR", address), ("LOGIN", login), ("NAME", xtext(client.host.as_bytes()))];
+        values
+            .into_iter()
+            .filter(|(name, value)| offers(extensions, "XCLIENT", name) && !value.is_empty())
+            .map(|(name, value)| format!(" {name}={value}"))
+            .collect()
+    }
+
+    /// XCLIENT takes the backend back to the state before EHLO; AUTH needs one.
+    fn replay_hello(self, reply: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let needs_extensions = self.login.is_sasl();
+        match self.client_hello {
+            Some(hello) => append_hello(hello.extended || needs_extensions, &hello.name, out),
+            None if needs_extensions => append_hello(true, self.server_name.as_bytes(), out),
+            None => return self.login.begin(reply, out),
+        }
+        Ok(Smtp::ClientHello(self.login).into())
+    }
+}
+
+impl Login {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Trusted { .. } | Self::Password { .. } | Self::Auth { .. } => "AUTH",
+            Self::Mail { .. } => "MAIL",
+            Self::Rcpt => "RCPT",
+        }
+    }
+
+    fn is_sasl(&self) -> bool {
+        matches!(self, Self::Password { .. } | Self::Auth { .. })
+    }
+
+    /// `extensions`: the backend's last reply to EHLO.
+    fn begin(self, extensions: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let next = match self {
+            Self::Trusted { .. } => return Ok(authenticated()),
+            Self::Password { login, password, authzid, verbatim } => {
+                let has = |mechanism| offers(extensions, "AUTH", mechanism);
+                let mut sasl = if has("LOGIN") && !has("PLAIN") && authzid.is_empty() {
+                    SaslLogin::login(&login, &password)
+                } else {
+                    SaslLogin::plain(&authzid, &login, &password)?
+                };
+                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
+                Self::Auth { sasl, verbatim }
+            }
+            Self::Auth { mut sasl, verbatim } => {
+                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
+                Self::Auth { sasl, verbatim }
+            }
+            Self::Mail { mail, rcpt } => {
+                append_line(&mail, out);
+                Self::Mail { mail, rcpt }
+            }
+            Self::Rcpt => Self::Rcpt,
+        };
+        Ok(Smtp::LoggingIn(next).into())
+    }
+
+    fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let name = self.name();
+        match (self, reply.code) {
+            (Self::Auth { verbatim: false, .. }, 235) => Ok(authenticated()),
+            (Self::Auth { sasl, verbatim }, 334) => Self::challenged(sasl, verbatim, reply, out),
+            (Self::Mail { rcpt, .. }, 250) => {
+                append_line(&rcpt, out);
+                Ok(Smtp::LoggingIn(Self::Rcpt).into())
+            }
+            // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
+            (Self::Auth { verbatim: true, .. }, 235) | (Self::Rcpt, _) => {
+                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines }))
+            }
+            (Self::Auth { .. } | Self::Mail { .. }, 400..=599) => {
+                Ok(Flow::Outside(BackendStep::Refused { reply: reply.lines }))
+            }
+            _ => Err(unexpected(name, reply.lines)),
+        }
+    }
+
+    fn challenged(
+        mut sasl: SaslLogin,
+        verbatim: bool,
+        reply: SmtpReply,
+        out: &mut Vec<u8>,
+    ) -> Result<Flow, BackendError> {
+        match sasl.challenged() {
+            Reaction::Answer(answer) => {
+                append_answer(&answer, out);
+                Ok(Smtp::LoggingIn(Self::Auth { sasl, verbatim }).into())
+            }
+            Reaction::Relay => {
+                let challenge = reply.texts().next().unwrap_or_default().to_vec();
+                let exchange = BackendExchange(Smtp::LoggingIn(Self::Auth { sasl, verbatim }).into());
+                Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
+            }
+            Reaction::None => Err(unexpected("AUTH", reply.lines)),
+        }
+    }
+}
+
+impl From<Smtp> for Flow {
+    fn from(smtp: Smtp) -> Self {
+        Self::Next(smtp.into())
+    }
+}
+
+/// nginx words the client's reply itself and drops the backend's.
+fn authenticated() -> Flow {
+    Flow::Outside(BackendStep::Ready { reply: b"235 2.0.0 OK\r\n".to_vec() })
+}
+
+/// Whether an EHLO reply has `extension` with `parameter`.
+fn offers(extensions: &SmtpReply, extension: &str, parameter: &str) -> bool {
+    let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+    extensions.texts().any(|text| {
+        let mut words = text.split(|&byte| byte == b' ');
+        words.next().is_some_and(|name| is(name, extension)) && words.any(|word| is(word, parameter))
+    })
+}
+
+fn append_hello(extended: bool, name: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(if extended { b"EHLO " } else { b"HELO " });
+    append_line(name, out);
+}
+
+fn append_line(line: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(line);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// XCLIENT's values (RFC 3461 section 4, and nginx's set of bytes).
+fn xtext(value: &[u8]) -> String {
+    value
+        .iter()
+        .map(|&byte| match byte {
+            b'+' | b'=' => format!("+{byte:02X}"),
+            b'!'..=b'~' => char::from(byte).to_string(),
+            _ => format!("+{byte:02X}"),
+        })
+        .collect()
+}
+
+/// RFC 5321 section 4.5.3.1.4: of a command line, with its CRLF; an initial response must not exceed it
+/// (RFC 4954 section 4).
+const MAX_COMMAND_LINE: usize = 512;

@@ -1,0 +1,185 @@
+//! The side of the machines that faces the client, before the login.
+//!
+//! What is public here is the same for all protocols; each has its own machine (`imap`, `pop3`, `smtp`).
+//! What happens once credentials are complete is in `pending`.
+
+pub(crate) mod core;
+pub mod notices;
+mod pending;
+
+use std::sync::Arc;
+
+use self::core::Core;
+use super::Protocol;
+use super::imap::Imap;
+use super::input::{EmptyInput, Input};
+use super::login::Attempt;
+use super::pop3::Pop3;
+use super::sasl::Mechanism;
+use super::smtp::Smtp;
+
+pub(crate) use self::pending::Waiting;
+pub use self::pending::{Exchange, ExchangeStep, PendingLogin};
+
+/// What a listener announces and accepts before the login. Two listeners that are told apart only after
+/// STARTTLS must have equal ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontendConfig {
+    /// The protocol spoken.
+    pub protocol: Protocol,
+    /// The name in greetings, EHLO replies and challenges.
+    pub server_name: String,
+    /// Capabilities announced before the login, verbatim and in order.
+    pub capabilities: Vec<String>,
+    /// Mechanisms enabled, in the order of [`Mechanism`], without duplicates.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether STARTTLS / STLS is offered on a connection that is not yet TLS.
+    pub start_tls: StartTlsOffer,
+    /// `passthrough`: the mechanisms other than PLAIN and LOGIN are relayed to the backend as they are.
+    pub relay_sasl: bool,
+    /// `limits.maxErrors`: the rejected line at which the session ends.
+    pub max_errors: u32,
+    /// `limits.maxCommands`: lines that a client may send before its login succeeds.
+    pub max_commands: u32,
+}
+
+/// STARTTLS as nginx's `starttls off | on | only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTlsOffer {
+    /// Not offered.
+    Off,
+    /// Offered.
+    Optional,
+    /// Nothing that needs TLS is accepted without it.
+    Required,
+}
+
+/// The machine that reads commands.
+#[derive(Debug)]
+pub struct Frontend(Machine);
+
+#[derive(Debug)]
+enum Machine {
+    Imap(Imap),
+    Pop3(Pop3),
+    Smtp(Smtp),
+}
+
+/// What has to happen next. The replies appended so far are written first.
+#[derive(Debug)]
+pub enum Step {
+    /// The input holds no whole command: read more.
+    Read(Frontend),
+    /// STARTTLS was accepted: prove that the input is empty, do the handshake, go on with
+    /// [`StartTls::secured`].
+    StartTls(StartTls),
+    /// Credentials are complete.
+    Login(Attempt),
+    /// Close after writing.
+    Close(CloseReason),
+}
+
+/// Why a frontend wants the connection closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// LOGOUT or QUIT.
+    Quit,
+    /// `maxErrors` reached.
+    TooManyErrors,
+    /// `maxCommands` exceeded.
+    TooManyCommands,
+    /// A command longer than the buffer.
+    TooLong,
+    /// A refused command carries a non-synchronising literal, whose bytes must not be read as commands.
+    RefusedLiteral,
+}
+
+impl Frontend {
+    /// A machine for a new connection. `secured`: the bytes come through TLS (implicit TLS).
+    #[must_use]
+    pub fn new(config: Arc<FrontendConfig>, secured: bool) -> Self {
+        Self::with_core(Core::new(config, secured))
+    }
+
+    fn with_core(core: Core) -> Self {
+        Self(match core.config.protocol {
+            Protocol::Imap => Machine::Imap(Imap::new(core)),
+            Protocol::Pop3 => Machine::Pop3(Pop3::new(core)),
+            Protocol::Smtp => Machine::Smtp(Smtp::new(core)),
+        })
+    }
+
+    /// The unique part of challenges: random, printable ASCII without `<>@`, fresh for each session; the
+    /// machine derives a fresh challenge for each attempt from it (quirk Q-15).
+    #[must_use]
+    pub fn with_nonce(mut self, nonce: &str) -> Self {
+        match &mut self.0 {
+            Machine::Imap(imap) => imap.core_mut().set_nonce(nonce),
+            Machine::Pop3(pop3) => pop3.core_mut().set_nonce(nonce),
+            Machine::Smtp(smtp) => smtp.core_mut().set_nonce(nonce),
+        }
+        self
+    }
+
+    /// Appends the greeting. Not called after STARTTLS.
+    pub fn greet(&mut self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Machine::Imap(imap) => imap.greet(out),
+            Machine::Pop3(pop3) => pop3.greet(out),
+            Machine::Smtp(smtp) => smtp.greet(out),
+        }
+    }
+
+    /// Takes as many commands from `input` as it can; stops consuming at the first that needs the outside.
+    #[must_use]
+    pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> Step {
+        match self.0 {
+            Machine::Imap(imap) => imap.receive(input, out),
+            Machine::Pop3(pop3) => pop3.receive(input, out),
+            Machine::Smtp(smtp) => smtp.receive(input, out),
+        }
+    }
+
+    /// Appends the protocol's goodbye (`* BYE`, `-ERR`, `421`) with a reason; then the session closes.
+    pub fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &mut Vec<u8>) {
+        notices::goodbye(protocol, server_name, text, out);
+    }
+}
+
+impl From<Imap> for Frontend {
+    fn from(imap: Imap) -> Self {
+        Self(Machine::Imap(imap))
+    }
+}
+
+impl From<Pop3> for Frontend {
+    fn from(pop3: Pop3) -> Self {
+        Self(Machine::Pop3(pop3))
+    }
+}
+
+impl From<Smtp> for Frontend {
+    fn from(smtp: Smtp) -> Self {
+        Self(Machine::Smtp(smtp))
+    }
+}
+
+/// STARTTLS was accepted and its reply appended; nothing is left of the state before.
+#[derive(Debug)]
+pub struct StartTls(Core);
+
+impl StartTls {
+    pub(crate) fn new(core: Core) -> Self {
+        Self(core)
+    }
+
+    /// The machine after the handshake. The proof is what the TLS acceptor consumed and returned: there is
+    /// no way to come here with bytes that were received in clear. Counters of errors and commands go on.
+    #[must_use]
+    pub fn secured(self, config: Arc<FrontendConfig>) -> Frontend {
+        Frontend::with_core(self.0.secured(config))
+    }
+}
+
+/// So that the contract is complete in one place: the proof that [`StartTls`] leads to.
+pub type HandshakeProof = EmptyInput;

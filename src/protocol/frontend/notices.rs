@@ -1,0 +1,106 @@
+//! Lines that a session sends outside the machines: goodbyes and refusals before the first command.
+
+use crate::protocol::Protocol;
+
+/// Why a client certificate is refused (NGINX section 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateProblem {
+    /// One was sent, and it does not verify.
+    Invalid,
+    /// None was sent, and one is required.
+    Missing,
+}
+
+/// The line for a client whose certificate is refused; the session closes after it.
+#[must_use]
+pub const fn certificate_refusal(protocol: Protocol, problem: CertificateProblem) -> &'static [u8] {
+    match (protocol, problem) {
+        (Protocol::Imap, CertificateProblem::Invalid) => b"* BYE SSL certificate error\r\n",
+        (Protocol::Imap, CertificateProblem::Missing) => b"* BYE No required SSL certificate\r\n",
+        (Protocol::Pop3, CertificateProblem::Invalid) => b"-ERR SSL certificate error\r\n",
+        (Protocol::Pop3, CertificateProblem::Missing) => b"-ERR No required SSL certificate\r\n",
+        (Protocol::Smtp, CertificateProblem::Invalid) => b"421 4.7.1 SSL certificate error\r\n",
+        (Protocol::Smtp, CertificateProblem::Missing) => b"421 4.7.1 No required SSL certificate\r\n",
+    }
+}
+
+/// The line for a client that is one too many, or banned for a while; the session closes after it.
+#[must_use]
+pub const fn too_many_connections(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Imap => b"* BYE Too many connections, try again later\r\n",
+        Protocol::Pop3 => b"-ERR Too many connections, try again later\r\n",
+        Protocol::Smtp => b"421 4.7.0 Too many connections, try again later\r\n",
+    }
+}
+
+/// The protocol's internal-error line; the session closes after it.
+#[must_use]
+pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Imap => b"* BAD internal server error\r\n",
+        Protocol::Pop3 => b"-ERR internal server error\r\n",
+        Protocol::Smtp => b"451 4.3.2 Internal server error\r\n",
+    }
+}
+
+/// SMTP: the line for a client that talks while the greeting is withheld; the session closes after it.
+pub const EARLY_TALKER: &[u8] = b"503 5.5.0 Improper use of SMTP command pipelining\r\n";
+
+/// Appends the protocol's goodbye with a reason.
+pub(crate) fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &mut Vec<u8>) {
+    match protocol {
+        Protocol::Imap => out.extend_from_slice(b"* BYE "),
+        Protocol::Pop3 => out.extend_from_slice(b"-ERR "),
+        Protocol::Smtp => {
+            out.extend_from_slice(b"421 4.3.2 ");
+            append_text(server_name, out);
+            out.push(b' ');
+        }
+    }
+    append_text(text, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends text of others, kept to one line: whatever it holds, it cannot begin another reply.
+pub(crate) fn append_text(text: &str, out: &mut Vec<u8>) {
+    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn goodbye_of(protocol: Protocol, text: &str) -> String {
+        let mut out = Vec::new();
+        goodbye(protocol, "mail.test", text, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn goodbyes_are_each_protocols_own() {
+        assert_eq!(goodbye_of(Protocol::Imap, "bye now"), "* BYE bye now\r\n");
+        assert_eq!(goodbye_of(Protocol::Pop3, "bye now"), "-ERR bye now\r\n");
+        assert_eq!(goodbye_of(Protocol::Smtp, "bye now"), "421 4.3.2 mail.test bye now\r\n");
+    }
+
+    #[test]
+    fn a_text_stays_on_its_line() {
+        assert_eq!(goodbye_of(Protocol::Imap, "a\r\nb OK"), "* BYE a  b OK\r\n");
+    }
+
+    #[test]
+    fn notices_are_one_line_each() {
+        for protocol in [Protocol::Imap, Protocol::Pop3, Protocol::Smtp] {
+            for notice in [
+                certificate_refusal(protocol, CertificateProblem::Invalid),
+                certificate_refusal(protocol, CertificateProblem::Missing),
+                too_many_connections(protocol),
+                internal_error(protocol),
+            ] {
+                assert!(notice.ends_with(b"\r\n"));
+                assert_eq!(notice.iter().filter(|&&byte| byte == b'\n').count(), 1);
+            }
+        }
+    }
+}

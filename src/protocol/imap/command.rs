@@ -1,0 +1,439 @@
+//! Reading one IMAP command: tag, verb, arguments with quoted strings and literals (RFC 9051 section 4).
+//!
+//! A command stays in the input until it is whole, so its size, literals included, is bounded by the input.
+//! It is parsed again from its beginning only when a further line of it is there: at most once for each
+//! literal.
+
+use zeroize::Zeroizing;
+
+use crate::protocol::input::Input;
+use crate::secret::Secret;
+
+/// A whole command.
+#[derive(Debug)]
+pub(crate) struct Command {
+    /// With one trailing space, as replies begin with it.
+    pub(crate) tag: Vec<u8>,
+    pub(crate) verb: Verb,
+    /// Secrets, because one of them may be the password.
+    pub(crate) arguments: Vec<Secret>,
+}
+
+/// The commands that are known before the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Noop,
+    Capability,
+    Id,
+    Enable,
+    Logout,
+    StartTls,
+    Login,
+    Authenticate,
+}
+
+/// What the input holds.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Incomplete,
+    TooLong {
+        tag: Vec<u8>,
+    },
+    Command(Command),
+    Invalid {
+        /// Empty when the line has none that can be used.
+        tag: Vec<u8>,
+        /// The line ends with `+}`: what follows is a literal's content and no command.
+        literal_follows: bool,
+    },
+}
+
+/// How far the command at the front of the input was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// Where the last literal ends; nothing is to be done before.
+    literal_end: usize,
+    /// Bytes that were searched for a line end in vain.
+    searched: usize,
+    /// Synchronising literals that were answered.
+    continued: usize,
+}
+
+impl Reader {
+    /// Takes a command from `input`; appends `+ OK` for each synchronising literal that is announced.
+    pub(crate) fn read(&mut self, input: &mut Input, out: &mut Vec<u8>) -> Received {
+        let bytes = input.peek();
+        if !self.has_new_line(bytes) {
+            return self.wait(input);
+        }
+        let mut parser = Parser::new(bytes);
+        let outcome = parser.command();
+        for _ in self.continued..parser.synchronising {
+            out.extend_from_slice(b"+ OK\r\n");
+        }
+        self.continued = parser.synchronising;
+        let (received, length) = match outcome {
+            Ok((verb, arguments)) => {
+                (Received::Command(Command { tag: parser.tag, verb, arguments }), parser.at)
+            }
+            Err(Stop::Incomplete { literal_end }) => {
+                self.literal_end = literal_end;
+                return self.wait(input);
+            }
+            Err(Stop::Invalid) => {
+                let (literal_follows, end) = parser.rest_of_line();
+                (Received::Invalid { tag: parser.tag, literal_follows }, end)
+            }
+        };
+        input.consume(length);
+        *self = Self::default();
+        received
+    }
+
+    fn has_new_line(&self, bytes: &[u8]) -> bool {
+        let from = self.searched.max(self.literal_end);
+        bytes.get(from..).is_some_and(|rest| rest.contains(&b'\n'))
+    }
+
+    fn wait(&mut self, input: &Input) -> Received {
+        self.searched = input.len();
+        if !input.is_full() {
+            return Received::Incomplete;
+        }
+        let mut parser = Parser::new(input.peek());
+        let tag = if parser.tag().is_ok() { parser.tag } else { Vec::new() };
+        Received::TooLong { tag }
+    }
+}
+
+/// Why parsing ended early.
+#[derive(Debug)]
+enum Stop {
+    Invalid,
+    Incomplete { literal_end: usize },
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    /// The next byte to look at; at an offending one when the command is invalid.
+    at: usize,
+    /// Empty until it is known to be valid.
+    tag: Vec<u8>,
+    synchronising: usize,
+    literal_end: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0 }
+    }
+
+    fn command(&mut self) -> Result<(Verb, Vec<Secret>), Stop> {
+        self.tag()?;
+        self.skip(b" ")?;
+        let verb = self.verb()?;
+        let arguments = self.arguments(verb)?;
+        Ok((verb, arguments))
+    }
+
+    /// NGINX section 5.3. An empty tag is accepted; the reply then begins with its space.
+    fn tag(&mut self) -> Result<(), Stop> {
+        let from = self.at;
+        while self.peek()? != b' ' {
+            if !self.peek_is(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))?
+                || self.at.saturating_sub(from) >= MAX_TAG
+            {
+                return Err(Stop::Invalid);
+            }
+            self.advance(1);
+        }
+        self.advance(1);
+        self.tag = self.since(from).to_vec();
+        Ok(())
+    }
+
+    fn verb(&mut self) -> Result<Verb, Stop> {
+        let from = self.at;
+        while self.peek_is(|byte| byte.is_ascii_alphabetic())? {
+            self.advance(1);
+        }
+        let name = self.since(from);
+        let known = VERBS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        let (_, verb) = *known.ok_or(Stop::Invalid)?;
+        if self.peek_is(|byte| matches!(byte, b' ' | b'\r' | b'\n'))? { Ok(verb) } else { Err(Stop::Invalid) }
+    }
+
+    /// NGINX section 5.4, up to and including the line end.
+    fn arguments(&mut self, verb: Verb) -> Result<Vec<Secret>, Stop> {
+        // ID's parameter list (RFC 2971) is read for its literals only and not kept.
+        let list = verb == Verb::Id;
+        let separators: &[u8] = if list { b" ()" } else { b" " };
+        let mut arguments = Vec::new();
+        loop {
+            self.skip(separators)?;
+            let next = self.peek()?;
+            if matches!(next, b'\r' | b'\n') {
+                self.line_end()?;
+                return Ok(arguments);
+            }
+            if arguments.len() >= MAX_ARGUMENTS {
+                return Err(Stop::Invalid);
+            }
+            let argument = match next {
+                b'"' => self.quoted()?,
+                b'{' => self.literal(separators)?,
+                _ => self.atom(separators)?,
+            };
+            if !list {
+                arguments.push(argument);
+            }
+        }
+    }
+
+    fn atom(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
+        let from = self.at;
+        while !self.peek_is(|byte| matches!(byte, b'\r' | b'\n') || separators.contains(&byte))? {
+            self.advance(1);
+        }
+        Ok(Secret::from(self.since(from)))
+    }
+
+    /// A line end inside the quotes is an error (quirk Q-34).
+    fn quoted(&mut self) -> Result<Secret, Stop> {
+        self.advance(1);
+        // Never grows, so no unwiped copy of a password stays behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(self.line_length()));
+        loop {
+            match self.peek()? {
+                b'"' => break,
+                b'\\' => self.advance(1),
+                _ => {}
+            }
+            match self.peek()? {
+                b'\r' | b'\n' => return Err(Stop::Invalid),
+                byte => text.push(byte),
+            }
+            self.advance(1);
+        }
+        self.advance(1);
+        Ok(Secret::from(text.as_slice()))
+    }
+
+    /// `{n}` or `{n+}` (RFC 7888), a line end, n bytes, and then a separator.
+    fn literal(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
+        self.advance(1);
+        let mut size = 0_usize;
+        while self.peek_is(|byte| byte.is_ascii_digit())? {
+            let digit = usize::from(self.peek()?.saturating_sub(b'0'));
+            let longer = size.checked_mul(10).and_then(|size| size.checked_add(digit));
+            size = longer.ok_or(Stop::Invalid)?;
+            self.advance(1);
+        }
+        let synchronising = self.peek()? != b'+';
+        if !synchronising {
+            self.advance(1);
+        }
+        if self.peek()? != b'}' {
+            return Err(Stop::Invalid);
+        }
+        let brace = self.at;
+        self.advance(1);
+        self.line_end()?;
+        let Some(end) = self.at.checked_add(size) else {
+            self.at = brace;
+            return Err(Stop::Invalid);
+        };
+        if synchronising {
+            self.synchronising = self.synchronising.saturating_add(1);
+        }
+        self.literal_end = end;
+        // What follows is judged with the rest of its line, so that the outcome does not depend on how much
+        // of it has come.
+        let rest = self.bytes.get(end..).filter(|rest| rest.contains(&b'\n'));
+        let content = rest.and_then(|_| self.bytes.get(self.at..end));
+        let content = content.ok_or(Stop::Incomplete { literal_end: end })?;
+        self.at = end;
+        let ends = self.peek_is(|byte| matches!(byte, b'\r' | b'\n') || separators.contains(&byte))?;
+        if ends { Ok(Secret::from(content)) } else { Err(Stop::Invalid) }
+    }
+
+    /// LF or CRLF; a CR alone is an error.
+    fn line_end(&mut self) -> Result<(), Stop> {
+        let length = match (self.peek()?, self.bytes.get(self.at.saturating_add(1))) {
+            (b'\n', _) => 1,
+            (b'\r', Some(b'\n')) => 2,
+            (b'\r', None) => return Err(Stop::Incomplete { literal_end: self.literal_end }),
+            _ => return Err(Stop::Invalid),
+        };
+        self.advance(length);
+        Ok(())
+    }
+
+    fn skip(&mut self, separators: &[u8]) -> Result<(), Stop> {
+        while self.peek_is(|byte| separators.contains(&byte))? {
+            self.advance(1);
+        }
+        Ok(())
+    }
+
+    fn peek(&self) -> Result<u8, Stop> {
+        self.bytes.get(self.at).copied().ok_or(Stop::Incomplete { literal_end: self.literal_end })
+    }
+
+    fn peek_is(&self, accepted: impl Fn(u8) -> bool) -> Result<bool, Stop> {
+        self.peek().map(accepted)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.at = self.at.saturating_add(count);
+    }
+
+    fn since(&self, from: usize) -> &'a [u8] {
+        self.bytes.get(from..self.at).unwrap_or_default()
+    }
+
+    /// Bytes before the next LF.
+    fn line_length(&self) -> usize {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())
+    }
+
+    /// Whether the rest of the rejected line ends with a non-synchronising literal's `+}`, and where the
+    /// next line begins.
+    fn rest_of_line(&self) -> (bool, usize) {
+        let end = self.at.saturating_add(self.line_length());
+        let line = self.bytes.get(..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        (line.ends_with(b"+}"), end.saturating_add(1))
+    }
+}
+
+/// nginx's bound on a tag, in bytes.
+const MAX_TAG: usize = 32;
+/// nginx's bound on the arguments of a command.
+const MAX_ARGUMENTS: usize = 3;
+
+const VERBS: [(&[u8], Verb); 8] = [
+    (b"NOOP", Verb::Noop),
+    (b"CAPABILITY", Verb::Capability),
+    (b"ID", Verb::Id),
+    (b"ENABLE", Verb::Enable),
+    (b"LOGOUT", Verb::Logout),
+    (b"STARTTLS", Verb::StartTls),
+    (b"LOGIN", Verb::Login),
+    (b"AUTHENTICATE", Verb::Authenticate),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> (Received, Vec<u8>) {
+        let mut input = Input::new(4096);
+        input.append(bytes).unwrap();
+        let mut out = Vec::new();
+        let received = Reader::default().read(&mut input, &mut out);
+        (received, out)
+    }
+
+    fn arguments(bytes: &[u8]) -> Vec<Vec<u8>> {
+        match read(bytes).0 {
+            Received::Command(command) => command.arguments.iter().map(|a| a.expose().to_vec()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_invalid(bytes: &[u8]) -> bool {
+        matches!(read(bytes).0, Received::Invalid { .. })
+    }
+
+    #[test]
+    fn unescapes_quoted_strings_and_not_literals() {
+        assert_eq!(arguments(b"a LOGIN \"o\\k1\" \"p\\w\"\r\n"), [b"ok1".to_vec(), b"pw".to_vec()]);
+        assert_eq!(
+            arguments(b"a LOGIN {18+}\r\nte\\\"st@example.com \"se\\\\\\\"cret\"\r\n"),
+            [b"te\\\"st@example.com".to_vec(), b"se\\\"cret".to_vec()]
+        );
+        assert_eq!(arguments(b"a LOGIN \"a\"\"b\"\n"), [b"a".to_vec(), b"b".to_vec()]);
+        assert_eq!(arguments(b"a LOGIN a\"b c\\d\n"), [b"a\"b".to_vec(), b"c\\d".to_vec()]);
+    }
+
+    #[test]
+    fn an_empty_literal_is_empty() {
+        assert_eq!(arguments(b"a LOGIN me {0+}\r\n\r\n"), [b"me".to_vec(), vec![]]);
+        assert_eq!(arguments(b"a LOGIN {0+}\r\n {+}\r\n\r\n"), [vec![], Vec::<u8>::new()]);
+    }
+
+    #[test]
+    fn literals_hold_anything() {
+        assert_eq!(arguments(b"a LOGIN {4+}\r\n\0\r\n\xff pw\r\n"), [b"\0\r\n\xff".to_vec(), b"pw".to_vec()]);
+    }
+
+    #[test]
+    fn a_line_end_ends_no_quoted_string() {
+        assert!(is_invalid(b"a LOGIN me \"pw\r\n"));
+        assert!(is_invalid(b"a LOGIN me \"pw\\\r\n"));
+    }
+
+    #[test]
+    fn rejects_what_nginx_rejects() {
+        for line in [
+            &b"\r\n"[..],
+            b"a\r\n",
+            b"a \r\n",
+            b"a NOOP\rx\r\n",
+            b"a FOO\r\n",
+            b"a NOOP1\r\n",
+            b"a! NOOP\r\n",
+            b"a NOOP 1 2 3 4\r\n",
+            b"a LOGIN {-1}\r\n",
+            b"a LOGIN {1} x\r\n",
+            b"a LOGIN {1+}\r\nab\r\n",
+            b"a LOGIN {99999999999999999999}\r\n",
+            b"a LOGIN {18446744073709551615}\r\n",
+        ] {
+            assert!(is_invalid(line), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn bounds_the_tag() {
+        let command = |length| [&b"t".repeat(length)[..], b" NOOP\r\n"].concat();
+        assert!(!is_invalid(&command(32)));
+        let (Received::Invalid { tag, .. }, _) = read(&command(33)) else { panic!("accepted") };
+        assert!(tag.is_empty());
+    }
+
+    #[test]
+    fn tells_that_a_refused_line_announces_a_literal() {
+        for line in [&b"a FOO {10+}\r\n0123456789"[..], b"a NOOP 1 2 3 {3+}\r\nabc", b"x{3+}\n"] {
+            assert!(matches!(read(line).0, Received::Invalid { literal_follows: true, .. }));
+        }
+        assert!(matches!(read(b"a FOO {10}\r\n").0, Received::Invalid { literal_follows: false, .. }));
+    }
+
+    #[test]
+    fn id_takes_its_list() {
+        assert!(arguments(b"a ID (\"name\" \"x y\" \"version\" NIL \"os\" \"z\")\r\n").is_empty());
+        assert!(arguments(b"a ID ({4+}\r\nname {1+}\r\nx)\r\n").is_empty());
+        let (received, out) = read(b"a ID ({4}\r\n");
+        assert!(matches!(received, Received::Incomplete));
+        assert_eq!(out, b"+ OK\r\n");
+    }
+
+    #[test]
+    fn answers_each_synchronising_literal_once() {
+        let mut input = Input::new(4096);
+        let mut out = Vec::new();
+        let mut reader = Reader::default();
+        for &byte in b"a LOGIN {2}\r\nme {2}\r\npw\r\n" {
+            input.append(&[byte]).unwrap();
+            if let Received::Command(command) = reader.read(&mut input, &mut out) {
+                assert_eq!(command.verb, Verb::Login);
+                assert_eq!(command.tag, b"a ");
+            }
+        }
+        assert!(input.is_empty());
+        assert_eq!(out, b"+ OK\r\n+ OK\r\n");
+    }
+}

@@ -1,0 +1,179 @@
+//! What a peer has sent and no machine has taken yet; bounded, wiped on drop.
+//!
+//! Also the home of [`EmptyInput`], the proof that STARTTLS needs: only an input that holds nothing can
+//! mint it, and minting consumes the input, so bytes that arrived in clear cannot reach the machine that
+//! reads after the handshake (RFC 3207 section 4.2, CVE-2011-0411).
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A bounded buffer of bytes received and not yet consumed.
+///
+/// Consumed bytes free their room at once: pipelined commands are bounded one by one, never by their sum.
+/// An empty input holds no allocation after [`Input::release`], so that idle sessions cost nothing.
+pub struct Input {
+    bytes: Zeroizing<Vec<u8>>,
+    start: usize,
+    limit: usize,
+}
+
+/// Proof that nothing a peer sent in clear is still buffered. Consumed by the TLS acceptor or connector.
+#[derive(Debug)]
+pub struct EmptyInput(());
+
+/// The peer sent more than the buffer may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("input exceeds the buffer of {limit} bytes")]
+pub struct InputFull {
+    /// The bound that was exceeded, in bytes.
+    pub limit: usize,
+}
+
+/// Says how much is buffered and not what: it may be a password.
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("len", &self.len()).field("limit", &self.limit).finish()
+    }
+}
+
+impl Input {
+    /// An empty input that will hold at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit }
+    }
+
+    /// How many more bytes [`Input::append`] takes now; 0 means that a machine must consume first.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.limit.saturating_sub(self.len())
+    }
+
+    /// Appends what was read from the peer.
+    ///
+    /// # Errors
+    /// [`InputFull`] when `bytes` is longer than [`Input::room`]; nothing is appended then.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), InputFull> {
+        if bytes.len() > self.room() {
+            return Err(InputFull { limit: self.limit });
+        }
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Everything that was received and not consumed.
+    #[must_use]
+    pub fn peek(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    /// Forgets the first `count` bytes of [`Input::peek`]; at most all of them.
+    pub fn consume(&mut self, count: usize) {
+        self.start = self.start.saturating_add(count).min(self.bytes.len());
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    /// The number of bytes not consumed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len().saturating_sub(self.start)
+    }
+
+    /// Whether everything received was consumed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the peer filled the buffer without completing what a machine waits for.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
+    /// Gives the allocation back when nothing is buffered; called before waiting for a quiet peer.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            self.bytes = Zeroizing::new(Vec::new());
+            self.start = 0;
+        }
+    }
+
+    /// The rest, for the relay: bytes that a client pipelined behind its login belong to the backend.
+    #[must_use]
+    pub fn into_rest(self) -> Zeroizing<Vec<u8>> {
+        let Self { mut bytes, start, .. } = self;
+        bytes.drain(..start);
+        bytes
+    }
+
+    /// Proves that nothing is buffered, or hands the input back.
+    ///
+    /// # Errors
+    /// The input itself, when it still holds bytes.
+    pub fn into_empty(self) -> Result<EmptyInput, Self> {
+        if self.is_empty() { Ok(EmptyInput(())) } else { Err(self) }
+    }
+
+    /// Refuses what is still buffered (wiped, never parsed, as nginx does) and proves that nothing is left.
+    /// The count of refused bytes is for the log: a client that pipelines behind STARTTLS is broken or an
+    /// attack.
+    #[must_use]
+    pub fn refuse_rest(mut self) -> (EmptyInput, usize) {
+        let refused = self.len();
+        self.consume(refused);
+        (EmptyInput(()), refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_prints_what_is_buffered() {
+        let mut input = Input::new(16);
+        input.append(b"PASS pw").unwrap();
+        assert_eq!(format!("{input:?}"), "Input { len: 7, limit: 16 }");
+    }
+
+    #[test]
+    fn bounds_what_is_held_and_not_what_passed_through() {
+        let mut input = Input::new(4);
+        for _ in 0..100 {
+            input.append(b"abc").unwrap();
+            input.consume(3);
+        }
+        input.append(b"abcd").unwrap();
+        assert!(input.is_full());
+        assert_eq!(input.append(b"e"), Err(InputFull { limit: 4 }));
+        assert_eq!(input.peek(), b"abcd");
+    }
+
+    #[test]
+    fn moves_the_tail_to_the_front() {
+        let mut input = Input::new(4);
+        input.append(b"abcd").unwrap();
+        input.consume(3);
+        input.append(b"efg").unwrap();
+        assert_eq!(input.peek(), b"defg");
+    }
+
+    #[test]
+    fn mints_the_proof_only_when_nothing_is_buffered() {
+        let mut input = Input::new(8);
+        input.append(b"NOOP\r\n").unwrap();
+        let input = input.into_empty().unwrap_err();
+        let (_proof, refused) = input.refuse_rest();
+        assert_eq!(refused, 6);
+        assert!(Input::new(8).into_empty().is_ok());
+    }
+}

@@ -1,0 +1,223 @@
+//! POP3 before the login (RFC 1939, RFC 2449, RFC 2595, RFC 5034): NGINX section 6, with its repairs.
+
+mod command;
+
+use std::ops::ControlFlow;
+
+use crate::secret::Secret;
+
+use self::command::Command;
+use super::frontend::core::{Core, Line};
+use super::frontend::{CloseReason, PendingLogin, StartTls, Step, Waiting};
+use super::input::Input;
+use super::login::LoginRequest;
+use super::sasl::Mechanism;
+use super::sasl::dialogue::{Dialogue, Progress, first_word};
+
+/// The POP3 frontend.
+#[derive(Debug)]
+pub(crate) struct Pop3 {
+    core: Core,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Anything may come.
+    Start,
+    /// USER was said; PASS may come.
+    User { login: Vec<u8> },
+    /// The next line answers our challenge.
+    Answer(Dialogue),
+}
+
+/// Either the machine for the next line, or what has to happen outside first.
+type Flow = ControlFlow<Step, Pop3>;
+
+impl Pop3 {
+    pub(crate) fn new(core: Core) -> Self {
+        Self { core, state: State::Start }
+    }
+
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    /// With a challenge where APOP or CRAM-MD5 is enabled, unless they are the backend's to answer.
+    pub(crate) fn greet(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"+OK POP3 ready");
+        let digests = [Mechanism::Apop, Mechanism::CramMd5];
+        if !self.core.config.relay_sasl && digests.into_iter().any(|digest| self.core.is_enabled(digest)) {
+            out.push(b' ');
+            out.extend_from_slice(&self.core.greeting_challenge());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    pub(crate) fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> Step {
+        loop {
+            match self.next(input, out) {
+                Flow::Continue(next) => self = next,
+                Flow::Break(step) => return step,
+            }
+        }
+    }
+
+    pub(crate) fn append_invalid(out: &mut Vec<u8>) {
+        out.extend_from_slice(b"-ERR invalid command\r\n");
+    }
+
+    fn next(mut self, input: &mut Input, out: &mut Vec<u8>) -> Flow {
+        let line = match self.core.take_line(input) {
+            Line::Incomplete => return Flow::Break(Step::Read(self.into())),
+            Line::TooLong => return close(CloseReason::TooLong, out),
+            Line::Whole(line) => line,
+        };
+        if self.core.exceeds_commands() {
+            return close(CloseReason::TooManyCommands, out);
+        }
+        let Self { mut core, state } = self;
+        let user = match state {
+            State::Answer(dialogue) => {
+                return Self::proceed(core, dialogue.answer(first_word(line.expose())), out);
+            }
+            State::Start => None,
+            State::User { login } => Some(login),
+        };
+        match command::parse(line.expose()) {
+            Some(command) => match user {
+                None => Self::run(core, command, out),
+                Some(login) => Self::run_after_user(core, login, command, out),
+            },
+            None if core.exhausts_errors() => close(CloseReason::TooManyErrors, out),
+            None => Self::invalid(core, out),
+        }
+    }
+
+    fn run(mut core: Core, command: Command<'_>, out: &mut Vec<u8>) -> Flow {
+        match command {
+            Command::Noop => out.extend_from_slice(b"+OK\r\n"),
+            Command::Quit => return quit(out),
+            Command::Capa => append_capabilities(&core, true, out),
+            Command::Stls if core.offers_start_tls() => {
+                out.extend_from_slice(b"+OK\r\n");
+                return Flow::Break(Step::StartTls(StartTls::new(core)));
+            }
+            // Everything below logs in.
+            _ if core.lacks_tls() => return Self::invalid(core, out),
+            Command::User(login) if !login.is_empty() => {
+                out.extend_from_slice(b"+OK\r\n");
+                return Flow::Continue(Self { core, state: State::User { login: login.to_vec() } });
+            }
+            Command::Auth(arguments) if arguments.is_empty() => append_mechanisms(&core, out),
+            Command::Auth(arguments) => {
+                let progress = Dialogue::begin(&mut core, &arguments);
+                return Self::proceed(core, progress, out);
+            }
+            Command::Apop(arguments) => return Self::apop(core, &arguments, out),
+            Command::User(_) | Command::Pass(_) | Command::Stls => return Self::invalid(core, out),
+        }
+        Flow::Continue(Self::new(core))
+    }
+
+    /// Whatever is not accepted here leads back to the start (NGINX section 6.2).
+    fn run_after_user(core: Core, login: Vec<u8>, command: Command<'_>, out: &mut Vec<u8>) -> Flow {
+        match command {
+            Command::Noop => out.extend_from_slice(b"+OK\r\n"),
+            Command::Quit => return quit(out),
+            Command::Capa => append_capabilities(&core, false, out),
+            Command::Pass(password) if !password.is_empty() => {
+                let password = Secret::from(password);
+                let request = LoginRequest::Password { login, password, authzid: Vec::new() };
+                return Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3));
+            }
+            _ => return Self::invalid(core, out),
+        }
+        Flow::Continue(Self { core, state: State::User { login } })
+    }
+
+    /// Not relayed: the challenge in the greeting was ours.
+    fn apop(core: Core, arguments: &[&[u8]], out: &mut Vec<u8>) -> Flow {
+        let [login, digest] = arguments else { return Self::invalid(core, out) };
+        if !core.is_enabled(Mechanism::Apop) || core.config.relay_sasl {
+            return Self::invalid(core, out);
+        }
+        let request = LoginRequest::Digest {
+            mechanism: Mechanism::Apop,
+            login: login.to_vec(),
+            digest: Secret::from(*digest),
+            salt: core.greeting_challenge(),
+        };
+        Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3))
+    }
+
+    fn proceed(core: Core, progress: Progress, out: &mut Vec<u8>) -> Flow {
+        match progress {
+            Progress::Challenge(text, dialogue) => {
+                out.extend_from_slice(b"+ ");
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                Flow::Continue(Self { core, state: State::Answer(dialogue) })
+            }
+            Progress::Complete(request) => Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3)),
+            Progress::Invalid => Self::invalid(core, out),
+        }
+    }
+
+    fn invalid(core: Core, out: &mut Vec<u8>) -> Flow {
+        Self::append_invalid(out);
+        Flow::Continue(Self::new(core))
+    }
+}
+
+fn close(reason: CloseReason, out: &mut Vec<u8>) -> Flow {
+    Pop3::append_invalid(out);
+    Flow::Break(Step::Close(reason))
+}
+
+fn quit(out: &mut Vec<u8>) -> Flow {
+    out.extend_from_slice(b"+OK\r\n");
+    Flow::Break(Step::Close(CloseReason::Quit))
+}
+
+/// NGINX section 6.3. STLS is announced in the start state only, where it is accepted.
+fn append_capabilities(core: &Core, at_start: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"+OK Capability list follows\r\n");
+    for capability in &core.config.capabilities {
+        if !(core.lacks_tls() && capability.eq_ignore_ascii_case("USER")) {
+            out.extend_from_slice(capability.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    if !core.lacks_tls() {
+        out.extend_from_slice(b"SASL");
+        for mechanism in mechanisms(core) {
+            out.push(b' ');
+            out.extend_from_slice(mechanism.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    if at_start && core.offers_start_tls() {
+        out.extend_from_slice(b"STLS\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+}
+
+/// The answer to AUTH without an argument.
+fn append_mechanisms(core: &Core, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"+OK methods supported:\r\n");
+    for mechanism in mechanisms(core) {
+        out.extend_from_slice(mechanism.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+}
+
+/// nginx announces LOGIN to POP3 clients wherever PLAIN is enabled.
+fn mechanisms(core: &Core) -> impl Iterator<Item = &'static str> {
+    let implied = core.is_enabled(Mechanism::Plain) && !core.is_enabled(Mechanism::Login);
+    core.announced().flat_map(move |name| {
+        let login = (implied && name == Mechanism::Plain.name()).then_some(Mechanism::Login.name());
+        std::iter::once(name).chain(login)
+    })
+}

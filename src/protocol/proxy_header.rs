@@ -1,0 +1,432 @@
+//! The PROXY protocol, versions 1 and 2, both ways (haproxy's proxy-protocol.txt).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::input::Input;
+
+/// What an incoming header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// The proxied connection's ends.
+    Proxied {
+        /// The client.
+        source: SocketAddr,
+        /// Where it connected to.
+        destination: SocketAddr,
+    },
+    /// `UNKNOWN` or `LOCAL`: the connection is the proxy's own (a health check).
+    Local,
+}
+
+/// A header that is not one; the connection is closed without text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyHeaderError {
+    /// Neither version's signature.
+    #[error("the connection does not begin with a PROXY protocol header")]
+    Missing,
+    /// A header that breaks its own rules.
+    #[error("the PROXY protocol header is broken: {0}")]
+    Broken(&'static str),
+    /// Longer than any header may be.
+    #[error("the PROXY protocol header is longer than {MAX_HEADER} bytes")]
+    TooLong,
+}
+
+/// The longest header that is read, in bytes (v2 with TLVs); nginx's bound.
+pub const MAX_HEADER: usize = 4096;
+
+/// Which version is written to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// The text form.
+    V1,
+    /// The binary form, with CRC32C.
+    V2,
+}
+
+/// The length of the header at the front of `bytes`, or `None` while that cannot be told or the header is
+/// not whole: so that a caller who can only peek consumes exactly the header.
+///
+/// # Errors
+/// When the bytes cannot become a valid header.
+pub fn header_length(bytes: &[u8]) -> Result<Option<usize>, ProxyHeaderError> {
+    if agrees(bytes, V1_SIGNATURE) {
+        let line = bytes.get(..V1_MAX).unwrap_or(bytes);
+        return match line.iter().position(|&byte| byte == b'\n') {
+            Some(end) => Ok(Some(end.saturating_add(1))),
+            None if bytes.len() < V1_MAX => Ok(None),
+            None => Err(ProxyHeaderError::Broken("a version 1 line without an end")),
+        };
+    }
+    if !agrees(bytes, V2_SIGNATURE) {
+        return Err(ProxyHeaderError::Missing);
+    }
+    let Some(Fixed { length, .. }) = Fixed::read(bytes) else { return Ok(None) };
+    let whole = V2_FIXED.saturating_add(length);
+    if whole > MAX_HEADER {
+        return Err(ProxyHeaderError::TooLong);
+    }
+    Ok((bytes.len() >= whole).then_some(whole))
+}
+
+/// Takes a whole header from the front of `input`, or `None` when more bytes are needed; consumes only the
+/// header.
+///
+/// # Errors
+/// When the bytes are not a valid header, or `input` has no room for the rest of it.
+pub fn parse(input: &mut Input) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+    let Some(length) = header_length(input.peek())? else {
+        return if input.is_full() { Err(ProxyHeaderError::TooLong) } else { Ok(None) };
+    };
+    let bytes = input.peek().get(..length).unwrap_or_default();
+    let header = if bytes.starts_with(V1_SIGNATURE) { parse_v1(bytes)? } else { parse_v2(bytes)? };
+    input.consume(length);
+    Ok(Some(header))
+}
+
+/// As far as both go, they are the same.
+fn agrees(bytes: &[u8], signature: &[u8]) -> bool {
+    bytes.iter().zip(signature).all(|(byte, expected)| byte == expected)
+}
+
+/// `PROXY TCP4|TCP6 source destination port port CRLF`, or `PROXY UNKNOWN … CRLF`.
+fn parse_v1(line: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
+    let line = line.strip_suffix(b"\r\n").ok_or(ProxyHeaderError::Broken("a line that ends without CRLF"))?;
+    let text = std::str::from_utf8(line).map_err(|_| ProxyHeaderError::Broken("a line that is not ASCII"))?;
+    let mut words = text.split(' ').skip(1);
+    let family = words.next().unwrap_or_default();
+    if family == "UNKNOWN" {
+        return Ok(ProxyHeader::Local);
+    }
+    let mut address = || address_of_family(family, words.next().unwrap_or_default());
+    let (source, destination) = (address()?, address()?);
+    let mut port = || port(words.next().unwrap_or_default());
+    let (source_port, destination_port) = (port()?, port()?);
+    if words.next().is_some() {
+        return Err(ProxyHeaderError::Broken("words after the ports"));
+    }
+    Ok(ProxyHeader::Proxied {
+        source: SocketAddr::new(source, source_port),
+        destination: SocketAddr::new(destination, destination_port),
+    })
+}
+
+fn address_of_family(family: &str, text: &str) -> Result<IpAddr, ProxyHeaderError> {
+    let address = match family {
+        "TCP4" => text.parse::<Ipv4Addr>().map(IpAddr::from),
+        "TCP6" => text.parse::<Ipv6Addr>().map(IpAddr::from),
+        _ => return Err(ProxyHeaderError::Broken("an unknown family")),
+    };
+    address.map_err(|_| ProxyHeaderError::Broken("an address that is not of its family"))
+}
+
+fn port(text: &str) -> Result<u16, ProxyHeaderError> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or(ProxyHeaderError::Broken("a port that is not a number"))
+}
+
+/// The part of a version 2 header that every one has.
+struct Fixed {
+    version_and_command: u8,
+    family_and_transport: u8,
+    /// Of what follows.
+    length: usize,
+}
+
+impl Fixed {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let [version_and_command, family_and_transport, high, low] = bytes.get(12..V2_FIXED)? else {
+            return None;
+        };
+        Some(Self {
+            version_and_command: *version_and_command,
+            family_and_transport: *family_and_transport,
+            length: usize::from(u16::from_be_bytes([*high, *low])),
+        })
+    }
+}
+
+/// What is not PROXY over TCP says nothing about a client (nginx); TLVs are skipped.
+fn parse_v2(bytes: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
+    let fixed = Fixed::read(bytes).ok_or(ProxyHeaderError::Missing)?;
+    if fixed.version_and_command >> 4 != 2 {
+        return Err(ProxyHeaderError::Broken("a version other than 2"));
+    }
+    if fixed.version_and_command != PROXY_COMMAND {
+        return Ok(ProxyHeader::Local);
+    }
+    let ends = bytes.get(V2_FIXED..).unwrap_or_default();
+    let proxied = match fixed.family_and_transport {
+        TCP_OVER_IPV4 => take_ends::<4>(ends),
+        TCP_OVER_IPV6 => take_ends::<16>(ends),
+        _ => return Ok(ProxyHeader::Local),
+    };
+    proxied.ok_or(ProxyHeaderError::Broken("a length too short for its addresses"))
+}
+
+/// Two addresses of `N` bytes, then two ports.
+fn take_ends<const N: usize>(bytes: &[u8]) -> Option<ProxyHeader>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let (source, rest) = bytes.split_first_chunk::<N>()?;
+    let (destination, rest) = rest.split_first_chunk::<N>()?;
+    let (source_port, rest) = rest.split_first_chunk::<2>()?;
+    let (destination_port, _) = rest.split_first_chunk::<2>()?;
+    Some(ProxyHeader::Proxied {
+        source: SocketAddr::new(IpAddr::from(*source), u16::from_be_bytes(*source_port)),
+        destination: SocketAddr::new(IpAddr::from(*destination), u16::from_be_bytes(*destination_port)),
+    })
+}
+
+/// The TLS facts that a version 2 header carries as TLVs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The SNI that the client sent.
+    pub server_name: Option<String>,
+    /// The ALPN protocol agreed on.
+    pub alpn: Option<String>,
+    /// `TLSv1.3`.
+    pub version: String,
+    /// OpenSSL's name of the cipher suite.
+    pub cipher: String,
+}
+
+/// Appends a header for a connection from `ends` (source, destination); `None` is `UNKNOWN` / `LOCAL`.
+pub fn encode(
+    version: ProxyVersion,
+    ends: Option<(SocketAddr, SocketAddr)>,
+    tls: Option<&TlsFacts>,
+    out: &mut Vec<u8>,
+) {
+    let ends = ends.map(|(source, destination)| in_one_family(source, destination));
+    match version {
+        ProxyVersion::V1 => encode_v1(ends, out),
+        ProxyVersion::V2 => encode_v2(ends, tls, out),
+    }
+}
+
+/// A header names one family: an IPv4 end is mapped to IPv6 next to an IPv6 one (quirk Q-20), and two mapped
+/// ones are IPv4 again.
+fn in_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let (from, to) = (source.ip().to_canonical(), destination.ip().to_canonical());
+    let (from, to) = match (from, to) {
+        (IpAddr::V4(v4), IpAddr::V6(_)) => (v4.to_ipv6_mapped().into(), to),
+        (IpAddr::V6(_), IpAddr::V4(v4)) => (from, v4.to_ipv6_mapped().into()),
+        same => same,
+    };
+    (SocketAddr::new(from, source.port()), SocketAddr::new(to, destination.port()))
+}
+
+fn encode_v1(ends: Option<(SocketAddr, SocketAddr)>, out: &mut Vec<u8>) {
+    let line = match ends {
+        None => "PROXY UNKNOWN\r\n".to_owned(),
+        Some((source, destination)) => {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (source.ip(), destination.ip());
+            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
+        }
+    };
+    out.extend_from_slice(line.as_bytes());
+}
+
+fn encode_v2(ends: Option<(SocketAddr, SocketAddr)>, tls: Option<&TlsFacts>, out: &mut Vec<u8>) {
+    let mut body = Vec::new();
+    let (command, family) = match ends {
+        None => (LOCAL_COMMAND, UNSPECIFIED),
+        Some((source, destination)) => {
+            append_ends(source, destination, &mut body);
+            if let Some(tls) = tls {
+                append_tls(tls, &mut body);
+            }
+            (PROXY_COMMAND, if source.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 })
+        }
+    };
+    // The checksum is over the whole header, its own place zero, and stands last.
+    append_tlv(TLV_CRC32C, &[0; 4], &mut body);
+    let mut header = V2_SIGNATURE.to_vec();
+    header.extend_from_slice(&[command, family]);
+    header.extend_from_slice(&u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes());
+    header.append(&mut body);
+    let checksum = crc32c::crc32c(&header).to_be_bytes();
+    header.truncate(header.len().saturating_sub(checksum.len()));
+    out.append(&mut header);
+    out.extend_from_slice(&checksum);
+}
+
+fn append_ends(source: SocketAddr, destination: SocketAddr, body: &mut Vec<u8>) {
+    for address in [source.ip(), destination.ip()] {
+        match address {
+            IpAddr::V4(v4) => body.extend_from_slice(&v4.octets()),
+            IpAddr::V6(v6) => body.extend_from_slice(&v6.octets()),
+        }
+    }
+    body.extend_from_slice(&source.port().to_be_bytes());
+    body.extend_from_slice(&destination.port().to_be_bytes());
+}
+
+/// In nginx's order: AUTHORITY, ALPN, SSL.
+fn append_tls(tls: &TlsFacts, body: &mut Vec<u8>) {
+    if let Some(server_name) = &tls.server_name {
+        append_tlv(TLV_AUTHORITY, server_name.as_bytes(), body);
+    }
+    if let Some(alpn) = &tls.alpn {
+        append_tlv(TLV_ALPN, alpn.as_bytes(), body);
+    }
+    let mut ssl = vec![CLIENT_SSL];
+    // A verified certificate would be 0; we report none.
+    ssl.extend_from_slice(&1_u32.to_be_bytes());
+    append_tlv(TLV_SSL_VERSION, tls.version.as_bytes(), &mut ssl);
+    append_tlv(TLV_SSL_CIPHER, tls.cipher.as_bytes(), &mut ssl);
+    append_tlv(TLV_SSL, &ssl, body);
+}
+
+/// A value that is longer than any name may be is left out.
+fn append_tlv(kind: u8, value: &[u8], body: &mut Vec<u8>) {
+    let Some(length) = u16::try_from(value.len()).ok().filter(|&length| length <= MAX_TLV) else { return };
+    body.push(kind);
+    body.extend_from_slice(&length.to_be_bytes());
+    body.extend_from_slice(value);
+}
+
+const V1_SIGNATURE: &[u8] = b"PROXY ";
+/// The longest version 1 line, with its CRLF.
+const V1_MAX: usize = 107;
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, version and command, family and transport, length.
+const V2_FIXED: usize = 16;
+
+const LOCAL_COMMAND: u8 = 0x20;
+const PROXY_COMMAND: u8 = 0x21;
+const UNSPECIFIED: u8 = 0x00;
+const TCP_OVER_IPV4: u8 = 0x11;
+const TCP_OVER_IPV6: u8 = 0x21;
+
+const TLV_ALPN: u8 = 0x01;
+const TLV_AUTHORITY: u8 = 0x02;
+const TLV_CRC32C: u8 = 0x03;
+const TLV_SSL: u8 = 0x20;
+const TLV_SSL_VERSION: u8 = 0x21;
+const TLV_SSL_CIPHER: u8 = 0x23;
+/// The client spoke TLS, without a certificate.
+const CLIENT_SSL: u8 = 0x01;
+/// Of a value, in bytes, so that a header stays below [`MAX_HEADER`].
+const MAX_TLV: u16 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_all(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+        let mut input = Input::new(MAX_HEADER);
+        input.append(bytes).unwrap();
+        parse(&mut input)
+    }
+
+    fn ends(source: &str, destination: &str) -> (SocketAddr, SocketAddr) {
+        (source.parse().unwrap(), destination.parse().unwrap())
+    }
+
+    fn encoded(version: ProxyVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+        let tls = TlsFacts {
+            server_name: Some("mail.test".to_owned()),
+            alpn: Some("imap".to_owned()),
+            version: "TLSv1.3".to_owned(),
+            cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
+        };
+        let mut out = Vec::new();
+        encode(version, ends, Some(&tls), &mut out);
+        out
+    }
+
+    #[test]
+    fn a_split_header_waits_and_only_the_header_is_consumed() {
+        for version in [ProxyVersion::V1, ProxyVersion::V2] {
+            let (source, destination) = ends("[2001:db8::1]:50000", "[2001:db8::2]:143");
+            let header = encoded(version, Some((source, destination)));
+            let mut input = Input::new(MAX_HEADER);
+            for byte in header.iter().take(header.len() - 1) {
+                input.append(&[*byte]).unwrap();
+                assert_eq!(parse(&mut input), Ok(None));
+            }
+            input.append(header.last_chunk::<1>().unwrap()).unwrap();
+            input.append(b"a NOOP").unwrap();
+            assert_eq!(header_length(input.peek()), Ok(Some(header.len())));
+            assert_eq!(parse(&mut input), Ok(Some(ProxyHeader::Proxied { source, destination })));
+            assert_eq!(input.peek(), b"a NOOP");
+        }
+    }
+
+    #[test]
+    fn version_1_checks_the_family() {
+        for line in [
+            &b"PROXY TCP4 2001:db8::1 ::1 1 2\r\n"[..],
+            b"PROXY TCP6 10.0.0.1 10.0.0.2 1 2\r\n",
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1\r\n",
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2 3\r\n",
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 +1 2\r\n",
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 65536\r\n",
+            b"PROXY TCP4  10.0.0.1 10.0.0.2 1 2\r\n",
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\n",
+            b"PROXY UDP4 10.0.0.1 10.0.0.2 1 2\r\n",
+            b"PROXY \xff\r\n",
+        ] {
+            assert!(matches!(parse_all(line), Err(ProxyHeaderError::Broken(_))), "{}", line.escape_ascii());
+        }
+        assert_eq!(parse_all(b"PROXY UNKNOWN whatever\r\n"), Ok(Some(ProxyHeader::Local)));
+        assert!(parse_all(&[&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_header_is_missing_at_once() {
+        assert_eq!(header_length(b"a NOOP\r\n"), Err(ProxyHeaderError::Missing));
+        assert_eq!(header_length(b"PROXX"), Err(ProxyHeaderError::Missing));
+        assert_eq!(header_length(b""), Ok(None));
+        assert_eq!(header_length(b"PRO"), Ok(None));
+        assert_eq!(header_length(b"\r\n\r"), Ok(None));
+    }
+
+    #[test]
+    fn version_2_without_a_tcp_client_is_local() {
+        let header = |fixed: [u8; 2], body: &[u8]| {
+            let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+            [V2_SIGNATURE, &fixed, &length, body].concat()
+        };
+        assert_eq!(parse_all(&header([0x20, 0x00], b"")), Ok(Some(ProxyHeader::Local)));
+        assert_eq!(parse_all(&header([0x20, 0x11], &[1; 12])), Ok(Some(ProxyHeader::Local)));
+        assert_eq!(parse_all(&header([0x21, 0x12], &[1; 12])), Ok(Some(ProxyHeader::Local)));
+        assert_eq!(parse_all(&header([0x21, 0x31], &[1; 216])), Ok(Some(ProxyHeader::Local)));
+        assert!(matches!(parse_all(&header([0x11, 0x11], &[1; 12])), Err(ProxyHeaderError::Broken(_))));
+        assert!(matches!(parse_all(&header([0x21, 0x11], &[1; 11])), Err(ProxyHeaderError::Broken(_))));
+        assert!(matches!(parse_all(&header([0x21, 0x21], &[1; 35])), Err(ProxyHeaderError::Broken(_))));
+        let endless = [V2_SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat();
+        assert_eq!(parse_all(&endless), Err(ProxyHeaderError::TooLong));
+    }
+
+    #[test]
+    fn mixed_families_are_mapped() {
+        let mixed = Some(ends("[2001:db8::1]:5", "127.0.0.1:143"));
+        assert_eq!(encoded(ProxyVersion::V1, mixed), b"PROXY TCP6 2001:db8::1 ::ffff:127.0.0.1 5 143\r\n");
+        let mapped = Some(ends("[::ffff:10.0.0.1]:5", "[::ffff:10.0.0.2]:143"));
+        assert_eq!(encoded(ProxyVersion::V1, mapped), b"PROXY TCP4 10.0.0.1 10.0.0.2 5 143\r\n");
+        assert_eq!(encoded(ProxyVersion::V1, None), b"PROXY UNKNOWN\r\n");
+    }
+
+    #[test]
+    fn version_2_ends_with_its_checksum() {
+        let mut header = encoded(ProxyVersion::V2, Some(ends("10.0.0.1:5", "10.0.0.2:143")));
+        let checksum = *header.last_chunk::<4>().unwrap();
+        header.truncate(header.len() - 4);
+        header.extend_from_slice(&[0; 4]);
+        assert_eq!(crc32c::crc32c(&header).to_be_bytes(), checksum);
+        let tail = header.split_off(16 + 12);
+        let names = b"\x02\0\x09mail.test\x01\0\x04imap\x20\0\x28\x01\0\0\0\x01";
+        assert!(tail.starts_with(names), "{}", tail.escape_ascii());
+        assert!(tail.ends_with(b"\x23\0\x16TLS_AES_256_GCM_SHA384\x03\0\x04\0\0\0\0"));
+    }
+
+    #[test]
+    fn crc32c_is_castagnolis() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+    }
+}

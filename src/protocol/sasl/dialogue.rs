@@ -1,0 +1,116 @@
+//! The SASL dialogue with a client, the same in all protocols: what its next line is, and what comes of it.
+
+use crate::protocol::frontend::core::Core;
+use crate::protocol::login::LoginRequest;
+use crate::secret::Secret;
+
+use super::{
+    Mechanism, decode_base64, decode_cram_md5, decode_external, decode_oauthbearer, decode_plain,
+    decode_xoauth2, encode_base64, is_message,
+};
+
+/// An exchange that we conduct ourselves: what the client's next line holds.
+#[derive(Debug)]
+pub(crate) enum Dialogue {
+    Plain,
+    LoginName,
+    LoginPassword { login: Vec<u8> },
+    CramMd5 { salt: Vec<u8> },
+    External,
+    XOAuth2,
+    OAuthBearer,
+}
+
+/// What comes of a message.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// To be sent as a challenge (base64, may be empty).
+    Challenge(String, Dialogue),
+    /// The credentials are complete.
+    Complete(LoginRequest),
+    /// An invalid command; the exchange is over.
+    Invalid,
+}
+
+impl Dialogue {
+    /// Begins with the arguments of AUTH or AUTHENTICATE: a mechanism's name and perhaps an initial response.
+    pub(crate) fn begin(core: &mut Core, arguments: &[&[u8]]) -> Progress {
+        let (name, initial) = match arguments {
+            [name] => (*name, None),
+            [name, initial] => (*name, Some(*initial)),
+            _ => return Progress::Invalid,
+        };
+        let Some(mechanism) = Mechanism::from_sasl_name(name) else { return Progress::Invalid };
+        // PLAIN and LOGIN are accepted whatever is announced (nginx); of the others, what is not enabled is
+        // refused before its argument is looked at (quirk Q-01).
+        if matches!(mechanism, Mechanism::Plain | Mechanism::Login) {
+            return Self::local(core, mechanism, initial);
+        }
+        if !core.is_enabled(mechanism) {
+            return Progress::Invalid;
+        }
+        if core.config.relay_sasl {
+            return relayed(mechanism, initial);
+        }
+        Self::local(core, mechanism, initial)
+    }
+
+    fn local(core: &mut Core, mechanism: Mechanism, initial: Option<&[u8]>) -> Progress {
+        let (challenge, dialogue) = match mechanism {
+            Mechanism::Plain => (String::new(), Self::Plain),
+            Mechanism::Login => (USERNAME.to_owned(), Self::LoginName),
+            Mechanism::External => (USERNAME.to_owned(), Self::External),
+            Mechanism::XOAuth2 => (String::new(), Self::XOAuth2),
+            Mechanism::OAuthBearer => (String::new(), Self::OAuthBearer),
+            // RFC 2195: the server speaks first, there is no initial response.
+            Mechanism::CramMd5 if initial.is_none() => {
+                let salt = core.fresh_challenge();
+                (encode_base64(&salt), Self::CramMd5 { salt })
+            }
+            Mechanism::CramMd5 | Mechanism::Apop | Mechanism::None => return Progress::Invalid,
+        };
+        match initial {
+            None => Progress::Challenge(challenge, dialogue),
+            Some(message) => dialogue.answer(message),
+        }
+    }
+
+    /// Takes the client's answer, base64 as it stood on the wire.
+    pub(crate) fn answer(self, message: &[u8]) -> Progress {
+        let request = match self {
+            Self::LoginName => {
+                return decode_base64(message).map_or(Progress::Invalid, |login| {
+                    Progress::Challenge(PASSWORD.to_owned(), Self::LoginPassword { login: login.to_vec() })
+                });
+            }
+            Self::LoginPassword { login } => decode_base64(message).map(|password| LoginRequest::Password {
+                login,
+                password: Secret::from(password.as_slice()),
+                authzid: Vec::new(),
+            }),
+            Self::Plain => decode_plain(message),
+            Self::CramMd5 { salt } => decode_cram_md5(message, salt),
+            Self::External => decode_external(message),
+            Self::XOAuth2 => decode_xoauth2(message),
+            Self::OAuthBearer => decode_oauthbearer(message),
+        };
+        request.map_or(Progress::Invalid, Progress::Complete)
+    }
+}
+
+fn relayed(mechanism: Mechanism, initial: Option<&[u8]>) -> Progress {
+    if initial.is_some_and(|message| !is_message(message)) {
+        return Progress::Invalid;
+    }
+    Progress::Complete(LoginRequest::Relayed { mechanism, initial_response: initial.map(Secret::from) })
+}
+
+/// The first word of a line: what follows it in an answer is ignored, as nginx does.
+pub(crate) fn first_word(line: &[u8]) -> &[u8] {
+    line.split(|&byte| byte == b' ').find(|word| !word.is_empty()).unwrap_or_default()
+}
+
+/// `Username:`
+const USERNAME: &str = "VXNlcm5hbWU6";
+/// `Password:`
+const PASSWORD: &str = "UGFzc3dvcmQ6";

@@ -1,0 +1,224 @@
+//! SMTP before the login, or before the first recipient (RFC 5321, RFC 4954, RFC 3207): NGINX section 7, with
+//! its repairs.
+
+mod command;
+
+use std::ops::ControlFlow;
+
+use self::command::{Line as CommandLine, Verb};
+use super::frontend::core::{Core, Line};
+use super::frontend::{CloseReason, PendingLogin, StartTls, Step, Waiting};
+use super::input::Input;
+use super::login::{Envelope, Hello, LoginRequest};
+use super::sasl::Mechanism;
+use super::sasl::dialogue::{Dialogue, Progress, first_word};
+
+/// The SMTP frontend.
+#[derive(Debug)]
+pub(crate) struct Smtp {
+    core: Core,
+    said: Said,
+    /// Present when the next line answers our challenge.
+    dialogue: Option<Dialogue>,
+}
+
+/// What the client said that outlives a command.
+#[derive(Debug, Default)]
+struct Said {
+    hello: Option<Hello>,
+    mail: Option<Vec<u8>>,
+}
+
+/// Either the machine for the next line, or what has to happen outside first.
+type Flow = ControlFlow<Step, Smtp>;
+
+impl Smtp {
+    pub(crate) fn new(core: Core) -> Self {
+        Self { core, said: Said::default(), dialogue: None }
+    }
+
+    /// After a refused login: HELO and MAIL stay, so that another RCPT can be tried.
+    pub(crate) fn resume(core: Core, envelope: Envelope) -> Self {
+        let Envelope { hello, mail, rcpt: _ } = envelope;
+        Self { core, said: Said { hello, mail }, dialogue: None }
+    }
+
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    pub(crate) fn greet(&self, out: &mut Vec<u8>) {
+        append_named("220 ", &self.core, " ESMTP ready\r\n", out);
+    }
+
+    pub(crate) fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> Step {
+        loop {
+            match self.next(input, out) {
+                Flow::Continue(next) => self = next,
+                Flow::Break(step) => return step,
+            }
+        }
+    }
+
+    pub(crate) fn append_invalid(out: &mut Vec<u8>) {
+        out.extend_from_slice(INVALID_COMMAND);
+    }
+
+    fn next(mut self, input: &mut Input, out: &mut Vec<u8>) -> Flow {
+        let line = match self.core.take_line(input) {
+            Line::Incomplete => return Flow::Break(Step::Read(self.into())),
+            Line::TooLong => return close(CloseReason::TooLong, out),
+            Line::Whole(line) => line,
+        };
+        if self.core.exceeds_commands() {
+            return close(CloseReason::TooManyCommands, out);
+        }
+        if let Some(dialogue) = self.dialogue.take() {
+            return self.proceed(dialogue.answer(first_word(line.expose())), out);
+        }
+        match command::parse(line.expose()) {
+            Some(command) => self.run(&command, out),
+            // The chunk follows without being asked for (RFC 3030), and is no command.
+            None if command::announces_chunk(line.expose()) => close(CloseReason::RefusedLiteral, out),
+            None if self.core.exhausts_errors() => close(CloseReason::TooManyErrors, out),
+            None => self.reply(INVALID_COMMAND, out),
+        }
+    }
+
+    fn run(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
+        match command.verb {
+            Verb::Helo => self.hello(command, false, out),
+            Verb::Ehlo => self.hello(command, true, out),
+            Verb::Auth => self.auth(command, out),
+            Verb::Mail => self.mail(command, out),
+            Verb::Rcpt => self.rcpt(command, out),
+            Verb::Rset => {
+                let said = Said { mail: None, ..self.said };
+                Self { said, ..self }.reply(OK, out)
+            }
+            Verb::Noop => self.reply(OK, out),
+            Verb::Quit => {
+                out.extend_from_slice(b"221 2.0.0 Bye\r\n");
+                Flow::Break(Step::Close(CloseReason::Quit))
+            }
+            Verb::StartTls if self.core.offers_start_tls() => {
+                out.extend_from_slice(b"220 2.0.0 Start TLS\r\n");
+                Flow::Break(Step::StartTls(StartTls::new(self.core)))
+            }
+            Verb::StartTls | Verb::Unimplemented => self.reply(INVALID_COMMAND, out),
+        }
+    }
+
+    fn hello(self, command: &CommandLine<'_>, extended: bool, out: &mut Vec<u8>) -> Flow {
+        let [name] = command.arguments.as_slice() else { return self.reply(INVALID_ARGUMENT, out) };
+        if !name.is_ascii() {
+            return self.reply(INVALID_ARGUMENT, out);
+        }
+        if extended {
+            append_extensions(&self.core, out);
+        } else {
+            append_named("250 ", &self.core, "\r\n", out);
+        }
+        // Who said EHLO once is an ESMTP client for good (NGINX section 7.3).
+        let extended = extended || self.said.hello.is_some_and(|hello| hello.extended);
+        let said = Said { hello: Some(Hello { extended, name: name.to_vec() }), mail: None };
+        Flow::Continue(Self { core: self.core, said, dialogue: None })
+    }
+
+    fn auth(mut self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
+        if self.core.lacks_tls() {
+            return self.reply(INVALID_COMMAND, out);
+        }
+        if command.arguments.is_empty() {
+            return self.reply(INVALID_ARGUMENT, out);
+        }
+        let progress = Dialogue::begin(&mut self.core, &command.arguments);
+        self.proceed(progress, out)
+    }
+
+    fn mail(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
+        // RFC 3207 section 4; nginx lets MAIL through (quirk Q-06).
+        if self.core.lacks_tls() {
+            return self.reply(b"530 5.7.0 Must issue a STARTTLS command first\r\n", out);
+        }
+        if !self.core.is_enabled(Mechanism::None) {
+            return self.reply(b"530 5.7.1 Authentication required\r\n", out);
+        }
+        if self.said.mail.is_some() {
+            return self.reply(BAD_SEQUENCE, out);
+        }
+        if command.arguments.is_empty() || !(command.raw.is_ascii() || command.asks_for_utf8()) {
+            return self.reply(INVALID_ARGUMENT, out);
+        }
+        let said = Said { mail: Some(command.raw.to_vec()), ..self.said };
+        Self { said, ..self }.reply(OK, out)
+    }
+
+    fn rcpt(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
+        let Some(mail) = &self.said.mail else { return self.reply(BAD_SEQUENCE, out) };
+        let utf8 = command::parse(mail).is_some_and(|mail| mail.asks_for_utf8());
+        if command.arguments.is_empty() || !(command.raw.is_ascii() || utf8) {
+            return self.reply(INVALID_ARGUMENT, out);
+        }
+        let Said { hello, mail } = self.said;
+        let envelope = Envelope { hello, mail, rcpt: Some(command.raw.to_vec()) };
+        Flow::Break(PendingLogin::begin(self.core, LoginRequest::Anonymous, Waiting::Smtp { envelope }))
+    }
+
+    fn proceed(self, progress: Progress, out: &mut Vec<u8>) -> Flow {
+        match progress {
+            Progress::Challenge(text, dialogue) => {
+                out.extend_from_slice(b"334 ");
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                Flow::Continue(Self { dialogue: Some(dialogue), ..self })
+            }
+            Progress::Complete(request) => {
+                let Said { hello, mail } = self.said;
+                let waiting = Waiting::Smtp { envelope: Envelope { hello, mail, rcpt: None } };
+                Flow::Break(PendingLogin::begin(self.core, request, waiting))
+            }
+            Progress::Invalid => self.reply(INVALID_COMMAND, out),
+        }
+    }
+
+    fn reply(self, line: &[u8], out: &mut Vec<u8>) -> Flow {
+        out.extend_from_slice(line);
+        Flow::Continue(self)
+    }
+}
+
+fn close(reason: CloseReason, out: &mut Vec<u8>) -> Flow {
+    Smtp::append_invalid(out);
+    Flow::Break(Step::Close(reason))
+}
+
+fn append_named(before: &str, core: &Core, after: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(before.as_bytes());
+    out.extend_from_slice(core.config.server_name.as_bytes());
+    out.extend_from_slice(after.as_bytes());
+}
+
+/// NGINX section 7.4.
+fn append_extensions(core: &Core, out: &mut Vec<u8>) {
+    let mut lines = vec![core.config.server_name.clone()];
+    lines.extend(core.config.capabilities.iter().cloned());
+    let mechanisms: Vec<&str> = core.announced().collect();
+    if !core.lacks_tls() && !mechanisms.is_empty() {
+        lines.push(format!("AUTH {}", mechanisms.join(" ")));
+    }
+    if core.offers_start_tls() {
+        lines.push("STARTTLS".to_owned());
+    }
+    let mut lines = lines.iter().peekable();
+    while let Some(line) = lines.next() {
+        out.extend_from_slice(if lines.peek().is_some() { b"250-" } else { b"250 " });
+        out.extend_from_slice(line.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+const OK: &[u8] = b"250 2.0.0 OK\r\n";
+const INVALID_COMMAND: &[u8] = b"500 5.5.1 Invalid command\r\n";
+const INVALID_ARGUMENT: &[u8] = b"501 5.5.4 Invalid argument\r\n";
+const BAD_SEQUENCE: &[u8] = b"503 5.5.1 Bad sequence of commands\r\n";

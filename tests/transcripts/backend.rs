@@ -1,0 +1,164 @@
+//! Plays a backend against the machine that logs in to it.
+
+use std::collections::VecDeque;
+
+use mailgress::protocol::backend::{
+    Backend, BackendExchange, BackendLogin, BackendPlan, BackendStep, ClientInfo,
+};
+use mailgress::protocol::{Envelope, Hello, Input, LoginRequest, Mechanism, Protocol};
+use mailgress::secret::Secret;
+
+use super::script::{Chunking, Script, compare, event, expected_events, wire_lines};
+
+pub(crate) fn replay(script: &Script, chunking: &mut Chunking) -> Result<(), String> {
+    let answers = script.directives("answer").map(str::to_owned).collect();
+    let limit = script.number("buffer", 4096);
+    let mut dialogue = Dialogue {
+        now: Now::Reading(Backend::new(plan(script))),
+        input: Input::new(limit),
+        answers,
+        output: Vec::new(),
+        events: Vec::new(),
+    };
+    for turn in script.turns('R') {
+        dialogue.send(&turn.sent, chunking);
+        let expected = expected_events(turn.expected, 'B', "answer");
+        compare(&turn.sent, &expected, &std::mem::take(&mut dialogue.events))?;
+    }
+    Ok(())
+}
+
+fn plan(script: &Script) -> BackendPlan {
+    let protocol = match script.setting("protocol") {
+        Some("imap") => Protocol::Imap,
+        Some("pop3") => Protocol::Pop3,
+        Some("smtp") => Protocol::Smtp,
+        other => panic!("protocol: {other:?}"),
+    };
+    let client = script.setting("client").map(|text| {
+        let (address, host) = text.split_once(' ').unwrap_or((text, ""));
+        ClientInfo {
+            address: address.parse().ok(),
+            destination: script.setting("destination").map(|text| text.parse().unwrap()),
+            host: host.to_owned(),
+        }
+    });
+    let line = |key: &str| script.setting(key).map(|text| text.as_bytes().to_vec());
+    let hello = script.setting("hello").map(|text| Hello {
+        extended: text.starts_with("EHLO "),
+        name: text.split_at(5).1.as_bytes().to_vec(),
+    });
+    BackendPlan {
+        protocol,
+        start_tls: script.setting("starttls") == Some("yes"),
+        server_name: script.setting("server-name").unwrap_or("mail.test").to_owned(),
+        tag: format!("{} ", script.setting("tag").unwrap_or("a")).into_bytes(),
+        login: login(script),
+        envelope: Envelope { hello, mail: line("mail"), rcpt: line("rcpt") },
+        xclient: client.clone().filter(|_| protocol == Protocol::Smtp),
+        imap_id: client.filter(|_| protocol == Protocol::Imap),
+        verbatim: script.setting("passthrough") == Some("yes"),
+    }
+}
+
+fn login(script: &Script) -> BackendLogin {
+    let bytes = |key: &str| super::script::unescape(script.setting(key).unwrap_or_default());
+    if let Some(relayed) = script.setting("relayed") {
+        let (name, initial) = relayed.split_once(' ').map_or((relayed, None), |(name, ir)| (name, Some(ir)));
+        return BackendLogin::Request(LoginRequest::Relayed {
+            mechanism: Mechanism::from_sasl_name(name.as_bytes()).unwrap(),
+            initial_response: initial.map(|initial| Secret::from(initial.as_bytes())),
+        });
+    }
+    if script.setting("external").is_some() {
+        return BackendLogin::Request(LoginRequest::External { login: bytes("external") });
+    }
+    if script.setting("trusted").is_some() {
+        return BackendLogin::Trusted { login: bytes("trusted") };
+    }
+    if script.setting("none") == Some("yes") {
+        return BackendLogin::Request(LoginRequest::Anonymous);
+    }
+    BackendLogin::Request(LoginRequest::Password {
+        login: bytes("login"),
+        password: Secret::new(bytes("password")),
+        authzid: bytes("authzid"),
+    })
+}
+
+struct Dialogue {
+    now: Now,
+    input: Input,
+    answers: VecDeque<String>,
+    output: Vec<u8>,
+    events: Vec<String>,
+}
+
+enum Now {
+    Reading(Backend),
+    Answering(BackendExchange),
+    Over,
+}
+
+impl Dialogue {
+    fn send(&mut self, mut bytes: &[u8], chunking: &mut Chunking) {
+        while !bytes.is_empty() && !matches!(self.now, Now::Over) {
+            let available = bytes.len().min(self.input.room());
+            assert!(available > 0, "a full input and no end");
+            let (now, later) = bytes.split_at(chunking.next(available));
+            self.input.append(now).unwrap();
+            bytes = later;
+            self.step(bytes);
+        }
+        self.flush();
+    }
+
+    /// `unsent`: what the backend sends in the same breath.
+    fn step(&mut self, unsent: &[u8]) {
+        let Now::Reading(backend) = std::mem::replace(&mut self.now, Now::Over) else { return };
+        match backend.receive(&mut self.input, &mut self.output) {
+            BackendStep::Read(backend) => self.now = Now::Reading(backend),
+            BackendStep::StartTls(start_tls) => {
+                let injected = self.input.len() + unsent.len();
+                self.flush();
+                if injected == 0 {
+                    self.events.push("starttls".to_owned());
+                    self.now = Now::Reading(start_tls.secured(&mut self.output));
+                } else {
+                    self.events.push(format!("starttls injected={injected}"));
+                }
+            }
+            BackendStep::Challenge(challenge, exchange) => {
+                self.event("challenge", &format!("\"{}\"", challenge.escape_ascii()));
+                self.now = Now::Answering(exchange);
+                self.answer();
+            }
+            BackendStep::Ready { reply } => self.end("ready", &reply, unsent),
+            BackendStep::Refused { reply } => self.end("refused", &reply, unsent),
+            BackendStep::Failed(error) => self.event("failed", &error.to_string()),
+        }
+    }
+
+    fn answer(&mut self) {
+        let Now::Answering(exchange) = std::mem::replace(&mut self.now, Now::Over) else { return };
+        let answer = self.answers.pop_front().expect("an answer");
+        self.now = Now::Reading(exchange.answer(&Secret::from(answer.as_bytes()), &mut self.output));
+    }
+
+    fn end(&mut self, word: &str, reply: &[u8], unsent: &[u8]) {
+        self.event(word, &format!("\"{}\"", reply.escape_ascii()));
+        let rest = [self.input.peek(), unsent].concat();
+        if !rest.is_empty() {
+            self.event("rest", &format!("\"{}\"", rest.escape_ascii()));
+        }
+    }
+
+    fn event(&mut self, word: &str, value: &str) {
+        self.flush();
+        self.events.push(event(word, value));
+    }
+
+    fn flush(&mut self) {
+        self.events.extend(wire_lines('B', &std::mem::take(&mut self.output)));
+    }
+}

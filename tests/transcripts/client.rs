@@ -1,0 +1,312 @@
+//! Plays a client against a frontend.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
+use mailgress::protocol::{
+    Attempt, CloseReason, Exchange, Frontend, FrontendConfig, Input, LoginRequest, Mechanism, PendingLogin,
+    Protocol, Step,
+};
+
+use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
+
+pub(crate) fn replay(protocol: Protocol, script: &Script, chunking: &mut Chunking) -> Result<(), String> {
+    let verdicts = script.directives("auth").map(str::to_owned).collect();
+    let mut session = Session::new(config(protocol, script), is_implicit(script), verdicts);
+    session.nonce(script.setting("nonce").unwrap_or("nonce"));
+    session.limit(script.number("buffer", 4096));
+    for turn in script.turns('C') {
+        session.send(&turn.sent, |available| chunking.next(available));
+        compare(&turn.sent, &expected_events(turn.expected, 'S', "auth"), &session.take_events())?;
+    }
+    Ok(())
+}
+
+fn is_implicit(script: &Script) -> bool {
+    script.setting("tls") == Some("implicit")
+}
+
+fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
+    let (capabilities, methods) = match protocol {
+        Protocol::Imap => ("IMAP4, IMAP4rev1, UIDPLUS", "PLAIN"),
+        Protocol::Pop3 => ("TOP, USER, UIDL", "PLAIN"),
+        Protocol::Smtp => ("", "PLAIN, LOGIN"),
+    };
+    let methods = script.list("auth-methods", methods);
+    FrontendConfig {
+        protocol,
+        server_name: script.setting("server-name").unwrap_or("mail.test").to_owned(),
+        capabilities: script.list("capabilities", capabilities),
+        mechanisms: Mechanism::ALL
+            .into_iter()
+            .filter(|mechanism| methods.iter().any(|method| method == mechanism.name()))
+            .collect(),
+        start_tls: match script.setting("tls") {
+            None | Some("off") => StartTlsOffer::Off,
+            Some("optional" | "implicit") => StartTlsOffer::Optional,
+            Some("required") => StartTlsOffer::Required,
+            Some(other) => panic!("tls: {other}"),
+        },
+        relay_sasl: script.setting("passthrough") == Some("yes"),
+        max_errors: script.number("max-errors", 5),
+        max_commands: script.number("max-commands", 1000),
+    }
+}
+
+/// A connection, from the greeting to its end.
+pub(crate) struct Session {
+    config: Arc<FrontendConfig>,
+    now: Now,
+    input: Input,
+    verdicts: VecDeque<String>,
+    output: Vec<u8>,
+    events: Vec<String>,
+    /// Bytes that came after the login, for the backend.
+    rest: Option<Vec<u8>>,
+    greeted: bool,
+    /// The most that one call of a machine ever appended.
+    pub(crate) largest_output: usize,
+}
+
+enum Now {
+    Reading(Frontend),
+    Exchanging(Exchange),
+    /// The handshake: what is left of this turn was sent in clear.
+    Handshake(Frontend),
+    Over,
+}
+
+impl Session {
+    pub(crate) fn new(config: FrontendConfig, secured: bool, verdicts: VecDeque<String>) -> Self {
+        let config = Arc::new(config);
+        Self {
+            now: Now::Reading(Frontend::new(Arc::clone(&config), secured)),
+            config,
+            input: Input::new(4096),
+            verdicts,
+            output: Vec::new(),
+            events: Vec::new(),
+            rest: None,
+            greeted: false,
+            largest_output: 0,
+        }
+    }
+
+    pub(crate) fn nonce(&mut self, nonce: &str) {
+        if let Now::Reading(frontend) = std::mem::replace(&mut self.now, Now::Over) {
+            self.now = Now::Reading(frontend.with_nonce(nonce));
+        }
+    }
+
+    pub(crate) fn limit(&mut self, limit: usize) {
+        self.input = Input::new(limit);
+    }
+
+    /// Sends one turn's bytes, in chunks.
+    pub(crate) fn send(&mut self, mut bytes: &[u8], mut chunk: impl FnMut(usize) -> usize) {
+        if !self.greeted
+            && let Now::Reading(frontend) = &mut self.now
+        {
+            frontend.greet(&mut self.output);
+            self.greeted = true;
+        }
+        while !bytes.is_empty() {
+            if let Some(rest) = &mut self.rest {
+                rest.extend_from_slice(bytes);
+                break;
+            }
+            let available = bytes.len().min(self.input.room());
+            assert!(available > 0 || matches!(self.now, Now::Over), "a full input and no end");
+            let (now, later) = bytes.split_at(chunk(available));
+            self.input.append(now).unwrap();
+            bytes = later;
+            self.run();
+            if let Now::Handshake(_) = &self.now {
+                self.shake_hands(bytes.len());
+                break;
+            }
+            if matches!(self.now, Now::Over) && self.rest.is_none() {
+                break;
+            }
+        }
+        self.flush();
+        if let Some(rest) = self.rest.take().filter(|rest| !rest.is_empty()) {
+            self.events.push(format!("rest: \"{}\"", rest.escape_ascii()));
+        }
+    }
+
+    pub(crate) fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn run(&mut self) {
+        loop {
+            let before = self.output.len();
+            let goes_on = match std::mem::replace(&mut self.now, Now::Over) {
+                Now::Reading(frontend) => {
+                    let step = frontend.receive(&mut self.input, &mut self.output);
+                    self.largest_output = self.largest_output.max(self.output.len() - before);
+                    self.take(step)
+                }
+                Now::Exchanging(exchange) => {
+                    let step = exchange.receive(&mut self.input, &mut self.output);
+                    self.take_answer(step)
+                }
+                Now::Handshake(_) | Now::Over => false,
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Does what a step asks for; whether the machine has more to look at.
+    fn take(&mut self, step: Step) -> bool {
+        match step {
+            Step::Read(frontend) => {
+                self.now = Now::Reading(frontend);
+                return false;
+            }
+            Step::StartTls(start_tls) => {
+                self.now = Now::Handshake(start_tls.secured(Arc::clone(&self.config)));
+                return false;
+            }
+            Step::Login(attempt) => self.login(attempt),
+            Step::Close(reason) => self.close(reason),
+        }
+        true
+    }
+
+    fn take_answer(&mut self, step: ExchangeStep) -> bool {
+        match step {
+            ExchangeStep::Read(exchange) => {
+                self.now = Now::Exchanging(exchange);
+                return false;
+            }
+            ExchangeStep::Answer(answer, pending) => {
+                self.event("answer", &quoted(answer.expose()));
+                let verdict = self.verdicts.pop_front().expect("a verdict on the answer");
+                match verdict.strip_prefix("refuse-answered ") {
+                    Some(text) => {
+                        let next = pending.refuse_answered(&answer, text, None, &mut self.output);
+                        self.now = Now::Reading(next);
+                    }
+                    None => self.decide(&verdict, pending),
+                }
+            }
+            ExchangeStep::Close(reason) => self.close(reason),
+        }
+        true
+    }
+
+    fn login(&mut self, attempt: Attempt) {
+        let Attempt { request, pending } = attempt;
+        self.event("login", &describe(&request, &pending));
+        let verdict = self.verdicts.pop_front().unwrap_or_else(|| "refuse no".to_owned());
+        self.decide(&verdict, pending);
+    }
+
+    fn decide(&mut self, verdict: &str, pending: PendingLogin) {
+        let (word, text) = verdict.split_once(' ').unwrap_or((verdict, ""));
+        let out = &mut self.output;
+        self.now = match word {
+            "ok" => {
+                let input = std::mem::replace(&mut self.input, Input::new(0));
+                self.rest = Some(input.into_rest().to_vec());
+                Now::Over
+            }
+            "refuse" => {
+                let code = text.strip_prefix("code=").and_then(|text| text.split_once("; "));
+                let (code, text) = code.map_or((None, text), |(code, text)| (Some(code), text));
+                Now::Reading(pending.refuse(text, code, out))
+            }
+            "verbatim" => {
+                let line = [unescape(text), b"\r\n".to_vec()].concat();
+                Now::Reading(pending.refuse_verbatim(&line, out))
+            }
+            "error" => {
+                pending.internal_error(out);
+                Now::Over
+            }
+            "challenge" => Now::Exchanging(pending.challenge(text.as_bytes(), out)),
+            other => panic!("auth: {other}"),
+        };
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.event("close", &format!("{reason:?}"));
+    }
+
+    fn shake_hands(&mut self, unsent: usize) {
+        let input = std::mem::replace(&mut self.input, Input::new(4096));
+        let refused = match input.into_empty() {
+            Ok(_proof) => unsent,
+            Err(input) => input.refuse_rest().1.saturating_add(unsent),
+        };
+        if refused == 0 {
+            self.event("starttls", "");
+        } else {
+            self.flush();
+            self.events.push(format!("starttls refused={refused}"));
+        }
+        if let Now::Handshake(frontend) = std::mem::replace(&mut self.now, Now::Over) {
+            self.now = Now::Reading(frontend);
+        }
+    }
+
+    fn event(&mut self, word: &str, value: &str) {
+        self.flush();
+        self.events.push(event(word, value));
+    }
+
+    fn flush(&mut self) {
+        self.events.extend(wire_lines('S', &std::mem::take(&mut self.output)));
+    }
+}
+
+fn describe(request: &LoginRequest, pending: &PendingLogin) -> String {
+    let mut parts = vec![request.method().to_owned()];
+    let mut part = |name: &str, value: &[u8]| parts.push(format!("{name}={}", quoted(value)));
+    match request {
+        LoginRequest::Password { login, password, authzid } => {
+            part("login", login);
+            part("password", password.expose());
+            if !authzid.is_empty() {
+                part("authzid", authzid);
+            }
+        }
+        LoginRequest::Digest { login, digest, salt, .. } => {
+            part("login", login);
+            part("digest", digest.expose());
+            part("salt", salt);
+        }
+        LoginRequest::External { login } => part("login", login),
+        LoginRequest::Token { login, token, .. } => {
+            part("login", login);
+            part("token", token.expose());
+        }
+        LoginRequest::Relayed { initial_response, .. } => {
+            if let Some(initial) = initial_response {
+                part("initial", initial.expose());
+            }
+            parts.insert(0, "relayed".to_owned());
+        }
+        LoginRequest::Anonymous => {
+            let envelope = pending.envelope();
+            if let Some(hello) = &envelope.hello {
+                part(if hello.extended { "ehlo" } else { "helo" }, &hello.name);
+            }
+            part("mail", envelope.mail.as_deref().unwrap_or_default());
+            part("rcpt", envelope.rcpt.as_deref().unwrap_or_default());
+        }
+    }
+    if pending.attempt() > 1 {
+        parts.push(format!("attempt={}", pending.attempt()));
+    }
+    parts.join(" ")
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes.escape_ascii())
+}
