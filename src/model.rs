@@ -1,0 +1,19 @@
+//! The rendered snapshot: all that the data plane may know.
+//!
+//! Past this point nothing is optional "until checked": certificates fit their keys, names are valid,
+//! durations and sizes are in range. The controller makes snapshots, the proxy serves them, and the two
+//! meet nowhere else. Everything compares by value, so that `plan` can tell what changed.
+
+pub mod auth;
+pub mod listener;
+pub mod report;
+pub mod settings;
+pub mod snapshot;
+pub mod tls;
+
+pub use auth::{Auth, HttpAuth};
+pub use listener::{Hostname, Listener, ListenerId};
+pub use report::{BindReport, SocketState};
+pub use settings::{Backend, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
+pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode};
+pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

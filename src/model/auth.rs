@@ -1,0 +1,40 @@
+//! Who decides about logins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::BackendAddress;
+use crate::secret::Secret;
+
+use super::tls::TrustAnchors;
+
+/// `auth`: exactly one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Auth {
+    /// An auth service that speaks nginx's HTTP protocol.
+    Http(Arc<HttpAuth>),
+    /// The backend itself.
+    Passthrough,
+}
+
+/// An auth service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpAuth {
+    /// How the manifest names it, for logs and messages: the URL, or `Service mail/auth:9000`.
+    pub reference: String,
+    /// Where it is reached; several endpoints are used in turn. May be empty (a Service without ready
+    /// endpoints).
+    pub endpoints: Vec<BackendAddress>,
+    /// The `Host` header, without port, as nginx sends it.
+    pub host: String,
+    /// Path and query, beginning with `/`.
+    pub path: String,
+    /// `https`: who is trusted; the host is verified.
+    pub tls: Option<TrustAnchors>,
+    /// Extra request headers, in the configured order.
+    pub headers: Vec<(String, Secret)>,
+    /// For the whole answer, not extended by partial data.
+    pub timeout: Duration,
+    /// Adds `Auth-SSL-Cert`.
+    pub pass_client_certificate: bool,
+}

@@ -1,0 +1,86 @@
+//! Certificates, keys and trust, parsed and known to fit together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::secret::Secret;
+
+/// TLS as a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTls {
+    /// At least one; chosen by SNI, the first is the default.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// The oldest version accepted.
+    pub min_version: MinVersion,
+    /// IANA names, in the order of preference; empty: the library's choice.
+    pub cipher_suites: Vec<String>,
+    /// Client certificates.
+    pub client_auth: ClientAuth,
+    /// Stateless resumption.
+    pub session_tickets: bool,
+    /// Stateful resumption (TLS 1.2 session ids): how many are kept.
+    pub session_cache_size: usize,
+    /// How long a ticket or cached session may be resumed.
+    pub session_timeout: Duration,
+}
+
+/// A certificate chain with the key that fits its leaf. Made only by `tls::parse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The Secret it came from: `namespace/name`.
+    pub reference: String,
+    /// Leaf first, each issued by the next.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key, PKCS#8, PKCS#1 or SEC1, in DER.
+    pub key: Secret,
+    /// DNS names of the leaf's subjectAltName, in lower case.
+    pub names: Vec<String>,
+    /// Unix time in seconds of the first certificate of the chain to expire.
+    pub not_after: i64,
+}
+
+/// The oldest TLS version accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+/// Client certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Whether they are asked for.
+    pub mode: ClientAuthMode,
+    /// Who is trusted to issue them; empty only for Off and OptionalNoCA.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Revocation lists, in DER.
+    pub crls: Vec<Vec<u8>>,
+    /// The longest chain accepted, in intermediate certificates.
+    pub depth: u32,
+}
+
+/// nginx's `ssl_verify_client`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthMode {
+    /// Not asked for.
+    Off,
+    /// Asked for; verified when sent.
+    Optional,
+    /// Asked for; the session ends without one.
+    Required,
+    /// Asked for; accepted when only the trust is missing.
+    OptionalNoCa,
+}
+
+/// Who is trusted as a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustAnchors {
+    /// The host's own roots.
+    System,
+    /// These certificates only; at least one.
+    Certificates(Vec<CertificateDer<'static>>),
+}
