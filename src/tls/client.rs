@@ -1,0 +1,254 @@
+//! TLS towards backends.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::client::TlsStream;
+
+use crate::model::TrustAnchors;
+use crate::model::settings::ClientTls;
+use crate::net::roots;
+use crate::protocol::{EmptyInput, Protocol};
+
+use super::verify::is_trusted_itself;
+use super::{HandshakeError, HandshakeFailure, TlsError, provider};
+
+/// Connects to backends with one `upstream.tls`; holds the sessions that can be resumed.
+#[derive(Clone)]
+pub struct TlsConnector {
+    inner: tokio_rustls::TlsConnector,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConnector").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+/// What the backend's certificate must be for, where `upstream.tls.serverName` does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerNameSource {
+    /// The host name that was connected to.
+    Host(String),
+    /// The address that was connected to.
+    Ip(IpAddr),
+}
+
+/// A connector for `tls`; `protocol` is offered by ALPN.
+///
+/// # Errors
+/// When the settings cannot be used on this host.
+pub fn connector(tls: &ClientTls, protocol: Option<Protocol>) -> Result<TlsConnector, TlsError> {
+    let crypto = provider();
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&crypto)).with_safe_default_protocol_versions()?;
+    let builder = match &tls.trust {
+        TrustAnchors::System => builder.with_root_certificates(roots::system()?),
+        TrustAnchors::Certificates(trusted) => {
+            let chain = WebPkiServerVerifier::builder_with_provider(roots::of(trusted)?, crypto)
+                .build()
+                .map_err(|error| TlsError::Authority(error.to_string()))?;
+            let verifier = TrustedVerifier { chain, trusted: trusted.clone() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match &tls.certificate {
+        None => builder.with_no_client_auth(),
+        Some(certificate) => {
+            let unusable = |cause| TlsError::Certificate { reference: certificate.reference.clone(), cause };
+            let key = PrivateKeyDer::try_from(certificate.key.expose())
+                .map_err(|what| unusable(rustls::Error::General(what.to_owned())))?
+                .clone_key();
+            builder.with_client_auth_cert(certificate.chain.clone(), key).map_err(unusable)?
+        }
+    };
+    config.alpn_protocols = protocol.iter().map(|protocol| protocol.name().into()).collect();
+    let parse_name = |name: &String| parse_name(name).ok_or_else(|| TlsError::ServerName(name.clone()));
+    let server_name = tls.server_name.as_ref().map(parse_name).transpose()?;
+    Ok(TlsConnector { inner: Arc::new(config).into(), server_name })
+}
+
+impl TlsConnector {
+    /// Does the handshake. The proof says that nothing the backend sent in clear is left. There is no
+    /// timeout here.
+    ///
+    /// # Errors
+    /// When the backend is to blame, or its name cannot be verified.
+    pub async fn connect<S>(
+        &self,
+        stream: S,
+        name: &ServerNameSource,
+        _proof: EmptyInput,
+    ) -> Result<TlsStream<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let backend = HandshakeError::Backend;
+        let name = match (&self.server_name, name) {
+            (Some(configured), _) => configured.clone(),
+            (None, ServerNameSource::Ip(address)) => ServerName::IpAddress((*address).into()),
+            (None, ServerNameSource::Host(host)) => {
+                parse_name(host).ok_or_else(|| backend(HandshakeFailure::Nameless(host.clone())))?
+            }
+        };
+        self.inner.connect(name, stream).await.map_err(|error| backend(error.into()))
+    }
+}
+
+fn parse_name(name: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).ok()
+}
+
+/// Chains to the configured authorities, or the very certificate configured as one
+/// ([`is_trusted_itself`]): Dovecot's and Postfix's packages come with a self-signed one.
+#[derive(Debug)]
+struct TrustedVerifier {
+    chain: Arc<WebPkiServerVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for TrustedVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if is_trusted_itself(end_entity, &self.trusted, now) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TlsAcceptor;
+    use super::super::testing::{self, Ca, Issued, client_auth, proof, server_tls};
+    use super::*;
+    use crate::model::{ClientAuthMode, ServerTls};
+    use rcgen::{BasicConstraints, IsCa, KeyPair};
+
+    fn trusting(authorities: Vec<CertificateDer<'static>>) -> ClientTls {
+        ClientTls { trust: TrustAnchors::Certificates(authorities), server_name: None, certificate: None }
+    }
+
+    fn host(name: &str) -> ServerNameSource {
+        ServerNameSource::Host(name.to_owned())
+    }
+
+    /// One handshake with a backend that serves `tls`: the ALPN protocol, and whether it saw our certificate.
+    async fn connect(
+        backend: ServerTls,
+        tls: &ClientTls,
+        name: &ServerNameSource,
+    ) -> Result<(Option<String>, bool), HandshakeError> {
+        let acceptor =
+            TlsAcceptor::new(&testing::socket(vec![testing::listener(&[], backend)]), None).unwrap();
+        let connector = connector(tls, Some(Protocol::Imap)).unwrap();
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (accepted, connected) =
+            tokio::join!(acceptor.accept(far, proof()), connector.connect(near, name, proof()));
+        connected?;
+        let accepted = accepted.unwrap();
+        let seen = matches!(accepted.client, super::super::ClientCertificate::Presented { .. });
+        Ok((accepted.facts.alpn, seen))
+    }
+
+    fn self_signed_ca() -> Issued {
+        let mut params = testing::named("dovecot", &["imap.test"]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Issued { chain: certificate.pem(), der: certificate.der().clone(), key }
+    }
+
+    #[tokio::test]
+    async fn verifies_the_name_or_the_configured_one_instead() {
+        let ca = Ca::new("ca");
+        let backend = || server_tls(vec![ca.issue(&["imap.test"]).model()]);
+        let tls = trusting(vec![ca.der()]);
+        assert_eq!(connect(backend(), &tls, &host("imap.test")).await.unwrap().0.as_deref(), Some("imap"));
+        let error = connect(backend(), &tls, &host("pop.test")).await.unwrap_err();
+        assert!(error.to_string().contains("the backend presents a certificate"), "{error}");
+        let address = ServerNameSource::Ip(IpAddr::from([10, 0, 0, 1]));
+        assert!(connect(backend(), &tls, &address).await.is_err());
+        let renamed = ClientTls { server_name: Some("imap.test".to_owned()), ..tls };
+        assert!(connect(backend(), &renamed, &address).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn refuses_an_authority_that_is_not_configured() {
+        let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+        let backend = server_tls(vec![ca.issue(&["imap.test"]).model()]);
+        let error = connect(backend, &trusting(vec![other.der()]), &host("imap.test")).await.unwrap_err();
+        assert!(matches!(error, HandshakeError::Backend(HandshakeFailure::Certificate(_))), "{error}");
+    }
+
+    #[tokio::test]
+    async fn accepts_the_very_certificate_that_is_trusted_for_its_own_name_only() {
+        let own = self_signed_ca();
+        let backend = || server_tls(vec![own.model()]);
+        let tls = trusting(vec![own.der.clone()]);
+        assert!(connect(backend(), &tls, &host("imap.test")).await.is_ok());
+        assert!(connect(backend(), &tls, &host("evil.test")).await.is_err());
+        let stranger = trusting(vec![self_signed_ca().der]);
+        assert!(connect(backend(), &stranger, &host("imap.test")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn shows_its_own_certificate_when_asked() {
+        let ca = Ca::new("ca");
+        let mut backend = server_tls(vec![ca.issue(&["imap.test"]).model()]);
+        backend.client_auth = client_auth(ClientAuthMode::Required, vec![ca.der()]);
+        let tls = ClientTls { certificate: Some(ca.issue(&[]).model()), ..trusting(vec![ca.der()]) };
+        assert!(connect(backend, &tls, &host("imap.test")).await.unwrap().1);
+    }
+
+    #[test]
+    fn a_server_name_that_is_none_is_named() {
+        let tls =
+            ClientTls { server_name: Some("not a name".to_owned()), ..trusting(vec![Ca::new("ca").der()]) };
+        let error = connector(&tls, None).err().unwrap();
+        assert!(error.to_string().contains("upstream.tls.serverName"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! What cipher suites and versions are called: by IANA in manifests, by OpenSSL in nginx's auth protocol.
+
+use rustls::{CipherSuite, ProtocolVersion};
+
+/// The suite that IANA calls `name`, if we speak it.
+pub(super) fn suite(name: &str) -> Option<CipherSuite> {
+    SUITES.iter().find(|(_, iana, _)| *iana == name).map(|(suite, ..)| *suite)
+}
+
+/// What to say about a name that [`suite`] does not know.
+pub(super) fn unknown(name: &str) -> String {
+    let known: Vec<_> = SUITES.iter().map(|(_, iana, _)| *iana).collect();
+    format!("{name:?} is not a cipher suite that is spoken here; choose among {}", known.join(", "))
+}
+
+/// OpenSSL's name, as in `Auth-SSL-Cipher`.
+pub(super) fn openssl(suite: CipherSuite) -> String {
+    match SUITES.iter().find(|(known, ..)| *known == suite) {
+        Some((_, _, openssl)) => (*openssl).to_owned(),
+        None => format!("{suite:?}"),
+    }
+}
+
+/// OpenSSL's name, as in `Auth-SSL-Protocol`.
+pub(super) fn version(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => "unknown",
+    }
+}
+
+/// All that rustls has: ours, IANA's name, OpenSSL's name.
+const SUITES: [(CipherSuite, &str, &str); 9] = [
+    (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
+    (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+    (
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        "TLS_CHACHA20_POLY1305_SHA256",
+        "TLS_CHACHA20_POLY1305_SHA256",
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_every_suite_of_the_provider() {
+        for supported in rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES {
+            let known = SUITES.iter().any(|(suite, ..)| *suite == supported.suite());
+            assert!(known, "{:?}", supported.suite());
+        }
+    }
+
+    #[test]
+    fn an_unknown_suite_is_answered_with_the_known_ones() {
+        assert!(suite("TLS_RSA_WITH_RC4_128_MD5").is_none());
+        assert!(unknown("TLS_RSA_WITH_RC4_128_MD5").contains("TLS_AES_128_GCM_SHA256"));
+    }
+}

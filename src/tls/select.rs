@@ -1,0 +1,80 @@
+//! Which of a listener's certificates a client gets.
+
+use std::sync::Arc;
+
+use rustls::SignatureAlgorithm;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivateKeyDer;
+
+use crate::model::{Certificate, Hostname};
+
+use super::TlsError;
+
+/// All certificates of a listener, ready to sign.
+#[derive(Debug)]
+pub(super) struct CertificateChoice {
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    names: Vec<Hostname>,
+    key: Arc<CertifiedKey>,
+}
+
+impl CertificateChoice {
+    pub(super) fn new(certificates: &[Arc<Certificate>], crypto: &CryptoProvider) -> Result<Self, TlsError> {
+        let candidates = certificates.iter().map(|certificate| Candidate::new(certificate, crypto));
+        Ok(Self { candidates: candidates.collect::<Result<_, _>>()? })
+    }
+
+    /// Those that fit the name best: exactly, by a wildcard, or else the default (the first, with others
+    /// for the same names: RSA beside ECDSA).
+    fn fitting(&self, name: Option<&str>) -> Vec<&Candidate> {
+        let by = |fits: &dyn Fn(&Hostname) -> bool| -> Vec<&Candidate> {
+            self.candidates.iter().filter(|candidate| candidate.names.iter().any(fits)).collect()
+        };
+        if let Some(name) = name {
+            let exact = by(&|host| host.is_exactly(name));
+            let found = if exact.is_empty() { by(&|host| host.covers(name)) } else { exact };
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        let Some(default) = self.candidates.first() else { return Vec::new() };
+        self.candidates
+            .iter()
+            .filter(|other| std::ptr::eq(*other, default) || other.names == default.names)
+            .collect()
+    }
+}
+
+impl ResolvesServerCert for CertificateChoice {
+    /// Among those that fit the name: one that the client can verify, ECDSA before RSA. rustls has already
+    /// left out the schemes that no common cipher suite could carry.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fitting = self.fitting(hello.server_name());
+        let verifiable =
+            |candidate: &&&Candidate| candidate.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        fitting
+            .iter()
+            .filter(verifiable)
+            .min_by_key(|candidate| candidate.key.key.algorithm() != SignatureAlgorithm::ECDSA)
+            .or(fitting.first())
+            .map(|candidate| Arc::clone(&candidate.key))
+    }
+}
+
+impl Candidate {
+    fn new(certificate: &Certificate, crypto: &CryptoProvider) -> Result<Self, TlsError> {
+        let unusable = |cause| TlsError::Certificate { reference: certificate.reference.clone(), cause };
+        let key = PrivateKeyDer::try_from(certificate.key.expose())
+            .map_err(|what| unusable(rustls::Error::General(what.to_owned())))?
+            .clone_key();
+        let key = CertifiedKey::from_der(certificate.chain.clone(), key, crypto).map_err(unusable)?;
+        let names = certificate.names.iter().map(|name| Hostname::new(name)).collect();
+        Ok(Self { names, key: Arc::new(key) })
+    }
+}

@@ -1,0 +1,517 @@
+//! TLS towards clients: one acceptor for each socket, with a configuration for each of its listeners.
+
+use std::sync::Arc;
+
+use rustls::server::Acceptor;
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls_pki_types::UnixTime;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+
+use crate::model::{Listener, MinVersion, ServerTls, Socket};
+use crate::protocol::proxy_header::TlsFacts;
+use crate::protocol::{EmptyInput, Protocol};
+
+use super::resume::Resumption;
+use super::select::CertificateChoice;
+use super::verify::ClientVerifier;
+use super::{CertificateRefusal, ClientCertificate, HandshakeError, HandshakeFailure, TlsError};
+use super::{names, provider_with};
+
+/// Does the handshakes of a socket: one configuration for each distinct [`ServerTls`] of its listeners.
+#[derive(Debug)]
+pub struct TlsAcceptor {
+    socket: Socket,
+    /// One for each listener of the socket, in its order.
+    setups: Vec<Arc<Setup>>,
+}
+
+/// A handshake that succeeded.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// The client, in clear.
+    pub stream: TlsStream<S>,
+    /// The listener that its SNI selected.
+    pub listener: Arc<Listener>,
+    /// What was agreed on.
+    pub facts: TlsFacts,
+    /// The client's certificate.
+    pub client: ClientCertificate,
+    /// Whether the session has to end with [`CertificateRefusal::text`], by the listener's client
+    /// certificate policy.
+    pub refusal: Option<CertificateRefusal>,
+}
+
+/// One `ServerTls`, ready to serve one protocol.
+#[derive(Debug)]
+struct Setup {
+    tls: Arc<ServerTls>,
+    protocol: Protocol,
+    config: Arc<ServerConfig>,
+    verifier: Arc<ClientVerifier>,
+    resumption: Resumption,
+}
+
+impl TlsAcceptor {
+    /// An acceptor for `socket`. What `previous` (the acceptor of the same address before the change) has
+    /// in common goes on, so that clients resume their sessions over it.
+    ///
+    /// # Errors
+    /// When a listener's TLS settings cannot be used.
+    pub fn new(socket: &Socket, previous: Option<&Self>) -> Result<Self, TlsError> {
+        let mut setups: Vec<Arc<Setup>> = Vec::with_capacity(socket.listeners.len());
+        for listener in &socket.listeners {
+            let tls =
+                listener.tls.as_ref().ok_or_else(|| TlsError::NoCertificate(listener.id.to_string()))?;
+            let known = setups.iter().chain(previous.iter().flat_map(|acceptor| &acceptor.setups));
+            let same = known.into_iter().find(|setup| setup.serves(tls, socket.protocol)).cloned();
+            let setup = match same {
+                Some(setup) => setup,
+                None => {
+                    let inherited = previous.and_then(|acceptor| acceptor.resumption_of(listener, tls));
+                    Arc::new(Setup::new(tls, socket.protocol, inherited)?)
+                }
+            };
+            setups.push(setup);
+        }
+        Ok(Self { socket: socket.clone(), setups })
+    }
+
+    /// Reads the client's hello, selects the listener by SNI, and does its handshake. The proof says that
+    /// nothing the client sent in clear is left. There is no timeout here.
+    ///
+    /// # Errors
+    /// When the client is to blame; it has been sent the alert.
+    pub async fn accept<S>(&self, stream: S, _proof: EmptyInput) -> Result<Accepted<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        Box::pin(self.handshake(stream)).await
+    }
+
+    /// Boxed by [`Self::accept`]: what a handshake needs on the way is several times what it leaves, and
+    /// would stay in every idle session's task.
+    async fn handshake<S>(&self, stream: S) -> Result<Accepted<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(client_fault)?;
+        let Some((listener, setup)) = self.select(hello.client_hello().server_name()) else {
+            return Err(refuse_name(hello).await);
+        };
+        let stream = hello.into_stream(Arc::clone(&setup.config)).await.map_err(client_fault)?;
+        let connection = stream.get_ref().1;
+        let (client, refusal) = setup.verifier.judge(connection.peer_certificates(), UnixTime::now());
+        let facts = facts(connection);
+        Ok(Accepted { listener: Arc::clone(listener), facts, client, refusal, stream })
+    }
+
+    fn select(&self, server_name: Option<&str>) -> Option<(&Arc<Listener>, &Arc<Setup>)> {
+        let selected = self.socket.select(server_name)?;
+        let mut pairs = self.socket.listeners.iter().zip(&self.setups);
+        pairs.find(|(listener, _)| Arc::ptr_eq(listener, selected))
+    }
+
+    /// What the same listener resumed sessions with, if nothing but its certificates changed: trust in
+    /// clients, versions and suites must be what the old sessions were made under.
+    fn resumption_of(&self, listener: &Listener, tls: &ServerTls) -> Option<Resumption> {
+        let position = self.socket.listeners.iter().position(|old| old.id == listener.id)?;
+        let setup = self.setups.get(position)?;
+        let old = ServerTls { certificates: tls.certificates.clone(), ..(*setup.tls).clone() };
+        (old == *tls).then(|| setup.resumption.clone())
+    }
+}
+
+impl Setup {
+    fn new(
+        tls: &Arc<ServerTls>,
+        protocol: Protocol,
+        inherited: Option<Resumption>,
+    ) -> Result<Self, TlsError> {
+        let crypto = provider_with(&tls.cipher_suites)?;
+        let verifier = Arc::new(ClientVerifier::new(&tls.client_auth, &crypto)?);
+        let choice = CertificateChoice::new(&tls.certificates, &crypto)?;
+        let resumption = match inherited {
+            Some(resumption) => resumption,
+            None => Resumption::new(tls)?,
+        };
+        let mut config = ServerConfig::builder_with_provider(crypto)
+            .with_protocol_versions(versions(tls.min_version))?
+            .with_client_cert_verifier(Arc::<ClientVerifier>::clone(&verifier))
+            .with_cert_resolver(Arc::new(choice));
+        config.ignore_client_order = !tls.cipher_suites.is_empty();
+        config.alpn_protocols = vec![protocol.name().into()];
+        config.session_storage = Arc::clone(&resumption.sessions);
+        if let Some(tickets) = &resumption.tickets {
+            config.ticketer = Arc::clone(tickets);
+        }
+        Ok(Self { tls: Arc::clone(tls), protocol, config: Arc::new(config), verifier, resumption })
+    }
+
+    fn serves(&self, tls: &Arc<ServerTls>, protocol: Protocol) -> bool {
+        self.protocol == protocol && (Arc::ptr_eq(&self.tls, tls) || self.tls == *tls)
+    }
+}
+
+/// Sends `unrecognized_name` (RFC 6066 section 3) before any configuration is chosen, which rustls has no
+/// call for.
+async fn refuse_name<S>(hello: StartHandshake<S>) -> HandshakeError
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
+    let mut stream = hello.io;
+    // A client that is already gone needs no alert.
+    if stream.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
+        let _ = stream.flush().await;
+    }
+    HandshakeError::Client(HandshakeFailure::UnknownName(name))
+}
+
+/// A record of type alert (21), TLS 1.2 on the wire, two bytes: fatal (2), `unrecognized_name` (112).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+fn client_fault(error: std::io::Error) -> HandshakeError {
+    HandshakeError::Client(error.into())
+}
+
+fn versions(minimum: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    match minimum {
+        MinVersion::Tls12 => rustls::ALL_VERSIONS,
+        MinVersion::Tls13 => TLS13_ONLY,
+    }
+}
+
+static TLS13_ONLY: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+fn facts(connection: &ServerConnection) -> TlsFacts {
+    let version = connection.protocol_version().unwrap_or(ProtocolVersion::Unknown(0));
+    let cipher = connection.negotiated_cipher_suite().map(|suite| names::openssl(suite.suite()));
+    let alpn = connection.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    TlsFacts {
+        server_name: connection.server_name().map(ToOwned::to_owned),
+        alpn,
+        version: names::version(version).to_owned(),
+        cipher: cipher.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Ca, Issued, client_auth, proof, server_tls};
+    use super::*;
+    use crate::model::{ClientAuth, ClientAuthMode};
+    use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
+    use rustls::{AlertDescription, ClientConfig, HandshakeKind, RootCertStore};
+    use rustls_pki_types::{PrivateKeyDer, ServerName};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A client that trusts `ca`, asks for no ALPN, and shows `certificate`.
+    fn client(
+        ca: &Ca,
+        certificate: Option<&Issued>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der()).unwrap();
+        let builder = ClientConfig::builder_with_provider(super::super::provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        match certificate {
+            None => builder.with_no_client_auth(),
+            Some(issued) => {
+                let key = PrivateKeyDer::try_from(issued.key.serialize_der()).unwrap();
+                builder.with_client_auth_cert(vec![issued.der.clone()], key).unwrap()
+            }
+        }
+    }
+
+    fn plain_client(ca: &Ca) -> ClientConfig {
+        client(ca, None, rustls::ALL_VERSIONS)
+    }
+
+    type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+    /// One handshake over loopback; the server writes a byte, so that the client has read its tickets.
+    async fn shake(
+        acceptor: &TlsAcceptor,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> (Result<Accepted<TcpStream>, HandshakeError>, std::io::Result<ClientStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let client = async {
+            let mut stream = connector.connect(name, TcpStream::connect(address).await?).await?;
+            stream.read_exact(&mut [0]).await?;
+            Ok(stream)
+        };
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut accepted = acceptor.accept(stream, proof()).await?;
+            accepted.stream.write_all(b"*").await.unwrap();
+            accepted.stream.flush().await.unwrap();
+            Ok(accepted)
+        };
+        tokio::join!(server, client)
+    }
+
+    fn acceptor(listeners: Vec<Arc<Listener>>) -> TlsAcceptor {
+        TlsAcceptor::new(&testing::socket(listeners), None).unwrap()
+    }
+
+    fn leaf_of(stream: &ClientStream) -> &[u8] {
+        stream.get_ref().1.peer_certificates().unwrap().first().unwrap()
+    }
+
+    #[tokio::test]
+    async fn selects_the_listener_by_sni_and_tells_openssl_names() {
+        let ca = Ca::new("ca");
+        let listeners = ["a.test", "*.b.test"]
+            .map(|name| testing::listener(&[name], server_tls(vec![ca.issue(&[name]).model()])));
+        let acceptor = acceptor(listeners.to_vec());
+        let (accepted, _) = shake(&acceptor, &Arc::new(plain_client(&ca)), "mail.b.test").await;
+        let accepted = accepted.unwrap();
+        assert_eq!(accepted.listener.id.listener, "*.b.test");
+        assert_eq!(accepted.facts.server_name.as_deref(), Some("mail.b.test"));
+        assert_eq!((accepted.facts.version.as_str(), accepted.facts.alpn), ("TLSv1.3", None));
+        assert!(accepted.facts.cipher.starts_with("TLS_"), "{}", accepted.facts.cipher);
+        assert_eq!(accepted.client, ClientCertificate::NotRequested);
+
+        let old = Arc::new(client(&ca, None, &[&rustls::version::TLS12]));
+        let facts = shake(&acceptor, &old, "a.test").await.0.unwrap().facts;
+        assert_eq!(facts.version, "TLSv1.2");
+        assert!(facts.cipher.starts_with("ECDHE-ECDSA-"), "{}", facts.cipher);
+    }
+
+    #[tokio::test]
+    async fn a_name_of_no_listener_gets_unrecognized_name() {
+        let ca = Ca::new("ca");
+        let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        let acceptor = acceptor(vec![testing::listener(&["a.test"], tls)]);
+        let (server, client) = shake(&acceptor, &Arc::new(plain_client(&ca)), "b.test").await;
+        let error = server.unwrap_err();
+        assert!(
+            matches!(&error, HandshakeError::Client(HandshakeFailure::UnknownName(name)) if name == "b.test")
+        );
+        let client = HandshakeFailure::from(client.unwrap_err());
+        assert!(matches!(client, HandshakeFailure::Alert(AlertDescription::UnrecognisedName)), "{client:?}");
+    }
+
+    #[tokio::test]
+    async fn refuses_a_foreign_alpn_protocol_and_accepts_ours_or_none() {
+        let ca = Ca::new("ca");
+        let acceptor =
+            acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+        for (offer, agreed) in [(vec!["http/1.1"], None), (vec!["h2", "imap"], Some("imap"))] {
+            let mut config = plain_client(&ca);
+            config.alpn_protocols = offer.iter().map(|name| (*name).into()).collect();
+            let (server, _) = shake(&acceptor, &Arc::new(config), "a.test").await;
+            match agreed {
+                Some(_) => assert_eq!(server.unwrap().facts.alpn.as_deref(), agreed),
+                None => assert!(matches!(
+                    server.unwrap_err(),
+                    HandshakeError::Client(HandshakeFailure::ForeignProtocol)
+                )),
+            }
+        }
+        assert!(shake(&acceptor, &Arc::new(plain_client(&ca)), "a.test").await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn chooses_the_certificate_by_name_then_ecdsa_before_rsa() {
+        let ca = Ca::new("ca");
+        let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        let rsa = ca.issue_with(testing::named("rsa", &["a.test"]), rsa);
+        let (ecdsa, wildcard) = (ca.issue(&["a.test"]), ca.issue(&["*.b.test"]));
+        let tls = server_tls(vec![rsa.model(), ecdsa.model(), wildcard.model()]);
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        let modern = Arc::new(plain_client(&ca));
+        assert_eq!(leaf_of(&shake(&acceptor, &modern, "a.test").await.1.unwrap()), &*ecdsa.der);
+        assert_eq!(leaf_of(&shake(&acceptor, &modern, "x.b.test").await.1.unwrap()), &*wildcard.der);
+
+        let mut crypto = (*super::super::provider()).clone();
+        crypto.cipher_suites.retain(|suite| format!("{suite:?}").contains("_RSA_"));
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der()).unwrap();
+        let rsa_only = ClientConfig::builder_with_provider(Arc::new(crypto))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (_, client) = shake(&acceptor, &Arc::new(rsa_only), "a.test").await;
+        assert_eq!(leaf_of(&client.unwrap()), &*rsa.der);
+    }
+
+    /// How the session goes on for a client with `certificate` under `policy`, in both versions.
+    async fn policy_verdict(
+        server: &Ca,
+        policy: ClientAuth,
+        certificate: Option<&Issued>,
+    ) -> (ClientCertificate, Option<CertificateRefusal>) {
+        let mut tls = server_tls(vec![server.issue(&["a.test"]).model()]);
+        tls.client_auth = policy;
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        let mut verdicts = Vec::new();
+        for version in rustls::ALL_VERSIONS {
+            let config = Arc::new(client(server, certificate, &[version]));
+            // The second is resumed, and judged all the same.
+            for _ in 0..2 {
+                let accepted = shake(&acceptor, &config, "a.test").await.0.unwrap();
+                verdicts.push((accepted.client, accepted.refusal));
+            }
+        }
+        let first = verdicts.remove(0);
+        assert!(verdicts.iter().all(|other| *other == first), "{verdicts:?}");
+        first
+    }
+
+    fn reason_of(client: &ClientCertificate) -> Option<&str> {
+        match client {
+            ClientCertificate::Presented { verified, .. } => verified.as_ref().err().map(String::as_str),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_client_certificate_ends_the_session_only_where_required() {
+        let ca = Ca::new("ca");
+        for (mode, refusal) in [
+            (ClientAuthMode::Required, Some(CertificateRefusal::Missing)),
+            (ClientAuthMode::Optional, None),
+            (ClientAuthMode::OptionalNoCa, None),
+        ] {
+            let verdict = policy_verdict(&ca, client_auth(mode, vec![ca.der()]), None).await;
+            assert_eq!(verdict, (ClientCertificate::Absent, refusal));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_client_certificate_survives_the_handshake_and_is_refused_after_it() {
+        let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+        let (good, foreign) = (ca.issue(&[]), other.issue(&[]));
+        let mut old = testing::named("old", &[]);
+        old.not_before = date_time_ymd(2001, 1, 1);
+        old.not_after = date_time_ymd(2002, 1, 1);
+        let expired = ca.issue_with(old, KeyPair::generate().unwrap());
+
+        let judge = async |mode, certificate| {
+            let (client, refusal) =
+                policy_verdict(&ca, client_auth(mode, vec![ca.der()]), Some(certificate)).await;
+            (reason_of(&client).map(ToOwned::to_owned), refusal)
+        };
+        assert_eq!(judge(ClientAuthMode::Required, &good).await, (None, None));
+        let untrusted = Some("unable to get local issuer certificate".to_owned());
+        let invalid = Some(CertificateRefusal::Invalid);
+        assert_eq!(judge(ClientAuthMode::Optional, &foreign).await, (untrusted.clone(), invalid));
+        assert_eq!(judge(ClientAuthMode::OptionalNoCa, &foreign).await, (untrusted, None));
+        let stale = Some("certificate has expired".to_owned());
+        assert_eq!(judge(ClientAuthMode::OptionalNoCa, &expired).await, (stale, invalid));
+    }
+
+    #[tokio::test]
+    async fn revoked_certificates_and_stale_lists_are_refused() {
+        let ca = Ca::new("ca");
+        let (good, revoked) =
+            (ca.issue(&[]), ca.issue_with(testing::revocable(), KeyPair::generate().unwrap()));
+        let judge = async |next_update, certificate| {
+            let mut policy = client_auth(ClientAuthMode::Optional, vec![ca.der()]);
+            policy.crls = super::super::parse::crls(ca.crl(next_update).pem().unwrap().as_bytes()).unwrap();
+            let (client, refusal) = policy_verdict(&ca, policy, Some(certificate)).await;
+            (reason_of(&client).map(ToOwned::to_owned), refusal)
+        };
+        assert_eq!(judge(2090, &good).await, (None, None));
+        let invalid = Some(CertificateRefusal::Invalid);
+        assert_eq!(judge(2090, &revoked).await, (Some("certificate revoked".to_owned()), invalid));
+        assert_eq!(judge(2025, &good).await, (Some("CRL has expired".to_owned()), invalid));
+    }
+
+    #[test]
+    fn a_chain_with_more_intermediates_than_depth_is_too_long() {
+        let root = Ca::new("root");
+        let first = root.below("first");
+        let second = first.below("second");
+        let leaf = second.issue(&[]);
+        let chain = [leaf.der.clone(), second.der(), first.der()];
+        let judge = |depth| {
+            let policy = ClientAuth { depth, ..client_auth(ClientAuthMode::Required, vec![root.der()]) };
+            ClientVerifier::new(&policy, &super::super::provider())
+                .unwrap()
+                .judge(Some(&chain), UnixTime::now())
+        };
+        assert_eq!(judge(2).1, None);
+        let (client, refusal) = judge(1);
+        assert_eq!(reason_of(&client), Some("certificate chain too long"));
+        assert_eq!(refusal, Some(CertificateRefusal::Invalid));
+    }
+
+    async fn kind(acceptor: &TlsAcceptor, config: &Arc<ClientConfig>) -> HandshakeKind {
+        let client = shake(acceptor, config, "a.test").await.1.unwrap();
+        client.get_ref().1.handshake_kind().unwrap()
+    }
+
+    #[tokio::test]
+    async fn sessions_resume_over_a_new_certificate_and_not_over_new_trust() {
+        let ca = Ca::new("ca");
+        for (tickets, version) in [
+            (true, &rustls::version::TLS13),
+            (false, &rustls::version::TLS13),
+            (false, &rustls::version::TLS12),
+        ] {
+            let config = Arc::new(client(&ca, None, &[version]));
+            let tls =
+                || ServerTls { session_tickets: tickets, ..server_tls(vec![ca.issue(&["a.test"]).model()]) };
+            let socket = |tls| testing::socket(vec![testing::listener(&[], tls)]);
+            let first = TlsAcceptor::new(&socket(tls()), None).unwrap();
+            assert_eq!(kind(&first, &config).await, HandshakeKind::Full);
+            assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
+
+            let renewed = TlsAcceptor::new(&socket(tls()), Some(&first)).unwrap();
+            assert_eq!(kind(&renewed, &config).await, HandshakeKind::Resumed);
+
+            let mut stricter = tls();
+            stricter.client_auth = client_auth(ClientAuthMode::Optional, vec![ca.der()]);
+            let stricter = TlsAcceptor::new(&socket(stricter), Some(&renewed)).unwrap();
+            assert_eq!(kind(&stricter, &config).await, HandshakeKind::Full);
+        }
+    }
+
+    #[test]
+    fn an_unchanged_listener_keeps_its_configuration() {
+        let ca = Ca::new("ca");
+        let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        let socket = |tls| testing::socket(vec![testing::listener(&[], tls)]);
+        let first = TlsAcceptor::new(&socket(tls.clone()), None).unwrap();
+        let again = TlsAcceptor::new(&socket(tls), Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&first.setups[0], &again.setups[0]));
+    }
+
+    #[tokio::test]
+    async fn an_old_client_is_refused_by_min_version_and_plain_text_by_anything() {
+        let ca = Ca::new("ca");
+        let mut tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        tls.min_version = MinVersion::Tls13;
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        let old = Arc::new(client(&ca, None, &[&rustls::version::TLS12]));
+        let error = shake(&acceptor, &old, "a.test").await.0.unwrap_err();
+        assert!(error.to_string().starts_with("the client cannot agree on TLS"), "{error}");
+
+        let (mut near, far) = tokio::io::duplex(64);
+        near.write_all(b"a LOGIN u p\r\n").await.unwrap();
+        assert!(acceptor.accept(far, proof()).await.is_err());
+    }
+
+    #[test]
+    fn configured_cipher_suites_are_all_there_is() {
+        let ca = Ca::new("ca");
+        let mut tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        tls.cipher_suites = vec!["TLS_AES_128_GCM_SHA256".to_owned()];
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        let suites = &acceptor.setups[0].config.crypto_provider().cipher_suites;
+        assert_eq!(suites.len(), 1);
+    }
+}
