@@ -1,0 +1,13 @@
+//! nginx's HTTP auth protocol: a GET whose headers ask, and a reply whose headers answer.
+
+mod certificate;
+mod client;
+mod connect;
+mod reply;
+mod request;
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use client::AuthClient;
+pub use reply::ReplyError;

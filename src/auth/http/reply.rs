@@ -1,0 +1,257 @@
+//! The reply: what its headers decide. The body means nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::auth::AuthAnswer;
+use crate::net::BackendAddress;
+use crate::secret::Secret;
+
+/// What a reply says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// A decision.
+    Answer(AuthAnswer),
+    /// `Auth-Status: WAIT`: ask again, after the time if one is named.
+    Wait(Option<Duration>),
+}
+
+/// HTTP, but not an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// Something else than an auth service answered (quirk Q-17).
+    #[error("it has no Auth-Status header (status {0}); is this the right URL?")]
+    NoStatus(StatusCode),
+    /// OK from something that is not OK (quirk Q-17).
+    #[error("it says Auth-Status: OK with status {0}; a login is only accepted with a 2xx status")]
+    NotSuccess(StatusCode),
+    /// `Auth-Server` without `Auth-Port`, or the other way round.
+    #[error("it names Auth-Server and Auth-Port only by half")]
+    HalfServer,
+    /// Neither an address nor a host name.
+    #[error("its Auth-Server is neither an address nor a host name")]
+    BadServer,
+    /// Not a port.
+    #[error("its Auth-Port is not a number from 1 to 65535")]
+    BadPort,
+}
+
+/// For a refusal that gives no reason: a reply line must not be empty (quirk Q-18).
+const DEFAULT_REFUSAL: &str = "authentication failed";
+
+/// The longest `Auth-Wait` that is followed; what is longer only helps a flood of connections.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// Reads the decision from status and headers.
+pub(super) fn parse(status: StatusCode, headers: &HeaderMap) -> Result<Reply, ReplyError> {
+    let wait = last(headers, "auth-wait").and_then(seconds);
+    match verdict(headers) {
+        None => Err(ReplyError::NoStatus(status)),
+        Some(b"OK") if !status.is_success() => Err(ReplyError::NotSuccess(status)),
+        Some(b"OK") => accepted(headers).map(Reply::Answer),
+        Some(b"WAIT") => Ok(Reply::Wait(wait)),
+        Some(text) => Ok(Reply::Answer(refused(text, headers, wait))),
+    }
+}
+
+/// As in nginx the last one counts, but no later OK takes a refusal back.
+fn verdict(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut found = None;
+    for value in headers.get_all("auth-status") {
+        if found.is_none() || found == Some(&b"OK"[..]) || trim(value) != b"OK" {
+            found = Some(trim(value));
+        }
+    }
+    found
+}
+
+fn accepted(headers: &HeaderMap) -> Result<AuthAnswer, ReplyError> {
+    let server = match (last(headers, "auth-server"), last(headers, "auth-port")) {
+        (None, None) => None,
+        (Some(server), Some(port)) => Some(address(server, port)?),
+        _ => return Err(ReplyError::HalfServer),
+    };
+    Ok(AuthAnswer::Accepted {
+        server,
+        login: last(headers, "auth-user").map(<[u8]>::to_vec),
+        password: last(headers, "auth-pass").map(Secret::from),
+    })
+}
+
+fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>) -> AuthAnswer {
+    let text =
+        if text.is_empty() { DEFAULT_REFUSAL.into() } else { String::from_utf8_lossy(text).into_owned() };
+    let ascii = |name, fits: fn(&str) -> bool| {
+        let value = std::str::from_utf8(last(headers, name)?).ok()?;
+        fits(value).then(|| value.to_owned())
+    };
+    let (code, sasl) = (ascii("auth-error-code", is_error_code), ascii("auth-error-sasl", is_base64));
+    AuthAnswer::Refused { text, code, wait, sasl }
+}
+
+/// `451 4.3.0` or the like. Anything else would tell the client that it is logged in, or nothing.
+fn is_error_code(code: &str) -> bool {
+    let (basic, enhanced) = code.split_once(' ').unwrap_or((code, ""));
+    basic.len() == 3
+        && basic.starts_with(['4', '5'])
+        && basic.bytes().all(|byte| byte.is_ascii_digit())
+        && enhanced.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_base64(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+}
+
+/// The name is resolved when it is connected to. Brackets around IPv6 are welcome, nginx knows none.
+fn address(server: &[u8], port: &[u8]) -> Result<BackendAddress, ReplyError> {
+    let text = |bytes, error| std::str::from_utf8(bytes).map_err(|_| error);
+    let digits = text(port, ReplyError::BadPort)?;
+    let port = digits.parse().ok().filter(|port| *port != 0).ok_or(ReplyError::BadPort)?;
+    let server = text(server, ReplyError::BadServer)?;
+    let bare = server.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(server);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(BackendAddress::Ip((ip, port).into()));
+    }
+    let host = server.trim_end_matches('.');
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_name = (1..=253).contains(&host.len())
+        && host.bytes().all(harmless)
+        && host.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if !is_name {
+        return Err(ReplyError::BadServer);
+    }
+    Ok(BackendAddress::Name { host: host.to_owned(), port })
+}
+
+/// Zero and nonsense are no wait at all.
+fn seconds(value: &[u8]) -> Option<Duration> {
+    let seconds = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(MAX_WAIT))
+}
+
+fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    headers.get_all(name).into_iter().next_back().map(trim)
+}
+
+/// Trailing blanks are no part of a value (RFC 9110 section 5.5); hyper has taken the leading ones.
+fn trim(value: &HeaderValue) -> &[u8] {
+    value.as_bytes().trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn ok(lines: &[(&'static str, &'static str)]) -> Result<Reply, ReplyError> {
+        parse(StatusCode::OK, &headers(lines))
+    }
+
+    fn server_of(server: &'static str, port: &'static str) -> Result<BackendAddress, ReplyError> {
+        match ok(&[("auth-status", "OK"), ("auth-server", server), ("auth-port", port)])? {
+            Reply::Answer(AuthAnswer::Accepted { server, .. }) => Ok(server.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(text: &str) -> AuthAnswer {
+        AuthAnswer::Refused { text: text.to_owned(), code: None, wait: None, sasl: None }
+    }
+
+    #[test]
+    fn ok_names_the_backend_by_address_or_by_name() {
+        assert_eq!(server_of("192.0.2.1", "143").unwrap().to_string(), "192.0.2.1:143");
+        assert_eq!(server_of("2001:db8::1", "143").unwrap().to_string(), "[2001:db8::1]:143");
+        assert_eq!(server_of("[2001:db8::1]", "143").unwrap().to_string(), "[2001:db8::1]:143");
+        let name = BackendAddress::Name { host: "imap.mail".to_owned(), port: 143 };
+        assert_eq!(server_of("imap.mail.", "143"), Ok(name));
+        for server in ["", "unix:/run/s", "a b", "1.2.3", "[imap]"] {
+            assert_eq!(server_of(server, "143"), Err(ReplyError::BadServer), "{server}");
+        }
+        for port in ["", "0", "65536", "imap", "-1"] {
+            assert_eq!(server_of("192.0.2.1", port), Err(ReplyError::BadPort), "{port}");
+        }
+    }
+
+    #[test]
+    fn ok_may_leave_the_backend_to_the_listener_but_not_by_half() {
+        let accepted = AuthAnswer::Accepted {
+            server: None,
+            login: Some(b"bob".to_vec()),
+            password: Some(Secret::from(&b"s3cret"[..])),
+        };
+        let reply = ok(&[("auth-status", "OK"), ("auth-user", "bob"), ("auth-pass", "s3cret")]);
+        assert_eq!(reply, Ok(Reply::Answer(accepted)));
+        assert_eq!(ok(&[("auth-status", "OK"), ("auth-port", "143")]), Err(ReplyError::HalfServer));
+    }
+
+    #[test]
+    fn only_a_2xx_with_exactly_ok_accepts() {
+        assert_eq!(
+            ok(&[("auth-server", "192.0.2.1"), ("auth-port", "143")]),
+            Err(ReplyError::NoStatus(StatusCode::OK))
+        );
+        let status = StatusCode::NOT_FOUND;
+        assert_eq!(parse(status, &headers(&[("auth-status", "OK")])), Err(ReplyError::NotSuccess(status)));
+        assert_eq!(ok(&[("auth-status", "ok")]), Ok(Reply::Answer(refusal("ok"))));
+        assert_eq!(
+            parse(StatusCode::FORBIDDEN, &headers(&[("auth-status", "blocked")])),
+            Ok(Reply::Answer(refusal("blocked")))
+        );
+    }
+
+    #[test]
+    fn an_empty_status_refuses_in_every_protocol() {
+        assert_eq!(ok(&[("auth-status", " ")]), Ok(Reply::Answer(refusal(DEFAULT_REFUSAL))));
+    }
+
+    #[test]
+    fn no_later_ok_takes_a_refusal_back() {
+        assert_eq!(ok(&[("auth-status", "no"), ("auth-status", "OK")]), Ok(Reply::Answer(refusal("no"))));
+        assert_eq!(ok(&[("auth-status", "OK"), ("auth-status", "no")]), Ok(Reply::Answer(refusal("no"))));
+    }
+
+    #[test]
+    fn a_refusal_carries_code_wait_and_sasl_where_they_are_sane() {
+        let reply = ok(&[
+            ("auth-status", "[ALERT] gone"),
+            ("auth-error-code", "451 4.3.0"),
+            ("auth-wait", "3"),
+            ("auth-error-sasl", "eyJ9"),
+        ]);
+        let expected = AuthAnswer::Refused {
+            text: "[ALERT] gone".to_owned(),
+            code: Some("451 4.3.0".to_owned()),
+            wait: Some(Duration::from_secs(3)),
+            sasl: Some("eyJ9".to_owned()),
+        };
+        assert_eq!(reply, Ok(Reply::Answer(expected)));
+        let nonsense = ok(&[
+            ("auth-status", "no"),
+            ("auth-error-code", "235 2.0.0"),
+            ("auth-wait", "soon"),
+            ("auth-error-sasl", "not base64!"),
+        ]);
+        assert_eq!(nonsense, Ok(Reply::Answer(refusal("no"))));
+    }
+
+    #[test]
+    fn wait_is_bounded_and_may_be_absent() {
+        assert_eq!(ok(&[("auth-status", "WAIT")]), Ok(Reply::Wait(None)));
+        assert_eq!(ok(&[("auth-status", "WAIT"), ("auth-wait", "0")]), Ok(Reply::Wait(None)));
+        assert_eq!(
+            ok(&[("auth-status", "WAIT"), ("auth-wait", "99999999")]),
+            Ok(Reply::Wait(Some(MAX_WAIT)))
+        );
+    }
+}

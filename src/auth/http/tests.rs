@@ -1,0 +1,365 @@
+//! The auth client against a small real service on loopback.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+
+use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
+use crate::dns::Dns;
+use crate::model::{HttpAuth, Resolver, TrustAnchors};
+use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::{LoginRequest, Protocol};
+use crate::secret::Secret;
+
+/// What the service does with a request, by the number of the connection and of the request on it.
+type Script = fn(usize, usize) -> Act;
+
+#[derive(Clone, Copy)]
+enum Act {
+    /// Answer, and keep the connection.
+    Answer(&'static str),
+    /// Close without another byte.
+    Close,
+    /// Write this and close.
+    BreakOff(&'static str),
+    /// Never answer.
+    Hang,
+}
+
+const OK: Act = Act::Answer("HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n");
+
+/// A service that plays a script and tells what it was asked: connection, head.
+struct Played {
+    address: BackendAddress,
+    requests: mpsc::UnboundedReceiver<(usize, String)>,
+}
+
+impl Played {
+    async fn tcp(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = BackendAddress::Ip(listener.local_addr().unwrap());
+        let (sender, requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(stream, connection, script, sender.clone()));
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn seen(&mut self) -> Vec<(usize, String)> {
+        std::iter::from_fn(|| self.requests.try_recv().ok()).collect()
+    }
+
+    fn connections(&mut self) -> Vec<usize> {
+        self.seen().into_iter().map(|(connection, _)| connection).collect()
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    connection: usize,
+    script: Script,
+    requests: mpsc::UnboundedSender<(usize, String)>,
+) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    for request in 0.. {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).await? == 0 {
+                return Ok(());
+            }
+        }
+        let _ = requests.send((connection, head));
+        match script(connection, request) {
+            Act::Answer(reply) => stream.write_all(reply.as_bytes()).await?,
+            Act::Close => return Ok(()),
+            Act::BreakOff(reply) => return stream.write_all(reply.as_bytes()).await,
+            Act::Hang => std::future::pending().await,
+        }
+        stream.flush().await?;
+    }
+    Ok(())
+}
+
+fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
+    HttpAuth {
+        reference: "Service mail/auth:9000".to_owned(),
+        endpoints: endpoints.iter().map(|address| (*address).clone()).collect(),
+        host: "auth.test".to_owned(),
+        path: "/auth?via=mail".to_owned(),
+        tls: None,
+        headers: vec![("X-Auth-Key".to_owned(), Secret::from(&b"k"[..]))],
+        timeout: Duration::from_secs(10),
+        pass_client_certificate: false,
+    }
+}
+
+fn resolver() -> Resolver {
+    Resolver {
+        nameservers: vec![BackendAddress::Ip("127.0.0.1:1".parse().unwrap())],
+        valid: None,
+        ipv4: true,
+        ipv6: false,
+        timeout: Duration::from_secs(1),
+        statistics_zone: None,
+        looks_up_clients: false,
+    }
+}
+
+fn client() -> AuthClient {
+    AuthClient::new(Arc::new(Dns::new()))
+}
+
+async fn check(client: &AuthClient, service: &Arc<HttpAuth>) -> Result<AuthAnswer, AuthError> {
+    let login = LoginRequest::Password {
+        login: b"alice".to_vec(),
+        password: Secret::from(&b"hunter2"[..]),
+        authzid: Vec::new(),
+    };
+    let request = AuthRequest {
+        protocol: Protocol::Imap,
+        request: &login,
+        attempt: 3,
+        client: ClientAddress::new("192.0.2.7:5555".parse().unwrap()),
+        client_host: None,
+        proxied: None,
+        envelope: None,
+        tls: None,
+        certificate: None,
+    };
+    client.check(service, &resolver(), &request).await
+}
+
+fn accepted() -> AuthAnswer {
+    AuthAnswer::Accepted { server: None, login: None, password: None }
+}
+
+/// Until the pool has the connection back, which its task does after the answer was given out.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn refusing_address() -> BackendAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    BackendAddress::Ip(listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn asks_again_and_again_over_one_connection() {
+    let mut played = Played::tcp(|_, _| OK).await;
+    let (client, service) = (client(), Arc::new(service(&[&played.address])));
+    for _ in 0..3 {
+        assert_eq!(check(&client, &service).await.unwrap(), accepted());
+        settle().await;
+    }
+    let seen = played.seen();
+    assert_eq!(
+        seen[0].1,
+        "GET /auth?via=mail HTTP/1.1\r\nHost: auth.test\r\nAuth-Method: plain\r\nAuth-User: alice\r\n\
+         Auth-Pass: hunter2\r\nAuth-Protocol: imap\r\nAuth-Login-Attempt: 3\r\nClient-Ip: 192.0.2.7\r\n\
+         X-Auth-Key: k\r\n\r\n"
+    );
+    assert_eq!(seen.iter().map(|(connection, _)| *connection).collect::<Vec<_>>(), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_over_a_body_and_over_an_equal_configuration() {
+    let mut played = Played::tcp(|_, _| {
+        Act::Answer("HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 5\r\n\r\nhello")
+    })
+    .await;
+    let client = client();
+    for _ in 0..3 {
+        let service = Arc::new(service(&[&played.address]));
+        assert!(matches!(check(&client, &service).await.unwrap(), AuthAnswer::Refused { .. }));
+        settle().await;
+    }
+    assert_eq!(played.connections(), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn repeats_once_when_a_kept_connection_turns_out_closed() {
+    let mut played = Played::tcp(|connection, request| match (connection, request) {
+        (0, 1) => Act::Close,
+        _ => OK,
+    })
+    .await;
+    let (client, service) = (client(), Arc::new(service(&[&played.address])));
+    for _ in 0..2 {
+        assert_eq!(check(&client, &service).await.unwrap(), accepted());
+        settle().await;
+    }
+    assert_eq!(played.connections(), [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn never_repeats_what_a_fresh_connection_dropped_or_an_answer_began() {
+    let mut played = Played::tcp(|_, _| Act::Close).await;
+    let error = check(&client(), &Arc::new(service(&[&played.address]))).await.unwrap_err();
+    assert!(matches!(error, AuthError::Broken { .. }), "{error}");
+    assert_eq!(played.connections(), [0]);
+
+    let mut played = Played::tcp(|_, request| match request {
+        0 => OK,
+        _ => Act::BreakOff("HTTP/1.1 200 OK\r\nAuth-Sta"),
+    })
+    .await;
+    let (client, service) = (client(), Arc::new(service(&[&played.address])));
+    check(&client, &service).await.unwrap();
+    settle().await;
+    let error = check(&client, &service).await.unwrap_err();
+    assert!(matches!(error, AuthError::Broken { .. }), "{error}");
+    assert_eq!(played.connections(), [0, 0]);
+}
+
+#[tokio::test]
+async fn the_next_endpoint_takes_over_and_all_are_used_in_turn() {
+    let (mut one, mut two) = (Played::tcp(|_, _| OK).await, Played::tcp(|_, _| OK).await);
+    let dead = refusing_address().await;
+    let (client, service) = (client(), Arc::new(service(&[&dead, &one.address, &two.address])));
+    for _ in 0..6 {
+        check(&client, &service).await.unwrap();
+        settle().await;
+    }
+    assert_eq!((one.connections().len(), two.connections().len()), (4, 2));
+}
+
+#[tokio::test]
+async fn an_unreachable_service_is_named() {
+    let dead = refusing_address().await;
+    let error = check(&client(), &Arc::new(service(&[&dead]))).await.unwrap_err().to_string();
+    assert!(error.starts_with("auth service Service mail/auth:9000 cannot be reached:"), "{error}");
+    assert!(error.contains("refused"), "{error}");
+    let error = check(&client(), &Arc::new(service(&[]))).await.unwrap_err();
+    assert!(matches!(error, AuthError::NoEndpoint { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_timeout_is_for_the_whole_answer() {
+    let played = Played::tcp(|_, _| Act::Hang).await;
+    let mut service = service(&[&played.address]);
+    service.timeout = Duration::from_millis(50);
+    let error = check(&client(), &Arc::new(service)).await.unwrap_err();
+    assert!(matches!(error, AuthError::Timeout { .. }), "{error}");
+    assert!(!error.to_string().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn garbage_and_endless_headers_are_errors() {
+    let played = Played::tcp(|_, _| Act::Answer("220 mail.test ESMTP\r\n")).await;
+    let error = check(&client(), &Arc::new(service(&[&played.address]))).await.unwrap_err();
+    assert!(matches!(error, AuthError::Broken { .. }), "{error}");
+
+    let played = Played::tcp(|_, _| {
+        let endless = format!("HTTP/1.1 200 OK\r\nAuth-Status: {}\r\n", "x".repeat(9000));
+        Act::BreakOff(Box::leak(endless.into_boxed_str()))
+    })
+    .await;
+    let error = check(&client(), &Arc::new(service(&[&played.address]))).await.unwrap_err();
+    assert!(matches!(error, AuthError::Broken { .. }), "{error}");
+
+    let played = Played::tcp(|_, _| Act::Answer("HTTP/1.1 404 Nope\r\nContent-Length: 0\r\n\r\n")).await;
+    let error = check(&client(), &Arc::new(service(&[&played.address]))).await.unwrap_err().to_string();
+    assert!(error.contains("404") && error.contains("right URL"), "{error}");
+}
+
+#[tokio::test]
+async fn wait_asks_the_same_again_after_a_second() {
+    let mut played = Played::tcp(|_, request| match request {
+        0 => Act::Answer("HTTP/1.1 200 OK\r\nAuth-Status: WAIT\r\nContent-Length: 0\r\n\r\n"),
+        _ => OK,
+    })
+    .await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(check(&client(), &Arc::new(service(&[&played.address]))).await.unwrap(), accepted());
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    let seen = played.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn a_service_behind_a_unix_socket_or_a_name_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("auth.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (sender, mut requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(stream, 0, |_, _| OK, sender).await
+    });
+    let unix = Arc::new(service(&[&BackendAddress::Unix(path)]));
+    assert_eq!(check(&client(), &unix).await.unwrap(), accepted());
+    assert!(requests.try_recv().unwrap().1.contains("Host: auth.test"));
+
+    let played = Played::tcp(|_, _| OK).await;
+    let BackendAddress::Ip(address) = played.address else { panic!("not TCP") };
+    let name = |host: &str| BackendAddress::Name { host: host.to_owned(), port: address.port() };
+    let named = Arc::new(service(&[&name("localhost")]));
+    assert_eq!(check(&client(), &named).await.unwrap(), accepted());
+}
+
+/// A service with a certificate for `auth.test`, and that certificate.
+async fn https() -> (SocketAddr, CertificateDer<'static>) {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["auth.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let der = certificate.der().clone();
+    let config = rustls::ServerConfig::builder_with_provider(crate::net::roots::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![der.clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Ok(stream) = acceptor.accept(stream).await {
+                tokio::spawn(serve(stream, 0, |_, _| OK, mpsc::unbounded_channel().0));
+            }
+        }
+    });
+    (address, der)
+}
+
+#[tokio::test]
+async fn https_verifies_the_host_against_the_configured_trust() {
+    let (address, der) = https().await;
+    let endpoint = BackendAddress::Ip(address);
+    let trusting = |trust| HttpAuth { tls: Some(trust), ..service(&[&endpoint]) };
+    let good = Arc::new(trusting(TrustAnchors::Certificates(vec![der])));
+    assert_eq!(check(&client(), &good).await.unwrap(), accepted());
+
+    let renamed = HttpAuth { host: "other.test".to_owned(), ..(*good).clone() };
+    let (_, stranger) = https().await;
+    let untrusting = trusting(TrustAnchors::Certificates(vec![stranger]));
+    for bad in [renamed, untrusting] {
+        let error = check(&client(), &Arc::new(bad)).await.unwrap_err();
+        assert!(matches!(error, AuthError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_configuration_is_the_configurations_fault() {
+    let address = refusing_address().await;
+    let mut service = service(&[&address]);
+    service.headers.push(("bad name".to_owned(), Secret::from(&b"hunter2"[..])));
+    let error = check(&client(), &Arc::new(service)).await.unwrap_err();
+    assert!(matches!(error, AuthError::Configuration { .. }), "{error}");
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
