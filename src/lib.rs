@@ -1,7 +1,7 @@
 //! Mailgress: an ingress controller for mail on Kubernetes.
 //!
 //! Two halves live in one process and meet at two channels: the controller renders objects into a
-//! `model::Snapshot`, and the data plane (`proxy`) serves it and reports back what it bound.
+//! [`model::Snapshot`], and the data plane ([`proxy`]) serves it and reports back what it bound.
 //! The modules are layers; `tests/layering.rs` holds the table of which may import which.
 
 pub mod auth;
@@ -9,5 +9,6 @@ pub mod dns;
 pub mod model;
 pub mod net;
 pub mod protocol;
+pub mod proxy;
 pub mod secret;
 pub mod tls;

@@ -1,0 +1,277 @@
+//! How sessions end, and whose fault it was; the one line that the log has for each.
+
+use std::io;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::auth::AuthError;
+use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::proxy_header::ProxyHeaderError;
+use crate::protocol::{BackendError, CloseReason};
+use crate::tls::HandshakeError;
+
+use super::limits::Refusal;
+use super::metrics::TlsLabel;
+use super::serving::Served;
+
+/// Why a session ended. Every variant says whose fault it was ([`End::fault`]).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    /// The relay ended as the client or the backend wished.
+    #[error("session done")]
+    Done,
+    /// LOGOUT or QUIT before a login.
+    #[error("the client left before a login")]
+    Quit,
+    /// The connection was closed or broke before a login.
+    #[error("the client disconnected before a login")]
+    ClientGone,
+    /// A limit.
+    #[error("{0}")]
+    Limited(#[from] Refusal),
+    /// The client broke a rule of the command phase.
+    #[error("{}", rule(*.0))]
+    Rule(CloseReason),
+    /// `timeouts.client`.
+    #[error("no login within timeouts.client")]
+    ClientTimeout,
+    /// `timeouts.idle`.
+    #[error("nothing was sent within timeouts.idle")]
+    Idle,
+    /// PROXY protocol.
+    #[error("{0}")]
+    ProxyHeader(#[from] ProxyHeaderError),
+    /// A peer outside of `proxyProtocol.trustedPeers`.
+    #[error("the peer {0} is not among proxyProtocol.trustedPeers")]
+    UntrustedPeer(String),
+    /// The handshake with the client.
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    /// The client certificate.
+    #[error("client certificate: {0}")]
+    ClientCertificate(&'static str),
+    /// SMTP: bytes before the greeting.
+    #[error("the client talked before the greeting")]
+    EarlyTalker,
+    /// A refused login that ends the session.
+    #[error("the login was refused")]
+    LoginRefused,
+    /// The auth service.
+    #[error("{0}")]
+    AuthService(#[from] AuthError),
+    /// Neither the auth service nor the listener names a backend.
+    #[error(
+        "the auth service named no Auth-Server and Auth-Port, and the listener has no backendRef or backendAddress"
+    )]
+    NoBackend,
+    /// The configured backend has no endpoint now.
+    #[error("{0} has no ready endpoints")]
+    NoEndpoints(String),
+    /// No endpoint could be reached.
+    #[error("cannot connect to the backend: {0}")]
+    Connect(String),
+    /// The backend's answers.
+    #[error("{0}")]
+    Backend(#[from] BackendError),
+    /// The backend closed or broke the connection during the login.
+    #[error("the backend closed the connection during the login")]
+    BackendGone,
+    /// `timeouts.connect`.
+    #[error("the backend did not finish the login within timeouts.connect")]
+    BackendTimeout,
+    /// The backend refused the login, and the client may not see why.
+    #[error("the backend refused the login: {0}")]
+    BackendRefused(String),
+    /// The backend sent bytes behind its STARTTLS reply.
+    #[error("the backend sent bytes in clear behind its STARTTLS reply")]
+    BackendInjection,
+    /// The relay broke.
+    #[error("the {side} broke the connection: {error}")]
+    Relay {
+        /// `client` or `backend`.
+        side: &'static str,
+        /// What the socket said.
+        error: io::Error,
+    },
+    /// The listener was removed or the process ends, and the drain timeout is over.
+    #[error("closed at the end of the drain timeout")]
+    Drained,
+}
+
+/// Who has to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nobody.
+    None,
+    /// The mail client.
+    Client,
+    /// The backend.
+    Backend,
+    /// The auth service.
+    AuthService,
+    /// The manifests.
+    Configuration,
+}
+
+impl Fault {
+    /// The label's value.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::AuthService => "auth_service",
+            Self::Configuration => "configuration",
+        }
+    }
+}
+
+impl End {
+    /// A short name, for the log and the `outcome` label.
+    pub(crate) const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Quit => "quit",
+            Self::ClientGone => "client_gone",
+            Self::Limited(_) => "limited",
+            Self::Rule(_) => "protocol_error",
+            Self::ClientTimeout => "client_timeout",
+            Self::Idle => "idle_timeout",
+            Self::ProxyHeader(_) | Self::UntrustedPeer(_) => "proxy_header",
+            Self::Handshake(_) => "tls_handshake",
+            Self::ClientCertificate(_) => "client_certificate",
+            Self::EarlyTalker => "early_talker",
+            Self::LoginRefused => "login_refused",
+            Self::AuthService(_) => "auth_service_error",
+            Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
+            Self::Connect(_) => "backend_connect",
+            Self::Backend(_) | Self::BackendGone | Self::BackendInjection => "backend_error",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendRefused(_) => "backend_refused",
+            Self::Relay { .. } => "relay_error",
+            Self::Drained => "drained",
+        }
+    }
+
+    /// Whose fault it was.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
+            Self::ClientGone
+            | Self::Limited(_)
+            | Self::Rule(_)
+            | Self::ClientTimeout
+            | Self::Handshake(_)
+            | Self::ClientCertificate(_)
+            | Self::EarlyTalker
+            | Self::LoginRefused => Fault::Client,
+            Self::AuthService(_) => Fault::AuthService,
+            Self::NoBackend | Self::ProxyHeader(_) | Self::UntrustedPeer(_) => Fault::Configuration,
+            Self::Backend(BackendError::NoPassword) => Fault::AuthService,
+            Self::Backend(BackendError::ControlCharacters { .. }) => Fault::Client,
+            Self::Backend(_)
+            | Self::NoEndpoints(_)
+            | Self::Connect(_)
+            | Self::BackendGone
+            | Self::BackendTimeout
+            | Self::BackendRefused(_)
+            | Self::BackendInjection => Fault::Backend,
+            Self::Relay { side, .. } => {
+                if *side == "client" {
+                    Fault::Client
+                } else {
+                    Fault::Backend
+                }
+            }
+        }
+    }
+}
+
+const fn rule(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Quit => "the client left before a login",
+        CloseReason::TooManyErrors => "limits.maxErrors invalid commands",
+        CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
+        CloseReason::TooLong => "a command longer than limits.clientBuffer",
+        CloseReason::RefusedLiteral => "a refused command with a non-synchronising literal",
+    }
+}
+
+/// What is known of a session while it lasts; written to the log when it ends.
+#[derive(Debug)]
+pub(crate) struct Record {
+    started: Instant,
+    client: ClientAddress,
+    /// The listener, once it is known.
+    pub(crate) served: Option<Served>,
+    /// Protection towards the client.
+    pub(crate) tls: TlsLabel,
+    /// `TLSv1.3`; empty in clear.
+    pub(crate) tls_version: Box<str>,
+    /// The login name, for the log only.
+    pub(crate) login: Option<Box<str>>,
+    /// Where the session went.
+    pub(crate) backend: Option<BackendAddress>,
+    /// Bytes relayed from the client.
+    pub(crate) to_backend: u64,
+    /// Bytes relayed to the client.
+    pub(crate) to_client: u64,
+}
+
+impl Record {
+    /// Starts with the accept, or with what a PROXY header says.
+    pub(crate) fn new(client: ClientAddress, started: Instant) -> Self {
+        Self {
+            started,
+            client,
+            served: None,
+            tls: TlsLabel::Off,
+            tls_version: "".into(),
+            login: None,
+            backend: None,
+            to_backend: 0,
+            to_client: 0,
+        }
+    }
+
+    /// The client's address, after a trusted PROXY header.
+    pub(crate) fn set_client(&mut self, client: ClientAddress) {
+        self.client = client;
+    }
+
+    /// Keeps the login name: cut, and without what could forge a log line (quirk Q-24).
+    pub(crate) fn set_login(&mut self, login: &[u8]) {
+        let login = login.get(..MAX_LOGGED_LOGIN).unwrap_or(login);
+        self.login = Some(login.escape_ascii().to_string().into_boxed_str());
+    }
+
+    /// Writes the session's line and counts it.
+    pub(crate) fn finish(self, end: &End) {
+        let fault = end.fault().name();
+        let listener = self.served.as_ref().map(|served| served.listener.id.to_string()).unwrap_or_default();
+        if let Some(served) = &self.served {
+            served.metrics.ended(self.tls, end.outcome(), fault);
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let login = self.login.as_deref().unwrap_or_default();
+        let backend = self.backend.as_ref().map(ToString::to_string).unwrap_or_default();
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    target: "mailgress::session",
+                    client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
+                    login, backend, to_backend = self.to_backend, to_client = self.to_client, seconds,
+                    outcome = end.outcome(), fault, "{end}"
+                )
+            };
+        }
+        match end.fault() {
+            Fault::None | Fault::Client => line!(info),
+            Fault::Backend | Fault::AuthService | Fault::Configuration => line!(warn),
+        }
+    }
+}
+
+/// Bytes of a login name that the log shows.
+const MAX_LOGGED_LOGIN: usize = 256;

@@ -1,0 +1,183 @@
+//! Accepting connections from one listening socket.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use prometheus::IntCounter;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::warn;
+
+use crate::net::ClientAddress;
+use crate::net::socket::Listening;
+
+use super::serving::Serving;
+use super::session::{self, Incoming};
+use super::worker::{Dispatcher, Work, WorkerContext};
+
+/// Accepts from one socket until it is stopped. Lives on one worker, gives sessions to all.
+pub(crate) struct AcceptLoop {
+    /// The socket; the supervisor holds it too, to tune it.
+    pub(crate) listening: Arc<Listening>,
+    /// What new sessions are given; replaced by a swap.
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    /// All workers.
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    /// The worker that this loop lives on.
+    pub(crate) home: usize,
+    /// `SO_REUSEPORT`: the kernel spreads connections, so they stay here.
+    pub(crate) keeps: bool,
+    /// Cancelled to stop accepting.
+    pub(crate) stop: CancellationToken,
+    /// Dropped when the socket is not used any more.
+    pub(crate) running: TaskTrackerToken,
+}
+
+/// A share of the listening socket that `AsyncFd` can hold.
+struct Descriptor(Arc<Listening>);
+
+impl Descriptor {
+    /// With this worker's event queue. The safe constructor is deprecated, because a type could hand out a
+    /// descriptor that it then closes; ours is open as long as the share is held.
+    #[expect(deprecated, reason = "its successor is an unsafe function, and this crate has none")]
+    fn watched(self) -> io::Result<AsyncFd<Self>> {
+        AsyncFd::new(self)
+    }
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AcceptLoop {
+    /// Runs until `stop`; connections that the kernel had completed by then are still served.
+    pub(crate) async fn run(self, context: Arc<WorkerContext>, pauses: IntCounter) {
+        let socket = match Descriptor(Arc::clone(&self.listening)).watched() {
+            Ok(socket) => socket,
+            Err(error) => {
+                warn!(%error, address = %self.serving.load().socket.address, "cannot wait for connections");
+                return;
+            }
+        };
+        let mut told = None;
+        loop {
+            let ready = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                ready = socket.readable() => ready,
+            };
+            let Ok(mut ready) = ready else { break };
+            match self.accept_all(&context).await {
+                Ok(()) => ready.clear_ready(),
+                Err(error) => {
+                    pauses.inc();
+                    self.tell_pause(&error, &mut told);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        // What cannot be accepted now is closed with the socket.
+        let _ = self.accept_all(&context).await;
+        drop(self.running);
+    }
+
+    /// Once in a while, since a pause follows the other while the cause lasts.
+    fn tell_pause(&self, error: &io::Error, told: &mut Option<Instant>) {
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            warn!(
+                %error, address = %self.serving.load().socket.address,
+                "accepting pauses until sessions end; raise the limit of open files (ulimit -n) or set \
+                 limits.maxConnections"
+            );
+        }
+    }
+
+    /// Accepts until nobody waits. An error means that accepting has to pause.
+    async fn accept_all(&self, context: &Arc<WorkerContext>) -> io::Result<()> {
+        let mut accepted = 0_usize;
+        loop {
+            accepted = accepted.wrapping_add(1);
+            if accepted.is_multiple_of(BATCH) {
+                // The sessions of this worker have their turn in a flood of connections, too.
+                tokio::task::yield_now().await;
+            }
+            if self.dispatcher.is_full() {
+                return Err(io::Error::other(
+                    "the file descriptors are needed by the sessions that are open",
+                ));
+            }
+            match acceptfrom_with(self.listening.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((connection, peer)) => self.hand_over(connection, peer, context).await,
+                Err(error) => match io::Error::from(error) {
+                    error if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    error if is_peers(&error) => {}
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        connection: OwnedFd,
+        peer: Option<SocketAddrAny>,
+        context: &Arc<WorkerContext>,
+    ) {
+        let client = match peer.map(std::net::SocketAddr::try_from) {
+            Some(Ok(address)) => ClientAddress::new(address),
+            _ => ClientAddress::Unix,
+        };
+        let (worker, seat) =
+            if self.keeps { (self.home, self.dispatcher.seat_at(self.home)) } else { self.dispatcher.seat() };
+        let incoming = Incoming {
+            connection,
+            is_unix: matches!(*self.listening, Listening::Unix(_)),
+            client,
+            accepted: Instant::now(),
+            serving: self.serving.load_full(),
+            seat,
+        };
+        if worker == self.home {
+            drop(tokio::spawn(session::run(incoming, Arc::clone(context))));
+        } else {
+            self.dispatcher.give(worker, Work::Session(incoming)).await;
+        }
+    }
+}
+
+/// Errors of the one connection that was about to be accepted (accept(2)); the next one may be fine.
+fn is_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+    )
+}
+
+/// How often a lasting pause is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Connections accepted in one go.
+const BATCH: usize = 64;
+
+/// How long accepting pauses when descriptors ran out; sessions that end meanwhile free some.
+const PAUSE: Duration = Duration::from_millis(200);

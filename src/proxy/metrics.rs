@@ -1,0 +1,258 @@
+//! What the data plane counts, as Prometheus metrics.
+//!
+//! Label lookups are done once for each listener, when it is first served; a session touches only
+//! ready-made handles.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::model::ListenerId;
+use crate::protocol::Protocol;
+
+use super::limits::lock;
+
+/// All metrics of the data plane.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    sessions_open: IntGaugeVec,
+    sessions: IntCounterVec,
+    bytes: IntCounterVec,
+    login_seconds: HistogramVec,
+    auth_seconds: HistogramVec,
+    connect_seconds: HistogramVec,
+    /// Actions of the supervisor, by kind: bind, swap, rebind, drain, failed.
+    pub(crate) swaps: IntCounterVec,
+    /// Times that accepting paused because file descriptors or memory ran out.
+    pub(crate) accept_pauses: IntCounter,
+    /// Unix time at which the certificates served expire, by Secret.
+    pub(crate) certificate_expiry: IntGaugeVec,
+    listeners: Mutex<HashMap<ListenerId, Arc<ListenerMetrics>>>,
+}
+
+/// The handles of one listener.
+#[derive(Debug)]
+pub(crate) struct ListenerMetrics {
+    id: String,
+    protocol: &'static str,
+    open: [IntGauge; 3],
+    sessions: IntCounterVec,
+    /// Labels of ended sessions so far: TLS, outcome, fault.
+    outcomes: Mutex<BTreeSet<(&'static str, &'static str, &'static str)>>,
+    /// Bytes from clients to backends, in the relay.
+    pub(crate) bytes_to_backend: IntCounter,
+    /// Bytes from backends to clients, in the relay.
+    pub(crate) bytes_to_client: IntCounter,
+    /// From the credentials to the verdict.
+    pub(crate) login_seconds: Histogram,
+    /// One question to the auth service.
+    pub(crate) auth_seconds: Histogram,
+    /// From the first connect to the connection that is used, TLS included.
+    pub(crate) connect_seconds: Histogram,
+}
+
+/// How a session's bytes are protected towards the client; the `tls` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsLabel {
+    /// In clear.
+    Off,
+    /// After STARTTLS.
+    StartTls,
+    /// From the first byte.
+    Implicit,
+}
+
+impl TlsLabel {
+    const ALL: [Self; 3] = [Self::Off, Self::StartTls, Self::Implicit];
+
+    /// The label's value.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::StartTls => "starttls",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
+/// Counted in `mailgress_sessions_open` until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenSession(IntGauge);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When a metric of the same name is registered already.
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            sessions_open: gauge("sessions_open", "Open client sessions", &["listener", "protocol", "tls"])?,
+            sessions: counter(
+                "sessions_total",
+                "Ended client sessions by outcome and by whose fault it was",
+                &["listener", "protocol", "tls", "outcome", "fault"],
+            )?,
+            bytes: counter(
+                "relayed_bytes_total",
+                "Bytes relayed after the login",
+                &["listener", "direction"],
+            )?,
+            login_seconds: histogram("login_duration_seconds", "From the credentials to the verdict")?,
+            auth_seconds: histogram("auth_service_duration_seconds", "One question to the auth service")?,
+            connect_seconds: histogram(
+                "backend_connect_duration_seconds",
+                "From the first connect to the connection that is used",
+            )?,
+            swaps: counter("listener_changes_total", "What the supervisor did to sockets", &["action"])?,
+            accept_pauses: IntCounter::with_opts(Opts::new(
+                "mailgress_accept_pauses_total",
+                "Times that accepting paused because file descriptors or memory ran out",
+            ))?,
+            certificate_expiry: gauge(
+                "certificate_expiry_timestamp_seconds",
+                "Unix time at which a served certificate chain expires",
+                &["secret"],
+            )?,
+            listeners: Mutex::default(),
+        };
+        registry.register(Box::new(metrics.sessions_open.clone()))?;
+        registry.register(Box::new(metrics.sessions.clone()))?;
+        registry.register(Box::new(metrics.bytes.clone()))?;
+        registry.register(Box::new(metrics.login_seconds.clone()))?;
+        registry.register(Box::new(metrics.auth_seconds.clone()))?;
+        registry.register(Box::new(metrics.connect_seconds.clone()))?;
+        registry.register(Box::new(metrics.swaps.clone()))?;
+        registry.register(Box::new(metrics.accept_pauses.clone()))?;
+        registry.register(Box::new(metrics.certificate_expiry.clone()))?;
+        Ok(metrics)
+    }
+
+    /// The handles of a listener; made at its first use. A listener whose protocol changed gets new ones.
+    pub(crate) fn listener(&self, id: &ListenerId, protocol: Protocol) -> Arc<ListenerMetrics> {
+        let mut listeners = lock(&self.listeners);
+        if let Some(known) = listeners.get(id)
+            && known.protocol == protocol.name()
+        {
+            return Arc::clone(known);
+        }
+        let name = id.to_string();
+        let open = |tls: TlsLabel| {
+            self.sessions_open.with_label_values(&[name.as_str(), protocol.name(), tls.name()])
+        };
+        let made = Arc::new(ListenerMetrics {
+            open: TlsLabel::ALL.map(open),
+            sessions: self.sessions.clone(),
+            outcomes: Mutex::default(),
+            bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
+            bytes_to_client: self.bytes.with_label_values(&[name.as_str(), TO_CLIENT]),
+            login_seconds: self.login_seconds.with_label_values(&[name.as_str(), protocol.name()]),
+            auth_seconds: self.auth_seconds.with_label_values(&[name.as_str(), protocol.name()]),
+            connect_seconds: self.connect_seconds.with_label_values(&[name.as_str(), protocol.name()]),
+            protocol: protocol.name(),
+            id: name,
+        });
+        listeners.insert(id.clone(), Arc::clone(&made));
+        made
+    }
+
+    /// Forgets listeners that are gone and have no sessions, so that changes do not grow the process.
+    pub(crate) fn retain(&self, keep: impl Fn(&ListenerId) -> bool) {
+        lock(&self.listeners).retain(|id, metrics| {
+            let stays = keep(id) || Arc::strong_count(metrics) > 1;
+            if !stays {
+                self.remove(metrics);
+            }
+            stays
+        });
+    }
+
+    fn remove(&self, metrics: &ListenerMetrics) {
+        let listener = metrics.id.as_str();
+        // What was never counted is not there to be removed.
+        for tls in TlsLabel::ALL {
+            let _ = self.sessions_open.remove_label_values(&[listener, metrics.protocol, tls.name()]);
+        }
+        for (tls, outcome, fault) in lock(&metrics.outcomes).iter() {
+            let labels = [listener, metrics.protocol, tls, outcome, fault];
+            let _ = self.sessions.remove_label_values(&labels);
+        }
+        for direction in [TO_BACKEND, TO_CLIENT] {
+            let _ = self.bytes.remove_label_values(&[listener, direction]);
+        }
+        for histogram in [&self.login_seconds, &self.auth_seconds, &self.connect_seconds] {
+            let _ = histogram.remove_label_values(&[listener, metrics.protocol]);
+        }
+    }
+}
+
+impl ListenerMetrics {
+    /// Counts an open session.
+    pub(crate) fn open(&self, tls: TlsLabel) -> OpenSession {
+        let [off, start_tls, implicit] = &self.open;
+        let gauge = match tls {
+            TlsLabel::Off => off,
+            TlsLabel::StartTls => start_tls,
+            TlsLabel::Implicit => implicit,
+        };
+        gauge.inc();
+        OpenSession(gauge.clone())
+    }
+
+    /// Counts an ended session.
+    pub(crate) fn ended(&self, tls: TlsLabel, outcome: &'static str, fault: &'static str) {
+        lock(&self.outcomes).insert((tls.name(), outcome, fault));
+        self.sessions.with_label_values(&[self.id.as_str(), self.protocol, tls.name(), outcome, fault]).inc();
+    }
+}
+
+/// Values of the label `direction`.
+const TO_BACKEND: &str = "to_backend";
+const TO_CLIENT: &str = "to_client";
+
+fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(format!("mailgress_{name}"), help), labels)
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(format!("mailgress_{name}"), help), labels)
+}
+
+fn histogram(name: &str, help: &str) -> prometheus::Result<HistogramVec> {
+    let buckets = prometheus::exponential_buckets(0.001, 4.0, 9)?;
+    HistogramVec::new(
+        HistogramOpts::new(format!("mailgress_{name}"), help).buckets(buckets),
+        &["listener", "protocol"],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgets_a_listener_that_is_gone_when_its_last_session_has_ended() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let id = ListenerId { namespace: "mail".into(), object: "example".into(), listener: "imap".into() };
+        let session = metrics.listener(&id, Protocol::Imap);
+        let open = session.open(TlsLabel::Off);
+        session.login_seconds.observe(0.1);
+        metrics.retain(|_| false);
+        assert!(text().contains("mail/example/imap"), "a session is still counted");
+        drop(open);
+        session.ended(TlsLabel::Off, "done", "none");
+        drop(session);
+        metrics.retain(|_| false);
+        assert!(!text().contains("mail/example/imap"), "{}", text());
+    }
+}

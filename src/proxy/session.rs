@@ -1,0 +1,135 @@
+//! One client session, from the accept to its line in the log.
+//!
+//! ```text
+//! accept -> open (PROXY header, limits, TLS, greeting) -> login (commands, STARTTLS, credentials)
+//!        -> verdict (auth service or backend) -> upstream (connect, TLS, backend's login) -> relay
+//! ```
+//!
+//! Each phase is a future of its own that is freed when the next begins: an idle session in the relay
+//! keeps nothing of its login.
+
+mod client;
+mod login;
+mod open;
+mod proxied;
+mod upstream;
+mod verdict;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use zeroize::Zeroizing;
+
+use crate::net::{ClientAddress, Stream};
+use crate::protocol::Frontend;
+
+use super::balance::Placement;
+use super::end::{End, Record};
+use super::leg::Leg;
+use super::relay::Relay;
+use super::serving::{Served, Serving};
+use super::worker::{Seat, WorkerContext};
+use client::{Counted, DRAIN_TEXT, Session};
+use upstream::Accepting;
+
+/// A connection that was accepted and not looked at.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// The connection, non-blocking.
+    pub(crate) connection: OwnedFd,
+    /// A UNIX socket, not TCP.
+    pub(crate) is_unix: bool,
+    /// The peer.
+    pub(crate) client: ClientAddress,
+    /// When it was accepted.
+    pub(crate) accepted: Instant,
+    /// The configuration it lives with.
+    pub(crate) serving: Arc<Serving>,
+    /// Its place on the worker.
+    pub(crate) seat: Seat,
+}
+
+/// A session whose login the backend accepted.
+#[derive(Debug)]
+struct LoggedIn {
+    client: Stream,
+    backend: Stream,
+    to_client: Vec<u8>,
+    to_backend: Zeroizing<Vec<u8>>,
+    placement: Placement,
+    served: Served,
+    counted: Counted,
+}
+
+/// Serves one connection; its end is logged and counted, never returned.
+pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
+    let Incoming { connection, is_unix, client, accepted, serving, seat } = incoming;
+    let mut record = Record::new(client, accepted);
+    let socket = open::socket(connection, is_unix);
+    let before = Box::pin(until_logged_in(socket, client, serving, context, &mut record)).await;
+    let end = match before {
+        Err(end) => end,
+        Ok(logged_in) => {
+            let goodbye = logged_in.served.goodbye.clone();
+            let (relay, held) = logged_in.into_relay();
+            let (relayed, end) = relay.run(&goodbye).await;
+            record.to_backend = relayed.to_backend;
+            record.to_client = relayed.to_client;
+            drop(held);
+            end
+        }
+    };
+    record.finish(&end);
+    drop(seat);
+}
+
+async fn until_logged_in(
+    socket: std::io::Result<crate::net::Socket>,
+    client: ClientAddress,
+    serving: Arc<Serving>,
+    context: Arc<WorkerContext>,
+    record: &mut Record,
+) -> Result<LoggedIn, End> {
+    let socket = socket.map_err(|_| End::ClientGone)?;
+    let goodbye = serving.first().map(|served| served.goodbye.clone()).unwrap_or_default();
+    let (session, frontend) = tokio::select! {
+        opened = open::open(socket, client, serving, context, record) => opened?,
+        () = goodbye.cancelled() => return Err(End::Drained),
+    };
+    let (session, accepted) = session.log_in(frontend, record).await?;
+    Ok(LoggedIn::new(session, accepted))
+}
+
+impl LoggedIn {
+    fn new(session: Session, accepted: Accepting) -> Self {
+        let Accepting { backend, reply, placement } = accepted;
+        let Leg { stream, input, .. } = backend;
+        let mut to_client = reply;
+        to_client.extend_from_slice(input.peek());
+        Self {
+            client: session.leg.stream,
+            backend: stream,
+            to_client,
+            to_backend: session.leg.input.into_rest(),
+            placement,
+            served: session.served,
+            counted: session.counted,
+        }
+    }
+
+    /// The relay, and what stays counted beside it.
+    fn into_relay(self) -> (Relay, (Placement, Counted)) {
+        let config = &self.served.listener.frontend;
+        let mut goodbye = Vec::new();
+        Frontend::goodbye(config.protocol, &config.server_name, DRAIN_TEXT, &mut goodbye);
+        let relay = Relay::new(
+            (self.client, &self.to_backend),
+            (self.backend, &self.to_client),
+            self.served.listener.timeouts.idle,
+            goodbye,
+            (self.served.metrics.bytes_to_backend.clone(), self.served.metrics.bytes_to_client.clone()),
+        );
+        (relay, (self.placement, self.counted))
+    }
+}

@@ -1,0 +1,221 @@
+//! The client of a session before the relay: who it is, how it is read and answered within its deadline, and
+//! what it is told last.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::auth;
+use crate::dns::UNAVAILABLE;
+use crate::net::ClientAddress;
+use crate::protocol::frontend::notices::{self, CertificateProblem};
+use crate::protocol::proxy_header::TlsFacts;
+use crate::protocol::{Frontend, Protocol};
+use crate::tls::{CertificateRefusal, ClientCertificate};
+
+use super::super::end::End;
+use super::super::leg::Leg;
+use super::super::limits::{Admission, Counters};
+use super::super::metrics::{OpenSession, TlsLabel};
+use super::super::serving::{Served, Serving};
+use super::super::worker::WorkerContext;
+
+/// A session before its login.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The client.
+    pub(super) leg: Leg,
+    /// The listener that serves it.
+    pub(super) served: Served,
+    /// Where it and its worker's shared parts are.
+    pub(super) context: Arc<WorkerContext>,
+    /// The client's address and the PROXY header's.
+    pub(super) ends: Ends,
+    /// SMTP: the client's verified host name, or a marker (NGINX section 3.4).
+    pub(super) host: Box<str>,
+    /// Whether the attempt that is being decided has credentials; mail without a login has none to guess.
+    pub(super) has_credentials: bool,
+    /// Present under TLS.
+    pub(super) secured: Option<Secured>,
+    /// The configuration it lives with.
+    pub(super) serving: Arc<Serving>,
+    /// Counts it.
+    pub(super) counted: Counted,
+    /// `timeouts.client`.
+    pub(super) deadline: Instant,
+}
+
+/// The ends of the connection as a trusted proxy sees them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    /// The client.
+    pub(super) client: ClientAddress,
+    /// Source and destination of a PROXY header that carried them.
+    pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// The TLS facts and the certificate of a session that is secured.
+#[derive(Debug)]
+pub(super) struct Secured {
+    /// For the auth service and the PROXY header.
+    pub(super) facts: TlsFacts,
+    /// For the auth service.
+    pub(super) certificate: ClientCertificate,
+    /// Why the session must end by the listener's policy.
+    pub(super) refusal: Option<CertificateRefusal>,
+}
+
+impl Secured {
+    /// What the auth service is told; nothing where certificates are not asked for.
+    pub(super) fn certificate(&self) -> Option<auth::ClientCertificate<'_>> {
+        match &self.certificate {
+            ClientCertificate::NotRequested => None,
+            ClientCertificate::Absent => Some(auth::ClientCertificate::Absent),
+            ClientCertificate::Presented { der, verified } => {
+                let verified = verified.as_ref().copied().map_err(String::as_str);
+                Some(auth::ClientCertificate::Presented { der, verified })
+            }
+        }
+    }
+}
+
+/// What counts a session while it lasts.
+#[derive(Debug)]
+pub(super) struct Counted {
+    _admission: Admission,
+    _open: OpenSession,
+}
+
+/// Counts the session in with `counters`, or says which of the listener's limits it breaks.
+pub(super) fn admit(
+    counters: &Arc<Counters>,
+    served: &Served,
+    client: ClientAddress,
+    tls: TlsLabel,
+) -> Result<Counted, End> {
+    let admission = counters.admit(&served.listener.limits, client, StdInstant::now())?;
+    Ok(Counted { _admission: admission, _open: served.metrics.open(tls) })
+}
+
+/// Tells a client that there is no room for it, if it listens, and closes.
+pub(super) async fn turn_away(mut leg: Leg, protocol: Protocol, end: End) -> End {
+    let mut out = notices::too_many_connections(protocol).to_vec();
+    let _ = timeout_at(Instant::now() + FAREWELL_TIME, leg.send(&mut out)).await;
+    leg.stream.close().await;
+    end
+}
+
+impl Session {
+    /// A session whose client is connected and not yet greeted.
+    pub(super) fn new(
+        leg: Leg,
+        served: Served,
+        serving: Arc<Serving>,
+        context: Arc<WorkerContext>,
+        ends: Ends,
+        counted: Counted,
+    ) -> Self {
+        let deadline = Instant::now() + served.listener.timeouts.client;
+        Self {
+            leg,
+            served,
+            context,
+            ends,
+            host: UNAVAILABLE.into(),
+            has_credentials: false,
+            secured: None,
+            serving,
+            counted,
+            deadline,
+        }
+    }
+
+    /// The protocol spoken.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.served.listener.frontend.protocol
+    }
+
+    /// `timeouts.client` begins anew: with the greeting, and after a refused login.
+    pub(super) fn start_deadline(&mut self) {
+        self.deadline = Instant::now() + self.served.listener.timeouts.client;
+    }
+
+    /// Writes replies within the deadline.
+    pub(super) async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+        match timeout_at(self.deadline, self.leg.send(out)).await {
+            Err(_) => Err(End::ClientTimeout),
+            Ok(sent) => sent.map_err(|_| End::ClientGone),
+        }
+    }
+
+    /// Reads from the client within the deadline, unless the drain ends first.
+    pub(super) async fn read(&mut self) -> Result<(), End> {
+        let read = tokio::select! {
+            read = timeout_at(self.deadline, self.leg.fill()) => read,
+            () = self.served.goodbye.cancelled() => return Err(End::Drained),
+        };
+        match read {
+            Err(_) => Err(End::ClientTimeout),
+            Ok(Ok(0) | Err(_)) => Err(End::ClientGone),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// Runs something that does not need the client, and gives up when the client is gone (quirk Q-30) or
+    /// the drain ends. What the client sends meanwhile is kept.
+    pub(super) async fn while_present<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.leg.gone() => Err(End::ClientGone),
+            () = self.served.goodbye.cancelled() => Err(End::Drained),
+        }
+    }
+
+    /// Tells the client why the session ends, where the protocol has words for it, and closes.
+    pub(super) async fn farewell(self, end: End) -> End {
+        let protocol = self.protocol();
+        let text = match end {
+            End::Drained => Some(DRAIN_TEXT),
+            // RFC 1939 section 3: an autologout closes without a response.
+            End::ClientTimeout if protocol != Protocol::Pop3 => Some("Autologout; idle for too long"),
+            _ => None,
+        };
+        let mut leg = self.leg;
+        if let Some(text) = text {
+            let mut out = Vec::new();
+            Frontend::goodbye(protocol, &self.served.listener.frontend.server_name, text, &mut out);
+            // A client that does not read is not waited for.
+            let _ = timeout_at(Instant::now() + FAREWELL_TIME, leg.send(&mut out)).await;
+        }
+        if !leg.is_ended() {
+            leg.stream.close().await;
+        }
+        end
+    }
+
+    /// nginx's client certificate policy: the handshake succeeds, and the protocol says why the session
+    /// ends.
+    pub(super) async fn with_certificate_checked(mut self) -> Result<Self, End> {
+        let Some(refusal) = self.secured.as_ref().and_then(|secured| secured.refusal) else {
+            return Ok(self);
+        };
+        let problem = match refusal {
+            CertificateRefusal::Missing => CertificateProblem::Missing,
+            CertificateRefusal::Invalid => CertificateProblem::Invalid,
+        };
+        let mut out = notices::certificate_refusal(self.protocol(), problem).to_vec();
+        // The client may be gone; the end is the same.
+        let _ = self.send(&mut out).await;
+        Err(self.farewell(End::ClientCertificate(refusal.text())).await)
+    }
+}
+
+/// What a client is told at the end of a drain.
+pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";
+
+/// For one last line.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);

@@ -1,0 +1,108 @@
+//! The second part of a session: commands, STARTTLS and logins, until the backend has accepted one.
+
+use std::sync::Arc;
+
+use tokio::time::timeout_at;
+
+use crate::net::Stream;
+use crate::protocol::{CloseReason, Frontend, StartTls, Step};
+use crate::tls::Accepted;
+
+use super::super::end::{End, Record};
+use super::super::leg::Leg;
+use super::super::metrics::TlsLabel;
+use super::client::{Secured, Session, admit, turn_away};
+use super::upstream::Accepting;
+use super::verdict::Verdict;
+
+/// What ends the reading of commands.
+enum Progress {
+    /// The client wants TLS.
+    StartTls(StartTls),
+    /// The backend accepted a login.
+    Accepted(Accepting),
+}
+
+impl Session {
+    /// Takes commands until a login is accepted or the session ends.
+    pub(super) async fn log_in(
+        mut self,
+        frontend: Frontend,
+        record: &mut Record,
+    ) -> Result<(Self, Accepting), End> {
+        let mut frontend = frontend;
+        loop {
+            match self.until_progress(frontend, record).await {
+                Ok(Progress::StartTls(agreed)) => (self, frontend) = self.upgrade(agreed, record).await?,
+                Ok(Progress::Accepted(accepted)) => return Ok((self, accepted)),
+                Err(end) => return Err(self.farewell(end).await),
+            }
+        }
+    }
+
+    async fn until_progress(&mut self, frontend: Frontend, record: &mut Record) -> Result<Progress, End> {
+        let mut frontend = frontend;
+        let mut out = Vec::new();
+        loop {
+            let step = frontend.receive(&mut self.leg.input, &mut out);
+            self.send(&mut out).await?;
+            match step {
+                Step::Read(same) => {
+                    frontend = same;
+                    self.read().await?;
+                }
+                Step::StartTls(agreed) => return Ok(Progress::StartTls(agreed)),
+                Step::Login(attempt) => match Box::pin(self.decide(attempt, record)).await? {
+                    Verdict::Refused(next) => frontend = next,
+                    Verdict::Accepted(accepted) => return Ok(Progress::Accepted(accepted)),
+                },
+                Step::Close(CloseReason::Quit) => return Err(End::Quit),
+                Step::Close(reason) => return Err(End::Rule(reason)),
+            }
+        }
+    }
+
+    /// STARTTLS: what was received in clear is refused, and only the proof of that opens the handshake.
+    async fn upgrade(self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
+        let Self { leg, served, context, ends, host, serving, counted, deadline, .. } = self;
+        let (Some(acceptor), Stream::Plain(socket)) = (&serving.acceptor, leg.stream) else {
+            return Err(End::ClientGone);
+        };
+        let (proof, refused) = leg.input.refuse_rest();
+        if refused > 0 {
+            tracing::debug!(client = %ends.client, refused, "bytes behind STARTTLS were refused");
+        }
+        let accepted = tokio::select! {
+            accepted = timeout_at(deadline, acceptor.accept(socket, proof)) => accepted,
+            () = served.goodbye.cancelled() => return Err(End::Drained),
+        };
+        let Accepted { stream, listener, facts, client, refusal } =
+            accepted.map_err(|_| End::ClientTimeout)??;
+        let Some(served) = serving.of(&listener.id).cloned() else { return Err(End::ClientGone) };
+        record.served = Some(served.clone());
+        record.tls = TlsLabel::StartTls;
+        record.tls_version = facts.version.as_str().into();
+        let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
+        // Bounds are those of the listener that the server name chose.
+        drop(counted);
+        let counted = match admit(&served.counters, &served, ends.client, record.tls) {
+            Ok(counted) => counted,
+            Err(end) => return Err(turn_away(leg, served.listener.frontend.protocol, end).await),
+        };
+        let frontend = agreed.secured(Arc::clone(&served.listener.frontend));
+        let secured = Some(Secured { facts, certificate: client, refusal });
+        let session = Self {
+            leg,
+            served,
+            context,
+            ends,
+            host,
+            has_credentials: false,
+            secured,
+            serving,
+            counted,
+            deadline,
+        };
+        Ok((session.with_certificate_checked().await?, frontend))
+    }
+}

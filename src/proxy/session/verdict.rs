@@ -1,0 +1,281 @@
+//! Who decides about a login: the auth service, or the backend itself; and what the client is told.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::time::sleep;
+
+use crate::auth::{AuthAnswer, AuthRequest};
+use crate::model::{Auth, Backend, HttpAuth};
+use crate::net::BackendAddress;
+use crate::protocol::backend::{self, BackendLogin};
+use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol};
+use crate::secret::Secret;
+
+use super::super::end::{End, Record};
+use super::client::{Secured, Session};
+use super::upstream::{Accepting, Answer, Authorised};
+
+/// What became of one attempt to log in.
+pub(super) enum Verdict {
+    /// Refused; the client may go on.
+    Refused(Frontend),
+    /// The backend accepted it.
+    Accepted(Accepting),
+}
+
+impl Session {
+    /// Decides about one attempt.
+    pub(super) async fn decide(&mut self, attempt: Attempt, record: &mut Record) -> Result<Verdict, End> {
+        let started = StdInstant::now();
+        let Attempt { request, pending } = attempt;
+        self.has_credentials = !matches!(request, LoginRequest::Anonymous);
+        if !request.login().is_empty() {
+            record.set_login(request.login());
+        }
+        let verdict = match self.served.listener.auth.clone() {
+            Auth::Http(service) => self.ask_service(&service, request, pending, record).await,
+            Auth::Passthrough => self.ask_backend(request, pending, record).await,
+        };
+        self.served.metrics.login_seconds.observe(started.elapsed().as_secs_f64());
+        verdict
+    }
+
+    async fn ask_service(
+        &mut self,
+        service: &Arc<HttpAuth>,
+        request: LoginRequest,
+        pending: PendingLogin,
+        record: &mut Record,
+    ) -> Result<Verdict, End> {
+        let answer = match self.check(service, &request, &pending).await {
+            Ok(answer) => answer,
+            Err(end) => return self.fail(pending, end).await,
+        };
+        match answer {
+            AuthAnswer::Refused { text, code, wait, sasl } => {
+                let refusal =
+                    Refusal { text: &text, code: code.as_deref(), wait, challenge: sasl.as_deref() };
+                self.refuse_for_service(pending, refusal).await
+            }
+            AuthAnswer::Accepted { server, login, password } => {
+                if let Some(login) = &login {
+                    record.set_login(login);
+                }
+                match self.authorise(request, server, login, password) {
+                    Ok(authorised) => self.try_backend(authorised, pending, record, false).await,
+                    Err(end) => self.fail(pending, end).await,
+                }
+            }
+        }
+    }
+
+    async fn ask_backend(
+        &mut self,
+        request: LoginRequest,
+        pending: PendingLogin,
+        record: &mut Record,
+    ) -> Result<Verdict, End> {
+        let Some(backend) = self.served.listener.backend.clone() else {
+            return self.fail(pending, End::NoBackend).await;
+        };
+        // Mail without a login is spread by its first recipient.
+        let user = match &request {
+            LoginRequest::Anonymous => pending.envelope().rcpt.clone().unwrap_or_default(),
+            named => named.login().to_vec(),
+        };
+        let login = BackendLogin::Request(request);
+        self.try_backend(Authorised { backend, login, user }, pending, record, true).await
+    }
+
+    async fn check(
+        &mut self,
+        service: &Arc<HttpAuth>,
+        request: &LoginRequest,
+        pending: &PendingLogin,
+    ) -> Result<AuthAnswer, End> {
+        let context = Arc::clone(&self.context);
+        let listener = Arc::clone(&self.served.listener);
+        let metrics = Arc::clone(&self.served.metrics);
+        let secured = self.secured.take();
+        let host = self.host.clone();
+        let question = AuthRequest {
+            protocol: self.protocol(),
+            request,
+            attempt: pending.attempt(),
+            client: self.ends.client,
+            client_host: (self.protocol() == Protocol::Smtp).then_some(&*host),
+            proxied: self.ends.proxied,
+            envelope: matches!(request, LoginRequest::Anonymous).then(|| pending.envelope()),
+            tls: secured.as_ref().map(|secured| &secured.facts),
+            certificate: secured.as_ref().and_then(Secured::certificate),
+        };
+        let started = StdInstant::now();
+        let answer = self.while_present(context.auth.check(service, &listener.resolver, &question)).await;
+        metrics.auth_seconds.observe(started.elapsed().as_secs_f64());
+        self.secured = secured;
+        Ok(answer??)
+    }
+
+    /// What the backend is given for a login that the auth service accepted.
+    fn authorise(
+        &self,
+        request: LoginRequest,
+        server: Option<BackendAddress>,
+        login: Option<Vec<u8>>,
+        password: Option<Secret>,
+    ) -> Result<Authorised, End> {
+        let listener = &self.served.listener;
+        let backend = match server {
+            Some(address) => Arc::new(Backend { reference: address.to_string(), endpoints: vec![address] }),
+            None => listener.backend.clone().ok_or(End::NoBackend)?,
+        };
+        let user = login.unwrap_or_else(|| request.login().to_vec());
+        let needs_password = self.protocol() != Protocol::Smtp || listener.upstream.smtp_auth;
+        let login = match request {
+            LoginRequest::Anonymous => BackendLogin::Request(LoginRequest::Anonymous),
+            _ if !needs_password => BackendLogin::Trusted { login: user.clone() },
+            request => {
+                let own = match request {
+                    LoginRequest::Password { password, .. } => Some(password),
+                    _ => None,
+                };
+                let password = password.or(own).ok_or(End::Backend(BackendError::NoPassword))?;
+                BackendLogin::Request(LoginRequest::Password {
+                    login: user.clone(),
+                    password,
+                    authzid: Vec::new(),
+                })
+            }
+        };
+        Ok(Authorised { backend, login, user })
+    }
+
+    /// Tries the login on the backend and words its answer. `relayed`: the client sees the backend's own.
+    async fn try_backend(
+        &mut self,
+        authorised: Authorised,
+        pending: PendingLogin,
+        record: &mut Record,
+        relayed: bool,
+    ) -> Result<Verdict, End> {
+        match self.log_in_to(authorised, pending, record).await? {
+            Answer::Accepted(accepted) => Ok(Verdict::Accepted(accepted)),
+            Answer::Failed(pending, end) => {
+                if let Some(shown) = self.shown(&end, relayed) {
+                    let mut out = shown.to_vec();
+                    return Err(self.tell_last(&mut out, end).await);
+                }
+                self.fail(pending, end).await
+            }
+            Answer::Refused(_, reply) if relayed && backend::is_closing(self.protocol(), &reply) => {
+                let end = End::BackendRefused(first_line(&reply).into_owned());
+                let mut out = reply;
+                Err(self.tell_last(&mut out, end).await)
+            }
+            Answer::Refused(pending, reply) if relayed => {
+                let counts = !backend::is_temporary(self.protocol(), &reply);
+                let mut out = Vec::new();
+                let next = pending.refuse_verbatim(&reply, &mut out);
+                self.refused(next, out, counts).await
+            }
+            Answer::Refused(pending, reply) => {
+                let end = End::BackendRefused(first_line(&reply).into_owned());
+                if self.served.listener.upstream.pass_error_message {
+                    let mut out = reply;
+                    return Err(self.tell_last(&mut out, end).await);
+                }
+                self.fail(pending, end).await
+            }
+        }
+    }
+
+    /// The backend's own words for a dialogue that failed, as far as the client may see them.
+    fn shown<'a>(&self, end: &'a End, relayed: bool) -> Option<&'a [u8]> {
+        let End::Backend(error) = end else { return None };
+        match error {
+            BackendError::Unexpected { verbatim, .. }
+                if self.served.listener.upstream.pass_error_message && !verbatim.is_empty() =>
+            {
+                Some(verbatim)
+            }
+            _ if relayed => error.goodbye(self.protocol()),
+            _ => None,
+        }
+    }
+
+    /// nginx's rule: without `Auth-Wait` a refusal ends the session, with it the client may try again.
+    async fn refuse_for_service(
+        &mut self,
+        pending: PendingLogin,
+        refusal: Refusal<'_>,
+    ) -> Result<Verdict, End> {
+        let wait = refusal.wait.filter(|wait| !wait.is_zero());
+        if let Some(wait) = wait {
+            self.while_present(sleep(wait.min(MAX_WAIT))).await?;
+            self.start_deadline();
+        }
+        let mut out = Vec::new();
+        let next = match refusal.challenge.filter(|_| pending.takes_error_challenge()) {
+            None => pending.refuse(refusal.text, refusal.code, &mut out),
+            Some(challenge) => {
+                let (answer, pending) = self.challenge(challenge.as_bytes(), pending).await?;
+                pending.refuse_answered(&answer, refusal.text, refusal.code, &mut out)
+            }
+        };
+        let counts = !refusal.code.is_some_and(|code| code.starts_with('4'));
+        let verdict = self.refused(next, out, counts).await?;
+        if wait.is_some() { Ok(verdict) } else { Err(End::LoginRefused) }
+    }
+
+    /// A refused login: told, counted if it was the credentials' fault, and the end of the session if the
+    /// client is banned by it.
+    async fn refused(&mut self, next: Frontend, mut out: Vec<u8>, counts: bool) -> Result<Verdict, End> {
+        self.start_deadline();
+        self.send(&mut out).await?;
+        let counts = counts && self.has_credentials;
+        let rule = self.served.listener.limits.auth_failures.filter(|_| counts);
+        let banned = rule.is_some_and(|rule| {
+            self.served.counters.login_refused(&rule, self.ends.client, StdInstant::now())
+        });
+        if banned { Err(End::LoginRefused) } else { Ok(Verdict::Refused(next)) }
+    }
+
+    /// The internal-error line, and the end of the session.
+    async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<Verdict, End> {
+        let mut out = Vec::new();
+        pending.internal_error(&mut out);
+        Err(self.tell_last(&mut out, end).await)
+    }
+
+    /// Why the session ends is what counts, whether the client still hears it or not.
+    async fn tell_last(&mut self, out: &mut Vec<u8>, end: End) -> End {
+        if !matches!(end, End::ClientGone | End::Drained) {
+            self.start_deadline();
+            let _ = self.send(out).await;
+        }
+        end
+    }
+}
+
+/// The auth service's words for a refusal.
+struct Refusal<'a> {
+    text: &'a str,
+    code: Option<&'a str>,
+    wait: Option<Duration>,
+    /// `Auth-Error-SASL`: what XOAUTH2 and OAUTHBEARER clients are told before the refusal.
+    challenge: Option<&'a str>,
+}
+
+/// The first line of a reply for the log: escaped and cut.
+fn first_line(reply: &[u8]) -> Cow<'static, str> {
+    let line = reply.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
+    line.get(..MAX_LOGGED_REPLY).unwrap_or(line).escape_ascii().to_string().into()
+}
+
+/// The longest `Auth-Wait` that is obeyed.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// Bytes of a backend's refusal that the log shows.
+const MAX_LOGGED_REPLY: usize = 200;

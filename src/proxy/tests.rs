@@ -1,0 +1,295 @@
+//! The data plane as a whole, on real sockets with a scripted backend: bind, log in, relay, swap, drain.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
+use crate::model::{Auth, Backend, BindReport, Listener, ListenerId, Snapshot, Socket, SocketState, TlsMode};
+use crate::net::{BackendAddress, ListenAddress, SocketOptions};
+use crate::protocol::{FrontendConfig, Mechanism, Protocol, StartTlsOffer};
+
+use super::{Channels, Options, Proxy};
+
+/// A data plane in a runtime of its own.
+struct DataPlane {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    reports: watch::Receiver<Arc<BindReport>>,
+    shutdown: CancellationToken,
+    runtime: tokio::runtime::Runtime,
+    done: tokio::task::JoinHandle<()>,
+    registry: Registry,
+}
+
+impl DataPlane {
+    fn start(drain_timeout: Duration) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (snapshots, wanted) = watch::channel(Arc::new(Snapshot::default()));
+        let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
+        let registry = Registry::new();
+        let channels = Channels { snapshots: wanted, reports: bound };
+        let proxy = Proxy::start(Options { workers: 2, drain_timeout }, channels, &registry).unwrap();
+        let shutdown = CancellationToken::new();
+        let done = runtime.spawn(proxy.run(shutdown.clone()));
+        Self { snapshots, reports, shutdown, runtime, done, registry }
+    }
+
+    /// Publishes and waits for the report.
+    fn serve(&mut self, sockets: Vec<Socket>) -> BTreeMap<ListenAddress, SocketState> {
+        let revision = self.snapshots.borrow().revision + 1;
+        let sockets = sockets.into_iter().map(|socket| (socket.address.clone(), Arc::new(socket))).collect();
+        self.snapshots.send_replace(Arc::new(Snapshot { revision, sockets }));
+        let reports = &mut self.reports;
+        let report = self.runtime.block_on(reports.wait_for(|report| report.revision == revision)).unwrap();
+        report.sockets.clone()
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap().contains(line)
+    }
+
+    fn end(self) {
+        self.shutdown.cancel();
+        self.runtime.block_on(self.done).unwrap();
+    }
+}
+
+/// A POP3 server that accepts the password `secret` and answers `NOOP` with its name.
+fn backend(name: &'static str) -> BackendAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            std::thread::spawn(move || serve_pop3(stream, name));
+        }
+    });
+    BackendAddress::Ip(address)
+}
+
+fn serve_pop3(mut stream: TcpStream, name: &str) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    let mut say = |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).is_ok();
+    say("+OK backend ready");
+    while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+        let open = match line.trim_end() {
+            "PASS secret" => say("+OK logged in"),
+            command if command.starts_with("PASS") => say("-ERR [AUTH] wrong password"),
+            "NOOP" => say(&format!("+OK {name}")),
+            "QUIT" => {
+                say("+OK bye");
+                false
+            }
+            _ => say("+OK"),
+        };
+        if !open {
+            return;
+        }
+        line.clear();
+    }
+}
+
+fn free_address() -> ListenAddress {
+    ListenAddress::Ip(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+}
+
+fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
+    let frontend = FrontendConfig {
+        protocol: Protocol::Pop3,
+        server_name: "mail.test".into(),
+        capabilities: vec!["TOP".into()],
+        mechanisms: vec![Mechanism::Plain],
+        start_tls: StartTlsOffer::Off,
+        relay_sasl: true,
+        max_errors: 5,
+        max_commands: 1000,
+    };
+    let listener = Listener {
+        id: ListenerId { namespace: "mail".into(), object: "example".into(), listener: "pop3".into() },
+        hostnames: Vec::new(),
+        frontend: Arc::new(frontend),
+        tls: None,
+        auth: Auth::Passthrough,
+        backend: Some(Arc::new(Backend { reference: "test".into(), endpoints: backends })),
+        upstream: Arc::new(Upstream {
+            tls: UpstreamTls::Off,
+            proxy_protocol: None,
+            xclient: false,
+            smtp_auth: true,
+            imap_id: false,
+            pass_error_message: false,
+            load_balancing: LoadBalancing::RoundRobin,
+        }),
+        resolver: Arc::new(Resolver {
+            nameservers: Vec::new(),
+            valid: None,
+            ipv4: true,
+            ipv6: true,
+            timeout: Duration::from_secs(5),
+            statistics_zone: None,
+            looks_up_clients: false,
+        }),
+        timeouts: Timeouts {
+            client: Duration::from_secs(10),
+            connect: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+        },
+        limits: Limits {
+            client_buffer: 4096,
+            max_connections: None,
+            max_connections_per_client: None,
+            auth_failures: None,
+        },
+        greeting_delay: Duration::ZERO,
+    };
+    Socket {
+        address: address.clone(),
+        options: SocketOptions::default(),
+        protocol: Protocol::Pop3,
+        tls_mode: TlsMode::Off,
+        proxy_protocol: None,
+        listeners: vec![Arc::new(listener)],
+    }
+}
+
+/// A POP3 client that has read the greeting.
+struct Client {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(address: &ListenAddress) -> Self {
+        let ListenAddress::Ip(address) = address else { panic!("not TCP") };
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap());
+        let mut client = Self { stream, lines };
+        assert_eq!(client.line(), "+OK POP3 ready");
+        client
+    }
+
+    fn logged_in(address: &ListenAddress) -> Self {
+        let mut client = Self::connect(address);
+        assert_eq!(client.ask("USER u"), "+OK");
+        assert_eq!(client.ask("PASS secret"), "+OK logged in");
+        client
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        self.stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn rest(mut self) -> String {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
+
+#[test]
+fn relays_the_backends_own_verdict_and_then_its_bytes() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let address = free_address();
+    let states = plane.serve(vec![socket(&address, vec![backend("one")])]);
+    assert!(matches!(states[&address], SocketState::Bound(_)), "{states:?}");
+    let mut client = Client::connect(&address);
+    client.ask("USER u");
+    assert_eq!(client.ask("PASS wrong"), "-ERR [AUTH] wrong password");
+    client.ask("USER u");
+    assert_eq!(client.ask("PASS secret"), "+OK logged in");
+    assert_eq!(client.ask("NOOP"), "+OK one");
+    assert!(
+        plane.metric(r#"mailgress_sessions_open{listener="mail/example/pop3",protocol="pop3",tls="off"} 1"#)
+    );
+    assert_eq!(client.ask("QUIT"), "+OK bye");
+    assert_eq!(client.rest(), "");
+    plane.end();
+}
+
+#[test]
+fn tries_the_next_endpoint_when_one_cannot_be_connected() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let address = free_address();
+    let ListenAddress::Ip(closed) = free_address() else { panic!("not TCP") };
+    plane.serve(vec![socket(&address, vec![BackendAddress::Ip(closed), backend("two")])]);
+    for _ in 0..3 {
+        assert_eq!(Client::logged_in(&address).ask("NOOP"), "+OK two");
+    }
+    plane.serve(vec![socket(&address, vec![BackendAddress::Ip(closed)])]);
+    let mut client = Client::connect(&address);
+    client.ask("USER u");
+    assert_eq!(client.ask("PASS secret"), "-ERR internal server error");
+    assert_eq!(client.rest(), "");
+    plane.end();
+}
+
+#[test]
+fn a_swap_keeps_sessions_and_a_removed_listener_refuses_new_ones() {
+    let mut plane = DataPlane::start(Duration::from_secs(30));
+    let address = free_address();
+    plane.serve(vec![socket(&address, vec![backend("old")])]);
+    let mut old = Client::logged_in(&address);
+    plane.serve(vec![socket(&address, vec![backend("new")])]);
+    assert_eq!(Client::logged_in(&address).ask("NOOP"), "+OK new");
+    assert_eq!(old.ask("NOOP"), "+OK old");
+    plane.serve(Vec::new());
+    let ListenAddress::Ip(closed) = address else { panic!("not TCP") };
+    assert!(TcpStream::connect(closed).is_err());
+    assert_eq!(old.ask("NOOP"), "+OK old");
+    drop(old);
+    plane.end();
+}
+
+#[test]
+fn says_goodbye_to_the_sessions_that_outlive_the_drain_timeout() {
+    let mut plane = DataPlane::start(Duration::from_millis(300));
+    let (address, other) = (free_address(), free_address());
+    let one = backend("one");
+    let mut second = socket(&other, vec![one.clone()]);
+    let mut listener = (*second.listeners[0]).clone();
+    listener.id.listener = "other".into();
+    second.listeners = vec![Arc::new(listener)];
+    plane.serve(vec![socket(&address, vec![one.clone()]), second]);
+    let removed = Client::logged_in(&address);
+    let waiting = Client::connect(&other);
+    plane.serve(vec![socket(&other, vec![one])]);
+    let goodbye = "-ERR Service is being restarted, please reconnect\r\n";
+    assert_eq!(waiting.rest(), goodbye, "its listener is gone, though its address is not");
+    let kept = Client::logged_in(&other);
+    let mut removed = removed;
+    assert_eq!(removed.ask("NOOP"), "+OK one", "its listener only moved");
+    plane.end();
+    assert_eq!(kept.rest(), goodbye);
+    assert_eq!(removed.rest(), goodbye);
+}
+
+#[test]
+fn serves_all_others_when_a_port_is_taken_and_tries_it_again() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (blocked, free) = (ListenAddress::Ip(taken.local_addr().unwrap()), free_address());
+    let one = backend("one");
+    let states = plane.serve(vec![socket(&blocked, vec![one.clone()]), socket(&free, vec![one])]);
+    assert!(matches!(&states[&blocked], SocketState::Failed(why) if why.contains("in use")), "{states:?}");
+    assert_eq!(Client::logged_in(&free).ask("NOOP"), "+OK one");
+    drop(taken);
+    let bound = |report: &Arc<BindReport>| matches!(report.sockets[&blocked], SocketState::Bound(_));
+    plane.runtime.block_on(plane.reports.wait_for(bound)).unwrap();
+    assert_eq!(Client::logged_in(&blocked).ask("NOOP"), "+OK one");
+    plane.end();
+}

@@ -1,0 +1,187 @@
+//! The data plane's own threads. A session runs on the worker that it was given until it ends; a new one
+//! goes to the worker with the fewest, because mail sessions live for hours.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::auth::AuthClient;
+use crate::dns::Dns;
+
+use super::balance::Balancer;
+use super::listener::AcceptLoop;
+use super::metrics::Metrics;
+use super::session::{self, Incoming};
+
+/// All workers; their threads end when this and every accept loop is dropped.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    dispatcher: Arc<Dispatcher>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where new work is handed over; shared by the accept loops.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    workers: Vec<Worker>,
+    sessions: TaskTracker,
+    /// Sessions at once: each is sure of a descriptor for its backend, too.
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Worker {
+    queue: mpsc::Sender<Work>,
+    load: Arc<AtomicUsize>,
+}
+
+/// What a worker is given.
+pub(crate) enum Work {
+    /// A listening socket to accept from.
+    Accept(AcceptLoop),
+    /// A connection that another worker accepted.
+    Session(Incoming),
+}
+
+/// A session's place on its worker, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    load: Arc<AtomicUsize>,
+    _session: TaskTrackerToken,
+}
+
+/// What sessions of one worker share.
+#[derive(Debug)]
+pub(crate) struct WorkerContext {
+    /// Pooled connections to auth services.
+    pub(crate) auth: AuthClient,
+    /// Names of backends.
+    pub(crate) dns: Arc<Dns>,
+    /// Endpoint choice, over all workers.
+    pub(crate) balancer: Arc<Balancer>,
+}
+
+impl Workers {
+    /// Starts `count` threads, at least one.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub(crate) fn start(count: usize, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let balancer = Arc::new(Balancer::default());
+        let dns = Arc::new(Dns::new());
+        let mut workers = Vec::new();
+        let mut threads = Vec::new();
+        let mut queues = Vec::new();
+        for _ in 0..count.max(1) {
+            let (queue, work) = mpsc::channel(QUEUE);
+            workers.push(Worker { queue, load: Arc::default() });
+            queues.push(work);
+        }
+        let dispatcher =
+            Arc::new(Dispatcher { workers, sessions: TaskTracker::new(), capacity: capacity(count) });
+        for (index, work) in queues.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let context = Arc::new(WorkerContext {
+                auth: AuthClient::new(Arc::clone(&dns)),
+                dns: Arc::clone(&dns),
+                balancer: Arc::clone(&balancer),
+            });
+            let metrics = Arc::clone(metrics);
+            let thread = std::thread::Builder::new()
+                .name(format!("mail-{index}"))
+                .spawn(move || runtime.block_on(work_off(work, context, metrics)))?;
+            threads.push(thread);
+        }
+        Ok(Self { dispatcher, threads })
+    }
+
+    /// Where accept loops and sessions are handed over.
+    pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
+    }
+
+    /// Waits until every session has ended.
+    pub(crate) async fn idle(&self) {
+        self.dispatcher.sessions.close();
+        self.dispatcher.sessions.wait().await;
+    }
+
+    /// The number of threads.
+    pub(crate) fn count(&self) -> usize {
+        self.threads.len()
+    }
+}
+
+impl Dispatcher {
+    /// The worker with the fewest sessions, and a seat there.
+    pub(crate) fn seat(&self) -> (usize, Seat) {
+        let load = |(_, worker): &(usize, &Worker)| worker.load.load(Ordering::Relaxed);
+        let index = self.workers.iter().enumerate().min_by_key(load).map_or(0, |(index, _)| index);
+        (index, self.seat_at(index))
+    }
+
+    /// Whether one session more could leave those that are here without a descriptor for their backend.
+    pub(crate) fn is_full(&self) -> bool {
+        let open: usize = self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum();
+        open >= self.capacity
+    }
+
+    /// A seat on a certain worker.
+    pub(crate) fn seat_at(&self, index: usize) -> Seat {
+        let load = self.workers.get(index).map(|worker| Arc::clone(&worker.load)).unwrap_or_default();
+        load.fetch_add(1, Ordering::Relaxed);
+        Seat { load, _session: self.sessions.token() }
+    }
+
+    /// Hands work over; waits when the worker is behind by more than [`QUEUE`].
+    pub(crate) async fn give(&self, index: usize, work: Work) {
+        if let Some(worker) = self.workers.get(index) {
+            // A worker ends only with the process.
+            let _ = worker.queue.send(work).await;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn work_off(mut queue: mpsc::Receiver<Work>, context: Arc<WorkerContext>, metrics: Arc<Metrics>) {
+    while let Some(work) = queue.recv().await {
+        match work {
+            Work::Session(incoming) => drop(tokio::spawn(session::run(incoming, Arc::clone(&context)))),
+            Work::Accept(accept) => {
+                drop(tokio::spawn(accept.run(Arc::clone(&context), metrics.accept_pauses.clone())));
+            }
+        }
+    }
+}
+
+/// Two descriptors for each session; a quarter, at most [`RESERVE`], is left for everything else, and never
+/// less than what an idle process has open. One session is always let in.
+fn capacity(workers: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(usize::MAX);
+    let own = OWN_DESCRIPTORS.saturating_add(workers.saturating_mul(WORKER_DESCRIPTORS));
+    (limit.saturating_sub(RESERVE.min(limit / 4).max(own)) / 2).max(1)
+}
+
+/// Descriptors for listeners, event queues, files, auth services and the admin server.
+const RESERVE: usize = 256;
+
+/// Those of them that an idle process with a few listeners has or needs for a moment, without its workers.
+const OWN_DESCRIPTORS: usize = 28;
+
+/// Event queue, wakers and a signal pipe of one worker.
+const WORKER_DESCRIPTORS: usize = 4;
+
+/// Connections handed over and not yet taken, for each worker.
+const QUEUE: usize = 1024;
