@@ -4,6 +4,7 @@
 //! [`model::Snapshot`], and the data plane ([`proxy`]) serves it and reports back what it bound.
 //! The modules are layers; `tests/layering.rs` holds the table of which may import which.
 
+pub mod admin;
 pub mod auth;
 pub mod dns;
 pub mod model;

@@ -1,0 +1,292 @@
+//! The admin server: health, metrics, status and the rendered model.
+//!
+//! It knows no mail: what it shows is handed in as JSON and as a registry of metrics. It runs beside the
+//! data plane's threads, never on them.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the pages are made of.
+#[derive(Clone)]
+pub struct AdminState {
+    /// `/readyz`.
+    pub readiness: Readiness,
+    /// `/metrics`.
+    pub metrics: Registry,
+    /// `/status`.
+    pub status: watch::Receiver<Arc<Value>>,
+    /// `/model`; secrets masked by whoever made it.
+    pub model: watch::Receiver<Arc<Value>>,
+}
+
+/// Serves until `shutdown`; requests under way have a moment to finish. Connections are bounded in number, and
+/// in the time that a request may take to arrive: a slow client costs nobody else a probe.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(async |State(state): State<AdminState>| page(&state.status)))
+        .route("/model", get(async |State(state): State<AdminState>| page(&state.model)))
+        .with_state(state);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accept(&listener, &room) => accepted?,
+        };
+        connections.spawn(converse(accepted, router.clone(), shutdown.clone()));
+    }
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+/// The next connection, and its place.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return Ok((stream, place)),
+            // The peer's trouble, or descriptors ran out: the next one may be fine.
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn converse(
+    (stream, _place): (TcpStream, OwnedSemaphorePermit),
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        // A client that breaks off is its own affair.
+        _ = connection.as_mut() => {}
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(LAST_MOMENT, connection).await;
+        }
+    }
+}
+
+/// Connections at once; probes and scrapes need a handful.
+const MAX_CONNECTIONS: usize = 128;
+/// For a request to arrive, also the next one on a kept connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For requests under way at the end.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+fn page(newest: &watch::Receiver<Arc<Value>>) -> Response {
+    Json(&**newest.borrow()).into_response()
+}
+
+async fn readyz(State(state): State<AdminState>) -> Response {
+    let reasons = state.readiness.reasons();
+    if reasons.is_empty() {
+        return "ok\n".into_response();
+    }
+    let text = format!("not ready: {}\n", reasons.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn metrics(State(state): State<AdminState>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut page = Vec::new();
+    match encoder.encode(&state.metrics.gather(), &mut page) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Whether the process may be sent clients: when nobody blocks it any more, and never again after
+/// [`Readiness::drain`].
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    reasons: Mutex<Vec<&'static str>>,
+    draining: AtomicBool,
+}
+
+/// Blocks readiness until it is dropped.
+#[derive(Debug)]
+#[must_use = "readiness is blocked for as long as the guard lives"]
+pub struct ReadinessGuard {
+    readiness: Readiness,
+    reason: &'static str,
+}
+
+/// The reason that stays.
+const DRAINING: &str = "draining";
+
+impl Readiness {
+    /// Ready at once; block it before anybody asks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Not ready for `reason`, until the guard is dropped.
+    pub fn block(&self, reason: &'static str) -> ReadinessGuard {
+        self.lock().push(reason);
+        ReadinessGuard { readiness: self.clone(), reason }
+    }
+
+    /// Never ready again: the process is about to end.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why it is not ready; empty when it is.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<&'static str> {
+        let mut reasons = self.lock().clone();
+        if self.0.draining.load(Ordering::Relaxed) {
+            reasons.push(DRAINING);
+        }
+        reasons
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<&'static str>> {
+        self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ReadinessGuard {
+    fn drop(&mut self) {
+        let mut reasons = self.readiness.lock();
+        if let Some(position) = reasons.iter().position(|reason| *reason == self.reason) {
+            reasons.remove(position);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::IntCounter;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    struct Served {
+        address: std::net::SocketAddr,
+        readiness: Readiness,
+        status: watch::Sender<Arc<Value>>,
+        shutdown: CancellationToken,
+        task: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    impl Served {
+        async fn start() -> Self {
+            let (status, receiver) = watch::channel(Arc::new(json!({"sessions": 0})));
+            let metrics = Registry::new();
+            let counter = IntCounter::new("mailgress_swaps_total", "Swaps.").unwrap();
+            counter.inc();
+            metrics.register(Box::new(counter)).unwrap();
+            let readiness = Readiness::new();
+            let state = AdminState {
+                readiness: readiness.clone(),
+                metrics,
+                status: receiver,
+                model: watch::channel(Arc::new(json!({"key": "********"}))).1,
+            };
+            let (listener, shutdown) =
+                (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
+            let address = listener.local_addr().unwrap();
+            let task = tokio::spawn(serve(listener, state, shutdown.clone()));
+            Self { address, readiness, status, shutdown, task }
+        }
+
+        /// The whole response.
+        async fn get(&self, path: &str) -> String {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await.unwrap();
+            response
+        }
+    }
+
+    #[tokio::test]
+    async fn is_ready_when_the_last_guard_is_dropped_and_never_after_draining() {
+        let served = Served::start().await;
+        let (first, second) = (served.readiness.block("no snapshot yet"), served.readiness.block("no lease"));
+        drop(first);
+        let page = served.get("/readyz").await;
+        assert!(page.starts_with("HTTP/1.1 503") && page.ends_with("not ready: no lease\n"), "{page}");
+        drop(second);
+        assert!(served.get("/readyz").await.starts_with("HTTP/1.1 200"));
+        served.readiness.drain();
+        assert!(served.get("/readyz").await.ends_with("not ready: draining\n"));
+        assert!(served.get("/livez").await.starts_with("HTTP/1.1 200"), "alive while it drains");
+    }
+
+    #[tokio::test]
+    async fn shows_metrics_and_the_newest_status() {
+        let served = Served::start().await;
+        let page = served.get("/metrics").await;
+        assert!(
+            page.contains("content-type: text/plain") && page.contains("\nmailgress_swaps_total 1\n"),
+            "{page}"
+        );
+        served.status.send(Arc::new(json!({"sessions": 7}))).unwrap();
+        assert!(served.get("/status").await.ends_with(r#"{"sessions":7}"#));
+        assert!(served.get("/model").await.ends_with(r#"{"key":"********"}"#));
+        assert!(served.get("/other").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn ends_on_shutdown() {
+        let served = Served::start().await;
+        served.shutdown.cancel();
+        served.task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_arrives_keeps_neither_a_place_nor_the_process() {
+        let served = Served::start().await;
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(served.address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHo").await.unwrap();
+            slow.push(stream);
+        }
+        assert!(served.get("/livez").await.starts_with("HTTP/1.1 200"));
+        served.shutdown.cancel();
+        timeout(Duration::from_secs(30), served.task).await.unwrap().unwrap().unwrap();
+    }
+}
