@@ -5,6 +5,7 @@
 //! The modules are layers; `tests/layering.rs` holds the table of which may import which.
 
 pub mod admin;
+pub mod api;
 pub mod auth;
 pub mod dns;
 pub mod model;

@@ -1,0 +1,97 @@
+//! `auth`: who decides about logins.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{BundleRef, Duration, SecretKeyRef};
+use super::rules;
+
+/// Exactly one of `http` and `passthrough`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::auth()))]
+pub struct AuthSettings {
+    /// An auth service that speaks nginx's `auth_http` protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpAuth>,
+    /// No auth service: the listener's backend itself accepts or refuses the login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<Passthrough>,
+}
+
+/// Has no settings yet; write `passthrough: {}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Passthrough {}
+
+/// An auth service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::http_auth()))]
+pub struct HttpAuth {
+    /// A Service, reached by http.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_ref: Option<ServiceRef>,
+    /// `http://host:port/path`, `https://…`, or `unix:/socket:/path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048), regex(pattern = "^(https?://[^ ]+|unix:/[^ ]+)$"))]
+    pub url: Option<String>,
+    /// Extra request headers. A listener's list replaces the `MailServer`'s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub headers: Option<Vec<Header>>,
+    /// How long the whole answer may take. Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Sends the client's certificate (`Auth-SSL-Cert`). Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_client_certificate: Option<bool>,
+    /// Who may issue the certificate of an https `url`. Default: the system's roots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
+    pub ca_certificate_refs: Option<Vec<BundleRef>>,
+}
+
+/// A Service that answers auth requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRef {
+    /// The Service's name, in the object's own namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The Service's port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Path and query of the request.
+    #[serde(default = "root_path")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^/[^ ]*$"))]
+    pub path: String,
+}
+
+/// One extra request header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::header()))]
+pub struct Header {
+    /// The header's name.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_|~-]+$"))]
+    pub name: String,
+    /// The value, for what is no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub value: Option<String>,
+    /// Where the value is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<HeaderSource>,
+}
+
+/// Where a header's value is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderSource {
+    /// A key of a Secret.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+fn root_path() -> String {
+    "/".to_owned()
+}

@@ -1,0 +1,241 @@
+//! Both CustomResourceDefinitions, as an API server takes them.
+
+use kube::CustomResourceExt;
+use kube::core::schema::StructuralSchemaRewriter;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::transform_subschemas;
+use serde_json::{Map, Value, json};
+
+use super::status::{MailListenerStatus, MailServerStatus};
+use super::{MailListener, MailListenerSpec, MailServer, MailServerSpec};
+
+/// The CustomResourceDefinitions of `MailServer` and `MailListener`.
+#[must_use]
+pub fn crds() -> [Value; 2] {
+    [
+        with_schema::<MailServerSpec, MailServerStatus>(serde_json::to_value(MailServer::crd())),
+        with_schema::<MailListenerSpec, MailListenerStatus>(serde_json::to_value(MailListener::crd())),
+    ]
+}
+
+/// The OpenAPI schema in a CustomResourceDefinition that [`crds`] made.
+#[must_use]
+pub fn schema_of(crd: &Value) -> &Value {
+    &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+}
+
+/// Puts our own schemas of spec and status where the derive's are: the derive's lose the documentation of
+/// every optional field whose type has documentation too.
+fn with_schema<Spec: JsonSchema, Status: JsonSchema>(crd: serde_json::Result<Value>) -> Value {
+    let mut crd = crd.unwrap_or_default();
+    let root = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    root["properties"] = json!({ "spec": schema::<Spec>(), "status": schema::<Status>() });
+    tidy(root);
+    crd
+}
+
+fn schema<T: JsonSchema>() -> Value {
+    SchemaSettings::openapi3()
+        .with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        })
+        .with_transform(optional_is_the_type)
+        .with_transform(StructuralSchemaRewriter)
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// `Option<T>` is `T` with the field's own documentation: an absent field is absent, never null. The API
+/// server prunes nulls, and `has()` in the rules can rely on it.
+fn optional_is_the_type(schema: &mut schemars::Schema) {
+    transform_subschemas(&mut optional_is_the_type, schema);
+    let Some(fields) = schema.as_object_mut() else { return };
+    fields.remove("nullable");
+    let Some([Value::Object(inner), Value::Object(null)]) =
+        fields.get("anyOf").and_then(Value::as_array).map(Vec::as_slice)
+    else {
+        return;
+    };
+    if null.get("enum") != Some(&json!([null])) {
+        return;
+    }
+    let inner = inner.clone();
+    fields.remove("anyOf");
+    for (keyword, value) in inner {
+        fields.entry(keyword).or_insert(value);
+    }
+}
+
+/// Leaves the formats that Kubernetes knows, and no titles.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            tidy_fields(fields);
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+fn tidy_fields(fields: &mut Map<String, Value>) {
+    if fields.get("title").is_some_and(Value::is_string) {
+        fields.remove("title");
+    }
+    let known = match fields.get("format").and_then(Value::as_str) {
+        Some("uint8" | "uint16" | "uint32") => Some("int32"),
+        Some("uint" | "uint64") => Some("int64"),
+        _ => None,
+    };
+    if let Some(known) = known {
+        fields.insert("format".to_owned(), Value::from(known));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walks every schema node with its path.
+    fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+        visit(path, schema);
+        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+            walk(child, &format!("{path}.{name}"), visit);
+        }
+        if let Some(items) = schema.get("items") {
+            walk(items, &format!("{path}[]"), visit);
+        }
+        if let Some(values) = schema.get("additionalProperties").filter(|v| v.is_object()) {
+            walk(values, &format!("{path}{{}}"), visit);
+        }
+    }
+
+    #[test]
+    fn schemas_are_structural() {
+        const ALLOWED: [&str; 21] = [
+            "type",
+            "description",
+            "properties",
+            "required",
+            "items",
+            "additionalProperties",
+            "enum",
+            "default",
+            "format",
+            "pattern",
+            "minLength",
+            "maxLength",
+            "minItems",
+            "maxItems",
+            "minimum",
+            "maximum",
+            "maxProperties",
+            "x-kubernetes-int-or-string",
+            "x-kubernetes-list-type",
+            "x-kubernetes-list-map-keys",
+            "x-kubernetes-validations",
+        ];
+        for crd in crds() {
+            walk(schema_of(&crd), "", &mut |path, node| {
+                for keyword in node.as_object().unwrap().keys() {
+                    assert!(ALLOWED.contains(&keyword.as_str()), "{path}: {keyword}");
+                }
+                let int_or_string = node.get("x-kubernetes-int-or-string").is_some();
+                assert!(node["type"].is_string() != int_or_string, "{path}: one type: {node}");
+                assert!(
+                    !(node.get("properties").is_some() && node.get("additionalProperties").is_some()),
+                    "{path}: properties with additionalProperties"
+                );
+            });
+        }
+    }
+
+    #[test]
+    fn every_string_and_list_is_bounded() {
+        for crd in crds() {
+            walk(&schema_of(&crd)["properties"]["spec"], "spec", &mut bounded);
+            walk(&schema_of(&crd)["properties"]["status"], "status", &mut bounded);
+        }
+    }
+
+    fn bounded(path: &str, node: &Value) {
+        let bound = match node["type"].as_str() {
+            Some("string") if node.get("enum").is_none() => "maxLength",
+            None => "maxLength",
+            Some("array") => "maxItems",
+            Some("object") if node.get("additionalProperties").is_some() => "maxProperties",
+            Some("integer") if !path.ends_with("observedGeneration") => "maximum",
+            _ => return,
+        };
+        assert!(node.get(bound).is_some(), "{path} needs {bound}: {node}");
+    }
+
+    #[test]
+    fn map_lists_have_required_or_defaulted_keys() {
+        for crd in crds() {
+            walk(schema_of(&crd), "", &mut |path, node| {
+                for key in node["x-kubernetes-list-map-keys"].as_array().into_iter().flatten() {
+                    let items = &node["items"];
+                    let required = items["required"].as_array().is_some_and(|r| r.contains(key));
+                    let default = items["properties"][key.as_str().unwrap()].get("default").is_some();
+                    assert!(required || default, "{path}: map key {key}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        for crd in crds() {
+            walk(&schema_of(&crd)["properties"]["spec"], "spec", &mut |path, node| {
+                if !path.ends_with("[]") && !path.ends_with("{}") {
+                    assert!(node["description"].is_string(), "{path} has no description");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn settings_have_no_defaults_that_would_hide_the_servers() {
+        let [server, _] = crds();
+        let spec = &schema_of(&server)["properties"]["spec"]["properties"];
+        for block in ["tls", "auth", "upstream", "imap", "pop3", "smtp", "resolver", "timeouts", "limits"] {
+            walk(&spec[block], block, &mut |path, node| {
+                let inside_a_reference = path.contains("[]") || path.contains("Ref");
+                assert!(inside_a_reference || node.get("default").is_none(), "{path}: {node}");
+            });
+        }
+    }
+
+    /// An upper bound of what the API server estimates: every character of a rule as if it cost as much as the
+    /// longest list or string that a rule looks at, for every place where the rule is evaluated.
+    #[test]
+    fn rules_fit_the_cost_budget() {
+        const PER_RULE: u64 = 10_000_000;
+        const PER_CRD: u64 = 100_000_000;
+        for crd in crds() {
+            let mut total = 0;
+            costs(&schema_of(&crd)["properties"]["spec"], 1, &mut |rule, times| {
+                let cost = rule.len() as u64 * 128 * times;
+                assert!(cost < PER_RULE, "{rule}");
+                total += cost;
+            });
+            assert!(total < PER_CRD, "{total}");
+        }
+    }
+
+    fn costs(schema: &Value, times: u64, visit: &mut impl FnMut(&str, u64)) {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            visit(rule["rule"].as_str().unwrap(), times);
+        }
+        for child in schema["properties"].as_object().into_iter().flat_map(Map::values) {
+            costs(child, times, visit);
+        }
+        if let Some(items) = schema.get("items") {
+            costs(items, times * schema["maxItems"].as_u64().unwrap(), visit);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The kind `MailServer`: listeners, and the settings that they share.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::listener::ListenerFields;
+use super::rules;
+use super::settings::Settings;
+use super::status::MailServerStatus;
+
+/// Listeners for mail, and the settings that they share.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "mailgress.dev",
+    version = "v1alpha1",
+    kind = "MailServer",
+    namespaced,
+    shortname = "ms",
+    category = "mail",
+    status = "MailServerStatus",
+    derive = "PartialEq",
+    doc = "Listeners for mail (IMAP, POP3, SMTP), the backends that their sessions go to, and the settings that they share.",
+    printcolumn = r#"{"name":"Class","type":"string","jsonPath":".spec.className"}"#,
+    printcolumn = r#"{"name":"Listeners","type":"integer","jsonPath":".status.listenerCount"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::server()))]
+pub struct MailServerSpec {
+    /// Which controller takes this object.
+    #[serde(default = "default_class")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([a-z0-9./-]*[a-z0-9])?$"))]
+    pub class_name: String,
+    /// Who may attach MailListeners. Default: the MailServer's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_listeners: Option<AllowedListeners>,
+    /// The listeners. Names are unique, and so are address and port, unless the host names differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub listeners: Vec<Listener>,
+    /// Settings of all listeners.
+    #[serde(flatten)]
+    pub settings: Settings,
+}
+
+/// A listener of a MailServer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::listener()))]
+pub struct Listener {
+    /// The listener's name, unique in the object.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The listener itself.
+    #[serde(flatten)]
+    pub fields: ListenerFields,
+}
+
+/// Who may attach MailListeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AllowedListeners {
+    /// By the MailListener's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<AllowedNamespaces>,
+}
+
+/// Namespaces whose MailListeners are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::namespaces()))]
+pub struct AllowedNamespaces {
+    /// `Same` (the MailServer's own), `All`, or `Selector`.
+    #[serde(default)]
+    pub from: FromNamespaces,
+    /// For `Selector`: the labels of the namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+}
+
+/// Which namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FromNamespaces {
+    #[default]
+    #[doc = "The MailServer's own namespace."]
+    Same,
+    #[doc = "Every namespace."]
+    All,
+    #[doc = "Namespaces with certain labels."]
+    Selector,
+}
+
+/// A label selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Selector {
+    /// Labels that a namespace must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
+    pub match_labels: Option<BTreeMap<String, String>>,
+    /// Further requirements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub match_expressions: Option<Vec<Requirement>>,
+}
+
+/// One requirement on labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requirement {
+    /// The label.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: Operator,
+    /// For `In` and `NotIn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    pub values: Option<Vec<String>>,
+}
+
+/// How a label is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Operator {
+    /// One of the values.
+    In,
+    /// None of the values, or absent.
+    NotIn,
+    /// Present.
+    Exists,
+    /// Absent.
+    DoesNotExist,
+}
+
+fn default_class() -> String {
+    super::DEFAULT_CLASS.to_owned()
+}

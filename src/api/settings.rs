@@ -1,0 +1,273 @@
+//! The settings blocks that may stand on a `MailServer`, for all its listeners, and again on a listener,
+//! whose fields win one by one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::auth::AuthSettings;
+use super::common::{Duration, Size};
+use super::rules;
+use super::tls::{TlsSettings, UpstreamTls};
+
+/// All settings blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Settings {
+    /// The name in greetings, challenges and EHLO. Default: the host's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
+    pub server_name: Option<String>,
+    /// TLS towards clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// Who decides about logins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSettings>,
+    /// How to talk to whichever backend was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamSettings>,
+    /// IMAP's own settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::imap()))]
+    pub imap: Option<ProtocolSettings>,
+    /// POP3's own settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::pop3()))]
+    pub pop3: Option<ProtocolSettings>,
+    /// SMTP's own settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::smtp()))]
+    pub smtp: Option<SmtpSettings>,
+    /// Name resolution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<ResolverSettings>,
+    /// Deadlines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutSettings>,
+    /// Bounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitSettings>,
+}
+
+/// How to talk to backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpstreamSettings {
+    /// TLS to the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
+    /// A PROXY protocol header in front of everything else: `Off` (in quotes), `V1` or `V2`. Default: `Off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// SMTP: tell the backend about the client with XCLIENT, where it offers that. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xclient: Option<bool>,
+    /// SMTP: log in to the backend with AUTH. Default: false; always so with `auth.passthrough`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp_auth: Option<bool>,
+    /// IMAP: tell the backend the client's address with ID, where it offers that. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imap_id: Option<bool>,
+    /// The client sees the backend's own refusal of a login instead of an internal error. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_error_message: Option<bool>,
+    /// Which endpoint is tried first: `RoundRobin`, `LeastSessions`, or `UserHash` (a user stays on one endpoint).
+    /// Default: `RoundRobin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
+    /// Checks of the backends apart from sessions. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+}
+
+/// The version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProxyProtocolVersion {
+    /// None.
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+/// Which endpoint is tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LoadBalancing {
+    /// In turn.
+    RoundRobin,
+    /// The one with the fewest open sessions.
+    LeastSessions,
+    /// By the login name.
+    UserHash,
+}
+
+/// Checks of the backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthCheck {
+    /// Time between checks. Default: 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// How long one check may take. Default: 5s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Failures in a row that take an endpoint out. Default: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub unhealthy_threshold: Option<u32>,
+    /// Successes in a row that bring it back. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub healthy_threshold: Option<u32>,
+}
+
+/// What IMAP or POP3 announces and accepts before the login.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProtocolSettings {
+    /// Capabilities announced before the login, as they are. Default: `IMAP4 IMAP4rev1 UIDPLUS` for IMAP,
+    /// `TOP USER UIDL` for POP3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
+    pub capabilities: Option<Vec<String>>,
+    /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `APOP` for POP3.
+    /// Default: `PLAIN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub auth_methods: Option<Vec<AuthMethod>>,
+}
+
+/// What SMTP announces and accepts before the login.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SmtpSettings {
+    /// Lines of the EHLO reply, as they are. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
+    pub capabilities: Option<Vec<String>>,
+    /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `NONE` for mail
+    /// without a login on port 25. Default: `PLAIN`, `LOGIN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub auth_methods: Option<Vec<AuthMethod>>,
+    /// How long the greeting is withheld; a client that talks before it is refused. Default: 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greeting_delay: Option<Duration>,
+}
+
+/// A way to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum AuthMethod {
+    /// SASL PLAIN, IMAP LOGIN and POP3 USER/PASS.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// SASL LOGIN.
+    #[serde(rename = "LOGIN")]
+    Login,
+    /// POP3 APOP; needs an auth service.
+    #[serde(rename = "APOP")]
+    Apop,
+    /// CRAM-MD5.
+    #[serde(rename = "CRAM-MD5")]
+    CramMd5,
+    /// The client certificate.
+    #[serde(rename = "EXTERNAL")]
+    External,
+    /// XOAUTH2.
+    #[serde(rename = "XOAUTH2")]
+    XOAuth2,
+    /// OAUTHBEARER.
+    #[serde(rename = "OAUTHBEARER")]
+    OAuthBearer,
+    /// SMTP without a login.
+    #[serde(rename = "NONE")]
+    None,
+}
+
+/// Name resolution.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::resolver()))]
+pub struct ResolverSettings {
+    /// Name servers by address or name, with an optional port: `10.96.0.10`, `[::1]:5353`. Default: the pod's
+    /// resolv.conf. As in nginx, the names of SMTP clients are looked up only where there is a resolver block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 261)), extend("x-kubernetes-list-type" = "set"))]
+    pub nameservers: Option<Vec<String>>,
+    /// How long answers are kept, instead of their TTL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<Duration>,
+    /// Look up IPv4 addresses. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<bool>,
+    /// Look up IPv6 addresses. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<bool>,
+    /// How long one lookup may take. Default: 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// The name that the resolver's counters are kept under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub statistics_zone: Option<String>,
+}
+
+/// Deadlines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TimeoutSettings {
+    /// From the greeting to the login, whatever the client does meanwhile. Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Duration>,
+    /// From the connect to the backend's answer to the login. Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Duration>,
+    /// How long a session may be silent in both directions after the login. Default: 24h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Duration>,
+}
+
+/// Bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitSettings {
+    /// The invalid command at which a session ends. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_errors: Option<u32>,
+    /// Commands that a client may send before its login succeeds. Default: 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_commands: Option<u32>,
+    /// The longest command before the login, in bytes, from 512 to 1Mi. Default: 4Ki.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_buffer: Option<Size>,
+    /// Open sessions of the listener. Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_connections: Option<u32>,
+    /// Open sessions from one client address (IPv6: one /64). Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_connections_per_client: Option<u32>,
+    /// Refuses clients whose logins fail, for a while. Default: no bans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_failures: Option<AuthFailures>,
+}
+
+/// So many refused logins in the window, and the client is refused for a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthFailures {
+    /// Refused logins. Default: 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub count: Option<u32>,
+    /// The time in which they count. Default: 10m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// How long the client is refused then. Default: 15m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ban: Option<Duration>,
+}
