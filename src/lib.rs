@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod api;
 pub mod auth;
+pub mod controller;
 pub mod dns;
 pub mod model;
 pub mod net;

@@ -1,0 +1,17 @@
+//! From objects to a snapshot, and from what was bound to a status.
+//!
+//! A source (the folder here) keeps an [`index::Objects`]; [`render`] turns it into a snapshot and
+//! violations, purely; [`publish::Publisher`] gives the snapshot its revision and keeps what must be
+//! remembered between renders; [`status`] says, purely, how every object is.
+
+pub mod folder;
+pub mod index;
+pub mod manifest;
+pub mod print;
+pub mod publish;
+pub mod render;
+pub mod status;
+pub mod validate;
+pub mod violation;
+
+pub use folder::FolderSource;

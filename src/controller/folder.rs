@@ -1,0 +1,238 @@
+//! The source without a cluster: objects from the YAML files of a folder, which is watched.
+//!
+//! The outcomes that operators rely on: a file that is being written counts once it has settled; a file that
+//! cannot be read or understood keeps what it last held; a deleted file's objects go; of two objects with one
+//! name, the one in the first file by path order counts; editors' temporary files are not seen; and a ConfigMap
+//! volume's swap of `..data` is one change.
+
+pub mod scan;
+pub mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::{RecursiveMode, Watcher};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{BindReport, Snapshot};
+
+use super::publish::Publisher;
+use super::render::Environment;
+use super::status::{Facts, Status, changes};
+use super::validate::{BrokenCrd, Validator};
+
+use scan::Patience;
+
+pub use store::{Loaded, Problem, Store};
+
+/// The folder, and what is known of it.
+#[derive(Debug)]
+pub struct FolderSource {
+    root: PathBuf,
+    class: String,
+    hostname: String,
+    channels: Channels,
+    validator: Arc<Validator>,
+    store: Store,
+    loaded: Loaded,
+    /// Since when files have been left alone because they are being written.
+    unsettled: Option<Instant>,
+    publisher: Publisher,
+    status: Status,
+}
+
+/// Where snapshots and status go, and where reports come from.
+#[derive(Debug)]
+pub struct Channels {
+    /// To the data plane.
+    pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// From the data plane.
+    pub reports: watch::Receiver<Arc<BindReport>>,
+    /// To the admin server.
+    pub statuses: watch::Sender<Arc<Value>>,
+}
+
+/// Why a folder cannot be a source.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is not there.
+    #[error("{0} is not a folder; create it, or name another with --manifests")]
+    NoFolder(PathBuf),
+    /// There is no way to watch anything.
+    #[error("files cannot be watched: {0}")]
+    Watch(#[from] notify::Error),
+    /// Our own fault.
+    #[error(transparent)]
+    Crd(#[from] BrokenCrd),
+    /// Our own fault.
+    #[error("reading the folder failed: {0}")]
+    Read(#[from] tokio::task::JoinError),
+}
+
+impl FolderSource {
+    /// For the folder `root`; `hostname` is the default server name, `class` the class that is ours.
+    ///
+    /// # Errors
+    /// When there is no such folder.
+    pub fn new(root: PathBuf, class: &str, hostname: &str, channels: Channels) -> Result<Self, SourceError> {
+        if !root.is_dir() {
+            return Err(SourceError::NoFolder(root));
+        }
+        Ok(Self {
+            root,
+            class: class.to_owned(),
+            hostname: hostname.to_owned(),
+            channels,
+            validator: Arc::new(Validator::new()?),
+            store: Store::default(),
+            loaded: Loaded::default(),
+            unsettled: None,
+            publisher: Publisher::default(),
+            status: Status::default(),
+        })
+    }
+
+    /// Reads, renders and publishes until it is told to end.
+    ///
+    /// # Errors
+    /// When nothing can be watched or read at all.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), SourceError> {
+        let (changed, mut changes) = mpsc::channel(1);
+        // Kept alive by its sender here, where there is no watcher.
+        let _watcher = watch_folder(&self.root, changed.clone()).inspect_err(|error| {
+            let folder = self.root.display();
+            tracing::warn!("{folder} cannot be watched, so it is looked at every {LOOK_ANYWAY:?}: {error}");
+        });
+        self.read().await?;
+        while self.unsettled.is_some() {
+            sleep(SETTLING).await;
+            self.read().await?;
+        }
+        self.render();
+        let mut look = interval_at(Instant::now() + LOOK_ANYWAY, LOOK_ANYWAY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rendered = Instant::now();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = changes.recv() => settle(&mut changes).await,
+                _ = look.tick() => {}
+                () = sleep(SETTLING), if self.unsettled.is_some() => {}
+                Ok(()) = self.channels.reports.changed() => {
+                    self.tell();
+                    continue;
+                }
+            }
+            if self.read().await? || rendered.elapsed() > RENDER_ANYWAY {
+                self.render();
+                rendered = Instant::now();
+            }
+        }
+    }
+
+    /// Whether anything changed. Files are read off the runtime's threads.
+    async fn read(&mut self) -> Result<bool, SourceError> {
+        let (root, known) = (self.root.clone(), self.store.stamps());
+        let waited = self.unsettled.is_some_and(|since| since.elapsed() > UNSETTLED_AT_MOST);
+        let patience = if waited { Patience::Read } else { Patience::Wait };
+        let validator = Arc::clone(&self.validator);
+        let mut store = std::mem::take(&mut self.store);
+        let (store, changed, is_unsettled) = tokio::task::spawn_blocking(move || {
+            let scan = scan::scan(&root, &known, patience);
+            let is_unsettled = scan.is_unsettled();
+            let changed = store.apply(scan, &validator);
+            (store, changed, is_unsettled)
+        })
+        .await?;
+        self.store = store;
+        self.unsettled = is_unsettled.then(|| self.unsettled.unwrap_or_else(Instant::now));
+        if changed {
+            let loaded = self.store.load();
+            for problem in loaded.problems.iter().filter(|problem| !self.loaded.problems.contains(problem)) {
+                tracing::error!("{problem}");
+            }
+            self.loaded = loaded;
+        }
+        Ok(changed)
+    }
+
+    fn render(&mut self) {
+        let environment =
+            Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
+        if let Some(snapshot) = self.publisher.render(&self.loaded.objects, &environment) {
+            tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
+            self.channels.snapshots.send_replace(snapshot);
+        }
+        self.tell();
+    }
+
+    /// Publishes the status, and logs what changed in it.
+    fn tell(&mut self) {
+        let report = Arc::clone(&self.channels.reports.borrow_and_update());
+        let facts = Facts {
+            outcomes: self.publisher.outcomes(),
+            since: self.publisher.since(),
+            report: &report,
+            now: now(),
+        };
+        let status = Status::new(&facts, &self.status);
+        for change in changes(&self.status, &status) {
+            if change.alarming {
+                tracing::warn!("{}", change.line);
+            } else {
+                tracing::info!("{}", change.line);
+            }
+        }
+        let problems: Vec<String> = self.loaded.problems.iter().map(ToString::to_string).collect();
+        let document = status.document(self.publisher.current().revision, &problems);
+        self.channels.statuses.send_replace(Arc::new(document));
+        self.status = status;
+    }
+}
+
+/// Sends at every change. One pending event is as good as many: each leads to a look at everything.
+fn watch_folder(root: &Path, changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            let _ = changed.try_send(());
+        }
+    })?;
+    watcher.watch(root, RecursiveMode::Recursive)?;
+    Ok(watcher)
+}
+
+/// Waits until nothing happens for a while, since one edit is many events.
+async fn settle(changes: &mut mpsc::Receiver<()>) {
+    let end = Instant::now() + SETTLE_AT_MOST;
+    loop {
+        let quiet = (Instant::now() + QUIET).min(end);
+        if timeout_at(quiet, changes.recv()).await.is_err() || Instant::now() >= end {
+            return;
+        }
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// How long nothing must happen before the files are read.
+const QUIET: Duration = Duration::from_millis(40);
+/// How long a change waits at most.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
+/// How soon a file that is being written is looked at again.
+const SETTLING: Duration = Duration::from_millis(20);
+/// A file that never settles is read as it is after so long.
+const UNSETTLED_AT_MOST: Duration = Duration::from_secs(3);
+/// Links may lead to where no event comes from, and some file systems have none: so look anyway.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+/// Certificates expire without an event.
+const RENDER_ANYWAY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests;

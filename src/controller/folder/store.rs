@@ -1,0 +1,265 @@
+//! What the files hold: objects, generations, and problems. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::super::index::{Key, Objects, Resource};
+use super::super::manifest::{self, Broken, Content, Manifest, Own, Parsed};
+use super::super::render::Kind;
+use super::super::validate::Validator;
+use super::scan::{Scan, Seen, Stamp};
+
+/// The content of all files, as last understood.
+#[derive(Debug, Default)]
+pub struct Store {
+    files: BTreeMap<PathBuf, File>,
+    unreadable: BTreeMap<PathBuf, String>,
+    generations: BTreeMap<(Kind, Key), (i64, Value)>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    stamp: Option<Stamp>,
+    digest: Option<u64>,
+    manifests: Vec<Manifest>,
+    problems: Vec<Problem>,
+}
+
+/// What the files hold together.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The objects.
+    pub objects: Objects,
+    /// Which file each of our own objects is from.
+    pub origins: BTreeMap<(Kind, Key), PathBuf>,
+    /// What is wrong with files.
+    pub problems: Vec<Problem>,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Line and column, where they are known.
+    pub position: Option<(usize, usize)>,
+    /// A sentence.
+    pub message: String,
+}
+
+/// `path:line:column: message`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl Store {
+    /// The files that need not be read while they look the same.
+    #[must_use]
+    pub fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
+        let stamp = |(path, file): (&PathBuf, &File)| Some((path.clone(), file.stamp.clone()?));
+        self.files.iter().filter_map(stamp).collect()
+    }
+
+    /// Takes a scan over; whether anything is different. A file that cannot be read or understood keeps what
+    /// it last held, and so does everything in a folder that cannot be read.
+    pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
+        let lost = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
+        let before = self.files.len();
+        self.files.retain(|path, _| scan.files.contains_key(path) || lost(path));
+        let mut changed = self.files.len() != before || self.unreadable != scan.unreadable;
+        self.unreadable = scan.unreadable;
+        for (path, seen) in scan.files {
+            let Seen::Read(stamp, text) = seen else { continue };
+            let file = self.files.entry(path.clone()).or_insert_with(|| {
+                changed = true;
+                File::default()
+            });
+            changed |= file.read(&path, stamp, text, validator);
+        }
+        changed
+    }
+
+    /// All objects. Of several with one name, the first by the files' paths wins.
+    pub fn load(&mut self) -> Loaded {
+        let mut loaded = Loaded::default();
+        let unreadable = self.unreadable.iter().map(|(path, why)| Problem {
+            path: path.clone(),
+            position: None,
+            message: format!("this cannot be read, and what it last held is kept: {why}"),
+        });
+        loaded.problems.extend(unreadable);
+        let mut owners: BTreeMap<(&str, &Key), &Path> = BTreeMap::new();
+        let mut generations = BTreeMap::new();
+        for (path, file) in &self.files {
+            loaded.problems.extend(file.problems.clone());
+            for manifest in &file.manifests {
+                match owners.get(&(manifest.kind.as_str(), &manifest.key)) {
+                    Some(first) => loaded.problems.push(duplicate(path, first, manifest)),
+                    None => {
+                        owners.insert((&manifest.kind, &manifest.key), path);
+                        loaded.add(path, manifest, &self.generations, &mut generations);
+                    }
+                }
+            }
+        }
+        self.generations = generations;
+        loaded
+    }
+}
+
+impl File {
+    fn read(
+        &mut self,
+        path: &Path,
+        stamp: Option<Stamp>,
+        text: Result<String, String>,
+        validator: &Validator,
+    ) -> bool {
+        self.stamp = stamp;
+        let text = match text {
+            Ok(text) => text,
+            Err(why) => {
+                self.digest = None;
+                return self.fail(path, None, &format!("this cannot be read: {why}"));
+            }
+        };
+        let digest = Some(digest(&text));
+        if self.digest == digest {
+            return false;
+        }
+        self.digest = digest;
+        match manifest::parse(&text, validator) {
+            Ok(Parsed { mut manifests, broken }) => {
+                tell_ignored(path, &manifests);
+                keep_secrets(&self.manifests, &mut manifests);
+                self.problems = broken.iter().map(|broken| self.keep(path, broken, &mut manifests)).collect();
+                self.manifests = manifests;
+                true
+            }
+            Err(error) => self.fail(path, error.position, &error.message),
+        }
+    }
+
+    /// An object that is broken stays what it was, and the others of its file are not affected. A kind that
+    /// is none may be any misspelt one.
+    fn keep(&self, path: &Path, broken: &Broken, manifests: &mut Vec<Manifest>) -> Problem {
+        let Broken { kind, key, message } = broken;
+        let is_known = KINDS.contains(&kind.as_str());
+        let is_it = |old: &&Manifest| old.key == *key && (old.kind == *kind || !is_known);
+        let old: Vec<Manifest> = self.manifests.iter().filter(is_it).cloned().collect();
+        let kept = if old.is_empty() { "" } else { "; it keeps what it last held" };
+        for old in old {
+            if !manifests.iter().any(|new| new.key == old.key && new.kind == old.kind) {
+                manifests.push(old);
+            }
+        }
+        Problem { path: path.to_owned(), position: None, message: format!("{message}{kept}") }
+    }
+
+    fn fail(&mut self, path: &Path, position: Option<(usize, usize)>, why: &str) -> bool {
+        let kept = if self.manifests.is_empty() { "" } else { "; the file keeps what it last held" };
+        let problems = vec![Problem { path: path.to_owned(), position, message: format!("{why}{kept}") }];
+        let changed = self.problems != problems;
+        self.problems = problems;
+        changed
+    }
+}
+
+/// The kinds that are read; any other kind of our group is a misspelt one.
+const KINDS: [&str; 7] =
+    ["MailServer", "MailListener", "Secret", "ConfigMap", "Service", "EndpointSlice", "Namespace"];
+
+impl Loaded {
+    fn add(
+        &mut self,
+        path: &Path,
+        manifest: &Manifest,
+        old: &BTreeMap<(Kind, Key), (i64, Value)>,
+        new: &mut BTreeMap<(Kind, Key), (i64, Value)>,
+    ) {
+        let key = manifest.key.clone();
+        let objects = &mut self.objects;
+        let mut generation = |kind, written: &Value| {
+            let id = (kind, key.clone());
+            let generation = match old.get(&id) {
+                Some((generation, before)) if before == written => *generation,
+                Some((generation, _)) => generation + 1,
+                None => 1,
+            };
+            new.insert(id, (generation, written.clone()));
+            generation
+        };
+        match &manifest.content {
+            Content::Server(own) => {
+                let generation = generation(Kind::Server, &own.written);
+                objects.servers.insert(key.clone(), Arc::new(resource(own, generation)));
+                self.origins.insert((Kind::Server, key), path.to_owned());
+            }
+            Content::Listener(own) => {
+                let generation = generation(Kind::Listener, &own.written);
+                objects.listeners.insert(key.clone(), Arc::new(resource(own, generation)));
+                self.origins.insert((Kind::Listener, key), path.to_owned());
+            }
+            Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
+            Content::ConfigMap(map) => drop(objects.config_maps.insert(key, Arc::clone(map))),
+            Content::Service(service) => drop(objects.services.insert(key, Arc::clone(service))),
+            Content::Slice(slice) => drop(objects.slices.insert(key, Arc::clone(slice))),
+            Content::Namespace(labels) => drop(objects.namespaces.insert(key.name, Arc::clone(labels))),
+            Content::Other => {}
+        }
+    }
+}
+
+fn resource<Spec>(own: &Own<Spec>, generation: i64) -> Resource<Spec> {
+    Resource { generation, created: own.created, spec: own.spec.clone() }
+}
+
+fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
+    let Manifest { kind, key, .. } = manifest;
+    let message = format!(
+        "{kind} {key} is also in {}, which wins; remove one of the two, or rename it",
+        first.display()
+    );
+    Problem { path: path.to_owned(), position: None, message }
+}
+
+fn tell_ignored(path: &Path, manifests: &[Manifest]) {
+    for Manifest { kind, key, .. } in manifests.iter().filter(|m| matches!(m.content, Content::Other)) {
+        tracing::debug!(file = %path.display(), "{kind} {key} is of no kind that mailgress reads; ignored");
+    }
+}
+
+/// A Secret that has not changed stays the same allocation, so that its certificate is not parsed again.
+fn keep_secrets(old: &[Manifest], new: &mut [Manifest]) {
+    for manifest in new {
+        let Content::Secret(secret) = &mut manifest.content else { continue };
+        let same = old.iter().find_map(|old| match &old.content {
+            Content::Secret(before) if old.key == manifest.key && before == secret => Some(before),
+            _ => None,
+        });
+        if let Some(same) = same {
+            *secret = Arc::clone(same);
+        }
+    }
+}
+
+/// Of a text, which itself is not kept: it may hold Secrets.
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

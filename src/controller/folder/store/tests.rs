@@ -1,0 +1,180 @@
+//! Tests of what files hold.
+
+use super::*;
+use crate::controller::validate::tests::validator;
+
+struct Files {
+    store: Store,
+    texts: BTreeMap<PathBuf, Result<String, String>>,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { store: Store::default(), texts: BTreeMap::new() }
+    }
+
+    fn write(&mut self, path: &str, text: &str) -> Loaded {
+        self.texts.insert(path.into(), Ok(text.to_owned()));
+        self.scan()
+    }
+
+    fn scan(&mut self) -> Loaded {
+        let seen = |(path, text): (&PathBuf, &Result<String, String>)| {
+            (path.clone(), Seen::Read(None, text.clone()))
+        };
+        let files = self.texts.iter().map(seen).collect();
+        self.store.apply(Scan { files, ..Scan::default() }, validator());
+        self.store.load()
+    }
+}
+
+fn problems(loaded: &Loaded) -> Vec<String> {
+    loaded.problems.iter().map(ToString::to_string).collect()
+}
+
+fn server(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {{name: {name}}}\n\
+         spec: {{listeners: [{{name: a, protocol: IMAP, port: {port}}}]}}\n"
+    )
+}
+
+fn generation(loaded: &Loaded, name: &str) -> i64 {
+    loaded.objects.servers[&Key::new("default", name)].generation
+}
+
+#[test]
+fn several_documents_lists_and_json_are_read() {
+    let mut files = Files::new();
+    let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s, namespace: n}, \
+                data: {a: aGk=, b: aGk=}, stringData: {b: '2'}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}, \
+                data: {x: y}, binaryData: {z: aGk=}}\n---\n---\n";
+    files.write("a.yaml", &(list.to_owned() + &server("one", 143)));
+    let json = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "d"}, "spec": {"ports": [{"port": 1}]}}"#;
+    let loaded = files.write("b/c.json", json);
+    assert_eq!(problems(&loaded), Vec::<String>::new());
+    let secret = &loaded.objects.secrets[&Key::new("n", "s")];
+    assert_eq!((secret.data["a"].expose(), secret.data["b"].expose()), (&b"hi"[..], &b"2"[..]));
+    assert_eq!(loaded.objects.config_maps[&Key::new("default", "c")]["z"], b"hi");
+    assert!(loaded.objects.services.contains_key(&Key::new("default", "d")));
+    assert_eq!(loaded.origins[&(Kind::Server, Key::new("default", "one"))], Path::new("a.yaml"));
+}
+
+#[test]
+fn a_broken_file_keeps_what_it_last_held_and_names_line_and_column() {
+    let mut files = Files::new();
+    files.write("a.yaml", &server("one", 143));
+    let loaded = files.write("a.yaml", &(server("one", 144) + "x: [1, 2\n"));
+    assert!(loaded.objects.servers.contains_key(&Key::new("default", "one")));
+    assert_eq!(generation(&loaded, "one"), 1);
+    let found = problems(&loaded);
+    assert!(found[0].starts_with("a.yaml:") && found[0].contains("keeps what it last held"), "{found:?}");
+    let place: Vec<&str> = found[0].split(':').take(3).collect();
+    assert!(place[1].parse::<u32>().unwrap() >= 5 && place[2].trim().parse::<u32>().is_ok(), "{found:?}");
+    let loaded = files.write("a.yaml", &server("one", 144));
+    assert_eq!((problems(&loaded).len(), generation(&loaded, "one")), (0, 2));
+}
+
+#[test]
+fn an_unreadable_file_or_folder_keeps_what_it_last_held() {
+    let mut files = Files::new();
+    files.write("f/a.yaml", &server("one", 143));
+    files.texts.insert("f/a.yaml".into(), Err("permission denied".to_owned()));
+    let loaded = files.scan();
+    assert_eq!(loaded.objects.servers.len(), 1);
+    assert_eq!(
+        problems(&loaded),
+        ["f/a.yaml: this cannot be read: permission denied; the file keeps what it last held"]
+    );
+    let unreadable = [(PathBuf::from("f"), "gone".to_owned())].into();
+    files.store.apply(Scan { unreadable, ..Scan::default() }, validator());
+    assert_eq!(files.store.load().objects.servers.len(), 1);
+}
+
+#[test]
+fn a_deleted_files_objects_go() {
+    let mut files = Files::new();
+    files.write("a.yaml", &server("one", 143));
+    files.texts.clear();
+    assert!(files.scan().objects.servers.is_empty());
+}
+
+#[test]
+fn of_duplicates_the_first_by_path_counts_and_both_are_named() {
+    let mut files = Files::new();
+    files.write("b.yaml", &server("one", 2));
+    let loaded = files.write("a.yaml", &server("one", 1));
+    assert_eq!(loaded.origins[&(Kind::Server, Key::new("default", "one"))], Path::new("a.yaml"));
+    assert_eq!(
+        problems(&loaded),
+        ["b.yaml: MailServer default/one is also in a.yaml, which wins; remove one of the two, or rename it"]
+    );
+}
+
+#[test]
+fn the_generation_counts_changes_of_the_spec_only() {
+    let mut files = Files::new();
+    assert_eq!(generation(&files.write("a.yaml", &server("one", 1)), "one"), 1);
+    assert_eq!(generation(&files.write("a.yaml", &(server("one", 1) + "# comment\n")), "one"), 1);
+    assert_eq!(generation(&files.write("a.yaml", &server("one", 2)), "one"), 2);
+}
+
+#[test]
+fn unknown_kinds_are_ignored() {
+    let mut files = Files::new();
+    let loaded = files.write("a.yaml", "{apiVersion: apps/v1, kind: Deployment, metadata: {name: x}}");
+    assert_eq!(problems(&loaded), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_no_object_is_a_problem() {
+    let mut files = Files::new();
+    let mut found = |text: &str| problems(&files.write("a.yaml", text)).join("\n");
+    assert!(found("just text").contains("no apiVersion and kind"));
+    assert!(found("{apiVersion: v1, kind: Secret}").contains("has no metadata.name"));
+    assert!(
+        found("{apiVersion: mailgress.dev/v1alpha1, kind: MailSever, metadata: {name: x}}")
+            .contains("no such kind")
+    );
+    let old = server("one", 1).replace("v1alpha1", "v1");
+    assert!(found(&old).contains("write mailgress.dev/v1alpha1"));
+    let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {password: hunter2!}}";
+    assert_eq!(found(secret), "a.yaml: Secret default/s is broken: its data is not base64");
+    assert!(found("a: 1\na: 2\n").contains("duplicate"), "{}", found("a: 1\na: 2\n"));
+}
+
+#[test]
+fn an_invalid_object_is_known_with_what_is_wrong() {
+    let mut files = Files::new();
+    let loaded = files.write("a.yaml", &server("one", 1).replace("port", "prot"));
+    let server = &loaded.objects.servers[&Key::new("default", "one")];
+    let found = server.spec.as_ref().unwrap_err();
+    assert_eq!((found[0].reason, found[0].field.as_str()), ("UnknownField", "spec.listeners[a].prot"));
+}
+
+#[test]
+fn an_unchanged_secret_stays_the_same_allocation() {
+    let secret = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {a: b}}\n";
+    let mut files = Files::new();
+    let of = |loaded: &Loaded| Arc::clone(&loaded.objects.secrets[&Key::new("default", "s")]);
+    let first = of(&files.write("a.yaml", &(server("one", 1) + secret)));
+    let second = of(&files.write("a.yaml", &(server("one", 2) + secret)));
+    assert!(Arc::ptr_eq(&first, &second));
+}
+
+#[test]
+fn an_object_that_breaks_affects_no_other_of_its_file() {
+    let mut files = Files::new();
+    let secret = |data: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ndata: {{a: {data}}}\n---\n")
+    };
+    files.write("a.yaml", &(secret("aGk=") + &server("one", 143)));
+    let loaded = files.write("a.yaml", &(secret("'*'") + &server("one", 144)));
+    assert_eq!(generation(&loaded, "one"), 2, "the other is read");
+    assert_eq!(loaded.objects.secrets[&Key::new("default", "s")].data["a"].expose(), b"hi");
+    let [problem] = &problems(&loaded)[..] else { panic!("{:?}", loaded.problems) };
+    assert!(problem.contains("Secret default/s") && problem.contains("keeps what it last held"), "{problem}");
+    let misspelt = server("one", 145).replace("MailServer", "MailSever");
+    let loaded = files.write("a.yaml", &(secret("aGk=") + &misspelt));
+    assert_eq!(generation(&loaded, "one"), 2, "it is what it was");
+}

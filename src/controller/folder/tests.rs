@@ -1,0 +1,138 @@
+//! Tests of the running source, on real folders.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+
+struct Running {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    statuses: watch::Receiver<Arc<Value>>,
+    reports: watch::Sender<Arc<BindReport>>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), SourceError>>,
+}
+
+impl Running {
+    fn start(root: &Path) -> Self {
+        let (to_plane, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        let (to_admin, statuses) = watch::channel(Arc::new(Value::Null));
+        let (reports, from_plane) = watch::channel(Arc::new(BindReport::default()));
+        let channels = Channels { snapshots: to_plane, reports: from_plane, statuses: to_admin };
+        let source = FolderSource::new(root.to_owned(), "mailgress", "host.example", channels).unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(source.run(shutdown.clone()));
+        Self { snapshots, statuses, reports, shutdown, task }
+    }
+
+    async fn sockets(&mut self) -> Vec<String> {
+        timeout(Duration::from_secs(10), self.snapshots.changed()).await.unwrap().unwrap();
+        self.snapshots.borrow_and_update().sockets.keys().map(ToString::to_string).collect()
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn server(port: u16) -> String {
+    format!(
+        "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {{name: s}}\n\
+         spec: {{auth: {{passthrough: {{}}}}, listeners: [{{name: a, protocol: IMAP, port: {port}, \
+         backendAddress: 'b:1', tls: {{mode: 'Off'}}}}]}}\n"
+    )
+}
+
+#[tokio::test]
+async fn every_edit_is_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, server(1143)).unwrap();
+    let mut running = Running::start(folder.path());
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    fs::write(&file, server(1144)).unwrap();
+    assert_eq!(running.sockets().await, ["*:1144"]);
+    // An editor writes a new file and renames it over the old one.
+    fs::write(folder.path().join(".a.yaml.swp"), server(1)).unwrap();
+    fs::write(folder.path().join("a.yaml~"), server(1145)).unwrap();
+    fs::rename(folder.path().join("a.yaml~"), &file).unwrap();
+    assert_eq!(running.sockets().await, ["*:1145"]);
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    fs::write(folder.path().join("sub/b.yml"), server(1146).replace("name: s", "name: t")).unwrap();
+    assert_eq!(running.sockets().await, ["*:1145", "*:1146"]);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(running.sockets().await, ["*:1146"]);
+    assert_eq!(running.snapshots.borrow().revision, 5);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_volumes_swap_of_its_data_link_is_one_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let version = |name: &str, port| {
+        fs::create_dir(path(name)).unwrap();
+        fs::write(path(name).join("a.yaml"), server(port)).unwrap();
+    };
+    version("..1", 1143);
+    symlink("..1", path("..data")).unwrap();
+    symlink("..data/a.yaml", path("a.yaml")).unwrap();
+    let mut running = Running::start(folder.path());
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    version("..2", 1144);
+    symlink("..2", path("..data_tmp")).unwrap();
+    fs::rename(path("..data_tmp"), path("..data")).unwrap();
+    fs::remove_dir_all(path("..1")).unwrap();
+    assert_eq!(running.sockets().await, ["*:1144"]);
+    assert_eq!(running.snapshots.borrow().revision, 2);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_half_written_file_changes_nothing_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, server(1143)).unwrap();
+    let mut running = Running::start(folder.path());
+    running.sockets().await;
+    let text = server(1144);
+    fs::write(&file, text.trim_end().trim_end_matches('}')).unwrap();
+    let told = running.statuses.wait_for(|status| status["problems"][0].is_string());
+    let problem = timeout(Duration::from_secs(10), told).await.unwrap().unwrap()["problems"][0].to_string();
+    assert!(problem.contains("a.yaml:") && problem.contains("keeps what it last held"), "{problem}");
+    assert!(!running.snapshots.has_changed().unwrap());
+    fs::write(&file, text).unwrap();
+    assert_eq!(running.sockets().await, ["*:1144"]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_report_makes_listeners_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), server(1143)).unwrap();
+    let mut running = Running::start(folder.path());
+    running.sockets().await;
+    let snapshot = Arc::clone(&running.snapshots.borrow());
+    let bound =
+        |address: &crate::net::ListenAddress| (address.clone(), crate::model::SocketState::Bound(vec![]));
+    let sockets = snapshot.sockets.keys().map(bound).collect();
+    running.reports.send(Arc::new(BindReport { revision: snapshot.revision, sockets })).unwrap();
+    let ready = |status: &Arc<Value>| status["objects"][0]["status"]["conditions"][3]["status"] == "True";
+    timeout(Duration::from_secs(10), running.statuses.wait_for(ready)).await.unwrap().unwrap();
+    running.end().await;
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_that_says_so() {
+    let (snapshots, _s) = watch::channel(Arc::default());
+    let (statuses, _t) = watch::channel(Arc::default());
+    let (_r, reports) = watch::channel(Arc::default());
+    let channels = Channels { snapshots, reports, statuses };
+    let error = FolderSource::new("/nonexistent".into(), "mailgress", "h", channels).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent is not a folder"));
+}

@@ -1,0 +1,80 @@
+//! The objects that a render sees: parsed, keyed, without a clue of where they came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::api::{MailListenerSpec, MailServerSpec};
+use crate::secret::Secret;
+
+use super::violation::Violation;
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace; empty for objects without one.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Key {
+    /// From both parts.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// `namespace/name`.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// Everything that a render may look at.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// `MailServer`s.
+    pub servers: BTreeMap<Key, Arc<Resource<MailServerSpec>>>,
+    /// `MailListener`s.
+    pub listeners: BTreeMap<Key, Arc<Resource<MailListenerSpec>>>,
+    /// Secrets.
+    pub secrets: BTreeMap<Key, Arc<SecretData>>,
+    /// ConfigMaps.
+    pub config_maps: BTreeMap<Key, Arc<BTreeMap<String, Vec<u8>>>>,
+    /// Services.
+    pub services: BTreeMap<Key, Arc<Service>>,
+    /// EndpointSlices.
+    pub slices: BTreeMap<Key, Arc<EndpointSlice>>,
+    /// Labels of namespaces.
+    pub namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
+}
+
+/// One of our own objects.
+#[derive(Clone, Debug)]
+pub struct Resource<Spec> {
+    /// Counts the changes of the spec.
+    pub generation: i64,
+    /// Unix seconds; `None` where nobody said, which is younger than any time.
+    pub created: Option<i64>,
+    /// The spec, or why it cannot be one.
+    pub spec: Result<Arc<Spec>, Vec<Violation>>,
+}
+
+/// A Secret's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretData {
+    /// `kubernetes.io/tls` and so on.
+    pub kind: String,
+    /// Decoded values.
+    pub data: BTreeMap<String, Secret>,
+}

@@ -1,0 +1,226 @@
+//! A file's text into manifests: YAML or JSON, several documents, `List` kinds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{API_VERSION, GROUP, MailListenerSpec, MailServerSpec};
+use crate::secret;
+
+use super::index::{Key, SecretData};
+use super::render::Kind;
+use super::validate::Validator;
+use super::violation::{Violation, one_line};
+
+/// One object of a file.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// `kind`, for messages.
+    pub kind: String,
+    /// Namespace and name; a namespace that is not said is `default`.
+    pub key: Key,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What an object holds, as far as it concerns us.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A `MailServer`.
+    Server(Own<MailServerSpec>),
+    /// A `MailListener`.
+    Listener(Own<MailListenerSpec>),
+    /// A Secret.
+    Secret(Arc<SecretData>),
+    /// A ConfigMap.
+    ConfigMap(Arc<BTreeMap<String, Vec<u8>>>),
+    /// A Service.
+    Service(Arc<Service>),
+    /// An EndpointSlice.
+    Slice(Arc<EndpointSlice>),
+    /// A Namespace's labels.
+    Namespace(Arc<BTreeMap<String, String>>),
+    /// Nothing of ours.
+    Other,
+}
+
+/// An object of our own kinds.
+#[derive(Clone, Debug)]
+pub struct Own<Spec> {
+    /// Unix seconds.
+    pub created: Option<i64>,
+    /// The spec as written; its changes are counted.
+    pub written: Value,
+    /// The spec with its defaults, or what is wrong with it.
+    pub spec: Result<Arc<Spec>, Vec<Violation>>,
+}
+
+/// Why a file's text is no manifests.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ParseError {
+    /// Line and column, counted from 1, where they are known.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// What a text holds.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The objects, in their order.
+    pub manifests: Vec<Manifest>,
+    /// Objects whose name is known and whose content is not.
+    pub broken: Vec<Broken>,
+}
+
+/// An object that is broken by itself: it affects no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// `kind` as written.
+    pub kind: String,
+    /// Namespace and name.
+    pub key: Key,
+    /// What is wrong, and with which object.
+    pub message: String,
+}
+
+/// All objects of a text. JSON is YAML.
+///
+/// # Errors
+/// When the text is broken, or holds something that is not known to be any object: half a file is no file.
+pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
+    let mut parsed = Parsed::default();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let mut document = serde_yaml::Value::deserialize(document).map_err(from_yaml)?;
+        document.apply_merge().map_err(from_yaml)?;
+        if document.is_null() {
+            continue;
+        }
+        let value = serde_json::to_value(document).map_err(|error| plain(&error.to_string()))?;
+        object(value, validator, &mut parsed)?;
+    }
+    Ok(parsed)
+}
+
+fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<(), ParseError> {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let (Some(api), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        return Err(plain("a document has no apiVersion and kind; a Kubernetes object begins with them"));
+    };
+    if kind.ends_with("List") && value["items"].is_array() {
+        let Value::Object(mut fields) = value else { return Ok(()) };
+        let Some(Value::Array(items)) = fields.remove("items") else { return Ok(()) };
+        return items.into_iter().try_for_each(|item| object(item, validator, parsed));
+    }
+    let Some(name) = value["metadata"]["name"].as_str().filter(|name| !name.is_empty()) else {
+        return Err(plain(&format!("a {kind} has no metadata.name; give it one")));
+    };
+    let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
+    let key = Key::new(if kind == "Namespace" { "" } else { namespace }, name);
+    match content(&api, &kind, &key, value, validator) {
+        Ok(content) => parsed.manifests.push(Manifest { kind, key, content }),
+        Err(ParseError { message, .. }) => parsed.broken.push(Broken { kind, key, message }),
+    }
+    Ok(())
+}
+
+fn content(
+    api: &str,
+    kind: &str,
+    key: &Key,
+    value: Value,
+    validator: &Validator,
+) -> Result<Content, ParseError> {
+    Ok(match (api, kind) {
+        (API_VERSION, "MailServer") => Content::Server(own(Kind::Server, value, validator)),
+        (API_VERSION, "MailListener") => Content::Listener(own(Kind::Listener, value, validator)),
+        (api, "MailServer" | "MailListener") if api.starts_with(GROUP) => {
+            return Err(plain(&format!("{kind} {key} has apiVersion {api}; write {API_VERSION}")));
+        }
+        (api, _) if api.split('/').next() == Some(GROUP) => {
+            return Err(plain(&format!(
+                "{kind} {key}: there is no such kind in {GROUP}, only MailServer and MailListener"
+            )));
+        }
+        ("v1", "Secret") => Content::Secret(Arc::new(secret(typed(kind, key, value)?))),
+        ("v1", "ConfigMap") => Content::ConfigMap(Arc::new(config_map(typed(kind, key, value)?))),
+        ("v1", "Service") => Content::Service(Arc::new(typed(kind, key, value)?)),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Content::Slice(Arc::new(typed(kind, key, value)?)),
+        ("v1", "Namespace") => {
+            let namespace: Namespace = typed(kind, key, value)?;
+            Content::Namespace(Arc::new(namespace.metadata.labels.unwrap_or_default()))
+        }
+        _ => Content::Other,
+    })
+}
+
+fn own<Spec: DeserializeOwned>(kind: Kind, value: Value, validator: &Validator) -> Own<Spec> {
+    let created = value["metadata"]["creationTimestamp"].as_str();
+    let created =
+        created.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_second);
+    let mut found: Vec<Violation> = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !["apiVersion", "kind", "metadata", "spec", "status"].contains(&name.as_str()))
+        .map(|(name, _)| {
+            let remedy = "remove it, or move it into spec";
+            Violation::invalid(name, "there is no such field", remedy)
+        })
+        .collect();
+    let written = value["spec"].clone();
+    if written.is_null() {
+        found.push(Violation::invalid("spec", "this field is required", "add it"));
+        return Own { created, written, spec: Err(found) };
+    }
+    let mut spec = written.clone();
+    found.extend(validator.spec(kind, &mut spec));
+    let spec = if found.is_empty() {
+        let typed = serde_json::from_value(spec).map(Arc::new);
+        typed.map_err(|error| vec![Violation::invalid("spec", one_line(&error.to_string()), "correct it")])
+    } else {
+        Err(found)
+    };
+    Own { created, written, spec }
+}
+
+fn typed<T: DeserializeOwned>(kind: &str, key: &Key, value: Value) -> Result<T, ParseError> {
+    // The values of Secrets stay out of messages.
+    serde_json::from_value(value).map_err(|error| {
+        let problem = if kind == "Secret" { "its data is not base64".to_owned() } else { error.to_string() };
+        plain(&format!("{kind} {key} is broken: {problem}"))
+    })
+}
+
+/// `stringData` wins over `data`, as in the API server.
+fn secret(secret: Secret) -> SecretData {
+    let kind = secret.type_.unwrap_or_else(|| "Opaque".to_owned());
+    let decoded = secret.data.unwrap_or_default().into_iter();
+    let mut data: BTreeMap<String, secret::Secret> =
+        decoded.map(|(name, value)| (name, secret::Secret::new(value.0))).collect();
+    let text = secret.string_data.unwrap_or_default().into_iter();
+    data.extend(text.map(|(name, value)| (name, secret::Secret::new(value.into_bytes()))));
+    SecretData { kind, data }
+}
+
+fn config_map(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let text = map.data.unwrap_or_default().into_iter().map(|(name, value)| (name, value.into_bytes()));
+    let binary = map.binary_data.unwrap_or_default().into_iter().map(|(name, value)| (name, value.0));
+    text.chain(binary).collect()
+}
+
+fn from_yaml(error: serde_yaml::Error) -> ParseError {
+    let position = error.location().map(|location| (location.line(), location.column()));
+    let place = position.map(|(line, column)| format!(" at line {line} column {column}")).unwrap_or_default();
+    ParseError { position, message: one_line(&error.to_string()).replacen(&place, "", 1) }
+}
+
+fn plain(message: &str) -> ParseError {
+    ParseError { position: None, message: message.to_owned() }
+}

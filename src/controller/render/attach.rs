@@ -1,0 +1,75 @@
+//! Which `MailServer` a `MailListener` belongs to, and whether that one wants it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::server::{FromNamespaces, Operator, Requirement, Selector};
+use crate::api::{MailListenerSpec, MailServerSpec};
+
+use super::super::index::{Key, Objects};
+use super::super::violation::{Concern, Violation};
+use super::LastGood;
+
+/// The server's key and spec, or why there is none.
+pub(crate) fn server(
+    objects: &Objects,
+    last_good: &LastGood,
+    listener: &Key,
+    spec: &MailListenerSpec,
+) -> Result<(Key, Arc<MailServerSpec>), Violation> {
+    let namespace = spec.server_ref.namespace.as_deref().unwrap_or(&listener.namespace);
+    let key = Key::new(namespace, &spec.server_ref.name);
+    let Some(server) = last_good.server(&key) else {
+        let (problem, remedy) = match objects.servers.get(&key) {
+            None => ("does not exist", "create it, or correct name and namespace"),
+            Some(_) => ("is invalid", "correct the MailServer; its own status says how"),
+        };
+        return Err(Violation::missing("spec.serverRef", format!("MailServer {key} {problem}"), remedy));
+    };
+    if allows(objects, &key, &server, &listener.namespace) {
+        return Ok((key, server));
+    }
+    Err(Violation::new(
+        Concern::Accepted,
+        "NotAllowed",
+        "spec.serverRef",
+        format!("MailServer {key} takes no listeners from namespace {}", listener.namespace),
+        "let its owner extend spec.allowedListeners.namespaces",
+    ))
+}
+
+fn allows(objects: &Objects, server: &Key, spec: &MailServerSpec, namespace: &str) -> bool {
+    let allowed = spec.allowed_listeners.clone().unwrap_or_default().namespaces.unwrap_or_default();
+    match allowed.from {
+        FromNamespaces::Same => server.namespace == namespace,
+        FromNamespaces::All => true,
+        FromNamespaces::Selector => {
+            allowed.selector.is_some_and(|selector| selects(&selector, &labels(objects, namespace)))
+        }
+    }
+}
+
+/// A namespace's labels; every namespace has its name as a label, whether its object is known or not.
+fn labels(objects: &Objects, namespace: &str) -> BTreeMap<String, String> {
+    let mut labels = objects.namespaces.get(namespace).map(|labels| (**labels).clone()).unwrap_or_default();
+    labels.entry("kubernetes.io/metadata.name".to_owned()).or_insert_with(|| namespace.to_owned());
+    labels
+}
+
+fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
+    let mut wanted = selector.match_labels.iter().flatten();
+    let mut requirements = selector.match_expressions.iter().flatten();
+    wanted.all(|(name, value)| labels.get(name) == Some(value))
+        && requirements.all(|requirement| meets(requirement, labels))
+}
+
+fn meets(requirement: &Requirement, labels: &BTreeMap<String, String>) -> bool {
+    let value = labels.get(&requirement.key);
+    let listed = || requirement.values.iter().flatten().any(|listed| Some(listed) == value);
+    match requirement.operator {
+        Operator::In => listed(),
+        Operator::NotIn => !listed(),
+        Operator::Exists => value.is_some(),
+        Operator::DoesNotExist => value.is_none(),
+    }
+}

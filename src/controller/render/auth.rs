@@ -1,0 +1,187 @@
+//! Who decides about logins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef};
+use crate::model::{Auth, HttpAuth, TrustAnchors};
+use crate::net::BackendAddress;
+use crate::secret::Secret;
+
+use super::super::violation::Violation;
+use super::scope::Scope;
+use super::tls::References;
+use super::{backend, bounds, tls, units};
+
+/// `auth`: exactly one kind.
+pub(crate) fn render(
+    scope: &Scope<'_>,
+    settings: &crate::api::Settings,
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<Auth> {
+    let auth = settings.auth.clone().unwrap_or_default();
+    match (auth.http, auth.passthrough) {
+        (Some(http), None) => Some(Auth::Http(Arc::new(service(scope, &http, references, found)?))),
+        (None, Some(_)) => Some(Auth::Passthrough),
+        _ => {
+            found.push(Violation::invalid(
+                &scope.absent("auth"),
+                "nobody decides about logins",
+                "name an auth service in auth.http, or let the backend decide with auth.passthrough: {}",
+            ));
+            None
+        }
+    }
+}
+
+/// Where the service is, as far as that is known.
+struct Place {
+    reference: String,
+    endpoints: Vec<BackendAddress>,
+    host: String,
+    path: String,
+    https: bool,
+}
+
+fn service(
+    scope: &Scope<'_>,
+    http: &Settings,
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<HttpAuth> {
+    let place = match (&http.service_ref, &http.url) {
+        (Some(service), None) => of_service(scope, service, references, found),
+        (None, Some(url)) => {
+            let place = of_url(url);
+            if place.is_none() {
+                found.push(Violation::invalid(
+                    &scope.setting("auth.http.url"),
+                    format!("{url:?} is not the URL of an auth service"),
+                    "write http://host:port/path, https://host/path or unix:/socket:/path, without a login in it",
+                ));
+            }
+            place
+        }
+        _ => {
+            let problem = "the auth service is not named, or twice";
+            let path = scope.absent("auth.http");
+            found.push(Violation::invalid(&path, problem, "write exactly one of serviceRef and url"));
+            None
+        }
+    };
+    let headers = headers(scope, http.headers.as_deref().unwrap_or_default(), references, found);
+    let path = &scope.setting("auth.http.timeout");
+    let timeout =
+        bounds::duration(path, http.timeout.as_ref(), bounds::deadline(Duration::from_secs(60)), found);
+    let bundles = http.ca_certificate_refs.as_deref().unwrap_or_default();
+    let trust = tls::trust(scope, "auth.http.caCertificateRefs", bundles, references, found);
+    let Place { reference, endpoints, host, path, https } = place?;
+    let tls: Option<TrustAnchors> = https.then_some(trust);
+    let pass_client_certificate = http.pass_client_certificate.unwrap_or(false);
+    Some(HttpAuth { reference, endpoints, host, path, tls, headers, timeout, pass_client_certificate })
+}
+
+fn of_service(
+    scope: &Scope<'_>,
+    service: &ServiceRef,
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<Place> {
+    let path = &scope.setting("auth.http.serviceRef");
+    let key = scope.key("auth.http.serviceRef", &service.name);
+    let backend = backend::service(path, &key, service.port, references.objects, found)?;
+    let external = references.objects.services.get(&key).and_then(|service| backend::external_name(service));
+    let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
+    Some(Place {
+        reference: backend.reference,
+        endpoints: backend.endpoints,
+        host,
+        path: service.path.clone(),
+        https: false,
+    })
+}
+
+/// `http://host:port/path`, or nginx's `unix:/socket:/path`.
+fn of_url(url: &str) -> Option<Place> {
+    if let Some(rest) = url.strip_prefix("unix:") {
+        let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
+        return path.starts_with('/').then(|| Place {
+            reference: url.to_owned(),
+            endpoints: vec![BackendAddress::Unix(socket.into())],
+            host: "localhost".to_owned(),
+            path: path.to_owned(),
+            https: false,
+        });
+    }
+    let uri: Uri = url.parse().ok()?;
+    let https = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return None,
+    };
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    Some(Place {
+        reference: url.to_owned(),
+        endpoints: vec![units::named(authority.host(), port)?],
+        host: authority.host().to_owned(),
+        path: path.to_owned(),
+        https,
+    })
+}
+
+fn headers(
+    scope: &Scope<'_>,
+    headers: &[Header],
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> Vec<(String, Secret)> {
+    let mut rendered = Vec::new();
+    for header in headers {
+        let path = format!("{}[{}]", scope.setting("auth.http.headers"), header.name);
+        if HeaderName::from_bytes(header.name.as_bytes()).is_err() {
+            let problem = format!("{:?} is not a header's name", header.name);
+            found.push(Violation::invalid(&path, problem, "use letters, digits and hyphens"));
+        }
+        let Some(value) = header_value(scope, &path, header, references, found) else { continue };
+        if HeaderValue::from_bytes(value.expose()).is_err() {
+            let problem = "the value holds line breaks or control characters";
+            found.push(Violation::unusable(&path, problem, "write it as one line"));
+        }
+        rendered.push((header.name.clone(), value));
+    }
+    rendered
+}
+
+fn header_value(
+    scope: &Scope<'_>,
+    path: &str,
+    header: &Header,
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<Secret> {
+    let reference = match (&header.value, &header.value_from) {
+        (Some(value), None) => return Some(Secret::from(value.as_bytes())),
+        (None, Some(source)) => &source.secret_key_ref,
+        _ => {
+            let problem = "a header has exactly one of value and valueFrom";
+            found.push(Violation::invalid(path, problem, "write one of them"));
+            return None;
+        }
+    };
+    let key = scope.key("auth.http.headers", &reference.name);
+    let secret = references.objects.secrets.get(&key);
+    let Some(value) = secret.and_then(|secret| secret.data.get(&reference.key)) else {
+        let problem = format!("Secret {key} with key {:?} does not exist", reference.key);
+        found.push(Violation::missing(path, problem, "create it, or correct name and key"));
+        return None;
+    };
+    // A file that became a Secret usually ends with a line break.
+    let line = value.expose();
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    Some(Secret::from(line.strip_suffix(b"\r").unwrap_or(line)))
+}

@@ -1,0 +1,137 @@
+//! Backends: Services resolved to their ready endpoints, and plain addresses.
+
+use std::net::SocketAddr;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::api::listener::ListenerFields;
+use crate::model::Backend;
+use crate::net::BackendAddress;
+
+use super::super::index::{Key, Objects};
+use super::super::violation::{Notice, Violation};
+use super::scope::Scope;
+use super::units;
+
+/// The listener's own backend, if it names one.
+pub(crate) fn render(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    objects: &Objects,
+    found: &mut Vec<Violation>,
+) -> Option<Backend> {
+    if fields.backend_ref.is_some() && fields.backend_address.is_some() {
+        let problem = "backendRef and backendAddress exclude each other";
+        found.push(Violation::invalid(&scope.field("backendAddress"), problem, "remove one"));
+    }
+    if let Some(text) = &fields.backend_address {
+        let Some(address) = units::backend_address(text, None) else {
+            found.push(Violation::invalid(
+                &scope.field("backendAddress"),
+                format!("{text:?} is not a backend's address"),
+                "write host:port, [IPv6]:port or unix:/path",
+            ));
+            return None;
+        };
+        return Some(Backend { reference: text.clone(), endpoints: vec![address] });
+    }
+    let reference = fields.backend_ref.as_ref()?;
+    let key = scope.own_key(&reference.name);
+    service(&scope.field("backendRef"), &key, reference.port, objects, found)
+}
+
+/// A Service's ready endpoints for one of its ports.
+pub(crate) fn service(
+    path: &str,
+    key: &Key,
+    port: u16,
+    objects: &Objects,
+    found: &mut Vec<Violation>,
+) -> Option<Backend> {
+    let reference = format!("Service {key}:{port}");
+    let Some(service) = objects.services.get(key) else {
+        let problem = format!("Service {key} does not exist");
+        found.push(Violation::missing(path, problem, "create it, or correct the name"));
+        return None;
+    };
+    if let Some(name) = external_name(service) {
+        let Some(address) = units::named(name, port) else {
+            let problem = format!("the externalName {name:?} of Service {key} is not a host name");
+            found.push(Violation::unusable(path, problem, "correct it in the Service"));
+            return None;
+        };
+        return Some(Backend { reference, endpoints: vec![address] });
+    }
+    let Some(service_port) = port_of(service, port) else {
+        let ports: Vec<String> = ports(service).iter().map(|port| port.port.to_string()).collect();
+        let problem = format!("Service {key} has no port {port}, only {}", ports.join(", "));
+        found.push(Violation::missing(path, problem, "name one of the Service's own ports"));
+        return None;
+    };
+    let endpoints = endpoints(key, service_port.name.as_deref().unwrap_or_default(), objects);
+    if endpoints.is_empty() {
+        found.push(Violation::notice(
+            Notice::NoReadyEndpoints,
+            path,
+            format!(
+                "Service {key} has no ready endpoint for port {port}, so logins are answered with an error"
+            ),
+            "start its Pods, or check its selector and readiness probes",
+        ));
+    }
+    Some(Backend { reference, endpoints })
+}
+
+/// The name that an `ExternalName` Service stands for.
+pub(crate) fn external_name(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() != Some("ExternalName") {
+        return None;
+    }
+    Some(spec.external_name.as_deref().unwrap_or_default())
+}
+
+fn ports(service: &Service) -> &[ServicePort] {
+    service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
+}
+
+fn port_of(service: &Service, port: u16) -> Option<&ServicePort> {
+    let tcp = |p: &&ServicePort| p.protocol.as_deref().unwrap_or("TCP") == "TCP";
+    ports(service).iter().filter(tcp).find(|p| p.port == i32::from(port))
+}
+
+/// Sorted, so that the order does not depend on how slices are cut.
+fn endpoints(service: &Key, port_name: &str, objects: &Objects) -> Vec<BackendAddress> {
+    let mut all: Vec<BackendAddress> = objects
+        .slices
+        .range(Key::new(&service.namespace, "")..)
+        .take_while(|(key, _)| key.namespace == service.namespace)
+        .filter(|(_, slice)| is_of(slice, &service.name))
+        .flat_map(|(_, slice)| in_slice(slice, port_name))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn is_of(slice: &EndpointSlice, service: &str) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|name| name == service)
+}
+
+fn in_slice(slice: &EndpointSlice, port_name: &str) -> Vec<BackendAddress> {
+    let mut ports = slice.ports.iter().flatten();
+    let port = ports.find(|port| port.name.as_deref().unwrap_or_default() == port_name);
+    let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { return Vec::new() };
+    // A missing condition means ready (EndpointConditions.ready).
+    let ready = slice.endpoints.iter().filter(|endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    });
+    let addresses = ready.flat_map(|endpoint| &endpoint.addresses);
+    let at_port = |address: &String| match slice.address_type.as_str() {
+        "FQDN" => units::named(address, port),
+        _ => address.parse().ok().map(|ip| BackendAddress::Ip(SocketAddr::new(ip, port))),
+    };
+    addresses.filter_map(at_port).collect()
+}

@@ -1,0 +1,153 @@
+//! Deadlines, limits and name resolution, with their defaults.
+
+use std::time::Duration;
+
+use crate::api::{Settings, common, settings as api};
+use crate::model::settings::AuthFailures;
+use crate::model::{Limits, Resolver, Timeouts};
+use crate::protocol::Protocol;
+
+use super::super::violation::Violation;
+use super::scope::Scope;
+use super::units;
+
+/// A duration's default and range.
+pub(crate) struct Bounded {
+    /// Where nobody says one.
+    pub(crate) default: Duration,
+    /// The shortest.
+    pub(crate) least: Duration,
+    /// The longest.
+    pub(crate) most: Duration,
+}
+
+/// A year; longer deadlines are mistakes.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A deadline of at least a millisecond and at most a year.
+pub(crate) fn deadline(default: Duration) -> Bounded {
+    Bounded { default, least: Duration::from_millis(1), most: YEAR }
+}
+
+/// A duration in its range, or the default.
+pub(crate) fn duration(
+    path: &str,
+    value: Option<&common::Duration>,
+    bounded: Bounded,
+    found: &mut Vec<Violation>,
+) -> Duration {
+    let Some(text) = value else { return bounded.default };
+    let read = units::duration(text).filter(|read| (bounded.least..=bounded.most).contains(read));
+    read.unwrap_or_else(|| {
+        let problem =
+            format!("{:?} is not a duration between {:?} and {:?}", text.0, bounded.least, bounded.most);
+        found.push(Violation::invalid(path, problem, "write a duration such as 30s or 1h30m"));
+        bounded.default
+    })
+}
+
+/// Deadlines.
+pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Timeouts {
+    let timeouts = settings.timeouts.clone().unwrap_or_default();
+    let mut read = |name: &str, value: Option<&common::Duration>, default| {
+        duration(&scope.setting(&format!("timeouts.{name}")), value, deadline(default), found)
+    };
+    Timeouts {
+        client: read("client", timeouts.client.as_ref(), Duration::from_secs(60)),
+        connect: read("connect", timeouts.connect.as_ref(), Duration::from_secs(60)),
+        idle: read("idle", timeouts.idle.as_ref(), Duration::from_secs(24 * 3600)),
+    }
+}
+
+/// Limits of the listener; those of the frontend are the frontend's.
+pub(crate) fn limits(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Limits {
+    let limits = settings.limits.clone().unwrap_or_default();
+    Limits {
+        client_buffer: client_buffer(scope, limits.client_buffer.as_ref(), found),
+        max_connections: limits.max_connections,
+        max_connections_per_client: limits.max_connections_per_client,
+        auth_failures: limits.auth_failures.map(|failures| auth_failures(scope, &failures, found)),
+    }
+}
+
+/// How long SMTP's greeting is withheld.
+pub(crate) fn greeting_delay(
+    scope: &Scope<'_>,
+    settings: &Settings,
+    protocol: Protocol,
+    found: &mut Vec<Violation>,
+) -> Duration {
+    let value = settings.smtp.as_ref().and_then(|smtp| smtp.greeting_delay.as_ref());
+    let bounded = Bounded { default: Duration::ZERO, least: Duration::ZERO, most: YEAR };
+    match protocol {
+        Protocol::Smtp => duration(&scope.setting("smtp.greetingDelay"), value, bounded, found),
+        Protocol::Imap | Protocol::Pop3 => Duration::ZERO,
+    }
+}
+
+/// Name resolution.
+pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Resolver {
+    let resolver = settings.resolver.clone().unwrap_or_default();
+    let mut nameservers = Vec::new();
+    for (index, text) in resolver.nameservers.iter().flatten().enumerate() {
+        match units::backend_address(text, Some(53)) {
+            Some(address) => nameservers.push(address),
+            None => found.push(Violation::invalid(
+                &format!("{}[{index}]", scope.setting("resolver.nameservers")),
+                format!("{text:?} is not a name server"),
+                "write an address or name, with a port if it is not 53",
+            )),
+        }
+    }
+    let (ipv4, ipv6) = (resolver.ipv4.unwrap_or(true), resolver.ipv6.unwrap_or(true));
+    if !ipv4 && !ipv6 {
+        let path = scope.setting("resolver.ipv6");
+        found.push(Violation::invalid(&path, "neither IPv4 nor IPv6 is looked up", "leave one of them on"));
+    }
+    let timeout = &scope.setting("resolver.timeout");
+    let valid = &scope.setting("resolver.valid");
+    Resolver {
+        nameservers,
+        valid: resolver.valid.as_ref().map(|v| duration(valid, Some(v), deadline(YEAR), found)),
+        ipv4,
+        ipv6,
+        timeout: duration(timeout, resolver.timeout.as_ref(), deadline(Duration::from_secs(30)), found),
+        statistics_zone: resolver.statistics_zone,
+        looks_up_clients: settings.resolver.is_some(),
+    }
+}
+
+fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>, found: &mut Vec<Violation>) -> usize {
+    let Some(size) = size else { return DEFAULT_CLIENT_BUFFER };
+    let bytes = units::size(size).and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.filter(|bytes| CLIENT_BUFFER.contains(bytes)).unwrap_or_else(|| {
+        let path = scope.setting("limits.clientBuffer");
+        found.push(Violation::invalid(
+            &path,
+            "the size is not between 512 and 1Mi",
+            "write a size such as 4Ki",
+        ));
+        DEFAULT_CLIENT_BUFFER
+    })
+}
+
+fn auth_failures(
+    scope: &Scope<'_>,
+    failures: &api::AuthFailures,
+    found: &mut Vec<Violation>,
+) -> AuthFailures {
+    let mut read = |name: &str, value: Option<&common::Duration>, minutes: u64| {
+        let path = scope.setting(&format!("limits.authFailures.{name}"));
+        duration(&path, value, deadline(Duration::from_secs(minutes * 60)), found)
+    };
+    AuthFailures {
+        count: failures.count.unwrap_or(10),
+        window: read("window", failures.window.as_ref(), 10),
+        ban: read("ban", failures.ban.as_ref(), 15),
+    }
+}
+
+/// One memory page, as nginx's buffers.
+const DEFAULT_CLIENT_BUFFER: usize = 4096;
+/// From SMTP's longest command line to what a session may hold before it has logged in.
+const CLIENT_BUFFER: std::ops::RangeInclusive<usize> = 512..=1 << 20;

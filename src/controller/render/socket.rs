@@ -1,0 +1,148 @@
+//! What concerns the socket: where it is bound, what it speaks, how it is made, whom it believes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::api::common::Size;
+use crate::api::listener::{self as api, ListenerFields, SocketSettings};
+use crate::model::{InboundProxyProtocol, Listener, TlsMode};
+use crate::net::{Keepalive, ListenAddress, SocketOptions};
+use crate::protocol::Protocol;
+
+use super::super::violation::Violation;
+use super::bounds::{self, Bounded};
+use super::scope::Scope;
+use super::{listener, units};
+
+/// A rendered listener with the socket that it wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Where it is bound.
+    pub address: ListenAddress,
+    /// How the socket is made.
+    pub options: SocketOptions,
+    /// The protocol spoken.
+    pub protocol: Protocol,
+    /// When TLS begins.
+    pub tls_mode: TlsMode,
+    /// A PROXY header on every connection.
+    pub proxy_protocol: Option<InboundProxyProtocol>,
+    /// Everything else.
+    pub listener: Arc<Listener>,
+}
+
+/// The address, of `address` and `port`.
+pub(crate) fn address(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    found: &mut Vec<Violation>,
+) -> Option<ListenAddress> {
+    let address = units::listen_address(&fields.address, fields.port);
+    if address.is_none() {
+        let (field, problem) = match (fields.address.starts_with("unix:"), fields.port) {
+            (true, Some(_)) => ("port", "a unix: address has no port"),
+            (false, None) => ("port", "a listener needs a port"),
+            _ => ("address", "this is neither *, an IPv4 or IPv6 address, nor unix:/path"),
+        };
+        let remedy =
+            "write address: \"*\", 192.0.2.1, \"2001:db8::1\" with a port, or unix:/run/imap.sock without";
+        found.push(Violation::invalid(&scope.field(field), problem, remedy));
+    }
+    address
+}
+
+/// As said, or as well known for the port.
+pub(crate) fn protocol(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    found: &mut Vec<Violation>,
+) -> Option<Protocol> {
+    let well_known = match fields.port {
+        Some(25 | 465 | 587) => Some(Protocol::Smtp),
+        Some(110 | 995) => Some(Protocol::Pop3),
+        Some(143 | 993) => Some(Protocol::Imap),
+        _ => None,
+    };
+    let protocol = fields.protocol.map(listener::protocol).or(well_known);
+    if protocol.is_none() {
+        let problem = "the protocol does not follow from this port";
+        found.push(Violation::invalid(&scope.field("protocol"), problem, "write IMAP, POP3 or SMTP"));
+    }
+    protocol
+}
+
+/// How the socket is made.
+pub(crate) fn options(
+    scope: &Scope<'_>,
+    socket: Option<&SocketSettings>,
+    found: &mut Vec<Violation>,
+) -> SocketOptions {
+    let Some(socket) = socket else { return SocketOptions::default() };
+    SocketOptions {
+        backlog: socket.backlog,
+        receive_buffer: buffer(scope, "socket.receiveBuffer", socket.receive_buffer.as_ref(), found),
+        send_buffer: buffer(scope, "socket.sendBuffer", socket.send_buffer.as_ref(), found),
+        ipv6_only: socket.ipv6_only,
+        reuse_port: socket.reuse_port,
+        keepalive: socket.keepalive.as_ref().map(|keepalive| keepalive_of(scope, keepalive, found)),
+    }
+}
+
+/// Whose PROXY headers are believed.
+pub(crate) fn proxy_protocol(
+    scope: &Scope<'_>,
+    settings: Option<&api::InboundProxyProtocol>,
+    found: &mut Vec<Violation>,
+) -> Option<InboundProxyProtocol> {
+    let settings = settings?;
+    let mut trusted_peers = Vec::new();
+    for (index, text) in settings.trusted_peers.iter().enumerate() {
+        match network(text) {
+            Some(network) => trusted_peers.push(network),
+            None => found.push(Violation::invalid(
+                &scope.field(&format!("proxyProtocol.trustedPeers[{index}]")),
+                format!("{text:?} is not a network"),
+                "write a network such as 10.0.0.0/8 or fd00::/8, or an address",
+            )),
+        }
+    }
+    let use_as_client_address = settings.use_as_client_address;
+    Some(InboundProxyProtocol { trusted_peers, use_as_client_address })
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let network: Option<IpNet> = text.parse().ok();
+    network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|network| network.trunc())
+}
+
+fn buffer(scope: &Scope<'_>, field: &str, size: Option<&Size>, found: &mut Vec<Violation>) -> Option<u32> {
+    let size = size?;
+    let bytes = units::size(size).filter(|bytes| (1..=MAX_SOCKET_BUFFER).contains(bytes));
+    if bytes.is_none() {
+        let problem = "the size is not between 1 and 64Mi";
+        found.push(Violation::invalid(&scope.field(field), problem, "write a size such as 64Ki"));
+    }
+    bytes.and_then(|bytes| u32::try_from(bytes).ok())
+}
+
+fn keepalive_of(scope: &Scope<'_>, keepalive: &api::Keepalive, found: &mut Vec<Violation>) -> Keepalive {
+    let within = |default| Bounded { default, least: Duration::from_secs(1), most: KEEPALIVE_MAX };
+    let mut read = |name: &str, value: Option<&crate::api::common::Duration>| {
+        value?;
+        let path = scope.field(&format!("socket.keepalive.{name}"));
+        Some(bounds::duration(&path, value, within(KEEPALIVE_MAX), found))
+    };
+    Keepalive {
+        idle: read("idle", keepalive.idle.as_ref()),
+        interval: read("interval", keepalive.interval.as_ref()),
+        probes: keepalive.probes,
+    }
+}
+
+/// The largest socket buffer, in bytes.
+const MAX_SOCKET_BUFFER: u64 = 64 << 20;
+/// The kernel's own bound of TCP_KEEPIDLE and TCP_KEEPINTVL: 32767 seconds.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);

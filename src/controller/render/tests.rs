@@ -1,0 +1,689 @@
+//! Tests of the renderer, from YAML to snapshots and violations.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, CertifiedKey, KeyPair};
+
+use super::*;
+use crate::controller::folder::scan::{Scan, Seen};
+use crate::controller::folder::store::Store;
+use crate::controller::validate::tests::validator;
+use crate::model::{Auth, ClientAuthMode, TlsMode, TrustAnchors, UpstreamTls};
+use crate::net::BackendAddress;
+use crate::protocol::{Mechanism, Protocol, StartTlsOffer};
+
+/// A store that is fed texts, and the renders of it.
+pub(crate) struct World {
+    store: Store,
+    last_good: LastGood,
+    pub(crate) now: i64,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self { store: Store::default(), last_good: LastGood::default(), now: 1_800_000_000 }
+    }
+
+    pub(crate) fn render(&mut self, yaml: &str) -> Rendered {
+        let files = [("a.yaml".into(), Seen::Read(None, Ok(yaml.to_owned())))];
+        self.store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
+        let loaded = self.store.load();
+        assert_eq!(loaded.problems, vec![]);
+        let environment =
+            Environment { class: "mailgress".to_owned(), hostname: "host.example".to_owned(), now: self.now };
+        let rendered = render(&loaded.objects, &self.last_good, &environment);
+        self.last_good = rendered.last_good.clone();
+        rendered
+    }
+}
+
+pub(crate) fn once(yaml: &str) -> Rendered {
+    World::new().render(yaml)
+}
+
+/// A MailServer `mail/s` with passthrough to a fixed backend, and what else its spec says.
+pub(crate) fn server(listeners: &str, settings: &str) -> String {
+    named_server("s", listeners, settings)
+}
+
+fn named_server(name: &str, listeners: &str, settings: &str) -> String {
+    let auth = if settings.contains("auth:") { "" } else { "auth: {passthrough: {}}, " };
+    format!(
+        "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {{name: {name}, namespace: mail}}\n\
+         spec: {{{auth}{settings}{} listeners: [{listeners}]}}\n",
+        if settings.is_empty() { "" } else { "," }
+    )
+}
+
+fn imap(name: &str, fields: &str) -> String {
+    format!("{{name: {name}, backendAddress: 'dovecot:143', protocol: IMAP, {fields}}}")
+}
+
+fn attached(namespace: &str, name: &str, fields: &str) -> String {
+    format!(
+        "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailListener\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{serverRef: {{name: s, namespace: mail}}, backendAddress: 'b:1', {fields}}}\n"
+    )
+}
+
+/// A kubernetes.io/tls Secret for these names, valid until the year 2200 unless `until` says otherwise.
+pub(crate) fn tls_secret_until(name: &str, names: &[&str], until: (i32, u8, u8)) -> String {
+    let mut params = CertificateParams::new(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap();
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    secret("kubernetes.io/tls", name, &[("tls.crt", &certificate.pem()), ("tls.key", &key.serialize_pem())])
+}
+
+pub(crate) fn tls_secret(name: &str, names: &[&str]) -> String {
+    tls_secret_until(name, names, (2200, 1, 1))
+}
+
+fn secret(kind: &str, name: &str, data: &[(&str, &str)]) -> String {
+    document("Secret", &format!("type: {kind}\nstringData:"), name, data)
+}
+
+fn document(kind: &str, head: &str, name: &str, data: &[(&str, &str)]) -> String {
+    let mut yaml =
+        format!("---\napiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: mail}}\n{head}\n");
+    for (key, value) in data {
+        writeln!(yaml, "  {key}: {:?}", value).unwrap();
+    }
+    yaml
+}
+
+fn ca() -> String {
+    let CertifiedKey { cert, .. } = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
+    document("ConfigMap", "data:", "ca", &[("ca.crt", &cert.pem())])
+}
+
+fn listener<'a>(rendered: &'a Rendered, name: &str) -> &'a Arc<Listener> {
+    let mut all = rendered.snapshot.sockets.values().flat_map(|socket| &socket.listeners);
+    all.find(|listener| listener.id.listener == name).unwrap_or_else(|| panic!("{}", said(rendered)))
+}
+
+fn socket<'a>(rendered: &'a Rendered, address: &str) -> &'a Socket {
+    let mut all = rendered.snapshot.sockets.values();
+    all.find(|socket| socket.address.to_string() == address).unwrap_or_else(|| panic!("{}", said(rendered)))
+}
+
+/// Every violation, a line each: `reason message`.
+pub(crate) fn said(rendered: &Rendered) -> String {
+    let of_object = |object: &ObjectOutcome| {
+        let listeners = object.listeners.iter().flat_map(|listener| listener.violations.clone());
+        object.violations.iter().cloned().chain(listeners).collect::<Vec<_>>()
+    };
+    let all = rendered.objects.iter().flat_map(of_object);
+    all.map(|violation| format!("{} {violation}\n", violation.reason)).collect()
+}
+
+fn sockets(rendered: &Rendered) -> Vec<String> {
+    rendered.snapshot.sockets.keys().map(ToString::to_string).collect()
+}
+
+// --- defaults and inheritance ---
+
+#[test]
+fn protocol_and_tls_mode_follow_from_well_known_ports() {
+    let ports = [25, 465, 587, 110, 995, 143, 993];
+    let listeners: Vec<String> =
+        ports.iter().map(|port| format!("{{name: p{port}, port: {port}, backendAddress: 'b:1'}}")).collect();
+    let yaml =
+        server(&listeners.join(", "), "tls: {certificateRefs: [{name: t}]}") + &tls_secret("t", &["a"]);
+    let rendered = once(&yaml);
+    let kinds: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            let socket = socket(&rendered, &format!("*:{port}"));
+            (*port, socket.protocol, socket.tls_mode)
+        })
+        .collect();
+    let expected = [
+        (25, Protocol::Smtp, TlsMode::StartTls),
+        (465, Protocol::Smtp, TlsMode::Implicit),
+        (587, Protocol::Smtp, TlsMode::RequireStartTls),
+        (110, Protocol::Pop3, TlsMode::RequireStartTls),
+        (995, Protocol::Pop3, TlsMode::Implicit),
+        (143, Protocol::Imap, TlsMode::RequireStartTls),
+        (993, Protocol::Imap, TlsMode::Implicit),
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(listener(&rendered, "p25").frontend.start_tls, StartTlsOffer::Optional);
+    assert_eq!(listener(&rendered, "p143").frontend.start_tls, StartTlsOffer::Required);
+    assert_eq!(listener(&rendered, "p993").frontend.start_tls, StartTlsOffer::Off);
+}
+
+#[test]
+fn without_a_certificate_tls_is_off_and_that_is_said() {
+    let rendered = once(&server(&imap("a", "port: 143"), ""));
+    assert_eq!(socket(&rendered, "*:143").tls_mode, TlsMode::Off);
+    assert!(said(&rendered).contains("ClearText"), "{}", said(&rendered));
+    let rendered = once(&server(&imap("a", "port: 143, tls: {mode: 'Off'}"), ""));
+    assert_eq!(said(&rendered), "");
+}
+
+#[test]
+fn implicit_tls_needs_a_certificate() {
+    let rendered = once(&server(&imap("a", "port: 993"), ""));
+    assert!(rendered.snapshot.sockets.is_empty());
+    assert_eq!(
+        said(&rendered),
+        "Invalid spec.tls.certificateRefs: TLS mode Implicit needs a certificate; name a Secret of type \
+         kubernetes.io/tls there, or set tls.mode: \"Off\"\n"
+    );
+}
+
+#[test]
+fn what_nobody_says_has_the_documented_default() {
+    let rendered = once(&server(&imap("a", "port: 143"), ""));
+    let listener = listener(&rendered, "a");
+    assert_eq!(listener.frontend.server_name, "host.example");
+    assert_eq!(listener.frontend.capabilities, ["IMAP4", "IMAP4rev1", "UIDPLUS"]);
+    assert_eq!(listener.frontend.mechanisms, [Mechanism::Plain]);
+    assert_eq!((listener.frontend.max_errors, listener.frontend.max_commands), (5, 1000));
+    assert_eq!(listener.timeouts.idle, Duration::from_secs(86_400));
+    assert_eq!((listener.limits.client_buffer, listener.limits.max_connections), (4096, None));
+    assert!(listener.upstream.xclient && listener.upstream.smtp_auth && !listener.upstream.imap_id);
+    assert_eq!(listener.upstream.tls, UpstreamTls::Off);
+    assert_eq!(socket(&rendered, "*:143").options, crate::net::SocketOptions::default());
+}
+
+#[test]
+fn a_listeners_fields_win_one_by_one() {
+    let settings = "serverName: outer.example, timeouts: {client: 10s, idle: 1h}, \
+                    limits: {maxErrors: 3, authFailures: {count: 4, ban: 1m}}, \
+                    upstream: {xclient: false, tls: {mode: 'StartTLS', serverName: x}}";
+    let own = "port: 143, timeouts: {client: 20s}, limits: {authFailures: {count: 9}}, \
+               upstream: {tls: {mode: Implicit}}";
+    let rendered = once(&server(&imap("a", own), settings));
+    let listener = listener(&rendered, "a");
+    assert_eq!(listener.frontend.server_name, "outer.example");
+    assert_eq!(listener.timeouts.client, Duration::from_secs(20));
+    assert_eq!(listener.timeouts.idle, Duration::from_secs(3600));
+    assert_eq!(listener.frontend.max_errors, 3);
+    let failures = listener.limits.auth_failures.unwrap();
+    assert_eq!((failures.count, failures.ban, failures.window.as_secs()), (9, Duration::from_secs(60), 600));
+    assert!(!listener.upstream.xclient);
+    let UpstreamTls::Implicit(tls) = &listener.upstream.tls else { panic!("{:?}", listener.upstream) };
+    assert_eq!((tls.server_name.as_deref(), &tls.trust), (Some("x"), &TrustAnchors::System));
+}
+
+#[test]
+fn the_kind_of_auth_is_inherited_whole() {
+    let http = "auth: {http: {url: 'https://auth.example:9000/a?b', timeout: 5s}}";
+    let listeners = format!(
+        "{}, {}, {}",
+        imap("own", "port: 1143, auth: {passthrough: {}}"),
+        imap("same", "port: 1144"),
+        imap("slower", "port: 1145, auth: {http: {timeout: 9s}}")
+    );
+    let rendered = once(&server(&listeners, http));
+    assert_eq!(listener(&rendered, "own").auth, Auth::Passthrough);
+    let of = |name: &str| match &listener(&rendered, name).auth {
+        Auth::Http(http) => Arc::clone(http),
+        Auth::Passthrough => panic!("{name}"),
+    };
+    assert_eq!((of("same").timeout.as_secs(), of("slower").timeout.as_secs()), (5, 9));
+    assert_eq!((of("slower").host.as_str(), of("slower").path.as_str()), ("auth.example", "/a?b"));
+    assert_eq!(of("same").endpoints, [BackendAddress::Name { host: "auth.example".to_owned(), port: 9000 }]);
+    assert_eq!(of("same").tls, Some(TrustAnchors::System));
+}
+
+#[test]
+fn mechanisms_are_in_the_order_of_announcement() {
+    let own = "port: 143, imap: {authMethods: [XOAUTH2, PLAIN, CRAM-MD5]}";
+    let rendered = once(&server(&imap("a", own), ""));
+    let expected = [Mechanism::Plain, Mechanism::CramMd5, Mechanism::XOAuth2];
+    assert_eq!(listener(&rendered, "a").frontend.mechanisms, expected);
+}
+
+#[test]
+fn sockets_proxy_protocol_and_resolver_are_rendered() {
+    let own = "port: 143, address: '::1', socket: {backlog: 9, receiveBuffer: 64Ki, keepalive: {idle: 30m}}, \
+               proxyProtocol: {trustedPeers: [10.1.2.3/8, '::1']}, resolver: {nameservers: [10.0.0.1, '[::1]:5353']}";
+    let rendered = once(&server(&imap("a", own), ""));
+    let socket = socket(&rendered, "[::1]:143");
+    assert_eq!((socket.options.backlog, socket.options.receive_buffer), (9, Some(65536)));
+    assert_eq!(socket.options.keepalive.as_ref().unwrap().idle, Some(Duration::from_secs(1800)));
+    let peers: Vec<String> =
+        socket.proxy_protocol.as_ref().unwrap().trusted_peers.iter().map(ToString::to_string).collect();
+    assert_eq!(peers, ["10.0.0.0/8", "::1/128"]);
+    let servers: Vec<String> =
+        listener(&rendered, "a").resolver.nameservers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.1:53", "[::1]:5353"]);
+}
+
+#[test]
+fn a_unix_listener_has_no_port() {
+    let rendered = once(&server(&imap("a", "address: 'unix:/run/imap.sock'"), ""));
+    assert_eq!(sockets(&rendered), ["unix:/run/imap.sock"]);
+}
+
+#[test]
+fn a_server_of_another_class_is_not_ours() {
+    let rendered = once(&server(&imap("a", "port: 143"), "className: other"));
+    assert!(rendered.objects.is_empty() && rendered.snapshot.sockets.is_empty());
+}
+
+// --- what a render refuses ---
+
+#[test]
+fn a_violation_excludes_its_own_listener_only() {
+    let listeners = format!("{}, {}", imap("bad", "port: 993"), imap("good", "port: 143"));
+    let rendered = once(&server(&listeners, ""));
+    assert_eq!(sockets(&rendered), ["*:143"]);
+}
+
+#[test]
+fn refuses_values_that_the_schema_cannot_judge() {
+    let refused = |own: &str| said(&once(&server(&imap("a", own), "")));
+    assert!(refused("port: 143, address: 1.2.3").contains("spec.listeners[a].address"));
+    assert!(refused("port: 143, timeouts: {client: 0s}").contains("spec.listeners[a].timeouts.client"));
+    assert!(refused("port: 143, limits: {clientBuffer: 1}").contains("between 512 and 1Mi"));
+    assert!(refused("port: 143, proxyProtocol: {trustedPeers: [10.0.0.0/99]}").contains("trustedPeers[0]"));
+    assert!(refused("port: 143, resolver: {nameservers: ['a b']}").contains("nameservers[0]"));
+    assert!(refused("port: 143, hostnames: [a.example]").contains("has no TLS"));
+    assert!(refused("port: 143, tls: {mode: StartTLS, cipherSuites: [X]}").contains("cipherSuites"));
+    let nobody = "{name: a, port: 143}";
+    assert!(said(&once(&server(nobody, ""))).contains("needs a backend to log in to"));
+    assert!(said(&once(&server(nobody, "auth: null"))).contains("nobody decides about logins"));
+    let url = "auth: {http: {url: 'http://user@host/'}}";
+    assert!(said(&once(&server(nobody, url))).contains("without a login in it"));
+}
+
+#[test]
+fn apop_cannot_be_passed_through_whoever_says_so() {
+    let yaml =
+        server("{name: a, port: 110, backendAddress: 'b:1'}", "pop3: {authMethods: [APOP]}, auth: null");
+    let yaml = yaml.replace("backendAddress: 'b:1'", "backendAddress: 'b:1', auth: {passthrough: {}}");
+    assert!(said(&once(&yaml)).contains("APOP needs an auth service"));
+}
+
+#[test]
+fn names_what_is_missing_or_unusable() {
+    let refused = |own: &str, more: &str| said(&once(&(server(&imap("a", own), "") + more)));
+    let tls = "port: 993, tls: {certificateRefs: [{name: t}]}";
+    assert!(
+        refused(tls, "")
+            .contains("RefNotFound spec.listeners[a].tls.certificateRefs[0]: Secret mail/t does not exist")
+    );
+    assert!(refused(tls, &secret("Opaque", "t", &[("a", "b")])).contains("it has no tls.crt"));
+    let (one, other) = (tls_secret("t", &["a"]), tls_secret("t", &["b"]));
+    let key = other.lines().find(|line| line.contains("tls.key")).unwrap();
+    let mixed: String =
+        one.lines().map(|l| if l.contains("tls.key") { key } else { l }.to_owned() + "\n").collect();
+    let found = refused(tls, &mixed);
+    assert!(found.contains("InvalidRef") && found.contains("Secret mail/t"), "{found}");
+    let garbage = secret("kubernetes.io/tls", "t", &[("tls.crt", "x"), ("tls.key", "y")]);
+    assert!(refused(tls, &garbage).contains("InvalidRef"));
+    let upstream = "port: 143, upstream: {tls: {mode: Implicit, caCertificateRefs: [{name: ca}]}}";
+    assert!(refused(upstream, "").contains("ConfigMap mail/ca does not exist"));
+    let auth = "port: 143, auth: {http: {url: 'http://a/', headers: [{name: X-Key, valueFrom: \
+                {secretKeyRef: {name: k, key: key}}}]}}";
+    assert!(
+        refused(auth, "").contains("auth.http.headers[X-Key]: Secret mail/k with key \"key\" does not exist")
+    );
+}
+
+// --- certificates ---
+
+#[test]
+fn certificates_authorities_and_headers_come_from_their_objects() {
+    let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required, caCertificateRefs: \
+               [{name: ca}]}}, auth: {http: {url: 'unix:/run/auth:/x', headers: [{name: X-Key, valueFrom: \
+               {secretKeyRef: {name: k, key: key}}}]}}";
+    let yaml = server(&imap("a", own), "")
+        + &tls_secret("t", &["mail.example"])
+        + &ca()
+        + &secret("Opaque", "k", &[("key", "s3cret\n")]);
+    let rendered = once(&yaml);
+    let listener = listener(&rendered, "a");
+    let tls = listener.tls.as_ref().unwrap();
+    assert_eq!(tls.certificates[0].names, ["mail.example"]);
+    assert_eq!(tls.certificates[0].reference, "mail/t");
+    assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
+    let Auth::Http(http) = &listener.auth else { panic!() };
+    assert_eq!(http.headers[0].1.expose(), b"s3cret");
+    assert_eq!((http.endpoints[0].to_string().as_str(), http.path.as_str()), ("unix:/run/auth", "/x"));
+    assert!(!format!("{rendered:?}").contains("s3cret"));
+}
+
+#[test]
+fn client_certificates_need_somebody_who_vouches() {
+    let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required}}";
+    let rendered = once(&(server(&imap("a", own), "") + &tls_secret("t", &["a"])));
+    assert!(
+        said(&rendered).contains("clientAuth.caCertificateRefs: client certificates are verified against")
+    );
+}
+
+#[test]
+fn an_expired_certificate_is_served_and_alarms() {
+    let yaml = server(&imap("a", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
+    let rendered = once(&(yaml.clone() + &tls_secret_until("t", &["a"], (2020, 1, 1))));
+    assert_eq!(sockets(&rendered), ["*:993"]);
+    assert!(
+        said(&rendered).starts_with("CertificateExpired spec.tls.certificateRefs[0]: "),
+        "{}",
+        said(&rendered)
+    );
+    // The world's time is 2027-01-15.
+    let rendered = once(&(yaml + &tls_secret_until("t", &["a"], (2027, 1, 18))));
+    assert!(said(&rendered).starts_with("CertificateExpiring"), "{}", said(&rendered));
+}
+
+#[test]
+fn a_host_name_without_a_certificate_alarms() {
+    let own = "port: 993, hostnames: [a.example, b.example, '*.c.example']";
+    let yaml = server(&imap("a", own), "tls: {certificateRefs: [{name: t}]}")
+        + &tls_secret("t", &["*.example", "b.example"]);
+    let rendered = once(&yaml);
+    assert_eq!(sockets(&rendered), ["*:993"]);
+    assert!(
+        said(&rendered).contains("no certificate of this listener is for *.c.example;"),
+        "{}",
+        said(&rendered)
+    );
+}
+
+// --- backends ---
+
+const SERVICE: &str = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
+                       spec: {ports: [{name: imap, port: 143}, {name: sieve, port: 4190}]}\n";
+
+fn slice(name: &str, family: &str, endpoints: &str) -> String {
+    format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {name}, namespace: mail, labels: {{kubernetes.io/service-name: dovecot}}}}\n\
+         addressType: {family}\nports: [{{name: sieve, port: 14190}}, {{name: imap, port: 10143}}]\n\
+         endpoints: [{endpoints}]\n"
+    )
+}
+
+#[test]
+fn a_service_resolves_to_its_ready_endpoints() {
+    let listener_yaml = "{name: a, port: 143, backendRef: {name: dovecot, port: 143}}";
+    let yaml = server(listener_yaml, "")
+        + SERVICE
+        + &slice("x", "IPv6", "{addresses: ['fd00::1']}")
+        + &slice(
+            "y",
+            "IPv4",
+            "{addresses: [10.0.0.2], conditions: {ready: true}}, {addresses: [10.0.0.9], conditions: {ready: \
+             false}}, {addresses: [10.0.0.1]}",
+        );
+    let rendered = once(&yaml);
+    let backend = listener(&rendered, "a").backend.clone().unwrap();
+    assert_eq!(backend.reference, "Service mail/dovecot:143");
+    let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
+    assert_eq!(endpoints, ["10.0.0.1:10143", "10.0.0.2:10143", "[fd00::1]:10143"]);
+}
+
+#[test]
+fn a_service_without_ready_endpoints_is_served_and_alarms() {
+    let rendered =
+        once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 143}}", "") + SERVICE));
+    assert_eq!(listener(&rendered, "a").backend.as_ref().unwrap().endpoints, []);
+    assert!(said(&rendered).contains("NoReadyEndpoints spec.listeners[a].backendRef: "));
+}
+
+#[test]
+fn an_external_name_is_resolved_when_it_is_used() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
+                   spec: {type: ExternalName, externalName: imap.example.com}\n";
+    let rendered =
+        once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 10143}}", "") + service));
+    let endpoints = &listener(&rendered, "a").backend.as_ref().unwrap().endpoints;
+    assert_eq!(endpoints[0].to_string(), "imap.example.com:10143");
+}
+
+#[test]
+fn names_a_service_or_port_that_is_not_there() {
+    let of = |port: u16, more: &str| {
+        let listener = format!("{{name: a, port: 143, backendRef: {{name: dovecot, port: {port}}}}}");
+        said(&once(&(server(&listener, "") + more)))
+    };
+    assert!(of(143, "").contains("spec.listeners[a].backendRef: Service mail/dovecot does not exist"));
+    assert!(of(1, SERVICE).contains("has no port 1, only 143, 4190"));
+}
+
+// --- conflicts ---
+
+#[test]
+fn inside_one_object_neither_listener_wins_a_socket() {
+    let listeners = format!(
+        "{}, {}, {}",
+        imap("a", "port: 143"),
+        imap("b", "port: 143, address: 127.0.0.1"),
+        imap("c", "port: 1143")
+    );
+    let rendered = once(&server(&listeners, ""));
+    assert_eq!(sockets(&rendered), ["*:1143"]);
+    assert!(
+        said(&rendered).contains("SocketConflict spec.listeners[a].address: *:143 overlaps 127.0.0.1:143")
+    );
+    let twins = format!("{}, {}", imap("a", "port: 143"), imap("b", "port: 143"));
+    assert!(said(&once(&server(&twins, ""))).contains("nothing tells them apart without TLS"));
+}
+
+fn with_tls(listeners: &[(&str, &str)]) -> String {
+    let listeners: Vec<String> = listeners.iter().map(|(name, fields)| imap(name, fields)).collect();
+    server(&listeners.join(", "), "tls: {certificateRefs: [{name: t}]}") + &tls_secret("t", &["*.example"])
+}
+
+#[test]
+fn listeners_share_a_port_when_their_host_names_differ() {
+    let rendered = once(&with_tls(&[
+        ("a", "port: 993, hostnames: [a.example]"),
+        ("b", "port: 993, hostnames: [b.example], timeouts: {client: 5s}"),
+        ("rest", "port: 993"),
+    ]));
+    assert_eq!(said(&rendered), "");
+    let socket = socket(&rendered, "*:993");
+    assert_eq!(socket.listeners.len(), 3);
+    assert_eq!(socket.select(Some("b.example")).unwrap().id.listener, "b");
+    assert_eq!(socket.select(None).unwrap().id.listener, "rest");
+}
+
+#[test]
+fn a_shared_port_names_the_field_that_differs() {
+    let conflict = |a: &str, b: &str| {
+        let rendered = once(&with_tls(&[("a", a), ("b", b)]));
+        assert!(rendered.snapshot.sockets.is_empty(), "{a} {b}");
+        said(&rendered)
+    };
+    let a = "port: 993, hostnames: [a.example]";
+    assert!(
+        conflict(a, "port: 993, hostnames: [a.example, b.example]").contains("both have host name a.example")
+    );
+    assert!(
+        conflict(a, "port: 993, hostnames: [b.example], tls: {mode: StartTLS}").contains("tls.mode differs")
+    );
+    let proxied = "port: 993, hostnames: [b.example], proxyProtocol: {trustedPeers: ['::1']}";
+    assert!(conflict(a, proxied).contains("proxyProtocol differs"));
+    assert!(
+        conflict(a, "port: 993, hostnames: [b.example], socket: {backlog: 1}").contains("socket differs")
+    );
+    let a = "port: 143, hostnames: [a.example]";
+    let b = |more: &str| format!("port: 143, hostnames: [b.example], {more}");
+    assert!(
+        conflict(a, &b("timeouts: {client: 5s}")).contains("timeouts.client differs, and clients see it")
+    );
+    assert!(conflict(a, &b("serverName: b.example")).contains("serverName differs"));
+    assert!(conflict(a, &b("limits: {maxErrors: 9}")).contains("limits.maxErrors differs"));
+    assert!(conflict(a, &b("limits: {maxConnections: 9}")).contains("limits differs"));
+    assert!(conflict(a, &b("imap: {capabilities: [IMAP4rev1]}")).contains("imap.capabilities differs"));
+    assert!(conflict(a, &b("imap: {authMethods: [LOGIN]}")).contains("imap.authMethods differs"));
+    assert!(conflict("port: 993", "port: 993").contains("neither has host names"));
+}
+
+#[test]
+fn between_objects_the_server_wins_then_the_older_then_the_name() {
+    let own = server(&imap("a", "port: 143"), "");
+    let rendered = once(&(own + &attached("mail", "m", "port: 143")));
+    assert_eq!(socket(&rendered, "*:143").listeners[0].id.to_string(), "mail/s/a");
+    assert!(
+        said(&rendered).contains("SocketConflict spec.port: listener mail/s/a has *:143 too"),
+        "{}",
+        said(&rendered)
+    );
+
+    let twins = server("", "") + &attached("mail", "m", "port: 143") + &attached("mail", "l", "port: 143");
+    assert_eq!(socket(&once(&twins), "*:143").listeners[0].id.to_string(), "mail/l");
+    let older = twins.replace("{name: m,", "{name: m, creationTimestamp: '2020-01-01T00:00:00Z',");
+    assert_eq!(socket(&once(&older), "*:143").listeners[0].id.to_string(), "mail/m");
+}
+
+#[test]
+fn of_two_servers_on_one_port_only_the_later_loses_only_that_listener() {
+    let listeners = format!("{}, {}", imap("a", "port: 143"), imap("b", "port: 1143"));
+    let rendered = once(&(server(&imap("a", "port: 143"), "") + &named_server("t", &listeners, "")));
+    assert_eq!(sockets(&rendered), ["*:143", "*:1143"]);
+    assert_eq!(socket(&rendered, "*:143").listeners[0].id.to_string(), "mail/s/a");
+    assert!(
+        said(&rendered).contains("SocketConflict spec.listeners[a].port: listener mail/s/a has *:143 too")
+    );
+}
+
+// --- MailListener ---
+
+#[test]
+fn a_mail_listener_inherits_and_is_served() {
+    let yaml = server("", "serverName: mail.example, tls: {certificateRefs: [{name: t}]}")
+        + &tls_secret("t", &["mail.example"])
+        + &attached("mail", "m", "port: 993, timeouts: {client: 5s}");
+    let rendered = once(&yaml);
+    let listener = &socket(&rendered, "*:993").listeners[0];
+    assert_eq!(listener.id.to_string(), "mail/m");
+    assert_eq!(listener.frontend.server_name, "mail.example");
+    assert_eq!(said(&rendered), "");
+}
+
+#[test]
+fn a_server_says_which_namespaces_may_attach() {
+    let attach = |allowed: &str, more: &str| {
+        let settings = format!("allowedListeners: {{namespaces: {allowed}}}");
+        let rendered = once(&(server("", &settings) + &attached("team", "m", "port: 143") + more));
+        (rendered.snapshot.sockets.len(), said(&rendered))
+    };
+    let (served, said) = attach("{}", "");
+    assert_eq!(served, 0);
+    assert!(
+        said.contains("NotAllowed spec.serverRef: MailServer mail/s takes no listeners from namespace team")
+    );
+    assert_eq!(attach("{from: All}", "").0, 1);
+    let selector = "{from: Selector, selector: {matchLabels: {mail: 'yes'}}}";
+    assert_eq!(attach(selector, "").0, 0);
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: team, labels: {mail: 'yes'}}\n";
+    assert_eq!(attach(selector, namespace).0, 1);
+    let by_name = "{from: Selector, selector: {matchExpressions: [{key: kubernetes.io/metadata.name, \
+                   operator: In, values: [team]}, {key: x, operator: DoesNotExist}]}}";
+    assert_eq!(attach(by_name, "").0, 1);
+}
+
+#[test]
+fn a_mail_listener_refers_to_its_own_namespace_only() {
+    let settings = "allowedListeners: {namespaces: {from: All}}";
+    let own = "port: 993, tls: {certificateRefs: [{name: t}]}";
+    let rendered = once(&(server("", settings) + &tls_secret("t", &["a"]) + &attached("team", "m", own)));
+    assert!(said(&rendered).contains("Secret team/t does not exist"), "{}", said(&rendered));
+}
+
+#[test]
+fn a_servers_headers_do_not_go_to_somebody_elses_auth_service() {
+    let settings = "allowedListeners: {namespaces: {from: All}}, \
+                    auth: {http: {url: 'http://auth/', headers: [{name: X-Key, value: a}]}}";
+    let yaml = server("", settings)
+        + &attached("team", "same", "port: 143")
+        + &attached("team", "own", "port: 1143, protocol: IMAP, auth: {http: {url: 'http://evil/'}}");
+    let rendered = once(&yaml);
+    let headers = |address: &str| match &socket(&rendered, address).listeners[0].auth {
+        Auth::Http(http) => http.headers.len(),
+        Auth::Passthrough => panic!(),
+    };
+    assert_eq!((headers("*:143"), headers("*:1143")), (1, 0));
+}
+
+#[test]
+fn a_mail_listener_without_its_server_is_told_so() {
+    let rendered = once(&attached("mail", "m", "port: 143"));
+    assert!(said(&rendered).contains("RefNotFound spec.serverRef: MailServer mail/s does not exist"));
+}
+
+// --- last good ---
+
+#[test]
+fn an_object_that_was_good_keeps_its_last_good_spec() {
+    let mut world = World::new();
+    let good = server(&imap("a", "port: 143"), "") + &attached("mail", "m", "port: 1143, protocol: IMAP");
+    let before = world.render(&good).snapshot;
+    assert_eq!(before.sockets.len(), 2);
+    let bad = good.replace("port: 143,", "port: 99999,").replace("port: 143}", "port: 99999}");
+    let after = world.render(&bad);
+    assert_eq!(after.snapshot, before);
+    assert!(said(&after).contains("OutOfRange spec.listeners[a].port"), "{}", said(&after));
+    assert_eq!(after.objects[0].listeners[0].serving, Serving::LastGood);
+    assert_eq!(after.objects[0].generation, 2);
+    let again = world.render(&good);
+    assert_eq!(again.objects[0].listeners[0].serving, Serving::Current);
+}
+
+#[test]
+fn a_listener_that_was_good_keeps_its_last_good_rendering() {
+    let mut world = World::new();
+    let yaml = with_tls(&[("a", "port: 993"), ("b", "port: 143")]);
+    let before = world.render(&yaml).snapshot;
+    let without_secret = yaml.replace("metadata: {name: t,", "metadata: {name: gone,");
+    let after = world.render(&without_secret);
+    assert_eq!(after.snapshot, before);
+    assert!(said(&after).contains("Secret mail/t does not exist"));
+    assert_eq!(after.objects[0].listeners[0].serving, Serving::LastGood);
+    assert!(World::new().render(&without_secret).snapshot.sockets.is_empty());
+}
+
+#[test]
+fn a_last_good_rendering_has_current_endpoints_and_certificates() {
+    let mut world = World::new();
+    let listener_yaml =
+        "{name: a, port: 993, backendRef: {name: dovecot, port: 143}, timeouts: {client: 5s}}";
+    let good = server(listener_yaml, "tls: {certificateRefs: [{name: t}]}") + SERVICE;
+    world.render(
+        &(good.clone() + &tls_secret("t", &["old"]) + &slice("x", "IPv4", "{addresses: [10.0.0.1]}")),
+    );
+    let bad = good.replace("client: 5s", "client: 0s");
+    let later = bad + &tls_secret("t", &["new"]) + &slice("x", "IPv4", "{addresses: [10.0.0.2]}");
+    let rendered = world.render(&later);
+    let kept = listener(&rendered, "a");
+    assert_eq!(kept.timeouts.client, Duration::from_secs(5));
+    assert_eq!(kept.backend.as_ref().unwrap().endpoints[0].to_string(), "10.0.0.2:10143");
+    assert_eq!(kept.tls.as_ref().unwrap().certificates[0].names, ["new"]);
+}
+
+#[test]
+fn what_is_deleted_is_not_kept() {
+    let mut world = World::new();
+    let both = format!("{}, {}", imap("a", "port: 143"), imap("b", "port: 1143"));
+    world.render(&server(&both, ""));
+    assert_eq!(sockets(&world.render(&server(&imap("a", "port: 143"), ""))), ["*:143"]);
+    assert!(world.render("").snapshot.sockets.is_empty());
+}
+
+#[test]
+fn one_bad_object_never_affects_another() {
+    let bad = named_server("bad", "{name: x, port: 143, nonsense: 1}", "");
+    let rendered = once(&(bad + &server(&imap("a", "port: 1143"), "")));
+    assert_eq!(sockets(&rendered), ["*:1143"]);
+    assert!(said(&rendered).contains("UnknownField spec.listeners[x].nonsense"));
+}
+
+#[test]
+fn a_render_is_the_same_for_the_same_objects() {
+    let mut world = World::new();
+    let yaml = with_tls(&[("a", "port: 993, hostnames: [a.example]"), ("b", "port: 993")]);
+    let (first, second) = (world.render(&yaml), world.render(&yaml));
+    assert_eq!(first.snapshot, second.snapshot);
+    assert_eq!(first.objects, second.objects);
+}

@@ -1,0 +1,323 @@
+//! TLS towards clients, and the certificates, authorities and revocation lists that anything refers to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::api::common::{BundleKind, BundleRef};
+use crate::api::{Settings, tls as api};
+use crate::model::{
+    Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
+};
+use crate::tls::parse;
+
+use super::super::index::{Key, Objects, SecretData};
+use super::super::violation::{EXPIRY_WARNING, Notice, Violation};
+use super::bounds;
+use super::scope::Scope;
+
+/// What references are looked up in.
+pub(crate) struct References<'a> {
+    /// All objects.
+    pub(crate) objects: &'a Objects,
+    /// Certificates that are parsed already.
+    pub(crate) certificates: &'a mut Certificates,
+}
+
+/// Certificates by Secret, so that a render parses only those that changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Certificates(BTreeMap<Key, (Arc<SecretData>, Parsed)>);
+
+/// A usable certificate, or why it is not.
+type Parsed = Result<Arc<Certificate>, String>;
+
+impl Certificates {
+    /// Those whose Secret has not changed.
+    pub(crate) fn still_there(&self, objects: &Objects) -> Self {
+        let same = |key: &Key, secret| objects.secrets.get(key).is_some_and(|now| Arc::ptr_eq(now, secret));
+        Self(
+            self.0
+                .iter()
+                .filter(|(key, (secret, _))| same(key, secret))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+        )
+    }
+
+    fn of(&mut self, key: &Key, secret: &Arc<SecretData>) -> Parsed {
+        let entry = self.0.entry(key.clone());
+        let parsed = entry.or_insert_with(|| (Arc::clone(secret), parse_secret(key, secret).map(Arc::new)));
+        parsed.1.clone()
+    }
+}
+
+/// As said, or as it follows from port and certificates.
+pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
+    let tls = settings.tls.as_ref();
+    let certificates = tls.and_then(|tls| tls.certificate_refs.as_ref()).is_some_and(|refs| !refs.is_empty());
+    match tls.and_then(|tls| tls.mode) {
+        Some(api::TlsMode::Off) => TlsMode::Off,
+        Some(api::TlsMode::StartTls) => TlsMode::StartTls,
+        Some(api::TlsMode::RequireStartTls) => TlsMode::RequireStartTls,
+        Some(api::TlsMode::Implicit) => TlsMode::Implicit,
+        None => match port {
+            Some(465 | 993 | 995) => TlsMode::Implicit,
+            _ if !certificates => TlsMode::Off,
+            Some(25) => TlsMode::StartTls,
+            _ => TlsMode::RequireStartTls,
+        },
+    }
+}
+
+/// What a TLS server needs; `None` where there is no TLS, or no certificate for it.
+pub(crate) fn server(
+    scope: &Scope<'_>,
+    settings: &Settings,
+    mode: TlsMode,
+    references: &mut References<'_>,
+    now: i64,
+    found: &mut Vec<Violation>,
+) -> Option<ServerTls> {
+    if mode == TlsMode::Off {
+        return None;
+    }
+    let tls = settings.tls.clone().unwrap_or_default();
+    let certificates = certificates(scope, &tls, mode, references, now, found);
+    let cipher_suites = tls.cipher_suites.clone().unwrap_or_default();
+    if let Err(error) = parse::cipher_suites(&cipher_suites) {
+        found.push(Violation::invalid(&scope.setting("tls.cipherSuites"), error.to_string(), ""));
+    }
+    let cache = tls.session_cache.clone().unwrap_or_default();
+    let timeout = bounds::deadline(Duration::from_secs(300));
+    let tls = ServerTls {
+        min_version: match tls.min_version {
+            None | Some(api::MinVersion::Tls12) => MinVersion::Tls12,
+            Some(api::MinVersion::Tls13) => MinVersion::Tls13,
+        },
+        cipher_suites,
+        client_auth: client_auth(scope, tls.client_auth.unwrap_or_default(), references, found),
+        session_tickets: tls.session_tickets.unwrap_or(true),
+        session_cache_size: usize::try_from(cache.size.unwrap_or(20_480)).unwrap_or(usize::MAX),
+        session_timeout: bounds::duration(
+            &scope.setting("tls.sessionCache.timeout"),
+            cache.timeout.as_ref(),
+            timeout,
+            found,
+        ),
+        certificates,
+    };
+    (!tls.certificates.is_empty()).then_some(tls)
+}
+
+/// Names that clients will ask for and no certificate holds.
+pub(crate) fn check_names(
+    scope: &Scope<'_>,
+    hostnames: &[Hostname],
+    tls: &ServerTls,
+    found: &mut Vec<Violation>,
+) {
+    let covered = |hostname: &Hostname| {
+        let mut names = tls.certificates.iter().flat_map(|certificate| &certificate.names);
+        names.any(|name| {
+            let name = Hostname::new(name);
+            name == *hostname || name.covers(hostname.as_str())
+        })
+    };
+    let missing: Vec<&str> = hostnames.iter().filter(|name| !covered(name)).map(Hostname::as_str).collect();
+    if !missing.is_empty() {
+        found.push(Violation::notice(
+            Notice::HostnameNotCovered,
+            &scope.field("hostnames"),
+            format!("no certificate of this listener is for {}", missing.join(", ")),
+            "add a certificate with these names to tls.certificateRefs",
+        ));
+    }
+}
+
+/// A certificate from a Secret.
+pub(crate) fn certificate(
+    path: &str,
+    key: &Key,
+    references: &mut References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<Arc<Certificate>> {
+    let Some(secret) = references.objects.secrets.get(key) else {
+        let problem = format!("Secret {key} does not exist");
+        found.push(Violation::missing(path, problem, "create it, or correct the name"));
+        return None;
+    };
+    match references.certificates.of(key, secret) {
+        Ok(certificate) => Some(certificate),
+        Err(problem) => {
+            found.push(Violation::unusable(path, format!("Secret {key}: {problem}"), ""));
+            None
+        }
+    }
+}
+
+/// Whom a TLS client trusts: what is named, or the system.
+pub(crate) fn trust(
+    scope: &Scope<'_>,
+    setting: &str,
+    bundles: &[BundleRef],
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> TrustAnchors {
+    if bundles.is_empty() {
+        return TrustAnchors::System;
+    }
+    TrustAnchors::Certificates(authorities(scope, setting, bundles, references, found))
+}
+
+fn certificates(
+    scope: &Scope<'_>,
+    tls: &api::TlsSettings,
+    mode: TlsMode,
+    references: &mut References<'_>,
+    now: i64,
+    found: &mut Vec<Violation>,
+) -> Vec<Arc<Certificate>> {
+    let names = tls.certificate_refs.as_deref().unwrap_or_default();
+    if names.is_empty() {
+        found.push(Violation::invalid(
+            &scope.absent("tls.certificateRefs"),
+            format!("TLS mode {} needs a certificate", mode_name(mode)),
+            "name a Secret of type kubernetes.io/tls there, or set tls.mode: \"Off\"",
+        ));
+    }
+    let mut certificates = Vec::new();
+    for (index, reference) in names.iter().enumerate() {
+        let path = format!("{}[{index}]", scope.setting("tls.certificateRefs"));
+        let key = scope.key("tls.certificateRefs", &reference.name);
+        let Some(certificate) = certificate(&path, &key, references, found) else { continue };
+        check_expiry(&path, &certificate, now, found);
+        certificates.push(certificate);
+    }
+    certificates
+}
+
+fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
+    let (notice, verb) = match certificate.not_after - now {
+        left if left <= 0 => (Notice::CertificateExpired, "expired"),
+        left if left <= EXPIRY_WARNING => (Notice::CertificateExpiring, "expires"),
+        _ => return,
+    };
+    let when = jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default();
+    let problem =
+        format!("the certificate in Secret {} {verb} at {when} and is served on", certificate.reference);
+    found.push(Violation::notice(notice, path, problem, "put a new one into the Secret"));
+}
+
+fn parse_secret(key: &Key, secret: &SecretData) -> Result<Certificate, String> {
+    let value = |name: &str| {
+        let missing =
+            || format!("it has no {name}; it must be of type kubernetes.io/tls, with tls.crt and tls.key");
+        secret.data.get(name).ok_or_else(missing)
+    };
+    let (chain, private) = (value("tls.crt")?, value("tls.key")?);
+    parse::certificate(&key.to_string(), chain.expose(), private.expose()).map_err(|error| error.to_string())
+}
+
+fn client_auth(
+    scope: &Scope<'_>,
+    settings: api::ClientAuth,
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> ClientAuth {
+    let mode = match settings.mode {
+        None | Some(api::ClientAuthMode::Off) => ClientAuthMode::Off,
+        Some(api::ClientAuthMode::Optional) => ClientAuthMode::Optional,
+        Some(api::ClientAuthMode::Required) => ClientAuthMode::Required,
+        Some(api::ClientAuthMode::OptionalNoCa) => ClientAuthMode::OptionalNoCa,
+    };
+    let depth = settings.depth.unwrap_or(1);
+    if mode == ClientAuthMode::Off {
+        return ClientAuth { mode, authorities: vec![], crls: vec![], depth };
+    }
+    let bundles = settings.ca_certificate_refs.unwrap_or_default();
+    if bundles.is_empty() && mode != ClientAuthMode::OptionalNoCa {
+        found.push(Violation::invalid(
+            &scope.setting("tls.clientAuth.caCertificateRefs"),
+            "client certificates are verified against nothing",
+            "name a ConfigMap or Secret with the CA's certificate",
+        ));
+    }
+    let setting = "tls.clientAuth.crlRefs";
+    let mut crls = Vec::new();
+    for (index, bundle) in settings.crl_refs.iter().flatten().enumerate() {
+        let path = format!("{}[{index}]", scope.setting(setting));
+        let pem = pem(&path, &scope.key(setting, &bundle.name), (bundle, "ca.crl"), references, found);
+        crls.extend(usable(&path, pem.map(parse::crls), found).into_iter().flatten());
+    }
+    let authorities = authorities(scope, "tls.clientAuth.caCertificateRefs", &bundles, references, found);
+    ClientAuth { mode, authorities, crls, depth }
+}
+
+fn authorities(
+    scope: &Scope<'_>,
+    setting: &str,
+    bundles: &[BundleRef],
+    references: &References<'_>,
+    found: &mut Vec<Violation>,
+) -> Vec<CertificateDer<'static>> {
+    let mut all = Vec::new();
+    for (index, bundle) in bundles.iter().enumerate() {
+        let path = format!("{}[{index}]", scope.setting(setting));
+        let pem = pem(&path, &scope.key(setting, &bundle.name), (bundle, "ca.crt"), references, found);
+        all.extend(usable(&path, pem.map(parse::authorities), found).into_iter().flatten());
+    }
+    all
+}
+
+/// The PEM that a bundle reference names; the default key goes with the reference.
+fn pem<'a>(
+    path: &str,
+    key: &Key,
+    (bundle, default): (&BundleRef, &str),
+    references: &'a References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<&'a [u8]> {
+    let name = bundle.key.as_deref().unwrap_or(default);
+    let (kind, data) = match bundle.kind {
+        BundleKind::Secret => {
+            let secret = references.objects.secrets.get(key);
+            ("Secret", secret.map(|secret| secret.data.get(name).map(crate::secret::Secret::expose)))
+        }
+        BundleKind::ConfigMap => {
+            let map = references.objects.config_maps.get(key);
+            ("ConfigMap", map.map(|map| map.get(name).map(Vec::as_slice)))
+        }
+    };
+    let problem = match data {
+        Some(Some(pem)) => return Some(pem),
+        Some(None) => format!("{kind} {key} has no key {name:?}"),
+        None => format!("{kind} {key} does not exist"),
+    };
+    found.push(Violation::missing(path, problem, "create it, or correct kind, name and key"));
+    None
+}
+
+fn usable<T>(
+    path: &str,
+    parsed: Option<Result<T, parse::ParseError>>,
+    found: &mut Vec<Violation>,
+) -> Option<T> {
+    match parsed? {
+        Ok(value) => Some(value),
+        Err(error) => {
+            found.push(Violation::unusable(path, error.to_string(), ""));
+            None
+        }
+    }
+}
+
+fn mode_name(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::Off => "Off",
+        TlsMode::StartTls => "StartTLS",
+        TlsMode::RequireStartTls => "RequireStartTLS",
+        TlsMode::Implicit => "Implicit",
+    }
+}

@@ -1,0 +1,72 @@
+//! How backends are talked to.
+
+use std::sync::Arc;
+
+use crate::api::Settings;
+use crate::api::settings::{self as api, ProxyProtocolVersion};
+use crate::api::tls::UpstreamTlsMode;
+use crate::model::settings::ClientTls;
+use crate::model::{LoadBalancing, Upstream, UpstreamTls};
+use crate::protocol::proxy_header::ProxyVersion;
+
+use super::super::violation::{Notice, Violation};
+use super::scope::Scope;
+use super::tls::{self, References};
+
+/// `upstream`, with its defaults.
+pub(crate) fn render(
+    scope: &Scope<'_>,
+    settings: &Settings,
+    passthrough: bool,
+    references: &mut References<'_>,
+    found: &mut Vec<Violation>,
+) -> Upstream {
+    let upstream = settings.upstream.clone().unwrap_or_default();
+    if upstream.health_check.is_some() {
+        found.push(Violation::notice(
+            Notice::NotImplemented,
+            &scope.setting("upstream.healthCheck"),
+            "health checks are accepted and not done yet; an endpoint that cannot be connected to is skipped",
+            "",
+        ));
+    }
+    Upstream {
+        tls: upstream_tls(scope, &upstream, references, found).unwrap_or(UpstreamTls::Off),
+        proxy_protocol: match upstream.proxy_protocol {
+            None | Some(ProxyProtocolVersion::Off) => None,
+            Some(ProxyProtocolVersion::V1) => Some(ProxyVersion::V1),
+            Some(ProxyProtocolVersion::V2) => Some(ProxyVersion::V2),
+        },
+        xclient: upstream.xclient.unwrap_or(true),
+        smtp_auth: passthrough || upstream.smtp_auth.unwrap_or(false),
+        imap_id: upstream.imap_id.unwrap_or(false),
+        pass_error_message: upstream.pass_error_message.unwrap_or(false),
+        load_balancing: match upstream.load_balancing {
+            None | Some(api::LoadBalancing::RoundRobin) => LoadBalancing::RoundRobin,
+            Some(api::LoadBalancing::LeastSessions) => LoadBalancing::LeastSessions,
+            Some(api::LoadBalancing::UserHash) => LoadBalancing::UserHash,
+        },
+    }
+}
+
+fn upstream_tls(
+    scope: &Scope<'_>,
+    upstream: &api::UpstreamSettings,
+    references: &mut References<'_>,
+    found: &mut Vec<Violation>,
+) -> Option<UpstreamTls> {
+    let tls = upstream.tls.as_ref()?;
+    let make = match tls.mode? {
+        UpstreamTlsMode::Off => return None,
+        UpstreamTlsMode::StartTls => UpstreamTls::StartTls,
+        UpstreamTlsMode::Implicit => UpstreamTls::Implicit,
+    };
+    let authorities = tls.ca_certificate_refs.as_deref().unwrap_or_default();
+    let trust = tls::trust(scope, "upstream.tls.caCertificateRefs", authorities, references, found);
+    let certificate = tls.client_certificate_ref.as_ref().and_then(|reference| {
+        let setting = "upstream.tls.clientCertificateRef";
+        tls::certificate(&scope.setting(setting), &scope.key(setting, &reference.name), references, found)
+    });
+    let server_name = tls.server_name.clone().filter(|name| !name.is_empty());
+    Some(make(Arc::new(ClientTls { trust, server_name, certificate })))
+}

@@ -1,0 +1,108 @@
+//! What OpenAPI schemas mean in Kubernetes beyond JSON Schema: pruning, defaults, list types.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::super::violation::Violation;
+
+/// A JSON Schema that takes no unknown fields.
+pub(super) fn strict(schema: &Value) -> Value {
+    let Some(fields) = schema.as_object() else { return schema.clone() };
+    let mut strict = Map::new();
+    for (keyword, value) in fields {
+        let value = match keyword.as_str() {
+            "properties" => value.as_object().map(|children| {
+                children.iter().map(|(name, child)| (name.clone(), self::strict(child))).collect()
+            }),
+            "items" | "additionalProperties" => Some(self::strict(value)),
+            "default" | "description" | "format" => None,
+            other if other.starts_with("x-kubernetes-") => None,
+            _ => Some(value.clone()),
+        };
+        strict.extend(value.map(|value| (keyword.clone(), value)));
+    }
+    if schema["x-kubernetes-int-or-string"] == json!(true) {
+        strict.insert("type".to_owned(), json!(["integer", "string"]));
+    }
+    if schema["type"] == json!("object") && schema.get("additionalProperties").is_none() {
+        strict.insert("additionalProperties".to_owned(), json!(false));
+    }
+    Value::Object(strict)
+}
+
+/// Null means absent: no field of ours is nullable.
+pub(super) fn prune_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(prune_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune_nulls),
+        _ => {}
+    }
+}
+
+/// Defaults of absent fields, in objects that are there.
+pub(super) fn apply_defaults(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+                if let (None, Some(default)) = (fields.get(name), child.get("default")) {
+                    fields.insert(name.clone(), default.clone());
+                }
+                if let Some(value) = fields.get_mut(name) {
+                    apply_defaults(child, value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| apply_defaults(&schema["items"], item)),
+        _ => {}
+    }
+}
+
+/// Duplicates in `listType: map` and `listType: set`.
+pub(super) fn check_lists(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, child) in fields {
+                check_lists(&schema["properties"][name], child, &format!("{path}.{name}"), found);
+            }
+        }
+        Value::Array(items) => {
+            let mut seen = BTreeSet::new();
+            for (index, item) in items.iter().enumerate() {
+                let path = element(path, index, item);
+                if identity(schema, item).is_some_and(|identity| !seen.insert(identity)) {
+                    found.push(Violation::invalid(
+                        &path,
+                        "this is there twice",
+                        "remove or rename one of them",
+                    ));
+                }
+                check_lists(&schema["items"], item, &path, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What makes an element of a list unique.
+fn identity(schema: &Value, item: &Value) -> Option<String> {
+    match schema["x-kubernetes-list-type"].as_str()? {
+        "set" => Some(item.to_string()),
+        "map" => {
+            let keys = schema["x-kubernetes-list-map-keys"].as_array()?.iter().filter_map(Value::as_str);
+            Some(keys.map(|key| item[key].to_string()).collect::<Vec<_>>().join("/"))
+        }
+        _ => None,
+    }
+}
+
+/// The path of a list's element, by its name where it has one.
+pub(super) fn element(path: &str, index: usize, item: &Value) -> String {
+    match item["name"].as_str() {
+        Some(name) => format!("{path}[{name}]"),
+        None => format!("{path}[{index}]"),
+    }
+}

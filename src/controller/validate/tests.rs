@@ -1,0 +1,98 @@
+//! Tests of the offline validation.
+
+use std::sync::LazyLock;
+
+use super::*;
+
+/// Compiling the CRDs takes a while in a debug build, so all tests share one.
+pub(crate) fn validator() -> &'static Validator {
+    static SHARED: LazyLock<Validator> = LazyLock::new(|| Validator::new().unwrap());
+    &SHARED
+}
+
+fn check(kind: Kind, yaml: &str) -> Vec<String> {
+    let mut spec: Value = serde_yaml::from_str(yaml).unwrap();
+    let found = validator().spec(kind, &mut spec);
+    found.iter().map(|violation| format!("{} {violation}", violation.reason)).collect()
+}
+
+fn server(yaml: &str) -> String {
+    check(Kind::Server, yaml).join("\n")
+}
+
+#[test]
+fn accepts_the_documented_example() {
+    let example = include_str!("example.yaml");
+    let mut document: Value = serde_yaml::from_str(example).unwrap();
+    let found = validator().spec(Kind::Server, &mut document["spec"]);
+    assert_eq!(found, vec![]);
+    assert_eq!(document["spec"]["listeners"][0]["address"], "*");
+}
+
+#[test]
+fn names_an_unknown_field_and_the_one_that_was_meant() {
+    let found = server("{listeners: [{name: a, port: 993, adress: '*'}]}");
+    assert_eq!(found, "UnknownField spec.listeners[a].adress: there is no such field; did you mean address?");
+}
+
+#[test]
+fn tells_to_quote_what_yaml_takes_for_a_boolean() {
+    let found = server("{tls: {mode: false}}");
+    assert!(
+        found.contains("WrongType spec.tls.mode: this is a boolean") && found.contains("quotes"),
+        "{found}"
+    );
+}
+
+#[test]
+fn refuses_what_is_out_of_range_or_form() {
+    assert!(server("{listeners: [{name: a, port: 70000, protocol: IMAP}]}").contains("OutOfRange"));
+    assert!(server("{timeouts: {client: 5 days}}").contains("write a duration such as 30s"));
+    assert!(server("{limits: {clientBuffer: 4KB}}").contains("write a size"));
+    assert!(server("{upstream: {proxyProtocol: V3}}").contains("choose one of \"Off\", \"V1\", \"V2\""));
+    assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
+}
+
+#[test]
+fn refuses_two_listeners_of_one_name() {
+    let found = server("{listeners: [{name: a, port: 993}, {name: a, port: 143}]}");
+    assert_eq!(found, "Invalid spec.listeners[a]: this is there twice; remove or rename one of them");
+}
+
+#[test]
+fn evaluates_the_rules() {
+    let listener = |fields: &str| server(&format!("{{listeners: [{{name: a, {fields}}}]}}"));
+    assert!(listener("port: 2143").contains("protocol is required"));
+    assert!(listener("port: 143, address: 'unix:/run/a'").contains("needs a port, unless"));
+    assert!(listener("protocol: IMAP").contains("needs a port, unless"));
+    assert!(
+        listener("port: 143, backendRef: {name: a, port: 1}, backendAddress: 'a:1'").contains("exclude each")
+    );
+    assert!(listener("port: 993, hostnames: [a.b], tls: {mode: 'Off'}").contains("SNI"));
+    assert!(listener("port: 143, imap: {authMethods: [NONE]}").contains("NONE exists in SMTP only"));
+    assert!(server("{auth: {}}").contains("exactly one of http and passthrough"));
+    assert!(server("{auth: {passthrough: {}, http: {url: 'http://a/'}}}").contains("exactly one"));
+    assert!(
+        server("{auth: {http: {url: 'http://a/', serviceRef: {name: a, port: 1}}}}").contains("exclude each")
+    );
+    assert!(
+        server("{auth: {passthrough: {}}, pop3: {authMethods: [APOP]}}").contains("needs an auth service")
+    );
+    assert!(server("{allowedListeners: {namespaces: {from: Selector}}}").contains("selector goes with"));
+    assert!(server("{resolver: {ipv4: false, ipv6: false}}").contains("one of ipv4 and ipv6"));
+    assert!(listener("port: 993, address: 'unix:/x'").contains("spec.listeners[a]: "));
+    assert_eq!(listener("port: 993"), "");
+    assert_eq!(listener("address: 'unix:/run/a', protocol: IMAP"), "");
+}
+
+#[test]
+fn checks_mail_listeners_with_the_same_rules() {
+    let found = check(Kind::Listener, "{serverRef: {name: a}, port: 2143}").join("\n");
+    assert!(found.contains("protocol is required"), "{found}");
+    assert_eq!(check(Kind::Listener, "{serverRef: {name: a}, port: 143}"), Vec::<String>::new());
+}
+
+#[test]
+fn a_null_is_an_absent_field() {
+    assert_eq!(server("{tls: null, listeners: [{name: a, port: 993, hostnames: null}]}"), "");
+}

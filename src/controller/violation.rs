@@ -1,0 +1,142 @@
+//! What is wrong with an object or listener: a condition, a reason, the field, and the remedy.
+
+use std::fmt;
+
+/// The condition that a violation turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concern {
+    /// `Accepted=False`: the manifest itself.
+    Accepted,
+    /// `ResolvedRefs=False`: something that it refers to.
+    ResolvedRefs,
+    /// `Conflicted=True`: another listener wants the same socket.
+    Conflicted,
+    /// A condition of its own with status True, which keeps nothing from serving.
+    Notice(Notice),
+}
+
+/// Alarms that keep nothing from serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notice {
+    /// A certificate has expired. It is served on, since an alarm is better than an outage.
+    CertificateExpired,
+    /// A certificate expires within [`EXPIRY_WARNING`] seconds.
+    CertificateExpiring,
+    /// A host name that no certificate covers.
+    HostnameNotCovered,
+    /// A Service without ready endpoints.
+    NoReadyEndpoints,
+    /// Passwords may travel in clear because nothing was said about TLS.
+    ClearText,
+    /// A field that this version accepts and does not act on.
+    NotImplemented,
+}
+
+/// How long before its end a certificate is worth an alarm: seven days, in seconds.
+pub const EXPIRY_WARNING: i64 = 7 * 24 * 3600;
+
+impl Notice {
+    /// The condition's type.
+    #[must_use]
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::CertificateExpired => "CertificateExpired",
+            Self::CertificateExpiring => "CertificateExpiring",
+            Self::HostnameNotCovered => "HostnameNotCovered",
+            Self::NoReadyEndpoints => "NoReadyEndpoints",
+            Self::ClearText => "ClearText",
+            Self::NotImplemented => "NotImplemented",
+        }
+    }
+}
+
+impl Concern {
+    /// The condition's type.
+    #[must_use]
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Conflicted => "Conflicted",
+            Self::Notice(notice) => notice.condition(),
+        }
+    }
+
+    /// Whether it keeps the listener from serving.
+    #[must_use]
+    pub fn excludes(self) -> bool {
+        !matches!(self, Self::Notice(_))
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The condition that says so.
+    pub concern: Concern,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// The field's path: `spec.listeners[imaps].tls.certificateRefs`.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+impl Violation {
+    /// The manifest itself is wrong.
+    #[must_use]
+    pub fn invalid(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Concern::Accepted, "Invalid", field, problem, remedy)
+    }
+
+    /// Something that it refers to is not there.
+    #[must_use]
+    pub fn missing(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Concern::ResolvedRefs, "RefNotFound", field, problem, remedy)
+    }
+
+    /// Something that it refers to is there and cannot be used.
+    #[must_use]
+    pub fn unusable(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Concern::ResolvedRefs, "InvalidRef", field, problem, remedy)
+    }
+
+    /// An alarm.
+    #[must_use]
+    pub fn notice(
+        notice: Notice,
+        field: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Concern::Notice(notice), notice.condition(), field, problem, remedy)
+    }
+
+    /// In full.
+    #[must_use]
+    pub fn new(
+        concern: Concern,
+        reason: &'static str,
+        field: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { concern, reason, field: field.to_owned(), problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+/// The condition's message: `field: problem; remedy`.
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
+    }
+}
+
+/// The first line of a library's message, for messages of one line.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
