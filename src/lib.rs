@@ -9,6 +9,7 @@ pub mod api;
 pub mod auth;
 pub mod controller;
 pub mod dns;
+pub mod import;
 pub mod model;
 pub mod net;
 pub mod protocol;

@@ -1,0 +1,103 @@
+//! `auth_http` and what goes with it.
+
+use crate::api::auth::{AuthSettings, Header, HeaderSource, HttpAuth};
+use crate::api::common::SecretKeyRef;
+use crate::secret::Secret;
+
+use super::effective::Server;
+use super::objects::Objects;
+use super::problem::{Note, Problem};
+use super::settings;
+use super::values;
+
+/// Who decides about a server's logins.
+pub(super) fn settings(
+    server: &Server<'_>,
+    objects: &mut Objects,
+    notes: &mut Vec<Note>,
+) -> Result<AuthSettings, Problem> {
+    let Some(directive) = server.get("auth_http") else {
+        return Err(server.own.problem("no \"auth_http\" is defined for server"));
+    };
+    let url = url(directive.argument(0)).map_err(|message| directive.problem(message))?;
+    let http = HttpAuth {
+        url: Some(url),
+        headers: headers(server, objects, notes),
+        timeout: settings::deadline(server, "auth_http_timeout", notes),
+        pass_client_certificate: server.flag("auth_http_pass_client_cert"),
+        ..HttpAuth::default()
+    };
+    Ok(AuthSettings { http: Some(http), passthrough: None })
+}
+
+/// `[http://]host[:port][/uri]` or `unix:path[:uri]`, as a URL.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    if let Some(rest) = text.strip_prefix("unix:") {
+        return match rest.split(':').next() {
+            Some("") | None => Err(format!("no path in the unix domain socket in auth_http \"{text}\"")),
+            Some(path) if !path.starts_with('/') => {
+                Err(format!("the path of the UNIX socket must be absolute in auth_http \"{text}\""))
+            }
+            Some(_) => Ok(text.to_owned()),
+        };
+    }
+    let rest = text.strip_prefix("http://").unwrap_or(text);
+    let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |index| rest.split_at(index));
+    let colon = match authority.rfind(']') {
+        Some(end) => authority[end..].find(':').map(|index| end + index),
+        None => authority.find(':'),
+    };
+    let (host, port) = match colon {
+        Some(colon) => (&authority[..colon], Some(&authority[colon + 1..])),
+        None => (authority, None),
+    };
+    let valid = |port: &str| values::number(port).is_some_and(|port| (1..=65_535).contains(&port));
+    if port.is_some_and(|port| !valid(port)) {
+        return Err(format!("invalid port in auth_http \"{text}\""));
+    }
+    if host.is_empty() {
+        return Err(format!("no host in auth_http \"{text}\""));
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok(format!("http://{authority}{slash}{path}"))
+}
+
+/// Extra headers, with their values in a Secret: they are usually keys.
+fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) -> Option<Vec<Header>> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for directive in server.all("auth_http_header") {
+        let (name, value) = (directive.argument(0), directive.argument(1));
+        let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+.^_|~-".contains(c);
+        if name.is_empty() || !name.chars().all(is_token) || value.contains(char::is_control) {
+            let message = format!("auth_http_header {name:?} is no header of HTTP's; write another one");
+            notes.push(directive.note(message));
+        } else if pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            let message =
+                format!("auth_http_header {name} stands twice; one is kept, join their values in it");
+            notes.push(directive.note(message));
+        } else {
+            pairs.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    if pairs.is_empty() {
+        return None;
+    }
+    let keys: Vec<String> = pairs.iter().map(|(name, _)| key(name)).collect();
+    let data = keys.iter().cloned().zip(pairs.iter().map(|(_, value)| Secret::from(value.as_bytes())));
+    let secret = objects.secret("Opaque", &format!("{pairs:?}"), "auth-headers", data.collect());
+    let header = |(name, key): (&(String, String), &String)| Header {
+        name: name.0.clone(),
+        value: None,
+        value_from: Some(HeaderSource {
+            secret_key_ref: SecretKeyRef { name: secret.clone(), key: key.clone() },
+        }),
+    };
+    Some(pairs.iter().zip(&keys).map(header).collect())
+}
+
+/// A header's name as the key of a Secret.
+fn key(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c.to_ascii_lowercase() } else { '-' })
+        .collect()
+}

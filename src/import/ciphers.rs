@@ -1,0 +1,78 @@
+//! `ssl_ciphers`: the names in OpenSSL's list that are spoken here, by their IANA names.
+
+/// What became of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ciphers {
+    /// IANA names, those of TLS 1.3 first: OpenSSL's list does not touch them.
+    pub(super) suites: Vec<String>,
+    /// Parts that have no equivalent.
+    pub(super) strangers: Vec<String>,
+}
+
+/// Reads a list. What nginx has by default, and every mere exclusion of what is not spoken here, is nothing.
+pub(super) fn read(list: &str) -> Ciphers {
+    let mut found = Ciphers { suites: Vec::new(), strangers: Vec::new() };
+    if list == DEFAULT {
+        return found;
+    }
+    for part in list.split([':', ',', ' ']).filter(|part| !part.is_empty()) {
+        let excluded = part.strip_prefix(['!', '-']);
+        let known = SUITES.iter().find(|(openssl, iana)| *openssl == part || *iana == part);
+        match (known, excluded) {
+            (Some((_, iana)), _) if !found.suites.iter().any(|name| name == iana) => {
+                found.suites.push((*iana).to_owned());
+            }
+            (Some(_), _) => {}
+            (None, Some(class)) if NEVER_SPOKEN.contains(&class) => {}
+            (None, _) => found.strangers.push(part.to_owned()),
+        }
+    }
+    if found.suites.iter().any(|name| !TLS13.contains(&name.as_str())) {
+        found.suites.retain(|name| !TLS13.contains(&name.as_str()));
+        found.suites.splice(0..0, TLS13.iter().map(|&name| name.to_owned()));
+    }
+    found
+}
+
+/// nginx's own.
+const DEFAULT: &str = "HIGH:!aNULL:!MD5";
+
+const TLS13: [&str; 3] = ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"];
+
+/// OpenSSL's name and IANA's, as far as they are spoken here.
+const SUITES: [(&str, &str); 9] = [
+    ("TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
+    ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+    ("TLS_CHACHA20_POLY1305_SHA256", "TLS_CHACHA20_POLY1305_SHA256"),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+    ("ECDHE-RSA-AES256-GCM-SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+    ("ECDHE-RSA-AES128-GCM-SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+    ("ECDHE-RSA-CHACHA20-POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
+];
+
+/// Classes whose exclusion changes nothing, because no suite of them is spoken here.
+const NEVER_SPOKEN: [&str; 30] = [
+    "aNULL", "eNULL", "NULL", "EXPORT", "EXP", "LOW", "MEDIUM", "DES", "3DES", "RC4", "MD5", "PSK", "SRP",
+    "DSS", "aDSS", "CAMELLIA", "IDEA", "SEED", "ARIA", "SSLv2", "SSLv3", "kRSA", "RSA", "DH", "DHE", "EDH",
+    "kEDH", "ADH", "AECDH", "SHA1",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_mapped_and_what_is_not_spoken_is_named() {
+        let read = read("ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256:!aNULL");
+        assert_eq!(read.suites.last().unwrap(), "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256");
+        assert_eq!((read.suites.len(), read.strangers), (4, vec!["DHE-RSA-AES128-GCM-SHA256".to_owned()]));
+    }
+
+    #[test]
+    fn nginxs_default_is_nothing_and_another_class_is_named() {
+        assert_eq!(read(DEFAULT), Ciphers { suites: vec![], strangers: vec![] });
+        assert_eq!(read("HIGH").strangers, ["HIGH"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! `mail {}` and `server {}` as one: what a server says, or else inherits.
+
+use crate::api::listener::Protocol;
+
+use super::Source;
+use super::listen::{self, Socket};
+use super::problem::Problem;
+use super::tree::Directive;
+
+/// A server with what it inherits.
+pub(super) struct Server<'a> {
+    /// The `server {}`.
+    pub(super) own: &'a Directive,
+    mail: &'a Directive,
+    /// What it speaks.
+    pub(super) protocol: Protocol,
+    /// What it listens on.
+    pub(super) sockets: Vec<Socket>,
+}
+
+/// All servers, as nginx checks them after it has read everything.
+pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source) -> Result<Vec<Server<'a>>, Problem> {
+    let mut taken = Vec::new();
+    let mut servers = Vec::new();
+    for own in mail.block.iter().flatten().filter(|directive| directive.name() == "server") {
+        let mut sockets: Vec<Socket> = Vec::new();
+        for directive in directives(own, "listen") {
+            for socket in listen::sockets(directive, source)? {
+                if taken.contains(&socket.address) {
+                    let message = format!("duplicate \"{}\" address and port pair", socket.written());
+                    return Err(directive.problem(message));
+                }
+                taken.push(socket.address.clone());
+                sockets.push(socket);
+            }
+        }
+        let Some(first) = sockets.first() else {
+            return Err(own.problem("no \"listen\" is defined for server"));
+        };
+        let named = directives(own, "protocol").last().map(|directive| directive.argument(0));
+        let Some(protocol) = protocol(named, first.address.port()) else {
+            return Err(own.problem("unknown mail protocol for server"));
+        };
+        servers.push(Server { own, mail, protocol, sockets });
+    }
+    if servers.is_empty() {
+        return Err(mail.problem("there is no server {} in this mail {}"));
+    }
+    Ok(servers)
+}
+
+/// The protocol that goes with a port in nginx and in manifests.
+pub(super) fn protocol_of(port: u16) -> Option<Protocol> {
+    match port {
+        25 | 465 | 587 => Some(Protocol::Smtp),
+        110 | 995 => Some(Protocol::Pop3),
+        143 | 993 => Some(Protocol::Imap),
+        _ => None,
+    }
+}
+
+fn protocol(named: Option<&str>, port: Option<u16>) -> Option<Protocol> {
+    match named {
+        Some("imap") => Some(Protocol::Imap),
+        Some("pop3") => Some(Protocol::Pop3),
+        Some("smtp") => Some(Protocol::Smtp),
+        _ => protocol_of(port?),
+    }
+}
+
+fn directives<'a>(level: &'a Directive, name: &'a str) -> impl Iterator<Item = &'a Directive> + use<'a> {
+    level.block.iter().flatten().filter(move |directive| directive.name() == name)
+}
+
+impl<'a> Server<'a> {
+    /// All directives of a name: the server's own, or else those of `mail {}`.
+    pub(super) fn all(&self, name: &'a str) -> Vec<&'a Directive> {
+        let own: Vec<_> = directives(self.own, name).collect();
+        if own.is_empty() { directives(self.mail, name).collect() } else { own }
+    }
+
+    /// The directive of a name; the last, where there are several.
+    pub(super) fn get(&self, name: &'a str) -> Option<&'a Directive> {
+        self.all(name).last().copied()
+    }
+
+    /// The first argument of a directive.
+    pub(super) fn text(&self, name: &'a str) -> Option<&'a str> {
+        self.get(name).map(|directive| directive.argument(0))
+    }
+
+    /// The arguments of all directives of a name, one after the other.
+    pub(super) fn list(&self, name: &'a str) -> Option<Vec<String>> {
+        let all = self.all(name);
+        let words = || all.iter().flat_map(|directive| directive.arguments()).cloned().collect();
+        (!all.is_empty()).then(words)
+    }
+
+    /// A flag.
+    pub(super) fn flag(&self, name: &'a str) -> Option<bool> {
+        self.text(name).map(|text| text == "on")
+    }
+}

@@ -1,0 +1,255 @@
+//! Which `MailServer` objects there are, and which listeners they have.
+
+use std::path::Path;
+
+use crate::api::listener::{InboundProxyProtocol, ListenerFields};
+use crate::api::server::Listener;
+use crate::api::{DEFAULT_CLASS, MailServerSpec, Settings};
+use crate::net::ListenAddress;
+
+use super::effective::{self, Server};
+use super::listen::{self, Socket};
+use super::manifest::Manifest;
+use super::objects::Objects;
+use super::problem::{Note, Problem, system_error};
+use super::share::{self, Draft};
+use super::tree::Directive;
+use super::{Source, auth, names, settings, tls};
+
+/// Where files and names are looked up.
+pub(super) struct Context<'a> {
+    pub(super) prefix: &'a Path,
+    pub(super) source: &'a dyn Source,
+}
+
+impl Context<'_> {
+    /// The file that a directive names, or what stands in its argument as `data:`.
+    pub(super) fn text(&self, directive: &Directive, what: &str) -> Result<String, Problem> {
+        let name = directive.argument(0);
+        if let Some(text) = name.strip_prefix("data:") {
+            return Ok(text.to_owned());
+        }
+        let read = self.source.read(&self.prefix.join(name));
+        let bytes = read.map_err(|error| {
+            let cause = system_error(&error);
+            directive.problem(format!("cannot load {what} \"{name}\": {cause}"))
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// All objects: the `MailServer`s, then what they refer to.
+pub(super) fn manifests(
+    servers: &[Server<'_>],
+    context: &Context<'_>,
+    notes: &mut Vec<Note>,
+) -> Result<Vec<Manifest>, Problem> {
+    let sockets = arrange(servers, notes);
+    let mut objects = Objects::default();
+    let mut manifests: Vec<Manifest> = Vec::new();
+    for group in groups(servers) {
+        let members = || group.iter().filter_map(|index| servers.get(*index));
+        let named: Vec<Option<&str>> = members().map(|server| server.text("server_name")).collect();
+        let base = names::server(&named);
+        let name = free_name(&base, &manifests);
+        objects.owner.clone_from(&name);
+        let mut drafts: Vec<Draft> = Vec::new();
+        for (server, index) in members().zip(&group) {
+            let settings = whole(server, context, &mut objects, notes)?;
+            for (address, socket) in sockets.get(*index).into_iter().flatten() {
+                drafts.push(draft(server, address, socket, &settings, context, notes)?);
+            }
+        }
+        name_listeners(&mut drafts);
+        for part in drafts.chunks(MOST_LISTENERS) {
+            let name = free_name(&base, &manifests);
+            manifests.push(Manifest::Server { name, spec: Box::new(spec(part)) });
+        }
+    }
+    manifests.extend(objects.into_manifests());
+    Ok(manifests)
+}
+
+fn free_name(base: &str, manifests: &[Manifest]) -> String {
+    names::unique(base, |wanted| {
+        manifests.iter().any(|made| matches!(made, Manifest::Server { name, .. } if name == wanted))
+    })
+}
+
+/// Servers with one auth service are one `MailServer`.
+fn groups(servers: &[Server<'_>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
+    for (index, server) in servers.iter().enumerate() {
+        let service = server.text("auth_http");
+        match groups.iter_mut().find(|(known, _)| *known == service) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((service, vec![index])),
+        }
+    }
+    groups.into_iter().map(|(_, members)| members).collect()
+}
+
+/// Each server's sockets: both wildcards of a port as one, and none within another one's wildcard.
+fn arrange<'a>(servers: &'a [Server<'_>], notes: &mut Vec<Note>) -> Vec<Vec<(ListenAddress, &'a Socket)>> {
+    let mut all: Vec<Vec<(ListenAddress, &Socket)>> =
+        servers.iter().map(|server| merged(&server.sockets)).collect();
+    let is_wildcard = |address: &ListenAddress| match address {
+        ListenAddress::Any { .. } => true,
+        ListenAddress::Ip(address) => address.ip().is_unspecified(),
+        ListenAddress::Unix(_) => false,
+    };
+    let wildcards: Vec<(ListenAddress, &Socket)> =
+        all.iter().flatten().filter(|(address, _)| is_wildcard(address)).cloned().collect();
+    for (server, sockets) in servers.iter().zip(&mut all) {
+        sockets.retain(|(address, socket)| {
+            let within = wildcards.iter().find(|(wide, _)| wide != address && wide.overlaps(address));
+            let Some((wide, other)) = within else { return true };
+            let same = server.sockets.contains(other)
+                && (other.ssl, other.proxy_protocol) == (socket.ssl, socket.proxy_protocol);
+            if !same {
+                let message = format!(
+                    "listen {address} lies within {wide} of {} and is left out",
+                    other.directive.place
+                );
+                let remedy = "give every listener of that port an address of its own";
+                notes.push(socket.directive.note(format!("{message}; {remedy}")));
+            }
+            false
+        });
+        notes.extend(sockets.iter().filter_map(|(_, socket)| socket.notes()));
+    }
+    all
+}
+
+fn merged(sockets: &[Socket]) -> Vec<(ListenAddress, &Socket)> {
+    let family = |socket: &Socket| match &socket.address {
+        ListenAddress::Ip(address) if address.ip().is_unspecified() => {
+            Some((address.is_ipv6(), address.port()))
+        }
+        _ => None,
+    };
+    let alike = |a: &Socket, b: &Socket| {
+        (a.ssl, a.proxy_protocol, &a.options) == (b.ssl, b.proxy_protocol, &b.options)
+    };
+    let other = |socket: &Socket| {
+        let (is_v6, port) = family(socket)?;
+        sockets.iter().find(|other| family(other) == Some((!is_v6, port)) && alike(socket, other))
+    };
+    let mut kept = Vec::new();
+    for socket in sockets {
+        match (other(socket), family(socket)) {
+            (Some(_), Some((true, _))) => {}
+            (Some(_), Some((false, port))) => kept.push((ListenAddress::Any { port }, socket)),
+            _ => kept.push((socket.address.clone(), socket)),
+        }
+    }
+    kept
+}
+
+/// A server's settings, all but the TLS mode.
+fn whole(
+    server: &Server<'_>,
+    context: &Context<'_>,
+    objects: &mut Objects,
+    notes: &mut Vec<Note>,
+) -> Result<Settings, Problem> {
+    Ok(Settings {
+        auth: Some(auth::settings(server, objects, notes)?),
+        tls: tls::settings(server, context, objects, notes)?,
+        ..settings::settings(server, notes)
+    })
+}
+
+fn draft(
+    server: &Server<'_>,
+    address: &ListenAddress,
+    socket: &Socket,
+    settings: &Settings,
+    context: &Context<'_>,
+    notes: &mut Vec<Note>,
+) -> Result<Draft, Problem> {
+    let port = address.port();
+    let implied = port.and_then(effective::protocol_of) == Some(server.protocol);
+    let mut settings = settings.clone();
+    settings.tls.get_or_insert_default().mode = Some(tls::mode(server, socket));
+    let fields = ListenerFields {
+        port,
+        address: match address {
+            ListenAddress::Any { .. } => "*".to_owned(),
+            ListenAddress::Ip(address) => address.ip().to_string(),
+            ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+        },
+        protocol: (!implied).then_some(server.protocol),
+        hostnames: None,
+        proxy_protocol: proxy_protocol(server, socket, context, notes)?,
+        socket: (socket.options != crate::api::listener::SocketSettings::default())
+            .then(|| socket.options.clone()),
+        backend_ref: None,
+        backend_address: None,
+        settings: Settings::default(),
+    };
+    let name = names::listener(server.protocol, address);
+    Ok(Draft::new(Listener { name, fields }, server.protocol, address.clone(), &settings))
+}
+
+/// Without `set_real_ip_from`, every peer's header is read, and none changes the client's address.
+fn proxy_protocol(
+    server: &Server<'_>,
+    socket: &Socket,
+    context: &Context<'_>,
+    notes: &mut Vec<Note>,
+) -> Result<Option<InboundProxyProtocol>, Problem> {
+    if !socket.proxy_protocol {
+        return Ok(None);
+    }
+    let all = server.all("set_real_ip_from");
+    let mut peers: Vec<String> = Vec::new();
+    for directive in &all {
+        for network in listen::networks(directive, context.source)? {
+            let text = network.to_string();
+            if !peers.contains(&text) {
+                peers.push(text);
+            }
+        }
+    }
+    if let (true, Some(last)) = (peers.len() > MOST_PEERS, all.last()) {
+        notes.push(last.note(format!("set_real_ip_from: the first {MOST_PEERS} networks are kept")));
+        peers.truncate(MOST_PEERS);
+    }
+    let use_as_client_address = match socket.address {
+        ListenAddress::Unix(_) => all.iter().any(|directive| directive.argument(0) == "unix:"),
+        _ => !peers.is_empty(),
+    };
+    if peers.is_empty() {
+        peers = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
+    }
+    Ok(Some(InboundProxyProtocol { trusted_peers: peers, use_as_client_address }))
+}
+
+/// Where names are the same, the address tells them apart, and then a number.
+fn name_listeners(drafts: &mut [Draft]) {
+    let names: Vec<String> = drafts.iter().map(|draft| draft.listener.name.clone()).collect();
+    let mut taken: Vec<String> = Vec::new();
+    for draft in drafts {
+        let name = &mut draft.listener.name;
+        let shared = names.iter().filter(|other| *other == name).count() > 1;
+        if let (true, Some(suffix)) = (shared, names::address_suffix(&draft.address)) {
+            *name = format!("{name}-{suffix}");
+        }
+        let first: String = name.chars().take(LONGEST_NAME).collect();
+        *name = names::unique(&first, |wanted| taken.iter().any(|known| known == wanted));
+        taken.push(name.clone());
+    }
+}
+
+fn spec(drafts: &[Draft]) -> MailServerSpec {
+    let (settings, listeners) = share::share(drafts);
+    MailServerSpec { class_name: DEFAULT_CLASS.to_owned(), allowed_listeners: None, listeners, settings }
+}
+
+/// As the schema bounds them.
+const MOST_LISTENERS: usize = 64;
+/// As the schema bounds them.
+const MOST_PEERS: usize = 32;
+/// Leaves room for a number in the 63 characters that the schema allows.
+const LONGEST_NAME: usize = 58;

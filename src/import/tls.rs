@@ -1,0 +1,284 @@
+//! `starttls` and `ssl_…`: TLS towards clients, with the files that they name.
+
+use std::collections::BTreeMap;
+
+use crate::api::common::{BundleKind, BundleRef, SecretRef};
+use crate::api::tls::{ClientAuth, ClientAuthMode, MinVersion, SessionCache, TlsMode, TlsSettings};
+use crate::secret::Secret;
+
+use super::ciphers;
+use super::effective::Server;
+use super::listen::Socket;
+use super::objects::Objects;
+use super::plan::Context;
+use super::problem::{Note, Problem};
+use super::tree::Directive;
+use super::values::{self, Finest};
+
+/// When TLS begins on one of a server's sockets.
+pub(super) fn mode(server: &Server<'_>, socket: &Socket) -> TlsMode {
+    if socket.ssl || server.flag("ssl").unwrap_or_default() {
+        return TlsMode::Implicit;
+    }
+    match server.text("starttls") {
+        Some("on") => TlsMode::StartTls,
+        Some("only") => TlsMode::RequireStartTls,
+        _ => TlsMode::Off,
+    }
+}
+
+/// Everything but the mode; none where no socket has TLS.
+pub(super) fn settings(
+    server: &Server<'_>,
+    context: &Context<'_>,
+    objects: &mut Objects,
+    notes: &mut Vec<Note>,
+) -> Result<Option<TlsSettings>, Problem> {
+    let Some(reason) = reason(server) else { return Ok(None) };
+    let ciphers = server.get("ssl_ciphers").and_then(|directive| cipher_suites(directive, notes));
+    let size = server.all("ssl_session_cache").last().map_or(Some(0), |d| session_cache(d).ok());
+    let timeout = server.text("ssl_session_timeout").and_then(|text| values::time(text, Finest::Seconds));
+    Ok(Some(TlsSettings {
+        mode: None,
+        certificate_refs: Some(certificates(server, &reason, context, objects, notes)?),
+        min_version: server.get("ssl_protocols").and_then(|directive| min_version(server, directive, notes)),
+        cipher_suites: ciphers,
+        client_auth: client_auth(server, context, objects, notes)?,
+        session_tickets: server.flag("ssl_session_tickets"),
+        session_cache: Some(SessionCache {
+            size,
+            timeout: timeout.map(|time| values::duration(time.max(1))),
+        }),
+    }))
+}
+
+/// Why a server needs TLS: what nginx names in its messages, and where.
+struct Reason<'a> {
+    name: &'static str,
+    directive: &'a Directive,
+}
+
+fn reason<'a>(server: &'a Server<'_>) -> Option<Reason<'a>> {
+    if server.flag("ssl").unwrap_or_default() {
+        return Some(Reason { name: "ssl", directive: server.get("ssl")? });
+    }
+    if server.text("starttls").is_some_and(|text| text != "off") {
+        return Some(Reason { name: "starttls", directive: server.get("starttls")? });
+    }
+    let socket = server.sockets.iter().find(|socket| socket.ssl)?;
+    Some(Reason { name: "listen ... ssl", directive: &socket.directive })
+}
+
+fn certificates(
+    server: &Server<'_>,
+    reason: &Reason<'_>,
+    context: &Context<'_>,
+    objects: &mut Objects,
+    notes: &mut Vec<Note>,
+) -> Result<Vec<SecretRef>, Problem> {
+    let (chains, keys) = (server.all("ssl_certificate"), server.all("ssl_certificate_key"));
+    let needed = format!("for the \"{}\" directive", reason.name);
+    if chains.is_empty() {
+        return Err(reason.directive.problem(format!("no \"ssl_certificate\" is defined {needed}")));
+    }
+    if keys.is_empty() {
+        return Err(reason.directive.problem(format!("no \"ssl_certificate_key\" is defined {needed}")));
+    }
+    let mut references: Vec<SecretRef> = Vec::new();
+    for (index, chain) in chains.iter().enumerate() {
+        let Some(key) = keys.get(index) else {
+            let message = format!(
+                "no \"ssl_certificate_key\" is defined for certificate \"{}\" and the \"{}\" directive",
+                chain.argument(0),
+                reason.name
+            );
+            return Err(chain.problem(message));
+        };
+        let name = certificate(chain, key, context, objects, notes)?;
+        if !references.iter().any(|reference| reference.name == name) {
+            references.push(SecretRef { name });
+        }
+    }
+    if references.len() > MOST_REFERENCES {
+        let message = format!("ssl_certificate: the first {MOST_REFERENCES} certificates are kept");
+        notes.push(reason.directive.note(message));
+        references.truncate(MOST_REFERENCES);
+    }
+    Ok(references)
+}
+
+/// The Secret with a certificate and its key.
+fn certificate(
+    chain: &Directive,
+    key: &Directive,
+    context: &Context<'_>,
+    objects: &mut Objects,
+    notes: &mut Vec<Note>,
+) -> Result<String, Problem> {
+    let origin = format!("{} {}", chain.argument(0), key.argument(0));
+    let chain_pem = context.text(chain, "certificate")?;
+    let chain_pem = blocks(&chain_pem, |label| label.ends_with("CERTIFICATE"));
+    if chain_pem.is_empty() {
+        let message = format!("cannot load certificate \"{}\": no PEM certificate in it", chain.argument(0));
+        return Err(chain.problem(message));
+    }
+    let elsewhere = ["engine:", "store:"].iter().any(|scheme| key.argument(0).starts_with(scheme));
+    if elsewhere {
+        let name = objects.foreign_secret(&origin, "tls");
+        let message = format!("ssl_certificate_key {}: make the Secret {name} yourself", key.argument(0));
+        notes.push(key.note(format!("{message}, with tls.crt and tls.key; keys are read from Secrets only")));
+        return Ok(name);
+    }
+    let key_text = context.text(key, "certificate key")?;
+    let key_pem = blocks(&key_text, |label| label.ends_with("PRIVATE KEY"));
+    if key_pem.is_empty() {
+        let message = format!("cannot load certificate key \"{}\": no PEM key in it", key.argument(0));
+        return Err(key.problem(message));
+    }
+    if key_pem.contains("ENCRYPTED") {
+        let message = "ssl_certificate_key is encrypted; decrypt it with `openssl pkey` and import again";
+        notes.push(key.note(message));
+    }
+    let data = BTreeMap::from([
+        ("tls.crt".to_owned(), Secret::from(chain_pem.as_bytes())),
+        ("tls.key".to_owned(), Secret::from(key_pem.as_bytes())),
+    ]);
+    Ok(objects.secret("kubernetes.io/tls", &origin, "tls", data))
+}
+
+/// The PEM blocks of some kind, without what stands between them.
+fn blocks(text: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let line = line.trim_end();
+        let label = |start: &str| line.strip_prefix(start).and_then(|rest| rest.strip_suffix("-----"));
+        if label("-----BEGIN ").is_some_and(&wanted) {
+            inside = true;
+        }
+        if inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        if label("-----END ").is_some() {
+            inside = false;
+        }
+    }
+    kept
+}
+
+fn cipher_suites(directive: &Directive, notes: &mut Vec<Note>) -> Option<Vec<String>> {
+    let read = ciphers::read(directive.argument(0));
+    if !read.strangers.is_empty() {
+        let served =
+            if read.suites.is_empty() { "the TLS library's own suites are" } else { "the others are" };
+        let message = format!(
+            "ssl_ciphers: {} has no equivalent and {served} used; name IANA suites in tls.cipherSuites, or \
+             remove it",
+            read.strangers.join(":")
+        );
+        notes.push(directive.note(message));
+    }
+    (!read.suites.is_empty()).then_some(read.suites)
+}
+
+fn min_version(server: &Server<'_>, directive: &Directive, notes: &mut Vec<Note>) -> Option<MinVersion> {
+    let versions = server.list("ssl_protocols").unwrap_or_default();
+    let has = |version: &str| versions.iter().any(|word| word == version);
+    if versions.iter().any(|version| !matches!(version.as_str(), "TLSv1.2" | "TLSv1.3")) {
+        let message = "ssl_protocols: only TLSv1.2 and TLSv1.3 are spoken; remove the older ones";
+        notes.push(directive.note(message));
+    }
+    if has("TLSv1.2") && !has("TLSv1.3") {
+        let message = "ssl_protocols: TLSv1.3 cannot be switched off; add it";
+        notes.push(directive.note(message));
+    }
+    Some(if has("TLSv1.3") && versions.len() == 1 { MinVersion::Tls13 } else { MinVersion::Tls12 })
+}
+
+/// How many sessions a cache keeps: OpenSSL's number, or what fits into nginx's shared memory.
+fn session_cache(directive: &Directive) -> Result<u32, String> {
+    let mut sessions = 0_u32;
+    for word in directive.arguments() {
+        let wrong = || format!("invalid session cache \"{word}\"");
+        let parts: Vec<&str> = word.split(':').collect();
+        let found = match parts.as_slice() {
+            ["off" | "none"] => 0,
+            ["builtin"] => 20_480,
+            ["builtin", number] => values::number(number).ok_or_else(wrong)?,
+            ["shared", name, size] if !name.is_empty() => {
+                let size = values::size(size).ok_or_else(wrong)?;
+                if size < SMALLEST_ZONE {
+                    return Err(format!("session cache \"{word}\" is too small"));
+                }
+                size / BYTES_PER_SESSION
+            }
+            _ => return Err(wrong()),
+        };
+        sessions = u32::try_from(found.min(1_000_000)).unwrap_or_default();
+    }
+    Ok(sessions)
+}
+
+/// What nginx checks while it reads an `ssl_session_cache`.
+pub(super) fn check_session_cache(directive: &Directive) -> Result<(), String> {
+    session_cache(directive).map(|_| ())
+}
+
+fn client_auth(
+    server: &Server<'_>,
+    context: &Context<'_>,
+    objects: &mut Objects,
+    notes: &mut Vec<Note>,
+) -> Result<Option<ClientAuth>, Problem> {
+    let Some(directive) = server.get("ssl_verify_client") else { return Ok(None) };
+    let mode = match directive.argument(0) {
+        "on" => ClientAuthMode::Required,
+        "optional" => ClientAuthMode::Optional,
+        "optional_no_ca" => ClientAuthMode::OptionalNoCa,
+        _ => return Ok(None),
+    };
+    let files = ["ssl_client_certificate", "ssl_trusted_certificate"];
+    let mut bundle = |name, suffix, key, label: &str| -> Result<Option<BundleRef>, Problem> {
+        let Some(directive) = server.get(name) else { return Ok(None) };
+        let text = context.text(directive, "certificate")?;
+        let pem = blocks(&text, |found| found.ends_with(label));
+        if pem.is_empty() {
+            let message = format!("cannot load \"{}\": no PEM block of {label} in it", directive.argument(0));
+            return Err(directive.problem(message));
+        }
+        let name = objects.config_map(directive.argument(0), suffix, key, pem);
+        Ok(Some(BundleRef { kind: BundleKind::ConfigMap, name, key: None }))
+    };
+    let mut authorities: Vec<BundleRef> = Vec::new();
+    for name in files {
+        authorities.extend(bundle(name, "client-ca", "ca.crt", "CERTIFICATE")?);
+    }
+    authorities.dedup();
+    if authorities.is_empty() && mode != ClientAuthMode::OptionalNoCa {
+        return Err(directive.problem("no ssl_client_certificate for ssl_verify_client"));
+    }
+    let crls = bundle("ssl_crl", "crl", "ca.crl", "X509 CRL")?;
+    let depth = server.get("ssl_verify_depth").and_then(|directive| {
+        let depth = values::number(directive.argument(0))?;
+        if depth > DEEPEST {
+            notes.push(directive.note(format!("ssl_verify_depth {depth} became {DEEPEST}")));
+        }
+        u32::try_from(depth.min(DEEPEST)).ok()
+    });
+    Ok(Some(ClientAuth {
+        mode: Some(mode),
+        ca_certificate_refs: (!authorities.is_empty()).then_some(authorities),
+        crl_refs: crls.map(|reference| vec![reference]),
+        depth,
+    }))
+}
+
+/// As the schema bounds them.
+const MOST_REFERENCES: usize = 16;
+/// As the schema's bound of `depth`.
+const DEEPEST: u64 = 16;
+/// Eight pages.
+const SMALLEST_ZONE: u64 = 8 * 4096;
+/// nginx: one megabyte keeps about 4000 sessions.
+const BYTES_PER_SESSION: u64 = 256;
