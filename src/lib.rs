@@ -6,7 +6,9 @@
 
 pub mod admin;
 pub mod api;
+pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod controller;
 pub mod dns;
 pub mod import;

@@ -1,0 +1,199 @@
+//! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{self, AdminState, Readiness};
+use crate::controller::folder::{Channels as SourceChannels, FolderSource};
+use crate::controller::print;
+use crate::model::{BindReport, Snapshot};
+use crate::proxy::{Channels, Options, Proxy};
+
+/// Everything that `run` is told.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// `spec.className` of the objects that are taken.
+    pub class: String,
+    /// Where health, metrics and status are served.
+    pub admin_address: SocketAddr,
+    /// Worker threads of the data plane.
+    pub workers: usize,
+    /// Between SIGTERM and the closing of the listeners, so that load balancers notice.
+    pub drain_delay: Duration,
+    /// Between the closing of a listener and the goodbye to its sessions.
+    pub drain_timeout: Duration,
+}
+
+/// Runs until a signal and a drain.
+///
+/// # Errors
+/// When the admin address cannot be bound, the folder cannot be read or watched, or threads cannot be
+/// started. Nothing that happens later is an error of the process.
+pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    let registry = Registry::new();
+    let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+    let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
+    let proxy = Proxy::start(
+        Options { workers: options.workers, drain_timeout: options.drain_timeout },
+        Channels { snapshots: snapshots.clone(), reports },
+        &registry,
+    )?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")?;
+    let done = runtime.block_on(async {
+        let (statuses, status) = watch::channel(Arc::new(serde_json::Value::Null));
+        let model = printed(snapshots.clone());
+        let source =
+            SourceChannels { snapshots: snapshot_sender, reports: report_receiver.clone(), statuses };
+        let folder = FolderSource::new(options.manifests.clone(), &options.class, &hostname()?, source)?;
+        let readiness = Readiness::new();
+        let admin = TcpListener::bind(options.admin_address)
+            .await
+            .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
+        info!(address = %admin.local_addr()?, "admin server: /livez /readyz /metrics /status /model");
+        let state = AdminState { readiness: readiness.clone(), metrics: registry, status, model };
+        serve(options, proxy, folder, Admin { listener: admin, state, readiness, reports: report_receiver })
+            .await
+    });
+    // A read that hangs (a network file system) does not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// What the admin server is made of.
+struct Admin {
+    listener: TcpListener,
+    state: AdminState,
+    readiness: Readiness,
+    reports: watch::Receiver<Arc<BindReport>>,
+}
+
+async fn serve(options: &RunOptions, proxy: Proxy, folder: FolderSource, admin: Admin) -> anyhow::Result<()> {
+    let Admin { listener, state, readiness, mut reports } = admin;
+    let draining = CancellationToken::new();
+    let ended = CancellationToken::new();
+    let first_report = readiness.block("the first snapshot is not served yet");
+    let mut serving = tokio::spawn(admin::serve(listener, state, ended.clone()));
+    let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
+    let mut source = tokio::spawn(folder.run(draining.clone()));
+    let ready = tokio::spawn(async move {
+        // Any report means that a first snapshot was applied; an error means that the process ends.
+        let _ = reports.wait_for(|report| report.revision > 0).await;
+        drop(first_report);
+    });
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        () = signals.wait() => {}
+        // Each of these lasts as long as the process: one that ends early takes the process with it.
+        done = &mut source => return early(done.context("the folder source ended in an error of ours")?),
+        done = &mut serving => return early(done.context("the admin server ended in an error of ours")?),
+        done = &mut data_plane => return early(done.context("the data plane ended in an error of ours")),
+    }
+    readiness.drain();
+    info!(delay = ?options.drain_delay, "draining: /readyz fails, listeners close after the delay");
+    tokio::spawn(async move {
+        signals.wait().await;
+        warn!("second signal: ending at once");
+        std::process::exit(130);
+    });
+    tokio::time::sleep(options.drain_delay).await;
+    draining.cancel();
+    data_plane.await.context("the data plane ended in an error of ours")?;
+    ready.abort();
+    ended.cancel();
+    // All sessions have ended: what still reads a file or answers a probe is not waited for any longer.
+    let rest = async { tokio::try_join!(source, serving) };
+    if let Ok(done) = timeout(LAST_WAIT, rest).await {
+        let (source, serving) = done.context("a control task ended in an error of ours")?;
+        source?;
+        serving?;
+    }
+    Ok(())
+}
+
+/// The end of a task that should have lasted.
+fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
+    done.map_err(Into::into)?;
+    anyhow::bail!("a part of the process ended without a reason; this is an error of ours")
+}
+
+/// For the control tasks, when all sessions have ended.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    received: watch::Receiver<u32>,
+    waited: u32,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+        let (sender, received) = watch::channel(0_u32);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                sender.send_modify(|count| *count = count.saturating_add(1));
+            }
+        });
+        Ok(Self { received, waited: 0 })
+    }
+
+    /// Waits for one more signal than were waited for before.
+    async fn wait(&mut self) {
+        self.waited = self.waited.saturating_add(1);
+        let waited = self.waited;
+        // The sender lives as long as the runtime.
+        let _ = self.received.wait_for(|received| *received >= waited).await;
+    }
+}
+
+/// The snapshot in the admin server's form, secrets masked.
+fn printed(mut snapshots: watch::Receiver<Arc<Snapshot>>) -> watch::Receiver<Arc<serde_json::Value>> {
+    let (sender, receiver) = watch::channel(Arc::new(serde_json::Value::Null));
+    tokio::spawn(async move {
+        while snapshots.changed().await.is_ok() {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            sender.send_replace(Arc::new(print::snapshot(&snapshot)));
+        }
+    });
+    receiver
+}
+
+/// The default of `serverName`.
+fn hostname() -> anyhow::Result<String> {
+    let name = hostname::get().context("cannot read the host name")?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Every session needs two descriptors: the soft limit is raised to the hard one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
+}

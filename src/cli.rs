@@ -1,0 +1,53 @@
+//! The command line: each command is a file below this one; what it does lies in the layers.
+
+pub mod check;
+pub mod crds;
+pub mod files;
+pub mod import;
+pub mod render;
+pub mod run;
+pub mod yaml;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Mailgress: an ingress controller for mail on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "mailgress", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves MailServer and MailListener objects.
+    Run(Box<run::Run>),
+    /// Prints the CustomResourceDefinitions of MailServer and MailListener as YAML.
+    Crds(crds::Crds),
+    /// Checks manifests as the API server and the controller would; exit status 1 if anything is wrong.
+    Check(check::Check),
+    /// Prints what would be served, with secrets masked.
+    Render(render::Render),
+    /// Turns the configuration of another mail proxy into manifests, on standard output.
+    Import(import::Import),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What keeps the command from being done; its text is for the user.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run(command) => command.run(),
+            Self::Crds(command) => command.run(),
+            Self::Check(command) => command.run(),
+            Self::Render(command) => command.run(),
+            Self::Import(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `mailgress import nginx`: manifests out of an nginx or Angie mail configuration.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use glob::MatchOptions;
+
+use crate::import::{self, Source};
+
+use super::yaml;
+
+/// `mailgress import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// What is imported.
+    #[command(subcommand)]
+    pub from: From,
+}
+
+/// What is imported.
+#[derive(Debug, Subcommand)]
+pub enum From {
+    /// The mail {} of an nginx or Angie configuration; what has no equivalent is named on standard error.
+    Nginx(Nginx),
+}
+
+/// `mailgress import nginx`.
+#[derive(Debug, Args)]
+pub struct Nginx {
+    /// The configuration.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Where relative paths in it begin [default: FILE's folder].
+    #[arg(long, value_name = "DIR")]
+    pub prefix: Option<PathBuf>,
+    /// Fail, and print no manifests, when anything has no equivalent.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+impl Import {
+    /// Prints the manifests.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        match &self.from {
+            From::Nginx(nginx) => nginx.run(&mut io::stdout().lock(), &mut io::stderr().lock()),
+        }
+    }
+}
+
+impl Nginx {
+    fn run(&self, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<ExitCode> {
+        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
+        let prefix = self.prefix.as_deref().unwrap_or(folder);
+        let imported = match import::nginx(&self.file, prefix, &Disk) {
+            Ok(imported) => imported,
+            Err(problem) => {
+                writeln!(err, "{problem}")?;
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        for note in &imported.notes {
+            writeln!(err, "{note}")?;
+        }
+        if self.strict && !imported.notes.is_empty() {
+            writeln!(err, "nothing is printed, because --strict allows nothing without an equivalent")?;
+            return Ok(ExitCode::FAILURE);
+        }
+        for manifest in &imported.manifests {
+            write!(out, "---\n{}", yaml::to_string(&manifest.document()?)?)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Files and names of this machine.
+struct Disk;
+
+impl Source for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
+        let options = MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let found = glob::glob_with(&pattern.to_string_lossy(), options);
+        let mut paths: Vec<PathBuf> = found.into_iter().flatten().flatten().collect();
+        paths.sort();
+        paths
+    }
+
+    fn resolve(&self, host: &str) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in (host, 0).to_socket_addrs().into_iter().flatten() {
+            if !addresses.contains(&address.ip()) {
+                addresses.push(address.ip());
+            }
+        }
+        addresses
+    }
+}
+
+#[cfg(test)]
+mod tests;

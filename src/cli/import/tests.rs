@@ -1,0 +1,404 @@
+//! The configurations in tests/nginx with the manifests and notes beside them, what is refused, and the table of
+//! docs/nginx.md.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
+
+use crate::cli::files::Files;
+use crate::import::directives::DIRECTIVES;
+use crate::import::{Imported, Problem};
+
+use super::*;
+
+/// tests/nginx, with certificates that are made up, and one host name.
+struct Fake {
+    /// Certificates that the renderer takes, rather than the same text each time.
+    real: bool,
+    /// A file that is not in tests/nginx.
+    inline: Option<&'static str>,
+}
+
+static CERTIFICATES: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let crl = CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(2200, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: vec![],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let crl = crl.signed_by(&ca).unwrap().pem().unwrap();
+    let mut files = BTreeMap::from([("ca.pem", ca.pem()), ("more.pem", ca.pem()), ("ca.crl", crl)]);
+    for (chain, key) in [("rsa.pem", "rsa.key"), ("ecdsa.pem", "ecdsa.key"), ("both.pem", "")] {
+        let pair = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["mail.example.com".to_owned()]).unwrap();
+        let certificate = params.self_signed(&pair).unwrap().pem();
+        let private = pair.serialize_pem();
+        match key {
+            "" => files.insert(chain, private + "between\n" + &certificate),
+            key => files.insert(chain, certificate).or(files.insert(key, private)),
+        };
+    }
+    files
+});
+
+fn placeholder(name: &str) -> String {
+    let block = |label: &str| format!("-----BEGIN {label}-----\n{name}\n-----END {label}-----\n");
+    match name {
+        "both.pem" => block("PRIVATE KEY") + "between\n" + &block("CERTIFICATE"),
+        "encrypted.key" => block("ENCRYPTED PRIVATE KEY"),
+        name if name.ends_with(".key") => block("PRIVATE KEY"),
+        name if name.ends_with(".crl") => block("X509 CRL"),
+        _ => block("CERTIFICATE"),
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nginx")
+}
+
+impl Source for Fake {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let name = path.to_str().unwrap();
+        if let (Some(text), "x.conf") = (self.inline, name) {
+            return Ok(text.into());
+        }
+        match name.strip_prefix("tls/") {
+            Some(name) if self.real && name != "encrypted.key" => Ok(CERTIFICATES[name].clone().into()),
+            Some(name) if name != "missing.pem" => Ok(placeholder(name).into()),
+            _ => std::fs::read(folder().join(path)),
+        }
+    }
+
+    fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
+        let found = Disk.glob(&folder().join(pattern));
+        found.iter().map(|path| path.strip_prefix(folder()).unwrap().to_owned()).collect()
+    }
+
+    fn resolve(&self, host: &str) -> Vec<IpAddr> {
+        if host == "localhost" { vec![[127, 0, 0, 1].into()] } else { vec![] }
+    }
+}
+
+fn import(name: &str, real: bool) -> Imported {
+    import::nginx(Path::new(name), Path::new(""), &Fake { real, inline: None }).unwrap()
+}
+
+fn inline(text: &'static str) -> Result<Imported, Problem> {
+    import::nginx(Path::new("x.conf"), Path::new(""), &Fake { real: false, inline: Some(text) })
+}
+
+fn printed(imported: &Imported) -> String {
+    let each = imported
+        .manifests
+        .iter()
+        .map(|manifest| format!("---\n{}", yaml::to_string(&manifest.document().unwrap()).unwrap()));
+    each.collect()
+}
+
+fn notes(imported: &Imported) -> String {
+    imported.notes.iter().map(|note| format!("{note}\n")).collect()
+}
+
+/// `MAILGRESS_WRITE_NGINX=1 cargo test` writes what is to be reviewed instead.
+fn is_kept(name: &str, text: &str) {
+    let path = folder().join(name);
+    if std::env::var_os("MAILGRESS_WRITE_NGINX").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == text, "{name} is not what comes out:\n{text}");
+}
+
+/// The manifests are those beside the configuration, and the controller has nothing to say about them.
+fn becomes_what_is_beside_it(name: &str) {
+    let imported = import(&format!("{name}.conf"), false);
+    is_kept(&format!("{name}.yaml"), &printed(&imported));
+    assert_eq!(notes(&imported), "", "everything has an equivalent");
+    is_valid(&import(&format!("{name}.conf"), true));
+}
+
+fn is_valid(imported: &Imported) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mail.yaml");
+    std::fs::write(&path, printed(imported)).unwrap();
+    let (loaded, rendered) = Files { paths: vec![path], class: "mailgress".to_owned() }.render().unwrap();
+    let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, Vec::<String>::new());
+    for object in &rendered.objects {
+        let listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
+        let found: Vec<String> = object.violations.iter().chain(listeners).map(ToString::to_string).collect();
+        assert_eq!(found, Vec::<String>::new(), "{}", printed(imported));
+        assert!(!object.listeners.is_empty());
+    }
+    assert!(!rendered.snapshot.sockets.is_empty());
+}
+
+#[test]
+fn the_example_of_the_documentation_is_imported() {
+    becomes_what_is_beside_it("documentation");
+}
+
+#[test]
+fn every_form_of_listen_is_imported() {
+    becomes_what_is_beside_it("listen");
+}
+
+#[test]
+fn tls_is_imported_with_its_files() {
+    becomes_what_is_beside_it("tls");
+}
+
+#[test]
+fn every_directive_is_imported_from_mail() {
+    becomes_what_is_beside_it("everything-mail");
+}
+
+#[test]
+fn every_directive_is_imported_from_server_and_wins() {
+    becomes_what_is_beside_it("everything-server");
+}
+
+#[test]
+fn what_is_not_said_is_nginxs_default() {
+    becomes_what_is_beside_it("defaults");
+}
+
+#[test]
+fn includes_are_followed_by_name_and_pattern() {
+    becomes_what_is_beside_it("included");
+}
+
+#[test]
+fn what_has_no_equivalent_is_named_with_its_line() {
+    let imported = import("missing.conf", false);
+    is_kept("missing.notes", &notes(&imported));
+    is_kept("missing.yaml", &printed(&imported));
+}
+
+#[test]
+fn names_are_unique_and_stable() {
+    let text = "mail { server_name a.example.com; auth_http a;
+        server { listen 143; }
+        server { listen 110; auth_http b; }
+        server { listen 127.0.0.1:993; protocol imap; }
+        server { listen 127.0.0.2:993; protocol imap; } }";
+    let names = |imported: &Imported| {
+        let document = |manifest: &import::Manifest| manifest.document().unwrap();
+        let each = imported.manifests.iter().map(|manifest| {
+            let document = document(manifest);
+            let name = |value: &serde_yaml::Value| value["name"].as_str().unwrap().to_owned();
+            let listeners = document["spec"]["listeners"].as_sequence().unwrap();
+            (name(&document["metadata"]), listeners.iter().map(name).collect::<Vec<_>>())
+        });
+        each.collect::<Vec<_>>()
+    };
+    let found = names(&inline(text).unwrap());
+    let first = ["imap", "imaps-127-0-0-1", "imaps-127-0-0-2"].map(str::to_owned).to_vec();
+    let second = vec!["pop3".to_owned()];
+    assert_eq!(found, [("a-example-com".to_owned(), first), ("a-example-com-2".to_owned(), second)]);
+}
+
+#[test]
+fn a_listener_without_a_resolver_inherits_none() {
+    let text = "mail { auth_http a; resolver 192.0.2.1 ipv6=off; server { listen 25; } server { listen 587; }
+        server { listen 465; resolver off; } }";
+    let document = inline(text).unwrap().manifests[0].document().unwrap();
+    assert!(document["spec"].get("resolver").is_none());
+    let has = |index: usize| document["spec"]["listeners"][index].get("resolver").is_some();
+    assert_eq!([has(0), has(1), has(2)], [true, true, false]);
+}
+
+#[test]
+fn both_directives_for_implicit_tls_mean_the_same() {
+    let files = "ssl_certificate tls/rsa.pem; ssl_certificate_key tls/rsa.key;";
+    let text =
+        |server: &str| format!("mail {{ auth_http a; {files} server {{ protocol imap; {server} }} }}").leak();
+    let old = inline(text("listen 1993; ssl on;")).unwrap();
+    let new = inline(text("listen 1993 ssl;")).unwrap();
+    assert_eq!(printed(&old), printed(&new));
+    assert!(printed(&old).contains("mode: Implicit"));
+}
+
+#[test]
+fn keys_are_masked_when_an_import_is_printed_for_debugging() {
+    assert!(!format!("{:?}", import("tls.conf", false)).contains("secret string"));
+}
+
+// --- what nginx refuses ---
+
+/// In `server { listen 143; auth_http a; … }`, all on the first line.
+macro_rules! refused {
+    ($($name:ident: $($text:literal => $message:literal,)*;)*) => {$(
+        #[test]
+        fn $name() {
+            $(
+                let text = concat!("mail { server { listen 143; auth_http a; ", $text, " } }");
+                let said = inline(text).map(|_| String::new()).unwrap_or_else(|problem| problem.to_string());
+                assert_eq!(said, concat!("x.conf:1: ", $message), "{text}");
+            )*
+        }
+    )*};
+}
+
+refused! {
+    directives_that_nginx_refuses_are_refused:
+        "foo bar;" => "unknown directive \"foo\"",
+        "worker_processes 1;" => "\"worker_processes\" directive is not allowed here",
+        "server { }" => "\"server\" directive is not allowed here",
+        "timeout;" => "invalid number of arguments in \"timeout\" directive",
+        "timeout 1 2;" => "invalid number of arguments in \"timeout\" directive",
+        "timeout 1; timeout 2;" => "\"timeout\" directive is duplicate",
+        "timeout 1 { }" => "directive \"timeout\" is not terminated by \";\"",
+        "include nothere.conf;" => "open() \"nothere.conf\" failed (2: No such file or directory)",;
+    values_that_nginx_refuses_are_refused:
+        "timeout x;" => "\"timeout\" directive invalid value",
+        "imap_client_buffer 1x;" => "\"imap_client_buffer\" directive invalid value",
+        "max_errors x;" => "\"max_errors\" directive invalid number",
+        "xclient maybe;" => "invalid value \"maybe\" in \"xclient\" directive, it must be \"on\" or \"off\"",
+        "starttls maybe;" => "invalid value \"maybe\"",
+        "imap_auth plain foo;" => "invalid value \"foo\"",
+        "protocol ftp;" => "unknown protocol \"ftp\"",
+        "proxy_protocol v3;" => "invalid value \"v3\"",
+        "resolver 127.0.0.1 valid=x;" => "invalid parameter: valid=x",
+        "resolver valid=5s;" => "no name servers defined",
+        "resolver 127.0.0.1 foo=bar;" => "host not found in resolver \"foo=bar\"",
+        "resolver 127.0.0.1:x;" => "invalid port in resolver \"127.0.0.1:x\"",
+        "resolver a ipv4=off ipv6=off;" => "\"ipv4\" and \"ipv6\" cannot both be \"off\"",
+        "set_real_ip_from 10.0.0.0/33;" => "host not found in set_real_ip_from \"10.0.0.0/33\"",
+        "ssl_protocols foo;" => "invalid value \"foo\"",
+        "ssl_session_cache foo;" => "invalid session cache \"foo\"",
+        "ssl_session_cache shared:a:1k;" => "session cache \"shared:a:1k\" is too small",;
+    listens_that_nginx_refuses_are_refused:
+        "listen 143;" => "duplicate \"0.0.0.0:143\" address and port pair",
+        "listen nowhere:25;" => "host not found in \"nowhere:25\" of the \"listen\" directive",
+        "listen 127.0.0.1:99999;" => "invalid port in \"127.0.0.1:99999\" of the \"listen\" directive",
+        "listen 127.0.0.1;" => "no port in \"127.0.0.1\" of the \"listen\" directive",
+        "listen unix:;" => "no path in the unix domain socket in \"unix:\" of the \"listen\" directive",
+        "listen 25 foo;" => "the invalid \"foo\" parameter",
+        "listen 25 backlog=0;" => "invalid backlog \"backlog=0\"",
+        "listen 25 rcvbuf=x;" => "invalid rcvbuf \"rcvbuf=x\"",
+        "listen 25 ipv6only=x;" => "invalid ipv6only flags \"x\"",
+        "listen 25 so_keepalive=::;" => "invalid so_keepalive value: \"::\"",
+        "listen 25 so_keepalive=x;" => "invalid so_keepalive value: \"x\"",;
+    tls_that_nginx_refuses_is_refused:
+        "starttls on;" => "no \"ssl_certificate\" is defined for the \"starttls\" directive",
+        "listen 993 ssl;" => "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
+        "ssl on;" => "no \"ssl_certificate\" is defined for the \"ssl\" directive",
+        "starttls on; ssl_certificate tls/rsa.pem;" =>
+            "no \"ssl_certificate_key\" is defined for the \"starttls\" directive",
+        "starttls on; ssl_certificate tls/rsa.pem; ssl_certificate tls/b.pem; ssl_certificate_key tls/rsa.key;" =>
+            "no \"ssl_certificate_key\" is defined for certificate \"tls/b.pem\" and the \"starttls\" directive",
+        "starttls on; ssl_certificate tls/missing.pem; ssl_certificate_key tls/rsa.key;" =>
+            "cannot load certificate \"tls/missing.pem\": 2: No such file or directory",
+        "starttls on; ssl_verify_client on; ssl_certificate tls/rsa.pem; ssl_certificate_key tls/rsa.key;" =>
+            "no ssl_client_certificate for ssl_verify_client",;
+}
+
+#[test]
+fn whole_configurations_that_nginx_refuses_are_refused() {
+    let refused = |text| inline(text).unwrap_err().to_string();
+    assert_eq!(refused("events { }\nhttp { }\n"), "x.conf:1: there is no mail {} in this configuration");
+    assert_eq!(refused("mail { }\nmail { }"), "x.conf:2: \"mail\" directive is duplicate");
+    assert_eq!(refused("mail;"), "x.conf:1: directive \"mail\" has no opening \"{\"");
+    assert_eq!(refused("auth_http a;"), "x.conf:1: \"auth_http\" directive is not allowed here");
+    assert_eq!(refused("mail {\n listen 25;\n}"), "x.conf:2: \"listen\" directive is not allowed here");
+    let server = |body| refused(body);
+    assert_eq!(server("mail { auth_http a;\nserver { } }"), "x.conf:2: no \"listen\" is defined for server");
+    assert_eq!(server("mail { server { listen 25; } }"), "x.conf:1: no \"auth_http\" is defined for server");
+    assert_eq!(
+        server("mail { auth_http a;\nserver { listen 1143; } }"),
+        "x.conf:2: unknown mail protocol for server"
+    );
+    assert_eq!(
+        server("mail { auth_http https://a/; server { listen 25; } }"),
+        "x.conf:1: invalid port in auth_http \"https://a/\""
+    );
+    assert_eq!(refused("mail {\n"), "x.conf:2: unexpected end of file, expecting \"}\"");
+    assert_eq!(refused("mail { } }"), "x.conf:1: unexpected \"}\"");
+    assert_eq!(refused("include x.conf;"), "x.conf:1: files include each other more than 16 deep");
+}
+
+#[test]
+fn strict_prints_nothing_but_notes() {
+    let run = |strict, text: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("nginx.conf");
+        std::fs::write(&file, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = Nginx { file, prefix: None, strict }.run(&mut out, &mut err).unwrap();
+        (code == ExitCode::SUCCESS, out.is_empty(), String::from_utf8(err).unwrap())
+    };
+    let noted = "mail { auth_http a; proxy_buffer 8k; server { listen 25; } }";
+    let (success, silent, said) = run(true, noted);
+    assert!(!success && silent && said.contains("nginx.conf:1: proxy_buffer has no equivalent"), "{said}");
+    let (success, silent, said) = run(false, noted);
+    assert!(success && !silent && said.contains("proxy_buffer"), "{said}");
+    let (success, silent, said) = run(true, "mail { auth_http a; server { listen 25; } }");
+    assert!(success && !silent && said.is_empty(), "{said}");
+    let (success, silent, _) = run(false, "mail {");
+    assert!(!success && silent);
+}
+
+#[test]
+fn relative_paths_begin_at_the_prefix() {
+    let (configuration, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = configuration.path().join("nginx.conf");
+    std::fs::write(&file, "include mail*.conf;").unwrap();
+    let mail =
+        "mail { auth_http a; server { listen 993 ssl; ssl_certificate c.pem; ssl_certificate_key c.pem; } }";
+    std::fs::write(elsewhere.path().join("mail.conf"), mail).unwrap();
+    std::fs::write(elsewhere.path().join("c.pem"), placeholder("both.pem")).unwrap();
+    let run = |prefix: Option<&Path>| {
+        let nginx = Nginx { file: file.clone(), prefix: prefix.map(Path::to_owned), strict: true };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        nginx.run(&mut out, &mut err).unwrap();
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    };
+    let (out, err) = run(Some(elsewhere.path()));
+    assert!(out.contains("name: imaps") && err.is_empty(), "{out}{err}");
+    let (out, err) = run(None);
+    assert!(out.is_empty() && err.ends_with("there is no mail {} in this configuration\n"), "{err}");
+}
+
+#[test]
+fn what_stands_outside_of_mail_is_skipped_whatever_it_is() {
+    let text = "user nobody; http { include nothere.conf; content_by_lua_block { if a then b = '{}' end } }
+        stream { server { listen 25; } } mail { auth_http a; server { listen 25; } }";
+    assert!(printed(&inline(text).unwrap()).contains("name: smtp"));
+}
+
+// --- docs/nginx.md ---
+
+#[test]
+fn the_documentation_has_a_full_row_for_every_directive() {
+    let read =
+        |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let page = read("docs/nginx.md");
+    let sources = read("src/cli/import/tests.rs") + &read("tests/it/import.rs");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    for row in &rows {
+        assert_eq!(row.len(), 4, "directive, field, default, test: {row:?}");
+        assert!(row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        let test = row[3].trim_matches('`');
+        let known = [format!("fn {test}("), format!("    {test}:")].iter().any(|text| sources.contains(text));
+        assert!(known, "there is no test {test}: {row:?}");
+    }
+    for known in DIRECTIVES {
+        let row = format!("`{}`", known.name);
+        assert!(rows.iter().any(|cells| cells[0] == row), "{row} has no row in docs/nginx.md");
+    }
+}

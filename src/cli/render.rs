@@ -1,0 +1,61 @@
+//! `mailgress render`: what would be served.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::controller::print;
+
+use super::files::Files;
+use super::yaml;
+
+/// `mailgress render`.
+#[derive(Debug, Args)]
+pub struct Render {
+    /// The manifests.
+    #[command(flatten)]
+    pub files: Files,
+    /// How it is printed.
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    pub output: Format,
+}
+
+/// How the model is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// YAML.
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+impl Render {
+    /// Prints the model; what could not be rendered is named on standard error.
+    ///
+    /// # Errors
+    /// When a path does not exist.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let (loaded, rendered) = self.files.render()?;
+        let model = print::snapshot(&rendered.snapshot);
+        let text = match self.output {
+            Format::Yaml => yaml::to_string(&model)?,
+            Format::Json => serde_json::to_string_pretty(&model)? + "\n",
+        };
+        std::io::stdout().lock().write_all(text.as_bytes())?;
+        let mut err = std::io::stderr().lock();
+        let mut wrong = false;
+        for problem in &loaded.problems {
+            wrong = true;
+            writeln!(err, "{problem}")?;
+        }
+        for object in &rendered.objects {
+            let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
+            for violation in object.violations.iter().chain(of_listeners).filter(|v| v.concern.excludes()) {
+                wrong = true;
+                writeln!(err, "{} {}: {violation}", object.kind.name(), object.key)?;
+            }
+        }
+        Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}

@@ -1,0 +1,132 @@
+//! `mailgress run`: the controller and the data plane.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::api;
+use crate::app::{self, RunOptions};
+
+/// Serve MailServer and MailListener objects.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Take all objects from the YAML and JSON files in this folder, which is watched.
+    #[arg(long, value_name = "DIR", env = "MAILGRESS_MANIFESTS")]
+    manifests: PathBuf,
+
+    /// The spec.className of the objects that are served.
+    #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
+    class: String,
+
+    /// Where /livez, /readyz, /metrics, /status and /model are served.
+    #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
+    admin_address: SocketAddr,
+
+    /// Worker threads of the data plane [default: one for each CPU].
+    #[arg(long, value_name = "N", env = "MAILGRESS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+
+    /// Between SIGTERM and the closing of the listeners, while /readyz fails and load balancers notice.
+    #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
+    drain_delay: Duration,
+
+    /// How long sessions may go on after their listener has closed, before they are told goodbye.
+    #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
+    drain_timeout: Duration,
+
+    /// How log lines are written.
+    #[arg(long, value_name = "FORMAT", env = "MAILGRESS_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or filters such as `info,mailgress::session=warn`.
+    #[arg(long, value_name = "FILTER", env = "MAILGRESS_LOG", default_value = "info")]
+    log: String,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object for each line.
+    Json,
+}
+
+impl Run {
+    /// Serves until a signal and a drain.
+    ///
+    /// # Errors
+    /// When the process cannot start serving at all.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if !self.manifests.is_dir() {
+            bail!("--manifests {}: there is no such folder", self.manifests.display());
+        }
+        self.start_log()?;
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        app::run(&RunOptions {
+            manifests: self.manifests.clone(),
+            class: self.class.clone(),
+            admin_address: self.admin_address,
+            workers: self.workers.map_or(cpus, usize::from),
+            drain_delay: self.drain_delay,
+            drain_timeout: self.drain_timeout,
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn start_log(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::builder().parse(&self.log)?;
+        let colour = std::io::stdout().is_terminal();
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour);
+        match self.log_format {
+            LogFormat::Text => builder.with_target(false).init(),
+            LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+        }
+        Ok(())
+    }
+}
+
+/// The Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration such as 30s, 1m30s or 500ms");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let number: u32 = number.parse().map_err(|_| wrong())?;
+        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(unit);
+        let unit = match unit {
+            "h" => Duration::from_secs(3600),
+            "m" => Duration::from_secs(60),
+            "s" => Duration::from_secs(1),
+            "ms" => Duration::from_millis(1),
+            _ => return Err(wrong()),
+        };
+        total = unit.checked_mul(number).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        rest = next;
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_durations_as_the_gateway_api_writes_them() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "5", "s", "1x", "-1s", "1.5s", "99999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

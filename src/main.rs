@@ -1,0 +1,18 @@
+//! The thin binary: installs the TLS provider, parses the command line, prints what went wrong.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mailgress::cli::Cli;
+
+fn main() -> ExitCode {
+    // The one provider of the process; a second call would be an error of ours, and changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match Cli::parse().command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mailgress: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
