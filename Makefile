@@ -1,0 +1,31 @@
+# `make help` lists the targets. Each installs the Debian or Ubuntu packages that it needs and that are missing
+# (as root, or with sudo), and says which; Rust comes from rustup.
+
+CARGO ?= cargo
+ONCE ?=
+MAILGRESS ?=
+
+.PHONY: help quickstart test bench lint
+
+help: ## Say what the targets do
+	@echo "make TARGET, where TARGET is:"
+	@sed -n 's/^\([a-z]*\):.*## /  \1	/p' Makefile
+
+quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ctrl-C (ONCE=1: end after the check); installs Dovecot, Postfix, curl, a C toolchain
+	@tests/install-packages.sh build quickstart
+	$(CARGO) build --bin mailgress
+	@ONCE='$(ONCE)' MAILGRESS='$(MAILGRESS)' examples/quickstart/run.sh
+
+test: ## All tests, with real servers and clients; installs what quickstart does, swaks and Python
+	@tests/install-packages.sh build test
+	$(CARGO) test
+
+bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs nginx and its mail module
+	@tests/install-packages.sh build bench
+	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
+
+lint: ## Format, clippy and documentation, with warnings as errors; installs a C toolchain
+	@tests/install-packages.sh build
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps

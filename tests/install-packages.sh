@@ -1,0 +1,103 @@
+#!/bin/sh
+# Installs the Debian or Ubuntu packages that a make target needs, only those that are missing, and says which.
+# Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot.
+#
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | bench
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+msrv=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+
+say() { printf '%s\n' "$*" >&2; }
+
+packages_of() {
+    case $1 in
+        # A C toolchain and cmake for aws-lc-rs (the TLS library's cryptography).
+        build) echo "build-essential cmake pkg-config ca-certificates" ;;
+        quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
+        test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3" ;;
+        bench) echo "nginx libnginx-mod-mail" ;;
+        *) say "unknown group '$1': build, quickstart, test or bench"; exit 2 ;;
+    esac
+}
+
+installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+check_rust() {
+    version=$(cargo --version 2>/dev/null | sed 's/^cargo \([0-9.]*\).*/\1/') || version=
+    if [ -n "$version" ] && [ "$(printf '%s\n%s\n' "$msrv" "$version" | sort -V | head -n 1)" = "$msrv" ]; then
+        return
+    fi
+    say "Mailgress needs Rust $msrv or newer; found: ${version:-none}."
+    say "Install it with rustup (https://rustup.rs), which needs no root:"
+    say "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# Debian's hook: exit status 101 forbids to start a service. One that is there already is left alone.
+forbid_daemons() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        trap 'as_root rm -f "$policy"' EXIT
+        trap 'exit 130' INT TERM
+    fi
+}
+
+missing=
+for group in "$@"; do
+    [ "$group" != build ] || need_rust=yes
+    for package in $(packages_of "$group"); do
+        case " $missing " in *" $package "*) continue ;; esac
+        installed "$package" 2>/dev/null || missing="$missing $package"
+    done
+done
+missing=${missing# }
+
+if [ -n "$missing" ]; then
+    if ! command -v apt-get >/dev/null; then
+        say "This is neither Debian nor Ubuntu. Install what these packages hold, and try again: $missing"
+        exit 1
+    fi
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+        say "Missing packages, and neither root nor sudo to install them. As root:"
+        say "    apt-get install --no-install-recommends $missing"
+        exit 1
+    fi
+    say "Installing with apt, as root: $missing"
+    forbid_daemons
+    as_root apt-get update -q >&2
+    case " $missing " in
+        *" postfix "*)
+            # Without a system-wide configuration: what we start brings its own.
+            echo "postfix postfix/main_mailer_type select No configuration" | as_root debconf-set-selections
+            ;;
+    esac
+    # --no-remove: another mail server that is installed here is never replaced.
+    if ! as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends --no-remove $missing >&2; then
+        say "apt could not install: $missing"
+        say "If another mail server is in the way (Postfix conflicts with it), use a machine or container without."
+        exit 1
+    fi
+    if [ -d /run/systemd/system ]; then
+        for service in dovecot postfix nginx; do
+            case " $missing " in
+                *" $service"*) as_root systemctl disable --quiet "$service" >&2 || true ;;
+            esac
+        done
+    fi
+fi
+
+[ "${need_rust:-no}" = no ] || check_rust
