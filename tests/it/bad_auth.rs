@@ -1,0 +1,162 @@
+//! Auth services that are down, slow, or wrong: the client hears it, and everything else serves on.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::auth_service::{Answer, AuthService};
+use crate::support::backend::Backend;
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, listener, mail_server, passthrough, with};
+use crate::support::ports;
+use crate::support::talk::{PROTOCOLS, greeted, internal_error, is_success, log_in};
+
+/// Every protocol behind one auth service, and one listener that has nothing to do with it.
+struct Edge {
+    mailgress: Mailgress,
+    ports: Vec<(&'static str, SocketAddr)>,
+    healthy: SocketAddr,
+    _backends: [Backend; 3],
+    _folder: Folder,
+}
+
+impl Edge {
+    fn behind(auth: &Value) -> Self {
+        let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
+        let mut listeners = Vec::new();
+        let mut ports = Vec::new();
+        for (protocol, backend) in PROTOCOLS.into_iter().zip(&backends) {
+            let port = ports::free();
+            let base = listener(&protocol.to_lowercase(), protocol, "Off", port, backend.address());
+            listeners.push(with(base, &json!({ "auth": auth })));
+            ports.push((protocol, SocketAddr::from(([127, 0, 0, 1], port))));
+        }
+        let port = ports::free();
+        let healthy = listener("healthy", "IMAP", "Off", port, backends[0].address());
+        listeners.push(with(healthy, &json!({ "auth": passthrough() })));
+        let folder = Folder::new();
+        folder.write("server.yaml", &mail_server(&json!({ "listeners": listeners })));
+        let mailgress = Mailgress::start(&folder);
+        let healthy = ([127, 0, 0, 1], port).into();
+        Self { mailgress, ports, healthy, _backends: backends, _folder: folder }
+    }
+
+    fn behind_service(service: &AuthService) -> Self {
+        Self::behind(&json!({ "http": { "url": service.url(), "timeout": "1s" } }))
+    }
+
+    /// Every protocol's client hears the internal error and is disconnected; the other listener serves.
+    fn says_internal_error(&self) {
+        for (protocol, address) in &self.ports {
+            let mut wire = greeted(*address).unwrap();
+            assert_eq!(log_in(&mut wire, protocol, "user", "secret").unwrap(), internal_error(protocol));
+            assert_eq!(wire.rest(Duration::from_secs(10)), "", "{protocol} stays open");
+        }
+        let mut wire = greeted(self.healthy).unwrap();
+        assert!(is_success("IMAP", &log_in(&mut wire, "IMAP", "user", "secret").unwrap()));
+    }
+
+    /// The log says whose fault it is.
+    fn blames_the_auth_service(&self) {
+        self.mailgress.logs(&["auth"]);
+        assert!(!self.mailgress.log().contains("secret"), "a password is in the log");
+    }
+}
+
+#[test]
+fn an_auth_service_that_is_down_is_an_internal_error() {
+    let url = format!("http://127.0.0.1:{}/auth", ports::free());
+    let edge = Edge::behind(&json!({ "http": { "url": url, "timeout": "1s" } }));
+    edge.says_internal_error();
+    edge.blames_the_auth_service();
+}
+
+#[test]
+fn an_auth_service_that_says_nothing_is_an_internal_error_after_its_timeout() {
+    let service = AuthService::start(|_| Answer::Silence);
+    let edge = Edge::behind_service(&service);
+    let began = Instant::now();
+    edge.says_internal_error();
+    assert!(began.elapsed() >= Duration::from_secs(3), "three logins, each with a timeout of a second");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    edge.blames_the_auth_service();
+}
+
+#[test]
+fn an_auth_service_that_hangs_up_is_an_internal_error() {
+    let service = AuthService::start(|_| Answer::Close);
+    let edge = Edge::behind_service(&service);
+    edge.says_internal_error();
+    edge.blames_the_auth_service();
+}
+
+#[test]
+fn an_auth_service_that_answers_garbage_is_an_internal_error() {
+    for garbage in [
+        b"\x16\x03\x01 this is not HTTP at all \x00\xff\r\n\r\n".as_slice(),
+        b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-Server: not an address\r\nAuth-Port: 143\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-Server: 127.0.0.1\r\nAuth-Port: 99999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nAuth-Status: O",
+    ] {
+        let service = AuthService::start(move |_| Answer::Bytes(garbage));
+        let edge = Edge::behind_service(&service);
+        edge.says_internal_error();
+        edge.blames_the_auth_service();
+    }
+}
+
+#[test]
+fn an_endless_answer_of_the_auth_service_is_an_internal_error_and_not_kept_in_memory() {
+    use std::io::Write;
+    let endless = crate::support::acceptor::Acceptor::start(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+        while stream.write_all(&b"X-Header: and one more and one more and one more\r\n".repeat(1000)).is_ok()
+        {
+        }
+    });
+    let url = format!("http://{}/auth", endless.address());
+    let edge = Edge::behind(&json!({ "http": { "url": url, "timeout": "5s" } }));
+    let before = edge.mailgress.resident_bytes();
+    edge.says_internal_error();
+    assert!(edge.mailgress.resident_bytes() < before + 64 * 1024 * 1024);
+}
+
+#[test]
+fn a_refusal_is_passed_on_in_the_words_of_the_auth_service() {
+    let service = AuthService::start(|_| {
+        Answer::Headers(vec![
+            ("Auth-Status", "Come back tomorrow".to_owned()),
+            ("Auth-Error-Code", "454 4.7.0".to_owned()),
+        ])
+    });
+    let edge = Edge::behind_service(&service);
+    for (protocol, address) in &edge.ports {
+        let expected = match *protocol {
+            "IMAP" => "a NO Come back tomorrow",
+            "POP3" => "-ERR Come back tomorrow",
+            _ => "454 4.7.0 Come back tomorrow",
+        };
+        let mut wire = greeted(*address).unwrap();
+        assert_eq!(log_in(&mut wire, protocol, "user", "secret").unwrap(), expected);
+        assert_eq!(wire.rest(Duration::from_secs(10)), "", "without Auth-Wait the session ends");
+    }
+}
+
+#[test]
+fn a_refusal_with_a_wait_leaves_the_session_open_for_another_attempt() {
+    let backend = Backend::imap("imap");
+    let address = backend.address();
+    let service = AuthService::start(move |request| match request.header("Auth-Login-Attempt") {
+        Some("1") => {
+            Answer::Headers(vec![("Auth-Status", "Invalid login".to_owned()), ("Auth-Wait", "1".to_owned())])
+        }
+        _ => Answer::Backend(address),
+    });
+    let edge = Edge::behind_service(&service);
+    let mut wire = greeted(edge.ports[0].1).unwrap();
+    let began = Instant::now();
+    assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a NO Invalid login");
+    assert!(began.elapsed() >= Duration::from_secs(1), "the refusal is delayed");
+    assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+}

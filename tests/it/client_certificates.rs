@@ -1,0 +1,150 @@
+//! Client certificates: asked for in the handshake, and refused in the protocol's own words after it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+
+use crate::support::auth_service::AuthService;
+use crate::support::backend::Backend;
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, ca_config_map, http_auth, listener, mail_server, tls_secret, with};
+use crate::support::pki::{AUTHORITY, Authority};
+use crate::support::ports;
+use crate::support::talk::{PROTOCOLS, is_success, log_in};
+use crate::support::tls_client::{TlsClient, start_tls};
+use crate::support::wire::Wire;
+
+const TLS_MODES: [&str; 2] = ["Implicit", "StartTLS"];
+
+/// For every client certificate mode: what becomes of a client without a certificate, with a good one, and with
+/// one that nobody trusts.
+const POLICIES: [(&str, [Outcome; 3]); 4] = [
+    ("Off", [Outcome::Served("NONE"), Outcome::Served("NONE"), Outcome::Served("NONE")]),
+    ("Optional", [Outcome::Served("NONE"), Outcome::Served("SUCCESS"), Outcome::Told(INVALID)]),
+    ("Required", [Outcome::Told(MISSING), Outcome::Served("SUCCESS"), Outcome::Told(INVALID)]),
+    ("OptionalNoCA", [Outcome::Served("NONE"), Outcome::Served("SUCCESS"), Outcome::Served("FAILED:")]),
+];
+
+const MISSING: &str = "No required SSL certificate";
+const INVALID: &str = "SSL certificate error";
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// Logged in; and how `Auth-SSL-Verify` begins.
+    Served(&'static str),
+    /// Told this, and disconnected.
+    Told(&'static str),
+}
+
+/// The protocol's line for a refusal.
+fn line(protocol: &str, text: &str) -> String {
+    match protocol {
+        "IMAP" => format!("* BYE {text}"),
+        "POP3" => format!("-ERR {text}"),
+        _ => format!("421 4.7.1 {text}"),
+    }
+}
+
+struct Port {
+    protocol: &'static str,
+    tls: &'static str,
+    outcomes: [Outcome; 3],
+    verified: bool,
+    address: SocketAddr,
+}
+
+fn ports_and_listeners() -> (Vec<Port>, Vec<Value>) {
+    let (mut ports, mut listeners) = (Vec::new(), Vec::new());
+    for (mode, outcomes) in POLICIES {
+        for (protocol, tls) in PROTOCOLS.iter().flat_map(|protocol| TLS_MODES.map(|tls| (*protocol, tls))) {
+            let address = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+            let name = format!("{protocol}-{tls}-{mode}").to_lowercase();
+            let wanted = listener(&name, protocol, tls, address.port(), address);
+            let client_auth = json!({
+                "mode": mode, "caCertificateRefs": [{ "kind": "ConfigMap", "name": "client-ca" }],
+            });
+            listeners.push(with(wanted, &json!({ "tls": { "clientAuth": client_auth } })));
+            ports.push(Port { protocol, tls, outcomes, verified: mode != "Off", address });
+        }
+    }
+    (ports, listeners)
+}
+
+/// The first line behind the handshake, or the success of a login.
+fn talk(port: &Port, client: &Arc<ClientConfig>, user: &str) -> (String, Wire) {
+    let client = Arc::clone(client);
+    if port.tls == "Implicit" {
+        let mut wire = Wire::connect(port.address).unwrap().handshake_as(client, "localhost").unwrap();
+        let greeting = wire.line().unwrap();
+        if !greeting.contains("SSL certificate") {
+            let answer = log_in(&mut wire, port.protocol, user, "secret").unwrap();
+            return (answer, wire);
+        }
+        return (greeting, wire);
+    }
+    let wire = start_tls(port.protocol, port.address).unwrap();
+    let mut wire = wire.handshake_as(client, "localhost").unwrap();
+    // A session that is refused is told so before it says anything.
+    let first = match port.protocol {
+        "SMTP" => wire.smtp("EHLO client.example.test").map(|mut lines| lines.remove(0)),
+        "IMAP" => wire.ask("n NOOP"),
+        _ => wire.ask("NOOP"),
+    };
+    let first = first.unwrap();
+    if first.contains("SSL certificate") {
+        return (first, wire);
+    }
+    let answer = log_in(&mut wire, port.protocol, user, "secret").unwrap();
+    (answer, wire)
+}
+
+#[test]
+fn certificates_are_refused_in_the_protocols_words_and_told_to_the_auth_service() {
+    let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
+    let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
+    let auth = AuthService::routing("secret", move |protocol| {
+        addresses[["imap", "pop3", "smtp"].iter().position(|name| *name == protocol).unwrap()]
+    });
+    let (ports, listeners) = ports_and_listeners();
+    let folder = Folder::new();
+    folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
+    folder.write("ca.yaml", &ca_config_map("client-ca", &AUTHORITY.pem()));
+    folder.write(
+        "server.yaml",
+        &mail_server(&json!({
+            "tls": { "certificateRefs": [{ "name": "mail-tls" }] },
+            "auth": with(http_auth(&auth.url()), &json!({ "http": { "passClientCertificate": true } })),
+            "listeners": listeners,
+        })),
+    );
+    let _mailgress = Mailgress::start(&folder);
+    let clients = [
+        TlsClient::new().build(),
+        TlsClient::new().certificate(&AUTHORITY.issue(&["client.example.test"])).build(),
+        TlsClient::new().certificate(&Authority::new("Other CA").issue(&["client.example.test"])).build(),
+    ];
+    for (number, port) in ports.iter().enumerate() {
+        for (index, (client, outcome)) in clients.iter().zip(port.outcomes).enumerate() {
+            let user = format!("user{number}-{index}");
+            let (said, wire) = talk(port, client, &user);
+            let what = format!("{} {} {user}: {said}", port.protocol, port.tls);
+            match outcome {
+                Outcome::Served(verify) => {
+                    assert!(is_success(port.protocol, &said), "{what}");
+                    let requests = auth.requests_of(&user);
+                    let told = requests[0].header("Auth-SSL-Verify");
+                    assert_eq!(told.is_some(), port.verified, "{what}: {told:?}");
+                    assert!(told.is_none_or(|told| told.starts_with(verify)), "{what}: {told:?}");
+                }
+                Outcome::Told(text) => {
+                    assert_eq!(said, line(port.protocol, text), "{what}");
+                    assert_eq!(wire.rest(Duration::from_secs(10)), "", "{what}");
+                    assert!(auth.requests_of(&user).is_empty(), "{what}");
+                }
+            }
+        }
+    }
+}

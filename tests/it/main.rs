@@ -1,0 +1,34 @@
+//! Mailgress as a process, between real clients and real servers: one module per behaviour.
+//!
+//! Every test starts its own `mailgress run --manifests`; the Dovecot and the Postfix behind are shared, and so
+//! every test has mailboxes of its own. Nothing waits by sleeping: what is awaited is polled, up to a bound.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the whole crate is tests and their fixtures: to panic is how they fail"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
+)]
+
+mod addresses;
+mod bad_auth;
+mod bad_backend;
+mod bad_client;
+mod balance;
+mod client_certificates;
+mod delivery;
+mod descriptors;
+mod folder;
+mod import;
+mod limits;
+mod logins;
+mod proxy_header;
+mod seeing;
+mod shutdown;
+mod support;
+mod swap;
+mod tls;
+mod upstream;

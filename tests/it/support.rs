@@ -1,0 +1,18 @@
+//! Fixtures: servers, clients, certificates, manifests, and the process under test.
+
+pub mod acceptor;
+pub mod auth_service;
+pub mod backend;
+pub mod clients;
+pub mod dovecot;
+pub mod mailgress;
+pub mod manifest;
+pub mod pki;
+pub mod ports;
+pub mod postfix;
+pub mod process;
+pub mod servers;
+pub mod talk;
+pub mod tls_client;
+pub mod wait;
+pub mod wire;

@@ -1,0 +1,161 @@
+//! An auth service: nginx's HTTP protocol, keep-alive, programmable, with a memory of what it was asked.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use super::acceptor::Acceptor;
+
+/// A running service.
+pub struct AuthService {
+    acceptor: Acceptor,
+    requests: Arc<Mutex<Vec<AuthRequest>>>,
+}
+
+/// One request: its request line and its headers in order.
+#[derive(Clone, Debug)]
+pub struct AuthRequest {
+    /// `GET /auth HTTP/1.1`
+    pub line: String,
+    headers: Vec<(String, String)>,
+}
+
+/// What the service does with a request.
+pub enum Answer {
+    /// `Auth-Status: OK`, and where to go.
+    Backend(SocketAddr),
+    /// These headers.
+    Headers(Vec<(&'static str, String)>),
+    /// These bytes instead of a response.
+    Bytes(&'static [u8]),
+    /// Nothing, and the connection stays open.
+    Silence,
+    /// Nothing, and the connection is closed.
+    Close,
+}
+
+impl Answer {
+    /// A refusal.
+    pub fn refuse(text: &str) -> Self {
+        Self::Headers(vec![("Auth-Status", text.to_owned())])
+    }
+}
+
+impl AuthRequest {
+    /// A header's value, as sent.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+impl AuthService {
+    /// Starts one that decides with `decide`.
+    pub fn start(decide: impl Fn(&AuthRequest) -> Answer + Send + Sync + 'static) -> Self {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let memory = Arc::clone(&requests);
+        let acceptor = Acceptor::start(move |stream| {
+            // A client that goes away ends its connection, and nothing else.
+            let _ = serve(stream, &memory, &decide);
+        });
+        Self { acceptor, requests }
+    }
+
+    /// Accepts `password` for everybody, and routes by protocol.
+    pub fn routing(
+        password: &'static str,
+        route: impl Fn(&str) -> SocketAddr + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(move |request| {
+            let known = request.header("Auth-Method") == Some("none")
+                || request.header("Auth-Pass") == Some(password);
+            match request.header("Auth-Protocol") {
+                Some(protocol) if known => Answer::Backend(route(protocol)),
+                _ => Answer::refuse("Invalid login or password"),
+            }
+        })
+    }
+
+    /// For `auth.http.url`.
+    pub fn url(&self) -> String {
+        format!("http://{}/auth", self.acceptor.address())
+    }
+
+    /// Everything it was asked.
+    pub fn requests(&self) -> Vec<AuthRequest> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// The requests for one login name.
+    pub fn requests_of(&self, user: &str) -> Vec<AuthRequest> {
+        self.requests().into_iter().filter(|request| request.header("Auth-User") == Some(user)).collect()
+    }
+
+    /// Connections made to it.
+    pub fn connections(&self) -> u64 {
+        self.acceptor.accepted()
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    memory: &Mutex<Vec<AuthRequest>>,
+    decide: &impl Fn(&AuthRequest) -> Answer,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while let Some(request) = read_request(&mut reader)? {
+        let keep_alive = request.line.ends_with("HTTP/1.1")
+            && !request.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        let answer = decide(&request);
+        memory.lock().unwrap().push(request);
+        match answer {
+            Answer::Backend(address) => respond(
+                &mut stream,
+                &[
+                    ("Auth-Status", "OK".to_owned()),
+                    ("Auth-Server", address.ip().to_string()),
+                    ("Auth-Port", address.port().to_string()),
+                ],
+            )?,
+            Answer::Headers(headers) => respond(&mut stream, &headers)?,
+            Answer::Bytes(bytes) => {
+                stream.write_all(bytes)?;
+                return Ok(());
+            }
+            Answer::Silence => continue,
+            Answer::Close => return Ok(()),
+        }
+        if !keep_alive {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn respond(stream: &mut TcpStream, headers: &[(&str, String)]) -> std::io::Result<()> {
+    let mut text = String::from("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    stream.write_all(text.as_bytes())
+}
+
+fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<AuthRequest>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut request = AuthRequest { line: line.trim_end().to_owned(), headers: Vec::new() };
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end_matches(['\r', '\n']);
+        if line.is_empty() {
+            return Ok(Some(request));
+        }
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        request.headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+}

@@ -1,0 +1,243 @@
+//! Backends of a few lines, for what real servers do not do on demand.
+
+use std::io::{BufRead, BufReader, Read, Result, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::acceptor::Acceptor;
+
+/// A backend that accepts every login except with the password [`WRONG`], and says its name when it does.
+pub struct Backend {
+    acceptor: Acceptor,
+}
+
+/// The password that every scripted backend refuses.
+pub const WRONG: &str = "wrong";
+
+impl Backend {
+    /// IMAP: the login is answered with `OK <name>`.
+    pub fn imap(name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| imap(session, &name))
+    }
+
+    /// POP3: `PASS` is answered with `+OK <name>`.
+    pub fn pop3(name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| pop3(session, &name))
+    }
+
+    /// SMTP: AUTH is answered with `235 2.7.0 <name>`.
+    pub fn smtp(name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| smtp(session, &name))
+    }
+
+    /// IMAP behind a PROXY version 1 header, which is handed to `header`.
+    pub fn imap_behind_proxy(name: &str, header: impl Fn(String) + Send + Sync + 'static) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| {
+            header(session.line()?.unwrap_or_default());
+            imap(session, &name)
+        })
+    }
+
+    /// IMAP up to the login; then `relay` has the connection, with nothing read ahead.
+    pub fn imap_then(relay: impl Fn(&mut TcpStream) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self::new(move |session| {
+            session.say("* OK scripted")?;
+            loop {
+                let words = match session.line()? {
+                    Some(line) => session.imap_arguments(line)?,
+                    None => return Ok(()),
+                };
+                let verb = words.get(1).cloned().unwrap_or_default();
+                session.say(&format!("{} OK done", words.first().map_or("*", String::as_str)))?;
+                if verb == "LOGIN" {
+                    return relay(&mut session.stream);
+                }
+            }
+        })
+    }
+
+    /// Accepts connections and never says a word.
+    pub fn hanging() -> Self {
+        Self::new(|session| session.drain())
+    }
+
+    /// Says this, and closes.
+    pub fn saying(bytes: &'static [u8]) -> Self {
+        Self::new(move |session| session.stream.write_all(bytes))
+    }
+
+    /// Says this as its greeting, and never anything else.
+    pub fn greeting(bytes: &'static [u8]) -> Self {
+        Self::new(move |session| {
+            session.stream.write_all(bytes)?;
+            session.drain()
+        })
+    }
+
+    fn new(serve: impl Fn(&mut Session) -> Result<()> + Send + Sync + 'static) -> Self {
+        let acceptor = Acceptor::start(move |stream| {
+            let Ok(copy) = stream.try_clone() else { return };
+            // A peer that goes away ends its session, and nothing else.
+            let _ = serve(&mut Session { reader: BufReader::new(copy), stream });
+        });
+        Self { acceptor }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.acceptor.address()
+    }
+
+    /// Connections accepted until now.
+    pub fn accepted(&self) -> u64 {
+        self.acceptor.accepted()
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.acceptor.open()
+    }
+}
+
+struct Session {
+    reader: BufReader<TcpStream>,
+    stream: TcpStream,
+}
+
+impl Session {
+    fn say(&mut self, line: &str) -> Result<()> {
+        self.stream.write_all(format!("{line}\r\n").as_bytes())
+    }
+
+    /// A line without its end; `None` at the end of the session.
+    fn line(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        let bounded = &mut (&mut self.reader).take(LONGEST_LINE);
+        if bounded.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()))
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        std::io::copy(&mut self.reader, &mut std::io::sink()).map(drop)
+    }
+
+    /// The command's arguments, with literals fetched and quotes taken off.
+    fn imap_arguments(&mut self, mut line: String) -> Result<Vec<String>> {
+        let mut arguments = Vec::new();
+        loop {
+            let literal =
+                line.rsplit_once('{').and_then(|(_, size)| size.strip_suffix('}')).map(str::to_owned);
+            let text = line.split_once('{').map_or(line.as_str(), |(before, _)| before);
+            arguments.extend(text.split_whitespace().map(|word| word.trim_matches('"').to_owned()));
+            let Some(size) = literal else { return Ok(arguments) };
+            if !size.ends_with('+') {
+                self.say("+ OK")?;
+            }
+            let size = size.trim_end_matches('+').parse().unwrap_or(0);
+            let mut bytes = vec![0; size];
+            self.reader.read_exact(&mut bytes)?;
+            arguments.push(String::from_utf8_lossy(&bytes).into_owned());
+            line = self.line()?.unwrap_or_default();
+        }
+    }
+}
+
+fn imap(session: &mut Session, name: &str) -> Result<()> {
+    session.say("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] scripted")?;
+    while let Some(line) = session.line()? {
+        let words = session.imap_arguments(line)?;
+        let word = |index: usize| words.get(index).map_or("", String::as_str);
+        let (tag, verb) = (word(0).to_owned(), word(1).to_ascii_uppercase());
+        let login = |session: &mut Session, password: &str| match password {
+            WRONG => session.say(&format!("{tag} NO [AUTHENTICATIONFAILED] refused by {name}")),
+            _ => session.say(&format!("{tag} OK {name}")),
+        };
+        match verb.as_str() {
+            "CAPABILITY" => {
+                session.say("* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN")?;
+                session.say(&format!("{tag} OK done"))?;
+            }
+            "LOGIN" => login(session, word(3))?,
+            "AUTHENTICATE" => {
+                let response = initial_or_next(session, words.get(3), "+ ")?;
+                login(session, &plain_password(&response))?;
+            }
+            "LOGOUT" => {
+                session.say("* BYE")?;
+                return session.say(&format!("{tag} OK done"));
+            }
+            _ => session.say(&format!("{tag} OK {verb}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn pop3(session: &mut Session, name: &str) -> Result<()> {
+    session.say("+OK scripted")?;
+    let answer = |session: &mut Session, password: &str| match password {
+        WRONG => session.say(&format!("-ERR [AUTH] refused by {name}")),
+        _ => session.say(&format!("+OK {name}")),
+    };
+    while let Some(line) = session.line()? {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[0].to_ascii_uppercase().as_str() {
+            "CAPA" => session.say("+OK\r\nUSER\r\nSASL PLAIN\r\n.")?,
+            "PASS" => answer(session, words.get(1).unwrap_or(&""))?,
+            "AUTH" => {
+                let initial = words.get(2).map(ToString::to_string);
+                let response = initial_or_next(session, initial.as_ref(), "+ ")?;
+                answer(session, &plain_password(&response))?;
+            }
+            "QUIT" => return session.say("+OK bye"),
+            _ => session.say("+OK")?,
+        }
+    }
+    Ok(())
+}
+
+fn smtp(session: &mut Session, name: &str) -> Result<()> {
+    session.say("220 scripted ESMTP")?;
+    while let Some(line) = session.line()? {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[0].to_ascii_uppercase().as_str() {
+            "EHLO" => session.say("250-scripted\r\n250-XCLIENT NAME ADDR LOGIN\r\n250 AUTH PLAIN")?,
+            "XCLIENT" => session.say("220 scripted ESMTP")?,
+            "AUTH" => {
+                let initial = words.get(2).map(ToString::to_string);
+                let response = initial_or_next(session, initial.as_ref(), "334 ")?;
+                match plain_password(&response).as_str() {
+                    WRONG => session.say(&format!("535 5.7.8 refused by {name}"))?,
+                    _ => session.say(&format!("235 2.7.0 {name}"))?,
+                }
+            }
+            "QUIT" => return session.say("221 2.0.0 bye"),
+            _ => session.say("250 2.0.0 OK")?,
+        }
+    }
+    Ok(())
+}
+
+fn initial_or_next(session: &mut Session, initial: Option<&String>, challenge: &str) -> Result<String> {
+    if let Some(response) = initial {
+        return Ok(response.clone());
+    }
+    session.say(challenge)?;
+    Ok(session.line()?.unwrap_or_default())
+}
+
+/// The password in a PLAIN response; empty when it is none.
+fn plain_password(response: &str) -> String {
+    let bytes = STANDARD.decode(response).unwrap_or_default();
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).nth(2).unwrap_or_default()).into_owned()
+}
+
+const LONGEST_LINE: u64 = 64 * 1024;

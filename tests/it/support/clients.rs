@@ -1,0 +1,181 @@
+//! Real clients: Python's standard library, curl, openssl, swaks.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::pki::AUTHORITY;
+use super::servers::PASSWORD;
+
+/// How a client reaches a listener.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// `IMAP`, `POP3` or `SMTP`.
+    pub protocol: &'static str,
+    /// `Off`, `StartTLS`, `RequireStartTLS` or `Implicit`.
+    pub tls: &'static str,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// A directory with the authority's certificate and the clients' files.
+pub struct Clients {
+    directory: TempDir,
+}
+
+/// What a client did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Whether its exit status was 0.
+    pub ok: bool,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+impl Ran {
+    /// Panics unless it succeeded.
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        assert!(self.ok, "the client failed\n{}\n{}", self.output, self.errors);
+        self
+    }
+
+    /// Panics if it succeeded.
+    #[track_caller]
+    pub fn failed(self) -> Self {
+        assert!(!self.ok, "the client succeeded\n{}\n{}", self.output, self.errors);
+        self
+    }
+}
+
+impl Endpoint {
+    /// Whether the client shall ask for TLS with STARTTLS.
+    pub fn starttls(&self) -> bool {
+        matches!(self.tls, "StartTLS" | "RequireStartTLS")
+    }
+
+    fn url(&self, path: &str) -> String {
+        let scheme = self.protocol.to_ascii_lowercase();
+        let secure = if self.tls == "Implicit" { "s" } else { "" };
+        format!("{scheme}{secure}://localhost:{}{path}", self.address.port())
+    }
+}
+
+impl Clients {
+    /// Prepares the files.
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("mailgress-clients-").tempdir().unwrap();
+        AUTHORITY.write(&directory.path().join("ca.pem"));
+        Self { directory }
+    }
+
+    /// Where a client's file is.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A script of `tests/it/clients`, with the endpoint and the CA in front of the arguments.
+    pub fn python(&self, script: &str, to: &Endpoint, arguments: &[&str]) -> Ran {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(script);
+        let mut command = Command::new("python3");
+        command.arg(script).args([to.protocol, to.tls, &to.address.ip().to_string()]);
+        command.arg(to.address.port().to_string()).arg(self.file("ca.pem")).args(arguments);
+        run(&mut command, "")
+    }
+
+    /// Logs in with Python, and asks for something that only a mailbox or a mail server can answer.
+    pub fn python_login(&self, to: &Endpoint, method: &str, user: &str, password: &str) -> Ran {
+        self.python("login.py", to, &[method, user, password])
+    }
+
+    /// Logs in with curl: lists mailboxes, or mails, or asks for HELP (SMTP).
+    pub fn curl_login(&self, to: &Endpoint, user: &str, password: &str) -> Ran {
+        let mut command = self.curl(to, user, password);
+        match to.protocol {
+            "SMTP" => command.args(["--request", "NOOP"]).arg(to.url("/client.example.test")),
+            _ => command.arg(to.url("/")),
+        };
+        run(&mut command, "")
+    }
+
+    /// Sends a message file with curl.
+    pub fn curl_send(&self, to: &Endpoint, user: &str, recipient: &str, message: &Path) -> Ran {
+        let mut command = self.curl(to, user, PASSWORD);
+        command.args(["--mail-from", user, "--mail-rcpt", recipient, "--upload-file"]);
+        run(command.arg(message).arg(to.url("/client.example.test")), "")
+    }
+
+    /// Fetches the first message of the mailbox with curl into a file.
+    pub fn curl_fetch(&self, to: &Endpoint, user: &str, into: &Path) -> Ran {
+        let mut command = self.curl(to, user, PASSWORD);
+        let path = if to.protocol == "IMAP" { "/INBOX;MAILINDEX=1" } else { "/1" };
+        run(command.arg("--output").arg(into).arg(to.url(path)), "")
+    }
+
+    fn curl(&self, to: &Endpoint, user: &str, password: &str) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sSv", "--max-time", "120", "--resolve"]);
+        command.arg(format!("localhost:{}:{}", to.address.port(), to.address.ip()));
+        command.args(["--user", &format!("{user}:{password}"), "--cacert"]).arg(self.file("ca.pem"));
+        if to.starttls() {
+            command.arg("--ssl-reqd");
+        }
+        if to.protocol == "SMTP" {
+            command.args(["--login-options", "AUTH=PLAIN"]);
+        }
+        command
+    }
+
+    /// `openssl s_client`, with `lines` as its input once TLS is up; the server must verify.
+    pub fn openssl(&self, to: &Endpoint, lines: &[&str]) -> Ran {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost"]);
+        command.args(["-verify_hostname", "localhost", "-CAfile"]).arg(self.file("ca.pem"));
+        command.args(["-connect", &to.address.to_string()]);
+        if to.starttls() {
+            command.args(["-starttls", &to.protocol.to_ascii_lowercase()]);
+        }
+        let input: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        run(&mut command, &input)
+    }
+
+    /// swaks: sends a short message with AUTH.
+    pub fn swaks(&self, to: &Endpoint, method: &str, user: &str, password: &str) -> Ran {
+        let mut command = Command::new("swaks");
+        command.args(["--server", &to.address.to_string(), "--from", user, "--to", user]);
+        command.args(["--auth", method, "--auth-user", user, "--auth-password", password]);
+        command.args(["--ehlo", "client.example.test", "--timeout", "30"]);
+        command.args(["--header", &format!("Subject: swaks {method}")]);
+        match to.tls {
+            "Off" => {}
+            "Implicit" => drop(command.args(["--tls-on-connect", "--tls-verify", "--tls-sni", "localhost"])),
+            _ => drop(command.args(["--tls", "--tls-verify", "--tls-sni", "localhost"])),
+        }
+        if to.tls != "Off" {
+            command.arg("--tls-ca-path").arg(self.file("ca.pem"));
+        }
+        run(&mut command, "")
+    }
+}
+
+fn run(command: &mut Command, input: &str) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+    // A client may end without reading its input.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    Ran {
+        ok: status.success(),
+        output: String::from_utf8_lossy(&stdout).into_owned(),
+        errors: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}

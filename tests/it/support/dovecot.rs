@@ -1,0 +1,173 @@
+//! A Dovecot of our own: IMAP and POP3 in every TLS mode and behind a PROXY header, LMTP and SASL for Postfix.
+//!
+//! Every user exists, with one password; a mailbox is made when it is first used.
+
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::pki::AUTHORITY;
+use super::process::{Daemon, open_directory, our_names, we_are_root};
+use super::servers::PASSWORD;
+use super::{ports, wait};
+
+/// A running Dovecot.
+pub struct Dovecot {
+    _daemon: Daemon,
+    directory: PathBuf,
+    ports: Ports,
+}
+
+struct Ports {
+    imap: u16,
+    imaps: u16,
+    imap_proxied: u16,
+    pop3: u16,
+    pop3s: u16,
+    pop3_proxied: u16,
+    lmtp: u16,
+    sasl: u16,
+}
+
+impl Dovecot {
+    /// Starts one, and waits until it serves.
+    pub fn start() -> Self {
+        let directory = open_directory("dovecot");
+        let ports = Ports {
+            imap: ports::free(),
+            imaps: ports::free(),
+            imap_proxied: ports::free(),
+            pop3: ports::free(),
+            pop3s: ports::free(),
+            pop3_proxied: ports::free(),
+            lmtp: ports::free(),
+            sasl: ports::free(),
+        };
+        let identity = AUTHORITY.issue(&["dovecot.example.test"]);
+        std::fs::write(directory.join("server.pem"), identity.certificate).unwrap();
+        std::fs::write(directory.join("server.key"), identity.key).unwrap();
+        let mail = directory.join("mail");
+        std::fs::create_dir(&mail).unwrap();
+        if we_are_root() {
+            std::os::unix::fs::chown(&mail, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let configuration = directory.join("dovecot.conf");
+        std::fs::write(&configuration, configure(&directory, &ports)).unwrap();
+        let daemon = Daemon::start(
+            "dovecot",
+            &directory,
+            &["/usr/sbin/dovecot".as_ref(), "-F".as_ref(), "-c".as_ref(), configuration.as_os_str()],
+            "",
+            false,
+        );
+        let dovecot = Self { _daemon: daemon, directory, ports };
+        wait::eventually("Dovecot accepts connections", || {
+            [dovecot.imap(), dovecot.pop3(), dovecot.lmtp(), dovecot.sasl()]
+                .iter()
+                .all(|address| std::net::TcpStream::connect(address).is_ok())
+                .then_some(())
+        });
+        dovecot
+    }
+
+    /// IMAP, with STARTTLS.
+    pub fn imap(&self) -> SocketAddr {
+        loopback(self.ports.imap)
+    }
+
+    /// IMAP with TLS from the first byte.
+    pub fn imaps(&self) -> SocketAddr {
+        loopback(self.ports.imaps)
+    }
+
+    /// IMAP that wants a PROXY header, version 1 or 2.
+    pub fn imap_proxied(&self) -> SocketAddr {
+        loopback(self.ports.imap_proxied)
+    }
+
+    /// POP3, with STLS.
+    pub fn pop3(&self) -> SocketAddr {
+        loopback(self.ports.pop3)
+    }
+
+    /// POP3 with TLS from the first byte.
+    pub fn pop3s(&self) -> SocketAddr {
+        loopback(self.ports.pop3s)
+    }
+
+    /// POP3 that wants a PROXY header, version 1 or 2.
+    pub fn pop3_proxied(&self) -> SocketAddr {
+        loopback(self.ports.pop3_proxied)
+    }
+
+    /// Local delivery.
+    pub fn lmtp(&self) -> SocketAddr {
+        loopback(self.ports.lmtp)
+    }
+
+    /// Postfix's password check.
+    pub fn sasl(&self) -> SocketAddr {
+        loopback(self.ports.sasl)
+    }
+
+    /// The log lines about a user.
+    pub fn log_of(&self, user: &str) -> Vec<String> {
+        let log = std::fs::read(self.directory.join("dovecot.log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        log.lines().filter(|line| line.contains(user)).map(str::to_owned).collect()
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// As root, Dovecot works under its package's users and the mail is nobody's; otherwise it is all ours.
+fn identities() -> String {
+    if we_are_root() {
+        return String::new();
+    }
+    let (user, group) = our_names();
+    format!(
+        "default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\n\
+         service anvil {{\n  chroot =\n}}\n\
+         service imap-login {{\n  chroot =\n}}\nservice pop3-login {{\n  chroot =\n}}\n"
+    )
+}
+
+/// The installed version's way to write what 2.3 and 2.4 write differently.
+fn dialect() -> (&'static str, &'static str) {
+    let output = Command::new("/usr/sbin/dovecot").arg("--version").output().expect("dovecot is installed");
+    let version = String::from_utf8_lossy(&output.stdout).into_owned();
+    match version.get(..3) {
+        Some("2.3") => (include_str!("dovecot/2.3.conf"), "service_count = 0"),
+        Some("2.4") => (include_str!("dovecot/2.4.conf"), "restart_request_count = unlimited"),
+        _ => panic!("Dovecot {version} is installed; the tests know 2.3 and 2.4"),
+    }
+}
+
+fn configure(directory: &Path, ports: &Ports) -> String {
+    let (accounts, unlimited) = dialect();
+    let (user, group) = if we_are_root() { (NOBODY.to_string(), NOBODY.to_string()) } else { our_names() };
+    let port = |word: &str, port: u16| (word.to_owned(), port.to_string());
+    let words = [
+        port("@IMAP@", ports.imap),
+        port("@IMAPS@", ports.imaps),
+        port("@IMAP_PROXIED@", ports.imap_proxied),
+        port("@POP3@", ports.pop3),
+        port("@POP3S@", ports.pop3s),
+        port("@POP3_PROXIED@", ports.pop3_proxied),
+        port("@LMTP@", ports.lmtp),
+        port("@SASL@", ports.sasl),
+        ("@USER@".to_owned(), user),
+        ("@GROUP@".to_owned(), group),
+        ("@UNLIMITED@".to_owned(), unlimited.to_owned()),
+        ("@PASSWORD@".to_owned(), PASSWORD.to_owned()),
+        ("@DIR@".to_owned(), OsStr::new(directory).to_string_lossy().into_owned()),
+    ];
+    let template = [accounts, &identities(), include_str!("dovecot/services.conf")].concat();
+    words.iter().fold(template, |text, (word, value)| text.replace(word, value))
+}
+
+const NOBODY: u32 = 65534;

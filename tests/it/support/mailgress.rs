@@ -1,0 +1,145 @@
+//! The process under test.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::wait::{self, PATIENCE};
+use super::{manifest, ports};
+
+/// A running `mailgress run --manifests`; when it is dropped, it is killed, and its log is checked for panics.
+pub struct Mailgress {
+    process: Process,
+    admin: SocketAddr,
+    _log: TempDir,
+}
+
+impl Mailgress {
+    /// Starts it on a folder, and waits until it is ready.
+    pub fn start(folder: &manifest::Folder) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// Starts it with more arguments, and waits until it is ready.
+    pub fn start_with(folder: &manifest::Folder, arguments: &[&str]) -> Self {
+        Self::launch(folder, binary(), &[], arguments)
+    }
+
+    /// Starts it with so few file descriptors, and waits until it is ready.
+    pub fn start_with_descriptors(folder: &manifest::Folder, limit: u32) -> Self {
+        let limit = format!("--nofile={limit}");
+        Self::launch(folder, "prlimit".into(), &[OsStr::new(&limit), &binary()], &["--workers", "1"])
+    }
+
+    fn launch(folder: &manifest::Folder, program: OsString, before: &[&OsStr], arguments: &[&str]) -> Self {
+        let log = tempfile::Builder::new().prefix("mailgress-log-").tempdir().unwrap();
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let admin_text = admin.to_string();
+        let mut all = before.to_vec();
+        all.extend(["run", "--manifests"].map(OsStr::new));
+        all.push(folder.path().as_os_str());
+        all.extend(["--admin-address", &admin_text].map(OsStr::new));
+        all.extend(arguments.iter().map(OsStr::new));
+        let process = Process::start(&program, &all, &[], log.path().join("mailgress.log"));
+        let mut mailgress = Self { process, admin, _log: log };
+        wait::eventually("/readyz says 200", || {
+            let ended = mailgress.process.exit_status();
+            assert!(ended.is_none(), "Mailgress ended with {ended:?}; its log:\n{}", mailgress.log());
+            mailgress.is_ready().then_some(())
+        });
+        mailgress
+    }
+
+    /// Whether `/readyz` says 200.
+    pub fn is_ready(&self) -> bool {
+        self.get("/readyz").is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// `/status`.
+    pub fn status(&self) -> Value {
+        let (status, body) = self.get("/status").unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// `/metrics`.
+    pub fn metrics(&self) -> String {
+        let (status, body) = self.get("/metrics").unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// Everything it printed.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits until its log has a line with all of `texts`.
+    pub fn logs(&self, texts: &[&str]) -> String {
+        wait::eventually(&format!("a log line with {texts:?}"), || {
+            let log = self.log();
+            log.lines().find(|line| texts.iter().all(|text| line.contains(text))).map(str::to_owned)
+        })
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.process.resident_bytes()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, bound: Duration) -> ExitStatus {
+        self.process.wait(bound)
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.exit_status().is_none()
+    }
+
+    fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        let response = String::from_utf8_lossy(&response);
+        let (head, body) = response.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
+    }
+}
+
+impl Drop for Mailgress {
+    fn drop(&mut self) {
+        let log = self.log();
+        if std::thread::panicking() {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(SHOWN_LINES);
+            eprintln!("--- the end of Mailgress's log ---\n{}", lines[last..].join("\n"));
+        } else {
+            assert!(!log.contains("panicked at"), "Mailgress panicked:\n{log}");
+        }
+    }
+}
+
+/// What is tested: this package's binary, or another one, such as an installed package's.
+pub fn binary() -> OsString {
+    std::env::var_os("MAILGRESS_TEST_BINARY")
+        .unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_mailgress")).as_os_str().to_owned())
+}
+
+const SHOWN_LINES: usize = 400;

@@ -1,0 +1,189 @@
+//! The way to the backend: PROXY headers, TLS, several endpoints.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::support::backend::Backend;
+use crate::support::clients::{Clients, Endpoint};
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, ca_config_map, listener, mail_server, passthrough, with};
+use crate::support::pki::{AUTHORITY, Authority};
+use crate::support::servers::{PASSWORD, new_user, servers};
+use crate::support::wire::Wire;
+use crate::support::{ports, wait};
+
+fn serve(folder: &Folder, listeners: &[Value]) -> Mailgress {
+    let spec = json!({ "serverName": "mail.example.test", "auth": passthrough(), "listeners": listeners });
+    folder.write("ca.yaml", &ca_config_map("backend-ca", &AUTHORITY.pem()));
+    folder.write("other-ca.yaml", &ca_config_map("other-ca", &Authority::new("Other CA").pem()));
+    folder.write("server.yaml", &mail_server(&spec));
+    Mailgress::start(folder)
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// Listeners that differ in `upstream` only, one for each protocol and backend.
+fn listeners(backends: &[(&'static str, SocketAddr)], upstream: &Value) -> (Vec<Value>, Vec<Endpoint>) {
+    let each = backends.iter().map(|(protocol, backend)| {
+        let port = ports::free();
+        let base = listener(&format!("{}-{port}", protocol.to_lowercase()), protocol, "Off", port, *backend);
+        let endpoint = Endpoint { protocol, tls: "Off", address: loopback(port) };
+        (with(base, &json!({ "upstream": upstream })), endpoint)
+    });
+    each.unzip()
+}
+
+fn upstream_tls(mode: &str, ca: &str, server_name: &str) -> Value {
+    json!({ "tls": {
+        "mode": mode,
+        "caCertificateRefs": [{ "kind": "ConfigMap", "name": ca }],
+        "serverName": server_name,
+    } })
+}
+
+#[test]
+fn backends_see_the_clients_address_in_a_proxy_header_of_either_version() {
+    let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
+    let backends = [
+        ("IMAP", dovecot.imap_proxied()),
+        ("POP3", dovecot.pop3_proxied()),
+        ("SMTP", postfix.submission_proxied()),
+    ];
+    let upstream = |version: &str| json!({ "proxyProtocol": version, "xclient": false });
+    let (mut wanted, mut endpoints) = listeners(&backends, &upstream("V1"));
+    let (second, more) = listeners(&backends, &upstream("V2"));
+    wanted.extend(second);
+    endpoints.extend(more);
+    let folder = Folder::new();
+    let _mailgress = serve(&folder, &wanted);
+    let clients = Clients::new();
+    for endpoint in &endpoints {
+        // As good as another host: all of 127.0.0.0/8 is ours.
+        let user = new_user("proxied");
+        let source = "127.0.0.7";
+        clients.python("proxied.py", endpoint, &[&user, PASSWORD, source]).succeeded();
+        let (log, expected) = if endpoint.protocol == "SMTP" {
+            (postfix.log_of(&user), format!("client=unknown[{source}]"))
+        } else {
+            (dovecot.log_of(&user), format!("rip={source}"))
+        };
+        assert!(log.iter().any(|line| line.contains(&expected)), "{expected} is not in {log:#?}");
+    }
+}
+
+#[test]
+fn backends_are_reached_with_verified_tls() {
+    let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
+    let folder = Folder::new();
+    let (mut wanted, mut endpoints) = (Vec::new(), Vec::new());
+    for (mode, backends) in [
+        ("StartTLS", [("IMAP", dovecot.imap()), ("POP3", dovecot.pop3()), ("SMTP", postfix.submission())]),
+        ("Implicit", [("IMAP", dovecot.imaps()), ("POP3", dovecot.pop3s()), ("SMTP", postfix.submissions())]),
+    ] {
+        for backend in backends {
+            let name = if backend.0 == "SMTP" { "postfix.example.test" } else { "dovecot.example.test" };
+            let (more, at) = listeners(&[backend], &upstream_tls(mode, "backend-ca", name));
+            wanted.extend(more);
+            endpoints.extend(at);
+        }
+    }
+    let _mailgress = serve(&folder, &wanted);
+    let clients = Clients::new();
+    for endpoint in &endpoints {
+        let user = new_user("secured");
+        clients.python_login(endpoint, "login", &user, PASSWORD).succeeded();
+        if endpoint.protocol != "SMTP" {
+            let log = dovecot.log_of(&user);
+            assert!(log.iter().any(|line| line.contains(", TLS")), "no TLS in {log:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_prove_its_name_gets_no_password() {
+    let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
+    let backends = [("IMAP", dovecot.imap()), ("POP3", dovecot.pop3()), ("SMTP", postfix.submission())];
+    let tls_backends =
+        [("IMAP", dovecot.imaps()), ("POP3", dovecot.pop3s()), ("SMTP", postfix.submissions())];
+    let folder = Folder::new();
+    let (mut wanted, mut endpoints) = (Vec::new(), Vec::new());
+    for (ca, name) in [("other-ca", "dovecot.example.test"), ("backend-ca", "wrong.example.test")] {
+        for (mode, backends) in [("StartTLS", &backends), ("Implicit", &tls_backends)] {
+            let (more, at) = listeners(backends, &upstream_tls(mode, ca, name));
+            wanted.extend(more);
+            endpoints.extend(at);
+        }
+    }
+    let mailgress = serve(&folder, &wanted);
+    let clients = Clients::new();
+    for endpoint in &endpoints {
+        let user = new_user("unproven");
+        clients.python_login(endpoint, "login", &user, PASSWORD).failed();
+        let seen = dovecot.log_of(&user);
+        assert!(seen.is_empty(), "{seen:#?}");
+    }
+    mailgress.logs(&["certificate"]);
+}
+
+#[test]
+fn a_backend_that_does_not_offer_starttls_gets_no_password() {
+    let (imap, pop3, smtp) = (Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp"));
+    let backends = [("IMAP", imap.address()), ("POP3", pop3.address()), ("SMTP", smtp.address())];
+    let folder = Folder::new();
+    let (wanted, endpoints) =
+        listeners(&backends, &upstream_tls("StartTLS", "backend-ca", "dovecot.example.test"));
+    let _mailgress = serve(&folder, &wanted);
+    let clients = Clients::new();
+    for endpoint in &endpoints {
+        clients.python_login(endpoint, "login", "user", PASSWORD).failed();
+    }
+}
+
+/// A Service of IMAP backends through an EndpointSlice.
+fn service(endpoints: &[SocketAddr]) -> [Value; 2] {
+    let slices = endpoints
+        .iter()
+        .map(|address| json!({ "addresses": [address.ip().to_string()], "conditions": { "ready": true } }));
+    // One port for all endpoints of a slice: the backends are told apart by address.
+    let port = endpoints[0].port();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "imap-1", "namespace": "mail", "labels": { "kubernetes.io/service-name": "imap" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "imap", "port": port, "protocol": "TCP" }],
+        "endpoints": slices.collect::<Vec<Value>>(),
+    });
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": "imap", "namespace": "mail" },
+        "spec": { "ports": [{ "name": "imap", "port": 143, "targetPort": port, "protocol": "TCP" }] },
+    });
+    [service, slice]
+}
+
+#[test]
+fn the_next_endpoint_of_a_service_is_tried_when_a_connect_fails() {
+    let alive = Backend::imap("alive");
+    let nobody: SocketAddr = format!("127.0.0.9:{}", alive.address().port()).parse().unwrap();
+    let port = ports::free();
+    let folder = Folder::new();
+    let [service, slice] = service(&[alive.address(), nobody]);
+    folder.write("service.yaml", &service).write("slice.yaml", &slice);
+    let mut to_service = listener("imap", "IMAP", "Off", port, nobody);
+    to_service.as_object_mut().unwrap().remove("backendAddress");
+    let to_service = with(to_service, &json!({ "backendRef": { "name": "imap", "port": 143 } }));
+    let _mailgress = serve(&folder, &[to_service]);
+    for _ in 0..10 {
+        let mut wire = Wire::connect(loopback(port)).unwrap();
+        wire.line().unwrap();
+        assert_eq!(wire.ask("a LOGIN user secret").unwrap(), "a OK alive");
+    }
+    wait::eventually("the sessions end with their clients", || (alive.open() == 0).then_some(()));
+}
