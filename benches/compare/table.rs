@@ -1,0 +1,82 @@
+//! The result, for people.
+
+/// One workload's figures.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    /// nginx's rounds and Mailgress's.
+    pub(crate) rounds: [Vec<f64>; 2],
+    /// The ratio that is still good.
+    pub(crate) bar: f64,
+}
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    MicrosecondsPerSession,
+    MillisecondsPerGibibyte,
+    BytesPerSession,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::MicrosecondsPerSession => "µs CPU/session",
+            Self::MillisecondsPerGibibyte => "ms CPU/GiB",
+            Self::BytesPerSession => "bytes PSS/session",
+        }
+    }
+}
+
+/// The median, and how far the rounds are apart.
+struct Figure {
+    median: f64,
+    lowest: f64,
+    highest: f64,
+}
+
+impl Figure {
+    fn of(rounds: &[f64]) -> Self {
+        let mut sorted = rounds.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len().is_multiple_of(2) && middle > 0 {
+            f64::midpoint(at(middle - 1), at(middle))
+        } else {
+            at(middle)
+        };
+        Self { median, lowest: at(0), highest: at(sorted.len().saturating_sub(1)) }
+    }
+
+    fn text(&self) -> String {
+        format!("{:.0} ({:.0}-{:.0})", self.median, self.lowest, self.highest)
+    }
+}
+
+/// Rows as they come.
+pub(crate) fn print(rows: &[Row]) {
+    for row in rows {
+        let [nginx, mailgress] = [&row.rounds[0], &row.rounds[1]].map(|rounds| Figure::of(rounds));
+        println!("{}: nginx {}, Mailgress {} {}", row.name, nginx.text(), mailgress.text(), row.unit.name());
+    }
+}
+
+/// All rows with their ratios.
+pub(crate) fn print_all(rows: &[Row]) {
+    println!("median (lowest-highest round); ratio: Mailgress / nginx, lower is better");
+    println!("{:<20} {:<18} {:>20} {:>20} {:>6}  bar", "workload", "unit", "nginx", "Mailgress", "ratio");
+    for row in rows {
+        let [nginx, mailgress] = [&row.rounds[0], &row.rounds[1]].map(|rounds| Figure::of(rounds));
+        let ratio = mailgress.median / nginx.median;
+        let verdict = if ratio <= row.bar { "met" } else { "MISSED" };
+        println!(
+            "{:<20} {:<18} {:>20} {:>20} {ratio:>6.2}  <= {:.1} {verdict}",
+            row.name,
+            row.unit.name(),
+            nginx.text(),
+            mailgress.text(),
+            row.bar
+        );
+    }
+}
