@@ -1,5 +1,6 @@
 //! The thin binary: installs the TLS provider, parses the command line, prints what went wrong.
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,9 +11,18 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command.run() {
         Ok(code) => code,
+        // `mailgress crds | head`: whoever reads has enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mailgress: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .root_cause()
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
