@@ -69,8 +69,11 @@ pub(crate) enum End {
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
     /// No endpoint could be reached.
-    #[error("cannot connect to the backend: {0}")]
+    #[error("{0}")]
     Connect(String),
+    /// The process has no file descriptor left for the backend.
+    #[error("no file descriptor is left for the backend; raise the limit of open files (ulimit -n)")]
+    Descriptors,
     /// The backend's answers.
     #[error("{0}")]
     Backend(#[from] BackendError),
@@ -112,6 +115,8 @@ pub(crate) enum Fault {
     AuthService,
     /// The manifests.
     Configuration,
+    /// This process and its limits.
+    Us,
 }
 
 impl Fault {
@@ -123,6 +128,7 @@ impl Fault {
             Self::Backend => "backend",
             Self::AuthService => "auth_service",
             Self::Configuration => "configuration",
+            Self::Us => "us",
         }
     }
 }
@@ -146,6 +152,7 @@ impl End {
             Self::AuthService(_) => "auth_service_error",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::Connect(_) => "backend_connect",
+            Self::Descriptors => "no_descriptors",
             Self::Backend(_) | Self::BackendGone | Self::BackendInjection => "backend_error",
             Self::BackendTimeout => "backend_timeout",
             Self::BackendRefused(_) => "backend_refused",
@@ -166,6 +173,7 @@ impl End {
             | Self::ClientCertificate(_)
             | Self::EarlyTalker
             | Self::LoginRefused => Fault::Client,
+            Self::Descriptors => Fault::Us,
             Self::AuthService(_) => Fault::AuthService,
             Self::NoBackend | Self::ProxyHeader(_) | Self::UntrustedPeer(_) => Fault::Configuration,
             Self::Backend(BackendError::NoPassword) => Fault::AuthService,
@@ -268,7 +276,7 @@ impl Record {
         }
         match end.fault() {
             Fault::None | Fault::Client => line!(info),
-            Fault::Backend | Fault::AuthService | Fault::Configuration => line!(warn),
+            Fault::Backend | Fault::AuthService | Fault::Configuration | Fault::Us => line!(warn),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
+use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
@@ -233,30 +234,29 @@ impl Route {
                     let placement = balancer.place(address);
                     return Ok(Connected { leg, address: address.clone(), placement });
                 }
+                Err(End::Descriptors) => return Err(End::Descriptors),
                 Err(reason) => failures.push(format!("{address}: {reason}")),
             }
         }
-        Err(End::Connect(failures.join("; ")))
+        Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; "))))
     }
 
-    async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Leg, String> {
+    async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Leg, End> {
         let connecting = async {
-            let targets = self
-                .context
-                .dns
-                .resolve(&self.served.listener.resolver, address)
-                .await
-                .map_err(|error| error.to_string())?;
-            let mut last = "the name has no address".to_owned();
-            for target in targets {
+            let resolver = &self.served.listener.resolver;
+            let targets = self.context.dns.resolve(resolver, address).await;
+            let mut last = End::Connect("the name has no address".to_owned());
+            for target in targets.map_err(|error| End::Connect(error.to_string()))? {
                 match connect_target(&target).await {
-                    Ok(socket) => return self.open(socket, address).await.map_err(|end| end.to_string()),
-                    Err(error) => last = error.to_string(),
+                    Ok(socket) => return self.open(socket, address).await,
+                    Err(error) if has_no_descriptor(&error) => return Err(End::Descriptors),
+                    Err(error) => last = End::Connect(error.to_string()),
                 }
             }
             Err(last)
         };
-        timeout_at(until, connecting).await.map_err(|_| "no connection within timeouts.connect".to_owned())?
+        let late = |_| End::Connect("no connection within timeouts.connect".to_owned());
+        timeout_at(until, connecting).await.map_err(late)?
     }
 
     /// PROXY header, then TLS if it is implicit.
@@ -325,6 +325,11 @@ impl Dialogue<'_> {
 
 async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
     timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
+}
+
+/// Our own limit, not the backend's fault.
+fn has_no_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 async fn connect_target(target: &Target) -> io::Result<Socket> {

@@ -232,13 +232,13 @@ impl Session {
     /// A refused login: told, counted if it was the credentials' fault, and the end of the session if the
     /// client is banned by it.
     async fn refused(&mut self, next: Frontend, mut out: Vec<u8>, counts: bool) -> Result<Verdict, End> {
-        self.start_deadline();
-        self.send(&mut out).await?;
         let counts = counts && self.has_credentials;
         let rule = self.served.listener.limits.auth_failures.filter(|_| counts);
         let banned = rule.is_some_and(|rule| {
             self.served.counters.login_refused(&rule, self.ends.client, StdInstant::now())
         });
+        self.start_deadline();
+        self.send(&mut out).await?;
         if banned { Err(End::LoginRefused) } else { Ok(Verdict::Refused(next)) }
     }
 
