@@ -117,17 +117,22 @@ impl Relay {
                 biased;
                 progress = poll_fn(|cx| self.poll(&mut active, cx)) => match progress {
                     Progress::Ended(end) => return end,
-                    Progress::HalfClosed => timer.as_mut().reset(active + self.idle.min(HALF_CLOSED_IDLE)),
+                    Progress::HalfClosed => timer.as_mut().reset(active + self.patience()),
                 },
                 () = timer.as_mut() => {
-                    let idle = if self.is_half_closed() { self.idle.min(HALF_CLOSED_IDLE) } else { self.idle };
-                    if active + idle <= Instant::now() {
+                    let end = active + self.patience();
+                    if end <= Instant::now() {
                         return End::Idle;
                     }
-                    timer.as_mut().reset(active + idle);
+                    timer.as_mut().reset(end);
                 }
             }
         }
+    }
+
+    /// For how long both directions may be quiet.
+    fn patience(&self) -> Duration {
+        if self.is_half_closed() { self.idle.min(HALF_CLOSED_IDLE) } else { self.idle }
     }
 
     fn is_half_closed(&self) -> bool {
@@ -152,21 +157,17 @@ impl Relay {
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = match self.up.poll(&mut self.client, &mut self.backend, cx) {
+        match self.up.poll(&mut self.client, &mut self.backend, cx) {
             // A backend that takes no more may have said why: that is still delivered.
-            Poll::Ready(Err(Failure::Write(_))) if !self.down.ended => {
-                self.up.give_up();
-                false
-            }
+            Poll::Ready(Err(Failure::Write(_))) if !self.down.ended => self.up.give_up(),
             Poll::Ready(Err(failure)) => return Poll::Ready(failure.of("client", "backend")),
-            other => other.is_ready(),
-        };
-        let down = match self.down.poll(&mut self.backend, &mut self.client, cx) {
-            Poll::Ready(Err(failure)) => return Poll::Ready(failure.of("backend", "client")),
-            other => other.is_ready(),
-        };
+            _ => {}
+        }
         // A backend that ended has nothing more to say to any command.
-        if down || (up && self.down.ended) { Poll::Ready(End::Done) } else { Poll::Pending }
+        match ready!(self.down.poll(&mut self.backend, &mut self.client, cx)) {
+            Err(failure) => Poll::Ready(failure.of("backend", "client")),
+            Ok(()) => Poll::Ready(End::Done),
+        }
     }
 
     /// Only between lines: in the middle of one the goodbye would be read as part of the data.
