@@ -132,8 +132,7 @@ fn object(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
         .iter()
         .filter_map(|listener| Some(listener.address.as_ref()?.to_string()))
         .collect();
-    let mut address = addresses.join(", ");
-    address.truncate(MAX_ADDRESS);
+    let address = addresses.join(", ").chars().take(MAX_ADDRESS).collect();
     match (outcome.kind, listeners.first()) {
         (Kind::Listener, Some((_, conditions))) => {
             let conditions = conditions.clone();

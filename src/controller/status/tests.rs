@@ -132,3 +132,19 @@ fn the_document_holds_each_objects_status() {
     assert_eq!(object["status"]["address"], "*:143");
     assert_eq!(object["status"]["listeners"][0]["conditions"][4]["type"], "Ready");
 }
+
+#[test]
+fn the_address_column_is_cut_between_characters() {
+    let path = |name: char| format!("unix:/run/{name}{}", "é".repeat(40));
+    let listener = |name| {
+        format!(
+            "{{name: {name}, protocol: POP3, address: '{}', backendAddress: 'b:1', tls: {{mode: 'Off'}}}}",
+            path(name)
+        )
+    };
+    let listeners: Vec<String> = ('a'..='z').map(listener).collect();
+    let mut world = World::new();
+    let yaml = server(&listeners.join(", "), "");
+    let status = status(&mut world, &yaml, &BindReport::default(), &Status::default(), 0);
+    assert_eq!(of(&status).address.chars().count(), MAX_ADDRESS);
+}
