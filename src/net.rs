@@ -4,6 +4,7 @@ pub mod address;
 pub mod roots;
 pub mod socket;
 pub mod stream;
+pub mod tls_names;
 
 pub use address::{BackendAddress, ClientAddress, ListenAddress};
 pub use socket::{Keepalive, Listening, SocketOptions, bind};

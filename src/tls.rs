@@ -4,7 +4,6 @@
 //! [`TlsAcceptor`] and [`TlsConnector`] are built from the model, once for each change of it.
 
 pub mod client;
-mod names;
 pub mod parse;
 mod resume;
 mod select;
@@ -20,11 +19,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::{AlertDescription, SupportedCipherSuite};
 
 use crate::net::roots::provider;
+use crate::net::tls_names;
 
 pub use client::{ServerNameSource, TlsConnector, connector};
 pub use parse::ParseError;
 pub use server::{Accepted, TlsAcceptor};
-pub use verify::{CertificateRefusal, ClientCertificate};
+pub use verify::ClientCertificate;
 
 /// A model that no TLS configuration can be made of. Every variant is the configuration's fault; the
 /// controller's checks leave only what depends on this host.
@@ -121,8 +121,8 @@ fn provider_with(names: &[String]) -> Result<Arc<CryptoProvider>, TlsError> {
 }
 
 fn find_suite(provider: &CryptoProvider, name: &str) -> Result<SupportedCipherSuite, TlsError> {
-    names::suite(name)
+    tls_names::suite(name)
         .and_then(|wanted| provider.cipher_suites.iter().find(|suite| suite.suite() == wanted))
         .copied()
-        .ok_or_else(|| TlsError::CipherSuites(names::unknown(name)))
+        .ok_or_else(|| TlsError::CipherSuites(tls_names::unknown(name)))
 }

@@ -1,5 +1,7 @@
 //! `ssl_ciphers`: the names in OpenSSL's list that are spoken here, by their IANA names.
 
+use crate::net::tls_names;
+
 /// What became of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ciphers {
@@ -17,10 +19,9 @@ pub(super) fn read(list: &str) -> Ciphers {
     }
     for part in list.split([':', ',', ' ']).filter(|part| !part.is_empty()) {
         let excluded = part.strip_prefix(['!', '-']);
-        let known = SUITES.iter().find(|(openssl, iana)| *openssl == part || *iana == part);
-        match (known, excluded) {
-            (Some((_, iana)), _) if !found.suites.iter().any(|name| name == iana) => {
-                found.suites.push((*iana).to_owned());
+        match (tls_names::iana(part), excluded) {
+            (Some(iana), _) if !found.suites.iter().any(|name| name == iana) => {
+                found.suites.push(iana.to_owned());
             }
             (Some(_), _) => {}
             (None, Some(class)) if NEVER_SPOKEN.contains(&class) => {}
@@ -38,19 +39,6 @@ pub(super) fn read(list: &str) -> Ciphers {
 const DEFAULT: &str = "HIGH:!aNULL:!MD5";
 
 const TLS13: [&str; 3] = ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"];
-
-/// OpenSSL's name and IANA's, as far as they are spoken here.
-const SUITES: [(&str, &str); 9] = [
-    ("TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
-    ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
-    ("TLS_CHACHA20_POLY1305_SHA256", "TLS_CHACHA20_POLY1305_SHA256"),
-    ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
-    ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
-    ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
-    ("ECDHE-RSA-AES256-GCM-SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
-    ("ECDHE-RSA-AES128-GCM-SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
-    ("ECDHE-RSA-CHACHA20-POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
-];
 
 /// Classes whose exclusion changes nothing, because no suite of them is spoken here.
 const NEVER_SPOKEN: [&str; 30] = [

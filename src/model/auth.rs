@@ -17,6 +17,14 @@ pub enum Auth {
     Passthrough,
 }
 
+impl Auth {
+    /// Whether the backend decides, and the client sees its replies.
+    #[must_use]
+    pub const fn is_passthrough(&self) -> bool {
+        matches!(self, Self::Passthrough)
+    }
+}
+
 /// An auth service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpAuth {

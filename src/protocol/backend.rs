@@ -13,6 +13,7 @@ use crate::secret::Secret;
 
 use self::imap::Imap;
 use self::pop3::Pop3;
+pub use self::reply::first_line;
 use self::smtp::Smtp;
 use super::Protocol;
 use super::input::Input;

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::auth::AuthError;
 use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason};
 use crate::tls::HandshakeError;
@@ -50,7 +51,7 @@ pub(crate) enum End {
     Handshake(#[from] HandshakeError),
     /// The client certificate.
     #[error("client certificate: {0}")]
-    ClientCertificate(&'static str),
+    ClientCertificate(CertificateProblem),
     /// SMTP: bytes before the greeting.
     #[error("the client talked before the greeting")]
     EarlyTalker,

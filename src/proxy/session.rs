@@ -92,9 +92,10 @@ async fn until_logged_in(
     record: &mut Record,
 ) -> Result<LoggedIn, End> {
     let socket = socket.map_err(|_| End::ClientGone)?;
-    let goodbye = serving.first().map(|served| served.goodbye.clone()).unwrap_or_default();
+    let Some(first) = serving.first().cloned() else { return Err(End::ClientGone) };
+    let goodbye = first.goodbye.clone();
     let (session, frontend) = tokio::select! {
-        opened = open::open(socket, client, serving, context, record) => opened?,
+        opened = open::open(socket, client, first, serving, context, record) => opened?,
         () = goodbye.cancelled() => return Err(End::Drained),
     };
     let (session, accepted) = session.log_in(frontend, record).await?;

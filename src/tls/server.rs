@@ -10,14 +10,16 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::model::{Listener, MinVersion, ServerTls, Socket};
+use crate::net::tls_names;
+use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{EmptyInput, Protocol};
 
+use super::provider_with;
 use super::resume::Resumption;
 use super::select::CertificateChoice;
 use super::verify::ClientVerifier;
-use super::{CertificateRefusal, ClientCertificate, HandshakeError, HandshakeFailure, TlsError};
-use super::{names, provider_with};
+use super::{ClientCertificate, HandshakeError, HandshakeFailure, TlsError};
 
 /// Does the handshakes of a socket: one configuration for each distinct [`ServerTls`] of its listeners.
 #[derive(Debug)]
@@ -38,9 +40,9 @@ pub struct Accepted<S> {
     pub facts: TlsFacts,
     /// The client's certificate.
     pub client: ClientCertificate,
-    /// Whether the session has to end with [`CertificateRefusal::text`], by the listener's client
+    /// Whether the session has to end with the problem's line, by the listener's client
     /// certificate policy.
-    pub refusal: Option<CertificateRefusal>,
+    pub refusal: Option<CertificateProblem>,
 }
 
 /// One `ServerTls`, ready to serve one protocol.
@@ -187,12 +189,12 @@ static TLS13_ONLY: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 fn facts(connection: &ServerConnection) -> TlsFacts {
     let version = connection.protocol_version().unwrap_or(ProtocolVersion::Unknown(0));
-    let cipher = connection.negotiated_cipher_suite().map(|suite| names::openssl(suite.suite()));
+    let cipher = connection.negotiated_cipher_suite().map(|suite| tls_names::openssl(suite.suite()));
     let alpn = connection.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
     TlsFacts {
         server_name: connection.server_name().map(ToOwned::to_owned),
         alpn,
-        version: names::version(version).to_owned(),
+        version: tls_names::version(version).to_owned(),
         cipher: cipher.unwrap_or_default(),
     }
 }
@@ -352,7 +354,7 @@ mod tests {
         server: &Ca,
         policy: ClientAuth,
         certificate: Option<&Issued>,
-    ) -> (ClientCertificate, Option<CertificateRefusal>) {
+    ) -> (ClientCertificate, Option<CertificateProblem>) {
         let mut tls = server_tls(vec![server.issue(&["a.test"]).model()]);
         tls.client_auth = policy;
         let acceptor = acceptor(vec![testing::listener(&[], tls)]);
@@ -381,7 +383,7 @@ mod tests {
     async fn a_missing_client_certificate_ends_the_session_only_where_required() {
         let ca = Ca::new("ca");
         for (mode, refusal) in [
-            (ClientAuthMode::Required, Some(CertificateRefusal::Missing)),
+            (ClientAuthMode::Required, Some(CertificateProblem::Missing)),
             (ClientAuthMode::Optional, None),
             (ClientAuthMode::OptionalNoCa, None),
         ] {
@@ -406,7 +408,7 @@ mod tests {
         };
         assert_eq!(judge(ClientAuthMode::Required, &good).await, (None, None));
         let untrusted = Some("unable to get local issuer certificate".to_owned());
-        let invalid = Some(CertificateRefusal::Invalid);
+        let invalid = Some(CertificateProblem::Invalid);
         assert_eq!(judge(ClientAuthMode::Optional, &foreign).await, (untrusted.clone(), invalid));
         assert_eq!(judge(ClientAuthMode::OptionalNoCa, &foreign).await, (untrusted, None));
         let stale = Some("certificate has expired".to_owned());
@@ -425,7 +427,7 @@ mod tests {
             (reason_of(&client).map(ToOwned::to_owned), refusal)
         };
         assert_eq!(judge(2090, &good).await, (None, None));
-        let invalid = Some(CertificateRefusal::Invalid);
+        let invalid = Some(CertificateProblem::Invalid);
         assert_eq!(judge(2090, &revoked).await, (Some("certificate revoked".to_owned()), invalid));
         assert_eq!(judge(2025, &good).await, (Some("CRL has expired".to_owned()), invalid));
     }
@@ -446,7 +448,7 @@ mod tests {
         assert_eq!(judge(2).1, None);
         let (client, refusal) = judge(1);
         assert_eq!(reason_of(&client), Some("certificate chain too long"));
-        assert_eq!(refusal, Some(CertificateRefusal::Invalid));
+        assert_eq!(refusal, Some(CertificateProblem::Invalid));
     }
 
     async fn kind(acceptor: &TlsAcceptor, config: &Arc<ClientConfig>) -> HandshakeKind {

@@ -19,6 +19,7 @@ use webpki::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::{ClientAuth, ClientAuthMode};
+use crate::protocol::notices::CertificateProblem;
 
 use super::TlsError;
 
@@ -36,26 +37,6 @@ pub enum ClientCertificate {
         /// Or why it is not trusted, in OpenSSL's words where it has some.
         verified: Result<(), String>,
     },
-}
-
-/// Why a session ends after its handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateRefusal {
-    /// One is required.
-    Missing,
-    /// It was sent and is bad.
-    Invalid,
-}
-
-impl CertificateRefusal {
-    /// nginx's text, which stands behind `* BYE `, `-ERR ` or `421 4.7.1 `.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Missing => "No required SSL certificate",
-            Self::Invalid => "SSL certificate error",
-        }
-    }
 }
 
 /// Asks for certificates, lets every handshake through, and judges afterwards.
@@ -100,13 +81,13 @@ impl ClientVerifier {
         &self,
         chain: Option<&[CertificateDer<'_>]>,
         now: UnixTime,
-    ) -> (ClientCertificate, Option<CertificateRefusal>) {
+    ) -> (ClientCertificate, Option<CertificateProblem>) {
         if self.mode == ClientAuthMode::Off {
             return (ClientCertificate::NotRequested, None);
         }
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
             let missing = self.mode == ClientAuthMode::Required;
-            return (ClientCertificate::Absent, missing.then_some(CertificateRefusal::Missing));
+            return (ClientCertificate::Absent, missing.then_some(CertificateProblem::Missing));
         };
         let verdict = self.verify(leaf, intermediates, now);
         let tolerated = match &verdict {
@@ -115,7 +96,7 @@ impl ClientVerifier {
         };
         let verified = verdict.map_err(|error| reason(&error));
         let client = ClientCertificate::Presented { der: leaf.clone().into_owned(), verified };
-        (client, (!tolerated).then_some(CertificateRefusal::Invalid))
+        (client, (!tolerated).then_some(CertificateProblem::Invalid))
     }
 
     fn verify(

@@ -41,8 +41,11 @@ pub enum ReplyError {
 /// For a refusal that gives no reason: a reply line must not be empty (quirk Q-18).
 const DEFAULT_REFUSAL: &str = "authentication failed";
 
-/// The longest `Auth-Wait` that is followed; what is longer only helps a flood of connections.
+/// The longest `Auth-Wait` that is followed before the service is asked again.
 const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// The longest one before a refusal is told; what is longer only helps a flood of connections.
+const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(60);
 
 /// Reads the decision from status and headers.
 pub(super) fn parse(status: StatusCode, headers: &HeaderMap) -> Result<Reply, ReplyError> {
@@ -88,7 +91,7 @@ fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>) -> AuthAnsw
         fits(value).then(|| value.to_owned())
     };
     let (code, sasl) = (ascii("auth-error-code", is_error_code), ascii("auth-error-sasl", is_base64));
-    AuthAnswer::Refused { text, code, wait, sasl }
+    AuthAnswer::Refused { text, code, wait: wait.map(|wait| wait.min(MAX_REFUSAL_WAIT)), sasl }
 }
 
 /// `451 4.3.0` or the like. Anything else would tell the client that it is logged in, or nothing.
@@ -253,5 +256,11 @@ mod tests {
             ok(&[("auth-status", "WAIT"), ("auth-wait", "99999999")]),
             Ok(Reply::Wait(Some(MAX_WAIT)))
         );
+        let Ok(Reply::Answer(AuthAnswer::Refused { wait, .. })) =
+            ok(&[("auth-status", "no"), ("auth-wait", "99999999")])
+        else {
+            panic!("not refused");
+        };
+        assert_eq!(wait, Some(MAX_REFUSAL_WAIT));
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::body::Bytes;
 
 use crate::auth::{AuthRequest, ClientCertificate};
-use crate::protocol::{Envelope, LoginRequest, Mechanism};
+use crate::protocol::{Envelope, LoginRequest};
 
 use super::certificate::Facts;
 
@@ -70,33 +70,19 @@ const SSL_PROTOCOL: HeaderName = HeaderName::from_static("auth-ssl-protocol");
 const SSL_CIPHER: HeaderName = HeaderName::from_static("auth-ssl-cipher");
 
 fn credentials(request: &LoginRequest, headers: &mut HeaderMap) {
-    let (method, login, password): (_, &[u8], &[u8]) = match request {
-        LoginRequest::Password { login, password, .. } => ("plain", login, password.expose()),
-        LoginRequest::Digest { mechanism, login, digest, .. } => (method(*mechanism), login, digest.expose()),
-        LoginRequest::External { login } => ("external", login, b""),
-        LoginRequest::Token { mechanism, login, token } => (method(*mechanism), login, token.expose()),
-        LoginRequest::Relayed { mechanism, .. } => (method(*mechanism), b"", b""),
-        LoginRequest::Anonymous => ("none", b"", b""),
+    let password = match request {
+        LoginRequest::Password { password, .. } => password.expose(),
+        LoginRequest::Digest { digest, .. } => digest.expose(),
+        LoginRequest::Token { token, .. } => token.expose(),
+        LoginRequest::External { .. } | LoginRequest::Relayed { .. } | LoginRequest::Anonymous => b"",
     };
-    headers.insert(METHOD, HeaderValue::from_static(method));
-    headers.insert(USER, escaped(login));
+    headers.insert(METHOD, HeaderValue::from_static(request.method()));
+    headers.insert(USER, escaped(request.login()));
     let mut password = escaped(password);
     password.set_sensitive(true);
     headers.insert(PASS, password);
     if let LoginRequest::Digest { salt, .. } = request {
         headers.insert(SALT, raw(salt));
-    }
-}
-
-fn method(mechanism: Mechanism) -> &'static str {
-    match mechanism {
-        Mechanism::Plain | Mechanism::Login => "plain",
-        Mechanism::Apop => "apop",
-        Mechanism::CramMd5 => "cram-md5",
-        Mechanism::External => "external",
-        Mechanism::XOAuth2 => "xoauth2",
-        Mechanism::OAuthBearer => "oauthbearer",
-        Mechanism::None => "none",
     }
 }
 
@@ -194,7 +180,7 @@ mod tests {
     use super::*;
     use crate::net::ClientAddress;
     use crate::protocol::proxy_header::TlsFacts;
-    use crate::protocol::{Hello, Protocol};
+    use crate::protocol::{Hello, Mechanism, Protocol};
     use crate::secret::Secret;
 
     fn template() -> Template {

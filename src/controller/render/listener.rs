@@ -98,17 +98,14 @@ fn candidate(
     }
     let auth = auth::render(scope, settings, references, found);
     let backend = backend::render(scope, fields, references.objects, found);
-    if matches!(auth, Some(Auth::Passthrough))
-        && fields.backend_ref.is_none()
-        && fields.backend_address.is_none()
-    {
+    let passthrough = auth.as_ref().is_some_and(Auth::is_passthrough);
+    if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() {
         found.push(Violation::invalid(
             &scope.field("backendRef"),
             "auth.passthrough needs a backend to log in to",
             "name one in backendRef or backendAddress",
         ));
     }
-    let passthrough = matches!(auth, Some(Auth::Passthrough));
     let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment, found);
     warn_of_clear_text(scope, settings, tls_mode, &frontend.mechanisms, found);
     let listener = Listener {

@@ -80,9 +80,14 @@ pub(super) fn take_smtp(input: &mut Input, step: &'static str) -> Result<Option<
 
 /// The error for a reply that the step cannot go on with.
 pub(super) fn unexpected(step: &'static str, verbatim: Vec<u8>) -> BackendError {
-    let first = verbatim.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let reply = first.trim_ascii_end().escape_ascii().to_string().chars().take(SHOWN).collect();
-    BackendError::Unexpected { step, reply, verbatim }
+    BackendError::Unexpected { step, reply: first_line(&verbatim), verbatim }
+}
+
+/// The first line of a reply as logs and errors show it: escaped and cut.
+#[must_use]
+pub fn first_line(reply: &[u8]) -> String {
+    let first = reply.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    first.escape_ascii().map(char::from).take(SHOWN).collect()
 }
 
 fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
@@ -116,7 +121,7 @@ fn announced_literal(response: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Characters of a reply that an error shows.
+/// Characters of a reply that are shown.
 const SHOWN: usize = 200;
 
 #[cfg(test)]

@@ -2,26 +2,26 @@
 
 use crate::protocol::Protocol;
 
-/// Why a client certificate is refused (NGINX section 3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a client certificate is refused, in nginx's words (NGINX section 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
     /// One was sent, and it does not verify.
+    #[error("SSL certificate error")]
     Invalid,
     /// None was sent, and one is required.
+    #[error("No required SSL certificate")]
     Missing,
 }
 
 /// The line for a client whose certificate is refused; the session closes after it.
 #[must_use]
-pub const fn certificate_refusal(protocol: Protocol, problem: CertificateProblem) -> &'static [u8] {
-    match (protocol, problem) {
-        (Protocol::Imap, CertificateProblem::Invalid) => b"* BYE SSL certificate error\r\n",
-        (Protocol::Imap, CertificateProblem::Missing) => b"* BYE No required SSL certificate\r\n",
-        (Protocol::Pop3, CertificateProblem::Invalid) => b"-ERR SSL certificate error\r\n",
-        (Protocol::Pop3, CertificateProblem::Missing) => b"-ERR No required SSL certificate\r\n",
-        (Protocol::Smtp, CertificateProblem::Invalid) => b"421 4.7.1 SSL certificate error\r\n",
-        (Protocol::Smtp, CertificateProblem::Missing) => b"421 4.7.1 No required SSL certificate\r\n",
-    }
+pub fn certificate_refusal(protocol: Protocol, problem: CertificateProblem) -> String {
+    let prefix = match protocol {
+        Protocol::Imap => "* BYE",
+        Protocol::Pop3 => "-ERR",
+        Protocol::Smtp => "421 4.7.1",
+    };
+    format!("{prefix} {problem}\r\n")
 }
 
 /// The line for a client that is one too many, or banned for a while; the session closes after it.
@@ -93,8 +93,8 @@ mod tests {
     fn notices_are_one_line_each() {
         for protocol in [Protocol::Imap, Protocol::Pop3, Protocol::Smtp] {
             for notice in [
-                certificate_refusal(protocol, CertificateProblem::Invalid),
-                certificate_refusal(protocol, CertificateProblem::Missing),
+                certificate_refusal(protocol, CertificateProblem::Invalid).as_bytes(),
+                certificate_refusal(protocol, CertificateProblem::Missing).as_bytes(),
                 too_many_connections(protocol),
                 internal_error(protocol),
             ] {

@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::auth;
 use crate::dns::UNAVAILABLE;
 use crate::net::ClientAddress;
-use crate::protocol::frontend::notices::{self, CertificateProblem};
+use crate::protocol::notices::{self, CertificateProblem};
 use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Frontend, Protocol};
-use crate::tls::{CertificateRefusal, ClientCertificate};
+use crate::tls::ClientCertificate;
 
 use super::super::end::End;
 use super::super::leg::Leg;
@@ -65,7 +65,7 @@ pub(super) struct Secured {
     /// For the auth service.
     pub(super) certificate: ClientCertificate,
     /// Why the session must end by the listener's policy.
-    pub(super) refusal: Option<CertificateRefusal>,
+    pub(super) refusal: Option<CertificateProblem>,
 }
 
 impl Secured {
@@ -101,11 +101,17 @@ pub(super) fn admit(
 }
 
 /// Tells a client that there is no room for it, if it listens, and closes.
-pub(super) async fn turn_away(mut leg: Leg, protocol: Protocol, end: End) -> End {
-    let mut out = notices::too_many_connections(protocol).to_vec();
-    let _ = timeout_at(Instant::now() + FAREWELL_TIME, leg.send(&mut out)).await;
-    leg.stream.close().await;
+pub(super) async fn turn_away(leg: Leg, protocol: Protocol, end: End) -> End {
+    part(leg, notices::too_many_connections(protocol).to_vec()).await;
     end
+}
+
+/// Says last words and closes. A client that does not read is not waited for.
+async fn part(mut leg: Leg, mut words: Vec<u8>) {
+    let _ = timeout_at(Instant::now() + FAREWELL_TIME, leg.send(&mut words)).await;
+    if !leg.is_ended() {
+        leg.stream.close().await;
+    }
 }
 
 impl Session {
@@ -184,33 +190,24 @@ impl Session {
             End::ClientTimeout if protocol != Protocol::Pop3 => Some("Autologout; idle for too long"),
             _ => None,
         };
-        let mut leg = self.leg;
+        let mut words = Vec::new();
         if let Some(text) = text {
-            let mut out = Vec::new();
-            Frontend::goodbye(protocol, &self.served.listener.frontend.server_name, text, &mut out);
-            // A client that does not read is not waited for.
-            let _ = timeout_at(Instant::now() + FAREWELL_TIME, leg.send(&mut out)).await;
+            Frontend::goodbye(protocol, &self.served.listener.frontend.server_name, text, &mut words);
         }
-        if !leg.is_ended() {
-            leg.stream.close().await;
-        }
+        part(self.leg, words).await;
         end
     }
 
     /// nginx's client certificate policy: the handshake succeeds, and the protocol says why the session
     /// ends.
     pub(super) async fn with_certificate_checked(mut self) -> Result<Self, End> {
-        let Some(refusal) = self.secured.as_ref().and_then(|secured| secured.refusal) else {
+        let Some(problem) = self.secured.as_ref().and_then(|secured| secured.refusal) else {
             return Ok(self);
         };
-        let problem = match refusal {
-            CertificateRefusal::Missing => CertificateProblem::Missing,
-            CertificateRefusal::Invalid => CertificateProblem::Invalid,
-        };
-        let mut out = notices::certificate_refusal(self.protocol(), problem).to_vec();
+        let mut out = notices::certificate_refusal(self.protocol(), problem).into_bytes();
         // The client may be gone; the end is the same.
         let _ = self.send(&mut out).await;
-        Err(self.farewell(End::ClientCertificate(refusal.text())).await)
+        Err(self.farewell(End::ClientCertificate(problem)).await)
     }
 }
 

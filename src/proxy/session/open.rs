@@ -12,8 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::dns::TEMPORARILY_UNAVAILABLE;
 use crate::model::TlsMode;
 use crate::net::{ClientAddress, Socket, Stream};
-use crate::protocol::frontend::notices;
-use crate::protocol::{Frontend, Input, Protocol};
+use crate::protocol::{Frontend, Input, Protocol, notices};
 use crate::tls::Accepted;
 
 use super::super::end::{End, Record};
@@ -33,15 +32,15 @@ pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
     }
 }
 
-/// Brings a connection to its greeting.
+/// Brings a connection to its greeting. `first` is who speaks before a server name is known.
 pub(super) async fn open(
     socket: Socket,
     peer: ClientAddress,
+    first: Served,
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
 ) -> Result<(Session, Frontend), End> {
-    let Some(first) = serving.first().cloned() else { return Err(End::ClientGone) };
     let deadline = Instant::now() + first.listener.timeouts.client;
     record.served = Some(first.clone());
     let ends = match &serving.socket.proxy_protocol {
@@ -49,63 +48,58 @@ pub(super) async fn open(
         Some(rules) => read_proxy_header(&socket, peer, rules, deadline).await?,
     };
     record.set_client(ends.client);
-    if serving.socket.tls_mode == TlsMode::Implicit {
-        open_tls(socket, ends, serving, context, deadline, record).await
-    } else {
-        open_clear(socket, ends, first, serving, context).await
-    }
+    let is_implicit = serving.socket.tls_mode == TlsMode::Implicit;
+    let arrival = Arrival { socket, ends, first, serving, context, deadline };
+    if is_implicit { arrival.under_tls(record).await } else { arrival.in_clear().await }
 }
 
-async fn open_clear(
+/// A connection whose ends are known.
+struct Arrival {
     socket: Socket,
     ends: Ends,
-    served: Served,
-    serving: Arc<Serving>,
-    context: Arc<WorkerContext>,
-) -> Result<(Session, Frontend), End> {
-    let leg = Leg::new(Stream::Plain(socket), served.listener.limits.client_buffer);
-    let config = Arc::clone(&served.listener.frontend);
-    let counted = match admit(serving.counters(&served), &served, ends.client, TlsLabel::Off) {
-        Ok(counted) => counted,
-        Err(end) => return Err(turn_away(leg, config.protocol, end).await),
-    };
-    let session = Session::new(leg, served, serving, context, ends, counted);
-    session.greeted(Frontend::new(config, false)).await
-}
-
-async fn open_tls(
-    socket: Socket,
-    ends: Ends,
+    first: Served,
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     deadline: Instant,
-    record: &mut Record,
-) -> Result<(Session, Frontend), End> {
-    record.tls = TlsLabel::Implicit;
-    // With one listener, a client over its limits does not even get the handshake, which costs most.
-    let early = match serving.first() {
-        Some(served) if serving.is_alone() => {
-            Some(admit(&served.counters, served, ends.client, TlsLabel::Implicit)?)
-        }
-        _ => None,
-    };
-    let Some(acceptor) = &serving.acceptor else { return Err(End::ClientGone) };
-    let Ok(proof) = Input::new(0).into_empty() else { return Err(End::ClientGone) };
-    let accepted =
-        timeout_at(deadline, acceptor.accept(socket, proof)).await.map_err(|_| End::ClientTimeout)??;
-    let Some(served) = serving.of(&accepted.listener.id).cloned() else { return Err(End::ClientGone) };
-    record.served = Some(served.clone());
-    let Accepted { stream, facts, client, refusal, .. } = accepted;
-    record.tls_version = facts.version.as_str().into();
-    let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
-    let counted = match early.map_or_else(|| admit(&served.counters, &served, ends.client, record.tls), Ok) {
-        Ok(counted) => counted,
-        Err(end) => return Err(turn_away(leg, served.listener.frontend.protocol, end).await),
-    };
-    let config = Arc::clone(&served.listener.frontend);
-    let mut session = Session::new(leg, served, serving, context, ends, counted);
-    session.secured = Some(Secured { facts, certificate: client, refusal });
-    session.with_certificate_checked().await?.greeted(Frontend::new(config, true)).await
+}
+
+impl Arrival {
+    async fn in_clear(self) -> Result<(Session, Frontend), End> {
+        let Self { socket, ends, first: served, serving, context, .. } = self;
+        let leg = Leg::new(Stream::Plain(socket), served.listener.limits.client_buffer);
+        let config = Arc::clone(&served.listener.frontend);
+        let counted = match admit(serving.counters(&served), &served, ends.client, TlsLabel::Off) {
+            Ok(counted) => counted,
+            Err(end) => return Err(turn_away(leg, config.protocol, end).await),
+        };
+        let session = Session::new(leg, served, serving, context, ends, counted);
+        session.greeted(Frontend::new(config, false)).await
+    }
+
+    async fn under_tls(self, record: &mut Record) -> Result<(Session, Frontend), End> {
+        let Self { socket, ends, first, serving, context, deadline } = self;
+        record.tls = TlsLabel::Implicit;
+        let admit = |served: &Served| admit(&served.counters, served, ends.client, TlsLabel::Implicit);
+        // With one listener, a client over its limits does not even get the handshake, which costs most.
+        let early = serving.is_alone().then(|| admit(&first)).transpose()?;
+        let Some(acceptor) = &serving.acceptor else { return Err(End::ClientGone) };
+        let Ok(proof) = Input::new(0).into_empty() else { return Err(End::ClientGone) };
+        let accepted = timeout_at(deadline, acceptor.accept(socket, proof)).await;
+        let Accepted { stream, listener, facts, client, refusal } =
+            accepted.map_err(|_| End::ClientTimeout)??;
+        let Some(served) = serving.of(&listener.id).cloned() else { return Err(End::ClientGone) };
+        record.served = Some(served.clone());
+        record.tls_version = facts.version.as_str().into();
+        let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
+        let counted = match early.map_or_else(|| admit(&served), Ok) {
+            Ok(counted) => counted,
+            Err(end) => return Err(turn_away(leg, served.listener.frontend.protocol, end).await),
+        };
+        let config = Arc::clone(&served.listener.frontend);
+        let mut session = Session::new(leg, served, serving, context, ends, counted);
+        session.secured = Some(Secured { facts, certificate: client, refusal });
+        session.with_certificate_checked().await?.greeted(Frontend::new(config, true)).await
+    }
 }
 
 /// Randomness for challenges, fresh for every session.
@@ -157,7 +151,7 @@ impl Session {
             Ok(Ok(_)) => {
                 let mut out = notices::EARLY_TALKER.to_vec();
                 // An early talker is told if it listens.
-                let _ = self.leg.send(&mut out).await;
+                let _ = self.send(&mut out).await;
                 Err(End::EarlyTalker)
             }
         }

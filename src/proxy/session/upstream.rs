@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::Target;
-use crate::model::{self, Auth, UpstreamTls};
+use crate::model::{self, UpstreamTls};
 use crate::net::{BackendAddress, ClientAddress, Socket, Stream};
 use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo};
 use crate::protocol::proxy_header;
@@ -114,7 +114,7 @@ impl Session {
             envelope: pending.envelope().clone(),
             xclient: (upstream.xclient && self.protocol() == Protocol::Smtp).then(info),
             imap_id: (upstream.imap_id && self.protocol() == Protocol::Imap).then(info),
-            verbatim: matches!(listener.auth, Auth::Passthrough),
+            verbatim: listener.auth.is_passthrough(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! Who decides about a login: the auth service, or the backend itself; and what the client is told.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -64,7 +63,7 @@ impl Session {
                     record.set_login(login);
                 }
                 match self.authorise(request, server, login, password) {
-                    Ok(authorised) => self.try_backend(authorised, pending, record, false).await,
+                    Ok(authorised) => self.try_backend(authorised, pending, record).await,
                     Err(end) => self.fail(pending, end).await,
                 }
             }
@@ -86,7 +85,7 @@ impl Session {
             named => named.login().to_vec(),
         };
         let login = BackendLogin::Request(request);
-        self.try_backend(Authorised { backend, login, user }, pending, record, true).await
+        self.try_backend(Authorised { backend, login, user }, pending, record).await
     }
 
     async fn check(
@@ -99,7 +98,7 @@ impl Session {
         let listener = Arc::clone(&self.served.listener);
         let metrics = Arc::clone(&self.served.metrics);
         let secured = self.secured.take();
-        let host = self.host.clone();
+        let host = std::mem::take(&mut self.host);
         let question = AuthRequest {
             protocol: self.protocol(),
             request,
@@ -115,6 +114,7 @@ impl Session {
         let answer = self.while_present(context.auth.check(service, &listener.resolver, &question)).await;
         metrics.auth_seconds.observe(started.elapsed().as_secs_f64());
         self.secured = secured;
+        self.host = host;
         Ok(answer??)
     }
 
@@ -152,25 +152,25 @@ impl Session {
         Ok(Authorised { backend, login, user })
     }
 
-    /// Tries the login on the backend and words its answer. `relayed`: the client sees the backend's own.
+    /// Tries the login on the backend and words its answer.
     async fn try_backend(
         &mut self,
         authorised: Authorised,
         pending: PendingLogin,
         record: &mut Record,
-        relayed: bool,
     ) -> Result<Verdict, End> {
+        let relayed = self.served.listener.auth.is_passthrough();
         match self.log_in_to(authorised, pending, record).await? {
             Answer::Accepted(accepted) => Ok(Verdict::Accepted(accepted)),
             Answer::Failed(pending, end) => {
-                if let Some(shown) = self.shown(&end, relayed) {
+                if let Some(shown) = self.shown(&end) {
                     let mut out = shown.to_vec();
                     return Err(self.tell_last(&mut out, end).await);
                 }
                 self.fail(pending, end).await
             }
             Answer::Refused(_, reply) if relayed && backend::is_closing(self.protocol(), &reply) => {
-                let end = End::BackendRefused(first_line(&reply).into_owned());
+                let end = End::BackendRefused(backend::first_line(&reply));
                 let mut out = reply;
                 Err(self.tell_last(&mut out, end).await)
             }
@@ -181,7 +181,7 @@ impl Session {
                 self.refused(next, out, counts).await
             }
             Answer::Refused(pending, reply) => {
-                let end = End::BackendRefused(first_line(&reply).into_owned());
+                let end = End::BackendRefused(backend::first_line(&reply));
                 if self.served.listener.upstream.pass_error_message {
                     let mut out = reply;
                     return Err(self.tell_last(&mut out, end).await);
@@ -192,7 +192,7 @@ impl Session {
     }
 
     /// The backend's own words for a dialogue that failed, as far as the client may see them.
-    fn shown<'a>(&self, end: &'a End, relayed: bool) -> Option<&'a [u8]> {
+    fn shown<'a>(&self, end: &'a End) -> Option<&'a [u8]> {
         let End::Backend(error) = end else { return None };
         match error {
             BackendError::Unexpected { verbatim, .. }
@@ -200,7 +200,7 @@ impl Session {
             {
                 Some(verbatim)
             }
-            _ if relayed => error.goodbye(self.protocol()),
+            _ if self.served.listener.auth.is_passthrough() => error.goodbye(self.protocol()),
             _ => None,
         }
     }
@@ -211,9 +211,8 @@ impl Session {
         pending: PendingLogin,
         refusal: Refusal<'_>,
     ) -> Result<Verdict, End> {
-        let wait = refusal.wait.filter(|wait| !wait.is_zero());
-        if let Some(wait) = wait {
-            self.while_present(sleep(wait.min(MAX_WAIT))).await?;
+        if let Some(wait) = refusal.wait {
+            self.while_present(sleep(wait)).await?;
             self.start_deadline();
         }
         let mut out = Vec::new();
@@ -226,7 +225,7 @@ impl Session {
         };
         let counts = !refusal.code.is_some_and(|code| code.starts_with('4'));
         let verdict = self.refused(next, out, counts).await?;
-        if wait.is_some() { Ok(verdict) } else { Err(End::LoginRefused) }
+        if refusal.wait.is_some() { Ok(verdict) } else { Err(End::LoginRefused) }
     }
 
     /// A refused login: told, counted if it was the credentials' fault, and the end of the session if the
@@ -267,15 +266,3 @@ struct Refusal<'a> {
     /// `Auth-Error-SASL`: what XOAUTH2 and OAUTHBEARER clients are told before the refusal.
     challenge: Option<&'a str>,
 }
-
-/// The first line of a reply for the log: escaped and cut.
-fn first_line(reply: &[u8]) -> Cow<'static, str> {
-    let line = reply.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
-    line.get(..MAX_LOGGED_REPLY).unwrap_or(line).escape_ascii().to_string().into()
-}
-
-/// The longest `Auth-Wait` that is obeyed.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-
-/// Bytes of a backend's refusal that the log shows.
-const MAX_LOGGED_REPLY: usize = 200;

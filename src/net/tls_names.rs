@@ -1,20 +1,30 @@
-//! What cipher suites and versions are called: by IANA in manifests, by OpenSSL in nginx's auth protocol.
+//! What cipher suites and versions are called: by IANA in manifests, by OpenSSL in nginx's configuration and its
+//! auth protocol. Below `tls` and `import`, because both need the one table.
 
 use rustls::{CipherSuite, ProtocolVersion};
 
 /// The suite that IANA calls `name`, if we speak it.
-pub(super) fn suite(name: &str) -> Option<CipherSuite> {
+#[must_use]
+pub fn suite(name: &str) -> Option<CipherSuite> {
     SUITES.iter().find(|(_, iana, _)| *iana == name).map(|(suite, ..)| *suite)
 }
 
+/// IANA's name of the suite that IANA or OpenSSL calls `name`, if we speak it.
+#[must_use]
+pub fn iana(name: &str) -> Option<&'static str> {
+    SUITES.iter().find(|(_, iana, openssl)| *openssl == name || *iana == name).map(|(_, iana, _)| *iana)
+}
+
 /// What to say about a name that [`suite`] does not know.
-pub(super) fn unknown(name: &str) -> String {
+#[must_use]
+pub fn unknown(name: &str) -> String {
     let known: Vec<_> = SUITES.iter().map(|(_, iana, _)| *iana).collect();
     format!("{name:?} is not a cipher suite that is spoken here; choose among {}", known.join(", "))
 }
 
 /// OpenSSL's name, as in `Auth-SSL-Cipher`.
-pub(super) fn openssl(suite: CipherSuite) -> String {
+#[must_use]
+pub fn openssl(suite: CipherSuite) -> String {
     match SUITES.iter().find(|(known, ..)| *known == suite) {
         Some((_, _, openssl)) => (*openssl).to_owned(),
         None => format!("{suite:?}"),
@@ -22,7 +32,8 @@ pub(super) fn openssl(suite: CipherSuite) -> String {
 }
 
 /// OpenSSL's name, as in `Auth-SSL-Protocol`.
-pub(super) fn version(version: ProtocolVersion) -> &'static str {
+#[must_use]
+pub fn version(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_2 => "TLSv1.2",
         ProtocolVersion::TLSv1_3 => "TLSv1.3",
