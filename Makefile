@@ -16,7 +16,7 @@ quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ct
 	$(CARGO) build --bin mailgress
 	@ONCE='$(ONCE)' MAILGRESS='$(MAILGRESS)' examples/quickstart/run.sh
 
-test: ## All tests, with real servers and clients; installs what quickstart does, swaks and Python
+test: ## All tests, with real servers and clients; installs what quickstart does, swaks, Python and nginx
 	@tests/install-packages.sh build test
 	$(CARGO) test
 

@@ -15,7 +15,8 @@ packages_of() {
         # A C toolchain and cmake for aws-lc-rs (the TLS library's cryptography).
         build) echo "build-essential cmake pkg-config ca-certificates" ;;
         quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
-        test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3" ;;
+        test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
+            nginx libnginx-mod-mail" ;;
         bench) echo "nginx libnginx-mod-mail" ;;
         *) say "unknown group '$1': build, quickstart, test or bench"; exit 2 ;;
     esac

@@ -38,7 +38,7 @@ fn backends_get_what_the_transcripts_say() {
 
 /// Replays each script of a folder in every chunking; reports all that fail, not only the first.
 fn replay(folder: &str, run: impl Fn(&Script, &mut Chunking) -> Result<(), String>) {
-    let scripts = Script::all(folder);
+    let scripts = Script::all(&format!("transcripts/{folder}"));
     assert!(!scripts.is_empty(), "no transcripts in {folder}");
     let mut failures = Vec::new();
     for script in &scripts {

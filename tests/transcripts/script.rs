@@ -32,7 +32,7 @@ pub(crate) struct Turn<'a> {
 impl Script {
     /// All files of a folder, by name.
     pub(crate) fn all(folder: &str) -> Vec<Self> {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(folder);
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();

@@ -1,0 +1,206 @@
+//! What is played: a server's settings, what the client sends, what the auth service and the backend answer.
+
+use std::collections::BTreeMap;
+
+use super::script::{Line, Script, unescape};
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// `imap/capability.txt`.
+    pub name: String,
+    /// The server block it is played against.
+    pub server: Server,
+    /// Whether the client begins with TLS on a port where TLS begins with the first byte.
+    pub implicit_tls: bool,
+    /// What the client does, in order.
+    pub turns: Vec<Turn>,
+    /// What the auth service answers, one for each request; the last one for all further ones.
+    pub verdicts: Vec<Verdict>,
+    /// By a command's first word: the backend's reply, where it is not the ordinary one.
+    pub backend: BTreeMap<String, Vec<u8>>,
+}
+
+/// The text of a `server {}`, but for its `listen`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Server {
+    /// `imap`, `pop3`, `smtp`.
+    pub protocol: String,
+    /// The directives.
+    pub body: String,
+    /// The parameters of `listen`.
+    pub listen: String,
+}
+
+/// A write of the client, and what it waits for before the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Turn {
+    /// The bytes; `{client}` is replaced.
+    pub sent: Vec<u8>,
+    /// Lines of reply to wait for; fewer may come, and more.
+    pub lines: usize,
+    /// Whether a login is decided in it, which may take a while.
+    pub decides: bool,
+    /// Waits for the server to close, too.
+    pub closes: bool,
+    /// Waits for the server to close, as long as it says something now and then.
+    pub ends: bool,
+    /// Gives the server time to read these bytes apart from the next; nothing is expected.
+    pub silence: bool,
+    /// Begins TLS afterwards, where the server has agreed.
+    pub starts_tls: bool,
+}
+
+/// An answer of the auth service.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// To the backend.
+    Accept,
+    /// `Auth-Wait: 1`, so that the session goes on.
+    Refuse {
+        /// `Auth-Status`.
+        text: String,
+        /// `Auth-Error-Code`.
+        code: Option<String>,
+    },
+    /// An answer that is none.
+    Broken,
+    /// These bytes, with `{server}` and `{port}` replaced.
+    Raw(String),
+}
+
+impl Scenario {
+    /// All transcripts and cases that nginx can play, and how many it cannot.
+    pub fn written() -> (Vec<Self>, usize) {
+        let mut found = Vec::new();
+        let mut others = 0;
+        for (folder, protocol) in [("imap", "imap"), ("pop3", "pop3"), ("smtp", "smtp")] {
+            for script in Script::all(&format!("transcripts/{folder}")) {
+                if is_of_nginx(protocol, &script) {
+                    found.push(Self::parse(protocol, &script));
+                } else {
+                    others += 1;
+                }
+            }
+        }
+        for script in Script::all("differential/cases") {
+            let protocol =
+                script.setting("protocol").unwrap_or_else(|| panic!("{}: no protocol", script.name));
+            found.push(Self::parse(protocol, &script));
+        }
+        (found, others)
+    }
+
+    /// Whether it is one of the numbered vectors.
+    pub fn is_vector(&self) -> bool {
+        let file = self.name.rsplit('/').next().unwrap_or_default();
+        file.starts_with(|first: char| first.is_ascii_uppercase())
+    }
+
+    fn parse(protocol: &str, script: &Script) -> Self {
+        let turns = script.turns('C').into_iter().map(|turn| Turn {
+            sent: turn.sent,
+            lines: turn.expected.iter().map(lines_of).sum(),
+            decides: turn.expected.iter().any(|line| is_word(line, "auth")),
+            closes: turn.expected.iter().any(|line| is_word(line, "close")),
+            ends: false,
+            silence: turn.expected.iter().any(|line| is_word(line, "silence")),
+            // With the count of bytes that are refused, where there are any.
+            starts_tls: turn
+                .expected
+                .iter()
+                .any(|line| matches!(line, Line::Word(word, _) if word.starts_with("starttls"))),
+        });
+        let backend = script.settings.iter().filter_map(|(key, value)| {
+            let verb = key.strip_prefix("on-")?;
+            Some((verb.to_uppercase(), unescape(value)))
+        });
+        let server = Server::parse(protocol, script);
+        Self {
+            name: script.name.clone(),
+            implicit_tls: server.listen.contains("ssl") && script.setting("client-tls") != Some("none"),
+            server,
+            turns: turns.collect(),
+            verdicts: script.directives("auth").map(Verdict::parse).collect(),
+            backend: backend.collect(),
+        }
+    }
+}
+
+/// Not passthrough, not Angie's mechanisms and bounds, and no buffer that is only small for the machines' sake.
+fn is_of_nginx(protocol: &str, script: &Script) -> bool {
+    let is_of_nginx = |method: &String| !method.contains("OAU") && (protocol == "smtp" || method != "NONE");
+    let verdicts: Vec<&str> = script.directives("auth").collect();
+    script.setting("passthrough").is_none()
+        && script.setting("max-commands").is_none()
+        && script.number("buffer", SMALLEST_BUFFER) >= SMALLEST_BUFFER
+        && script.list("auth-methods", "").iter().all(is_of_nginx)
+        && !verdicts.iter().any(|verdict| verdict.starts_with("challenge") || verdict.starts_with("verbatim"))
+}
+
+/// Of `limits.clientBuffer`.
+const SMALLEST_BUFFER: usize = 512;
+
+fn is_word(line: &Line, expected: &str) -> bool {
+    matches!(line, Line::Word(word, _) if word == expected)
+}
+
+/// The backend answers an accepted login with a line, and every line that came behind it.
+fn lines_of(line: &Line) -> usize {
+    let count = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    match line {
+        Line::Wire(_, bytes) => count(bytes),
+        Line::Word(word, value) if word == "rest" => count(&unescape(value)),
+        Line::Word(word, value) => usize::from(word == "auth" && value == "ok"),
+    }
+}
+
+impl Server {
+    fn parse(protocol: &str, script: &Script) -> Self {
+        let mut body = Vec::new();
+        if let Some(capabilities) = script.setting("capabilities").filter(|list| !list.is_empty()) {
+            let quoted: Vec<String> =
+                capabilities.split(',').map(|name| format!("\"{}\"", name.trim())).collect();
+            body.push(format!("{protocol}_capabilities {};", quoted.join(" ")));
+        }
+        if let Some(methods) = script.setting("auth-methods") {
+            let names = methods.to_lowercase().replace(',', " ");
+            body.push(format!("{protocol}_auth {names};"));
+        }
+        match script.setting("tls") {
+            Some("optional") => body.push("starttls on;".to_owned()),
+            Some("required") => body.push("starttls only;".to_owned()),
+            _ => {}
+        }
+        if let Some(errors) = script.setting("max-errors") {
+            body.push(format!("max_errors {errors};"));
+        }
+        if let Some(buffer) = script.setting("buffer").filter(|_| protocol != "pop3") {
+            body.push(format!("{protocol}_client_buffer {buffer};"));
+        }
+        if let Some(name) = script.setting("server-name") {
+            body.push(format!("server_name {name};"));
+        }
+        body.extend(script.setting("nginx").map(str::to_owned));
+        let tls = if script.setting("tls") == Some("implicit") { "ssl" } else { "" };
+        let listen = [tls, script.setting("listen").unwrap_or_default()].join(" ").trim().to_owned();
+        Self { protocol: protocol.to_owned(), body: body.join(" "), listen }
+    }
+}
+
+impl Verdict {
+    fn parse(text: &str) -> Self {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match word {
+            "ok" => Self::Accept,
+            "refuse" => {
+                let code = rest.strip_prefix("code=").and_then(|rest| rest.split_once("; "));
+                let (code, text) = code.map_or((None, rest), |(code, text)| (Some(code.to_owned()), text));
+                Self::Refuse { text: text.to_owned(), code }
+            }
+            "error" => Self::Broken,
+            "raw" => Self::Raw(String::from_utf8(unescape(rest)).unwrap()),
+            other => panic!("auth: {other}"),
+        }
+    }
+}
