@@ -144,6 +144,9 @@ pub struct SocketSettings {
     pub ipv6_only: bool,
     /// A socket for each worker (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// Multipath TCP (`IPPROTO_MPTCP`), also for clients without it; plain TCP, with a warning, where the
+    /// kernel has none.
+    pub multipath: bool,
     /// TCP keepalive. Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<Keepalive>,
@@ -157,6 +160,7 @@ impl Default for SocketSettings {
             send_buffer: None,
             ipv6_only: true,
             reuse_port: false,
+            multipath: false,
             keepalive: None,
         }
     }

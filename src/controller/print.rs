@@ -44,6 +44,7 @@ fn socket(socket: &Socket) -> Value {
             "sendBuffer": socket.options.send_buffer,
             "ipv6Only": socket.options.ipv6_only,
             "reusePort": socket.options.reuse_port,
+            "multipath": socket.options.multipath,
             "keepalive": keepalive,
         },
         "listeners": listeners,

@@ -9,7 +9,7 @@ use crate::api::listener::{Keepalive, SocketSettings};
 use crate::net::ListenAddress;
 
 use super::Source;
-use super::problem::{Note, Problem};
+use super::problem::Problem;
 use super::tree::Directive;
 use super::values::{self, Finest};
 
@@ -24,19 +24,12 @@ pub(super) struct Socket {
     /// A PROXY header on every connection.
     pub(super) proxy_protocol: bool,
     pub(super) options: SocketSettings,
-    multipath: bool,
 }
 
 impl Socket {
     /// The address as nginx writes it.
     pub(super) fn written(&self) -> String {
         self.address.to_string()
-    }
-
-    /// What has no equivalent.
-    pub(super) fn notes(&self) -> Option<Note> {
-        let message = "listen … multipath has no equivalent yet: the socket speaks plain TCP; remove it";
-        self.multipath.then(|| self.directive.note(message))
     }
 }
 
@@ -52,7 +45,6 @@ pub(super) fn sockets(directive: &Directive, source: &dyn Source) -> Result<Vec<
         ssl: false,
         proxy_protocol: false,
         options: SocketSettings::default(),
-        multipath: false,
     };
     let mut socket = base;
     for word in directive.arguments().iter().skip(1) {
@@ -68,7 +60,7 @@ fn parameter(socket: &mut Socket, word: &str) -> Result<(), String> {
         ("ssl", false) => socket.ssl = true,
         ("proxy_protocol", false) => socket.proxy_protocol = true,
         ("reuseport", false) => socket.options.reuse_port = true,
-        ("multipath", false) => socket.multipath = true,
+        ("multipath", false) => socket.options.multipath = true,
         ("backlog", true) => {
             let number = values::number(value).filter(|number| *number > 0);
             let number = number.ok_or_else(|| format!("invalid backlog \"{word}\""))?;

@@ -116,7 +116,6 @@ fn arrange<'a>(servers: &'a [Server<'_>], notes: &mut Vec<Note>) -> Vec<Vec<(Lis
             }
             false
         });
-        notes.extend(sockets.iter().filter_map(|(_, socket)| socket.notes()));
     }
     all
 }

@@ -26,6 +26,8 @@ pub struct SocketOptions {
     pub ipv6_only: bool,
     /// A socket for each worker (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// Multipath TCP, where the kernel has it; see [`Listening::is_multipath`].
+    pub multipath: bool,
     /// TCP keepalive.
     pub keepalive: Option<Keepalive>,
 }
@@ -38,6 +40,7 @@ impl Default for SocketOptions {
             send_buffer: None,
             ipv6_only: true,
             reuse_port: false,
+            multipath: false,
             keepalive: None,
         }
     }
@@ -71,6 +74,12 @@ impl Listening {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Whether it takes Multipath TCP; clients without it are served by such a socket, too.
+    #[must_use]
+    pub fn is_multipath(&self) -> bool {
+        SockRef::from(self).protocol().is_ok_and(|protocol| protocol == Some(Protocol::MPTCP))
     }
 }
 
@@ -163,7 +172,19 @@ fn is_missing_family(error: &io::Error) -> bool {
 const EAFNOSUPPORT: i32 = 97;
 
 fn bind_tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let plain = || tcp_socket(address, Protocol::TCP, options);
+    let socket = match options.multipath {
+        // A kernel without Multipath TCP, or one whose Multipath TCP lacks an option that is asked for.
+        true => tcp_socket(address, Protocol::MPTCP, options).or_else(|_| plain())?,
+        false => plain()?,
+    };
+    socket.bind(&address.into())?;
+    socket.listen(backlog_of(options))?;
+    Ok(socket.into())
+}
+
+fn tcp_socket(address: SocketAddr, protocol: Protocol, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if options.reuse_port {
@@ -178,9 +199,7 @@ fn bind_tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpListe
     if let Some(keepalive) = &options.keepalive {
         socket.set_tcp_keepalive(&keepalive_of(keepalive))?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(backlog_of(options))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn set_buffers(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
@@ -328,6 +347,26 @@ mod tests {
         let dual = SocketOptions { ipv6_only: false, ..SocketOptions::default() };
         let _one = only_tcp(bind(&any, &dual).unwrap());
         assert!(reach("127.0.0.1"));
+    }
+
+    #[test]
+    fn a_multipath_listener_takes_plain_tcp_too_and_is_multipath_where_the_kernel_has_it() {
+        let keepalive = Keepalive { idle: Some(Duration::from_secs(77)), ..Keepalive::default() };
+        let options =
+            SocketOptions { multipath: true, keepalive: Some(keepalive), ..SocketOptions::default() };
+        let bound = bind(&loopback(), &options).unwrap();
+        let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").unwrap_or_default();
+        let kernel_has_it = enabled.trim() == "1"
+            && tcp_socket("127.0.0.1:0".parse().unwrap(), Protocol::MPTCP, &options).is_ok();
+        assert_eq!(bound[0].is_multipath(), kernel_has_it);
+        let listener = only_tcp(bound);
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (mut served, _) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        let plain = bind(&loopback(), &SocketOptions::default()).unwrap();
+        assert!(!plain[0].is_multipath());
     }
 
     #[test]

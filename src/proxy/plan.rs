@@ -44,7 +44,8 @@ pub fn plan(
 
 /// Backlog, buffers and keepalive can be changed on a listening socket; these cannot.
 fn needs_new_socket(old: &SocketOptions, new: &SocketOptions) -> bool {
-    old.ipv6_only != new.ipv6_only || old.reuse_port != new.reuse_port
+    let fixed = |options: &SocketOptions| (options.ipv6_only, options.reuse_port, options.multipath);
+    fixed(old) != fixed(new)
 }
 
 #[cfg(test)]
@@ -88,8 +89,15 @@ mod tests {
     #[test]
     fn binds_again_for_what_only_a_new_socket_can_have() {
         let running = sockets(&[socket(143, |_| ())]);
-        let changed = socket(143, |socket| socket.options.reuse_port = true);
-        assert_eq!(plan(&running, &sockets(&[Arc::clone(&changed)])), [Action::Rebind(changed)]);
+        let changes: [fn(&mut SocketOptions); 3] = [
+            |options| options.reuse_port = true,
+            |options| options.ipv6_only = false,
+            |options| options.multipath = true,
+        ];
+        for change in changes {
+            let changed = socket(143, |socket| change(&mut socket.options));
+            assert_eq!(plan(&running, &sockets(&[Arc::clone(&changed)])), [Action::Rebind(changed)]);
+        }
     }
 
     #[test]

@@ -119,6 +119,9 @@ impl Supervisor {
                     listeners = %names(&socket), protocol = socket.protocol.name(),
                     bound = ?running.bound(), "listening on {address}"
                 );
+                if running.lacks_multipath() {
+                    warn!("{address} speaks plain TCP: the kernel has no Multipath TCP for it");
+                }
                 self.running.insert(address, running);
             }
             Err(reason) => {
@@ -232,6 +235,12 @@ impl Supervisor {
 impl Running {
     fn bound(&self) -> Vec<SocketAddr> {
         self.listening.iter().filter_map(|listening| listening.local_address()).collect()
+    }
+
+    /// Whether Multipath TCP is asked for and the kernel has none; UNIX sockets never have it.
+    fn lacks_multipath(&self) -> bool {
+        let plain = |l: &Arc<Listening>| l.local_address().is_some() && !l.is_multipath();
+        self.socket.options.multipath && self.listening.iter().any(plain)
     }
 
     /// Ends the accept loops and waits until they have let go of the socket.

@@ -87,6 +87,7 @@ pub(crate) fn options(
         send_buffer: buffer(scope, "socket.sendBuffer", socket.send_buffer.as_ref(), found),
         ipv6_only: socket.ipv6_only,
         reuse_port: socket.reuse_port,
+        multipath: socket.multipath,
         keepalive: socket.keepalive.as_ref().map(|keepalive| keepalive_of(scope, keepalive, found)),
     }
 }

@@ -242,11 +242,12 @@ fn mechanisms_are_in_the_order_of_announcement() {
 
 #[test]
 fn sockets_proxy_protocol_and_resolver_are_rendered() {
-    let own = "port: 143, address: '::1', socket: {backlog: 9, receiveBuffer: 64Ki, keepalive: {idle: 30m}}, \
+    let own = "port: 143, address: '::1', socket: {backlog: 9, receiveBuffer: 64Ki, multipath: true, keepalive: {idle: 30m}}, \
                proxyProtocol: {trustedPeers: [10.1.2.3/8, '::1']}, resolver: {nameservers: [10.0.0.1, '[::1]:5353']}";
     let rendered = once(&server(&imap("a", own), ""));
     let socket = socket(&rendered, "[::1]:143");
     assert_eq!((socket.options.backlog, socket.options.receive_buffer), (9, Some(65536)));
+    assert!(socket.options.multipath && !socket.options.reuse_port);
     assert_eq!(socket.options.keepalive.as_ref().unwrap().idle, Some(Duration::from_secs(1800)));
     let peers: Vec<String> =
         socket.proxy_protocol.as_ref().unwrap().trusted_peers.iter().map(ToString::to_string).collect();
