@@ -4,13 +4,16 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 
 use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::auth_service::AuthService;
+use crate::support::backend::Backend;
 use crate::support::clients::{Clients, Endpoint};
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, http_auth, listener, mail_server, tls_secret, with};
+use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, tls_secret, with};
 use crate::support::pki::AUTHORITY;
 use crate::support::servers::{PASSWORD, new_user, servers};
+use crate::support::talk::{greeted, log_in};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
@@ -113,4 +116,36 @@ fn clients_log_in_over_unix_sockets_which_go_with_their_listener() {
         ["IMAP", "POP3", "SMTP"].into_iter().all(gone).then_some(())
     });
     assert!(imap.imap("c", "NOOP").unwrap().last().unwrap().starts_with("c OK"), "sessions live on");
+}
+
+#[test]
+fn multipath_tcp_is_switched_on_with_a_new_socket_and_plain_clients_are_served_as_before() {
+    let (backend, folder, port) = (Backend::imap("imap"), Folder::new(), ports::free());
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let write = |multipath: bool| {
+        let listener = listener("imap", "IMAP", "Off", port, backend.address());
+        let listeners = [with(listener, &json!({ "socket": { "multipath": multipath } }))];
+        let server = mail_server(&json!({ "auth": passthrough(), "listeners": listeners }));
+        folder.write("server.yaml", &server);
+    };
+    write(false);
+    let mailgress = Mailgress::start(&folder);
+    write(true);
+    wait::eventually("the socket is made anew", || {
+        let metrics = mailgress.metrics();
+        metrics.contains("mailgress_listener_changes_total{action=\"rebind\"} 1").then_some(())
+    });
+    let mut wire = wait::eventually("it is bound again", || greeted(address).ok());
+    assert_eq!(log_in(&mut wire, "IMAP", "somebody", "secret").unwrap(), "a OK imap");
+    match Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) {
+        Ok(client) => {
+            client.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+            client.connect(&address.into()).unwrap();
+            let mut greeting = [0; 4];
+            std::io::Read::read_exact(&mut &client, &mut greeting).unwrap();
+            assert_eq!(&greeting, b"* OK");
+            assert!(!mailgress.log().contains("Multipath TCP"));
+        }
+        Err(_) => drop(mailgress.logs(&["plain TCP", "Multipath TCP"])),
+    }
 }
