@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::api::{Settings, common, settings as api};
 use crate::model::settings::AuthFailures;
 use crate::model::{Limits, Resolver, Timeouts};
+use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 
 use super::super::violation::Violation;
@@ -91,8 +92,10 @@ pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<V
     let mut nameservers = Vec::new();
     for (index, text) in resolver.nameservers.iter().flatten().enumerate() {
         match units::backend_address(text, Some(53)) {
-            Some(address) => nameservers.push(address),
-            None => found.push(Violation::invalid(
+            Some(address @ (BackendAddress::Ip(_) | BackendAddress::Name { .. })) => {
+                nameservers.push(address)
+            }
+            Some(BackendAddress::Unix(_)) | None => found.push(Violation::invalid(
                 &format!("{}[{index}]", scope.setting("resolver.nameservers")),
                 format!("{text:?} is not a name server"),
                 "write an address or name, with a port if it is not 53",

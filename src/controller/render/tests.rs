@@ -286,6 +286,8 @@ fn refuses_values_that_the_schema_cannot_judge() {
     assert!(refused("port: 143, limits: {clientBuffer: 1}").contains("between 512 and 1Mi"));
     assert!(refused("port: 143, proxyProtocol: {trustedPeers: [10.0.0.0/99]}").contains("trustedPeers[0]"));
     assert!(refused("port: 143, resolver: {nameservers: ['a b']}").contains("nameservers[0]"));
+    let unix = "port: 143, resolver: {nameservers: [10.0.0.1, 'unix:/run/dns.sock']}";
+    assert!(refused(unix).contains("nameservers[1]"));
     assert!(refused("port: 143, hostnames: [a.example]").contains("has no TLS"));
     assert!(refused("port: 143, tls: {mode: StartTLS, cipherSuites: [X]}").contains("cipherSuites"));
     let nobody = "{name: a, port: 143}";
