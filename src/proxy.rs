@@ -30,6 +30,7 @@ use prometheus::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::dns::{Dns, Host};
 use crate::model::{BindReport, Snapshot};
 
 use metrics::Metrics;
@@ -77,8 +78,9 @@ impl Proxy {
     /// [`StartError`].
     pub fn start(options: Options, channels: Channels, registry: &Registry) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::register(registry)?);
-        let workers = Workers::start(options.workers, &metrics)?;
-        Ok(Self(Supervisor::new(options, channels, workers, metrics)))
+        let dns = Arc::new(Dns::new(Host::default(), registry)?);
+        let workers = Workers::start(options.workers, &metrics, &dns)?;
+        Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 
     /// Serves snapshots until `shutdown`; then stops accepting, lets the sessions end until the drain

@@ -190,8 +190,10 @@ pub enum AuthMethod {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::resolver()))]
 pub struct ResolverSettings {
-    /// Name servers by address or name, with an optional port: `10.96.0.10`, `[::1]:5353`. Default: the pod's
-    /// resolv.conf. As in nginx, the names of SMTP clients are looked up only where there is a resolver block.
+    /// Name servers by address or name, with an optional port: `10.96.0.10`, `[::1]:5353`. A name is looked up
+    /// again as its TTL says, at least every five minutes, and all its addresses are used. Default: the pod's
+    /// resolv.conf, which is read again when it changes. As in nginx, the names of SMTP clients are looked up only
+    /// where there is a resolver block.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 261)), extend("x-kubernetes-list-type" = "set"))]
     pub nameservers: Option<Vec<String>>,
@@ -207,7 +209,8 @@ pub struct ResolverSettings {
     /// How long one lookup may take. Default: 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// The name that the resolver's counters are kept under.
+    /// The `zone` label under which the resolver's work is counted in the metrics `mailgress_resolver_…`.
+    /// Default: it is not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub statistics_zone: Option<String>,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::dns::Dns;
 use crate::model::{BindReport, ListenerId, Snapshot, Socket, SocketState};
 use crate::net::ListenAddress;
 use crate::net::socket::{self, Listening};
@@ -29,6 +30,7 @@ pub(crate) struct Supervisor {
     channels: Channels,
     workers: Workers,
     metrics: Arc<Metrics>,
+    dns: Arc<Dns>,
     lives: Lives,
     running: BTreeMap<ListenAddress, Running>,
     failed: BTreeMap<ListenAddress, String>,
@@ -47,12 +49,19 @@ struct Running {
 }
 
 impl Supervisor {
-    pub(crate) fn new(options: Options, channels: Channels, workers: Workers, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        channels: Channels,
+        workers: Workers,
+        metrics: Arc<Metrics>,
+        dns: Arc<Dns>,
+    ) -> Self {
         Self {
             options,
             channels,
             workers,
             metrics,
+            dns,
             lives: Lives::default(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -215,13 +224,14 @@ impl Supervisor {
         self.channels.reports.send_replace(Arc::new(BindReport { revision, sockets }));
     }
 
-    /// Listeners that are gone: their sessions may go on until the drain timeout. And the certificates of
-    /// those that are served.
+    /// Listeners that are gone: their sessions may go on until the drain timeout. And the certificates and
+    /// resolvers' zones of those that are served.
     fn forget(&self, snapshot: &Snapshot) {
         let listeners = || snapshot.sockets.values().flat_map(|socket| &socket.listeners);
         let ids: BTreeSet<&ListenerId> = listeners().map(|listener| &listener.id).collect();
         self.lives.end(|id| ids.contains(id), self.options.drain_timeout);
         self.metrics.retain(|id| ids.contains(id));
+        self.dns.keep_zones(&listeners().filter_map(|l| l.resolver.statistics_zone.as_deref()).collect());
         self.metrics.certificate_expiry.reset();
         for certificate in listeners().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
             self.metrics

@@ -72,9 +72,8 @@ impl Workers {
     ///
     /// # Errors
     /// When the system gives no thread or no event queue.
-    pub(crate) fn start(count: usize, metrics: &Arc<Metrics>) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
-        let dns = Arc::new(Dns::new());
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         let mut queues = Vec::new();
@@ -88,8 +87,8 @@ impl Workers {
         for (index, work) in queues.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let context = Arc::new(WorkerContext {
-                auth: AuthClient::new(Arc::clone(&dns)),
-                dns: Arc::clone(&dns),
+                auth: AuthClient::new(Arc::clone(dns)),
+                dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
             });
             let metrics = Arc::clone(metrics);

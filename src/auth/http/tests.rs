@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
-use crate::dns::Dns;
+use crate::dns::{Dns, Host};
 use crate::model::{HttpAuth, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::{LoginRequest, Protocol};
@@ -116,7 +116,7 @@ fn resolver() -> Resolver {
 }
 
 fn client() -> AuthClient {
-    AuthClient::new(Arc::new(Dns::new()))
+    AuthClient::new(Arc::new(Dns::new(Host::default(), &prometheus::Registry::new()).unwrap()))
 }
 
 async fn check(client: &AuthClient, service: &Arc<HttpAuth>) -> Result<AuthAnswer, AuthError> {

@@ -1,0 +1,218 @@
+//! Asks name servers, and keeps what they answered for as long as it is valid.
+//!
+//! Names of backends are looked up as programs do it: the hosts file first, then the search list where there
+//! is one. Names of clients are looked up as nginx does it: only what the name servers say counts, and they
+//! are asked about every address, also those that RFC 6761 would have answered here.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::config::{
+    LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer, RetryDnsHandle};
+use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Message, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{Hosts, NameServerPool, PoolContext, Resolver, ResponseCache, TlsConfig, TtlConfig};
+
+use super::counting::Connections;
+use super::metrics::Zone;
+use crate::model;
+
+/// Name servers and how they are asked.
+#[derive(Clone)]
+pub(super) struct Servers {
+    /// Where they are, and the search list.
+    pub(super) config: ResolverConfig,
+    /// Of resolv.conf, or the library's own.
+    pub(super) options: ResolverOpts,
+}
+
+/// One set of name servers with its cache.
+pub(super) struct Client {
+    resolver: Resolver<Connections>,
+    pointers: RetryDnsHandle<NameServerPool<Connections>>,
+    pointer_cache: ResponseCache,
+    hosts: Hosts,
+    zone: Option<Arc<Zone>>,
+    ipv4: bool,
+    ipv6: bool,
+}
+
+/// The addresses of a name.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// In the order in which they were given; may be empty.
+    pub(super) addresses: Vec<IpAddr>,
+    /// How long the name servers vouch for them.
+    pub(super) valid: Duration,
+}
+
+/// What a PTR lookup gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pointer {
+    /// The first name.
+    Name(Name),
+    /// There is none.
+    NotFound,
+    /// An answer of something else.
+    Nonsense,
+}
+
+impl Client {
+    /// Asks nobody yet.
+    ///
+    /// # Errors
+    /// When the library takes offence at its options.
+    pub(super) fn new(
+        block: &model::Resolver,
+        servers: Servers,
+        hosts: &Path,
+        zone: Option<Arc<Zone>>,
+    ) -> Result<Self, NetError> {
+        let Servers { config, mut options } = servers;
+        apply(block, &mut options);
+        let connections = Connections::new(zone.clone());
+        let context = Arc::new(PoolContext::new(options.clone(), TlsConfig::new()?));
+        let pool: Vec<NameServerConfig> = config.name_servers().to_vec();
+        let pool = NameServerPool::from_config(pool, context, connections.clone());
+        let pointer_cache = ResponseCache::new(options.cache_size, TtlConfig::from_opts(&options));
+        let pointers = RetryDnsHandle::new(pool, options.attempts);
+        let resolver = Resolver::builder_with_config(config, connections).with_options(options).build()?;
+        let hosts = read_hosts(hosts);
+        Ok(Self { resolver, pointers, pointer_cache, hosts, zone, ipv4: block.ipv4, ipv6: block.ipv6 })
+    }
+
+    /// The addresses of a backend, an auth service or a name server.
+    ///
+    /// # Errors
+    /// The library's.
+    pub(super) async fn addresses(&self, host: &str) -> Result<Found, NetError> {
+        let known = self.in_hosts(host);
+        if !known.is_empty() {
+            return Ok(Found { addresses: known, valid: Duration::MAX });
+        }
+        if let Some(zone) = &self.zone {
+            zone.asked_for_name();
+        }
+        let found = self.resolver.lookup_ip(host).await?;
+        let valid = found.valid_until().saturating_duration_since(Instant::now());
+        Ok(Found { addresses: found.iter().collect(), valid })
+    }
+
+    /// The name of a client's address.
+    ///
+    /// # Errors
+    /// When the name servers do not answer, or answer that they cannot.
+    pub(super) async fn pointer(&self, client: IpAddr) -> Result<Pointer, NetError> {
+        if let Some(zone) = &self.zone {
+            zone.asked_for_address();
+        }
+        let answer = match self.ask_for_pointer(client).await {
+            Err(error) if error.is_no_records_found() => return Ok(Pointer::NotFound),
+            other => other?,
+        };
+        Ok(match answer.metadata.response_code {
+            ResponseCode::NXDomain => Pointer::NotFound,
+            ResponseCode::NoError => first_name(&answer).map_or(Pointer::Nonsense, Pointer::Name),
+            _ => Pointer::Nonsense,
+        })
+    }
+
+    /// Whether a client's address is among those of its name.
+    ///
+    /// # Errors
+    /// When it is not, as far as the name servers answer, and they do not answer it all.
+    pub(super) async fn leads_back(&self, name: &Name, client: IpAddr) -> Result<bool, NetError> {
+        if let Some(zone) = &self.zone {
+            zone.asked_for_name();
+        }
+        let has = async |asked: bool, of: RecordType| match asked {
+            false => Ok(false),
+            true => match self.resolver.lookup(name.clone(), of).await {
+                Ok(found) => Ok(found.answers().iter().any(|record| record.data.ip_addr() == Some(client))),
+                Err(error) if error.is_no_records_found() => Ok(false),
+                Err(error) => Err(error),
+            },
+        };
+        match tokio::join!(has(self.ipv4, RecordType::A), has(self.ipv6, RecordType::AAAA)) {
+            (Ok(true), _) | (_, Ok(true)) => Ok(true),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(false), Ok(false)) => Ok(false),
+        }
+    }
+
+    async fn ask_for_pointer(&self, client: IpAddr) -> Result<Message, NetError> {
+        let query = Query::query(Name::from(client), RecordType::PTR);
+        if let Some(known) = self.pointer_cache.get(&query, Instant::now()) {
+            return known;
+        }
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = self.resolver.options().edns0;
+        let answer = self.pointers.lookup(query.clone(), options).first_answer().await;
+        let answer = answer.map(DnsResponse::into_message);
+        self.pointer_cache.insert(query, answer.clone(), Instant::now());
+        answer
+    }
+
+    fn in_hosts(&self, host: &str) -> Vec<IpAddr> {
+        let Ok(name) = Name::from_utf8(host) else { return Vec::new() };
+        let families = [(self.ipv4, RecordType::A), (self.ipv6, RecordType::AAAA)];
+        let asked = families.into_iter().filter(|(asked, _)| *asked);
+        let found =
+            asked.filter_map(|(_, of)| self.hosts.lookup_static_host(&Query::query(name.clone(), of)));
+        found
+            .flat_map(|lookup| lookup.answers().iter().filter_map(|r| r.data.ip_addr()).collect::<Vec<_>>())
+            .collect()
+    }
+}
+
+fn first_name(answer: &Message) -> Option<Name> {
+    answer.answers.iter().find_map(|record| match &record.data {
+        RData::PTR(name) => Some(name.0.clone()),
+        _ => None,
+    })
+}
+
+fn apply(block: &model::Resolver, options: &mut ResolverOpts) {
+    options.ip_strategy = match (block.ipv4, block.ipv6) {
+        (true, false) => LookupIpStrategy::Ipv4Only,
+        (false, true) => LookupIpStrategy::Ipv6Only,
+        (true, true) | (false, false) => LookupIpStrategy::Ipv4AndIpv6,
+    };
+    options.timeout = block.timeout.min(ATTEMPT_TIMEOUT);
+    options.cache_size = CACHE_SIZE;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.negative_max_ttl = Some(NEGATIVE_TTL);
+    if let Some(valid) = block.valid {
+        options.positive_min_ttl = Some(valid);
+        options.positive_max_ttl = Some(valid);
+    }
+}
+
+/// A hosts file that cannot be read has no names.
+fn read_hosts(path: &Path) -> Hosts {
+    let mut hosts = Hosts::default();
+    if let Ok(file) = File::open(path) {
+        // What was read before an error counts.
+        let _ = hosts.read_hosts_conf(file.take(MAX_HOSTS));
+    }
+    hosts
+}
+
+/// Answers kept of each kind.
+const CACHE_SIZE: u64 = 1024;
+
+/// Until the next name server is tried.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a failure is remembered at most.
+const NEGATIVE_TTL: Duration = Duration::from_secs(30);
+
+/// Bytes read of a hosts file.
+const MAX_HOSTS: u64 = 1 << 20;

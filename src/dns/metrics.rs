@@ -1,0 +1,199 @@
+//! What resolvers count for a zone (`resolver.statisticsZone`), with the words of Angie's API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+/// The counters of all zones that are named.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    queries: IntCounterVec,
+    requests: IntCounterVec,
+    responses: IntCounterVec,
+    zones: Mutex<BTreeMap<String, Arc<Zone>>>,
+}
+
+/// The counters of one zone. Resolvers that outlive the zone's name count on, unseen.
+#[derive(Debug)]
+pub(super) struct Zone {
+    queries: Family,
+    requests: Family,
+    responses: Family,
+}
+
+/// The counters of one metric, by their label.
+#[derive(Debug)]
+struct Family(Vec<(&'static str, IntCounter)>);
+
+impl Metrics {
+    /// Registers all metrics; they are empty until zones are named.
+    ///
+    /// # Errors
+    /// When a metric of the same name is registered already.
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str, label: &str| {
+            let counter =
+                IntCounterVec::new(Opts::new(format!("mailgress_resolver_{name}"), help), &["zone", label])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        Ok(Self {
+            queries: counter("queries_total", "Lookups, with those that a cache answers", "kind")?,
+            requests: counter("requests_total", "Requests sent to name servers", "type")?,
+            responses: counter(
+                "responses_total",
+                "Responses of name servers, and lookups that had none in time",
+                "outcome",
+            )?,
+            zones: Mutex::default(),
+        })
+    }
+
+    /// The zone of this name, with all counters at zero when it is new.
+    pub(super) fn zone(&self, name: &str) -> Arc<Zone> {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let zone = zones.entry(name.to_owned()).or_insert_with(|| {
+            Arc::new(Zone {
+                queries: Family::new(&self.queries, name, &KINDS),
+                requests: Family::new(&self.requests, name, &TYPES),
+                responses: Family::new(&self.responses, name, &OUTCOMES),
+            })
+        });
+        Arc::clone(zone)
+    }
+
+    /// Names these zones and forgets all others.
+    pub(super) fn keep(&self, names: &BTreeSet<&str>) {
+        self.zones.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, zone| {
+            let stays = names.contains(name.as_str());
+            if !stays {
+                zone.queries.remove(&self.queries, name);
+                zone.requests.remove(&self.requests, name);
+                zone.responses.remove(&self.responses, name);
+            }
+            stays
+        });
+        for name in names {
+            self.zone(name);
+        }
+    }
+}
+
+impl Zone {
+    /// A name is to become addresses.
+    pub(super) fn asked_for_name(&self) {
+        self.queries.count(NAME);
+    }
+
+    /// An address is to become a name.
+    pub(super) fn asked_for_address(&self) {
+        self.queries.count(ADDRESS);
+    }
+
+    /// A request goes to a name server.
+    pub(super) fn sent(&self, of: RecordType) {
+        match of {
+            RecordType::A => self.requests.count(A),
+            RecordType::AAAA => self.requests.count(AAAA),
+            RecordType::SRV => self.requests.count(SRV),
+            RecordType::PTR => self.requests.count(PTR),
+            _ => {}
+        }
+    }
+
+    /// A name server has answered.
+    pub(super) fn answered(&self, code: ResponseCode) {
+        self.responses.count(match code {
+            ResponseCode::NoError => SUCCESS,
+            ResponseCode::FormErr => FORMAT_ERROR,
+            ResponseCode::ServFail => SERVER_FAILURE,
+            ResponseCode::NXDomain => NOT_FOUND,
+            ResponseCode::NotImp => UNIMPLEMENTED,
+            ResponseCode::Refused => REFUSED,
+            _ => OTHER,
+        });
+    }
+
+    /// A name server has answered with what is no answer.
+    pub(super) fn answered_badly(&self) {
+        self.responses.count(OTHER);
+    }
+
+    /// No name server has answered a lookup in time.
+    pub(super) fn timed_out(&self) {
+        self.responses.count(TIMED_OUT);
+    }
+}
+
+impl Family {
+    fn new(counters: &IntCounterVec, zone: &str, labels: &[&'static str]) -> Self {
+        Self(labels.iter().map(|label| (*label, counters.with_label_values(&[zone, *label]))).collect())
+    }
+
+    fn count(&self, label: &str) {
+        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == label) {
+            counter.inc();
+        }
+    }
+
+    fn remove(&self, counters: &IntCounterVec, zone: &str) {
+        for (label, _) in &self.0 {
+            // It is there: the family was made with it.
+            let _ = counters.remove_label_values(&[zone, *label]);
+        }
+    }
+}
+
+/// Values of the label `kind`.
+const KINDS: [&str; 3] = [NAME, SRV, ADDRESS];
+const NAME: &str = "name";
+const ADDRESS: &str = "addr";
+
+/// Values of the label `type`.
+const TYPES: [&str; 4] = [A, AAAA, SRV, PTR];
+const A: &str = "a";
+const AAAA: &str = "aaaa";
+const SRV: &str = "srv";
+const PTR: &str = "ptr";
+
+/// Values of the label `outcome`.
+const OUTCOMES: [&str; 8] =
+    [SUCCESS, TIMED_OUT, FORMAT_ERROR, SERVER_FAILURE, NOT_FOUND, UNIMPLEMENTED, REFUSED, OTHER];
+const SUCCESS: &str = "success";
+const TIMED_OUT: &str = "timedout";
+const FORMAT_ERROR: &str = "format_error";
+const SERVER_FAILURE: &str = "server_failure";
+const NOT_FOUND: &str = "not_found";
+const UNIMPLEMENTED: &str = "unimplemented";
+const REFUSED: &str = "refused";
+const OTHER: &str = "other";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_there_from_its_naming_until_nothing_names_it() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        metrics.keep(&BTreeSet::from(["edge", "other"]));
+        let kept = metrics.zone("edge");
+        kept.answered(ResponseCode::ServFail);
+        kept.answered(ResponseCode::YXDomain);
+        for line in [
+            r#"mailgress_resolver_queries_total{kind="srv",zone="other"} 0"#,
+            r#"mailgress_resolver_responses_total{outcome="server_failure",zone="edge"} 1"#,
+            r#"mailgress_resolver_responses_total{outcome="other",zone="edge"} 1"#,
+        ] {
+            assert!(text().contains(line), "{line} is missing in {}", text());
+        }
+        metrics.keep(&BTreeSet::from(["other"]));
+        kept.sent(RecordType::A);
+        assert!(!text().contains("edge"), "{}", text());
+        assert!(text().contains("other"));
+    }
+}
