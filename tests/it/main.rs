@@ -19,6 +19,7 @@ mod bad_backend;
 mod bad_client;
 mod balance;
 mod client_certificates;
+mod client_names;
 mod delivery;
 mod descriptors;
 mod folder;

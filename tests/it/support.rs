@@ -7,6 +7,7 @@ pub mod clients;
 pub mod dovecot;
 pub mod mailgress;
 pub mod manifest;
+pub mod name_server;
 pub mod pki;
 pub mod ports;
 pub mod postfix;

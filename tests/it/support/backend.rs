@@ -33,7 +33,13 @@ impl Backend {
     /// SMTP: AUTH is answered with `235 2.7.0 <name>`.
     pub fn smtp(name: &str) -> Self {
         let name: Arc<str> = name.into();
-        Self::new(move |session| smtp(session, &name))
+        Self::new(move |session| smtp(session, &name, &|_| ()))
+    }
+
+    /// SMTP; every XCLIENT command is handed to `seen`.
+    pub fn smtp_after_xclient(name: &str, seen: impl Fn(String) + Send + Sync + 'static) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| smtp(session, &name, &seen))
     }
 
     /// IMAP behind a PROXY version 1 header, which is handed to `header`.
@@ -204,13 +210,16 @@ fn pop3(session: &mut Session, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn smtp(session: &mut Session, name: &str) -> Result<()> {
+fn smtp(session: &mut Session, name: &str, xclient: &impl Fn(String)) -> Result<()> {
     session.say("220 scripted ESMTP")?;
     while let Some(line) = session.line()? {
         let words: Vec<&str> = line.split(' ').collect();
         match words[0].to_ascii_uppercase().as_str() {
             "EHLO" => session.say("250-scripted\r\n250-XCLIENT NAME ADDR LOGIN\r\n250 AUTH PLAIN")?,
-            "XCLIENT" => session.say("220 scripted ESMTP")?,
+            "XCLIENT" => {
+                xclient(line.clone());
+                session.say("220 scripted ESMTP")?;
+            }
             "AUTH" => {
                 let initial = words.get(2).map(ToString::to_string);
                 let response = initial_or_next(session, initial.as_ref(), "334 ")?;

@@ -1,0 +1,88 @@
+//! A name server over UDP on loopback, programmable.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, PTR};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+
+/// Answers until it is dropped.
+pub struct NameServer {
+    address: SocketAddr,
+    ended: Arc<AtomicBool>,
+}
+
+/// What is answered to a question.
+pub enum Reply {
+    /// A PTR record.
+    Pointer(&'static str),
+    /// An A record.
+    Address(Ipv4Addr),
+    /// This code, and no record.
+    Code(ResponseCode),
+}
+
+impl NameServer {
+    /// Starts one that answers as `decide` says; names come in lower case, without a dot at the end.
+    pub fn start(decide: impl Fn(&str, RecordType) -> Reply + Send + 'static) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (address, ended) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let end = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            let mut buffer = [0; MAX_QUERY];
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                if end.load(Ordering::SeqCst) {
+                    return;
+                }
+                // What is no query gets no answer.
+                if let Some(answer) = answer(&buffer[..length], &decide) {
+                    let _ = socket.send_to(&answer, peer);
+                }
+            }
+        });
+        Self { address, ended }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        // Wakes the thread.
+        if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+            let _ = socket.send_to(&[], self.address);
+        }
+    }
+}
+
+fn answer(query: &[u8], decide: &impl Fn(&str, RecordType) -> Reply) -> Option<Vec<u8>> {
+    let query = Message::from_vec(query).ok()?;
+    let question = query.queries.first()?;
+    let name = question.name().to_ascii().to_ascii_lowercase();
+    let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
+    answer.add_query(question.clone());
+    let data = match decide(name.trim_end_matches('.'), question.query_type()) {
+        Reply::Pointer(to) => Some(RData::PTR(PTR(Name::from_ascii(to).unwrap()))),
+        Reply::Address(address) => Some(RData::A(A(address))),
+        Reply::Code(code) => {
+            answer.metadata.response_code = code;
+            None
+        }
+    };
+    if let Some(data) = data {
+        answer.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
+    }
+    answer.to_vec().ok()
+}
+
+/// Longer than any query of ours.
+const MAX_QUERY: usize = 1500;
+
+/// Of every record, in seconds.
+const TTL: u32 = 60;
