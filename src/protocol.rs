@@ -27,8 +27,8 @@ mod smtp;
 pub use backend::{Backend, BackendError, BackendPlan, BackendStep};
 pub use frontend::notices;
 pub use frontend::{
-    CloseReason, Exchange, ExchangeStep, Frontend, FrontendConfig, PendingLogin, StartTls, StartTlsOffer,
-    Step,
+    CloseReason, CountedErrors, Exchange, ExchangeStep, Frontend, FrontendConfig, PendingLogin, Refused,
+    StartTls, StartTlsOffer, Step,
 };
 pub use input::{EmptyInput, Input};
 pub use login::{Attempt, Envelope, Hello, LoginRequest};

@@ -239,10 +239,20 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_errors: Option<u32>,
+    /// What counts towards `maxErrors`: `All` commands that are answered with an error, or, as in nginx, only
+    /// those with an error of `Syntax`. Default: `All`, so that nobody probes mechanisms, addresses and bad base64
+    /// for as long as `maxCommands` allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_errors: Option<CountedErrors>,
     /// Commands that a client may send before its login succeeds. Default: 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_commands: Option<u32>,
+    /// The refused login with which a session ends, whoever refuses it. Default: 10, so that one connection is not
+    /// enough to guess passwords. nginx has no bound but that of `maxCommands`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_auth_failures: Option<u32>,
     /// The longest command before the login, in bytes, from 512 to 1Mi. Default: 4Ki.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_buffer: Option<Size>,
@@ -257,6 +267,15 @@ pub struct LimitSettings {
     /// Refuses clients whose logins fail, for a while. Default: no bans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_failures: Option<AuthFailures>,
+}
+
+/// What counts towards `limits.maxErrors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CountedErrors {
+    /// Every command that is answered with an error.
+    All,
+    /// Lines that are no known command, or cannot be read as one.
+    Syntax,
 }
 
 /// So many refused logins in the window, and the client is refused for a while.

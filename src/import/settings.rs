@@ -4,8 +4,8 @@ use crate::api::Settings;
 use crate::api::common::{Duration, Size};
 use crate::api::listener::Protocol;
 use crate::api::settings::{
-    AuthMethod, LimitSettings, ProtocolSettings, ProxyProtocolVersion, ResolverSettings, SmtpSettings,
-    TimeoutSettings, UpstreamSettings,
+    AuthMethod, CountedErrors, LimitSettings, ProtocolSettings, ProxyProtocolVersion, ResolverSettings,
+    SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
 
 use super::effective::Server;
@@ -105,7 +105,9 @@ fn limits(server: &Server<'_>, notes: &mut Vec<Note>) -> LimitSettings {
         let bytes = values::size(directive.argument(0))?;
         Some(values::quantity(bounded(directive, bytes, (512, 512, 1 << 20), notes)))
     });
-    LimitSettings { max_errors, max_commands, client_buffer, ..LimitSettings::default() }
+    // What nginx counts is no danger, since there is always a bound on commands.
+    let counted_errors = Some(CountedErrors::Syntax);
+    LimitSettings { max_errors, counted_errors, max_commands, client_buffer, ..LimitSettings::default() }
 }
 
 /// A number in its range; one that was below `spoken` or above the range is named.

@@ -147,6 +147,7 @@ fn default(path: &str) -> Option<Value> {
         "timeouts.client" | "timeouts.connect" | "auth.http.timeout" => json!("60s"),
         "timeouts.idle" => json!("24h"),
         "limits.maxErrors" => json!(5),
+        "limits.countedErrors" => json!("All"),
         "limits.maxCommands" => json!(1000),
         "limits.clientBuffer" => json!("4Ki"),
         "imap.capabilities" => json!(["IMAP4", "IMAP4rev1", "UIDPLUS"]),

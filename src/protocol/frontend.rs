@@ -19,7 +19,7 @@ use super::sasl::Mechanism;
 use super::smtp::Smtp;
 
 pub(crate) use self::pending::Waiting;
-pub use self::pending::{Exchange, ExchangeStep, PendingLogin};
+pub use self::pending::{Exchange, ExchangeStep, PendingLogin, Refused};
 
 /// What a listener announces and accepts before the login. Two listeners that are told apart only after
 /// STARTTLS must have equal ones.
@@ -37,10 +37,23 @@ pub struct FrontendConfig {
     pub start_tls: StartTlsOffer,
     /// `passthrough`: the mechanisms other than PLAIN and LOGIN are relayed to the backend as they are.
     pub relay_sasl: bool,
-    /// `limits.maxErrors`: the rejected line at which the session ends.
+    /// `limits.maxErrors`: the error at which the session ends.
     pub max_errors: u32,
+    /// `limits.countedErrors`: what is such an error.
+    pub counted_errors: CountedErrors,
     /// `limits.maxCommands`: lines that a client may send before its login succeeds.
     pub max_commands: u32,
+    /// `limits.maxAuthFailures`: the refused login with which the session ends.
+    pub max_auth_failures: u32,
+}
+
+/// What counts towards `limits.maxErrors` (quirk Q-05).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedErrors {
+    /// Every command that is answered with an error, but for IMAP's ENABLE (quirk Q-31).
+    All,
+    /// Lines that the parser rejects, as in nginx.
+    Syntax,
 }
 
 /// STARTTLS as nginx's `starttls off | on | only`.
@@ -88,6 +101,8 @@ pub enum CloseReason {
     TooManyErrors,
     /// `maxCommands` exceeded.
     TooManyCommands,
+    /// `maxAuthFailures` reached.
+    TooManyAuthFailures,
     /// A command longer than the buffer.
     TooLong,
     /// A refused command carries a non-synchronising literal, whose bytes must not be read as commands.

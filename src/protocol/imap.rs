@@ -80,7 +80,7 @@ impl Imap {
             Ok(command) => Self::run(core, command, out),
             Err((tag, true)) => close(&tag, CloseReason::RefusedLiteral, out),
             Err((tag, false)) if core.exhausts_errors() => close(&tag, CloseReason::TooManyErrors, out),
-            Err((tag, false)) => Self::invalid(core, &tag, out),
+            Err((tag, false)) => Self::go_on(core, &tag, out),
         }
     }
 
@@ -102,7 +102,8 @@ impl Imap {
             return close(&tag, CloseReason::TooManyCommands, out);
         }
         let progress = dialogue.answer(first_word(line.expose()));
-        if matches!(progress, Progress::Invalid) && line.expose().ends_with(b"+}") {
+        let refused = matches!(progress, Progress::Invalid | Progress::Cancelled);
+        if refused && line.expose().ends_with(b"+}") {
             return close(&tag, CloseReason::RefusedLiteral, out);
         }
         Self::proceed(core, tag, progress, out)
@@ -130,10 +131,9 @@ impl Imap {
                 let progress = Dialogue::begin(&mut core, &arguments);
                 return Self::proceed(core, tag, progress, out);
             }
+            Verb::StartTls | Verb::Login | Verb::Authenticate => return Self::invalid(core, &tag, out),
             // RFC 5161 allows ENABLE after the login only; it is no mistake that counts (quirk Q-31).
-            Verb::StartTls | Verb::Login | Verb::Authenticate | Verb::Enable => {
-                return Self::invalid(core, &tag, out);
-            }
+            Verb::Enable => return Self::go_on(core, &tag, out),
         }
         append_ok(&tag, out);
         Flow::Continue(Self::new(core))
@@ -163,11 +163,21 @@ impl Imap {
             Progress::Complete(request) => {
                 Flow::Break(PendingLogin::begin(core, request, Waiting::Imap { tag }))
             }
+            Progress::Cancelled => Self::go_on(core, &tag, out),
             Progress::Invalid => Self::invalid(core, &tag, out),
         }
     }
 
-    fn invalid(core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
+    /// A command that is known and wrong here.
+    fn invalid(mut core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
+        if core.exhausts_errors_with_refusal() {
+            return close(tag, CloseReason::TooManyErrors, out);
+        }
+        Self::go_on(core, tag, out)
+    }
+
+    /// Refused, and not counted here.
+    fn go_on(core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
         Self::append_invalid(tag, out);
         Flow::Continue(Self::new(core))
     }

@@ -90,7 +90,7 @@ impl Pop3 {
                 Some(login) => Self::run_after_user(core, login, command, out),
             },
             None if core.exhausts_errors() => close(CloseReason::TooManyErrors, out),
-            None => Self::invalid(core, out),
+            None => Self::go_on(core, out),
         }
     }
 
@@ -160,11 +160,21 @@ impl Pop3 {
                 Flow::Continue(Self { core, state: State::Answer(dialogue) })
             }
             Progress::Complete(request) => Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3)),
+            Progress::Cancelled => Self::go_on(core, out),
             Progress::Invalid => Self::invalid(core, out),
         }
     }
 
-    fn invalid(core: Core, out: &mut Vec<u8>) -> Flow {
+    /// A command that is known and wrong here.
+    fn invalid(mut core: Core, out: &mut Vec<u8>) -> Flow {
+        if core.exhausts_errors_with_refusal() {
+            return close(CloseReason::TooManyErrors, out);
+        }
+        Self::go_on(core, out)
+    }
+
+    /// Refused, and not counted here.
+    fn go_on(core: Core, out: &mut Vec<u8>) -> Flow {
         Self::append_invalid(out);
         Flow::Continue(Self::new(core))
     }

@@ -105,14 +105,14 @@ impl Smtp {
                 out.extend_from_slice(b"220 2.0.0 Start TLS\r\n");
                 Flow::Break(Step::StartTls(StartTls::new(self.core)))
             }
-            Verb::StartTls | Verb::Unimplemented => self.reply(INVALID_COMMAND, out),
+            Verb::StartTls | Verb::Unimplemented => self.refuse(INVALID_COMMAND, out),
         }
     }
 
     fn hello(self, command: &CommandLine<'_>, extended: bool, out: &mut Vec<u8>) -> Flow {
-        let [name] = command.arguments.as_slice() else { return self.reply(INVALID_ARGUMENT, out) };
+        let [name] = command.arguments.as_slice() else { return self.refuse(INVALID_ARGUMENT, out) };
         if !name.is_ascii() {
-            return self.reply(INVALID_ARGUMENT, out);
+            return self.refuse(INVALID_ARGUMENT, out);
         }
         if extended {
             append_extensions(&self.core, out);
@@ -127,10 +127,10 @@ impl Smtp {
 
     fn auth(mut self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
         if self.core.lacks_tls() {
-            return self.reply(INVALID_COMMAND, out);
+            return self.refuse(INVALID_COMMAND, out);
         }
         if command.arguments.is_empty() {
-            return self.reply(INVALID_ARGUMENT, out);
+            return self.refuse(INVALID_ARGUMENT, out);
         }
         let progress = Dialogue::begin(&mut self.core, &command.arguments);
         self.proceed(progress, out)
@@ -139,26 +139,26 @@ impl Smtp {
     fn mail(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
         // RFC 3207 section 4; nginx lets MAIL through (quirk Q-06).
         if self.core.lacks_tls() {
-            return self.reply(b"530 5.7.0 Must issue a STARTTLS command first\r\n", out);
+            return self.refuse(b"530 5.7.0 Must issue a STARTTLS command first\r\n", out);
         }
         if !self.core.is_enabled(Mechanism::None) {
-            return self.reply(b"530 5.7.1 Authentication required\r\n", out);
+            return self.refuse(b"530 5.7.1 Authentication required\r\n", out);
         }
         if self.said.mail.is_some() {
-            return self.reply(BAD_SEQUENCE, out);
+            return self.refuse(BAD_SEQUENCE, out);
         }
         if command.arguments.is_empty() || !(command.raw.is_ascii() || command.asks_for_utf8()) {
-            return self.reply(INVALID_ARGUMENT, out);
+            return self.refuse(INVALID_ARGUMENT, out);
         }
         let said = Said { mail: Some(command.raw.to_vec()), ..self.said };
         Self { said, ..self }.reply(OK, out)
     }
 
     fn rcpt(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
-        let Some(mail) = &self.said.mail else { return self.reply(BAD_SEQUENCE, out) };
+        let Some(mail) = &self.said.mail else { return self.refuse(BAD_SEQUENCE, out) };
         let utf8 = command::parse(mail).is_some_and(|mail| mail.asks_for_utf8());
         if command.arguments.is_empty() || !(command.raw.is_ascii() || utf8) {
-            return self.reply(INVALID_ARGUMENT, out);
+            return self.refuse(INVALID_ARGUMENT, out);
         }
         let Said { hello, mail } = self.said;
         let envelope = Envelope { hello, mail, rcpt: Some(command.raw.to_vec()) };
@@ -178,8 +178,18 @@ impl Smtp {
                 let waiting = Waiting::Smtp { envelope: Envelope { hello, mail, rcpt: None } };
                 Flow::Break(PendingLogin::begin(self.core, request, waiting))
             }
-            Progress::Invalid => self.reply(INVALID_COMMAND, out),
+            Progress::Cancelled => self.reply(INVALID_COMMAND, out),
+            Progress::Invalid => self.refuse(INVALID_COMMAND, out),
         }
+    }
+
+    /// The reply to a command that is known and wrong here.
+    fn refuse(mut self, line: &[u8], out: &mut Vec<u8>) -> Flow {
+        if self.core.exhausts_errors_with_refusal() {
+            out.extend_from_slice(line);
+            return Flow::Break(Step::Close(CloseReason::TooManyErrors));
+        }
+        self.reply(line, out)
     }
 
     fn reply(self, line: &[u8], out: &mut Vec<u8>) -> Flow {

@@ -142,6 +142,7 @@ impl End {
             Self::Quit => "quit",
             Self::ClientGone => "client_gone",
             Self::Limited(_) => "limited",
+            Self::LoginRefused | Self::Rule(CloseReason::TooManyAuthFailures) => "login_refused",
             Self::Rule(_) => "protocol_error",
             Self::ClientTimeout => "client_timeout",
             Self::Idle => "idle_timeout",
@@ -149,7 +150,6 @@ impl End {
             Self::Handshake(_) => "tls_handshake",
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
-            Self::LoginRefused => "login_refused",
             Self::AuthService(_) => "auth_service_error",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::Connect(_) => "backend_connect",
@@ -201,6 +201,7 @@ const fn rule(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Quit => "the client left before a login",
         CloseReason::TooManyErrors => "limits.maxErrors invalid commands",
+        CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
         CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
         CloseReason::TooLong => "a command longer than limits.clientBuffer",
         CloseReason::RefusedLiteral => "a refused command with a non-synchronising literal",

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{Auth, Backend, BindReport, Listener, ListenerId, Snapshot, Socket, SocketState, TlsMode};
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
-use crate::protocol::{FrontendConfig, Mechanism, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, StartTlsOffer};
 
 use super::{Channels, Options, Proxy};
 
@@ -109,7 +109,9 @@ fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
         start_tls: StartTlsOffer::Off,
         relay_sasl: true,
         max_errors: 5,
+        counted_errors: CountedErrors::All,
         max_commands: 1000,
+        max_auth_failures: 10,
     };
     let listener = Listener {
         id: ListenerId { namespace: "mail".into(), object: "example".into(), listener: "pop3".into() },

@@ -15,7 +15,7 @@ use crate::model::{
     Socket, TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
-use crate::protocol::{EmptyInput, FrontendConfig, Input, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, EmptyInput, FrontendConfig, Input, Protocol, StartTlsOffer};
 
 /// A certificate authority, its own or below another.
 pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -130,7 +130,9 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         start_tls: StartTlsOffer::Off,
         relay_sasl: false,
         max_errors: 5,
+        counted_errors: CountedErrors::All,
         max_commands: 1000,
+        max_auth_failures: 10,
     };
     let upstream = Upstream {
         tls: UpstreamTls::Off,

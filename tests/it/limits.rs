@@ -153,6 +153,21 @@ fn the_last_allowed_error_is_answered_and_ends_the_session() {
 }
 
 #[test]
+fn the_last_allowed_refusal_of_a_login_is_told_and_ends_the_session() {
+    let edge = Edge::start(&json!({ "limits": { "maxAuthFailures": 2 } }));
+    for (protocol, address) in edge.listeners {
+        let mut wire = greeted(address).unwrap();
+        for _ in 0..2 {
+            let refused = log_in(&mut wire, protocol, "user", WRONG).unwrap();
+            assert!(refused.contains("refused by"), "{protocol}: {refused}");
+        }
+        assert_eq!(wire.rest(SOON), "", "{protocol}");
+        assert!(greeted(address).is_ok(), "{protocol}: the client is not banned");
+    }
+    edge.mailgress.logs(&["limits.maxAuthFailures", "login_refused"]);
+}
+
+#[test]
 fn one_command_more_than_allowed_ends_the_session() {
     let edge = Edge::start(&json!({ "limits": { "maxCommands": 3 } }));
     for (protocol, address) in edge.listeners {

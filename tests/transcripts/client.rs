@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
-    Attempt, CloseReason, Exchange, Frontend, FrontendConfig, Input, LoginRequest, Mechanism, PendingLogin,
-    Protocol, Step,
+    Attempt, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest, Mechanism,
+    PendingLogin, Protocol, Refused, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -50,7 +50,13 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
         },
         relay_sasl: script.setting("passthrough") == Some("yes"),
         max_errors: script.number("max-errors", 5),
+        counted_errors: match script.setting("counted-errors") {
+            None | Some("syntax") => CountedErrors::Syntax,
+            Some("all") => CountedErrors::All,
+            Some(other) => panic!("counted-errors: {other}"),
+        },
         max_commands: script.number("max-commands", 1000),
+        max_auth_failures: script.number("max-auth-failures", 10),
     }
 }
 
@@ -190,7 +196,7 @@ impl Session {
                 match verdict.strip_prefix("refuse-answered ") {
                     Some(text) => {
                         let next = pending.refuse_answered(&answer, text, None, &mut self.output);
-                        self.now = Now::Reading(next);
+                        self.now = self.refused(next);
                     }
                     None => self.decide(&verdict, pending),
                 }
@@ -219,11 +225,13 @@ impl Session {
             "refuse" => {
                 let code = text.strip_prefix("code=").and_then(|text| text.split_once("; "));
                 let (code, text) = code.map_or((None, text), |(code, text)| (Some(code), text));
-                Now::Reading(pending.refuse(text, code, out))
+                let next = pending.refuse(text, code, out);
+                self.refused(next)
             }
             "verbatim" => {
                 let line = [unescape(text), b"\r\n".to_vec()].concat();
-                Now::Reading(pending.refuse_verbatim(&line, out))
+                let next = pending.refuse_verbatim(&line, out);
+                self.refused(next)
             }
             "error" => {
                 pending.internal_error(out);
@@ -232,6 +240,16 @@ impl Session {
             "challenge" => Now::Exchanging(pending.challenge(text.as_bytes(), out)),
             other => panic!("auth: {other}"),
         };
+    }
+
+    fn refused(&mut self, next: Refused) -> Now {
+        match next {
+            Ok(frontend) => Now::Reading(frontend),
+            Err(reason) => {
+                self.close(reason);
+                Now::Over
+            }
+        }
     }
 
     fn close(&mut self, reason: CloseReason) {

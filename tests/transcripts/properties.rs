@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use mailgress::protocol::backend::{Backend, BackendLogin, BackendPlan, BackendStep};
 use mailgress::protocol::frontend::StartTlsOffer;
 use mailgress::protocol::proxy_header;
-use mailgress::protocol::{Envelope, FrontendConfig, Input, LoginRequest, Mechanism, Protocol};
+use mailgress::protocol::{
+    CountedErrors, Envelope, FrontendConfig, Input, LoginRequest, Mechanism, Protocol,
+};
 use mailgress::secret::Secret;
 use proptest::prelude::*;
 
@@ -121,8 +123,10 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 fn config() -> impl Strategy<Value = FrontendConfig> {
     let offers = vec![StartTlsOffer::Off, StartTlsOffer::Optional, StartTlsOffer::Required];
     let mechanisms = prop::sample::subsequence(Mechanism::ALL.to_vec(), 0..=Mechanism::ALL.len());
-    (protocol(), prop::sample::select(offers), mechanisms, any::<bool>(), 1..30_u32).prop_map(
-        |(protocol, start_tls, mechanisms, relay_sasl, max_commands)| FrontendConfig {
+    let counted = prop::sample::select(vec![CountedErrors::All, CountedErrors::Syntax]);
+    let bounds = (counted, 1..30_u32, 1..5_u32);
+    (protocol(), prop::sample::select(offers), mechanisms, any::<bool>(), bounds).prop_map(
+        |(protocol, start_tls, mechanisms, relay_sasl, bounds)| FrontendConfig {
             protocol,
             server_name: "mail.test".to_owned(),
             capabilities: vec!["USER".to_owned(), "SIZE 100".to_owned()],
@@ -130,7 +134,9 @@ fn config() -> impl Strategy<Value = FrontendConfig> {
             start_tls,
             relay_sasl,
             max_errors: 5,
-            max_commands,
+            counted_errors: bounds.0,
+            max_commands: bounds.1,
+            max_auth_failures: bounds.2,
         },
     )
 }

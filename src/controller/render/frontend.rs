@@ -1,9 +1,9 @@
 //! What a listener announces and accepts before the login.
 
 use crate::api::Settings;
-use crate::api::settings::AuthMethod;
+use crate::api::settings::{self as api, AuthMethod};
 use crate::model::TlsMode;
-use crate::protocol::{FrontendConfig, Mechanism, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, StartTlsOffer};
 
 use super::super::violation::Violation;
 use super::Environment;
@@ -35,7 +35,12 @@ pub(crate) fn render(
         },
         relay_sasl: passthrough,
         max_errors: limits.and_then(|limits| limits.max_errors).unwrap_or(5),
+        counted_errors: match limits.and_then(|limits| limits.counted_errors) {
+            None | Some(api::CountedErrors::All) => CountedErrors::All,
+            Some(api::CountedErrors::Syntax) => CountedErrors::Syntax,
+        },
         max_commands: limits.and_then(|limits| limits.max_commands).unwrap_or(1000),
+        max_auth_failures: limits.and_then(|limits| limits.max_auth_failures).unwrap_or(10),
     }
 }
 

@@ -80,7 +80,8 @@ inherit! {
     ResolverSettings { nameservers, valid, ipv4, ipv6, timeout, statistics_zone; }
     TimeoutSettings { client, connect, idle; }
     LimitSettings {
-        max_errors, max_commands, client_buffer, max_connections, max_connections_per_client; auth_failures
+        max_errors, counted_errors, max_commands, max_auth_failures, client_buffer, max_connections,
+        max_connections_per_client; auth_failures
     }
     AuthFailures { count, window, ban; }
 }

@@ -11,7 +11,7 @@ use crate::controller::folder::store::Store;
 use crate::controller::validate::tests::validator;
 use crate::model::{Auth, ClientAuthMode, TlsMode, TrustAnchors, UpstreamTls};
 use crate::net::BackendAddress;
-use crate::protocol::{Mechanism, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, Mechanism, Protocol, StartTlsOffer};
 
 /// A store that is fed texts, and the renders of it.
 pub(crate) struct World {
@@ -189,6 +189,19 @@ fn what_nobody_says_has_the_documented_default() {
     assert!(listener.upstream.xclient && listener.upstream.smtp_auth && !listener.upstream.imap_id);
     assert_eq!(listener.upstream.tls, UpstreamTls::Off);
     assert_eq!(socket(&rendered, "*:143").options, crate::net::SocketOptions::default());
+}
+
+#[test]
+fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
+    let nginxs = "limits: {countedErrors: Syntax, maxAuthFailures: 1000}";
+    let listeners =
+        format!("{}, {}", imap("safe", "port: 143"), imap("nginxs", &format!("port: 1143, {nginxs}")));
+    let rendered = once(&server(&listeners, ""));
+    let (safe, nginxs) = (listener(&rendered, "safe"), listener(&rendered, "nginxs"));
+    let counted =
+        |listener: &Listener| (listener.frontend.counted_errors, listener.frontend.max_auth_failures);
+    assert_eq!(counted(safe), (CountedErrors::All, 10));
+    assert_eq!(counted(nginxs), (CountedErrors::Syntax, 1000));
 }
 
 #[test]
@@ -517,6 +530,8 @@ fn a_shared_port_names_the_field_that_differs() {
     );
     assert!(conflict(a, &b("serverName: b.example")).contains("serverName differs"));
     assert!(conflict(a, &b("limits: {maxErrors: 9}")).contains("limits.maxErrors differs"));
+    assert!(conflict(a, &b("limits: {countedErrors: Syntax}")).contains("limits.countedErrors differs"));
+    assert!(conflict(a, &b("limits: {maxAuthFailures: 9}")).contains("limits.maxAuthFailures differs"));
     assert!(conflict(a, &b("limits: {maxConnections: 9}")).contains("limits differs"));
     assert!(conflict(a, &b("imap: {capabilities: [IMAP4rev1]}")).contains("imap.capabilities differs"));
     assert!(conflict(a, &b("imap: {authMethods: [LOGIN]}")).contains("imap.authMethods differs"));

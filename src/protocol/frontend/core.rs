@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::protocol::frontend::{FrontendConfig, StartTlsOffer};
+use crate::protocol::frontend::{CountedErrors, FrontendConfig, StartTlsOffer};
 use crate::protocol::input::Input;
 use crate::protocol::sasl::Mechanism;
 use crate::secret::Secret;
@@ -17,6 +17,7 @@ pub(crate) struct Core {
     errors: u32,
     commands: u32,
     attempts: u32,
+    auth_failures: u32,
     /// Bytes of the input that were searched for a line end in vain, so that slow lines cost no more.
     searched: usize,
 }
@@ -42,6 +43,7 @@ impl Core {
             errors: 0,
             commands: 0,
             attempts: 0,
+            auth_failures: 0,
             searched: 0,
         }
     }
@@ -101,6 +103,20 @@ impl Core {
     pub(crate) fn exhausts_errors(&mut self) -> bool {
         self.errors = self.errors.saturating_add(1);
         self.errors >= self.config.max_errors
+    }
+
+    /// Counts a command that the parser knows and that is refused (quirk Q-05); true when it is the last one
+    /// that is answered.
+    #[must_use]
+    pub(crate) fn exhausts_errors_with_refusal(&mut self) -> bool {
+        self.config.counted_errors == CountedErrors::All && self.exhausts_errors()
+    }
+
+    /// Counts a refused login; true when it is the last one that is answered.
+    #[must_use]
+    pub(crate) fn exhausts_auth_failures(&mut self) -> bool {
+        self.auth_failures = self.auth_failures.saturating_add(1);
+        self.auth_failures >= self.config.max_auth_failures
     }
 
     pub(crate) fn count_attempt(&mut self) {

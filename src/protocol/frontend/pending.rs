@@ -21,7 +21,12 @@ pub struct PendingLogin {
     waiting: Waiting,
     /// What was used, where the answer to a refusal depends on it (RFC 7628 section 3.2.3).
     mechanism: Option<Mechanism>,
+    /// Mail without a login has no credentials that could be guessed.
+    has_credentials: bool,
 }
+
+/// How a session goes on after a refused login.
+pub type Refused = Result<Frontend, CloseReason>;
 
 /// What a protocol keeps while its client waits.
 #[derive(Debug)]
@@ -39,7 +44,8 @@ impl PendingLogin {
             LoginRequest::Token { mechanism, .. } => Some(*mechanism),
             _ => None,
         };
-        Step::Login(Attempt { request, pending: Self { core, waiting, mechanism } })
+        let has_credentials = !matches!(request, LoginRequest::Anonymous);
+        Step::Login(Attempt { request, pending: Self { core, waiting, mechanism, has_credentials } })
     }
 
     /// SMTP: what has to be replayed to the backend. Empty for IMAP and POP3.
@@ -75,8 +81,10 @@ impl PendingLogin {
     /// Appends the refusal as nginx words it (`tag NO text`, `-ERR text`, `code text`); the machine goes
     /// on with the next command (the session may drop it and close instead). `code` is for SMTP;
     /// `535 5.7.0` when absent.
-    #[must_use]
-    pub fn refuse(self, text: &str, code: Option<&str>, out: &mut Vec<u8>) -> Frontend {
+    ///
+    /// # Errors
+    /// When it was the last of `maxAuthFailures`: the session closes after writing.
+    pub fn refuse(self, text: &str, code: Option<&str>, out: &mut Vec<u8>) -> Refused {
         match &self.waiting {
             Waiting::Imap { tag } => {
                 out.extend_from_slice(tag);
@@ -95,14 +103,16 @@ impl PendingLogin {
 
     /// After the challenge of a refusal was answered: the ordinary refusal when the client acknowledged it
     /// as its mechanism has it (XOAUTH2: an empty line; OAUTHBEARER: `AQ==`), else an invalid command.
-    #[must_use]
+    ///
+    /// # Errors
+    /// As [`Self::refuse`].
     pub fn refuse_answered(
         self,
         answer: &Secret,
         text: &str,
         code: Option<&str>,
         out: &mut Vec<u8>,
-    ) -> Frontend {
+    ) -> Refused {
         let acknowledgement: &[u8] = match self.mechanism {
             Some(Mechanism::OAuthBearer) => b"AQ==",
             _ => b"",
@@ -115,8 +125,10 @@ impl PendingLogin {
     }
 
     /// `passthrough`: appends the backend's own refusal, whole lines as they came; goes on.
-    #[must_use]
-    pub fn refuse_verbatim(self, reply: &[u8], out: &mut Vec<u8>) -> Frontend {
+    ///
+    /// # Errors
+    /// As [`Self::refuse`].
+    pub fn refuse_verbatim(self, reply: &[u8], out: &mut Vec<u8>) -> Refused {
         out.extend_from_slice(reply);
         self.resume()
     }
@@ -152,12 +164,15 @@ impl PendingLogin {
     }
 
     /// The next command. Only an SMTP client's HELO and MAIL outlive the attempt (NGINX section 7.5).
-    fn resume(self) -> Frontend {
-        match self.waiting {
+    fn resume(mut self) -> Refused {
+        if self.has_credentials && self.core.exhausts_auth_failures() {
+            return Err(CloseReason::TooManyAuthFailures);
+        }
+        Ok(match self.waiting {
             Waiting::Imap { .. } => Imap::new(self.core).into(),
             Waiting::Pop3 => Pop3::new(self.core).into(),
             Waiting::Smtp { envelope } => Smtp::resume(self.core, envelope).into(),
-        }
+        })
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Progress {
     Challenge(String, Dialogue),
     /// The credentials are complete.
     Complete(LoginRequest),
+    /// The client took its attempt back (`*`); answered as an invalid command, and no error.
+    Cancelled,
     /// An invalid command; the exchange is over.
     Invalid,
 }
@@ -71,12 +73,17 @@ impl Dialogue {
         };
         match initial {
             None => Progress::Challenge(challenge, dialogue),
+            // There is nothing yet to take back.
+            Some(CANCELLATION) => Progress::Invalid,
             Some(message) => dialogue.answer(message),
         }
     }
 
     /// Takes the client's answer, base64 as it stood on the wire.
     pub(crate) fn answer(self, message: &[u8]) -> Progress {
+        if message == CANCELLATION {
+            return Progress::Cancelled;
+        }
         let request = match self {
             Self::LoginName => {
                 return decode_base64(message).map_or(Progress::Invalid, |login| {
@@ -110,6 +117,8 @@ pub(crate) fn first_word(line: &[u8]) -> &[u8] {
     line.split(|&byte| byte == b' ').find(|word| !word.is_empty()).unwrap_or_default()
 }
 
+/// RFC 4422 section 3.1; no base64.
+const CANCELLATION: &[u8] = b"*";
 /// `Username:`
 const USERNAME: &str = "VXNlcm5hbWU6";
 /// `Password:`

@@ -21,7 +21,7 @@ pub(crate) enum Verb {
     Rset,
     Rcpt,
     StartTls,
-    /// VRFY, EXPN, HELP: refused without being counted as an error.
+    /// VRFY, EXPN, HELP: known and refused.
     Unimplemented,
 }
 

@@ -9,7 +9,7 @@ use crate::auth::{AuthAnswer, AuthRequest};
 use crate::model::{Auth, Backend, HttpAuth};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{self, BackendLogin};
-use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol};
+use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
 use crate::secret::Secret;
 
 use super::super::end::{End, Record};
@@ -229,8 +229,8 @@ impl Session {
     }
 
     /// A refused login: told, counted if it was the credentials' fault, and the end of the session if the
-    /// client is banned by it.
-    async fn refused(&mut self, next: Frontend, mut out: Vec<u8>, counts: bool) -> Result<Verdict, End> {
+    /// client is banned by it or has no attempt left.
+    async fn refused(&mut self, next: Refused, mut out: Vec<u8>, counts: bool) -> Result<Verdict, End> {
         let counts = counts && self.has_credentials;
         let rule = self.served.listener.limits.auth_failures.filter(|_| counts);
         let banned = rule.is_some_and(|rule| {
@@ -238,7 +238,10 @@ impl Session {
         });
         self.start_deadline();
         self.send(&mut out).await?;
-        if banned { Err(End::LoginRefused) } else { Ok(Verdict::Refused(next)) }
+        if banned {
+            return Err(End::LoginRefused);
+        }
+        next.map(Verdict::Refused).map_err(End::Rule)
     }
 
     /// The internal-error line, and the end of the session.
