@@ -28,7 +28,7 @@ pub use backend::{Backend, BackendError, BackendPlan, BackendStep};
 pub use frontend::notices;
 pub use frontend::{
     CloseReason, CountedErrors, Exchange, ExchangeStep, Frontend, FrontendConfig, PendingLogin, Refused,
-    StartTls, StartTlsOffer, Step,
+    SmtpRules, StartTls, StartTlsOffer, Step,
 };
 pub use input::{EmptyInput, Input};
 pub use login::{Attempt, Envelope, Hello, LoginRequest};

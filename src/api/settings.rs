@@ -154,6 +154,14 @@ pub struct SmtpSettings {
     /// How long the greeting is withheld; a client that talks before it is refused. Default: 0s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greeting_delay: Option<Duration>,
+    /// With `tls.mode: RequireStartTLS`, take mail without a login (`NONE`) before STARTTLS, as nginx does. Default:
+    /// false: it is refused (530 5.7.0), since whoever requires TLS means the mail itself.
+    #[serde(rename = "anonymousBeforeTLS", skip_serializing_if = "Option::is_none")]
+    pub anonymous_before_tls: Option<bool>,
+    /// Refuse AUTH and MAIL before EHLO or HELO, and AUTH after MAIL (503 5.5.1). Default: false, as in nginx: old
+    /// clients and scripts do it, and it does no harm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict_sequence: Option<bool>,
 }
 
 /// A way to log in.

@@ -67,6 +67,8 @@ fn listener(listener: &Listener) -> Value {
             "countedErrors": format!("{:?}", frontend.counted_errors),
             "maxCommands": frontend.max_commands,
             "maxAuthFailures": frontend.max_auth_failures,
+            "anonymousBeforeTLS": frontend.smtp.anonymous_before_tls,
+            "strictSequence": frontend.smtp.strict_sequence,
         },
         "tls": listener.tls.as_ref().map(|tls| server_tls(tls)),
         "auth": auth(&listener.auth),

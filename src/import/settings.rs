@@ -38,6 +38,7 @@ pub(super) fn settings(server: &Server<'_>, notes: &mut Vec<Note>) -> Settings {
                 capabilities: capabilities(server, "smtp_capabilities", notes),
                 auth_methods: auth_methods(server, "smtp_auth"),
                 greeting_delay: server.get("smtp_greeting_delay").map(|d| duration(d, 0, notes)),
+                ..SmtpSettings::default()
             });
         }
     }

@@ -45,6 +45,17 @@ pub struct FrontendConfig {
     pub max_commands: u32,
     /// `limits.maxAuthFailures`: the refused login with which the session ends.
     pub max_auth_failures: u32,
+    /// SMTP only.
+    pub smtp: SmtpRules,
+}
+
+/// How strict SMTP is; the default is Mailgress's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SmtpRules {
+    /// `smtp.anonymousBeforeTLS`: mail without a login is taken before a STARTTLS that is required (quirk Q-06).
+    pub anonymous_before_tls: bool,
+    /// `smtp.strictSequence`: AUTH and MAIL only where RFC 5321 and RFC 4954 have them (quirk Q-27).
+    pub strict_sequence: bool,
 }
 
 /// What counts towards `limits.maxErrors` (quirk Q-05).

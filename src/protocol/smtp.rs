@@ -129,6 +129,10 @@ impl Smtp {
         if self.core.lacks_tls() {
             return self.refuse(INVALID_COMMAND, out);
         }
+        // RFC 4954 section 4: never within a transaction.
+        if self.is_out_of_sequence() || (self.is_strict() && self.said.mail.is_some()) {
+            return self.refuse(BAD_SEQUENCE, out);
+        }
         if command.arguments.is_empty() {
             return self.refuse(INVALID_ARGUMENT, out);
         }
@@ -138,13 +142,13 @@ impl Smtp {
 
     fn mail(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
         // RFC 3207 section 4; nginx lets MAIL through (quirk Q-06).
-        if self.core.lacks_tls() {
+        if self.core.lacks_tls() && !self.core.config.smtp.anonymous_before_tls {
             return self.refuse(b"530 5.7.0 Must issue a STARTTLS command first\r\n", out);
         }
         if !self.core.is_enabled(Mechanism::None) {
             return self.refuse(b"530 5.7.1 Authentication required\r\n", out);
         }
-        if self.said.mail.is_some() {
+        if self.is_out_of_sequence() || self.said.mail.is_some() {
             return self.refuse(BAD_SEQUENCE, out);
         }
         if command.arguments.is_empty() || !(command.raw.is_ascii() || command.asks_for_utf8()) {
@@ -163,6 +167,15 @@ impl Smtp {
         let Said { hello, mail } = self.said;
         let envelope = Envelope { hello, mail, rcpt: Some(command.raw.to_vec()) };
         Flow::Break(PendingLogin::begin(self.core, LoginRequest::Anonymous, Waiting::Smtp { envelope }))
+    }
+
+    /// Whether the client has to say HELO or EHLO first (RFC 5321 section 4.1.4, quirk Q-27).
+    fn is_out_of_sequence(&self) -> bool {
+        self.is_strict() && self.said.hello.is_none()
+    }
+
+    fn is_strict(&self) -> bool {
+        self.core.config.smtp.strict_sequence
     }
 
     fn proceed(self, progress: Progress, out: &mut Vec<u8>) -> Flow {

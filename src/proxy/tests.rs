@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{Auth, Backend, BindReport, Listener, ListenerId, Snapshot, Socket, SocketState, TlsMode};
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
-use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
 use super::{Channels, Options, Proxy};
 
@@ -112,6 +112,7 @@ fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
         counted_errors: CountedErrors::All,
         max_commands: 1000,
         max_auth_failures: 10,
+        smtp: SmtpRules::default(),
     };
     let listener = Listener {
         id: ListenerId { namespace: "mail".into(), object: "example".into(), listener: "pop3".into() },

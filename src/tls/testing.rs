@@ -15,7 +15,7 @@ use crate::model::{
     Socket, TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
-use crate::protocol::{CountedErrors, EmptyInput, FrontendConfig, Input, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, EmptyInput, FrontendConfig, Input, Protocol, SmtpRules, StartTlsOffer};
 
 /// A certificate authority, its own or below another.
 pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -133,6 +133,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         counted_errors: CountedErrors::All,
         max_commands: 1000,
         max_auth_failures: 10,
+        smtp: SmtpRules::default(),
     };
     let upstream = Upstream {
         tls: UpstreamTls::Off,

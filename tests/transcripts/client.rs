@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
     Attempt, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest, Mechanism,
-    PendingLogin, Protocol, Refused, Step,
+    PendingLogin, Protocol, Refused, SmtpRules, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -57,6 +57,10 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
         },
         max_commands: script.number("max-commands", 1000),
         max_auth_failures: script.number("max-auth-failures", 10),
+        smtp: SmtpRules {
+            anonymous_before_tls: script.setting("anonymous-before-tls") == Some("yes"),
+            strict_sequence: script.setting("strict-sequence") == Some("yes"),
+        },
     }
 }
 

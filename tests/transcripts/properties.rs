@@ -6,7 +6,7 @@ use mailgress::protocol::backend::{Backend, BackendLogin, BackendPlan, BackendSt
 use mailgress::protocol::frontend::StartTlsOffer;
 use mailgress::protocol::proxy_header;
 use mailgress::protocol::{
-    CountedErrors, Envelope, FrontendConfig, Input, LoginRequest, Mechanism, Protocol,
+    CountedErrors, Envelope, FrontendConfig, Input, LoginRequest, Mechanism, Protocol, SmtpRules,
 };
 use mailgress::secret::Secret;
 use proptest::prelude::*;
@@ -125,8 +125,9 @@ fn config() -> impl Strategy<Value = FrontendConfig> {
     let mechanisms = prop::sample::subsequence(Mechanism::ALL.to_vec(), 0..=Mechanism::ALL.len());
     let counted = prop::sample::select(vec![CountedErrors::All, CountedErrors::Syntax]);
     let bounds = (counted, 1..30_u32, 1..5_u32);
-    (protocol(), prop::sample::select(offers), mechanisms, any::<bool>(), bounds).prop_map(
-        |(protocol, start_tls, mechanisms, relay_sasl, bounds)| FrontendConfig {
+    let smtp = (any::<bool>(), any::<bool>());
+    (protocol(), prop::sample::select(offers), mechanisms, any::<bool>(), bounds, smtp).prop_map(
+        |(protocol, start_tls, mechanisms, relay_sasl, bounds, smtp)| FrontendConfig {
             protocol,
             server_name: "mail.test".to_owned(),
             capabilities: vec!["USER".to_owned(), "SIZE 100".to_owned()],
@@ -137,6 +138,7 @@ fn config() -> impl Strategy<Value = FrontendConfig> {
             counted_errors: bounds.0,
             max_commands: bounds.1,
             max_auth_failures: bounds.2,
+            smtp: SmtpRules { anonymous_before_tls: smtp.0, strict_sequence: smtp.1 },
         },
     )
 }

@@ -3,7 +3,7 @@
 use crate::api::Settings;
 use crate::api::settings::{self as api, AuthMethod};
 use crate::model::TlsMode;
-use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
 use super::super::violation::Violation;
 use super::Environment;
@@ -41,6 +41,18 @@ pub(crate) fn render(
         },
         max_commands: limits.and_then(|limits| limits.max_commands).unwrap_or(1000),
         max_auth_failures: limits.and_then(|limits| limits.max_auth_failures).unwrap_or(10),
+        smtp: smtp_rules(settings, protocol),
+    }
+}
+
+/// Those of other protocols are equal, whatever the block says.
+fn smtp_rules(settings: &Settings, protocol: Protocol) -> SmtpRules {
+    match settings.smtp.as_ref().filter(|_| protocol == Protocol::Smtp) {
+        None => SmtpRules::default(),
+        Some(smtp) => SmtpRules {
+            anonymous_before_tls: smtp.anonymous_before_tls.unwrap_or(false),
+            strict_sequence: smtp.strict_sequence.unwrap_or(false),
+        },
     }
 }
 

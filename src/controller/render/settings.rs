@@ -76,7 +76,7 @@ inherit! {
     UpstreamTls { mode, ca_certificate_refs, server_name, client_certificate_ref; }
     HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold; }
     ProtocolSettings { capabilities, auth_methods; }
-    SmtpSettings { capabilities, auth_methods, greeting_delay; }
+    SmtpSettings { capabilities, auth_methods, greeting_delay, anonymous_before_tls, strict_sequence; }
     ResolverSettings { nameservers, valid, ipv4, ipv6, timeout, statistics_zone; }
     TimeoutSettings { client, connect, idle; }
     LimitSettings {

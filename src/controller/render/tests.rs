@@ -11,7 +11,7 @@ use crate::controller::folder::store::Store;
 use crate::controller::validate::tests::validator;
 use crate::model::{Auth, ClientAuthMode, TlsMode, TrustAnchors, UpstreamTls};
 use crate::net::BackendAddress;
-use crate::protocol::{CountedErrors, Mechanism, Protocol, StartTlsOffer};
+use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
 /// A store that is fed texts, and the renders of it.
 pub(crate) struct World {
@@ -193,11 +193,15 @@ fn what_nobody_says_has_the_documented_default() {
 
 #[test]
 fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
-    let nginxs = "limits: {countedErrors: Syntax, maxAuthFailures: 1000}";
-    let listeners =
-        format!("{}, {}", imap("safe", "port: 143"), imap("nginxs", &format!("port: 1143, {nginxs}")));
+    let smtp = |name: &str, fields: &str| format!("{{name: {name}, backendAddress: 'b:1', {fields}}}");
+    let nginxs = "port: 587, limits: {countedErrors: Syntax, maxAuthFailures: 1000}, \
+                  smtp: {anonymousBeforeTLS: true, strictSequence: true}";
+    let listeners = format!("{}, {}", smtp("safe", "port: 25"), smtp("nginxs", nginxs));
     let rendered = once(&server(&listeners, ""));
     let (safe, nginxs) = (listener(&rendered, "safe"), listener(&rendered, "nginxs"));
+    assert_eq!(safe.frontend.smtp, SmtpRules::default());
+    let all = SmtpRules { anonymous_before_tls: true, strict_sequence: true };
+    assert_eq!(nginxs.frontend.smtp, all);
     let counted =
         |listener: &Listener| (listener.frontend.counted_errors, listener.frontend.max_auth_failures);
     assert_eq!(counted(safe), (CountedErrors::All, 10));
