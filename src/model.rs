@@ -15,5 +15,5 @@ pub use auth::{Auth, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};
 pub use report::{BindReport, SocketState};
 pub use settings::{Backend, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
-pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode};
+pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

@@ -115,7 +115,7 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundProxyProtocol {
-    /// Networks (or addresses) of the peers whose header is believed; every other peer is refused.
+    /// Networks (or addresses) of the peers whose header is believed.
     #[schemars(
         length(min = 1, max = 32),
         inner(length(min = 2, max = 49), regex(pattern = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")),
@@ -125,6 +125,20 @@ pub struct InboundProxyProtocol {
     /// Whether the header's source becomes the client's address.
     #[serde(default = "yes")]
     pub use_as_client_address: bool,
+    /// What becomes of every other peer: `Refuse` closes the connection without a word; with `Report`, as in nginx,
+    /// its header is read, told to the auth service in `Proxy-Protocol-*`, and never used as anybody's address.
+    /// Default: `Refuse`, since whoever can reach the port can write such a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrusted_peers: Option<UntrustedPeers>,
+}
+
+/// What becomes of a peer that is not trusted with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UntrustedPeers {
+    /// Its connection is closed.
+    Refuse,
+    /// Its header is reported and not believed.
+    Report,
 }
 
 /// How a listening socket is made.

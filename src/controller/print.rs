@@ -30,6 +30,7 @@ fn socket(socket: &Socket) -> Value {
         json!({
             "trustedPeers": texts(&proxy.trusted_peers),
             "useAsClientAddress": proxy.use_as_client_address,
+            "untrustedPeers": format!("{:?}", proxy.untrusted_peers),
         })
     });
     let listeners: Vec<Value> = socket.listeners.iter().map(|l| listener(l)).collect();

@@ -222,7 +222,8 @@ fn proxy_protocol(
     if peers.is_empty() {
         peers = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
     }
-    Ok(Some(InboundProxyProtocol { trusted_peers: peers, use_as_client_address }))
+    // nginx reports the headers of all others to the auth service, which whoever reaches the port can write.
+    Ok(Some(InboundProxyProtocol { trusted_peers: peers, use_as_client_address, untrusted_peers: None }))
 }
 
 /// Where names are the same, the address tells them apart, and then a number.

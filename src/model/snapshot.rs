@@ -69,8 +69,19 @@ pub enum TlsMode {
 /// `proxyProtocol` on a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundProxyProtocol {
-    /// Peers whose header is believed; a connection from any other peer is closed (quirk Q-14).
+    /// Peers whose header is believed.
     pub trusted_peers: Vec<IpNet>,
     /// Whether the header's source becomes the client's address.
     pub use_as_client_address: bool,
+    /// What becomes of all others.
+    pub untrusted_peers: UntrustedPeers,
+}
+
+/// What becomes of a peer that is not trusted with a PROXY header (quirk Q-14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UntrustedPeers {
+    /// Its connection is closed.
+    Refuse,
+    /// Its header goes to the auth service, and is not believed.
+    Report,
 }

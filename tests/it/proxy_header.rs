@@ -195,6 +195,30 @@ fn the_header_of_a_client_that_is_not_to_be_used_is_read_and_not_believed() {
 }
 
 #[test]
+fn the_header_of_a_peer_that_is_not_trusted_is_reported_where_that_is_wanted_and_never_believed() {
+    let rules = json!({ "trustedPeers": ["127.0.0.2"], "untrustedPeers": "Report" });
+    let edge = Edge::start(&rules, &json!({}));
+    for (name, header, client, _) in headers() {
+        let wire = edge.greeted(&header);
+        let (peer, ours) = (wire.local_address(), edge.clear);
+        let passed_on = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}", peer.port(), ours.port());
+        edge.tells(name, wire, "127.0.0.1", &passed_on);
+        let reported = &edge.auth.requests_of(name)[0];
+        assert_eq!(reported.header("Proxy-Protocol-Addr"), Some(client), "{name}");
+        assert_eq!(reported.header("Proxy-Protocol-Server-Port"), Some("143"), "{name}");
+    }
+    edge.mailgress.logs(&["client=127.0.0.1 ", "session done"]);
+    let mut trusted = Wire::connect_from(Ipv4Addr::new(127, 0, 0, 2), edge.clear).unwrap();
+    trusted.send(V1).unwrap();
+    assert_eq!(trusted.line().unwrap(), "* OK IMAP4 ready");
+    edge.tells("trusted", trusted, "192.0.2.7", V1.trim_end());
+    // A header is still wanted of everybody.
+    let mut wire = Wire::connect(edge.clear).unwrap();
+    wire.send("a NOOP\r\n").unwrap();
+    assert_eq!(wire.rest(SOON), "");
+}
+
+#[test]
 fn a_peer_that_is_not_trusted_is_closed_without_a_word() {
     let edge = Edge::start(&json!({ "trustedPeers": ["127.0.0.2", "10.0.0.0/8"] }), &json!({}));
     for (name, header, ..) in headers() {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::api::common::Size;
 use crate::api::listener::{self as api, ListenerFields, SocketSettings};
-use crate::model::{InboundProxyProtocol, Listener, TlsMode};
+use crate::model::{InboundProxyProtocol, Listener, TlsMode, UntrustedPeers};
 use crate::net::{Keepalive, ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
 
@@ -92,7 +92,7 @@ pub(crate) fn options(
     }
 }
 
-/// Whose PROXY headers are believed.
+/// Whose PROXY headers are believed, and what becomes of the others.
 pub(crate) fn proxy_protocol(
     scope: &Scope<'_>,
     settings: Option<&api::InboundProxyProtocol>,
@@ -111,7 +111,11 @@ pub(crate) fn proxy_protocol(
         }
     }
     let use_as_client_address = settings.use_as_client_address;
-    Some(InboundProxyProtocol { trusted_peers, use_as_client_address })
+    let untrusted_peers = match settings.untrusted_peers {
+        None | Some(api::UntrustedPeers::Refuse) => UntrustedPeers::Refuse,
+        Some(api::UntrustedPeers::Report) => UntrustedPeers::Report,
+    };
+    Some(InboundProxyProtocol { trusted_peers, use_as_client_address, untrusted_peers })
 }
 
 fn network(text: &str) -> Option<IpNet> {

@@ -9,7 +9,7 @@ use super::*;
 use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
 use crate::controller::validate::tests::validator;
-use crate::model::{Auth, ClientAuthMode, TlsMode, TrustAnchors, UpstreamTls};
+use crate::model::{Auth, ClientAuthMode, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls};
 use crate::net::BackendAddress;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
@@ -195,9 +195,13 @@ fn what_nobody_says_has_the_documented_default() {
 fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
     let smtp = |name: &str, fields: &str| format!("{{name: {name}, backendAddress: 'b:1', {fields}}}");
     let nginxs = "port: 587, limits: {countedErrors: Syntax, maxAuthFailures: 1000}, \
-                  smtp: {anonymousBeforeTLS: true, strictSequence: true}";
-    let listeners = format!("{}, {}", smtp("safe", "port: 25"), smtp("nginxs", nginxs));
+                  smtp: {anonymousBeforeTLS: true, strictSequence: true}, \
+                  proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Report}";
+    let safe = "port: 25, proxyProtocol: {trustedPeers: ['::1']}";
+    let listeners = format!("{}, {}", smtp("safe", safe), smtp("nginxs", nginxs));
     let rendered = once(&server(&listeners, ""));
+    let untrusted = |address| socket(&rendered, address).proxy_protocol.as_ref().unwrap().untrusted_peers;
+    assert_eq!((untrusted("*:25"), untrusted("*:587")), (UntrustedPeers::Refuse, UntrustedPeers::Report));
     let (safe, nginxs) = (listener(&rendered, "safe"), listener(&rendered, "nginxs"));
     assert_eq!(safe.frontend.smtp, SmtpRules::default());
     let all = SmtpRules { anonymous_before_tls: true, strict_sequence: true };

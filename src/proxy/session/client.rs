@@ -53,8 +53,10 @@ pub(super) struct Session {
 pub(super) struct Ends {
     /// The client.
     pub(super) client: ClientAddress,
-    /// Source and destination of a PROXY header that carried them.
+    /// Source and destination of a PROXY header that carried them; for the auth service, whoever wrote them.
     pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
+    /// Where the client connected to, as a trusted peer has it.
+    pub(super) destination: Option<SocketAddr>,
 }
 
 /// The TLS facts and the certificate of a session that is secured.

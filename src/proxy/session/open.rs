@@ -44,7 +44,7 @@ pub(super) async fn open(
     let deadline = Instant::now() + first.listener.timeouts.client;
     record.served = Some(first.clone());
     let ends = match &serving.socket.proxy_protocol {
-        None => Ends { client: peer, proxied: None },
+        None => Ends { client: peer, proxied: None, destination: None },
         Some(rules) => read_proxy_header(&socket, peer, rules, deadline).await?,
     };
     record.set_client(ends.client);

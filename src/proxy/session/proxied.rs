@@ -3,7 +3,7 @@
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::model::InboundProxyProtocol;
+use crate::model::{InboundProxyProtocol, UntrustedPeers};
 use crate::net::{ClientAddress, Socket};
 use crate::protocol::Input;
 use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
@@ -11,7 +11,8 @@ use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
 use super::super::end::End;
 use super::client::Ends;
 
-/// The ends of the connection, as the header of a trusted peer has them.
+/// The ends of the connection, as the header of a trusted peer has them. What any other peer writes is read for
+/// the auth service at most (quirk Q-14).
 pub(super) async fn read_proxy_header(
     socket: &Socket,
     peer: ClientAddress,
@@ -19,16 +20,18 @@ pub(super) async fn read_proxy_header(
     deadline: Instant,
 ) -> Result<Ends, End> {
     let trusted = peer.ip().is_none_or(|ip| rules.trusted_peers.iter().any(|net| net.contains(&ip)));
-    if !trusted {
+    if !trusted && rules.untrusted_peers == UntrustedPeers::Refuse {
         return Err(End::UntrustedPeer(peer.to_string()));
     }
     let header = timeout_at(deadline, take_header(socket)).await.map_err(|_| End::ClientTimeout)??;
     Ok(match header {
         ProxyHeader::Proxied { source, destination } => {
-            let client = if rules.use_as_client_address { ClientAddress::new(source) } else { peer };
-            Ends { client, proxied: Some((source, destination)) }
+            let is_used = trusted && rules.use_as_client_address;
+            let client = if is_used { ClientAddress::new(source) } else { peer };
+            let proxied = Some((source, destination));
+            Ends { client, proxied, destination: trusted.then_some(destination) }
         }
-        ProxyHeader::Local => Ends { client: peer, proxied: None },
+        ProxyHeader::Local => Ends { client: peer, proxied: None, destination: None },
     })
 }
 

@@ -119,10 +119,7 @@ impl Session {
     }
 
     fn destination(&self) -> Option<SocketAddr> {
-        self.ends
-            .proxied
-            .map(|(_, destination)| destination)
-            .or_else(|| self.leg.stream.socket().local_address())
+        self.ends.destination.or_else(|| self.leg.stream.socket().local_address())
     }
 
     /// What connecting needs, without the client's leg.
