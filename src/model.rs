@@ -11,7 +11,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod tls;
 
-pub use auth::{Auth, HttpAuth};
+pub use auth::{Auth, AuthProof, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};
 pub use report::{BindReport, SocketState};
 pub use settings::{Backend, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};

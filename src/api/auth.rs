@@ -45,6 +45,11 @@ pub struct HttpAuth {
     /// Sends the client's certificate (`Auth-SSL-Cert`). Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_client_certificate: Option<bool>,
+    /// Take an answer by its headers alone, as nginx does: whatever the HTTP status, and without `Auth-Status` as a
+    /// success, if it names `Auth-Server` and `Auth-Port`. Default: false: only a 2xx with `Auth-Status: OK` accepts a
+    /// login, so that a misrouted URL authorises nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_any_status: Option<bool>,
     /// Who may issue the certificate of an https `url`. Default: the system's roots.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::model::settings::ClientTls;
 use crate::model::{
-    Auth, Backend, Certificate, Listener, ServerTls, Snapshot, Socket, TrustAnchors, Upstream, UpstreamTls,
+    Auth, AuthProof, Backend, Certificate, Listener, ServerTls, Snapshot, Socket, TrustAnchors, Upstream,
+    UpstreamTls,
 };
 use crate::net::BackendAddress;
 use crate::secret::MASK;
@@ -159,6 +160,7 @@ fn auth(auth: &Auth) -> Value {
         "headers": headers,
         "timeout": time(http.timeout),
         "passClientCertificate": http.pass_client_certificate,
+        "acceptAnyStatus": http.proof == AuthProof::Headers,
     } })
 }
 

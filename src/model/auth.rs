@@ -45,4 +45,15 @@ pub struct HttpAuth {
     pub timeout: Duration,
     /// Adds `Auth-SSL-Cert`.
     pub pass_client_certificate: bool,
+    /// What an answer must be to accept a login.
+    pub proof: AuthProof,
+}
+
+/// What an answer must be to accept a login (quirk Q-17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthProof {
+    /// A 2xx with `Auth-Status: OK`.
+    StatusAndHeader,
+    /// `Auth-Status: OK`, or else a server and a port, whatever the HTTP status.
+    Headers,
 }

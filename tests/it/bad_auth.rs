@@ -123,6 +123,28 @@ fn an_endless_answer_of_the_auth_service_is_an_internal_error_and_not_kept_in_me
 }
 
 #[test]
+fn what_is_not_the_auth_services_answer_authorises_nobody_even_where_any_status_is_accepted() {
+    let not_found = || AuthService::start(|_| Answer::Status("404 Not Found", Vec::new()));
+    let any_status = |service: &AuthService| {
+        Edge::behind(&json!({ "http": { "url": service.url(), "timeout": "1s", "acceptAnyStatus": true } }))
+    };
+    let service = not_found();
+    any_status(&service).says_internal_error();
+
+    let backend = Backend::imap("named");
+    let address = backend.address();
+    let named = move |_: &_| {
+        let server = ("Auth-Server", address.ip().to_string());
+        Answer::Status("404 Not Found", vec![server, ("Auth-Port", address.port().to_string())])
+    };
+    let service = AuthService::start(named);
+    Edge::behind_service(&service).says_internal_error();
+    let edge = any_status(&service);
+    let mut wire = greeted(edge.ports[0].1).unwrap();
+    assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK named");
+}
+
+#[test]
 fn a_refusal_is_passed_on_in_the_words_of_the_auth_service() {
     let service = AuthService::start(|_| {
         Answer::Headers(vec![

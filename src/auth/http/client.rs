@@ -175,7 +175,7 @@ impl Asked<'_> {
         if !body.is_end_stream() {
             tokio::spawn(tokio::time::timeout(MAX_BODY_TIME, discard(body)));
         }
-        reply::parse(head.status, &head.headers)
+        reply::parse(head.status, &head.headers, self.auth.proof)
             .map_err(|cause| AuthError::Answer { service: self.auth.reference.clone(), cause })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::auth::AuthAnswer;
+use crate::model::AuthProof;
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -48,11 +49,14 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(60);
 
 /// Reads the decision from status and headers.
-pub(super) fn parse(status: StatusCode, headers: &HeaderMap) -> Result<Reply, ReplyError> {
+pub(super) fn parse(status: StatusCode, headers: &HeaderMap, proof: AuthProof) -> Result<Reply, ReplyError> {
     let wait = last(headers, "auth-wait").and_then(seconds);
+    let by_headers = proof == AuthProof::Headers;
     match verdict(headers) {
+        // Only what names a backend can be an auth service's answer: a 404 must not authorise on our own.
+        None if by_headers && names_server(headers) => accepted(headers).map(Reply::Answer),
         None => Err(ReplyError::NoStatus(status)),
-        Some(b"OK") if !status.is_success() => Err(ReplyError::NotSuccess(status)),
+        Some(b"OK") if !by_headers && !status.is_success() => Err(ReplyError::NotSuccess(status)),
         Some(b"OK") => accepted(headers).map(Reply::Answer),
         Some(b"WAIT") => Ok(Reply::Wait(wait)),
         Some(text) => Ok(Reply::Answer(refused(text, headers, wait))),
@@ -68,6 +72,10 @@ fn verdict(headers: &HeaderMap) -> Option<&[u8]> {
         }
     }
     found
+}
+
+fn names_server(headers: &HeaderMap) -> bool {
+    headers.contains_key("auth-server") && headers.contains_key("auth-port")
 }
 
 fn accepted(headers: &HeaderMap) -> Result<AuthAnswer, ReplyError> {
@@ -157,7 +165,7 @@ mod tests {
     }
 
     fn ok(lines: &[(&'static str, &'static str)]) -> Result<Reply, ReplyError> {
-        parse(StatusCode::OK, &headers(lines))
+        parse(StatusCode::OK, &headers(lines), AuthProof::StatusAndHeader)
     }
 
     fn server_of(server: &'static str, port: &'static str) -> Result<BackendAddress, ReplyError> {
@@ -205,12 +213,35 @@ mod tests {
             Err(ReplyError::NoStatus(StatusCode::OK))
         );
         let status = StatusCode::NOT_FOUND;
-        assert_eq!(parse(status, &headers(&[("auth-status", "OK")])), Err(ReplyError::NotSuccess(status)));
+        let strictly = |status, lines: &[_]| parse(status, &headers(lines), AuthProof::StatusAndHeader);
+        assert_eq!(strictly(status, &[("auth-status", "OK")]), Err(ReplyError::NotSuccess(status)));
         assert_eq!(ok(&[("auth-status", "ok")]), Ok(Reply::Answer(refusal("ok"))));
         assert_eq!(
-            parse(StatusCode::FORBIDDEN, &headers(&[("auth-status", "blocked")])),
+            strictly(StatusCode::FORBIDDEN, &[("auth-status", "blocked")]),
             Ok(Reply::Answer(refusal("blocked")))
         );
+    }
+
+    #[test]
+    fn where_the_headers_are_enough_the_http_status_means_nothing() {
+        let by_headers = |status, lines: &[_]| parse(status, &headers(lines), AuthProof::Headers);
+        let to = |server| Ok(Reply::Answer(AuthAnswer::Accepted { server, login: None, password: None }));
+        let backend = BackendAddress::Ip("192.0.2.1:143".parse().unwrap());
+        let named = [("auth-server", "192.0.2.1"), ("auth-port", "143")];
+        for status in [StatusCode::OK, StatusCode::FOUND, StatusCode::NOT_FOUND, StatusCode::BAD_GATEWAY] {
+            assert_eq!(by_headers(status, &[("auth-status", "OK")]), to(None));
+            assert_eq!(by_headers(status, &named), to(Some(backend.clone())));
+            assert_eq!(by_headers(status, &[]), Err(ReplyError::NoStatus(status)), "a misrouted URL");
+            assert_eq!(by_headers(status, &named[..1]), Err(ReplyError::NoStatus(status)));
+            assert_eq!(
+                by_headers(status, &[("auth-status", "no"), named[0], named[1]]),
+                Ok(Reply::Answer(refusal("no")))
+            );
+            assert_eq!(
+                by_headers(status, &[("auth-status", ""), named[0], named[1]]),
+                Ok(Reply::Answer(refusal(DEFAULT_REFUSAL)))
+            );
+        }
     }
 
     #[test]

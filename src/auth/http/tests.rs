@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
 use crate::dns::{Dns, Host};
-use crate::model::{HttpAuth, Resolver, TrustAnchors};
+use crate::model::{AuthProof, HttpAuth, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::{LoginRequest, Protocol};
 use crate::secret::Secret;
@@ -100,6 +100,7 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
         headers: vec![("X-Auth-Key".to_owned(), Secret::from(&b"k"[..]))],
         timeout: Duration::from_secs(10),
         pass_client_certificate: false,
+        proof: AuthProof::StatusAndHeader,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef};
-use crate::model::{Auth, HttpAuth, TrustAnchors};
+use crate::model::{Auth, AuthProof, HttpAuth, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -81,7 +81,9 @@ fn service(
     let Place { reference, endpoints, host, path, https } = place?;
     let tls: Option<TrustAnchors> = https.then_some(trust);
     let pass_client_certificate = http.pass_client_certificate.unwrap_or(false);
-    Some(HttpAuth { reference, endpoints, host, path, tls, headers, timeout, pass_client_certificate })
+    let proof =
+        if http.accept_any_status.unwrap_or(false) { AuthProof::Headers } else { AuthProof::StatusAndHeader };
+    Some(HttpAuth { reference, endpoints, host, path, tls, headers, timeout, pass_client_certificate, proof })
 }
 
 fn of_service(

@@ -100,7 +100,7 @@ impl Inherit for AuthSettings {
     }
 }
 
-/// Where the service is, and who may vouch for it, is one field too.
+/// Where the service is, who may vouch for it, and what its answers are worth, is one field too.
 impl Inherit for HttpAuth {
     fn inherit(&self, outer: &Self) -> Self {
         let place = if names_a_service(self) { self } else { outer };
@@ -112,6 +112,7 @@ impl Inherit for HttpAuth {
             headers: self.headers.clone().or_else(|| outer.headers.clone()),
             timeout: self.timeout.clone().or_else(|| outer.timeout.clone()),
             pass_client_certificate: self.pass_client_certificate.or(outer.pass_client_certificate),
+            accept_any_status: self.accept_any_status.or(place.accept_any_status),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
 use crate::controller::validate::tests::validator;
-use crate::model::{Auth, ClientAuthMode, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls};
+use crate::model::{Auth, AuthProof, ClientAuthMode, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls};
 use crate::net::BackendAddress;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
@@ -251,6 +251,24 @@ fn the_kind_of_auth_is_inherited_whole() {
     assert_eq!((of("slower").host.as_str(), of("slower").path.as_str()), ("auth.example", "/a?b"));
     assert_eq!(of("same").endpoints, [BackendAddress::Name { host: "auth.example".to_owned(), port: 9000 }]);
     assert_eq!(of("same").tls, Some(TrustAnchors::System));
+}
+
+#[test]
+fn what_the_answers_of_a_service_are_worth_is_not_inherited_by_another_one() {
+    let http = "auth: {http: {url: 'http://auth.example/', acceptAnyStatus: true}}";
+    let listeners = format!(
+        "{}, {}, {}",
+        imap("same", "port: 1143"),
+        imap("strict", "port: 1144, auth: {http: {acceptAnyStatus: false}}"),
+        imap("other", "port: 1145, auth: {http: {url: 'http://other.example/'}}")
+    );
+    let rendered = once(&server(&listeners, http));
+    let proof = |name: &str| match &listener(&rendered, name).auth {
+        Auth::Http(http) => http.proof,
+        Auth::Passthrough => panic!("{name}"),
+    };
+    assert_eq!(proof("same"), AuthProof::Headers);
+    assert_eq!((proof("strict"), proof("other")), (AuthProof::StatusAndHeader, AuthProof::StatusAndHeader));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub enum Answer {
     Backend(SocketAddr),
     /// These headers.
     Headers(Vec<(&'static str, String)>),
+    /// These headers, with another status than `200 OK`.
+    Status(&'static str, Vec<(&'static str, String)>),
     /// These bytes instead of a response.
     Bytes(&'static [u8]),
     /// Nothing, and the connection stays open.
@@ -110,13 +112,15 @@ fn serve(
         match answer {
             Answer::Backend(address) => respond(
                 &mut stream,
+                SUCCESS,
                 &[
                     ("Auth-Status", "OK".to_owned()),
                     ("Auth-Server", address.ip().to_string()),
                     ("Auth-Port", address.port().to_string()),
                 ],
             )?,
-            Answer::Headers(headers) => respond(&mut stream, &headers)?,
+            Answer::Headers(headers) => respond(&mut stream, SUCCESS, &headers)?,
+            Answer::Status(status, headers) => respond(&mut stream, status, &headers)?,
             Answer::Bytes(bytes) => {
                 stream.write_all(bytes)?;
                 return Ok(());
@@ -131,8 +135,10 @@ fn serve(
     Ok(())
 }
 
-fn respond(stream: &mut TcpStream, headers: &[(&str, String)]) -> std::io::Result<()> {
-    let mut text = String::from("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+const SUCCESS: &str = "200 OK";
+
+fn respond(stream: &mut TcpStream, status: &str, headers: &[(&str, String)]) -> std::io::Result<()> {
+    let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
