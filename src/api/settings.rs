@@ -59,9 +59,14 @@ pub struct UpstreamSettings {
     /// A PROXY protocol header in front of everything else: `Off` (in quotes), `V1` or `V2`. Default: `Off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocolVersion>,
-    /// SMTP: tell the backend about the client with XCLIENT, where it offers that. Default: true.
+    /// SMTP: tell the backend about the client with XCLIENT. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xclient: Option<bool>,
+    /// How XCLIENT is agreed on: `Auto` sends what the backend's EHLO offers; `Always` sends ADDR, LOGIN and NAME
+    /// without looking, as nginx does, and a backend that refuses them ends the session. Default: `Auto`, so that a
+    /// backend without XCLIENT is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xclient_negotiation: Option<XclientNegotiation>,
     /// SMTP: log in to the backend with AUTH. Default: false; always so with `auth.passthrough`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_auth: Option<bool>,
@@ -78,6 +83,15 @@ pub struct UpstreamSettings {
     /// Checks of the backends apart from sessions. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+}
+
+/// How XCLIENT is agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum XclientNegotiation {
+    /// What the backend offers.
+    Auto,
+    /// Without looking.
+    Always,
 }
 
 /// The version of the PROXY protocol.

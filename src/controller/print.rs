@@ -177,7 +177,7 @@ fn upstream(upstream: &Upstream) -> Value {
     json!({
         "tls": tls,
         "proxyProtocol": upstream.proxy_protocol.map(|version| format!("{version:?}")),
-        "xclient": upstream.xclient,
+        "xclient": upstream.xclient.map(|negotiation| format!("{negotiation:?}")),
         "smtpAuth": upstream.smtp_auth,
         "imapId": upstream.imap_id,
         "passErrorMessage": upstream.pass_error_message,

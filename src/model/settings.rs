@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::net::BackendAddress;
+use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
 
 use super::tls::{Certificate, TrustAnchors};
@@ -27,8 +28,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// A PROXY header in front of everything else.
     pub proxy_protocol: Option<ProxyVersion>,
-    /// SMTP: announce the client with XCLIENT where the backend offers it.
-    pub xclient: bool,
+    /// SMTP: announce the client with XCLIENT.
+    pub xclient: Option<XclientNegotiation>,
     /// SMTP: log in to the backend with AUTH. Always true with `passthrough`.
     pub smtp_auth: bool,
     /// IMAP: announce the client with ID where the backend offers it.

@@ -34,14 +34,23 @@ pub struct BackendPlan {
     pub login: BackendLogin,
     /// SMTP: what the client said, replayed.
     pub envelope: Envelope,
-    /// SMTP: announce the client with XCLIENT, when the backend offers it.
-    pub xclient: Option<ClientInfo>,
+    /// SMTP: announce the client with XCLIENT.
+    pub xclient: Option<(ClientInfo, XclientNegotiation)>,
     /// IMAP: announce the client with ID (RFC 2971) as Dovecot understands it (`x-originating-ip` …), when
     /// the backend offers it.
     pub imap_id: Option<ClientInfo>,
     /// `passthrough`: the backend's own words for a login that it accepts are the client's. IMAP and POP3 do so
     /// always; for SMTP with an auth service nginx words the reply itself.
     pub verbatim: bool,
+}
+
+/// How XCLIENT is agreed on (quirk Q-22).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XclientNegotiation {
+    /// Sent as far as the backend's EHLO offers it.
+    Auto,
+    /// Sent without looking, as nginx does.
+    Always,
 }
 
 /// How the backend is asked to accept the user.

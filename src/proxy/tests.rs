@@ -124,7 +124,7 @@ fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
         upstream: Arc::new(Upstream {
             tls: UpstreamTls::Off,
             proxy_protocol: None,
-            xclient: false,
+            xclient: None,
             smtp_auth: true,
             imap_id: false,
             pass_error_message: false,

@@ -138,7 +138,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     let upstream = Upstream {
         tls: UpstreamTls::Off,
         proxy_protocol: None,
-        xclient: true,
+        xclient: None,
         smtp_auth: false,
         imap_id: false,
         pass_error_message: false,

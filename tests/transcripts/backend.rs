@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use mailgress::protocol::backend::{
-    Backend, BackendExchange, BackendLogin, BackendPlan, BackendStep, ClientInfo,
+    Backend, BackendExchange, BackendLogin, BackendPlan, BackendStep, ClientInfo, XclientNegotiation,
 };
 use mailgress::protocol::{Envelope, Hello, Input, LoginRequest, Mechanism, Protocol};
 use mailgress::secret::Secret;
@@ -43,6 +43,11 @@ fn plan(script: &Script) -> BackendPlan {
             host: host.to_owned(),
         }
     });
+    let negotiation = match script.setting("xclient") {
+        None | Some("auto") => XclientNegotiation::Auto,
+        Some("always") => XclientNegotiation::Always,
+        Some(other) => panic!("xclient: {other}"),
+    };
     let line = |key: &str| script.setting(key).map(|text| text.as_bytes().to_vec());
     let hello = script.setting("hello").map(|text| Hello {
         extended: text.starts_with("EHLO "),
@@ -55,7 +60,7 @@ fn plan(script: &Script) -> BackendPlan {
         tag: format!("{} ", script.setting("tag").unwrap_or("a")).into_bytes(),
         login: login(script),
         envelope: Envelope { hello, mail: line("mail"), rcpt: line("rcpt") },
-        xclient: client.clone().filter(|_| protocol == Protocol::Smtp),
+        xclient: client.clone().filter(|_| protocol == Protocol::Smtp).map(|client| (client, negotiation)),
         imap_id: client.filter(|_| protocol == Protocol::Imap),
         verbatim: script.setting("passthrough") == Some("yes"),
     }

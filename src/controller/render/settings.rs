@@ -71,7 +71,8 @@ inherit! {
     ClientAuth { mode, ca_certificate_refs, crl_refs, depth; }
     SessionCache { size, timeout; }
     UpstreamSettings {
-        proxy_protocol, xclient, smtp_auth, imap_id, pass_error_message, load_balancing; tls, health_check
+        proxy_protocol, xclient, xclient_negotiation, smtp_auth, imap_id, pass_error_message, load_balancing;
+        tls, health_check
     }
     UpstreamTls { mode, ca_certificate_refs, server_name, client_certificate_ref; }
     HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold; }

@@ -11,6 +11,7 @@ use crate::controller::folder::store::Store;
 use crate::controller::validate::tests::validator;
 use crate::model::{Auth, AuthProof, ClientAuthMode, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls};
 use crate::net::BackendAddress;
+use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
 /// A store that is fed texts, and the renders of it.
@@ -186,7 +187,8 @@ fn what_nobody_says_has_the_documented_default() {
     assert_eq!((listener.frontend.max_errors, listener.frontend.max_commands), (5, 1000));
     assert_eq!(listener.timeouts.idle, Duration::from_secs(86_400));
     assert_eq!((listener.limits.client_buffer, listener.limits.max_connections), (4096, None));
-    assert!(listener.upstream.xclient && listener.upstream.smtp_auth && !listener.upstream.imap_id);
+    assert_eq!(listener.upstream.xclient, Some(XclientNegotiation::Auto));
+    assert!(listener.upstream.smtp_auth && !listener.upstream.imap_id);
     assert_eq!(listener.upstream.tls, UpstreamTls::Off);
     assert_eq!(socket(&rendered, "*:143").options, crate::net::SocketOptions::default());
 }
@@ -196,6 +198,7 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
     let smtp = |name: &str, fields: &str| format!("{{name: {name}, backendAddress: 'b:1', {fields}}}");
     let nginxs = "port: 587, limits: {countedErrors: Syntax, maxAuthFailures: 1000}, \
                   smtp: {anonymousBeforeTLS: true, strictSequence: true}, \
+                  upstream: {xclientNegotiation: Always}, \
                   proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Report}";
     let safe = "port: 25, proxyProtocol: {trustedPeers: ['::1']}";
     let listeners = format!("{}, {}", smtp("safe", safe), smtp("nginxs", nginxs));
@@ -204,6 +207,8 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
     assert_eq!((untrusted("*:25"), untrusted("*:587")), (UntrustedPeers::Refuse, UntrustedPeers::Report));
     let (safe, nginxs) = (listener(&rendered, "safe"), listener(&rendered, "nginxs"));
     assert_eq!(safe.frontend.smtp, SmtpRules::default());
+    assert_eq!(safe.upstream.xclient, Some(XclientNegotiation::Auto));
+    assert_eq!(nginxs.upstream.xclient, Some(XclientNegotiation::Always));
     let all = SmtpRules { anonymous_before_tls: true, strict_sequence: true };
     assert_eq!(nginxs.frontend.smtp, all);
     let counted =
@@ -227,7 +232,7 @@ fn a_listeners_fields_win_one_by_one() {
     assert_eq!(listener.frontend.max_errors, 3);
     let failures = listener.limits.auth_failures.unwrap();
     assert_eq!((failures.count, failures.ban, failures.window.as_secs()), (9, Duration::from_secs(60), 600));
-    assert!(!listener.upstream.xclient);
+    assert_eq!(listener.upstream.xclient, None);
     let UpstreamTls::Implicit(tls) = &listener.upstream.tls else { panic!("{:?}", listener.upstream) };
     assert_eq!((tls.server_name.as_deref(), &tls.trust), (Some("x"), &TrustAnchors::System));
 }

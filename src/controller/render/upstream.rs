@@ -7,6 +7,7 @@ use crate::api::settings::{self as api, ProxyProtocolVersion};
 use crate::api::tls::UpstreamTlsMode;
 use crate::model::settings::ClientTls;
 use crate::model::{LoadBalancing, Upstream, UpstreamTls};
+use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
 
 use super::super::violation::{Notice, Violation};
@@ -37,7 +38,10 @@ pub(crate) fn render(
             Some(ProxyProtocolVersion::V1) => Some(ProxyVersion::V1),
             Some(ProxyProtocolVersion::V2) => Some(ProxyVersion::V2),
         },
-        xclient: upstream.xclient.unwrap_or(true),
+        xclient: upstream.xclient.unwrap_or(true).then_some(match upstream.xclient_negotiation {
+            None | Some(api::XclientNegotiation::Auto) => XclientNegotiation::Auto,
+            Some(api::XclientNegotiation::Always) => XclientNegotiation::Always,
+        }),
         smtp_auth: passthrough || upstream.smtp_auth.unwrap_or(false),
         imap_id: upstream.imap_id.unwrap_or(false),
         pass_error_message: upstream.pass_error_message.unwrap_or(false),

@@ -1,5 +1,5 @@
-//! Getting an SMTP backend to where the client is: NGINX section 9.4, with XCLIENT only as far as the backend
-//! offers it (quirk Q-22), and STARTTLS and relayed SASL beyond it.
+//! Getting an SMTP backend to where the client is: NGINX section 9.4, with XCLIENT as far as the backend offers it
+//! or as nginx sends it (quirk Q-22), and STARTTLS and relayed SASL beyond it.
 
 use crate::protocol::input::Input;
 use crate::protocol::login::{Envelope, Hello, LoginRequest};
@@ -9,7 +9,7 @@ use super::reply::{SmtpReply, take_smtp, unexpected};
 use super::sasl::{Reaction, SaslLogin, append_answer};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
-    GREETING, Secured,
+    GREETING, Secured, XclientNegotiation,
 };
 
 /// The machine for an SMTP backend: which reply it waits for.
@@ -30,7 +30,7 @@ pub(super) struct Preparation {
     /// EHLO rather than HELO.
     extended: bool,
     client_hello: Option<Hello>,
-    xclient: Option<ClientInfo>,
+    xclient: Option<(ClientInfo, XclientNegotiation)>,
     login: Login,
 }
 
@@ -138,7 +138,10 @@ impl Preparation {
     }
 
     fn announce(self, extensions: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let attributes = self.xclient.as_ref().map(|client| self.attributes(client, extensions));
+        let attributes = self.xclient.as_ref().map(|(client, negotiation)| match negotiation {
+            XclientNegotiation::Auto => self.attributes(client, Some(extensions)),
+            XclientNegotiation::Always => self.attributes(client, None),
+        });
         match attributes {
             Some(attributes) if !attributes.is_empty() => {
                 out.extend_from_slice(b"XCLIENT");
@@ -150,8 +153,8 @@ impl Preparation {
         }
     }
 
-    /// nginx's attributes in nginx's order, as far as the backend names them.
-    fn attributes(&self, client: &ClientInfo, extensions: &SmtpReply) -> String {
+    /// nginx's attributes in nginx's order, as far as the backend names them where it is asked.
+    fn attributes(&self, client: &ClientInfo, extensions: Option<&SmtpReply>) -> String {
         let address = match client.address.map(|address| address.ip().to_canonical()) {
             Some(std::net::IpAddr::V4(v4)) => v4.to_string(),
             Some(std::net::IpAddr::V6(v6)) => format!("IPV6:{v6}"),
@@ -164,7 +167,9 @@ impl Preparation {
         let values = [("ADDR", address), ("LOGIN", login), ("NAME", xtext(client.host.as_bytes()))];
         values
             .into_iter()
-            .filter(|(name, value)| offers(extensions, "XCLIENT", name) && !value.is_empty())
+            .filter(|(name, value)| {
+                !value.is_empty() && extensions.is_none_or(|offered| offers(offered, "XCLIENT", name))
+            })
             .map(|(name, value)| format!(" {name}={value}"))
             .collect()
     }

@@ -112,7 +112,10 @@ impl Session {
             tag: pending.tag().to_vec(),
             login: authorised.login,
             envelope: pending.envelope().clone(),
-            xclient: (upstream.xclient && self.protocol() == Protocol::Smtp).then(info),
+            xclient: upstream
+                .xclient
+                .filter(|_| self.protocol() == Protocol::Smtp)
+                .map(|negotiation| (info(), negotiation)),
             imap_id: (upstream.imap_id && self.protocol() == Protocol::Imap).then(info),
             verbatim: listener.auth.is_passthrough(),
         }
