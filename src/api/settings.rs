@@ -251,6 +251,15 @@ pub struct TimeoutSettings {
     /// How long a session may be silent in both directions after the login. Default: 24h.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
+    /// How long a session of which one side has ended may be silent. `0s`: the client's end ends the session at once,
+    /// and what its backend has not said yet is lost, as in nginx. Default: 60s, so that a client that ends its
+    /// direction behind its last command hears the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_closed: Option<Duration>,
+    /// Whether a client hears that its time before the login is over (IMAP and SMTP; POP3 has no word for it). Default:
+    /// true, so that a client knows why. nginx closes without a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announce: Option<bool>,
 }
 
 /// Bounds.

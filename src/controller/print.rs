@@ -81,6 +81,8 @@ fn listener(listener: &Listener) -> Value {
             "client": time(listener.timeouts.client),
             "connect": time(listener.timeouts.connect),
             "idle": time(listener.timeouts.idle),
+            "halfClosed": time(listener.timeouts.half_closed),
+            "announce": listener.timeouts.announce,
         },
         "limits": limits(listener),
         "greetingDelay": time(listener.greeting_delay),

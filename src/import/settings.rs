@@ -16,8 +16,12 @@ use super::values::{self, Finest};
 /// What a server says about everything but TLS and the auth service.
 pub(super) fn settings(server: &Server<'_>, notes: &mut Vec<Note>) -> Settings {
     let client = deadline(server, "timeout", notes);
-    let timeouts =
-        TimeoutSettings { connect: client.clone(), client, idle: deadline(server, "proxy_timeout", notes) };
+    let timeouts = TimeoutSettings {
+        connect: client.clone(),
+        client,
+        idle: deadline(server, "proxy_timeout", notes),
+        ..TimeoutSettings::default()
+    };
     let mut settings = Settings {
         server_name: server_name(server, notes),
         upstream: Some(upstream(server)),

@@ -102,6 +102,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Without a byte in either direction of the relay.
     pub idle: Duration,
+    /// The same once one side has ended (quirk Q-33); zero: the client's end is the session's.
+    pub half_closed: Duration,
+    /// Whether a client hears that `client` is over (quirk Q-26).
+    pub announce: bool,
 }
 
 /// Bounds.

@@ -3,7 +3,7 @@
 //! Here most sessions spend most of their life, so an idle one holds no buffer: what is read goes through a
 //! buffer of the worker's thread and is written at once; only what the other side does not take yet is
 //! kept, and then nothing more is read from its source. A FIN is passed on (quirk Q-33), and activity in
-//! either direction counts for the idle timeout.
+//! either direction counts for both timeouts.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::model::Timeouts;
 use crate::net::Stream;
 
 use super::end::End;
@@ -29,6 +30,7 @@ pub(crate) struct Relay {
     up: Direction,
     down: Direction,
     idle: Duration,
+    half_closed: Duration,
     goodbye: Box<[u8]>,
 }
 
@@ -54,7 +56,7 @@ struct Pending {
 /// What makes the relay look up.
 #[derive(Debug)]
 enum Progress {
-    /// One side has ended; the other has less time from now on: for most clients the session is over.
+    /// One side has ended; the other may have less time from now on: for most clients the session is over.
     HalfClosed,
     /// All is done, or broken.
     Ended(End),
@@ -76,7 +78,7 @@ impl Relay {
     pub(crate) fn new(
         client: (Stream, &[u8]),
         backend: (Stream, &[u8]),
-        idle: Duration,
+        timeouts: Timeouts,
         goodbye: Vec<u8>,
         counters: (IntCounter, IntCounter),
     ) -> Self {
@@ -85,7 +87,8 @@ impl Relay {
             down: Direction::new(backend.1, counters.1),
             client: client.0,
             backend: backend.0,
-            idle,
+            idle: timeouts.idle,
+            half_closed: timeouts.half_closed,
             goodbye: goodbye.into_boxed_slice(),
         }
     }
@@ -132,7 +135,16 @@ impl Relay {
 
     /// For how long both directions may be quiet.
     fn patience(&self) -> Duration {
-        if self.is_half_closed() { self.idle.min(HALF_CLOSED_IDLE) } else { self.idle }
+        if self.is_half_closed() && !self.ends_with_client() {
+            self.idle.min(self.half_closed)
+        } else {
+            self.idle
+        }
+    }
+
+    /// nginx's way: no time for an answer to a client that has ended its direction (quirk Q-33).
+    fn ends_with_client(&self) -> bool {
+        self.half_closed.is_zero()
     }
 
     fn is_half_closed(&self) -> bool {
@@ -164,9 +176,11 @@ impl Relay {
             _ => {}
         }
         // A backend that ended has nothing more to say to any command.
-        match ready!(self.down.poll(&mut self.backend, &mut self.client, cx)) {
-            Err(failure) => Poll::Ready(failure.of("backend", "client")),
-            Ok(()) => Poll::Ready(End::Done),
+        match self.down.poll(&mut self.backend, &mut self.client, cx) {
+            Poll::Ready(Err(failure)) => Poll::Ready(failure.of("backend", "client")),
+            Poll::Ready(Ok(())) => Poll::Ready(End::Done),
+            Poll::Pending if self.up.shut && self.ends_with_client() => Poll::Ready(End::Done),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -322,9 +336,6 @@ impl Direction {
     }
 }
 
-/// The other direction of a session of which one side has ended may be quiet for so long.
-const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
-
 /// For the goodbye of one session.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
@@ -352,6 +363,10 @@ mod tests {
     }
 
     fn relay(to_backend: &[u8], to_client: &[u8], idle: Duration) -> Ends {
+        relay_within(to_backend, to_client, idle, HALF_CLOSED)
+    }
+
+    fn relay_within(to_backend: &[u8], to_client: &[u8], idle: Duration, half_closed: Duration) -> Ends {
         let (client, ours) = UnixStream::pair().unwrap();
         let (backend, theirs) = UnixStream::pair().unwrap();
         let drained = CancellationToken::new();
@@ -359,7 +374,7 @@ mod tests {
         let relay = Relay::new(
             (Stream::Plain(Socket::Unix(ours)), to_backend),
             (Stream::Plain(Socket::Unix(theirs)), to_client),
-            idle,
+            Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
             b"* BYE later\r\n".to_vec(),
             (counter(), counter()),
         );
@@ -457,7 +472,33 @@ mod tests {
         ends.client.shutdown().await.unwrap();
         let (_, end) = ends.relay.await.unwrap();
         assert!(matches!(end, End::Idle), "{end}");
-        assert!(started.elapsed() < HALF_CLOSED_IDLE * 2);
+        assert!((HALF_CLOSED..HALF_CLOSED * 2).contains(&started.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_client_is_the_end_of_the_session_where_nothing_is_waited_for() {
+        let mut ends = relay_within(b"", b"", HOUR, Duration::ZERO);
+        ends.backend.write_all(b"* 1 EXISTS\r\n").await.unwrap();
+        ends.client.write_all(b"QUIT\r\n").await.unwrap();
+        ends.client.shutdown().await.unwrap();
+        assert_eq!(read_all(ends.client).await, b"* 1 EXISTS\r\n");
+        assert_eq!(read_all(ends.backend).await, b"QUIT\r\n");
+        let (relayed, end) = ends.relay.await.unwrap();
+        assert!(matches!(end, End::Done), "{end}");
+        assert_eq!((relayed.to_backend, relayed.to_client), (6, 12));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_backend_is_never_the_end_of_what_it_said() {
+        let Ends { client, mut backend, relay, .. } = relay_within(b"", b"", HOUR, Duration::ZERO);
+        let said = vec![b'x'; 4_000_000];
+        let expected = said.len();
+        let saying = tokio::spawn(async move { backend.write_all(&said).await.unwrap() });
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(read_all(client).await.len(), expected);
+        saying.await.unwrap();
+        let (_, end) = relay.await.unwrap();
+        assert!(matches!(end, End::Done), "{end}");
     }
 
     #[tokio::test]
@@ -476,4 +517,5 @@ mod tests {
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const HALF_CLOSED: Duration = Duration::from_secs(60);
 }

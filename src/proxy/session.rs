@@ -127,7 +127,7 @@ impl LoggedIn {
         let relay = Relay::new(
             (self.client, &self.to_backend),
             (self.backend, &self.to_client),
-            self.served.listener.timeouts.idle,
+            self.served.listener.timeouts,
             goodbye,
             (self.served.metrics.bytes_to_backend.clone(), self.served.metrics.bytes_to_client.clone()),
         );

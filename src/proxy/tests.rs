@@ -100,8 +100,8 @@ fn free_address() -> ListenAddress {
     ListenAddress::Ip(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
 }
 
-fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
-    let frontend = FrontendConfig {
+fn frontend() -> FrontendConfig {
+    FrontendConfig {
         protocol: Protocol::Pop3,
         server_name: "mail.test".into(),
         capabilities: vec!["TOP".into()],
@@ -113,11 +113,14 @@ fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
         max_commands: 1000,
         max_auth_failures: 10,
         smtp: SmtpRules::default(),
-    };
+    }
+}
+
+fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
     let listener = Listener {
         id: ListenerId { namespace: "mail".into(), object: "example".into(), listener: "pop3".into() },
         hostnames: Vec::new(),
-        frontend: Arc::new(frontend),
+        frontend: Arc::new(frontend()),
         tls: None,
         auth: Auth::Passthrough,
         backend: Some(Arc::new(Backend { reference: "test".into(), endpoints: backends })),
@@ -143,6 +146,8 @@ fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
             client: Duration::from_secs(10),
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(60),
+            half_closed: Duration::from_secs(60),
+            announce: true,
         },
         limits: Limits {
             client_buffer: 4096,

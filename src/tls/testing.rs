@@ -120,9 +120,8 @@ pub(super) fn client_auth(mode: ClientAuthMode, authorities: Vec<CertificateDer<
     ClientAuth { mode, authorities, crls: Vec::new(), depth: 1 }
 }
 
-/// A listener called like its first host name.
-pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
-    let frontend = FrontendConfig {
+fn frontend() -> FrontendConfig {
+    FrontendConfig {
         protocol: Protocol::Imap,
         server_name: "mail.test".to_owned(),
         capabilities: Vec::new(),
@@ -134,7 +133,11 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         max_commands: 1000,
         max_auth_failures: 10,
         smtp: SmtpRules::default(),
-    };
+    }
+}
+
+/// A listener called like its first host name.
+pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     let upstream = Upstream {
         tls: UpstreamTls::Off,
         proxy_protocol: None,
@@ -167,13 +170,19 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
             listener: hostnames.first().copied().unwrap_or_default().to_owned(),
         },
         hostnames: hostnames.iter().map(|name| Hostname::new(name)).collect(),
-        frontend: Arc::new(frontend),
+        frontend: Arc::new(frontend()),
         tls: Some(Arc::new(tls)),
         auth: Auth::Passthrough,
         backend: None,
         upstream: Arc::new(upstream),
         resolver: Arc::new(resolver),
-        timeouts: Timeouts { client: minute, connect: minute, idle: minute },
+        timeouts: Timeouts {
+            client: minute,
+            connect: minute,
+            idle: minute,
+            half_closed: minute,
+            announce: true,
+        },
         limits,
         greeting_delay: Duration::ZERO,
     })

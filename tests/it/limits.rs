@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -232,6 +233,47 @@ fn activity_does_not_extend_the_time_to_log_in() {
         assert_eq!(silent.rest(SOON).trim_end(), expected, "{protocol}");
     }
     edge.mailgress.logs(&["timeouts.client", "client_timeout"]);
+}
+
+#[test]
+fn a_client_whose_time_is_over_hears_nothing_where_that_is_not_announced() {
+    let edge = Edge::start(&json!({ "timeouts": { "client": "1s", "announce": false } }));
+    for (protocol, address) in edge.listeners {
+        assert_eq!(greeted(address).unwrap().rest(SOON), "", "{protocol}");
+    }
+    edge.mailgress.logs(&["timeouts.client", "client_timeout"]);
+}
+
+#[test]
+fn a_client_that_ends_its_direction_hears_the_answer_unless_its_end_is_the_sessions() {
+    let (answer, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let backend = Backend::imap_then(move |stream| {
+        let mut asked = String::new();
+        stream.read_to_string(&mut asked)?;
+        told.lock().unwrap().recv().map_err(std::io::Error::other)?;
+        stream.write_all(format!("* you asked {asked}").as_bytes())
+    });
+    let ports = [ports::free(), ports::free()];
+    let listeners = [("waiting", ports[0], "60s"), ("ending", ports[1], "0s")].map(|(name, port, time)| {
+        let base = listener(name, "IMAP", "Off", port, backend.address());
+        with(base, &json!({ "timeouts": { "halfClosed": time } }))
+    });
+    let folder = Folder::new();
+    folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
+    let mailgress = Mailgress::start(&folder);
+    let [waiting, ending] = ports.map(|port| {
+        let mut wire = greeted(loopback(port)).unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK done");
+        wire.send("x LOGOUT\r\n").unwrap();
+        wire.end().unwrap();
+        wire
+    });
+    assert_eq!(ending.rest(SOON), "");
+    answer.send(()).unwrap();
+    answer.send(()).unwrap();
+    assert_eq!(waiting.rest(SOON), "* you asked x LOGOUT\r\n");
+    mailgress.logs(&["ending", "session done"]);
 }
 
 /// Sends a line every now and then for as long as `busy`.

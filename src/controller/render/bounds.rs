@@ -50,13 +50,17 @@ pub(crate) fn duration(
 /// Deadlines.
 pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Timeouts {
     let timeouts = settings.timeouts.clone().unwrap_or_default();
-    let mut read = |name: &str, value: Option<&common::Duration>, default| {
-        duration(&scope.setting(&format!("timeouts.{name}")), value, deadline(default), found)
+    let mut read = |name: &str, value: Option<&common::Duration>, bounded| {
+        duration(&scope.setting(&format!("timeouts.{name}")), value, bounded, found)
     };
+    let minute = Duration::from_secs(60);
+    let half_closed = Bounded { default: minute, least: Duration::ZERO, most: YEAR };
     Timeouts {
-        client: read("client", timeouts.client.as_ref(), Duration::from_secs(60)),
-        connect: read("connect", timeouts.connect.as_ref(), Duration::from_secs(60)),
-        idle: read("idle", timeouts.idle.as_ref(), Duration::from_secs(24 * 3600)),
+        client: read("client", timeouts.client.as_ref(), deadline(minute)),
+        connect: read("connect", timeouts.connect.as_ref(), deadline(minute)),
+        idle: read("idle", timeouts.idle.as_ref(), deadline(Duration::from_secs(24 * 3600))),
+        half_closed: read("halfClosed", timeouts.half_closed.as_ref(), half_closed),
+        announce: timeouts.announce.unwrap_or(true),
     }
 }
 

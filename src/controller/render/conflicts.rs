@@ -131,6 +131,7 @@ fn before_handshake(ours: &Listener, theirs: &Listener) -> Option<&'static str> 
         ("limits.maxAuthFailures", a.max_auth_failures == b.max_auth_failures),
         ("limits", ours.limits == theirs.limits),
         ("timeouts.client", ours.timeouts.client == theirs.timeouts.client),
+        ("timeouts.announce", ours.timeouts.announce == theirs.timeouts.announce),
         ("smtp.anonymousBeforeTLS", a.smtp.anonymous_before_tls == b.smtp.anonymous_before_tls),
         ("smtp.strictSequence", a.smtp.strict_sequence == b.smtp.strict_sequence),
         ("smtp.greetingDelay", ours.greeting_delay == theirs.greeting_delay),

@@ -79,7 +79,7 @@ inherit! {
     ProtocolSettings { capabilities, auth_methods; }
     SmtpSettings { capabilities, auth_methods, greeting_delay, anonymous_before_tls, strict_sequence; }
     ResolverSettings { nameservers, valid, ipv4, ipv6, timeout, statistics_zone; }
-    TimeoutSettings { client, connect, idle; }
+    TimeoutSettings { client, connect, idle, half_closed, announce; }
     LimitSettings {
         max_errors, counted_errors, max_commands, max_auth_failures, client_buffer, max_connections,
         max_connections_per_client; auth_failures

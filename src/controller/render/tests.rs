@@ -198,7 +198,7 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
     let smtp = |name: &str, fields: &str| format!("{{name: {name}, backendAddress: 'b:1', {fields}}}");
     let nginxs = "port: 587, limits: {countedErrors: Syntax, maxAuthFailures: 1000}, \
                   smtp: {anonymousBeforeTLS: true, strictSequence: true}, \
-                  upstream: {xclientNegotiation: Always}, \
+                  upstream: {xclientNegotiation: Always}, timeouts: {halfClosed: 0s, announce: false}, \
                   proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Report}";
     let safe = "port: 25, proxyProtocol: {trustedPeers: ['::1']}";
     let listeners = format!("{}, {}", smtp("safe", safe), smtp("nginxs", nginxs));
@@ -207,6 +207,8 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
     assert_eq!((untrusted("*:25"), untrusted("*:587")), (UntrustedPeers::Refuse, UntrustedPeers::Report));
     let (safe, nginxs) = (listener(&rendered, "safe"), listener(&rendered, "nginxs"));
     assert_eq!(safe.frontend.smtp, SmtpRules::default());
+    let ends = |listener: &Listener| (listener.timeouts.half_closed.as_secs(), listener.timeouts.announce);
+    assert_eq!((ends(safe), ends(nginxs)), ((60, true), (0, false)));
     assert_eq!(safe.upstream.xclient, Some(XclientNegotiation::Auto));
     assert_eq!(nginxs.upstream.xclient, Some(XclientNegotiation::Always));
     let all = SmtpRules { anonymous_before_tls: true, strict_sequence: true };
@@ -559,6 +561,7 @@ fn a_shared_port_names_the_field_that_differs() {
     assert!(
         conflict(a, &b("timeouts: {client: 5s}")).contains("timeouts.client differs, and clients see it")
     );
+    assert!(conflict(a, &b("timeouts: {announce: false}")).contains("timeouts.announce differs"));
     assert!(conflict(a, &b("serverName: b.example")).contains("serverName differs"));
     assert!(conflict(a, &b("limits: {maxErrors: 9}")).contains("limits.maxErrors differs"));
     assert!(conflict(a, &b("limits: {countedErrors: Syntax}")).contains("limits.countedErrors differs"));

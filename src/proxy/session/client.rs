@@ -188,8 +188,10 @@ impl Session {
         let protocol = self.protocol();
         let text = match end {
             End::Drained => Some(DRAIN_TEXT),
-            // RFC 1939 section 3: an autologout closes without a response.
-            End::ClientTimeout if protocol != Protocol::Pop3 => Some("Autologout; idle for too long"),
+            // RFC 1939 section 3: an autologout closes without a response; nginx never has one (quirk Q-26).
+            End::ClientTimeout if protocol != Protocol::Pop3 && self.served.listener.timeouts.announce => {
+                Some("Autologout; idle for too long")
+            }
             _ => None,
         };
         let mut words = Vec::new();

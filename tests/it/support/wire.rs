@@ -1,7 +1,7 @@
 //! A client that sees every byte: over TCP, a UNIX socket, or TLS.
 
 use std::io::{ErrorKind, Read, Result, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -114,6 +114,12 @@ impl Wire {
             Stream::Unix(stream) => stream.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
+    }
+
+    /// Ends our direction; what the other side says is still read.
+    pub fn end(&mut self) -> Result<()> {
+        let Stream::Tcp(stream) = &self.stream else { panic!("only over plain TCP") };
+        stream.shutdown(Shutdown::Write)
     }
 
     /// One line without its CRLF; an error at the end of the stream.
