@@ -30,6 +30,7 @@ pub use frontend::{
     CloseReason, CountedErrors, Exchange, ExchangeStep, Frontend, FrontendConfig, PendingLogin, Refused,
     SmtpRules, StartTls, StartTlsOffer, Step,
 };
+pub use imap::id::ClientId;
 pub use input::{EmptyInput, Input};
 pub use login::{Attempt, Envelope, Hello, LoginRequest};
 pub use sasl::Mechanism;

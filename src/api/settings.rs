@@ -70,7 +70,8 @@ pub struct UpstreamSettings {
     /// SMTP: log in to the backend with AUTH. Default: false; always so with `auth.passthrough`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_auth: Option<bool>,
-    /// IMAP: tell the backend the client's address with ID, where it offers that. Default: false.
+    /// IMAP: tell the backend the client's address with ID, and what the client said of itself before its login, where
+    /// the backend offers that. Fields that begin with `x-` are ours, and a client's are left out. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imap_id: Option<bool>,
     /// The client sees the backend's own refusal of a login instead of an internal error. Default: false.

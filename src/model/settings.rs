@@ -32,7 +32,7 @@ pub struct Upstream {
     pub xclient: Option<XclientNegotiation>,
     /// SMTP: log in to the backend with AUTH. Always true with `passthrough`.
     pub smtp_auth: bool,
-    /// IMAP: announce the client with ID where the backend offers it.
+    /// IMAP: announce the client, with what it said of itself, with ID where the backend offers it.
     pub imap_id: bool,
     /// The client sees the backend's own refusal instead of the internal-error line.
     pub pass_error_message: bool,

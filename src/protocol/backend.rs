@@ -16,6 +16,7 @@ use self::pop3::Pop3;
 pub use self::reply::first_line;
 use self::smtp::Smtp;
 use super::Protocol;
+use super::imap::id::ClientId;
 use super::input::Input;
 use super::login::{Envelope, LoginRequest};
 
@@ -36,9 +37,9 @@ pub struct BackendPlan {
     pub envelope: Envelope,
     /// SMTP: announce the client with XCLIENT.
     pub xclient: Option<(ClientInfo, XclientNegotiation)>,
-    /// IMAP: announce the client with ID (RFC 2971) as Dovecot understands it (`x-originating-ip` …), when
-    /// the backend offers it.
-    pub imap_id: Option<ClientInfo>,
+    /// IMAP: announce the client with ID (RFC 2971) as Dovecot understands it (`x-originating-ip` …), with what
+    /// it said of itself, when the backend offers it.
+    pub imap_id: Option<(ClientInfo, ClientId)>,
     /// `passthrough`: the backend's own words for a login that it accepts are the client's. IMAP and POP3 do so
     /// always; for SMTP with an auth service nginx words the reply itself.
     pub verbatim: bool,

@@ -1,6 +1,7 @@
 //! IMAP before the login (RFC 9051 section 6.1 and 6.2): NGINX section 5, with its repairs.
 
 mod command;
+pub(crate) mod id;
 
 use std::ops::ControlFlow;
 
@@ -110,12 +111,15 @@ impl Imap {
     }
 
     fn run(mut core: Core, command: Command, out: &mut Vec<u8>) -> Flow {
-        let Command { tag, verb, arguments } = command;
+        let Command { tag, verb, arguments, id } = command;
         match verb {
             Verb::Noop => {}
             Verb::Capability => append_capabilities(&core, out),
             // RFC 2971 allows ID in any state, and clients send it first (quirk Q-31).
-            Verb::Id => out.extend_from_slice(b"* ID NIL\r\n"),
+            Verb::Id => {
+                core.client_id = id;
+                out.extend_from_slice(b"* ID NIL\r\n");
+            }
             Verb::Logout => {
                 out.extend_from_slice(b"* BYE\r\n");
                 append_ok(&tag, out);

@@ -1,6 +1,7 @@
 //! The way to the backend: PROXY headers, TLS, several endpoints.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, ca_config_map, listener, mail_server, passthrough, with};
 use crate::support::pki::{AUTHORITY, Authority};
 use crate::support::servers::{PASSWORD, new_user, servers};
+use crate::support::talk::{greeted, log_in};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
@@ -72,6 +74,41 @@ fn backends_see_the_clients_address_in_a_proxy_header_of_either_version() {
         };
         assert!(log.iter().any(|line| line.contains(&expected)), "{expected} is not in {log:#?}");
     }
+}
+
+#[test]
+fn a_backend_hears_who_the_client_is_and_what_it_says_of_itself_where_that_is_wanted() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let memory = Arc::clone(&heard);
+    let backend = Backend::imap_heard("imap", move |line| memory.lock().unwrap().push(line.to_owned()));
+    let (mut wanted, mut endpoints) = (Vec::new(), Vec::new());
+    for imap_id in [true, false] {
+        let (more, at) = listeners(&[("IMAP", backend.address())], &json!({ "imapId": imap_id }));
+        wanted.extend(more);
+        endpoints.extend(at);
+    }
+    let folder = Folder::new();
+    let _mailgress = serve(&folder, &wanted);
+    let log_in = |endpoint: &Endpoint| {
+        let mut wire = greeted(endpoint.address).unwrap();
+        let spoofed = r#"ID ("name" "A \"Client\"" "X-Originating-IP" "198.51.100.1" "os" NIL)"#;
+        assert_eq!(wire.imap("i", spoofed).unwrap(), ["* ID NIL", "i OK completed"]);
+        assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+        let (client, ours) = (wire.local_address(), endpoint.address);
+        let told = std::mem::take(&mut *heard.lock().unwrap());
+        let own = r#""name" "A \"Client\"" "os" NIL"#;
+        let address = format!(
+            "\"x-originating-ip\" \"127.0.0.1\" \"x-originating-port\" \"{}\" \
+             \"x-connected-ip\" \"127.0.0.1\" \"x-connected-port\" \"{}\"",
+            client.port(),
+            ours.port()
+        );
+        (told, format!("mailgress ID ({address} {own})"))
+    };
+    let (told, expected) = log_in(&endpoints[0]);
+    assert_eq!(told, [expected, "a LOGIN {4}".to_owned()]);
+    let (told, _) = log_in(&endpoints[1]);
+    assert_eq!(told, ["a LOGIN {4}"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use mailgress::protocol::backend::{
     Backend, BackendExchange, BackendLogin, BackendPlan, BackendStep, ClientInfo, XclientNegotiation,
 };
-use mailgress::protocol::{Envelope, Hello, Input, LoginRequest, Mechanism, Protocol};
+use mailgress::protocol::{ClientId, Envelope, Hello, Input, LoginRequest, Mechanism, Protocol};
 use mailgress::secret::Secret;
 
 use super::script::{Chunking, Script, compare, event, expected_events, wire_lines};
@@ -61,9 +61,19 @@ fn plan(script: &Script) -> BackendPlan {
         login: login(script),
         envelope: Envelope { hello, mail: line("mail"), rcpt: line("rcpt") },
         xclient: client.clone().filter(|_| protocol == Protocol::Smtp).map(|client| (client, negotiation)),
-        imap_id: client.filter(|_| protocol == Protocol::Imap),
+        imap_id: client.filter(|_| protocol == Protocol::Imap).map(|client| (client, client_id(script))),
         verbatim: script.setting("passthrough") == Some("yes"),
     }
+}
+
+/// `field=value, field=NIL`
+fn client_id(script: &Script) -> ClientId {
+    let parameters = script.list("id", "");
+    let parameters = parameters.iter().map(|text| text.split_once('=').expect("field=value"));
+    ClientId::new(
+        parameters
+            .map(|(field, value)| (field.as_bytes(), Some(value.as_bytes()).filter(|_| value != "NIL"))),
+    )
 }
 
 fn login(script: &Script) -> BackendLogin {

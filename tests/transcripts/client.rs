@@ -323,6 +323,10 @@ fn describe(request: &LoginRequest, pending: &PendingLogin) -> String {
             part("rcpt", envelope.rcpt.as_deref().unwrap_or_default());
         }
     }
+    let id: Vec<String> = pending.client_id().quoted().collect();
+    if !id.is_empty() {
+        parts.push(format!("id=({})", id.join(" ")));
+    }
     if pending.attempt() > 1 {
         parts.push(format!("attempt={}", pending.attempt()));
     }

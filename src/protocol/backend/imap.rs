@@ -1,5 +1,6 @@
 //! Logging in to an IMAP backend: NGINX section 9.2, and STARTTLS, ID and AUTHENTICATE beyond it.
 
+use crate::protocol::imap::id::{ClientId, MAX_PARAMETERS};
 use crate::protocol::input::Input;
 use crate::secret::Secret;
 
@@ -22,7 +23,7 @@ pub(super) enum Imap {
 #[derive(Debug)]
 pub(super) struct Preparation {
     tag: Vec<u8>,
-    id: Option<ClientInfo>,
+    id: Option<(ClientInfo, ClientId)>,
     credentials: Credentials,
 }
 
@@ -161,7 +162,8 @@ impl Preparation {
     }
 
     fn announce(self, offers: Offers, out: &mut Vec<u8>) -> Imap {
-        let parameters = self.id.as_ref().filter(|_| offers.id).map(id_parameters).unwrap_or_default();
+        let id = self.id.as_ref().filter(|_| offers.id);
+        let parameters = id.map(|(client, own)| id_parameters(client, own)).unwrap_or_default();
         if parameters.is_empty() {
             return self.log_in(out);
         }
@@ -319,20 +321,52 @@ fn has_first_word(text: &[u8], word: &[u8]) -> bool {
     text.split(u8::is_ascii_whitespace).next().is_some_and(|first| first.eq_ignore_ascii_case(word))
 }
 
-/// As Dovecot takes them from its trusted networks.
-fn id_parameters(client: &ClientInfo) -> String {
+/// The client's ends as Dovecot takes them from its trusted networks, then as much of what the client said of
+/// itself as there is room for.
+fn id_parameters(client: &ClientInfo, own: &ClientId) -> String {
     let ends = [("originating", client.address), ("connected", client.destination)];
     let known = ends.into_iter().filter_map(|(end, address)| Some((end, address?)));
-    let pairs: Vec<String> = known
-        .map(|(end, address)| {
-            let (ip, port) = (address.ip().to_canonical(), address.port());
-            format!("\"x-{end}-ip\" \"{ip}\" \"x-{end}-port\" \"{port}\"")
-        })
-        .collect();
-    pairs.join(" ")
+    let ours = known.flat_map(|(end, address)| {
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        [format!("\"x-{end}-ip\" \"{ip}\""), format!("\"x-{end}-port\" \"{port}\"")]
+    });
+    let mut parameters = String::new();
+    for parameter in ours.chain(own.quoted()).take(MAX_PARAMETERS) {
+        if parameters.len().saturating_add(parameter.len()) > MAX_ID {
+            continue;
+        }
+        if !parameters.is_empty() {
+            parameters.push(' ');
+        }
+        parameters.push_str(&parameter);
+    }
+    parameters
 }
 
 /// The tag of commands that the client knows nothing of.
 const OUR_TAG: &[u8] = b"mailgress ";
+/// Bytes of the parameters in an ID, so that no command line gets longer than the 8000 that every server takes
+/// (RFC 2683 section 3.2.1.5).
+const MAX_ID: usize = 7900;
 /// Bytes of untagged responses before the tagged one.
 const MAX_HELD: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_says_of_itself_leaves_room_for_us_and_for_the_line() {
+        let address = "192.0.2.7:4000".parse().ok();
+        let client = ClientInfo { address, destination: address, host: String::new() };
+        let fields: Vec<String> = (0..30).map(|number| format!("field{number}")).collect();
+        let said = |value: &[u8]| {
+            ClientId::new(fields.iter().map(|field| (field.as_bytes(), Some(value))).collect::<Vec<_>>())
+        };
+        let short = id_parameters(&client, &said(b"v"));
+        assert!(short.starts_with("\"x-originating-ip\" \"192.0.2.7\""), "{short}");
+        assert_eq!(short.matches('"').count(), 4 * 30, "30 pairs, each of two strings");
+        let long = id_parameters(&client, &said(&[b'v'; 1024]));
+        assert!((7000..8000 - "mailgress ID ()\r\n".len()).contains(&long.len()), "{}", long.len());
+    }
+}

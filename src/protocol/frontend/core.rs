@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::protocol::frontend::{CountedErrors, FrontendConfig, StartTlsOffer};
+use crate::protocol::imap::id::ClientId;
 use crate::protocol::input::Input;
 use crate::protocol::sasl::Mechanism;
 use crate::secret::Secret;
@@ -12,6 +13,8 @@ use crate::secret::Secret;
 pub(crate) struct Core {
     pub(crate) config: Arc<FrontendConfig>,
     pub(crate) secured: bool,
+    /// IMAP: what the client said of itself.
+    pub(crate) client_id: ClientId,
     nonce: String,
     challenges: u32,
     errors: u32,
@@ -38,6 +41,7 @@ impl Core {
         Self {
             config,
             secured,
+            client_id: ClientId::default(),
             nonce: String::new(),
             challenges: 0,
             errors: 0,
@@ -54,7 +58,7 @@ impl Core {
 
     /// The same client behind TLS: counters go on, everything else begins anew.
     pub(crate) fn secured(self, config: Arc<FrontendConfig>) -> Self {
-        Self { config, secured: true, searched: 0, ..self }
+        Self { config, secured: true, client_id: ClientId::default(), searched: 0, ..self }
     }
 
     /// Whether every command that logs in is refused for want of TLS.

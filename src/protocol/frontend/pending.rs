@@ -2,6 +2,7 @@
 
 use crate::protocol::Protocol;
 use crate::protocol::imap::Imap;
+use crate::protocol::imap::id::ClientId;
 use crate::protocol::input::Input;
 use crate::protocol::login::{Attempt, Envelope, LoginRequest};
 use crate::protocol::pop3::Pop3;
@@ -64,6 +65,12 @@ impl PendingLogin {
             Waiting::Imap { tag } => tag,
             Waiting::Pop3 | Waiting::Smtp { .. } => &[],
         }
+    }
+
+    /// IMAP: what the client said of itself; empty for the others.
+    #[must_use]
+    pub fn client_id(&self) -> &ClientId {
+        &self.core.client_id
     }
 
     /// Counts from 1: nginx's `Auth-Login-Attempt`.

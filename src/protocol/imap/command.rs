@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 use crate::protocol::input::Input;
 use crate::secret::Secret;
 
+use super::id::{ClientId, MAX_PARAMETERS};
+
 /// A whole command.
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -17,6 +19,8 @@ pub(crate) struct Command {
     pub(crate) verb: Verb,
     /// Secrets, because one of them may be the password.
     pub(crate) arguments: Vec<Secret>,
+    /// ID's instead.
+    pub(crate) id: ClientId,
 }
 
 /// The commands that are known before the login.
@@ -74,7 +78,8 @@ impl Reader {
         self.continued = parser.synchronising;
         let (received, length) = match outcome {
             Ok((verb, arguments)) => {
-                (Received::Command(Command { tag: parser.tag, verb, arguments }), parser.at)
+                let Parser { tag, id, at, .. } = parser;
+                (Received::Command(Command { tag, verb, arguments, id }), at)
             }
             Err(Stop::Incomplete { literal_end }) => {
                 self.literal_end = literal_end;
@@ -113,6 +118,13 @@ enum Stop {
     Incomplete { literal_end: usize },
 }
 
+/// How an argument was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Atom,
+    String,
+}
+
 struct Parser<'a> {
     bytes: &'a [u8],
     /// The next byte to look at; at an offending one when the command is invalid.
@@ -121,18 +133,19 @@ struct Parser<'a> {
     tag: Vec<u8>,
     synchronising: usize,
     literal_end: usize,
+    id: ClientId,
 }
 
 impl<'a> Parser<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0 }
+        Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0, id: ClientId::default() }
     }
 
     fn command(&mut self) -> Result<(Verb, Vec<Secret>), Stop> {
         self.tag()?;
         self.skip(b" ")?;
         let verb = self.verb()?;
-        let arguments = self.arguments(verb)?;
+        let arguments = if verb == Verb::Id { self.id_list()? } else { self.arguments()? };
         Ok((verb, arguments))
     }
 
@@ -164,30 +177,51 @@ impl<'a> Parser<'a> {
     }
 
     /// NGINX section 5.4, up to and including the line end.
-    fn arguments(&mut self, verb: Verb) -> Result<Vec<Secret>, Stop> {
-        // ID's parameter list (RFC 2971) is read for its literals only and not kept.
-        let list = verb == Verb::Id;
-        let separators: &[u8] = if list { b" ()" } else { b" " };
+    fn arguments(&mut self) -> Result<Vec<Secret>, Stop> {
         let mut arguments = Vec::new();
-        loop {
-            self.skip(separators)?;
-            let next = self.peek()?;
-            if matches!(next, b'\r' | b'\n') {
-                self.line_end()?;
-                return Ok(arguments);
-            }
+        while self.has_argument(b" ")? {
             if arguments.len() >= MAX_ARGUMENTS {
                 return Err(Stop::Invalid);
             }
-            let argument = match next {
-                b'"' => self.quoted()?,
-                b'{' => self.literal(separators)?,
-                _ => self.atom(separators)?,
-            };
-            if !list {
-                arguments.push(argument);
+            arguments.push(self.argument(b" ")?.0);
+        }
+        Ok(arguments)
+    }
+
+    /// ID's parameter list (RFC 2971), taken from whatever looks like one.
+    fn id_list(&mut self) -> Result<Vec<Secret>, Stop> {
+        let mut strings = Vec::new();
+        while self.has_argument(b" ()")? {
+            let (argument, form) = self.argument(b" ()")?;
+            if strings.len() < MAX_ID_STRINGS {
+                // The only atom of its grammar is NIL.
+                strings.push((form == Form::String).then_some(argument));
             }
         }
+        let parameters = strings.chunks_exact(2).filter_map(|pair| match pair {
+            [Some(field), value] => Some((field.expose(), value.as_ref().map(Secret::expose))),
+            _ => None,
+        });
+        self.id = ClientId::new(parameters);
+        Ok(Vec::new())
+    }
+
+    /// Whether one follows; otherwise the line end is taken.
+    fn has_argument(&mut self, separators: &[u8]) -> Result<bool, Stop> {
+        self.skip(separators)?;
+        let ends = matches!(self.peek()?, b'\r' | b'\n');
+        if ends {
+            self.line_end()?;
+        }
+        Ok(!ends)
+    }
+
+    fn argument(&mut self, separators: &[u8]) -> Result<(Secret, Form), Stop> {
+        Ok(match self.peek()? {
+            b'"' => (self.quoted()?, Form::String),
+            b'{' => (self.literal(separators)?, Form::String),
+            _ => (self.atom(separators)?, Form::Atom),
+        })
     }
 
     fn atom(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
@@ -312,6 +346,8 @@ impl<'a> Parser<'a> {
 const MAX_TAG: usize = 32;
 /// nginx's bound on the arguments of a command.
 const MAX_ARGUMENTS: usize = 3;
+/// So many of an ID's list are looked at: twice as many as are kept, since some are left out.
+const MAX_ID_STRINGS: usize = 4 * MAX_PARAMETERS;
 
 const VERBS: [(&[u8], Verb); 8] = [
     (b"NOOP", Verb::Noop),
@@ -414,6 +450,13 @@ mod tests {
 
     #[test]
     fn id_takes_its_list() {
+        let id = |bytes: &[u8]| match read(bytes).0 {
+            Received::Command(command) => command.id.quoted().collect::<Vec<_>>().join(", "),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(id(b"a ID (\"name\" \"x y\" \"os\" NIL)\r\n"), r#""name" "x y", "os" NIL"#);
+        assert_eq!(id(b"a ID ({4+}\r\nname {1+}\r\nx)\r\n"), r#""name" "x""#);
+        assert_eq!(id(b"a ID (\"odd\")\r\n") + &id(b"a ID NIL\r\n") + &id(b"a ID (NIL \"x\")\r\n"), "");
         assert!(arguments(b"a ID (\"name\" \"x y\" \"version\" NIL \"os\" \"z\")\r\n").is_empty());
         assert!(arguments(b"a ID ({4+}\r\nname {1+}\r\nx)\r\n").is_empty());
         let (received, out) = read(b"a ID ({4}\r\n");

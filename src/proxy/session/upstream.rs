@@ -116,7 +116,8 @@ impl Session {
                 .xclient
                 .filter(|_| self.protocol() == Protocol::Smtp)
                 .map(|negotiation| (info(), negotiation)),
-            imap_id: (upstream.imap_id && self.protocol() == Protocol::Imap).then(info),
+            imap_id: (upstream.imap_id && self.protocol() == Protocol::Imap)
+                .then(|| (info(), pending.client_id().clone())),
             verbatim: listener.auth.is_passthrough(),
         }
     }

@@ -20,8 +20,13 @@ pub const WRONG: &str = "wrong";
 impl Backend {
     /// IMAP: the login is answered with `OK <name>`.
     pub fn imap(name: &str) -> Self {
+        Self::imap_heard(name, |_| {})
+    }
+
+    /// The same; every line that it reads where a command may begin is handed to `heard`.
+    pub fn imap_heard(name: &str, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
-        Self::new(move |session| imap(session, &name))
+        Self::new(move |session| imap(session, &name, &heard))
     }
 
     /// POP3: `PASS` is answered with `+OK <name>`.
@@ -47,7 +52,7 @@ impl Backend {
         let name: Arc<str> = name.into();
         Self::new(move |session| {
             header(session.line()?.unwrap_or_default());
-            imap(session, &name)
+            imap(session, &name, &|_| {})
         })
     }
 
@@ -157,9 +162,10 @@ impl Session {
     }
 }
 
-fn imap(session: &mut Session, name: &str) -> Result<()> {
-    session.say("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] scripted")?;
+fn imap(session: &mut Session, name: &str, heard: &dyn Fn(&str)) -> Result<()> {
+    session.say("* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN] scripted")?;
     while let Some(line) = session.line()? {
+        heard(&line);
         let words = session.imap_arguments(line)?;
         let word = |index: usize| words.get(index).map_or("", String::as_str);
         let (tag, verb) = (word(0).to_owned(), word(1).to_ascii_uppercase());
@@ -169,7 +175,7 @@ fn imap(session: &mut Session, name: &str) -> Result<()> {
         };
         match verb.as_str() {
             "CAPABILITY" => {
-                session.say("* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN")?;
+                session.say("* CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN")?;
                 session.say(&format!("{tag} OK done"))?;
             }
             "LOGIN" => login(session, word(3))?,
