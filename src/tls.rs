@@ -4,6 +4,7 @@
 //! [`TlsAcceptor`] and [`TlsConnector`] are built from the model, once for each change of it.
 
 pub mod client;
+mod describe;
 pub mod parse;
 mod resume;
 mod select;

@@ -1,6 +1,7 @@
 //! The PROXY protocol, versions 1 and 2, both ways (haproxy's proxy-protocol.txt).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::input::Input;
 
@@ -190,6 +191,30 @@ pub struct TlsFacts {
     pub version: String,
     /// OpenSSL's name of the cipher suite.
     pub cipher: String,
+    /// The algorithms of the certificate that the client was shown.
+    pub shown: Option<Arc<CertificateAlgorithms>>,
+    /// The client's own certificate, where it sent one.
+    pub client: Option<ClientCertificateFacts>,
+}
+
+/// The algorithms of a certificate, by OpenSSL's names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateAlgorithms {
+    /// How it was signed: `RSA-SHA256`.
+    pub signature: &'static str,
+    /// What its key is: `RSA2048`.
+    pub key: String,
+}
+
+/// What is told of a client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificateFacts {
+    /// The common name; of a certificate that is trusted only, because many backends look no further than at it.
+    pub common_name: Option<String>,
+    /// Whether it is trusted.
+    pub verified: bool,
+    /// Whether it was sent in an earlier connection of a TLS session that was resumed.
+    pub resumed: bool,
 }
 
 /// Appends a header for a connection from `ends` (source, destination); `None` is `UNKNOWN` / `LOCAL`.
@@ -273,12 +298,30 @@ fn append_tls(tls: &TlsFacts, body: &mut Vec<u8>) {
     if let Some(alpn) = &tls.alpn {
         append_tlv(TLV_ALPN, alpn.as_bytes(), body);
     }
-    let mut ssl = vec![CLIENT_SSL];
-    // A verified certificate would be 0; we report none.
-    ssl.extend_from_slice(&1_u32.to_be_bytes());
+    append_tlv(TLV_SSL, &ssl(tls), body);
+}
+
+/// The value of `PP2_TYPE_SSL` (section 2.2.6), its own TLVs in nginx's order.
+fn ssl(tls: &TlsFacts) -> Vec<u8> {
+    let client = tls.client.as_ref();
+    let elements = match client {
+        None => CLIENT_SSL,
+        Some(client) if client.resumed => CLIENT_SSL | CLIENT_CERT_SESSION,
+        Some(_) => CLIENT_SSL | CLIENT_CERT_SESSION | CLIENT_CERT_CONNECTION,
+    };
+    let verified = client.is_some_and(|client| client.verified);
+    let mut ssl = vec![elements];
+    ssl.extend_from_slice(&u32::from(!verified).to_be_bytes());
     append_tlv(TLV_SSL_VERSION, tls.version.as_bytes(), &mut ssl);
+    if let Some(name) = client.and_then(|client| client.common_name.as_ref()) {
+        append_tlv(TLV_SSL_CN, name.as_bytes(), &mut ssl);
+    }
     append_tlv(TLV_SSL_CIPHER, tls.cipher.as_bytes(), &mut ssl);
-    append_tlv(TLV_SSL, &ssl, body);
+    if let Some(shown) = &tls.shown {
+        append_tlv(TLV_SSL_SIG_ALG, shown.signature.as_bytes(), &mut ssl);
+        append_tlv(TLV_SSL_KEY_ALG, shown.key.as_bytes(), &mut ssl);
+    }
+    ssl
 }
 
 /// A value that is longer than any name may be is left out.
@@ -307,9 +350,17 @@ const TLV_AUTHORITY: u8 = 0x02;
 const TLV_CRC32C: u8 = 0x03;
 const TLV_SSL: u8 = 0x20;
 const TLV_SSL_VERSION: u8 = 0x21;
+const TLV_SSL_CN: u8 = 0x22;
 const TLV_SSL_CIPHER: u8 = 0x23;
-/// The client spoke TLS, without a certificate.
+/// Of the certificate that the client was shown, like the next one.
+const TLV_SSL_SIG_ALG: u8 = 0x24;
+const TLV_SSL_KEY_ALG: u8 = 0x25;
+/// The client spoke TLS.
 const CLIENT_SSL: u8 = 0x01;
+/// It sent a certificate in this connection.
+const CLIENT_CERT_CONNECTION: u8 = 0x02;
+/// It sent one in some connection of its TLS session.
+const CLIENT_CERT_SESSION: u8 = 0x04;
 /// Of a value, in bytes, so that a header stays below [`MAX_HEADER`].
 const MAX_TLV: u16 = 1024;
 
@@ -327,13 +378,18 @@ mod tests {
         (source.parse().unwrap(), destination.parse().unwrap())
     }
 
-    fn encoded(version: ProxyVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
-        let tls = TlsFacts {
+    fn facts() -> TlsFacts {
+        TlsFacts {
             server_name: Some("mail.test".to_owned()),
             alpn: Some("imap".to_owned()),
             version: "TLSv1.3".to_owned(),
             cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
-        };
+            ..TlsFacts::default()
+        }
+    }
+
+    fn encoded(version: ProxyVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+        let tls = facts();
         let mut out = Vec::new();
         encode(version, ends, Some(&tls), &mut out);
         out
@@ -423,6 +479,35 @@ mod tests {
         let names = b"\x02\0\x09mail.test\x01\0\x04imap\x20\0\x28\x01\0\0\0\x01";
         assert!(tail.starts_with(names), "{}", tail.escape_ascii());
         assert!(tail.ends_with(b"\x23\0\x16TLS_AES_256_GCM_SHA384\x03\0\x04\0\0\0\0"));
+    }
+
+    #[test]
+    fn a_client_certificate_is_told_with_its_name_only_where_it_is_trusted() {
+        let of = |verified: bool, resumed| {
+            let common_name = verified.then(|| "alice".to_owned());
+            let client = Some(ClientCertificateFacts { common_name, verified, resumed });
+            ssl(&TlsFacts { client, ..facts() })
+        };
+        let version = b"\x21\0\x07TLSv1.3";
+        let name = b"\x22\0\x05alice";
+        let cipher = b"\x23\0\x16TLS_AES_256_GCM_SHA384";
+        assert_eq!(of(true, false), [&b"\x07\0\0\0\0"[..], version, name, cipher].concat());
+        assert_eq!(of(true, true), [&b"\x05\0\0\0\0"[..], version, name, cipher].concat());
+        assert_eq!(of(false, false), [&b"\x07\0\0\0\x01"[..], version, cipher].concat());
+        assert_eq!(ssl(&facts()), [&b"\x01\0\0\0\x01"[..], version, cipher].concat());
+    }
+
+    #[test]
+    fn the_certificate_that_was_shown_is_told_by_its_algorithms_and_our_own_parser_takes_it_all() {
+        let shown = CertificateAlgorithms { signature: "RSA-SHA256", key: "RSA2048".to_owned() };
+        let client =
+            ClientCertificateFacts { common_name: Some("alice".to_owned()), verified: true, resumed: false };
+        let tls = TlsFacts { shown: Some(Arc::new(shown)), client: Some(client), ..facts() };
+        assert!(ssl(&tls).ends_with(b"\x24\0\x0aRSA-SHA256\x25\0\x07RSA2048"));
+        let (source, destination) = ends("10.0.0.1:5", "10.0.0.2:143");
+        let mut header = Vec::new();
+        encode(ProxyVersion::V2, Some((source, destination)), Some(&tls), &mut header);
+        assert_eq!(parse_all(&header), Ok(Some(ProxyHeader::Proxied { source, destination })));
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use rustls::SignatureAlgorithm;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::PrivateKeyDer;
 
 use crate::model::{Certificate, Hostname};
+use crate::protocol::proxy_header::CertificateAlgorithms;
 
-use super::TlsError;
+use super::{TlsError, describe};
 
 /// All certificates of a listener, ready to sign.
 #[derive(Debug)]
@@ -22,12 +23,34 @@ pub(super) struct CertificateChoice {
 struct Candidate {
     names: Vec<Hostname>,
     key: Arc<CertifiedKey>,
+    algorithms: Option<Arc<CertificateAlgorithms>>,
 }
 
 impl CertificateChoice {
     pub(super) fn new(certificates: &[Arc<Certificate>], crypto: &CryptoProvider) -> Result<Self, TlsError> {
         let candidates = certificates.iter().map(|certificate| Candidate::new(certificate, crypto));
         Ok(Self { candidates: candidates.collect::<Result<_, _>>()? })
+    }
+
+    /// The algorithms of the certificate that a client gets for that name, if it verifies these signatures.
+    pub(super) fn algorithms(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertificateAlgorithms>> {
+        self.choose(name, schemes)?.algorithms.clone()
+    }
+
+    /// Among those that fit the name: one that the client can verify, ECDSA before RSA.
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Candidate> {
+        let fitting = self.fitting(name);
+        let verifiable = |candidate: &&&Candidate| candidate.key.key.choose_scheme(schemes).is_some();
+        fitting
+            .iter()
+            .filter(verifiable)
+            .min_by_key(|candidate| candidate.key.key.algorithm() != SignatureAlgorithm::ECDSA)
+            .or(fitting.first())
+            .copied()
     }
 
     /// Those that fit the name best: exactly, by a wildcard, or else the default (the first, with others
@@ -52,18 +75,10 @@ impl CertificateChoice {
 }
 
 impl ResolvesServerCert for CertificateChoice {
-    /// Among those that fit the name: one that the client can verify, ECDSA before RSA. rustls has already
-    /// left out the schemes that no common cipher suite could carry.
+    /// rustls has already left out the schemes that no common cipher suite could carry.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fitting = self.fitting(hello.server_name());
-        let verifiable =
-            |candidate: &&&Candidate| candidate.key.key.choose_scheme(hello.signature_schemes()).is_some();
-        fitting
-            .iter()
-            .filter(verifiable)
-            .min_by_key(|candidate| candidate.key.key.algorithm() != SignatureAlgorithm::ECDSA)
-            .or(fitting.first())
-            .map(|candidate| Arc::clone(&candidate.key))
+        let chosen = self.choose(hello.server_name(), hello.signature_schemes())?;
+        Some(Arc::clone(&chosen.key))
     }
 }
 
@@ -75,6 +90,7 @@ impl Candidate {
             .clone_key();
         let key = CertifiedKey::from_der(certificate.chain.clone(), key, crypto).map_err(unusable)?;
         let names = certificate.names.iter().map(|name| Hostname::new(name)).collect();
-        Ok(Self { names, key: Arc::new(key) })
+        let algorithms = certificate.chain.first().and_then(|leaf| describe::algorithms(leaf));
+        Ok(Self { names, key: Arc::new(key), algorithms: algorithms.map(Arc::new) })
     }
 }

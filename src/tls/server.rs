@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use rustls::server::Acceptor;
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{
+    HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
@@ -12,14 +15,14 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use crate::model::{Listener, MinVersion, ServerTls, Socket};
 use crate::net::tls_names;
 use crate::protocol::notices::CertificateProblem;
-use crate::protocol::proxy_header::TlsFacts;
+use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, TlsFacts};
 use crate::protocol::{EmptyInput, Protocol};
 
 use super::provider_with;
 use super::resume::Resumption;
 use super::select::CertificateChoice;
 use super::verify::ClientVerifier;
-use super::{ClientCertificate, HandshakeError, HandshakeFailure, TlsError};
+use super::{ClientCertificate, HandshakeError, HandshakeFailure, TlsError, describe};
 
 /// Does the handshakes of a socket: one configuration for each distinct [`ServerTls`] of its listeners.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ struct Setup {
     tls: Arc<ServerTls>,
     protocol: Protocol,
     config: Arc<ServerConfig>,
+    choice: Arc<CertificateChoice>,
     verifier: Arc<ClientVerifier>,
     resumption: Resumption,
 }
@@ -102,10 +106,13 @@ impl TlsAcceptor {
         let Some((listener, setup)) = self.select(hello.client_hello().server_name()) else {
             return Err(refuse_name(hello).await);
         };
+        let schemes = hello.client_hello().signature_schemes().to_vec();
         let stream = hello.into_stream(Arc::clone(&setup.config)).await.map_err(client_fault)?;
         let connection = stream.get_ref().1;
         let (client, refusal) = setup.verifier.judge(connection.peer_certificates(), UnixTime::now());
-        let facts = facts(connection);
+        let mut facts = facts(connection);
+        facts.shown = setup.shown(connection, schemes);
+        facts.client = client_facts(connection, &client);
         Ok(Accepted { listener: Arc::clone(listener), facts, client, refusal, stream })
     }
 
@@ -133,7 +140,7 @@ impl Setup {
     ) -> Result<Self, TlsError> {
         let crypto = provider_with(&tls.cipher_suites)?;
         let verifier = Arc::new(ClientVerifier::new(&tls.client_auth, &crypto)?);
-        let choice = CertificateChoice::new(&tls.certificates, &crypto)?;
+        let choice = Arc::new(CertificateChoice::new(&tls.certificates, &crypto)?);
         let resumption = match inherited {
             Some(resumption) => resumption,
             None => Resumption::new(tls)?,
@@ -141,14 +148,28 @@ impl Setup {
         let mut config = ServerConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions(tls.min_version))?
             .with_client_cert_verifier(Arc::<ClientVerifier>::clone(&verifier))
-            .with_cert_resolver(Arc::new(choice));
+            .with_cert_resolver(Arc::<CertificateChoice>::clone(&choice));
         config.ignore_client_order = !tls.cipher_suites.is_empty();
         config.alpn_protocols = vec![protocol.name().into()];
         config.session_storage = Arc::clone(&resumption.sessions);
         if let Some(tickets) = &resumption.tickets {
             config.ticketer = Arc::clone(tickets);
         }
-        Ok(Self { tls: Arc::clone(tls), protocol, config: Arc::new(config), verifier, resumption })
+        let config = Arc::new(config);
+        Ok(Self { tls: Arc::clone(tls), protocol, config, choice, verifier, resumption })
+    }
+
+    /// The certificate that the client got, which rustls does not tell. `schemes`: the signatures that it verifies.
+    fn shown(
+        &self,
+        connection: &ServerConnection,
+        mut schemes: Vec<SignatureScheme>,
+    ) -> Option<Arc<CertificateAlgorithms>> {
+        // In TLS 1.2 the suite names the kind of key.
+        if let Some(SupportedCipherSuite::Tls12(suite)) = connection.negotiated_cipher_suite() {
+            schemes.retain(|scheme| suite.sign.contains(scheme));
+        }
+        self.choice.algorithms(connection.server_name(), &schemes)
     }
 
     fn serves(&self, tls: &Arc<ServerTls>, protocol: Protocol) -> bool {
@@ -196,7 +217,21 @@ fn facts(connection: &ServerConnection) -> TlsFacts {
         alpn,
         version: tls_names::version(version).to_owned(),
         cipher: cipher.unwrap_or_default(),
+        ..TlsFacts::default()
     }
+}
+
+fn client_facts(
+    connection: &ServerConnection,
+    certificate: &ClientCertificate,
+) -> Option<ClientCertificateFacts> {
+    let ClientCertificate::Presented { der, verified } = certificate else { return None };
+    let verified = verified.is_ok();
+    Some(ClientCertificateFacts {
+        common_name: verified.then(|| describe::common_name(der)).flatten(),
+        verified,
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+    })
 }
 
 #[cfg(test)]
@@ -205,7 +240,7 @@ mod tests {
     use super::*;
     use crate::model::{ClientAuth, ClientAuthMode};
     use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
-    use rustls::{AlertDescription, ClientConfig, HandshakeKind, RootCertStore};
+    use rustls::{AlertDescription, ClientConfig, RootCertStore};
     use rustls_pki_types::{PrivateKeyDer, ServerName};
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
@@ -345,8 +380,37 @@ mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let (_, client) = shake(&acceptor, &Arc::new(rsa_only), "a.test").await;
+        let (server, client) = shake(&acceptor, &Arc::new(rsa_only), "a.test").await;
         assert_eq!(leaf_of(&client.unwrap()), &*rsa.der);
+        // Signed by the authority's key, which is of another kind.
+        let shown =
+            |accepted: Accepted<_>| accepted.facts.shown.map(|shown| (shown.signature, shown.key.clone()));
+        assert_eq!(shown(server.unwrap()), Some(("ecdsa-with-SHA256", "RSA2048".to_owned())));
+        let (server, _) = shake(&acceptor, &modern, "a.test").await;
+        assert_eq!(shown(server.unwrap()), Some(("ecdsa-with-SHA256", "EC256".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_told_by_name_where_it_is_trusted_and_as_old_where_it_is_resumed() {
+        let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+        let mut tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        tls.client_auth = client_auth(ClientAuthMode::OptionalNoCa, vec![ca.der()]);
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        let told = |name: Option<&str>, resumed| {
+            let common_name = name.map(str::to_owned);
+            Some(ClientCertificateFacts { verified: common_name.is_some(), common_name, resumed })
+        };
+        for version in rustls::ALL_VERSIONS {
+            let facts = async |config: &Arc<ClientConfig>| {
+                shake(&acceptor, config, "a.test").await.0.unwrap().facts.client
+            };
+            let trusted = Arc::new(client(&ca, Some(&ca.issue(&[])), &[version]));
+            assert_eq!(facts(&trusted).await, told(Some("leaf"), false));
+            assert_eq!(facts(&trusted).await, told(Some("leaf"), true));
+            let foreign = Arc::new(client(&ca, Some(&other.issue(&[])), &[version]));
+            assert_eq!(facts(&foreign).await, told(None, false));
+            assert_eq!(facts(&Arc::new(client(&ca, None, &[version]))).await, None);
+        }
     }
 
     /// How the session goes on for a client with `certificate` under `policy`, in both versions.

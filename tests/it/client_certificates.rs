@@ -1,16 +1,19 @@
 //! Client certificates: asked for in the handshake, and refused in the protocol's own words after it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, HandshakeKind};
 use serde_json::{Value, json};
 
 use crate::support::auth_service::AuthService;
 use crate::support::backend::Backend;
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, ca_config_map, http_auth, listener, mail_server, tls_secret, with};
+use crate::support::manifest::{
+    Folder, ca_config_map, http_auth, listener, mail_server, passthrough, tls_secret, with,
+};
 use crate::support::pki::{AUTHORITY, Authority};
 use crate::support::ports;
 use crate::support::talk::{PROTOCOLS, is_success, log_in};
@@ -146,5 +149,69 @@ fn certificates_are_refused_in_the_protocols_words_and_told_to_the_auth_service(
                 }
             }
         }
+    }
+}
+
+/// `PP2_TYPE_SSL` of a version 2 header for an IPv4 client: its bits, whether the certificate is verified, and its
+/// own TLVs.
+fn ssl(header: &[u8]) -> (u8, bool, BTreeMap<u8, String>) {
+    let tlvs = |mut bytes: &[u8]| {
+        let mut found = BTreeMap::new();
+        while let [kind, high, low, rest @ ..] = bytes {
+            let (value, more) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+            found.insert(*kind, value.to_vec());
+            bytes = more;
+        }
+        found
+    };
+    let outer = tlvs(&header[16 + 12..]);
+    let ssl = &outer[&0x20];
+    let inner = tlvs(&ssl[5..]);
+    let text = |(kind, value): (u8, Vec<u8>)| (kind, String::from_utf8(value).unwrap());
+    (ssl[0], ssl[1..5] == [0; 4], inner.into_iter().map(text).collect())
+}
+
+#[test]
+fn a_backend_sees_the_certificate_in_its_proxy_header() {
+    let headers = Arc::new(Mutex::new(Vec::new()));
+    let memory = Arc::clone(&headers);
+    let backend = Backend::imap_behind_proxy_v2("imap", move |header| memory.lock().unwrap().push(header));
+    let port = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let wanted = listener("imap", "IMAP", "Implicit", port.port(), backend.address());
+    let client_auth = json!({
+        "mode": "OptionalNoCA", "caCertificateRefs": [{ "kind": "ConfigMap", "name": "client-ca" }],
+    });
+    let folder = Folder::new();
+    folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
+    folder.write("ca.yaml", &ca_config_map("client-ca", &AUTHORITY.pem()));
+    folder.write(
+        "server.yaml",
+        &mail_server(&json!({
+            "tls": { "certificateRefs": [{ "name": "mail-tls" }], "clientAuth": client_auth },
+            "auth": passthrough(),
+            "upstream": { "proxyProtocol": "V2" },
+            "listeners": [wanted],
+        })),
+    );
+    let _mailgress = Mailgress::start(&folder);
+    let trusted = TlsClient::new().certificate(&AUTHORITY.issue(&["client.example.test"])).build();
+    let foreign = Authority::new("Other CA").issue(&["client.example.test"]);
+    let foreign = TlsClient::new().certificate(&foreign).build();
+    let name = Some("client.example.test");
+    for (client, resumed, bits, verified, common_name) in [
+        (&TlsClient::new().build(), false, 0x01, false, None),
+        (&trusted, false, 0x07, true, name),
+        (&trusted, true, 0x05, true, name),
+        (&foreign, false, 0x07, false, None),
+    ] {
+        let mut wire = Wire::connect(port).unwrap().handshake_as(Arc::clone(client), "localhost").unwrap();
+        wire.line().unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+        assert_eq!(wire.tls().handshake_kind() == Some(HandshakeKind::Resumed), resumed);
+        let told = ssl(&headers.lock().unwrap().pop().unwrap());
+        assert_eq!((told.0, told.1, told.2.get(&0x22).map(String::as_str)), (bits, verified, common_name));
+        let shown = (told.2[&0x24].as_str(), told.2[&0x25].as_str());
+        assert_eq!(shown, ("ecdsa-with-SHA256", "EC256"), "of the listener's certificate");
+        assert_eq!(told.2[&0x21], "TLSv1.3");
     }
 }

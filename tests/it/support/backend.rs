@@ -56,6 +56,20 @@ impl Backend {
         })
     }
 
+    /// IMAP behind a PROXY version 2 header, which is handed to `header`.
+    pub fn imap_behind_proxy_v2(name: &str, header: impl Fn(Vec<u8>) + Send + Sync + 'static) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| {
+            let mut bytes = vec![0; 16];
+            session.reader.read_exact(&mut bytes)?;
+            let mut rest = vec![0; usize::from(u16::from_be_bytes([bytes[14], bytes[15]]))];
+            session.reader.read_exact(&mut rest)?;
+            bytes.extend(rest);
+            header(bytes);
+            imap(session, &name, &|_| {})
+        })
+    }
+
     /// IMAP up to the login; then `relay` has the connection, with nothing read ahead.
     pub fn imap_then(relay: impl Fn(&mut TcpStream) -> Result<()> + Send + Sync + 'static) -> Self {
         Self::new(move |session| {
