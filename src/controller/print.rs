@@ -232,5 +232,17 @@ mod tests {
             (&listener["timeouts"]["client"], &listener["greetingDelay"]),
             (&json!("60s"), &json!("0s"))
         );
+        for (path, value) in [
+            ("/frontend/countedErrors", json!("All")),
+            ("/frontend/maxAuthFailures", json!(10)),
+            ("/frontend/anonymousBeforeTLS", json!(false)),
+            ("/frontend/strictSequence", json!(false)),
+            ("/auth/http/acceptAnyStatus", json!(false)),
+            ("/upstream/xclient", json!("Auto")),
+            ("/timeouts/halfClosed", json!("60s")),
+            ("/timeouts/announce", json!(true)),
+        ] {
+            assert_eq!(listener.pointer(path), Some(&value), "{path}");
+        }
     }
 }
