@@ -127,16 +127,26 @@ impl Scenario {
     }
 }
 
-/// Not passthrough, not Angie's mechanisms and bounds, and no buffer that is only small for the machines' sake.
+/// Not passthrough, not Angie's mechanisms and bounds, not what only our own options do, and no buffer that is only small
+/// for the machines' sake.
 fn is_of_nginx(protocol: &str, script: &Script) -> bool {
     let is_of_nginx = |method: &String| !method.contains("OAU") && (protocol == "smtp" || method != "NONE");
     let verdicts: Vec<&str> = script.directives("auth").collect();
-    script.setting("passthrough").is_none()
-        && script.setting("max-commands").is_none()
+    NOT_OF_NGINX.iter().all(|key| script.setting(key).is_none())
         && script.number("buffer", SMALLEST_BUFFER) >= SMALLEST_BUFFER
         && script.list("auth-methods", "").iter().all(is_of_nginx)
         && !verdicts.iter().any(|verdict| verdict.starts_with("challenge") || verdict.starts_with("verbatim"))
 }
+
+/// Settings of transcripts that no directive has.
+const NOT_OF_NGINX: &[&str] = &[
+    "passthrough",
+    "max-commands",
+    "counted-errors",
+    "max-auth-failures",
+    "strict-sequence",
+    "anonymous-before-tls",
+];
 
 /// Of `limits.clientBuffer`.
 const SMALLEST_BUFFER: usize = 512;
