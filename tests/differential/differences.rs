@@ -82,6 +82,11 @@ impl Listed {
             };
             differences.insert(found, number.trim_start_matches('[').to_owned());
         }
+        let documented = std::fs::read_to_string(in_repository("docs/nginx-differences.md")).unwrap();
+        for (difference, number) in differences.iter().filter(|(_, number)| *number != "?") {
+            let is_documented = documented.contains(&format!("\n| {number} |"));
+            assert!(is_documented, "{number} is not in docs/nginx-differences.md: {difference}");
+        }
         Self { differences }
     }
 
@@ -124,5 +129,9 @@ impl Listed {
 }
 
 fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/differential/differences.txt")
+    in_repository("tests/differential/differences.txt")
+}
+
+fn in_repository(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)
 }
