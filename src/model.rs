@@ -13,7 +13,7 @@ pub mod tls;
 
 pub use auth::{Auth, AuthProof, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};
-pub use report::{BindReport, SocketState};
-pub use settings::{Backend, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
+pub use report::{BackendHealth, BindReport, SocketState};
+pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

@@ -5,16 +5,18 @@
 //!
 //! Where things are: a socket is bound in `supervisor`, accepted from in `listener`; STARTTLS is decided by
 //! the protocol's frontend and carried out in `session/login`; a login goes to the backend in
-//! `session/upstream`; bytes flow in `relay`.
+//! `session/upstream`, by a `route` to an endpoint that `health` has not taken out; bytes flow in `relay`.
 
 mod balance;
 mod end;
+mod health;
 mod leg;
 mod limits;
 mod listener;
 mod metrics;
 pub mod plan;
 mod relay;
+mod route;
 mod serving;
 mod session;
 mod supervisor;

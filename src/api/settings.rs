@@ -81,7 +81,8 @@ pub struct UpstreamSettings {
     /// Default: `RoundRobin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
-    /// Checks of the backends apart from sessions. Default: none.
+    /// Checks of the listener's own backend apart from sessions: a greeting, NOOP (not in POP3) and a goodbye. An
+    /// endpoint that fails them gets no sessions while another is well. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
 }

@@ -184,6 +184,12 @@ fn upstream(upstream: &Upstream) -> Value {
         "imapId": upstream.imap_id,
         "passErrorMessage": upstream.pass_error_message,
         "loadBalancing": format!("{:?}", upstream.load_balancing),
+        "healthCheck": upstream.health_check.map(|check| json!({
+            "interval": format!("{:?}", check.interval),
+            "timeout": format!("{:?}", check.timeout),
+            "unhealthyThreshold": check.unhealthy_threshold,
+            "healthyThreshold": check.healthy_threshold,
+        })),
     })
 }
 

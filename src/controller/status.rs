@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListenerStatus, MailServerStatus};
-use crate::model::{BindReport, SocketState};
+use crate::model::{BackendHealth, BindReport, SocketState};
 use crate::net::ListenAddress;
 
 use super::index::Key;
@@ -182,6 +182,7 @@ fn conditions(
     if listener.serving == Serving::LastGood {
         conditions.push(stamp.degraded());
     }
+    conditions.extend(facts.report.backends.get(&listener.id).map(|health| backend_healthy(health, stamp)));
     let mut notices: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
     for violation in all().filter(|violation| !violation.concern.excludes()) {
         notices.entry(violation.concern.condition()).or_default().push(violation);
@@ -217,6 +218,25 @@ fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> (ConditionStatus
     }
 }
 
+/// What the health checks say; nothing that keeps a listener from being ready.
+fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
+    let (all, out) = (health.endpoints, health.unhealthy.len());
+    if out == 0 {
+        let text = format!("all {all} endpoints answer their health checks");
+        return stamp.condition("BackendHealthy", ConditionStatus::True, "AllHealthy", &text);
+    }
+    let (reason, consequence) = if out == all {
+        ("AllUnhealthy", "sessions are given to all of them anyway")
+    } else {
+        ("SomeUnhealthy", "they get no sessions")
+    };
+    let why: Vec<String> =
+        health.unhealthy.iter().map(|(address, why)| format!("{address}: {why}")).collect();
+    let text =
+        format!("{out} of {all} endpoints fail their health checks, {consequence}: {}", why.join(" | "));
+    stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
+}
+
 /// A MailServer's conditions: what holds for all its listeners.
 fn aggregate(
     object: &ObjectOutcome,
@@ -248,6 +268,7 @@ fn aggregate(
     if listeners.iter().any(degraded) {
         conditions.push(stamp.degraded());
     }
+    conditions.extend(worst("BackendHealthy", listeners, stamp));
     conditions
 }
 

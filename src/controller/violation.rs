@@ -28,8 +28,6 @@ pub enum Notice {
     NoReadyEndpoints,
     /// Passwords may travel in clear because nothing was said about TLS.
     ClearText,
-    /// A field that this version accepts and does not act on.
-    NotImplemented,
 }
 
 /// How long before its end a certificate is worth an alarm: seven days, in seconds.
@@ -45,7 +43,6 @@ impl Notice {
             Self::HostnameNotCovered => "HostnameNotCovered",
             Self::NoReadyEndpoints => "NoReadyEndpoints",
             Self::ClearText => "ClearText",
-            Self::NotImplemented => "NotImplemented",
         }
     }
 }

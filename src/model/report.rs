@@ -1,9 +1,11 @@
-//! What the data plane says back: which sockets are bound, and which cannot be and why.
+//! What the data plane says back: which sockets are bound, which cannot be and why, and which endpoints are well.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::net::ListenAddress;
+use crate::net::{BackendAddress, ListenAddress};
+
+use super::listener::ListenerId;
 
 /// The state of every socket of one snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +14,17 @@ pub struct BindReport {
     pub revision: u64,
     /// By address, as in the snapshot.
     pub sockets: BTreeMap<ListenAddress, SocketState>,
+    /// The endpoints of the listeners that have health checks.
+    pub backends: BTreeMap<ListenerId, BackendHealth>,
+}
+
+/// What the health checks of a listener's backend say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendHealth {
+    /// Endpoints that are checked.
+    pub endpoints: usize,
+    /// Those that are out, and why.
+    pub unhealthy: Vec<(BackendAddress, String)>,
 }
 
 /// One socket.

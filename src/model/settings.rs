@@ -38,6 +38,21 @@ pub struct Upstream {
     pub pass_error_message: bool,
     /// Which endpoint is tried first.
     pub load_balancing: LoadBalancing,
+    /// Checks of the configured endpoints apart from sessions.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// `upstream.healthCheck`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// Time between checks.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row that take an endpoint out; at least one.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that bring it back; at least one.
+    pub healthy_threshold: u32,
 }
 
 /// TLS towards the backend.
@@ -75,7 +90,7 @@ pub enum LoadBalancing {
 }
 
 /// Name resolution.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resolver {
     /// Name servers by address or name, in turn; empty: the host's resolv.conf.
     pub nameservers: Vec<BackendAddress>,

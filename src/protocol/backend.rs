@@ -5,6 +5,7 @@
 
 mod imap;
 mod pop3;
+mod probe;
 mod reply;
 mod sasl;
 mod smtp;
@@ -13,6 +14,7 @@ use crate::secret::Secret;
 
 use self::imap::Imap;
 use self::pop3::Pop3;
+pub use self::probe::{Probe, ProbeStep};
 pub use self::reply::first_line;
 use self::smtp::Smtp;
 use super::Protocol;

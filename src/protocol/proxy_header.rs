@@ -37,7 +37,7 @@ pub enum ProxyHeaderError {
 pub const MAX_HEADER: usize = 4096;
 
 /// Which version is written to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProxyVersion {
     /// The text form.
     V1,

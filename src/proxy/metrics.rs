@@ -30,6 +30,10 @@ pub(crate) struct Metrics {
     pub(crate) accept_pauses: IntCounter,
     /// Unix time at which the certificates served expire, by Secret.
     pub(crate) certificate_expiry: IntGaugeVec,
+    backend_up: IntGaugeVec,
+    backend_checks: IntCounterVec,
+    /// Endpoints that the two above know.
+    checked: Mutex<BTreeSet<(String, Protocol)>>,
     listeners: Mutex<HashMap<ListenerId, Arc<ListenerMetrics>>>,
 }
 
@@ -122,6 +126,17 @@ impl Metrics {
                 "Unix time at which a served certificate chain expires",
                 &["secret"],
             )?,
+            backend_up: gauge(
+                "backend_up",
+                "Whether an endpoint answers its health checks",
+                &["endpoint", "protocol"],
+            )?,
+            backend_checks: counter(
+                "backend_checks_total",
+                "Health checks by what came of them",
+                &["endpoint", "protocol", "outcome"],
+            )?,
+            checked: Mutex::default(),
             listeners: Mutex::default(),
         };
         registry.register(Box::new(metrics.sessions_open.clone()))?;
@@ -133,6 +148,8 @@ impl Metrics {
         registry.register(Box::new(metrics.swaps.clone()))?;
         registry.register(Box::new(metrics.accept_pauses.clone()))?;
         registry.register(Box::new(metrics.certificate_expiry.clone()))?;
+        registry.register(Box::new(metrics.backend_up.clone()))?;
+        registry.register(Box::new(metrics.backend_checks.clone()))?;
         Ok(metrics)
     }
 
@@ -162,6 +179,34 @@ impl Metrics {
         });
         listeners.insert(id.clone(), Arc::clone(&made));
         made
+    }
+
+    /// Whether an endpoint answers its health checks.
+    pub(crate) fn endpoint_up(&self, endpoint: &str, protocol: Protocol, is_up: bool) {
+        lock(&self.checked).insert((endpoint.to_owned(), protocol));
+        self.backend_up.with_label_values(&[endpoint, protocol.name()]).set(i64::from(is_up));
+    }
+
+    /// Counts a health check.
+    pub(crate) fn checked(&self, endpoint: &str, protocol: Protocol, is_well: bool) {
+        let outcome = if is_well { CHECK_PASSED } else { CHECK_FAILED };
+        self.backend_checks.with_label_values(&[endpoint, protocol.name(), outcome]).inc();
+    }
+
+    /// Forgets endpoints that are not checked any more.
+    pub(crate) fn keep_checks(&self, keep: &BTreeSet<(String, Protocol)>) {
+        lock(&self.checked).retain(|known| {
+            let (endpoint, protocol) = (known.0.as_str(), known.1.name());
+            let stays = keep.contains(known);
+            if !stays {
+                // What was never counted is not there to be removed.
+                let _ = self.backend_up.remove_label_values(&[endpoint, protocol]);
+                for outcome in [CHECK_PASSED, CHECK_FAILED] {
+                    let _ = self.backend_checks.remove_label_values(&[endpoint, protocol, outcome]);
+                }
+            }
+            stays
+        });
     }
 
     /// Forgets listeners that are gone and have no sessions, so that changes do not grow the process.
@@ -217,6 +262,10 @@ impl ListenerMetrics {
 /// Values of the label `direction`.
 const TO_BACKEND: &str = "to_backend";
 const TO_CLIENT: &str = "to_client";
+
+/// Values of the label `outcome` of health checks.
+const CHECK_PASSED: &str = "passed";
+const CHECK_FAILED: &str = "failed";
 
 fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
     IntGaugeVec::new(Opts::new(format!("mailgress_{name}"), help), labels)

@@ -12,9 +12,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
-use crate::model::{Listener, ListenerId, Socket, UpstreamTls};
+use crate::model::{BackendHealth, Listener, ListenerId, Socket, UpstreamTls};
 use crate::tls::{TlsAcceptor, TlsConnector, TlsError, connector};
 
+use super::health::{CheckedBackend, HealthChecks};
 use super::limits::{Counters, lock};
 use super::metrics::{ListenerMetrics, Metrics};
 
@@ -43,6 +44,8 @@ pub(crate) struct Served {
     pub(crate) goodbye: CancellationToken,
     /// TLS towards the backend.
     pub(crate) connector: Option<Arc<TlsConnector>>,
+    /// What the health checks of its backend say, where there are any.
+    pub(crate) health: Option<Arc<CheckedBackend>>,
 }
 
 /// What every listener has from its first session to its last, over all its configurations.
@@ -93,8 +96,8 @@ impl Lives {
 }
 
 impl Serving {
-    /// Builds what sessions need. `previous` gives its TLS session state where nothing changed; `goodbye`
-    /// ends all sessions.
+    /// Builds what sessions need, and starts the health checks that are new. `previous` gives its TLS session state
+    /// where nothing changed; `goodbye` ends all sessions.
     ///
     /// # Errors
     /// When a certificate or trust anchor that was parsed cannot be used after all.
@@ -103,6 +106,7 @@ impl Serving {
         previous: Option<&Self>,
         lives: &Lives,
         metrics: &Metrics,
+        health: &HealthChecks,
         goodbye: &CancellationToken,
     ) -> Result<Self, TlsError> {
         let acceptor = if socket.listeners.iter().any(|listener| listener.tls.is_some()) {
@@ -112,13 +116,15 @@ impl Serving {
         };
         let serve = |listener: &Arc<Listener>| {
             let (counters, goodbye) = lives.of(&listener.id, goodbye);
-            Ok(Served {
+            let served = Served {
                 listener: Arc::clone(listener),
                 counters,
                 goodbye,
                 metrics: metrics.listener(&listener.id, socket.protocol),
                 connector: upstream_connector(listener, previous)?,
-            })
+                health: None,
+            };
+            Ok(Served { health: health.of(&served), ..served })
         };
         let served = socket.listeners.iter().map(serve).collect::<Result<Vec<_>, TlsError>>()?;
         let undecided = previous.map(|previous| Arc::clone(&previous.undecided)).unwrap_or_default();
@@ -139,6 +145,13 @@ impl Serving {
     /// Whether the listener is known before the handshake.
     pub(crate) fn is_alone(&self) -> bool {
         self.served.len() == 1
+    }
+
+    /// What the health checks of its listeners' backends say.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (ListenerId, BackendHealth)> {
+        self.served
+            .iter()
+            .filter_map(|served| Some((served.listener.id.clone(), served.health.as_ref()?.report())))
     }
 
     /// The listener that the acceptor chose.

@@ -15,7 +15,9 @@ use crate::dns::Dns;
 use crate::model::{BindReport, ListenerId, Snapshot, Socket, SocketState};
 use crate::net::ListenAddress;
 use crate::net::socket::{self, Listening};
+use crate::tls::TlsError;
 
+use super::health::HealthChecks;
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
 use super::plan::{Action, plan};
@@ -32,10 +34,19 @@ pub(crate) struct Supervisor {
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
     lives: Lives,
+    health: HealthChecks,
     running: BTreeMap<ListenAddress, Running>,
     failed: BTreeMap<ListenAddress, String>,
     /// Cancelled when every session has to say goodbye.
     goodbye: CancellationToken,
+}
+
+/// What the supervisor wakes up for.
+enum Event {
+    Snapshot,
+    /// It is time to try again what could not be bound.
+    Retry,
+    Shutdown,
 }
 
 /// A socket that is bound.
@@ -56,12 +67,14 @@ impl Supervisor {
         metrics: Arc<Metrics>,
         dns: Arc<Dns>,
     ) -> Self {
+        let health = HealthChecks::new(Arc::clone(&dns), Arc::clone(&metrics));
         Self {
             options,
             channels,
             workers,
             metrics,
             dns,
+            health,
             lives: Lives::default(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -79,19 +92,32 @@ impl Supervisor {
                 self.apply(&snapshot).await;
             }
             let again = retry.next(self.failed.is_empty());
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                changed = self.channels.snapshots.changed() => {
-                    if changed.is_err() {
-                        shutdown.cancelled().await;
-                        break;
-                    }
-                    retry.reset();
-                }
-                () = sleep_until(again), if !self.failed.is_empty() => {}
+            match self.next_event(again, &shutdown).await {
+                Event::Snapshot => retry.reset(),
+                Event::Retry => {}
+                Event::Shutdown => break,
             }
         }
         self.shut_down().await;
+    }
+
+    /// What there is to do next; meanwhile, what the health checks find is reported.
+    async fn next_event(&mut self, again: Instant, shutdown: &CancellationToken) -> Event {
+        let revision = self.channels.snapshots.borrow().revision;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Event::Shutdown,
+                changed = self.channels.snapshots.changed() => {
+                    if changed.is_err() {
+                        shutdown.cancelled().await;
+                        return Event::Shutdown;
+                    }
+                    return Event::Snapshot;
+                }
+                () = sleep_until(again), if !self.failed.is_empty() => return Event::Retry,
+                () = self.health.changed() => self.report(revision),
+            }
+        }
     }
 
     async fn apply(&mut self, snapshot: &Snapshot) {
@@ -144,8 +170,7 @@ impl Supervisor {
     }
 
     async fn try_bind(&self, socket: &Arc<Socket>) -> Result<Running, String> {
-        let serving = Serving::new(socket, None, &self.lives, &self.metrics, &self.goodbye)
-            .map_err(|error| error.to_string())?;
+        let serving = self.ready(socket, None).map_err(|error| error.to_string())?;
         let serving = Arc::new(ArcSwap::from_pointee(serving));
         let sets = if socket.options.reuse_port { self.workers.count() } else { 1 };
         let mut listening = Vec::new();
@@ -176,11 +201,16 @@ impl Supervisor {
         Ok(Running { socket: Arc::clone(socket), listening, serving, stop, accepting })
     }
 
+    fn ready(&self, socket: &Arc<Socket>, previous: Option<&Serving>) -> Result<Serving, TlsError> {
+        Serving::new(socket, previous, &self.lives, &self.metrics, &self.health, &self.goodbye)
+    }
+
     /// The socket stays; new sessions get the new configuration.
     fn swap(&mut self, socket: Arc<Socket>) {
+        let Some(running) = self.running.get(&socket.address) else { return };
+        let ready = self.ready(&socket, Some(&running.serving.load_full()));
         let Some(running) = self.running.get_mut(&socket.address) else { return };
-        let previous = running.serving.load_full();
-        match Serving::new(&socket, Some(&previous), &self.lives, &self.metrics, &self.goodbye) {
+        match ready {
             Ok(serving) => {
                 running.serving.store(Arc::new(serving));
                 if running.socket.options != socket.options {
@@ -221,16 +251,19 @@ impl Supervisor {
         let failed =
             self.failed.iter().map(|(address, why)| (address.clone(), SocketState::Failed(why.clone())));
         sockets.extend(failed);
-        self.channels.reports.send_replace(Arc::new(BindReport { revision, sockets }));
+        let serving: Vec<_> = self.running.values().map(|running| running.serving.load()).collect();
+        let backends = serving.iter().flat_map(|serving| serving.backends()).collect();
+        self.channels.reports.send_replace(Arc::new(BindReport { revision, sockets, backends }));
     }
 
-    /// Listeners that are gone: their sessions may go on until the drain timeout. And the certificates and
-    /// resolvers' zones of those that are served.
+    /// Listeners that are gone: their sessions may go on until the drain timeout. And the certificates, health checks
+    /// and resolvers' zones of those that are served.
     fn forget(&self, snapshot: &Snapshot) {
         let listeners = || snapshot.sockets.values().flat_map(|socket| &socket.listeners);
         let ids: BTreeSet<&ListenerId> = listeners().map(|listener| &listener.id).collect();
         self.lives.end(|id| ids.contains(id), self.options.drain_timeout);
         self.metrics.retain(|id| ids.contains(id));
+        self.health.keep(listeners());
         self.dns.keep_zones(&listeners().filter_map(|l| l.resolver.statistics_zone.as_deref()).collect());
         self.metrics.certificate_expiry.reset();
         for certificate in listeners().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {

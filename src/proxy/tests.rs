@@ -132,6 +132,7 @@ fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
             imap_id: false,
             pass_error_message: false,
             load_balancing: LoadBalancing::RoundRobin,
+            health_check: None,
         }),
         resolver: Arc::new(Resolver {
             nameservers: Vec::new(),

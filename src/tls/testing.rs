@@ -146,6 +146,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         imap_id: false,
         pass_error_message: false,
         load_balancing: LoadBalancing::RoundRobin,
+        health_check: None,
     };
     let resolver = Resolver {
         nameservers: Vec::new(),

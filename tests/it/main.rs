@@ -23,6 +23,7 @@ mod client_names;
 mod delivery;
 mod descriptors;
 mod folder;
+mod health;
 mod import;
 mod limits;
 mod logins;

@@ -121,7 +121,10 @@ async fn a_report_makes_listeners_ready() {
     let bound =
         |address: &crate::net::ListenAddress| (address.clone(), crate::model::SocketState::Bound(vec![]));
     let sockets = snapshot.sockets.keys().map(bound).collect();
-    running.reports.send(Arc::new(BindReport { revision: snapshot.revision, sockets })).unwrap();
+    running
+        .reports
+        .send(Arc::new(BindReport { revision: snapshot.revision, sockets, ..BindReport::default() }))
+        .unwrap();
     let ready = |status: &Arc<Value>| status["objects"][0]["status"]["conditions"][3]["status"] == "True";
     timeout(Duration::from_secs(10), running.statuses.wait_for(ready)).await.unwrap().unwrap();
     running.end().await;

@@ -1,16 +1,18 @@
 //! How backends are talked to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::Settings;
 use crate::api::settings::{self as api, ProxyProtocolVersion};
 use crate::api::tls::UpstreamTlsMode;
 use crate::model::settings::ClientTls;
-use crate::model::{LoadBalancing, Upstream, UpstreamTls};
+use crate::model::{HealthCheck, LoadBalancing, Upstream, UpstreamTls};
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
 
-use super::super::violation::{Notice, Violation};
+use super::super::violation::Violation;
+use super::bounds::{Bounded, duration};
 use super::scope::Scope;
 use super::tls::{self, References};
 
@@ -23,14 +25,6 @@ pub(crate) fn render(
     found: &mut Vec<Violation>,
 ) -> Upstream {
     let upstream = settings.upstream.clone().unwrap_or_default();
-    if upstream.health_check.is_some() {
-        found.push(Violation::notice(
-            Notice::NotImplemented,
-            &scope.setting("upstream.healthCheck"),
-            "health checks are accepted and not done yet; an endpoint that cannot be connected to is skipped",
-            "",
-        ));
-    }
     Upstream {
         tls: upstream_tls(scope, &upstream, references, found).unwrap_or(UpstreamTls::Off),
         proxy_protocol: match upstream.proxy_protocol {
@@ -50,8 +44,27 @@ pub(crate) fn render(
             Some(api::LoadBalancing::LeastSessions) => LoadBalancing::LeastSessions,
             Some(api::LoadBalancing::UserHash) => LoadBalancing::UserHash,
         },
+        health_check: upstream.health_check.as_ref().map(|check| health_check(scope, check, found)),
     }
 }
+
+fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Violation>) -> HealthCheck {
+    let mut read = |name: &str, value, seconds| {
+        let bounded =
+            Bounded { default: Duration::from_secs(seconds), least: SHORTEST_CHECK, most: LONGEST_CHECK };
+        duration(&scope.setting(&format!("upstream.healthCheck.{name}")), value, bounded, found)
+    };
+    HealthCheck {
+        interval: read("interval", check.interval.as_ref(), 10),
+        timeout: read("timeout", check.timeout.as_ref(), 5),
+        unhealthy_threshold: check.unhealthy_threshold.unwrap_or(3),
+        healthy_threshold: check.healthy_threshold.unwrap_or(1),
+    }
+}
+
+/// Checks are for the backend's sake, too.
+const SHORTEST_CHECK: Duration = Duration::from_millis(100);
+const LONGEST_CHECK: Duration = Duration::from_secs(24 * 3600);
 
 fn upstream_tls(
     scope: &Scope<'_>,

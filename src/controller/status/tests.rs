@@ -14,7 +14,11 @@ fn status(world: &mut World, yaml: &str, report: &BindReport, previous: &Status,
 
 fn bound(port: u16) -> BindReport {
     let state = SocketState::Bound(vec![format!("0.0.0.0:{port}").parse().unwrap()]);
-    BindReport { revision: 1, sockets: [(ListenAddress::Any { port }, state)].into() }
+    BindReport {
+        revision: 1,
+        sockets: [(ListenAddress::Any { port }, state)].into(),
+        ..BindReport::default()
+    }
 }
 
 /// `type=status reason` of every condition.

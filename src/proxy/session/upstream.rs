@@ -1,29 +1,25 @@
 //! The third part of a session: an endpoint is chosen and connected, and the backend's machine logs in.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use rustix::io::Errno;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::Target;
 use crate::model::{self, UpstreamTls};
-use crate::net::{BackendAddress, ClientAddress, Socket, Stream};
+use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo};
 use crate::protocol::proxy_header;
 use crate::protocol::{
-    Backend, BackendError, BackendPlan, BackendStep, Exchange, ExchangeStep, Input, PendingLogin, Protocol,
+    Backend, BackendError, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol,
 };
 use crate::secret::Secret;
-use crate::tls::{ServerNameSource, TlsConnector};
 
-use super::super::balance::Placement;
+use super::super::balance::{Balancer, Placement};
 use super::super::end::{End, Record};
 use super::super::leg::Leg;
+use super::super::route::Route;
 use super::client::Session;
 
 /// A login that may go to the backend.
@@ -76,7 +72,11 @@ impl Session {
         let deadline = Instant::now() + self.served.listener.timeouts.connect;
         let started = StdInstant::now();
         let route = self.route();
-        let connected = self.while_present(route.connect(&authorised, deadline)).await?;
+        let order = self.order(&authorised);
+        let balancer = Arc::clone(&self.context.balancer);
+        let reference = &authorised.backend.reference;
+        let connecting = connect_in_turn(&route, &balancer, &order, reference, deadline);
+        let connected = self.while_present(connecting).await?;
         self.served.metrics.connect_seconds.observe(started.elapsed().as_secs_f64());
         let connected = match connected {
             Ok(connected) => connected,
@@ -89,6 +89,7 @@ impl Session {
             leg: connected.leg,
             address: &connected.address,
             deadline,
+            patience: self.served.listener.timeouts.connect,
             out: Vec::new(),
         };
         self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
@@ -126,6 +127,17 @@ impl Session {
         self.ends.destination.or_else(|| self.leg.stream.socket().local_address())
     }
 
+    /// The endpoints in the order in which they are tried: those that are well, as the load balancing has it; all
+    /// of them where none is.
+    fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
+        let policy = self.served.listener.upstream.load_balancing;
+        let mut order = self.context.balancer.order(&authorised.backend, policy, &authorised.user);
+        if let Some(health) = &self.served.health {
+            health.keep_healthy(&mut order);
+        }
+        order
+    }
+
     /// What connecting needs, without the client's leg.
     fn route(&self) -> Route {
         let header = self.served.listener.upstream.proxy_protocol.map(|version| {
@@ -138,11 +150,7 @@ impl Session {
             proxy_header::encode(version, ends, facts, &mut header);
             header
         });
-        Route {
-            served: self.served.clone(),
-            context: Arc::clone(&self.context),
-            header: header.unwrap_or_default(),
-        }
+        Route::new(&self.context.dns, &self.served, header.unwrap_or_default())
     }
 
     /// Lets the backend's machine talk until the login is decided.
@@ -208,81 +216,33 @@ impl Session {
     }
 }
 
-/// The way to the backend: everything but the client.
-struct Route {
-    served: super::super::serving::Served,
-    context: Arc<super::super::worker::WorkerContext>,
-    header: Vec<u8>,
-}
-
-impl Route {
-    /// Tries the endpoints in the order of the load balancing until one connects.
-    async fn connect(&self, authorised: &Authorised, deadline: Instant) -> Result<Connected, End> {
-        let listener = &self.served.listener;
-        let balancer = &self.context.balancer;
-        let order = balancer.order(&authorised.backend, listener.upstream.load_balancing, &authorised.user);
-        if order.is_empty() {
-            return Err(End::NoEndpoints(authorised.backend.reference.clone()));
-        }
-        let mut failures = Vec::new();
-        for (index, address) in order.iter().enumerate() {
-            // Every endpoint that is left gets its share of what is left of the time.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(order.len().saturating_sub(index)).unwrap_or(u32::MAX).max(1);
-            let until = Instant::now() + share.max(MIN_SHARE).min(left);
-            match self.connect_to(address, until).await {
-                Ok(leg) => {
-                    let placement = balancer.place(address);
-                    return Ok(Connected { leg, address: address.clone(), placement });
-                }
-                Err(End::Descriptors) => return Err(End::Descriptors),
-                Err(reason) => failures.push(format!("{address}: {reason}")),
+/// Tries the endpoints in this order until one connects; `reference` is the backend's name.
+async fn connect_in_turn(
+    route: &Route,
+    balancer: &Balancer,
+    order: &[BackendAddress],
+    reference: &str,
+    deadline: Instant,
+) -> Result<Connected, End> {
+    if order.is_empty() {
+        return Err(End::NoEndpoints(reference.to_owned()));
+    }
+    let mut failures = Vec::new();
+    for (index, address) in order.iter().enumerate() {
+        // Every endpoint that is left gets its share of what is left of the time.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(order.len().saturating_sub(index)).unwrap_or(u32::MAX).max(1);
+        let until = Instant::now() + share.max(MIN_SHARE).min(left);
+        match route.connect_to(address, until).await {
+            Ok(leg) => {
+                let placement = balancer.place(address);
+                return Ok(Connected { leg, address: address.clone(), placement });
             }
+            Err(End::Descriptors) => return Err(End::Descriptors),
+            Err(reason) => failures.push(format!("{address}: {reason}")),
         }
-        Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; "))))
     }
-
-    async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Leg, End> {
-        let connecting = async {
-            let resolver = &self.served.listener.resolver;
-            let targets = self.context.dns.resolve(resolver, address).await;
-            let mut last = End::Connect("the name has no address".to_owned());
-            for target in targets.map_err(|error| End::Connect(error.to_string()))? {
-                match connect_target(&target).await {
-                    Ok(socket) => return self.open(socket, address).await,
-                    Err(error) if has_no_descriptor(&error) => return Err(End::Descriptors),
-                    Err(error) => last = End::Connect(error.to_string()),
-                }
-            }
-            Err(last)
-        };
-        let late = |_| End::Connect("no connection within timeouts.connect".to_owned());
-        timeout_at(until, connecting).await.map_err(late)?
-    }
-
-    /// PROXY header, then TLS if it is implicit.
-    async fn open(&self, socket: Socket, address: &BackendAddress) -> Result<Leg, End> {
-        let mut leg = Leg::new(Stream::Plain(socket), BACKEND_BUFFER);
-        let mut header = self.header.clone();
-        leg.send(&mut header).await.map_err(|_| End::BackendGone)?;
-        if matches!(self.served.listener.upstream.tls, UpstreamTls::Implicit(_)) {
-            leg = self.secure(leg, address).await?;
-        }
-        Ok(leg)
-    }
-
-    /// The handshake with the backend; bytes that it sent in clear before are refused.
-    async fn secure(&self, leg: Leg, address: &BackendAddress) -> Result<Leg, End> {
-        let (Some(connector), Stream::Plain(socket)) = (&self.served.connector, leg.stream) else {
-            return Err(End::BackendGone);
-        };
-        let proof = leg.input.into_empty().map_err(|_: Input| End::BackendInjection)?;
-        let name = server_name(address);
-        let connector: &TlsConnector = connector;
-        let stream =
-            connector.connect(socket, &name, proof).await.map_err(|error| End::Connect(error.to_string()))?;
-        Ok(Leg::new(Stream::Client(Box::new(stream)), BACKEND_BUFFER))
-    }
+    Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; "))))
 }
 
 /// A connection on which the backend's machine is talking.
@@ -291,6 +251,8 @@ struct Dialogue<'a> {
     leg: Leg,
     address: &'a BackendAddress,
     deadline: Instant,
+    /// `timeouts.connect`.
+    patience: Duration,
     out: Vec<u8>,
 }
 
@@ -320,39 +282,13 @@ impl Dialogue<'_> {
 
     /// The time that the client took to answer a challenge is not the backend's.
     fn extend_deadline(&mut self) {
-        self.deadline = Instant::now() + self.route.served.listener.timeouts.connect;
+        self.deadline = Instant::now() + self.patience;
     }
 }
 
 async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
     timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
 }
-
-/// Our own limit, not the backend's fault.
-fn has_no_descriptor(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-async fn connect_target(target: &Target) -> io::Result<Socket> {
-    let socket = match target {
-        Target::Tcp(address) => Socket::Tcp(TcpStream::connect(address).await?),
-        Target::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
-    };
-    socket.set_nodelay();
-    Ok(socket)
-}
-
-/// The name that a certificate of this backend has to carry, where none is configured.
-fn server_name(address: &BackendAddress) -> ServerNameSource {
-    match address {
-        BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),
-        BackendAddress::Name { host, .. } => ServerNameSource::Host(host.clone()),
-        BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
-    }
-}
-
-/// A backend's reply during the login, in bytes.
-const BACKEND_BUFFER: usize = 16 * 1024;
 
 /// No endpoint gets less time to connect, unless all of it is used up.
 const MIN_SHARE: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,9 +24,19 @@ impl Backend {
         Self::imap_heard(name, |_| {})
     }
 
+    /// The same; while `is_well` is not set, it still accepts logins and refuses NOOP.
+    pub fn imap_while(name: &str, is_well: Arc<AtomicBool>) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| imap(session, &name, &|_| is_well.load(Ordering::SeqCst)))
+    }
+
     /// The same; every line that it reads where a command may begin is handed to `heard`.
     pub fn imap_heard(name: &str, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
+        let heard = move |line: &str| {
+            heard(line);
+            true
+        };
         Self::new(move |session| imap(session, &name, &heard))
     }
 
@@ -52,7 +63,7 @@ impl Backend {
         let name: Arc<str> = name.into();
         Self::new(move |session| {
             header(session.line()?.unwrap_or_default());
-            imap(session, &name, &|_| {})
+            imap(session, &name, &|_| true)
         })
     }
 
@@ -66,7 +77,7 @@ impl Backend {
             session.reader.read_exact(&mut rest)?;
             bytes.extend(rest);
             header(bytes);
-            imap(session, &name, &|_| {})
+            imap(session, &name, &|_| true)
         })
     }
 
@@ -176,10 +187,11 @@ impl Session {
     }
 }
 
-fn imap(session: &mut Session, name: &str, heard: &dyn Fn(&str)) -> Result<()> {
+/// `heard` is told every line, and says whether the backend is well.
+fn imap(session: &mut Session, name: &str, heard: &dyn Fn(&str) -> bool) -> Result<()> {
     session.say("* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN] scripted")?;
     while let Some(line) = session.line()? {
-        heard(&line);
+        let is_well = heard(&line);
         let words = session.imap_arguments(line)?;
         let word = |index: usize| words.get(index).map_or("", String::as_str);
         let (tag, verb) = (word(0).to_owned(), word(1).to_ascii_uppercase());
@@ -201,6 +213,7 @@ fn imap(session: &mut Session, name: &str, heard: &dyn Fn(&str)) -> Result<()> {
                 session.say("* BYE")?;
                 return session.say(&format!("{tag} OK done"));
             }
+            _ if !is_well => session.say(&format!("{tag} NO {name} is sick"))?,
             _ => session.say(&format!("{tag} OK {verb}"))?,
         }
     }

@@ -1,0 +1,367 @@
+//! Health checks: every endpoint of a backend is asked apart from sessions, and gets none while it does not answer.
+//!
+//! A check is a real greeting and a goodbye, by the way that sessions take. Listeners that want the same check of the
+//! same endpoint share it, so that a backend is not asked once for each of a thousand listeners. Checks run on the
+//! control threads; a session only looks at flags.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::dns::Dns;
+use crate::model::settings::ClientTls;
+use crate::model::{BackendHealth, HealthCheck, Listener, Resolver, TrustAnchors, UpstreamTls};
+use crate::net::BackendAddress;
+use crate::protocol::Protocol;
+use crate::protocol::backend::{Probe, ProbeStep};
+use crate::protocol::proxy_header::{self, ProxyVersion};
+
+use super::end::End;
+use super::limits::lock;
+use super::metrics::Metrics;
+use super::route::Route;
+use super::serving::Served;
+
+/// All checks of the process.
+pub(crate) struct HealthChecks {
+    checks: Mutex<HashMap<CheckId, Check>>,
+    at_once: Arc<Semaphore>,
+    changed: Arc<Notify>,
+    dns: Arc<Dns>,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for HealthChecks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthChecks").finish_non_exhaustive()
+    }
+}
+
+/// Listeners for which all of this is equal share a check.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct CheckId {
+    address: BackendAddress,
+    protocol: Protocol,
+    rule: HealthCheck,
+    proxy_protocol: Option<ProxyVersion>,
+    /// A hash of what the handshake depends on.
+    tls: Option<u64>,
+    /// Where the address is a name.
+    resolver: Option<Arc<Resolver>>,
+}
+
+/// A check that is done again and again until it is dropped.
+struct Check {
+    endpoint: Arc<Endpoint>,
+    task: AbortHandle,
+}
+
+/// What is known of an endpoint. It is well until its checks say otherwise.
+#[derive(Debug)]
+struct Endpoint {
+    address: BackendAddress,
+    is_out: AtomicBool,
+    /// Why.
+    problem: Mutex<String>,
+}
+
+/// The endpoints of one listener's backend.
+#[derive(Debug)]
+pub(crate) struct CheckedBackend(Vec<Arc<Endpoint>>);
+
+impl HealthChecks {
+    /// None yet.
+    pub(crate) fn new(dns: Arc<Dns>, metrics: Arc<Metrics>) -> Self {
+        let at_once = Arc::new(Semaphore::new(MAX_AT_ONCE));
+        Self { checks: Mutex::default(), at_once, changed: Arc::default(), dns, metrics }
+    }
+
+    /// The endpoints of a listener that wants health checks; starts the checks that are not done yet.
+    pub(crate) fn of(&self, served: &Served) -> Option<Arc<CheckedBackend>> {
+        let rule = served.listener.upstream.health_check?;
+        let backend = served.listener.backend.as_ref()?;
+        let mut checks = lock(&self.checks);
+        let endpoints = backend.endpoints.iter().map(|address| {
+            let id = CheckId::new(address, rule, &served.listener);
+            let check = checks.entry(id).or_insert_with_key(|id| self.start(id, served));
+            Arc::clone(&check.endpoint)
+        });
+        Some(Arc::new(CheckedBackend(endpoints.collect())))
+    }
+
+    /// Ends the checks that none of these listeners wants.
+    pub(crate) fn keep<'a>(&self, listeners: impl Iterator<Item = &'a Arc<Listener>>) {
+        let wanted: HashSet<CheckId> = listeners
+            .filter_map(|listener| {
+                Some((listener, listener.upstream.health_check?, listener.backend.as_ref()?))
+            })
+            .flat_map(|(listener, rule, backend)| {
+                backend.endpoints.iter().map(move |address| CheckId::new(address, rule, listener))
+            })
+            .collect();
+        let mut checks = lock(&self.checks);
+        if checks.len() == wanted.len() && checks.is_empty() {
+            return;
+        }
+        checks.retain(|id, _| wanted.contains(id));
+        let labels: BTreeSet<_> = checks.keys().map(|id| (id.address.to_string(), id.protocol)).collect();
+        self.metrics.keep_checks(&labels);
+    }
+
+    /// Waits until an endpoint is taken out or comes back.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn start(&self, id: &CheckId, served: &Served) -> Check {
+        let endpoint = Arc::new(Endpoint {
+            address: id.address.clone(),
+            is_out: AtomicBool::new(false),
+            problem: Mutex::default(),
+        });
+        let mut header = Vec::new();
+        if let Some(version) = id.proxy_protocol {
+            proxy_header::encode(version, None, None, &mut header);
+        }
+        let checker = Checker {
+            endpoint: Arc::clone(&endpoint),
+            route: Route::new(&self.dns, served, header),
+            protocol: id.protocol,
+            rule: id.rule,
+            at_once: Arc::clone(&self.at_once),
+            changed: Arc::clone(&self.changed),
+            metrics: Arc::clone(&self.metrics),
+        };
+        Check { endpoint, task: tokio::spawn(checker.run()).abort_handle() }
+    }
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl CheckId {
+    fn new(address: &BackendAddress, rule: HealthCheck, listener: &Listener) -> Self {
+        let is_name = matches!(address, BackendAddress::Name { .. });
+        Self {
+            address: address.clone(),
+            protocol: listener.frontend.protocol,
+            rule,
+            proxy_protocol: listener.upstream.proxy_protocol,
+            tls: match &listener.upstream.tls {
+                UpstreamTls::Implicit(tls) => Some(fingerprint(tls)),
+                // The greeting comes in clear.
+                UpstreamTls::StartTls(_) | UpstreamTls::Off => None,
+            },
+            resolver: is_name.then(|| Arc::clone(&listener.resolver)),
+        }
+    }
+}
+
+fn fingerprint(tls: &ClientTls) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match &tls.trust {
+        TrustAnchors::System => {}
+        TrustAnchors::Certificates(certificates) => certificates.hash(&mut hasher),
+    }
+    tls.server_name.hash(&mut hasher);
+    tls.certificate.as_ref().map(|certificate| &certificate.chain).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl CheckedBackend {
+    /// Takes out of the order what is out, unless nothing would be left.
+    pub(crate) fn keep_healthy(&self, order: &mut Vec<BackendAddress>) {
+        let is_out = |address: &BackendAddress| {
+            self.0.iter().any(|endpoint| endpoint.address == *address && endpoint.is_out())
+        };
+        if order.iter().any(|address| !is_out(address)) {
+            order.retain(|address| !is_out(address));
+        }
+    }
+
+    /// For the status.
+    pub(crate) fn report(&self) -> BackendHealth {
+        let out = self.0.iter().filter(|endpoint| endpoint.is_out());
+        BackendHealth {
+            endpoints: self.0.len(),
+            unhealthy: out
+                .map(|endpoint| (endpoint.address.clone(), lock(&endpoint.problem).clone()))
+                .collect(),
+        }
+    }
+}
+
+impl Endpoint {
+    fn is_out(&self) -> bool {
+        self.is_out.load(Ordering::Relaxed)
+    }
+}
+
+/// One endpoint's check.
+struct Checker {
+    endpoint: Arc<Endpoint>,
+    route: Route,
+    protocol: Protocol,
+    rule: HealthCheck,
+    at_once: Arc<Semaphore>,
+    changed: Arc<Notify>,
+    metrics: Arc<Metrics>,
+}
+
+impl Checker {
+    async fn run(self) {
+        let mut tally = Tally::new(self.rule);
+        self.metrics.endpoint_up(&self.endpoint.address.to_string(), self.protocol, true);
+        // Not all at once after a start.
+        sleep(self.rule.interval.min(FIRST_CHECK).mul_f64(rand::random())).await;
+        loop {
+            // Never closed.
+            let permit = self.at_once.acquire().await;
+            let problem = self.check().await.err();
+            drop(permit);
+            self.metrics.checked(&self.endpoint.address.to_string(), self.protocol, problem.is_none());
+            let turned = tally.record(problem.is_none());
+            if let Some(problem) = problem {
+                *lock(&self.endpoint.problem) = problem;
+            }
+            if let Some(is_well) = turned {
+                self.turn(is_well);
+            }
+            sleep(self.rule.interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
+        }
+    }
+
+    /// Why the endpoint is not well, if so.
+    async fn check(&self) -> Result<(), String> {
+        let asked = timeout(self.rule.timeout, self.ask()).await;
+        match asked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(end)) => Err(end.to_string()),
+            Err(_) => Err(format!("no answer within {:?}", self.rule.timeout)),
+        }
+    }
+
+    async fn ask(&self) -> Result<(), End> {
+        let until = Instant::now() + self.rule.timeout;
+        let mut leg = self.route.connect_to(&self.endpoint.address, until).await?;
+        let mut probe = Probe::new(self.protocol);
+        let mut out = Vec::new();
+        loop {
+            match probe.receive(&mut leg.input, &mut out) {
+                ProbeStep::Read(same) => probe = same,
+                ProbeStep::Healthy => break,
+                ProbeStep::Unhealthy(error) => return Err(error.into()),
+            }
+            leg.send(&mut out).await.map_err(|_| End::BackendGone)?;
+            if leg.fill().await.map_err(|_| End::BackendGone)? == 0 {
+                return Err(End::BackendGone);
+            }
+        }
+        // It is well, whether it still hears the goodbye or not.
+        if leg.send(&mut out).await.is_ok() {
+            tokio::spawn(leg.stream.close());
+        }
+        Ok(())
+    }
+
+    fn turn(&self, is_well: bool) {
+        let (address, protocol) = (&self.endpoint.address, self.protocol);
+        self.endpoint.is_out.store(!is_well, Ordering::Relaxed);
+        self.metrics.endpoint_up(&address.to_string(), protocol, is_well);
+        if is_well {
+            info!(%address, protocol = protocol.name(), "the endpoint answers its health checks again");
+        } else {
+            let problem = lock(&self.endpoint.problem).clone();
+            warn!(
+                %address, protocol = protocol.name(),
+                "the endpoint fails its health checks and gets no sessions while another is well: {problem}"
+            );
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// Counts in a row.
+#[derive(Debug)]
+struct Tally {
+    rule: HealthCheck,
+    is_well: bool,
+    /// Results in a row that say otherwise.
+    against: u32,
+}
+
+impl Tally {
+    fn new(rule: HealthCheck) -> Self {
+        Self { rule, is_well: true, against: 0 }
+    }
+
+    /// What it has turned to by this result, if it has.
+    fn record(&mut self, is_well: bool) -> Option<bool> {
+        if is_well == self.is_well {
+            self.against = 0;
+            return None;
+        }
+        self.against = self.against.saturating_add(1);
+        let threshold = if is_well { self.rule.healthy_threshold } else { self.rule.unhealthy_threshold };
+        if self.against < threshold {
+            return None;
+        }
+        (self.is_well, self.against) = (is_well, 0);
+        Some(is_well)
+    }
+}
+
+/// Checks under way at once, over all endpoints.
+const MAX_AT_ONCE: usize = 64;
+
+/// The first check comes within this, or within the interval.
+const FIRST_CHECK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(port: u16, is_out: bool) -> Arc<Endpoint> {
+        let address = BackendAddress::Ip(([127, 0, 0, 1], port).into());
+        Arc::new(Endpoint { address, is_out: is_out.into(), problem: Mutex::new("why".to_owned()) })
+    }
+
+    #[test]
+    fn an_endpoint_turns_after_so_many_results_in_a_row() {
+        let second = Duration::from_secs(1);
+        let rule =
+            HealthCheck { interval: second, timeout: second, unhealthy_threshold: 3, healthy_threshold: 2 };
+        let mut tally = Tally::new(rule);
+        let results = [false, false, true, false, false, false, false, true, false, true, true, true];
+        let turns: Vec<_> = results.into_iter().map(|result| tally.record(result)).collect();
+        let mut expected = vec![None; results.len()];
+        expected[5] = Some(false);
+        expected[10] = Some(true);
+        assert_eq!(turns, expected);
+    }
+
+    #[test]
+    fn what_is_out_is_not_tried_unless_all_are() {
+        let backend = CheckedBackend(vec![endpoint(1, true), endpoint(2, false)]);
+        let all: Vec<_> = [1, 2, 3].map(|port| endpoint(port, false).address.clone()).into();
+        let mut order = all.clone();
+        backend.keep_healthy(&mut order);
+        assert_eq!(order, all[1..]);
+        let mut order = all[..1].to_vec();
+        backend.keep_healthy(&mut order);
+        assert_eq!(order, all[..1]);
+        let report = backend.report();
+        assert_eq!((report.endpoints, report.unhealthy), (2, vec![(all[0].clone(), "why".to_owned())]));
+    }
+}

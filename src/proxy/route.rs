@@ -1,0 +1,116 @@
+//! The way to an endpoint: name resolution, connect, PROXY header, TLS. Sessions and health checks take the same.
+
+use std::io;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use crate::dns::{Dns, Target};
+use crate::model::{Resolver, UpstreamTls};
+use crate::net::{BackendAddress, Socket, Stream};
+use crate::protocol::Input;
+use crate::tls::{ServerNameSource, TlsConnector};
+
+use super::end::End;
+use super::leg::Leg;
+use super::serving::Served;
+
+/// Everything that connecting needs, but for the address.
+pub(crate) struct Route {
+    dns: Arc<Dns>,
+    resolver: Arc<Resolver>,
+    /// Towards the backend, implicit or after STARTTLS.
+    connector: Option<Arc<TlsConnector>>,
+    /// TLS begins with the first byte.
+    implicit_tls: bool,
+    /// The PROXY header, or nothing.
+    header: Vec<u8>,
+}
+
+impl Route {
+    /// To the backends of a listener.
+    pub(crate) fn new(dns: &Arc<Dns>, served: &Served, header: Vec<u8>) -> Self {
+        Self {
+            dns: Arc::clone(dns),
+            resolver: Arc::clone(&served.listener.resolver),
+            connector: served.connector.clone(),
+            implicit_tls: matches!(served.listener.upstream.tls, UpstreamTls::Implicit(_)),
+            header,
+        }
+    }
+
+    /// Connects to the first target of the address that takes us, up to a point where the backend speaks next.
+    ///
+    /// # Errors
+    /// [`End::Connect`] with the reason, or our own limits.
+    pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Leg, End> {
+        let connecting = async {
+            let targets = self.dns.resolve(&self.resolver, address).await;
+            let mut last = End::Connect("the name has no address".to_owned());
+            for target in targets.map_err(|error| End::Connect(error.to_string()))? {
+                match connect_target(&target).await {
+                    Ok(socket) => return self.open(socket, address).await,
+                    Err(error) if has_no_descriptor(&error) => return Err(End::Descriptors),
+                    Err(error) => last = End::Connect(error.to_string()),
+                }
+            }
+            Err(last)
+        };
+        let late = |_| End::Connect("no connection within timeouts.connect".to_owned());
+        timeout_at(until, connecting).await.map_err(late)?
+    }
+
+    /// PROXY header, then TLS if it is implicit.
+    async fn open(&self, socket: Socket, address: &BackendAddress) -> Result<Leg, End> {
+        let mut leg = Leg::new(Stream::Plain(socket), BACKEND_BUFFER);
+        let mut header = self.header.clone();
+        leg.send(&mut header).await.map_err(|_| End::BackendGone)?;
+        if self.implicit_tls {
+            leg = self.secure(leg, address).await?;
+        }
+        Ok(leg)
+    }
+
+    /// The handshake with the backend; bytes that it sent in clear before are refused.
+    ///
+    /// # Errors
+    /// [`End`], with the backend or the configuration to blame.
+    pub(crate) async fn secure(&self, leg: Leg, address: &BackendAddress) -> Result<Leg, End> {
+        let (Some(connector), Stream::Plain(socket)) = (&self.connector, leg.stream) else {
+            return Err(End::BackendGone);
+        };
+        let proof = leg.input.into_empty().map_err(|_: Input| End::BackendInjection)?;
+        let name = server_name(address);
+        let stream =
+            connector.connect(socket, &name, proof).await.map_err(|error| End::Connect(error.to_string()))?;
+        Ok(Leg::new(Stream::Client(Box::new(stream)), BACKEND_BUFFER))
+    }
+}
+
+/// Our own limit, not the backend's fault.
+fn has_no_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+async fn connect_target(target: &Target) -> io::Result<Socket> {
+    let socket = match target {
+        Target::Tcp(address) => Socket::Tcp(TcpStream::connect(address).await?),
+        Target::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+    };
+    socket.set_nodelay();
+    Ok(socket)
+}
+
+/// The name that a certificate of this backend has to carry, where none is configured.
+fn server_name(address: &BackendAddress) -> ServerNameSource {
+    match address {
+        BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),
+        BackendAddress::Name { host, .. } => ServerNameSource::Host(host.clone()),
+        BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
+    }
+}
+
+/// A backend's reply before the relay, in bytes.
+const BACKEND_BUFFER: usize = 16 * 1024;
