@@ -5,7 +5,7 @@ CARGO ?= cargo
 ONCE ?=
 MAILGRESS ?=
 
-.PHONY: help quickstart test bench lint
+.PHONY: help quickstart test bench scale lint
 
 help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
@@ -23,6 +23,10 @@ test: ## All tests, with real servers and clients; installs what quickstart does
 bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs nginx and its mail module
 	@tests/install-packages.sh build bench
 	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
+
+scale: ## Time and memory of rendering thousands of MailServers, in memory; installs a C toolchain
+	@tests/install-packages.sh build
+	$(CARGO) bench --bench scale
 
 lint: ## Format, clippy and documentation, with warnings as errors; installs a C toolchain
 	@tests/install-packages.sh build
