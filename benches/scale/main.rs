@@ -3,7 +3,12 @@
 //! Everything is in memory: no API server, no sockets. Times are of this machine; what counts is how they grow, so
 //! each number of objects is printed beside a tenth of it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark panics where it cannot go on")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark panics where it cannot go on"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +27,10 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 
 fn main() {
-    println!("{:>8} {:>14} {:>14} {:>14} {:>14} {:>10}", "servers", "first render", "first status", "one change", "its status", "memory");
+    println!(
+        "{:>8} {:>14} {:>14} {:>14} {:>14} {:>10}",
+        "servers", "first render", "first status", "one change", "its status", "memory"
+    );
     for servers in [500, 5000] {
         let before = resident_kibibytes();
         let mut world = World::new(servers);
@@ -35,7 +43,9 @@ fn main() {
         };
         let memory = resident_kibibytes().saturating_sub(before) / 1024;
         let (change, status) = (median(|times| times.0), median(|times| times.1));
-        println!("{servers:>8} {first:>14.1?} {first_status:>14.1?} {change:>14.1?} {status:>14.1?} {memory:>6} MiB");
+        println!(
+            "{servers:>8} {first:>14.1?} {first_status:>14.1?} {change:>14.1?} {status:>14.1?} {memory:>6} MiB"
+        );
     }
 }
 
@@ -70,11 +80,8 @@ impl World {
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
-        let report = BindReport {
-            revision: snapshot.revision,
-            sockets: sockets.collect(),
-            ..BindReport::default()
-        };
+        let report =
+            BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
         let facts = Facts {
             outcomes: self.publisher.outcomes(),
             since: self.publisher.since(),

@@ -191,9 +191,9 @@ pub struct TlsFacts {
     pub version: String,
     /// OpenSSL's name of the cipher suite.
     pub cipher: String,
-    /// The algorithms of the certificate that the client was shown.
+    /// The algorithms of the certificate that the client was shown; where somebody asks for a version 2 header.
     pub shown: Option<Arc<CertificateAlgorithms>>,
-    /// The client's own certificate, where it sent one.
+    /// The client's own certificate, where it sent one; likewise.
     pub client: Option<ClientCertificateFacts>,
 }
 

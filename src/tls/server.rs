@@ -15,7 +15,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use crate::model::{Listener, MinVersion, ServerTls, Socket};
 use crate::net::tls_names;
 use crate::protocol::notices::CertificateProblem;
-use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, TlsFacts};
+use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, ProxyVersion, TlsFacts};
 use crate::protocol::{EmptyInput, Protocol};
 
 use super::provider_with;
@@ -106,13 +106,17 @@ impl TlsAcceptor {
         let Some((listener, setup)) = self.select(hello.client_hello().server_name()) else {
             return Err(refuse_name(hello).await);
         };
-        let schemes = hello.client_hello().signature_schemes().to_vec();
+        // Nobody else asks about certificates' algorithms and names.
+        let tells = listener.upstream.proxy_protocol == Some(ProxyVersion::V2);
+        let schemes = tells.then(|| hello.client_hello().signature_schemes().to_vec());
         let stream = hello.into_stream(Arc::clone(&setup.config)).await.map_err(client_fault)?;
         let connection = stream.get_ref().1;
         let (client, refusal) = setup.verifier.judge(connection.peer_certificates(), UnixTime::now());
         let mut facts = facts(connection);
-        facts.shown = setup.shown(connection, schemes);
-        facts.client = client_facts(connection, &client);
+        if let Some(schemes) = schemes {
+            facts.shown = setup.shown(connection, schemes);
+            facts.client = client_facts(connection, &client);
+        }
         Ok(Accepted { listener: Arc::clone(listener), facts, client, refusal, stream })
     }
 

@@ -15,6 +15,7 @@ use crate::model::{
     Socket, TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
+use crate::protocol::proxy_header::ProxyVersion;
 use crate::protocol::{CountedErrors, EmptyInput, FrontendConfig, Input, Protocol, SmtpRules, StartTlsOffer};
 
 /// A certificate authority, its own or below another.
@@ -140,7 +141,7 @@ fn frontend() -> FrontendConfig {
 pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     let upstream = Upstream {
         tls: UpstreamTls::Off,
-        proxy_protocol: None,
+        proxy_protocol: Some(ProxyVersion::V2),
         xclient: None,
         smtp_auth: false,
         imap_id: false,
