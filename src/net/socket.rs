@@ -334,19 +334,30 @@ mod tests {
         assert_eq!(served.recv_buffer_size().unwrap(), 64 * 1024);
     }
 
+    /// Binds all addresses on a port that one of them has just given. Another test may take that port meanwhile, or
+    /// have a connection from it; then it is another one.
+    fn bind_any_port(options: &SocketOptions) -> (u16, Vec<Listening>) {
+        let attempt = || {
+            let probe = only_tcp(bind(&loopback(), &SocketOptions::default()).unwrap());
+            let port = probe.local_addr().unwrap().port();
+            drop(probe);
+            bind(&ListenAddress::Any { port }, options).map(|bound| (port, bound))
+        };
+        let in_use = |tried: &io::Result<_>| matches!(tried, Err(e) if e.kind() == io::ErrorKind::AddrInUse);
+        std::iter::repeat_with(attempt).take(PORTS_TRIED).find(|tried| !in_use(tried)).unwrap().unwrap()
+    }
+
+    const PORTS_TRIED: usize = 50;
+
     #[test]
     fn any_is_both_families_or_one_dual_stack_socket() {
-        let port =
-            only_tcp(bind(&loopback(), &SocketOptions::default()).unwrap()).local_addr().unwrap().port();
-        let any = ListenAddress::Any { port };
-        let reach = |address: &str| TcpStream::connect((address, port)).is_ok();
-        {
-            let both = bind(&any, &SocketOptions::default()).unwrap();
-            assert!(!both.is_empty() && reach("127.0.0.1"));
-        }
+        let reach = |address: &str, port| TcpStream::connect((address, port)).is_ok();
+        let (port, both) = bind_any_port(&SocketOptions::default());
+        assert!(!both.is_empty() && reach("127.0.0.1", port));
         let dual = SocketOptions { ipv6_only: false, ..SocketOptions::default() };
-        let _one = only_tcp(bind(&any, &dual).unwrap());
-        assert!(reach("127.0.0.1"));
+        let (port, one) = bind_any_port(&dual);
+        let _one = only_tcp(one);
+        assert!(reach("127.0.0.1", port));
     }
 
     #[test]
