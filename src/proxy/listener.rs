@@ -34,7 +34,7 @@ pub(crate) struct AcceptLoop {
     pub(crate) keeps: bool,
     /// Cancelled to stop accepting.
     pub(crate) stop: CancellationToken,
-    /// Dropped when the socket is not used any more.
+    /// Dropped when this loop has let go of the socket.
     pub(crate) running: TaskTrackerToken,
 }
 
@@ -91,6 +91,9 @@ impl AcceptLoop {
         }
         // What cannot be accepted now is closed with the socket.
         let _ = self.accept_all(&context).await;
+        // Whoever waits for the token may bind the address anew, or report that nobody listens there.
+        drop(socket);
+        drop(self.listening);
         drop(self.running);
     }
 

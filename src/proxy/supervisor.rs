@@ -225,7 +225,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops accepting at once; sessions go on.
+    /// Stops accepting at once; sessions go on. The socket is closed when this returns.
     async fn drain(&mut self, address: &ListenAddress) {
         let Some(running) = self.running.remove(address) else { return };
         running.close().await;

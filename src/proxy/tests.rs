@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -96,8 +97,12 @@ fn serve_pop3(mut stream: TcpStream, name: &str) {
     }
 }
 
+/// An address of 127.0.0.0/8 that no other test has, so that its port stays free, too.
 fn free_address() -> ListenAddress {
-    ListenAddress::Ip(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 77, high, low), 0)).unwrap();
+    ListenAddress::Ip(listener.local_addr().unwrap())
 }
 
 fn frontend() -> FrontendConfig {
@@ -263,6 +268,24 @@ fn a_swap_keeps_sessions_and_a_removed_listener_refuses_new_ones() {
     drop(old);
     plane.end();
 }
+
+#[test]
+fn a_listener_that_is_reported_as_removed_is_closed() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let one = backend("one");
+    for _ in 0..ROUNDS {
+        let address = free_address();
+        let states = plane.serve(vec![socket(&address, vec![one.clone()])]);
+        assert!(matches!(states[&address], SocketState::Bound(_)), "{states:?}");
+        plane.serve(Vec::new());
+        let ListenAddress::Ip(closed) = address else { panic!("not TCP") };
+        assert!(TcpListener::bind(closed).is_ok(), "{closed} is still listened on");
+    }
+    plane.end();
+}
+
+/// Enough to see a socket that is closed a little too late.
+const ROUNDS: usize = 100;
 
 #[test]
 fn says_goodbye_to_the_sessions_that_outlive_the_drain_timeout() {
