@@ -15,10 +15,10 @@ use crate::support::manifest::{
     Folder, ca_config_map, http_auth, listener, mail_server, passthrough, tls_secret, with,
 };
 use crate::support::pki::{AUTHORITY, Authority};
-use crate::support::ports;
 use crate::support::talk::{PROTOCOLS, is_success, log_in};
 use crate::support::tls_client::{TlsClient, start_tls};
 use crate::support::wire::Wire;
+use crate::support::{ports, wait};
 
 const TLS_MODES: [&str; 2] = ["Implicit", "StartTLS"];
 
@@ -214,4 +214,145 @@ fn a_backend_sees_the_certificate_in_its_proxy_header() {
         assert_eq!(shown, ("ecdsa-with-SHA256", "EC256"), "of the listener's certificate");
         assert_eq!(told.2[&0x21], "TLSv1.3");
     }
+}
+
+/// A `clientAuth` with these references, and with `extra` in it.
+fn client_auth(mode: &str, crls: &[&str], extra: &Value) -> Value {
+    let references = |names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| json!({ "kind": "ConfigMap", "name": name })).collect()
+    };
+    let settings = json!({
+        "mode": mode, "caCertificateRefs": references(&["client-ca"]), "crlRefs": references(crls),
+    });
+    json!({ "tls": { "clientAuth": with(settings, extra) } })
+}
+
+/// One listener for each `clientAuth`, on ports of their own, with a backend that takes every login.
+struct Edge {
+    folder: Folder,
+    _mailgress: Mailgress,
+    auth: AuthService,
+    addresses: Vec<SocketAddr>,
+    _backend: Backend,
+}
+
+impl Edge {
+    fn start(authority: &Authority, crl: &str, client_auths: &[Value]) -> Self {
+        let backend = Backend::imap("imap");
+        let to = backend.address();
+        let auth = AuthService::routing("secret", move |_| to);
+        let mut addresses = Vec::new();
+        let listeners: Vec<Value> = client_auths
+            .iter()
+            .enumerate()
+            .map(|(index, client_auth)| {
+                let address = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+                addresses.push(address);
+                with(listener(&format!("imap{index}"), "IMAP", "Implicit", address.port(), to), client_auth)
+            })
+            .collect();
+        let folder = Folder::new();
+        folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
+        folder.write("ca.yaml", &ca_config_map("client-ca", &authority.pem()));
+        folder.write("crl.yaml", &crl_config_map(crl));
+        folder.write(
+            "server.yaml",
+            &mail_server(&json!({
+                "tls": { "certificateRefs": [{ "name": "mail-tls" }] },
+                "auth": http_auth(&auth.url()),
+                "listeners": listeners,
+            })),
+        );
+        let mailgress = Mailgress::start(&folder);
+        Self { folder, _mailgress: mailgress, auth, addresses, _backend: backend }
+    }
+
+    /// The listener's first line, and what the auth service is told when that is a greeting.
+    fn tells(&self, index: usize, client: &Arc<ClientConfig>) -> Result<String, String> {
+        let wire = Wire::connect(self.addresses[index]).unwrap();
+        let mut wire = wire.handshake_as(Arc::clone(client), "localhost").unwrap();
+        let greeting = wire.line().unwrap();
+        if greeting != "* OK IMAP4 ready" {
+            assert_eq!(wire.rest(Duration::from_secs(10)), "");
+            return Err(greeting);
+        }
+        assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+        let requests = self.auth.requests();
+        Ok(requests.last().unwrap().header("Auth-SSL-Verify").unwrap().to_owned())
+    }
+}
+
+fn crl_config_map(pem: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "revoked", "namespace": "mail" },
+        "data": { "ca.crl": pem },
+    })
+}
+
+#[test]
+fn revoked_expired_and_far_certificates_are_refused_whoever_else_is_tolerated() {
+    let root = Authority::new("Device CA");
+    let (team, desk) = (root.below("Team CA"), root.below("Team CA").below("Desk CA"));
+    let identities = [
+        root.issue(&["good.example.test"]),
+        root.issue(&["revoked.example.test"]),
+        root.issue_until(&["expired.example.test"], 2024),
+        team.issue(&["team.example.test"]),
+        desk.issue(&["desk.example.test"]),
+        Authority::new("Other CA").issue(&["foreign.example.test"]),
+    ];
+    let crl = root.revocation_list(&[&identities[1]]);
+    let edge = Edge::start(
+        &root,
+        &crl,
+        &[
+            client_auth("Required", &["revoked"], &json!({})),
+            client_auth("OptionalNoCA", &["revoked"], &json!({})),
+            client_auth("Required", &[], &json!({ "depth": 0 })),
+            client_auth("Required", &[], &json!({})),
+            client_auth("OptionalNoCA", &[], &json!({})),
+            client_auth("Required", &[], &json!({ "depth": 2 })),
+        ],
+    );
+    let refused = || Err(line("IMAP", INVALID));
+    let untrusted = || Ok("FAILED:unable to get local issuer certificate".to_owned());
+    let good = || Ok("SUCCESS".to_owned());
+    // Where lists are given, every certificate of a chain needs one.
+    let expected = [
+        [good(), refused(), refused(), refused(), refused(), refused()],
+        [good(), refused(), refused(), refused(), refused(), untrusted()],
+        [good(), good(), refused(), refused(), refused(), refused()],
+        [good(), good(), refused(), good(), refused(), refused()],
+        [good(), good(), refused(), good(), refused(), untrusted()],
+        [good(), good(), refused(), good(), good(), refused()],
+    ];
+    for (index, expected) in expected.into_iter().enumerate() {
+        for (identity, expected) in identities.iter().zip(expected) {
+            let client = TlsClient::new().certificate(identity).build();
+            assert_eq!(edge.tells(index, &client), expected, "listener {index}, {:#x}", identity.serial);
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_revoked_while_we_run_is_refused_and_no_ticket_helps() {
+    let root = Authority::new("Device CA");
+    let identity = root.issue(&["device.example.test"]);
+    let wanted = client_auth("Optional", &["revoked"], &json!({}));
+    let edge = Edge::start(&root, &root.revocation_list(&[]), &[wanted]);
+    let client = TlsClient::new().certificate(&identity).build();
+    assert_eq!(edge.tells(0, &client), Ok("SUCCESS".to_owned()));
+    edge.folder.replace("crl.yaml", &crl_config_map(&root.revocation_list(&[&identity])));
+    wait::eventually("the new list is in force", || {
+        let newcomer = TlsClient::new().certificate(&identity).build();
+        edge.tells(0, &newcomer).is_err().then_some(())
+    });
+    let wire = Wire::connect(edge.addresses[0]).unwrap();
+    let mut wire = wire.handshake_as(client, "localhost").unwrap();
+    // Tickets of the old trust are worth nothing.
+    assert_eq!(wire.tls().handshake_kind(), Some(HandshakeKind::Full));
+    assert_eq!(wire.line().unwrap(), line("IMAP", INVALID));
+    assert_eq!(edge.tells(0, &TlsClient::new().build()), Ok("NONE".to_owned()));
 }

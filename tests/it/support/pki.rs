@@ -1,11 +1,13 @@
 //! A certificate authority, and certificates from it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
@@ -16,6 +18,8 @@ pub static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("Tes
 /// A certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its own certificate and those above it, without the root.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 /// A certificate with its key.
@@ -24,19 +28,46 @@ pub struct Identity {
     pub certificate: String,
     /// The certificate, DER.
     pub der: CertificateDer<'static>,
+    /// The certificate and those above it, without the root.
+    pub chain: Vec<CertificateDer<'static>>,
     /// The key, PEM.
     pub key: String,
+    /// The number by which a revocation list names it.
+    pub serial: u64,
 }
 
 impl Authority {
     /// A new one.
     pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer }
+        let issuer = CertifiedIssuer::self_signed(authority(name), KeyPair::generate().unwrap()).unwrap();
+        Self { issuer, chain: Vec::new() }
+    }
+
+    /// A new one, whose certificate is from this one.
+    pub fn below(&self, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::signed_by(authority(name), key, &self.issuer).unwrap();
+        let chain = [&[issuer.der().clone()], self.chain.as_slice()].concat();
+        Self { issuer, chain }
+    }
+
+    /// A list of those of its certificates that are revoked, PEM.
+    pub fn revocation_list(&self, revoked: &[&Identity]) -> String {
+        let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
+            serial_number: SerialNumber::from(identity.serial),
+            revocation_time: date_time_ymd(2025, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2025, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// Its own certificate, PEM.
@@ -51,8 +82,17 @@ impl Authority {
 
     /// A certificate for these DNS names and addresses, for servers and clients.
     pub fn issue(&self, names: &[&str]) -> Identity {
+        self.issue_until(names, 4096)
+    }
+
+    /// The same, valid until this year begins.
+    pub fn issue_until(&self, names: &[&str], year: i32) -> Identity {
+        static NEXT: AtomicU64 = AtomicU64::new(0x4711);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.not_after = date_time_ymd(year, 1, 1);
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -60,7 +100,9 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { certificate: certificate.pem(), der: certificate.der().clone(), key: key.serialize_pem() }
+        let der = certificate.der().clone();
+        let chain = [std::slice::from_ref(&der), self.chain.as_slice()].concat();
+        Identity { certificate: certificate.pem(), der, chain, key: key.serialize_pem(), serial }
     }
 
     /// One for every name by which tests reach a listener.
@@ -80,4 +122,12 @@ impl Authority {
             .with_no_client_auth();
         Arc::new(config)
     }
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }

@@ -16,7 +16,7 @@ use super::wire::Wire;
 pub struct TlsClient {
     versions: &'static [&'static SupportedProtocolVersion],
     alpn: Vec<Vec<u8>>,
-    certificate: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
 impl TlsClient {
@@ -37,10 +37,10 @@ impl TlsClient {
         self
     }
 
-    /// Shows this certificate when it is asked for one.
+    /// Shows this certificate and its chain when it is asked for one.
     pub fn certificate(mut self, identity: &Identity) -> Self {
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-        self.certificate = Some((identity.der.clone(), key));
+        self.certificate = Some((identity.chain.clone(), key));
         self
     }
 
@@ -55,7 +55,7 @@ impl TlsClient {
             .with_root_certificates(roots);
         let mut config = match self.certificate {
             None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         };
         config.alpn_protocols = self.alpn;
         Arc::new(config)
