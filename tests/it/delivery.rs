@@ -1,7 +1,6 @@
 //! Mail delivered through Mailgress and read back through it, byte for byte.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,10 +10,11 @@ use crate::support::auth_service::AuthService;
 use crate::support::clients::{Clients, Endpoint};
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, tls_secret, with};
+use crate::support::message::{AWKWARD, ends_with, message, wait_for_mail};
 use crate::support::pki::AUTHORITY;
+use crate::support::ports;
 use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::wire::Wire;
-use crate::support::{ports, wait};
 
 /// Submission, IMAP and POP3 with TLS, and port 25 with both kinds of auth.
 struct Site {
@@ -89,39 +89,6 @@ impl Site {
         }
     }
 }
-
-/// What was sent must be the end of what was received: servers put their own header lines before it, and no more.
-fn ends_with(file: &Path, message: &[u8], how: &str) {
-    let received = std::fs::read(file).unwrap();
-    assert!(received.ends_with(message), "{how}: {} bytes were sent, others were read", message.len());
-    let added = &received[..received.len() - message.len()];
-    assert!(added.starts_with(b"Return-Path: <") && added.len() < 2000, "{}", String::from_utf8_lossy(added));
-}
-
-/// Waits until Dovecot, asked directly, has a message for the user.
-fn wait_for_mail(user: &str) {
-    let mut wire = Wire::connect(servers().dovecot.imap()).unwrap();
-    wire.line().unwrap();
-    wire.imap("a", &format!("LOGIN {user} {PASSWORD}")).unwrap();
-    wait::eventually("the mail is delivered", || {
-        let lines = wire.imap("b", "STATUS INBOX (MESSAGES)").unwrap();
-        lines.iter().any(|line| line.contains("MESSAGES 1")).then_some(())
-    });
-}
-
-/// A message with what transports like to break: dots at the start of lines, a From line, trailing spaces, bytes
-/// above 127, empty lines at the end.
-fn message(user: &str, body: &str) -> Vec<u8> {
-    format!(
-        "From: <{user}>\r\nTo: <{user}>\r\nSubject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe?=\r\n\
-         Date: Sat, 01 Mar 2025 12:00:00 +0000\r\nMessage-Id: <{user}.1>\r\nMIME-Version: 1.0\r\n\
-         Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{body}"
-    )
-    .into_bytes()
-}
-
-const AWKWARD: &str = ".\r\n..\r\n.leading dot\r\nFrom the beginning\r\ntrailing space \r\n\ttab\r\n\
-                       Zażółć gęślą jaźń\r\n\r\n--\r\n\r\n\r\n";
 
 fn loopback(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()

@@ -1,11 +1,10 @@
 //! From an nginx configuration to a login: `mailgress import nginx`, and then `mailgress run` on what it printed.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use crate::support::auth_service::AuthService;
 use crate::support::backend::Backend;
-use crate::support::mailgress::{Mailgress, binary};
+use crate::support::imported::Imported;
 use crate::support::manifest::Folder;
 use crate::support::pki::AUTHORITY;
 use crate::support::ports;
@@ -41,17 +40,8 @@ fn an_imported_configuration_serves_at_once() {
          ssl_certificate mail.pem; ssl_certificate_key mail.pem; }}\n}}\n",
         auth.url().trim_start_matches("http://")
     );
-    nginx.write_text("x.conf", &text);
-
-    let ran = Command::new(binary())
-        .args(["import", "nginx", "--strict"])
-        .arg(nginx.file("x.conf"))
-        .output()
-        .unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let folder = Folder::new();
-    folder.write_text("mail.yaml", std::str::from_utf8(&ran.stdout).unwrap());
-    let _mailgress = Mailgress::start(&folder);
+    nginx.write_text("nginx.conf", &text);
+    let _imported = Imported::start(&nginx);
 
     for (protocol, address) in PROTOCOLS.iter().zip(addresses) {
         let mut wire = greeted(address).unwrap();

@@ -1,19 +1,14 @@
 """Logs in from a given source address, and leaves a trace with the user's name in the backend's log.
 
-Usage: proxied.py PROTOCOL TLS HOST PORT CA USER PASSWORD SOURCE
+Usage: proxied.py PROTOCOL TLS HOST PORT CA USER PASSWORD SOURCE [PROXY-HEADER]
 """
 
-import socket
 import sys
 
 import mail
 
-protocol, tls, host, port, ca, user, password, source = sys.argv[1:]
-
-# imaplib and poplib do not let one choose the source address.
-plain_connect = socket.create_connection
-socket.create_connection = lambda address, timeout=mail.TIMEOUT, source_address=None: plain_connect(
-    address, timeout, (source, 0))
+protocol, tls, host, port, ca, user, password, source, *header = sys.argv[1:]
+mail.from_address(source, *header)
 
 client = mail.connect(protocol, tls, host, int(port), ca)
 if protocol == "IMAP":

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::pki::AUTHORITY;
+use super::pki::{AUTHORITY, Identity};
 use super::servers::PASSWORD;
 
 /// How a client reaches a listener.
@@ -93,14 +93,28 @@ impl Clients {
         self.python("login.py", to, &[method, user, password])
     }
 
+    /// Logs in with Python by EXTERNAL: with a certificate instead of a password.
+    pub fn python_external(&self, to: &Endpoint, user: &str, identity: &Identity) -> Ran {
+        let file = self.file("identity.pem");
+        std::fs::write(&file, identity.certificate.clone() + &identity.key).unwrap();
+        self.python("login.py", to, &["external", user, "", file.to_str().unwrap()])
+    }
+
     /// Logs in with curl: lists mailboxes, or mails, or asks for HELP (SMTP).
     pub fn curl_login(&self, to: &Endpoint, user: &str, password: &str) -> Ran {
-        let mut command = self.curl(to, user, password);
-        match to.protocol {
-            "SMTP" => command.args(["--request", "NOOP"]).arg(to.url("/client.example.test")),
-            _ => command.arg(to.url("/")),
-        };
-        run(&mut command, "")
+        self.curl_logs_in(self.curl(to, user, password), to)
+    }
+
+    /// Logs in with curl and this mechanism (`+APOP`: POP3's command).
+    pub fn curl_login_by(&self, to: &Endpoint, mechanism: &str, user: &str, password: &str) -> Ran {
+        self.curl_logs_in(self.curl_with(to, mechanism, &format!("{user}:{password}")), to)
+    }
+
+    /// Logs in with curl and a token, by the mechanism that curl prefers.
+    pub fn curl_token(&self, to: &Endpoint, user: &str, token: &str) -> Ran {
+        let mut command = self.curl_as(to, &format!("{user}:"));
+        command.args(["--oauth2-bearer", token]);
+        self.curl_logs_in(command, to)
     }
 
     /// Sends a message file with curl.
@@ -117,16 +131,37 @@ impl Clients {
         run(command.arg("--output").arg(into).arg(to.url(path)), "")
     }
 
+    /// Does the least that needs a login.
+    fn curl_logs_in(&self, mut command: Command, to: &Endpoint) -> Ran {
+        match to.protocol {
+            "SMTP" => command.args(["--request", "NOOP"]).arg(to.url("/client.example.test")),
+            _ => command.arg(to.url("/")),
+        };
+        run(&mut command, "")
+    }
+
+    fn curl_with(&self, to: &Endpoint, mechanism: &str, credentials: &str) -> Command {
+        let mut command = self.curl_as(to, credentials);
+        command.args(["--login-options", &format!("AUTH={mechanism}")]);
+        command
+    }
+
     fn curl(&self, to: &Endpoint, user: &str, password: &str) -> Command {
+        let credentials = format!("{user}:{password}");
+        if to.protocol == "SMTP" {
+            self.curl_with(to, "PLAIN", &credentials)
+        } else {
+            self.curl_as(to, &credentials)
+        }
+    }
+
+    fn curl_as(&self, to: &Endpoint, credentials: &str) -> Command {
         let mut command = Command::new("curl");
         command.args(["-sSv", "--max-time", "120", "--resolve"]);
         command.arg(format!("localhost:{}:{}", to.address.port(), to.address.ip()));
-        command.args(["--user", &format!("{user}:{password}"), "--cacert"]).arg(self.file("ca.pem"));
+        command.args(["--user", credentials, "--cacert"]).arg(self.file("ca.pem"));
         if to.starttls() {
             command.arg("--ssl-reqd");
-        }
-        if to.protocol == "SMTP" {
-            command.args(["--login-options", "AUTH=PLAIN"]);
         }
         command
     }
@@ -146,11 +181,28 @@ impl Clients {
 
     /// swaks: sends a short message with AUTH.
     pub fn swaks(&self, to: &Endpoint, method: &str, user: &str, password: &str) -> Ran {
+        self.swaks_with(to, method, user, password, &[])
+    }
+
+    /// The same, with more options.
+    pub fn swaks_with(
+        &self,
+        to: &Endpoint,
+        method: &str,
+        user: &str,
+        password: &str,
+        options: &[&str],
+    ) -> Ran {
+        let login = ["--auth", method, "--auth-user", user, "--auth-password", password];
+        self.swaks_anonymous(to, user, &[&login, options].concat())
+    }
+
+    /// swaks: sends a short message without AUTH.
+    pub fn swaks_anonymous(&self, to: &Endpoint, user: &str, options: &[&str]) -> Ran {
         let mut command = Command::new("swaks");
         command.args(["--server", &to.address.to_string(), "--from", user, "--to", user]);
-        command.args(["--auth", method, "--auth-user", user, "--auth-password", password]);
-        command.args(["--ehlo", "client.example.test", "--timeout", "30"]);
-        command.args(["--header", &format!("Subject: swaks {method}")]);
+        command.args(["--ehlo", "client.example.test", "--timeout", "30", "--header", "Subject: swaks"]);
+        command.args(options);
         match to.tls {
             "Off" => {}
             "Implicit" => drop(command.args(["--tls-on-connect", "--tls-verify", "--tls-sni", "localhost"])),

@@ -1,16 +1,20 @@
 //! A Dovecot of our own: IMAP and POP3 in every TLS mode and behind a PROXY header, LMTP and SASL for Postfix.
 //!
-//! Every user exists, with one password; a mailbox is made when it is first used.
+//! Every user exists, with one password and with every token of [`super::tokens`]; a mailbox is made when it is first
+//! used.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::pki::AUTHORITY;
 use super::process::{Daemon, open_directory, our_names, we_are_root};
 use super::servers::PASSWORD;
-use super::{ports, wait};
+use super::{ports, tokens, wait};
 
 /// A running Dovecot.
 pub struct Dovecot {
@@ -54,6 +58,12 @@ impl Dovecot {
         }
         let configuration = directory.join("dovecot.conf");
         std::fs::write(&configuration, configure(&directory, &ports)).unwrap();
+        let oauth2 = include_str!("dovecot/2.3-oauth2.conf").replace("@DIR@", &directory.to_string_lossy());
+        std::fs::write(directory.join("oauth2.conf"), oauth2).unwrap();
+        // One folder for each party that tokens are made for, and in it one for each algorithm.
+        let keys = directory.join("keys/default/HS256");
+        std::fs::create_dir_all(&keys).unwrap();
+        std::fs::write(keys.join("default"), STANDARD.encode(tokens::KEY)).unwrap();
         let daemon = Daemon::start(
             "dovecot",
             &directory,
@@ -109,6 +119,11 @@ impl Dovecot {
     /// Postfix's password check.
     pub fn sasl(&self) -> SocketAddr {
         loopback(self.ports.sasl)
+    }
+
+    /// The same as [`Self::log_of`], when there are some: they may come a little later than the answer to a client.
+    pub fn logs(&self, user: &str) -> Vec<String> {
+        wait::eventually("Dovecot logs it", || Some(self.log_of(user)).filter(|lines| !lines.is_empty()))
     }
 
     /// The log lines about a user.

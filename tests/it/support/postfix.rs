@@ -21,6 +21,8 @@ struct Ports {
     submissions: u16,
     submission_proxied: u16,
     mx: u16,
+    mx_proxied: u16,
+    mx_verbose: u16,
 }
 
 impl Postfix {
@@ -32,6 +34,8 @@ impl Postfix {
             submissions: ports::free(),
             submission_proxied: ports::free(),
             mx: ports::free(),
+            mx_proxied: ports::free(),
+            mx_verbose: ports::free(),
         };
         for name in ["etc", "queue", "data"] {
             std::fs::create_dir(directory.join(name)).unwrap();
@@ -79,6 +83,21 @@ impl Postfix {
         loopback(self.ports.mx)
     }
 
+    /// The same behind a PROXY header, version 1 or 2.
+    pub fn mx_proxied(&self) -> SocketAddr {
+        loopback(self.ports.mx_proxied)
+    }
+
+    /// The same, with every line that it reads in its log.
+    pub fn mx_verbose(&self) -> SocketAddr {
+        loopback(self.ports.mx_verbose)
+    }
+
+    /// The same as [`Self::log_of`], when there are some: they may come a little later than the answer to a client.
+    pub fn logs(&self, text: &str) -> Vec<String> {
+        wait::eventually("Postfix logs it", || Some(self.log_of(text)).filter(|lines| !lines.is_empty()))
+    }
+
     /// The log lines that contain `text`.
     pub fn log_of(&self, text: &str) -> Vec<String> {
         let log = std::fs::read(self.directory.join("postfix.log")).unwrap_or_default();
@@ -116,11 +135,14 @@ fn main_cf(directory: &Path, dovecot: &Dovecot) -> String {
 fn master_cf(ports: &Ports) -> String {
     let auth = "-o smtpd_relay_restrictions=permit_sasl_authenticated,reject \
                 -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject";
+    let open = "-o smtpd_sasl_auth_enable=no";
     let services = [
         (ports.submission, auth.to_owned()),
         (ports.submissions, format!("{auth} -o smtpd_tls_wrappermode=yes")),
         (ports.submission_proxied, format!("{auth} -o smtpd_upstream_proxy_protocol=haproxy")),
-        (ports.mx, "-o smtpd_sasl_auth_enable=no".to_owned()),
+        (ports.mx, open.to_owned()),
+        (ports.mx_proxied, format!("{open} -o smtpd_upstream_proxy_protocol=haproxy")),
+        (ports.mx_verbose, format!("{open} -v")),
     ];
     let mut text = MASTER_CF.to_owned();
     for (port, options) in services {

@@ -1,0 +1,152 @@
+//! XOAUTH2 and OAUTHBEARER without an auth service: the backend takes the token, or says itself what is wrong with it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::support::clients::{Clients, Endpoint};
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, listener, mail_server, passthrough, tls_secret};
+use crate::support::pki::AUTHORITY;
+use crate::support::ports;
+use crate::support::servers::{new_user, servers};
+use crate::support::talk::{PROTOCOLS, backend_answers, greeted};
+use crate::support::tls_client::secured;
+use crate::support::tokens::{token_for, worthless_tokens};
+use crate::support::wire::Wire;
+
+/// A mechanism, and how a client acknowledges its refusal.
+const MECHANISMS: [(&str, &str); 2] = [("XOAUTH2", ""), ("OAUTHBEARER", "AQ==")];
+
+/// A listener for each protocol in front of Dovecot, and of the Postfix that asks Dovecot.
+struct Edge {
+    endpoints: [Endpoint; 3],
+    clients: Clients,
+    mailgress: Mailgress,
+    _folder: Folder,
+}
+
+impl Edge {
+    fn start() -> Self {
+        let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
+        let ways = [
+            ("RequireStartTLS", dovecot.imap()),
+            ("Implicit", dovecot.pop3()),
+            ("Off", postfix.submission()),
+        ];
+        let mut listeners = Vec::new();
+        let mut index = 0;
+        let endpoints = PROTOCOLS.map(|protocol| {
+            let (tls, backend) = ways[index];
+            index += 1;
+            let port = ports::free();
+            listeners.push(listener(&protocol.to_lowercase(), protocol, tls, port, backend));
+            Endpoint { protocol, tls, address: ([127, 0, 0, 1], port).into() }
+        });
+        let methods = json!({ "authMethods": ["PLAIN", "XOAUTH2", "OAUTHBEARER"] });
+        let folder = Folder::new();
+        folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
+        folder.write(
+            "server.yaml",
+            &mail_server(&json!({
+                "serverName": "mail.example.test",
+                "tls": { "certificateRefs": [{ "name": "mail-tls" }] },
+                "auth": passthrough(),
+                "imap": methods, "pop3": methods, "smtp": methods,
+                "listeners": listeners,
+            })),
+        );
+        Self { endpoints, clients: Clients::new(), mailgress: Mailgress::start(&folder), _folder: folder }
+    }
+
+    /// Up to where a client may log in.
+    fn connect(&self, to: &Endpoint) -> Wire {
+        let mut wire = match to.tls {
+            "Off" => greeted(to.address).unwrap(),
+            mode => secured((to.protocol, mode), to.address, &AUTHORITY.client(), "localhost").unwrap(),
+        };
+        if to.protocol == "SMTP" {
+            wire.smtp("EHLO client.example.test").unwrap();
+        }
+        wire
+    }
+}
+
+/// The client's only message, in base64.
+fn message(mechanism: &str, user: &str, token: &str) -> String {
+    STANDARD.encode(match mechanism {
+        "XOAUTH2" => format!("user={user}\x01auth=Bearer {token}\x01\x01"),
+        _ => format!("n,a={user},\x01auth=Bearer {token}\x01\x01"),
+    })
+}
+
+/// Begins a login with the client's message, and returns the line that answers it.
+fn authenticate(wire: &mut Wire, protocol: &str, mechanism: &str, message: &str) -> String {
+    let command = if protocol == "IMAP" { "t1 AUTHENTICATE" } else { "AUTH" };
+    wire.ask(&format!("{command} {mechanism} {message}")).unwrap()
+}
+
+/// How the backend's answer begins when the client has acknowledged the challenge, and when it has cancelled.
+fn refusals(protocol: &str) -> (&'static str, &'static str) {
+    match protocol {
+        "IMAP" => ("t1 NO [AUTHENTICATIONFAILED]", "t1 BAD "),
+        "POP3" => ("-ERR [AUTH]", "-ERR "),
+        _ => ("535 5.7.8 ", "5"),
+    }
+}
+
+#[test]
+fn a_backend_takes_a_token_that_mailgress_knows_nothing_of() {
+    let edge = Edge::start();
+    for endpoint in &edge.endpoints {
+        let user = new_user("token");
+        let token = token_for(&user);
+        for method in ["xoauth2", "oauthbearer-ir"] {
+            edge.clients.python_login(endpoint, method, &user, &token).succeeded();
+        }
+        edge.clients.curl_token(endpoint, &user, &token).succeeded();
+    }
+}
+
+#[test]
+fn a_client_hears_from_the_backend_what_is_wrong_with_its_token() {
+    let edge = Edge::start();
+    for (endpoint, method) in edge.endpoints.iter().zip(["oauthbearer-ir", "xoauth2", "xoauth2-ir"]) {
+        let user = new_user("refused");
+        let [(_, forged), ..] = worthless_tokens(&user);
+        let ran = edge.clients.python_login(endpoint, method, &user, &forged).failed();
+        assert!(ran.output.contains("refused with {\"status\":"), "{method}: {ran:?}");
+        assert!(!ran.output.contains("logged in"), "{method}: {ran:?}");
+    }
+    assert!(!edge.mailgress.log().contains("eyJ"), "a token is in the log");
+}
+
+#[test]
+fn the_session_goes_on_behind_a_challenge_that_was_acknowledged_or_cancelled() {
+    let edge = Edge::start();
+    for (endpoint, (mechanism, acknowledgement)) in
+        edge.endpoints.iter().flat_map(|endpoint| MECHANISMS.map(|mechanism| (endpoint, mechanism)))
+    {
+        let protocol = endpoint.protocol;
+        let user = new_user("again");
+        let (refused, cancelled) = refusals(protocol);
+        let mut wire = edge.connect(endpoint);
+        let worthless = worthless_tokens(&user);
+        let answers = [(acknowledgement, refused), ("*", cancelled), ("*", cancelled)];
+        for ((what, token), (answer, expected)) in worthless.iter().zip(answers) {
+            let what = format!("{protocol} {mechanism}, a token that is {what}, answered with {answer:?}");
+            let challenge = authenticate(&mut wire, protocol, mechanism, &message(mechanism, &user, token));
+            let (sign, text) = challenge.split_once(' ').unwrap();
+            assert_eq!(sign, if protocol == "SMTP" { "334" } else { "+" }, "{what}");
+            let text = String::from_utf8(STANDARD.decode(text).unwrap()).unwrap();
+            assert!(text.starts_with("{\"status\":"), "{what}: {text}");
+            let told = wire.ask(answer).unwrap();
+            assert!(told.starts_with(expected), "{what}: {told}");
+        }
+        let good = message(mechanism, &user, &token_for(&user));
+        let taken = authenticate(&mut wire, protocol, mechanism, &good);
+        let success = ["t1 OK", "+OK", "235 "].iter().any(|success| taken.starts_with(success));
+        assert!(success, "{protocol} {mechanism}: {taken}");
+        assert!(backend_answers(&mut wire, protocol).unwrap());
+    }
+}
