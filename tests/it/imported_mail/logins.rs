@@ -32,13 +32,19 @@ fn clients_log_in_by_password_and_by_digest() {
             }
         }
     }
-    for (server, mechanism) in
-        [("imap", "CRAM-MD5"), ("pop3", "+APOP"), ("pop3", "CRAM-MD5"), ("submission", "CRAM-MD5")]
-    {
+    for (server, mechanism, method) in [
+        ("imap", "LOGIN", "plain"),
+        ("imaps", "CRAM-MD5", "cram-md5"),
+        ("pop3", "LOGIN", "plain"),
+        ("pop3", "PLAIN", "plain"),
+        ("pop3", "CRAM-MD5", "cram-md5"),
+        ("pop3", "+APOP", "apop"),
+        ("submission", "CRAM-MD5", "cram-md5"),
+    ] {
         let user = new_user("imported");
         site.clients.curl_login_by(site.at(server), mechanism, &user, PASSWORD).succeeded();
-        let method = mechanism.trim_start_matches('+').to_lowercase();
-        assert_eq!(site.last_request_of(&user).header("Auth-Method"), Some(method.as_str()), "{server}");
+        let request = site.last_request_of(&user);
+        assert_eq!(request.header("Auth-Method"), Some(method), "{server} {mechanism}");
     }
     let requests = site.auth.requests();
     let salts: Vec<&str> = requests.iter().filter_map(|request| request.header("Auth-Salt")).collect();

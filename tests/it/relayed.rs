@@ -1,4 +1,5 @@
-//! XOAUTH2 and OAUTHBEARER without an auth service: the backend takes the token, or says itself what is wrong with it.
+//! SASL without an auth service: the messages of XOAUTH2, OAUTHBEARER and CRAM-MD5 go between client and backend as
+//! they are, and so do the backend's words about a token that it does not take.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +10,7 @@ use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, listener, mail_server, passthrough, tls_secret};
 use crate::support::pki::AUTHORITY;
 use crate::support::ports;
-use crate::support::servers::{new_user, servers};
+use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::talk::{PROTOCOLS, backend_answers, greeted};
 use crate::support::tls_client::secured;
 use crate::support::tokens::{token_for, worthless_tokens};
@@ -43,7 +44,7 @@ impl Edge {
             listeners.push(listener(&protocol.to_lowercase(), protocol, tls, port, backend));
             Endpoint { protocol, tls, address: ([127, 0, 0, 1], port).into() }
         });
-        let methods = json!({ "authMethods": ["PLAIN", "XOAUTH2", "OAUTHBEARER"] });
+        let methods = json!({ "authMethods": ["PLAIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"] });
         let folder = Folder::new();
         folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
         folder.write(
@@ -105,6 +106,24 @@ fn a_backend_takes_a_token_that_mailgress_knows_nothing_of() {
             edge.clients.python_login(endpoint, method, &user, &token).succeeded();
         }
         edge.clients.curl_token(endpoint, &user, &token).succeeded();
+    }
+}
+
+#[test]
+fn a_digest_answers_the_backends_own_challenge() {
+    let edge = Edge::start();
+    for endpoint in &edge.endpoints {
+        let user = new_user("digest");
+        edge.clients.python_login(endpoint, "cram-md5", &user, PASSWORD).succeeded();
+        let mut wire = edge.connect(endpoint);
+        let command = if endpoint.protocol == "IMAP" { "t1 AUTHENTICATE" } else { "AUTH" };
+        let challenge = wire.ask(&format!("{command} CRAM-MD5")).unwrap();
+        let challenge = STANDARD.decode(challenge.split_once(' ').unwrap().1).unwrap();
+        let challenge = String::from_utf8(challenge).unwrap();
+        assert!(!challenge.contains("mail.example.test"), "{challenge} is Mailgress's");
+        let answer = STANDARD.encode(format!("{user} {}", "0".repeat(32)));
+        let told = wire.ask(&answer).unwrap();
+        assert!(told.starts_with(refusals(endpoint.protocol).0), "{}: {told}", endpoint.protocol);
     }
 }
 
