@@ -33,12 +33,13 @@ pub(super) fn settings(
 /// `[http://]host[:port][/uri]` or `unix:path[:uri]`, as a URL.
 pub(super) fn url(text: &str) -> Result<String, String> {
     if let Some(rest) = text.strip_prefix("unix:") {
-        return match rest.split(':').next() {
-            Some("") | None => Err(format!("no path in the unix domain socket in auth_http \"{text}\"")),
-            Some(path) if !path.starts_with('/') => {
+        let (path, uri) = rest.split_once(':').unwrap_or((rest, "/"));
+        return match path {
+            "" => Err(format!("no path in the unix domain socket in auth_http \"{text}\"")),
+            path if !path.starts_with('/') => {
                 Err(format!("the path of the UNIX socket must be absolute in auth_http \"{text}\""))
             }
-            Some(_) => Ok(text.to_owned()),
+            _ => uri_of_http(uri, text).map(|()| text.to_owned()),
         };
     }
     let rest = text.strip_prefix("http://").unwrap_or(text);
@@ -59,7 +60,16 @@ pub(super) fn url(text: &str) -> Result<String, String> {
         return Err(format!("no host in auth_http \"{text}\""));
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
+    uri_of_http(&format!("{slash}{path}"), text)?;
     Ok(format!("http://{authority}{slash}{path}"))
+}
+
+/// nginx sends any text; a request line has none but a path from `/`, without blanks (RFC 9112 section 3.2).
+fn uri_of_http(uri: &str, text: &str) -> Result<(), String> {
+    if uri.starts_with('/') && uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(format!("the uri in auth_http \"{text}\" is none that HTTP/1.1 has; write a path from / on, escaped"))
 }
 
 /// Extra headers, with their values in a Secret: they are usually keys.
@@ -69,7 +79,8 @@ fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) ->
         let (name, value) = (directive.argument(0), directive.argument(1));
         let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+.^_|~-".contains(c);
         if name.is_empty() || !name.chars().all(is_token) || value.contains(char::is_control) {
-            let message = format!("auth_http_header {name:?} is no header of HTTP's; write another one");
+            let whose = if value.contains(char::is_control) { "the value of " } else { "" };
+            let message = format!("{whose}auth_http_header {name:?} is none of HTTP's; write another one");
             notes.push(directive.note(message));
         } else if pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
             let message =

@@ -69,11 +69,29 @@ fn level(outer: &Directive, is_mail: bool, notes: &mut Vec<Note>) -> Result<(), 
         value(directive, known).map_err(|message| directive.problem(message))?;
         match known.kind {
             Kind::Missing(remedy) => notes.push(directive.note(format!("{name} {remedy}"))),
-            Kind::Block => level(directive, false, notes)?,
+            Kind::Block => {
+                level(directive, false, notes)?;
+                both_kinds_of_tls(directive, outer)?;
+            }
             _ => notes.extend(remark(directive)),
         }
     }
     Ok(())
+}
+
+/// `ssl on` and `starttls` exclude each other, also where one of them stands in `mail {}`.
+fn both_kinds_of_tls(server: &Directive, mail: &Directive) -> Result<(), Problem> {
+    let of = |name: &str| {
+        let levels = [server, mail].into_iter().filter_map(|level| level.block.as_ref());
+        let mut found = levels.filter_map(|block| block.iter().rfind(|directive| directive.name() == name));
+        found.next().filter(|directive| !directive.argument(0).eq_ignore_ascii_case("off"))
+    };
+    match (of("ssl"), of("starttls")) {
+        (Some(_), Some(starttls)) => {
+            Err(starttls.problem("\"starttls\" directive conflicts with \"ssl on\""))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn form(directive: &Directive, known: &Known, is_mail: bool) -> Result<(), Problem> {
@@ -96,7 +114,7 @@ fn form(directive: &Directive, known: &Known, is_mail: bool) -> Result<(), Probl
 fn value(directive: &Directive, known: &Known) -> Result<(), String> {
     let (name, first) = (known.name, directive.argument(0));
     let fits = match known.kind {
-        Kind::Flag if !matches!(first, "on" | "off") => {
+        Kind::Flag if !["on", "off"].iter().any(|word| first.eq_ignore_ascii_case(word)) => {
             return Err(format!(
                 "invalid value \"{first}\" in \"{name}\" directive, it must be \"on\" or \"off\""
             ));
@@ -108,7 +126,8 @@ fn value(directive: &Directive, known: &Known) -> Result<(), String> {
             return Err(format!("\"{name}\" directive invalid number"));
         }
         Kind::One(words) | Kind::Set(words) => {
-            let stranger = directive.arguments().iter().find(|word| !words.contains(&word.as_str()));
+            let is_known = |word: &str| words.iter().any(|known| known.eq_ignore_ascii_case(word));
+            let stranger = directive.arguments().iter().find(|word| !is_known(word));
             return stranger.map_or(Ok(()), |word| Err(format!("invalid value \"{word}\"")));
         }
         Kind::Own(check) => return check(directive),
@@ -212,7 +231,7 @@ pub const DIRECTIVES: &[Known] = &[
     one("smtp_greeting_delay", Kind::Time),
     several("smtp_capabilities", (1, MANY), Kind::Text),
     several("smtp_auth", (1, MANY), Kind::Set(SMTP_METHODS)),
-    one("auth_http", Kind::Own(|directive| auth::url(directive.argument(0)).map(|_| ()))),
+    several("auth_http", (1, 1), Kind::Own(|directive| auth::url(directive.argument(0)).map(|_| ()))),
     one("auth_http_timeout", Kind::Time),
     several("auth_http_header", (2, 2), Kind::Text),
     one("auth_http_pass_client_cert", Kind::Flag),
@@ -225,13 +244,7 @@ pub const DIRECTIVES: &[Known] = &[
     ),
     one("proxy_timeout", Kind::Time),
     one("proxy_pass_error_message", Kind::Flag),
-    one(
-        "proxy_protocol",
-        Kind::Own(|directive| match directive.argument(0) {
-            "on" | "off" | "v2" => Ok(()),
-            other => Err(format!("invalid value \"{other}\"")),
-        }),
-    ),
+    one("proxy_protocol", Kind::One(&["on", "off", "v2"])),
     one("proxy_smtp_auth", Kind::Flag),
     one("xclient", Kind::Flag),
     several("set_real_ip_from", (1, 1), Kind::Own(listen::check_network)),

@@ -34,11 +34,12 @@ pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source) -> Result<Ve
                 sockets.push(socket);
             }
         }
-        let Some(first) = sockets.first() else {
+        if sockets.is_empty() {
             return Err(own.problem("no \"listen\" is defined for server"));
-        };
+        }
         let named = directives(own, "protocol").last().map(|directive| directive.argument(0));
-        let Some(protocol) = protocol(named, first.address.port()) else {
+        let mut ports = sockets.iter().filter_map(|socket| socket.address.port());
+        let Some(protocol) = named.and_then(protocol).or_else(|| ports.find_map(protocol_of)) else {
             return Err(own.problem("unknown mail protocol for server"));
         };
         servers.push(Server { own, mail, protocol, sockets });
@@ -59,12 +60,12 @@ pub(super) fn protocol_of(port: u16) -> Option<Protocol> {
     }
 }
 
-fn protocol(named: Option<&str>, port: Option<u16>) -> Option<Protocol> {
-    match named {
-        Some("imap") => Some(Protocol::Imap),
-        Some("pop3") => Some(Protocol::Pop3),
-        Some("smtp") => Some(Protocol::Smtp),
-        _ => protocol_of(port?),
+fn protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "imap" => Some(Protocol::Imap),
+        "pop3" => Some(Protocol::Pop3),
+        "smtp" => Some(Protocol::Smtp),
+        _ => None,
     }
 }
 
@@ -89,6 +90,11 @@ impl<'a> Server<'a> {
         self.get(name).map(|directive| directive.argument(0))
     }
 
+    /// The first argument of a directive that takes one of some words, in lower case.
+    pub(super) fn word(&self, name: &'a str) -> Option<String> {
+        self.text(name).map(str::to_ascii_lowercase)
+    }
+
     /// The arguments of all directives of a name, one after the other.
     pub(super) fn list(&self, name: &'a str) -> Option<Vec<String>> {
         let all = self.all(name);
@@ -98,6 +104,6 @@ impl<'a> Server<'a> {
 
     /// A flag.
     pub(super) fn flag(&self, name: &'a str) -> Option<bool> {
-        self.text(name).map(|text| text == "on")
+        self.text(name).map(|text| text.eq_ignore_ascii_case("on"))
     }
 }

@@ -92,7 +92,7 @@ fn parameter(socket: &mut Socket, word: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `on`, `off`, or `idle:interval:probes`, each of which may be empty; `None` where it is none of these.
+/// `on`, `off`, or `idle[:interval[:probes]]`, each of which may be empty; `None` where it is none of these.
 fn keepalive(value: &str) -> Option<Option<Keepalive>> {
     match value {
         "on" => return Some(Some(Keepalive::default())),
@@ -101,7 +101,7 @@ fn keepalive(value: &str) -> Option<Option<Keepalive>> {
     }
     let mut parts = value.split(':');
     let (idle, interval, probes) = (parts.next()?, parts.next(), parts.next());
-    if parts.next().is_some() || !value.contains(':') || value.chars().all(|c| c == ':') {
+    if parts.next().is_some() || value.chars().all(|c| c == ':') {
         return None;
     }
     let seconds = |text: &str| match text {
@@ -126,6 +126,7 @@ fn addresses(text: &str, source: &dyn Source) -> Result<Vec<ListenAddress>, Stri
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
             "" => Err("no path in the unix domain socket".to_owned()),
+            path if path.len() > LONGEST_PATH => Err("too long path in the unix domain socket".to_owned()),
             path if path.starts_with('/') => Ok(vec![ListenAddress::Unix(PathBuf::from(path))]),
             _ => Err("the path of a UNIX socket must be absolute".to_owned()),
         };
@@ -209,6 +210,8 @@ fn network(text: &str) -> Option<IpNet> {
     network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
+/// Of a UNIX socket, in bytes (`sun_path`, with its NUL).
+const LONGEST_PATH: usize = 107;
 /// As the renderer's: 64Mi, in bytes.
 const MAX_BUFFER: u64 = 64 << 20;
 /// As the renderer's: the kernel's bound, in milliseconds.

@@ -81,7 +81,7 @@ fn server_name(server: &Server<'_>, notes: &mut Vec<Note>) -> Option<String> {
 
 fn upstream(server: &Server<'_>) -> UpstreamSettings {
     UpstreamSettings {
-        proxy_protocol: server.text("proxy_protocol").map(|text| match text {
+        proxy_protocol: server.word("proxy_protocol").map(|word| match word.as_str() {
             "on" => ProxyProtocolVersion::V1,
             "v2" => ProxyProtocolVersion::V2,
             _ => ProxyProtocolVersion::Off,
@@ -154,7 +154,7 @@ fn auth_methods<'a>(server: &Server<'a>, name: &'a str) -> Option<Vec<AuthMethod
 }
 
 fn method(word: &str) -> Option<AuthMethod> {
-    Some(match word {
+    Some(match word.to_ascii_lowercase().as_str() {
         "plain" => AuthMethod::Plain,
         "login" => AuthMethod::Login,
         "apop" => AuthMethod::Apop,

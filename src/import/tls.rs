@@ -20,7 +20,7 @@ pub(super) fn mode(server: &Server<'_>, socket: &Socket) -> TlsMode {
     if socket.ssl || server.flag("ssl").unwrap_or_default() {
         return TlsMode::Implicit;
     }
-    match server.text("starttls") {
+    match server.word("starttls").as_deref() {
         Some("on") => TlsMode::StartTls,
         Some("only") => TlsMode::RequireStartTls,
         _ => TlsMode::Off,
@@ -62,7 +62,7 @@ fn reason<'a>(server: &'a Server<'_>) -> Option<Reason<'a>> {
     if server.flag("ssl").unwrap_or_default() {
         return Some(Reason { name: "ssl", directive: server.get("ssl")? });
     }
-    if server.text("starttls").is_some_and(|text| text != "off") {
+    if server.word("starttls").is_some_and(|word| word != "off") {
         return Some(Reason { name: "starttls", directive: server.get("starttls")? });
     }
     let socket = server.sockets.iter().find(|socket| socket.ssl)?;
@@ -184,8 +184,9 @@ fn cipher_suites(directive: &Directive, notes: &mut Vec<Note>) -> Option<Vec<Str
 
 fn min_version(server: &Server<'_>, directive: &Directive, notes: &mut Vec<Note>) -> Option<MinVersion> {
     let versions = server.list("ssl_protocols").unwrap_or_default();
-    let has = |version: &str| versions.iter().any(|word| word == version);
-    if versions.iter().any(|version| !matches!(version.as_str(), "TLSv1.2" | "TLSv1.3")) {
+    let has = |version: &str| versions.iter().any(|word| word.eq_ignore_ascii_case(version));
+    if versions.iter().any(|version| !matches!(version.to_ascii_lowercase().as_str(), "tlsv1.2" | "tlsv1.3"))
+    {
         let message = "ssl_protocols: only TLSv1.2 and TLSv1.3 are spoken; remove the older ones";
         notes.push(directive.note(message));
     }
@@ -232,7 +233,7 @@ fn client_auth(
     notes: &mut Vec<Note>,
 ) -> Result<Option<ClientAuth>, Problem> {
     let Some(directive) = server.get("ssl_verify_client") else { return Ok(None) };
-    let mode = match directive.argument(0) {
+    let mode = match directive.argument(0).to_ascii_lowercase().as_str() {
         "on" => ClientAuthMode::Required,
         "optional" => ClientAuthMode::Optional,
         "optional_no_ca" => ClientAuthMode::OptionalNoCa,

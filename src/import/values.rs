@@ -9,7 +9,8 @@ pub(super) enum Finest {
     Seconds,
 }
 
-/// A time in milliseconds: `90`, `1h30m`, `1h 30m`, `500ms`; units only from the largest down.
+/// A time in milliseconds: `90`, `1h30m`, `1h 30m`, `500ms`; units only from the largest down. As in nginx, what may be
+/// finer than seconds knows no months and years.
 pub(super) fn time(text: &str, finest: Finest) -> Option<u64> {
     let mut rest = text;
     let mut total = 0_u64;
@@ -29,7 +30,8 @@ pub(super) fn time(text: &str, finest: Finest) -> Option<u64> {
             None if tail.is_empty() || tail.starts_with(' ') => (SECONDS, tail),
             None => return None,
         };
-        if last.is_some_and(|last| last >= unit) || (unit > SECONDS && finest == Finest::Seconds) {
+        let is_foreign = if finest == Finest::Seconds { unit > SECONDS } else { unit <= MONTHS };
+        if last.is_some_and(|last| last >= unit) || is_foreign {
             return None;
         }
         last = Some(unit);
@@ -88,6 +90,7 @@ const UNITS: [(&str, u64); 8] = [
     ("s", 1_000),
     ("ms", 1),
 ];
+const MONTHS: usize = 1;
 const SECONDS: usize = 6;
 
 #[cfg(test)]
@@ -102,9 +105,10 @@ mod tests {
             (Some(60_000), Some(5_400_000), Some(3_720_000))
         );
         assert_eq!(
-            (read("500ms"), read("1M"), read("1d 5")),
-            (Some(500), Some(2_592_000_000), Some(86_405_000))
+            (read("500ms"), read("1w"), read("1d 5")),
+            (Some(500), Some(604_800_000), Some(86_405_000))
         );
+        assert_eq!((read("1M"), read("1y"), time("1M", Finest::Seconds)), (None, None, Some(2_592_000_000)));
         assert_eq!(
             (read(""), read("x"), read("5x"), read("1m1h"), read("s")),
             (None, None, None, None, None)

@@ -262,6 +262,12 @@ refused! {
         "include nothere.conf;" => "open() \"nothere.conf\" failed (2: No such file or directory)",;
     values_that_nginx_refuses_are_refused:
         "timeout x;" => "\"timeout\" directive invalid value",
+        "timeout 1M;" => "\"timeout\" directive invalid value",
+        "protocol IMAP;" => "unknown protocol \"IMAP\"",
+        "auth_http unix:/a.sock:u;" =>
+            "the uri in auth_http \"unix:/a.sock:u\" is none that HTTP/1.1 has; write a path from / on, escaped",
+        "auth_http 'a/b c';" =>
+            "the uri in auth_http \"a/b c\" is none that HTTP/1.1 has; write a path from / on, escaped",
         "imap_client_buffer 1x;" => "\"imap_client_buffer\" directive invalid value",
         "max_errors x;" => "\"max_errors\" directive invalid number",
         "xclient maybe;" => "invalid value \"maybe\" in \"xclient\" directive, it must be \"on\" or \"off\"",
@@ -293,6 +299,7 @@ refused! {
     tls_that_nginx_refuses_is_refused:
         "starttls on;" => "no \"ssl_certificate\" is defined for the \"starttls\" directive",
         "listen 993 ssl;" => "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
+        "ssl ON; starttls on;" => "\"starttls\" directive conflicts with \"ssl on\"",
         "ssl on;" => "no \"ssl_certificate\" is defined for the \"ssl\" directive",
         "starttls on; ssl_certificate tls/rsa.pem;" =>
             "no \"ssl_certificate_key\" is defined for the \"starttls\" directive",
@@ -326,6 +333,34 @@ fn whole_configurations_that_nginx_refuses_are_refused() {
     assert_eq!(refused("mail {\n"), "x.conf:2: unexpected end of file, expecting \"}\"");
     assert_eq!(refused("mail { } }"), "x.conf:1: unexpected \"}\"");
     assert_eq!(refused("include x.conf;"), "x.conf:1: files include each other more than 16 deep");
+}
+
+#[test]
+fn what_nginx_takes_in_any_case_or_order_is_taken() {
+    let text = "mail { auth_http a:1; auth_http b:2; proxy_pass_error_message ON; xclient Off; starttls OFF;
+        server { listen 127.0.0.1:2525; listen 127.0.0.1:25 so_keepalive=30m; smtp_auth PLAIN None; } }";
+    let imported = inline(text).unwrap();
+    let text = printed(&imported);
+    for expected in [
+        "url: http://b:2/",
+        "protocol: SMTP",
+        "passErrorMessage: true",
+        "xclient: false",
+        "idle: 30m",
+        "- PLAIN\n",
+        "- NONE\n",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    assert!(!text.contains("StartTLS") && notes(&imported).is_empty(), "{text}");
+}
+
+#[test]
+fn a_path_that_no_socket_can_have_is_refused() {
+    let text =
+        format!("mail {{ auth_http a; server {{ listen unix:/{}; protocol imap; }} }}", "a".repeat(107));
+    let said = inline(Box::leak(text.into_boxed_str())).unwrap_err().to_string();
+    assert!(said.starts_with("x.conf:1: too long path in the unix domain socket in \"unix:/aaa"), "{said}");
 }
 
 #[test]
