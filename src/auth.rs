@@ -64,7 +64,7 @@ pub enum AuthAnswer {
     /// The login is not good.
     Refused {
         /// For the client; may begin with an IMAP response code. Never empty.
-        text: String,
+        text: Vec<u8>,
         /// SMTP: the reply code and enhanced code, instead of `535 5.7.0`.
         code: Option<String>,
         /// The client is answered after this time and may try again; `None`: the session ends.

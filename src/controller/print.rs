@@ -157,7 +157,8 @@ fn auth(auth: &Auth) -> Value {
         "reference": http.reference,
         "endpoints": texts(&http.endpoints),
         "host": http.host,
-        "path": http.path,
+        // Keys are often in the query.
+        "path": http.path.split_once('?').map_or(http.path.clone(), |(path, _)| format!("{path}?{MASK}")),
         "tls": http.tls.as_ref().map(trust),
         "headers": headers,
         "timeout": time(http.timeout),
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn prints_everything_but_secrets() {
-        let listener = "{name: a, port: 993, backendAddress: 'b:1', auth: {http: {url: 'http://a/', \
+        let listener = "{name: a, port: 993, backendAddress: 'b:1', auth: {http: {url: 'http://a/auth?key=swordfish', \
                         headers: [{name: X-Key, value: hunter2}]}}}";
         let yaml =
             server(listener, "tls: {certificateRefs: [{name: t}]}") + &tls_secret("t", &["mail.example"]);
@@ -233,7 +234,8 @@ mod tests {
         assert_eq!(listener["tls"]["certificates"][0]["names"][0], "mail.example");
         assert_eq!(listener["tls"]["certificates"][0]["notAfter"], "2200-01-01T00:00:00Z");
         assert_eq!(listener["auth"]["http"]["headers"][0]["value"], MASK);
-        assert!(!printed.to_string().contains("hunter2"));
+        assert_eq!(listener["auth"]["http"]["path"], format!("/auth?{MASK}"));
+        assert!(!printed.to_string().contains("hunter2") && !printed.to_string().contains("swordfish"));
         assert_eq!(
             (&listener["timeouts"]["client"], &listener["greetingDelay"]),
             (&json!("60s"), &json!("0s"))

@@ -66,7 +66,7 @@ pub enum Verdict {
     /// An answer that is none.
     Broken,
     /// These bytes, with `{server}` and `{port}` replaced.
-    Raw(String),
+    Raw(Vec<u8>),
 }
 
 impl Scenario {
@@ -209,7 +209,7 @@ impl Verdict {
                 Self::Refuse { text: text.to_owned(), code }
             }
             "error" => Self::Broken,
-            "raw" => Self::Raw(String::from_utf8(unescape(rest)).unwrap()),
+            "raw" => Self::Raw(unescape(rest)),
             other => panic!("auth: {other}"),
         }
     }

@@ -92,13 +92,17 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more connection to the session's backend: its number, and how it is answered.
-    fn connected(&self, address: Ipv4Addr) -> Option<(usize, BTreeMap<String, Vec<u8>>)> {
+    /// One more connection to a session's backend: whose, its number, and how it is answered. A session with a reply to
+    /// `LOCALHOST` is sent there by name.
+    fn connected(&self, to: Ipv4Addr) -> Option<(Ipv4Addr, usize, BTreeMap<String, Vec<u8>>)> {
         let mut memory = self.lock();
-        let session = memory.sessions.get_mut(&address)?;
+        let is_meant = |(address, session): &(&Ipv4Addr, &mut Session)| {
+            **address == to || to == Ipv4Addr::LOCALHOST && session.backend.contains_key("LOCALHOST")
+        };
+        let (address, session) = memory.sessions.iter_mut().find(is_meant)?;
         session.open += 1;
         session.caused.received.push(Vec::new());
-        Some((session.caused.received.len() - 1, session.backend.clone()))
+        Some((*address, session.caused.received.len() - 1, session.backend.clone()))
     }
 }
 
@@ -125,7 +129,7 @@ fn answer_requests(stream: TcpStream, sessions: &Sessions, ports: &BTreeMap<&str
             .unwrap_or_else(|| Verdict::Refuse { text: "no".to_owned(), code: None });
         let text = response(&verdict, address, port, is_plain);
         drop(memory);
-        stream.write_all(text.as_bytes())?;
+        stream.write_all(&text)?;
     }
     Ok(())
 }
@@ -145,7 +149,7 @@ fn request(reader: &mut impl BufRead) -> Result<Option<Vec<String>>> {
     }
 }
 
-fn response(verdict: &Verdict, server: Ipv4Addr, port: u16, is_plain: bool) -> String {
+fn response(verdict: &Verdict, server: Ipv4Addr, port: u16, is_plain: bool) -> Vec<u8> {
     let mut headers = match verdict {
         Verdict::Accept => format!("Auth-Status: OK\r\nAuth-Server: {server}\r\nAuth-Port: {port}\r\n"),
         Verdict::Refuse { text, code: None } => format!("Auth-Status: {text}\r\nAuth-Wait: 1\r\n"),
@@ -153,15 +157,23 @@ fn response(verdict: &Verdict, server: Ipv4Addr, port: u16, is_plain: bool) -> S
             format!("Auth-Status: {text}\r\nAuth-Error-Code: {code}\r\nAuth-Wait: 1\r\n")
         }
         Verdict::Broken => "Auth-Status: OK\r\n".to_owned(),
-        Verdict::Raw(text) => {
-            let text = text.replace("{server}", &server.to_string());
-            return text.replace("{port}", &port.to_string());
+        Verdict::Raw(bytes) => {
+            let (server, port) = (server.to_string(), port.to_string());
+            return replaced(&replaced(bytes, b"{server}", server.as_bytes()), b"{port}", port.as_bytes());
         }
     };
     if matches!(verdict, Verdict::Accept) && !is_plain {
         headers.push_str("Auth-Pass: from-the-service\r\n");
     }
-    format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{headers}\r\n")
+    format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{headers}\r\n").into_bytes()
+}
+
+/// The answer need not be text.
+fn replaced(bytes: &[u8], word: &[u8], with: &[u8]) -> Vec<u8> {
+    match bytes.windows(word.len()).position(|window| window == word) {
+        Some(at) => [&bytes[..at], with, &bytes[at + word.len()..]].concat(),
+        None => bytes.to_vec(),
+    }
 }
 
 /// Listens on every loopback address: which one was connected to tells the session.
@@ -192,8 +204,8 @@ impl<'a> Connection<'a> {
         let _ = stream.set_nodelay(true);
         let Ok(SocketAddr::V4(local)) = stream.local_addr() else { return };
         let Ok(reader) = stream.try_clone().map(BufReader::new) else { return };
-        let Some((number, replies)) = sessions.connected(*local.ip()) else { return };
-        let mut connection = Connection { sessions, address: *local.ip(), number, stream, reader, replies };
+        let Some((address, number, replies)) = sessions.connected(*local.ip()) else { return };
+        let mut connection = Connection { sessions, address, number, stream, reader, replies };
         // A proxy that goes away ends its connection, and nothing else.
         let _ = match protocol {
             "imap" => connection.imap(),
@@ -203,7 +215,7 @@ impl<'a> Connection<'a> {
         let _ = connection.stream.shutdown(std::net::Shutdown::Write);
         // What comes behind the end is of no interest, and a reset would lose what was said before it.
         let _ = std::io::copy(&mut connection.reader, &mut std::io::sink());
-        if let Some(session) = sessions.lock().sessions.get_mut(local.ip()) {
+        if let Some(session) = sessions.lock().sessions.get_mut(&address) {
             session.open -= 1;
         }
     }

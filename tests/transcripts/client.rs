@@ -199,7 +199,7 @@ impl Session {
                 let verdict = self.verdicts.pop_front().expect("a verdict on the answer");
                 match verdict.strip_prefix("refuse-answered ") {
                     Some(text) => {
-                        let next = pending.refuse_answered(&answer, text, None, &mut self.output);
+                        let next = pending.refuse_answered(&answer, text.as_bytes(), None, &mut self.output);
                         self.now = self.refused(next);
                     }
                     None => self.decide(&verdict, pending),
@@ -229,7 +229,7 @@ impl Session {
             "refuse" => {
                 let code = text.strip_prefix("code=").and_then(|text| text.split_once("; "));
                 let (code, text) = code.map_or((None, text), |(code, text)| (Some(code), text));
-                let next = pending.refuse(text, code, out);
+                let next = pending.refuse(text.as_bytes(), code, out);
                 self.refused(next)
             }
             "verbatim" => {

@@ -92,14 +92,25 @@ fn accepted(headers: &HeaderMap) -> Result<AuthAnswer, ReplyError> {
 }
 
 fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>) -> AuthAnswer {
-    let text =
-        if text.is_empty() { DEFAULT_REFUSAL.into() } else { String::from_utf8_lossy(text).into_owned() };
+    let text = if text.is_empty() { DEFAULT_REFUSAL.as_bytes() } else { text }.to_vec();
     let ascii = |name, fits: fn(&str) -> bool| {
         let value = std::str::from_utf8(last(headers, name)?).ok()?;
         fits(value).then(|| value.to_owned())
     };
     let (code, sasl) = (ascii("auth-error-code", is_error_code), ascii("auth-error-sasl", is_base64));
     AuthAnswer::Refused { text, code, wait: wait.map(|wait| wait.min(MAX_REFUSAL_WAIT)), sasl }
+}
+
+/// Headers of a refusal that are there and not used, because they are not what they should be.
+pub(super) fn unusable(headers: &HeaderMap) -> Vec<&'static str> {
+    let is_none = |name, fits: fn(&str) -> bool| {
+        last(headers, name).is_some_and(|value| !std::str::from_utf8(value).is_ok_and(fits))
+    };
+    let checks = [
+        ("auth-error-code", is_none("auth-error-code", is_error_code)),
+        ("auth-error-sasl", is_none("auth-error-sasl", is_base64)),
+    ];
+    checks.into_iter().filter(|(_, is_none)| *is_none).map(|(name, _)| name).collect()
 }
 
 /// `451 4.3.0` or the like. Anything else would tell the client that it is logged in, or nothing.
@@ -119,10 +130,12 @@ fn is_base64(text: &str) -> bool {
 fn address(server: &[u8], port: &[u8]) -> Result<BackendAddress, ReplyError> {
     let text = |bytes, error| std::str::from_utf8(bytes).map_err(|_| error);
     let digits = text(port, ReplyError::BadPort)?;
-    let port = digits.parse().ok().filter(|port| *port != 0).ok_or(ReplyError::BadPort)?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let port = digits.parse().ok().filter(|port| is_number && *port != 0).ok_or(ReplyError::BadPort)?;
     let server = text(server, ReplyError::BadServer)?;
-    let bare = server.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(server);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
+    let bracketed = server.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let ip = bracketed.map_or_else(|| server.parse::<IpAddr>().ok(), |v6| v6.parse().ok().map(IpAddr::V6));
+    if let Some(ip) = ip {
         return Ok(BackendAddress::Ip((ip, port).into()));
     }
     let host = server.trim_end_matches('.');
@@ -176,7 +189,7 @@ mod tests {
     }
 
     fn refusal(text: &str) -> AuthAnswer {
-        AuthAnswer::Refused { text: text.to_owned(), code: None, wait: None, sasl: None }
+        AuthAnswer::Refused { text: text.into(), code: None, wait: None, sasl: None }
     }
 
     #[test]
@@ -186,10 +199,10 @@ mod tests {
         assert_eq!(server_of("[2001:db8::1]", "143").unwrap().to_string(), "[2001:db8::1]:143");
         let name = BackendAddress::Name { host: "imap.mail".to_owned(), port: 143 };
         assert_eq!(server_of("imap.mail.", "143"), Ok(name));
-        for server in ["", "unix:/run/s", "a b", "1.2.3", "[imap]"] {
+        for server in ["", "unix:/run/s", "a b", "1.2.3", "[imap]", "[192.0.2.1]"] {
             assert_eq!(server_of(server, "143"), Err(ReplyError::BadServer), "{server}");
         }
-        for port in ["", "0", "65536", "imap", "-1"] {
+        for port in ["", "0", "65536", "imap", "-1", "+143"] {
             assert_eq!(server_of("192.0.2.1", port), Err(ReplyError::BadPort), "{port}");
         }
     }
@@ -264,7 +277,7 @@ mod tests {
             ("auth-error-sasl", "eyJ9"),
         ]);
         let expected = AuthAnswer::Refused {
-            text: "[ALERT] gone".to_owned(),
+            text: b"[ALERT] gone".to_vec(),
             code: Some("451 4.3.0".to_owned()),
             wait: Some(Duration::from_secs(3)),
             sasl: Some("eyJ9".to_owned()),
@@ -276,6 +289,8 @@ mod tests {
             ("auth-wait", "soon"),
             ("auth-error-sasl", "not base64!"),
         ]);
+        let nonsensical = [("auth-error-code", "235 2.0.0"), ("auth-error-sasl", "not base64!")];
+        assert_eq!(unusable(&headers(&nonsensical)), ["auth-error-code", "auth-error-sasl"]);
         assert_eq!(nonsense, Ok(Reply::Answer(refusal("no"))));
     }
 

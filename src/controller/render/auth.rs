@@ -111,7 +111,7 @@ fn of_url(url: &str) -> Option<Place> {
     if let Some(rest) = url.strip_prefix("unix:") {
         let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
         return path.starts_with('/').then(|| Place {
-            reference: url.to_owned(),
+            reference: without_query(url).to_owned(),
             endpoints: vec![BackendAddress::Unix(socket.into())],
             host: "localhost".to_owned(),
             path: path.to_owned(),
@@ -128,12 +128,17 @@ fn of_url(url: &str) -> Option<Place> {
     let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Some(Place {
-        reference: url.to_owned(),
+        reference: without_query(url).to_owned(),
         endpoints: vec![units::named(authority.host(), port)?],
         host: authority.host().to_owned(),
         path: path.to_owned(),
         https,
     })
+}
+
+/// For logs and messages: keys are often in the query.
+fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(before, _)| before)
 }
 
 fn headers(

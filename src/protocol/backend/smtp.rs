@@ -65,6 +65,15 @@ impl Smtp {
     }
 
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let flow = self.take_reply(input, out)?;
+        if matches!(&flow, Flow::Outside(BackendStep::Ready { reply }) if reply == AUTHENTICATED) {
+            // As nginx does: what else the backend has said by now would be taken for replies to the client's commands.
+            input.consume(input.len());
+        }
+        Ok(flow)
+    }
+
+    fn take_reply(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let step = self.step();
         let Some(reply) = take_smtp(input, step)? else {
             return Ok(Flow::Outside(BackendStep::Read(self.into())));
@@ -275,8 +284,10 @@ impl From<Smtp> for Flow {
 
 /// nginx words the client's reply itself and drops the backend's.
 fn authenticated() -> Flow {
-    Flow::Outside(BackendStep::Ready { reply: b"235 2.0.0 OK\r\n".to_vec() })
+    Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec() })
 }
+
+const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";
 
 /// Whether an EHLO reply has `extension` with `parameter`.
 fn offers(extensions: &SmtpReply, extension: &str, parameter: &str) -> bool {

@@ -54,17 +54,17 @@ pub(crate) fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &m
         Protocol::Pop3 => out.extend_from_slice(b"-ERR "),
         Protocol::Smtp => {
             out.extend_from_slice(b"421 4.3.2 ");
-            append_text(server_name, out);
+            append_text(server_name.as_bytes(), out);
             out.push(b' ');
         }
     }
-    append_text(text, out);
+    append_text(text.as_bytes(), out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends text of others, kept to one line: whatever it holds, it cannot begin another reply.
-pub(crate) fn append_text(text: &str, out: &mut Vec<u8>) {
-    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte }));
+pub(crate) fn append_text(text: &[u8], out: &mut Vec<u8>) {
+    out.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte }));
 }
 
 #[cfg(test)]

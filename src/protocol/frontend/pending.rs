@@ -91,7 +91,7 @@ impl PendingLogin {
     ///
     /// # Errors
     /// When it was the last of `maxAuthFailures`: the session closes after writing.
-    pub fn refuse(self, text: &str, code: Option<&str>, out: &mut Vec<u8>) -> Refused {
+    pub fn refuse(self, text: &[u8], code: Option<&str>, out: &mut Vec<u8>) -> Refused {
         match &self.waiting {
             Waiting::Imap { tag } => {
                 out.extend_from_slice(tag);
@@ -99,7 +99,7 @@ impl PendingLogin {
             }
             Waiting::Pop3 => out.extend_from_slice(b"-ERR "),
             Waiting::Smtp { .. } => {
-                append_text(code.unwrap_or("535 5.7.0"), out);
+                append_text(code.unwrap_or("535 5.7.0").as_bytes(), out);
                 out.push(b' ');
             }
         }
@@ -116,7 +116,7 @@ impl PendingLogin {
     pub fn refuse_answered(
         self,
         answer: &Secret,
-        text: &str,
+        text: &[u8],
         code: Option<&str>,
         out: &mut Vec<u8>,
     ) -> Refused {

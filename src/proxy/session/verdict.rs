@@ -263,7 +263,7 @@ impl Session {
 
 /// The auth service's words for a refusal.
 struct Refusal<'a> {
-    text: &'a str,
+    text: &'a [u8],
     code: Option<&'a str>,
     wait: Option<Duration>,
     /// `Auth-Error-SASL`: what XOAUTH2 and OAUTHBEARER clients are told before the refusal.
