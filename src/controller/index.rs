@@ -40,6 +40,46 @@ impl fmt::Display for Key {
     }
 }
 
+/// Something that is referred to by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    /// Of which kind it is.
+    pub kind: ReferenceKind,
+    /// Its namespace and name.
+    pub key: Key,
+}
+
+/// The kinds that are referred to by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReferenceKind {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Service, with its EndpointSlices.
+    Service,
+}
+
+impl Reference {
+    /// From both parts.
+    #[must_use]
+    pub fn new(kind: ReferenceKind, key: &Key) -> Self {
+        Self { kind, key: key.clone() }
+    }
+}
+
+/// `Secret namespace/name`.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ReferenceKind::Secret => "Secret",
+            ReferenceKind::ConfigMap => "ConfigMap",
+            ReferenceKind::Service => "Service",
+        };
+        write!(f, "{kind} {}", self.key)
+    }
+}
+
 /// Everything that a render may look at.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -57,6 +97,8 @@ pub struct Objects {
     pub slices: BTreeMap<Key, Arc<EndpointSlice>>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
+    /// What is not there because it could not be read, and why.
+    pub unreadable: BTreeMap<Reference, String>,
 }
 
 /// One of our own objects.

@@ -12,6 +12,7 @@ pub mod conflicts;
 pub mod frontend;
 pub mod last_good;
 pub mod listener;
+pub mod references;
 pub mod scope;
 pub mod settings;
 pub mod socket;
@@ -19,7 +20,8 @@ pub mod tls;
 pub mod units;
 pub mod upstream;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::listener::ListenerFields;
@@ -27,10 +29,11 @@ use crate::api::{MailListenerSpec, Settings};
 use crate::model::{Listener, ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
-use super::index::{Key, Objects, Resource};
+use super::index::{Key, Objects, Reference, Resource};
 use super::violation::Violation;
 
 pub use last_good::LastGood;
+use references::References;
 pub use socket::Candidate;
 
 /// What a render depends on besides the objects.
@@ -51,6 +54,8 @@ pub struct Rendered {
     pub snapshot: Snapshot,
     /// Every object that is ours, in the order of kind, namespace and name.
     pub objects: Vec<ObjectOutcome>,
+    /// What was looked for by name, whether it is there or not.
+    pub references: BTreeSet<Reference>,
     /// For the next render.
     pub last_good: LastGood,
 }
@@ -132,17 +137,24 @@ pub(crate) type Precedence = (Kind, i64, Key);
 #[must_use]
 pub fn render(objects: &Objects, previous: &LastGood, environment: &Environment) -> Rendered {
     let mut last_good = previous.begin(objects);
-    let mut pass = Pass { objects, environment, last_good: &mut last_good, outcomes: vec![], drafts: vec![] };
+    let mut pass = Pass {
+        objects,
+        environment,
+        last_good: &mut last_good,
+        wanted: RefCell::default(),
+        outcomes: vec![],
+        drafts: vec![],
+    };
     pass.servers();
     pass.attached();
-    let Pass { mut outcomes, mut drafts, .. } = pass;
+    let Pass { wanted, mut outcomes, mut drafts, .. } = pass;
     last_good.remember(&drafts);
     conflicts::resolve(&mut drafts);
     let snapshot = assemble(&mut drafts);
     for draft in drafts {
         outcomes[draft.object].listeners.push(draft.outcome);
     }
-    Rendered { snapshot, objects: outcomes, last_good }
+    Rendered { snapshot, objects: outcomes, references: wanted.into_inner(), last_good }
 }
 
 /// One render under way.
@@ -150,6 +162,7 @@ struct Pass<'a> {
     objects: &'a Objects,
     environment: &'a Environment,
     last_good: &'a mut LastGood,
+    wanted: RefCell<BTreeSet<Reference>>,
     outcomes: Vec<ObjectOutcome>,
     drafts: Vec<Draft>,
 }
@@ -248,8 +261,7 @@ impl Pass<'_> {
     ) {
         let old_spec = self.outcomes[object].violations.iter().any(|v| v.concern.excludes());
         let kept = self.last_good.candidate(&source.id);
-        let mut references =
-            tls::References { objects: self.objects, certificates: &mut self.last_good.certificates };
+        let mut references = References::new(self.objects, &self.wanted, &mut self.last_good.certificates);
         let (rendered, violations) = listener::render(source, settings, &mut references, self.environment);
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),

@@ -10,9 +10,10 @@ use crate::model::{Auth, AuthProof, HttpAuth, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
+use super::super::index::ReferenceKind;
 use super::super::violation::Violation;
+use super::references::References;
 use super::scope::Scope;
-use super::tls::References;
 use super::{backend, bounds, tls, units};
 
 /// `auth`: exactly one kind.
@@ -94,8 +95,8 @@ fn of_service(
 ) -> Option<Place> {
     let path = &scope.setting("auth.http.serviceRef");
     let key = scope.key("auth.http.serviceRef", &service.name);
-    let backend = backend::service(path, &key, service.port, references.objects, found)?;
-    let external = references.objects.services.get(&key).and_then(|service| backend::external_name(service));
+    let backend = backend::service(path, &key, service.port, references, found)?;
+    let external = references.service(&key).and_then(|service| backend::external_name(service));
     let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
     Some(Place {
         reference: backend.reference,
@@ -181,10 +182,11 @@ fn header_value(
         }
     };
     let key = scope.key("auth.http.headers", &reference.name);
-    let secret = references.objects.secrets.get(&key);
+    let secret = references.secret(&key);
     let Some(value) = secret.and_then(|secret| secret.data.get(&reference.key)) else {
         let problem = format!("Secret {key} with key {:?} does not exist", reference.key);
-        found.push(Violation::missing(path, problem, "create it, or correct name and key"));
+        let (reference, remedy) = ((ReferenceKind::Secret, &key), "create it, or correct name and key");
+        found.push(references.missing(path, reference, problem, remedy));
         return None;
     };
     // A file that became a Secret usually ends with a line break.

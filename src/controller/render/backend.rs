@@ -9,8 +9,9 @@ use crate::api::listener::ListenerFields;
 use crate::model::Backend;
 use crate::net::BackendAddress;
 
-use super::super::index::{Key, Objects};
+use super::super::index::{Key, Objects, ReferenceKind};
 use super::super::violation::{Notice, Violation};
+use super::references::References;
 use super::scope::Scope;
 use super::units;
 
@@ -18,7 +19,7 @@ use super::units;
 pub(crate) fn render(
     scope: &Scope<'_>,
     fields: &ListenerFields,
-    objects: &Objects,
+    references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Backend> {
     if fields.backend_ref.is_some() && fields.backend_address.is_some() {
@@ -38,7 +39,7 @@ pub(crate) fn render(
     }
     let reference = fields.backend_ref.as_ref()?;
     let key = scope.own_key(&reference.name);
-    service(&scope.field("backendRef"), &key, reference.port, objects, found)
+    service(&scope.field("backendRef"), &key, reference.port, references, found)
 }
 
 /// A Service's ready endpoints for one of its ports.
@@ -46,13 +47,14 @@ pub(crate) fn service(
     path: &str,
     key: &Key,
     port: u16,
-    objects: &Objects,
+    references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Backend> {
     let reference = format!("Service {key}:{port}");
-    let Some(service) = objects.services.get(key) else {
+    let Some(service) = references.service(key) else {
         let problem = format!("Service {key} does not exist");
-        found.push(Violation::missing(path, problem, "create it, or correct the name"));
+        let service = (ReferenceKind::Service, key);
+        found.push(references.missing(path, service, problem, "create it, or correct the name"));
         return None;
     };
     if let Some(name) = external_name(service) {
@@ -69,7 +71,7 @@ pub(crate) fn service(
         found.push(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
-    let endpoints = endpoints(key, service_port.name.as_deref().unwrap_or_default(), objects);
+    let endpoints = endpoints(key, service_port.name.as_deref().unwrap_or_default(), references.objects());
     if endpoints.is_empty() {
         found.push(Violation::notice(
             Notice::NoReadyEndpoints,

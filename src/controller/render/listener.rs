@@ -9,9 +9,9 @@ use crate::protocol::{Mechanism, Protocol};
 
 use super::super::index::Key;
 use super::super::violation::{Notice, Violation};
+use super::references::References;
 use super::scope::Scope;
 use super::socket::{self, Candidate};
-use super::tls::References;
 use super::{Environment, auth, backend, bounds, frontend, tls, upstream};
 
 /// A listener as its object says it.
@@ -52,7 +52,7 @@ pub(crate) fn refresh(
     // Whatever is wrong has been said already.
     let found = &mut Vec::new();
     let mut listener = (*kept.listener).clone();
-    let backend = backend::render(scope, source.fields, references.objects, found);
+    let backend = backend::render(scope, source.fields, references, found);
     if let (Some(old), Some(new)) = (&mut listener.backend, backend)
         && old.reference == new.reference
     {
@@ -97,7 +97,7 @@ fn candidate(
         tls::check_names(scope, &hostnames, tls, found);
     }
     let auth = auth::render(scope, settings, references, found);
-    let backend = backend::render(scope, fields, references.objects, found);
+    let backend = backend::render(scope, fields, references, found);
     let passthrough = auth.as_ref().is_some_and(Auth::is_passthrough);
     if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() {
         found.push(Violation::invalid(

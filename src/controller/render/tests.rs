@@ -8,6 +8,7 @@ use rcgen::{CertificateParams, CertifiedKey, KeyPair};
 use super::*;
 use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
+use crate::controller::index::ReferenceKind;
 use crate::controller::validate::tests::validator;
 use crate::model::{Auth, AuthProof, ClientAuthMode, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls};
 use crate::net::BackendAddress;
@@ -398,6 +399,40 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!(http.headers[0].1.expose(), b"s3cret");
     assert_eq!((http.endpoints[0].to_string().as_str(), http.path.as_str()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_render_says_what_it_looked_for_and_nothing_else() {
+    let found = |rendered: &Rendered| rendered.references.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required, caCertificateRefs: \
+               [{name: ca}]}}, backendRef: {name: b, port: 143}";
+    let listener = format!("{{name: a, protocol: IMAP, {own}}}");
+    let other = secret("Opaque", "unasked", &[("key", "s3cret")]);
+    let rendered = once(&(server(&listener, "") + &other));
+    // What is missing was looked for as well; what nobody names was not.
+    assert_eq!(found(&rendered), ["Secret mail/t", "ConfigMap mail/ca", "Service mail/b"]);
+    let foreign = server(&listener, "className: somebody-else");
+    assert!(once(&foreign).references.is_empty());
+    let refused = attached("team", "l", "port: 993, tls: {certificateRefs: [{name: t}]}");
+    assert!(once(&(server("", "") + &refused)).references.is_empty(), "it is not allowed");
+}
+
+#[test]
+fn what_may_not_be_read_is_not_called_missing() {
+    let mut world = World::new();
+    let yaml = server(&imap("a", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
+    world.render(&yaml);
+    let mut objects = world.store.load().objects;
+    let secret = Reference::new(ReferenceKind::Secret, &Key::new("mail", "t"));
+    objects.unreadable.insert(secret, "may not list".to_owned());
+    let environment = Environment { class: "mailgress".to_owned(), hostname: "h".to_owned(), now: world.now };
+    let said = said(&render(&objects, &LastGood::default(), &environment));
+    assert!(
+        said.starts_with(
+            "RefNotReadable spec.tls.certificateRefs[0]: Secret mail/t cannot be read: may not list;"
+        ),
+        "{said}"
+    );
 }
 
 #[test]

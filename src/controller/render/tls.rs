@@ -13,18 +13,11 @@ use crate::model::{
 };
 use crate::tls::parse;
 
-use super::super::index::{Key, Objects, SecretData};
+use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::violation::{EXPIRY_WARNING, Notice, Violation};
 use super::bounds;
+use super::references::References;
 use super::scope::Scope;
-
-/// What references are looked up in.
-pub(crate) struct References<'a> {
-    /// All objects.
-    pub(crate) objects: &'a Objects,
-    /// Certificates that are parsed already.
-    pub(crate) certificates: &'a mut Certificates,
-}
 
 /// Certificates by Secret, so that a render parses only those that changed.
 #[derive(Clone, Debug, Default)]
@@ -143,9 +136,10 @@ pub(crate) fn certificate(
     references: &mut References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Arc<Certificate>> {
-    let Some(secret) = references.objects.secrets.get(key) else {
+    let Some(secret) = references.secret(key) else {
         let problem = format!("Secret {key} does not exist");
-        found.push(Violation::missing(path, problem, "create it, or correct the name"));
+        let reference = (ReferenceKind::Secret, key);
+        found.push(references.missing(path, reference, problem, "create it, or correct the name"));
         return None;
     };
     match references.certificates.of(key, secret) {
@@ -282,20 +276,20 @@ fn pem<'a>(
     let name = bundle.key.as_deref().unwrap_or(default);
     let (kind, data) = match bundle.kind {
         BundleKind::Secret => {
-            let secret = references.objects.secrets.get(key);
-            ("Secret", secret.map(|secret| secret.data.get(name).map(crate::secret::Secret::expose)))
+            let value =
+                |secret: &'a Arc<SecretData>| secret.data.get(name).map(crate::secret::Secret::expose);
+            (ReferenceKind::Secret, references.secret(key).map(value))
         }
-        BundleKind::ConfigMap => {
-            let map = references.objects.config_maps.get(key);
-            ("ConfigMap", map.map(|map| map.get(name).map(Vec::as_slice)))
-        }
+        BundleKind::ConfigMap => (ReferenceKind::ConfigMap, references.in_config_map(key, name)),
     };
+    let reference = Reference::new(kind, key);
     let problem = match data {
         Some(Some(pem)) => return Some(pem),
-        Some(None) => format!("{kind} {key} has no key {name:?}"),
-        None => format!("{kind} {key} does not exist"),
+        Some(None) => format!("{reference} has no key {name:?}"),
+        None => format!("{reference} does not exist"),
     };
-    found.push(Violation::missing(path, problem, "create it, or correct kind, name and key"));
+    let remedy = "create it, or correct kind, name and key";
+    found.push(references.missing(path, (kind, key), problem, remedy));
     None
 }
 

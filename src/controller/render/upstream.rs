@@ -13,8 +13,9 @@ use crate::protocol::proxy_header::ProxyVersion;
 
 use super::super::violation::Violation;
 use super::bounds::{Bounded, duration};
+use super::references::References;
 use super::scope::Scope;
-use super::tls::{self, References};
+use super::tls;
 
 /// `upstream`, with its defaults.
 pub(crate) fn render(

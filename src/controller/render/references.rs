@@ -1,0 +1,78 @@
+//! Whatever objects refer to by name, and what of it was looked for: a source needs to read no more than that.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+
+use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
+use super::super::violation::{Concern, Violation};
+use super::tls::Certificates;
+
+/// What references are looked up in.
+pub(crate) struct References<'a> {
+    objects: &'a Objects,
+    wanted: &'a RefCell<BTreeSet<Reference>>,
+    /// Certificates that are parsed already.
+    pub(crate) certificates: &'a mut Certificates,
+}
+
+impl<'a> References<'a> {
+    /// Everything that is looked for is put down in `wanted`, whether it is there or not.
+    pub(crate) fn new(
+        objects: &'a Objects,
+        wanted: &'a RefCell<BTreeSet<Reference>>,
+        certificates: &'a mut Certificates,
+    ) -> Self {
+        Self { objects, wanted, certificates }
+    }
+
+    /// A Secret.
+    pub(crate) fn secret(&self, key: &Key) -> Option<&'a Arc<SecretData>> {
+        self.want(ReferenceKind::Secret, key);
+        self.objects.secrets.get(key)
+    }
+
+    /// A value of a ConfigMap; the outer `None` is a ConfigMap that is not there.
+    pub(crate) fn in_config_map(&self, key: &Key, name: &str) -> Option<Option<&'a [u8]>> {
+        self.want(ReferenceKind::ConfigMap, key);
+        self.objects.config_maps.get(key).map(|map| map.get(name).map(Vec::as_slice))
+    }
+
+    /// A Service.
+    pub(crate) fn service(&self, key: &Key) -> Option<&'a Arc<Service>> {
+        self.want(ReferenceKind::Service, key);
+        self.objects.services.get(key)
+    }
+
+    /// All objects, for what goes with a reference.
+    pub(crate) fn objects(&self) -> &'a Objects {
+        self.objects
+    }
+
+    /// Says that something is not there; one that is there and may not be read needs another remedy.
+    pub(crate) fn missing(
+        &self,
+        path: &str,
+        (kind, key): (ReferenceKind, &Key),
+        problem: String,
+        remedy: &str,
+    ) -> Violation {
+        let reference = Reference::new(kind, key);
+        match self.objects.unreadable.get(&reference) {
+            None => Violation::missing(path, problem, remedy),
+            Some(why) => Violation::new(
+                Concern::ResolvedRefs,
+                "RefNotReadable",
+                path,
+                format!("{reference} cannot be read: {why}"),
+                "let the controller's ServiceAccount get, list and watch it",
+            ),
+        }
+    }
+
+    fn want(&self, kind: ReferenceKind, key: &Key) {
+        self.wanted.borrow_mut().insert(Reference::new(kind, key));
+    }
+}
