@@ -1,7 +1,8 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
+mod source;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +16,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
-use crate::controller::folder::{Channels as SourceChannels, FolderSource};
+use crate::controller::outlet::{Channels as SourceChannels, Outlet};
 use crate::controller::print;
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
 
+pub use source::Origin;
+use source::Source;
+
 /// Everything that `run` is told.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The folder of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub origin: Origin,
     /// `spec.className` of the objects that are taken.
     pub class: String,
     /// Where health, metrics and status are served.
@@ -40,8 +44,8 @@ pub struct RunOptions {
 /// Runs until a signal and a drain.
 ///
 /// # Errors
-/// When the admin address cannot be bound, the folder cannot be read or watched, or threads cannot be
-/// started. Nothing that happens later is an error of the process.
+/// When the admin address cannot be bound, the folder cannot be read or watched, nothing says how to reach the
+/// cluster, or threads cannot be started. Nothing that happens later is an error of the process.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let registry = Registry::new();
@@ -61,16 +65,17 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         let (statuses, status) = watch::channel(Arc::new(serde_json::Value::Null));
         let model = printed(snapshots.clone());
-        let source =
+        let channels =
             SourceChannels { snapshots: snapshot_sender, reports: report_receiver.clone(), statuses };
-        let folder = FolderSource::new(options.manifests.clone(), &options.class, &hostname()?, source)?;
+        let outlet = Outlet::new(&options.class, &hostname()?, channels);
+        let source = Source::new(&options.origin, outlet).await?;
         let readiness = Readiness::new();
         let admin = TcpListener::bind(options.admin_address)
             .await
             .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
         info!(address = %admin.local_addr()?, "admin server: /livez /readyz /metrics /status /model");
         let state = AdminState { readiness: readiness.clone(), metrics: registry, status, model };
-        serve(options, proxy, folder, Admin { listener: admin, state, readiness, reports: report_receiver })
+        serve(options, proxy, source, Admin { listener: admin, state, readiness, reports: report_receiver })
             .await
     });
     // A read that hangs (a network file system) does not keep the process.
@@ -86,14 +91,14 @@ struct Admin {
     reports: watch::Receiver<Arc<BindReport>>,
 }
 
-async fn serve(options: &RunOptions, proxy: Proxy, folder: FolderSource, admin: Admin) -> anyhow::Result<()> {
+async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin) -> anyhow::Result<()> {
     let Admin { listener, state, readiness, mut reports } = admin;
     let draining = CancellationToken::new();
     let ended = CancellationToken::new();
     let first_report = readiness.block("the first snapshot is not served yet");
     let mut serving = tokio::spawn(admin::serve(listener, state, ended.clone()));
     let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
-    let mut source = tokio::spawn(folder.run(draining.clone()));
+    let mut source = tokio::spawn(source.run(draining.clone()));
     let ready = tokio::spawn(async move {
         // Any report means that a first snapshot was applied; an error means that the process ends.
         let _ = reports.wait_for(|report| report.revision > 0).await;
@@ -103,7 +108,7 @@ async fn serve(options: &RunOptions, proxy: Proxy, folder: FolderSource, admin: 
     tokio::select! {
         () = signals.wait() => {}
         // Each of these lasts as long as the process: one that ends early takes the process with it.
-        done = &mut source => return early(done.context("the folder source ended in an error of ours")?),
+        done = &mut source => return early(done.context("the source of objects ended in an error of ours")?),
         done = &mut serving => return early(done.context("the admin server ended in an error of ours")?),
         done = &mut data_plane => return early(done.context("the data plane ended in an error of ours")),
     }

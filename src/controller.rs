@@ -1,12 +1,14 @@
 //! From objects to a snapshot, and from what was bound to a status.
 //!
-//! A source (the folder here) keeps an [`index::Objects`]; [`render`] turns it into a snapshot and
+//! A source (a folder, or a cluster) makes an [`index::Objects`]; [`render`] turns it into a snapshot and
 //! violations, purely; [`publish::Publisher`] gives the snapshot its revision and keeps what must be
 //! remembered between renders; [`status`] says, purely, how every object is.
 
+pub mod cluster;
 pub mod folder;
 pub mod index;
 pub mod manifest;
+pub mod outlet;
 pub mod print;
 pub mod publish;
 pub mod render;
@@ -14,4 +16,5 @@ pub mod status;
 pub mod validate;
 pub mod violation;
 
+pub use cluster::ClusterSource;
 pub use folder::FolderSource;

@@ -11,14 +11,22 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, RunOptions};
+use crate::app::{self, Origin, RunOptions};
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]
 pub struct Run {
-    /// Take all objects from the YAML and JSON files in this folder, which is watched.
-    #[arg(long, value_name = "DIR", env = "MAILGRESS_MANIFESTS")]
-    manifests: PathBuf,
+    /// Take all objects from the YAML and JSON files in this folder, which is watched, and not from a cluster.
+    #[arg(long, value_name = "DIR", env = "MAILGRESS_MANIFESTS", conflicts_with_all = ["kubeconfig", "namespaces"])]
+    manifests: Option<PathBuf>,
+
+    /// How to reach the cluster [default: with the service account of the pod].
+    #[arg(long, value_name = "FILE", env = "MAILGRESS_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The only namespaces of the cluster to look at [default: all].
+    #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',')]
+    namespaces: Vec<String>,
 
     /// The spec.className of the objects that are served.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
@@ -64,13 +72,11 @@ impl Run {
     /// # Errors
     /// When the process cannot start serving at all.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        if !self.manifests.is_dir() {
-            bail!("--manifests {}: there is no such folder", self.manifests.display());
-        }
+        let origin = self.origin()?;
         self.start_log()?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         app::run(&RunOptions {
-            manifests: self.manifests.clone(),
+            origin,
             class: self.class.clone(),
             admin_address: self.admin_address,
             workers: self.workers.map_or(cpus, usize::from),
@@ -80,8 +86,26 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
+    fn origin(&self) -> anyhow::Result<Origin> {
+        if let Some(folder) = &self.manifests {
+            if !folder.is_dir() {
+                bail!("--manifests {}: there is no such folder", folder.display());
+            }
+            return Ok(Origin::Folder(folder.clone()));
+        }
+        if self.kubeconfig.is_none() && std::env::var_os(IN_A_POD).is_none() {
+            bail!(
+                "this is no pod: say where objects come from, with --kubeconfig FILE (a cluster) or --manifests DIR (a folder)"
+            );
+        }
+        let mut namespaces = self.namespaces.clone();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        Ok(Origin::Cluster { kubeconfig: self.kubeconfig.clone(), namespaces })
+    }
+
     fn start_log(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::builder().parse(&self.log)?;
+        let filter = EnvFilter::builder().parse(format!("{QUIET},{}", self.log))?;
         let colour = std::io::stdout().is_terminal();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour);
         match self.log_format {
@@ -91,6 +115,11 @@ impl Run {
         Ok(())
     }
 }
+
+/// Where Kubernetes says to its pods how to reach it.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
+/// Every failed watch is told of by the controller, once; what the filter says of these comes after, and wins.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
 
 /// The Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {

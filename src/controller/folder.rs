@@ -10,19 +10,14 @@ pub mod store;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
-use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{BindReport, Snapshot};
-
-use super::publish::Publisher;
-use super::render::Environment;
-use super::status::{Facts, Status, changes};
+use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
 use scan::Patience;
@@ -33,27 +28,12 @@ pub use store::{Loaded, Problem, Store};
 #[derive(Debug)]
 pub struct FolderSource {
     root: PathBuf,
-    class: String,
-    hostname: String,
-    channels: Channels,
+    outlet: Outlet,
     validator: Arc<Validator>,
     store: Store,
     loaded: Loaded,
     /// Since when files have been left alone because they are being written.
     unsettled: Option<Instant>,
-    publisher: Publisher,
-    status: Status,
-}
-
-/// Where snapshots and status go, and where reports come from.
-#[derive(Debug)]
-pub struct Channels {
-    /// To the data plane.
-    pub snapshots: watch::Sender<Arc<Snapshot>>,
-    /// From the data plane.
-    pub reports: watch::Receiver<Arc<BindReport>>,
-    /// To the admin server.
-    pub statuses: watch::Sender<Arc<Value>>,
 }
 
 /// Why a folder cannot be a source.
@@ -74,25 +54,21 @@ pub enum SourceError {
 }
 
 impl FolderSource {
-    /// For the folder `root`; `hostname` is the default server name, `class` the class that is ours.
+    /// For the folder `root`.
     ///
     /// # Errors
     /// When there is no such folder.
-    pub fn new(root: PathBuf, class: &str, hostname: &str, channels: Channels) -> Result<Self, SourceError> {
+    pub fn new(root: PathBuf, outlet: Outlet) -> Result<Self, SourceError> {
         if !root.is_dir() {
             return Err(SourceError::NoFolder(root));
         }
         Ok(Self {
             root,
-            class: class.to_owned(),
-            hostname: hostname.to_owned(),
-            channels,
+            outlet,
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
             loaded: Loaded::default(),
             unsettled: None,
-            publisher: Publisher::default(),
-            status: Status::default(),
         })
     }
 
@@ -122,7 +98,7 @@ impl FolderSource {
                 _ = changes.recv() => settle(&mut changes).await,
                 _ = look.tick() => {}
                 () = sleep(SETTLING), if self.unsettled.is_some() => {}
-                Ok(()) = self.channels.reports.changed() => {
+                () = self.outlet.reported() => {
                     self.tell();
                     continue;
                 }
@@ -161,36 +137,14 @@ impl FolderSource {
     }
 
     fn render(&mut self) {
-        let environment =
-            Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
-        if let Some(snapshot) = self.publisher.render(&self.loaded.objects, &environment) {
-            tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
-            self.channels.snapshots.send_replace(snapshot);
-        }
+        let rendered = self.outlet.look(&self.loaded.objects);
+        self.outlet.publish(rendered);
         self.tell();
     }
 
-    /// Publishes the status, and logs what changed in it.
     fn tell(&mut self) {
-        let report = Arc::clone(&self.channels.reports.borrow_and_update());
-        let facts = Facts {
-            outcomes: self.publisher.outcomes(),
-            since: self.publisher.since(),
-            report: &report,
-            now: now(),
-        };
-        let status = Status::new(&facts, &self.status);
-        for change in changes(&self.status, &status) {
-            if change.alarming {
-                tracing::warn!("{}", change.line);
-            } else {
-                tracing::info!("{}", change.line);
-            }
-        }
         let problems: Vec<String> = self.loaded.problems.iter().map(ToString::to_string).collect();
-        let document = status.document(self.publisher.current().revision, &problems);
-        self.channels.statuses.send_replace(Arc::new(document));
-        self.status = status;
+        self.outlet.tell(&problems);
     }
 }
 
@@ -214,11 +168,6 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
             return;
         }
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// How long nothing must happen before the files are read.

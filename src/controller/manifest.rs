@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::{API_VERSION, GROUP, MailListenerSpec, MailServerSpec};
 use crate::secret;
 
-use super::index::{Key, SecretData};
+use super::index::{Key, Resource, SecretData};
 use super::render::Kind;
 use super::validate::Validator;
 use super::violation::{Violation, one_line};
@@ -58,6 +58,14 @@ pub struct Own<Spec> {
     pub written: Value,
     /// The spec with its defaults, or what is wrong with it.
     pub spec: Result<Arc<Spec>, Vec<Violation>>,
+}
+
+impl<Spec> Own<Spec> {
+    /// As a render sees it.
+    #[must_use]
+    pub fn resource(&self, generation: i64) -> Resource<Spec> {
+        Resource { generation, created: self.created, spec: self.spec.clone() }
+    }
 }
 
 /// Why a file's text is no manifests.
@@ -130,7 +138,11 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
     Ok(())
 }
 
-fn content(
+/// What a single object holds.
+///
+/// # Errors
+/// When it is broken as a whole; what is wrong with a spec of ours is told with it.
+pub(crate) fn content(
     api: &str,
     kind: &str,
     key: &Key,

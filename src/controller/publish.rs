@@ -8,7 +8,7 @@ use crate::model::Snapshot;
 use crate::net::ListenAddress;
 
 use super::index::Objects;
-use super::render::{Environment, LastGood, ObjectOutcome, render};
+use super::render::{Environment, LastGood, ObjectOutcome, Rendered, render};
 
 /// Turns objects into numbered snapshots.
 #[derive(Debug, Default)]
@@ -20,9 +20,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Renders; a snapshot that differs from the last gets the next revision and is returned.
-    pub fn render(&mut self, objects: &Objects, environment: &Environment) -> Option<Arc<Snapshot>> {
-        let rendered = render(objects, &self.last_good, environment);
+    /// What would come of these objects.
+    #[must_use]
+    pub fn look(&self, objects: &Objects, environment: &Environment) -> Rendered {
+        render(objects, &self.last_good, environment)
+    }
+
+    /// Takes it; a snapshot that differs from the last gets the next revision and is returned.
+    pub fn take(&mut self, rendered: Rendered) -> Option<Arc<Snapshot>> {
         self.last_good = rendered.last_good;
         self.outcomes = rendered.objects;
         if rendered.snapshot.sockets == self.current.sockets && self.current.revision > 0 {

@@ -8,6 +8,7 @@ mod changes;
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListenerStatus, MailServerStatus};
@@ -62,11 +63,24 @@ impl Status {
         Self(objects)
     }
 
+    /// Takes over what was said of an object before, unless it is known already: conditions that still hold keep
+    /// their times. What is no status of ours is left alone.
+    pub fn recall(&mut self, kind: Kind, key: &Key, status: &Value) {
+        if let Some(status) = ObjectStatus::read(kind, status) {
+            self.0.entry((kind, key.clone())).or_insert(status);
+        }
+    }
+
+    /// The status of every object, as the object itself has it.
+    pub fn each(&self) -> impl Iterator<Item = (Kind, &Key, Value)> {
+        self.0.iter().map(|((kind, key), status)| (*kind, key, status.value(*kind)))
+    }
+
     /// The document that `/status` serves.
     #[must_use]
     pub fn document(&self, revision: u64, problems: &[String]) -> Value {
         let objects: Vec<Value> =
-            self.0.iter().map(|((kind, key), status)| status.document(*kind, key)).collect();
+            self.each().map(|(kind, key, status)| json!({ "kind": kind.name(), "namespace": key.namespace, "name": key.name, "status": status })).collect();
         json!({ "revision": revision, "objects": objects, "problems": problems })
     }
 }
@@ -81,8 +95,23 @@ impl ObjectStatus {
         }
     }
 
-    /// With `status` exactly as the object's own would be.
-    fn document(&self, kind: Kind, key: &Key) -> Value {
+    fn read(kind: Kind, status: &Value) -> Option<Self> {
+        let (generation, address, conditions, listeners) = match kind {
+            Kind::Server => {
+                let status = MailServerStatus::deserialize(status).ok()?;
+                let listeners = status.listeners.into_iter().map(|l| (l.name, l.conditions)).collect();
+                (status.observed_generation, status.address, status.conditions, listeners)
+            }
+            Kind::Listener => {
+                let status = MailListenerStatus::deserialize(status).ok()?;
+                (status.observed_generation, status.address, status.conditions, vec![])
+            }
+        };
+        Some(Self { generation: generation?, address: address.unwrap_or_default(), conditions, listeners })
+    }
+
+    /// Exactly as the object's own would be.
+    fn value(&self, kind: Kind) -> Value {
         let address = (!self.address.is_empty()).then(|| self.address.clone());
         let status = match kind {
             Kind::Server => serde_json::to_value(MailServerStatus {
@@ -102,8 +131,7 @@ impl ObjectStatus {
                 conditions: self.conditions.clone(),
             }),
         };
-        let status = status.unwrap_or_default();
-        json!({ "kind": kind.name(), "namespace": key.namespace, "name": key.name, "status": status })
+        status.unwrap_or_default()
     }
 }
 

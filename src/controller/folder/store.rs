@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::index::{Key, Objects, Resource};
-use super::super::manifest::{self, Broken, Content, Manifest, Own, Parsed};
+use super::super::index::{Key, Objects};
+use super::super::manifest::{self, Broken, Content, Manifest, Parsed};
 use super::super::render::Kind;
 use super::super::validate::Validator;
 use super::scan::{Scan, Seen, Stamp};
@@ -203,12 +203,12 @@ impl Loaded {
         match &manifest.content {
             Content::Server(own) => {
                 let generation = generation(Kind::Server, &own.written);
-                objects.servers.insert(key.clone(), Arc::new(resource(own, generation)));
+                objects.servers.insert(key.clone(), Arc::new(own.resource(generation)));
                 self.origins.insert((Kind::Server, key), path.to_owned());
             }
             Content::Listener(own) => {
                 let generation = generation(Kind::Listener, &own.written);
-                objects.listeners.insert(key.clone(), Arc::new(resource(own, generation)));
+                objects.listeners.insert(key.clone(), Arc::new(own.resource(generation)));
                 self.origins.insert((Kind::Listener, key), path.to_owned());
             }
             Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
@@ -219,10 +219,6 @@ impl Loaded {
             Content::Other => {}
         }
     }
-}
-
-fn resource<Spec>(own: &Own<Spec>, generation: i64) -> Resource<Spec> {
-    Resource { generation, created: own.created, spec: own.spec.clone() }
 }
 
 fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {

@@ -4,8 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::controller::outlet::Channels;
+use crate::model::{BindReport, Snapshot};
 
 use super::*;
 
@@ -23,7 +28,8 @@ impl Running {
         let (to_admin, statuses) = watch::channel(Arc::new(Value::Null));
         let (reports, from_plane) = watch::channel(Arc::new(BindReport::default()));
         let channels = Channels { snapshots: to_plane, reports: from_plane, statuses: to_admin };
-        let source = FolderSource::new(root.to_owned(), "mailgress", "host.example", channels).unwrap();
+        let source =
+            FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels)).unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
         Self { snapshots, statuses, reports, shutdown, task }
@@ -136,6 +142,7 @@ fn a_folder_that_is_not_there_is_an_error_that_says_so() {
     let (statuses, _t) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
     let channels = Channels { snapshots, reports, statuses };
-    let error = FolderSource::new("/nonexistent".into(), "mailgress", "h", channels).unwrap_err();
+    let error =
+        FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels)).unwrap_err();
     assert!(error.to_string().contains("/nonexistent is not a folder"));
 }

@@ -1,0 +1,189 @@
+//! What is made of what watches say.
+
+use serde_json::json;
+
+use crate::controller::index::{Reference, ReferenceKind};
+use crate::controller::manifest;
+use crate::controller::validate::Validator;
+
+use super::super::resources;
+use super::*;
+
+struct Heard {
+    store: Store,
+    validator: Validator,
+    now: Instant,
+    watches: u64,
+}
+
+impl Heard {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut heard = Self {
+            store: Store::new(resources::base(&[])),
+            validator: Validator::new().unwrap(),
+            now,
+            watches: 0,
+        };
+        let base = heard.store.bounded(vec![]);
+        for watched in base {
+            heard.watch(watched);
+        }
+        heard
+    }
+
+    fn watch(&mut self, watched: Watched) -> u64 {
+        self.watches += 1;
+        self.store.started(watched, self.watches, self.now);
+        self.watches
+    }
+
+    fn says(&mut self, watch: u64, news: News) -> bool {
+        self.store.apply(Event { watch, news }, self.now)
+    }
+
+    fn nothing_anywhere(&mut self) {
+        for watch in 1..=self.watches {
+            self.says(watch, News::All(BTreeMap::new()));
+        }
+    }
+
+    fn seen(&self, kind: WatchedKind, key: &Key, object: &Value) -> Seen {
+        let (api, name) = kind.names();
+        let content = manifest::content(api, name, key, object.clone(), &self.validator).unwrap();
+        Seen { content, uid: "u".to_owned(), generation: 1, status: object["status"].clone() }
+    }
+}
+
+const SERVERS: u64 = 1;
+
+fn key() -> Key {
+    Key::new("mail", "edge")
+}
+
+fn server() -> Value {
+    json!({ "metadata": { "name": "edge", "namespace": "mail" }, "spec": { "listeners": [] } })
+}
+
+fn reference() -> Reference {
+    Reference::new(ReferenceKind::Secret, &Key::new("mail", "mail-tls"))
+}
+
+fn watched_secret() -> Watched {
+    resources::of_reference(&reference()).remove(0)
+}
+
+#[test]
+fn nothing_is_rendered_before_our_own_objects_are_known() {
+    let mut heard = Heard::new();
+    assert!(!heard.store.knows_the_base());
+    heard.says(SERVERS, News::All(BTreeMap::new()));
+    heard.says(2, News::Failed(Failure::Unreachable("refused".to_owned())));
+    heard.says(3, News::All(BTreeMap::new()));
+    assert!(!heard.store.knows_the_base());
+    heard.says(2, News::Failed(Failure::Forbidden("no".to_owned())));
+    assert!(heard.store.knows_the_base(), "what we may not know is not waited for");
+}
+
+#[test]
+fn a_reference_is_waited_for_and_not_for_ever() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let watch = heard.watch(watched_secret());
+    assert!(heard.store.wait(heard.now) && heard.store.is_held_up());
+    assert!(!heard.store.wait(heard.now + PATIENCE), "the others are not held up by it");
+    assert_eq!(heard.store.objects().unreadable[&reference()], "the API server has not answered yet");
+    heard.says(watch, News::All(BTreeMap::new()));
+    assert!(!heard.store.wait(heard.now));
+    assert!(heard.store.objects().unreadable.is_empty(), "it does not exist, which is something else");
+}
+
+#[test]
+fn a_secret_that_may_not_be_read_says_so() {
+    let mut heard = Heard::new();
+    let watch = heard.watch(watched_secret());
+    assert!(heard.says(watch, News::Failed(Failure::Forbidden("may not list".to_owned()))));
+    assert_eq!(heard.store.objects().unreadable[&reference()], "may not list");
+    assert_eq!(heard.store.problems(heard.now), ["Secret mail/mail-tls cannot be read: may not list"]);
+}
+
+#[test]
+fn an_api_server_that_is_away_is_one_problem_and_changes_nothing() {
+    let mut heard = Heard::new();
+    let seen = heard.seen(WatchedKind::Server, &key(), &server());
+    heard.nothing_anywhere();
+    heard.says(SERVERS, News::Is(key(), Ok(seen)));
+    for watch in 1..=3 {
+        assert!(!heard.says(watch, News::Failed(Failure::Unreachable("refused".to_owned()))));
+    }
+    assert!(heard.store.objects().servers.contains_key(&key()));
+    let problems = heard.store.problems(heard.now);
+    assert!(matches!(problems.as_slice(), [one] if one.contains("cannot be reached")), "{problems:?}");
+    assert!(heard.store.problems(heard.now + TOLD).is_empty(), "it would have failed again by then");
+}
+
+#[test]
+fn a_broken_object_stays_what_it_was_and_affects_no_other() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let (first, second) = (key(), Key::new("mail", "other"));
+    let seen = |heard: &Heard, key: &Key| Ok(heard.seen(WatchedKind::Server, key, &server()));
+    let both = [&first, &second].map(|key| (key.clone(), seen(&heard, key)));
+    heard.says(SERVERS, News::All(BTreeMap::from(both)));
+    let listed = [(first.clone(), Err("it is broken".to_owned())), (second.clone(), seen(&heard, &second))];
+    heard.says(SERVERS, News::All(BTreeMap::from(listed)));
+    assert_eq!(heard.store.objects().servers.len(), 2);
+    assert_eq!(heard.store.problems(heard.now), ["it is broken; it keeps what it last held"]);
+    heard.says(SERVERS, News::All(BTreeMap::new()));
+    assert!(heard.store.objects().servers.is_empty() && heard.store.problems(heard.now).is_empty());
+}
+
+#[test]
+fn our_own_status_coming_back_needs_no_render() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let mut seen = heard.seen(WatchedKind::Server, &key(), &server());
+    assert!(heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
+    seen.status = json!({ "observedGeneration": 1 });
+    assert!(!heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
+    assert_eq!(heard.store.status_of(Kind::Server, &key()), Some(("u", &seen.status)));
+    seen.generation = 2;
+    assert!(heard.says(SERVERS, News::Is(key(), Ok(seen))));
+}
+
+#[test]
+fn a_secret_that_is_listed_again_is_not_parsed_again() {
+    let mut heard = Heard::new();
+    let watch = heard.watch(watched_secret());
+    let key = reference().key;
+    let secret = json!({ "metadata": { "name": "mail-tls" }, "data": { "tls.crt": "AAAA" } });
+    for _ in 0..2 {
+        let seen = heard.seen(WatchedKind::Secret, &key, &secret);
+        heard.says(watch, News::All(BTreeMap::from([(key.clone(), Ok(seen))])));
+    }
+    let first = Arc::clone(&heard.store.objects().secrets[&key]);
+    let seen = heard.seen(WatchedKind::Secret, &key, &secret);
+    heard.says(watch, News::Is(key.clone(), Ok(seen)));
+    assert!(Arc::ptr_eq(&first, &heard.store.objects().secrets[&key]));
+}
+
+#[test]
+fn what_an_ended_watch_still_says_is_not_heard() {
+    let mut heard = Heard::new();
+    let watch = heard.watch(watched_secret());
+    let base = heard.store.bounded(vec![]);
+    heard.store.retain(&base);
+    assert!(!heard.says(watch, News::All(BTreeMap::new())));
+    let again = heard.watch(watched_secret());
+    assert!(!heard.says(watch, News::All(BTreeMap::new())) && heard.says(again, News::All(BTreeMap::new())));
+}
+
+#[test]
+fn too_many_references_are_told() {
+    let mut store = Store::new(resources::base(&[]));
+    let name = |index: usize| Key::new("mail", &format!("s{index}"));
+    let wanted = (0..MAX_REFERRED + 2)
+        .map(|index| Watched { kind: WatchedKind::Secret, scope: Scope::Named(name(index)) });
+    assert_eq!(store.bounded(wanted.collect()).len(), 3 + MAX_REFERRED);
+    assert!(store.problems(Instant::now())[0].contains("2 more would be needed"));
+}

@@ -1,0 +1,212 @@
+//! The watches themselves: one task each, which reads what the API server says and never gives up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use kube::Client;
+use kube::api::DynamicObject;
+use kube::runtime::utils::StreamBackoff;
+use kube::runtime::watcher::{self, watcher};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::super::index::Key;
+use super::super::manifest::{self, Content};
+use super::super::validate::Validator;
+use super::super::violation::one_line;
+use super::pause::Pause;
+use super::resources::{Watched, WatchedKind};
+
+/// All watches that run.
+pub(super) struct Watches {
+    client: Client,
+    validator: Arc<Validator>,
+    events: mpsc::Sender<Event>,
+    started: u64,
+    running: BTreeMap<Watched, AbortOnDropHandle<()>>,
+}
+
+/// Something that a watch has to say.
+#[derive(Debug)]
+pub(super) struct Event {
+    /// Which watch: one that has ended may still be heard.
+    pub(super) watch: u64,
+    /// What it says.
+    pub(super) news: News,
+}
+
+/// What a watch says.
+#[derive(Debug)]
+pub(super) enum News {
+    /// These are all.
+    All(BTreeMap<Key, Result<Seen, String>>),
+    /// This one is new, or has changed.
+    Is(Key, Result<Seen, String>),
+    /// This one is gone.
+    Gone(Key),
+    /// It failed, and will be tried again.
+    Failed(Failure),
+}
+
+/// An object as the API server has it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// What it holds.
+    pub(super) content: Content,
+    /// Tells it from another one with its name.
+    pub(super) uid: String,
+    /// Counts the changes of the spec.
+    pub(super) generation: i64,
+    /// What was said of it, for our own kinds.
+    pub(super) status: Value,
+}
+
+/// Why a watch failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The API server says that we may not.
+    Forbidden(String),
+    /// The API server says something else.
+    Refused(String),
+    /// There is no API server to be talked to.
+    Unreachable(String),
+}
+
+impl Watches {
+    /// None yet.
+    pub(super) fn new(client: Client, validator: Arc<Validator>, events: mpsc::Sender<Event>) -> Self {
+        Self { client, validator, events, started: 0, running: BTreeMap::new() }
+    }
+
+    /// Whether it runs.
+    pub(super) fn has(&self, watched: &Watched) -> bool {
+        self.running.contains_key(watched)
+    }
+
+    /// Starts one; its number is in all its events.
+    pub(super) fn start(&mut self, watched: &Watched) -> u64 {
+        self.started = self.started.saturating_add(1);
+        let (client, validator, events) =
+            (self.client.clone(), Arc::clone(&self.validator), self.events.clone());
+        let task = run(watched.clone(), self.started, client, validator, events);
+        self.running.insert(watched.clone(), AbortOnDropHandle::new(tokio::spawn(task)));
+        self.started
+    }
+
+    /// Ends all others.
+    pub(super) fn retain(&mut self, wanted: &BTreeSet<Watched>) {
+        self.running.retain(|watched, _| wanted.contains(watched));
+    }
+}
+
+/// Without the client, which has nothing to show.
+impl std::fmt::Debug for Watches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watches").field("running", &self.running.keys()).finish_non_exhaustive()
+    }
+}
+
+async fn run(
+    watched: Watched,
+    watch: u64,
+    client: Client,
+    validator: Arc<Validator>,
+    events: mpsc::Sender<Event>,
+) {
+    let stream = watcher(watched.api(client), watched.config());
+    let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+    let mut listed = BTreeMap::new();
+    while let Some(event) = stream.next().await {
+        let read = |object: DynamicObject| {
+            let key = key(&object);
+            let seen = seen(watched.kind, &key, object, &validator);
+            (key, seen)
+        };
+        let news = match event {
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                let (key, seen) = read(object);
+                listed.insert(key, seen);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => News::All(std::mem::take(&mut listed)),
+            Ok(watcher::Event::Apply(object)) => {
+                let (key, seen) = read(object);
+                News::Is(key, seen)
+            }
+            Ok(watcher::Event::Delete(object)) => News::Gone(key(&object)),
+            Err(error) => News::Failed(Failure::of_watch(error)),
+        };
+        if events.send(Event { watch, news }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn key(object: &DynamicObject) -> Key {
+    let metadata = &object.metadata;
+    Key::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+fn seen(
+    kind: WatchedKind,
+    key: &Key,
+    mut object: DynamicObject,
+    validator: &Validator,
+) -> Result<Seen, String> {
+    // Who wrote which field is much, and of no use here.
+    object.metadata.managed_fields = None;
+    let uid = object.metadata.uid.clone().unwrap_or_default();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let status = match kind {
+        WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
+        _ => Value::Null,
+    };
+    let (api, name) = kind.names();
+    let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
+    let content = manifest::content(api, name, key, value, validator).map_err(|error| error.to_string())?;
+    Ok(Seen { content, uid, generation, status })
+}
+
+impl Failure {
+    fn of_watch(error: watcher::Error) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Self::of(&error),
+            watcher::Error::WatchError(status) => Self::said(status.code, &status.message),
+            watcher::Error::NoResourceVersion => Self::Refused(error.to_string()),
+        }
+    }
+
+    /// Whose fault a request's error is.
+    pub(super) fn of(error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::said(status.code, &status.message),
+            other => Self::Unreachable(one_line(&root(other).to_string())),
+        }
+    }
+
+    fn said(code: u16, message: &str) -> Self {
+        match code {
+            401 | 403 => Self::Forbidden(one_line(message)),
+            _ => Self::Refused(one_line(message)),
+        }
+    }
+}
+
+/// What it all began with: the outer errors say no more than that something failed.
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root
+}
