@@ -1,7 +1,7 @@
 //! A TCP server in threads: one per connection, all ended when it is dropped.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,8 +21,13 @@ struct Shared {
 impl Acceptor {
     /// Accepts on a port of its own on 127.0.0.1.
     pub fn start(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), handler)
+    }
+
+    /// Accepts on a port of its own on this address of ours.
+    pub fn start_on(ip: IpAddr, handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         // Between the choice of a port and the bind, another test process may have taken it.
-        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, super::ports::free()));
+        let bind = || TcpListener::bind((ip, super::ports::free()));
         let listener = std::iter::repeat_with(bind).take(BINDS).find_map(Result::ok).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());

@@ -1,7 +1,7 @@
 //! Backends of a few lines, for what real servers do not do on demand.
 
 use std::io::{BufRead, BufReader, Read, Result, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +21,7 @@ pub const WRONG: &str = "wrong";
 impl Backend {
     /// IMAP: the login is answered with `OK <name>`.
     pub fn imap(name: &str) -> Self {
-        Self::imap_heard(name, |_| {})
+        Self::imap_on(Ipv4Addr::LOCALHOST.into(), name)
     }
 
     /// The same; while `is_well` is not set, it still accepts logins and refuses NOOP.
@@ -30,7 +30,13 @@ impl Backend {
         Self::new(move |session| imap(session, &name, &|_| is_well.load(Ordering::SeqCst)))
     }
 
-    /// The same; every line that it reads where a command may begin is handed to `heard`.
+    /// The same, on this address of ours.
+    pub fn imap_on(ip: IpAddr, name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new_on(ip, move |session| imap(session, &name, &|_| true))
+    }
+
+    /// The same as [`Self::imap`]; every line that it reads where a command may begin is handed to `heard`.
     pub fn imap_heard(name: &str, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
         let heard = move |line: &str| {
@@ -118,7 +124,11 @@ impl Backend {
     }
 
     fn new(serve: impl Fn(&mut Session) -> Result<()> + Send + Sync + 'static) -> Self {
-        let acceptor = Acceptor::start(move |stream| {
+        Self::new_on(Ipv4Addr::LOCALHOST.into(), serve)
+    }
+
+    fn new_on(ip: IpAddr, serve: impl Fn(&mut Session) -> Result<()> + Send + Sync + 'static) -> Self {
+        let acceptor = Acceptor::start_on(ip, move |stream| {
             let Ok(copy) = stream.try_clone() else { return };
             // A peer that goes away ends its session, and nothing else.
             let _ = serve(&mut Session { reader: BufReader::new(copy), stream });

@@ -15,7 +15,7 @@ use super::process::Process;
 use super::wait::{self, PATIENCE};
 use super::{manifest, ports};
 
-/// A running `mailgress run --manifests`; when it is dropped, it is killed, and its log is checked for panics.
+/// A running `mailgress run`; when it is dropped, it is killed, and its log is checked for panics.
 pub struct Mailgress {
     process: Process,
     admin: SocketAddr,
@@ -30,22 +30,28 @@ impl Mailgress {
 
     /// Starts it with more arguments, and waits until it is ready.
     pub fn start_with(folder: &manifest::Folder, arguments: &[&str]) -> Self {
-        Self::launch(folder, binary(), &[], arguments)
+        Self::start_from(folder_arguments(folder), arguments)
+    }
+
+    /// Starts it with objects from wherever this flag says, and waits until it is ready.
+    pub fn start_from(flag: [&OsStr; 2], arguments: &[&str]) -> Self {
+        Self::launch(&flag, binary(), &[], arguments)
     }
 
     /// Starts it with so few file descriptors, and waits until it is ready.
     pub fn start_with_descriptors(folder: &manifest::Folder, limit: u32) -> Self {
         let limit = format!("--nofile={limit}");
-        Self::launch(folder, "prlimit".into(), &[OsStr::new(&limit), &binary()], &["--workers", "1"])
+        let before = [OsStr::new(&limit), &binary()];
+        Self::launch(&folder_arguments(folder), "prlimit".into(), &before, &["--workers", "1"])
     }
 
-    fn launch(folder: &manifest::Folder, program: OsString, before: &[&OsStr], arguments: &[&str]) -> Self {
+    fn launch(source: &[&OsStr], program: OsString, before: &[&OsStr], arguments: &[&str]) -> Self {
         let log = tempfile::Builder::new().prefix("mailgress-log-").tempdir().unwrap();
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
         let admin_text = admin.to_string();
         let mut all = before.to_vec();
-        all.extend(["run", "--manifests"].map(OsStr::new));
-        all.push(folder.path().as_os_str());
+        all.push(OsStr::new("run"));
+        all.extend(source);
         all.extend(["--admin-address", &admin_text].map(OsStr::new));
         all.extend(arguments.iter().map(OsStr::new));
         let process = Process::start(&program, &all, &[], log.path().join("mailgress.log"));
@@ -134,6 +140,10 @@ impl Drop for Mailgress {
             assert!(!log.contains("panicked at"), "Mailgress panicked:\n{log}");
         }
     }
+}
+
+fn folder_arguments(folder: &manifest::Folder) -> [&OsStr; 2] {
+    ["--manifests".as_ref(), folder.path().as_os_str()]
 }
 
 /// What is tested: this package's binary, or another one, such as an installed package's.

@@ -1,0 +1,259 @@
+//! etcd and kube-apiserver: from `KUBEBUILDER_ASSETS`, or built once from Go modules; one of each for a test run.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
+
+use rcgen::KeyPair;
+use serde_json::json;
+
+use crate::support::pki::AUTHORITY;
+use crate::support::process::Daemon;
+use crate::support::{ports, wait};
+
+/// A running control plane. It ends with this process, whatever becomes of that.
+pub struct ControlPlane {
+    programs: Programs,
+    directory: PathBuf,
+    etcd: String,
+    port: u16,
+    api_server: Mutex<Option<Daemon>>,
+    _etcd: Daemon,
+}
+
+/// Where the programs are.
+enum Programs {
+    /// Each in this folder.
+    Folder(PathBuf),
+    /// All in one, which takes the name as its first argument.
+    One(PathBuf),
+}
+
+impl ControlPlane {
+    /// Starts one, or says why there can be none.
+    pub fn start() -> Result<Self, String> {
+        let programs = Programs::find()?;
+        let directory = tempfile::Builder::new().prefix("mailgress-control-plane-").tempdir().unwrap().keep();
+        let etcd = format!("http://127.0.0.1:{}", ports::free());
+        let peer = format!("http://127.0.0.1:{}", ports::free());
+        let data = directory.join("etcd");
+        let mut command = programs.command("etcd");
+        command
+            .extend(["--unsafe-no-fsync", "--name=etcd", "--log-level=error", "--data-dir"].map(Into::into));
+        command.push(data.into());
+        for (flag, url) in [
+            ("--listen-client-urls", &etcd),
+            ("--advertise-client-urls", &etcd),
+            ("--listen-peer-urls", &peer),
+            ("--initial-advertise-peer-urls", &peer),
+        ] {
+            command.push(format!("{flag}={url}").into());
+        }
+        command.push(format!("--initial-cluster=etcd={peer}").into());
+        write_credentials(&directory);
+        let plane = Self {
+            // Its data is of no use to anybody.
+            _etcd: Daemon::start(
+                "etcd",
+                &directory,
+                &strings(&command),
+                "exec 2>/dev/null; kill -KILL $pid",
+                false,
+            ),
+            programs,
+            etcd,
+            port: ports::free(),
+            api_server: Mutex::new(None),
+            directory,
+        };
+        std::fs::write(plane.kubeconfig(), plane.kubeconfig_with(ADMIN)).unwrap();
+        plane.start_api_server();
+        Ok(plane)
+    }
+
+    /// The administrator's.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.join("admin.kubeconfig")
+    }
+
+    /// One with this token.
+    pub fn kubeconfig_with(&self, token: &str) -> String {
+        let text = serde_yaml::to_string(&json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "clusters": [{ "name": "test", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.port),
+                "certificate-authority": self.directory.join("ca.crt"),
+            } }],
+            "users": [{ "name": "test", "user": { "token": token } }],
+        }));
+        text.unwrap()
+    }
+
+    /// A kubectl as the administrator.
+    pub fn kubectl(&self) -> Command {
+        let all = self.programs.command("kubectl");
+        let mut command = Command::new(&all[0]);
+        // Without the caches in somebody's home.
+        command.args(&all[1..]).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.directory);
+        command
+    }
+
+    /// Starts the API server again, with all that it had.
+    pub fn start_api_server(&self) {
+        let logs = self.directory.join(format!("kube-apiserver-{}", ports::free()));
+        std::fs::create_dir(&logs).unwrap();
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        let mut command = self.programs.command("kube-apiserver");
+        for (flag, value) in [
+            ("--etcd-servers", self.etcd.clone()),
+            ("--bind-address", "127.0.0.1".to_owned()),
+            ("--secure-port", self.port.to_string()),
+            ("--tls-cert-file", file("server.crt")),
+            ("--tls-private-key-file", file("server.key")),
+            ("--cert-dir", file("certificates")),
+            ("--service-account-key-file", file("accounts.pub")),
+            ("--service-account-signing-key-file", file("accounts.key")),
+            ("--service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+            ("--service-cluster-ip-range", "10.96.0.0/16".to_owned()),
+            ("--token-auth-file", file("tokens.csv")),
+            ("--authorization-mode", "RBAC".to_owned()),
+        ] {
+            command.push(format!("{flag}={value}").into());
+        }
+        // It would wait for its drain, in which etcd ends before it.
+        let daemon = Daemon::start(
+            "kube-apiserver",
+            &logs,
+            &strings(&command),
+            "exec 2>/dev/null; kill -KILL $pid",
+            false,
+        );
+        *self.turn() = Some(daemon);
+        wait::eventually("the API server is ready", || {
+            let ready = self.kubectl().args(["get", "--raw", "/readyz"]).output().unwrap();
+            let log = std::fs::read_to_string(logs.join("kube-apiserver.out")).unwrap_or_default();
+            assert!(!log.contains("command failed"), "the API server cannot be started:\n{log}");
+            ready.status.success().then_some(())
+        });
+    }
+
+    /// Ends the API server, without a word.
+    pub fn stop_api_server(&self) {
+        drop(self.turn().take());
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.api_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Programs {
+    fn find() -> Result<Self, String> {
+        if let Some(folder) = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) {
+            let missing = NAMES.iter().find(|name| !folder.join(name).is_file());
+            return match missing {
+                None => Ok(Self::Folder(folder)),
+                Some(name) => Err(format!("KUBEBUILDER_ASSETS={}: there is no {name}", folder.display())),
+            };
+        }
+        build().map(Self::One)
+    }
+
+    fn command(&self, name: &str) -> Vec<OsString> {
+        match self {
+            Self::Folder(folder) => vec![folder.join(name).into()],
+            Self::One(program) => vec![program.into(), name.into()],
+        }
+    }
+}
+
+/// Builds the program of `tests/cluster/control-plane`, unless that was done before from the same source.
+fn build() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = root.join("tests/cluster/control-plane");
+    let target = root.join("target/control-plane");
+    let (program, stamp) = (target.join("control-plane"), target.join("stamp"));
+    let read = |name: &str| std::fs::read_to_string(source.join(name)).unwrap();
+    let wanted = ["go.mod", "go.sum", "main.go"].map(read).concat();
+    if program.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
+        return Ok(program);
+    }
+    check_go()?;
+    crate::cluster::tell("building kube-apiserver and etcd; this takes some minutes, once");
+    std::fs::create_dir_all(&target).unwrap();
+    // Another test run may do the same.
+    let new = target.join(format!("control-plane-{}", std::process::id()));
+    let version = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
+    let flags = [
+        "-s -w".to_owned(),
+        version("gitVersion", &format!("v{MAJOR}.{MINOR}.{PATCH}")),
+        version("gitMajor", MAJOR),
+        version("gitMinor", MINOR),
+    ];
+    let mut command = Command::new("go");
+    command.current_dir(&source).args([
+        "build",
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags",
+        &flags.join(" "),
+        "-o",
+    ]);
+    let output = command.arg(&new).arg(".").output().map_err(|error| format!("go build: {error}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("the control plane cannot be built:\n{text}"));
+    }
+    std::fs::rename(new, &program).unwrap();
+    std::fs::write(stamp, wanted).unwrap();
+    Ok(program)
+}
+
+/// Since 1.21, Go gets the version that a module asks for by itself.
+fn check_go() -> Result<(), String> {
+    let found = Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().ok();
+    let found = found.filter(|output| output.status.success());
+    let found = found.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let minor = |version: &str| version.strip_prefix("go1.")?.split('.').next()?.parse::<u32>().ok();
+    if found.as_deref().and_then(minor).is_some_and(|minor| minor >= 21) {
+        return Ok(());
+    }
+    Err(format!(
+        "there is no control plane: set KUBEBUILDER_ASSETS to a folder with {}, or install Go 1.21 or newer \
+         (https://go.dev/dl), with which it is built; found: {}",
+        NAMES.join(", "),
+        found.as_deref().unwrap_or("no Go")
+    ))
+}
+
+fn write_credentials(directory: &Path) {
+    let server = AUTHORITY.issue(&["localhost", "127.0.0.1"]);
+    let accounts = KeyPair::generate().unwrap();
+    let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n");
+    for (name, text) in [
+        ("ca.crt", AUTHORITY.pem()),
+        ("server.crt", server.certificate),
+        ("server.key", server.key),
+        ("accounts.key", accounts.serialize_pem()),
+        ("accounts.pub", accounts.public_key_pem()),
+        ("tokens.csv", tokens),
+    ] {
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+}
+
+fn strings(command: &[OsString]) -> Vec<&OsStr> {
+    command.iter().map(OsString::as_os_str).collect()
+}
+
+const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+/// Of a control plane that lasts as long as its tests, and listens on loopback.
+const ADMIN: &str = "admin";
+/// As in control-plane/go.mod: kubectl wants to know.
+const MAJOR: &str = "1";
+const MINOR: &str = "35";
+const PATCH: &str = "4";

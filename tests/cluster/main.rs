@@ -1,0 +1,24 @@
+//! Mailgress in a cluster: the real binary with the permissions of deploy/, against a real kube-apiserver and etcd.
+//!
+//! There are no nodes: EndpointSlices are written by the tests, and Mailgress runs beside them as a process with a
+//! ServiceAccount's token. Where there is no control plane and none can be built, the tests say so and are skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the whole crate is tests and their fixtures: to panic is how they fail"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
+)]
+
+mod cluster;
+mod control_plane;
+mod outage;
+mod permissions;
+mod serving;
+mod status;
+
+#[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
+mod support;

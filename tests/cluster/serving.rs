@@ -1,0 +1,120 @@
+//! Objects of a cluster are served, and every change of them is swapped in.
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, at, backend, listener, ready, terminating};
+use crate::support::manifest::{tls_secret, with};
+use crate::support::pki::AUTHORITY;
+use crate::support::talk::{backend_answers, greeted, log_in};
+use crate::support::wait;
+use crate::support::wire::Wire;
+
+/// Whose backend takes a new session.
+fn served_by(at: std::net::SocketAddr) -> Option<(Wire, String)> {
+    let mut wire = greeted(at).ok()?;
+    let answer = log_in(&mut wire, "IMAP", "user", "secret").ok()?;
+    Some((wire, answer))
+}
+
+#[test]
+fn mail_flows_to_the_endpoints_of_a_service() {
+    let Some(cluster) = Cluster::new("flow") else { return };
+    let (at, first, second) = (at(), backend("first"), backend("second"));
+    cluster.backends(&[(&first, ready())]);
+    let _mailgress = cluster.mailgress();
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    cluster.wait_for("Ready", "mailserver/edge");
+    let (mut session, answer) = served_by(at).unwrap();
+    assert_eq!(answer, "a OK first");
+    // One endpoint finishes what it has, and another takes over.
+    cluster.backends(&[(&first, terminating()), (&second, ready())]);
+    wait::eventually("the second backend is used", || {
+        served_by(at).filter(|(_, answer)| answer == "a OK second")
+    });
+    for _ in 0..4 {
+        assert_eq!(served_by(at).unwrap().1, "a OK second");
+    }
+    assert!(backend_answers(&mut session, "IMAP").unwrap());
+}
+
+#[test]
+fn a_change_is_swapped_in_and_sessions_stay() {
+    let Some(cluster) = Cluster::new("change") else { return };
+    let (at, other, backend) = (at(), at(), backend("backend"));
+    cluster.backends(&[(&backend, ready())]);
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    let _mailgress = cluster.mailgress();
+    cluster.wait_for("Ready", "mailserver/edge");
+    let (mut session, _) = served_by(at).unwrap();
+    let changed = json!({ "spec": { "imap": { "capabilities": ["IMAP4rev1", "XCHANGED"] } } });
+    cluster.apply(&with(cluster.edge(&[("imap", at.port()), ("more", other.port())]), &changed));
+    wait::eventually("the change is served", || {
+        let lines = greeted(at).and_then(|mut wire| wire.imap("c", "CAPABILITY")).ok()?;
+        lines[0].contains("XCHANGED").then_some(())
+    });
+    wait::eventually("the new listener is served", || served_by(other));
+    assert!(backend_answers(&mut session, "IMAP").unwrap());
+    cluster.kubectl(&["delete", "mailserver", "edge"]);
+    wait::eventually("nothing is served any more", || greeted(at).is_err().then_some(()));
+    assert!(backend_answers(&mut session, "IMAP").unwrap());
+}
+
+#[test]
+fn a_renewed_certificate_is_served_and_sessions_stay() {
+    let Some(cluster) = Cluster::new("renewal") else { return };
+    let (at, backend) = (at(), backend("backend"));
+    let [first, second] = [(); 2].map(|()| AUTHORITY.issue_for_loopback());
+    cluster.backends(&[(&backend, ready())]);
+    cluster.allow_secrets(&["mail-tls"]);
+    cluster.apply(&cluster.here(tls_secret("mail-tls", &first)));
+    let tls = json!({ "tls": { "mode": "Implicit", "certificateRefs": [{ "name": "mail-tls" }] } });
+    let edge = cluster.edge(&[]);
+    let imaps = with(listener("imaps", at.port()), &tls);
+    cluster.apply(&with(edge, &json!({ "spec": { "listeners": [imaps] } })));
+    let _mailgress = cluster.mailgress();
+    cluster.wait_for("Ready", "mailserver/edge");
+    let mut session = Wire::connect_tls(at).unwrap();
+    assert_eq!(session.certificate(), first.der);
+    session.line().unwrap();
+    log_in(&mut session, "IMAP", "user", "secret").unwrap();
+    cluster.apply(&cluster.here(tls_secret("mail-tls", &second)));
+    wait::eventually("the new certificate is served", || {
+        (Wire::connect_tls(at).unwrap().certificate() == second.der).then_some(())
+    });
+    assert!(backend_answers(&mut session, "IMAP").unwrap());
+}
+
+#[test]
+fn a_listener_of_another_namespace_is_attached_by_the_labels_of_that() {
+    let Some(cluster) = Cluster::new("attached") else { return };
+    let (at, backend) = (at(), backend("backend"));
+    cluster
+        .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "attached-team" } }));
+    let selector = json!({ "matchLabels": { "mail": "edge" } });
+    let allowed = json!({ "namespaces": { "from": "Selector", "selector": selector } });
+    cluster.apply(&with(cluster.edge(&[]), &json!({ "spec": { "allowedListeners": allowed } })));
+    let mut spec =
+        with(listener("", at.port()), &json!({ "serverRef": { "name": "edge", "namespace": "attached" } }));
+    spec.as_object_mut().unwrap().retain(|field, _| field != "name" && field != "backendRef");
+    cluster.apply(&json!({
+        "apiVersion": "mailgress.dev/v1alpha1",
+        "kind": "MailListener",
+        "metadata": { "name": "team", "namespace": "attached-team" },
+        "spec": with(spec, &json!({ "backendAddress": backend.address().to_string() })),
+    }));
+    let _mailgress = cluster.mailgress();
+    wait::eventually("the listener is refused", || {
+        let text = cluster.kubectl(&["get", "maillistener", "team", "-n", "attached-team", "-o", "yaml"]);
+        text.contains("reason: NotAllowed").then_some(())
+    });
+    cluster.kubectl(&["label", "namespace", "attached-team", "mail=edge"]);
+    wait::eventually("the listener is served", || served_by(at));
+    cluster.kubectl(&[
+        "wait",
+        "-n",
+        "attached-team",
+        "--for=condition=Ready",
+        "maillistener/team",
+        "--timeout=30s",
+    ]);
+}
