@@ -2,7 +2,7 @@
 # Installs the Debian or Ubuntu packages that a make target needs, only those that are missing, and says which.
 # Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot.
 #
-# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | bench
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | bench
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,9 +17,35 @@ packages_of() {
         quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
         test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
             nginx libnginx-mod-mail" ;;
+        cluster) go_package ;;
         bench) echo "nginx libnginx-mod-mail" ;;
-        *) say "unknown group '$1': build, quickstart, test or bench"; exit 2 ;;
+        *) say "unknown group '$1': build, quickstart, test, cluster or bench"; exit 2 ;;
     esac
+}
+
+# Go builds the control plane of tests/cluster. Since 1.21 it gets the version that a module asks for by itself.
+is_new_go() {
+    [ -n "$1" ] && [ "$(printf '1.21\n%s\n' "$1" | sort -V | head -n 1)" = 1.21 ]
+}
+
+have_control_plane() {
+    [ -n "${KUBEBUILDER_ASSETS:-}" ] || is_new_go "$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null | sed 's/^go//')"
+}
+
+# Only where the distribution's is new enough: Debian 13's is, Debian 12's is not.
+go_package() {
+    have_control_plane && return
+    candidate=$(apt-cache policy golang-go 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p')
+    ! is_new_go "$candidate" || echo golang-go
+}
+
+# Without one, these tests are skipped: nothing else needs it.
+check_control_plane() {
+    have_control_plane && return
+    say "The tests in tests/cluster WILL BE SKIPPED: there is no Kubernetes control plane for them. Either"
+    say "  - set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl, as setup-envtest makes it, or"
+    say "  - install Go 1.21 or newer (https://go.dev/dl: unpack it, and put its bin into PATH), which builds one;"
+    say "    this distribution's own is too old, or not there."
 }
 
 installed() {
@@ -59,6 +85,7 @@ forbid_daemons() {
 missing=
 for group in "$@"; do
     [ "$group" != build ] || need_rust=yes
+    [ "$group" != cluster ] || need_control_plane=yes
     for package in $(packages_of "$group"); do
         case " $missing " in *" $package "*) continue ;; esac
         installed "$package" 2>/dev/null || missing="$missing $package"
@@ -101,4 +128,5 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+[ "${need_control_plane:-no}" = no ] || check_control_plane
 [ "${need_rust:-no}" = no ] || check_rust

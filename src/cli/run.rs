@@ -25,7 +25,7 @@ pub struct Run {
     kubeconfig: Option<PathBuf>,
 
     /// The only namespaces of the cluster to look at [default: all].
-    #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     namespaces: Vec<String>,
 
     /// The spec.className of the objects that are served.
@@ -145,9 +145,47 @@ fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
+fn namespace(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty() || text.len() > LONGEST_NAMESPACE || !text.chars().all(good) {
+        return Err(format!("{text:?} is not the name of a namespace"));
+    }
+    Ok(text.to_owned())
+}
+
+/// RFC 1123's labels.
+const LONGEST_NAMESPACE: usize = 63;
+
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn run(arguments: &[&str]) -> Result<Run, String> {
+        let line = Line::try_parse_from([&["run"], arguments].concat());
+        line.map(|line| line.run).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn objects_come_from_a_folder_or_a_cluster_and_not_from_both() {
+        let origin = run(&["--kubeconfig", "/k", "--namespaces", "b,a,b"]).unwrap().origin().unwrap();
+        let Origin::Cluster { kubeconfig, namespaces } = origin else { panic!("{origin:?}") };
+        assert_eq!((kubeconfig, namespaces), (Some("/k".into()), vec!["a".to_owned(), "b".to_owned()]));
+        assert!(matches!(run(&["--manifests", "/"]).unwrap().origin().unwrap(), Origin::Folder(_)));
+        assert!(
+            run(&["--manifests", "/", "--kubeconfig", "/k"]).unwrap_err().contains("cannot be used with")
+        );
+        assert!(run(&["--namespaces", "a,"]).unwrap_err().contains("not the name of a namespace"));
+        let nowhere = run(&[]).unwrap().origin().unwrap_err().to_string();
+        assert!(nowhere.contains("--kubeconfig") && nowhere.contains("--manifests"), "{nowhere}");
+    }
 
     #[test]
     fn reads_durations_as_the_gateway_api_writes_them() {

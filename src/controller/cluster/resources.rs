@@ -60,9 +60,12 @@ pub(super) fn base(namespaces: &[String]) -> Vec<Watched> {
     namespaces.iter().flat_map(of).collect()
 }
 
-/// What is watched for a reference.
+/// What is watched for a reference: nothing where no object can have the name, which would be no selector either.
 pub(super) fn of_reference(reference: &Reference) -> Vec<Watched> {
     let key = &reference.key;
+    if !is_name(&key.name) {
+        return Vec::new();
+    }
     let named = |kind| Watched { kind, scope: Scope::Named(key.clone()) };
     match reference.kind {
         ReferenceKind::Secret => vec![named(WatchedKind::Secret)],
@@ -143,6 +146,12 @@ impl WatchedKind {
     }
 }
 
+/// Whether an object may have this name (RFC 1123, as Kubernetes reads it).
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.starts_with(plain) && name.ends_with(plain) && name.chars().all(|c| plain(c) || c == '-' || c == '.')
+}
+
 /// One of our own kinds.
 pub(super) fn resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, kind.name()))
@@ -163,6 +172,18 @@ mod tests {
         let [secret] = watched.as_slice() else { panic!("{watched:?}") };
         assert_eq!(secret.config().field_selector.as_deref(), Some("metadata.name=mail-tls"));
         assert_eq!(secret.reference(), Some(reference));
+    }
+
+    #[test]
+    fn what_is_no_name_becomes_no_selector() {
+        let watched = |name: &str| {
+            let key = Key::new("mail", name);
+            of_reference(&Reference::new(ReferenceKind::Service, &key)).len()
+        };
+        assert_eq!(watched("dovecot-1.mail"), 2);
+        for name in ["a,metadata.name!=b", "a b", "A", "-a", "a=b", ""] {
+            assert_eq!(watched(name), 0, "{name:?}");
+        }
     }
 
     #[test]
