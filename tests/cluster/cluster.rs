@@ -142,22 +142,25 @@ impl Cluster {
         path
     }
 
-    /// Mailgress for the objects of the test's class, with its ServiceAccount.
+    /// Mailgress for the objects of the test's class, with its own ServiceAccount.
     pub fn mailgress(&self) -> Mailgress {
-        self.start(&self.kubeconfig("mailgress", "mailgress"), &[])
+        Self::start(&self.account(), &["--class", self.name])
     }
 
     /// The same with a ServiceAccount of the test's namespace, and more arguments.
     pub fn mailgress_as(&self, account: &str, arguments: &[&str]) -> Mailgress {
-        self.start(&self.kubeconfig(account, self.name), arguments)
+        let class = ["--class", self.name];
+        Self::start(&self.kubeconfig(account, self.name), &[class.as_slice(), arguments].concat())
     }
 
-    fn start(&self, kubeconfig: &Path, arguments: &[&str]) -> Mailgress {
-        let class = ["--class", self.name];
-        Mailgress::start_from(
-            ["--kubeconfig".as_ref(), kubeconfig.as_os_str()],
-            &[class.as_slice(), arguments].concat(),
-        )
+    /// A kubeconfig with the token of Mailgress's own ServiceAccount.
+    pub fn account(&self) -> PathBuf {
+        self.kubeconfig("mailgress", "mailgress")
+    }
+
+    /// Mailgress with this kubeconfig and these arguments.
+    pub fn start(kubeconfig: &Path, arguments: &[&str]) -> Mailgress {
+        Mailgress::start_from(["--kubeconfig".as_ref(), kubeconfig.as_os_str()], arguments)
     }
 
     /// A `MailServer` called `edge` of the test's class with one IMAP listener for each name, on these ports, in

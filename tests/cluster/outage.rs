@@ -10,9 +10,12 @@ use crate::support::wait;
 #[test]
 fn what_was_served_is_served_on_without_an_api_server_and_what_changed_is_caught_up_with() {
     let Some(cluster) = Cluster::alone("outage") else { return };
-    let (at, backend) = (at(), backend("backend"));
+    let (at, late, backend) = (at(), at(), backend("backend"));
     cluster.backends(&[(&backend, ready())]);
     cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    let class = json!({ "metadata": { "name": "late" }, "spec": { "className": "outage-late" } });
+    cluster.apply(&with(cluster.edge(&[("imap", late.port())]), &class));
+    let account = cluster.account();
     let mailgress = cluster.mailgress();
     cluster.wait_for("Ready", "mailserver/edge");
     let mut session = greeted(at).unwrap();
@@ -26,7 +29,14 @@ fn what_was_served_is_served_on_without_an_api_server_and_what_changed_is_caught
     assert!(backend_answers(&mut session, "IMAP").unwrap());
     let mut new = greeted(at).unwrap();
     assert_eq!(log_in(&mut new, "IMAP", "user", "secret").unwrap(), "a OK backend");
-    cluster.plane().start_api_server();
+    std::thread::scope(|scope| {
+        // One that starts now knows nothing yet.
+        scope.spawn(|| {
+            let _late = Cluster::start(&account, &["--class", "outage-late"]);
+            wait::eventually("the late one serves", || greeted(late).ok());
+        });
+        cluster.plane().start_api_server();
+    });
     let changed = json!({ "spec": { "imap": { "capabilities": ["IMAP4rev1", "XAFTER"] } } });
     cluster.apply(&with(cluster.edge(&[("imap", at.port())]), &changed));
     wait::eventually("the change is served", || {

@@ -263,19 +263,13 @@ fn keep_secret(new: &mut Content, old: &Content) {
 
 /// The API server that cannot be reached is one problem, however many watches have it.
 fn sentence(watched: &Watched, failure: &Failure) -> String {
-    let (_, kind) = watched.kind.names();
     match failure {
         Failure::Unreachable(why) => {
             format!("the API server cannot be reached, and what it last said is served on: {why}")
         }
-        Failure::Forbidden(why) => format!("{} cannot be read: {why}", subject(watched)),
-        Failure::Refused(why) if watched.reference().is_none() && kind.starts_with("Mail") => {
-            format!(
-                "{} cannot be read: {why}; the CRDs may be missing: see `mailgress crds`",
-                subject(watched)
-            )
+        Failure::Forbidden(why) | Failure::Refused(why) => {
+            format!("{} cannot be read: {why}", subject(watched))
         }
-        Failure::Refused(why) => format!("{} cannot be read: {why}", subject(watched)),
     }
 }
 

@@ -142,6 +142,8 @@ async fn run(
                 News::Is(key, seen)
             }
             Ok(watcher::Event::Delete(object)) => News::Gone(key(&object)),
+            // It has been away for longer than the API server remembers, and lists again by itself.
+            Err(watcher::Error::WatchError(status)) if status.code == EXPIRED => continue,
             Err(error) => News::Failed(Failure::of_watch(error)),
         };
         if events.send(Event { watch, news }).await.is_err() {
@@ -197,6 +199,7 @@ impl Failure {
     fn said(code: u16, message: &str) -> Self {
         match code {
             401 | 403 => Self::Forbidden(one_line(message)),
+            404 => Self::Refused(format!("{}; `mailgress crds` prints the CRDs", one_line(message))),
             _ => Self::Refused(one_line(message)),
         }
     }
@@ -210,3 +213,6 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     }
     root
 }
+
+/// HTTP's Gone.
+const EXPIRED: u16 = 410;
