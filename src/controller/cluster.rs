@@ -123,7 +123,7 @@ impl ClusterSource {
         let rendered = self.outlet.look(&objects);
         let wanted = rendered.references.iter().flat_map(resources::of_reference).collect();
         self.follow(wanted);
-        if self.store.wait(now) {
+        if self.store.wait(!self.outlet.has_published(), now) {
             return;
         }
         self.outlet.publish(rendered);

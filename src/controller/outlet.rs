@@ -63,6 +63,12 @@ impl Outlet {
         }
     }
 
+    /// Whether the data plane has been given anything yet.
+    #[must_use]
+    pub fn has_published(&self) -> bool {
+        self.publisher.current().revision > 0
+    }
+
     /// Waits for something new from the data plane; forever when that is gone.
     pub async fn reported(&mut self) {
         if self.channels.reports.changed().await.is_err() {

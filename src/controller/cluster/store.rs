@@ -84,10 +84,16 @@ impl Store {
             && self.base.iter().filter(servers).any(|watched| answer(watched) == Answer::Whole)
     }
 
-    /// Whether to wait for what was asked only just now: what has not been heard of yet is not missing.
-    pub(super) fn wait(&mut self, now: Instant) -> bool {
+    /// Whether to wait for what was asked only just now: what has not been heard of yet is not missing. At the
+    /// beginning, neither is what may not be read: an API server that has only just begun allows nothing at first.
+    pub(super) fn wait(&mut self, is_beginning: bool, now: Instant) -> bool {
+        let is_open = |state: &State| match state.answer {
+            Answer::None => true,
+            Answer::Forbidden => is_beginning,
+            Answer::Whole => false,
+        };
         let patient = |state: &State| now.saturating_duration_since(state.started) < PATIENCE;
-        self.held_up = self.states.values().any(|state| state.answer == Answer::None && patient(state));
+        self.held_up = self.states.values().any(|state| is_open(state) && patient(state));
         self.held_up
     }
 

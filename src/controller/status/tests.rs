@@ -47,6 +47,24 @@ fn an_object_is_ready_when_all_its_listeners_are_bound() {
 }
 
 #[test]
+fn what_an_earlier_process_said_keeps_its_times() {
+    let mut world = World::new();
+    let before = status(&mut world, &server(GOOD, ""), &bound(143), &Status::default(), 1_000_000);
+    let (kind, key, written) = before.each().next().unwrap();
+    let mut known = Status::default();
+    known.recall(kind, key, &written);
+    let after = status(&mut World::new(), &server(GOOD, ""), &bound(143), &known, 2_000_000);
+    assert_eq!(after, before);
+    // What this process has said itself is newer, and what is no status says nothing.
+    known.recall(kind, key, &json!({ "observedGeneration": 7 }));
+    assert_eq!(known, before);
+    let mut nothing = Status::default();
+    nothing.recall(kind, key, &json!({ "conditions": "none" }));
+    nothing.recall(kind, key, &Value::Null);
+    assert_eq!(nothing, Status::default());
+}
+
+#[test]
 fn an_object_is_not_ready_before_the_report_of_its_revision() {
     let mut world = World::new();
     let old = BindReport { revision: 0, ..bound(143) };

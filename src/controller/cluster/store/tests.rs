@@ -90,12 +90,22 @@ fn a_reference_is_waited_for_and_not_for_ever() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();
     let watch = heard.watch(watched_secret());
-    assert!(heard.store.wait(heard.now) && heard.store.is_held_up());
-    assert!(!heard.store.wait(heard.now + PATIENCE), "the others are not held up by it");
+    assert!(heard.store.wait(false, heard.now) && heard.store.is_held_up());
+    assert!(!heard.store.wait(false, heard.now + PATIENCE), "the others are not held up by it");
     assert_eq!(heard.store.objects().unreadable[&reference()], "the API server has not answered yet");
     heard.says(watch, News::All(BTreeMap::new()));
-    assert!(!heard.store.wait(heard.now));
+    assert!(!heard.store.wait(false, heard.now));
     assert!(heard.store.objects().unreadable.is_empty(), "it does not exist, which is something else");
+}
+
+#[test]
+fn at_the_beginning_a_refusal_is_not_believed_at_once() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let watch = heard.watch(watched_secret());
+    heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())));
+    assert!(heard.store.wait(true, heard.now) && !heard.store.wait(true, heard.now + PATIENCE));
+    assert!(!heard.store.wait(false, heard.now));
 }
 
 #[test]
