@@ -76,7 +76,8 @@ impl World {
     /// How long a render takes, and the status after it.
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
-        let snapshot = self.publisher.render(&self.objects, &self.environment).expect("something changed");
+        let rendered = self.publisher.look(&self.objects, &self.environment);
+        let snapshot = self.publisher.take(rendered).expect("something changed");
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
