@@ -47,22 +47,23 @@ pub(super) fn manifests(
     let sockets = arrange(servers, notes);
     let mut objects = Objects::default();
     let mut manifests: Vec<Manifest> = Vec::new();
-    for group in groups(servers) {
+    let groups = groups(servers);
+    let mut taken = server_names(&groups, servers);
+    for (group, name) in groups.iter().zip(taken.clone()) {
         let members = || group.iter().filter_map(|index| servers.get(*index));
-        let named: Vec<Option<&str>> = members().map(|server| server.text("server_name")).collect();
-        let base = names::server(&named);
-        let name = free_name(&base, &manifests);
         objects.owner.clone_from(&name);
         let mut drafts: Vec<Draft> = Vec::new();
-        for (server, index) in members().zip(&group) {
+        for (server, index) in members().zip(group) {
             let settings = whole(server, context, &mut objects, notes)?;
             for (address, socket) in sockets.get(*index).into_iter().flatten() {
                 drafts.push(draft(server, address, socket, &settings, context, notes)?);
             }
         }
         name_listeners(&mut drafts);
+        let mut own = Some(name.clone());
         for part in drafts.chunks(MOST_LISTENERS) {
-            let name = free_name(&base, &manifests);
+            let name = own.take().unwrap_or_else(|| free_name(&name, &taken));
+            taken.push(name.clone());
             manifests.push(Manifest::Server { name, spec: Box::new(spec(part)) });
         }
     }
@@ -70,10 +71,32 @@ pub(super) fn manifests(
     Ok(manifests)
 }
 
-fn free_name(base: &str, manifests: &[Manifest]) -> String {
-    names::unique(base, |wanted| {
-        manifests.iter().any(|made| matches!(made, Manifest::Server { name, .. } if name == wanted))
-    })
+/// A name for each group. Which of several gets a number does not depend on their order in the file: the one with the
+/// lowest address has none.
+fn server_names(groups: &[Vec<usize>], servers: &[Server<'_>]) -> Vec<String> {
+    let members = |group: &[usize]| group.iter().filter_map(|index| servers.get(*index)).collect::<Vec<_>>();
+    let lowest = |group: &[usize]| {
+        let members = members(group);
+        let sockets = members.iter().flat_map(|server| &server.sockets);
+        sockets.map(|socket| socket.address.clone()).min()
+    };
+    let mut order: Vec<(Option<ListenAddress>, usize)> =
+        groups.iter().enumerate().map(|(number, group)| (lowest(group), number)).collect();
+    order.sort();
+    let mut taken = Vec::new();
+    let mut names = vec![String::new(); groups.len()];
+    for (_, number) in order {
+        let (Some(group), Some(name)) = (groups.get(number), names.get_mut(number)) else { continue };
+        let named: Vec<Option<&str>> =
+            members(group).iter().map(|server| server.text("server_name")).collect();
+        *name = free_name(&names::server(&named), &taken);
+        taken.push(name.clone());
+    }
+    names
+}
+
+fn free_name(base: &str, taken: &[String]) -> String {
+    names::unique(base, |wanted| taken.iter().any(|name| name == wanted))
 }
 
 /// Servers with one auth service are one `MailServer`.

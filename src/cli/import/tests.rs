@@ -205,7 +205,7 @@ fn names_are_unique_and_stable() {
     let found = names(&inline(text).unwrap());
     let first = ["imap", "imaps-127-0-0-1", "imaps-127-0-0-2"].map(str::to_owned).to_vec();
     let second = vec!["pop3".to_owned()];
-    assert_eq!(found, [("a-example-com".to_owned(), first), ("a-example-com-2".to_owned(), second)]);
+    assert_eq!(found, [("a-example-com-2".to_owned(), first), ("a-example-com".to_owned(), second)]);
 }
 
 #[test]
@@ -353,6 +353,31 @@ fn what_nginx_takes_in_any_case_or_order_is_taken() {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
     assert!(!text.contains("StartTLS") && notes(&imported).is_empty(), "{text}");
+}
+
+#[test]
+fn names_do_not_depend_on_the_order_of_servers() {
+    let names = |text| {
+        let text = printed(&inline(text).unwrap());
+        let documents = text.split("---\n").filter(|document| document.contains("kind: MailServer"));
+        let mut found: Vec<(String, String)> = documents
+            .map(|document| {
+                let line =
+                    |key: &str| document.lines().find(|line| line.trim().starts_with(key)).unwrap().trim();
+                (line("url:").to_owned(), line("name:").to_owned())
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let forth = names(
+        "mail { server_name mx.example.com; server { listen 25; auth_http a; } server { listen 143; auth_http b; } }",
+    );
+    let back = names(
+        "mail { server_name mx.example.com; server { listen 143; auth_http b; } server { listen 25; auth_http a; } }",
+    );
+    assert_eq!(forth, back);
+    assert_eq!(forth[1].1, "name: mx-example-com-2");
 }
 
 #[test]
