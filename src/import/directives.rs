@@ -69,29 +69,11 @@ fn level(outer: &Directive, is_mail: bool, notes: &mut Vec<Note>) -> Result<(), 
         value(directive, known).map_err(|message| directive.problem(message))?;
         match known.kind {
             Kind::Missing(remedy) => notes.push(directive.note(format!("{name} {remedy}"))),
-            Kind::Block => {
-                level(directive, false, notes)?;
-                both_kinds_of_tls(directive, outer)?;
-            }
+            Kind::Block => level(directive, false, notes)?,
             _ => notes.extend(remark(directive)),
         }
     }
     Ok(())
-}
-
-/// `ssl on` and `starttls` exclude each other, also where one of them stands in `mail {}`.
-fn both_kinds_of_tls(server: &Directive, mail: &Directive) -> Result<(), Problem> {
-    let of = |name: &str| {
-        let levels = [server, mail].into_iter().filter_map(|level| level.block.as_ref());
-        let mut found = levels.filter_map(|block| block.iter().rfind(|directive| directive.name() == name));
-        found.next().filter(|directive| !directive.argument(0).eq_ignore_ascii_case("off"))
-    };
-    match (of("ssl"), of("starttls")) {
-        (Some(_), Some(starttls)) => {
-            Err(starttls.problem("\"starttls\" directive conflicts with \"ssl on\""))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn form(directive: &Directive, known: &Known, is_mail: bool) -> Result<(), Problem> {

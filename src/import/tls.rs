@@ -35,6 +35,9 @@ pub(super) fn settings(
     notes: &mut Vec<Note>,
 ) -> Result<Option<TlsSettings>, Problem> {
     let Some(reason) = reason(server) else { return Ok(None) };
+    if let ("ssl", Some(starttls)) = (reason.name, wanted_starttls(server)) {
+        return Err(starttls.problem("\"starttls\" directive conflicts with \"ssl on\""));
+    }
     let ciphers = server.get("ssl_ciphers").and_then(|directive| cipher_suites(directive, notes));
     let size = server.all("ssl_session_cache").last().map_or(Some(0), |d| session_cache(d).ok());
     let timeout = server.text("ssl_session_timeout").and_then(|text| values::time(text, Finest::Seconds));
@@ -58,12 +61,16 @@ struct Reason<'a> {
     directive: &'a Directive,
 }
 
+fn wanted_starttls<'a>(server: &'a Server<'_>) -> Option<&'a Directive> {
+    server.get("starttls").filter(|directive| !directive.argument(0).eq_ignore_ascii_case("off"))
+}
+
 fn reason<'a>(server: &'a Server<'_>) -> Option<Reason<'a>> {
     if server.flag("ssl").unwrap_or_default() {
         return Some(Reason { name: "ssl", directive: server.get("ssl")? });
     }
-    if server.word("starttls").is_some_and(|word| word != "off") {
-        return Some(Reason { name: "starttls", directive: server.get("starttls")? });
+    if let Some(directive) = wanted_starttls(server) {
+        return Some(Reason { name: "starttls", directive });
     }
     let socket = server.sockets.iter().find(|socket| socket.ssl)?;
     Some(Reason { name: "listen ... ssl", directive: &socket.directive })

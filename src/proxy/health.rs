@@ -23,12 +23,12 @@ use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
 use crate::protocol::proxy_header::{self, ProxyVersion};
+use crate::tls::TlsConnector;
 
 use super::end::End;
 use super::limits::lock;
 use super::metrics::Metrics;
 use super::route::Route;
-use super::serving::Served;
 
 /// All checks of the process.
 pub(crate) struct HealthChecks {
@@ -85,13 +85,18 @@ impl HealthChecks {
     }
 
     /// The endpoints of a listener that wants health checks; starts the checks that are not done yet.
-    pub(crate) fn of(&self, served: &Served) -> Option<Arc<CheckedBackend>> {
-        let rule = served.listener.upstream.health_check?;
-        let backend = served.listener.backend.as_ref()?;
+    pub(crate) fn of(
+        &self,
+        listener: &Listener,
+        connector: Option<&Arc<TlsConnector>>,
+    ) -> Option<Arc<CheckedBackend>> {
+        let rule = listener.upstream.health_check?;
+        let backend = listener.backend.as_ref()?;
         let mut checks = lock(&self.checks);
         let endpoints = backend.endpoints.iter().map(|address| {
-            let id = CheckId::new(address, rule, &served.listener);
-            let check = checks.entry(id).or_insert_with_key(|id| self.start(id, served));
+            let id = CheckId::new(address, rule, listener);
+            let route = |header| Route::new(&self.dns, listener, connector.cloned(), header);
+            let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
         });
         Some(Arc::new(CheckedBackend(endpoints.collect())))
@@ -99,6 +104,10 @@ impl HealthChecks {
 
     /// Ends the checks that none of these listeners wants.
     pub(crate) fn keep<'a>(&self, listeners: impl Iterator<Item = &'a Arc<Listener>>) {
+        let mut checks = lock(&self.checks);
+        if checks.is_empty() {
+            return;
+        }
         let wanted: HashSet<CheckId> = listeners
             .filter_map(|listener| {
                 Some((listener, listener.upstream.health_check?, listener.backend.as_ref()?))
@@ -107,10 +116,6 @@ impl HealthChecks {
                 backend.endpoints.iter().map(move |address| CheckId::new(address, rule, listener))
             })
             .collect();
-        let mut checks = lock(&self.checks);
-        if checks.len() == wanted.len() && checks.is_empty() {
-            return;
-        }
         checks.retain(|id, _| wanted.contains(id));
         let labels: BTreeSet<_> = checks.keys().map(|id| (id.address.to_string(), id.protocol)).collect();
         self.metrics.keep_checks(&labels);
@@ -121,7 +126,7 @@ impl HealthChecks {
         self.changed.notified().await;
     }
 
-    fn start(&self, id: &CheckId, served: &Served) -> Check {
+    fn start(&self, id: &CheckId, route: impl FnOnce(Vec<u8>) -> Route) -> Check {
         let endpoint = Arc::new(Endpoint {
             address: id.address.clone(),
             is_out: AtomicBool::new(false),
@@ -133,7 +138,7 @@ impl HealthChecks {
         }
         let checker = Checker {
             endpoint: Arc::clone(&endpoint),
-            route: Route::new(&self.dns, served, header),
+            route: route(header),
             protocol: id.protocol,
             rule: id.rule,
             at_once: Arc::clone(&self.at_once),

@@ -8,14 +8,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::{Dns, Target};
-use crate::model::{Resolver, UpstreamTls};
+use crate::model::{Listener, Resolver, UpstreamTls};
 use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Input;
 use crate::tls::{ServerNameSource, TlsConnector};
 
 use super::end::End;
 use super::leg::Leg;
-use super::serving::Served;
 
 /// Everything that connecting needs, but for the address.
 pub(crate) struct Route {
@@ -30,13 +29,18 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// To the backends of a listener.
-    pub(crate) fn new(dns: &Arc<Dns>, served: &Served, header: Vec<u8>) -> Self {
+    /// To the backends of a listener, with its TLS towards them.
+    pub(crate) fn new(
+        dns: &Arc<Dns>,
+        listener: &Listener,
+        connector: Option<Arc<TlsConnector>>,
+        header: Vec<u8>,
+    ) -> Self {
         Self {
             dns: Arc::clone(dns),
-            resolver: Arc::clone(&served.listener.resolver),
-            connector: served.connector.clone(),
-            implicit_tls: matches!(served.listener.upstream.tls, UpstreamTls::Implicit(_)),
+            resolver: Arc::clone(&listener.resolver),
+            connector,
+            implicit_tls: matches!(listener.upstream.tls, UpstreamTls::Implicit(_)),
             header,
         }
     }

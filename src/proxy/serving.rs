@@ -116,15 +116,15 @@ impl Serving {
         };
         let serve = |listener: &Arc<Listener>| {
             let (counters, goodbye) = lives.of(&listener.id, goodbye);
-            let served = Served {
+            let connector = upstream_connector(listener, previous)?;
+            Ok(Served {
                 listener: Arc::clone(listener),
                 counters,
                 goodbye,
                 metrics: metrics.listener(&listener.id, socket.protocol),
-                connector: upstream_connector(listener, previous)?,
-                health: None,
-            };
-            Ok(Served { health: health.of(&served), ..served })
+                health: health.of(listener, connector.as_ref()),
+                connector,
+            })
         };
         let served = socket.listeners.iter().map(serve).collect::<Result<Vec<_>, TlsError>>()?;
         let undecided = previous.map(|previous| Arc::clone(&previous.undecided)).unwrap_or_default();

@@ -175,11 +175,14 @@ impl Asked<'_> {
         if !body.is_end_stream() {
             tokio::spawn(tokio::time::timeout(MAX_BODY_TIME, discard(body)));
         }
-        for header in reply::unusable(&head.headers) {
-            tracing::warn!("auth service {}: its {header} is none, and is not used", self.auth.reference);
+        let reply = reply::parse(head.status, &head.headers, self.auth.proof)
+            .map_err(|cause| AuthError::Answer { service: self.auth.reference.clone(), cause })?;
+        if let Reply::Answer(AuthAnswer::Refused { .. }) = reply {
+            for header in reply::unusable(&head.headers) {
+                tracing::warn!("auth service {}: its {header} is none, and is not used", self.auth.reference);
+            }
         }
-        reply::parse(head.status, &head.headers, self.auth.proof)
-            .map_err(|cause| AuthError::Answer { service: self.auth.reference.clone(), cause })
+        Ok(reply)
     }
 
     fn unreachable(&self, cause: String) -> AuthError {

@@ -20,6 +20,7 @@ use super::super::balance::{Balancer, Placement};
 use super::super::end::{End, Record};
 use super::super::leg::Leg;
 use super::super::route::Route;
+use super::super::serving::Served;
 use super::client::Session;
 
 /// A login that may go to the backend.
@@ -150,7 +151,8 @@ impl Session {
             proxy_header::encode(version, ends, facts, &mut header);
             header
         });
-        Route::new(&self.context.dns, &self.served, header.unwrap_or_default())
+        let Served { listener, connector, .. } = &self.served;
+        Route::new(&self.context.dns, listener, connector.clone(), header.unwrap_or_default())
     }
 
     /// Lets the backend's machine talk until the login is decided.
