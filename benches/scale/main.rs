@@ -77,18 +77,13 @@ impl World {
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
         let rendered = self.publisher.look(&self.objects, &self.environment);
-        let snapshot = self.publisher.take(rendered).expect("something changed");
+        let snapshot = self.publisher.take(rendered).snapshot.expect("something changed");
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
         let report =
             BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
-        let facts = Facts {
-            outcomes: self.publisher.outcomes(),
-            since: self.publisher.since(),
-            report: &report,
-            now: self.environment.now,
-        };
+        let facts = Facts { published: &self.publisher, report: &report, now: self.environment.now };
         let status = Status::new(&facts, &self.status);
         std::hint::black_box(changes(&self.status, &status));
         self.status = status;

@@ -40,6 +40,50 @@ impl fmt::Display for Key {
     }
 }
 
+/// Our two kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `MailServer`.
+    Server,
+    /// `MailListener`.
+    Listener,
+}
+
+impl Kind {
+    /// As manifests write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "MailServer",
+            Self::Listener => "MailListener",
+        }
+    }
+}
+
+/// Which of our own objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub key: Key,
+}
+
+impl ObjectId {
+    /// From both parts.
+    #[must_use]
+    pub fn new(kind: Kind, key: &Key) -> Self {
+        Self { kind, key: key.clone() }
+    }
+}
+
+/// `MailServer namespace/name`.
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.key)
+    }
+}
+
 /// Something that is referred to by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
