@@ -114,7 +114,7 @@ fn server(number: usize, generation: i64, timeout: i64) -> Arc<Resource<MailServ
         "listeners": [listener("imaps", 993), listener("pop3s", 995)],
     });
     let spec = Ok(Arc::new(serde_json::from_value(spec).unwrap()));
-    Arc::new(Resource { generation, created: Some(i64::try_from(number).unwrap()), spec })
+    Arc::new(Resource { uid: String::new(), generation, created: Some(i64::try_from(number).unwrap()), spec })
 }
 
 fn service() -> Service {

@@ -148,6 +148,8 @@ pub struct Objects {
 /// One of our own objects.
 #[derive(Clone, Debug)]
 pub struct Resource<Spec> {
+    /// Tells it from another one with its name; empty outside of a cluster.
+    pub uid: String,
     /// Counts the changes of the spec.
     pub generation: i64,
     /// Unix seconds; `None` where nobody said, which is younger than any time.

@@ -68,6 +68,8 @@ pub struct ObjectOutcome {
     pub kind: Kind,
     /// Its namespace and name.
     pub key: Key,
+    /// Tells it from another one with its name.
+    pub uid: String,
     /// The generation that this is about.
     pub generation: i64,
     /// What is wrong with the object as a whole.
@@ -220,6 +222,7 @@ impl Pass<'_> {
         self.outcomes.push(ObjectOutcome {
             kind,
             key: key.clone(),
+            uid: resource.uid.clone(),
             generation: resource.generation,
             violations,
             listeners: vec![],
