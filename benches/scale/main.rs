@@ -1,7 +1,7 @@
 //! `make scale`: what rendering costs with thousands of MailServers: the first time, and after one change.
 //!
 //! Everything is in memory: no API server, no sockets. Times are of this machine; what counts is how they grow, so
-//! each number of objects is printed beside a tenth of it.
+//! each number of objects is printed beside a tenth of it: a change is to cost the same with both.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mailgress::api::MailServerSpec;
-use mailgress::controller::index::{Key, Objects, Resource, SecretData};
+use mailgress::controller::index::{Index, Key, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
 use mailgress::controller::render::Environment;
 use mailgress::controller::status::{Facts, Status, changes};
@@ -28,90 +28,158 @@ use serde_json::json;
 
 fn main() {
     println!(
-        "{:>8} {:>14} {:>14} {:>14} {:>14} {:>10}",
-        "servers", "first render", "first status", "one change", "its status", "memory"
+        "{:>8} {:>7} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}",
+        "servers", "ports", "first render", "spec", "endpoints", "Secret", "status", "memory"
     );
-    for servers in [500, 5000] {
-        let before = resident_kibibytes();
-        let mut world = World::new(servers);
-        let (first, first_status) = world.render();
-        let changes: Vec<_> = (0..CHANGES).map(|round| world.change(round * 7 % servers)).collect();
-        let median = |pick: fn(&(Duration, Duration)) -> Duration| {
-            let mut times: Vec<_> = changes.iter().map(pick).collect();
-            times.sort();
-            times[times.len() / 2]
-        };
-        let memory = resident_kibibytes().saturating_sub(before) / 1024;
-        let (change, status) = (median(|times| times.0), median(|times| times.1));
-        println!(
-            "{servers:>8} {first:>14.1?} {first_status:>14.1?} {change:>14.1?} {status:>14.1?} {memory:>6} MiB"
-        );
+    for ports in [Ports::Shared, Ports::Own] {
+        for servers in [500, 5000] {
+            let before = resident_kibibytes();
+            let mut world = World::new(servers, ports);
+            let first = world.render();
+            let status = world.tell();
+            let memory = resident_kibibytes().saturating_sub(before) / 1024;
+            let spec = world.median(World::change_spec);
+            let endpoints = world.median(World::change_endpoints);
+            let secret = world.median(World::renew_secret);
+            println!(
+                "{servers:>8} {:>7} {first:>12.1?} {spec:>12.1?} {endpoints:>12.1?} {secret:>12.1?} {status:>12.1?} \
+                 {memory:>6} MiB",
+                ports.name()
+            );
+        }
     }
 }
 
-/// Servers with two listeners each, told apart by host names, each with a certificate and a Service of its own.
+/// Where the listeners are.
+#[derive(Clone, Copy)]
+enum Ports {
+    /// All on two ports, told apart by host names.
+    Shared,
+    /// Each on one of its own.
+    Own,
+}
+
+impl Ports {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Own => "own",
+        }
+    }
+
+    fn of(self, number: usize) -> [usize; 2] {
+        match self {
+            Self::Shared => [993, 995],
+            Self::Own => [FIRST_PORT + 2 * number, FIRST_PORT + 2 * number + 1],
+        }
+    }
+}
+
+/// Servers with two listeners each, each with a certificate and a Service of its own.
 struct World {
-    objects: Objects,
+    servers: usize,
+    ports: Ports,
+    certificates: [Certificate; 2],
+    generation: i64,
+    index: Index,
     publisher: Publisher,
     environment: Environment,
     status: Status,
 }
 
 impl World {
-    fn new(servers: usize) -> Self {
-        let certificate = Certificate::new();
-        let mut objects = Objects::default();
+    fn new(servers: usize, ports: Ports) -> Self {
+        let mut world = Self {
+            servers,
+            ports,
+            certificates: [Certificate::new(), Certificate::new()],
+            generation: 1,
+            index: Index::default(),
+            publisher: Publisher::default(),
+            environment: Environment {
+                class: "mailgress".into(),
+                hostname: "host".into(),
+                now: 1_800_000_000,
+            },
+            status: Status::default(),
+        };
         for number in 0..servers {
-            let key = |name: &str| Key::new(&format!("tenant-{}", number % 100), &format!("{name}-{number}"));
-            objects.servers.insert(key("mail"), server(number, 1, 60));
-            objects.secrets.insert(key("tls"), certificate.secret());
-            objects.services.insert(key("dovecot"), Arc::new(service()));
-            objects.slices.insert(key("dovecot"), Arc::new(slice(number)));
+            world.index.set_service(&key("dovecot", number), Some(Arc::new(service())));
+            world.change_spec(number);
+            world.change_endpoints(number);
+            world.renew_secret(number);
         }
-        let environment =
-            Environment { class: "mailgress".into(), hostname: "host".into(), now: 1_800_000_000 };
-        Self { objects, publisher: Publisher::default(), environment, status: Status::default() }
+        world
     }
 
-    /// How long a render takes, and the status after it.
-    fn render(&mut self) -> (Duration, Duration) {
+    fn change_spec(&mut self, number: usize) {
+        let server = server(number, self.generation, self.ports);
+        self.index.set_server(&key("mail", number), Some(server));
+    }
+
+    fn change_endpoints(&mut self, number: usize) {
+        let slice = Arc::new(slice(number, self.generation));
+        self.index.set_slice(&key("dovecot", number), Some(slice));
+    }
+
+    fn renew_secret(&mut self, number: usize) {
+        let certificate = &self.certificates[usize::from(self.generation > 1)];
+        self.index.set_secret(&key("tls", number), Some(certificate.secret()));
+    }
+
+    fn render(&mut self) -> Duration {
         let started = Instant::now();
-        let rendered = self.publisher.look(&self.objects, &self.environment);
-        let snapshot = self.publisher.take(rendered).snapshot.expect("something changed");
-        let rendered = started.elapsed();
-        let started = Instant::now();
+        let look = self.publisher.look(&mut self.index, &self.environment);
+        self.publisher.take(look).snapshot.expect("something changed");
+        started.elapsed()
+    }
+
+    /// How long a render takes after a change of one server.
+    fn median(&mut self, change: fn(&mut Self, usize)) -> Duration {
+        let time = |round| {
+            self.generation += 1;
+            change(self, round * 7 % self.servers);
+            self.render()
+        };
+        let mut times: Vec<_> = (0..CHANGES).map(time).collect();
+        times.sort();
+        times[times.len() / 2]
+    }
+
+    /// How long the status takes.
+    fn tell(&mut self) -> Duration {
+        let snapshot = self.publisher.current();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
         let report =
             BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
+        let started = Instant::now();
         let facts = Facts { published: &self.publisher, report: &report, now: self.environment.now };
         let status = Status::new(&facts, &self.status);
         std::hint::black_box(changes(&self.status, &status));
         self.status = status;
-        (rendered, started.elapsed())
-    }
-
-    /// One server's spec changes.
-    fn change(&mut self, number: usize) -> (Duration, Duration) {
-        let key = Key::new(&format!("tenant-{}", number % 100), &format!("mail-{number}"));
-        let generation = self.objects.servers[&key].generation + 1;
-        self.objects.servers.insert(key, server(number, generation, 60 + generation));
-        self.render()
+        started.elapsed()
     }
 }
 
-fn server(number: usize, generation: i64, timeout: i64) -> Arc<Resource<MailServerSpec>> {
-    let listener = |name: &str, port: u16| {
+fn key(name: &str, number: usize) -> Key {
+    Key::new(&format!("tenant-{}", number % 100), &format!("{name}-{number}"))
+}
+
+fn server(number: usize, generation: i64, ports: Ports) -> Arc<Resource<MailServerSpec>> {
+    let listener = |protocol: &str, port: usize| {
         json!({
-            "name": name, "port": port, "hostnames": [format!("mail-{number}.example.test")],
+            "name": protocol.to_lowercase(), "port": port, "protocol": protocol, "tls": { "mode": "Implicit" },
+            "hostnames": [format!("mail-{number}.example.test")],
             "backendRef": { "name": format!("dovecot-{number}"), "port": 143 },
         })
     };
+    let [imaps, pop3s] = ports.of(number);
     let spec = json!({
         "serverName": format!("mail-{number}.example.test"),
         "tls": { "certificateRefs": [{ "name": format!("tls-{number}") }] },
         "auth": { "http": { "url": "http://127.0.0.1:9000/auth" } },
-        "timeouts": { "connect": format!("{timeout}s") },
-        "listeners": [listener("imaps", 993), listener("pop3s", 995)],
+        "timeouts": { "connect": format!("{}s", 60 + generation) },
+        "listeners": [listener("IMAP", imaps), listener("POP3", pop3s)],
     });
     let spec = Ok(Arc::new(serde_json::from_value(spec).unwrap()));
     Arc::new(Resource { uid: String::new(), generation, created: Some(i64::try_from(number).unwrap()), spec })
@@ -122,17 +190,17 @@ fn service() -> Service {
     serde_json::from_value(spec).unwrap()
 }
 
-fn slice(number: usize) -> EndpointSlice {
+fn slice(number: usize, generation: i64) -> EndpointSlice {
     let slice = json!({
         "metadata": { "labels": { "kubernetes.io/service-name": format!("dovecot-{number}") } },
         "addressType": "IPv4",
         "ports": [{ "name": "imap", "port": 10143 }],
-        "endpoints": [{ "addresses": ["192.0.2.1"] }, { "addresses": ["192.0.2.2"] }],
+        "endpoints": [{ "addresses": ["192.0.2.1"] }, { "addresses": [format!("192.0.2.{}", 2 + generation % 200)] }],
     });
     serde_json::from_value(slice).unwrap()
 }
 
-/// One for all: parsing it is measured, making it is not.
+/// For all servers: parsing it is measured, making it is not.
 struct Certificate {
     chain: String,
     key: String,
@@ -162,5 +230,7 @@ fn resident_kibibytes() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// The first of 10,000 ports.
+const FIRST_PORT: usize = 10_000;
 /// Of which the median is printed.
 const CHANGES: usize = 11;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::index::Index;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
@@ -31,6 +32,7 @@ use writer::{Said, Writer};
 pub struct ClusterSource {
     outlet: Outlet,
     store: Store,
+    index: Index,
     watches: Watches,
     events: mpsc::Receiver<Event>,
     /// To the writer of status.
@@ -54,6 +56,7 @@ impl ClusterSource {
         Ok(Self {
             outlet,
             store: Store::new(resources::base(namespaces)),
+            index: Index::default(),
             watches,
             events,
             said,
@@ -119,14 +122,14 @@ impl ClusterSource {
         if !self.store.knows_the_base() {
             return;
         }
-        let objects = self.store.objects();
-        let rendered = self.outlet.look(&objects);
-        let wanted = rendered.references.iter().flat_map(resources::of_reference).collect();
+        self.index.replace(&self.store.objects());
+        let look = self.outlet.look(&mut self.index);
+        let wanted = self.outlet.references().chain(look.asked()).flat_map(resources::of_reference).collect();
         self.follow(wanted);
         if self.store.wait(!self.outlet.has_published(), now) {
             return;
         }
-        self.outlet.publish(rendered);
+        self.outlet.publish(look);
         self.outlet.recall(|kind, key| self.store.status_of(kind, key).map(|(_, status)| status));
         self.tell_at = Some(now + REPORT_PATIENCE);
         self.tell_if_reported();

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::index::Index;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
@@ -31,7 +32,8 @@ pub struct FolderSource {
     outlet: Outlet,
     validator: Arc<Validator>,
     store: Store,
-    loaded: Loaded,
+    index: Index,
+    problems: Vec<Problem>,
     /// Since when files have been left alone because they are being written.
     unsettled: Option<Instant>,
 }
@@ -67,7 +69,8 @@ impl FolderSource {
             outlet,
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
-            loaded: Loaded::default(),
+            index: Index::default(),
+            problems: Vec::new(),
             unsettled: None,
         })
     }
@@ -128,22 +131,23 @@ impl FolderSource {
         self.unsettled = is_unsettled.then(|| self.unsettled.unwrap_or_else(Instant::now));
         if changed {
             let loaded = self.store.load();
-            for problem in loaded.problems.iter().filter(|problem| !self.loaded.problems.contains(problem)) {
+            for problem in loaded.problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 tracing::error!("{problem}");
             }
-            self.loaded = loaded;
+            self.index.replace(&loaded.objects);
+            self.problems = loaded.problems;
         }
         Ok(changed)
     }
 
     fn render(&mut self) {
-        let rendered = self.outlet.look(&self.loaded.objects);
-        self.outlet.publish(rendered);
+        let look = self.outlet.look(&mut self.index);
+        self.outlet.publish(look);
         self.tell();
     }
 
     fn tell(&mut self) {
-        let problems: Vec<String> = self.loaded.problems.iter().map(ToString::to_string).collect();
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         self.outlet.tell(&problems);
     }
 }

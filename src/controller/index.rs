@@ -1,16 +1,21 @@
 //! The objects that a render sees: parsed, keyed, without a clue of where they came from.
 
+mod changes;
+mod slices;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::{MailListenerSpec, MailServerSpec};
 use crate::secret::Secret;
 
 use super::violation::Violation;
+
+pub use changes::{Changes, Index};
+pub use slices::Slices;
 
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,7 +143,7 @@ pub struct Objects {
     /// Services.
     pub services: BTreeMap<Key, Arc<Service>>,
     /// EndpointSlices.
-    pub slices: BTreeMap<Key, Arc<EndpointSlice>>,
+    pub slices: Slices,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
     /// What is not there because it could not be read, and why.
@@ -146,7 +151,7 @@ pub struct Objects {
 }
 
 /// One of our own objects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Resource<Spec> {
     /// Tells it from another one with its name; empty outside of a cluster.
     pub uid: String,
@@ -165,4 +170,14 @@ pub struct SecretData {
     pub kind: String,
     /// Decoded values.
     pub data: BTreeMap<String, Secret>,
+}
+
+/// Whether it is another than before: put in, replaced, or taken out.
+fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<Arc<V>>) -> bool {
+    let Some(value) = value else { return map.remove(key).is_some() };
+    if map.get(key).is_some_and(|old| Arc::ptr_eq(old, &value) || **old == *value) {
+        return false;
+    }
+    map.insert(key.clone(), value);
+    true
 }

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use crate::model::{BindReport, Snapshot};
 
-use super::index::{Key, Objects};
+use super::index::{Index, Key, Reference};
 use super::publish::Publisher;
-use super::render::{Environment, Kind, Rendered};
+use super::render::{Environment, Kind, Look};
 use super::status::{Facts, Status, changes};
 
 /// Where snapshots and status go, and where reports come from.
@@ -47,20 +47,27 @@ impl Outlet {
         }
     }
 
-    /// What would come of these objects, now.
+    /// What would come of the changes since something was last published, now.
     #[must_use]
-    pub fn look(&self, objects: &Objects) -> Rendered {
+    pub fn look(&mut self, index: &mut Index) -> Look {
         let environment =
             Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
-        self.publisher.look(objects, &environment)
+        self.publisher.look(index, &environment)
     }
 
-    /// Hands it to the data plane, if it is anything new there.
-    pub fn publish(&mut self, rendered: Rendered) {
-        if let Some(snapshot) = self.publisher.take(rendered).snapshot {
+    /// Hands the last look to the data plane, if it is anything new there; what nothing refers to any more.
+    pub fn publish(&mut self, look: Look) -> Vec<Reference> {
+        let published = self.publisher.take(look);
+        if let Some(snapshot) = published.snapshot {
             tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
             self.channels.snapshots.send_replace(snapshot);
         }
+        published.released
+    }
+
+    /// Everything that the objects refer to by name.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.publisher.references()
     }
 
     /// Whether the data plane has been given anything yet.

@@ -7,16 +7,25 @@ use std::sync::Arc;
 use crate::model::{Listener, ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
-use super::index::{ObjectId, Objects};
-use super::render::{Environment, LastGood, ObjectOutcome, Rendered, render};
+use super::index::{Index, ObjectId, Reference};
+use super::render::ports::{Effects, Served};
+use super::render::{Environment, Look, ObjectOutcome, Renderer};
 
 /// Turns objects into numbered snapshots.
 #[derive(Debug, Default)]
 pub struct Publisher {
-    last_good: LastGood,
+    renderer: Renderer,
     current: Arc<Snapshot>,
-    since: BTreeMap<ListenerId, u64>,
+    served: BTreeMap<ListenerId, Since>,
     outcomes: BTreeMap<ObjectId, Arc<ObjectOutcome>>,
+}
+
+/// Where a listener is served as it is now, and since when.
+#[derive(Debug)]
+struct Since {
+    address: ListenAddress,
+    listener: Arc<Listener>,
+    revision: u64,
 }
 
 /// What is new after a render.
@@ -27,32 +36,30 @@ pub struct Published {
     /// Every object whose outcome is another than before, which is new or gone, or of which a listener is served
     /// as it is only since this snapshot.
     pub changed: BTreeSet<ObjectId>,
+    /// What nobody refers to any more.
+    pub released: Vec<Reference>,
 }
 
 impl Publisher {
-    /// What would come of these objects.
+    /// What would come of what has changed since something was last taken.
     #[must_use]
-    pub fn look(&self, objects: &Objects, environment: &Environment) -> Rendered {
-        render(objects, &self.last_good, environment)
+    pub fn look(&mut self, index: &mut Index, environment: &Environment) -> Look {
+        self.renderer.look(index, environment)
     }
 
-    /// Takes it; a snapshot that differs from the last gets the next revision.
-    pub fn take(&mut self, rendered: Rendered) -> Published {
-        self.last_good = rendered.last_good;
-        let mut changed = self.take_outcomes(rendered.objects);
-        if rendered.snapshot.sockets == self.current.sockets && self.current.revision > 0 {
-            return Published { snapshot: None, changed };
+    /// Takes the last look; a snapshot that differs from the last gets the next revision.
+    pub fn take(&mut self, look: Look) -> Published {
+        let taken = self.renderer.take(look);
+        let mut changed = self.take_outcomes(taken.outcomes);
+        let sockets = self.other_sockets(&taken.effects);
+        let is_new = !sockets.is_empty() || self.current.revision == 0;
+        let revision = if is_new { self.current.revision + 1 } else { self.current.revision };
+        self.take_listeners(taken.effects.listeners, revision, &mut changed);
+        if is_new {
+            self.take_sockets(sockets, revision, &mut changed);
         }
-        let snapshot = self.take_sockets(rendered.snapshot.sockets);
-        let is_new = |outcome: &ObjectOutcome| {
-            let mut listeners = outcome.listeners.iter();
-            listeners.any(|listener| self.since(&listener.id) == Some(snapshot.revision))
-        };
-        let newly_served =
-            self.outcomes.iter().filter(|(_, outcome)| is_new(outcome)).map(|(id, _)| id.clone());
-        changed.extend(newly_served);
-        self.current = Arc::clone(&snapshot);
-        Published { snapshot: Some(snapshot), changed }
+        let snapshot = is_new.then(|| Arc::clone(&self.current));
+        Published { snapshot, changed, released: taken.released }
     }
 
     /// What became of every object in the last render.
@@ -65,7 +72,7 @@ impl Publisher {
     /// in common. A report of that revision or a later one speaks about it. `None` where it is not served.
     #[must_use]
     pub fn since(&self, id: &ListenerId) -> Option<u64> {
-        self.since.get(id).copied()
+        self.served.get(id).map(|since| since.revision)
     }
 
     /// The last published snapshot.
@@ -74,53 +81,107 @@ impl Publisher {
         &self.current
     }
 
-    fn take_outcomes(&mut self, outcomes: Vec<ObjectOutcome>) -> BTreeSet<ObjectId> {
-        let mut old = std::mem::take(&mut self.outcomes);
+    /// Whether any object refers to it.
+    #[must_use]
+    pub fn wants(&self, reference: &Reference) -> bool {
+        self.renderer.wants(reference)
+    }
+
+    /// Everything that objects refer to by name, whether it is there or not.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.renderer.references()
+    }
+
+    fn take_outcomes(
+        &mut self,
+        outcomes: BTreeMap<ObjectId, Option<Arc<ObjectOutcome>>>,
+    ) -> BTreeSet<ObjectId> {
         let mut changed = BTreeSet::new();
-        for outcome in outcomes {
-            let id = outcome.id();
-            let kept = old.remove(&id).filter(|old| **old == outcome);
-            let outcome = kept.unwrap_or_else(|| {
-                changed.insert(id.clone());
-                Arc::new(outcome)
-            });
-            self.outcomes.insert(id, outcome);
+        for (id, outcome) in outcomes {
+            if self.outcomes.get(&id) == outcome.as_ref() {
+                continue;
+            }
+            match outcome {
+                Some(outcome) => self.outcomes.insert(id.clone(), outcome),
+                None => self.outcomes.remove(&id),
+            };
+            changed.insert(id);
         }
-        changed.extend(old.into_keys());
         changed
     }
 
-    /// What is as it was stays the same allocation.
-    fn take_sockets(&mut self, mut sockets: BTreeMap<ListenAddress, Arc<Socket>>) -> Arc<Snapshot> {
-        let revision = self.current.revision + 1;
-        let mut since = BTreeMap::new();
-        for (address, socket) in &mut sockets {
-            let old = self.current.sockets.get(address);
-            let kept = kept(old, socket);
-            for listener in &socket.listeners {
-                let before = kept.get(&listener.id).filter(|old| **old == listener);
-                let before = before.and_then(|_| self.since(&listener.id));
-                since.insert(listener.id.clone(), before.unwrap_or(revision));
-            }
-            if let Some(same) = old.filter(|old| *old == socket) {
-                *socket = Arc::clone(same);
+    /// The sockets that are others than now; `None`: none any more.
+    fn other_sockets(&self, effects: &Effects) -> BTreeMap<ListenAddress, Option<Socket>> {
+        let socket = |address: &ListenAddress| {
+            let socket = self.renderer.ports().socket(address);
+            let same = match (self.current.sockets.get(address), &socket) {
+                (Some(old), Some(new)) => has_same_head(old, new) && has_same_listeners(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            (!same).then(|| (address.clone(), socket))
+        };
+        effects.addresses.iter().filter_map(socket).collect()
+    }
+
+    fn take_listeners(
+        &mut self,
+        listeners: BTreeMap<ListenerId, Option<Served>>,
+        revision: u64,
+        changed: &mut BTreeSet<ObjectId>,
+    ) {
+        for (id, served) in listeners {
+            let Some(Served { object, address, listener }) = served else {
+                self.served.remove(&id);
+                continue;
+            };
+            let is_same = |old: &Since| old.address == address && Arc::ptr_eq(&old.listener, &listener);
+            if !self.served.get(&id).is_some_and(is_same) {
+                self.served.insert(id, Since { address, listener, revision });
+                changed.insert(object);
             }
         }
-        self.since = since;
-        Arc::new(Snapshot { revision, sockets })
+    }
+
+    fn take_sockets(
+        &mut self,
+        others: BTreeMap<ListenAddress, Option<Socket>>,
+        revision: u64,
+        changed: &mut BTreeSet<ObjectId>,
+    ) {
+        let mut sockets = self.current.sockets.clone();
+        for (address, socket) in others {
+            let Some(socket) = socket else {
+                sockets.remove(&address);
+                continue;
+            };
+            let old = sockets.get(&address);
+            if old.is_some_and(|old| !has_same_head(old, &socket)) {
+                for (listener, object) in socket.listeners.iter().zip(self.renderer.ports().objects(&address))
+                {
+                    if let Some(since) = self.served.get_mut(&listener.id) {
+                        since.revision = revision;
+                    }
+                    changed.insert(object);
+                }
+            }
+            sockets.insert(address, Arc::new(socket));
+        }
+        self.current = Arc::new(Snapshot { revision, sockets });
     }
 }
 
-/// The listeners of a socket, unless what they have in common is another now.
-fn kept<'a>(old: Option<&'a Arc<Socket>>, new: &Socket) -> BTreeMap<&'a ListenerId, &'a Arc<Listener>> {
-    let same_head = |old: &&Arc<Socket>| {
-        old.options == new.options
-            && old.protocol == new.protocol
-            && old.tls_mode == new.tls_mode
-            && old.proxy_protocol == new.proxy_protocol
-    };
-    let listeners = old.filter(same_head).into_iter().flat_map(|old| &old.listeners);
-    listeners.map(|listener| (&listener.id, listener)).collect()
+/// Whether all that listeners of a socket have in common is the same.
+fn has_same_head(old: &Socket, new: &Socket) -> bool {
+    old.options == new.options
+        && old.protocol == new.protocol
+        && old.tls_mode == new.tls_mode
+        && old.proxy_protocol == new.proxy_protocol
+}
+
+/// By allocation: equal ones have the same.
+fn has_same_listeners(old: &Socket, new: &Socket) -> bool {
+    old.listeners.len() == new.listeners.len()
+        && old.listeners.iter().zip(&new.listeners).all(|(old, new)| Arc::ptr_eq(old, new))
 }
 
 #[cfg(test)]
@@ -132,14 +193,14 @@ mod tests {
         format!("{{name: {name}, port: {port}, backendAddress: 'b:1', hostnames: [{name}.test]}}")
     }
 
-    fn published(publisher: &mut Publisher, world: &mut World, yaml: &str) -> (Option<u64>, Vec<String>) {
-        let Published { snapshot, changed } = publisher.take(world.render(yaml));
+    fn published(world: &mut World, yaml: &str) -> (Option<u64>, Vec<String>) {
+        let Published { snapshot, changed, .. } = world.publish(yaml).1;
         (snapshot.map(|snapshot| snapshot.revision), changed.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn a_listener_is_as_it_is_since_its_own_change_and_not_its_neighbours() {
-        let (mut publisher, mut world) = (Publisher::default(), World::new());
+        let mut world = World::new();
         let secret = tls_secret("t", &["*.test"]);
         let both = |settings: &str| {
             let first =
@@ -148,22 +209,22 @@ mod tests {
             first + &second.replace("name: s,", "name: r,") + &secret
         };
         let everything = vec!["MailServer mail/r".to_owned(), "MailServer mail/s".to_owned()];
-        assert_eq!(published(&mut publisher, &mut world, &both("")), (Some(1), everything.clone()));
-        assert_eq!(published(&mut publisher, &mut world, &both("")), (None, vec![]));
-        let changed = published(&mut publisher, &mut world, &both(", timeouts: {connect: 5s}"));
+        assert_eq!(published(&mut world, &both("")), (Some(1), everything.clone()));
+        assert_eq!(published(&mut world, &both("")), (None, vec![]));
+        let changed = published(&mut world, &both(", timeouts: {connect: 5s}"));
         assert_eq!(changed, (Some(2), vec!["MailServer mail/s".to_owned()]));
         let since = |object: &str, listener: &str| {
             let (namespace, object, listener) = ("mail".into(), object.into(), listener.into());
-            publisher.since(&ListenerId { namespace, object, listener })
+            world.publisher.since(&ListenerId { namespace, object, listener })
         };
         assert_eq!((since("s", "a"), since("r", "b"), since("s", "c")), (Some(2), Some(1), None));
-        let gone = published(&mut publisher, &mut world, "");
+        let gone = published(&mut world, "");
         assert_eq!(gone, (Some(3), everything));
     }
 
     #[test]
     fn what_a_socket_is_made_of_is_every_listeners_of_it() {
-        let (mut publisher, mut world) = (Publisher::default(), World::new());
+        let mut world = World::new();
         let secret = tls_secret("t", &["*.test"]);
         let with = |backlog: u16| {
             let socket =
@@ -171,8 +232,8 @@ mod tests {
             let listeners = format!("{}, {}", socket("a"), socket("b"));
             server(&listeners, "tls: {certificateRefs: [{name: t}]}") + &secret
         };
-        published(&mut publisher, &mut world, &with(100));
-        published(&mut publisher, &mut world, &with(200));
-        assert!(publisher.since.values().all(|since| *since == 2), "{:?}", publisher.since);
+        published(&mut world, &with(100));
+        published(&mut world, &with(200));
+        assert!(world.publisher.served.values().all(|served| served.revision == 2));
     }
 }

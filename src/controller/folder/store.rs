@@ -214,7 +214,7 @@ impl Loaded {
             Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
             Content::ConfigMap(map) => drop(objects.config_maps.insert(key, Arc::clone(map))),
             Content::Service(service) => drop(objects.services.insert(key, Arc::clone(service))),
-            Content::Slice(slice) => drop(objects.slices.insert(key, Arc::clone(slice))),
+            Content::Slice(slice) => drop(objects.slices.set(&key, Some(Arc::clone(slice)))),
             Content::Namespace(labels) => drop(objects.namespaces.insert(key.name, Arc::clone(labels))),
             Content::Other => {}
         }

@@ -1,5 +1,6 @@
 //! Which `MailServer` a `MailListener` belongs to, and whether that one wants it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,24 +10,26 @@ use crate::api::{MailListenerSpec, MailServerSpec};
 use super::super::index::{Key, Objects};
 use super::super::violation::{Concern, Violation};
 use super::LastGood;
+use super::references::Looked;
 
-/// The server's key and spec, or why there is none.
+/// The server's key and spec, or why there is none. What was looked at is put down in `looked`.
 pub(crate) fn server(
     objects: &Objects,
     last_good: &LastGood,
-    listener: &Key,
-    spec: &MailListenerSpec,
+    (listener, spec): (&Key, &MailListenerSpec),
+    looked: &RefCell<Looked>,
 ) -> Result<(Key, Arc<MailServerSpec>), Violation> {
     let namespace = spec.server_ref.namespace.as_deref().unwrap_or(&listener.namespace);
     let key = Key::new(namespace, &spec.server_ref.name);
-    let Some(server) = last_good.server(&key) else {
+    looked.borrow_mut().server = Some(key.clone());
+    let Some(server) = last_good.server(objects, &key) else {
         let (problem, remedy) = match objects.servers.get(&key) {
             None => ("does not exist", "create it, or correct name and namespace"),
             Some(_) => ("is invalid", "correct the MailServer; its own status says how"),
         };
         return Err(Violation::missing("spec.serverRef", format!("MailServer {key} {problem}"), remedy));
     };
-    if allows(objects, &key, &server, &listener.namespace) {
+    if allows(objects, &key, &server, &listener.namespace, looked) {
         return Ok((key, server));
     }
     Err(Violation::new(
@@ -38,12 +41,19 @@ pub(crate) fn server(
     ))
 }
 
-fn allows(objects: &Objects, server: &Key, spec: &MailServerSpec, namespace: &str) -> bool {
+fn allows(
+    objects: &Objects,
+    server: &Key,
+    spec: &MailServerSpec,
+    namespace: &str,
+    looked: &RefCell<Looked>,
+) -> bool {
     let allowed = spec.allowed_listeners.clone().unwrap_or_default().namespaces.unwrap_or_default();
     match allowed.from {
         FromNamespaces::Same => server.namespace == namespace,
         FromNamespaces::All => true,
         FromNamespaces::Selector => {
+            looked.borrow_mut().namespace = Some(namespace.to_owned());
             allowed.selector.is_some_and(|selector| selects(&selector, &labels(objects, namespace)))
         }
     }

@@ -105,21 +105,11 @@ fn port_of(service: &Service, port: u16) -> Option<&ServicePort> {
 
 /// Sorted, so that the order does not depend on how slices are cut.
 fn endpoints(service: &Key, port_name: &str, objects: &Objects) -> Vec<BackendAddress> {
-    let mut all: Vec<BackendAddress> = objects
-        .slices
-        .range(Key::new(&service.namespace, "")..)
-        .take_while(|(key, _)| key.namespace == service.namespace)
-        .filter(|(_, slice)| is_of(slice, &service.name))
-        .flat_map(|(_, slice)| in_slice(slice, port_name))
-        .collect();
+    let mut all: Vec<BackendAddress> =
+        objects.slices.of(service).flat_map(|slice| in_slice(slice, port_name)).collect();
     all.sort_unstable();
     all.dedup();
     all
-}
-
-fn is_of(slice: &EndpointSlice, service: &str) -> bool {
-    let labels = slice.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|name| name == service)
 }
 
 fn in_slice(slice: &EndpointSlice, port_name: &str) -> Vec<BackendAddress> {

@@ -8,67 +8,95 @@ use crate::net::ListenAddress;
 use crate::protocol::Protocol;
 
 use super::super::violation::{Concern, Violation};
-use super::{Candidate, Draft, Serving};
+use super::{Candidate, ListenerOutcome, Serving};
 
-/// Takes the candidate from every draft that loses, and says why. Inside one object neither wins; between
-/// objects the smaller precedence does. The drafts of one object stand together.
-pub(crate) fn resolve(drafts: &mut [Draft]) {
-    let mut losses: Vec<(usize, Violation)> = Vec::new();
-    let mut first = 0;
-    for siblings in drafts.chunk_by(|a, b| a.object == b.object) {
-        for (index, draft) in siblings.iter().enumerate() {
-            let rivals = siblings.iter().enumerate().filter(|(rival, _)| *rival != index);
-            let lost = rivals.filter_map(|(_, rival)| loss(draft, rival)).next();
-            losses.extend(lost.map(|violation| (first + index, violation)));
-        }
-        first += siblings.len();
-    }
-    lose(drafts, losses);
-    let mut order: Vec<usize> = (0..drafts.len()).filter(|i| drafts[*i].candidate.is_some()).collect();
-    order.sort_by(|a, b| drafts[*a].precedence.cmp(&drafts[*b].precedence));
-    let mut admitted = Admitted::default();
-    let mut losses = Vec::new();
-    for index in order {
-        let Some(candidate) = &drafts[index].candidate else { continue };
-        let mut rivals = admitted.rivals(candidate);
-        rivals.sort_unstable();
-        let rival = rivals.iter().find_map(|rival| loss(&drafts[index], &drafts[admitted.order[*rival]]));
-        match rival {
-            Some(violation) => losses.push((index, violation)),
-            None => admitted.admit(index, candidate),
+/// Inside one object neither of two rivals wins: both lose what they claim, and it is said why.
+pub(crate) fn among_siblings(claims: &mut [Option<Arc<Candidate>>], outcomes: &mut [ListenerOutcome]) {
+    let lost: Vec<Option<Violation>> = claims
+        .iter()
+        .enumerate()
+        .map(|(index, claim)| {
+            let rivals = claims.iter().enumerate().filter(|(rival, _)| *rival != index);
+            rivals.filter_map(|(_, rival)| loss(claim.as_ref()?, rival.as_ref()?)).next()
+        })
+        .collect();
+    for ((claim, outcome), lost) in claims.iter_mut().zip(outcomes).zip(lost) {
+        if let Some(violation) = lost {
+            *claim = None;
+            outcome.lose(violation);
         }
     }
-    lose(drafts, losses);
 }
 
-/// Those that keep their candidates, so that a newcomer is compared with the few that it can conflict with and not
-/// with all: thousands may share a port, told apart by their host names.
+/// Why each of the candidates, the strongest first, loses against a stronger one, if it does.
+pub(crate) fn among_strangers<'a>(
+    candidates: impl Iterator<Item = &'a Arc<Candidate>>,
+) -> Vec<Option<Violation>> {
+    let mut admitted = Admitted::default();
+    candidates
+        .map(|candidate| {
+            let violation = admitted.against(candidate);
+            if violation.is_none() {
+                admitted.admit(candidate);
+            }
+            violation
+        })
+        .collect()
+}
+
+impl ListenerOutcome {
+    /// It is not served, because of a conflict.
+    pub(crate) fn lose(&mut self, violation: Violation) {
+        self.address = None;
+        self.serving = Serving::Nothing;
+        self.violations.push(violation);
+    }
+}
+
+/// Those that are served, so that a newcomer is compared with the few that it can conflict with and not with all:
+/// thousands may share a port, told apart by their host names.
 #[derive(Default)]
-struct Admitted {
-    /// Drafts, the strongest first.
-    order: Vec<usize>,
+struct Admitted<'a> {
+    /// The strongest first.
+    order: Vec<&'a Arc<Candidate>>,
     /// Positions in `order`, by what keeps addresses apart, and then by address.
-    places: HashMap<Place, BTreeMap<ListenAddress, Sharers>>,
+    places: HashMap<Place, BTreeMap<&'a ListenAddress, Sharers<'a>>>,
 }
 
 /// Addresses of different places never overlap.
-#[derive(PartialEq, Eq, Hash)]
-enum Place {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Place {
+    /// A TCP port.
     Port(u16),
+    /// A UNIX socket.
     Path(ListenAddress),
 }
 
+impl Place {
+    /// Where an address is.
+    pub(crate) fn of(address: &ListenAddress) -> Self {
+        address.port().map_or_else(|| Self::Path(address.clone()), Self::Port)
+    }
+}
+
 /// Positions of those that share an address. All are equal but for their host names.
-struct Sharers {
+struct Sharers<'a> {
     first: usize,
-    names: HashMap<Hostname, usize>,
+    names: HashMap<&'a Hostname, usize>,
     unnamed: Option<usize>,
 }
 
-impl Admitted {
+impl<'a> Admitted<'a> {
+    /// Why the candidate cannot be served beside the others: the strongest of those that keep it from that.
+    fn against(&self, candidate: &Candidate) -> Option<Violation> {
+        let mut rivals = self.rivals(candidate);
+        rivals.sort_unstable();
+        rivals.into_iter().filter_map(|rival| loss(candidate, self.order.get(rival)?)).next()
+    }
+
     /// Positions of all that the candidate may conflict with.
     fn rivals(&self, candidate: &Candidate) -> Vec<usize> {
-        let Some(addresses) = self.places.get(&place(&candidate.address)) else { return Vec::new() };
+        let Some(addresses) = self.places.get(&Place::of(&candidate.address)) else { return Vec::new() };
         let mut rivals: Vec<usize> = addresses
             .iter()
             .filter(|(address, _)| candidate.address.overlaps(address))
@@ -82,44 +110,29 @@ impl Admitted {
         rivals
     }
 
-    fn admit(&mut self, draft: usize, candidate: &Candidate) {
+    fn admit(&mut self, candidate: &'a Arc<Candidate>) {
         let position = self.order.len();
-        self.order.push(draft);
-        let addresses = self.places.entry(place(&candidate.address)).or_default();
-        let sharers = addresses.entry(candidate.address.clone()).or_insert_with(|| Sharers {
+        self.order.push(candidate);
+        let addresses = self.places.entry(Place::of(&candidate.address)).or_default();
+        let sharers = addresses.entry(&candidate.address).or_insert_with(|| Sharers {
             first: position,
             names: HashMap::new(),
             unnamed: None,
         });
         let names = &candidate.listener.hostnames;
-        sharers.names.extend(names.iter().map(|name| (name.clone(), position)));
+        sharers.names.extend(names.iter().map(|name| (name, position)));
         if names.is_empty() {
             sharers.unnamed = Some(position);
         }
     }
 }
 
-fn place(address: &ListenAddress) -> Place {
-    address.port().map_or_else(|| Place::Path(address.clone()), Place::Port)
-}
-
-fn lose(drafts: &mut [Draft], losses: Vec<(usize, Violation)>) {
-    for (index, violation) in losses {
-        let draft = &mut drafts[index];
-        draft.candidate = None;
-        draft.outcome.address = None;
-        draft.outcome.serving = Serving::Nothing;
-        draft.outcome.violations.push(violation);
-    }
-}
-
 /// Why the first cannot be served beside the second, if so.
-fn loss(draft: &Draft, rival: &Draft) -> Option<Violation> {
-    let (ours, theirs) = (draft.candidate.as_ref()?, rival.candidate.as_ref()?);
+fn loss(ours: &Candidate, theirs: &Candidate) -> Option<Violation> {
     if !ours.address.overlaps(&theirs.address) {
         return None;
     }
-    let who = &rival.outcome.id;
+    let who = &theirs.listener.id;
     let (field, problem, remedy) = if ours.address == theirs.address {
         let difference = difference(ours, theirs)?;
         let problem = format!("listener {who} has {} too: {}", ours.address, difference.problem);
@@ -128,12 +141,30 @@ fn loss(draft: &Draft, rival: &Draft) -> Option<Violation> {
         let problem = format!("{} overlaps {} of listener {who}", ours.address, theirs.address);
         ("address", problem, "give both the same address, or one of them another port")
     };
-    let prefix = match draft.outcome.id.listener.as_str() {
+    let prefix = match ours.listener.id.listener.as_str() {
         "" => "spec".to_owned(),
         name => format!("spec.listeners[{name}]"),
     };
     let reason = if field == "hostnames" { "HostnameConflict" } else { "SocketConflict" };
     Some(Violation::new(Concern::Conflicted, reason, &format!("{prefix}.{field}"), problem, remedy))
+}
+
+/// Whether both conflict with the same others, and for the same reasons: one may replace the other, and nobody else
+/// sees a difference.
+pub(crate) fn is_same_claim(a: &Candidate, b: &Candidate) -> bool {
+    a.address == b.address
+        && a.listener.id == b.listener.id
+        && a.listener.hostnames == b.listener.hostnames
+        && has_same_head(a, b)
+        && before_handshake(&a.listener, &b.listener).is_none()
+}
+
+/// Whether both want the same socket at the same address.
+pub(crate) fn has_same_head(a: &Candidate, b: &Candidate) -> bool {
+    a.options == b.options
+        && a.protocol == b.protocol
+        && a.tls_mode == b.tls_mode
+        && a.proxy_protocol == b.proxy_protocol
 }
 
 /// What keeps two listeners from sharing an address.
@@ -233,9 +264,7 @@ fn methods_field(protocol: Protocol) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{once, server, tls_secret};
-    use super::super::{Kind, ListenerOutcome};
     use super::*;
-    use crate::controller::index::Key;
     use crate::model::ListenerId;
     use proptest::prelude::*;
 
@@ -277,33 +306,36 @@ mod tests {
         all
     }
 
-    fn draft(object: usize, candidate: &Candidate, number: usize) -> Draft {
-        let key = Key::new("mail", &format!("{number:03}"));
+    /// The candidate as the listener `number` of the object `object`.
+    fn claim(object: usize, candidate: &Candidate, number: usize) -> Arc<Candidate> {
         let id =
             ListenerId { namespace: "mail".into(), object: object.to_string(), listener: number.to_string() };
-        let outcome = ListenerOutcome { id, address: None, serving: Serving::Current, violations: vec![] };
-        let precedence = (Kind::Server, i64::try_from(object % 3).unwrap(), key);
-        Draft { object, precedence, candidate: Some(candidate.clone()), outcome }
+        let listener = Arc::new(Listener { id, ..(*candidate.listener).clone() });
+        Arc::new(Candidate { listener, ..candidate.clone() })
     }
 
-    /// Everybody against everybody.
-    fn resolve_pairwise(drafts: &mut [Draft]) {
-        let siblings = |a: &Draft, b: &Draft| a.object == b.object && a.outcome.id != b.outcome.id;
-        let losses = drafts.iter().enumerate().filter_map(|(index, draft)| {
-            let rival = drafts.iter().find(|rival| siblings(draft, rival) && loss(draft, rival).is_some())?;
-            Some((index, loss(draft, rival)?))
-        });
-        lose(drafts, losses.collect());
-        let mut order: Vec<usize> = (0..drafts.len()).filter(|i| drafts[*i].candidate.is_some()).collect();
-        order.sort_by_key(|index| drafts[*index].precedence.clone());
-        let (mut admitted, mut losses) = (Vec::<usize>::new(), Vec::new());
-        for index in order {
-            match admitted.iter().find_map(|winner| loss(&drafts[index], &drafts[*winner])) {
-                Some(violation) => losses.push((index, violation)),
-                None => admitted.push(index),
+    /// Everybody against everybody: who loses, and why.
+    fn pairwise(objects: &[Vec<Arc<Candidate>>]) -> Vec<Option<Violation>> {
+        let mut admitted = Vec::<&Arc<Candidate>>::new();
+        let mut lost = Vec::new();
+        for siblings in objects {
+            let against_siblings: Vec<_> = siblings
+                .iter()
+                .map(|claim| {
+                    let rivals = siblings.iter().filter(|rival| !Arc::ptr_eq(claim, rival));
+                    rivals.filter_map(|rival| loss(claim, rival)).next()
+                })
+                .collect();
+            for (claim, violation) in siblings.iter().zip(against_siblings) {
+                let against_others = || admitted.iter().find_map(|winner| loss(claim, winner));
+                let violation = violation.or_else(against_others);
+                if violation.is_none() {
+                    admitted.push(claim);
+                }
+                lost.push(violation);
             }
         }
-        lose(drafts, losses);
+        lost
     }
 
     #[test]
@@ -311,17 +343,41 @@ mod tests {
         let candidates = candidates();
         let chosen = prop::collection::vec((0..candidates.len(), 0..3_usize), 0..12);
         proptest!(ProptestConfig::with_cases(500), |(chosen in chosen)| {
-            let mut object = 0;
-            let mut drafts: Vec<Draft> = Vec::new();
+            let mut objects: Vec<Vec<Arc<Candidate>>> = vec![vec![]];
             for (number, (candidate, step)) in chosen.into_iter().enumerate() {
-                object += step.min(1);
-                drafts.push(draft(object, &candidates[candidate], number));
+                if step > 0 {
+                    objects.push(vec![]);
+                }
+                let object = objects.len();
+                let claim = claim(object, &candidates[candidate], number);
+                objects.last_mut().unwrap().push(claim);
             }
-            let mut pairwise = drafts.clone();
-            resolve_pairwise(&mut pairwise);
-            resolve(&mut drafts);
-            let outcomes = |drafts: Vec<Draft>| drafts.into_iter().map(|draft| draft.outcome).collect::<Vec<_>>();
-            prop_assert_eq!(outcomes(drafts), outcomes(pairwise));
+            let mut lost: Vec<Option<Violation>> = Vec::new();
+            let mut left: Vec<(usize, Arc<Candidate>)> = Vec::new();
+            for object in &objects {
+                let mut claims: Vec<_> = object.iter().cloned().map(Some).collect();
+                let mut outcomes: Vec<_> = object.iter().map(|claim| outcome(claim)).collect();
+                among_siblings(&mut claims, &mut outcomes);
+                for (claim, mut outcome) in claims.into_iter().zip(outcomes) {
+                    left.extend(claim.map(|claim| (lost.len(), claim)));
+                    lost.push(outcome.violations.pop());
+                }
+            }
+            let against_others = among_strangers(left.iter().map(|(_, claim)| claim));
+            for ((position, _), violation) in left.iter().zip(against_others) {
+                lost[*position] = violation;
+            }
+            prop_assert_eq!(lost, pairwise(&objects));
         });
+    }
+
+    fn outcome(claim: &Candidate) -> ListenerOutcome {
+        let address = Some(claim.address.clone());
+        ListenerOutcome {
+            id: claim.listener.id.clone(),
+            address,
+            serving: Serving::Current,
+            violations: vec![],
+        }
     }
 }

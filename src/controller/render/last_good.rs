@@ -1,5 +1,5 @@
-//! What was good: the specs that were valid, the listeners that could be rendered, the certificates that
-//! were parsed. It lives as long as the process, and forgets what is deleted.
+//! What was good: the specs that were valid and the listeners that could be rendered. It lives as long as the
+//! process, and forgets what is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,59 +7,53 @@ use std::sync::Arc;
 use crate::api::{MailListenerSpec, MailServerSpec};
 use crate::model::ListenerId;
 
-use super::super::index::{Key, Objects, Resource};
-use super::tls::Certificates;
-use super::{Candidate, Draft};
+use super::super::index::{Key, Kind, ObjectId, Objects, Resource};
+use super::Candidate;
+use super::draft::{Drafted, Spec};
 
 /// What the last render leaves for the next.
 #[derive(Clone, Debug, Default)]
 pub struct LastGood {
     servers: BTreeMap<Key, Arc<MailServerSpec>>,
     listeners: BTreeMap<Key, Arc<MailListenerSpec>>,
-    candidates: BTreeMap<ListenerId, Candidate>,
-    pub(crate) certificates: Certificates,
+    candidates: BTreeMap<ObjectId, Vec<Arc<Candidate>>>,
 }
 
 impl LastGood {
-    /// For a render of `objects`: their valid specs, and the last valid ones of those that are not.
-    pub(crate) fn begin(&self, objects: &Objects) -> Self {
-        Self {
-            servers: usable(&objects.servers, &self.servers),
-            listeners: usable(&objects.listeners, &self.listeners),
-            candidates: self.candidates.clone(),
-            certificates: self.certificates.still_there(objects),
-        }
+    /// The spec to render: the object's own where that is valid, and else the last that was.
+    pub(crate) fn server(&self, objects: &Objects, key: &Key) -> Option<Arc<MailServerSpec>> {
+        usable(objects.servers.get(key)?, self.servers.get(key))
     }
 
     /// The spec to render.
-    pub(crate) fn server(&self, key: &Key) -> Option<Arc<MailServerSpec>> {
-        self.servers.get(key).cloned()
-    }
-
-    /// The spec to render.
-    pub(crate) fn listener(&self, key: &Key) -> Option<Arc<MailListenerSpec>> {
-        self.listeners.get(key).cloned()
+    pub(crate) fn listener(&self, objects: &Objects, key: &Key) -> Option<Arc<MailListenerSpec>> {
+        usable(objects.listeners.get(key)?, self.listeners.get(key))
     }
 
     /// The last rendering of a listener.
-    pub(crate) fn candidate(&self, id: &ListenerId) -> Option<Candidate> {
-        self.candidates.get(id).cloned()
+    pub(crate) fn candidate(&self, object: &ObjectId, id: &ListenerId) -> Option<&Arc<Candidate>> {
+        self.candidates.get(object)?.iter().find(|candidate| candidate.listener.id == *id)
     }
 
-    /// Keeps what is good now, which includes what was good before and was used again.
-    pub(crate) fn remember(&mut self, drafts: &[Draft]) {
-        let good = |draft: &Draft| Some((draft.outcome.id.clone(), draft.candidate.clone()?));
-        self.candidates = drafts.iter().filter_map(good).collect();
+    /// Keeps what is good of an object now, which includes what was good before and was used again.
+    pub(crate) fn keep(&mut self, id: &ObjectId, drafted: Option<&Drafted>) {
+        match id.kind {
+            Kind::Server => drop(self.servers.remove(&id.key)),
+            Kind::Listener => drop(self.listeners.remove(&id.key)),
+        }
+        match drafted.and_then(|drafted| drafted.spec.as_ref()) {
+            Some(Spec::Server(spec)) => drop(self.servers.insert(id.key.clone(), Arc::clone(spec))),
+            Some(Spec::Listener(spec)) => drop(self.listeners.insert(id.key.clone(), Arc::clone(spec))),
+            None => {}
+        }
+        let good = drafted.and_then(|drafted| drafted.ours.as_ref()).map(|ours| &ours.good);
+        match good.filter(|good| !good.is_empty()) {
+            Some(good) => self.candidates.insert(id.clone(), good.clone()),
+            None => self.candidates.remove(id),
+        };
     }
 }
 
-fn usable<Spec>(
-    objects: &BTreeMap<Key, Arc<Resource<Spec>>>,
-    previous: &BTreeMap<Key, Arc<Spec>>,
-) -> BTreeMap<Key, Arc<Spec>> {
-    let spec = |key: &Key, resource: &Resource<Spec>| match &resource.spec {
-        Ok(spec) => Some(Arc::clone(spec)),
-        Err(_) => previous.get(key).cloned(),
-    };
-    objects.iter().filter_map(|(key, resource)| Some((key.clone(), spec(key, resource)?))).collect()
+fn usable<Spec>(resource: &Resource<Spec>, previous: Option<&Arc<Spec>>) -> Option<Arc<Spec>> {
+    resource.spec.as_ref().ok().or(previous).cloned()
 }

@@ -1,4 +1,5 @@
-//! Whatever objects refer to by name, and what of it was looked for: a source needs to read no more than that.
+//! Whatever objects refer to by name, and what of it was looked for: a source needs to read no more than that, and
+//! nothing else makes another rendering of the same object.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,22 +11,35 @@ use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::violation::{Concern, Violation};
 use super::tls::Certificates;
 
+/// What the rendering of an object depends on, besides itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// What was looked for by name, whether it is there or not.
+    pub(crate) references: BTreeSet<Reference>,
+    /// The `MailServer` of a `MailListener`, whether it is there or not.
+    pub(crate) server: Option<Key>,
+    /// The namespace whose labels decided something.
+    pub(crate) namespace: Option<String>,
+    /// When something else is to be said with nothing changed: Unix seconds.
+    pub(crate) times: BTreeSet<i64>,
+}
+
 /// What references are looked up in.
 pub(crate) struct References<'a> {
     objects: &'a Objects,
-    wanted: &'a RefCell<BTreeSet<Reference>>,
+    looked: &'a RefCell<Looked>,
     /// Certificates that are parsed already.
     pub(crate) certificates: &'a mut Certificates,
 }
 
 impl<'a> References<'a> {
-    /// Everything that is looked for is put down in `wanted`, whether it is there or not.
+    /// Everything that is looked for is put down in `looked`, whether it is there or not.
     pub(crate) fn new(
         objects: &'a Objects,
-        wanted: &'a RefCell<BTreeSet<Reference>>,
+        looked: &'a RefCell<Looked>,
         certificates: &'a mut Certificates,
     ) -> Self {
-        Self { objects, wanted, certificates }
+        Self { objects, looked, certificates }
     }
 
     /// A Secret.
@@ -44,6 +58,11 @@ impl<'a> References<'a> {
     pub(crate) fn service(&self, key: &Key) -> Option<&'a Arc<Service>> {
         self.want(ReferenceKind::Service, key);
         self.objects.services.get(key)
+    }
+
+    /// Says when something else will have to be said.
+    pub(crate) fn until(&self, times: &[i64]) {
+        self.looked.borrow_mut().times.extend(times);
     }
 
     /// All objects, for what goes with a reference.
@@ -73,6 +92,6 @@ impl<'a> References<'a> {
     }
 
     fn want(&self, kind: ReferenceKind, key: &Key) {
-        self.wanted.borrow_mut().insert(Reference::new(kind, key));
+        self.looked.borrow_mut().references.insert(Reference::new(kind, key));
     }
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::api::common::Size;
 use crate::api::listener::{self as api, ListenerFields, SocketSettings};
-use crate::model::{InboundProxyProtocol, Listener, TlsMode, UntrustedPeers};
+use crate::model::{InboundProxyProtocol, Listener, Socket, TlsMode, UntrustedPeers};
 use crate::net::{Keepalive, ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
 
@@ -32,6 +32,20 @@ pub struct Candidate {
     pub proxy_protocol: Option<InboundProxyProtocol>,
     /// Everything else.
     pub listener: Arc<Listener>,
+}
+
+impl Candidate {
+    /// The socket that it wants, with nobody behind it yet.
+    pub(crate) fn socket(&self) -> Socket {
+        Socket {
+            address: self.address.clone(),
+            options: self.options.clone(),
+            protocol: self.protocol,
+            tls_mode: self.tls_mode,
+            proxy_protocol: self.proxy_protocol.clone(),
+            listeners: Vec::new(),
+        }
+    }
 }
 
 /// The address, of `address` and `port`.

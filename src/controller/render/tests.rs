@@ -8,26 +8,42 @@ use rcgen::{CertificateParams, CertifiedKey, KeyPair};
 use super::*;
 use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
-use crate::controller::index::ReferenceKind;
+use crate::controller::index::{Index, ReferenceKind};
+use crate::controller::publish::{Published, Publisher};
 use crate::controller::validate::tests::validator;
-use crate::model::{Auth, AuthProof, ClientAuthMode, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls};
+use crate::model::{
+    Auth, AuthProof, ClientAuthMode, Listener, TlsMode, TrustAnchors, UntrustedPeers, UpstreamTls,
+};
 use crate::net::BackendAddress;
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
-/// A store that is fed texts, and the renders of it.
+/// A store that is fed texts, and the renders of it: each is made from scratch and from the changes, and both are the
+/// same.
 pub(crate) struct World {
     store: Store,
     last_good: LastGood,
+    index: Index,
+    pub(crate) publisher: Publisher,
     pub(crate) now: i64,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { store: Store::default(), last_good: LastGood::default(), now: 1_800_000_000 }
+        Self {
+            store: Store::default(),
+            last_good: LastGood::default(),
+            index: Index::default(),
+            publisher: Publisher::default(),
+            now: 1_800_000_000,
+        }
     }
 
     pub(crate) fn render(&mut self, yaml: &str) -> Rendered {
+        self.publish(yaml).0
+    }
+
+    pub(crate) fn publish(&mut self, yaml: &str) -> (Rendered, Published) {
         let files = [("a.yaml".into(), Seen::Read(None, Ok(yaml.to_owned())))];
         self.store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
         let loaded = self.store.load();
@@ -36,7 +52,23 @@ impl World {
             Environment { class: "mailgress".to_owned(), hostname: "host.example".to_owned(), now: self.now };
         let rendered = render(&loaded.objects, &self.last_good, &environment);
         self.last_good = rendered.last_good.clone();
-        rendered
+        self.index.replace(&loaded.objects);
+        let look = self.publisher.look(&mut self.index, &environment);
+        let published = self.publisher.take(look);
+        self.publisher.assert_is(&rendered);
+        (rendered, published)
+    }
+}
+
+impl Publisher {
+    /// What was rendered from changes is what is rendered from scratch.
+    pub(crate) fn assert_is(&self, rendered: &Rendered) {
+        assert_eq!(self.current().sockets, rendered.snapshot.sockets);
+        let outcomes: Vec<&ObjectOutcome> = self.outcomes().values().map(Arc::as_ref).collect();
+        assert_eq!(outcomes, rendered.objects.iter().collect::<Vec<_>>());
+        assert!(self.outcomes().iter().all(|(id, outcome)| *id == outcome.id()));
+        let references: BTreeSet<Reference> = self.references().cloned().collect();
+        assert_eq!(references, rendered.references);
     }
 }
 

@@ -19,7 +19,7 @@ use super::bounds;
 use super::references::References;
 use super::scope::Scope;
 
-/// Certificates by Secret, so that a render parses only those that changed.
+/// Certificates by Secret, so that only those are parsed that changed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Certificates(BTreeMap<Key, (Arc<SecretData>, Parsed)>);
 
@@ -27,22 +27,32 @@ pub(crate) struct Certificates(BTreeMap<Key, (Arc<SecretData>, Parsed)>);
 type Parsed = Result<Arc<Certificate>, String>;
 
 impl Certificates {
-    /// Those whose Secret has not changed.
-    pub(crate) fn still_there(&self, objects: &Objects) -> Self {
-        let same = |key: &Key, secret| objects.secrets.get(key).is_some_and(|now| Arc::ptr_eq(now, secret));
-        Self(
-            self.0
-                .iter()
-                .filter(|(key, (secret, _))| same(key, secret))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-        )
+    fn of(&mut self, key: &Key, secret: &Arc<SecretData>) -> Parsed {
+        if let Some((_, parsed)) = self.0.get(key).filter(|(known, _)| Arc::ptr_eq(known, secret)) {
+            return parsed.clone();
+        }
+        let parsed = parse_secret(key, secret).map(Arc::new);
+        self.0.insert(key.clone(), (Arc::clone(secret), parsed.clone()));
+        parsed
     }
 
-    fn of(&mut self, key: &Key, secret: &Arc<SecretData>) -> Parsed {
-        let entry = self.0.entry(key.clone());
-        let parsed = entry.or_insert_with(|| (Arc::clone(secret), parse_secret(key, secret).map(Arc::new)));
-        parsed.1.clone()
+    /// Forgets what the Secret was, if that is what changed.
+    pub(crate) fn renew(&mut self, objects: &Objects, changed: &Reference) {
+        let same = |known: &Arc<SecretData>| {
+            objects.secrets.get(&changed.key).is_some_and(|now| Arc::ptr_eq(now, known))
+        };
+        if changed.kind == ReferenceKind::Secret
+            && !self.0.get(&changed.key).is_some_and(|(known, _)| same(known))
+        {
+            self.0.remove(&changed.key);
+        }
+    }
+
+    /// The Secret is of no interest any more.
+    pub(crate) fn forget(&mut self, released: &Reference) {
+        if released.kind == ReferenceKind::Secret {
+            self.0.remove(&released.key);
+        }
     }
 }
 
@@ -186,10 +196,16 @@ fn certificates(
         let path = format!("{}[{index}]", scope.setting("tls.certificateRefs"));
         let key = scope.key("tls.certificateRefs", &reference.name);
         let Some(certificate) = certificate(&path, &key, references, found) else { continue };
+        references.until(&alarms(&certificate));
         check_expiry(&path, &certificate, now, found);
         certificates.push(certificate);
     }
     certificates
+}
+
+/// When [`check_expiry`] has something else to say.
+fn alarms(certificate: &Certificate) -> [i64; 2] {
+    [certificate.not_after.saturating_sub(EXPIRY_WARNING), certificate.not_after]
 }
 
 fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {

@@ -7,9 +7,8 @@ use crate::net::ListenAddress;
 const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
 
 fn status(world: &mut World, yaml: &str, report: &BindReport, previous: &Status, now: i64) -> Status {
-    let mut publisher = Publisher::default();
-    publisher.take(world.render(yaml));
-    Status::new(&Facts { published: &publisher, report, now }, previous)
+    world.render(yaml);
+    Status::new(&Facts { published: &world.publisher, report, now }, previous)
 }
 
 fn bound(port: u16) -> BindReport {

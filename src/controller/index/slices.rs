@@ -1,0 +1,86 @@
+//! EndpointSlices by the Service that they belong to: a namespace may have thousands of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::{Key, put};
+
+/// All EndpointSlices.
+#[derive(Clone, Debug, Default)]
+pub struct Slices {
+    all: BTreeMap<Key, Arc<EndpointSlice>>,
+    of_services: BTreeMap<Key, BTreeSet<Key>>,
+}
+
+impl Slices {
+    /// Puts one in, or takes it out; the Services that see a difference.
+    pub fn set(&mut self, key: &Key, slice: Option<Arc<EndpointSlice>>) -> BTreeSet<Key> {
+        let before = self.all.get(key).and_then(|slice| service(key, slice));
+        let after = slice.as_deref().and_then(|slice| service(key, slice));
+        if !put(&mut self.all, key, slice) {
+            return BTreeSet::new();
+        }
+        if before != after {
+            if let Some(service) = &before {
+                self.leave(service, key);
+            }
+            if let Some(service) = &after {
+                self.of_services.entry(service.clone()).or_default().insert(key.clone());
+            }
+        }
+        before.into_iter().chain(after).collect()
+    }
+
+    /// Those of a Service.
+    pub fn of(&self, service: &Key) -> impl Iterator<Item = &EndpointSlice> {
+        let keys = self.of_services.get(service).into_iter().flatten();
+        keys.filter_map(|key| self.all.get(key).map(Arc::as_ref))
+    }
+
+    /// All of them by their own keys.
+    #[must_use]
+    pub(super) fn all(&self) -> &BTreeMap<Key, Arc<EndpointSlice>> {
+        &self.all
+    }
+
+    fn leave(&mut self, service: &Key, slice: &Key) {
+        let Some(slices) = self.of_services.get_mut(service) else { return };
+        slices.remove(slice);
+        if slices.is_empty() {
+            self.of_services.remove(service);
+        }
+    }
+}
+
+/// The Service that a slice names; one of its own namespace, always.
+fn service(key: &Key, slice: &EndpointSlice) -> Option<Key> {
+    let labels = slice.metadata.labels.as_ref()?;
+    Some(Key::new(&key.namespace, labels.get("kubernetes.io/service-name")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(service: &str) -> Option<Arc<EndpointSlice>> {
+        let labels = json!({ "kubernetes.io/service-name": service });
+        let slice = json!({ "metadata": { "labels": labels }, "addressType": "IPv4", "endpoints": [] });
+        Some(Arc::new(serde_json::from_value(slice).unwrap()))
+    }
+
+    #[test]
+    fn a_slice_that_moves_to_another_service_is_seen_by_both() {
+        let mut slices = Slices::default();
+        let key = |name: &str| Key::new("mail", name);
+        assert_eq!(slices.set(&key("x"), slice("a")), [key("a")].into());
+        assert!(slices.set(&key("x"), slice("a")).is_empty(), "it is the same");
+        assert_eq!(slices.set(&key("x"), slice("b")), [key("a"), key("b")].into());
+        assert_eq!((slices.of(&key("a")).count(), slices.of(&key("b")).count()), (0, 1));
+        assert_eq!(slices.set(&key("x"), None), [key("b")].into());
+        assert!(slices.of(&key("b")).next().is_none() && slices.of_services.is_empty());
+    }
+}

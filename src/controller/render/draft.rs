@@ -1,0 +1,199 @@
+//! One object by itself: its listeners as they would be served if there were no others.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::api::listener::ListenerFields;
+use crate::api::server::Listener as ServerListener;
+use crate::api::{MailListenerSpec, MailServerSpec, Settings};
+use crate::model::ListenerId;
+
+use super::super::index::{Key, Kind, ObjectId, Objects, Resource};
+use super::super::violation::Violation;
+use super::references::{Looked, References};
+use super::tls::Certificates;
+use super::{
+    Candidate, Environment, LastGood, ListenerOutcome, ObjectOutcome, Serving, attach, conflicts, listener,
+    settings,
+};
+
+/// What objects are rendered from.
+pub(crate) struct Drafting<'a> {
+    /// Everything that there is.
+    pub(crate) objects: &'a Objects,
+    /// What else counts.
+    pub(crate) environment: &'a Environment,
+    /// What was good when it was last looked.
+    pub(crate) last_good: &'a LastGood,
+    /// Certificates that are parsed already.
+    pub(crate) certificates: &'a mut Certificates,
+}
+
+/// An object that is there.
+#[derive(Clone, Debug)]
+pub(crate) struct Drafted {
+    /// What its rendering depends on, besides itself.
+    pub(crate) looked: Looked,
+    /// The spec that it was made of: its own, or the last good one.
+    pub(crate) spec: Option<Spec>,
+    /// `None`: it is of another class.
+    pub(crate) ours: Option<Ours>,
+}
+
+/// A valid spec.
+#[derive(Clone, Debug)]
+pub(crate) enum Spec {
+    Server(Arc<MailServerSpec>),
+    Listener(Arc<MailListenerSpec>),
+}
+
+/// An object of our class.
+#[derive(Clone, Debug)]
+pub(crate) struct Ours {
+    /// Who wins a conflict with another object's listener: the smaller.
+    pub(crate) precedence: Precedence,
+    /// Every listener that could be rendered, whether it can be served or not.
+    pub(crate) good: Vec<Arc<Candidate>>,
+    /// By listener: what it wants, unless it has lost it inside its own object.
+    pub(crate) claims: Vec<Option<Arc<Candidate>>>,
+    /// What is known without looking at other objects.
+    pub(crate) outcome: ObjectOutcome,
+}
+
+/// `MailServer` before `MailListener`, then the older, then namespace and name.
+pub(crate) type Precedence = (Kind, i64, Key);
+
+impl Drafting<'_> {
+    /// The object; `None` when it is gone.
+    pub(crate) fn object(&mut self, id: &ObjectId) -> Option<Drafted> {
+        match id.kind {
+            Kind::Server => Some(self.server(&id.key, self.objects.servers.get(&id.key)?)),
+            Kind::Listener => Some(self.listener(&id.key, self.objects.listeners.get(&id.key)?)),
+        }
+    }
+
+    fn server(&mut self, key: &Key, resource: &Resource<MailServerSpec>) -> Drafted {
+        let looked = RefCell::default();
+        let mut draft = Draft::new(Kind::Server, key, resource);
+        let Some(spec) = self.last_good.server(self.objects, key) else {
+            return Drafted { looked: looked.into_inner(), spec: None, ours: Some(draft.finish()) };
+        };
+        let is_ours = spec.class_name == self.environment.class;
+        for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
+            let source = listener::Source {
+                id: listener_id(key, name),
+                path: format!("spec.listeners[{name}]"),
+                fields,
+                server: None,
+            };
+            let settings = settings::effective(&spec.settings, &fields.settings);
+            self.draft(&mut draft, &source, &settings, &looked);
+        }
+        let ours = is_ours.then(|| draft.finish());
+        Drafted { looked: looked.into_inner(), spec: Some(Spec::Server(spec)), ours }
+    }
+
+    fn listener(&mut self, key: &Key, resource: &Resource<MailListenerSpec>) -> Drafted {
+        let looked = RefCell::default();
+        let mut draft = Draft::new(Kind::Listener, key, resource);
+        let Some(spec) = self.last_good.listener(self.objects, key) else {
+            draft.refuse(key, vec![]);
+            return Drafted { looked: looked.into_inner(), spec: None, ours: Some(draft.finish()) };
+        };
+        let mut is_ours = true;
+        match attach::server(self.objects, self.last_good, (key, &spec), &looked) {
+            Err(violation) => draft.refuse(key, vec![violation]),
+            Ok((_, server)) if server.class_name != self.environment.class => is_ours = false,
+            Ok((server_key, server)) => {
+                self.attach(&mut draft, &spec.listener, (&server_key, &server.settings), &looked);
+            }
+        }
+        let ours = is_ours.then(|| draft.finish());
+        Drafted { looked: looked.into_inner(), spec: Some(Spec::Listener(spec)), ours }
+    }
+
+    fn attach(
+        &mut self,
+        draft: &mut Draft,
+        fields: &ListenerFields,
+        server: (&Key, &Settings),
+        looked: &RefCell<Looked>,
+    ) {
+        let id = listener_id(&draft.outcome.key, "");
+        let source = listener::Source { id, path: "spec".to_owned(), fields, server: Some(server.0) };
+        let settings = settings::attached(server.1, &fields.settings);
+        self.draft(draft, &source, &settings, looked);
+    }
+
+    fn draft(
+        &mut self,
+        draft: &mut Draft,
+        source: &listener::Source<'_>,
+        settings: &Settings,
+        looked: &RefCell<Looked>,
+    ) {
+        let old_spec = draft.outcome.violations.iter().any(|v| v.concern.excludes());
+        let kept = self.last_good.candidate(&draft.outcome.id(), &source.id);
+        let mut references = References::new(self.objects, looked, self.certificates);
+        let (rendered, violations) = listener::render(source, settings, &mut references, self.environment);
+        let (candidate, serving) = match rendered {
+            Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),
+            Some(candidate) => (Some(candidate), Serving::Current),
+            None => match kept {
+                Some(kept) => {
+                    let kept = listener::refresh((**kept).clone(), source, settings, &mut references);
+                    (Some(kept), Serving::LastGood)
+                }
+                None => (None, Serving::Nothing),
+            },
+        };
+        let address = candidate.as_ref().map(|candidate| candidate.address.clone());
+        draft.candidates.push(candidate.map(Arc::new));
+        draft.outcome.listeners.push(ListenerOutcome { id: source.id.clone(), address, serving, violations });
+    }
+}
+
+/// An object on its way.
+struct Draft {
+    precedence: Precedence,
+    candidates: Vec<Option<Arc<Candidate>>>,
+    outcome: ObjectOutcome,
+}
+
+impl Draft {
+    fn new<Spec>(kind: Kind, key: &Key, resource: &Resource<Spec>) -> Self {
+        let outcome = ObjectOutcome {
+            kind,
+            key: key.clone(),
+            uid: resource.uid.clone(),
+            generation: resource.generation,
+            violations: resource.spec.as_ref().err().cloned().unwrap_or_default(),
+            listeners: vec![],
+        };
+        let age = resource.created.unwrap_or(i64::MAX);
+        Self { precedence: (kind, age, key.clone()), candidates: vec![], outcome }
+    }
+
+    /// A `MailListener` that does not get as far as being rendered.
+    fn refuse(&mut self, key: &Key, violations: Vec<Violation>) {
+        let id = listener_id(key, "");
+        self.candidates.push(None);
+        self.outcome.listeners.push(ListenerOutcome {
+            id,
+            address: None,
+            serving: Serving::Nothing,
+            violations,
+        });
+    }
+
+    fn finish(self) -> Ours {
+        let Self { precedence, candidates: mut claims, mut outcome } = self;
+        let good = claims.iter().flatten().map(Arc::clone).collect();
+        conflicts::among_siblings(&mut claims, &mut outcome.listeners);
+        Ours { precedence, good, claims, outcome }
+    }
+}
+
+fn listener_id(key: &Key, listener: &str) -> ListenerId {
+    ListenerId { namespace: key.namespace.clone(), object: key.name.clone(), listener: listener.to_owned() }
+}

@@ -1,0 +1,477 @@
+//! Whatever changes, and in whatever order: what is rendered from the changes is what is rendered from scratch.
+
+use std::sync::LazyLock;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use proptest::prelude::*;
+use rcgen::{CertificateParams, KeyPair};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::controller::index::{Key, ReferenceKind, Resource, SecretData};
+use crate::controller::publish::{Published, Publisher};
+use crate::controller::render::{Rendered, render};
+use crate::controller::violation::{EXPIRY_WARNING, Violation};
+use crate::model::{Listener, ListenerId, Socket};
+use crate::net::ListenAddress;
+use crate::secret::Secret;
+
+/// Kinds of events; some kinds are several, so that they are likelier.
+const EVENTS: u8 = 15;
+
+/// Everything that may happen between two renders, by numbers.
+#[derive(Clone, Debug)]
+struct Step {
+    events: Vec<(u8, [u8; 16])>,
+    /// Whether the first look is thrown away.
+    looked_in_vain: bool,
+    passed: i64,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let event = (0..EVENTS, any::<[u8; 16]>());
+    let passed = prop_oneof![6 => Just(0), 1 => Just(EXPIRY_WARNING), 1 => Just(2 * 24 * 3600), 1 => Just(-3 * 24 * 3600)];
+    let step = (prop::collection::vec(event, 0..6), prop::bool::weighted(0.3), passed);
+    let step = step.prop_map(|(events, looked_in_vain, passed)| Step { events, looked_in_vain, passed });
+    // The first has something to begin with.
+    let first = prop::collection::vec((0..EVENTS, any::<[u8; 16]>()), 0..20);
+    (first, prop::collection::vec(step, 0..16)).prop_map(|(events, mut steps)| {
+        steps.insert(0, Step { events, looked_in_vain: false, passed: 0 });
+        steps
+    })
+}
+
+#[test]
+fn what_is_rendered_from_changes_is_what_is_rendered_from_scratch() {
+    proptest!(ProptestConfig::with_cases(120), |(steps in steps())| {
+        let mut world = World::default();
+        for step in &steps {
+            world.step(step);
+        }
+    });
+}
+
+/// Everything that is referred to, so that at first most is good.
+fn good() -> Index {
+    let mut index = Index::default();
+    for namespace in NAMESPACES {
+        let key = |name: &str| Key::new(namespace, name);
+        for secret in ["t", "u"] {
+            index.set_secret(&key(secret), Some(Arc::clone(&SECRETS[0])));
+        }
+        for backend in BACKENDS {
+            index.set_service(&key(backend), Some(service(&mut Bytes::new(&[0; 16]))));
+        }
+        let map = Arc::new(BTreeMap::from([("ca.crt".to_owned(), CA.as_bytes().to_vec())]));
+        index.set_config_map(&key("ca"), Some(map));
+    }
+    index
+}
+
+/// The same history twice: rendered from changes, and from scratch and compared as a whole.
+struct World {
+    index: Index,
+    publisher: Publisher,
+    /// What a source would watch.
+    watched: BTreeSet<Reference>,
+    last_good: LastGood,
+    whole: Whole,
+    now: i64,
+    generation: i64,
+    /// Of the servers that are there, to be changed in one point.
+    specs: BTreeMap<Key, Value>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let mut world = Self {
+            index: good(),
+            publisher: Publisher::default(),
+            watched: BTreeSet::new(),
+            last_good: LastGood::default(),
+            whole: Whole::default(),
+            now: NOW,
+            generation: 0,
+            specs: BTreeMap::new(),
+        };
+        for (namespace, host) in [("a", "a.test"), ("b", "c.test"), ("c", "d.test")] {
+            world.neighbour(&Key::new(namespace, "n"), host);
+        }
+        world
+    }
+}
+
+impl World {
+    fn step(&mut self, step: &Step) {
+        let (first, second) = step.events.split_at(step.events.len() / 2);
+        let mut asked = BTreeSet::new();
+        first.iter().for_each(|(kind, bytes)| self.happens(*kind, &mut Bytes::new(bytes)));
+        if step.looked_in_vain {
+            asked.extend(self.look().asked().iter().cloned());
+        }
+        second.iter().for_each(|(kind, bytes)| self.happens(*kind, &mut Bytes::new(bytes)));
+        self.now += step.passed;
+        let look = self.look();
+        asked.extend(look.asked().iter().cloned());
+        let published = self.publisher.take(look);
+        let rendered = render(self.index.objects(), &self.last_good, &environment(self.now));
+        self.last_good = rendered.last_good.clone();
+        self.publisher.assert_is(&rendered);
+        self.whole.take(&rendered, &self.publisher, &published);
+        self.watched.extend(asked.iter().cloned());
+        for reference in asked.iter().chain(&published.released) {
+            if !self.publisher.wants(reference) {
+                self.watched.remove(reference);
+            }
+        }
+        assert_eq!(self.watched, rendered.references);
+    }
+
+    fn look(&mut self) -> Look {
+        self.publisher.look(&mut self.index, &environment(self.now))
+    }
+
+    fn happens(&mut self, kind: u8, bytes: &mut Bytes<'_>) {
+        let namespace = bytes.one_of(&NAMESPACES);
+        let key = |name: &str| Key::new(namespace, name);
+        let is_gone = bytes.one_of(&[false, false, false, false, false, true]);
+        match kind {
+            0..=3 => {
+                let key = key(bytes.one_of(&["s", "r", "q"]));
+                let spec = server(bytes);
+                self.specs.insert(key.clone(), spec.clone());
+                let server = self.resource(spec, is_gone, bytes);
+                self.index.set_server(&key, server);
+            }
+            4 | 5 => {
+                let key = key(bytes.one_of(&["l", "k"]));
+                let listener = self.resource(attached(bytes), is_gone, bytes);
+                self.index.set_listener(&key, listener);
+            }
+            6 => {
+                let [long, short, none] = SECRETS.each_ref();
+                let secret = bytes.one_of(&[long, long, short, none]);
+                self.index
+                    .set_secret(&key(bytes.one_of(&["t", "u"])), (!is_gone).then(|| Arc::clone(secret)));
+            }
+            7 => {
+                let pem = bytes.one_of(&[CA.as_bytes(), CA.as_bytes(), b"nonsense"]);
+                let map = Arc::new(BTreeMap::from([("ca.crt".to_owned(), pem.to_vec())]));
+                self.index.set_config_map(&key("ca"), (!is_gone).then_some(map));
+            }
+            8 => self.index.set_service(&key(bytes.one_of(&BACKENDS)), (!is_gone).then(|| service(bytes))),
+            9 => self.index.set_slice(&key(bytes.one_of(&["d-1", "d-2"])), (!is_gone).then(|| slice(bytes))),
+            10 => {
+                let labels = bytes.one_of(&[vec![], vec![("team".to_owned(), "mail".to_owned())]]);
+                let labels = Arc::new(labels.into_iter().collect());
+                self.index.set_namespace(namespace, (!is_gone).then_some(labels));
+            }
+            11..=13 => {
+                let keys: Vec<Key> = self.specs.keys().cloned().collect();
+                let key = bytes.one_of(&keys);
+                let mut spec = self.specs[&key].clone();
+                tweak(&mut spec, bytes);
+                self.specs.insert(key.clone(), spec.clone());
+                let server = self.resource(spec, false, bytes);
+                self.index.set_server(&key, server);
+            }
+            _ => {
+                let kind =
+                    bytes.one_of(&[ReferenceKind::Secret, ReferenceKind::ConfigMap, ReferenceKind::Service]);
+                let reference = Reference::new(kind, &key(bytes.one_of(&["t", "ca", "d"])));
+                let why = bytes.one_of(&[Some("forbidden".to_owned()), None]);
+                self.index.set_unreadable(&reference, why);
+            }
+        }
+    }
+
+    /// A server that shares its ports with others like it.
+    fn neighbour(&mut self, key: &Key, host: &str) {
+        let listener = |name: &str, port: u16| json!({ "name": name, "port": port, "hostnames": [host], "backendAddress": "b:1" });
+        let spec = json!({
+            "auth": { "passthrough": {} },
+            "tls": { "certificateRefs": [{ "name": "t" }] },
+            "listeners": [listener("x", 143), listener("y", 993)],
+        });
+        self.specs.insert(key.clone(), spec.clone());
+        let server = self.resource(spec, false, &mut Bytes::new(&[0; 16]));
+        self.index.set_server(key, server);
+    }
+
+    fn resource<Spec: DeserializeOwned>(
+        &mut self,
+        spec: Value,
+        is_gone: bool,
+        bytes: &mut Bytes<'_>,
+    ) -> Option<Arc<Resource<Spec>>> {
+        if is_gone {
+            return None;
+        }
+        self.generation += 1;
+        let invalid = || Err(vec![Violation::invalid("spec", "it is nonsense", "")]);
+        let is_valid = bytes.one_of(&[true, true, true, true, true, false]);
+        let spec = if is_valid { Ok(Arc::new(serde_json::from_value(spec).unwrap())) } else { invalid() };
+        let created = bytes.one_of(&[None, Some(1), Some(2)]);
+        Some(Arc::new(Resource { uid: String::new(), generation: self.generation, created, spec }))
+    }
+}
+
+/// What a publisher that compares everything has to say.
+#[derive(Default)]
+struct Whole {
+    revision: u64,
+    sockets: BTreeMap<ListenAddress, Arc<Socket>>,
+    since: BTreeMap<ListenerId, u64>,
+    outcomes: BTreeMap<ObjectId, ObjectOutcome>,
+}
+
+impl Whole {
+    fn take(&mut self, rendered: &Rendered, publisher: &Publisher, published: &Published) {
+        let is_new = self.revision == 0 || self.sockets != rendered.snapshot.sockets;
+        self.revision += u64::from(is_new);
+        assert_eq!(published.snapshot.as_ref().map(|s| s.revision), is_new.then_some(self.revision));
+        let outcomes: BTreeMap<_, _> = rendered.objects.iter().map(|o| (o.id(), o.clone())).collect();
+        let since = self.since(rendered);
+        let mut changed: BTreeSet<ObjectId> = BTreeSet::new();
+        for id in self.outcomes.keys().chain(outcomes.keys()) {
+            let listeners = outcomes.get(id).into_iter().flat_map(|outcome| &outcome.listeners);
+            let mut ids = listeners.map(|listener| &listener.id).filter(|id| since.contains_key(*id));
+            if self.outcomes.get(id) != outcomes.get(id) || ids.any(|id| self.since.get(id) != since.get(id))
+            {
+                changed.insert(id.clone());
+            }
+        }
+        assert_eq!(published.changed, changed);
+        for outcome in outcomes.values() {
+            for listener in &outcome.listeners {
+                assert_eq!(publisher.since(&listener.id), since.get(&listener.id).copied());
+            }
+        }
+        (self.sockets, self.since, self.outcomes) = (rendered.snapshot.sockets.clone(), since, outcomes);
+    }
+
+    fn since(&self, rendered: &Rendered) -> BTreeMap<ListenerId, u64> {
+        let mut since = BTreeMap::new();
+        for (address, socket) in &rendered.snapshot.sockets {
+            let bare = |socket: &Socket| Socket { listeners: vec![], ..socket.clone() };
+            let old = self.sockets.get(address).filter(|old| bare(old) == bare(socket));
+            let was = |listener: &Arc<Listener>| old.is_some_and(|old| old.listeners.contains(listener));
+            for listener in &socket.listeners {
+                let before = self.since.get(&listener.id).filter(|_| was(listener));
+                since.insert(listener.id.clone(), before.copied().unwrap_or(self.revision));
+            }
+        }
+        since
+    }
+}
+
+#[test]
+fn a_change_renders_what_it_touches_and_nothing_else() {
+    let mut index = Index::default();
+    let spec = |name: &str, timeout: &str| {
+        let spec = json!({
+            "auth": { "passthrough": {} },
+            "tls": { "certificateRefs": [{ "name": name }] },
+            "timeouts": { "connect": timeout },
+            "listeners": [{
+                "name": "x", "port": 993, "hostnames": [format!("{name}.test")],
+                "backendRef": { "name": name, "port": 143 },
+            }],
+        });
+        let spec = Ok(Arc::new(serde_json::from_value(spec).unwrap()));
+        Some(Arc::new(Resource { uid: String::new(), generation: 1, created: Some(1), spec }))
+    };
+    let key = |name: &str| Key::new("a", name);
+    for number in 0..20 {
+        let name = format!("s{number}");
+        index.set_server(&key(&name), spec(&name, "5s"));
+        index.set_secret(&key(&name), Some(Arc::clone(&SECRETS[0])));
+        index.set_service(&key(&name), Some(service(&mut Bytes::new(&[0; 16]))));
+    }
+    let mut publisher = Publisher::default();
+    let mut touched = |index: &mut Index, now: i64| {
+        let look = publisher.look(index, &environment(now));
+        let touched = look.drafted.keys().map(ToString::to_string).collect::<Vec<_>>();
+        let published = publisher.take(look);
+        (touched, published.changed.len())
+    };
+    assert_eq!(touched(&mut index, NOW).0.len(), 20);
+    assert_eq!(touched(&mut index, NOW), (vec![], 0));
+    let one = |name: &str| vec![format!("MailServer a/{name}")];
+    index.set_server(&key("s3"), spec("s3", "6s"));
+    assert_eq!(touched(&mut index, NOW), (one("s3"), 1));
+    index.set_server(&key("s3"), spec("s3", "6s"));
+    assert_eq!(touched(&mut index, NOW), (vec![], 0), "it is the same");
+    index.set_secret(&key("s4"), Some(Arc::clone(&SECRETS[1])));
+    assert_eq!(touched(&mut index, NOW), (one("s4"), 1));
+    index.set_service(&key("s5"), Some(service(&mut Bytes::new(&[2; 16]))));
+    assert_eq!(touched(&mut index, NOW), (one("s5"), 1));
+    index.set_secret(&key("nobody's"), Some(Arc::clone(&SECRETS[0])));
+    index.set_namespace("a", Some(Arc::default()));
+    assert_eq!(touched(&mut index, NOW), (vec![], 0));
+    // Only the certificate of s4 comes to its end.
+    assert_eq!(touched(&mut index, SOON), (one("s4"), 1));
+}
+
+// --- what there may be ---
+
+/// Choices, made beforehand.
+struct Bytes<'a>(std::slice::Iter<'a, u8>);
+
+impl<'a> Bytes<'a> {
+    fn new(bytes: &'a [u8; 16]) -> Self {
+        Self(bytes.iter())
+    }
+
+    fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
+        let byte = self.0.next().copied().unwrap_or_default();
+        choices[usize::from(byte) % choices.len()].clone()
+    }
+}
+
+fn environment(now: i64) -> Environment {
+    Environment { class: "mailgress".to_owned(), hostname: "host.example".to_owned(), now }
+}
+
+fn server(bytes: &mut Bytes<'_>) -> Value {
+    let names = bytes.one_of(&[vec!["x"], vec!["x", "y"], vec!["y", "x"], vec![]]);
+    let allowed = json!({ "from": "Selector", "selector": { "matchLabels": { "team": "mail" } } });
+    let mut spec = json!({
+        "className": bytes.one_of(&["mailgress", "mailgress", "mailgress", "other"]),
+        "allowedListeners": { "namespaces": bytes.one_of(&[json!({ "from": "All" }), allowed, json!({})]) },
+    });
+    let settings = settings(bytes);
+    for (name, value) in settings.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    let listeners = names.into_iter().map(|name| {
+        let mut listener = listener(bytes);
+        listener["name"] = json!(name);
+        listener
+    });
+    spec["listeners"] = listeners.collect();
+    spec
+}
+
+/// One point of one listener.
+fn tweak(spec: &mut Value, bytes: &mut Bytes<'_>) {
+    let number = bytes.one_of(&[0, 1]);
+    let Some(listener) = spec["listeners"].get_mut(number) else { return };
+    let (field, value) = bytes.one_of(&[
+        ("limits", json!({ "maxErrors": 7 })),
+        ("limits", json!(null)),
+        ("socket", json!({ "backlog": 77 })),
+        ("socket", json!(null)),
+        ("timeouts", json!({ "connect": "7s" })),
+        ("hostnames", json!(["b.test"])),
+        ("hostnames", json!(["a.test", "d.test"])),
+        ("port", json!(143)),
+        ("serverName", json!("other.test")),
+        ("name", json!("z")),
+    ]);
+    listener[field] = value;
+}
+
+fn attached(bytes: &mut Bytes<'_>) -> Value {
+    let mut spec = listener(bytes);
+    let (name, namespace) = (bytes.one_of(&["s", "r"]), bytes.one_of(&NAMESPACES));
+    spec["serverRef"] = json!({ "name": name, "namespace": namespace });
+    spec
+}
+
+fn listener(bytes: &mut Bytes<'_>) -> Value {
+    let backends =
+        [json!({ "backendAddress": "b:1" }), json!({ "backendRef": { "name": "d", "port": 143 } })];
+    let mut listener = bytes.one_of(&backends);
+    listener["port"] = json!(bytes.one_of(&[993, 143, 993, 995]));
+    listener["address"] = json!(bytes.one_of(&["*", "*", "*", "*", "*", "127.0.0.1", "nonsense"]));
+    let names: [&[&str]; 6] =
+        [&[], &["a.test"], &["b.test"], &["c.test"], &["d.test"], &["a.test", "b.test"]];
+    listener["hostnames"] = json!(bytes.one_of(&names));
+    let own = [
+        json!({}),
+        json!({ "limits": { "maxErrors": 7 } }),
+        json!({ "tls": { "certificateRefs": [{ "name": "u" }] } }),
+        json!({ "socket": { "backlog": 77 } }),
+        json!({ "timeouts": { "connect": "7s" } }),
+    ];
+    for (name, value) in bytes.one_of(&own).as_object().unwrap() {
+        listener[name] = value.clone();
+    }
+    listener
+}
+
+fn settings(bytes: &mut Bytes<'_>) -> Value {
+    let header =
+        json!({ "name": "X-Key", "valueFrom": { "secretKeyRef": { "name": "u", "key": "tls.crt" } } });
+    let http = json!({ "serviceRef": { "name": "e", "port": 143, "path": "/" }, "headers": [header] });
+    let certificates = json!([{ "name": "t" }]);
+    let client = json!({ "mode": "Required", "caCertificateRefs": [{ "kind": "ConfigMap", "name": "ca" }] });
+    let mut settings = json!({
+        "auth": bytes.one_of(&[json!({ "passthrough": {} }), json!({ "http": http })]),
+        "tls": bytes.one_of(&[
+            json!({ "certificateRefs": certificates }),
+            json!({ "certificateRefs": certificates, "mode": "Implicit" }),
+            json!({ "certificateRefs": certificates, "clientAuth": client }),
+            json!({ "mode": "Off" }),
+        ]),
+        "timeouts": { "connect": bytes.one_of(&["5s", "6s"]) },
+    });
+    settings["limits"] = bytes.one_of(&[json!(null), json!(null), json!({ "maxErrors": 7 })]);
+    settings
+}
+
+fn service(bytes: &mut Bytes<'_>) -> Arc<Service> {
+    let specs = [
+        json!({ "ports": [{ "name": "imap", "port": 143 }] }),
+        json!({ "ports": [{ "name": "other", "port": 143 }] }),
+        json!({ "ports": [{ "name": "imap", "port": 144 }] }),
+        json!({ "type": "ExternalName", "externalName": "mail.example" }),
+    ];
+    Arc::new(serde_json::from_value(json!({ "spec": bytes.one_of(&specs) })).unwrap())
+}
+
+fn slice(bytes: &mut Bytes<'_>) -> Arc<EndpointSlice> {
+    let slice = json!({
+        "metadata": { "labels": { "kubernetes.io/service-name": bytes.one_of(&BACKENDS) } },
+        "addressType": "IPv4",
+        "ports": [{ "name": "imap", "port": 10143 }],
+        "endpoints": [{ "addresses": [bytes.one_of(&["192.0.2.1", "192.0.2.2"])] }],
+    });
+    Arc::new(serde_json::from_value(slice).unwrap())
+}
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const BACKENDS: [&str; 2] = ["d", "e"];
+/// The middle of the year 2026.
+const NOW: i64 = 1_782_864_000;
+/// Where the second certificate is about to end.
+const SOON: i64 = NOW + 9 * 24 * 3600;
+
+fn certificate(names: &[&str], days: i64) -> (String, String) {
+    let mut params =
+        CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    let end = jiff::Timestamp::from_second(NOW + days * 24 * 3600).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
+    let (month, day) = (u8::try_from(end.month()).unwrap(), u8::try_from(end.day()).unwrap());
+    params.not_after = rcgen::date_time_ymd(i32::from(end.year()), month, day);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+static CA: LazyLock<String> = LazyLock::new(|| certificate(&["ca"], 3650).0);
+
+/// For long, not for long, and none.
+static SECRETS: LazyLock<[Arc<SecretData>; 3]> = LazyLock::new(|| {
+    let secret = |chain: &str, key: &str| {
+        let value = |text: &str| Secret::from(text.as_bytes());
+        let data = BTreeMap::from([("tls.crt".to_owned(), value(chain)), ("tls.key".to_owned(), value(key))]);
+        Arc::new(SecretData { kind: "kubernetes.io/tls".to_owned(), data })
+    };
+    let [long, short] = [(&["a.test", "b.test"][..], 3650), (&["a.test"], 10)]
+        .map(|(names, days)| certificate(names, days))
+        .map(|(chain, key)| secret(&chain, &key));
+    [long, short, secret("nonsense", "nonsense")]
+});
