@@ -166,3 +166,12 @@ pub struct SecretData {
     /// Decoded values.
     pub data: BTreeMap<String, Secret>,
 }
+
+/// The Service whose endpoints a slice holds.
+#[must_use]
+pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
+}
+
+/// The label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
