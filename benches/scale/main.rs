@@ -20,7 +20,7 @@ use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Key, Objects, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
 use mailgress::controller::render::Environment;
-use mailgress::controller::status::{Facts, Status, changes};
+use mailgress::controller::status::{Facts, Status};
 use mailgress::model::{BindReport, SocketState};
 use mailgress::secret::Secret;
 use rcgen::{CertificateParams, KeyPair};
@@ -77,16 +77,23 @@ impl World {
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
         let rendered = self.publisher.look(&self.objects, &self.environment);
-        let snapshot = self.publisher.take(rendered).snapshot.expect("something changed");
+        let published = self.publisher.take(rendered);
+        let snapshot = published.snapshot.expect("something changed");
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
         let report =
             BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
-        let facts = Facts { published: &self.publisher, report: &report, now: self.environment.now };
-        let status = Status::new(&facts, &self.status);
-        std::hint::black_box(changes(&self.status, &status));
-        self.status = status;
+        let facts = Facts {
+            published: &self.publisher,
+            report: &report,
+            replicas: None,
+            surroundings: None,
+            now: self.environment.now,
+        };
+        for id in &published.changed {
+            std::hint::black_box(self.status.update(&facts, id));
+        }
         (rendered, started.elapsed())
     }
 

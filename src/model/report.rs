@@ -1,7 +1,7 @@
 //! What the data plane says back: which sockets are bound, which cannot be and why, and which endpoints are well.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::net::{BackendAddress, ListenAddress};
 
@@ -16,6 +16,19 @@ pub struct BindReport {
     pub sockets: BTreeMap<ListenAddress, SocketState>,
     /// The endpoints of the listeners that have health checks.
     pub backends: BTreeMap<ListenerId, BackendHealth>,
+    /// Where recent connections came from, for listeners that take the client's address from there.
+    pub peers: BTreeMap<ListenerId, Peers>,
+}
+
+/// The addresses that connections came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// How many connections were looked at, up to a bound.
+    pub connections: u64,
+    /// Some of the addresses, sorted; all where there are no `more`.
+    pub addresses: Vec<IpAddr>,
+    /// Whether there are more.
+    pub more: bool,
 }
 
 /// What the health checks of a listener's backend say.

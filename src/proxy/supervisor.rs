@@ -253,7 +253,12 @@ impl Supervisor {
         sockets.extend(failed);
         let serving: Vec<_> = self.running.values().map(|running| running.serving.load()).collect();
         let backends = serving.iter().flat_map(|serving| serving.backends()).collect();
-        self.channels.reports.send_replace(Arc::new(BindReport { revision, sockets, backends }));
+        self.channels.reports.send_replace(Arc::new(BindReport {
+            revision,
+            sockets,
+            backends,
+            ..BindReport::default()
+        }));
     }
 
     /// Listeners that are gone: their sessions may go on until the drain timeout. And the certificates, health checks
