@@ -1,15 +1,17 @@
 //! The source with a cluster: objects from the Kubernetes API, watched; status goes back to it.
 //!
-//! Our own kinds and the labels of namespaces are watched as a whole, and whatever they refer to by its name alone:
-//! a Secret that nothing refers to never enters memory. A watch that fails is tried again for ever, and until then
+//! Our own kinds and the labels of namespaces are watched as a whole, Services with all of their namespace, and Secrets
+//! and ConfigMaps by their names alone: one that nothing refers to never enters memory. A watch that fails is tried again for ever, and until then
 //! what it said last counts, so that the data plane goes on whatever becomes of the API server.
 
 mod pause;
 mod resources;
 mod store;
+mod wanted;
 mod watches;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +20,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::index::Reference;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
-use resources::Watched;
 use store::Store;
 use watches::{Event, Watches};
 use writer::{Said, Writer};
@@ -68,7 +70,7 @@ impl ClusterSource {
         if let Some(writer) = self.writer.take() {
             tokio::spawn(writer.run(shutdown.clone()));
         }
-        self.follow(Vec::new());
+        self.follow(&BTreeSet::new());
         let mut look = interval(LOOK_ANYWAY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
@@ -121,8 +123,7 @@ impl ClusterSource {
         }
         let objects = self.store.objects();
         let rendered = self.outlet.look(&objects);
-        let wanted = rendered.references.iter().flat_map(resources::of_reference).collect();
-        self.follow(wanted);
+        self.follow(&rendered.references);
         if self.store.wait(!self.outlet.has_published(), now) {
             return;
         }
@@ -132,10 +133,9 @@ impl ClusterSource {
         self.tell_if_reported();
     }
 
-    /// Watches what is wanted and the base, and nothing else.
-    fn follow(&mut self, wanted: Vec<Watched>) {
-        let wanted = self.store.bounded(wanted);
-        self.store.retain(&wanted);
+    /// Watches what is referred to and the base, and nothing else.
+    fn follow(&mut self, references: &BTreeSet<Reference>) {
+        let Some(wanted) = self.store.follow(references) else { return };
         self.watches.retain(&wanted);
         for watched in wanted {
             if !self.watches.has(&watched) {

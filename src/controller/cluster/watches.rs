@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use kube::Client;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ObjectMeta};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::index::Key;
+use super::super::index::{Key, SERVICE_NAME};
 use super::super::manifest::{self, Content};
 use super::super::validate::Validator;
 use super::super::violation::one_line;
@@ -163,8 +163,7 @@ fn seen(
     mut object: DynamicObject,
     validator: &Validator,
 ) -> Result<Seen, String> {
-    // Who wrote which field is much, and of no use here.
-    object.metadata.managed_fields = None;
+    strip(kind, &mut object);
     let uid = object.metadata.uid.clone().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let status = match kind {
@@ -175,6 +174,29 @@ fn seen(
     let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
     let content = manifest::content(api, name, key, value, validator).map_err(|error| error.to_string())?;
     Ok(Seen { content, uid, generation, status })
+}
+
+/// Leaves out what is much and of no use here: who wrote which field, and what of Services and their endpoints nothing
+/// looks at, since those of a whole namespace are held.
+fn strip(kind: WatchedKind, object: &mut DynamicObject) {
+    let metadata = &mut object.metadata;
+    metadata.managed_fields = None;
+    if !matches!(kind, WatchedKind::Service | WatchedKind::Slice) {
+        return;
+    }
+    let service = metadata.labels.take().and_then(|mut labels| labels.remove_entry(SERVICE_NAME));
+    let own = ObjectMeta {
+        name: metadata.name.take(),
+        namespace: metadata.namespace.take(),
+        uid: metadata.uid.take(),
+        labels: service.map(|label| BTreeMap::from([label])),
+        ..ObjectMeta::default()
+    };
+    object.metadata = own;
+    for endpoint in object.data["endpoints"].as_array_mut().into_iter().flatten() {
+        let Some(fields) = endpoint.as_object_mut() else { continue };
+        fields.retain(|field, _| !["targetRef", "hostname", "deprecatedTopology"].contains(&field.as_str()));
+    }
 }
 
 impl Failure {

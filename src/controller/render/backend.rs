@@ -9,7 +9,7 @@ use crate::api::listener::ListenerFields;
 use crate::model::Backend;
 use crate::net::BackendAddress;
 
-use super::super::index::{Key, Objects, ReferenceKind};
+use super::super::index::{Key, Objects, ReferenceKind, service_of};
 use super::super::violation::{Notice, Violation};
 use super::references::References;
 use super::scope::Scope;
@@ -109,17 +109,12 @@ fn endpoints(service: &Key, port_name: &str, objects: &Objects) -> Vec<BackendAd
         .slices
         .range(Key::new(&service.namespace, "")..)
         .take_while(|(key, _)| key.namespace == service.namespace)
-        .filter(|(_, slice)| is_of(slice, &service.name))
+        .filter(|(_, slice)| service_of(slice) == Some(service.name.as_str()))
         .flat_map(|(_, slice)| in_slice(slice, port_name))
         .collect();
     all.sort_unstable();
     all.dedup();
     all
-}
-
-fn is_of(slice: &EndpointSlice, service: &str) -> bool {
-    let labels = slice.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|name| name == service)
 }
 
 fn in_slice(slice: &EndpointSlice, port_name: &str) -> Vec<BackendAddress> {
