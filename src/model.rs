@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod listener;
+pub mod names;
 pub mod report;
 pub mod served;
 pub mod settings;
@@ -14,6 +15,7 @@ pub mod tls;
 
 pub use auth::{Auth, AuthProof, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};
+pub use names::ServerNames;
 pub use report::{BackendHealth, BindReport, Peers, SocketState};
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode, UntrustedPeers};

@@ -10,6 +10,8 @@
     reason = "a benchmark panics where it cannot go on"
 )]
 
+mod data_plane;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +49,7 @@ fn main() {
             "{servers:>8} {first:>14.1?} {first_status:>14.1?} {change:>14.1?} {status:>14.1?} {memory:>6} MiB"
         );
     }
+    data_plane::run();
 }
 
 /// Servers with two listeners each, told apart by host names, each with a certificate and a Service of its own.
@@ -82,8 +85,11 @@ impl World {
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
-        let report =
-            BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
+        let report = BindReport {
+            revision: snapshot.revision,
+            sockets: Arc::new(sockets.collect()),
+            ..BindReport::default()
+        };
         let facts = Facts {
             published: &self.publisher,
             report: &report,

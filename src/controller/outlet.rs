@@ -306,7 +306,13 @@ fn claims(facts: &Facts<'_>, status: &Status, id: &ObjectId) -> Vec<Claim> {
 }
 
 /// Keys of which the values differ.
-fn different<'a, K: Ord, V: PartialEq>(old: &'a BTreeMap<K, V>, new: &'a BTreeMap<K, V>) -> Vec<&'a K> {
+fn different<'a, K: Ord, V: PartialEq>(
+    old: &'a Arc<BTreeMap<K, V>>,
+    new: &'a Arc<BTreeMap<K, V>>,
+) -> Vec<&'a K> {
+    if Arc::ptr_eq(old, new) {
+        return Vec::new();
+    }
     let gone = old.keys().filter(|key| !new.contains_key(key));
     let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, _)| key);
     gone.chain(changed).collect()

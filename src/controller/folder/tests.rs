@@ -146,7 +146,7 @@ async fn a_report_makes_listeners_ready() {
     let snapshot = Arc::clone(&running.snapshots.borrow());
     let bound =
         |address: &crate::net::ListenAddress| (address.clone(), crate::model::SocketState::Bound(vec![]));
-    let sockets = snapshot.sockets.keys().map(bound).collect();
+    let sockets = Arc::new(snapshot.sockets.keys().map(bound).collect());
     running
         .reports
         .send(Arc::new(BindReport { revision: snapshot.revision, sockets, ..BindReport::default() }))

@@ -71,7 +71,7 @@ const REMEDY: &str =
     "let what is in front speak the PROXY protocol and name it in proxyProtocol.trustedPeers";
 
 /// Connections from which something can be concluded.
-const ENOUGH: u64 = 20;
+const ENOUGH: u64 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -89,7 +89,7 @@ mod tests {
 
     fn peers(connections: u64, addresses: &[&str], more: bool) -> Peers {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Peers { connections, addresses, more }
+        Peers { connections, addresses, more, ..Peers::default() }
     }
 
     fn reason(surroundings: &Surroundings, peers: Option<&Peers>) -> Option<&'static str> {
@@ -107,7 +107,7 @@ mod tests {
         assert!(message.contains("Service mail/edge") && message.contains("Local"), "{message}");
         assert_eq!(verdict(&balancer("Cluster"), 995, None), None, "not a port of that Service");
         assert_eq!(reason(&balancer("Local"), None), Some("Preserved"));
-        let many = peers(100, &["198.51.100.1"], true);
+        let many = peers(100, &[], true);
         assert_eq!(reason(&balancer("Cluster"), Some(&many)), Some("Preserved"), "what is seen counts more");
     }
 
@@ -115,10 +115,10 @@ mod tests {
     fn one_address_for_everybody_is_suspicious_once_there_are_enough() {
         let nothing = Surroundings::default();
         assert_eq!(reason(&nothing, None), None);
-        assert_eq!(reason(&nothing, Some(&peers(19, &["10.0.0.9"], false))), None);
-        assert_eq!(reason(&nothing, Some(&peers(20, &["10.0.0.9"], false))), Some("OneSourceAddress"));
-        assert_eq!(reason(&nothing, Some(&peers(20, &["10.0.0.9", "10.0.0.8"], false))), None);
-        assert_eq!(reason(&nothing, Some(&peers(50, &["10.0.0.9"], true))), Some("Preserved"));
+        assert_eq!(reason(&nothing, Some(&peers(10, &["10.0.0.9"], false))), None);
+        assert_eq!(reason(&nothing, Some(&peers(100, &["10.0.0.9"], false))), Some("OneSourceAddress"));
+        assert_eq!(reason(&nothing, Some(&peers(100, &["10.0.0.9", "10.0.0.8"], false))), None);
+        assert_eq!(reason(&nothing, Some(&peers(100, &[], true))), Some("Preserved"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Tests of conditions.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::controller::render::tests::{World, server};
 use crate::model::SocketState;
@@ -33,7 +35,7 @@ fn bound(port: u16) -> BindReport {
     let state = SocketState::Bound(vec![format!("0.0.0.0:{port}").parse().unwrap()]);
     BindReport {
         revision: 1,
-        sockets: [(ListenAddress::Any { port }, state)].into(),
+        sockets: Arc::new([(ListenAddress::Any { port }, state)].into()),
         ..BindReport::default()
     }
 }
@@ -94,7 +96,7 @@ fn a_port_in_use_is_said_for_its_listener_only() {
     let two = format!("{GOOD}, {}", GOOD.replace("name: a", "name: b").replace("143", "110"));
     let mut report = bound(110);
     let failed = SocketState::Failed("address in use".to_owned());
-    report.sockets.insert(ListenAddress::Any { port: 143 }, failed);
+    Arc::make_mut(&mut report.sockets).insert(ListenAddress::Any { port: 143 }, failed);
     let mut world = World::new();
     let status = status(&mut world, &server(&two, ""), &report, &Status::default(), 0);
     let object = of(&status);
