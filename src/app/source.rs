@@ -8,8 +8,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::index::Key;
 use crate::controller::outlet::Outlet;
-use crate::controller::{ClusterSource, FolderSource};
+use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -17,12 +18,37 @@ pub enum Origin {
     /// A folder of manifests.
     Folder(PathBuf),
     /// A cluster.
-    Cluster {
-        /// How it is reached; without one, as the pod that we are in.
-        kubeconfig: Option<PathBuf>,
-        /// The only namespaces that are looked at; all of them when there are none here.
-        namespaces: Vec<String>,
-    },
+    Cluster(Box<Cluster>),
+}
+
+/// A cluster, and what is ours in it. A namespace that is not named is that of the pod, or of the kubeconfig.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// How it is reached; without one, as the pod that we are in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The only namespaces that are looked at; all of them when there are none here.
+    pub namespaces: Vec<String>,
+    /// The Lease of the replica that leads.
+    pub lease: ObjectRef,
+    /// The Service whose ports are managed.
+    pub service: Option<ObjectRef>,
+    /// The Service whose endpoints are the replicas.
+    pub replicas: Option<ObjectRef>,
+}
+
+/// `namespace/name`, or a name alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectRef {
+    /// The namespace.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    fn key(&self, namespace: &str) -> Key {
+        Key::new(self.namespace.as_deref().unwrap_or(namespace), &self.name)
+    }
 }
 
 /// What reads them.
@@ -36,9 +62,16 @@ impl Source {
     pub(super) async fn new(origin: &Origin, outlet: Outlet) -> anyhow::Result<Self> {
         Ok(match origin {
             Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), outlet)?)),
-            Origin::Cluster { kubeconfig, namespaces } => {
-                let client = client(kubeconfig.as_deref()).await?;
-                Self::Cluster(Box::new(ClusterSource::new(client, namespaces, outlet)?))
+            Origin::Cluster(cluster) => {
+                let (clients, namespace) = clients(cluster.kubeconfig.as_deref()).await?;
+                let key = |object: &ObjectRef| object.key(&namespace);
+                let options = ClusterOptions {
+                    namespaces: cluster.namespaces.clone(),
+                    lease: key(&cluster.lease),
+                    service: cluster.service.as_ref().map(key),
+                    replicas: cluster.replicas.as_ref().map(key),
+                };
+                Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet)?))
             }
         })
     }
@@ -53,7 +86,8 @@ impl Source {
     }
 }
 
-async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+/// The clients, and the namespace that we are in.
+async fn clients(kubeconfig: Option<&Path>) -> anyhow::Result<(Clients, String)> {
     let mut config = match kubeconfig {
         Some(path) => {
             let shown = path.display();
@@ -64,8 +98,15 @@ async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
         None => Config::incluster().context("the pod's service account cannot be used")?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).context("no client of the Kubernetes API can be made")
+    let namespace = config.default_namespace.clone();
+    let client = |config| Client::try_from(config).context("no client of the Kubernetes API can be made");
+    let watches = client(config.clone())?;
+    config.read_timeout = Some(REQUEST_TIMEOUT);
+    config.write_timeout = Some(REQUEST_TIMEOUT);
+    Ok((Clients { watches, requests: client(config)? }, namespace))
 }
 
 /// An address of an API server that is away may not answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the API server may take to answer: shorter than the renewal of a lease may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

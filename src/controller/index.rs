@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::{MailListenerSpec, MailServerSpec};
 use crate::secret::Secret;
@@ -171,6 +172,15 @@ pub struct SecretData {
     /// Decoded values.
     pub data: BTreeMap<String, Secret>,
 }
+
+/// The Service whose endpoints a slice holds.
+#[must_use]
+pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
+}
+
+/// The label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Whether it is another than before: put in, replaced, or taken out.
 fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<Arc<V>>) -> bool {

@@ -144,13 +144,15 @@ impl Cluster {
 
     /// Mailgress for the objects of the test's class, with its own ServiceAccount.
     pub fn mailgress(&self) -> Mailgress {
-        Self::start(&self.account(), &["--class", self.name])
+        let lease = format!("mailgress/{}", self.name);
+        Self::start(&self.account(), &["--class", self.name, "--lease", &lease])
     }
 
     /// The same with a ServiceAccount of the test's namespace, and more arguments.
     pub fn mailgress_as(&self, account: &str, arguments: &[&str]) -> Mailgress {
-        let class = ["--class", self.name];
-        Self::start(&self.kubeconfig(account, self.name), &[class.as_slice(), arguments].concat())
+        let lease = format!("{0}/{0}", self.name);
+        let own = ["--class", self.name, "--lease", &lease];
+        Self::start(&self.kubeconfig(account, self.name), &[own.as_slice(), arguments].concat())
     }
 
     /// A kubeconfig with the token of Mailgress's own ServiceAccount.

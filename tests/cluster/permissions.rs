@@ -67,6 +67,9 @@ fn one_namespace_is_served_with_the_permissions_of_that_namespace() {
         "--clusterrole=mailgress",
         "--serviceaccount=one-namespace:narrow",
     ]);
+    cluster.kubectl(&["create", "role", "lease", "--verb=get,create,patch", "--resource=leases"]);
+    let account = "--serviceaccount=one-namespace:narrow";
+    cluster.kubectl(&["create", "rolebinding", "lease", "--role=lease", account]);
     let mailgress = cluster.mailgress_as("narrow", &["--namespaces", cluster.name]);
     cluster.wait_for("Ready", EDGE);
     assert_eq!(mailgress.status()["objects"].as_array().unwrap().len(), 1);

@@ -1,5 +1,7 @@
 //! What is asked of the API server: kinds, and of each as little as is needed.
 
+use std::collections::BTreeSet;
+
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
@@ -40,8 +42,6 @@ pub(super) enum Scope {
     In(String),
     /// One. RBAC takes a list or watch with this field selector for a `resourceNames` of that name.
     Named(Key),
-    /// The EndpointSlices of a Service.
-    OfService(Key),
 }
 
 /// What is watched from the beginning: our own kinds, and namespaces for their labels.
@@ -60,34 +60,41 @@ pub(super) fn base(namespaces: &[String]) -> Vec<Watched> {
     namespaces.iter().flat_map(of).collect()
 }
 
-/// What is watched for a reference: nothing where no object can have the name, which would be no selector either.
-pub(super) fn of_reference(reference: &Reference) -> Vec<Watched> {
-    let key = &reference.key;
-    if !is_name(&key.name) {
-        return Vec::new();
-    }
-    let named = |kind| Watched { kind, scope: Scope::Named(key.clone()) };
-    match reference.kind {
-        ReferenceKind::Secret => vec![named(WatchedKind::Secret)],
-        ReferenceKind::ConfigMap => vec![named(WatchedKind::ConfigMap)],
-        ReferenceKind::Service => {
-            let slices = Watched { kind: WatchedKind::Slice, scope: Scope::OfService(key.clone()) };
-            vec![named(WatchedKind::Service), slices]
-        }
-    }
+/// A Secret or a ConfigMap alone: nothing where no object can have the name, which would be no selector either.
+/// Services are watched with all of their namespace.
+pub(super) fn by_name(reference: &Reference) -> Option<Watched> {
+    let kind = match reference.kind {
+        ReferenceKind::Secret => WatchedKind::Secret,
+        ReferenceKind::ConfigMap => WatchedKind::ConfigMap,
+        ReferenceKind::Service => return None,
+    };
+    is_name(&reference.key.name).then(|| Watched { kind, scope: Scope::Named(reference.key.clone()) })
+}
+
+/// Services and their EndpointSlices, in a namespace or everywhere.
+pub(super) fn services(scope: &Scope) -> [Watched; 2] {
+    [WatchedKind::Service, WatchedKind::Slice].map(|kind| Watched { kind, scope: scope.clone() })
 }
 
 impl Watched {
-    /// The reference that it is for; `None` for the base.
-    pub(super) fn reference(&self) -> Option<Reference> {
-        let (Scope::Named(key) | Scope::OfService(key)) = &self.scope else { return None };
+    /// Those of `references` that it is for; none for the base.
+    pub(super) fn covered<'a>(&self, references: &'a BTreeSet<Reference>) -> Vec<&'a Reference> {
         let kind = match self.kind {
             WatchedKind::Secret => ReferenceKind::Secret,
             WatchedKind::ConfigMap => ReferenceKind::ConfigMap,
             WatchedKind::Service | WatchedKind::Slice => ReferenceKind::Service,
-            WatchedKind::Server | WatchedKind::Listener | WatchedKind::Namespace => return None,
+            WatchedKind::Server | WatchedKind::Listener | WatchedKind::Namespace => return Vec::new(),
         };
-        Some(Reference::new(kind, key))
+        let from = |namespace: &str| references.range(Reference::new(kind, &Key::new(namespace, ""))..);
+        let of_kind = |reference: &&Reference| reference.kind == kind;
+        match &self.scope {
+            Scope::Everywhere => from("").take_while(of_kind).collect(),
+            Scope::In(namespace) => {
+                let is_in = |reference: &&Reference| reference.key.namespace == *namespace;
+                from(namespace).take_while(of_kind).take_while(is_in).collect()
+            }
+            Scope::Named(key) => references.get(&Reference::new(kind, key)).into_iter().collect(),
+        }
     }
 
     /// Where it is asked for.
@@ -96,12 +103,8 @@ impl Watched {
         match &self.scope {
             Scope::Everywhere => Api::all_with(client, resource),
             Scope::In(namespace) => Api::namespaced_with(client, namespace, resource),
-            Scope::Named(key) | Scope::OfService(key) if key.namespace.is_empty() => {
-                Api::all_with(client, resource)
-            }
-            Scope::Named(key) | Scope::OfService(key) => {
-                Api::namespaced_with(client, &key.namespace, resource)
-            }
+            Scope::Named(key) if key.namespace.is_empty() => Api::all_with(client, resource),
+            Scope::Named(key) => Api::namespaced_with(client, &key.namespace, resource),
         }
     }
 
@@ -110,9 +113,6 @@ impl Watched {
         match &self.scope {
             Scope::Everywhere | Scope::In(_) => Config::default(),
             Scope::Named(key) => Config::default().fields(&format!("metadata.name={}", key.name)),
-            Scope::OfService(key) => {
-                Config::default().labels(&format!("kubernetes.io/service-name={}", key.name))
-            }
         }
     }
 }
@@ -168,21 +168,35 @@ mod tests {
     #[test]
     fn secrets_are_asked_for_by_name_only() {
         let reference = Reference::new(ReferenceKind::Secret, &Key::new("mail", "mail-tls"));
-        let watched = of_reference(&reference);
-        let [secret] = watched.as_slice() else { panic!("{watched:?}") };
+        let secret = by_name(&reference).unwrap();
         assert_eq!(secret.config().field_selector.as_deref(), Some("metadata.name=mail-tls"));
-        assert_eq!(secret.reference(), Some(reference));
+        let other = Reference::new(ReferenceKind::Secret, &Key::new("mail", "other"));
+        let all = BTreeSet::from([reference.clone(), other]);
+        assert_eq!(secret.covered(&all), [&reference]);
+    }
+
+    #[test]
+    fn services_are_asked_for_with_their_namespace() {
+        let service = |namespace| Reference::new(ReferenceKind::Service, &Key::new(namespace, "backend"));
+        let [a, b] = ["a", "b"].map(service);
+        let all = BTreeSet::from([a.clone(), b.clone()]);
+        assert_eq!(by_name(&a), None);
+        for watched in services(&Scope::In("a".to_owned())) {
+            assert_eq!(watched.config(), Config::default());
+            assert_eq!(watched.covered(&all), [&a]);
+        }
+        assert_eq!(services(&Scope::Everywhere)[1].covered(&all), [&a, &b]);
     }
 
     #[test]
     fn what_is_no_name_becomes_no_selector() {
         let watched = |name: &str| {
             let key = Key::new("mail", name);
-            of_reference(&Reference::new(ReferenceKind::Service, &key)).len()
+            by_name(&Reference::new(ReferenceKind::ConfigMap, &key))
         };
-        assert_eq!(watched("dovecot-1.mail"), 2);
+        assert!(watched("ca-1.mail").is_some());
         for name in ["a,metadata.name!=b", "a b", "A", "-a", "a=b", ""] {
-            assert_eq!(watched(name), 0, "{name:?}");
+            assert_eq!(watched(name), None, "{name:?}");
         }
     }
 
@@ -192,6 +206,7 @@ mod tests {
         let base = base(&namespaces);
         assert_eq!(base.len(), 6);
         assert!(base.iter().all(|watched| watched.scope != Scope::Everywhere));
-        assert!(base.iter().all(|watched| watched.reference().is_none()));
+        let all = BTreeSet::from([Reference::new(ReferenceKind::Service, &Key::new("a", "backend"))]);
+        assert!(base.iter().all(|watched| watched.covered(&all).is_empty()));
     }
 }

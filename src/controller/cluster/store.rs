@@ -4,31 +4,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
-use super::super::index::{Key, Objects};
+use super::super::index::{Key, Objects, Reference, ReferenceKind, service_of};
 use super::super::manifest::Content;
-use super::super::render::Kind;
+use super::super::render::{Kind, ObjectId};
+use super::failure::Failure;
 use super::pause;
 use super::resources::{Scope, Watched, WatchedKind};
-use super::watches::{Event, Failure, News, Seen};
+use super::wanted;
+use super::watches::{Event, News, Seen};
 
 /// Everything that is watched, as last heard.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     /// What is watched whatever anything refers to.
     base: Vec<Watched>,
+    /// What is referred to.
+    references: BTreeSet<Reference>,
     states: BTreeMap<Watched, State>,
-    /// References that were not watched, being too many.
+    /// Which watch has which number.
+    numbers: BTreeMap<u64, Watched>,
+    /// Watches that there are not, being too many.
     beyond: usize,
+    /// Whether an answer came since it was decided what to watch.
+    answered: bool,
     held_up: bool,
 }
 
 /// One watch.
 #[derive(Debug)]
 struct State {
-    id: u64,
     started: Instant,
     answer: Answer,
     held: BTreeMap<Key, Seen>,
@@ -38,7 +44,7 @@ struct State {
 
 /// What is known of what a watch is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     /// Nothing yet.
     None,
     /// We may not know.
@@ -53,27 +59,38 @@ impl Store {
         Self { base, ..Self::default() }
     }
 
-    /// The base with what is wanted besides, up to the bound.
-    pub(super) fn bounded(&mut self, wanted: Vec<Watched>) -> BTreeSet<Watched> {
-        self.beyond = wanted.len().saturating_sub(MAX_REFERRED);
-        self.base.iter().cloned().chain(wanted.into_iter().take(MAX_REFERRED)).collect()
-    }
-
-    /// Forgets everything else.
-    pub(super) fn retain(&mut self, wanted: &BTreeSet<Watched>) {
+    /// What is to be watched for these references, where that differs from what was said last. Whatever is not among
+    /// it is forgotten.
+    pub(super) fn follow(&mut self, references: &BTreeSet<Reference>) -> Option<BTreeSet<Watched>> {
+        if !self.states.is_empty() && !self.answered && self.references == *references {
+            return None;
+        }
+        let answer = |watched: &Watched| self.states.get(watched).map(|state| state.answer);
+        let (wanted, beyond) = wanted::wanted(&self.base, references, answer);
+        self.beyond = beyond;
+        self.references.clone_from(references);
+        self.answered = false;
         self.states.retain(|watched, _| wanted.contains(watched));
+        self.numbers.retain(|_, watched| wanted.contains(watched));
+        Some(wanted)
     }
 
     /// A watch has begun.
     pub(super) fn started(&mut self, watched: Watched, id: u64, now: Instant) {
-        self.states.insert(watched, State::new(id, now));
+        self.numbers.insert(id, watched.clone());
+        self.states.insert(watched, State::new(now));
     }
 
     /// Takes an event over; whether a render could differ.
     pub(super) fn apply(&mut self, event: Event, now: Instant) -> bool {
         // What a watch said that has ended is of no interest any more.
-        let state = self.states.values_mut().find(|state| state.id == event.watch);
-        state.is_some_and(|state| state.apply(event.news, now))
+        let state = self.numbers.get(&event.watch).and_then(|watched| self.states.get_mut(watched));
+        let Some(state) = state else { return false };
+        let before = state.answer;
+        let concerns = |key: &Key, seen: &Seen| is_referred_to(&self.references, key, &seen.content);
+        let changed = state.apply(event.news, now, &concerns);
+        self.answered |= state.answer != before;
+        changed
     }
 
     /// Whether our own objects are known, as far as they may be.
@@ -109,15 +126,27 @@ impl Store {
             for (key, seen) in &state.held {
                 add(&mut objects, key, seen);
             }
-            if let (Some(reference), Some(why)) = (watched.reference(), state.unknown()) {
-                objects.unreadable.entry(reference).or_insert(why);
+            let Some(why) = state.unknown() else { continue };
+            for reference in watched.covered(&self.references) {
+                if self.is_known_otherwise(watched, reference) {
+                    continue;
+                }
+                objects.unreadable.entry(reference.clone()).or_insert_with(|| why.clone());
             }
         }
         objects
     }
 
-    /// The identity of one of our own objects, and what its status is.
-    pub(super) fn status_of(&self, kind: Kind, key: &Key) -> Option<(&str, &Value)> {
+    /// Where all of the cluster may not be read, a namespace still may.
+    fn is_known_otherwise(&self, watched: &Watched, reference: &Reference) -> bool {
+        let scope = Scope::In(reference.key.namespace.clone());
+        let narrow = Watched { kind: watched.kind, scope };
+        self.states.get(&narrow).is_some_and(|state| state.answer == Answer::Whole)
+    }
+
+    /// One of our own objects.
+    pub(super) fn own(&self, id: &ObjectId) -> Option<&Seen> {
+        let ObjectId { kind, key } = id;
         let watched = |scope| Watched {
             kind: match kind {
                 Kind::Server => WatchedKind::Server,
@@ -127,7 +156,21 @@ impl Store {
         };
         let scopes = [Scope::Everywhere, Scope::In(key.namespace.clone())];
         let mut states = scopes.into_iter().filter_map(|scope| self.states.get(&watched(scope)));
-        states.find_map(|state| state.held.get(key)).map(|seen| (seen.uid.as_str(), &seen.status))
+        states.find_map(|state| state.held.get(key))
+    }
+
+    /// Those of our kinds that a controller of our class has said something of.
+    pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
+        let kind = |watched: &Watched| match watched.kind {
+            WatchedKind::Server => Some(Kind::Server),
+            WatchedKind::Listener => Some(Kind::Listener),
+            _ => None,
+        };
+        let own = self.states.iter().filter_map(move |(watched, state)| Some((kind(watched)?, state)));
+        own.flat_map(|(kind, state)| {
+            let told = state.held.iter().filter(|(_, seen)| seen.is_told);
+            told.map(move |(key, _)| ObjectId::new(kind, key))
+        })
     }
 
     /// What is wrong with watches and objects, each once.
@@ -142,8 +185,9 @@ impl Store {
         }
         if self.beyond > 0 {
             problems.insert(format!(
-                "{MAX_REFERRED} watches for what is referred to are running, and {} more would be needed; \
-                 use fewer Secrets, ConfigMaps and Services, or several classes",
+                "{} watches for what is referred to are running, and {} more would be needed; \
+                 use fewer Secrets and ConfigMaps, or several classes",
+                wanted::MAX_REFERRED,
                 self.beyond
             ));
         }
@@ -152,18 +196,12 @@ impl Store {
 }
 
 impl State {
-    fn new(id: u64, started: Instant) -> Self {
-        Self {
-            id,
-            started,
-            answer: Answer::None,
-            held: BTreeMap::new(),
-            broken: BTreeMap::new(),
-            failure: None,
-        }
+    fn new(started: Instant) -> Self {
+        Self { started, answer: Answer::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
     }
 
-    fn apply(&mut self, news: News, now: Instant) -> bool {
+    /// Whether a render could differ; only what `concerns` us counts.
+    fn apply(&mut self, news: News, now: Instant, concerns: &impl Fn(&Key, &Seen) -> bool) -> bool {
         if !matches!(news, News::Failed(_)) {
             self.failure = None;
         }
@@ -171,19 +209,21 @@ impl State {
             News::All(all) => {
                 let mut old = std::mem::take(&mut self.held);
                 self.broken.clear();
+                let mut changed = self.answer != Answer::Whole;
                 for (key, seen) in all {
-                    self.put(key.clone(), seen, old.remove(&key));
+                    let before = old.remove(&key);
+                    changed |= self.put(key, seen, before, concerns);
                 }
                 self.answer = Answer::Whole;
-                true
+                changed | old.iter().any(|(key, seen)| concerns(key, seen))
             }
             News::Is(key, seen) => {
                 let old = self.held.remove(&key);
-                self.put(key, seen, old)
+                self.put(key, seen, old, concerns)
             }
             News::Gone(key) => {
                 self.broken.remove(&key);
-                self.held.remove(&key).is_some()
+                self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
             }
             News::Failed(failure) => {
                 // Whatever was known before is kept.
@@ -198,7 +238,13 @@ impl State {
     }
 
     /// An object that is broken stays what it was. Whether a render could differ.
-    fn put(&mut self, key: Key, seen: Result<Seen, String>, old: Option<Seen>) -> bool {
+    fn put(
+        &mut self,
+        key: Key,
+        seen: Result<Seen, String>,
+        old: Option<Seen>,
+        concerns: &impl Fn(&Key, &Seen) -> bool,
+    ) -> bool {
         let mut seen = match (seen, old) {
             (Err(why), old) => {
                 let kept = if old.is_some() { "; it keeps what it last held" } else { "" };
@@ -207,14 +253,15 @@ impl State {
                 return false;
             }
             (Ok(seen), None) => {
+                let changed = concerns(&key, &seen);
                 self.broken.remove(&key);
                 self.held.insert(key, seen);
-                return true;
+                return changed;
             }
             (Ok(seen), Some(old)) => (seen, old),
         };
-        let changed = !seen.0.is_as(&seen.1);
-        keep_secret(&mut seen.0.content, &seen.1.content);
+        let same = seen.0.keep(&seen.1);
+        let changed = !same && (concerns(&key, &seen.0) || concerns(&key, &seen.1));
         self.broken.remove(&key);
         self.held.insert(key, seen.0);
         changed
@@ -224,20 +271,47 @@ impl State {
     fn unknown(&self) -> Option<String> {
         match (self.answer, &self.failure) {
             (Answer::Whole, _) => None,
-            (_, Some((Failure::Forbidden(why) | Failure::Refused(why) | Failure::Unreachable(why), _))) => {
-                Some(why.clone())
-            }
+            (_, Some((failure, _))) => Some(failure.to_string()),
             (_, None) => Some("the API server has not answered yet".to_owned()),
         }
     }
 }
 
 impl Seen {
-    /// Whether only what a render does not look at is different: our own status, most of the time.
-    fn is_as(&self, old: &Self) -> bool {
-        let own = matches!(self.content, Content::Server(_) | Content::Listener(_));
-        own && self.uid == old.uid && self.generation == old.generation
+    /// Whether only what a render does not look at is different: our own status, most of the time. Content that has
+    /// not changed stays the same allocation, so that a certificate is not parsed again.
+    fn keep(&mut self, old: &Self) -> bool {
+        match (&mut self.content, &old.content) {
+            (Content::Server(_), Content::Server(_)) | (Content::Listener(_), Content::Listener(_)) => {
+                self.uid == old.uid && self.generation == old.generation
+            }
+            (Content::Secret(new), Content::Secret(old)) => keep(new, old),
+            (Content::ConfigMap(new), Content::ConfigMap(old)) => keep(new, old),
+            (Content::Service(new), Content::Service(old)) => keep(new, old),
+            (Content::Slice(new), Content::Slice(old)) => keep(new, old),
+            (Content::Namespace(new), Content::Namespace(old)) => keep(new, old),
+            _ => false,
+        }
     }
+}
+
+fn keep<T: PartialEq>(new: &mut Arc<T>, old: &Arc<T>) -> bool {
+    let same = new == old;
+    if same {
+        *new = Arc::clone(old);
+    }
+    same
+}
+
+/// Services and EndpointSlices are watched with their neighbours; everything else is only there because it concerns us.
+fn is_referred_to(references: &BTreeSet<Reference>, key: &Key, content: &Content) -> bool {
+    let name = match content {
+        Content::Service(_) => Some(key.name.as_str()),
+        Content::Slice(slice) => service_of(slice),
+        _ => return true,
+    };
+    let service = |name| Reference::new(ReferenceKind::Service, &Key::new(&key.namespace, name));
+    name.is_some_and(|name| references.contains(&service(name)))
 }
 
 fn add(objects: &mut Objects, key: &Key, seen: &Seen) {
@@ -255,15 +329,6 @@ fn add(objects: &mut Objects, key: &Key, seen: &Seen) {
         Content::Slice(slice) => drop(objects.slices.set(&key, Some(Arc::clone(slice)))),
         Content::Namespace(labels) => drop(objects.namespaces.insert(key.name, Arc::clone(labels))),
         Content::Other => {}
-    }
-}
-
-/// A Secret that has not changed stays the same allocation, so that its certificate is not parsed again.
-fn keep_secret(new: &mut Content, old: &Content) {
-    if let (Content::Secret(new), Content::Secret(old)) = (new, old)
-        && new == old
-    {
-        *new = Arc::clone(old);
     }
 }
 
@@ -285,12 +350,9 @@ fn subject(watched: &Watched) -> String {
         Scope::Everywhere => format!("{kind} objects"),
         Scope::In(namespace) => format!("{kind} objects in {namespace}"),
         Scope::Named(key) => format!("{kind} {key}"),
-        Scope::OfService(key) => format!("{kind} objects of Service {key}"),
     }
 }
 
-/// How many watches there may be for what is referred to; each is a connection to the API server.
-const MAX_REFERRED: usize = 4096;
 /// How long the answer to a new watch is waited for before what it is about counts as missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A failure that is over is not told for longer: it would have come again by then.

@@ -1,29 +1,31 @@
 //! The watches themselves: one task each, which reads what the API server says and never gives up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use kube::Client;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ObjectMeta};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::index::Key;
+use super::super::index::{Key, SERVICE_NAME};
 use super::super::manifest::{self, Content};
 use super::super::validate::Validator;
 use super::super::violation::one_line;
+use super::failure::Failure;
 use super::pause::Pause;
 use super::resources::{Watched, WatchedKind};
 
 /// All watches that run.
 pub(super) struct Watches {
     client: Client,
+    /// Whose words about our own kinds are ours.
+    field_manager: Arc<str>,
     validator: Arc<Validator>,
     events: mpsc::Sender<Event>,
     started: u64,
@@ -61,25 +63,24 @@ pub(super) struct Seen {
     pub(super) uid: String,
     /// Counts the changes of the spec.
     pub(super) generation: i64,
+    /// The API server's version of it.
+    pub(super) resource_version: String,
     /// What was said of it, for our own kinds.
     pub(super) status: Value,
-}
-
-/// Why a watch failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The API server says that we may not.
-    Forbidden(String),
-    /// The API server says something else.
-    Refused(String),
-    /// There is no API server to be talked to.
-    Unreachable(String),
+    /// Whether some of that was said by a controller of our class.
+    pub(super) is_told: bool,
 }
 
 impl Watches {
     /// None yet.
-    pub(super) fn new(client: Client, validator: Arc<Validator>, events: mpsc::Sender<Event>) -> Self {
-        Self { client, validator, events, started: 0, running: BTreeMap::new() }
+    pub(super) fn new(
+        client: Client,
+        field_manager: &str,
+        validator: Arc<Validator>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let field_manager = Arc::from(field_manager);
+        Self { client, field_manager, validator, events, started: 0, running: BTreeMap::new() }
     }
 
     /// Whether it runs.
@@ -90,9 +91,12 @@ impl Watches {
     /// Starts one; its number is in all its events.
     pub(super) fn start(&mut self, watched: &Watched) -> u64 {
         self.started = self.started.saturating_add(1);
-        let (client, validator, events) =
-            (self.client.clone(), Arc::clone(&self.validator), self.events.clone());
-        let task = run(watched.clone(), self.started, client, validator, events);
+        let reader = Reader {
+            kind: watched.kind,
+            field_manager: Arc::clone(&self.field_manager),
+            validator: Arc::clone(&self.validator),
+        };
+        let task = run(watched.clone(), self.started, self.client.clone(), reader, self.events.clone());
         self.running.insert(watched.clone(), AbortOnDropHandle::new(tokio::spawn(task)));
         self.started
     }
@@ -110,20 +114,21 @@ impl std::fmt::Debug for Watches {
     }
 }
 
-async fn run(
-    watched: Watched,
-    watch: u64,
-    client: Client,
+/// What makes objects of what the API server says.
+struct Reader {
+    kind: WatchedKind,
+    field_manager: Arc<str>,
     validator: Arc<Validator>,
-    events: mpsc::Sender<Event>,
-) {
+}
+
+async fn run(watched: Watched, watch: u64, client: Client, reader: Reader, events: mpsc::Sender<Event>) {
     let stream = watcher(watched.api(client), watched.config());
     let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
     let mut listed = BTreeMap::new();
     while let Some(event) = stream.next().await {
         let read = |object: DynamicObject| {
             let key = key(&object);
-            let seen = seen(watched.kind, &key, object, &validator);
+            let seen = reader.seen(&key, object);
             (key, seen)
         };
         let news = match event {
@@ -142,9 +147,10 @@ async fn run(
                 News::Is(key, seen)
             }
             Ok(watcher::Event::Delete(object)) => News::Gone(key(&object)),
-            // It has been away for longer than the API server remembers, and lists again by itself.
-            Err(watcher::Error::WatchError(status)) if status.code == EXPIRED => continue,
-            Err(error) => News::Failed(Failure::of_watch(error)),
+            Err(error) => match Failure::of_watch(error) {
+                Some(failure) => News::Failed(failure),
+                None => continue,
+            },
         };
         if events.send(Event { watch, news }).await.is_err() {
             return;
@@ -157,62 +163,52 @@ fn key(object: &DynamicObject) -> Key {
     Key::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
-fn seen(
-    kind: WatchedKind,
-    key: &Key,
-    mut object: DynamicObject,
-    validator: &Validator,
-) -> Result<Seen, String> {
-    // Who wrote which field is much, and of no use here.
-    object.metadata.managed_fields = None;
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    let generation = object.metadata.generation.unwrap_or_default();
-    let status = match kind {
-        WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
-        _ => Value::Null,
+impl Reader {
+    fn seen(&self, key: &Key, mut object: DynamicObject) -> Result<Seen, String> {
+        let is_told = self.is_told(&object.metadata);
+        strip(self.kind, &mut object);
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
+        let generation = object.metadata.generation.unwrap_or_default();
+        let status = match self.kind {
+            WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
+            _ => Value::Null,
+        };
+        let (api, name) = self.kind.names();
+        let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
+        let content = manifest::content(api, name, key, value, &self.validator);
+        let content = content.map_err(|error| error.to_string())?;
+        Ok(Seen { content, uid, generation, resource_version, status, is_told })
+    }
+
+    fn is_told(&self, metadata: &ObjectMeta) -> bool {
+        let mut managed = metadata.managed_fields.iter().flatten();
+        managed.any(|entry| {
+            entry.manager.as_deref() == Some(&*self.field_manager)
+                && entry.subresource.as_deref() == Some("status")
+        })
+    }
+}
+
+/// Leaves out what is much and of no use here: who wrote which field, and what of Services and their endpoints nothing
+/// looks at, since those of a whole namespace are held.
+fn strip(kind: WatchedKind, object: &mut DynamicObject) {
+    let metadata = &mut object.metadata;
+    metadata.managed_fields = None;
+    if !matches!(kind, WatchedKind::Service | WatchedKind::Slice) {
+        return;
+    }
+    let service = metadata.labels.take().and_then(|mut labels| labels.remove_entry(SERVICE_NAME));
+    let own = ObjectMeta {
+        name: metadata.name.take(),
+        namespace: metadata.namespace.take(),
+        uid: metadata.uid.take(),
+        labels: service.map(|label| BTreeMap::from([label])),
+        ..ObjectMeta::default()
     };
-    let (api, name) = kind.names();
-    let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
-    let content = manifest::content(api, name, key, value, validator).map_err(|error| error.to_string())?;
-    Ok(Seen { content, uid, generation, status })
-}
-
-impl Failure {
-    fn of_watch(error: watcher::Error) -> Self {
-        match error {
-            watcher::Error::InitialListFailed(error)
-            | watcher::Error::WatchStartFailed(error)
-            | watcher::Error::WatchFailed(error) => Self::of(&error),
-            watcher::Error::WatchError(status) => Self::said(status.code, &status.message),
-            watcher::Error::NoResourceVersion => Self::Refused(error.to_string()),
-        }
-    }
-
-    /// Whose fault a request's error is.
-    pub(super) fn of(error: &kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::said(status.code, &status.message),
-            other => Self::Unreachable(one_line(&root(other).to_string())),
-        }
-    }
-
-    fn said(code: u16, message: &str) -> Self {
-        match code {
-            401 | 403 => Self::Forbidden(one_line(message)),
-            404 => Self::Refused(format!("{}; `mailgress crds` prints the CRDs", one_line(message))),
-            _ => Self::Refused(one_line(message)),
-        }
+    object.metadata = own;
+    for endpoint in object.data["endpoints"].as_array_mut().into_iter().flatten() {
+        let Some(fields) = endpoint.as_object_mut() else { continue };
+        fields.retain(|field, _| !["targetRef", "hostname", "deprecatedTopology"].contains(&field.as_str()));
     }
 }
-
-/// What it all began with: the outer errors say no more than that something failed.
-fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root
-}
-
-/// HTTP's Gone.
-const EXPIRED: u16 = 410;

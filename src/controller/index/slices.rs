@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::{Key, put};
+use super::{Key, put, service_of};
 
 /// All EndpointSlices.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +56,7 @@ impl Slices {
 
 /// The Service that a slice names; one of its own namespace, always.
 fn service(key: &Key, slice: &EndpointSlice) -> Option<Key> {
-    let labels = slice.metadata.labels.as_ref()?;
-    Some(Key::new(&key.namespace, labels.get("kubernetes.io/service-name")?))
+    Some(Key::new(&key.namespace, service_of(slice)?))
 }
 
 #[cfg(test)]

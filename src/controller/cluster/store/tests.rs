@@ -1,6 +1,6 @@
 //! What is made of what watches say.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::controller::index::{Reference, ReferenceKind};
 use crate::controller::manifest;
@@ -25,11 +25,23 @@ impl Heard {
             now,
             watches: 0,
         };
-        let base = heard.store.bounded(vec![]);
+        let base = heard.store.follow(&BTreeSet::new()).unwrap();
         for watched in base {
             heard.watch(watched);
         }
         heard
+    }
+
+    /// Follows one reference; the number of its first watch.
+    fn refer(&mut self, reference: &Reference) -> u64 {
+        let wanted = self.store.follow(&BTreeSet::from([reference.clone()])).unwrap();
+        let new: Vec<Watched> =
+            wanted.into_iter().filter(|watched| !self.store.states.contains_key(watched)).collect();
+        let first = self.watches + 1;
+        for watched in new {
+            self.watch(watched);
+        }
+        first
     }
 
     fn watch(&mut self, watched: Watched) -> u64 {
@@ -51,7 +63,9 @@ impl Heard {
     fn seen(&self, kind: WatchedKind, key: &Key, object: &Value) -> Seen {
         let (api, name) = kind.names();
         let content = manifest::content(api, name, key, object.clone(), &self.validator).unwrap();
-        Seen { content, uid: "u".to_owned(), generation: 1, status: object["status"].clone() }
+        let resource_version = "1".to_owned();
+        let status = object["status"].clone();
+        Seen { content, uid: "u".to_owned(), generation: 1, resource_version, status, is_told: false }
     }
 }
 
@@ -67,10 +81,6 @@ fn server() -> Value {
 
 fn reference() -> Reference {
     Reference::new(ReferenceKind::Secret, &Key::new("mail", "mail-tls"))
-}
-
-fn watched_secret() -> Watched {
-    resources::of_reference(&reference()).remove(0)
 }
 
 #[test]
@@ -89,7 +99,7 @@ fn nothing_is_rendered_before_our_own_objects_are_known() {
 fn a_reference_is_waited_for_and_not_for_ever() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();
-    let watch = heard.watch(watched_secret());
+    let watch = heard.refer(&reference());
     assert!(heard.store.wait(false, heard.now) && heard.store.is_held_up());
     assert!(!heard.store.wait(false, heard.now + PATIENCE), "the others are not held up by it");
     assert_eq!(heard.store.objects().unreadable[&reference()], "the API server has not answered yet");
@@ -102,7 +112,7 @@ fn a_reference_is_waited_for_and_not_for_ever() {
 fn at_the_beginning_a_refusal_is_not_believed_at_once() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();
-    let watch = heard.watch(watched_secret());
+    let watch = heard.refer(&reference());
     heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())));
     assert!(heard.store.wait(true, heard.now) && !heard.store.wait(true, heard.now + PATIENCE));
     assert!(!heard.store.wait(false, heard.now));
@@ -111,7 +121,7 @@ fn at_the_beginning_a_refusal_is_not_believed_at_once() {
 #[test]
 fn a_secret_that_may_not_be_read_says_so() {
     let mut heard = Heard::new();
-    let watch = heard.watch(watched_secret());
+    let watch = heard.refer(&reference());
     assert!(heard.says(watch, News::Failed(Failure::Forbidden("may not list".to_owned()))));
     assert_eq!(heard.store.objects().unreadable[&reference()], "may not list");
     assert_eq!(heard.store.problems(heard.now), ["Secret mail/mail-tls cannot be read: may not list"]);
@@ -156,7 +166,8 @@ fn our_own_status_coming_back_needs_no_render() {
     assert!(heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
     seen.status = json!({ "observedGeneration": 1 });
     assert!(!heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
-    assert_eq!(heard.store.status_of(Kind::Server, &key()), Some(("u", &seen.status)));
+    let id = ObjectId::new(Kind::Server, &key());
+    assert_eq!(heard.store.own(&id).map(|own| &own.status), Some(&seen.status));
     seen.generation = 2;
     assert!(heard.says(SERVERS, News::Is(key(), Ok(seen))));
 }
@@ -164,7 +175,7 @@ fn our_own_status_coming_back_needs_no_render() {
 #[test]
 fn a_secret_that_is_listed_again_is_not_parsed_again() {
     let mut heard = Heard::new();
-    let watch = heard.watch(watched_secret());
+    let watch = heard.refer(&reference());
     let key = reference().key;
     let secret = json!({ "metadata": { "name": "mail-tls" }, "data": { "tls.crt": "AAAA" } });
     for _ in 0..2 {
@@ -180,20 +191,67 @@ fn a_secret_that_is_listed_again_is_not_parsed_again() {
 #[test]
 fn what_an_ended_watch_still_says_is_not_heard() {
     let mut heard = Heard::new();
-    let watch = heard.watch(watched_secret());
-    let base = heard.store.bounded(vec![]);
-    heard.store.retain(&base);
+    let watch = heard.refer(&reference());
+    heard.store.follow(&BTreeSet::new()).unwrap();
     assert!(!heard.says(watch, News::All(BTreeMap::new())));
-    let again = heard.watch(watched_secret());
+    let again = heard.refer(&reference());
     assert!(!heard.says(watch, News::All(BTreeMap::new())) && heard.says(again, News::All(BTreeMap::new())));
 }
 
 #[test]
 fn too_many_references_are_told() {
     let mut store = Store::new(resources::base(&[]));
-    let name = |index: usize| Key::new("mail", &format!("s{index}"));
-    let wanted = (0..MAX_REFERRED + 2)
-        .map(|index| Watched { kind: WatchedKind::Secret, scope: Scope::Named(name(index)) });
-    assert_eq!(store.bounded(wanted.collect()).len(), 3 + MAX_REFERRED);
+    let secret =
+        |index: usize| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
+    store.follow(&(0..wanted::MAX_REFERRED + 2).map(secret).collect());
     assert!(store.problems(Instant::now())[0].contains("2 more would be needed"));
+}
+
+#[test]
+fn services_that_nothing_refers_to_need_no_render() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let backend = Key::new("mail", "backend");
+    let watch = heard.refer(&Reference::new(ReferenceKind::Service, &backend));
+    let slices = watch + 1;
+    assert!(heard.says(watch, News::All(BTreeMap::new())), "it does not exist");
+    let service = |heard: &Heard, port: u16| {
+        let object = json!({ "metadata": {}, "spec": { "ports": [{ "port": port }] } });
+        Ok(heard.seen(WatchedKind::Service, &backend, &object))
+    };
+    let other = Key::new("mail", "other");
+    let (one, two) = (service(&heard, 143), service(&heard, 993));
+    assert!(!heard.says(watch, News::Is(other.clone(), one.clone())));
+    assert!(heard.says(watch, News::Is(backend.clone(), one.clone())));
+    assert!(!heard.says(watch, News::Is(backend.clone(), one)), "nothing changed");
+    assert!(heard.says(watch, News::Is(backend.clone(), two)));
+    assert!(!heard.says(watch, News::Gone(other)) && heard.says(watch, News::Gone(backend.clone())));
+    heard.says(slices, News::All(BTreeMap::new()));
+    for (of, is_ours) in [("backend", true), ("other", false)] {
+        let slice = json!({
+            "metadata": { "labels": { "kubernetes.io/service-name": of } },
+            "addressType": "IPv4",
+            "endpoints": [],
+        });
+        let key = Key::new("mail", &format!("{of}-1"));
+        let seen = heard.seen(WatchedKind::Slice, &key, &slice);
+        assert_eq!(heard.says(slices, News::Is(key, Ok(seen))), is_ours);
+    }
+}
+
+#[test]
+fn services_of_a_namespace_that_may_be_read_are_known_where_the_cluster_may_not() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let service = Reference::new(ReferenceKind::Service, &Key::new("mail", "backend"));
+    let first = heard.refer(&service);
+    let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
+    for watch in wide {
+        assert!(heard.says(watch, News::Failed(Failure::Forbidden("at the cluster scope".to_owned()))));
+    }
+    assert_eq!(heard.store.objects().unreadable.len(), 1);
+    for watch in [first, first + 1] {
+        heard.says(watch, News::All(BTreeMap::new()));
+    }
+    assert!(heard.store.objects().unreadable.is_empty());
 }

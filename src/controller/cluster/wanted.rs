@@ -1,0 +1,127 @@
+//! What is to be watched for what is referred to. Pure.
+
+use std::collections::BTreeSet;
+
+use super::super::index::{Reference, ReferenceKind};
+use super::resources::{Scope, Watched, by_name, services};
+use super::store::Answer;
+
+/// The base with what these references need, up to the bound, and how many watches there would be beyond it. `answer`
+/// is what a watch that runs has said so far.
+pub(super) fn wanted(
+    base: &[Watched],
+    references: &BTreeSet<Reference>,
+    answer: impl Fn(&Watched) -> Option<Answer>,
+) -> (BTreeSet<Watched>, usize) {
+    let mut wanted: BTreeSet<Watched> = base.iter().cloned().collect();
+    let fixed = wanted.len();
+    let services = of_services(base, references, answer);
+    let others = references.iter().filter_map(by_name);
+    let mut beyond: usize = 0;
+    // Services first: they are few watches for much.
+    for watched in services.into_iter().chain(others) {
+        if wanted.len().saturating_sub(fixed) < MAX_REFERRED {
+            wanted.insert(watched);
+        } else {
+            beyond = beyond.saturating_add(1);
+        }
+    }
+    (wanted, beyond)
+}
+
+/// Namespace by namespace; where these are many, all of the cluster at once, if that is allowed. What is known of
+/// the namespaces is kept until the whole is known.
+fn of_services(
+    base: &[Watched],
+    references: &BTreeSet<Reference>,
+    answer: impl Fn(&Watched) -> Option<Answer>,
+) -> BTreeSet<Watched> {
+    let of = |reference: &&Reference| reference.kind == ReferenceKind::Service;
+    let namespaces: BTreeSet<&str> =
+        references.iter().filter(of).map(|reference| reference.key.namespace.as_str()).collect();
+    let narrow = namespaces.iter().flat_map(|namespace| services(&Scope::In((*namespace).to_owned())));
+    let all = services(&Scope::Everywhere);
+    let is_cluster_wide = base.iter().any(|watched| watched.scope == Scope::Everywhere);
+    let runs = all.iter().any(|watched| answer(watched) == Some(Answer::Whole));
+    // Once it is there it stays: going to and fro at the bound would list everything each time.
+    if !is_cluster_wide || !runs && namespaces.len() <= MAX_NAMESPACES {
+        return narrow.collect();
+    }
+    let is_known = |kind| {
+        let wide = all.iter().find(|watched| watched.kind == kind);
+        wide.and_then(&answer)
+    };
+    let kept = narrow.filter(|watched| match is_known(watched.kind) {
+        Some(Answer::Whole) => false,
+        Some(Answer::Forbidden) => true,
+        Some(Answer::None) | None => answer(watched).is_some(),
+    });
+    kept.chain(all.clone()).collect()
+}
+
+/// How many watches there may be for what is referred to.
+pub(super) const MAX_REFERRED: usize = 4096;
+/// In how many namespaces Services are watched one by one, with two watches each.
+const MAX_NAMESPACES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::index::Key;
+    use super::super::resources::{WatchedKind, base};
+    use super::*;
+
+    fn references(namespaces: usize) -> BTreeSet<Reference> {
+        let of = |index| Reference::new(ReferenceKind::Service, &Key::new(&format!("n{index}"), "backend"));
+        (0..namespaces).map(of).collect()
+    }
+
+    fn of_services_in(
+        base: &[Watched],
+        namespaces: usize,
+        answer: impl Fn(&Watched) -> Option<Answer>,
+    ) -> (usize, usize) {
+        let (wanted, beyond) = wanted(base, &references(namespaces), answer);
+        assert_eq!(beyond, 0);
+        let of = |kind| kind == WatchedKind::Service || kind == WatchedKind::Slice;
+        let (wide, narrow): (Vec<_>, Vec<_>) =
+            wanted.iter().filter(|watched| of(watched.kind)).partition(|w| w.scope == Scope::Everywhere);
+        (wide.len(), narrow.len())
+    }
+
+    #[test]
+    fn services_of_few_namespaces_are_watched_there_and_those_of_many_everywhere() {
+        let nothing = |_: &Watched| None;
+        let whole = |_: &Watched| Some(Answer::Whole);
+        assert_eq!(of_services_in(&base(&[]), 3, nothing), (0, 6));
+        assert_eq!(of_services_in(&base(&[]), MAX_NAMESPACES + 1, nothing), (2, 0));
+        assert_eq!(of_services_in(&base(&[]), 3, whole), (2, 0), "it is there, and it stays");
+    }
+
+    #[test]
+    fn what_is_known_of_namespaces_is_kept_until_the_whole_is_known() {
+        let is_old = |watched: &Watched| matches!(&watched.scope, Scope::In(namespace) if namespace != "n0");
+        let asked = |watched: &Watched| match watched.scope {
+            Scope::Everywhere => Some(Answer::None),
+            _ => is_old(watched).then_some(Answer::Whole),
+        };
+        assert_eq!(of_services_in(&base(&[]), MAX_NAMESPACES + 1, asked), (2, 2 * MAX_NAMESPACES));
+        let forbidden = |watched: &Watched| (watched.scope == Scope::Everywhere).then_some(Answer::Forbidden);
+        let each = 2 * (MAX_NAMESPACES + 1);
+        assert_eq!(of_services_in(&base(&[]), MAX_NAMESPACES + 1, forbidden), (2, each));
+    }
+
+    #[test]
+    fn named_namespaces_are_never_left() {
+        let named = base(&["n0".to_owned()]);
+        let many = 3 * MAX_NAMESPACES;
+        assert_eq!(of_services_in(&named, many, |_| None), (0, 2 * many));
+    }
+
+    #[test]
+    fn no_more_is_watched_than_the_bound() {
+        let secret = |index| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
+        let references = (0..MAX_REFERRED + 2).map(secret).collect();
+        let (wanted, beyond) = wanted(&base(&[]), &references, |_| None);
+        assert_eq!((wanted.len(), beyond), (3 + MAX_REFERRED, 2));
+    }
+}
