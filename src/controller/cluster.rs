@@ -20,7 +20,6 @@ mod wanted;
 mod watches;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Index, Key, Reference};
+use super::index::Key;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
@@ -63,7 +62,6 @@ pub struct ClusterOptions {
 pub struct ClusterSource {
     outlet: Outlet,
     store: Store,
-    index: Index,
     watches: Watches,
     events: mpsc::Receiver<Event>,
     clients: Clients,
@@ -83,14 +81,13 @@ impl ClusterSource {
         let validator = Arc::new(Validator::new()?);
         let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender);
         let store = Store::new(resources::base(&options.namespaces));
-        let (index, problems) = (Index::default(), Vec::new());
-        Ok(Self { outlet, store, index, watches, events, clients, options, problems })
+        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new() })
     }
 
     /// Watches, renders and publishes until it is told to end.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut lead = Lead::start(&self.clients, &self.options, &self.outlet, &shutdown);
-        self.follow(&BTreeSet::new());
+        self.follow();
         let mut look = interval(LOOK_ANYWAY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
@@ -144,19 +141,22 @@ impl ClusterSource {
         if !self.store.knows_the_base() {
             return;
         }
-        self.index.replace(&self.store.objects());
-        let look = self.outlet.look(&mut self.index);
-        let wanted = self.outlet.references().chain(look.asked()).cloned().collect();
-        self.follow(&wanted);
+        let look = self.outlet.look(self.store.index());
+        self.store.refer(look.asked());
+        self.follow();
         if self.store.wait(!self.outlet.has_published(), now) {
             return;
         }
-        self.outlet.publish(look);
+        // What is known of what was only just asked for may be known already.
+        let look = if self.store.index().has_changed() { self.outlet.look(self.store.index()) } else { look };
+        let released = self.outlet.publish(look);
+        self.store.release(released, |reference| self.outlet.published().wants(reference));
+        self.follow();
     }
 
     /// Watches what is referred to and the base, and nothing else.
-    fn follow(&mut self, references: &BTreeSet<Reference>) {
-        let Some(wanted) = self.store.follow(references) else { return };
+    fn follow(&mut self) {
+        let Some(wanted) = self.store.follow() else { return };
         self.watches.retain(&wanted);
         for watched in wanted {
             if !self.watches.has(&watched) {

@@ -131,7 +131,7 @@ impl fmt::Display for Reference {
 }
 
 /// Everything that a render may look at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
     /// `MailServer`s.
     pub servers: BTreeMap<Key, Arc<Resource<MailServerSpec>>>,

@@ -121,11 +121,6 @@ impl Outlet {
         published.released
     }
 
-    /// Everything that the objects refer to by name.
-    pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.publisher.references()
-    }
-
     /// Whether the data plane has been given anything yet.
     #[must_use]
     pub fn has_published(&self) -> bool {

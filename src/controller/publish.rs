@@ -87,11 +87,6 @@ impl Publisher {
         self.renderer.wants(reference)
     }
 
-    /// Everything that objects refer to by name, whether it is there or not.
-    pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.renderer.references()
-    }
-
     fn take_outcomes(
         &mut self,
         outcomes: BTreeMap<ObjectId, Option<Arc<ObjectOutcome>>>,

@@ -1,12 +1,14 @@
 //! What the watches have said: objects, what is wrong with them, and what is not known yet. Pure.
 
+mod current;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::index::{Key, Objects, Reference, ReferenceKind, service_of};
+use super::super::index::{Index, Key, Reference, ReferenceKind, service_of};
 use super::super::manifest::Content;
 use super::super::render::{Kind, ObjectId};
 use super::failure::Failure;
@@ -27,9 +29,13 @@ pub(super) struct Store {
     numbers: BTreeMap<u64, Watched>,
     /// Watches that there are not, being too many.
     beyond: usize,
-    /// Whether an answer came since it was decided what to watch.
-    answered: bool,
+    /// Whether anything has changed that decides what to watch.
+    unfollowed: bool,
     held_up: bool,
+    /// What renders have looked for since something was published.
+    asked: BTreeSet<Reference>,
+    /// The objects of all watches.
+    index: Index,
 }
 
 /// One watch.
@@ -59,18 +65,52 @@ impl Store {
         Self { base, ..Self::default() }
     }
 
-    /// What is to be watched for these references, where that differs from what was said last. Whatever is not among
-    /// it is forgotten.
-    pub(super) fn follow(&mut self, references: &BTreeSet<Reference>) -> Option<BTreeSet<Watched>> {
-        if !self.states.is_empty() && !self.answered && self.references == *references {
+    /// The objects that a render sees.
+    pub(super) fn index(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    /// A render has looked for these, too; whether anything is to be watched for them, [`Self::follow`] says.
+    pub(super) fn refer(&mut self, asked: &BTreeSet<Reference>) {
+        for reference in asked {
+            self.asked.insert(reference.clone());
+            if self.references.insert(reference.clone()) {
+                self.unfollowed = true;
+                self.show_reference(reference);
+            }
+        }
+    }
+
+    /// What a render looked for has been published, or not: of what was asked for since, and of what is `released`,
+    /// only what is wanted still is referred to.
+    pub(super) fn release(&mut self, released: Vec<Reference>, is_wanted: impl Fn(&Reference) -> bool) {
+        let asked = std::mem::take(&mut self.asked);
+        for reference in asked.into_iter().chain(released).filter(|reference| !is_wanted(reference)) {
+            if self.references.remove(&reference) {
+                self.unfollowed = true;
+                self.show_reference(&reference);
+            }
+        }
+    }
+
+    /// What is to be watched for what is referred to, where that may differ from what was said last. Whatever is not
+    /// among it is forgotten.
+    pub(super) fn follow(&mut self) -> Option<BTreeSet<Watched>> {
+        if !self.states.is_empty() && !std::mem::take(&mut self.unfollowed) {
             return None;
         }
         let answer = |watched: &Watched| self.states.get(watched).map(|state| state.answer);
-        let (wanted, beyond) = wanted::wanted(&self.base, references, answer);
+        let (wanted, beyond) = wanted::wanted(&self.base, &self.references, answer);
         self.beyond = beyond;
-        self.references.clone_from(references);
-        self.answered = false;
-        self.states.retain(|watched, _| wanted.contains(watched));
+        let over: Vec<Watched> =
+            self.states.keys().filter(|watched| !wanted.contains(watched)).cloned().collect();
+        for watched in over {
+            let Some(state) = self.states.remove(&watched) else { continue };
+            for key in state.held.keys() {
+                self.show(watched.kind, key);
+            }
+            self.show_unreadable(&watched);
+        }
         self.numbers.retain(|_, watched| wanted.contains(watched));
         Some(wanted)
     }
@@ -78,18 +118,30 @@ impl Store {
     /// A watch has begun.
     pub(super) fn started(&mut self, watched: Watched, id: u64, now: Instant) {
         self.numbers.insert(id, watched.clone());
-        self.states.insert(watched, State::new(now));
+        self.states.insert(watched.clone(), State::new(now));
+        self.show_unreadable(&watched);
     }
 
     /// Takes an event over; whether a render could differ.
     pub(super) fn apply(&mut self, event: Event, now: Instant) -> bool {
         // What a watch said that has ended is of no interest any more.
-        let state = self.numbers.get(&event.watch).and_then(|watched| self.states.get_mut(watched));
-        let Some(state) = state else { return false };
-        let before = state.answer;
+        let watched = self.numbers.get(&event.watch).cloned();
+        let state = watched.and_then(|watched| Some((self.states.get_mut(&watched)?, watched)));
+        let Some((state, watched)) = state else { return false };
+        let keys = event.news.keys(state.held.keys());
+        let (before, unknown) = (state.answer, state.unknown());
         let concerns = |key: &Key, seen: &Seen| is_referred_to(&self.references, key, &seen.content);
         let changed = state.apply(event.news, now, &concerns);
-        self.answered |= state.answer != before;
+        // Which Services are watched depends on what may be.
+        let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice);
+        self.unfollowed |= state.answer != before && decides;
+        let is_other = state.unknown() != unknown;
+        for key in keys {
+            self.show(watched.kind, &key);
+        }
+        if is_other {
+            self.show_unreadable(&watched);
+        }
         changed
     }
 
@@ -117,31 +169,6 @@ impl Store {
     /// Whether the last answer to [`Self::wait`] was yes.
     pub(super) fn is_held_up(&self) -> bool {
         self.held_up
-    }
-
-    /// Everything that a render may look at.
-    pub(super) fn objects(&self) -> Objects {
-        let mut objects = Objects::default();
-        for (watched, state) in &self.states {
-            for (key, seen) in &state.held {
-                add(&mut objects, key, seen);
-            }
-            let Some(why) = state.unknown() else { continue };
-            for reference in watched.covered(&self.references) {
-                if self.is_known_otherwise(watched, reference) {
-                    continue;
-                }
-                objects.unreadable.entry(reference.clone()).or_insert_with(|| why.clone());
-            }
-        }
-        objects
-    }
-
-    /// Where all of the cluster may not be read, a namespace still may.
-    fn is_known_otherwise(&self, watched: &Watched, reference: &Reference) -> bool {
-        let scope = Scope::In(reference.key.namespace.clone());
-        let narrow = Watched { kind: watched.kind, scope };
-        self.states.get(&narrow).is_some_and(|state| state.answer == Answer::Whole)
     }
 
     /// One of our own objects.
@@ -312,24 +339,6 @@ fn is_referred_to(references: &BTreeSet<Reference>, key: &Key, content: &Content
     };
     let service = |name| Reference::new(ReferenceKind::Service, &Key::new(&key.namespace, name));
     name.is_some_and(|name| references.contains(&service(name)))
-}
-
-fn add(objects: &mut Objects, key: &Key, seen: &Seen) {
-    let key = key.clone();
-    match &seen.content {
-        Content::Server(own) => {
-            objects.servers.insert(key, Arc::new(own.resource(&seen.uid, seen.generation)));
-        }
-        Content::Listener(own) => {
-            objects.listeners.insert(key, Arc::new(own.resource(&seen.uid, seen.generation)));
-        }
-        Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
-        Content::ConfigMap(map) => drop(objects.config_maps.insert(key, Arc::clone(map))),
-        Content::Service(service) => drop(objects.services.insert(key, Arc::clone(service))),
-        Content::Slice(slice) => drop(objects.slices.set(&key, Some(Arc::clone(slice)))),
-        Content::Namespace(labels) => drop(objects.namespaces.insert(key.name, Arc::clone(labels))),
-        Content::Other => {}
-    }
 }
 
 /// The API server that cannot be reached is one problem, however many watches have it.

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::{Key, put, service_of};
 
 /// All EndpointSlices.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slices {
     all: BTreeMap<Key, Arc<EndpointSlice>>,
     of_services: BTreeMap<Key, BTreeSet<Key>>,

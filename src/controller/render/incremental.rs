@@ -109,11 +109,6 @@ impl Renderer {
         self.interest.has(reference)
     }
 
-    /// What was looked for by name.
-    pub(crate) fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.interest.references()
-    }
-
     /// All claims.
     pub(crate) fn ports(&self) -> &Ports {
         &self.ports

@@ -37,11 +37,6 @@ impl Interest {
         self.references.contains_key(reference)
     }
 
-    /// Everything that was looked for by name.
-    pub(crate) fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.references.keys()
-    }
-
     /// An object has looked at other things than before; the references that nobody looks for any more.
     pub(crate) fn replace(&mut self, id: &ObjectId, old: &Looked, new: &Looked) -> Vec<Reference> {
         replace(&mut self.servers, id, old.server.as_slice(), new.server.as_slice());

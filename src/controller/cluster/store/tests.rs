@@ -1,8 +1,9 @@
 //! What is made of what watches say.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::controller::index::{Reference, ReferenceKind};
+use crate::controller::index::{Objects, Reference, ReferenceKind};
 use crate::controller::manifest;
 use crate::controller::validate::Validator;
 
@@ -25,7 +26,7 @@ impl Heard {
             now,
             watches: 0,
         };
-        let base = heard.store.follow(&BTreeSet::new()).unwrap();
+        let base = heard.store.follow().unwrap();
         for watched in base {
             heard.watch(watched);
         }
@@ -34,7 +35,8 @@ impl Heard {
 
     /// Follows one reference; the number of its first watch.
     fn refer(&mut self, reference: &Reference) -> u64 {
-        let wanted = self.store.follow(&BTreeSet::from([reference.clone()])).unwrap();
+        self.store.refer(&BTreeSet::from([reference.clone()]));
+        let wanted = self.store.follow().unwrap();
         let new: Vec<Watched> =
             wanted.into_iter().filter(|watched| !self.store.states.contains_key(watched)).collect();
         let first = self.watches + 1;
@@ -102,10 +104,10 @@ fn a_reference_is_waited_for_and_not_for_ever() {
     let watch = heard.refer(&reference());
     assert!(heard.store.wait(false, heard.now) && heard.store.is_held_up());
     assert!(!heard.store.wait(false, heard.now + PATIENCE), "the others are not held up by it");
-    assert_eq!(heard.store.objects().unreadable[&reference()], "the API server has not answered yet");
+    assert_eq!(heard.store.index.objects().unreadable[&reference()], "the API server has not answered yet");
     heard.says(watch, News::All(BTreeMap::new()));
     assert!(!heard.store.wait(false, heard.now));
-    assert!(heard.store.objects().unreadable.is_empty(), "it does not exist, which is something else");
+    assert!(heard.store.index.objects().unreadable.is_empty(), "it does not exist, which is something else");
 }
 
 #[test]
@@ -123,7 +125,7 @@ fn a_secret_that_may_not_be_read_says_so() {
     let mut heard = Heard::new();
     let watch = heard.refer(&reference());
     assert!(heard.says(watch, News::Failed(Failure::Forbidden("may not list".to_owned()))));
-    assert_eq!(heard.store.objects().unreadable[&reference()], "may not list");
+    assert_eq!(heard.store.index.objects().unreadable[&reference()], "may not list");
     assert_eq!(heard.store.problems(heard.now), ["Secret mail/mail-tls cannot be read: may not list"]);
 }
 
@@ -136,7 +138,7 @@ fn an_api_server_that_is_away_is_one_problem_and_changes_nothing() {
     for watch in 1..=3 {
         assert!(!heard.says(watch, News::Failed(Failure::Unreachable("refused".to_owned()))));
     }
-    assert!(heard.store.objects().servers.contains_key(&key()));
+    assert!(heard.store.index.objects().servers.contains_key(&key()));
     let problems = heard.store.problems(heard.now);
     assert!(matches!(problems.as_slice(), [one] if one.contains("cannot be reached")), "{problems:?}");
     assert!(heard.store.problems(heard.now + TOLD).is_empty(), "it would have failed again by then");
@@ -152,10 +154,10 @@ fn a_broken_object_stays_what_it_was_and_affects_no_other() {
     heard.says(SERVERS, News::All(BTreeMap::from(both)));
     let listed = [(first.clone(), Err("it is broken".to_owned())), (second.clone(), seen(&heard, &second))];
     heard.says(SERVERS, News::All(BTreeMap::from(listed)));
-    assert_eq!(heard.store.objects().servers.len(), 2);
+    assert_eq!(heard.store.index.objects().servers.len(), 2);
     assert_eq!(heard.store.problems(heard.now), ["it is broken; it keeps what it last held"]);
     heard.says(SERVERS, News::All(BTreeMap::new()));
-    assert!(heard.store.objects().servers.is_empty() && heard.store.problems(heard.now).is_empty());
+    assert!(heard.store.index.objects().servers.is_empty() && heard.store.problems(heard.now).is_empty());
 }
 
 #[test]
@@ -182,17 +184,18 @@ fn a_secret_that_is_listed_again_is_not_parsed_again() {
         let seen = heard.seen(WatchedKind::Secret, &key, &secret);
         heard.says(watch, News::All(BTreeMap::from([(key.clone(), Ok(seen))])));
     }
-    let first = Arc::clone(&heard.store.objects().secrets[&key]);
+    let first = Arc::clone(&heard.store.index.objects().secrets[&key]);
     let seen = heard.seen(WatchedKind::Secret, &key, &secret);
     heard.says(watch, News::Is(key.clone(), Ok(seen)));
-    assert!(Arc::ptr_eq(&first, &heard.store.objects().secrets[&key]));
+    assert!(Arc::ptr_eq(&first, &heard.store.index.objects().secrets[&key]));
 }
 
 #[test]
 fn what_an_ended_watch_still_says_is_not_heard() {
     let mut heard = Heard::new();
     let watch = heard.refer(&reference());
-    heard.store.follow(&BTreeSet::new()).unwrap();
+    heard.store.release(vec![reference()], |_| false);
+    heard.store.follow().unwrap();
     assert!(!heard.says(watch, News::All(BTreeMap::new())));
     let again = heard.refer(&reference());
     assert!(!heard.says(watch, News::All(BTreeMap::new())) && heard.says(again, News::All(BTreeMap::new())));
@@ -203,7 +206,8 @@ fn too_many_references_are_told() {
     let mut store = Store::new(resources::base(&[]));
     let secret =
         |index: usize| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
-    store.follow(&(0..wanted::MAX_REFERRED + 2).map(secret).collect());
+    store.refer(&(0..wanted::MAX_REFERRED + 2).map(secret).collect());
+    store.follow();
     assert!(store.problems(Instant::now())[0].contains("2 more would be needed"));
 }
 
@@ -249,9 +253,94 @@ fn services_of_a_namespace_that_may_be_read_are_known_where_the_cluster_may_not(
     for watch in wide {
         assert!(heard.says(watch, News::Failed(Failure::Forbidden("at the cluster scope".to_owned()))));
     }
-    assert_eq!(heard.store.objects().unreadable.len(), 1);
+    assert_eq!(heard.store.index.objects().unreadable.len(), 1);
     for watch in [first, first + 1] {
         heard.says(watch, News::All(BTreeMap::new()));
     }
-    assert!(heard.store.objects().unreadable.is_empty());
+    assert!(heard.store.index.objects().unreadable.is_empty());
+}
+
+/// Put together from everything that is held, the more special watches last.
+fn whole(store: &Store) -> Objects {
+    let mut objects = Objects::default();
+    for (watched, state) in &store.states {
+        for (key, Seen { content, uid, generation, .. }) in &state.held {
+            let key = key.clone();
+            match content {
+                Content::Server(own) => {
+                    objects.servers.insert(key, Arc::new(own.resource(uid, *generation)));
+                }
+                Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
+                Content::Service(service) => drop(objects.services.insert(key, Arc::clone(service))),
+                Content::Slice(slice) => drop(objects.slices.set(&key, Some(Arc::clone(slice)))),
+                other => panic!("{other:?}"),
+            }
+        }
+        let narrow = |reference: &Reference| {
+            let scope = Scope::In(reference.key.namespace.clone());
+            store.states.get(&Watched { kind: watched.kind, scope })
+        };
+        for reference in watched.covered(&store.references) {
+            let is_known = narrow(reference).is_some_and(|state| state.answer == Answer::Whole);
+            if let Some(why) = state.unknown().filter(|_| !is_known) {
+                objects.unreadable.entry(reference.clone()).or_insert(why);
+            }
+        }
+    }
+    objects
+}
+
+#[test]
+fn what_is_changed_in_place_is_what_all_watches_say_together() {
+    let object = |kind: WatchedKind, choice: u8| {
+        let service = ["a", "b"][usize::from(choice % 2)];
+        let label = json!({ "labels": { "kubernetes.io/service-name": service } });
+        match kind {
+            WatchedKind::Secret => json!({ "metadata": {}, "type": service }),
+            WatchedKind::Service => json!({ "metadata": {}, "spec": { "ports": [{ "port": choice }] } }),
+            WatchedKind::Slice => json!({ "metadata": label, "addressType": "IPv4", "endpoints": [] }),
+            _ => json!({ "metadata": {}, "spec": { "listeners": [] } }),
+        }
+    };
+    proptest!(ProptestConfig::with_cases(20), |(events in prop::collection::vec(any::<[u8; 4]>(), 0..40))| {
+        let mut heard = Heard::new();
+        let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
+        for [what, which, key, choice] in events {
+            let name = Key::new(["mail", "other"][usize::from(key / 2 % 2)], ["a", "b"][usize::from(key % 2)]);
+            let kinds = [ReferenceKind::Secret, ReferenceKind::Service];
+            let reference = Reference::new(kinds[usize::from(choice % 2)], &name);
+            let watch = 1 + u64::from(which) % heard.watches;
+            let watched = heard.store.numbers.get(&watch).cloned();
+            let kind = watched.as_ref().map_or(WatchedKind::Namespace, |watched| watched.kind);
+            // A watch says nothing of what it is not about.
+            let name = match watched.map(|watched| watched.scope) {
+                Some(Scope::Named(key)) => key,
+                Some(Scope::In(namespace)) => Key::new(&namespace, &name.name),
+                Some(Scope::Everywhere) | None => name,
+            };
+            match what % 6 {
+                0 => heard.store.refer(&BTreeSet::from([reference])),
+                1 => heard.store.release(vec![reference], |_| choice % 4 == 0),
+                2 => drop(heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())))),
+                _ if matches!(kind, WatchedKind::Namespace | WatchedKind::Listener) => {}
+                3 => drop(heard.says(watch, News::Gone(name))),
+                4 => {
+                    let seen = heard.seen(kind, &name, &object(kind, choice));
+                    heard.says(watch, News::Is(name, Ok(seen)));
+                }
+                _ => {
+                    let seen = heard.seen(kind, &name, &object(kind, choice));
+                    let all = if choice % 3 == 0 { BTreeMap::new() } else { BTreeMap::from([(name, Ok(seen))]) };
+                    heard.says(watch, News::All(all));
+                }
+            }
+            // The wide ones stay, as if there were many namespaces.
+            for watched in heard.store.follow().into_iter().flatten() {
+                if !heard.store.states.contains_key(&watched) {
+                    heard.watch(watched);
+                }
+            }
+            prop_assert_eq!(heard.store.index.objects(), &whole(&heard.store), "{:?}", wide);
+        }
+    });
 }
