@@ -1,15 +1,20 @@
 //! Where objects come from: a folder, or a cluster. The one place that makes a client of the Kubernetes API.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::metrics::Metrics;
 use crate::controller::outlet::Outlet;
 use crate::controller::{ClusterSource, FolderSource};
+
+use super::connections::{self, Connections};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -33,12 +38,12 @@ pub(super) enum Source {
 
 impl Source {
     /// From where the options say.
-    pub(super) async fn new(origin: &Origin, outlet: Outlet) -> anyhow::Result<Self> {
+    pub(super) async fn new(origin: &Origin, outlet: Outlet, metrics: &Metrics) -> anyhow::Result<Self> {
         Ok(match origin {
             Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), outlet)?)),
             Origin::Cluster { kubeconfig, namespaces } => {
-                let client = client(kubeconfig.as_deref()).await?;
-                Self::Cluster(Box::new(ClusterSource::new(client, namespaces, outlet)?))
+                let client = client(kubeconfig.as_deref(), metrics).await?;
+                Self::Cluster(Box::new(ClusterSource::new(client, namespaces, outlet, metrics.clone())?))
             }
         })
     }
@@ -53,8 +58,8 @@ impl Source {
     }
 }
 
-async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let mut config = match kubeconfig {
+async fn client(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
         Some(path) => {
             let shown = path.display();
             let read = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {shown}"))?;
@@ -63,9 +68,23 @@ async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
         }
         None => Config::incluster().context("the pod's service account cannot be used")?,
     };
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).context("no client of the Kubernetes API can be made")
+    shared(&config, metrics).context("no client of the Kubernetes API can be made")
 }
 
-/// An address of an API server that is away may not answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// kube's client with connections of ours. Its retries are left out: watches and the writer of status try again by
+/// themselves, with a bound, and say so.
+fn shared(config: &Config, metrics: &Metrics) -> anyhow::Result<Client> {
+    if let Some(proxy) = &config.proxy_url {
+        anyhow::bail!("a proxy ({proxy}) before the API server is not supported; exclude it from the proxy");
+    }
+    let https = config.rustls_https_connector_with_connector(connections::tcp())?;
+    let plain = legacy::Client::builder(TokioExecutor::new()).build(https);
+    let connections = Connections::new(config, plain, metrics.clone())?;
+    let builder = ClientBuilder::new(connections, config.default_namespace.clone())
+        .with_layer(&config.extra_headers_layer()?);
+    let base = config.base_uri_layer();
+    Ok(match config.auth_layer()? {
+        Some(auth) => builder.with_layer(&auth).with_layer(&base).build(),
+        None => builder.with_layer(&base).build(),
+    })
+}

@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use tokio_util::sync::CancellationToken;
 
 use super::index::Reference;
+use super::metrics::Metrics;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
@@ -48,11 +49,16 @@ impl ClusterSource {
     ///
     /// # Errors
     /// When our own CRDs are broken.
-    pub fn new(client: Client, namespaces: &[String], outlet: Outlet) -> Result<Self, BrokenCrd> {
+    pub fn new(
+        client: Client,
+        namespaces: &[String],
+        outlet: Outlet,
+        metrics: Metrics,
+    ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let (said, to_write) = watch::channel(Arc::default());
         let writer = Some(Writer::new(client.clone(), to_write));
-        let watches = Watches::new(client, Arc::new(Validator::new()?), sender);
+        let watches = Watches::new(client, Arc::new(Validator::new()?), sender, metrics);
         Ok(Self {
             outlet,
             store: Store::new(resources::base(namespaces)),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::model::{BindReport, Snapshot};
 
 use super::index::{Key, Objects};
+use super::metrics::Metrics;
 use super::publish::Publisher;
 use super::render::{Environment, Kind, Rendered};
 use super::status::{Facts, Status, changes};
@@ -32,24 +33,27 @@ pub struct Outlet {
     channels: Channels,
     publisher: Publisher,
     status: Status,
+    metrics: Metrics,
 }
 
 impl Outlet {
     /// `hostname` is the default server name, `class` the class that is ours.
     #[must_use]
-    pub fn new(class: &str, hostname: &str, channels: Channels) -> Self {
+    pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
         Self {
             class: class.to_owned(),
             hostname: hostname.to_owned(),
             channels,
             publisher: Publisher::default(),
             status: Status::default(),
+            metrics,
         }
     }
 
     /// What would come of these objects, now.
     #[must_use]
     pub fn look(&self, objects: &Objects) -> Rendered {
+        let _timed = self.metrics.render();
         let environment =
             Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
         self.publisher.look(objects, &environment)

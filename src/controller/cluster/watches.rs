@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::index::{Key, SERVICE_NAME};
 use super::super::manifest::{self, Content};
+use super::super::metrics::Metrics;
 use super::super::validate::Validator;
 use super::super::violation::one_line;
 use super::pause::Pause;
@@ -23,11 +24,18 @@ use super::resources::{Watched, WatchedKind};
 
 /// All watches that run.
 pub(super) struct Watches {
+    reader: Reader,
+    started: u64,
+    running: BTreeMap<Watched, AbortOnDropHandle<()>>,
+}
+
+/// What every watch needs.
+#[derive(Clone)]
+struct Reader {
     client: Client,
     validator: Arc<Validator>,
     events: mpsc::Sender<Event>,
-    started: u64,
-    running: BTreeMap<Watched, AbortOnDropHandle<()>>,
+    metrics: Metrics,
 }
 
 /// Something that a watch has to say.
@@ -78,8 +86,14 @@ pub(super) enum Failure {
 
 impl Watches {
     /// None yet.
-    pub(super) fn new(client: Client, validator: Arc<Validator>, events: mpsc::Sender<Event>) -> Self {
-        Self { client, validator, events, started: 0, running: BTreeMap::new() }
+    pub(super) fn new(
+        client: Client,
+        validator: Arc<Validator>,
+        events: mpsc::Sender<Event>,
+        metrics: Metrics,
+    ) -> Self {
+        let reader = Reader { client, validator, events, metrics };
+        Self { reader, started: 0, running: BTreeMap::new() }
     }
 
     /// Whether it runs.
@@ -90,9 +104,7 @@ impl Watches {
     /// Starts one; its number is in all its events.
     pub(super) fn start(&mut self, watched: &Watched) -> u64 {
         self.started = self.started.saturating_add(1);
-        let (client, validator, events) =
-            (self.client.clone(), Arc::clone(&self.validator), self.events.clone());
-        let task = run(watched.clone(), self.started, client, validator, events);
+        let task = self.reader.clone().run(watched.clone(), self.started);
         self.running.insert(watched.clone(), AbortOnDropHandle::new(tokio::spawn(task)));
         self.started
     }
@@ -110,44 +122,59 @@ impl std::fmt::Debug for Watches {
     }
 }
 
-async fn run(
-    watched: Watched,
-    watch: u64,
-    client: Client,
-    validator: Arc<Validator>,
-    events: mpsc::Sender<Event>,
-) {
-    let stream = watcher(watched.api(client), watched.config());
-    let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
-    let mut listed = BTreeMap::new();
-    while let Some(event) = stream.next().await {
+impl Reader {
+    async fn run(self, watched: Watched, watch: u64) {
+        let (_, kind) = watched.kind.names();
+        let _running = self.metrics.watch(kind);
+        let stream = watcher(watched.api(self.client.clone()), watched.config());
+        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+        let mut listed = BTreeMap::new();
+        while let Some(event) = stream.next().await {
+            let Some(news) = self.news(&watched, event, &mut listed) else { continue };
+            if let News::Failed(failure) = &news {
+                self.metrics.watch_failed(kind, failure.reason());
+            }
+            if self.events.send(Event { watch, news }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What an event says; `None` while a list is not complete.
+    fn news(
+        &self,
+        watched: &Watched,
+        event: watcher::Result<watcher::Event<DynamicObject>>,
+        listed: &mut BTreeMap<Key, Result<Seen, String>>,
+    ) -> Option<News> {
         let read = |object: DynamicObject| {
             let key = key(&object);
-            let seen = seen(watched.kind, &key, object, &validator);
+            let seen = seen(watched.kind, &key, object, &self.validator);
             (key, seen)
         };
-        let news = match event {
+        match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
-                continue;
+                None
             }
             Ok(watcher::Event::InitApply(object)) => {
                 let (key, seen) = read(object);
                 listed.insert(key, seen);
-                continue;
+                None
             }
-            Ok(watcher::Event::InitDone) => News::All(std::mem::take(&mut listed)),
+            Ok(watcher::Event::InitDone) => Some(News::All(std::mem::take(listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
-                News::Is(key, seen)
+                Some(News::Is(key, seen))
             }
-            Ok(watcher::Event::Delete(object)) => News::Gone(key(&object)),
+            Ok(watcher::Event::Delete(object)) => Some(News::Gone(key(&object))),
             // It has been away for longer than the API server remembers, and lists again by itself.
-            Err(watcher::Error::WatchError(status)) if status.code == EXPIRED => continue,
-            Err(error) => News::Failed(Failure::of_watch(error)),
-        };
-        if events.send(Event { watch, news }).await.is_err() {
-            return;
+            Err(watcher::Error::WatchError(status)) if status.code == EXPIRED => {
+                let (_, kind) = watched.kind.names();
+                self.metrics.watch_failed(kind, "expired");
+                None
+            }
+            Err(error) => Some(News::Failed(Failure::of_watch(error))),
         }
     }
 }
@@ -215,6 +242,15 @@ impl Failure {
         match error {
             kube::Error::Api(status) => Self::said(status.code, &status.message),
             other => Self::Unreachable(one_line(&root(other).to_string())),
+        }
+    }
+
+    /// For a metric.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "forbidden",
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "unreachable",
         }
     }
 

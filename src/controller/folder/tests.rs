@@ -13,6 +13,7 @@ use crate::controller::outlet::Channels;
 use crate::model::{BindReport, Snapshot};
 
 use super::*;
+use crate::controller::metrics::Metrics;
 
 struct Running {
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -29,7 +30,8 @@ impl Running {
         let (reports, from_plane) = watch::channel(Arc::new(BindReport::default()));
         let channels = Channels { snapshots: to_plane, reports: from_plane, statuses: to_admin };
         let source =
-            FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels)).unwrap();
+            FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels, metrics()))
+                .unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
         Self { snapshots, statuses, reports, shutdown, task }
@@ -142,7 +144,11 @@ fn a_folder_that_is_not_there_is_an_error_that_says_so() {
     let (statuses, _t) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
     let channels = Channels { snapshots, reports, statuses };
-    let error =
-        FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels)).unwrap_err();
+    let error = FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels, metrics()))
+        .unwrap_err();
     assert!(error.to_string().contains("/nonexistent is not a folder"));
+}
+
+fn metrics() -> Metrics {
+    Metrics::register(&prometheus::Registry::new()).unwrap()
 }
