@@ -77,18 +77,13 @@ impl World {
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
         let rendered = self.publisher.look(&self.objects, &self.environment);
-        let snapshot = self.publisher.take(rendered).expect("something changed");
+        let snapshot = self.publisher.take(rendered).snapshot.expect("something changed");
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
         let report =
             BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
-        let facts = Facts {
-            outcomes: self.publisher.outcomes(),
-            since: self.publisher.since(),
-            report: &report,
-            now: self.environment.now,
-        };
+        let facts = Facts { published: &self.publisher, report: &report, now: self.environment.now };
         let status = Status::new(&facts, &self.status);
         std::hint::black_box(changes(&self.status, &status));
         self.status = status;
@@ -119,7 +114,7 @@ fn server(number: usize, generation: i64, timeout: i64) -> Arc<Resource<MailServ
         "listeners": [listener("imaps", 993), listener("pop3s", 995)],
     });
     let spec = Ok(Arc::new(serde_json::from_value(spec).unwrap()));
-    Arc::new(Resource { generation, created: Some(i64::try_from(number).unwrap()), spec })
+    Arc::new(Resource { uid: String::new(), generation, created: Some(i64::try_from(number).unwrap()), spec })
 }
 
 fn service() -> Service {

@@ -40,6 +40,50 @@ impl fmt::Display for Key {
     }
 }
 
+/// Our two kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `MailServer`.
+    Server,
+    /// `MailListener`.
+    Listener,
+}
+
+impl Kind {
+    /// As manifests write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "MailServer",
+            Self::Listener => "MailListener",
+        }
+    }
+}
+
+/// Which of our own objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub key: Key,
+}
+
+impl ObjectId {
+    /// From both parts.
+    #[must_use]
+    pub fn new(kind: Kind, key: &Key) -> Self {
+        Self { kind, key: key.clone() }
+    }
+}
+
+/// `MailServer namespace/name`.
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.key)
+    }
+}
+
 /// Something that is referred to by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
@@ -104,6 +148,8 @@ pub struct Objects {
 /// One of our own objects.
 #[derive(Clone, Debug)]
 pub struct Resource<Spec> {
+    /// Tells it from another one with its name; empty outside of a cluster.
+    pub uid: String,
     /// Counts the changes of the spec.
     pub generation: i64,
     /// Unix seconds; `None` where nobody said, which is younger than any time.

@@ -63,8 +63,8 @@ pub struct Own<Spec> {
 impl<Spec> Own<Spec> {
     /// As a render sees it.
     #[must_use]
-    pub fn resource(&self, generation: i64) -> Resource<Spec> {
-        Resource { generation, created: self.created, spec: self.spec.clone() }
+    pub fn resource(&self, uid: &str, generation: i64) -> Resource<Spec> {
+        Resource { uid: uid.to_owned(), generation, created: self.created, spec: self.spec.clone() }
     }
 }
 

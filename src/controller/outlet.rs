@@ -61,7 +61,7 @@ impl Outlet {
 
     /// Hands it to the data plane, if it is anything new there.
     pub fn publish(&mut self, rendered: Rendered) {
-        if let Some(snapshot) = self.publisher.take(rendered) {
+        if let Some(snapshot) = self.publisher.take(rendered).snapshot {
             tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
             self.channels.snapshots.send_replace(snapshot);
         }
@@ -82,7 +82,7 @@ impl Outlet {
 
     /// Takes over what an earlier process said of the objects that are ours, where we have said nothing yet.
     pub fn recall<'a>(&mut self, said: impl Fn(Kind, &Key) -> Option<&'a Value>) {
-        for outcome in self.publisher.outcomes() {
+        for outcome in self.publisher.outcomes().values() {
             if let Some(status) = said(outcome.kind, &outcome.key) {
                 self.status.recall(outcome.kind, &outcome.key, status);
             }
@@ -98,12 +98,7 @@ impl Outlet {
     /// Makes the status of all objects, logs what changed in it, and gives it to the admin server.
     pub fn tell(&mut self, problems: &[String]) -> &Status {
         let report = Arc::clone(&self.channels.reports.borrow_and_update());
-        let facts = Facts {
-            outcomes: self.publisher.outcomes(),
-            since: self.publisher.since(),
-            report: &report,
-            now: now(),
-        };
+        let facts = Facts { published: &self.publisher, report: &report, now: now() };
         let status = Status::new(&facts, &self.status);
         for change in changes(&self.status, &status) {
             if change.alarming {

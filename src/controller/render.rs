@@ -32,6 +32,7 @@ use crate::net::ListenAddress;
 use super::index::{Key, Objects, Reference, Resource};
 use super::violation::Violation;
 
+pub use super::index::{Kind, ObjectId};
 pub use last_good::LastGood;
 use references::References;
 pub use socket::Candidate;
@@ -60,26 +61,6 @@ pub struct Rendered {
     pub last_good: LastGood,
 }
 
-/// Our two kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// `MailServer`.
-    Server,
-    /// `MailListener`.
-    Listener,
-}
-
-impl Kind {
-    /// As manifests write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Server => "MailServer",
-            Self::Listener => "MailListener",
-        }
-    }
-}
-
 /// What became of one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectOutcome {
@@ -87,12 +68,22 @@ pub struct ObjectOutcome {
     pub kind: Kind,
     /// Its namespace and name.
     pub key: Key,
+    /// Tells it from another one with its name.
+    pub uid: String,
     /// The generation that this is about.
     pub generation: i64,
     /// What is wrong with the object as a whole.
     pub violations: Vec<Violation>,
     /// Its listeners, in the manifest's order; exactly one for a `MailListener`.
     pub listeners: Vec<ListenerOutcome>,
+}
+
+impl ObjectOutcome {
+    /// Which object it is.
+    #[must_use]
+    pub fn id(&self) -> ObjectId {
+        ObjectId { kind: self.kind, key: self.key.clone() }
+    }
 }
 
 /// What became of one listener.
@@ -231,6 +222,7 @@ impl Pass<'_> {
         self.outcomes.push(ObjectOutcome {
             kind,
             key: key.clone(),
+            uid: resource.uid.clone(),
             generation: resource.generation,
             violations,
             listeners: vec![],

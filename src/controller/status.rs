@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListenerStatus, MailServerStatus};
 use crate::model::{BackendHealth, BindReport, SocketState};
-use crate::net::ListenAddress;
 
 use super::index::Key;
+use super::publish::Publisher;
 use super::render::{Kind, ListenerOutcome, ObjectOutcome, Serving};
 use super::violation::{Concern, Violation};
 
@@ -24,10 +24,8 @@ pub use changes::{Change, changes};
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// What became of every object.
-    pub outcomes: &'a [ObjectOutcome],
-    /// The revision since which every socket is as it is.
-    pub since: &'a BTreeMap<ListenAddress, u64>,
+    /// What became of every object, and since when.
+    pub published: &'a Publisher,
     /// What the data plane last reported.
     pub report: &'a BindReport,
     /// Unix seconds.
@@ -52,7 +50,7 @@ impl Status {
     #[must_use]
     pub fn new(facts: &Facts<'_>, previous: &Self) -> Self {
         let mut objects = BTreeMap::new();
-        for outcome in facts.outcomes {
+        for outcome in facts.published.outcomes().values() {
             let id = (outcome.kind, outcome.key.clone());
             let mut status = object(facts, outcome);
             if let Some(previous) = previous.0.get(&id) {
@@ -231,7 +229,7 @@ fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> (ConditionStatus
         let text = format!("an earlier generation is served on {address}; the other conditions say why");
         return (False, "UsingLastGood", text);
     }
-    let wanted = facts.since.get(address).copied().unwrap_or(u64::MAX);
+    let wanted = facts.published.since(&listener.id).unwrap_or(u64::MAX);
     match facts.report.sockets.get(address) {
         Some(state) if facts.report.revision >= wanted => match state {
             SocketState::Bound(bound) => {

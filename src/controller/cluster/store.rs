@@ -305,10 +305,10 @@ fn add(objects: &mut Objects, key: &Key, seen: &Seen) {
     let key = key.clone();
     match &seen.content {
         Content::Server(own) => {
-            objects.servers.insert(key, Arc::new(own.resource(seen.generation)));
+            objects.servers.insert(key, Arc::new(own.resource(&seen.uid, seen.generation)));
         }
         Content::Listener(own) => {
-            objects.listeners.insert(key, Arc::new(own.resource(seen.generation)));
+            objects.listeners.insert(key, Arc::new(own.resource(&seen.uid, seen.generation)));
         }
         Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
         Content::ConfigMap(map) => drop(objects.config_maps.insert(key, Arc::clone(map))),

@@ -203,12 +203,12 @@ impl Loaded {
         match &manifest.content {
             Content::Server(own) => {
                 let generation = generation(Kind::Server, &own.written);
-                objects.servers.insert(key.clone(), Arc::new(own.resource(generation)));
+                objects.servers.insert(key.clone(), Arc::new(own.resource("", generation)));
                 self.origins.insert((Kind::Server, key), path.to_owned());
             }
             Content::Listener(own) => {
                 let generation = generation(Kind::Listener, &own.written);
-                objects.listeners.insert(key.clone(), Arc::new(own.resource(generation)));
+                objects.listeners.insert(key.clone(), Arc::new(own.resource("", generation)));
                 self.origins.insert((Kind::Listener, key), path.to_owned());
             }
             Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),

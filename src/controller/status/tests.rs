@@ -7,9 +7,9 @@ use crate::net::ListenAddress;
 const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
 
 fn status(world: &mut World, yaml: &str, report: &BindReport, previous: &Status, now: i64) -> Status {
-    let rendered = world.render(yaml);
-    let since = rendered.snapshot.sockets.keys().map(|address| (address.clone(), 1)).collect();
-    Status::new(&Facts { outcomes: &rendered.objects, since: &since, report, now }, previous)
+    let mut publisher = Publisher::default();
+    publisher.take(world.render(yaml));
+    Status::new(&Facts { published: &publisher, report, now }, previous)
 }
 
 fn bound(port: u16) -> BindReport {
