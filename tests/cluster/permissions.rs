@@ -22,7 +22,7 @@ fn a_role_with_the_name_of_a_secret_is_enough_to_read_it() {
     let may = |verb: &str| {
         let account = "--as=system:serviceaccount:mailgress:mailgress";
         let command =
-            cluster.plane().kubectl().args(["auth", "can-i", verb, "secrets", "-A", account]).output();
+            cluster.kubectl_command().args(["auth", "can-i", verb, "secrets", "-A", account]).output();
         String::from_utf8(command.unwrap().stdout).unwrap()
     };
     assert_eq!(["get", "list", "watch"].map(may), ["no\n"; 3]);
