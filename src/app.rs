@@ -1,5 +1,6 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
+mod connections;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
+use crate::controller::metrics::Metrics;
 use crate::controller::outlet::{Board, Channels as SourceChannels, Outlet};
 use crate::controller::print;
 use crate::model::served::{Ledger, Replica};
@@ -76,8 +78,9 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             ledger: ledger.clone(),
             board: board.clone(),
         };
-        let outlet = Outlet::new(&options.class, &hostname, channels);
-        let source = Source::new(&options.origin, outlet).await?;
+        let metrics = Metrics::register(&registry)?;
+        let outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone());
+        let source = Source::new(&options.origin, outlet, &metrics).await?;
         let readiness = Readiness::new();
         let admin = TcpListener::bind(options.admin_address)
             .await

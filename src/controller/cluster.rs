@@ -30,6 +30,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use tokio_util::sync::CancellationToken;
 
 use super::index::{Key, Reference};
+use super::metrics::Metrics;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
@@ -75,12 +76,17 @@ impl ClusterSource {
     ///
     /// # Errors
     /// When our own CRDs are broken.
-    pub fn new(clients: Clients, options: ClusterOptions, outlet: Outlet) -> Result<Self, BrokenCrd> {
+    pub fn new(
+        clients: Clients,
+        options: ClusterOptions,
+        outlet: Outlet,
+        metrics: Metrics,
+    ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let outlet = outlet.with_patience(REPORT_PATIENCE);
         let field_manager = writer::field_manager(outlet.class());
         let validator = Arc::new(Validator::new()?);
-        let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender);
+        let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);
         let store = Store::new(resources::base(&options.namespaces));
         Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new() })
     }

@@ -15,6 +15,7 @@ use crate::model::served::Ledger;
 use crate::model::{BindReport, ListenerId, Snapshot};
 
 use super::index::{Key, Kind, ObjectId, Objects};
+use super::metrics::Metrics;
 use super::ports::{Claim, Ports};
 use super::publish::Publisher;
 use super::render::{Environment, ListenerOutcome, Rendered};
@@ -62,12 +63,13 @@ pub struct Outlet {
     /// What was told though it was still under way.
     unsettled: BTreeSet<ObjectId>,
     ports: Ports,
+    metrics: Metrics,
 }
 
 impl Outlet {
     /// `hostname` is the default server name, `class` the class that is ours.
     #[must_use]
-    pub fn new(class: &str, hostname: &str, channels: Channels) -> Self {
+    pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
         Self {
             class: class.to_owned(),
             hostname: hostname.to_owned(),
@@ -80,6 +82,7 @@ impl Outlet {
             dirty: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             ports: Ports::default(),
+            metrics,
         }
     }
 
@@ -105,6 +108,7 @@ impl Outlet {
     /// What would come of these objects, now.
     #[must_use]
     pub fn look(&self, objects: &Objects) -> Rendered {
+        let _timed = self.metrics.render();
         let environment =
             Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
         self.publisher.look(objects, &environment)

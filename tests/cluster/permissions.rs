@@ -22,7 +22,7 @@ fn a_role_with_the_name_of_a_secret_is_enough_to_read_it() {
     let may = |verb: &str| {
         let account = "--as=system:serviceaccount:mailgress:mailgress";
         let command =
-            cluster.plane().kubectl().args(["auth", "can-i", verb, "secrets", "-A", account]).output();
+            cluster.kubectl_command().args(["auth", "can-i", verb, "secrets", "-A", account]).output();
         String::from_utf8(command.unwrap().stdout).unwrap()
     };
     assert_eq!(["get", "list", "watch"].map(may), ["no\n"; 3]);
@@ -67,9 +67,7 @@ fn one_namespace_is_served_with_the_permissions_of_that_namespace() {
         "--clusterrole=mailgress",
         "--serviceaccount=one-namespace:narrow",
     ]);
-    cluster.kubectl(&["create", "role", "lease", "--verb=get,create,patch", "--resource=leases"]);
-    let account = "--serviceaccount=one-namespace:narrow";
-    cluster.kubectl(&["create", "rolebinding", "lease", "--role=lease", account]);
+    cluster.allow_lease("narrow");
     let mailgress = cluster.mailgress_as("narrow", &["--namespaces", cluster.name]);
     cluster.wait_for("Ready", EDGE);
     assert_eq!(mailgress.status()["objects"].as_array().unwrap().len(), 1);

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use crate::cluster::{Cluster, at, backend, listener, ready, terminating};
-use crate::support::manifest::{tls_secret, with};
-use crate::support::pki::AUTHORITY;
+use crate::support::manifest::with;
 use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wait;
 use crate::support::wire::Wire;
@@ -60,36 +59,10 @@ fn a_change_is_swapped_in_and_sessions_stay() {
 }
 
 #[test]
-fn a_renewed_certificate_is_served_and_sessions_stay() {
-    let Some(cluster) = Cluster::new("renewal") else { return };
-    let (at, backend) = (at(), backend("backend"));
-    let [first, second] = [(); 2].map(|()| AUTHORITY.issue_for_loopback());
-    cluster.backends(&[(&backend, ready())]);
-    cluster.allow_secrets(&["mail-tls"]);
-    cluster.apply(&cluster.here(tls_secret("mail-tls", &first)));
-    let tls = json!({ "tls": { "mode": "Implicit", "certificateRefs": [{ "name": "mail-tls" }] } });
-    let edge = cluster.edge(&[]);
-    let imaps = with(listener("imaps", at.port()), &tls);
-    cluster.apply(&with(edge, &json!({ "spec": { "listeners": [imaps] } })));
-    let _mailgress = cluster.mailgress();
-    cluster.wait_for("Ready", "mailserver/edge");
-    let mut session = Wire::connect_tls(at).unwrap();
-    assert_eq!(session.certificate(), first.der);
-    session.line().unwrap();
-    log_in(&mut session, "IMAP", "user", "secret").unwrap();
-    cluster.apply(&cluster.here(tls_secret("mail-tls", &second)));
-    wait::eventually("the new certificate is served", || {
-        (Wire::connect_tls(at).unwrap().certificate() == second.der).then_some(())
-    });
-    assert!(backend_answers(&mut session, "IMAP").unwrap());
-}
-
-#[test]
 fn a_listener_of_another_namespace_is_attached_by_the_labels_of_that() {
     let Some(cluster) = Cluster::new("attached") else { return };
     let (at, backend) = (at(), backend("backend"));
-    cluster
-        .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "attached-team" } }));
+    cluster.namespace("attached-team");
     let selector = json!({ "matchLabels": { "mail": "edge" } });
     let allowed = json!({ "namespaces": { "from": "Selector", "selector": selector } });
     cluster.apply(&with(cluster.edge(&[]), &json!({ "spec": { "allowedListeners": allowed } })));
