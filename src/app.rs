@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::admin::{self, AdminState, Readiness};
 use crate::controller::outlet::{Channels as SourceChannels, Outlet};
 use crate::controller::print;
+use crate::controller::render::Locality;
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
 
@@ -31,6 +32,8 @@ pub struct RunOptions {
     pub origin: Origin,
     /// `spec.className` of the objects that are taken.
     pub class: String,
+    /// Where we are, for endpoints that are near. In a cluster, the zone of a node is looked up.
+    pub locality: Locality,
     /// Where health, metrics and status are served.
     pub admin_address: SocketAddr,
     /// Worker threads of the data plane.
@@ -67,7 +70,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         let model = printed(snapshots.clone());
         let channels =
             SourceChannels { snapshots: snapshot_sender, reports: report_receiver.clone(), statuses };
-        let outlet = Outlet::new(&options.class, &hostname()?, channels);
+        let mut outlet = Outlet::new(&options.class, &hostname()?, channels);
+        outlet.locate(options.locality.clone());
         let source = Source::new(&options.origin, outlet).await?;
         let readiness = Readiness::new();
         let admin = TcpListener::bind(options.admin_address)

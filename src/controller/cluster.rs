@@ -10,6 +10,7 @@ mod store;
 mod wanted;
 mod watches;
 mod writer;
+mod zone;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,9 +20,11 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::index::Reference;
 use super::outlet::Outlet;
+use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
 use store::Store;
@@ -41,6 +44,8 @@ pub struct ClusterSource {
     /// When what was published is told of, even if the data plane has not said what became of it.
     tell_at: Option<Instant>,
     problems: Vec<String>,
+    /// Reads the zone of our node, where that is to be known and is not.
+    zone: Option<AbortOnDropHandle<Option<String>>>,
 }
 
 impl ClusterSource {
@@ -52,6 +57,9 @@ impl ClusterSource {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let (said, to_write) = watch::channel(Arc::default());
         let writer = Some(Writer::new(client.clone(), to_write));
+        let Locality { zone, node } = outlet.locality().clone();
+        let zone = node.filter(|_| zone.is_none()).map(|node| zone::of_node(client.clone(), node));
+        let zone = zone.map(|reading| AbortOnDropHandle::new(tokio::spawn(reading)));
         let watches = Watches::new(client, Arc::new(Validator::new()?), sender);
         Ok(Self {
             outlet,
@@ -62,6 +70,7 @@ impl ClusterSource {
             writer,
             tell_at: None,
             problems: Vec::new(),
+            zone,
         })
     }
 
@@ -83,6 +92,7 @@ impl ClusterSource {
                 () = self.outlet.reported() => self.tell_if_reported(),
                 () = sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => self.tell(),
                 _ = look.tick() => changed = self.look(rendered),
+                zone = known(&mut self.zone) => changed = self.locate(zone),
             }
             if changed {
                 rendered = Instant::now();
@@ -114,6 +124,14 @@ impl ClusterSource {
     fn look(&mut self, rendered: Instant) -> bool {
         self.tell_problems();
         self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY
+    }
+
+    /// Whether endpoints may be chosen anew.
+    fn locate(&mut self, zone: Option<String>) -> bool {
+        self.zone = None;
+        let is_known = zone.is_some();
+        self.outlet.locate(Locality { zone, ..self.outlet.locality().clone() });
+        is_known
     }
 
     fn render(&mut self) {
@@ -176,6 +194,14 @@ impl ClusterSource {
         }
         self.problems = problems;
         self.tell_if_reported();
+    }
+}
+
+/// Waits until the zone is known, or known to stay unknown; for ever where it is not asked for.
+async fn known(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<String> {
+    match zone {
+        Some(reading) => reading.await.ok().flatten(),
+        None => std::future::pending().await,
     }
 }
 

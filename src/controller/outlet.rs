@@ -10,7 +10,7 @@ use crate::model::{BindReport, Snapshot};
 
 use super::index::{Key, Objects};
 use super::publish::Publisher;
-use super::render::{Environment, Kind, Rendered};
+use super::render::{Environment, Kind, Locality, Rendered};
 use super::status::{Facts, Status, changes};
 
 /// Where snapshots and status go, and where reports come from.
@@ -29,6 +29,7 @@ pub struct Channels {
 pub struct Outlet {
     class: String,
     hostname: String,
+    locality: Locality,
     channels: Channels,
     publisher: Publisher,
     status: Status,
@@ -41,17 +42,33 @@ impl Outlet {
         Self {
             class: class.to_owned(),
             hostname: hostname.to_owned(),
+            locality: Locality::default(),
             channels,
             publisher: Publisher::default(),
             status: Status::default(),
         }
     }
 
+    /// Says where we are; it counts from the next look.
+    pub fn locate(&mut self, locality: Locality) {
+        self.locality = locality;
+    }
+
+    /// Where we are.
+    #[must_use]
+    pub fn locality(&self) -> &Locality {
+        &self.locality
+    }
+
     /// What would come of these objects, now.
     #[must_use]
     pub fn look(&self, objects: &Objects) -> Rendered {
-        let environment =
-            Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
+        let environment = Environment {
+            class: self.class.clone(),
+            hostname: self.hostname.clone(),
+            now: now(),
+            locality: self.locality.clone(),
+        };
         self.publisher.look(objects, &environment)
     }
 

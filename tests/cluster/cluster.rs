@@ -176,15 +176,21 @@ impl Cluster {
         with(object, &json!({ "metadata": { "namespace": self.name } }))
     }
 
-    /// The Service `backend`, whose endpoints are these.
+    /// The Service `backend`, whose endpoints are these, with their conditions.
     pub fn backends(&self, endpoints: &[(&Backend, Value)]) {
+        let in_state = |(backend, conditions): &(_, Value)| (*backend, json!({ "conditions": conditions }));
+        self.endpoints(&endpoints.iter().map(in_state).collect::<Vec<_>>());
+    }
+
+    /// The same with whatever else is to be said of each endpoint.
+    pub fn endpoints(&self, endpoints: &[(&Backend, Value)]) {
         self.apply(&json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": { "name": "backend" },
             "spec": { "ports": [{ "name": "imap", "port": 143, "targetPort": "imap" }] },
         }));
-        for (index, (backend, conditions)) in endpoints.iter().enumerate() {
+        for (index, (backend, endpoint)) in endpoints.iter().enumerate() {
             let address = backend.address();
             self.apply(&json!({
                 "apiVersion": "discovery.k8s.io/v1",
@@ -198,7 +204,7 @@ impl Cluster {
                     { "name": "metrics", "port": 9 },
                     { "name": "imap", "port": address.port() },
                 ],
-                "endpoints": [{ "addresses": [address.ip()], "conditions": conditions }],
+                "endpoints": [with(json!({ "addresses": [address.ip()] }), endpoint)],
             }));
         }
     }
