@@ -20,6 +20,7 @@ use crate::admin::{self, AdminState, Readiness};
 use crate::controller::metrics::Metrics;
 use crate::controller::outlet::{Board, Channels as SourceChannels, Outlet};
 use crate::controller::print;
+use crate::controller::render::Locality;
 use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
@@ -34,6 +35,8 @@ pub struct RunOptions {
     pub origin: Origin,
     /// `spec.className` of the objects that are taken.
     pub class: String,
+    /// Where we are, for endpoints that are near. In a cluster, the zone of a node is looked up.
+    pub locality: Locality,
     /// Where health, metrics and status are served.
     pub admin_address: SocketAddr,
     /// Worker threads of the data plane.
@@ -79,7 +82,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             board: board.clone(),
         };
         let metrics = Metrics::register(&registry)?;
-        let outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone());
+        let mut outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone());
+        outlet.locate(options.locality.clone());
         let source = Source::new(&options.origin, outlet, &metrics).await?;
         let readiness = Readiness::new();
         let admin = TcpListener::bind(options.admin_address)

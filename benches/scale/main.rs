@@ -21,7 +21,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Key, Objects, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
-use mailgress::controller::render::Environment;
+use mailgress::controller::render::{Environment, Locality};
 use mailgress::controller::status::{Facts, Status};
 use mailgress::model::{BindReport, SocketState};
 use mailgress::secret::Secret;
@@ -71,8 +71,12 @@ impl World {
             objects.services.insert(key("dovecot"), Arc::new(service()));
             objects.slices.insert(key("dovecot"), Arc::new(slice(number)));
         }
-        let environment =
-            Environment { class: "mailgress".into(), hostname: "host".into(), now: 1_800_000_000 };
+        let environment = Environment {
+            class: "mailgress".into(),
+            hostname: "host".into(),
+            now: 1_800_000_000,
+            locality: Locality::default(),
+        };
         Self { objects, publisher: Publisher::default(), environment, status: Status::default() }
     }
 

@@ -18,7 +18,7 @@ use super::index::{Key, Kind, ObjectId, Objects};
 use super::metrics::Metrics;
 use super::ports::{Claim, Ports};
 use super::publish::Publisher;
-use super::render::{Environment, ListenerOutcome, Rendered};
+use super::render::{Environment, ListenerOutcome, Locality, Rendered};
 use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Status, Surroundings};
 
@@ -51,6 +51,7 @@ struct Posted {
 pub struct Outlet {
     class: String,
     hostname: String,
+    locality: Locality,
     channels: Channels,
     publisher: Publisher,
     report: Arc<BindReport>,
@@ -73,6 +74,7 @@ impl Outlet {
         Self {
             class: class.to_owned(),
             hostname: hostname.to_owned(),
+            locality: Locality::default(),
             channels,
             publisher: Publisher::default(),
             report: Arc::default(),
@@ -84,6 +86,17 @@ impl Outlet {
             ports: Ports::default(),
             metrics,
         }
+    }
+
+    /// Says where we are; it counts from the next look.
+    pub fn locate(&mut self, locality: Locality) {
+        self.locality = locality;
+    }
+
+    /// Where we are.
+    #[must_use]
+    pub fn locality(&self) -> &Locality {
+        &self.locality
     }
 
     /// Lets a status wait for what is under way.
@@ -109,8 +122,12 @@ impl Outlet {
     #[must_use]
     pub fn look(&self, objects: &Objects) -> Rendered {
         let _timed = self.metrics.render();
-        let environment =
-            Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
+        let environment = Environment {
+            class: self.class.clone(),
+            hostname: self.hostname.clone(),
+            now: now(),
+            locality: self.locality.clone(),
+        };
         self.publisher.look(objects, &environment)
     }
 

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod backend;
 pub mod bounds;
 pub mod conflicts;
+pub mod endpoints;
 pub mod frontend;
 pub mod last_good;
 pub mod listener;
@@ -33,6 +34,7 @@ use super::index::{Key, Objects, Reference, Resource};
 use super::violation::Violation;
 
 pub use super::index::{Kind, ObjectId};
+pub use endpoints::Locality;
 pub use last_good::LastGood;
 use references::References;
 pub use socket::Candidate;
@@ -46,6 +48,8 @@ pub struct Environment {
     pub hostname: String,
     /// Unix seconds, for certificates' expiry.
     pub now: i64,
+    /// Where we are, for endpoints that are near.
+    pub locality: Locality,
 }
 
 /// What came of a render.
@@ -253,7 +257,12 @@ impl Pass<'_> {
     ) {
         let old_spec = self.outcomes[object].violations.iter().any(|v| v.concern.excludes());
         let kept = self.last_good.candidate(&source.id);
-        let mut references = References::new(self.objects, &self.wanted, &mut self.last_good.certificates);
+        let mut references = References::new(
+            self.objects,
+            &self.wanted,
+            &self.environment.locality,
+            &mut self.last_good.certificates,
+        );
         let (rendered, violations) = listener::render(source, settings, &mut references, self.environment);
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),

@@ -288,22 +288,33 @@ impl Cluster {
         with(object, &json!({ "metadata": { "namespace": self.name } }))
     }
 
-    /// The Service `backend`, whose endpoints are these.
+    /// The Service `backend`, whose endpoints are these, with their conditions.
     pub fn backends(&self, endpoints: &[(&Backend, Value)]) {
         let at: Vec<_> =
             endpoints.iter().map(|(backend, state)| (backend.address(), state.clone())).collect();
         self.service("backend", 143, &at);
     }
 
-    /// A Service with one port, and an EndpointSlice for each of these.
+    /// The same with whatever else is to be said of each endpoint.
+    pub fn endpoints(&self, endpoints: &[(&Backend, Value)]) {
+        let at: Vec<_> = endpoints.iter().map(|(backend, said)| (backend.address(), said.clone())).collect();
+        self.slices("backend", 143, &at);
+    }
+
+    /// A Service with one port, and an EndpointSlice for each of these, with its conditions.
     pub fn service(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
+        let in_state = |(at, conditions): &(SocketAddr, Value)| (*at, json!({ "conditions": conditions }));
+        self.slices(name, port, &endpoints.iter().map(in_state).collect::<Vec<_>>());
+    }
+
+    fn slices(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
         self.apply(&json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": { "name": name },
             "spec": { "ports": [{ "name": "mail", "port": port, "targetPort": "mail" }] },
         }));
-        for (index, (address, conditions)) in endpoints.iter().enumerate() {
+        for (index, (address, endpoint)) in endpoints.iter().enumerate() {
             self.apply(&json!({
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
@@ -316,7 +327,7 @@ impl Cluster {
                     { "name": "metrics", "port": 9 },
                     { "name": "mail", "port": address.port() },
                 ],
-                "endpoints": [{ "addresses": [address.ip()], "conditions": conditions }],
+                "endpoints": [with(json!({ "addresses": [address.ip()] }), endpoint)],
             }));
         }
     }

@@ -68,8 +68,10 @@ fn one_namespace_is_served_with_the_permissions_of_that_namespace() {
         "--serviceaccount=one-namespace:narrow",
     ]);
     cluster.allow_lease("narrow");
-    let mailgress = cluster.mailgress_as("narrow", &["--namespaces", cluster.name]);
+    let arguments = ["--namespaces", cluster.name, "--node-name", "somewhere"];
+    let mailgress = cluster.mailgress_as("narrow", &arguments);
     cluster.wait_for("Ready", EDGE);
+    mailgress.logs(&["topology hints for zones are not followed", "nodes \"somewhere\" is forbidden"]);
     assert_eq!(mailgress.status()["objects"].as_array().unwrap().len(), 1);
     Wire::connect(at).unwrap();
     assert!(Wire::connect(other).is_err());

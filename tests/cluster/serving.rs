@@ -37,6 +37,50 @@ fn mail_flows_to_the_endpoints_of_a_service() {
 }
 
 #[test]
+fn endpoints_that_terminate_serve_until_another_is_ready() {
+    let Some(cluster) = Cluster::new("terminating") else { return };
+    let (at, first, second) = (at(), backend("first"), backend("second"));
+    cluster.backends(&[(&first, terminating())]);
+    let _mailgress = cluster.mailgress();
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    cluster.wait_for("Ready", "mailserver/edge");
+    assert_eq!(served_by(at).unwrap().1, "a OK first");
+    let status = cluster.get("mailserver/edge")["status"].to_string();
+    assert!(
+        status.contains("no ready endpoint for port 143, so those that are terminating are used"),
+        "{status}"
+    );
+    cluster.backends(&[(&first, terminating()), (&second, ready())]);
+    wait::eventually("only the one that is ready is used", || {
+        (0..4).all(|_| served_by(at).is_some_and(|(_, answer)| answer == "a OK second")).then_some(())
+    });
+}
+
+#[test]
+fn endpoints_with_hints_for_the_zone_of_our_node_are_used() {
+    let Some(cluster) = Cluster::new("hints") else { return };
+    let (at, near, far) = (at(), backend("near"), backend("far"));
+    let labels = json!({ "topology.kubernetes.io/zone": "zone-b" });
+    cluster.apply(
+        &json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "hints-node", "labels": labels } }),
+    );
+    let zone = |name: &str| json!({ "conditions": ready(), "hints": { "forZones": [{ "name": name }] } });
+    cluster.endpoints(&[(&far, zone("zone-a")), (&near, zone("zone-b"))]);
+    let arguments = ["--class", cluster.name, "--node-name", "hints-node"];
+    let mailgress = Cluster::start(&cluster.account(), &arguments);
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    cluster.wait_for("Ready", "mailserver/edge");
+    mailgress.logs(&["zone-b", "are preferred"]);
+    wait::eventually("only the endpoint for our zone is used", || {
+        (0..4).all(|_| served_by(at).is_some_and(|(_, answer)| answer == "a OK near")).then_some(())
+    });
+    cluster.endpoints(&[(&far, json!({ "conditions": ready() })), (&near, zone("zone-b"))]);
+    wait::eventually("all are used while not all have hints", || {
+        served_by(at).filter(|(_, answer)| answer == "a OK far")
+    });
+}
+
+#[test]
 fn a_change_is_swapped_in_and_sessions_stay() {
     let Some(cluster) = Cluster::new("change") else { return };
     let (at, other, backend) = (at(), at(), backend("backend"));

@@ -8,12 +8,14 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::violation::{Concern, Violation};
+use super::endpoints::Locality;
 use super::tls::Certificates;
 
 /// What references are looked up in.
 pub(crate) struct References<'a> {
     objects: &'a Objects,
     wanted: &'a RefCell<BTreeSet<Reference>>,
+    locality: &'a Locality,
     /// Certificates that are parsed already.
     pub(crate) certificates: &'a mut Certificates,
 }
@@ -23,9 +25,15 @@ impl<'a> References<'a> {
     pub(crate) fn new(
         objects: &'a Objects,
         wanted: &'a RefCell<BTreeSet<Reference>>,
+        locality: &'a Locality,
         certificates: &'a mut Certificates,
     ) -> Self {
-        Self { objects, wanted, certificates }
+        Self { objects, wanted, locality, certificates }
+    }
+
+    /// Where we are, for endpoints that are near.
+    pub(crate) fn locality(&self) -> &'a Locality {
+        self.locality
     }
 
     /// A Secret.
