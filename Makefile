@@ -24,7 +24,7 @@ bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs 
 	@tests/install-packages.sh build bench
 	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
 
-scale: ## Time and memory of rendering thousands of MailServers, in memory; installs a C toolchain
+scale: ## Time and memory of rendering thousands of MailServers, in memory, and of serving them; installs a C toolchain
 	@tests/install-packages.sh build
 	$(CARGO) bench --bench scale
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -17,12 +17,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::model::served::{Bookmark, Ledger};
 
 /// What the pages are made of.
 #[derive(Clone)]
@@ -32,10 +35,15 @@ pub struct AdminState {
     /// `/metrics`.
     pub metrics: Registry,
     /// `/status`.
-    pub status: watch::Receiver<Arc<Value>>,
-    /// `/model`; secrets masked by whoever made it.
-    pub model: watch::Receiver<Arc<Value>>,
+    pub status: Made,
+    /// `/model`; secrets masked by whoever makes it.
+    pub model: Made,
+    /// `/served`: what other replicas ask for.
+    pub served: Ledger,
 }
+
+/// A page that is made when it is asked for.
+pub type Made = Arc<dyn Fn() -> Value + Send + Sync>;
 
 /// Serves until `shutdown`; requests under way have a moment to finish. Connections are bounded in number, and
 /// in the time that a request may take to arrive: a slow client costs nobody else a probe.
@@ -47,8 +55,9 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: Cancellat
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/status", get(async |State(state): State<AdminState>| page(&state.status)))
-        .route("/model", get(async |State(state): State<AdminState>| page(&state.model)))
+        .route("/status", get(async |State(state): State<AdminState>| Json((state.status)())))
+        .route("/model", get(async |State(state): State<AdminState>| Json((state.model)())))
+        .route("/served", get(served))
         .with_state(state);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
@@ -108,10 +117,6 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// After an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-fn page(newest: &watch::Receiver<Arc<Value>>) -> Response {
-    Json(&**newest.borrow()).into_response()
-}
-
 async fn readyz(State(state): State<AdminState>) -> Response {
     let reasons = state.readiness.reasons();
     if reasons.is_empty() {
@@ -129,6 +134,26 @@ async fn metrics(State(state): State<AdminState>) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
+
+/// How far the asker has read, and how long it likes to wait for more.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    instance: Option<String>,
+    version: Option<u64>,
+    /// Seconds.
+    wait: Option<u64>,
+}
+
+async fn served(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
+    let read = asked.instance.zip(asked.version).map(|(instance, version)| Bookmark { instance, version });
+    let wait = Duration::from_secs(asked.wait.unwrap_or_default()).min(LONGEST_WAIT);
+    // Without news in time the page is empty, and the asker knows that we are alive.
+    let _ = timeout(wait, state.served.news(read.as_ref())).await;
+    Json(state.served.page(read.as_ref())).into_response()
+}
+
+/// For news that somebody waits for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Whether the process may be sent clients: when nobody blocks it any more, and never again after
 /// [`Readiness::drain`].
@@ -197,21 +222,27 @@ impl Drop for ReadinessGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
+
     use prometheus::IntCounter;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use crate::model::served::{ObjectName, Replica, Served as ServedObject};
+
     struct Served {
         address: std::net::SocketAddr,
         readiness: Readiness,
-        status: watch::Sender<Arc<Value>>,
+        ledger: Ledger,
         shutdown: CancellationToken,
         task: tokio::task::JoinHandle<io::Result<()>>,
     }
 
     impl Served {
         async fn start() -> Self {
-            let (status, receiver) = watch::channel(Arc::new(json!({"sessions": 0})));
+            let replica = Replica { name: "a".into(), instance: "1".into(), node_address: None };
+            let ledger = Ledger::new(replica);
+            let asked = AtomicU64::new(0);
             let metrics = Registry::new();
             let counter = IntCounter::new("mailgress_swaps_total", "Swaps.").unwrap();
             counter.inc();
@@ -220,14 +251,15 @@ mod tests {
             let state = AdminState {
                 readiness: readiness.clone(),
                 metrics,
-                status: receiver,
-                model: watch::channel(Arc::new(json!({"key": "********"}))).1,
+                status: Arc::new(move || json!({ "asked": asked.fetch_add(1, Ordering::Relaxed) })),
+                model: Arc::new(|| json!({"key": "********"})),
+                served: ledger.clone(),
             };
             let (listener, shutdown) =
                 (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
             let address = listener.local_addr().unwrap();
             let task = tokio::spawn(serve(listener, state, shutdown.clone()));
-            Self { address, readiness, status, shutdown, task }
+            Self { address, readiness, ledger, shutdown, task }
         }
 
         /// The whole response.
@@ -256,17 +288,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn shows_metrics_and_the_newest_status() {
+    async fn shows_metrics_and_makes_its_pages_when_they_are_asked_for() {
         let served = Served::start().await;
         let page = served.get("/metrics").await;
         assert!(
             page.contains("content-type: text/plain") && page.contains("\nmailgress_swaps_total 1\n"),
             "{page}"
         );
-        served.status.send(Arc::new(json!({"sessions": 7}))).unwrap();
-        assert!(served.get("/status").await.ends_with(r#"{"sessions":7}"#));
+        assert!(served.get("/status").await.ends_with(r#"{"asked":0}"#));
+        assert!(served.get("/status").await.ends_with(r#"{"asked":1}"#));
         assert!(served.get("/model").await.ends_with(r#"{"key":"********"}"#));
         assert!(served.get("/other").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_waits_for_news_gets_them_when_they_come() {
+        let served = Served::start().await;
+        let first = served.get("/served").await;
+        assert!(first.contains(r#""version":0,"whole":true"#), "{first}");
+        let ledger = served.ledger.clone();
+        let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: "x".into() };
+        let later = async move { ledger.enter([(object, Some(ServedObject::default()))]) };
+        let (page, ()) = tokio::join!(served.get("/served?instance=1&version=0&wait=30"), later);
+        assert!(page.contains(r#""version":1,"whole":false"#) && page.contains(r#""name":"x""#), "{page}");
+        assert!(served.get("/served?instance=0&version=9").await.contains(r#""whole":true"#));
+        assert!(served.get("/served?version=x").await.starts_with("HTTP/1.1 400"));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 mod connections;
 mod source;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +18,14 @@ use tracing::{info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::controller::metrics::Metrics;
-use crate::controller::outlet::{Channels as SourceChannels, Outlet};
+use crate::controller::outlet::{Board, Channels as SourceChannels, Outlet};
 use crate::controller::print;
+use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
 
-pub use source::Origin;
 use source::Source;
+pub use source::{Cluster, ObjectRef, Origin};
 
 /// Everything that `run` is told.
 #[derive(Clone, Debug)]
@@ -41,6 +42,10 @@ pub struct RunOptions {
     pub drain_delay: Duration,
     /// Between the closing of a listener and the goodbye to its sessions.
     pub drain_timeout: Duration,
+    /// What this replica is called; by default as the host is.
+    pub replica: Option<String>,
+    /// The address of the node that it runs on.
+    pub node_address: Option<IpAddr>,
 }
 
 /// Runs until a signal and a drain.
@@ -65,19 +70,29 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control threads")?;
     let done = runtime.block_on(async {
-        let (statuses, status) = watch::channel(Arc::new(serde_json::Value::Null));
-        let model = printed(snapshots.clone());
-        let channels =
-            SourceChannels { snapshots: snapshot_sender, reports: report_receiver.clone(), statuses };
+        let hostname = hostname()?;
+        let (board, ledger) = (Board::default(), Ledger::new(replica(options, &hostname)));
+        let channels = SourceChannels {
+            snapshots: snapshot_sender,
+            reports: report_receiver.clone(),
+            ledger: ledger.clone(),
+            board: board.clone(),
+        };
         let metrics = Metrics::register(&registry)?;
-        let outlet = Outlet::new(&options.class, &hostname()?, channels, metrics.clone());
+        let outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone());
         let source = Source::new(&options.origin, outlet, &metrics).await?;
         let readiness = Readiness::new();
         let admin = TcpListener::bind(options.admin_address)
             .await
             .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
         info!(address = %admin.local_addr()?, "admin server: /livez /readyz /metrics /status /model");
-        let state = AdminState { readiness: readiness.clone(), metrics: registry, status, model };
+        let state = AdminState {
+            readiness: readiness.clone(),
+            metrics: registry,
+            status: Arc::new(move || board.document()),
+            model: Arc::new(move || print::snapshot(&snapshots.borrow())),
+            served: ledger,
+        };
         serve(options, proxy, source, Admin { listener: admin, state, readiness, reports: report_receiver })
             .await
     });
@@ -178,16 +193,11 @@ impl Signals {
     }
 }
 
-/// The snapshot in the admin server's form, secrets masked.
-fn printed(mut snapshots: watch::Receiver<Arc<Snapshot>>) -> watch::Receiver<Arc<serde_json::Value>> {
-    let (sender, receiver) = watch::channel(Arc::new(serde_json::Value::Null));
-    tokio::spawn(async move {
-        while snapshots.changed().await.is_ok() {
-            let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            sender.send_replace(Arc::new(print::snapshot(&snapshot)));
-        }
-    });
-    receiver
+/// Who we are among the replicas. A process that is started anew is somebody else.
+fn replica(options: &RunOptions, hostname: &str) -> Replica {
+    let name = options.replica.clone().unwrap_or_else(|| hostname.to_owned());
+    let instance = format!("{:016x}", rand::random::<u64>());
+    Replica { name, instance, node_address: options.node_address }
 }
 
 /// The default of `serverName`.

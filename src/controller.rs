@@ -10,12 +10,15 @@ pub mod index;
 pub mod manifest;
 pub mod metrics;
 pub mod outlet;
+pub mod ports;
 pub mod print;
 pub mod publish;
 pub mod render;
+pub mod roll;
+pub mod service;
 pub mod status;
 pub mod validate;
 pub mod violation;
 
-pub use cluster::ClusterSource;
+pub use cluster::{Clients, ClusterOptions, ClusterSource};
 pub use folder::FolderSource;

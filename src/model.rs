@@ -6,14 +6,17 @@
 
 pub mod auth;
 pub mod listener;
+pub mod names;
 pub mod report;
+pub mod served;
 pub mod settings;
 pub mod snapshot;
 pub mod tls;
 
 pub use auth::{Auth, AuthProof, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};
-pub use report::{BackendHealth, BindReport, SocketState};
+pub use names::ServerNames;
+pub use report::{BackendHealth, BindReport, Peers, SocketState};
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

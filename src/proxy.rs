@@ -14,14 +14,18 @@ mod leg;
 mod limits;
 mod listener;
 mod metrics;
+mod peers;
 pub mod plan;
 mod relay;
+mod report;
 mod route;
+mod running;
 mod serving;
 mod session;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod worker;
 
 use std::io;

@@ -10,6 +10,8 @@
     reason = "a benchmark panics where it cannot go on"
 )]
 
+mod data_plane;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Key, Objects, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
 use mailgress::controller::render::Environment;
-use mailgress::controller::status::{Facts, Status, changes};
+use mailgress::controller::status::{Facts, Status};
 use mailgress::model::{BindReport, SocketState};
 use mailgress::secret::Secret;
 use rcgen::{CertificateParams, KeyPair};
@@ -47,6 +49,7 @@ fn main() {
             "{servers:>8} {first:>14.1?} {first_status:>14.1?} {change:>14.1?} {status:>14.1?} {memory:>6} MiB"
         );
     }
+    data_plane::run();
 }
 
 /// Servers with two listeners each, told apart by host names, each with a certificate and a Service of its own.
@@ -77,16 +80,26 @@ impl World {
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
         let rendered = self.publisher.look(&self.objects, &self.environment);
-        let snapshot = self.publisher.take(rendered).snapshot.expect("something changed");
+        let published = self.publisher.take(rendered);
+        let snapshot = published.snapshot.expect("something changed");
         let rendered = started.elapsed();
         let started = Instant::now();
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
-        let report =
-            BindReport { revision: snapshot.revision, sockets: sockets.collect(), ..BindReport::default() };
-        let facts = Facts { published: &self.publisher, report: &report, now: self.environment.now };
-        let status = Status::new(&facts, &self.status);
-        std::hint::black_box(changes(&self.status, &status));
-        self.status = status;
+        let report = BindReport {
+            revision: snapshot.revision,
+            sockets: Arc::new(sockets.collect()),
+            ..BindReport::default()
+        };
+        let facts = Facts {
+            published: &self.publisher,
+            report: &report,
+            replicas: None,
+            surroundings: None,
+            now: self.environment.now,
+        };
+        for id in &published.changed {
+            std::hint::black_box(self.status.update(&facts, id));
+        }
         (rendered, started.elapsed())
     }
 

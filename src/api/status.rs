@@ -14,7 +14,7 @@ pub struct MailServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub listener_count: Option<i32>,
-    /// Where its listeners are bound, for people: `*:993, *:587`.
+    /// For people: where clients reach it, or else where its listeners are bound: `*:993, *:587`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
@@ -33,10 +33,14 @@ pub struct MailListenerStatus {
     /// The generation that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where it is bound, for people.
+    /// For people: where clients reach it, or else where it is bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
+    /// Where clients reach it: `203.0.113.7:993`. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 300)))]
+    pub addresses: Vec<String>,
     /// Accepted, ResolvedRefs, Conflicted, Programmed, Ready, and Degraded where it is.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -49,6 +53,10 @@ pub struct ListenerStatus {
     /// The listener's name.
     #[schemars(length(max = 63))]
     pub name: String,
+    /// Where clients reach it: `203.0.113.7:993`. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 300)))]
+    pub addresses: Vec<String>,
     /// Accepted, ResolvedRefs, Conflicted, Programmed, Ready.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -41,6 +41,8 @@ struct Shared {
     speaks_http2: AtomicBool,
     open: Mutex<Open>,
     metrics: Metrics,
+    /// For the head of an answer.
+    answer_timeout: Duration,
 }
 
 /// Where, and as whom.
@@ -153,7 +155,7 @@ impl Shared {
     ) -> Result<Result<Response<Answer>, Request<Body>>, Failure> {
         for _ in 0..ATTEMPTS {
             let Some(Stream { mut sender, permit }) = self.stream().await? else { return Ok(Err(request)) };
-            let sent = timeout(ANSWER_TIMEOUT, sender.try_send_request(request)).await;
+            let sent = timeout(self.answer_timeout, sender.try_send_request(request)).await;
             match sent.map_err(|_| "the API server does not answer")? {
                 Ok(response) => {
                     return Ok(Ok(response.map(|body| Answer { body, _stream: Some(permit) })));
@@ -177,16 +179,23 @@ impl Connection {
 }
 
 impl<Plain> Connections<Plain> {
-    /// To the server of this configuration; nothing is connected yet.
+    /// To the server of this configuration; nothing is connected yet. The head of an answer may take
+    /// `answer_timeout`.
     ///
     /// # Errors
     /// When its address or credentials cannot be used.
-    pub(super) fn new(config: &Config, plain: Plain, metrics: Metrics) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        plain: Plain,
+        metrics: Metrics,
+        answer_timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let shared = Shared {
             server: Server::new(config, tcp())?,
             speaks_http2: AtomicBool::new(config.cluster_url.scheme() == Some(&Scheme::HTTPS)),
             open: Mutex::default(),
             metrics,
+            answer_timeout,
         };
         Ok(Self { shared: Arc::new(shared), plain })
     }
@@ -230,7 +239,9 @@ where
             match shared.send(request).await? {
                 Ok(response) => Ok(response),
                 Err(request) => {
-                    let response = plain.call(request).await.map_err(Into::into)?;
+                    let answer = timeout(shared.answer_timeout, plain.call(request)).await;
+                    let answer = answer.map_err(|_| "the API server does not answer")?;
+                    let response = answer.map_err(Into::into)?;
                     Ok(response.map(|body| Answer { body, _stream: None }))
                 }
             }
@@ -269,9 +280,7 @@ const HTTP2: &[u8] = b"h2";
 /// Streams of one connection: kube-apiserver allows 100 and more, and so do proxies.
 const MAX_STREAMS: usize = 64;
 /// An address of an API server that is away may not answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the head of an answer; as long as kube-apiserver itself gives a request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long nothing comes before the other side is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long it may take to say so.

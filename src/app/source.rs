@@ -1,6 +1,7 @@
 //! Where objects come from: a folder, or a cluster. The one place that makes a client of the Kubernetes API.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use hyper_util::client::legacy;
@@ -10,9 +11,10 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
 use crate::controller::outlet::Outlet;
-use crate::controller::{ClusterSource, FolderSource};
+use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource};
 
 use super::connections::{self, Connections};
 
@@ -22,12 +24,37 @@ pub enum Origin {
     /// A folder of manifests.
     Folder(PathBuf),
     /// A cluster.
-    Cluster {
-        /// How it is reached; without one, as the pod that we are in.
-        kubeconfig: Option<PathBuf>,
-        /// The only namespaces that are looked at; all of them when there are none here.
-        namespaces: Vec<String>,
-    },
+    Cluster(Box<Cluster>),
+}
+
+/// A cluster, and what is ours in it. A namespace that is not named is that of the pod, or of the kubeconfig.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// How it is reached; without one, as the pod that we are in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The only namespaces that are looked at; all of them when there are none here.
+    pub namespaces: Vec<String>,
+    /// The Lease of the replica that leads.
+    pub lease: ObjectRef,
+    /// The Service whose ports are managed.
+    pub service: Option<ObjectRef>,
+    /// The Service whose endpoints are the replicas.
+    pub replicas: Option<ObjectRef>,
+}
+
+/// `namespace/name`, or a name alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectRef {
+    /// The namespace.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    fn key(&self, namespace: &str) -> Key {
+        Key::new(self.namespace.as_deref().unwrap_or(namespace), &self.name)
+    }
 }
 
 /// What reads them.
@@ -41,9 +68,16 @@ impl Source {
     pub(super) async fn new(origin: &Origin, outlet: Outlet, metrics: &Metrics) -> anyhow::Result<Self> {
         Ok(match origin {
             Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), outlet)?)),
-            Origin::Cluster { kubeconfig, namespaces } => {
-                let client = client(kubeconfig.as_deref(), metrics).await?;
-                Self::Cluster(Box::new(ClusterSource::new(client, namespaces, outlet, metrics.clone())?))
+            Origin::Cluster(cluster) => {
+                let (clients, namespace) = clients(cluster.kubeconfig.as_deref(), metrics).await?;
+                let key = |object: &ObjectRef| object.key(&namespace);
+                let options = ClusterOptions {
+                    namespaces: cluster.namespaces.clone(),
+                    lease: key(&cluster.lease),
+                    service: cluster.service.as_ref().map(key),
+                    replicas: cluster.replicas.as_ref().map(key),
+                };
+                Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet, metrics.clone())?))
             }
         })
     }
@@ -58,7 +92,8 @@ impl Source {
     }
 }
 
-async fn client(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<Client> {
+/// The clients, and the namespace that we are in.
+async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<(Clients, String)> {
     let config = match kubeconfig {
         Some(path) => {
             let shown = path.display();
@@ -68,18 +103,23 @@ async fn client(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<
         }
         None => Config::incluster().context("the pod's service account cannot be used")?,
     };
-    shared(&config, metrics).context("no client of the Kubernetes API can be made")
+    let namespace = config.default_namespace.clone();
+    let client = |timeout| {
+        let client = client(&config, metrics, timeout);
+        client.context("no client of the Kubernetes API can be made")
+    };
+    Ok((Clients { watches: client(LIST_TIMEOUT)?, requests: client(REQUEST_TIMEOUT)? }, namespace))
 }
 
 /// kube's client with connections of ours. Its retries are left out: watches and the writer of status try again by
 /// themselves, with a bound, and say so.
-fn shared(config: &Config, metrics: &Metrics) -> anyhow::Result<Client> {
+fn client(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result<Client> {
     if let Some(proxy) = &config.proxy_url {
         anyhow::bail!("a proxy ({proxy}) before the API server is not supported; exclude it from the proxy");
     }
     let https = config.rustls_https_connector_with_connector(connections::tcp())?;
     let plain = legacy::Client::builder(TokioExecutor::new()).build(https);
-    let connections = Connections::new(config, plain, metrics.clone())?;
+    let connections = Connections::new(config, plain, metrics.clone(), timeout)?;
     let builder = ClientBuilder::new(connections, config.default_namespace.clone())
         .with_layer(&config.extra_headers_layer()?);
     let base = config.base_uri_layer();
@@ -88,3 +128,8 @@ fn shared(config: &Config, metrics: &Metrics) -> anyhow::Result<Client> {
         None => builder.with_layer(&base).build(),
     })
 }
+
+/// For the head of an answer to a list or a watch; as long as kube-apiserver itself gives a request.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// For all others: shorter than the renewal of a lease may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

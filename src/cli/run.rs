@@ -1,7 +1,7 @@
 //! `mailgress run`: the controller and the data plane.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, Origin, RunOptions};
+use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions};
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]
@@ -27,6 +27,26 @@ pub struct Run {
     /// The only namespaces of the cluster to look at [default: all].
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     namespaces: Vec<String>,
+
+    /// The Lease of the replica that leads [default: CLASS, in the pod's own namespace].
+    #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_LEASE", conflicts_with = "manifests", value_parser = object_ref)]
+    lease: Option<ObjectRef>,
+
+    /// The Service that clients reach us by: its ports become those of the listeners that are served, and its addresses are in status.
+    #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_SERVICE", conflicts_with = "manifests", value_parser = object_ref)]
+    service: Option<ObjectRef>,
+
+    /// The Service whose endpoints are the replicas, at its port `admin`: Ready waits for all of them [default: there is one replica].
+    #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_REPLICAS", conflicts_with = "manifests", value_parser = object_ref)]
+    replicas: Option<ObjectRef>,
+
+    /// What this replica is called in the Lease, in events and by the others [default: the host's name].
+    #[arg(long, value_name = "NAME", env = "MAILGRESS_POD_NAME")]
+    pod_name: Option<String>,
+
+    /// The address of the node that this replica runs on (status.hostIP), where clients reach a NodePort, or the listeners where there is no --service.
+    #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_NODE_ADDRESS")]
+    node_address: Option<IpAddr>,
 
     /// The spec.className of the objects that are served.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
@@ -82,6 +102,8 @@ impl Run {
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
             drain_timeout: self.drain_timeout,
+            replica: self.pod_name.clone(),
+            node_address: self.node_address,
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -101,7 +123,14 @@ impl Run {
         let mut namespaces = self.namespaces.clone();
         namespaces.sort_unstable();
         namespaces.dedup();
-        Ok(Origin::Cluster { kubeconfig: self.kubeconfig.clone(), namespaces })
+        let lease = self.lease.clone();
+        Ok(Origin::Cluster(Box::new(Cluster {
+            kubeconfig: self.kubeconfig.clone(),
+            namespaces,
+            lease: lease.unwrap_or_else(|| ObjectRef { namespace: None, name: lease_name(&self.class) }),
+            service: self.service.clone(),
+            replicas: self.replicas.clone(),
+        })))
     }
 
     fn start_log(&self) -> anyhow::Result<()> {
@@ -153,6 +182,25 @@ fn namespace(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn object_ref(text: &str) -> Result<ObjectRef, String> {
+    let (within, name) = match text.split_once('/') {
+        Some((within, name)) => (Some(namespace(within)?), name),
+        None => (None, text),
+    };
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(good) {
+        return Err(format!("{name:?} is not the name of an object; write NAMESPACE/NAME or NAME"));
+    }
+    Ok(ObjectRef { namespace: within, name: name.to_owned() })
+}
+
+/// A class is a name with slashes.
+fn lease_name(class: &str) -> String {
+    class.replace('/', "-")
+}
+
+/// RFC 1123's subdomains.
+const LONGEST_NAME: usize = 253;
 /// RFC 1123's labels.
 const LONGEST_NAMESPACE: usize = 63;
 
@@ -176,13 +224,20 @@ mod tests {
     #[test]
     fn objects_come_from_a_folder_or_a_cluster_and_not_from_both() {
         let origin = run(&["--kubeconfig", "/k", "--namespaces", "b,a,b"]).unwrap().origin().unwrap();
-        let Origin::Cluster { kubeconfig, namespaces } = origin else { panic!("{origin:?}") };
-        assert_eq!((kubeconfig, namespaces), (Some("/k".into()), vec!["a".to_owned(), "b".to_owned()]));
+        let Origin::Cluster(cluster) = origin else { panic!("{origin:?}") };
+        assert_eq!(cluster.kubeconfig, Some("/k".into()));
+        assert_eq!(cluster.namespaces, ["a", "b"]);
+        assert_eq!(cluster.lease, object_ref("mailgress").unwrap());
         assert!(matches!(run(&["--manifests", "/"]).unwrap().origin().unwrap(), Origin::Folder(_)));
         assert!(
             run(&["--manifests", "/", "--kubeconfig", "/k"]).unwrap_err().contains("cannot be used with")
         );
         assert!(run(&["--namespaces", "a,"]).unwrap_err().contains("not the name of a namespace"));
+        let named = object_ref("edge/mail.imap").unwrap();
+        assert_eq!((named.namespace.as_deref(), named.name.as_str()), (Some("edge"), "mail.imap"));
+        for wrong in ["", "/", "a/", "/a", "a/b/c", "A"] {
+            assert!(object_ref(wrong).is_err(), "{wrong:?}");
+        }
         let nowhere = run(&[]).unwrap().origin().unwrap_err().to_string();
         assert!(nowhere.contains("--kubeconfig") && nowhere.contains("--manifests"), "{nowhere}");
     }

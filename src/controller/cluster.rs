@@ -1,10 +1,19 @@
 //! The source with a cluster: objects from the Kubernetes API, watched; status goes back to it.
 //!
 //! Our own kinds and the labels of namespaces are watched as a whole, Services with all of their namespace, and Secrets
-//! and ConfigMaps by their names alone: one that nothing refers to never enters memory. A watch that fails is tried again for ever, and until then
-//! what it said last counts, so that the data plane goes on whatever becomes of the API server.
+//! and ConfigMaps by their names alone: one that nothing refers to never enters memory. A watch that fails is tried
+//! again for ever, and until then what it said last counts, so that the data plane goes on whatever becomes of the API
+//! server.
+//!
+//! Every replica does this for itself. One leads, and does what must be done once: [`lead`].
 
+mod events;
+mod failure;
+mod lead;
+mod lease;
+mod own_service;
 mod pause;
+mod replicas;
 mod resources;
 mod store;
 mod wanted;
@@ -16,84 +25,103 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::index::Reference;
+use super::index::{Key, Reference};
 use super::metrics::Metrics;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
+use lead::Lead;
 use store::Store;
 use watches::{Event, Watches};
-use writer::{Said, Writer};
+
+/// How the API server is talked to.
+#[derive(Clone)]
+pub struct Clients {
+    /// For requests that stay open.
+    pub watches: Client,
+    /// For all others; each ends after some seconds.
+    pub requests: Client,
+}
+
+/// What there is besides the objects.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// The only namespaces that are looked at; all of them when there are none here.
+    pub namespaces: Vec<String>,
+    /// The Lease that the leader of several replicas holds.
+    pub lease: Key,
+    /// The Service whose ports are ours, and whose addresses are told.
+    pub service: Option<Key>,
+    /// The Service whose endpoints are the replicas.
+    pub replicas: Option<Key>,
+}
 
 /// The API server, and what is known from it.
-#[derive(Debug)]
 pub struct ClusterSource {
     outlet: Outlet,
     store: Store,
     watches: Watches,
     events: mpsc::Receiver<Event>,
-    /// To the writer of status.
-    said: watch::Sender<Arc<Vec<Said>>>,
-    writer: Option<Writer>,
-    /// When what was published is told of, even if the data plane has not said what became of it.
-    tell_at: Option<Instant>,
+    clients: Clients,
+    options: ClusterOptions,
     problems: Vec<String>,
 }
 
 impl ClusterSource {
-    /// For all objects of the cluster, or those in `namespaces` where any are named.
+    /// For the objects of the outlet's class.
     ///
     /// # Errors
     /// When our own CRDs are broken.
     pub fn new(
-        client: Client,
-        namespaces: &[String],
+        clients: Clients,
+        options: ClusterOptions,
         outlet: Outlet,
         metrics: Metrics,
     ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let (said, to_write) = watch::channel(Arc::default());
-        let writer = Some(Writer::new(client.clone(), to_write));
-        let watches = Watches::new(client, Arc::new(Validator::new()?), sender, metrics);
-        Ok(Self {
-            outlet,
-            store: Store::new(resources::base(namespaces)),
-            watches,
-            events,
-            said,
-            writer,
-            tell_at: None,
-            problems: Vec::new(),
-        })
+        let outlet = outlet.with_patience(REPORT_PATIENCE);
+        let field_manager = writer::field_manager(outlet.class());
+        let validator = Arc::new(Validator::new()?);
+        let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);
+        let store = Store::new(resources::base(&options.namespaces));
+        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new() })
     }
 
     /// Watches, renders and publishes until it is told to end.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        if let Some(writer) = self.writer.take() {
-            tokio::spawn(writer.run(shutdown.clone()));
-        }
+        let mut lead = Lead::start(&self.clients, &self.options, &self.outlet, &shutdown);
         self.follow(&BTreeSet::new());
         let mut look = interval(LOOK_ANYWAY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
-            let tell_at = self.tell_at;
+            let next_tell = self.outlet.next_tell();
             let mut changed = false;
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return lead.end().await,
                 Some(event) = self.events.recv() => changed = self.settle(event).await,
-                () = self.outlet.reported() => self.tell_if_reported(),
-                () = sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => self.tell(),
-                _ = look.tick() => changed = self.look(rendered),
+                () = self.outlet.reported() => {}
+                news = lead.news() => lead.take(news, &mut self.outlet, &self.store),
+                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {}
+                _ = look.tick() => {
+                    lead.look(&mut self.outlet);
+                    changed = self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY;
+                }
             }
             if changed {
                 rendered = Instant::now();
                 self.render();
             }
+            if self.outlet.has_published() {
+                lead.run_for_it(&shutdown);
+            }
+            self.look_for_problems(&lead);
+            let told = self.outlet.tell(&self.problems);
+            lead.say(&told, &self.outlet, &self.store);
         }
     }
 
@@ -112,14 +140,7 @@ impl ClusterSource {
                 break;
             }
         }
-        self.tell_problems();
         changed
-    }
-
-    /// What passes by itself: patience with a watch, and the time for which certificates are good.
-    fn look(&mut self, rendered: Instant) -> bool {
-        self.tell_problems();
-        self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY
     }
 
     fn render(&mut self) {
@@ -134,9 +155,6 @@ impl ClusterSource {
             return;
         }
         self.outlet.publish(rendered);
-        self.outlet.recall(|kind, key| self.store.status_of(kind, key).map(|(_, status)| status));
-        self.tell_at = Some(now + REPORT_PATIENCE);
-        self.tell_if_reported();
     }
 
     /// Watches what is referred to and the base, and nothing else.
@@ -151,26 +169,10 @@ impl ClusterSource {
         }
     }
 
-    fn tell_if_reported(&mut self) {
-        if self.outlet.is_reported() {
-            self.tell();
-        }
-    }
-
-    fn tell(&mut self) {
-        self.tell_at = None;
-        let status = self.outlet.tell(&self.problems);
-        let said = status.each().filter_map(|(kind, key, status)| {
-            let (uid, observed) = self.store.status_of(kind, key)?;
-            let key = key.clone();
-            Some(Said { kind, key, uid: uid.to_owned(), status, observed: observed.clone() })
-        });
-        self.said.send_replace(Arc::new(said.collect()));
-    }
-
-    /// Logs problems that are new, and tells the admin server of all.
-    fn tell_problems(&mut self) {
-        let problems = self.store.problems(Instant::now());
+    /// Logs problems that are new.
+    fn look_for_problems(&mut self, lead: &Lead) {
+        let mut problems = self.store.problems(Instant::now());
+        problems.extend(lead.problems(&self.outlet));
         if problems == self.problems {
             return;
         }
@@ -181,7 +183,6 @@ impl ClusterSource {
             tracing::info!("everything that is watched can be read again");
         }
         self.problems = problems;
-        self.tell_if_reported();
     }
 }
 

@@ -1,18 +1,26 @@
 //! Where every source ends: what was rendered goes to the data plane, and what is known of it becomes a status.
+//!
+//! Only what a change touches is looked at again. An object whose change is still under way (the data plane is
+//! binding, another replica has not got as far) is told of when that is over, or when patience ends.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::model::{BindReport, Snapshot};
+use crate::model::served::Ledger;
+use crate::model::{BindReport, ListenerId, Snapshot};
 
-use super::index::{Key, Objects};
+use super::index::{Key, Kind, ObjectId, Objects};
 use super::metrics::Metrics;
+use super::ports::{Claim, Ports};
 use super::publish::Publisher;
-use super::render::{Environment, Kind, Rendered};
-use super::status::{Facts, Status, changes};
+use super::render::{Environment, ListenerOutcome, Rendered};
+use super::roll::{Roll, SILENT_AFTER, Touched};
+use super::status::{self, Change, Facts, Status, Surroundings};
 
 /// Where snapshots and status go, and where reports come from.
 #[derive(Debug)]
@@ -21,8 +29,21 @@ pub struct Channels {
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// From the data plane.
     pub reports: watch::Receiver<Arc<BindReport>>,
+    /// To the other replicas.
+    pub ledger: Ledger,
     /// To the admin server.
-    pub statuses: watch::Sender<Arc<Value>>,
+    pub board: Board,
+}
+
+/// The status of everything, for whoever asks.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Posted>>);
+
+#[derive(Debug, Default)]
+struct Posted {
+    status: Status,
+    revision: u64,
+    problems: Vec<String>,
 }
 
 /// The channels, and what must be remembered of them.
@@ -32,7 +53,16 @@ pub struct Outlet {
     hostname: String,
     channels: Channels,
     publisher: Publisher,
-    status: Status,
+    report: Arc<BindReport>,
+    replicas: Option<Roll>,
+    surroundings: Option<Surroundings>,
+    /// How long a status may wait for what is under way.
+    patience: Duration,
+    /// What is to be looked at, and until when it may wait.
+    dirty: BTreeMap<ObjectId, Instant>,
+    /// What was told though it was still under way.
+    unsettled: BTreeSet<ObjectId>,
+    ports: Ports,
     metrics: Metrics,
 }
 
@@ -45,9 +75,34 @@ impl Outlet {
             hostname: hostname.to_owned(),
             channels,
             publisher: Publisher::default(),
-            status: Status::default(),
+            report: Arc::default(),
+            replicas: None,
+            surroundings: None,
+            patience: Duration::ZERO,
+            dirty: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            ports: Ports::default(),
             metrics,
         }
+    }
+
+    /// Lets a status wait for what is under way.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The class that is ours.
+    #[must_use]
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
+    /// What other replicas are told.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.channels.ledger
     }
 
     /// What would come of these objects, now.
@@ -61,7 +116,9 @@ impl Outlet {
 
     /// Hands it to the data plane, if it is anything new there.
     pub fn publish(&mut self, rendered: Rendered) {
-        if let Some(snapshot) = self.publisher.take(rendered).snapshot {
+        let published = self.publisher.take(rendered);
+        self.touch(published.changed);
+        if let Some(snapshot) = published.snapshot {
             tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
             self.channels.snapshots.send_replace(snapshot);
         }
@@ -80,39 +137,209 @@ impl Outlet {
         }
     }
 
-    /// Takes over what an earlier process said of the objects that are ours, where we have said nothing yet.
-    pub fn recall<'a>(&mut self, said: impl Fn(Kind, &Key) -> Option<&'a Value>) {
-        for outcome in self.publisher.outcomes().values() {
-            if let Some(status) = said(outcome.kind, &outcome.key) {
-                self.status.recall(outcome.kind, &outcome.key, status);
+    /// Speaks for all replicas from now on, `roll`, or for this one alone. What was said of an object before, by
+    /// whoever led, is taken over.
+    pub fn lead<'a>(&mut self, roll: Option<Roll>, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
+        let leads = roll.is_some();
+        self.replicas = roll;
+        self.touch_all();
+        if !leads {
+            return;
+        }
+        // Nobody has answered yet, which is no news for anybody.
+        let deadline = Instant::now() + TAKE_OVER_PATIENCE;
+        self.dirty.values_mut().for_each(|old| *old = deadline);
+        let mut board = self.channels.board.lock();
+        for id in self.publisher.outcomes().keys() {
+            if let Some(status) = said(id) {
+                board.status.recall(id, status);
             }
         }
     }
 
-    /// Whether the data plane has said what became of the last snapshot.
+    /// Something is heard of the other replicas.
+    pub fn hear(&mut self, hear: impl FnOnce(&mut Roll) -> Touched) {
+        match self.replicas.as_mut().map(hear) {
+            None => {}
+            Some(Touched::All) => self.touch_all(),
+            Some(Touched::These(objects)) => {
+                let of = |kind: Kind| move |name: &str| kind.name() == name;
+                let ids = objects.into_iter().filter_map(|object| {
+                    let kind =
+                        [Kind::Server, Kind::Listener].into_iter().find(|kind| of(*kind)(&object.kind))?;
+                    Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
+                });
+                self.touch(ids.collect());
+            }
+        }
+    }
+
+    /// What is known of the other replicas, while we lead.
     #[must_use]
-    pub fn is_reported(&self) -> bool {
-        self.channels.reports.borrow().revision >= self.publisher.current().revision
+    pub fn replicas(&self) -> Option<&Roll> {
+        self.replicas.as_ref()
     }
 
-    /// Makes the status of all objects, logs what changed in it, and gives it to the admin server.
-    pub fn tell(&mut self, problems: &[String]) -> &Status {
-        let report = Arc::clone(&self.channels.reports.borrow_and_update());
-        let facts = Facts { published: &self.publisher, report: &report, now: now() };
-        let status = Status::new(&facts, &self.status);
-        for change in changes(&self.status, &status) {
-            if change.alarming {
-                tracing::warn!("{}", change.line);
-            } else {
-                tracing::info!("{}", change.line);
-            }
+    /// What is between the clients and us has changed.
+    pub fn surround(&mut self, surroundings: Surroundings) {
+        if self.surroundings.as_ref() != Some(&surroundings) {
+            self.surroundings = Some(surroundings);
+            self.touch_all();
         }
-        let document = status.document(self.publisher.current().revision, problems);
-        self.channels.statuses.send_replace(Arc::new(document));
-        self.status = status;
-        &self.status
+    }
+
+    /// When something that is under way is told of, if it is not over before.
+    #[must_use]
+    pub fn next_tell(&self) -> Option<Instant> {
+        self.dirty.values().min().copied()
+    }
+
+    /// Makes the status anew of what was touched and is not under way, or has waited for long enough; logs what has
+    /// changed in it, and gives it to the admin server and to the other replicas. The objects of which it was made.
+    pub fn tell(&mut self, problems: &[String]) -> BTreeSet<ObjectId> {
+        self.read_report();
+        let moment = Instant::now();
+        let facts = Facts {
+            published: &self.publisher,
+            report: &self.report,
+            replicas: self.replicas.as_ref(),
+            surroundings: self.surroundings.as_ref(),
+            now: now(),
+        };
+        let mut board = self.channels.board.lock();
+        let (mut told, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let waiting: Vec<ObjectId> = self.dirty.keys().chain(&self.unsettled).cloned().collect();
+        for id in waiting {
+            let is_pending = status::is_pending(&facts, &id);
+            entries.push((status::name(&id), status::served(&facts, &id)));
+            let may_wait = self.dirty.get(&id).is_some_and(|deadline| moment < *deadline);
+            if is_pending && may_wait {
+                continue;
+            }
+            self.dirty.remove(&id);
+            if is_pending {
+                self.unsettled.insert(id.clone());
+            } else {
+                self.unsettled.remove(&id);
+            }
+            changes.extend(board.status.update(&facts, &id));
+            self.ports.set(&id, claims(&facts, &board.status, &id));
+            told.insert(id);
+        }
+        board.revision = self.publisher.current().revision;
+        problems.clone_into(&mut board.problems);
+        drop(board);
+        self.channels.ledger.enter(entries);
+        log(&changes);
+        told
+    }
+
+    /// The ports that clients should find; one that `is_shown` already stays for as long as a listener has it.
+    #[must_use]
+    pub fn ports(&self, is_shown: impl Fn(u16) -> bool) -> BTreeSet<u16> {
+        self.ports.wanted(is_shown)
+    }
+
+    /// What is new in the status of an object for who knows only what the object itself says.
+    #[must_use]
+    pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
+        self.channels.board.lock().status.news(id, uid, said)
+    }
+
+    /// As the object itself should have it.
+    #[must_use]
+    pub fn status_of(&self, id: &ObjectId) -> Option<Value> {
+        self.channels.board.lock().status.value(id)
+    }
+
+    /// What became of every object, and since when.
+    #[must_use]
+    pub fn published(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    fn touch(&mut self, ids: BTreeSet<ObjectId>) {
+        let deadline = Instant::now() + self.patience;
+        for id in ids {
+            self.unsettled.remove(&id);
+            self.dirty.entry(id).or_insert(deadline);
+        }
+    }
+
+    fn touch_all(&mut self) {
+        let ids = self.publisher.outcomes().keys().cloned().collect();
+        self.touch(ids);
+    }
+
+    /// Touches what the data plane says something else about.
+    fn read_report(&mut self) {
+        let report = Arc::clone(&self.channels.reports.borrow_and_update());
+        let old = std::mem::replace(&mut self.report, Arc::clone(&report));
+        let sockets = different(&old.sockets, &report.sockets);
+        let snapshot = self.publisher.current();
+        let of_sockets = sockets.into_iter().filter_map(|address| snapshot.sockets.get(address));
+        let of_sockets = of_sockets.flat_map(|socket| &socket.listeners).map(|listener| &listener.id);
+        let of_listeners = different(&old.backends, &report.backends).into_iter();
+        let of_peers = different(&old.peers, &report.peers);
+        let ids = of_sockets.chain(of_listeners).chain(of_peers).map(object_of);
+        self.touch(ids.collect());
     }
 }
+
+impl Board {
+    /// The document that `/status` serves.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let posted = self.lock();
+        posted.status.document(posted.revision, &posted.problems)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Posted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ports that an object's listeners have and that others than this host can reach.
+fn claims(facts: &Facts<'_>, status: &Status, id: &ObjectId) -> Vec<Claim> {
+    let Some(outcome) = facts.published.outcomes().get(id) else { return Vec::new() };
+    let claim = |listener: &ListenerOutcome| {
+        let port = status::public_port(listener.address.as_ref()?)?;
+        Some(Claim { port, is_ready: status.is_ready(id, &listener.id.listener) })
+    };
+    outcome.listeners.iter().filter_map(claim).collect()
+}
+
+/// Keys of which the values differ.
+fn different<'a, K: Ord, V: PartialEq>(
+    old: &'a Arc<BTreeMap<K, V>>,
+    new: &'a Arc<BTreeMap<K, V>>,
+) -> Vec<&'a K> {
+    if Arc::ptr_eq(old, new) {
+        return Vec::new();
+    }
+    let gone = old.keys().filter(|key| !new.contains_key(key));
+    let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, _)| key);
+    gone.chain(changed).collect()
+}
+
+/// Whose listener it is.
+fn object_of(id: &ListenerId) -> ObjectId {
+    let kind = if id.listener.is_empty() { Kind::Listener } else { Kind::Server };
+    ObjectId::new(kind, &Key::new(&id.namespace, &id.object))
+}
+
+fn log(changes: &[Change]) {
+    for change in changes {
+        if change.is_alarming() {
+            tracing::warn!("{change}");
+        } else {
+            tracing::info!("{change}");
+        }
+    }
+}
+
+/// For all replicas to answer, or to be found silent, before who leads now says anything.
+const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

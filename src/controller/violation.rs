@@ -34,6 +34,15 @@ pub enum Notice {
 pub const EXPIRY_WARNING: i64 = 7 * 24 * 3600;
 
 impl Notice {
+    /// All of them.
+    const ALL: [Self; 5] = [
+        Self::CertificateExpired,
+        Self::CertificateExpiring,
+        Self::HostnameNotCovered,
+        Self::NoReadyEndpoints,
+        Self::ClearText,
+    ];
+
     /// The condition's type.
     #[must_use]
     pub fn condition(self) -> &'static str {
@@ -57,6 +66,12 @@ impl Concern {
             Self::Conflicted => "Conflicted",
             Self::Notice(notice) => notice.condition(),
         }
+    }
+
+    /// Whether a condition of this type is a notice.
+    #[must_use]
+    pub fn is_notice(condition: &str) -> bool {
+        Notice::ALL.iter().any(|notice| notice.condition() == condition)
     }
 
     /// Whether it keeps the listener from serving.

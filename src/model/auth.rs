@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use super::tls::TrustAnchors;
 
 /// `auth`: exactly one kind.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// An auth service that speaks nginx's HTTP protocol.
     Http(Arc<HttpAuth>),
@@ -26,7 +26,7 @@ impl Auth {
 }
 
 /// An auth service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAuth {
     /// How the manifest names it, for logs and messages: the URL, or `Service mail/auth:9000`.
     pub reference: String,

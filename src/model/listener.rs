@@ -30,7 +30,7 @@ impl fmt::Display for ListenerId {
 }
 
 /// A listener as the data plane sees it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Its identity.
     pub id: ListenerId,
@@ -78,6 +78,13 @@ impl Hostname {
     #[must_use]
     pub fn is_exactly(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name)
+    }
+
+    /// The one wildcard that covers it, if there is a label before its first dot.
+    #[must_use]
+    pub fn wildcard(&self) -> Option<Self> {
+        let (label, rest) = self.0.split_once('.')?;
+        (!label.is_empty()).then(|| Self(format!("*.{rest}")))
     }
 
     /// Whether it is a wildcard that covers `name`: exactly one more label (RFC 6125 section 6.4.3).

@@ -1,21 +1,26 @@
-//! What the data plane says back: which sockets are bound, which cannot be and why, and which endpoints are well.
+//! What the data plane says back: which sockets are bound, which cannot be and why, which endpoints are well, and whose
+//! addresses clients come with.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::net::{BackendAddress, ListenAddress};
 
 use super::listener::ListenerId;
 
-/// The state of every socket of one snapshot.
+/// The state of every socket of one snapshot. What did not change is shared with the report before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindReport {
     /// The snapshot that this is the state of.
     pub revision: u64,
     /// By address, as in the snapshot.
-    pub sockets: BTreeMap<ListenAddress, SocketState>,
+    pub sockets: Arc<BTreeMap<ListenAddress, SocketState>>,
     /// The endpoints of the listeners that have health checks.
-    pub backends: BTreeMap<ListenerId, BackendHealth>,
+    pub backends: Arc<BTreeMap<ListenerId, BackendHealth>>,
+    /// The listeners at which clients have tried to log in lately. Reported anew when the picture changes in kind, not
+    /// with every client.
+    pub peers: Arc<BTreeMap<ListenerId, Peers>>,
 }
 
 /// What the health checks of a listener's backend say.
@@ -25,6 +30,28 @@ pub struct BackendHealth {
     pub endpoints: usize,
     /// Those that are out, and why.
     pub unhealthy: Vec<(BackendAddress, String)>,
+}
+
+/// Whose addresses the clients of a listener came with lately. Only those count that tried to log in (or, without a
+/// login, to send mail): what probes a port is no client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Connections whose client is taken for the peer itself, rounded down to a power of ten, at most
+    /// [`Peers::MANY`].
+    pub connections: u64,
+    /// Connections whose client a believed PROXY header named; rounded in the same way.
+    pub proxied: u64,
+    /// The addresses of the former, sorted; none when there are more than [`Peers::MOST_ADDRESSES`].
+    pub addresses: Vec<IpAddr>,
+    /// There are more than [`Peers::MOST_ADDRESSES`].
+    pub more: bool,
+}
+
+impl Peers {
+    /// So many connections, or more.
+    pub const MANY: u64 = 1000;
+    /// Addresses that are told one by one.
+    pub const MOST_ADDRESSES: usize = 32;
 }
 
 /// One socket.

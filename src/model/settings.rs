@@ -22,7 +22,7 @@ pub struct Backend {
 }
 
 /// How backends are talked to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// TLS to the backend.
     pub tls: UpstreamTls,
@@ -56,7 +56,7 @@ pub struct HealthCheck {
 }
 
 /// TLS towards the backend.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTls {
     /// None.
     Off,
@@ -67,7 +67,7 @@ pub enum UpstreamTls {
 }
 
 /// What a TLS client needs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
     /// Who is trusted.
     pub trust: TrustAnchors,

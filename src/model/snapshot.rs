@@ -1,6 +1,6 @@
 //! The whole of what is to be served, by socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
 
-use super::listener::Listener;
+use super::listener::{Listener, ListenerId};
 
 /// Everything the data plane serves. Published whole; never changed afterwards.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Counts up with every published change; 0 is the empty snapshot before the first.
     pub revision: u64,
@@ -20,7 +20,7 @@ pub struct Snapshot {
 }
 
 /// One address to be bound, and the listeners behind it. What is here is the same for all of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// Where it is bound.
     pub address: ListenAddress,
@@ -32,25 +32,26 @@ pub struct Socket {
     pub tls_mode: TlsMode,
     /// A PROXY header is mandatory on every connection.
     pub proxy_protocol: Option<InboundProxyProtocol>,
-    /// At least one. Several are told apart by SNI ([`Socket::select`]); with StartTLS modes they have
+    /// At least one. Several are told apart by SNI ([`super::ServerNames`]); with StartTLS modes they have
     /// equal frontends.
     pub listeners: Vec<Arc<Listener>>,
 }
 
-impl Socket {
-    /// The listener for a client that asked for `server_name` by SNI: an exact host name first, then a
-    /// wildcard, then a listener without host names. A client that sends no SNI gets the listener without
-    /// host names, or else the first. `None`: the name is nobody's.
-    #[must_use]
-    pub fn select(&self, server_name: Option<&str>) -> Option<&Arc<Listener>> {
-        let catch_all = || self.listeners.iter().find(|listener| listener.hostnames.is_empty());
-        let Some(name) = server_name else {
-            return catch_all().or_else(|| self.listeners.first());
+/// For each of the listeners `new`, where it is among `old`, by its identity. Both have most often the same order.
+pub fn positions(old: &[Arc<Listener>], new: &[Arc<Listener>]) -> impl Iterator<Item = Option<usize>> {
+    let is_same = |a: &Arc<Listener>, b: &Arc<Listener>| Arc::ptr_eq(a, b) || a.id == b.id;
+    let mut by_id: Option<HashMap<&ListenerId, usize>> = None;
+    let mut next = 0;
+    new.iter().map(move |listener| {
+        let found = if old.get(next).is_some_and(|old| is_same(old, listener)) {
+            Some(next)
+        } else {
+            let all = || old.iter().enumerate().map(|(position, old)| (&old.id, position)).collect();
+            by_id.get_or_insert_with(all).get(&listener.id).copied()
         };
-        let exact = |listener: &&Arc<Listener>| listener.hostnames.iter().any(|h| h.is_exactly(name));
-        let wildcard = |listener: &&Arc<Listener>| listener.hostnames.iter().any(|h| h.covers(name));
-        self.listeners.iter().find(exact).or_else(|| self.listeners.iter().find(wildcard)).or_else(catch_all)
-    }
+        next = found.map_or(next, |found| found + 1);
+        found
+    })
 }
 
 /// When TLS begins on a listener.

@@ -1,5 +1,6 @@
 //! Certificates, keys and trust, parsed and known to fit together.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use crate::secret::Secret;
 
 /// TLS as a server.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
     /// At least one; chosen by SNI, the first is the default.
     pub certificates: Vec<Arc<Certificate>>,
@@ -24,6 +25,22 @@ pub struct ServerTls {
     pub session_cache_size: usize,
     /// How long a ticket or cached session may be resumed.
     pub session_timeout: Duration,
+}
+
+impl ServerTls {
+    /// Equal for equal settings, and most often not for others; cheap.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for certificate in &self.certificates {
+            (&certificate.reference, certificate.not_after).hash(&mut hasher);
+        }
+        (&self.cipher_suites, self.session_cache_size, self.session_timeout).hash(&mut hasher);
+        // Not their content, which may be long.
+        let clients = &self.client_auth;
+        (clients.authorities.len(), clients.crls.len(), clients.depth).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// A certificate chain with the key that fits its leaf. Made only by `tls::parse`.

@@ -1,6 +1,7 @@
 //! How sessions end, and whose fault it was; the one line that the log has for each.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{info, warn};
@@ -214,7 +215,7 @@ pub(crate) struct Record {
     started: Instant,
     client: ClientAddress,
     /// The listener, once it is known.
-    pub(crate) served: Option<Served>,
+    pub(crate) served: Option<Arc<Served>>,
     /// Protection towards the client.
     pub(crate) tls: TlsLabel,
     /// `TLSv1.3`; empty in clear.

@@ -4,7 +4,7 @@
 //! same endpoint share it, so that a backend is not asked once for each of a thousand listeners. Checks run on the
 //! control threads; a session only looks at flags.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,11 +28,14 @@ use crate::tls::TlsConnector;
 use super::end::End;
 use super::limits::lock;
 use super::metrics::Metrics;
+use super::plan::Turnover;
 use super::route::Route;
+use super::uses::Uses;
 
 /// All checks of the process.
 pub(crate) struct HealthChecks {
     checks: Mutex<HashMap<CheckId, Check>>,
+    wanted: Mutex<Wanted>,
     at_once: Arc<Semaphore>,
     changed: Arc<Notify>,
     dns: Arc<Dns>,
@@ -58,6 +61,13 @@ struct CheckId {
     resolver: Option<Arc<Resolver>>,
 }
 
+/// Which checks listeners want, and the metrics that these have.
+#[derive(Default)]
+struct Wanted {
+    checks: Uses<CheckId>,
+    labels: Uses<(BackendAddress, Protocol)>,
+}
+
 /// A check that is done again and again until it is dropped.
 struct Check {
     endpoint: Arc<Endpoint>,
@@ -81,7 +91,14 @@ impl HealthChecks {
     /// None yet.
     pub(crate) fn new(dns: Arc<Dns>, metrics: Arc<Metrics>) -> Self {
         let at_once = Arc::new(Semaphore::new(MAX_AT_ONCE));
-        Self { checks: Mutex::default(), at_once, changed: Arc::default(), dns, metrics }
+        Self {
+            checks: Mutex::default(),
+            wanted: Mutex::default(),
+            at_once,
+            changed: Arc::default(),
+            dns,
+            metrics,
+        }
     }
 
     /// The endpoints of a listener that wants health checks; starts the checks that are not done yet.
@@ -102,23 +119,33 @@ impl HealthChecks {
         Some(Arc::new(CheckedBackend(endpoints.collect())))
     }
 
-    /// Ends the checks that none of these listeners wants.
-    pub(crate) fn keep<'a>(&self, listeners: impl Iterator<Item = &'a Arc<Listener>>) {
-        let mut checks = lock(&self.checks);
-        if checks.is_empty() {
-            return;
+    /// What the checks of a listener say, if it has any and all of them have begun.
+    pub(crate) fn report(&self, listener: &Listener) -> Option<BackendHealth> {
+        listener.upstream.health_check?;
+        let checks = lock(&self.checks);
+        let endpoints = CheckId::of(listener).map(|id| Some(Arc::clone(&checks.get(&id)?.endpoint)));
+        Some(CheckedBackend(endpoints.collect::<Option<_>>()?).report())
+    }
+
+    /// Ends the checks that no listener wants any more.
+    pub(crate) fn turn(&self, turnover: &Turnover<'_>) {
+        let mut wanted = lock(&self.wanted);
+        for id in turnover.come.iter().flat_map(|listener| CheckId::of(listener)) {
+            let label = (id.address.clone(), id.protocol);
+            if wanted.checks.begin(id) {
+                wanted.labels.begin(label);
+            }
         }
-        let wanted: HashSet<CheckId> = listeners
-            .filter_map(|listener| {
-                Some((listener, listener.upstream.health_check?, listener.backend.as_ref()?))
-            })
-            .flat_map(|(listener, rule, backend)| {
-                backend.endpoints.iter().map(move |address| CheckId::new(address, rule, listener))
-            })
-            .collect();
-        checks.retain(|id, _| wanted.contains(id));
-        let labels: BTreeSet<_> = checks.keys().map(|id| (id.address.to_string(), id.protocol)).collect();
-        self.metrics.keep_checks(&labels);
+        for id in turnover.gone.iter().flat_map(|listener| CheckId::of(listener)) {
+            if !wanted.checks.end(&id) {
+                continue;
+            }
+            drop(lock(&self.checks).remove(&id));
+            let label = (id.address, id.protocol);
+            if wanted.labels.end(&label) {
+                self.metrics.forget_check(&label.0.to_string(), label.1);
+            }
+        }
     }
 
     /// Waits until an endpoint is taken out or comes back.
@@ -156,6 +183,14 @@ impl Drop for Check {
 }
 
 impl CheckId {
+    /// All that a listener wants.
+    fn of(listener: &Listener) -> impl Iterator<Item = Self> {
+        let wanted = listener.upstream.health_check.zip(listener.backend.as_ref());
+        wanted.into_iter().flat_map(move |(rule, backend)| {
+            backend.endpoints.iter().map(move |address| Self::new(address, rule, listener))
+        })
+    }
+
     fn new(address: &BackendAddress, rule: HealthCheck, listener: &Listener) -> Self {
         let is_name = matches!(address, BackendAddress::Name { .. });
         Self {

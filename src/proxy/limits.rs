@@ -1,5 +1,5 @@
 //! What a listener counts over all its configurations: open sessions, sessions of each client, refused
-//! logins. Time comes in as an argument.
+//! logins, addresses. Time comes in as an argument.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,12 +12,16 @@ use crate::model::Limits;
 use crate::model::settings::{AuthFailures, client_key};
 use crate::net::ClientAddress;
 
+use super::peers::Picture;
+
 /// The counters of one listener; they live as long as its sessions and over every swap.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     open: AtomicU32,
     clients: Mutex<HashMap<IpAddr, u32>>,
     failures: Mutex<HashMap<IpAddr, Failures>>,
+    /// Whose addresses its clients come with.
+    pub(crate) peers: Picture,
 }
 
 /// Why a client is not served.

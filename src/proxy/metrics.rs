@@ -32,9 +32,14 @@ pub(crate) struct Metrics {
     pub(crate) certificate_expiry: IntGaugeVec,
     backend_up: IntGaugeVec,
     backend_checks: IntCounterVec,
-    /// Endpoints that the two above know.
-    checked: Mutex<BTreeSet<(String, Protocol)>>,
-    listeners: Mutex<HashMap<ListenerId, Arc<ListenerMetrics>>>,
+    listeners: Mutex<Listeners>,
+}
+
+#[derive(Debug, Default)]
+struct Listeners {
+    known: HashMap<ListenerId, Arc<ListenerMetrics>>,
+    /// Those that are gone, or were, and may still have sessions.
+    leaving: BTreeSet<ListenerId>,
 }
 
 /// The handles of one listener.
@@ -136,7 +141,6 @@ impl Metrics {
                 "Health checks by what came of them",
                 &["endpoint", "protocol", "outcome"],
             )?,
-            checked: Mutex::default(),
             listeners: Mutex::default(),
         };
         registry.register(Box::new(metrics.sessions_open.clone()))?;
@@ -155,7 +159,7 @@ impl Metrics {
 
     /// The handles of a listener; made at its first use. A listener whose protocol changed gets new ones.
     pub(crate) fn listener(&self, id: &ListenerId, protocol: Protocol) -> Arc<ListenerMetrics> {
-        let mut listeners = lock(&self.listeners);
+        let listeners = &mut lock(&self.listeners).known;
         if let Some(known) = listeners.get(id)
             && known.protocol == protocol.name()
         {
@@ -183,7 +187,6 @@ impl Metrics {
 
     /// Whether an endpoint answers its health checks.
     pub(crate) fn endpoint_up(&self, endpoint: &str, protocol: Protocol, is_up: bool) {
-        lock(&self.checked).insert((endpoint.to_owned(), protocol));
         self.backend_up.with_label_values(&[endpoint, protocol.name()]).set(i64::from(is_up));
     }
 
@@ -193,30 +196,27 @@ impl Metrics {
         self.backend_checks.with_label_values(&[endpoint, protocol.name(), outcome]).inc();
     }
 
-    /// Forgets endpoints that are not checked any more.
-    pub(crate) fn keep_checks(&self, keep: &BTreeSet<(String, Protocol)>) {
-        lock(&self.checked).retain(|known| {
-            let (endpoint, protocol) = (known.0.as_str(), known.1.name());
-            let stays = keep.contains(known);
-            if !stays {
-                // What was never counted is not there to be removed.
-                let _ = self.backend_up.remove_label_values(&[endpoint, protocol]);
-                for outcome in [CHECK_PASSED, CHECK_FAILED] {
-                    let _ = self.backend_checks.remove_label_values(&[endpoint, protocol, outcome]);
-                }
-            }
-            stays
-        });
+    /// Forgets an endpoint that is not checked any more.
+    pub(crate) fn forget_check(&self, endpoint: &str, protocol: Protocol) {
+        // What was never counted is not there to be removed.
+        let _ = self.backend_up.remove_label_values(&[endpoint, protocol.name()]);
+        for outcome in [CHECK_PASSED, CHECK_FAILED] {
+            let _ = self.backend_checks.remove_label_values(&[endpoint, protocol.name(), outcome]);
+        }
     }
 
-    /// Forgets listeners that are gone and have no sessions, so that changes do not grow the process.
-    pub(crate) fn retain(&self, keep: impl Fn(&ListenerId) -> bool) {
-        lock(&self.listeners).retain(|id, metrics| {
-            let stays = keep(id) || Arc::strong_count(metrics) > 1;
-            if !stays {
-                self.remove(metrics);
+    /// These listeners are gone. Forgets those that have no sessions any more, so that changes do not grow the process.
+    pub(crate) fn leave(&self, gone: &BTreeSet<&ListenerId>) {
+        let Listeners { known, leaving } = &mut *lock(&self.listeners);
+        leaving.extend(gone.iter().map(|id| (*id).clone()));
+        leaving.retain(|id| match known.get(id) {
+            Some(metrics) if Arc::strong_count(metrics) > 1 => true,
+            _ => {
+                if let Some(metrics) = known.remove(id) {
+                    self.remove(&metrics);
+                }
+                false
             }
-            stays
         });
     }
 
@@ -296,12 +296,12 @@ mod tests {
         let session = metrics.listener(&id, Protocol::Imap);
         let open = session.open(TlsLabel::Off);
         session.login_seconds.observe(0.1);
-        metrics.retain(|_| false);
+        metrics.leave(&BTreeSet::from([&id]));
         assert!(text().contains("mail/example/imap"), "a session is still counted");
         drop(open);
         session.ended(TlsLabel::Off, "done", "none");
         drop(session);
-        metrics.retain(|_| false);
+        metrics.leave(&BTreeSet::new());
         assert!(!text().contains("mail/example/imap"), "{}", text());
     }
 }

@@ -1,9 +1,9 @@
 //! What has to be done to get from the sockets that run to the sockets that are wanted. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::Socket;
+use crate::model::{Listener, Snapshot, Socket};
 use crate::net::{ListenAddress, SocketOptions};
 
 /// One step. Steps are carried out in the order in which [`plan`] gives them.
@@ -19,27 +19,113 @@ pub enum Action {
     Bind(Arc<Socket>),
 }
 
-/// The steps from `running` to `wanted`: everything that frees an address comes before what may need it.
-#[must_use]
-pub fn plan(
-    running: &BTreeMap<ListenAddress, Arc<Socket>>,
-    wanted: &BTreeMap<ListenAddress, Arc<Socket>>,
-) -> Vec<Action> {
-    let drains = running.keys().filter(|address| !wanted.contains_key(*address)).cloned().map(Action::Drain);
-    let mut swaps = Vec::new();
-    let mut rebinds = Vec::new();
-    let mut binds = Vec::new();
-    for (address, socket) in wanted {
-        match running.get(address) {
-            None => binds.push(Action::Bind(Arc::clone(socket))),
-            Some(old) if old == socket => {}
-            Some(old) if needs_new_socket(&old.options, &socket.options) => {
-                rebinds.push(Action::Rebind(Arc::clone(socket)));
-            }
-            Some(_) => swaps.push(Action::Swap(Arc::clone(socket))),
+impl Action {
+    /// For metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Drain(_) => "drain",
+            Self::Swap(_) => "swap",
+            Self::Rebind(_) => "rebind",
+            Self::Bind(_) => "bind",
         }
     }
-    drains.chain(swaps).chain(rebinds).chain(binds).collect()
+
+    /// Where it is done.
+    #[must_use]
+    pub fn address(&self) -> &ListenAddress {
+        match self {
+            Self::Drain(address) => address,
+            Self::Swap(socket) | Self::Rebind(socket) | Self::Bind(socket) => &socket.address,
+        }
+    }
+}
+
+/// The steps from `running`, in the order of addresses, to `wanted`: everything that frees an address comes before what
+/// may need it. Sockets that are the same object are not looked into.
+#[must_use]
+pub fn plan<'a>(
+    running: impl IntoIterator<Item = (&'a ListenAddress, &'a Arc<Socket>)>,
+    wanted: &'a BTreeMap<ListenAddress, Arc<Socket>>,
+) -> Vec<Action> {
+    let (mut drains, mut swaps, mut rebinds, mut binds) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (address, old, new) in beside(running, wanted) {
+        match (old, new) {
+            (_, None) => drains.push(Action::Drain(address.clone())),
+            (None, Some(socket)) => binds.push(Action::Bind(Arc::clone(socket))),
+            (Some(old), Some(socket)) if old == socket => {}
+            (Some(old), Some(socket)) if needs_new_socket(&old.options, &socket.options) => {
+                rebinds.push(Action::Rebind(Arc::clone(socket)));
+            }
+            (Some(_), Some(socket)) => swaps.push(Action::Swap(Arc::clone(socket))),
+        }
+    }
+    drains.into_iter().chain(swaps).chain(rebinds).chain(binds).collect()
+}
+
+/// Which listeners a snapshot takes out and puts in. A listener that changed is in both.
+#[derive(Debug, Default)]
+pub struct Turnover<'a> {
+    /// As they were.
+    pub gone: Vec<&'a Arc<Listener>>,
+    /// As they are.
+    pub come: Vec<&'a Arc<Listener>>,
+}
+
+impl<'a> Turnover<'a> {
+    /// From one snapshot to another. What is the same object in both is not looked into.
+    #[must_use]
+    pub fn new(before: &'a Snapshot, after: &'a Snapshot) -> Self {
+        let mut turnover = Self::default();
+        for (_, old, new) in beside(&before.sockets, &after.sockets) {
+            let listeners = |socket: Option<&'a Arc<Socket>>| {
+                socket.map(|socket| socket.listeners.as_slice()).unwrap_or_default()
+            };
+            if !old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
+                turnover.add(listeners(old), listeners(new));
+            }
+        }
+        turnover
+    }
+
+    fn add(&mut self, mut old: &'a [Arc<Listener>], mut new: &'a [Arc<Listener>]) {
+        // Most often one of many has changed.
+        while let ([first, old_rest @ ..], [same, new_rest @ ..]) = (old, new)
+            && Arc::ptr_eq(first, same)
+        {
+            (old, new) = (old_rest, new_rest);
+        }
+        while let ([old_rest @ .., last], [new_rest @ .., same]) = (old, new)
+            && Arc::ptr_eq(last, same)
+        {
+            (old, new) = (old_rest, new_rest);
+        }
+        let objects = |all: &[Arc<Listener>]| all.iter().map(Arc::as_ptr).collect::<HashSet<_>>();
+        let (before, after) = (objects(old), objects(new));
+        self.gone.extend(old.iter().filter(|listener| !after.contains(&Arc::as_ptr(listener))));
+        self.come.extend(new.iter().filter(|listener| !before.contains(&Arc::as_ptr(listener))));
+    }
+}
+
+/// A socket's address with what is there in the one and in the other.
+type Pair<'a> = (&'a ListenAddress, Option<&'a Arc<Socket>>, Option<&'a Arc<Socket>>);
+
+/// Both sides by address, each in the order of addresses.
+fn beside<'a>(
+    old: impl IntoIterator<Item = (&'a ListenAddress, &'a Arc<Socket>)>,
+    new: &'a BTreeMap<ListenAddress, Arc<Socket>>,
+) -> impl Iterator<Item = Pair<'a>> {
+    let (mut old, mut new) = (old.into_iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || {
+        let first = match (old.peek(), new.peek()) {
+            (Some((a, _)), Some((b, _))) => *a.min(b),
+            (Some((address, _)), None) | (None, Some((address, _))) => *address,
+            (None, None) => return None,
+        };
+        let is_first = |(address, _): &(&'a ListenAddress, &'a Arc<Socket>)| *address == first;
+        let pair = (old.next_if(is_first), new.next_if(is_first));
+        Some((first, pair.0.map(|(_, socket)| socket), pair.1.map(|(_, socket)| socket)))
+    })
 }
 
 /// Backlog, buffers and keepalive can be changed on a listening socket; these cannot.
@@ -98,6 +184,34 @@ mod tests {
             let changed = socket(143, |socket| change(&mut socket.options));
             assert_eq!(plan(&running, &sockets(&[Arc::clone(&changed)])), [Action::Rebind(changed)]);
         }
+    }
+
+    #[test]
+    fn a_listener_that_changed_comes_and_goes_and_the_others_are_left_alone() {
+        let listener = |name: &str| {
+            let socket = crate::proxy::tests::socket(&ListenAddress::Any { port: 993 }, Vec::new());
+            let mut listener = (*socket.listeners[0]).clone();
+            listener.id.listener = name.to_owned();
+            Arc::new(listener)
+        };
+        let snapshot = |port: u16, listeners: &[&Arc<Listener>]| {
+            let listeners = listeners.iter().copied().map(Arc::clone).collect();
+            let sockets = sockets(&[socket(port, |socket| socket.listeners = listeners)]);
+            Snapshot { revision: 1, sockets }
+        };
+        let names = |listeners: &[&Arc<Listener>]| {
+            listeners.iter().map(|listener| listener.id.listener.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let turnover = |before: &Snapshot, after: &Snapshot| {
+            let turnover = Turnover::new(before, after);
+            (names(&turnover.gone), names(&turnover.come))
+        };
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(listener);
+        let all = snapshot(993, &[&a, &b, &c, &d]);
+        assert_eq!(turnover(&all, &all.clone()), (String::new(), String::new()));
+        assert_eq!(turnover(&all, &snapshot(993, &[&a, &listener("b"), &c, &d])), ("b".into(), "b".into()));
+        assert_eq!(turnover(&all, &snapshot(993, &[&d, &c, &listener("e"), &a])), ("b".into(), "e".into()));
+        assert_eq!(turnover(&all, &snapshot(995, &[&a])), ("a b c d".into(), "a".into()), "another socket");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A swap makes a new [`Serving`] and replaces the old one in an `ArcSwap`; sessions keep the one they
 //! started with. Counters and metrics are those of the listener and live on over swaps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
-use crate::model::{BackendHealth, Listener, ListenerId, Socket, UpstreamTls};
+use crate::model::snapshot::positions;
+use crate::model::{Listener, ListenerId, Socket, UpstreamTls};
 use crate::tls::{TlsAcceptor, TlsConnector, TlsError, connector};
 
 use super::health::{CheckedBackend, HealthChecks};
@@ -28,11 +29,14 @@ pub(crate) struct Serving {
     pub(crate) acceptor: Option<TlsAcceptor>,
     /// Counts the sessions of which STARTTLS has still to say whose they are.
     undecided: Arc<Counters>,
-    served: Vec<Served>,
+    /// In the order of the socket's listeners.
+    served: Vec<Arc<Served>>,
+    /// Who speaks before a server name is known.
+    first: usize,
 }
 
-/// One listener with everything that its sessions need; cheap to clone.
-#[derive(Clone, Debug)]
+/// One listener with everything that its sessions need.
+#[derive(Debug)]
 pub(crate) struct Served {
     /// The rendered listener.
     pub(crate) listener: Arc<Listener>,
@@ -50,7 +54,14 @@ pub(crate) struct Served {
 
 /// What every listener has from its first session to its last, over all its configurations.
 #[derive(Debug, Default)]
-pub(crate) struct Lives(Mutex<HashMap<ListenerId, Life>>);
+pub(crate) struct Lives(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    lives: HashMap<ListenerId, Life>,
+    /// Those that may have come to their end.
+    ending: BTreeSet<ListenerId>,
+}
 
 #[derive(Debug)]
 struct Life {
@@ -64,76 +75,113 @@ impl Lives {
     /// The life of a listener: it begins with the first call, and goes on for a listener that was gone for
     /// less than the drain timeout. `all` ends every life at once.
     fn of(&self, id: &ListenerId, all: &CancellationToken) -> (Arc<Counters>, CancellationToken) {
-        let mut lives = lock(&self.0);
+        let lives = &mut lock(&self.0).lives;
         if lives.get(id).is_none_or(|life| life.goodbye.is_cancelled()) {
             let life = Life { counters: Arc::default(), goodbye: all.child_token(), ending: None };
             lives.insert(id.clone(), life);
         }
         let Some(life) = lives.get_mut(id) else { return (Arc::default(), all.child_token()) };
-        if let Some(ending) = life.ending.take() {
-            ending.abort();
-        }
+        life.go_on();
         (Arc::clone(&life.counters), life.goodbye.clone())
     }
 
-    /// The listeners that are gone: their sessions are told goodbye after `drain`, unless they come back.
-    pub(crate) fn end(&self, keep: impl Fn(&ListenerId) -> bool, drain: Duration) {
-        lock(&self.0).retain(|id, life| {
-            if keep(id) {
-                return true;
+    /// Whether the listener is wanted.
+    pub(crate) fn has(&self, id: &ListenerId) -> bool {
+        lock(&self.0).lives.get(id).is_some_and(|life| life.ending.is_none())
+    }
+
+    /// These listeners are gone: their sessions are told goodbye after `drain`, unless they come back, as those have
+    /// that did. Those that were told are forgotten.
+    pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
+        let Known { lives, ending } = &mut *lock(&self.0);
+        for id in come {
+            if let Some(life) = lives.get_mut(*id) {
+                life.go_on();
             }
-            if life.ending.is_none() {
-                let goodbye = life.goodbye.clone();
-                let ending = tokio::spawn(async move {
-                    sleep(drain).await;
-                    goodbye.cancel();
-                });
-                life.ending = Some(ending.abort_handle());
+        }
+        for id in gone {
+            if let Some(life) = lives.get_mut(*id) {
+                life.end(drain);
+                ending.insert((*id).clone());
             }
-            !life.goodbye.is_cancelled()
+        }
+        ending.retain(|id| {
+            let Some(life) = lives.get(id) else { return false };
+            if life.goodbye.is_cancelled() {
+                lives.remove(id);
+                return false;
+            }
+            life.ending.is_some()
         });
     }
 }
 
+impl Life {
+    fn go_on(&mut self) {
+        if let Some(ending) = self.ending.take() {
+            ending.abort();
+        }
+    }
+
+    fn end(&mut self, drain: Duration) {
+        if self.ending.is_none() {
+            let goodbye = self.goodbye.clone();
+            let ending = tokio::spawn(async move {
+                sleep(drain).await;
+                goodbye.cancel();
+            });
+            self.ending = Some(ending.abort_handle());
+        }
+    }
+}
+
+/// What every [`Served`] is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Workshop<'a> {
+    /// What goes on over all configurations.
+    pub(crate) lives: &'a Lives,
+    /// Of the process.
+    pub(crate) metrics: &'a Metrics,
+    /// Of the process.
+    pub(crate) health: &'a HealthChecks,
+    /// Ends all sessions.
+    pub(crate) goodbye: &'a CancellationToken,
+}
+
 impl Serving {
-    /// Builds what sessions need, and starts the health checks that are new. `previous` gives its TLS session state
-    /// where nothing changed; `goodbye` ends all sessions.
+    /// Builds what sessions need, and starts the health checks that are new. `previous` gives what it has of listeners
+    /// that are the same objects, and its TLS session state where nothing changed.
     ///
     /// # Errors
     /// When a certificate or trust anchor that was parsed cannot be used after all.
     pub(crate) fn new(
         socket: &Arc<Socket>,
         previous: Option<&Self>,
-        lives: &Lives,
-        metrics: &Metrics,
-        health: &HealthChecks,
-        goodbye: &CancellationToken,
+        workshop: Workshop<'_>,
     ) -> Result<Self, TlsError> {
         let acceptor = if socket.listeners.iter().any(|listener| listener.tls.is_some()) {
             Some(TlsAcceptor::new(socket, previous.and_then(|previous| previous.acceptor.as_ref()))?)
         } else {
             None
         };
-        let serve = |listener: &Arc<Listener>| {
-            let (counters, goodbye) = lives.of(&listener.id, goodbye);
-            let connector = upstream_connector(listener, previous)?;
-            Ok(Served {
-                listener: Arc::clone(listener),
-                counters,
-                goodbye,
-                metrics: metrics.listener(&listener.id, socket.protocol),
-                health: health.of(listener, connector.as_ref()),
-                connector,
-            })
-        };
-        let served = socket.listeners.iter().map(serve).collect::<Result<Vec<_>, TlsError>>()?;
+        let before = previous.map(|previous| previous.socket.listeners.as_slice()).unwrap_or_default();
+        let mut served = Vec::with_capacity(socket.listeners.len());
+        for (listener, old) in socket.listeners.iter().zip(positions(before, &socket.listeners)) {
+            let old = old.and_then(|old| previous?.served.get(old));
+            let same = old.filter(|old| Arc::ptr_eq(&old.listener, listener)).cloned();
+            served.push(match same {
+                Some(same) => same,
+                None => Arc::new(Served::new(listener, socket, old.map(|old| &**old), workshop)?),
+            });
+        }
         let undecided = previous.map(|previous| Arc::clone(&previous.undecided)).unwrap_or_default();
-        Ok(Self { socket: Arc::clone(socket), acceptor, undecided, served })
+        let first = socket.listeners.iter().position(|listener| listener.hostnames.is_empty());
+        Ok(Self { socket: Arc::clone(socket), acceptor, undecided, served, first: first.unwrap_or_default() })
     }
 
     /// The listener that speaks before a server name is known.
-    pub(crate) fn first(&self) -> Option<&Served> {
-        self.socket.select(None).and_then(|listener| self.of(&listener.id))
+    pub(crate) fn first(&self) -> Option<&Arc<Served>> {
+        self.served.get(self.first)
     }
 
     /// What counts a session before the handshake says whose it is: with several listeners it is none's, so
@@ -147,16 +195,34 @@ impl Serving {
         self.served.len() == 1
     }
 
-    /// What the health checks of its listeners' backends say.
-    pub(crate) fn backends(&self) -> impl Iterator<Item = (ListenerId, BackendHealth)> {
-        self.served
-            .iter()
-            .filter_map(|served| Some((served.listener.id.clone(), served.health.as_ref()?.report())))
+    /// All listeners, in the order of the socket's.
+    pub(crate) fn all(&self) -> &[Arc<Served>] {
+        &self.served
     }
 
-    /// The listener that the acceptor chose.
-    pub(crate) fn of(&self, id: &ListenerId) -> Option<&Served> {
-        self.served.iter().find(|served| served.listener.id == *id)
+    /// The listener that the acceptor chose, by its place among the socket's.
+    pub(crate) fn at(&self, position: usize) -> Option<&Arc<Served>> {
+        self.served.get(position)
+    }
+}
+
+impl Served {
+    fn new(
+        listener: &Arc<Listener>,
+        socket: &Socket,
+        old: Option<&Self>,
+        workshop: Workshop<'_>,
+    ) -> Result<Self, TlsError> {
+        let (counters, goodbye) = workshop.lives.of(&listener.id, workshop.goodbye);
+        let connector = upstream_connector(listener, old)?;
+        Ok(Self {
+            listener: Arc::clone(listener),
+            counters,
+            goodbye,
+            metrics: workshop.metrics.listener(&listener.id, socket.protocol),
+            health: workshop.health.of(listener, connector.as_ref()),
+            connector,
+        })
     }
 }
 
@@ -170,10 +236,10 @@ fn client_tls(listener: &Listener) -> Option<&Arc<ClientTls>> {
 /// A connector keeps its session tickets while its configuration stays the same.
 fn upstream_connector(
     listener: &Listener,
-    previous: Option<&Serving>,
+    previous: Option<&Served>,
 ) -> Result<Option<Arc<TlsConnector>>, TlsError> {
     let Some(tls) = client_tls(listener) else { return Ok(None) };
-    let kept = previous.and_then(|previous| previous.of(&listener.id)).filter(|old| {
+    let kept = previous.filter(|old| {
         client_tls(&old.listener).is_some_and(|before| before == tls)
             && old.listener.frontend.protocol == listener.frontend.protocol
     });

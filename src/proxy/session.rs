@@ -58,7 +58,7 @@ struct LoggedIn {
     to_client: Vec<u8>,
     to_backend: Zeroizing<Vec<u8>>,
     placement: Placement,
-    served: Served,
+    served: Arc<Served>,
     counted: Counted,
 }
 

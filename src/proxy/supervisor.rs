@@ -1,27 +1,30 @@
 //! Carries out plans: binds, swaps and drains sockets, and reports what became of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::Dns;
-use crate::model::{BindReport, ListenerId, Snapshot, Socket, SocketState};
+use crate::model::{Listener, ListenerId, Snapshot, Socket, SocketState};
 use crate::net::ListenAddress;
-use crate::net::socket::{self, Listening};
+use crate::net::socket;
 use crate::tls::TlsError;
 
 use super::health::HealthChecks;
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
-use super::plan::{Action, plan};
-use super::serving::{Lives, Serving};
+use super::plan::{Action, Turnover, plan};
+use super::report::Reporter;
+use super::running::Running;
+use super::serving::{Lives, Serving, Workshop};
+use super::uses::Uses;
 use super::worker::{Work, Workers};
 use super::{Channels, Options};
 
@@ -29,7 +32,8 @@ use super::{Channels, Options};
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     options: Options,
-    channels: Channels,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    reporter: Reporter,
     workers: Workers,
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
@@ -37,6 +41,11 @@ pub(crate) struct Supervisor {
     health: HealthChecks,
     running: BTreeMap<ListenAddress, Running>,
     failed: BTreeMap<ListenAddress, String>,
+    /// The last that was carried out.
+    applied: Arc<Snapshot>,
+    zones: Uses<String>,
+    /// By Secret.
+    certificates: Uses<String>,
     /// Cancelled when every session has to say goodbye.
     goodbye: CancellationToken,
 }
@@ -47,16 +56,6 @@ enum Event {
     /// It is time to try again what could not be bound.
     Retry,
     Shutdown,
-}
-
-/// A socket that is bound.
-#[derive(Debug)]
-struct Running {
-    socket: Arc<Socket>,
-    listening: Vec<Arc<Listening>>,
-    serving: Arc<ArcSwap<Serving>>,
-    stop: CancellationToken,
-    accepting: TaskTracker,
 }
 
 impl Supervisor {
@@ -70,7 +69,8 @@ impl Supervisor {
         let health = HealthChecks::new(Arc::clone(&dns), Arc::clone(&metrics));
         Self {
             options,
-            channels,
+            snapshots: channels.snapshots,
+            reporter: Reporter::new(channels.reports),
             workers,
             metrics,
             dns,
@@ -78,6 +78,9 @@ impl Supervisor {
             lives: Lives::default(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
+            applied: Arc::default(),
+            zones: Uses::default(),
+            certificates: Uses::default(),
             goodbye: CancellationToken::new(),
         }
     }
@@ -87,9 +90,9 @@ impl Supervisor {
         info!(workers = self.workers.count(), "the data plane is up");
         let mut retry = Backoff::default();
         loop {
-            let snapshot = Arc::clone(&self.channels.snapshots.borrow_and_update());
+            let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
             if snapshot.revision > 0 {
-                self.apply(&snapshot).await;
+                self.apply(snapshot).await;
             }
             let again = retry.next(self.failed.is_empty());
             match self.next_event(again, &shutdown).await {
@@ -101,13 +104,12 @@ impl Supervisor {
         self.shut_down().await;
     }
 
-    /// What there is to do next; meanwhile, what the health checks find is reported.
+    /// What there is to do next; meanwhile, what the health checks find and whose addresses clients have is reported.
     async fn next_event(&mut self, again: Instant, shutdown: &CancellationToken) -> Event {
-        let revision = self.channels.snapshots.borrow().revision;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Event::Shutdown,
-                changed = self.channels.snapshots.changed() => {
+                changed = self.snapshots.changed() => {
                     if changed.is_err() {
                         shutdown.cancelled().await;
                         return Event::Shutdown;
@@ -115,23 +117,20 @@ impl Supervisor {
                     return Event::Snapshot;
                 }
                 () = sleep_until(again), if !self.failed.is_empty() => return Event::Retry,
-                () = self.health.changed() => self.report(revision),
+                () = self.health.changed() => self.report_health(),
+                () = self.workers.peers().settled() => self.report(),
             }
         }
     }
 
-    async fn apply(&mut self, snapshot: &Snapshot) {
-        let running =
-            self.running.iter().map(|(address, r)| (address.clone(), Arc::clone(&r.socket))).collect();
+    async fn apply(&mut self, snapshot: Arc<Snapshot>) {
+        let running = self.running.iter().map(|(address, running)| (address, &running.socket));
+        let actions = plan(running, &snapshot.sockets);
         let before = std::mem::take(&mut self.failed);
-        for action in plan(&running, &snapshot.sockets) {
-            let label = match &action {
-                Action::Drain(_) => "drain",
-                Action::Swap(_) => "swap",
-                Action::Rebind(_) => "rebind",
-                Action::Bind(_) => "bind",
-            };
-            self.metrics.swaps.with_label_values(&[label]).inc();
+        let mut touched: BTreeSet<ListenAddress> = before.keys().cloned().collect();
+        for action in actions {
+            self.metrics.swaps.with_label_values(&[action.name()]).inc();
+            touched.insert(action.address().clone());
             match action {
                 Action::Drain(address) => self.drain(&address).await,
                 Action::Swap(socket) => self.swap(socket),
@@ -142,8 +141,16 @@ impl Supervisor {
                 Action::Bind(socket) => self.bind(socket, &before).await,
             }
         }
-        self.forget(snapshot);
-        self.report(snapshot.revision);
+        for address in touched {
+            self.reporter.socket(&address, self.state(&address));
+        }
+        self.turn_over(snapshot);
+        self.report();
+    }
+
+    fn state(&self, address: &ListenAddress) -> Option<SocketState> {
+        let failed = self.failed.get(address).map(|why| SocketState::Failed(why.clone()));
+        failed.or_else(|| Some(SocketState::Bound(self.running.get(address)?.bound())))
     }
 
     async fn bind(&mut self, socket: Arc<Socket>, before: &BTreeMap<ListenAddress, String>) {
@@ -157,6 +164,7 @@ impl Supervisor {
                 if running.lacks_multipath() {
                     warn!("{address} speaks plain TCP: the kernel has no Multipath TCP for it");
                 }
+                self.report_health_of(&running.serving.load_full());
                 self.running.insert(address, running);
             }
             Err(reason) => {
@@ -202,7 +210,13 @@ impl Supervisor {
     }
 
     fn ready(&self, socket: &Arc<Socket>, previous: Option<&Serving>) -> Result<Serving, TlsError> {
-        Serving::new(socket, previous, &self.lives, &self.metrics, &self.health, &self.goodbye)
+        let workshop = Workshop {
+            lives: &self.lives,
+            metrics: &self.metrics,
+            health: &self.health,
+            goodbye: &self.goodbye,
+        };
+        Serving::new(socket, previous, workshop)
     }
 
     /// The socket stays; new sessions get the new configuration.
@@ -245,60 +259,82 @@ impl Supervisor {
         info!("the data plane is down");
     }
 
-    fn report(&self, revision: u64) {
-        let bound = self.running.iter().map(|(address, r)| (address.clone(), SocketState::Bound(r.bound())));
-        let mut sockets: BTreeMap<_, _> = bound.collect();
-        let failed =
-            self.failed.iter().map(|(address, why)| (address.clone(), SocketState::Failed(why.clone())));
-        sockets.extend(failed);
-        let serving: Vec<_> = self.running.values().map(|running| running.serving.load()).collect();
-        let backends = serving.iter().flat_map(|serving| serving.backends()).collect();
-        self.channels.reports.send_replace(Arc::new(BindReport { revision, sockets, backends }));
-    }
-
-    /// Listeners that are gone: their sessions may go on until the drain timeout. And the certificates, health checks
-    /// and resolvers' zones of those that are served.
-    fn forget(&self, snapshot: &Snapshot) {
-        let listeners = || snapshot.sockets.values().flat_map(|socket| &socket.listeners);
-        let ids: BTreeSet<&ListenerId> = listeners().map(|listener| &listener.id).collect();
-        self.lives.end(|id| ids.contains(id), self.options.drain_timeout);
-        self.metrics.retain(|id| ids.contains(id));
-        self.health.keep(listeners());
-        self.dns.keep_zones(&listeners().filter_map(|l| l.resolver.statistics_zone.as_deref()).collect());
-        self.metrics.certificate_expiry.reset();
-        for certificate in listeners().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
-            self.metrics
-                .certificate_expiry
-                .with_label_values(&[certificate.reference.as_str()])
-                .set(certificate.not_after);
+    /// What clients have, and what is known besides.
+    fn report(&mut self) {
+        for (listener, peers) in self.workers.peers().take() {
+            // A session of a listener that is gone has no say any more.
+            if self.lives.has(&listener) {
+                self.reporter.peers(&listener, Some(peers));
+            }
         }
-    }
-}
-
-impl Running {
-    fn bound(&self) -> Vec<SocketAddr> {
-        self.listening.iter().filter_map(|listening| listening.local_address()).collect()
+        self.reporter.send(self.applied.revision);
     }
 
-    /// Whether Multipath TCP is asked for and the kernel has none; UNIX sockets never have it.
-    fn lacks_multipath(&self) -> bool {
-        let plain = |l: &Arc<Listening>| l.local_address().is_some() && !l.is_multipath();
-        self.socket.options.multipath && self.listening.iter().any(plain)
+    fn report_health(&mut self) {
+        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
+        for serving in serving {
+            self.report_health_of(&serving);
+        }
+        self.report();
     }
 
-    /// Ends the accept loops and waits until they have let go of the socket.
-    async fn close(&self) {
-        self.stop.cancel();
-        if timeout(CLOSE_WAIT, self.accepting.wait()).await.is_err() {
-            warn!("{} is still accepting", self.socket.address);
+    fn report_health_of(&mut self, serving: &Serving) {
+        for served in serving.all() {
+            if let Some(health) = &served.health {
+                self.reporter.backend(&served.listener.id, Some(health.report()));
+            }
         }
     }
 
-    /// Options that a listening socket can change.
-    fn tune(&self, socket: &Socket) {
-        for listening in &self.listening {
-            if let Err(error) = socket::tune(listening, &socket.options) {
-                warn!(%error, "cannot change the socket options of {}", socket.address);
+    /// Listeners that are gone: their sessions may go on until the drain timeout. What listeners share goes with the
+    /// last of them: health checks, certificates, resolvers' zones.
+    fn turn_over(&mut self, snapshot: Arc<Snapshot>) {
+        let before = std::mem::replace(&mut self.applied, Arc::clone(&snapshot));
+        let turnover = Turnover::new(&before, &snapshot);
+        let come: BTreeSet<&ListenerId> = turnover.come.iter().map(|listener| &listener.id).collect();
+        let gone =
+            turnover.gone.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
+        self.lives.turn(&gone, &come, self.options.drain_timeout);
+        self.metrics.leave(&gone);
+        self.health.turn(&turnover);
+        self.turn_zones(&turnover);
+        self.turn_certificates(&turnover);
+        for id in gone {
+            self.reporter.peers(id, None);
+            self.reporter.backend(id, None);
+        }
+        for listener in &turnover.come {
+            self.reporter.backend(&listener.id, self.health.report(listener));
+        }
+    }
+
+    fn turn_zones(&mut self, turnover: &Turnover<'_>) {
+        let zone = |listener: &&Arc<Listener>| listener.resolver.statistics_zone.clone();
+        let mut changed = false;
+        for zone in turnover.come.iter().filter_map(zone) {
+            changed |= self.zones.begin(zone);
+        }
+        for zone in turnover.gone.iter().filter_map(zone) {
+            changed |= self.zones.end(&zone);
+        }
+        if changed {
+            self.dns.keep_zones(&self.zones.all().map(String::as_str).collect());
+        }
+    }
+
+    fn turn_certificates(&mut self, turnover: &Turnover<'_>) {
+        let expiry = &self.metrics.certificate_expiry;
+        let certificates = |listener: &&'_ Arc<Listener>| {
+            listener.tls.iter().flat_map(|tls| tls.certificates.clone()).collect::<Vec<_>>()
+        };
+        for certificate in turnover.come.iter().flat_map(certificates) {
+            expiry.with_label_values(&[certificate.reference.as_str()]).set(certificate.not_after);
+            self.certificates.begin(certificate.reference.clone());
+        }
+        for certificate in turnover.gone.iter().flat_map(certificates) {
+            if self.certificates.end(&certificate.reference) {
+                // It is there: it was set when it was first used.
+                let _ = expiry.remove_label_values(&[certificate.reference.as_str()]);
             }
         }
     }
@@ -328,9 +364,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest pause between retries.
 const RETRY_MOST: Duration = Duration::from_secs(10);
-
-/// For accept loops to end; they only have to wake up.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 /// After the goodbye, for sessions to write it and close.
 const LAST_WAIT: Duration = Duration::from_secs(6);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -12,7 +12,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
-use crate::model::{Auth, Backend, BindReport, Listener, ListenerId, Snapshot, Socket, SocketState, TlsMode};
+use crate::model::{
+    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Peers, Snapshot, Socket,
+    SocketState, TlsMode, UntrustedPeers,
+};
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
 use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 
@@ -48,7 +51,14 @@ impl DataPlane {
         self.snapshots.send_replace(Arc::new(Snapshot { revision, sockets }));
         let reports = &mut self.reports;
         let report = self.runtime.block_on(reports.wait_for(|report| report.revision == revision)).unwrap();
-        report.sockets.clone()
+        (*report.sockets).clone()
+    }
+
+    /// Waits until the report says this of the peers of a listener.
+    fn comes_to_see(&mut self, listener: &ListenerId, expected: impl Fn(&Peers) -> bool) -> Peers {
+        let seen = |report: &Arc<BindReport>| report.peers.get(listener).is_some_and(&expected);
+        let report = self.runtime.block_on(self.reports.wait_for(seen)).unwrap();
+        report.peers[listener].clone()
     }
 
     fn metric(&self, line: &str) -> bool {
@@ -121,7 +131,7 @@ fn frontend() -> FrontendConfig {
     }
 }
 
-fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
+pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> Socket {
     let listener = Listener {
         id: ListenerId { namespace: "mail".into(), object: "example".into(), listener: "pop3".into() },
         hostnames: Vec::new(),
@@ -182,7 +192,10 @@ struct Client {
 impl Client {
     fn connect(address: &ListenAddress) -> Self {
         let ListenAddress::Ip(address) = address else { panic!("not TCP") };
-        let stream = TcpStream::connect(address).unwrap();
+        Self::greeted(TcpStream::connect(address).unwrap())
+    }
+
+    fn greeted(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap());
         let mut client = Self { stream, lines };
@@ -213,6 +226,15 @@ impl Client {
         self.lines.read_to_string(&mut rest).unwrap();
         rest
     }
+}
+
+/// Connects from one of this host's own addresses.
+fn dial(from: Ipv4Addr, to: &ListenAddress) -> TcpStream {
+    let ListenAddress::Ip(to) = to else { panic!("not TCP") };
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    socket.connect(&(*to).into()).unwrap();
+    socket.into()
 }
 
 #[test]
@@ -323,5 +345,67 @@ fn serves_all_others_when_a_port_is_taken_and_tries_it_again() {
     let bound = |report: &Arc<BindReport>| matches!(report.sockets[&blocked], SocketState::Bound(_));
     plane.runtime.block_on(plane.reports.wait_for(bound)).unwrap();
     assert_eq!(Client::logged_in(&blocked).ask("NOOP"), "+OK one");
+    plane.end();
+}
+
+#[test]
+fn a_listener_tells_whose_addresses_its_clients_come_with() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let address = free_address();
+    let served = socket(&address, vec![backend("one")]);
+    let id = served.listeners[0].id.clone();
+    plane.serve(vec![served.clone()]);
+    // What only looks whether somebody is there is no client.
+    assert_eq!(Client::greeted(dial([127, 9, 9, 9].into(), &address)).ask("QUIT"), "+OK");
+    let from = |last: u8| {
+        let from = Ipv4Addr::new(127, 1, 1, last);
+        let mut client = Client::greeted(dial(from, &address));
+        client.ask("USER u");
+        assert_eq!(client.ask("PASS wrong"), "-ERR [AUTH] wrong password");
+        client.ask("USER u");
+        assert_eq!(client.ask("PASS secret"), "+OK logged in");
+        IpAddr::from(from)
+    };
+    let one = from(7);
+    let seen = plane.comes_to_see(&id, |_| true);
+    assert_eq!(seen, Peers { connections: 1, addresses: vec![one], ..Peers::default() });
+    for _ in 0..9 {
+        from(7);
+    }
+    let seen = plane.comes_to_see(&id, |peers| peers.connections > 1);
+    assert_eq!(seen, Peers { connections: 10, addresses: vec![one], ..Peers::default() });
+    let another = from(3);
+    // Another configuration is still the same listener.
+    plane.serve(vec![socket(&address, vec![backend("two")])]);
+    plane.comes_to_see(&id, |peers| peers.addresses == [another, one]);
+    plane.serve(Vec::new());
+    assert!(plane.reports.borrow().peers.is_empty());
+    plane.end();
+}
+
+#[test]
+fn addresses_of_believed_proxy_headers_are_counted_apart() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let address = free_address();
+    let mut served = socket(&address, vec![backend("one")]);
+    served.proxy_protocol = Some(InboundProxyProtocol {
+        trusted_peers: vec!["127.0.0.1/32".parse().unwrap()],
+        use_as_client_address: true,
+        untrusted_peers: UntrustedPeers::Report,
+    });
+    let id = served.listeners[0].id.clone();
+    plane.serve(vec![served]);
+    let log_in = |from: [u8; 4]| {
+        let mut stream = dial(from.into(), &address);
+        stream.write_all(b"PROXY TCP4 192.0.2.7 203.0.113.1 40000 110\r\n").unwrap();
+        let mut client = Client::greeted(stream);
+        client.ask("USER u");
+        assert_eq!(client.ask("PASS secret"), "+OK logged in");
+    };
+    log_in([127, 0, 0, 1]);
+    assert_eq!(plane.comes_to_see(&id, |_| true), Peers { proxied: 1, ..Peers::default() });
+    log_in([127, 5, 5, 5]);
+    let seen = plane.comes_to_see(&id, |peers| peers.connections > 0);
+    assert_eq!((seen.proxied, seen.addresses), (1, vec![IpAddr::from([127, 5, 5, 5])]));
     plane.end();
 }

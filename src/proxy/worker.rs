@@ -17,12 +17,14 @@ use crate::dns::Dns;
 use super::balance::Balancer;
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
+use super::peers::PeerNews;
 use super::session::{self, Incoming};
 
 /// All workers; their threads end when this and every accept loop is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
+    peers: Arc<PeerNews>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -65,6 +67,8 @@ pub(crate) struct WorkerContext {
     pub(crate) dns: Arc<Dns>,
     /// Endpoint choice, over all workers.
     pub(crate) balancer: Arc<Balancer>,
+    /// Whose addresses clients come with, for the report.
+    pub(crate) peers: Arc<PeerNews>,
 }
 
 impl Workers {
@@ -74,6 +78,7 @@ impl Workers {
     /// When the system gives no thread or no event queue.
     pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
+        let peers = Arc::new(PeerNews::default());
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         let mut queues = Vec::new();
@@ -90,6 +95,7 @@ impl Workers {
                 auth: AuthClient::new(Arc::clone(dns)),
                 dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
+                peers: Arc::clone(&peers),
             });
             let metrics = Arc::clone(metrics);
             let thread = std::thread::Builder::new()
@@ -97,12 +103,17 @@ impl Workers {
                 .spawn(move || runtime.block_on(work_off(work, context, metrics)))?;
             threads.push(thread);
         }
-        Ok(Self { dispatcher, threads })
+        Ok(Self { dispatcher, peers, threads })
     }
 
     /// Where accept loops and sessions are handed over.
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
+    }
+
+    /// Whose addresses clients come with.
+    pub(crate) fn peers(&self) -> &Arc<PeerNews> {
+        &self.peers
     }
 
     /// Waits until every session has ended.

@@ -1,5 +1,6 @@
 //! TLS towards clients: one acceptor for each socket, with a configuration for each of its listeners.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::server::Acceptor;
@@ -12,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use crate::model::{Listener, MinVersion, ServerTls, Socket};
+use crate::model::snapshot::positions;
+use crate::model::{Listener, MinVersion, ServerNames, ServerTls, Socket};
 use crate::net::tls_names;
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, ProxyVersion, TlsFacts};
@@ -27,7 +29,8 @@ use super::{ClientCertificate, HandshakeError, HandshakeFailure, TlsError, descr
 /// Does the handshakes of a socket: one configuration for each distinct [`ServerTls`] of its listeners.
 #[derive(Debug)]
 pub struct TlsAcceptor {
-    socket: Socket,
+    socket: Arc<Socket>,
+    names: Arc<ServerNames>,
     /// One for each listener of the socket, in its order.
     setups: Vec<Arc<Setup>>,
 }
@@ -37,8 +40,8 @@ pub struct TlsAcceptor {
 pub struct Accepted<S> {
     /// The client, in clear.
     pub stream: TlsStream<S>,
-    /// The listener that its SNI selected.
-    pub listener: Arc<Listener>,
+    /// Which of the socket's listeners its SNI selected.
+    pub listener: usize,
     /// What was agreed on.
     pub facts: TlsFacts,
     /// The client's certificate.
@@ -61,27 +64,33 @@ struct Setup {
 
 impl TlsAcceptor {
     /// An acceptor for `socket`. What `previous` (the acceptor of the same address before the change) has
-    /// in common goes on, so that clients resume their sessions over it.
+    /// in common goes on, so that clients resume their sessions over it; what is the same object is not looked into.
     ///
     /// # Errors
     /// When a listener's TLS settings cannot be used.
-    pub fn new(socket: &Socket, previous: Option<&Self>) -> Result<Self, TlsError> {
+    pub fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
+        let before = previous.map(|previous| previous.socket.listeners.as_slice()).unwrap_or_default();
+        let mut known = KnownSetups { previous, by_settings: None };
         let mut setups: Vec<Arc<Setup>> = Vec::with_capacity(socket.listeners.len());
-        for listener in &socket.listeners {
+        for (listener, old) in socket.listeners.iter().zip(positions(before, &socket.listeners)) {
             let tls =
                 listener.tls.as_ref().ok_or_else(|| TlsError::NoCertificate(listener.id.to_string()))?;
-            let known = setups.iter().chain(previous.iter().flat_map(|acceptor| &acceptor.setups));
-            let same = known.into_iter().find(|setup| setup.serves(tls, socket.protocol)).cloned();
-            let setup = match same {
+            let own = old.and_then(|old| previous?.setups.get(old));
+            let same = own.filter(|setup| setup.serves(tls, socket.protocol)).cloned();
+            let setup = match same.or_else(|| known.find(&setups, tls, socket.protocol)) {
                 Some(setup) => setup,
                 None => {
-                    let inherited = previous.and_then(|acceptor| acceptor.resumption_of(listener, tls));
-                    Arc::new(Setup::new(tls, socket.protocol, inherited)?)
+                    let inherited = own.and_then(|own| own.resumption_with(tls));
+                    known.add(Arc::new(Setup::new(tls, socket.protocol, inherited)?))
                 }
             };
             setups.push(setup);
         }
-        Ok(Self { socket: socket.clone(), setups })
+        let names = match previous {
+            Some(previous) if has_same_names(before, &socket.listeners) => Arc::clone(&previous.names),
+            _ => Arc::new(ServerNames::new(&socket.listeners)),
+        };
+        Ok(Self { socket: Arc::clone(socket), names, setups })
     }
 
     /// Reads the client's hello, selects the listener by SNI, and does its handshake. The proof says that
@@ -103,7 +112,7 @@ impl TlsAcceptor {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(client_fault)?;
-        let Some((listener, setup)) = self.select(hello.client_hello().server_name()) else {
+        let Some((position, listener, setup)) = self.select(hello.client_hello().server_name()) else {
             return Err(refuse_name(hello).await);
         };
         // Nobody else asks about certificates' algorithms and names.
@@ -117,22 +126,53 @@ impl TlsAcceptor {
             facts.shown = setup.shown(connection, schemes);
             facts.client = client_facts(connection, &client);
         }
-        Ok(Accepted { listener: Arc::clone(listener), facts, client, refusal, stream })
+        Ok(Accepted { listener: position, facts, client, refusal, stream })
     }
 
-    fn select(&self, server_name: Option<&str>) -> Option<(&Arc<Listener>, &Arc<Setup>)> {
-        let selected = self.socket.select(server_name)?;
-        let mut pairs = self.socket.listeners.iter().zip(&self.setups);
-        pairs.find(|(listener, _)| Arc::ptr_eq(listener, selected))
+    fn select(&self, server_name: Option<&str>) -> Option<(usize, &Listener, &Setup)> {
+        let selected = self.names.select(server_name)?;
+        Some((selected, self.socket.listeners.get(selected)?, self.setups.get(selected)?))
+    }
+}
+
+fn has_same_names(before: &[Arc<Listener>], after: &[Arc<Listener>]) -> bool {
+    let same = |(a, b): (&Arc<Listener>, &Arc<Listener>)| Arc::ptr_eq(a, b) || a.hostnames == b.hostnames;
+    before.len() == after.len() && before.iter().zip(after).all(same)
+}
+
+/// Setups that another listener may share.
+struct KnownSetups<'a> {
+    previous: Option<&'a TlsAcceptor>,
+    /// Made when it is first asked for: most often every listener has its own from before.
+    by_settings: Option<HashMap<u64, Vec<Arc<Setup>>>>,
+}
+
+impl KnownSetups<'_> {
+    /// One that serves these settings; `made` are those of this acceptor so far.
+    fn find(&mut self, made: &[Arc<Setup>], tls: &Arc<ServerTls>, protocol: Protocol) -> Option<Arc<Setup>> {
+        let previous = self.previous;
+        let known = self.by_settings.get_or_insert_with(|| {
+            let mut all: HashMap<u64, Vec<Arc<Setup>>> = HashMap::new();
+            for setup in previous.iter().flat_map(|previous| &previous.setups).chain(made) {
+                remember(&mut all, setup);
+            }
+            all
+        });
+        known.get(&tls.fingerprint())?.iter().find(|setup| setup.serves(tls, protocol)).cloned()
     }
 
-    /// What the same listener resumed sessions with, if nothing but its certificates changed: trust in
-    /// clients, versions and suites must be what the old sessions were made under.
-    fn resumption_of(&self, listener: &Listener, tls: &ServerTls) -> Option<Resumption> {
-        let position = self.socket.listeners.iter().position(|old| old.id == listener.id)?;
-        let setup = self.setups.get(position)?;
-        let old = ServerTls { certificates: tls.certificates.clone(), ..(*setup.tls).clone() };
-        (old == *tls).then(|| setup.resumption.clone())
+    fn add(&mut self, setup: Arc<Setup>) -> Arc<Setup> {
+        if let Some(known) = &mut self.by_settings {
+            remember(known, &setup);
+        }
+        setup
+    }
+}
+
+fn remember(known: &mut HashMap<u64, Vec<Arc<Setup>>>, setup: &Arc<Setup>) {
+    let alike = known.entry(setup.tls.fingerprint()).or_default();
+    if !alike.iter().any(|known| Arc::ptr_eq(known, setup)) {
+        alike.push(Arc::clone(setup));
     }
 }
 
@@ -177,7 +217,14 @@ impl Setup {
     }
 
     fn serves(&self, tls: &Arc<ServerTls>, protocol: Protocol) -> bool {
-        self.protocol == protocol && (Arc::ptr_eq(&self.tls, tls) || self.tls == *tls)
+        self.protocol == protocol && self.tls == *tls
+    }
+
+    /// What sessions were resumed with, if nothing but the certificates changed: trust in clients, versions and
+    /// suites must be what the old sessions were made under.
+    fn resumption_with(&self, tls: &ServerTls) -> Option<Resumption> {
+        let old = ServerTls { certificates: tls.certificates.clone(), ..(*self.tls).clone() };
+        (old == *tls).then(|| self.resumption.clone())
     }
 }
 
@@ -317,7 +364,7 @@ mod tests {
         let acceptor = acceptor(listeners.to_vec());
         let (accepted, _) = shake(&acceptor, &Arc::new(plain_client(&ca)), "mail.b.test").await;
         let accepted = accepted.unwrap();
-        assert_eq!(accepted.listener.id.listener, "*.b.test");
+        assert_eq!(accepted.listener, 1);
         assert_eq!(accepted.facts.server_name.as_deref(), Some("mail.b.test"));
         assert_eq!((accepted.facts.version.as_str(), accepted.facts.alpn), ("TLSv1.3", None));
         assert!(accepted.facts.cipher.starts_with("TLS_"), "{}", accepted.facts.cipher);

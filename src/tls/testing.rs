@@ -190,15 +190,15 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     })
 }
 
-pub(super) fn socket(listeners: Vec<Arc<Listener>>) -> Socket {
-    Socket {
+pub(super) fn socket(listeners: Vec<Arc<Listener>>) -> Arc<Socket> {
+    Arc::new(Socket {
         address: ListenAddress::Any { port: 993 },
         options: SocketOptions::default(),
         protocol: Protocol::Imap,
         tls_mode: TlsMode::Implicit,
         proxy_protocol: None,
         listeners,
-    }
+    })
 }
 
 pub(super) fn proof() -> EmptyInput {

@@ -165,6 +165,13 @@ impl Cluster {
         self.pipe(&["apply", "-n", namespace, "-f", "-"], &text);
     }
 
+    /// Lets an account of the test's namespace keep a Lease there, as it may in Mailgress's own.
+    pub fn allow_lease(&self, account: &str) {
+        let subject = format!("--serviceaccount={}:{account}", self.name);
+        self.kubectl(&["create", "role", "lease", "--verb=get,create,patch", "--resource=leases"]);
+        self.kubectl(&["create", "rolebinding", "lease", "--role=lease", &subject]);
+    }
+
     /// Lets Mailgress read these Secrets, by the Role of deploy/.
     pub fn allow_secrets(&self, names: &[&str]) {
         let text = std::fs::read_to_string(root().join("deploy/references.yaml")).unwrap();
@@ -195,6 +202,11 @@ impl Cluster {
     /// What kubectl says, in the test's namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         succeed(self.plane.kubectl().args(["-n", self.name]).args(arguments))
+    }
+
+    /// What kubectl says in another namespace.
+    pub fn in_namespace(&self, namespace: &str, arguments: &[&str]) -> String {
+        succeed(self.plane.kubectl().args(["-n", namespace]).args(arguments))
     }
 
     /// Waits as operators do, with `kubectl wait`.
@@ -231,7 +243,7 @@ impl Cluster {
     fn kubeconfig_to(&self, entry: &Value, account: &str, namespace: &str) -> PathBuf {
         let token = succeed(self.plane.kubectl().args(["create", "token", account, "-n", namespace]));
         let path = self.files.path().join("kubeconfig");
-        std::fs::write(&path, control_plane::kubeconfig(entry, token.trim())).unwrap();
+        std::fs::write(&path, control_plane::kubeconfig(entry, token.trim(), namespace)).unwrap();
         path
     }
 
@@ -242,8 +254,15 @@ impl Cluster {
 
     /// The same with a ServiceAccount of the test's namespace, and more arguments.
     pub fn mailgress_as(&self, account: &str, arguments: &[&str]) -> Mailgress {
-        let class = ["--class", self.name];
-        Self::start(&self.kubeconfig(account, self.name), &[class.as_slice(), arguments].concat())
+        let own = ["--class", self.name];
+        Self::start(&self.kubeconfig(account, self.name), &[own.as_slice(), arguments].concat())
+    }
+
+    /// The same with more arguments, and an admin server that may stand in an EndpointSlice.
+    pub fn replica(&self, arguments: &[&str]) -> Mailgress {
+        let own = ["--class", self.name];
+        let (account, arguments) = (self.account(), [own.as_slice(), arguments].concat());
+        Mailgress::start_at(our_address(), ["--kubeconfig".as_ref(), account.as_os_str()], &arguments)
     }
 
     /// A kubeconfig with the token of Mailgress's own ServiceAccount.

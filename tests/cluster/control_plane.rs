@@ -68,7 +68,7 @@ impl ControlPlane {
             api_server: Mutex::new(None),
             directory,
         };
-        std::fs::write(plane.kubeconfig(), kubeconfig(&plane.entry(), ADMIN)).unwrap();
+        std::fs::write(plane.kubeconfig(), kubeconfig(&plane.entry(), ADMIN, "default")).unwrap();
         plane.start_api_server();
         Ok(plane)
     }
@@ -150,12 +150,12 @@ impl ControlPlane {
 }
 
 /// A kubeconfig for this cluster with this token.
-pub fn kubeconfig(entry: &Value, token: &str) -> String {
+pub fn kubeconfig(entry: &Value, token: &str, namespace: &str) -> String {
     let text = serde_yaml::to_string(&json!({
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
-        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test", "namespace": namespace } }],
         "clusters": [{ "name": "test", "cluster": entry }],
         "users": [{ "name": "test", "user": { "token": token } }],
     }));

@@ -23,6 +23,7 @@ mod network;
 mod outage;
 mod permissions;
 mod refusals;
+mod replicas;
 mod secrets;
 mod serving;
 mod sizes;

@@ -98,6 +98,7 @@ fn permissions_that_are_taken_away_stop_nothing_and_may_come_back() {
     };
     cluster.kubectl(&["delete", "clusterrolebinding", "taken", "--ignore-not-found"]);
     bind();
+    cluster.allow_lease("narrow");
     let (forwarder, kubeconfig) = cluster.forwarded("narrow", "taken");
     let mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name]);
     cluster.wait_for("Ready", "mailserver/edge");

@@ -67,6 +67,7 @@ fn one_namespace_is_served_with_the_permissions_of_that_namespace() {
         "--clusterrole=mailgress",
         "--serviceaccount=one-namespace:narrow",
     ]);
+    cluster.allow_lease("narrow");
     let mailgress = cluster.mailgress_as("narrow", &["--namespaces", cluster.name]);
     cluster.wait_for("Ready", EDGE);
     assert_eq!(mailgress.status()["objects"].as_array().unwrap().len(), 1);

@@ -84,7 +84,8 @@ impl<T> Plain for T where
 fn client(config: &Config) -> Connections<impl Plain + use<>> {
     let https = config.rustls_https_connector_with_connector(tcp()).unwrap();
     let plain = legacy::Client::builder(TokioExecutor::new()).build(https);
-    Connections::new(config, plain, Metrics::register(&Registry::new()).unwrap()).unwrap()
+    Connections::new(config, plain, Metrics::register(&Registry::new()).unwrap(), Duration::from_secs(30))
+        .unwrap()
 }
 
 async fn serve(acceptor: TlsAcceptor, tcp: tokio::net::TcpStream) {

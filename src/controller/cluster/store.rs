@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, service_of};
 use super::super::manifest::Content;
-use super::super::render::Kind;
+use super::super::render::{Kind, ObjectId};
+use super::failure::Failure;
 use super::pause;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
-use super::watches::{Event, Failure, News, Seen};
+use super::watches::{Event, News, Seen};
 
 /// Everything that is watched, as last heard.
 #[derive(Debug, Default)]
@@ -144,8 +144,9 @@ impl Store {
         self.states.get(&narrow).is_some_and(|state| state.answer == Answer::Whole)
     }
 
-    /// The identity of one of our own objects, and what its status is.
-    pub(super) fn status_of(&self, kind: Kind, key: &Key) -> Option<(&str, &Value)> {
+    /// One of our own objects.
+    pub(super) fn own(&self, id: &ObjectId) -> Option<&Seen> {
+        let ObjectId { kind, key } = id;
         let watched = |scope| Watched {
             kind: match kind {
                 Kind::Server => WatchedKind::Server,
@@ -155,7 +156,21 @@ impl Store {
         };
         let scopes = [Scope::Everywhere, Scope::In(key.namespace.clone())];
         let mut states = scopes.into_iter().filter_map(|scope| self.states.get(&watched(scope)));
-        states.find_map(|state| state.held.get(key)).map(|seen| (seen.uid.as_str(), &seen.status))
+        states.find_map(|state| state.held.get(key))
+    }
+
+    /// Those of our kinds that a controller of our class has said something of.
+    pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
+        let kind = |watched: &Watched| match watched.kind {
+            WatchedKind::Server => Some(Kind::Server),
+            WatchedKind::Listener => Some(Kind::Listener),
+            _ => None,
+        };
+        let own = self.states.iter().filter_map(move |(watched, state)| Some((kind(watched)?, state)));
+        own.flat_map(|(kind, state)| {
+            let told = state.held.iter().filter(|(_, seen)| seen.is_told);
+            told.map(move |(key, _)| ObjectId::new(kind, key))
+        })
     }
 
     /// What is wrong with watches and objects, each once.
@@ -256,9 +271,7 @@ impl State {
     fn unknown(&self) -> Option<String> {
         match (self.answer, &self.failure) {
             (Answer::Whole, _) => None,
-            (_, Some((Failure::Forbidden(why) | Failure::Refused(why) | Failure::Unreachable(why), _))) => {
-                Some(why.clone())
-            }
+            (_, Some((failure, _))) => Some(failure.to_string()),
             (_, None) => Some("the API server has not answered yet".to_owned()),
         }
     }

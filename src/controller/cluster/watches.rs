@@ -1,7 +1,6 @@
 //! The watches themselves: one task each, which reads what the API server says and never gives up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::super::manifest::{self, Content};
 use super::super::metrics::Metrics;
 use super::super::validate::Validator;
 use super::super::violation::one_line;
+use super::failure::Failure;
 use super::pause::Pause;
 use super::resources::{Watched, WatchedKind};
 
@@ -33,6 +33,8 @@ pub(super) struct Watches {
 #[derive(Clone)]
 struct Reader {
     client: Client,
+    /// Whose words about our own kinds are ours.
+    field_manager: Arc<str>,
     validator: Arc<Validator>,
     events: mpsc::Sender<Event>,
     metrics: Metrics,
@@ -69,30 +71,25 @@ pub(super) struct Seen {
     pub(super) uid: String,
     /// Counts the changes of the spec.
     pub(super) generation: i64,
+    /// The API server's version of it.
+    pub(super) resource_version: String,
     /// What was said of it, for our own kinds.
     pub(super) status: Value,
-}
-
-/// Why a watch failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The API server says that we may not.
-    Forbidden(String),
-    /// The API server says something else.
-    Refused(String),
-    /// There is no API server to be talked to.
-    Unreachable(String),
+    /// Whether some of that was said by a controller of our class.
+    pub(super) is_told: bool,
 }
 
 impl Watches {
     /// None yet.
     pub(super) fn new(
         client: Client,
+        field_manager: &str,
         validator: Arc<Validator>,
         events: mpsc::Sender<Event>,
         metrics: Metrics,
     ) -> Self {
-        let reader = Reader { client, validator, events, metrics };
+        let field_manager = Arc::from(field_manager);
+        let reader = Reader { client, field_manager, validator, events, metrics };
         Self { reader, started: 0, running: BTreeMap::new() }
     }
 
@@ -131,9 +128,6 @@ impl Reader {
         let mut listed = BTreeMap::new();
         while let Some(event) = stream.next().await {
             let Some(news) = self.news(&watched, event, &mut listed) else { continue };
-            if let News::Failed(failure) = &news {
-                self.metrics.watch_failed(kind, failure.reason());
-            }
             if self.events.send(Event { watch, news }).await.is_err() {
                 return;
             }
@@ -149,7 +143,7 @@ impl Reader {
     ) -> Option<News> {
         let read = |object: DynamicObject| {
             let key = key(&object);
-            let seen = seen(watched.kind, &key, object, &self.validator);
+            let seen = self.seen(watched.kind, &key, object);
             (key, seen)
         };
         match event {
@@ -168,13 +162,12 @@ impl Reader {
                 Some(News::Is(key, seen))
             }
             Ok(watcher::Event::Delete(object)) => Some(News::Gone(key(&object))),
-            // It has been away for longer than the API server remembers, and lists again by itself.
-            Err(watcher::Error::WatchError(status)) if status.code == EXPIRED => {
-                let (_, kind) = watched.kind.names();
-                self.metrics.watch_failed(kind, "expired");
-                None
+            Err(error) => {
+                let failure = Failure::of_watch(error);
+                let reason = failure.as_ref().map_or("expired", Failure::reason);
+                self.metrics.watch_failed(watched.kind.names().1, reason);
+                failure.map(News::Failed)
             }
-            Err(error) => Some(News::Failed(Failure::of_watch(error))),
         }
     }
 }
@@ -184,23 +177,31 @@ fn key(object: &DynamicObject) -> Key {
     Key::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
-fn seen(
-    kind: WatchedKind,
-    key: &Key,
-    mut object: DynamicObject,
-    validator: &Validator,
-) -> Result<Seen, String> {
-    strip(kind, &mut object);
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    let generation = object.metadata.generation.unwrap_or_default();
-    let status = match kind {
-        WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
-        _ => Value::Null,
-    };
-    let (api, name) = kind.names();
-    let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
-    let content = manifest::content(api, name, key, value, validator).map_err(|error| error.to_string())?;
-    Ok(Seen { content, uid, generation, status })
+impl Reader {
+    fn seen(&self, kind: WatchedKind, key: &Key, mut object: DynamicObject) -> Result<Seen, String> {
+        let is_told = self.is_told(&object.metadata);
+        strip(kind, &mut object);
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
+        let generation = object.metadata.generation.unwrap_or_default();
+        let status = match kind {
+            WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
+            _ => Value::Null,
+        };
+        let (api, name) = kind.names();
+        let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
+        let content = manifest::content(api, name, key, value, &self.validator);
+        let content = content.map_err(|error| error.to_string())?;
+        Ok(Seen { content, uid, generation, resource_version, status, is_told })
+    }
+
+    fn is_told(&self, metadata: &ObjectMeta) -> bool {
+        let mut managed = metadata.managed_fields.iter().flatten();
+        managed.any(|entry| {
+            entry.manager.as_deref() == Some(&*self.field_manager)
+                && entry.subresource.as_deref() == Some("status")
+        })
+    }
 }
 
 /// Leaves out what is much and of no use here: who wrote which field, and what of Services and their endpoints nothing
@@ -225,52 +226,3 @@ fn strip(kind: WatchedKind, object: &mut DynamicObject) {
         fields.retain(|field, _| !["targetRef", "hostname", "deprecatedTopology"].contains(&field.as_str()));
     }
 }
-
-impl Failure {
-    fn of_watch(error: watcher::Error) -> Self {
-        match error {
-            watcher::Error::InitialListFailed(error)
-            | watcher::Error::WatchStartFailed(error)
-            | watcher::Error::WatchFailed(error) => Self::of(&error),
-            watcher::Error::WatchError(status) => Self::said(status.code, &status.message),
-            watcher::Error::NoResourceVersion => Self::Refused(error.to_string()),
-        }
-    }
-
-    /// Whose fault a request's error is.
-    pub(super) fn of(error: &kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::said(status.code, &status.message),
-            other => Self::Unreachable(one_line(&root(other).to_string())),
-        }
-    }
-
-    /// For a metric.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Forbidden(_) => "forbidden",
-            Self::Refused(_) => "refused",
-            Self::Unreachable(_) => "unreachable",
-        }
-    }
-
-    fn said(code: u16, message: &str) -> Self {
-        match code {
-            401 | 403 => Self::Forbidden(one_line(message)),
-            404 => Self::Refused(format!("{}; `mailgress crds` prints the CRDs", one_line(message))),
-            _ => Self::Refused(one_line(message)),
-        }
-    }
-}
-
-/// What it all began with: the outer errors say no more than that something failed.
-fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root
-}
-
-/// HTTP's Gone.
-const EXPIRED: u16 = 410;

@@ -1,146 +1,224 @@
 //! Status back to the objects it is about: applied by the server, and only where it says anything new.
 //!
-//! It is a task of its own, so that a slow API server holds up nothing else.
+//! It is a task of its own, so that a slow API server holds up nothing else. Every write names the version of the
+//! object that it was made for: where somebody else has written meanwhile, a newer leader among them, the API server
+//! refuses it, and it is made again only if it is still about what the object is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::API_VERSION;
+use crate::api::{API_VERSION, DEFAULT_CLASS};
 
-use super::super::index::Key;
-use super::super::render::Kind;
+use super::super::index::ObjectId;
+use super::failure::Failure;
+use super::lease::Lease;
 use super::pause::Pause;
 use super::resources::resource;
-use super::watches::Failure;
 
-/// What is to be said of an object, and what is said of it.
-#[derive(Clone, Debug)]
+/// What is to be said of an object.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Said {
-    /// Its kind.
-    pub(super) kind: Kind,
-    /// Its namespace and name.
-    pub(super) key: Key,
     /// Tells it from another one with its name.
     pub(super) uid: String,
-    /// What is to be said.
+    /// The version of the object that it was made for.
+    pub(super) resource_version: String,
+    /// What is to be said; null to take back what we said.
     pub(super) status: Value,
-    /// What the API server has.
-    pub(super) observed: Value,
 }
 
-/// Writes what differs.
+/// What is still to be written, the newest of each object. Clones are of the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outbox(Arc<(Mutex<BTreeMap<ObjectId, Said>>, Notify)>);
+
+impl Outbox {
+    /// To be written, instead of what is there of the same object.
+    pub(super) fn put(&self, said: impl IntoIterator<Item = (ObjectId, Said)>) {
+        self.lock().extend(said);
+        self.0.1.notify_one();
+    }
+
+    /// Nothing of it is to be written any more.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn take(&self) -> Option<(ObjectId, Said)> {
+        self.lock().pop_first()
+    }
+
+    /// Tried again, unless there is something newer by now.
+    fn put_back(&self, id: ObjectId, said: Said) {
+        self.lock().entry(id).or_insert(said);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectId, Said>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what is in the outbox.
 pub(super) struct Writer {
     client: Client,
-    wanted: watch::Receiver<Arc<Vec<Said>>>,
-    /// What was written last, by object: the API server's copy of it may still be on its way back.
-    written: BTreeMap<(Kind, Key), (String, Value)>,
+    field_manager: String,
+    outbox: Outbox,
+    lease: Lease,
 }
 
 /// Without the client, which has nothing to show.
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("written", &self.written.len()).finish_non_exhaustive()
+        f.debug_struct("Writer").field("field_manager", &self.field_manager).finish_non_exhaustive()
     }
 }
 
 impl Writer {
-    /// Nothing has been written yet.
-    pub(super) fn new(client: Client, wanted: watch::Receiver<Arc<Vec<Said>>>) -> Self {
-        Self { client, wanted, written: BTreeMap::new() }
+    /// For the objects of `class`.
+    pub(super) fn new(client: Client, class: &str, outbox: Outbox, lease: Lease) -> Self {
+        Self { client, field_manager: field_manager(class), outbox, lease }
     }
 
     /// Writes until it is told to end.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+    pub(super) async fn run(self, shutdown: CancellationToken) {
         let mut pauses = Pause::default();
-        let mut again: Option<Duration> = None;
+        let mut failing = false;
         loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = self.wanted.changed(), if again.is_none() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
-                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
-            }
             let failure = tokio::select! {
                 () = shutdown.cancelled() => return,
-                failure = self.write() => failure,
+                failure = self.write_all() => failure,
             };
-            again = match failure {
-                None => {
-                    pauses = Pause::default();
-                    None
-                }
-                Some(why) => {
-                    if again.is_none() {
-                        tracing::warn!("status cannot be written, and is tried again: {why}");
+            let wait = async {
+                match failure {
+                    None => {
+                        pauses = Pause::default();
+                        failing = false;
+                        self.outbox.0.1.notified().await;
                     }
-                    pauses.next()
+                    Some(why) => {
+                        if !std::mem::replace(&mut failing, true) {
+                            tracing::warn!("status cannot be written, and is tried again: {why}");
+                        }
+                        sleep(pauses.next().unwrap_or(PATIENCE)).await;
+                    }
                 }
             };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = wait => {}
+            }
         }
     }
 
-    /// The first failure, if there is any.
-    async fn write(&mut self) -> Option<String> {
-        let wanted = Arc::clone(&self.wanted.borrow_and_update());
-        self.written
-            .retain(|(kind, key), _| wanted.iter().any(|said| said.kind == *kind && said.key == *key));
-        let mut failure = None;
-        for said in wanted.iter() {
-            let id = (said.kind, said.key.clone());
-            let value = (said.uid.clone(), said.status.clone());
-            let known = match self.written.get(&id) {
-                Some(written) if written.0 == said.uid => written.1 == said.status,
-                _ => said.observed == said.status,
+    /// The first failure, if there is any; what failed is in the outbox again.
+    async fn write_all(&self) -> Option<String> {
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some((id, said)) = self.outbox.take()
+            {
+                under_way.push(self.write(id, said));
+            }
+            let written = under_way.next().await?;
+            let Err((id, said, why)) = written else { continue };
+            self.outbox.put_back(id, said);
+            while let Some(written) = under_way.next().await {
+                if let Err((id, said, _)) = written {
+                    self.outbox.put_back(id, said);
+                }
+            }
+            return Some(why);
+        }
+    }
+
+    async fn write(&self, id: ObjectId, mut said: Said) -> Result<(), (ObjectId, Said, String)> {
+        for _ in 0..ATTEMPTS {
+            let outcome = match timeout(PATIENCE, self.apply(&id, &said)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err("the API server does not answer".to_owned()),
             };
-            if known {
-                continue;
-            }
-            match self.apply(said).await {
-                Ok(()) => drop(self.written.insert(id, value)),
-                Err(why) => failure = failure.or(Some(why)),
+            match outcome {
+                Ok(None) => return Ok(()),
+                Ok(Some(newer)) => said.resource_version = newer,
+                Err(why) => {
+                    let why = format!("{id}: {why}");
+                    return Err((id, said, why));
+                }
             }
         }
-        failure
+        // Somebody writes all the time. The next event of the object brings us here again.
+        Ok(())
     }
 
-    async fn apply(&self, said: &Said) -> Result<(), String> {
-        let Said { kind, key, uid, status, .. } = said;
+    /// Nothing where it is written, or nothing to be written any more; otherwise the version to write it for.
+    async fn apply(&self, id: &ObjectId, said: &Said) -> Result<Option<String>, String> {
         let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &key.namespace, &resource(*kind));
-        // With the uid, another object of the same name is left alone.
-        let patch = json!({
+            Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource(id.kind));
+        let mut patch = json!({
             "apiVersion": API_VERSION,
-            "kind": kind.name(),
-            "metadata": { "name": key.name, "namespace": key.namespace, "uid": uid },
-            "status": status,
+            "kind": id.kind.name(),
+            "metadata": {
+                "name": id.key.name,
+                "namespace": id.key.namespace,
+                "uid": said.uid,
+                "resourceVersion": said.resource_version,
+            },
         });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        match timeout(PATIENCE, api.patch_status(&key.name, &params, &Patch::Apply(&patch))).await {
-            Err(_) => Err("the API server does not answer".to_owned()),
-            Ok(Ok(_)) => Ok(()),
-            // It is gone, or another one has its name by now.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
-            Ok(Err(error)) => {
-                let (Failure::Forbidden(why) | Failure::Refused(why) | Failure::Unreachable(why)) =
-                    Failure::of(&error);
-                Err(format!("{} {key}: {why}", kind.name()))
-            }
+        if !said.status.is_null() {
+            patch["status"] = said.status.clone();
         }
+        let params = PatchParams::apply(&self.field_manager).force();
+        match api.patch_status(&id.key.name, &params, &Patch::Apply(&patch)).await {
+            Ok(_) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == CONFLICT => self.newer(&api, id, said).await,
+            Err(error) => Err(Failure::of(&error).to_string()),
+        }
+    }
+
+    /// The object's version, where what is to be said of it still holds: it is the same object, of the generation
+    /// that the status is about, and it was not a newer leader that wrote.
+    async fn newer(
+        &self,
+        api: &Api<DynamicObject>,
+        id: &ObjectId,
+        said: &Said,
+    ) -> Result<Option<String>, String> {
+        let found = api.get_metadata_opt(&id.key.name).await;
+        let found = found.map_err(|error| Failure::of(&error).to_string())?;
+        let Some(metadata) = found.map(|found| found.metadata) else { return Ok(None) };
+        let is_same = metadata.uid.as_deref() == Some(said.uid.as_str());
+        let generation = said.status["observedGeneration"].as_i64();
+        let still_holds = is_same && (said.status.is_null() || metadata.generation == generation);
+        let is_ours = still_holds && self.lease.is_ours().await.map_err(|failure| failure.to_string())?;
+        Ok(metadata.resource_version.filter(|_| is_ours))
     }
 }
 
-/// Who owns the fields of status.
+/// Who owns the fields of status: a controller of another class is somebody else.
+pub(super) fn field_manager(class: &str) -> String {
+    if class == DEFAULT_CLASS {
+        return FIELD_MANAGER.to_owned();
+    }
+    format!("{FIELD_MANAGER}/{class}").chars().take(LONGEST_MANAGER).collect()
+}
+
 const FIELD_MANAGER: &str = "mailgress";
+/// Bytes of a field manager's name, as the API server bounds it.
+const LONGEST_MANAGER: usize = 128;
+/// Requests under way.
+const AT_ONCE: usize = 8;
+/// How often a write is made again for a newer version of its object.
+const ATTEMPTS: usize = 4;
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+const NOT_FOUND: u16 = 404;
+const CONFLICT: u16 = 409;

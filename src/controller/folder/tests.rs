@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::controller::outlet::Channels;
+use crate::controller::outlet::{Board, Channels};
+use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 
 use super::*;
@@ -17,7 +18,7 @@ use crate::controller::metrics::Metrics;
 
 struct Running {
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    statuses: watch::Receiver<Arc<Value>>,
+    board: Board,
     reports: watch::Sender<Arc<BindReport>>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), SourceError>>,
@@ -26,15 +27,16 @@ struct Running {
 impl Running {
     fn start(root: &Path) -> Self {
         let (to_plane, snapshots) = watch::channel(Arc::new(Snapshot::default()));
-        let (to_admin, statuses) = watch::channel(Arc::new(Value::Null));
         let (reports, from_plane) = watch::channel(Arc::new(BindReport::default()));
-        let channels = Channels { snapshots: to_plane, reports: from_plane, statuses: to_admin };
+        let board = Board::default();
+        let channels =
+            Channels { snapshots: to_plane, reports: from_plane, ledger: ledger(), board: board.clone() };
         let source =
             FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels, metrics()))
                 .unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
-        Self { snapshots, statuses, reports, shutdown, task }
+        Self { snapshots, board, reports, shutdown, task }
     }
 
     async fn sockets(&mut self) -> Vec<String> {
@@ -42,10 +44,28 @@ impl Running {
         self.snapshots.borrow_and_update().sockets.keys().map(ToString::to_string).collect()
     }
 
+    /// Waits until `/status` is as it should be.
+    async fn status(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let told = async {
+            loop {
+                let status = self.board.document();
+                if is_so(&status) {
+                    return status;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), told).await.unwrap()
+    }
+
     async fn end(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
     }
+}
+
+fn ledger() -> Ledger {
+    Ledger::new(Replica { name: "a".into(), instance: "1".into(), node_address: None })
 }
 
 fn server(port: u16) -> String {
@@ -110,8 +130,8 @@ async fn a_half_written_file_changes_nothing_and_is_told() {
     running.sockets().await;
     let text = server(1144);
     fs::write(&file, text.trim_end().trim_end_matches('}')).unwrap();
-    let told = running.statuses.wait_for(|status| status["problems"][0].is_string());
-    let problem = timeout(Duration::from_secs(10), told).await.unwrap().unwrap()["problems"][0].to_string();
+    let told = running.status(|status| status["problems"][0].is_string()).await;
+    let problem = told["problems"][0].to_string();
     assert!(problem.contains("a.yaml:") && problem.contains("keeps what it last held"), "{problem}");
     assert!(!running.snapshots.has_changed().unwrap());
     fs::write(&file, text).unwrap();
@@ -128,22 +148,20 @@ async fn a_report_makes_listeners_ready() {
     let snapshot = Arc::clone(&running.snapshots.borrow());
     let bound =
         |address: &crate::net::ListenAddress| (address.clone(), crate::model::SocketState::Bound(vec![]));
-    let sockets = snapshot.sockets.keys().map(bound).collect();
+    let sockets = Arc::new(snapshot.sockets.keys().map(bound).collect());
     running
         .reports
         .send(Arc::new(BindReport { revision: snapshot.revision, sockets, ..BindReport::default() }))
         .unwrap();
-    let ready = |status: &Arc<Value>| status["objects"][0]["status"]["conditions"][3]["status"] == "True";
-    timeout(Duration::from_secs(10), running.statuses.wait_for(ready)).await.unwrap().unwrap();
+    running.status(|status| status["objects"][0]["status"]["conditions"][3]["status"] == "True").await;
     running.end().await;
 }
 
 #[test]
 fn a_folder_that_is_not_there_is_an_error_that_says_so() {
     let (snapshots, _s) = watch::channel(Arc::default());
-    let (statuses, _t) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
-    let channels = Channels { snapshots, reports, statuses };
+    let channels = Channels { snapshots, reports, ledger: ledger(), board: Board::default() };
     let error = FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels, metrics()))
         .unwrap_err();
     assert!(error.to_string().contains("/nonexistent is not a folder"));

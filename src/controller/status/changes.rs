@@ -1,83 +1,111 @@
-//! What changed from one status to the next, as lines for the log.
+//! What changed from one status of an object to the next: lines for the log, and what is worth an event.
+
+use std::fmt;
 
 use crate::api::status::{Condition, ConditionStatus};
 
-use super::super::index::Key;
-use super::super::render::Kind;
-use super::{ObjectStatus, Status};
+use super::super::index::ObjectId;
+use super::{Listener, ObjectStatus};
 
-/// One changed condition.
+/// One thing that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// Of which object.
+    pub object: ObjectId,
+    /// Tells it from another one with its name; empty where it is gone.
+    pub uid: String,
+    /// Of which of its listeners; `None` for the object as a whole.
+    pub listener: Option<String>,
+    /// What it is.
+    pub news: News,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A condition says something else.
+    Is(Condition),
+    /// A condition that only exists while it is true.
+    IsOver(String),
+    /// It is there no more.
+    Removed,
+}
+
+impl Change {
+    /// The object is gone.
+    pub(super) fn removed(object: &ObjectId) -> Self {
+        Self { object: object.clone(), uid: String::new(), listener: None, news: News::Removed }
+    }
+
     /// Whether somebody should look.
-    pub alarming: bool,
-    /// The line.
-    pub line: String,
+    #[must_use]
+    pub fn is_alarming(&self) -> bool {
+        matches!(&self.news, News::Is(condition) if alarming(condition))
+    }
 }
 
-/// One line for each condition that changed. Of what is new, only what alarms and what is ready is told.
-#[must_use]
-pub fn changes(old: &Status, new: &Status) -> Vec<Change> {
-    let mut lines = Vec::new();
-    for ((kind, key), status) in &new.0 {
-        let previous = old.0.get(&(*kind, key.clone()));
-        let subject = format!("{} {key}", kind.name());
-        of_object(&subject, previous, status, &mut lines);
-    }
-    let gone = old.0.keys().filter(|id| !new.0.contains_key(id));
-    lines.extend(gone.map(|(kind, key)| removed(*kind, key)));
-    lines
-}
-
-fn of_object(subject: &str, old: Option<&ObjectStatus>, new: &ObjectStatus, lines: &mut Vec<Change>) {
-    for (name, conditions) in &new.listeners {
-        let previous = old.and_then(|old| old.listeners.iter().find(|(other, _)| other == name));
-        let subject = format!("{subject} listener {name}");
-        of_conditions(&subject, previous.map(|(_, conditions)| conditions.as_slice()), conditions, lines);
-    }
-    for (name, _) in old.map(|old| old.listeners.as_slice()).unwrap_or_default() {
-        if !new.listeners.iter().any(|(other, _)| other == name) {
-            lines.push(Change { alarming: false, line: format!("{subject} listener {name}: removed") });
+/// A line of the log.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.object)?;
+        if let Some(listener) = &self.listener {
+            write!(f, " listener {listener}")?;
+        }
+        match &self.news {
+            News::Is(Condition { type_, status, reason, message, .. }) => {
+                write!(f, ": {type_}={status:?} ({reason}): {message}")
+            }
+            News::IsOver(type_) => write!(f, ": {type_} is over"),
+            News::Removed => f.write_str(": removed"),
         }
     }
-    of_conditions(subject, old.map(|old| old.conditions.as_slice()), &new.conditions, lines);
 }
 
-fn of_conditions(subject: &str, old: Option<&[Condition]>, new: &[Condition], lines: &mut Vec<Change>) {
+/// One for each condition that changed. Of what is new, only what alarms and what is ready is told.
+pub(super) fn of_object(
+    object: &ObjectId,
+    uid: &str,
+    old: Option<&ObjectStatus>,
+    new: &ObjectStatus,
+) -> Vec<Change> {
+    let change = |listener, news| Change { object: object.clone(), uid: uid.to_owned(), listener, news };
+    let before = old.map(|old| old.listeners.as_slice()).unwrap_or_default();
+    let mut changes = Vec::new();
+    for Listener { name, conditions, .. } in &new.listeners {
+        let previous = before.iter().find(|other| other.name == *name);
+        let news = of_conditions(previous.map(|previous| previous.conditions.as_slice()), conditions);
+        changes.extend(news.into_iter().map(|news| change(Some(name.clone()), news)));
+    }
+    let gone = before.iter().filter(|old| !new.listeners.iter().any(|new| new.name == old.name));
+    changes.extend(gone.map(|listener| change(Some(listener.name.clone()), News::Removed)));
+    let news = of_conditions(old.map(|old| old.conditions.as_slice()), &new.conditions);
+    changes.extend(news.into_iter().map(|news| change(None, news)));
+    changes
+}
+
+fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<News> {
     let old = old.unwrap_or_default();
-    for condition in new {
+    let is_told = |condition: &&Condition| {
         let previous = old.iter().find(|other| other.type_ == condition.type_);
         let alarming = alarming(condition);
-        let told = match previous {
+        match previous {
             None => alarming || (condition.type_ == "Ready" && condition.status == ConditionStatus::True),
             Some(previous) => {
                 previous.status != condition.status || (alarming && previous.message != condition.message)
             }
-        };
-        // Programmed says what Ready says, as long as there is one replica.
-        if told && condition.type_ != "Programmed" {
-            lines.push(Change { alarming, line: line(subject, condition) });
         }
-    }
+    };
+    // Where Programmed is false, Ready says why.
+    let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_told);
     let over = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
-    lines.extend(over.map(|condition| Change {
-        alarming: false,
-        line: format!("{subject}: {} is over", condition.type_),
-    }));
-}
-
-fn line(subject: &str, condition: &Condition) -> String {
-    let Condition { type_, status, reason, message, .. } = condition;
-    format!("{subject}: {type_}={status:?} ({reason}): {message}")
-}
-
-fn removed(kind: Kind, key: &Key) -> Change {
-    Change { alarming: false, line: format!("{} {key}: removed", kind.name()) }
+    changed.cloned().map(News::Is).chain(over.map(|c| News::IsOver(c.type_.clone()))).collect()
 }
 
 fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {
-        "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" => condition.status == ConditionStatus::False,
+        "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "ClientIPPreserved" => {
+            condition.status == ConditionStatus::False
+        }
         _ => condition.status == ConditionStatus::True,
     }
 }

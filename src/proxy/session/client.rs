@@ -29,7 +29,7 @@ pub(super) struct Session {
     /// The client.
     pub(super) leg: Leg,
     /// The listener that serves it.
-    pub(super) served: Served,
+    pub(super) served: Arc<Served>,
     /// Where it and its worker's shared parts are.
     pub(super) context: Arc<WorkerContext>,
     /// The client's address and the PROXY header's.
@@ -38,6 +38,8 @@ pub(super) struct Session {
     pub(super) host: Box<str>,
     /// Whether the attempt that is being decided has credentials; mail without a login has none to guess.
     pub(super) has_credentials: bool,
+    /// Whether it is in the picture that the listener has of its clients' addresses.
+    pub(super) is_pictured: bool,
     /// Present under TLS.
     pub(super) secured: Option<Secured>,
     /// The configuration it lives with.
@@ -53,6 +55,8 @@ pub(super) struct Session {
 pub(super) struct Ends {
     /// The client.
     pub(super) client: ClientAddress,
+    /// Whether a believed PROXY header says so.
+    pub(super) is_proxied: bool,
     /// Source and destination of a PROXY header that carried them; for the auth service, whoever wrote them.
     pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
     /// Where the client connected to, as a trusted peer has it.
@@ -120,7 +124,7 @@ impl Session {
     /// A session whose client is connected and not yet greeted.
     pub(super) fn new(
         leg: Leg,
-        served: Served,
+        served: Arc<Served>,
         serving: Arc<Serving>,
         context: Arc<WorkerContext>,
         ends: Ends,
@@ -134,6 +138,7 @@ impl Session {
             ends,
             host: UNAVAILABLE.into(),
             has_credentials: false,
+            is_pictured: false,
             secured: None,
             serving,
             counted,

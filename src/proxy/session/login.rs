@@ -78,8 +78,8 @@ impl Session {
         };
         let Accepted { stream, listener, facts, client, refusal } =
             accepted.map_err(|_| End::ClientTimeout)??;
-        let Some(served) = serving.of(&listener.id).cloned() else { return Err(End::ClientGone) };
-        record.served = Some(served.clone());
+        let Some(served) = serving.at(listener).cloned() else { return Err(End::ClientGone) };
+        record.served = Some(Arc::clone(&served));
         record.tls = TlsLabel::StartTls;
         record.tls_version = facts.version.as_str().into();
         let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
@@ -98,6 +98,7 @@ impl Session {
             ends,
             host,
             has_credentials: false,
+            is_pictured: false,
             secured,
             serving,
             counted,

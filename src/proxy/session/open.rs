@@ -36,15 +36,15 @@ pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
 pub(super) async fn open(
     socket: Socket,
     peer: ClientAddress,
-    first: Served,
+    first: Arc<Served>,
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
 ) -> Result<(Session, Frontend), End> {
     let deadline = Instant::now() + first.listener.timeouts.client;
-    record.served = Some(first.clone());
+    record.served = Some(Arc::clone(&first));
     let ends = match &serving.socket.proxy_protocol {
-        None => Ends { client: peer, proxied: None, destination: None },
+        None => Ends { client: peer, is_proxied: false, proxied: None, destination: None },
         Some(rules) => read_proxy_header(&socket, peer, rules, deadline).await?,
     };
     record.set_client(ends.client);
@@ -57,7 +57,7 @@ pub(super) async fn open(
 struct Arrival {
     socket: Socket,
     ends: Ends,
-    first: Served,
+    first: Arc<Served>,
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     deadline: Instant,
@@ -87,8 +87,8 @@ impl Arrival {
         let accepted = timeout_at(deadline, acceptor.accept(socket, proof)).await;
         let Accepted { stream, listener, facts, client, refusal } =
             accepted.map_err(|_| End::ClientTimeout)??;
-        let Some(served) = serving.of(&listener.id).cloned() else { return Err(End::ClientGone) };
-        record.served = Some(served.clone());
+        let Some(served) = serving.at(listener).cloned() else { return Err(End::ClientGone) };
+        record.served = Some(Arc::clone(&served));
         record.tls_version = facts.version.as_str().into();
         let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
         let counted = match early.map_or_else(|| admit(&served), Ok) {

@@ -26,12 +26,12 @@ pub(super) async fn read_proxy_header(
     let header = timeout_at(deadline, take_header(socket)).await.map_err(|_| End::ClientTimeout)??;
     Ok(match header {
         ProxyHeader::Proxied { source, destination } => {
-            let is_used = trusted && rules.use_as_client_address;
-            let client = if is_used { ClientAddress::new(source) } else { peer };
+            let is_proxied = trusted && rules.use_as_client_address;
+            let client = if is_proxied { ClientAddress::new(source) } else { peer };
             let proxied = Some((source, destination));
-            Ends { client, proxied, destination: trusted.then_some(destination) }
+            Ends { client, is_proxied, proxied, destination: trusted.then_some(destination) }
         }
-        ProxyHeader::Local => Ends { client: peer, proxied: None, destination: None },
+        ProxyHeader::Local => Ends { client: peer, is_proxied: false, proxied: None, destination: None },
     })
 }
 

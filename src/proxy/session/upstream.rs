@@ -151,7 +151,7 @@ impl Session {
             proxy_header::encode(version, ends, facts, &mut header);
             header
         });
-        let Served { listener, connector, .. } = &self.served;
+        let Served { listener, connector, .. } = &*self.served;
         Route::new(&self.context.dns, listener, connector.clone(), header.unwrap_or_default())
     }
 

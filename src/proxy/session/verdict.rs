@@ -13,6 +13,7 @@ use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogi
 use crate::secret::Secret;
 
 use super::super::end::{End, Record};
+use super::super::peers::Origin;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
 
@@ -29,6 +30,7 @@ impl Session {
     pub(super) async fn decide(&mut self, attempt: Attempt, record: &mut Record) -> Result<Verdict, End> {
         let started = StdInstant::now();
         let Attempt { request, pending } = attempt;
+        self.picture(started);
         self.has_credentials = !matches!(request, LoginRequest::Anonymous);
         if !request.login().is_empty() {
             record.set_login(request.login());
@@ -39,6 +41,21 @@ impl Session {
         };
         self.served.metrics.login_seconds.observe(started.elapsed().as_secs_f64());
         verdict
+    }
+
+    /// Puts the client's address into the listener's picture, once.
+    fn picture(&mut self, now: StdInstant) {
+        if std::mem::replace(&mut self.is_pictured, true) {
+            return;
+        }
+        let origin = match self.ends.client.ip() {
+            _ if self.ends.is_proxied => Origin::Header,
+            Some(ip) => Origin::Peer(ip),
+            None => return,
+        };
+        if let Some(peers) = self.served.counters.peers.add(origin, now) {
+            self.context.peers.tell(&self.served.listener.id, peers);
+        }
     }
 
     async fn ask_service(

@@ -1,6 +1,6 @@
 //! What is made of what watches say.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::controller::index::{Reference, ReferenceKind};
 use crate::controller::manifest;
@@ -63,7 +63,9 @@ impl Heard {
     fn seen(&self, kind: WatchedKind, key: &Key, object: &Value) -> Seen {
         let (api, name) = kind.names();
         let content = manifest::content(api, name, key, object.clone(), &self.validator).unwrap();
-        Seen { content, uid: "u".to_owned(), generation: 1, status: object["status"].clone() }
+        let resource_version = "1".to_owned();
+        let status = object["status"].clone();
+        Seen { content, uid: "u".to_owned(), generation: 1, resource_version, status, is_told: false }
     }
 }
 
@@ -164,7 +166,8 @@ fn our_own_status_coming_back_needs_no_render() {
     assert!(heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
     seen.status = json!({ "observedGeneration": 1 });
     assert!(!heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
-    assert_eq!(heard.store.status_of(Kind::Server, &key()), Some(("u", &seen.status)));
+    let id = ObjectId::new(Kind::Server, &key());
+    assert_eq!(heard.store.own(&id).map(|own| &own.status), Some(&seen.status));
     seen.generation = 2;
     assert!(heard.says(SERVERS, News::Is(key(), Ok(seen))));
 }

@@ -1,0 +1,165 @@
+//! Events about objects, for what an operator acts on. The conditions have it all; an event is how it is noticed.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use crate::api::API_VERSION;
+use crate::api::status::{Condition, ConditionStatus};
+
+use super::super::status::{Change, News};
+use super::failure::Failure;
+
+/// Publishes what it is given, as fast as is decent, until nobody gives it anything.
+pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::Receiver<Change>) {
+    let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: Some(replica) };
+    let recorder = Recorder::new(client, reporter);
+    let mut allowance = Allowance::new(Instant::now());
+    let mut failing = false;
+    while let Some(change) = changes.recv().await {
+        let Some(event) = event(&change).filter(|_| allowance.take(Instant::now())) else { continue };
+        let published = timeout(PATIENCE, recorder.publish(&event, &reference(&change))).await;
+        let failure = match published {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Failure::of(&error).to_string()),
+            Err(_) => Some("the API server does not answer".to_owned()),
+        };
+        if let Some(why) = failure.as_ref().filter(|_| !failing) {
+            tracing::warn!("events cannot be written: {why}");
+        }
+        failing = failure.is_some();
+    }
+}
+
+/// What an operator acts on: alarms of the object as a whole, and that it is ready. What is no object's own fault is
+/// in the log and in the conditions, and not in an event for each of thousands.
+fn event(change: &Change) -> Option<Event> {
+    let News::Is(Condition { type_, status, reason, message, .. }) = &change.news else { return None };
+    if change.listener.is_some() || reason == "ReplicaUnreachable" {
+        return None;
+    }
+    let type_is_ready = type_ == "Ready" && *status == ConditionStatus::True;
+    let kind = match (change.is_alarming(), type_is_ready) {
+        (true, _) => EventType::Warning,
+        (false, true) => EventType::Normal,
+        (false, false) => return None,
+    };
+    Some(Event {
+        type_: kind,
+        reason: reason.clone(),
+        note: Some(shortened(message)),
+        action: type_.clone(),
+        secondary: None,
+    })
+}
+
+fn reference(change: &Change) -> ObjectReference {
+    let key = &change.object.key;
+    ObjectReference {
+        api_version: Some(API_VERSION.to_owned()),
+        kind: Some(change.object.kind.name().to_owned()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(change.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+/// Within the API server's bound, on a whole character.
+fn shortened(message: &str) -> String {
+    let mut end = message.len().min(LONGEST_NOTE);
+    while !message.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    message.get(..end).unwrap_or_default().to_owned()
+}
+
+/// How many may be written yet: thousands of objects may change at once.
+struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self { left: AT_ONCE, since: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let earned = now.saturating_duration_since(self.since).as_millis() / EACH.as_millis();
+        if let Ok(earned @ 1..) = u32::try_from(earned) {
+            self.left = self.left.saturating_add(earned).min(AT_ONCE);
+            self.since = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
+/// `reportingController` of the events.
+const CONTROLLER: &str = "mailgress.dev/controller";
+/// Events in a burst.
+const AT_ONCE: u32 = 25;
+/// After which time there may be another one.
+const EACH: Duration = Duration::from_secs(2);
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an event's note, as the API server bounds it.
+const LONGEST_NOTE: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::index::{Key, Kind, ObjectId};
+
+    fn change(listener: Option<&str>, type_: &str, status: ConditionStatus, reason: &str) -> Change {
+        let condition = Condition {
+            type_: type_.into(),
+            status,
+            observed_generation: Some(1),
+            last_transition_time: String::new(),
+            reason: reason.into(),
+            message: "why".into(),
+        };
+        Change {
+            object: ObjectId::new(Kind::Server, &Key::new("mail", "edge")),
+            uid: "u".into(),
+            listener: listener.map(Into::into),
+            news: News::Is(condition),
+        }
+    }
+
+    #[test]
+    fn only_what_an_operator_acts_on_is_an_event() {
+        use ConditionStatus::{False, True, Unknown};
+        let kind = |change: Change| event(&change).map(|event| event.type_);
+        assert_eq!(kind(change(None, "Ready", False, "BindFailed")), Some(EventType::Warning));
+        assert_eq!(kind(change(None, "CertificateExpiring", True, "x")), Some(EventType::Warning));
+        assert_eq!(kind(change(None, "Ready", True, "Ready")), Some(EventType::Normal));
+        assert_eq!(kind(change(None, "Ready", Unknown, "Pending")), None);
+        assert_eq!(kind(change(None, "Accepted", True, "Accepted")), None);
+        assert_eq!(kind(change(Some("imaps"), "Ready", False, "BindFailed")), None);
+        assert_eq!(kind(change(None, "Ready", False, "ReplicaUnreachable")), None);
+    }
+
+    #[test]
+    fn a_burst_is_cut_and_time_earns_more() {
+        let begin = Instant::now();
+        let mut allowance = Allowance::new(begin);
+        assert_eq!((0..100).filter(|_| allowance.take(begin)).count(), 25);
+        assert!(allowance.take(begin + EACH));
+        assert!(!allowance.take(begin + EACH));
+        assert!(allowance.take(begin + EACH * 2));
+    }
+
+    #[test]
+    fn a_long_note_is_cut_on_a_whole_character() {
+        assert_eq!(shortened("kurz"), "kurz");
+        assert_eq!(shortened(&"ü".repeat(600)), "ü".repeat(500));
+    }
+}

@@ -1,0 +1,145 @@
+//! One of several replicas leads: it writes status and events and keeps the Service. The data plane never asks.
+//!
+//! The lease is kept by a library; this file adds when to stop believing in it. A renewal that fails, or is not
+//! answered in time, ends the lead at once, before the lease runs out and somebody else may take it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1 as lease;
+use kube::Client;
+use kube::api::Api;
+use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerError, LeaseParams};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::index::Key;
+use super::super::violation::one_line;
+use super::failure::{Failure, root};
+use super::pause::Pause;
+
+/// The lease, and who wants it.
+#[derive(Clone)]
+pub(super) struct Lease {
+    client: Client,
+    key: Key,
+    /// Of this process, different from all others.
+    identity: String,
+}
+
+/// How we stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Whether we lead.
+    pub(super) leads: bool,
+    /// Why the lease can be neither had nor watched.
+    pub(super) failure: Option<String>,
+}
+
+/// Without the client, which has nothing to show.
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease")
+            .field("key", &self.key)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// Requests of `client` must end after some seconds, so that a renewal cannot hang for longer than the lease
+    /// lasts.
+    pub(super) fn new(client: Client, key: Key, identity: String) -> Self {
+        Self { client, key, identity }
+    }
+
+    /// Whether the API server says that it is ours. Asked where it matters and time may have passed unnoticed.
+    pub(super) async fn is_ours(&self) -> Result<bool, Failure> {
+        let leases: Api<lease::Lease> = Api::namespaced(self.client.clone(), &self.key.namespace);
+        let found = leases.get_opt(&self.key.name).await.map_err(|error| Failure::of(&error))?;
+        let holder = found.and_then(|lease| lease.spec?.holder_identity);
+        Ok(holder.as_deref() == Some(&self.identity))
+    }
+
+    /// Tries to lead until it is told to end, and then lets go.
+    pub(super) async fn run(self, standing: watch::Sender<Standing>, shutdown: CancellationToken) {
+        let mut pauses = Pause::default();
+        loop {
+            let failure = tokio::select! {
+                () = shutdown.cancelled() => return,
+                manager = self.manager() => match manager {
+                    Ok(manager) => {
+                        let kept = self.keep(&manager, &standing, &mut pauses);
+                        tokio::select! {
+                            () = shutdown.cancelled() => return self.release(&manager, &standing).await,
+                            failure = kept => failure,
+                        }
+                    }
+                    Err(failure) => failure,
+                },
+            };
+            let why =
+                format!("the Lease {} cannot be kept: {}", self.key, one_line(&root(&failure).to_string()));
+            self.stand(&standing, Standing { leads: false, failure: Some(why) });
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(pauses.next().unwrap_or(LEASE_GRACE)) => {}
+            }
+        }
+    }
+
+    async fn manager(&self) -> Result<LeaseManager, LeaseManagerError> {
+        // The library makes one of the identity otherwise, which may be too long for one.
+        let field_manager =
+            format!("mailgress-lease-{}", self.identity.rsplit('_').next().unwrap_or_default());
+        let params = LeaseParams::new(&self.identity, LEASE_DURATION.as_secs(), LEASE_GRACE.as_secs());
+        let params = params.with_field_manager(field_manager);
+        let (name, namespace) = (&self.key.name, &self.key.namespace);
+        LeaseManager::new(self.client.clone(), name, namespace, params, LeaseCreateMode::AutoCreate).await
+    }
+
+    /// Ends when it fails.
+    async fn keep(
+        &self,
+        manager: &LeaseManager,
+        standing: &watch::Sender<Standing>,
+        pauses: &mut Pause,
+    ) -> LeaseManagerError {
+        loop {
+            match manager.changed().await {
+                Ok(leads) => {
+                    *pauses = Pause::default();
+                    self.stand(standing, Standing { leads, failure: None });
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
+    fn stand(&self, standing: &watch::Sender<Standing>, now: Standing) {
+        let changed = standing.borrow().leads != now.leads;
+        if changed && now.leads {
+            tracing::info!("leading: this replica writes status and events (Lease {})", self.key);
+        } else if changed {
+            tracing::info!("not leading any more (Lease {})", self.key);
+        }
+        standing.send_if_modified(|standing| {
+            let differs = *standing != now;
+            *standing = now;
+            differs
+        });
+    }
+
+    async fn release(&self, manager: &LeaseManager, standing: &watch::Sender<Standing>) {
+        let led = standing.borrow().leads;
+        self.stand(standing, Standing::default());
+        if led && timeout(LEASE_GRACE, manager.release()).await.is_ok_and(|released| released.is_ok()) {
+            tracing::info!("the Lease {} is free for another replica", self.key);
+        }
+    }
+}
+
+/// How long the lease lasts without being renewed. Another replica takes it within a second or two more.
+const LEASE_DURATION: Duration = Duration::from_secs(10);
+/// How long before its end it is renewed: longer than a request may take.
+const LEASE_GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,150 @@
+//! Our own Service in the cluster: read for where clients reach us and, while we lead, given the ports of our
+//! listeners by server-side apply. What others put there is not touched.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::reflector::{self, reflector};
+use kube::runtime::utils::StreamBackoff;
+use kube::runtime::watcher::{self, Config, watcher};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::super::index::Key;
+use super::super::service::{OwnService, PortPlan, patch};
+use super::failure::Failure;
+use super::pause::Pause;
+
+/// What is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The Service, where it is there.
+    pub(super) service: Option<OwnService>,
+    /// Why it cannot be read or is not as it should be.
+    pub(super) problem: Option<String>,
+}
+
+/// Keeps it.
+pub(super) struct Keeper {
+    client: Client,
+    key: Key,
+    field_manager: String,
+    /// The ports that should be ours; `None` while we do not lead.
+    wanted: watch::Receiver<Option<BTreeSet<u16>>>,
+    known: watch::Sender<Known>,
+}
+
+/// Without the client, which has nothing to show.
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// For the Service `key` and the listeners of `class`.
+    pub(super) fn new(
+        client: Client,
+        key: Key,
+        class: &str,
+        wanted: watch::Receiver<Option<BTreeSet<u16>>>,
+        known: watch::Sender<Known>,
+    ) -> Self {
+        let field_manager = format!("mailgress-ports/{class}").chars().take(LONGEST_MANAGER).collect();
+        Self { client, key, field_manager, wanted, known }
+    }
+
+    /// Watches, and applies what is missing, until nobody listens.
+    pub(super) async fn run(mut self) {
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &self.key.namespace);
+        let config = Config::default().fields(&format!("metadata.name={}", self.key.name));
+        let (services, writer) = reflector::store();
+        let stream = reflector(writer, watcher(api.clone(), config));
+        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+        let mut pauses = Pause::default();
+        let mut again: Option<Duration> = None;
+        loop {
+            tokio::select! {
+                event = stream.next() => match event {
+                    None => return,
+                    Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
+                    Some(Ok(_)) => self.tell(services.state().first().map(AsRef::as_ref)),
+                    Some(Err(error)) => {
+                        self.complain(Failure::of_watch(error));
+                        continue;
+                    }
+                },
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
+            }
+            again = match self.apply(&api).await {
+                Ok(()) => {
+                    pauses = Pause::default();
+                    None
+                }
+                Err(why) => {
+                    self.known.send_modify(|known| known.problem = Some(why));
+                    pauses.next()
+                }
+            };
+        }
+    }
+
+    fn tell(&self, service: Option<&Service>) {
+        let key = &self.key;
+        let problem = service.is_none().then(|| format!("the Service {key} of --service does not exist"));
+        let known =
+            Known { service: service.map(|service| OwnService::read(service, &self.field_manager)), problem };
+        self.known.send_if_modified(|old| {
+            let differs = *old != known;
+            *old = known;
+            differs
+        });
+    }
+
+    fn complain(&self, failure: Option<Failure>) {
+        if let Some(failure) = failure {
+            let problem = format!("the Service {} of --service cannot be read: {failure}", self.key);
+            self.known.send_modify(|known| known.problem = Some(problem));
+        }
+    }
+
+    async fn apply(&mut self, api: &Api<Service>) -> Result<(), String> {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let service = self.known.borrow().service.clone();
+        let (Some(wanted), Some(service)) = (wanted, service) else { return Ok(()) };
+        let key = &self.key;
+        let ports = match service.plan(&wanted) {
+            PortPlan::Keep => return Ok(()),
+            PortPlan::KeepLast => {
+                return Err(format!(
+                    "the Service {key} of --service keeps its last ports though no listener has them: \
+                     a Service must have one; give it one of its own"
+                ));
+            }
+            PortPlan::Apply(ports) => ports,
+        };
+        let params = PatchParams::apply(&self.field_manager);
+        let patch = Patch::Apply(patch(key, &ports));
+        let applied = timeout(PATIENCE, api.patch(&key.name, &params, &patch)).await;
+        let why = match applied {
+            Ok(Ok(_)) => {
+                tracing::info!("the Service {key} has the ports {ports:?} of our listeners");
+                return Ok(());
+            }
+            Ok(Err(error)) => Failure::of(&error).to_string(),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        Err(format!("the ports of the Service {key} of --service cannot be set: {why}"))
+    }
+}
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a field manager's name, as the API server bounds it.
+const LONGEST_MANAGER: usize = 128;

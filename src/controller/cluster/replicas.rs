@@ -1,0 +1,241 @@
+//! Asking the other replicas what they serve, while we lead.
+//!
+//! Replicas are the ready endpoints of one Service, at its port `admin`. Each is asked again as soon as it has
+//! answered, and answers when it has something new to say, or else after [`WAIT`]: a change is known at once, and
+//! ten replicas that have nothing to say cost a few small requests each second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::api::Api;
+use kube::runtime::reflector::{self, reflector};
+use kube::runtime::utils::StreamBackoff;
+use kube::runtime::watcher::{self, Config, watcher};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::model::served::{Bookmark, Page};
+
+use super::super::index::Key;
+use super::super::violation::one_line;
+use super::failure::{Failure, root};
+use super::lease::Standing;
+use super::pause::Pause;
+
+/// What is heard of the replicas.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// These are ready, by name.
+    Ready(BTreeMap<SocketAddr, String>),
+    /// One has answered.
+    Heard(SocketAddr, Box<Page>),
+    /// One could not be asked.
+    Failed(SocketAddr, String),
+    /// It is not known which there are.
+    Unknown(String),
+}
+
+/// Who asks.
+pub(super) struct Replicas {
+    client: Client,
+    service: Key,
+    events: mpsc::Sender<Event>,
+    http: Http,
+    asked: BTreeMap<SocketAddr, AbortOnDropHandle<()>>,
+}
+
+type Http = HttpClient<HttpConnector, Empty<Bytes>>;
+
+/// Without the clients, which have nothing to show.
+impl std::fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replicas").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl Replicas {
+    /// For the endpoints of `service`.
+    pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT)
+            .build(connector);
+        Self { client, service, events, http, asked: BTreeMap::new() }
+    }
+
+    /// Asks for as long as we lead, and whenever we do again.
+    pub(super) async fn run(mut self, mut standing: watch::Receiver<Standing>) {
+        while standing.wait_for(|standing| standing.leads).await.is_ok() {
+            tokio::select! {
+                () = self.follow() => return,
+                ended = standing.wait_for(|standing| !standing.leads) => if ended.is_err() { return },
+            }
+            self.asked.clear();
+        }
+    }
+
+    /// Follows the Service's endpoints; ends when nobody listens.
+    async fn follow(&mut self) {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.service.namespace);
+        let selector = format!("kubernetes.io/service-name={}", self.service.name);
+        let (slices, writer) = reflector::store();
+        let stream = reflector(writer, watcher(api, Config::default().labels(&selector)));
+        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    if let Some(failure) = Failure::of_watch(error)
+                        && self.events.send(Event::Unknown(failure.to_string())).await.is_err()
+                    {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            let slices = slices.state();
+            let ready = ready(slices.iter().map(AsRef::as_ref));
+            self.ask(&ready);
+            if self.events.send(Event::Ready(ready)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Asks these, and nobody else.
+    fn ask(&mut self, ready: &BTreeMap<SocketAddr, String>) {
+        self.asked.retain(|address, _| ready.contains_key(address));
+        for address in ready.keys() {
+            self.asked.entry(*address).or_insert_with(|| {
+                let task = ask(self.http.clone(), *address, self.events.clone());
+                AbortOnDropHandle::new(tokio::spawn(task))
+            });
+        }
+    }
+}
+
+/// Asks one replica, again and again.
+async fn ask(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
+    let mut read: Option<Bookmark> = None;
+    loop {
+        let answer = timeout(ANSWER_TIMEOUT, request(&http, address, read.as_ref()));
+        let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
+            Ok(page) => {
+                read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
+                Event::Heard(address, Box::new(page))
+            }
+            Err(why) => {
+                sleep(PAUSE).await;
+                Event::Failed(address, why)
+            }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn request(http: &Http, address: SocketAddr, read: Option<&Bookmark>) -> Result<Page, String> {
+    let mut uri = format!("http://{address}/served?wait={}", WAIT.as_secs());
+    if let Some(Bookmark { instance, version }) = read {
+        uri.push_str(&format!("&instance={instance}&version={version}"));
+    }
+    let uri = uri.parse::<http::Uri>().map_err(|error| error.to_string())?;
+    let answer = http.get(uri).await.map_err(|error| why(&error))?;
+    if !answer.status().is_success() {
+        return Err(format!("it answers with {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+    let body = body.map_err(|error| one_line(&error.to_string()))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| format!("it is not understood: {error}"))
+}
+
+/// The cause; the outer error says no more than that there is one.
+fn why(error: &hyper_util::client::legacy::Error) -> String {
+    one_line(&root(error).to_string())
+}
+
+/// The ready endpoints, at the port `admin`. One with addresses of both families is asked at one of them.
+fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<SocketAddr, String> {
+    let mut ready = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for slice in slices {
+        let mut ports = slice.ports.iter().flatten();
+        let port = ports.find(|port| port.name.as_deref() == Some(PORT)).and_then(|port| port.port);
+        let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { continue };
+        for endpoint in &slice.endpoints {
+            let is_ready =
+                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+            let ip = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
+            let Some(ip) = ip.filter(|_| is_ready) else { continue };
+            let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
+            if pod.as_ref().is_none_or(|pod| names.insert(pod.clone())) {
+                ready.insert(SocketAddr::new(ip, port), pod.unwrap_or_else(|| ip.to_string()));
+            }
+        }
+    }
+    ready
+}
+
+/// The name of the port of the admin server.
+const PORT: &str = "admin";
+/// How long a replica with nothing to say may wait for something.
+const WAIT: Duration = Duration::from_secs(3);
+/// How long an answer may take, the wait included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+/// An address may not answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Connections that are not used are closed before the replica does it.
+const KEPT: Duration = Duration::from_secs(5);
+/// Bytes of an answer: some hundred for each object.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn replicas_are_the_ready_endpoints_at_the_port_called_admin() {
+        let endpoint = |address: &str, pod: &str, ready: bool| {
+            json!({
+                "addresses": [address],
+                "conditions": { "ready": ready },
+                "targetRef": { "kind": "Pod", "name": pod },
+            })
+        };
+        let slice = |port: &str, endpoints: &[serde_json::Value]| -> EndpointSlice {
+            serde_json::from_value(json!({
+                "addressType": "IPv4",
+                "ports": [{ "name": "imaps", "port": 993 }, { "name": port, "port": 9090 }],
+                "endpoints": endpoints,
+            }))
+            .unwrap()
+        };
+        let slices = [
+            slice("admin", &[endpoint("10.0.0.1", "a", true), endpoint("10.0.0.2", "b", false)]),
+            slice("other", &[endpoint("10.0.0.3", "c", true)]),
+            slice("admin", &[endpoint("fd00::1", "a", true), endpoint("fd00::4", "d", true)]),
+        ];
+        let found: Vec<(String, String)> =
+            ready(slices.iter()).into_iter().map(|(at, name)| (at.to_string(), name)).collect();
+        let expected = [("10.0.0.1:9090", "a"), ("[fd00::4]:9090", "d")];
+        assert_eq!(found, expected.map(|(at, name)| (at.to_owned(), name.to_owned())));
+    }
+}

@@ -1,0 +1,377 @@
+//! What the replicas say that they serve, as the leader knows it. Pure.
+//!
+//! Ready is true only when every ready replica serves an object's generation. A replica is asked as long as the
+//! Service's EndpointSlices call it ready; one that does not answer for [`SILENT_AFTER`] is named in Ready.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::served::{ObjectName, Page, Served};
+
+/// All replicas.
+#[derive(Clone, Debug)]
+pub struct Roll {
+    /// Which of them we are.
+    instance: String,
+    /// Why it is not known which there are; `None` when it is.
+    unknown: Option<String>,
+    members: BTreeMap<SocketAddr, Member>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    name: String,
+    /// Its last word, or when it was first looked for.
+    heard: Instant,
+    answer: Answer,
+    node_address: Option<IpAddr>,
+    objects: BTreeMap<ObjectName, Served>,
+    /// Why the last attempt to ask it failed.
+    failure: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Not yet.
+    None,
+    /// It is this process, which knows better than to listen to itself.
+    Own,
+    /// What it says counts.
+    Heard,
+    /// It has not answered for too long.
+    Silent,
+}
+
+/// Of which objects something may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Of these.
+    These(BTreeSet<ObjectName>),
+    /// Of all.
+    All,
+}
+
+/// Whether a listener is served by all other replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// By all of them.
+    Everywhere,
+    /// One has not got as far.
+    Pending(String),
+    /// One does not, and says why, or does not answer.
+    Not {
+        /// One CamelCase word.
+        reason: String,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// What is asked of the replicas.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The object.
+    pub object: &'a ObjectName,
+    /// Tells it from another one with its name.
+    pub uid: &'a str,
+    /// Of which generation.
+    pub generation: i64,
+}
+
+impl Touched {
+    /// None.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::These(BTreeSet::new())
+    }
+}
+
+impl Roll {
+    /// Nobody but ourselves; `instance` is ours.
+    #[must_use]
+    pub fn alone(instance: &str) -> Self {
+        Self { instance: instance.to_owned(), unknown: None, members: BTreeMap::new() }
+    }
+
+    /// Of which nothing is known yet.
+    #[must_use]
+    pub fn awaited(instance: &str) -> Self {
+        let unknown = Some("the API server has not answered yet".to_owned());
+        Self { unknown, ..Self::alone(instance) }
+    }
+
+    /// Which replicas there are cannot be found out; what was known before still counts.
+    pub fn fail(&mut self, why: String) -> Touched {
+        match &mut self.unknown {
+            None => Touched::none(),
+            Some(unknown) => {
+                *unknown = why;
+                Touched::All
+            }
+        }
+    }
+
+    /// These are the ready replicas, by name; the others are forgotten.
+    pub fn set(&mut self, ready: &BTreeMap<SocketAddr, String>, now: Instant) -> Touched {
+        let was_unknown = self.unknown.take().is_some();
+        let before = self.members.len();
+        self.members.retain(|address, member| ready.get(address) == Some(&member.name));
+        let gone = self.members.len() < before;
+        for (address, name) in ready {
+            self.members.entry(*address).or_insert_with(|| Member::new(name, now));
+        }
+        if gone || was_unknown { Touched::All } else { Touched::none() }
+    }
+
+    /// A replica has answered.
+    pub fn heard(&mut self, address: SocketAddr, page: Page, now: Instant) -> Touched {
+        let Some(member) = self.members.get_mut(&address) else { return Touched::none() };
+        member.heard = now;
+        member.node_address = page.replica.node_address;
+        let before = member.answer;
+        if page.replica.instance == self.instance {
+            member.answer = Answer::Own;
+            return if before == Answer::Own { Touched::none() } else { Touched::All };
+        }
+        member.answer = Answer::Heard;
+        if page.whole {
+            member.objects.clear();
+        }
+        let mut touched = BTreeSet::new();
+        for entry in page.objects {
+            touched.insert(entry.object.clone());
+            match entry.served {
+                Some(served) => drop(member.objects.insert(entry.object, served)),
+                None => drop(member.objects.remove(&entry.object)),
+            }
+        }
+        if page.whole || before != Answer::Heard { Touched::All } else { Touched::These(touched) }
+    }
+
+    /// A replica could not be asked.
+    pub fn failed(&mut self, address: SocketAddr, why: String) {
+        if let Some(member) = self.members.get_mut(&address) {
+            member.failure = why;
+        }
+    }
+
+    /// Time passes: whoever has not answered for too long is silent.
+    pub fn look(&mut self, now: Instant) -> Touched {
+        let mut touched = Touched::none();
+        for member in self.members.values_mut() {
+            let patience_is_over = now.saturating_duration_since(member.heard) >= SILENT_AFTER;
+            if patience_is_over && member.answer != Answer::Silent {
+                member.answer = Answer::Silent;
+                touched = Touched::All;
+            }
+        }
+        touched
+    }
+
+    /// Whether all others serve a listener.
+    #[must_use]
+    pub fn serve(&self, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
+        let unknown = self.unknown.as_ref();
+        let mut pending = unknown.map(|why| format!("it is not known which replicas there are: {why}"));
+        for (address, member) in &self.members {
+            match member.serves(*address, wanted, listener) {
+                Elsewhere::Everywhere => {}
+                Elsewhere::Pending(why) => pending = pending.or(Some(why)),
+                failed @ Elsewhere::Not { .. } => return failed,
+            }
+        }
+        pending.map_or(Elsewhere::Everywhere, Elsewhere::Pending)
+    }
+
+    /// Whether it is known to be on its way somewhere.
+    #[must_use]
+    pub fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
+        self.unknown.is_some() || self.members.values().any(|member| member.is_pending(wanted))
+    }
+
+    /// The nodes of all replicas that said theirs.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.members.values().filter_map(|member| member.node_address)
+    }
+
+    /// Replicas that do not answer, or are not known.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let unknown =
+            self.unknown.iter().map(|why| format!("it is not known which replicas there are: {why}"));
+        let silent = self.members.iter().filter(|(_, member)| member.answer == Answer::Silent);
+        unknown.chain(silent.map(|(address, member)| member.silence(*address)))
+    }
+}
+
+impl Member {
+    fn new(name: &str, now: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            heard: now,
+            answer: Answer::None,
+            node_address: None,
+            objects: BTreeMap::new(),
+            failure: "it has not answered yet".to_owned(),
+        }
+    }
+
+    fn silence(&self, address: SocketAddr) -> String {
+        format!("replica {} does not say what it serves ({address}): {}", self.name, self.failure)
+    }
+
+    fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
+        let name = &self.name;
+        match self.answer {
+            Answer::Own => return Elsewhere::Everywhere,
+            Answer::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
+            Answer::Silent => {
+                return Elsewhere::Not {
+                    reason: "ReplicaUnreachable".to_owned(),
+                    message: self.silence(address),
+                };
+            }
+            Answer::Heard => {}
+        }
+        let Some(served) = self.objects.get(wanted.object).filter(|served| served.uid == wanted.uid) else {
+            return Elsewhere::Pending(format!("replica {name} does not serve it yet"));
+        };
+        if served.generation != wanted.generation {
+            let (theirs, ours) = (served.generation, wanted.generation);
+            return Elsewhere::Pending(format!(
+                "replica {name} is at generation {theirs}, and not at {ours}"
+            ));
+        }
+        match served.problems.iter().find(|problem| problem.listener == listener) {
+            None => Elsewhere::Everywhere,
+            Some(problem) if problem.pending => {
+                Elsewhere::Pending(format!("replica {name}: {}", problem.message))
+            }
+            Some(problem) => Elsewhere::Not {
+                reason: problem.reason.clone(),
+                message: format!("replica {name}: {}", problem.message),
+            },
+        }
+    }
+
+    fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
+        match self.answer {
+            Answer::Own | Answer::Silent => false,
+            Answer::None => true,
+            Answer::Heard => !self.objects.get(wanted.object).is_some_and(|served| {
+                served.uid == wanted.uid
+                    && served.generation == wanted.generation
+                    && !served.problems.iter().any(|problem| problem.pending)
+            }),
+        }
+    }
+}
+
+/// How long a replica may say nothing.
+pub const SILENT_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::served::{Entry, Problem, Replica};
+
+    fn object() -> ObjectName {
+        ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: "edge".into() }
+    }
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 9090))
+    }
+
+    fn page(instance: &str, generation: i64, problems: &[Problem]) -> Page {
+        let served = Served { uid: "u".into(), generation, problems: problems.to_vec() };
+        Page {
+            replica: Replica { name: instance.into(), instance: instance.into(), node_address: None },
+            version: 1,
+            whole: false,
+            objects: vec![Entry { object: object(), served: Some(served) }],
+        }
+    }
+
+    fn roll(now: Instant) -> Roll {
+        let mut roll = Roll::awaited("a");
+        assert!(matches!(serve(&roll, 1), Elsewhere::Pending(_)));
+        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        roll.heard(address(1), page("a", 0, &[]), now);
+        roll
+    }
+
+    fn serve(roll: &Roll, generation: i64) -> Elsewhere {
+        roll.serve(&Wanted { object: &object(), uid: "u", generation }, "imaps")
+    }
+
+    #[test]
+    fn what_all_others_serve_is_served_everywhere() {
+        let now = Instant::now();
+        let mut roll = roll(now);
+        assert_eq!(serve(&roll, 2), Elsewhere::Pending("replica pod-b has not answered yet".into()));
+        assert_eq!(roll.heard(address(2), page("b", 1, &[]), now), Touched::All);
+        let behind = "replica pod-b is at generation 1, and not at 2";
+        assert_eq!(serve(&roll, 2), Elsewhere::Pending(behind.into()));
+        let touched = roll.heard(address(2), page("b", 2, &[]), now);
+        assert_eq!(touched, Touched::These(BTreeSet::from([object()])));
+        assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
+        let other = Wanted { object: &object(), uid: "another", generation: 2 };
+        assert!(matches!(roll.serve(&other, "imaps"), Elsewhere::Pending(_)));
+    }
+
+    #[test]
+    fn one_that_cannot_serve_it_is_named_with_its_reason() {
+        let now = Instant::now();
+        let mut roll = roll(now);
+        let problem = |listener: &str, pending| Problem {
+            listener: listener.into(),
+            pending,
+            reason: "BindFailed".into(),
+            message: "*:993 cannot be bound".into(),
+        };
+        roll.heard(address(2), page("b", 1, &[problem("imaps", false)]), now);
+        let Elsewhere::Not { reason, message } = serve(&roll, 1) else { panic!() };
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("BindFailed", "replica pod-b: *:993 cannot be bound")
+        );
+        roll.heard(address(2), page("b", 1, &[problem("imaps", true)]), now);
+        assert!(matches!(serve(&roll, 1), Elsewhere::Pending(_)));
+        roll.heard(address(2), page("b", 1, &[problem("pop3s", false)]), now);
+        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+    }
+
+    #[test]
+    fn silence_is_told_after_a_while_and_until_it_ends() {
+        let begin = Instant::now();
+        let mut roll = roll(begin);
+        roll.heard(address(2), page("b", 1, &[]), begin);
+        roll.failed(address(2), "connection refused".into());
+        assert_eq!(roll.look(begin + SILENT_AFTER / 2), Touched::none());
+        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        let late = begin + SILENT_AFTER;
+        roll.heard(address(1), page("a", 0, &[]), late);
+        assert_eq!(roll.look(late), Touched::All);
+        assert_eq!(roll.look(late), Touched::none());
+        let Elsewhere::Not { reason, message } = serve(&roll, 1) else { panic!() };
+        assert_eq!(reason, "ReplicaUnreachable");
+        assert!(message.contains("pod-b") && message.ends_with("connection refused"), "{message}");
+        assert_eq!(roll.problems().collect::<Vec<_>>(), [message]);
+        assert_eq!(roll.heard(address(2), page("b", 1, &[]), late), Touched::All);
+        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+    }
+
+    #[test]
+    fn one_that_is_no_longer_ready_is_not_waited_for() {
+        let now = Instant::now();
+        let mut roll = roll(now);
+        roll.heard(address(2), page("b", 1, &[]), now);
+        let one = BTreeMap::from([(address(1), "pod-a".into())]);
+        assert_eq!(roll.set(&one, now), Touched::All);
+        assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
+        assert_eq!(roll.set(&one, now), Touched::none());
+    }
+}

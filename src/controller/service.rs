@@ -1,0 +1,254 @@
+//! Our own Service: which ports it should have, where clients reach them, and whether it keeps clients' addresses.
+//! Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use serde_json::{Value, json};
+
+use super::index::Key;
+
+/// The Service that clients reach us by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnService {
+    /// Its namespace and name.
+    pub key: Key,
+    /// How it is reached.
+    pub kind: ServiceKind,
+    /// Whether nodes may pass connections on to other nodes, with an address of theirs.
+    pub hides_clients: bool,
+    /// Where it is reached, but for the ports.
+    addresses: Vec<String>,
+    ports: BTreeMap<u16, Port>,
+}
+
+/// `spec.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Inside of the cluster.
+    ClusterIp,
+    /// At a port of every node.
+    NodePort,
+    /// At a load balancer.
+    LoadBalancer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Port {
+    node_port: Option<u16>,
+    /// Whether we put it there.
+    is_ours: bool,
+}
+
+/// What is to be done about the ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortPlan {
+    /// Nothing.
+    Keep,
+    /// Exactly these are to be ours.
+    Apply(BTreeSet<u16>),
+    /// The last ports would go, and a Service must have one.
+    KeepLast,
+}
+
+impl OwnService {
+    /// `manager` is the field manager of ours.
+    #[must_use]
+    pub fn read(service: &Service, manager: &str) -> Self {
+        let spec = service.spec.clone().unwrap_or_default();
+        let (namespace, name) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref());
+        let kind = match spec.type_.as_deref() {
+            Some("LoadBalancer") => ServiceKind::LoadBalancer,
+            Some("NodePort") => ServiceKind::NodePort,
+            _ => ServiceKind::ClusterIp,
+        };
+        let is_local = spec.external_traffic_policy.as_deref() == Some("Local");
+        let owned = owned_ports(service, manager);
+        let ports = spec.ports.iter().flatten().filter(|port| is_tcp(port)).filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            let node_port = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+            Some((number, Port { node_port, is_ours: owned.contains(&number) }))
+        });
+        Self {
+            key: Key::new(namespace.unwrap_or_default(), name.unwrap_or_default()),
+            kind,
+            hides_clients: kind != ServiceKind::ClusterIp && !is_local,
+            addresses: match kind {
+                ServiceKind::LoadBalancer => ingress(service),
+                ServiceKind::NodePort => Vec::new(),
+                ServiceKind::ClusterIp => cluster_ips(service),
+            },
+            ports: ports.collect(),
+        }
+    }
+
+    /// Whether we put this port there.
+    #[must_use]
+    pub fn shows(&self, port: u16) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.is_ours)
+    }
+
+    /// Whether it has this port.
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        self.ports.contains_key(&port)
+    }
+
+    /// What makes `wanted` the ports that are ours, others' left alone: they may have put one of these there.
+    #[must_use]
+    pub fn plan(&self, wanted: &BTreeSet<u16>) -> PortPlan {
+        let others = |port: &u16| self.ports.get(port).is_some_and(|port| !port.is_ours);
+        let ours: BTreeSet<u16> = wanted.iter().copied().filter(|port| !others(port)).collect();
+        let is: BTreeSet<u16> =
+            self.ports.iter().filter(|(_, port)| port.is_ours).map(|(number, _)| *number).collect();
+        if ours == is {
+            PortPlan::Keep
+        } else if ours.is_empty() && self.ports.values().all(|port| port.is_ours) {
+            PortPlan::KeepLast
+        } else {
+            PortPlan::Apply(ours)
+        }
+    }
+
+    /// Where clients reach a port; nowhere while it is not in the Service, or nobody has given it an address.
+    #[must_use]
+    pub fn addresses(&self, port: u16, nodes: &BTreeSet<IpAddr>) -> Vec<String> {
+        let Some(found) = self.ports.get(&port) else { return Vec::new() };
+        match (self.kind, found.node_port) {
+            (ServiceKind::NodePort, Some(node_port)) => {
+                nodes.iter().map(|node| joined(&node.to_string(), node_port)).collect()
+            }
+            (ServiceKind::NodePort, None) => Vec::new(),
+            _ => self.addresses.iter().map(|address| joined(address, port)).collect(),
+        }
+    }
+}
+
+/// What the API server is to apply, so that these ports are there and are ours.
+#[must_use]
+pub fn patch(key: &Key, ports: &BTreeSet<u16>) -> Value {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|port| json!({ "name": format!("mail-{port}"), "port": port, "targetPort": port, "protocol": "TCP" }))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": key.name, "namespace": key.namespace },
+        "spec": { "ports": ports },
+    })
+}
+
+/// `address:port`, with brackets where they belong.
+#[must_use]
+pub fn joined(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+fn is_tcp(port: &ServicePort) -> bool {
+    port.protocol.as_deref().unwrap_or("TCP") == "TCP"
+}
+
+fn ingress(service: &Service) -> Vec<String> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_ref());
+    let address = |ingress: &k8s_openapi::api::core::v1::LoadBalancerIngress| {
+        ingress.ip.clone().or_else(|| ingress.hostname.clone())
+    };
+    ingress.into_iter().flatten().filter_map(address).collect()
+}
+
+fn cluster_ips(service: &Service) -> Vec<String> {
+    let spec = service.spec.as_ref();
+    let ips = spec.and_then(|spec| spec.cluster_ips.clone()).unwrap_or_default();
+    ips.into_iter().filter(|ip| ip != "None" && !ip.is_empty()).collect()
+}
+
+/// The ports that `manager` applied, from what the API server keeps of who set which field.
+fn owned_ports(service: &Service, manager: &str) -> BTreeSet<u16> {
+    let managed = service.metadata.managed_fields.iter().flatten();
+    let ours = managed.filter(|entry| entry.manager.as_deref() == Some(manager));
+    ours.filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:spec")?.get("f:ports")?.as_object())
+        .flat_map(|ports| ports.keys())
+        .filter_map(|key| serde_json::from_str::<Value>(key.strip_prefix("k:")?).ok())
+        .filter_map(|key| u16::try_from(key["port"].as_u64()?).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Service with the ports 25 of somebody else, and 993 and 587 of ours.
+    fn service(spec: &Value, status: &Value) -> OwnService {
+        let ours = json!({ "f:spec": { "f:ports": {
+            r#"k:{"port":993,"protocol":"TCP"}"#: { "f:name": {} },
+            r#"k:{"port":587,"protocol":"TCP"}"#: { "f:name": {} },
+        } } });
+        let mut all = json!({
+            "metadata": {
+                "namespace": "mail",
+                "name": "edge",
+                "managedFields": [{ "manager": "us", "operation": "Apply", "fieldsV1": ours }],
+            },
+            "spec": { "ports": [
+                { "name": "smtp", "port": 25, "nodePort": 30025 },
+                { "name": "mail-993", "port": 993, "nodePort": 30993 },
+                { "name": "mail-587", "port": 587 },
+                { "name": "dns", "port": 53, "protocol": "UDP" },
+            ] },
+            "status": status,
+        });
+        for (field, value) in spec.as_object().unwrap() {
+            all["spec"][field] = value.clone();
+        }
+        OwnService::read(&serde_json::from_value(all).unwrap(), "us")
+    }
+
+    fn ports(ports: &[u16]) -> BTreeSet<u16> {
+        ports.iter().copied().collect()
+    }
+
+    #[test]
+    fn only_our_own_ports_are_changed() {
+        let service = service(&json!({}), &json!({}));
+        assert_eq!(service.plan(&ports(&[587, 993])), PortPlan::Keep);
+        assert_eq!(service.plan(&ports(&[25, 587, 993])), PortPlan::Keep, "25 is there, and is not ours");
+        assert_eq!(service.plan(&ports(&[993, 995])), PortPlan::Apply(ports(&[993, 995])));
+        assert_eq!(service.plan(&ports(&[])), PortPlan::Apply(ports(&[])));
+    }
+
+    #[test]
+    fn the_last_port_of_a_service_stays() {
+        let ours = json!({ "ports": [{ "name": "mail-993", "port": 993 }] });
+        let service = service(&ours, &json!({}));
+        assert_eq!(service.plan(&ports(&[])), PortPlan::KeepLast);
+    }
+
+    #[test]
+    fn clients_find_a_port_where_the_service_is_reached() {
+        let nodes = BTreeSet::from(["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()]);
+        let balanced =
+            json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.5" }, { "hostname": "lb.example" }] } });
+        let balancer = service(&json!({ "type": "LoadBalancer" }), &balanced);
+        assert_eq!(balancer.addresses(993, &nodes), ["203.0.113.5:993", "lb.example:993"]);
+        assert!(balancer.addresses(995, &nodes).is_empty());
+        let node_port = service(&json!({ "type": "NodePort" }), &json!({}));
+        assert_eq!(node_port.addresses(993, &nodes), ["192.0.2.7:30993", "[2001:db8::7]:30993"]);
+        assert!(node_port.addresses(587, &nodes).is_empty());
+        let inside = service(&json!({ "clusterIPs": ["10.96.0.9", "fd00::9"] }), &json!({}));
+        assert_eq!(inside.addresses(25, &nodes), ["10.96.0.9:25", "[fd00::9]:25"]);
+        let headless = service(&json!({ "clusterIPs": ["None"] }), &json!({}));
+        assert!(headless.addresses(25, &nodes).is_empty());
+    }
+
+    #[test]
+    fn only_traffic_that_stays_on_its_node_keeps_the_client() {
+        let hides = |spec: Value| service(&spec, &json!({})).hides_clients;
+        assert!(hides(json!({ "type": "LoadBalancer" })));
+        assert!(hides(json!({ "type": "NodePort", "externalTrafficPolicy": "Cluster" })));
+        assert!(!hides(json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local" })));
+        assert!(!hides(json!({ "type": "ClusterIP" })));
+    }
+}

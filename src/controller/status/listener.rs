@@ -1,0 +1,77 @@
+//! The conditions of one listener.
+
+use std::collections::BTreeMap;
+
+use crate::api::status::{Condition, ConditionStatus};
+use crate::model::BackendHealth;
+
+use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
+use super::super::violation::{Concern, Violation};
+use super::stamp::{Stamp, joined};
+use super::{Facts, client_address, ready};
+
+/// All of them.
+pub(super) fn conditions(
+    facts: &Facts<'_>,
+    object: &ObjectOutcome,
+    listener: &ListenerOutcome,
+    stamp: &Stamp,
+) -> Vec<Condition> {
+    let all = || object.violations.iter().chain(&listener.violations);
+    let about = |concern| all().filter(move |v| v.concern == concern).collect::<Vec<&Violation>>();
+    let accepted = about(Concern::Accepted);
+    let resolved = about(Concern::ResolvedRefs);
+    let conflicts = about(Concern::Conflicted);
+    let mut conditions = vec![
+        stamp.good_unless("Accepted", &accepted, ("Accepted", "the manifest is valid")),
+        stamp.good_unless(
+            "ResolvedRefs",
+            &resolved,
+            ("ResolvedRefs", "everything that it refers to was found"),
+        ),
+        match conflicts.first() {
+            Some(first) => {
+                stamp.condition("Conflicted", ConditionStatus::True, first.reason, &joined(&conflicts))
+            }
+            None => stamp.condition(
+                "Conflicted",
+                ConditionStatus::False,
+                "NoConflicts",
+                "no other listener wants its socket",
+            ),
+        },
+    ];
+    conditions.extend(ready::conditions(facts, object, listener, stamp));
+    if listener.serving == Serving::LastGood {
+        conditions.push(stamp.degraded());
+    }
+    conditions.extend(facts.report.backends.get(&listener.id).map(|health| backend_healthy(health, stamp)));
+    conditions.extend(client_address::condition(facts, listener, stamp));
+    let mut notices: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
+    for violation in all().filter(|violation| !violation.concern.excludes()) {
+        notices.entry(violation.concern.condition()).or_default().push(violation);
+    }
+    for (condition, violations) in notices {
+        conditions.push(stamp.condition(condition, ConditionStatus::True, condition, &joined(&violations)));
+    }
+    conditions
+}
+
+/// What the health checks say; nothing that keeps a listener from being ready.
+fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
+    let (all, out) = (health.endpoints, health.unhealthy.len());
+    if out == 0 {
+        let text = format!("all {all} endpoints answer their health checks");
+        return stamp.condition("BackendHealthy", ConditionStatus::True, "AllHealthy", &text);
+    }
+    let (reason, consequence) = if out == all {
+        ("AllUnhealthy", "sessions are given to all of them anyway")
+    } else {
+        ("SomeUnhealthy", "they get no sessions")
+    };
+    let why: Vec<String> =
+        health.unhealthy.iter().map(|(address, why)| format!("{address}: {why}")).collect();
+    let text =
+        format!("{out} of {all} endpoints fail their health checks, {consequence}: {}", why.join(" | "));
+    stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
+}

@@ -1,0 +1,166 @@
+//! The status of one object: its listeners', and what holds for all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::api::status::{Condition, ConditionStatus};
+use crate::net::ListenAddress;
+
+use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
+use super::super::service::joined as with_port;
+use super::super::violation::{Concern, Violation};
+use super::stamp::{Stamp, joined};
+use super::{Facts, Listener, ObjectStatus, Surroundings, listener};
+
+/// Of an object as it was rendered.
+pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
+    let stamp = Stamp::new(facts.now, outcome.generation);
+    let mut listeners: Vec<Listener> = outcome
+        .listeners
+        .iter()
+        .map(|listener| Listener {
+            name: listener.id.listener.clone(),
+            conditions: listener::conditions(facts, outcome, listener, &stamp),
+            addresses: addresses(facts.surroundings, listener),
+        })
+        .collect();
+    let generation = outcome.generation;
+    let address = address(facts.surroundings, outcome, &listeners);
+    if outcome.kind == Kind::Listener
+        && let Some(Listener { conditions, addresses, .. }) = listeners.pop()
+    {
+        return ObjectStatus { generation, address, conditions, listeners: Vec::new(), addresses };
+    }
+    let conditions = aggregate(outcome, &listeners, &stamp);
+    ObjectStatus { generation, address, conditions, listeners, addresses: Vec::new() }
+}
+
+/// Whether the object as a whole is refused.
+pub(super) fn is_invalid(outcome: &ObjectOutcome) -> bool {
+    outcome.violations.iter().any(|violation| violation.concern == Concern::Accepted)
+}
+
+/// Where clients reach a listener.
+fn addresses(surroundings: Option<&Surroundings>, listener: &ListenerOutcome) -> Vec<String> {
+    let (Some(surroundings), Some(address)) = (surroundings, &listener.address) else { return Vec::new() };
+    let mut addresses = public_port(address).map(|port| surroundings.addresses(port)).unwrap_or_default();
+    addresses.truncate(MAX_ADDRESSES);
+    addresses
+}
+
+/// The port of an address that others than this host can reach.
+#[must_use]
+pub fn public_port(address: &ListenAddress) -> Option<u16> {
+    match address {
+        ListenAddress::Any { port } => Some(*port),
+        ListenAddress::Ip(address) if address.ip().is_unspecified() => Some(address.port()),
+        ListenAddress::Ip(_) | ListenAddress::Unix(_) => None,
+    }
+}
+
+impl Surroundings {
+    fn addresses(&self, port: u16) -> Vec<String> {
+        match &self.service {
+            Some(service) => service.addresses(port, &self.nodes),
+            // Without a Service, the way in is by the nodes' own ports.
+            None => self.nodes.iter().map(|node: &IpAddr| with_port(&node.to_string(), port)).collect(),
+        }
+    }
+}
+
+/// For people: the hosts where clients reach it, or else where it is bound.
+fn address(surroundings: Option<&Surroundings>, outcome: &ObjectOutcome, listeners: &[Listener]) -> String {
+    let reached = listeners.iter().flat_map(|listener| &listener.addresses);
+    let hosts: BTreeSet<&str> = reached.filter_map(|address| Some(address.rsplit_once(':')?.0)).collect();
+    let text = if surroundings.is_some() && !hosts.is_empty() {
+        hosts.into_iter().collect::<Vec<_>>().join(", ")
+    } else {
+        let bound = outcome.listeners.iter().filter_map(|listener| listener.address.as_ref());
+        bound.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    text.chars().take(MAX_ADDRESS).collect()
+}
+
+/// What holds for all listeners, and alarms of any.
+fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> Vec<Condition> {
+    let own: Vec<&Violation> = object.violations.iter().filter(|v| v.concern == Concern::Accepted).collect();
+    let mut conditions = Vec::new();
+    for (type_, good) in [
+        ("Accepted", "the manifest is valid"),
+        ("ResolvedRefs", "everything that it refers to was found"),
+        ("Programmed", "all listeners are bound"),
+        ("Ready", "all listeners are bound and serve this generation"),
+    ] {
+        if let (Some(first), "Accepted") = (own.first(), type_) {
+            conditions.push(stamp.condition(type_, ConditionStatus::False, first.reason, &joined(&own)));
+            continue;
+        }
+        conditions.push(worst(type_, listeners, stamp).unwrap_or_else(|| match own.first() {
+            Some(_) if type_ == "Ready" || type_ == "Programmed" => {
+                let text = "the manifest is invalid; Accepted says why";
+                stamp.condition(type_, ConditionStatus::False, "Invalid", text)
+            }
+            _ => stamp.condition(type_, ConditionStatus::True, type_, good),
+        }));
+    }
+    let is_degraded = |listener: &Listener| listener.conditions.iter().any(|c| c.type_ == "Degraded");
+    if listeners.iter().any(is_degraded) {
+        conditions.push(stamp.degraded());
+    }
+    for type_ in ["BackendHealthy", "ClientIPPreserved"] {
+        conditions.extend(worst(type_, listeners, stamp));
+    }
+    conditions.extend(alarms(listeners, stamp));
+    conditions
+}
+
+/// The condition of the listeners for which it does not hold, if there are any.
+fn worst(type_: &str, listeners: &[Listener], stamp: &Stamp) -> Option<Condition> {
+    let mut bad: Vec<(&str, &Condition)> = listeners
+        .iter()
+        .filter_map(|listener| {
+            let mut conditions = listener.conditions.iter();
+            Some((listener.name.as_str(), conditions.find(|condition| condition.type_ == type_)?))
+        })
+        .filter(|(_, condition)| condition.status != ConditionStatus::True)
+        .collect();
+    bad.sort_by_key(|(_, condition)| condition.status == ConditionStatus::Unknown);
+    let (_, first) = bad.first()?;
+    Some(stamp.condition(type_, first.status, &first.reason, &named(&bad)))
+}
+
+/// Notices of listeners, each kind once.
+fn alarms(listeners: &[Listener], stamp: &Stamp) -> Vec<Condition> {
+    let mut alarms: BTreeMap<&str, Vec<(&str, &Condition)>> = BTreeMap::new();
+    for listener in listeners {
+        for condition in listener.conditions.iter().filter(|c| Concern::is_notice(&c.type_)) {
+            alarms.entry(&condition.type_).or_default().push((&listener.name, condition));
+        }
+    }
+    let alarm = |(type_, all): (&str, Vec<(&str, &Condition)>)| {
+        let (_, first) = all.first()?;
+        Some(stamp.condition(type_, first.status, &first.reason, &named(&all)))
+    };
+    alarms.into_iter().filter_map(alarm).collect()
+}
+
+/// `listeners a, b: what they say | listener c: what it says`.
+fn named(conditions: &[(&str, &Condition)]) -> String {
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, condition) in conditions {
+        match said.iter_mut().find(|(message, _)| *message == condition.message) {
+            Some((_, names)) => names.push(name),
+            None => said.push((&condition.message, vec![name])),
+        }
+    }
+    let sentence = |(message, names): (&str, Vec<&str>)| {
+        let who = if names.len() == 1 { "listener" } else { "listeners" };
+        format!("{who} {}: {message}", names.join(", "))
+    };
+    said.into_iter().map(sentence).collect::<Vec<_>>().join(" | ")
+}
+
+/// The bound of `addresses` in the schema.
+const MAX_ADDRESSES: usize = 16;
+/// The bound of `status.address` in the schema.
+const MAX_ADDRESS: usize = 1024;

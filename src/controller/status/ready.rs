@@ -1,0 +1,89 @@
+//! Whether a listener is served: here, and everywhere.
+
+use crate::api::status::{Condition, ConditionStatus};
+use crate::model::SocketState;
+
+use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
+use super::super::roll::{Elsewhere, Wanted};
+use super::stamp::Stamp;
+use super::{Facts, name};
+
+/// A condition without what all have in common.
+pub(super) struct Verdict {
+    pub(super) status: ConditionStatus,
+    pub(super) reason: String,
+    pub(super) message: String,
+}
+
+impl Verdict {
+    fn new(status: ConditionStatus, reason: &str, message: String) -> Self {
+        Self { status, reason: reason.to_owned(), message }
+    }
+}
+
+/// Programmed, which is about this process, and Ready, which is about all of them.
+pub(super) fn conditions(
+    facts: &Facts<'_>,
+    object: &ObjectOutcome,
+    listener: &ListenerOutcome,
+    stamp: &Stamp,
+) -> [Condition; 2] {
+    let here = programmed(facts, listener);
+    let everywhere = ready(facts, object, listener, &here);
+    let condition =
+        |type_, verdict: &Verdict| stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message);
+    [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
+}
+
+/// Whether the listener's own generation is bound in this process.
+pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdict {
+    use ConditionStatus::{False, True, Unknown};
+    let Some(address) = &listener.address else {
+        let text = "the listener is not served, and no earlier generation is known to this process; its other \
+                    conditions say why";
+        return Verdict::new(False, "NotServed", text.to_owned());
+    };
+    if listener.serving == Serving::LastGood {
+        let text = format!("an earlier generation is served on {address}; the other conditions say why");
+        return Verdict::new(False, "UsingLastGood", text);
+    }
+    if is_pending(facts, listener) {
+        return Verdict::new(Unknown, "Pending", format!("{address} is being bound"));
+    }
+    match facts.report.sockets.get(address) {
+        Some(SocketState::Bound(bound)) => {
+            let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
+            let sockets = if bound.is_empty() { String::new() } else { format!(" ({})", bound.join(", ")) };
+            Verdict::new(True, "Bound", format!("{address} is bound{sockets}"))
+        }
+        Some(SocketState::Failed(why)) => {
+            Verdict::new(False, "BindFailed", format!("{address} cannot be bound: {why}"))
+        }
+        None => Verdict::new(Unknown, "Pending", format!("{address} is being bound")),
+    }
+}
+
+/// Whether the data plane has not spoken yet about the listener as it is now.
+pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool {
+    let Some(address) = &listener.address else { return false };
+    let wanted = facts.published.since(&listener.id).unwrap_or(u64::MAX);
+    facts.report.revision < wanted || !facts.report.sockets.contains_key(address)
+}
+
+/// What the other replicas say, where we are well ourselves and know of them; `None` where it is no other than what
+/// holds here.
+fn ready(
+    facts: &Facts<'_>,
+    object: &ObjectOutcome,
+    listener: &ListenerOutcome,
+    here: &Verdict,
+) -> Option<Verdict> {
+    let replicas = facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
+    let id = object.id();
+    let wanted = Wanted { object: &name(&id), uid: &object.uid, generation: object.generation };
+    match replicas.serve(&wanted, &listener.id.listener) {
+        Elsewhere::Everywhere => None,
+        Elsewhere::Pending(why) => Some(Verdict::new(ConditionStatus::Unknown, "Pending", why)),
+        Elsewhere::Not { reason, message } => Some(Verdict::new(ConditionStatus::False, &reason, message)),
+    }
+}

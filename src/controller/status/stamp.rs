@@ -1,0 +1,70 @@
+//! What all conditions of an object have in common.
+
+use crate::api::status::{Condition, ConditionStatus};
+
+use super::super::violation::Violation;
+
+/// Their generation, and when they were made.
+pub(super) struct Stamp {
+    generation: i64,
+    time: String,
+}
+
+impl Stamp {
+    pub(super) fn new(now: i64, generation: i64) -> Self {
+        let time = jiff::Timestamp::from_second(now).unwrap_or_default().to_string();
+        Self { generation, time }
+    }
+
+    pub(super) fn condition(
+        &self,
+        type_: &str,
+        status: ConditionStatus,
+        reason: &str,
+        message: &str,
+    ) -> Condition {
+        Condition {
+            type_: type_.to_owned(),
+            status,
+            observed_generation: Some(self.generation),
+            last_transition_time: self.time.clone(),
+            reason: reason.to_owned(),
+            message: message.chars().take(MAX_MESSAGE).collect(),
+        }
+    }
+
+    pub(super) fn good_unless(
+        &self,
+        type_: &str,
+        violations: &[&Violation],
+        good: (&str, &str),
+    ) -> Condition {
+        match violations.first() {
+            Some(first) => self.condition(type_, ConditionStatus::False, first.reason, &joined(violations)),
+            None => self.condition(type_, ConditionStatus::True, good.0, good.1),
+        }
+    }
+
+    pub(super) fn degraded(&self) -> Condition {
+        let message = "an earlier generation is served, because the current one cannot be used";
+        self.condition("Degraded", ConditionStatus::True, "UsingLastGood", message)
+    }
+}
+
+/// Conditions that say what they said before keep their time.
+pub(super) fn keep_times(conditions: &mut [Condition], previous: &[Condition]) {
+    for condition in conditions {
+        let same = previous.iter().find(|old| old.type_ == condition.type_ && old.status == condition.status);
+        if let Some(old) = same {
+            condition.last_transition_time.clone_from(&old.last_transition_time);
+        }
+    }
+}
+
+/// All of them, in one message.
+pub(super) fn joined(violations: &[&Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+}
+
+/// Of a condition's message; Kubernetes' own bound is 32768 bytes.
+const MAX_MESSAGE: usize = 8192;

@@ -1,0 +1,292 @@
+//! What a replica tells the others of the objects that it serves: the leader compares, and says Ready.
+//!
+//! A ledger counts its changes, so that a reader who has seen some of them is told only the rest, and may wait for
+//! the next one. Nothing is written to the API server for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// One of the cluster's objects, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// `MailServer` or `MailListener`.
+    pub kind: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// What a replica makes of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Served {
+    /// Tells it from another one with its name.
+    pub uid: String,
+    /// The generation that this is about.
+    pub generation: i64,
+    /// The listeners that do not serve it; empty when all do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// A listener that does not serve its object's generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// Its name; the object's for a `MailListener`.
+    pub listener: String,
+    /// Whether it may yet become so without a change of anything.
+    pub pending: bool,
+    /// One CamelCase word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Who is speaking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// The pod's name.
+    pub name: String,
+    /// Tells this process from others, also of the same pod.
+    pub instance: String,
+    /// The address of the node that it runs on, if it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_address: Option<IpAddr>,
+}
+
+/// What has changed in a ledger since a version of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    /// Whose ledger it is.
+    pub replica: Replica,
+    /// The version that a reader of this has seen.
+    pub version: u64,
+    /// Whether these are all objects there are; otherwise they are added to those that were read before.
+    pub whole: bool,
+    /// Objects, and what is made of them.
+    pub objects: Vec<Entry>,
+}
+
+/// One object of a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which.
+    #[serde(flatten)]
+    pub object: ObjectName,
+    /// Absent where it is served no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Served>,
+}
+
+/// How far somebody has read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bookmark {
+    /// Of which process's ledger: another one counts anew.
+    pub instance: String,
+    /// Up to which version.
+    pub version: u64,
+}
+
+/// All that a replica tells; clones are of the same ledger.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    replica: Replica,
+    state: Mutex<State>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    entries: BTreeMap<ObjectName, (u64, Served)>,
+    /// The same, in the order of their last change.
+    order: BTreeMap<u64, ObjectName>,
+    gone: VecDeque<(u64, ObjectName)>,
+    /// Who has read less than this may have missed that something is gone.
+    forgotten: u64,
+}
+
+impl Ledger {
+    /// With nothing in it.
+    #[must_use]
+    pub fn new(replica: Replica) -> Self {
+        Self(Arc::new(Inner { replica, state: Mutex::default(), version: watch::Sender::new(0) }))
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.0.replica
+    }
+
+    /// Enters what is made of objects now; what is as it was is no change.
+    pub fn enter(&self, entries: impl IntoIterator<Item = (ObjectName, Option<Served>)>) {
+        let mut state = self.lock();
+        let before = state.version;
+        for (object, served) in entries {
+            state.enter(object, served);
+        }
+        let version = state.version;
+        drop(state);
+        if version != before {
+            self.0.version.send_replace(version);
+        }
+    }
+
+    /// Waits until there is something that this reader has not seen.
+    pub async fn news(&self, read: Option<&Bookmark>) {
+        let Some(read) = read.filter(|read| read.instance == self.0.replica.instance) else { return };
+        // The sender lives in the ledger.
+        let _ = self.0.version.subscribe().wait_for(|version| *version != read.version).await;
+    }
+
+    /// What this reader has not seen.
+    #[must_use]
+    pub fn page(&self, read: Option<&Bookmark>) -> Page {
+        let state = self.lock();
+        let known = read
+            .filter(|read| read.instance == self.0.replica.instance)
+            .map(|read| read.version)
+            .filter(|version| (state.forgotten..=state.version).contains(version));
+        let objects = match known {
+            None => state.entries.iter().map(|(object, (_, served))| entry(object, Some(served))).collect(),
+            Some(version) => state.since(version),
+        };
+        Page { replica: self.0.replica.clone(), version: state.version, whole: known.is_none(), objects }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn enter(&mut self, object: ObjectName, served: Option<Served>) {
+        let known = self.entries.get(&object).map(|(version, served)| (*version, served));
+        if known.map(|(_, served)| served) == served.as_ref() {
+            return;
+        }
+        if let Some((version, _)) = known {
+            self.order.remove(&version);
+        }
+        self.version = self.version.saturating_add(1);
+        if let Some(served) = served {
+            self.order.insert(self.version, object.clone());
+            self.entries.insert(object, (self.version, served));
+            return;
+        }
+        self.entries.remove(&object);
+        self.gone.push_back((self.version, object));
+        if self.gone.len() > MAX_GONE
+            && let Some((version, _)) = self.gone.pop_front()
+        {
+            self.forgotten = version;
+        }
+    }
+
+    fn since(&self, version: u64) -> Vec<Entry> {
+        let after = version.saturating_add(1);
+        let gone = self.gone.iter().rev().take_while(|(gone, _)| *gone > version);
+        let gone = gone.filter(|(_, object)| !self.entries.contains_key(object));
+        let changed = self.order.range(after..).map(|(_, object)| object);
+        let changed = changed.filter_map(|object| Some((object, &self.entries.get(object)?.1)));
+        gone.map(|(_, object)| entry(object, None))
+            .chain(changed.map(|(object, served)| entry(object, Some(served))))
+            .collect()
+    }
+}
+
+fn entry(object: &ObjectName, served: Option<&Served>) -> Entry {
+    Entry { object: object.clone(), served: served.cloned() }
+}
+
+/// Objects that are gone and still remembered; a reader who is further behind reads everything again.
+const MAX_GONE: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new(Replica { name: "a".into(), instance: "1".into(), node_address: None })
+    }
+
+    fn object(name: &str) -> ObjectName {
+        ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: name.into() }
+    }
+
+    fn served(generation: i64) -> Option<Served> {
+        Some(Served { generation, ..Served::default() })
+    }
+
+    fn names(page: &Page) -> Vec<(&str, bool)> {
+        page.objects.iter().map(|entry| (entry.object.name.as_str(), entry.served.is_some())).collect()
+    }
+
+    fn bookmark(page: &Page) -> Bookmark {
+        Bookmark { instance: page.replica.instance.clone(), version: page.version }
+    }
+
+    #[test]
+    fn a_reader_is_told_only_what_it_has_not_seen() {
+        let ledger = ledger();
+        ledger.enter([(object("x"), served(1)), (object("y"), served(1))]);
+        let first = ledger.page(None);
+        assert!(first.whole);
+        assert_eq!(names(&first), [("x", true), ("y", true)]);
+        ledger.enter([(object("x"), served(1)), (object("y"), served(2))]);
+        ledger.enter([(object("x"), None)]);
+        let second = ledger.page(Some(&bookmark(&first)));
+        assert!(!second.whole);
+        assert_eq!(names(&second), [("x", false), ("y", true)]);
+        ledger.enter([(object("x"), served(1))]);
+        assert_eq!(names(&ledger.page(Some(&bookmark(&second)))), [("x", true)]);
+        assert_eq!(names(&ledger.page(Some(&bookmark(&first)))), [("y", true), ("x", true)]);
+    }
+
+    #[test]
+    fn a_reader_of_another_process_or_of_long_ago_reads_everything() {
+        let ledger = ledger();
+        ledger.enter([(object("x"), served(1))]);
+        let other = Bookmark { instance: "0".into(), version: 1 };
+        assert!(ledger.page(Some(&other)).whole);
+        let old = bookmark(&ledger.page(None));
+        for round in 0..=MAX_GONE {
+            let name = object(&format!("y{round}"));
+            ledger.enter([(name.clone(), served(1))]);
+            ledger.enter([(name, None)]);
+        }
+        let page = ledger.page(Some(&old));
+        assert!(page.whole);
+        assert_eq!(names(&page), [("x", true)]);
+        assert!(!ledger.page(Some(&bookmark(&page))).whole);
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_has_seen_everything_waits_for_a_change() {
+        let ledger = ledger();
+        ledger.enter([(object("x"), served(1))]);
+        let read = bookmark(&ledger.page(None));
+        let waiting = tokio::spawn({
+            let (ledger, read) = (ledger.clone(), read.clone());
+            async move { ledger.news(Some(&read)).await }
+        });
+        ledger.enter([(object("x"), served(1))]);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "nothing has changed");
+        ledger.enter([(object("x"), served(2))]);
+        waiting.await.unwrap();
+        ledger.news(None).await;
+    }
+}

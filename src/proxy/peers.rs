@@ -1,0 +1,207 @@
+//! Whose addresses clients come with, so that a lost client address is seen: behind a network that translates
+//! addresses, or a load balancer that proxies TCP, everybody comes from the same few, and rules about addresses (an open
+//! relay for "our own" among them) take everybody for those.
+//!
+//! A small picture for each listener, of connections that tried to log in. It is told when it changes in kind.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::model::{ListenerId, Peers};
+
+use super::limits::lock;
+
+/// Where the address of a connection's client is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The client is the peer itself.
+    Peer(IpAddr),
+    /// A believed PROXY header.
+    Header,
+}
+
+/// The picture of one listener: the window that is open, and the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Picture(Mutex<Windows>);
+
+#[derive(Debug, Default)]
+struct Windows {
+    since: Option<Instant>,
+    open: Window,
+    before: Window,
+    told: Peers,
+}
+
+/// What was seen in one window.
+#[derive(Debug, Default)]
+struct Window {
+    connections: u64,
+    proxied: u64,
+    /// Sorted, at most [`Peers::MOST_ADDRESSES`].
+    addresses: Vec<IpAddr>,
+    more: bool,
+}
+
+/// The pictures that have changed in kind, for the report.
+#[derive(Debug, Default)]
+pub(crate) struct PeerNews {
+    pictures: Mutex<BTreeMap<ListenerId, Peers>>,
+    changed: Notify,
+}
+
+impl Picture {
+    /// Adds a connection. The picture, if it has changed in kind; nothing is allocated otherwise.
+    pub(crate) fn add(&self, origin: Origin, now: Instant) -> Option<Peers> {
+        // One connection less in the picture is better than a session that waits.
+        let mut windows = self.0.try_lock().ok()?;
+        let rotated = windows.rotate(now);
+        let is_new = windows.open.add(origin);
+        if !(rotated || is_new) && windows.counts() == (windows.told.connections, windows.told.proxied) {
+            return None;
+        }
+        let seen = windows.seen();
+        if seen == windows.told {
+            return None;
+        }
+        windows.told = seen.clone();
+        Some(seen)
+    }
+}
+
+impl Windows {
+    /// Whether a new window begins.
+    fn rotate(&mut self, now: Instant) -> bool {
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            return true;
+        };
+        let age = now.saturating_duration_since(since);
+        if age < WINDOW {
+            return false;
+        }
+        self.before = std::mem::take(&mut self.open);
+        if age >= WINDOW.saturating_mul(2) {
+            self.before = Window::default();
+        }
+        self.since = Some(now);
+        true
+    }
+
+    /// The numbers of both windows, rounded.
+    fn counts(&self) -> (u64, u64) {
+        let sum = |of: fn(&Window) -> u64| rounded(of(&self.before).saturating_add(of(&self.open)));
+        (sum(|window| window.connections), sum(|window| window.proxied))
+    }
+
+    /// Both windows as one.
+    fn seen(&self) -> Peers {
+        let mut addresses = [self.before.addresses.as_slice(), self.open.addresses.as_slice()].concat();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let more = self.before.more || self.open.more || addresses.len() > Peers::MOST_ADDRESSES;
+        if more {
+            addresses.clear();
+        }
+        let (connections, proxied) = self.counts();
+        Peers { connections, proxied, addresses, more }
+    }
+}
+
+impl Window {
+    /// Whether there is more to be said of addresses by it.
+    fn add(&mut self, origin: Origin) -> bool {
+        let Origin::Peer(address) = origin else {
+            self.proxied = self.proxied.saturating_add(1);
+            return false;
+        };
+        self.connections = self.connections.saturating_add(1);
+        let Err(position) = self.addresses.binary_search(&address) else { return false };
+        if self.addresses.len() < Peers::MOST_ADDRESSES {
+            self.addresses.insert(position, address);
+            return true;
+        }
+        !std::mem::replace(&mut self.more, true)
+    }
+}
+
+impl PeerNews {
+    /// For the next report.
+    pub(crate) fn tell(&self, listener: &ListenerId, peers: Peers) {
+        lock(&self.pictures).insert(listener.clone(), peers);
+        self.changed.notify_one();
+    }
+
+    /// Waits for news, and a little longer for more of it.
+    pub(crate) async fn settled(&self) {
+        self.changed.notified().await;
+        sleep(SETTLE).await;
+    }
+
+    /// What is new since the last call.
+    pub(crate) fn take(&self) -> BTreeMap<ListenerId, Peers> {
+        std::mem::take(&mut *lock(&self.pictures))
+    }
+}
+
+fn rounded(count: u64) -> u64 {
+    count.checked_ilog10().map_or(0, |digits| 10_u64.saturating_pow(digits)).min(Peers::MANY)
+}
+
+/// What was seen is forgotten after one to two of these, so that a set-up that was mended is seen to be.
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// Reports of peers have at least this between them.
+const SETTLE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(last: u8) -> Origin {
+        Origin::Peer(IpAddr::from([192, 0, 2, last]))
+    }
+
+    fn addresses(of: &Peers) -> Vec<String> {
+        of.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_picture_is_told_when_it_changes_in_kind_and_not_with_every_connection() {
+        let (picture, now) = (Picture::default(), Instant::now());
+        let told: Vec<Peers> = (0..5000).filter_map(|_| picture.add(peer(1), now)).collect();
+        assert_eq!(told.iter().map(|peers| peers.connections).collect::<Vec<_>>(), [1, 10, 100, 1000]);
+        let second = picture.add(peer(0), now).unwrap();
+        assert_eq!((addresses(&second), second.more), (vec!["192.0.2.0".into(), "192.0.2.1".into()], false));
+        assert_eq!(picture.add(peer(1), now), None);
+        let header = picture.add(Origin::Header, now).unwrap();
+        assert_eq!((header.proxied, header.connections), (1, 1000));
+    }
+
+    #[test]
+    fn addresses_are_listed_while_they_are_few() {
+        let (picture, now) = (Picture::default(), Instant::now());
+        let told: Vec<Peers> = (0..200).filter_map(|last| picture.add(peer(last), now)).collect();
+        let few = told.iter().rfind(|peers| !peers.more).unwrap();
+        assert_eq!(few.addresses.len(), Peers::MOST_ADDRESSES);
+        let last = told.last().unwrap();
+        assert_eq!((last.connections, last.addresses.len(), last.more), (100, 0, true));
+        assert_eq!(told.iter().filter(|peers| peers.more).count(), 2, "when they become many, and at 100");
+    }
+
+    #[test]
+    fn what_was_seen_is_forgotten_in_time() {
+        let (picture, start) = (Picture::default(), Instant::now());
+        picture.add(peer(1), start).unwrap();
+        let both = picture.add(peer(2), start + WINDOW).unwrap();
+        assert_eq!(addresses(&both), ["192.0.2.1", "192.0.2.2"]);
+        let one = picture.add(peer(2), start + 2 * WINDOW).unwrap();
+        assert_eq!((addresses(&one), one.connections), (vec!["192.0.2.2".into()], 1));
+        let later = picture.add(peer(3), start + 9 * WINDOW).unwrap();
+        assert_eq!((addresses(&later), later.connections), (vec!["192.0.2.3".into()], 1));
+    }
+}
