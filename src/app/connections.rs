@@ -113,7 +113,7 @@ impl Shared {
     async fn stream(&self) -> Result<Option<Stream>, Failure> {
         let asked = Instant::now();
         let mut open = self.open.lock().await;
-        open.connections.retain(|connection| !connection.sender.is_closed());
+        open.connections.retain(|connection| connection.is_usable());
         if let Some(stream) = open.connections.iter().find_map(Connection::stream) {
             return Ok(Some(stream));
         }
@@ -156,6 +156,10 @@ impl Shared {
         for _ in 0..ATTEMPTS {
             let Some(Stream { mut sender, permit }) = self.stream().await? else { return Ok(Err(request)) };
             let sent = timeout(self.answer_timeout, sender.try_send_request(request)).await;
+            if sent.is_err() {
+                // It may hang: what comes next goes over another one.
+                permit.semaphore().close();
+            }
             match sent.map_err(|_| "the API server does not answer")? {
                 Ok(response) => {
                     return Ok(Ok(response.map(|body| Answer { body, _stream: Some(permit) })));
@@ -172,6 +176,10 @@ impl Shared {
 }
 
 impl Connection {
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && !self.streams.is_closed()
+    }
+
     fn stream(&self) -> Option<Stream> {
         let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
         Some(Stream { sender: self.sender.clone(), permit })

@@ -18,6 +18,7 @@ mod control_plane;
 mod definitions;
 mod forwarder;
 mod given;
+mod mail;
 mod network;
 mod outage;
 mod permissions;

@@ -48,7 +48,8 @@ fn a_watch_that_is_cut_goes_on_where_it_was() {
     cluster.backends(&[(&backend, ready())]);
     cluster.apply(&cluster.edge(&[("imap", at.port())]));
     let (forwarder, kubeconfig) = cluster.forwarded("mailgress", "mailgress");
-    let mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name]);
+    let lease = format!("mailgress/{}", cluster.name);
+    let mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name, "--lease", &lease]);
     cluster.wait_for("Ready", "mailserver/edge");
     let mut session = session(at);
     for capability in ["XFIRST", "XSECOND"] {
@@ -72,7 +73,8 @@ fn a_connection_that_hangs_is_noticed() {
     cluster.backends(&[(&backend, ready())]);
     cluster.apply(&cluster.edge(&[("imap", at.port())]));
     let (forwarder, kubeconfig) = cluster.forwarded("mailgress", "mailgress");
-    let _mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name]);
+    let lease = format!("mailgress/{}", cluster.name);
+    let _mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name, "--lease", &lease]);
     cluster.wait_for("Ready", "mailserver/edge");
     let mut session = session(at);
     forwarder.hang();
@@ -100,7 +102,8 @@ fn permissions_that_are_taken_away_stop_nothing_and_may_come_back() {
     bind();
     cluster.allow_lease("narrow");
     let (forwarder, kubeconfig) = cluster.forwarded("narrow", "taken");
-    let mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name]);
+    let lease = format!("taken/{}", cluster.name);
+    let mailgress = Cluster::start(&kubeconfig, &["--class", cluster.name, "--lease", &lease]);
     cluster.wait_for("Ready", "mailserver/edge");
     let mut session = session(at);
     cluster.kubectl(&["delete", "clusterrolebinding", "taken"]);

@@ -54,9 +54,13 @@ impl ApiServer {
     }
 
     fn client(&self) -> Connections<impl Plain + use<>> {
+        self.client_within(Duration::from_secs(30))
+    }
+
+    fn client_within(&self, timeout: Duration) -> Connections<impl Plain + use<>> {
         let mut config = Config::new(format!("https://localhost:{}", self.address.port()).parse().unwrap());
         config.root_cert = Some(vec![self.authority.clone()]);
-        client(&config)
+        client(&config, timeout)
     }
 
     fn request(&self) -> Request<Body> {
@@ -81,11 +85,10 @@ impl<T> Plain for T where
 {
 }
 
-fn client(config: &Config) -> Connections<impl Plain + use<>> {
+fn client(config: &Config, answer_timeout: Duration) -> Connections<impl Plain + use<>> {
     let https = config.rustls_https_connector_with_connector(tcp()).unwrap();
     let plain = legacy::Client::builder(TokioExecutor::new()).build(https);
-    Connections::new(config, plain, Metrics::register(&Registry::new()).unwrap(), Duration::from_secs(30))
-        .unwrap()
+    Connections::new(config, plain, Metrics::register(&Registry::new()).unwrap(), answer_timeout).unwrap()
 }
 
 async fn serve(acceptor: TlsAcceptor, tcp: tokio::net::TcpStream) {
@@ -150,7 +153,7 @@ async fn a_server_without_http2_gets_a_connection_for_each() {
 async fn a_server_that_is_away_is_asked_once_for_all_that_wait() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = Config::new(format!("https://{}", listener.local_addr().unwrap()).parse().unwrap());
-    let client = client(&config);
+    let client = client(&config, Duration::from_secs(30));
     // It takes connections, and says nothing.
     let request = || Request::builder().uri("https://localhost/").body(Body::empty()).unwrap();
     let mut asked = JoinSet::new();
@@ -161,4 +164,14 @@ async fn a_server_that_is_away_is_asked_once_for_all_that_wait() {
     let answers = asked.join_all().await;
     assert!(answers.iter().all(Result::is_err));
     assert!(began.elapsed() < 2 * CONNECT_TIMEOUT, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_silent_gets_no_more_requests() {
+    let server = ApiServer::start(&[HTTP2]).await;
+    let mut client = server.client_within(Duration::ZERO);
+    for connections in 1..=3 {
+        assert!(client.call(server.request()).await.is_err());
+        assert_eq!(server.connections(), connections);
+    }
 }
