@@ -40,7 +40,7 @@ impl Pair {
     fn start(&mut self, number: usize) {
         let name = format!("replica-{number}");
         let service = format!("{}/replicas", self.cluster.name);
-        let replica = self.cluster.replica(&["--pod-name", &name, "--replicas", &service]);
+        let replica = self.cluster.replica(&["--pod-name", &name, "--replicas", &service, "--drain-timeout", "1s"]);
         self.slice(number, replica.admin().port());
         self.replicas[number] = Some(replica);
     }
