@@ -1,5 +1,6 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
+mod connections;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
+use crate::controller::metrics::Metrics;
 use crate::controller::outlet::{Board, Channels as SourceChannels, Outlet};
 use crate::controller::print;
+use crate::controller::render::Locality;
 use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
@@ -32,6 +35,8 @@ pub struct RunOptions {
     pub origin: Origin,
     /// `spec.className` of the objects that are taken.
     pub class: String,
+    /// Where we are, for endpoints that are near. In a cluster, the zone of a node is looked up.
+    pub locality: Locality,
     /// Where health, metrics and status are served.
     pub admin_address: SocketAddr,
     /// Worker threads of the data plane.
@@ -76,8 +81,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             ledger: ledger.clone(),
             board: board.clone(),
         };
-        let outlet = Outlet::new(&options.class, &hostname, channels);
-        let source = Source::new(&options.origin, outlet).await?;
+        let metrics = Metrics::register(&registry)?;
+        let mut outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone());
+        outlet.locate(options.locality.clone());
+        let source = Source::new(&options.origin, outlet, &metrics).await?;
         let readiness = Readiness::new();
         let admin = TcpListener::bind(options.admin_address)
             .await

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod folder;
 pub mod index;
 pub mod manifest;
+pub mod metrics;
 pub mod outlet;
 pub mod ports;
 pub mod print;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Key, Objects, Resource, SecretData};
-use mailgress::controller::render::{Environment, LastGood, render};
+use mailgress::controller::render::{Environment, LastGood, Locality, render};
 use mailgress::model::{BindReport, Listener, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
 use mailgress::secret::Secret;
@@ -157,8 +157,12 @@ impl Shape {
             objects.servers.insert(key("mail"), self.server(number, ports));
             objects.secrets.insert(key("tls"), secret(number));
         }
-        let environment =
-            Environment { class: "mailgress".into(), hostname: "host".into(), now: 1_800_000_000 };
+        let environment = Environment {
+            class: "mailgress".into(),
+            hostname: "host".into(),
+            now: 1_800_000_000,
+            locality: Locality::default(),
+        };
         render(&objects, &LastGood::default(), &environment).snapshot
     }
 

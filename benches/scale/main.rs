@@ -21,7 +21,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
-use mailgress::controller::render::Environment;
+use mailgress::controller::render::{Environment, Locality};
 use mailgress::controller::status::{Facts, Status};
 use mailgress::model::{BindReport, SocketState};
 use mailgress::secret::Secret;
@@ -102,6 +102,7 @@ impl World {
                 class: "mailgress".into(),
                 hostname: "host".into(),
                 now: 1_800_000_000,
+                locality: Locality::default(),
             },
             status: Status::default(),
         };

@@ -4,13 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
+use crate::controller::metrics::Metrics;
 use crate::controller::outlet::Outlet;
 use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource};
+
+use super::connections::{self, Connections};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
@@ -59,11 +65,11 @@ pub(super) enum Source {
 
 impl Source {
     /// From where the options say.
-    pub(super) async fn new(origin: &Origin, outlet: Outlet) -> anyhow::Result<Self> {
+    pub(super) async fn new(origin: &Origin, outlet: Outlet, metrics: &Metrics) -> anyhow::Result<Self> {
         Ok(match origin {
             Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), outlet)?)),
             Origin::Cluster(cluster) => {
-                let (clients, namespace) = clients(cluster.kubeconfig.as_deref()).await?;
+                let (clients, namespace) = clients(cluster.kubeconfig.as_deref(), metrics).await?;
                 let key = |object: &ObjectRef| object.key(&namespace);
                 let options = ClusterOptions {
                     namespaces: cluster.namespaces.clone(),
@@ -71,7 +77,7 @@ impl Source {
                     service: cluster.service.as_ref().map(key),
                     replicas: cluster.replicas.as_ref().map(key),
                 };
-                Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet)?))
+                Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet, metrics.clone())?))
             }
         })
     }
@@ -87,8 +93,8 @@ impl Source {
 }
 
 /// The clients, and the namespace that we are in.
-async fn clients(kubeconfig: Option<&Path>) -> anyhow::Result<(Clients, String)> {
-    let mut config = match kubeconfig {
+async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<(Clients, String)> {
+    let config = match kubeconfig {
         Some(path) => {
             let shown = path.display();
             let read = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {shown}"))?;
@@ -97,16 +103,33 @@ async fn clients(kubeconfig: Option<&Path>) -> anyhow::Result<(Clients, String)>
         }
         None => Config::incluster().context("the pod's service account cannot be used")?,
     };
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
     let namespace = config.default_namespace.clone();
-    let client = |config| Client::try_from(config).context("no client of the Kubernetes API can be made");
-    let watches = client(config.clone())?;
-    config.read_timeout = Some(REQUEST_TIMEOUT);
-    config.write_timeout = Some(REQUEST_TIMEOUT);
-    Ok((Clients { watches, requests: client(config)? }, namespace))
+    let client = |timeout| {
+        let client = client(&config, metrics, timeout);
+        client.context("no client of the Kubernetes API can be made")
+    };
+    Ok((Clients { watches: client(LIST_TIMEOUT)?, requests: client(REQUEST_TIMEOUT)? }, namespace))
 }
 
-/// An address of an API server that is away may not answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the API server may take to answer: shorter than the renewal of a lease may take.
+/// kube's client with connections of ours. Its retries are left out: watches and the writer of status try again by
+/// themselves, with a bound, and say so.
+fn client(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result<Client> {
+    if let Some(proxy) = &config.proxy_url {
+        anyhow::bail!("a proxy ({proxy}) before the API server is not supported; exclude it from the proxy");
+    }
+    let https = config.rustls_https_connector_with_connector(connections::tcp())?;
+    let plain = legacy::Client::builder(TokioExecutor::new()).build(https);
+    let connections = Connections::new(config, plain, metrics.clone(), timeout)?;
+    let builder = ClientBuilder::new(connections, config.default_namespace.clone())
+        .with_layer(&config.extra_headers_layer()?);
+    let base = config.base_uri_layer();
+    Ok(match config.auth_layer()? {
+        Some(auth) => builder.with_layer(&auth).with_layer(&base).build(),
+        None => builder.with_layer(&base).build(),
+    })
+}
+
+/// For the head of an answer to a list or a watch; as long as kube-apiserver itself gives a request.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// For all others: shorter than the renewal of a lease may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

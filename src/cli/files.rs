@@ -9,7 +9,7 @@ use clap::Args;
 use crate::api;
 use crate::controller::folder::scan::{Patience, Scan, scan};
 use crate::controller::folder::{Loaded, Store};
-use crate::controller::render::{Environment, LastGood, Rendered, render};
+use crate::controller::render::{Environment, LastGood, Locality, Rendered, render};
 use crate::controller::validate::Validator;
 
 /// Which manifests.
@@ -46,6 +46,7 @@ impl Files {
             class: self.class.clone(),
             hostname: hostname::get()?.to_string_lossy().into_owned(),
             now: jiff::Timestamp::now().as_second(),
+            locality: Locality::default(),
         };
         let rendered = render(&loaded.objects, &LastGood::default(), &environment);
         Ok((loaded, rendered))

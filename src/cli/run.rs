@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::api;
 use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions};
+use crate::controller::render::Locality;
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]
@@ -51,6 +52,15 @@ pub struct Run {
     /// The spec.className of the objects that are served.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
     class: String,
+
+    /// The node that this runs on: endpoints are preferred as the topology hints of their EndpointSlices say. In a pod,
+    /// set it from spec.nodeName.
+    #[arg(long, value_name = "NAME", env = "MAILGRESS_NODE_NAME")]
+    node_name: Option<String>,
+
+    /// The zone that this runs in, for the same purpose [default: what the node's label topology.kubernetes.io/zone says].
+    #[arg(long, value_name = "NAME", env = "MAILGRESS_ZONE")]
+    zone: Option<String>,
 
     /// Where /livez, /readyz, /metrics, /status and /model are served.
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
@@ -98,6 +108,7 @@ impl Run {
         app::run(&RunOptions {
             origin,
             class: self.class.clone(),
+            locality: Locality { zone: named(self.zone.as_ref()), node: named(self.node_name.as_ref()) },
             admin_address: self.admin_address,
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
@@ -149,6 +160,11 @@ impl Run {
 const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// Every failed watch is told of by the controller, once; what the filter says of these comes after, and wins.
 const QUIET: &str = "kube_client=off,kube_runtime=off";
+
+/// An empty environment variable says nothing.
+fn named(name: Option<&String>) -> Option<String> {
+    name.filter(|name| !name.is_empty()).cloned()
+}
 
 /// The Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {

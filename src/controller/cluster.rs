@@ -19,6 +19,7 @@ mod store;
 mod wanted;
 mod watches;
 mod writer;
+mod zone;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,12 @@ use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::index::Key;
+use super::metrics::Metrics;
 use super::outlet::Outlet;
+use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
 use lead::Lead;
@@ -67,6 +71,8 @@ pub struct ClusterSource {
     clients: Clients,
     options: ClusterOptions,
     problems: Vec<String>,
+    /// Reads the zone of our node, where that is to be known and is not.
+    zone: Option<AbortOnDropHandle<Option<String>>>,
 }
 
 impl ClusterSource {
@@ -74,14 +80,22 @@ impl ClusterSource {
     ///
     /// # Errors
     /// When our own CRDs are broken.
-    pub fn new(clients: Clients, options: ClusterOptions, outlet: Outlet) -> Result<Self, BrokenCrd> {
+    pub fn new(
+        clients: Clients,
+        options: ClusterOptions,
+        outlet: Outlet,
+        metrics: Metrics,
+    ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let outlet = outlet.with_patience(REPORT_PATIENCE);
         let field_manager = writer::field_manager(outlet.class());
         let validator = Arc::new(Validator::new()?);
-        let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender);
+        let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);
         let store = Store::new(resources::base(&options.namespaces));
-        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new() })
+        let Locality { zone, node } = outlet.locality().clone();
+        let zone = node.filter(|_| zone.is_none()).map(|node| zone::of_node(clients.requests.clone(), node));
+        let zone = zone.map(|reading| AbortOnDropHandle::new(tokio::spawn(reading)));
+        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new(), zone })
     }
 
     /// Watches, renders and publishes until it is told to end.
@@ -104,6 +118,7 @@ impl ClusterSource {
                     lead.look(&mut self.outlet);
                     changed = self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY;
                 }
+                zone = known(&mut self.zone) => changed = self.locate(zone),
             }
             if changed {
                 rendered = Instant::now();
@@ -134,6 +149,14 @@ impl ClusterSource {
             }
         }
         changed
+    }
+
+    /// Whether endpoints may be chosen anew.
+    fn locate(&mut self, zone: Option<String>) -> bool {
+        self.zone = None;
+        let is_known = zone.is_some();
+        self.outlet.locate(Locality { zone, ..self.outlet.locality().clone() });
+        is_known
     }
 
     fn render(&mut self) {
@@ -180,6 +203,14 @@ impl ClusterSource {
             tracing::info!("everything that is watched can be read again");
         }
         self.problems = problems;
+    }
+}
+
+/// Waits until the zone is known, or known to stay unknown; for ever where it is not asked for.
+async fn known(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<String> {
+    match zone {
+        Some(reading) => reading.await.ok().flatten(),
+        None => std::future::pending().await,
     }
 }
 

@@ -15,9 +15,10 @@ use crate::model::served::Ledger;
 use crate::model::{BindReport, ListenerId, Snapshot};
 
 use super::index::{Index, Key, Kind, ObjectId, Reference};
+use super::metrics::Metrics;
 use super::ports::{Claim, Ports};
 use super::publish::Publisher;
-use super::render::{Environment, ListenerOutcome, Look};
+use super::render::{Environment, ListenerOutcome, Locality, Look};
 use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Status, Surroundings};
 
@@ -50,6 +51,7 @@ struct Posted {
 pub struct Outlet {
     class: String,
     hostname: String,
+    locality: Locality,
     channels: Channels,
     publisher: Publisher,
     report: Arc<BindReport>,
@@ -62,15 +64,17 @@ pub struct Outlet {
     /// What was told though it was still under way.
     unsettled: BTreeSet<ObjectId>,
     ports: Ports,
+    metrics: Metrics,
 }
 
 impl Outlet {
     /// `hostname` is the default server name, `class` the class that is ours.
     #[must_use]
-    pub fn new(class: &str, hostname: &str, channels: Channels) -> Self {
+    pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
         Self {
             class: class.to_owned(),
             hostname: hostname.to_owned(),
+            locality: Locality::default(),
             channels,
             publisher: Publisher::default(),
             report: Arc::default(),
@@ -80,7 +84,19 @@ impl Outlet {
             dirty: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             ports: Ports::default(),
+            metrics,
         }
+    }
+
+    /// Says where we are; it counts from the next look.
+    pub fn locate(&mut self, locality: Locality) {
+        self.locality = locality;
+    }
+
+    /// Where we are.
+    #[must_use]
+    pub fn locality(&self) -> &Locality {
+        &self.locality
     }
 
     /// Lets a status wait for what is under way.
@@ -105,8 +121,13 @@ impl Outlet {
     /// What would come of the changes since something was last published, now.
     #[must_use]
     pub fn look(&mut self, index: &mut Index) -> Look {
-        let environment =
-            Environment { class: self.class.clone(), hostname: self.hostname.clone(), now: now() };
+        let _timed = self.metrics.render();
+        let environment = Environment {
+            class: self.class.clone(),
+            hostname: self.hostname.clone(),
+            now: now(),
+            locality: self.locality.clone(),
+        };
         self.publisher.look(index, &environment)
     }
 

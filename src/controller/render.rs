@@ -10,6 +10,7 @@ pub mod backend;
 pub mod bounds;
 pub mod conflicts;
 pub mod draft;
+pub mod endpoints;
 pub mod frontend;
 pub mod incremental;
 pub mod interest;
@@ -35,6 +36,7 @@ use super::violation::Violation;
 
 pub use super::index::{Kind, ObjectId};
 use draft::{Drafting, Ours};
+pub use endpoints::Locality;
 pub use incremental::Look;
 pub(crate) use incremental::Renderer;
 pub use last_good::LastGood;
@@ -42,7 +44,7 @@ pub use socket::Candidate;
 use tls::Certificates;
 
 /// What a render depends on besides the objects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// Only `MailServer`s of this class are ours.
     pub class: String,
@@ -50,6 +52,8 @@ pub struct Environment {
     pub hostname: String,
     /// Unix seconds, for certificates' expiry.
     pub now: i64,
+    /// Where we are, for endpoints that are near.
+    pub locality: Locality,
 }
 
 /// What came of a render.

@@ -4,7 +4,8 @@
 //! ready-made handles.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -21,9 +22,7 @@ pub(crate) struct Metrics {
     sessions_open: IntGaugeVec,
     sessions: IntCounterVec,
     bytes: IntCounterVec,
-    login_seconds: HistogramVec,
-    auth_seconds: HistogramVec,
-    connect_seconds: HistogramVec,
+    timings: [HistogramVec; 3],
     /// Actions of the supervisor, by kind: bind, swap, rebind, drain, failed.
     pub(crate) swaps: IntCounterVec,
     /// Times that accepting paused because file descriptors or memory ran out.
@@ -55,12 +54,20 @@ pub(crate) struct ListenerMetrics {
     pub(crate) bytes_to_backend: IntCounter,
     /// Bytes from backends to clients, in the relay.
     pub(crate) bytes_to_client: IntCounter,
+    families: [HistogramVec; 3],
+    /// Made when there is something to be told, since they are most of what a listener weighs here.
+    timings: [OnceLock<Histogram>; 3],
+}
+
+/// What is timed. The order is that of the histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
     /// From the credentials to the verdict.
-    pub(crate) login_seconds: Histogram,
+    Login,
     /// One question to the auth service.
-    pub(crate) auth_seconds: Histogram,
+    Auth,
     /// From the first connect to the connection that is used, TLS included.
-    pub(crate) connect_seconds: Histogram,
+    Connect,
 }
 
 /// How a session's bytes are protected towards the client; the `tls` label.
@@ -115,12 +122,14 @@ impl Metrics {
                 "Bytes relayed after the login",
                 &["listener", "direction"],
             )?,
-            login_seconds: histogram("login_duration_seconds", "From the credentials to the verdict")?,
-            auth_seconds: histogram("auth_service_duration_seconds", "One question to the auth service")?,
-            connect_seconds: histogram(
-                "backend_connect_duration_seconds",
-                "From the first connect to the connection that is used",
-            )?,
+            timings: [
+                histogram("login_duration_seconds", "From the credentials to the verdict")?,
+                histogram("auth_service_duration_seconds", "One question to the auth service")?,
+                histogram(
+                    "backend_connect_duration_seconds",
+                    "From the first connect to the connection that is used",
+                )?,
+            ],
             swaps: counter("listener_changes_total", "What the supervisor did to sockets", &["action"])?,
             accept_pauses: IntCounter::with_opts(Opts::new(
                 "mailgress_accept_pauses_total",
@@ -146,9 +155,9 @@ impl Metrics {
         registry.register(Box::new(metrics.sessions_open.clone()))?;
         registry.register(Box::new(metrics.sessions.clone()))?;
         registry.register(Box::new(metrics.bytes.clone()))?;
-        registry.register(Box::new(metrics.login_seconds.clone()))?;
-        registry.register(Box::new(metrics.auth_seconds.clone()))?;
-        registry.register(Box::new(metrics.connect_seconds.clone()))?;
+        for timing in &metrics.timings {
+            registry.register(Box::new(timing.clone()))?;
+        }
         registry.register(Box::new(metrics.swaps.clone()))?;
         registry.register(Box::new(metrics.accept_pauses.clone()))?;
         registry.register(Box::new(metrics.certificate_expiry.clone()))?;
@@ -175,9 +184,8 @@ impl Metrics {
             outcomes: Mutex::default(),
             bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
             bytes_to_client: self.bytes.with_label_values(&[name.as_str(), TO_CLIENT]),
-            login_seconds: self.login_seconds.with_label_values(&[name.as_str(), protocol.name()]),
-            auth_seconds: self.auth_seconds.with_label_values(&[name.as_str(), protocol.name()]),
-            connect_seconds: self.connect_seconds.with_label_values(&[name.as_str(), protocol.name()]),
+            families: self.timings.clone(),
+            timings: Default::default(),
             protocol: protocol.name(),
             id: name,
         });
@@ -233,7 +241,7 @@ impl Metrics {
         for direction in [TO_BACKEND, TO_CLIENT] {
             let _ = self.bytes.remove_label_values(&[listener, direction]);
         }
-        for histogram in [&self.login_seconds, &self.auth_seconds, &self.connect_seconds] {
+        for histogram in &self.timings {
             let _ = histogram.remove_label_values(&[listener, metrics.protocol]);
         }
     }
@@ -250,6 +258,19 @@ impl ListenerMetrics {
         };
         gauge.inc();
         OpenSession(gauge.clone())
+    }
+
+    /// Tells how long something took.
+    pub(crate) fn took(&self, what: Timing, duration: Duration) {
+        let [login, auth, connect] = &self.timings;
+        let [of_login, of_auth, of_connect] = &self.families;
+        let (timing, family) = match what {
+            Timing::Login => (login, of_login),
+            Timing::Auth => (auth, of_auth),
+            Timing::Connect => (connect, of_connect),
+        };
+        let made = || family.with_label_values(&[self.id.as_str(), self.protocol]);
+        timing.get_or_init(made).observe(duration.as_secs_f64());
     }
 
     /// Counts an ended session.
@@ -295,7 +316,7 @@ mod tests {
         let id = ListenerId { namespace: "mail".into(), object: "example".into(), listener: "imap".into() };
         let session = metrics.listener(&id, Protocol::Imap);
         let open = session.open(TlsLabel::Off);
-        session.login_seconds.observe(0.1);
+        session.took(Timing::Login, Duration::from_millis(100));
         metrics.leave(&BTreeSet::from([&id]));
         assert!(text().contains("mail/example/imap"), "a session is still counted");
         drop(open);

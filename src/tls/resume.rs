@@ -3,7 +3,7 @@
 //! rustls leaves the age to whoever implements its two traits; here the time of issue travels with the
 //! session, sealed in the ticket or in front of the cached value.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -33,8 +33,8 @@ impl Resumption {
         let sessions: Arc<dyn StoresServerSessions> = if tls.session_cache_size == 0 {
             Arc::new(NoServerSessionStorage {})
         } else {
-            let inner = ServerSessionMemoryCache::new(tls.session_cache_size);
-            Arc::new(Sessions { inner, lifetime: tls.session_timeout })
+            let (size, lifetime) = (tls.session_cache_size, tls.session_timeout);
+            Arc::new(Sessions { inner: OnceLock::new(), size, lifetime })
         };
         Ok(Self { tickets, sessions })
     }
@@ -65,28 +65,31 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// rustls' own cache, with the time of issue in front of each value.
+/// rustls' own cache, with the time of issue in front of each value. It has room for all its sessions at once, tens of
+/// kilobytes even when empty, so it is made for the first of them.
 #[derive(Debug)]
 struct Sessions {
-    inner: Arc<ServerSessionMemoryCache>,
+    inner: OnceLock<Arc<ServerSessionMemoryCache>>,
+    size: usize,
     lifetime: Duration,
 }
 
 impl StoresServerSessions for Sessions {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.inner.put(key, stamp(&value, UnixTime::now()))
+        let inner = self.inner.get_or_init(|| ServerSessionMemoryCache::new(self.size));
+        inner.put(key, stamp(&value, UnixTime::now()))
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        unstamp(&self.inner.get(key)?, UnixTime::now(), self.lifetime)
+        unstamp(&self.inner.get()?.get(key)?, UnixTime::now(), self.lifetime)
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        unstamp(&self.inner.take(key)?, UnixTime::now(), self.lifetime)
+        unstamp(&self.inner.get()?.take(key)?, UnixTime::now(), self.lifetime)
     }
 
     fn can_cache(&self) -> bool {
-        self.inner.can_cache()
+        true
     }
 }
 

@@ -1,39 +1,70 @@
 //! What a test has of the cluster: a namespace and a class of its own, and kubectl.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{self, ControlPlane};
+use crate::forwarder::Forwarder;
+use crate::given::Given;
 use crate::support::backend::Backend;
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{mail_server, passthrough, with};
 use crate::support::{ports, wait};
 
-/// All tests' control plane, with the CRDs and the permissions; or why there is none.
-static PLANE: LazyLock<Result<ControlPlane, String>> = LazyLock::new(|| {
-    let plane = ControlPlane::start()?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for path in ["crds", "deploy/rbac.yaml"] {
-        succeed(plane.kubectl().args(["apply", "-f"]).arg(root.join(path)));
-    }
-    for crd in ["mailservers.mailgress.dev", "maillisteners.mailgress.dev"] {
-        succeed(plane.kubectl().args(["wait", "--for=condition=Established", "crd", crd]));
-    }
+/// All tests' cluster, with the CRDs and the permissions; or why there is none.
+static PLANE: LazyLock<Result<Plane, String>> = LazyLock::new(|| {
+    let plane = match Given::find() {
+        Some(given) => Plane::Given(given),
+        None => Plane::Ours(ControlPlane::start()?),
+    };
+    apply_crds(&plane);
+    succeed(plane.kubectl().args(["apply", "-f"]).arg(root().join("deploy/rbac.yaml")));
     Ok(plane)
 });
+
+/// Whose cluster it is.
+enum Plane {
+    Ours(ControlPlane),
+    Given(Given),
+}
+
+impl Plane {
+    fn kubectl(&self) -> Command {
+        match self {
+            Self::Ours(plane) => plane.kubectl(),
+            Self::Given(plane) => plane.kubectl(),
+        }
+    }
+
+    fn entry(&self) -> Value {
+        match self {
+            Self::Ours(plane) => plane.entry(),
+            Self::Given(plane) => plane.entry(),
+        }
+    }
+}
+
+fn apply_crds(plane: &Plane) {
+    succeed(
+        plane.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(root().join("crds")),
+    );
+    for crd in CRDS {
+        succeed(plane.kubectl().args(["wait", "--for=condition=Established", "crd", crd]));
+    }
+}
 
 /// Tests share the API server, unless one stops it.
 static SHARED: RwLock<()> = RwLock::new(());
 
 /// A test's part of the cluster.
 pub struct Cluster {
-    plane: &'static ControlPlane,
+    plane: &'static Plane,
     /// Its namespace, and its class.
     pub name: &'static str,
     files: TempDir,
@@ -53,9 +84,13 @@ impl Cluster {
         Self::with(name, turn)
     }
 
-    /// The same, while no other test uses the API server.
+    /// The same, while no other test uses the API server; `None` also where it is not ours to be broken.
     pub fn alone(name: &'static str) -> Option<Self> {
         let turn = Turn::Alone(SHARED.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if let Ok(Plane::Given(_)) = &*PLANE {
+            tell(&format!("SKIPPED the cluster test `{name}`: it would break a cluster that is not its own"));
+            return None;
+        }
         Self::with(name, turn)
     }
 
@@ -69,13 +104,58 @@ impl Cluster {
         };
         let files = tempfile::Builder::new().prefix("mailgress-cluster-").tempdir().unwrap();
         let cluster = Self { plane, name, files, _turn: turn };
-        cluster.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }));
+        cluster.namespace(name);
         Some(cluster)
     }
 
-    /// The API server.
+    /// The control plane, where it is ours.
     pub fn plane(&self) -> &'static ControlPlane {
-        self.plane
+        match self.plane {
+            Plane::Ours(plane) => plane,
+            Plane::Given(_) => panic!("this test takes its turn alone"),
+        }
+    }
+
+    /// A kubectl as the administrator.
+    pub fn kubectl_command(&self) -> Command {
+        self.plane.kubectl()
+    }
+
+    /// Makes an empty namespace.
+    pub fn namespace(&self, name: &str) {
+        if let Plane::Given(plane) = self.plane {
+            // What an earlier run left there.
+            let delete = ["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"];
+            succeed(plane.kubectl().args(delete));
+        }
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }));
+    }
+
+    /// Puts the CRDs (back) to what `crds/` says.
+    pub fn restore_crds(&self) {
+        apply_crds(self.plane);
+    }
+
+    /// Something between Mailgress and the API server, and a kubeconfig with its address.
+    pub fn forwarded(&self, account: &str, namespace: &str) -> (Forwarder, PathBuf) {
+        let entry = self.plane.entry();
+        let url = entry["server"].as_str().unwrap();
+        let server = url.trim_start_matches("https://").trim_end_matches('/');
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+        let to = server.to_socket_addrs().unwrap().next().unwrap();
+        let forwarder = Forwarder::start(to);
+        let through =
+            json!({ "server": format!("https://{}", forwarder.address()), "tls-server-name": host });
+        let kubeconfig = self.kubeconfig_to(&with(entry.clone(), &through), account, namespace);
+        (forwarder, kubeconfig)
+    }
+
+    /// What kubectl says against an object; panics when it has nothing against it.
+    pub fn refused(&self, object: &Value) -> String {
+        let text = serde_json::to_string(object).unwrap();
+        let output = self.piped(&["apply", "-n", self.name, "-f", "-"], &text);
+        assert!(!output.status.success(), "it is taken: {text}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// Applies an object; one that says no namespace goes into the test's.
@@ -85,27 +165,48 @@ impl Cluster {
         self.pipe(&["apply", "-n", namespace, "-f", "-"], &text);
     }
 
+    /// Lets an account of the test's namespace keep a Lease there, as it may in Mailgress's own.
+    pub fn allow_lease(&self, account: &str) {
+        let subject = format!("--serviceaccount={}:{account}", self.name);
+        self.kubectl(&["create", "role", "lease", "--verb=get,create,patch", "--resource=leases"]);
+        self.kubectl(&["create", "rolebinding", "lease", "--role=lease", &subject]);
+    }
+
     /// Lets Mailgress read these Secrets, by the Role of deploy/.
     pub fn allow_secrets(&self, names: &[&str]) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/references.yaml");
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = std::fs::read_to_string(root().join("deploy/references.yaml")).unwrap();
         let text = text.replace("namespace: mail\n", &format!("namespace: {}\n", self.name));
         let text = text.replace("[mail-tls]", &format!("[{}]", names.join(", ")));
         self.pipe(&["apply", "-f", "-"], &text);
     }
 
+    /// Whether kubectl takes it.
+    pub fn takes(&self, object: &Value) -> bool {
+        let text = serde_json::to_string(object).unwrap();
+        self.piped(&["apply", "-n", self.name, "-f", "-"], &text).status.success()
+    }
+
     fn pipe(&self, arguments: &[&str], text: &str) {
+        let output = self.piped(arguments, text);
+        assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn piped(&self, arguments: &[&str], text: &str) -> Output {
         let mut command = self.plane.kubectl();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+        child.wait_with_output().unwrap()
     }
 
     /// What kubectl says, in the test's namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         succeed(self.plane.kubectl().args(["-n", self.name]).args(arguments))
+    }
+
+    /// What kubectl says in another namespace.
+    pub fn in_namespace(&self, namespace: &str, arguments: &[&str]) -> String {
+        succeed(self.plane.kubectl().args(["-n", namespace]).args(arguments))
     }
 
     /// Waits as operators do, with `kubectl wait`.
@@ -136,23 +237,32 @@ impl Cluster {
 
     /// A kubeconfig with the token of a ServiceAccount.
     fn kubeconfig(&self, account: &str, namespace: &str) -> PathBuf {
+        self.kubeconfig_to(&self.plane.entry(), account, namespace)
+    }
+
+    fn kubeconfig_to(&self, entry: &Value, account: &str, namespace: &str) -> PathBuf {
         let token = succeed(self.plane.kubectl().args(["create", "token", account, "-n", namespace]));
         let path = self.files.path().join("kubeconfig");
-        std::fs::write(&path, self.plane.kubeconfig_with(token.trim())).unwrap();
+        std::fs::write(&path, control_plane::kubeconfig(entry, token.trim(), namespace)).unwrap();
         path
     }
 
     /// Mailgress for the objects of the test's class, with its own ServiceAccount.
     pub fn mailgress(&self) -> Mailgress {
-        let lease = format!("mailgress/{}", self.name);
-        Self::start(&self.account(), &["--class", self.name, "--lease", &lease])
+        Self::start(&self.account(), &["--class", self.name])
     }
 
     /// The same with a ServiceAccount of the test's namespace, and more arguments.
     pub fn mailgress_as(&self, account: &str, arguments: &[&str]) -> Mailgress {
-        let lease = format!("{0}/{0}", self.name);
-        let own = ["--class", self.name, "--lease", &lease];
+        let own = ["--class", self.name];
         Self::start(&self.kubeconfig(account, self.name), &[own.as_slice(), arguments].concat())
+    }
+
+    /// The same with more arguments, and an admin server that may stand in an EndpointSlice.
+    pub fn replica(&self, arguments: &[&str]) -> Mailgress {
+        let own = ["--class", self.name];
+        let (account, arguments) = (self.account(), [own.as_slice(), arguments].concat());
+        Mailgress::start_at(our_address(), ["--kubeconfig".as_ref(), account.as_os_str()], &arguments)
     }
 
     /// A kubeconfig with the token of Mailgress's own ServiceAccount.
@@ -178,30 +288,55 @@ impl Cluster {
         with(object, &json!({ "metadata": { "namespace": self.name } }))
     }
 
-    /// The Service `backend`, whose endpoints are these.
+    /// The Service `backend`, whose endpoints are these, with their conditions.
     pub fn backends(&self, endpoints: &[(&Backend, Value)]) {
+        let at: Vec<_> =
+            endpoints.iter().map(|(backend, state)| (backend.address(), state.clone())).collect();
+        self.service("backend", 143, &at);
+    }
+
+    /// The same with whatever else is to be said of each endpoint.
+    pub fn endpoints(&self, endpoints: &[(&Backend, Value)]) {
+        let at: Vec<_> = endpoints.iter().map(|(backend, said)| (backend.address(), said.clone())).collect();
+        self.slices("backend", 143, &at);
+    }
+
+    /// A Service with one port, and an EndpointSlice for each of these, with its conditions.
+    pub fn service(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
+        let in_state = |(at, conditions): &(SocketAddr, Value)| (*at, json!({ "conditions": conditions }));
+        self.slices(name, port, &endpoints.iter().map(in_state).collect::<Vec<_>>());
+    }
+
+    fn slices(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
         self.apply(&json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": { "name": "backend" },
-            "spec": { "ports": [{ "name": "imap", "port": 143, "targetPort": "imap" }] },
+            "metadata": { "name": name },
+            "spec": { "ports": [{ "name": "mail", "port": port, "targetPort": "mail" }] },
         }));
-        for (index, (backend, conditions)) in endpoints.iter().enumerate() {
-            let address = backend.address();
+        for (index, (address, endpoint)) in endpoints.iter().enumerate() {
             self.apply(&json!({
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
                 "metadata": {
-                    "name": format!("backend-{index}"),
-                    "labels": { "kubernetes.io/service-name": "backend" },
+                    "name": format!("{name}-{index}"),
+                    "labels": { "kubernetes.io/service-name": name },
                 },
                 "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
                 "ports": [
                     { "name": "metrics", "port": 9 },
-                    { "name": "imap", "port": address.port() },
+                    { "name": "mail", "port": address.port() },
                 ],
-                "endpoints": [{ "addresses": [address.ip()], "conditions": conditions }],
+                "endpoints": [with(json!({ "addresses": [address.ip()] }), endpoint)],
             }));
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Plane::Given(plane) = self.plane {
+            let _ = plane.kubectl().args(["delete", "namespace", self.name, "--wait=false"]).output();
         }
     }
 }
@@ -244,10 +379,14 @@ pub fn tell(line: &str) {
 }
 
 /// The address from which this machine talks to others; connecting a UDP socket sends nothing.
-fn our_address() -> IpAddr {
+pub fn our_address() -> IpAddr {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     socket.connect("192.0.2.1:9").expect("the cluster tests need an IPv4 address that is not loopback");
     socket.local_addr().unwrap().ip()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn succeed(command: &mut Command) -> String {
@@ -256,3 +395,5 @@ fn succeed(command: &mut Command) -> String {
     assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
     text(&output.stdout)
 }
+
+const CRDS: [&str; 2] = ["mailservers.mailgress.dev", "maillisteners.mailgress.dev"];

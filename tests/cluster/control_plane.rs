@@ -1,12 +1,13 @@
 //! etcd and kube-apiserver: from `KUBEBUILDER_ASSETS`, or built once from Go modules; one of each for a test run.
 
 use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use rcgen::KeyPair;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::pki::AUTHORITY;
 use crate::support::process::Daemon;
@@ -67,30 +68,27 @@ impl ControlPlane {
             api_server: Mutex::new(None),
             directory,
         };
-        std::fs::write(plane.kubeconfig(), plane.kubeconfig_with(ADMIN)).unwrap();
+        std::fs::write(plane.kubeconfig(), kubeconfig(&plane.entry(), ADMIN, "default")).unwrap();
         plane.start_api_server();
         Ok(plane)
     }
 
     /// The administrator's.
-    pub fn kubeconfig(&self) -> PathBuf {
+    fn kubeconfig(&self) -> PathBuf {
         self.directory.join("admin.kubeconfig")
     }
 
-    /// One with this token.
-    pub fn kubeconfig_with(&self, token: &str) -> String {
-        let text = serde_yaml::to_string(&json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
-            "clusters": [{ "name": "test", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.port),
-                "certificate-authority": self.directory.join("ca.crt"),
-            } }],
-            "users": [{ "name": "test", "user": { "token": token } }],
-        }));
-        text.unwrap()
+    /// The cluster's entry for a kubeconfig.
+    pub fn entry(&self) -> Value {
+        json!({
+            "server": format!("https://{}", self.address()),
+            "certificate-authority": self.directory.join("ca.crt"),
+        })
+    }
+
+    /// Where the API server listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// A kubectl as the administrator.
@@ -149,6 +147,19 @@ impl ControlPlane {
     fn turn(&self) -> MutexGuard<'_, Option<Daemon>> {
         self.api_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// A kubeconfig for this cluster with this token.
+pub fn kubeconfig(entry: &Value, token: &str, namespace: &str) -> String {
+    let text = serde_yaml::to_string(&json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test", "namespace": namespace } }],
+        "clusters": [{ "name": "test", "cluster": entry }],
+        "users": [{ "name": "test", "user": { "token": token } }],
+    }));
+    text.unwrap()
 }
 
 impl Programs {

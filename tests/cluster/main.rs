@@ -15,9 +15,18 @@
 
 mod cluster;
 mod control_plane;
+mod definitions;
+mod forwarder;
+mod given;
+mod mail;
+mod network;
 mod outage;
 mod permissions;
+mod refusals;
+mod replicas;
+mod secrets;
 mod serving;
+mod sizes;
 mod status;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]

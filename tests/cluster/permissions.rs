@@ -22,7 +22,7 @@ fn a_role_with_the_name_of_a_secret_is_enough_to_read_it() {
     let may = |verb: &str| {
         let account = "--as=system:serviceaccount:mailgress:mailgress";
         let command =
-            cluster.plane().kubectl().args(["auth", "can-i", verb, "secrets", "-A", account]).output();
+            cluster.kubectl_command().args(["auth", "can-i", verb, "secrets", "-A", account]).output();
         String::from_utf8(command.unwrap().stdout).unwrap()
     };
     assert_eq!(["get", "list", "watch"].map(may), ["no\n"; 3]);
@@ -67,11 +67,11 @@ fn one_namespace_is_served_with_the_permissions_of_that_namespace() {
         "--clusterrole=mailgress",
         "--serviceaccount=one-namespace:narrow",
     ]);
-    cluster.kubectl(&["create", "role", "lease", "--verb=get,create,patch", "--resource=leases"]);
-    let account = "--serviceaccount=one-namespace:narrow";
-    cluster.kubectl(&["create", "rolebinding", "lease", "--role=lease", account]);
-    let mailgress = cluster.mailgress_as("narrow", &["--namespaces", cluster.name]);
+    cluster.allow_lease("narrow");
+    let arguments = ["--namespaces", cluster.name, "--node-name", "somewhere"];
+    let mailgress = cluster.mailgress_as("narrow", &arguments);
     cluster.wait_for("Ready", EDGE);
+    mailgress.logs(&["topology hints for zones are not followed", "nodes \"somewhere\" is forbidden"]);
     assert_eq!(mailgress.status()["objects"].as_array().unwrap().len(), 1);
     Wire::connect(at).unwrap();
     assert!(Wire::connect(other).is_err());

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use crate::cluster::{Cluster, at, backend, listener, ready, terminating};
-use crate::support::manifest::{tls_secret, with};
-use crate::support::pki::AUTHORITY;
+use crate::support::manifest::with;
 use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wait;
 use crate::support::wire::Wire;
@@ -38,6 +37,50 @@ fn mail_flows_to_the_endpoints_of_a_service() {
 }
 
 #[test]
+fn endpoints_that_terminate_serve_until_another_is_ready() {
+    let Some(cluster) = Cluster::new("terminating") else { return };
+    let (at, first, second) = (at(), backend("first"), backend("second"));
+    cluster.backends(&[(&first, terminating())]);
+    let _mailgress = cluster.mailgress();
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    cluster.wait_for("Ready", "mailserver/edge");
+    assert_eq!(served_by(at).unwrap().1, "a OK first");
+    let status = cluster.get("mailserver/edge")["status"].to_string();
+    assert!(
+        status.contains("no ready endpoint for port 143, so those that are terminating are used"),
+        "{status}"
+    );
+    cluster.backends(&[(&first, terminating()), (&second, ready())]);
+    wait::eventually("only the one that is ready is used", || {
+        (0..4).all(|_| served_by(at).is_some_and(|(_, answer)| answer == "a OK second")).then_some(())
+    });
+}
+
+#[test]
+fn endpoints_with_hints_for_the_zone_of_our_node_are_used() {
+    let Some(cluster) = Cluster::new("hints") else { return };
+    let (at, near, far) = (at(), backend("near"), backend("far"));
+    let labels = json!({ "topology.kubernetes.io/zone": "zone-b" });
+    cluster.apply(
+        &json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "hints-node", "labels": labels } }),
+    );
+    let zone = |name: &str| json!({ "conditions": ready(), "hints": { "forZones": [{ "name": name }] } });
+    cluster.endpoints(&[(&far, zone("zone-a")), (&near, zone("zone-b"))]);
+    let arguments = ["--class", cluster.name, "--node-name", "hints-node"];
+    let mailgress = Cluster::start(&cluster.account(), &arguments);
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    cluster.wait_for("Ready", "mailserver/edge");
+    mailgress.logs(&["zone-b", "are preferred"]);
+    wait::eventually("only the endpoint for our zone is used", || {
+        (0..4).all(|_| served_by(at).is_some_and(|(_, answer)| answer == "a OK near")).then_some(())
+    });
+    cluster.endpoints(&[(&far, json!({ "conditions": ready() })), (&near, zone("zone-b"))]);
+    wait::eventually("all are used while not all have hints", || {
+        served_by(at).filter(|(_, answer)| answer == "a OK far")
+    });
+}
+
+#[test]
 fn a_change_is_swapped_in_and_sessions_stay() {
     let Some(cluster) = Cluster::new("change") else { return };
     let (at, other, backend) = (at(), at(), backend("backend"));
@@ -60,36 +103,10 @@ fn a_change_is_swapped_in_and_sessions_stay() {
 }
 
 #[test]
-fn a_renewed_certificate_is_served_and_sessions_stay() {
-    let Some(cluster) = Cluster::new("renewal") else { return };
-    let (at, backend) = (at(), backend("backend"));
-    let [first, second] = [(); 2].map(|()| AUTHORITY.issue_for_loopback());
-    cluster.backends(&[(&backend, ready())]);
-    cluster.allow_secrets(&["mail-tls"]);
-    cluster.apply(&cluster.here(tls_secret("mail-tls", &first)));
-    let tls = json!({ "tls": { "mode": "Implicit", "certificateRefs": [{ "name": "mail-tls" }] } });
-    let edge = cluster.edge(&[]);
-    let imaps = with(listener("imaps", at.port()), &tls);
-    cluster.apply(&with(edge, &json!({ "spec": { "listeners": [imaps] } })));
-    let _mailgress = cluster.mailgress();
-    cluster.wait_for("Ready", "mailserver/edge");
-    let mut session = Wire::connect_tls(at).unwrap();
-    assert_eq!(session.certificate(), first.der);
-    session.line().unwrap();
-    log_in(&mut session, "IMAP", "user", "secret").unwrap();
-    cluster.apply(&cluster.here(tls_secret("mail-tls", &second)));
-    wait::eventually("the new certificate is served", || {
-        (Wire::connect_tls(at).unwrap().certificate() == second.der).then_some(())
-    });
-    assert!(backend_answers(&mut session, "IMAP").unwrap());
-}
-
-#[test]
 fn a_listener_of_another_namespace_is_attached_by_the_labels_of_that() {
     let Some(cluster) = Cluster::new("attached") else { return };
     let (at, backend) = (at(), backend("backend"));
-    cluster
-        .apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "attached-team" } }));
+    cluster.namespace("attached-team");
     let selector = json!({ "matchLabels": { "mail": "edge" } });
     let allowed = json!({ "namespaces": { "from": "Selector", "selector": selector } });
     cluster.apply(&with(cluster.edge(&[]), &json!({ "spec": { "allowedListeners": allowed } })));

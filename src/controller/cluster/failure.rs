@@ -39,6 +39,15 @@ impl Failure {
         }
     }
 
+    /// For a metric.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "forbidden",
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+
     fn said(code: u16, message: &str) -> Self {
         match code {
             401 | 403 => Self::Forbidden(one_line(message)),

@@ -41,6 +41,8 @@ pub(super) struct Lead {
     /// Waits until there is something to lead.
     lease: Option<(Lease, watch::Sender<Standing>)>,
     running: Option<JoinHandle<()>>,
+    /// Whether the Service's ports are to be looked at though no status was told.
+    are_ports_stale: bool,
 }
 
 /// Something that the lead has to do with.
@@ -94,6 +96,7 @@ impl Lead {
             node_address: replica.node_address,
             lease: Some((lease, standings)),
             running: None,
+            are_ports_stale: true,
         }
     }
 
@@ -127,7 +130,7 @@ impl Lead {
         let now = Instant::now();
         match news {
             News::Standing => self.stand(outlet, store),
-            News::Service => {}
+            News::Service => self.are_ports_stale = true,
             News::Replicas(replicas::Event::Ready(ready)) => outlet.hear(|roll| roll.set(&ready, now)),
             News::Replicas(replicas::Event::Heard(from, page)) => {
                 outlet.hear(|roll| roll.heard(from, *page, now));
@@ -155,7 +158,7 @@ impl Lead {
     }
 
     /// Says what is known of these objects, where we lead and they say something else.
-    pub(super) fn say(&self, told: &BTreeSet<ObjectId>, outlet: &Outlet, store: &Store) {
+    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, outlet: &Outlet, store: &Store) {
         if !self.leads {
             return;
         }
@@ -182,6 +185,13 @@ impl Lead {
         if !said.is_empty() {
             self.outbox.put(said);
         }
+        if !told.is_empty() || std::mem::take(&mut self.are_ports_stale) {
+            self.show_ports(outlet);
+        }
+    }
+
+    /// Has the Service show what clients should find.
+    fn show_ports(&self, outlet: &Outlet) {
         let shows =
             |port| self.service.borrow().service.as_ref().is_some_and(|own: &OwnService| own.shows(port));
         let wanted = Some(outlet.ports(shows));
@@ -198,6 +208,7 @@ impl Lead {
             return;
         }
         self.leads = leads;
+        self.are_ports_stale = true;
         if !leads {
             self.outbox.clear();
             self.ports.send_replace(None);

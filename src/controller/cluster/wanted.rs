@@ -60,7 +60,7 @@ fn of_services(
 }
 
 /// How many watches there may be for what is referred to.
-pub(super) const MAX_REFERRED: usize = 4096;
+pub(super) const MAX_REFERRED: usize = 16384;
 /// In how many namespaces Services are watched one by one, with two watches each.
 const MAX_NAMESPACES: usize = 32;
 

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::index::{Key, SERVICE_NAME};
 use super::super::manifest::{self, Content};
+use super::super::metrics::Metrics;
 use super::super::validate::Validator;
 use super::super::violation::one_line;
 use super::failure::Failure;
@@ -23,13 +24,20 @@ use super::resources::{Watched, WatchedKind};
 
 /// All watches that run.
 pub(super) struct Watches {
+    reader: Reader,
+    started: u64,
+    running: BTreeMap<Watched, AbortOnDropHandle<()>>,
+}
+
+/// What every watch needs.
+#[derive(Clone)]
+struct Reader {
     client: Client,
     /// Whose words about our own kinds are ours.
     field_manager: Arc<str>,
     validator: Arc<Validator>,
     events: mpsc::Sender<Event>,
-    started: u64,
-    running: BTreeMap<Watched, AbortOnDropHandle<()>>,
+    metrics: Metrics,
 }
 
 /// Something that a watch has to say.
@@ -78,9 +86,11 @@ impl Watches {
         field_manager: &str,
         validator: Arc<Validator>,
         events: mpsc::Sender<Event>,
+        metrics: Metrics,
     ) -> Self {
         let field_manager = Arc::from(field_manager);
-        Self { client, field_manager, validator, events, started: 0, running: BTreeMap::new() }
+        let reader = Reader { client, field_manager, validator, events, metrics };
+        Self { reader, started: 0, running: BTreeMap::new() }
     }
 
     /// Whether it runs.
@@ -91,12 +101,7 @@ impl Watches {
     /// Starts one; its number is in all its events.
     pub(super) fn start(&mut self, watched: &Watched) -> u64 {
         self.started = self.started.saturating_add(1);
-        let reader = Reader {
-            kind: watched.kind,
-            field_manager: Arc::clone(&self.field_manager),
-            validator: Arc::clone(&self.validator),
-        };
-        let task = run(watched.clone(), self.started, self.client.clone(), reader, self.events.clone());
+        let task = self.reader.clone().run(watched.clone(), self.started);
         self.running.insert(watched.clone(), AbortOnDropHandle::new(tokio::spawn(task)));
         self.started
     }
@@ -114,46 +119,55 @@ impl std::fmt::Debug for Watches {
     }
 }
 
-/// What makes objects of what the API server says.
-struct Reader {
-    kind: WatchedKind,
-    field_manager: Arc<str>,
-    validator: Arc<Validator>,
-}
+impl Reader {
+    async fn run(self, watched: Watched, watch: u64) {
+        let (_, kind) = watched.kind.names();
+        let _running = self.metrics.watch(kind);
+        let stream = watcher(watched.api(self.client.clone()), watched.config());
+        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+        let mut listed = BTreeMap::new();
+        while let Some(event) = stream.next().await {
+            let Some(news) = self.news(&watched, event, &mut listed) else { continue };
+            if self.events.send(Event { watch, news }).await.is_err() {
+                return;
+            }
+        }
+    }
 
-async fn run(watched: Watched, watch: u64, client: Client, reader: Reader, events: mpsc::Sender<Event>) {
-    let stream = watcher(watched.api(client), watched.config());
-    let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
-    let mut listed = BTreeMap::new();
-    while let Some(event) = stream.next().await {
+    /// What an event says; `None` while a list is not complete.
+    fn news(
+        &self,
+        watched: &Watched,
+        event: watcher::Result<watcher::Event<DynamicObject>>,
+        listed: &mut BTreeMap<Key, Result<Seen, String>>,
+    ) -> Option<News> {
         let read = |object: DynamicObject| {
             let key = key(&object);
-            let seen = reader.seen(&key, object);
+            let seen = self.seen(watched.kind, &key, object);
             (key, seen)
         };
-        let news = match event {
+        match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
-                continue;
+                None
             }
             Ok(watcher::Event::InitApply(object)) => {
                 let (key, seen) = read(object);
                 listed.insert(key, seen);
-                continue;
+                None
             }
-            Ok(watcher::Event::InitDone) => News::All(std::mem::take(&mut listed)),
+            Ok(watcher::Event::InitDone) => Some(News::All(std::mem::take(listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
-                News::Is(key, seen)
+                Some(News::Is(key, seen))
             }
-            Ok(watcher::Event::Delete(object)) => News::Gone(key(&object)),
-            Err(error) => match Failure::of_watch(error) {
-                Some(failure) => News::Failed(failure),
-                None => continue,
-            },
-        };
-        if events.send(Event { watch, news }).await.is_err() {
-            return;
+            Ok(watcher::Event::Delete(object)) => Some(News::Gone(key(&object))),
+            Err(error) => {
+                let failure = Failure::of_watch(error);
+                let reason = failure.as_ref().map_or("expired", Failure::reason);
+                self.metrics.watch_failed(watched.kind.names().1, reason);
+                failure.map(News::Failed)
+            }
         }
     }
 }
@@ -164,17 +178,17 @@ fn key(object: &DynamicObject) -> Key {
 }
 
 impl Reader {
-    fn seen(&self, key: &Key, mut object: DynamicObject) -> Result<Seen, String> {
+    fn seen(&self, kind: WatchedKind, key: &Key, mut object: DynamicObject) -> Result<Seen, String> {
         let is_told = self.is_told(&object.metadata);
-        strip(self.kind, &mut object);
+        strip(kind, &mut object);
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
         let generation = object.metadata.generation.unwrap_or_default();
-        let status = match self.kind {
+        let status = match kind {
             WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
             _ => Value::Null,
         };
-        let (api, name) = self.kind.names();
+        let (api, name) = kind.names();
         let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
         let content = manifest::content(api, name, key, value, &self.validator);
         let content = content.map_err(|error| error.to_string())?;

@@ -14,6 +14,7 @@ use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 
 use super::*;
+use crate::controller::metrics::Metrics;
 
 struct Running {
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -31,7 +32,8 @@ impl Running {
         let channels =
             Channels { snapshots: to_plane, reports: from_plane, ledger: ledger(), board: board.clone() };
         let source =
-            FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels)).unwrap();
+            FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels, metrics()))
+                .unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
         Self { snapshots, board, reports, shutdown, task }
@@ -160,7 +162,11 @@ fn a_folder_that_is_not_there_is_an_error_that_says_so() {
     let (snapshots, _s) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
     let channels = Channels { snapshots, reports, ledger: ledger(), board: Board::default() };
-    let error =
-        FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels)).unwrap_err();
+    let error = FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels, metrics()))
+        .unwrap_err();
     assert!(error.to_string().contains("/nonexistent is not a folder"));
+}
+
+fn metrics() -> Metrics {
+    Metrics::register(&prometheus::Registry::new()).unwrap()
 }

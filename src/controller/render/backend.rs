@@ -1,16 +1,13 @@
-//! Backends: Services resolved to their ready endpoints, and plain addresses.
-
-use std::net::SocketAddr;
+//! Backends: Services resolved to their endpoints, and plain addresses.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::listener::ListenerFields;
 use crate::model::Backend;
-use crate::net::BackendAddress;
 
-use super::super::index::{Key, Objects, ReferenceKind};
+use super::super::index::{Key, ReferenceKind};
 use super::super::violation::{Notice, Violation};
+use super::endpoints::Endpoints;
 use super::references::References;
 use super::scope::Scope;
 use super::units;
@@ -71,18 +68,21 @@ pub(crate) fn service(
         found.push(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
-    let endpoints = endpoints(key, service_port.name.as_deref().unwrap_or_default(), references.objects());
-    if endpoints.is_empty() {
+    let endpoints = endpoints(key, service_port.name.as_deref().unwrap_or_default(), references);
+    if endpoints.are_terminating || endpoints.addresses.is_empty() {
+        let consequence = if endpoints.are_terminating {
+            "so those that are terminating are used"
+        } else {
+            "so logins are answered with an error"
+        };
         found.push(Violation::notice(
             Notice::NoReadyEndpoints,
             path,
-            format!(
-                "Service {key} has no ready endpoint for port {port}, so logins are answered with an error"
-            ),
+            format!("Service {key} has no ready endpoint for port {port}, {consequence}"),
             "start its Pods, or check its selector and readiness probes",
         ));
     }
-    Some(Backend { reference, endpoints })
+    Some(Backend { reference, endpoints: endpoints.addresses })
 }
 
 /// The name that an `ExternalName` Service stands for.
@@ -103,27 +103,6 @@ fn port_of(service: &Service, port: u16) -> Option<&ServicePort> {
     ports(service).iter().filter(tcp).find(|p| p.port == i32::from(port))
 }
 
-/// Sorted, so that the order does not depend on how slices are cut.
-fn endpoints(service: &Key, port_name: &str, objects: &Objects) -> Vec<BackendAddress> {
-    let mut all: Vec<BackendAddress> =
-        objects.slices.of(service).flat_map(|slice| in_slice(slice, port_name)).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn in_slice(slice: &EndpointSlice, port_name: &str) -> Vec<BackendAddress> {
-    let mut ports = slice.ports.iter().flatten();
-    let port = ports.find(|port| port.name.as_deref().unwrap_or_default() == port_name);
-    let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { return Vec::new() };
-    // A missing condition means ready (EndpointConditions.ready).
-    let ready = slice.endpoints.iter().filter(|endpoint| {
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    });
-    let addresses = ready.flat_map(|endpoint| &endpoint.addresses);
-    let at_port = |address: &String| match slice.address_type.as_str() {
-        "FQDN" => units::named(address, port),
-        _ => address.parse().ok().map(|ip| BackendAddress::Ip(SocketAddr::new(ip, port))),
-    };
-    addresses.filter_map(at_port).collect()
+fn endpoints(service: &Key, port_name: &str, references: &References<'_>) -> Endpoints {
+    Endpoints::of(references.objects().slices.of(service), port_name, references.locality())
 }

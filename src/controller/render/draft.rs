@@ -134,7 +134,8 @@ impl Drafting<'_> {
     ) {
         let old_spec = draft.outcome.violations.iter().any(|v| v.concern.excludes());
         let kept = self.last_good.candidate(&draft.outcome.id(), &source.id);
-        let mut references = References::new(self.objects, looked, self.certificates);
+        let mut references =
+            References::new(self.objects, looked, &self.environment.locality, self.certificates);
         let (rendered, violations) = listener::render(source, settings, &mut references, self.environment);
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),

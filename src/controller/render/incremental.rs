@@ -21,8 +21,8 @@ pub(crate) struct Renderer {
     ports: Ports,
     /// Objects that have been touched since something was taken.
     touched: BTreeSet<ObjectId>,
-    /// The time that was last looked at.
-    now: Option<i64>,
+    /// What else was last looked at.
+    environment: Option<Environment>,
 }
 
 /// What came of looking at what has changed: to be taken, or to be forgotten and made again.
@@ -65,8 +65,13 @@ impl Renderer {
     pub(crate) fn look(&mut self, index: &mut Index, environment: &Environment) -> Look {
         let (objects, changes) = index.take();
         self.touched.extend(self.interest.touched(&changes));
-        let before = self.now.replace(environment.now).unwrap_or(environment.now);
-        self.touched.extend(self.interest.between(before, environment.now).cloned());
+        if let Some(before) = &self.environment {
+            let same = Environment { now: before.now, ..environment.clone() } == *before;
+            let elsewhere = self.known.keys().filter(|_| !same);
+            let later = self.interest.between(before.now, environment.now);
+            self.touched.extend(elsewhere.chain(later).cloned());
+        }
+        self.environment = Some(environment.clone());
         let (last_good, certificates) = (&self.last_good, &mut self.certificates);
         for reference in &changes.references {
             certificates.renew(objects, reference);

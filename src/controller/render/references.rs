@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::violation::{Concern, Violation};
+use super::endpoints::Locality;
 use super::tls::Certificates;
 
 /// What the rendering of an object depends on, besides itself.
@@ -28,6 +29,7 @@ pub(crate) struct Looked {
 pub(crate) struct References<'a> {
     objects: &'a Objects,
     looked: &'a RefCell<Looked>,
+    locality: &'a Locality,
     /// Certificates that are parsed already.
     pub(crate) certificates: &'a mut Certificates,
 }
@@ -37,9 +39,15 @@ impl<'a> References<'a> {
     pub(crate) fn new(
         objects: &'a Objects,
         looked: &'a RefCell<Looked>,
+        locality: &'a Locality,
         certificates: &'a mut Certificates,
     ) -> Self {
-        Self { objects, looked, certificates }
+        Self { objects, looked, locality, certificates }
+    }
+
+    /// Where we are, for endpoints that are near.
+    pub(crate) fn locality(&self) -> &'a Locality {
+        self.locality
     }
 
     /// A Secret.

@@ -49,8 +49,12 @@ impl World {
         self.store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
         let loaded = self.store.load();
         assert_eq!(loaded.problems, vec![]);
-        let environment =
-            Environment { class: "mailgress".to_owned(), hostname: "host.example".to_owned(), now: self.now };
+        let environment = Environment {
+            class: "mailgress".to_owned(),
+            hostname: "host.example".to_owned(),
+            now: self.now,
+            locality: Locality::default(),
+        };
         let rendered = render(&loaded.objects, &self.last_good, &environment);
         self.last_good = rendered.last_good.clone();
         self.index.replace(&loaded.objects);
@@ -457,7 +461,12 @@ fn what_may_not_be_read_is_not_called_missing() {
     let mut objects = world.store.load().objects;
     let secret = Reference::new(ReferenceKind::Secret, &Key::new("mail", "t"));
     objects.unreadable.insert(secret, "may not list".to_owned());
-    let environment = Environment { class: "mailgress".to_owned(), hostname: "h".to_owned(), now: world.now };
+    let environment = Environment {
+        class: "mailgress".to_owned(),
+        hostname: "h".to_owned(),
+        now: world.now,
+        locality: Locality::default(),
+    };
     let said = said(&render(&objects, &LastGood::default(), &environment));
     assert!(
         said.starts_with(

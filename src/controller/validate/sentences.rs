@@ -35,7 +35,8 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
         }
         ValidationErrorKind::Type { .. } => {
             let wanted = node["type"].as_str().unwrap_or("number or string");
-            let problem = format!("this is {}, and must be a {wanted}", kind_of(value));
+            let article = if wanted.starts_with(['a', 'i', 'o']) { "an" } else { "a" };
+            let problem = format!("this is {}, and must be {article} {wanted}", kind_of(value));
             one("WrongType", &path, problem, type_remedy(value, wanted).to_owned())
         }
         ValidationErrorKind::Pattern { pattern } => {

@@ -19,6 +19,7 @@ use crate::secret::Secret;
 use super::super::balance::{Balancer, Placement};
 use super::super::end::{End, Record};
 use super::super::leg::Leg;
+use super::super::metrics::Timing;
 use super::super::route::Route;
 use super::super::serving::Served;
 use super::client::Session;
@@ -78,7 +79,7 @@ impl Session {
         let reference = &authorised.backend.reference;
         let connecting = connect_in_turn(&route, &balancer, &order, reference, deadline);
         let connected = self.while_present(connecting).await?;
-        self.served.metrics.connect_seconds.observe(started.elapsed().as_secs_f64());
+        self.served.metrics.took(Timing::Connect, started.elapsed());
         let connected = match connected {
             Ok(connected) => connected,
             Err(end) => return Ok(Answer::Failed(pending, end)),

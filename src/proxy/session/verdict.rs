@@ -13,6 +13,7 @@ use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogi
 use crate::secret::Secret;
 
 use super::super::end::{End, Record};
+use super::super::metrics::Timing;
 use super::super::peers::Origin;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
@@ -39,7 +40,7 @@ impl Session {
             Auth::Http(service) => self.ask_service(&service, request, pending, record).await,
             Auth::Passthrough => self.ask_backend(request, pending, record).await,
         };
-        self.served.metrics.login_seconds.observe(started.elapsed().as_secs_f64());
+        self.served.metrics.took(Timing::Login, started.elapsed());
         verdict
     }
 
@@ -129,7 +130,7 @@ impl Session {
         };
         let started = StdInstant::now();
         let answer = self.while_present(context.auth.check(service, &listener.resolver, &question)).await;
-        metrics.auth_seconds.observe(started.elapsed().as_secs_f64());
+        metrics.took(Timing::Auth, started.elapsed());
         self.secured = secured;
         self.host = host;
         Ok(answer??)

@@ -4,7 +4,7 @@
 //! used.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,8 +35,8 @@ struct Ports {
 }
 
 impl Dovecot {
-    /// Starts one, and waits until it serves.
-    pub fn start() -> Self {
+    /// Starts one on loopback and this address, and waits until it serves.
+    pub fn start(besides: Option<IpAddr>) -> Self {
         let directory = open_directory("dovecot");
         let ports = Ports {
             imap: ports::free(),
@@ -57,7 +57,7 @@ impl Dovecot {
             std::os::unix::fs::chown(&mail, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let configuration = directory.join("dovecot.conf");
-        std::fs::write(&configuration, configure(&directory, &ports)).unwrap();
+        std::fs::write(&configuration, configure(&directory, &ports, besides)).unwrap();
         let oauth2 = include_str!("dovecot/2.3-oauth2.conf").replace("@DIR@", &directory.to_string_lossy());
         std::fs::write(directory.join("oauth2.conf"), oauth2).unwrap();
         // One folder for each party that tokens are made for, and in it one for each algorithm.
@@ -162,7 +162,7 @@ fn dialect() -> (&'static str, &'static str) {
     }
 }
 
-fn configure(directory: &Path, ports: &Ports) -> String {
+fn configure(directory: &Path, ports: &Ports, besides: Option<IpAddr>) -> String {
     let (accounts, unlimited) = dialect();
     let (user, group) = if we_are_root() { (NOBODY.to_string(), NOBODY.to_string()) } else { our_names() };
     let port = |word: &str, port: u16| (word.to_owned(), port.to_string());
@@ -175,6 +175,7 @@ fn configure(directory: &Path, ports: &Ports) -> String {
         port("@POP3_PROXIED@", ports.pop3_proxied),
         port("@LMTP@", ports.lmtp),
         port("@SASL@", ports.sasl),
+        ("@BESIDES@".to_owned(), besides.map(|address| format!(", {address}")).unwrap_or_default()),
         ("@USER@".to_owned(), user),
         ("@GROUP@".to_owned(), group),
         ("@UNLIMITED@".to_owned(), unlimited.to_owned()),

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -35,19 +35,26 @@ impl Mailgress {
 
     /// Starts it with objects from wherever this flag says, and waits until it is ready.
     pub fn start_from(flag: [&OsStr; 2], arguments: &[&str]) -> Self {
-        Self::launch(&flag, binary(), &[], arguments)
+        Self::launch(Ipv4Addr::LOCALHOST.into(), &flag, binary(), &[], arguments)
     }
 
     /// Starts it with so few file descriptors, and waits until it is ready.
     pub fn start_with_descriptors(folder: &manifest::Folder, limit: u32) -> Self {
         let limit = format!("--nofile={limit}");
         let before = [OsStr::new(&limit), &binary()];
-        Self::launch(&folder_arguments(folder), "prlimit".into(), &before, &["--workers", "1"])
+        let admin = Ipv4Addr::LOCALHOST.into();
+        Self::launch(admin, &folder_arguments(folder), "prlimit".into(), &before, &["--workers", "1"])
     }
 
-    fn launch(source: &[&OsStr], program: OsString, before: &[&OsStr], arguments: &[&str]) -> Self {
+    fn launch(
+        admin: IpAddr,
+        source: &[&OsStr],
+        program: OsString,
+        before: &[&OsStr],
+        arguments: &[&str],
+    ) -> Self {
         let log = tempfile::Builder::new().prefix("mailgress-log-").tempdir().unwrap();
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let admin = SocketAddr::new(admin, ports::free());
         let admin_text = admin.to_string();
         let mut all = before.to_vec();
         all.push(OsStr::new("run"));
@@ -126,6 +133,29 @@ impl Mailgress {
         let (head, body) = response.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
+    }
+}
+
+#[allow(dead_code, reason = "replicas are a matter of tests/cluster")]
+impl Mailgress {
+    /// Starts it with its admin server where others than this host reach it, too, and waits until it is ready.
+    pub fn start_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
+        Self::launch(admin, &flag, binary(), &[], arguments)
+    }
+
+    /// Where its admin server is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// SIGSTOP.
+    pub fn stop(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.process.signal(Signal::CONT);
     }
 }
 

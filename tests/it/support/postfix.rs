@@ -1,7 +1,7 @@
 //! A Postfix of our own, touching nothing of the system's: submission and port-25 services in every TLS mode and
 //! behind a PROXY header; delivers to Dovecot and to nobody else.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::dovecot::Dovecot;
@@ -26,8 +26,8 @@ struct Ports {
 }
 
 impl Postfix {
-    /// Starts one in front of `dovecot`, and waits until it serves.
-    pub fn start(dovecot: &Dovecot) -> Self {
+    /// Starts one in front of `dovecot`, on loopback and this address, and waits until it serves.
+    pub fn start(dovecot: &Dovecot, besides: Option<IpAddr>) -> Self {
         let directory = open_directory("postfix");
         let ports = Ports {
             submission: ports::free(),
@@ -44,7 +44,7 @@ impl Postfix {
         std::fs::write(directory.join("etc/server.pem"), identity.key + &identity.certificate).unwrap();
         let etc = directory.join("etc");
         std::fs::write(etc.join("main.cf"), main_cf(&directory, dovecot)).unwrap();
-        std::fs::write(etc.join("master.cf"), master_cf(&ports)).unwrap();
+        std::fs::write(etc.join("master.cf"), master_cf(&ports, besides)).unwrap();
         hand_over(&directory);
         let daemon = Daemon::start(
             "postfix",
@@ -132,7 +132,7 @@ fn main_cf(directory: &Path, dovecot: &Dovecot) -> String {
         .replace("@SASL@", &dovecot.sasl().to_string())
 }
 
-fn master_cf(ports: &Ports) -> String {
+fn master_cf(ports: &Ports, besides: Option<IpAddr>) -> String {
     let auth = "-o smtpd_relay_restrictions=permit_sasl_authenticated,reject \
                 -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject";
     let open = "-o smtpd_sasl_auth_enable=no";
@@ -146,7 +146,9 @@ fn master_cf(ports: &Ports) -> String {
     ];
     let mut text = MASTER_CF.to_owned();
     for (port, options) in services {
-        text.push_str(&format!("127.0.0.1:{port} inet n - n - - smtpd {options}\n"));
+        for address in [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(besides) {
+            text.push_str(&format!("{address}:{port} inet n - n - - smtpd {options}\n"));
+        }
     }
     text
 }

@@ -1,7 +1,8 @@
 //! The Dovecot and the Postfix that all tests share.
 
-use std::sync::LazyLock;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use super::dovecot::Dovecot;
 use super::postfix::Postfix;
@@ -20,12 +21,22 @@ pub const PASSWORD: &str = "correct-horse";
 /// Started when first needed. They end with the test process: their watchers see it go.
 pub fn servers() -> &'static Servers {
     static SERVERS: LazyLock<Servers> = LazyLock::new(|| {
-        let dovecot = Dovecot::start();
-        let postfix = Postfix::start(&dovecot);
+        let besides = BESIDES.get().copied();
+        let dovecot = Dovecot::start(besides);
+        let postfix = Postfix::start(&dovecot, besides);
         Servers { dovecot, postfix }
     });
     &SERVERS
 }
+
+/// The same, which listen on this address of ours besides loopback, for those who are told so first.
+#[allow(dead_code, reason = "for the tests in a cluster, where no endpoint may be on loopback")]
+pub fn servers_at(address: IpAddr) -> &'static Servers {
+    let _ = BESIDES.set(address);
+    servers()
+}
+
+static BESIDES: OnceLock<IpAddr> = OnceLock::new();
 
 /// A user whose mailbox nobody else has.
 pub fn new_user(name: &str) -> String {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::controller::index::{Key, ReferenceKind, Resource, SecretData};
 use crate::controller::publish::{Published, Publisher};
-use crate::controller::render::{Rendered, render};
+use crate::controller::render::{Locality, Rendered, render};
 use crate::controller::violation::{EXPIRY_WARNING, Violation};
 use crate::model::{Listener, ListenerId, Socket};
 use crate::net::ListenAddress;
@@ -291,28 +291,31 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
         index.set_service(&key(&name), Some(service(&mut Bytes::new(&[0; 16]))));
     }
     let mut publisher = Publisher::default();
-    let mut touched = |index: &mut Index, now: i64| {
-        let look = publisher.look(index, &environment(now));
+    let mut touched = |index: &mut Index, environment: &Environment| {
+        let look = publisher.look(index, environment);
         let touched = look.drafted.keys().map(ToString::to_string).collect::<Vec<_>>();
         let published = publisher.take(look);
         (touched, published.changed.len())
     };
-    assert_eq!(touched(&mut index, NOW).0.len(), 20);
-    assert_eq!(touched(&mut index, NOW), (vec![], 0));
+    assert_eq!(touched(&mut index, &environment(NOW)).0.len(), 20);
+    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
     let one = |name: &str| vec![format!("MailServer a/{name}")];
     index.set_server(&key("s3"), spec("s3", "6s"));
-    assert_eq!(touched(&mut index, NOW), (one("s3"), 1));
+    assert_eq!(touched(&mut index, &environment(NOW)), (one("s3"), 1));
     index.set_server(&key("s3"), spec("s3", "6s"));
-    assert_eq!(touched(&mut index, NOW), (vec![], 0), "it is the same");
+    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0), "it is the same");
     index.set_secret(&key("s4"), Some(Arc::clone(&SECRETS[1])));
-    assert_eq!(touched(&mut index, NOW), (one("s4"), 1));
+    assert_eq!(touched(&mut index, &environment(NOW)), (one("s4"), 1));
     index.set_service(&key("s5"), Some(service(&mut Bytes::new(&[2; 16]))));
-    assert_eq!(touched(&mut index, NOW), (one("s5"), 1));
+    assert_eq!(touched(&mut index, &environment(NOW)), (one("s5"), 1));
     index.set_secret(&key("nobody's"), Some(Arc::clone(&SECRETS[0])));
     index.set_namespace("a", Some(Arc::default()));
-    assert_eq!(touched(&mut index, NOW), (vec![], 0));
+    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
     // Only the certificate of s4 comes to its end.
-    assert_eq!(touched(&mut index, SOON), (one("s4"), 1));
+    assert_eq!(touched(&mut index, &environment(SOON)), (one("s4"), 1));
+    let moved =
+        Environment { locality: Locality { zone: Some("z".to_owned()), node: None }, ..environment(SOON) };
+    assert_eq!(touched(&mut index, &moved).0.len(), 20);
 }
 
 // --- what there may be ---
@@ -332,7 +335,12 @@ impl<'a> Bytes<'a> {
 }
 
 fn environment(now: i64) -> Environment {
-    Environment { class: "mailgress".to_owned(), hostname: "host.example".to_owned(), now }
+    Environment {
+        class: "mailgress".to_owned(),
+        hostname: "host.example".to_owned(),
+        now,
+        locality: Locality::default(),
+    }
 }
 
 fn server(bytes: &mut Bytes<'_>) -> Value {
@@ -357,7 +365,7 @@ fn server(bytes: &mut Bytes<'_>) -> Value {
 
 /// One point of one listener.
 fn tweak(spec: &mut Value, bytes: &mut Bytes<'_>) {
-    let number = bytes.one_of(&[0, 1]);
+    let number: usize = bytes.one_of(&[0, 1]);
     let Some(listener) = spec["listeners"].get_mut(number) else { return };
     let (field, value) = bytes.one_of(&[
         ("limits", json!({ "maxErrors": 7 })),
@@ -369,7 +377,8 @@ fn tweak(spec: &mut Value, bytes: &mut Bytes<'_>) {
         ("hostnames", json!(["a.test", "d.test"])),
         ("port", json!(143)),
         ("serverName", json!("other.test")),
-        ("name", json!("z")),
+        // No two of one server have the same: the schema refuses that.
+        ("name", json!(["v", "w"][number])),
     ]);
     listener[field] = value;
 }

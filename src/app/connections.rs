@@ -1,0 +1,300 @@
+//! The connections to the API server: a few, which all requests and watches share over HTTP/2.
+//!
+//! kube's own client speaks HTTP/1.1, where every watch needs a TLS connection to itself: thousands of Secrets that
+//! are watched by name would cost as many descriptors, and some 50 KiB each on either side. Where the server, or what
+//! stands before it, does not speak HTTP/2, that is how it is.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::{Request, Response, Uri, uri::Scheme};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kube::Config;
+use kube::client::{Body, ConfigExt};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+
+use crate::controller::metrics::Metrics;
+
+/// A service for requests; `Plain` is the one for HTTP/1.1.
+#[derive(Clone)]
+pub(super) struct Connections<Plain> {
+    shared: Arc<Shared>,
+    plain: Plain,
+}
+
+struct Shared {
+    server: Server,
+    /// Until the server chooses something else.
+    speaks_http2: AtomicBool,
+    open: Mutex<Open>,
+    metrics: Metrics,
+    /// For the head of an answer.
+    answer_timeout: Duration,
+}
+
+/// Where, and as whom.
+struct Server {
+    url: Uri,
+    name: ServerName<'static>,
+    tls: TlsConnector,
+    tcp: HttpConnector,
+}
+
+#[derive(Default)]
+struct Open {
+    connections: Vec<Connection>,
+    /// The last attempt that failed: whoever waited for it has failed with it.
+    failed: Option<(Instant, String)>,
+}
+
+struct Connection {
+    sender: SendRequest<Body>,
+    streams: Arc<Semaphore>,
+}
+
+/// A stream of a connection.
+struct Stream {
+    sender: SendRequest<Body>,
+    permit: OwnedSemaphorePermit,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Server {
+    fn new(config: &Config, tcp: HttpConnector) -> anyhow::Result<Self> {
+        let url = config.cluster_url.clone();
+        let host = url.host().context("the API server's URL has no host")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = config.tls_server_name.as_deref().unwrap_or(host);
+        let name = ServerName::try_from(name.to_owned()).context("the API server's name")?;
+        let mut tls: ClientConfig = config.rustls_client_config()?;
+        tls.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { url, name, tls: TlsConnector::from(Arc::new(tls)), tcp })
+    }
+
+    /// A new connection; `None` where the other side chooses HTTP/1.1.
+    async fn connect(&self) -> Result<Option<SendRequest<Body>>, Failure> {
+        let tcp = self.tcp.clone().call(self.url.clone()).await?.into_inner();
+        let stream = self.tls.connect(self.name.clone(), tcp).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return Ok(None);
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection to the API server ended: {error}");
+            }
+        });
+        Ok(Some(sender))
+    }
+}
+
+impl Shared {
+    /// A stream of a connection that has one left, or of a new one; `None` where HTTP/2 is not spoken.
+    async fn stream(&self) -> Result<Option<Stream>, Failure> {
+        let asked = Instant::now();
+        let mut open = self.open.lock().await;
+        open.connections.retain(|connection| connection.is_usable());
+        if let Some(stream) = open.connections.iter().find_map(Connection::stream) {
+            return Ok(Some(stream));
+        }
+        if !self.speaks_http2.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if let Some((_, why)) = open.failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(why.clone().into());
+        }
+        let connected = match timeout(CONNECT_TIMEOUT, self.server.connect()).await {
+            Ok(connected) => connected,
+            Err(_) => Err("it does not answer".into()),
+        };
+        match connected {
+            Ok(Some(sender)) => {
+                let connection = Connection { sender, streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
+                let stream = connection.stream();
+                open.connections.push(connection);
+                Ok(stream)
+            }
+            Ok(None) => {
+                self.speaks_http2.store(false, Ordering::Relaxed);
+                tracing::info!(
+                    "the API server speaks HTTP/1.1 only: every watch needs a connection of its own"
+                );
+                Ok(None)
+            }
+            Err(error) => {
+                open.failed = Some((Instant::now(), error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends it; gives it back where HTTP/2 is not spoken.
+    async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Result<Response<Answer>, Request<Body>>, Failure> {
+        for _ in 0..ATTEMPTS {
+            let Some(Stream { mut sender, permit }) = self.stream().await? else { return Ok(Err(request)) };
+            let sent = timeout(self.answer_timeout, sender.try_send_request(request)).await;
+            if sent.is_err() {
+                // It may hang: what comes next goes over another one.
+                permit.semaphore().close();
+            }
+            match sent.map_err(|_| "the API server does not answer")? {
+                Ok(response) => {
+                    return Ok(Ok(response.map(|body| Answer { body, _stream: Some(permit) })));
+                }
+                // The connection was about to end, and the request has not gone out.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(error.into_error().into()),
+                },
+            }
+        }
+        Err("the API server closes its connections at once".into())
+    }
+}
+
+impl Connection {
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && !self.streams.is_closed()
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        Some(Stream { sender: self.sender.clone(), permit })
+    }
+}
+
+impl<Plain> Connections<Plain> {
+    /// To the server of this configuration; nothing is connected yet. The head of an answer may take
+    /// `answer_timeout`.
+    ///
+    /// # Errors
+    /// When its address or credentials cannot be used.
+    pub(super) fn new(
+        config: &Config,
+        plain: Plain,
+        metrics: Metrics,
+        answer_timeout: Duration,
+    ) -> anyhow::Result<Self> {
+        let shared = Shared {
+            server: Server::new(config, tcp())?,
+            speaks_http2: AtomicBool::new(config.cluster_url.scheme() == Some(&Scheme::HTTPS)),
+            open: Mutex::default(),
+            metrics,
+            answer_timeout,
+        };
+        Ok(Self { shared: Arc::new(shared), plain })
+    }
+}
+
+/// How the API server is connected to, whatever is spoken then.
+pub(super) fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    // Over HTTP/1.1 nothing else would notice a peer that is gone without a word.
+    tcp.set_keepalive(Some(PING_INTERVAL));
+    tcp.set_keepalive_interval(Some(PING_TIMEOUT));
+    tcp.set_keepalive_retries(Some(1));
+    tcp
+}
+
+impl<Plain> Service<Request<Body>> for Connections<Plain>
+where
+    Plain: Service<Request<Body>, Response = Response<Incoming>> + Clone + Send + 'static,
+    Plain::Error: Into<Failure>,
+    Plain::Future: Send,
+{
+    type Response = Response<Answer>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.plain.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let verb = request.extensions().get::<&'static str>().copied().unwrap_or("other");
+        self.shared.metrics.api_request(verb, request.uri().path());
+        // The one that is ready goes with the request.
+        let plain = self.plain.clone();
+        let mut plain = std::mem::replace(&mut self.plain, plain);
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            match shared.send(request).await? {
+                Ok(response) => Ok(response),
+                Err(request) => {
+                    let answer = timeout(shared.answer_timeout, plain.call(request)).await;
+                    let answer = answer.map_err(|_| "the API server does not answer")?;
+                    let response = answer.map_err(Into::into)?;
+                    Ok(response.map(|body| Answer { body, _stream: None }))
+                }
+            }
+        })
+    }
+}
+
+/// An answer's body, which keeps its stream.
+pub(super) struct Answer {
+    body: Incoming,
+    _stream: Option<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// In ALPN.
+const HTTP2: &[u8] = b"h2";
+/// Streams of one connection: kube-apiserver allows 100 and more, and so do proxies.
+const MAX_STREAMS: usize = 64;
+/// An address of an API server that is away may not answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long nothing comes before the other side is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long it may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that end just when a request is to go out.
+const ATTEMPTS: u32 = 3;
+
+#[cfg(test)]
+mod tests;

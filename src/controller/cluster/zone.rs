@@ -1,0 +1,47 @@
+//! The zone that we are in, read once from the node that we are on.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::Api;
+use kube::{Client, Error};
+use tokio::time::sleep;
+
+use super::super::violation::one_line;
+use super::pause::Pause;
+
+/// Asks until there is an answer. Without one (a permission that is missing, a node without a zone) topology hints for
+/// zones are not followed, which is said once.
+pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
+    let nodes: Api<Node> = Api::all(client);
+    let mut pauses = Pause::default();
+    loop {
+        let why = match nodes.get_metadata(&node).await {
+            Ok(found) => match found.metadata.labels.and_then(|mut labels| labels.remove(LABEL)) {
+                Some(zone) => {
+                    tracing::info!(node, zone, "endpoints for this zone are preferred where they have hints");
+                    return Some(zone);
+                }
+                None => {
+                    tracing::info!(
+                        node,
+                        "the node has no label {LABEL}: topology hints for zones are not followed"
+                    );
+                    return None;
+                }
+            },
+            Err(Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => one_line(&status.message),
+            Err(_) => {
+                // The pauses never end. Why there is no API server is told of elsewhere.
+                sleep(pauses.next().unwrap_or_default()).await;
+                continue;
+            }
+        };
+        tracing::warn!(
+            node,
+            "topology hints for zones are not followed, since the node cannot be read: {why}"
+        );
+        return None;
+    }
+}
+
+/// Where cloud providers and kubelets put it.
+const LABEL: &str = "topology.kubernetes.io/zone";

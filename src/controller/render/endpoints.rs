@@ -1,0 +1,181 @@
+//! Which endpoints of a Service get sessions: as kube-proxy chooses them, by readiness and by topology hints.
+
+use std::net::SocketAddr;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice};
+
+use crate::net::BackendAddress;
+
+use super::units;
+
+/// Where this process runs, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locality {
+    /// The zone of its node (`topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
+    /// The name of its node.
+    pub node: Option<String>,
+}
+
+/// The endpoints of a Service for one of its ports.
+#[derive(Debug, Default)]
+pub(crate) struct Endpoints {
+    /// Sorted, so that the order does not depend on how slices are cut.
+    pub(crate) addresses: Vec<BackendAddress>,
+    /// None is ready, and these finish what they have.
+    pub(crate) are_terminating: bool,
+}
+
+/// An endpoint with the port that is wanted of it.
+type Found<'a> = (&'a Endpoint, &'a EndpointSlice, u16);
+
+impl Endpoints {
+    /// Of these slices: those that are ready, and of these those that the hints mean for us; where none is ready,
+    /// those that still serve while they terminate.
+    pub(crate) fn of<'a>(
+        slices: impl Iterator<Item = &'a EndpointSlice>,
+        port_name: &str,
+        locality: &Locality,
+    ) -> Self {
+        let all: Vec<Found<'a>> = slices.flat_map(|slice| in_slice(slice, port_name)).collect();
+        let mut chosen: Vec<_> = all.iter().filter(|(endpoint, ..)| is_ready(endpoint)).collect();
+        let are_terminating = chosen.is_empty();
+        if are_terminating {
+            chosen = all.iter().filter(|(endpoint, ..)| serves_and_terminates(endpoint)).collect();
+        } else {
+            nearest(&mut chosen, locality);
+        }
+        let mut addresses: Vec<_> = chosen.into_iter().flat_map(|found| addresses(*found)).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self { are_terminating: are_terminating && !addresses.is_empty(), addresses }
+    }
+}
+
+fn in_slice<'a>(slice: &'a EndpointSlice, port_name: &str) -> impl Iterator<Item = Found<'a>> {
+    let mut ports = slice.ports.iter().flatten();
+    let port = ports.find(|port| port.name.as_deref().unwrap_or_default() == port_name);
+    let port = port.and_then(|port| u16::try_from(port.port?).ok());
+    port.into_iter().flat_map(move |port| slice.endpoints.iter().map(move |endpoint| (endpoint, slice, port)))
+}
+
+/// A missing condition means ready (`EndpointConditions.ready`).
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+}
+
+fn serves_and_terminates(endpoint: &Endpoint) -> bool {
+    let is = |condition: fn(&EndpointConditions) -> Option<bool>| {
+        endpoint.conditions.as_ref().and_then(condition).unwrap_or(false)
+    };
+    is(|conditions| conditions.serving) && is(|conditions| conditions.terminating)
+}
+
+/// Leaves those that are meant for our node, or else for our zone. Hints count only when every endpoint has them and one
+/// is meant for us: anything else means that they are just being made, or lead nowhere.
+fn nearest(ready: &mut Vec<&Found<'_>>, locality: &Locality) {
+    let names: [(&Option<String>, Names); 2] = [
+        (&locality.node, |hints| hints.for_nodes.iter().flatten().map(|node| node.name.clone()).collect()),
+        (&locality.zone, |hints| hints.for_zones.iter().flatten().map(|zone| zone.name.clone()).collect()),
+    ];
+    for (ours, hinted) in names {
+        let Some(ours) = ours else { continue };
+        let names = |found: &Found<'_>| found.0.hints.as_ref().map(hinted).unwrap_or_default();
+        let is_ours = |found: &Found<'_>| names(found).contains(ours);
+        if ready.iter().all(|found| !names(found).is_empty()) && ready.iter().any(|found| is_ours(found)) {
+            ready.retain(|found| is_ours(found));
+            return;
+        }
+    }
+}
+
+/// Whom an endpoint is meant for.
+type Names = fn(&EndpointHints) -> Vec<String>;
+
+fn addresses((endpoint, slice, port): Found<'_>) -> impl Iterator<Item = BackendAddress> {
+    endpoint.addresses.iter().filter_map(move |address| match slice.address_type.as_str() {
+        "FQDN" => units::named(address, port),
+        _ => address.parse().ok().map(|ip| BackendAddress::Ip(SocketAddr::new(ip, port))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn chosen(locality: (&str, &str), endpoints: &[Value]) -> (Vec<String>, bool) {
+        // Each in a slice of its own, to show that they are looked at together.
+        let slices: Vec<EndpointSlice> = endpoints
+            .iter()
+            .map(|endpoint| {
+                let slice = json!({
+                    "metadata": {}, "addressType": "IPv4", "endpoints": [endpoint],
+                    "ports": [{ "name": "other", "port": 1 }, { "name": "imap", "port": 143 }],
+                });
+                serde_json::from_value(slice).unwrap()
+            })
+            .collect();
+        let known = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let locality = Locality { node: known(locality.0), zone: known(locality.1) };
+        let Endpoints { addresses, are_terminating } = Endpoints::of(slices.iter(), "imap", &locality);
+        let last = |address: &BackendAddress| {
+            let text = address.to_string();
+            text.strip_prefix("10.0.0.").unwrap().strip_suffix(":143").unwrap().to_owned()
+        };
+        (addresses.iter().map(last).collect(), are_terminating)
+    }
+
+    /// An endpoint for these nodes and zones.
+    fn hinted(last: u8, nodes: &[&str], zones: &[&str]) -> Value {
+        let names = |names: &[&str]| names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>();
+        json!({
+            "addresses": [format!("10.0.0.{last}")],
+            "hints": { "forNodes": names(nodes), "forZones": names(zones) },
+        })
+    }
+
+    fn in_state(mut endpoint: Value, ready: bool, serving: bool, terminating: bool) -> Value {
+        endpoint["conditions"] = json!({ "ready": ready, "serving": serving, "terminating": terminating });
+        endpoint
+    }
+
+    #[test]
+    fn hints_are_followed_where_all_ready_endpoints_have_them_and_one_is_for_us() {
+        let zones = [hinted(1, &[], &["a"]), hinted(2, &[], &["b"]), hinted(3, &[], &["a", "b"])];
+        assert_eq!(chosen(("", "a"), &zones).0, ["1", "3"]);
+        assert_eq!(chosen(("", ""), &zones).0, ["1", "2", "3"], "our zone is not known");
+        assert_eq!(chosen(("", "c"), &zones).0, ["1", "2", "3"], "none is for our zone");
+        let mut without = zones.to_vec();
+        without.push(json!({ "addresses": ["10.0.0.4"] }));
+        assert_eq!(chosen(("", "a"), &without).0, ["1", "2", "3", "4"], "one has no hints");
+        without[3] = in_state(without[3].clone(), false, true, true);
+        assert_eq!(chosen(("", "a"), &without).0, ["1", "3"], "it is not ready");
+        let mut others = zones.to_vec();
+        others[0] = in_state(others[0].clone(), false, false, false);
+        others[2] = in_state(others[2].clone(), false, false, false);
+        assert_eq!(chosen(("", "a"), &others).0, ["2"], "ours are not ready");
+    }
+
+    #[test]
+    fn our_node_is_nearer_than_our_zone() {
+        let both = [hinted(1, &["n"], &["a"]), hinted(2, &["m"], &["a"]), hinted(3, &["m"], &["b"])];
+        assert_eq!(chosen(("n", "a"), &both).0, ["1"]);
+        assert_eq!(chosen(("o", "a"), &both).0, ["1", "2"], "none is for our node");
+        assert_eq!(chosen(("o", ""), &both).0, ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn endpoints_that_terminate_are_used_only_while_none_is_ready() {
+        let plain = |last| hinted(last, &[], &[]);
+        let going = in_state(plain(1), false, true, true);
+        let gone = in_state(plain(2), false, false, true);
+        let starting = in_state(plain(3), false, false, false);
+        assert_eq!(
+            chosen(("", ""), &[going.clone(), gone.clone(), starting.clone()]),
+            (vec!["1".into()], true)
+        );
+        assert_eq!(chosen(("", ""), &[gone, starting]), (vec![], false));
+        assert_eq!(chosen(("", ""), &[going, plain(4)]), (vec!["4".into()], false));
+    }
+}

@@ -1,0 +1,104 @@
+//! What stands between Mailgress and the API server, and can fail.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// Forwards TCP connections until it is told otherwise.
+pub struct Forwarder {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    refuses: AtomicBool,
+    connections: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    ends: [TcpStream; 2],
+    hangs: Arc<AtomicBool>,
+}
+
+impl Forwarder {
+    /// To this address.
+    pub fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::<Shared>::default();
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if !accepting.refuses.load(Ordering::Relaxed) {
+                    accepting.join(client, to);
+                }
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends all connections at once.
+    pub fn cut(&self) {
+        for connection in self.shared.connections().drain(..) {
+            for end in &connection.ends {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Whether new connections are ended at once.
+    pub fn refuse(&self, refuses: bool) {
+        self.shared.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    /// Nothing goes through the connections that there are any more, and nobody is told; new ones work.
+    pub fn hang(&self) {
+        for connection in self.shared.connections().iter() {
+            connection.hangs.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, client: TcpStream, to: SocketAddr) {
+        // A server that is away is a connection that ends.
+        let Ok(server) = TcpStream::connect(to) else { return };
+        let hangs = Arc::new(AtomicBool::new(false));
+        for (from, into) in [(&client, &server), (&server, &client)] {
+            let (from, into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
+            let hangs = Arc::clone(&hangs);
+            thread::spawn(move || copy(from, into, &hangs));
+        }
+        self.connections().push(Connection { ends: [client, server], hangs });
+    }
+}
+
+fn copy(mut from: TcpStream, mut into: TcpStream, hangs: &AtomicBool) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).unwrap_or(0);
+        if hangs.load(Ordering::Relaxed) {
+            // Whatever comes is swallowed, and an end too.
+            if read == 0 {
+                return;
+            }
+            continue;
+        }
+        if read == 0 || into.write_all(&buffer[..read]).is_err() {
+            let _ = into.shutdown(Shutdown::Both);
+            return;
+        }
+    }
+}
