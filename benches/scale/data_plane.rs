@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mailgress::api::MailServerSpec;
-use mailgress::controller::index::{Key, Objects, Resource, SecretData};
+use mailgress::controller::index::{Key, Objects, Owner, Resource, SecretData};
 use mailgress::controller::render::{Environment, LastGood, Locality, render};
 use mailgress::model::{BindReport, Listener, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
@@ -187,6 +187,7 @@ impl Shape {
         });
         Arc::new(Resource {
             uid: String::new(),
+            owner: Owner::Class("mailgress".to_owned()),
             generation: 1,
             created: Some(1),
             spec: Ok(Arc::new(serde_json::from_value(spec).unwrap())),

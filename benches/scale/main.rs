@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mailgress::api::MailServerSpec;
-use mailgress::controller::index::{Index, Key, Resource, SecretData};
+use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
 use mailgress::controller::render::{Environment, Locality};
 use mailgress::controller::status::{Facts, Status};
@@ -192,7 +192,14 @@ fn server(number: usize, generation: i64, ports: Ports) -> Arc<Resource<MailServ
         "listeners": [listener("IMAP", imaps), listener("POP3", pop3s)],
     });
     let spec = Ok(Arc::new(serde_json::from_value(spec).unwrap()));
-    Arc::new(Resource { uid: String::new(), generation, created: Some(i64::try_from(number).unwrap()), spec })
+    let owner = Owner::Class("mailgress".to_owned());
+    Arc::new(Resource {
+        uid: String::new(),
+        owner,
+        generation,
+        created: Some(i64::try_from(number).unwrap()),
+        spec,
+    })
 }
 
 fn service() -> Service {

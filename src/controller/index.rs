@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::Value;
 
-use crate::api::{MailListenerSpec, MailServerSpec};
+use crate::api::{DEFAULT_CLASS, MailListenerSpec, MailServerSpec};
 use crate::secret::Secret;
 
 use super::violation::Violation;
@@ -151,11 +152,38 @@ pub struct Objects {
     pub unreadable: BTreeMap<Reference, String>,
 }
 
+/// Whose an object says that it is, whether the rest of its spec can be used or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// A `MailServer`: the controllers of this class.
+    Class(String),
+    /// A `MailListener`: whoever this `MailServer` is.
+    Server(Key),
+    /// It does not say.
+    #[default]
+    Unsaid,
+}
+
+impl Owner {
+    /// As a spec in `namespace` says it.
+    #[must_use]
+    pub fn written(kind: Kind, namespace: &str, spec: &Value) -> Self {
+        if kind == Kind::Server {
+            return Self::Class(spec["className"].as_str().unwrap_or(DEFAULT_CLASS).to_owned());
+        }
+        let server = &spec["serverRef"];
+        let namespace = server["namespace"].as_str().unwrap_or(namespace);
+        server["name"].as_str().map_or(Self::Unsaid, |name| Self::Server(Key::new(namespace, name)))
+    }
+}
+
 /// One of our own objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource<Spec> {
     /// Tells it from another one with its name; empty outside of a cluster.
     pub uid: String,
+    /// Whose it is.
+    pub owner: Owner,
     /// Counts the changes of the spec.
     pub generation: i64,
     /// Unix seconds; `None` where nobody said, which is younger than any time.

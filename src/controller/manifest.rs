@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::{API_VERSION, GROUP, MailListenerSpec, MailServerSpec};
 use crate::secret;
 
-use super::index::{Key, Resource, SecretData};
+use super::index::{Key, Owner, Resource, SecretData};
 use super::render::Kind;
 use super::validate::Validator;
 use super::violation::{Violation, one_line};
@@ -54,6 +54,8 @@ pub enum Content {
 pub struct Own<Spec> {
     /// Unix seconds.
     pub created: Option<i64>,
+    /// Whose it is.
+    pub owner: Owner,
     /// The spec as written; its changes are counted.
     pub written: Value,
     /// The spec with its defaults, or what is wrong with it.
@@ -64,7 +66,8 @@ impl<Spec> Own<Spec> {
     /// As a render sees it.
     #[must_use]
     pub fn resource(&self, uid: &str, generation: i64) -> Resource<Spec> {
-        Resource { uid: uid.to_owned(), generation, created: self.created, spec: self.spec.clone() }
+        let (uid, owner, created) = (uid.to_owned(), self.owner.clone(), self.created);
+        Resource { uid, owner, generation, created, spec: self.spec.clone() }
     }
 }
 
@@ -150,8 +153,8 @@ pub(crate) fn content(
     validator: &Validator,
 ) -> Result<Content, ParseError> {
     Ok(match (api, kind) {
-        (API_VERSION, "MailServer") => Content::Server(own(Kind::Server, value, validator)),
-        (API_VERSION, "MailListener") => Content::Listener(own(Kind::Listener, value, validator)),
+        (API_VERSION, "MailServer") => Content::Server(own(Kind::Server, key, value, validator)),
+        (API_VERSION, "MailListener") => Content::Listener(own(Kind::Listener, key, value, validator)),
         (api, "MailServer" | "MailListener") if api.starts_with(GROUP) => {
             return Err(plain(&format!("{kind} {key} has apiVersion {api}; write {API_VERSION}")));
         }
@@ -172,7 +175,7 @@ pub(crate) fn content(
     })
 }
 
-fn own<Spec: DeserializeOwned>(kind: Kind, value: Value, validator: &Validator) -> Own<Spec> {
+fn own<Spec: DeserializeOwned>(kind: Kind, key: &Key, value: Value, validator: &Validator) -> Own<Spec> {
     let created = value["metadata"]["creationTimestamp"].as_str();
     let created =
         created.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_second);
@@ -187,9 +190,10 @@ fn own<Spec: DeserializeOwned>(kind: Kind, value: Value, validator: &Validator) 
         })
         .collect();
     let written = value["spec"].clone();
+    let owner = Owner::written(kind, &key.namespace, &written);
     if written.is_null() {
         found.push(Violation::invalid("spec", "this field is required", "add it"));
-        return Own { created, written, spec: Err(found) };
+        return Own { created, owner, written, spec: Err(found) };
     }
     let mut spec = written.clone();
     found.extend(validator.spec(kind, &mut spec));
@@ -199,7 +203,7 @@ fn own<Spec: DeserializeOwned>(kind: Kind, value: Value, validator: &Validator) 
     } else {
         Err(found)
     };
-    Own { created, written, spec }
+    Own { created, owner, written, spec }
 }
 
 fn typed<T: DeserializeOwned>(kind: &str, key: &Key, value: Value) -> Result<T, ParseError> {

@@ -54,6 +54,8 @@ pub struct Certificate {
     pub key: Secret,
     /// DNS names of the leaf's subjectAltName, in lower case.
     pub names: Vec<String>,
+    /// Unix time in seconds from which the leaf is valid.
+    pub not_before: i64,
     /// Unix time in seconds of the first certificate of the chain to expire.
     pub not_after: i64,
 }

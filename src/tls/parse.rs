@@ -95,11 +95,12 @@ pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<
     let parsed = parse_all(&what(), &chain)?;
     let Some(leaf) = parsed.first() else { return Err(ParseError::NoCertificate(reference.to_owned())) };
     check_order(&what(), &parsed)?;
-    let (names, not_after) = (names_of(leaf), earliest_expiry(&parsed));
+    let (names, not_before) = (names_of(leaf), leaf.validity().not_before.timestamp());
+    let not_after = earliest_expiry(&parsed);
     let key = private_key(reference, key_pem)?;
     let secret = Secret::from(key.secret_der());
     check_key(reference, &chain, key)?;
-    Ok(Certificate { reference: reference.to_owned(), chain, key: secret, names, not_after })
+    Ok(Certificate { reference: reference.to_owned(), chain, key: secret, names, not_before, not_after })
 }
 
 /// The certificates of a CA bundle.

@@ -246,7 +246,7 @@ impl State {
             }
             News::Is(key, seen) => {
                 let old = self.held.remove(&key);
-                self.put(key, seen, old, concerns)
+                self.put(key, *seen, old, concerns)
             }
             News::Gone(key) => {
                 self.broken.remove(&key);

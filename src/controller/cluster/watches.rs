@@ -55,7 +55,7 @@ pub(super) enum News {
     /// These are all.
     All(BTreeMap<Key, Result<Seen, String>>),
     /// This one is new, or has changed.
-    Is(Key, Result<Seen, String>),
+    Is(Key, Box<Result<Seen, String>>),
     /// This one is gone.
     Gone(Key),
     /// It failed, and will be tried again.
@@ -159,7 +159,7 @@ impl Reader {
             Ok(watcher::Event::InitDone) => Some(News::All(std::mem::take(listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
-                Some(News::Is(key, seen))
+                Some(News::Is(key, Box::new(seen)))
             }
             Ok(watcher::Event::Delete(object)) => Some(News::Gone(key(&object))),
             Err(error) => {

@@ -21,7 +21,7 @@ pub(crate) fn server(
 ) -> Result<(Key, Arc<MailServerSpec>), Violation> {
     let namespace = spec.server_ref.namespace.as_deref().unwrap_or(&listener.namespace);
     let key = Key::new(namespace, &spec.server_ref.name);
-    looked.borrow_mut().server = Some(key.clone());
+    looked.borrow_mut().servers.insert(key.clone());
     let Some(server) = last_good.server(objects, &key) else {
         let (problem, remedy) = match objects.servers.get(&key) {
             None => ("does not exist", "create it, or correct name and namespace"),

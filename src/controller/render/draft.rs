@@ -8,7 +8,7 @@ use crate::api::server::Listener as ServerListener;
 use crate::api::{MailListenerSpec, MailServerSpec, Settings};
 use crate::model::ListenerId;
 
-use super::super::index::{Key, Kind, ObjectId, Objects, Resource};
+use super::super::index::{Key, Kind, ObjectId, Objects, Owner, Resource};
 use super::super::violation::Violation;
 use super::references::{Looked, References};
 use super::tls::Certificates;
@@ -75,10 +75,11 @@ impl Drafting<'_> {
     fn server(&mut self, key: &Key, resource: &Resource<MailServerSpec>) -> Drafted {
         let looked = RefCell::default();
         let mut draft = Draft::new(Kind::Server, key, resource);
+        let is_ours = self.is_ours(&resource.owner);
         let Some(spec) = self.last_good.server(self.objects, key) else {
-            return Drafted { looked: looked.into_inner(), spec: None, ours: Some(draft.finish()) };
+            let ours = is_ours.then(|| draft.finish());
+            return Drafted { looked: looked.into_inner(), spec: None, ours };
         };
-        let is_ours = spec.class_name == self.environment.class;
         for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
             let source = listener::Source {
                 id: listener_id(key, name),
@@ -94,22 +95,37 @@ impl Drafting<'_> {
     }
 
     fn listener(&mut self, key: &Key, resource: &Resource<MailListenerSpec>) -> Drafted {
-        let looked = RefCell::default();
+        let looked = RefCell::<Looked>::default();
         let mut draft = Draft::new(Kind::Listener, key, resource);
+        if let Owner::Server(server) = &resource.owner {
+            looked.borrow_mut().servers.insert(server.clone());
+        }
+        let is_ours = self.is_ours(&resource.owner);
         let Some(spec) = self.last_good.listener(self.objects, key) else {
             draft.refuse(key, vec![]);
-            return Drafted { looked: looked.into_inner(), spec: None, ours: Some(draft.finish()) };
+            let ours = is_ours.then(|| draft.finish());
+            return Drafted { looked: looked.into_inner(), spec: None, ours };
         };
-        let mut is_ours = true;
         match attach::server(self.objects, self.last_good, (key, &spec), &looked) {
+            _ if !is_ours => {}
             Err(violation) => draft.refuse(key, vec![violation]),
-            Ok((_, server)) if server.class_name != self.environment.class => is_ours = false,
             Ok((server_key, server)) => {
                 self.attach(&mut draft, &spec.listener, (&server_key, &server.settings), &looked);
             }
         }
         let ours = is_ours.then(|| draft.finish());
         Drafted { looked: looked.into_inner(), spec: Some(Spec::Listener(spec)), ours }
+    }
+
+    /// Whether an object is of our class. One that belongs to nobody yet is told by all, which know the same of it.
+    fn is_ours(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Class(class) => *class == self.environment.class,
+            Owner::Server(server) => {
+                self.objects.servers.get(server).is_none_or(|server| self.is_ours(&server.owner))
+            }
+            Owner::Unsaid => true,
+        }
     }
 
     fn attach(

@@ -39,7 +39,7 @@ impl Interest {
 
     /// An object has looked at other things than before; the references that nobody looks for any more.
     pub(crate) fn replace(&mut self, id: &ObjectId, old: &Looked, new: &Looked) -> Vec<Reference> {
-        replace(&mut self.servers, id, old.server.as_slice(), new.server.as_slice());
+        replace(&mut self.servers, id, &old.servers, &new.servers);
         replace(&mut self.namespaces, id, old.namespace.as_slice(), new.namespace.as_slice());
         replace(&mut self.times, id, &old.times, &new.times);
         replace(&mut self.references, id, &old.references, &new.references)

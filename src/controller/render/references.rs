@@ -17,8 +17,9 @@ use super::tls::Certificates;
 pub(crate) struct Looked {
     /// What was looked for by name, whether it is there or not.
     pub(crate) references: BTreeSet<Reference>,
-    /// The `MailServer` of a `MailListener`, whether it is there or not.
-    pub(crate) server: Option<Key>,
+    /// The `MailServer` of a `MailListener`, whether it is there or not: the one that it names and, where that spec
+    /// cannot be used, the one that the last good spec names.
+    pub(crate) servers: BTreeSet<Key>,
     /// The namespace whose labels decided something.
     pub(crate) namespace: Option<String>,
     /// When something else is to be said with nothing changed: Unix seconds.

@@ -352,6 +352,30 @@ fn a_server_of_another_class_is_not_ours() {
     assert!(rendered.objects.is_empty() && rendered.snapshot.sockets.is_empty());
 }
 
+#[test]
+fn a_server_of_another_class_is_not_ours_whatever_is_wrong_with_it() {
+    let ours = once(&server("{name: a}", "className: mailgress"));
+    assert_eq!(ours.objects.len(), 1);
+    let others = once(&server("{name: a}", "className: other"));
+    assert!(others.objects.is_empty());
+    // One that was ours and goes, even to something that cannot be used, is not kept.
+    let mut world = World::new();
+    world.render(&server(&imap("a", "port: 143"), ""));
+    assert!(world.render(&server("{name: a}", "className: other")).objects.is_empty());
+}
+
+#[test]
+fn a_listener_is_told_by_the_class_of_its_server() {
+    let listener = attached("team", "l", "port: 993");
+    let told = |yaml: &str| once(yaml).objects.iter().filter(|object| object.kind == Kind::Listener).count();
+    assert_eq!(told(&(server("", "") + &listener)), 1, "it is not allowed, which its own class says");
+    assert_eq!(told(&(server("", "className: other") + &listener)), 0);
+    assert_eq!(told(&listener), 1, "whose it would be is not known");
+    let broken = listener.replace("port: 993", "prot: 993");
+    assert_eq!(told(&(server("", "") + &broken)), 1);
+    assert_eq!(told(&(server("", "className: other") + &broken)), 0);
+}
+
 // --- what a render refuses ---
 
 #[test]
@@ -496,8 +520,15 @@ fn an_expired_certificate_is_served_and_alarms() {
         said(&rendered)
     );
     // The world's time is 2027-01-15.
-    let rendered = once(&(yaml + &tls_secret_until("t", &["a"], (2027, 1, 18))));
-    assert!(said(&rendered).starts_with("CertificateExpiring"), "{}", said(&rendered));
+    for (until, reason) in [
+        ((2027, 1, 18), "ExpiresWithinAWeek spec.tls.certificateRefs[0]: "),
+        ((2027, 2, 10), "ExpiresWithinAMonth spec.tls.certificateRefs[0]: "),
+        ((2027, 2, 20), ""),
+    ] {
+        let rendered = once(&(yaml.clone() + &tls_secret_until("t", &["a"], until)));
+        assert!(said(&rendered).starts_with(reason), "{}", said(&rendered));
+        assert_eq!(said(&rendered).is_empty(), reason.is_empty());
+    }
 }
 
 #[test]

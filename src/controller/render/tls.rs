@@ -14,7 +14,7 @@ use crate::model::{
 use crate::tls::parse;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
-use super::super::violation::{EXPIRY_WARNING, Notice, Violation};
+use super::super::violation::{Concern, EXPIRY_WARNINGS, Notice, Violation};
 use super::bounds;
 use super::references::References;
 use super::scope::Scope;
@@ -203,21 +203,28 @@ fn certificates(
     certificates
 }
 
-/// When [`check_expiry`] has something else to say.
-fn alarms(certificate: &Certificate) -> [i64; 2] {
-    [certificate.not_after.saturating_sub(EXPIRY_WARNING), certificate.not_after]
+/// When [`check_expiry`] has something else to say: the first warning, the second, and the end.
+fn alarms(certificate: &Certificate) -> [i64; 3] {
+    let life = certificate.not_after.saturating_sub(certificate.not_before);
+    let [month, week] = EXPIRY_WARNINGS
+        .map(|(longest, part, _)| certificate.not_after.saturating_sub(longest.min(life.max(0) / part)));
+    [month, week, certificate.not_after]
 }
 
 fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
-    let (notice, verb) = match certificate.not_after - now {
-        left if left <= 0 => (Notice::CertificateExpired, "expired"),
-        left if left <= EXPIRY_WARNING => (Notice::CertificateExpiring, "expires"),
+    let [month, week, end] = alarms(certificate);
+    let [(.., in_a_month), (.., in_a_week)] = EXPIRY_WARNINGS;
+    let (notice, reason, verb) = match now {
+        _ if now >= end => (Notice::CertificateExpired, "CertificateExpired", "expired"),
+        _ if now >= week => (Notice::CertificateExpiring, in_a_week, "expires"),
+        _ if now >= month => (Notice::CertificateExpiring, in_a_month, "expires"),
         _ => return,
     };
     let when = jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default();
     let problem =
         format!("the certificate in Secret {} {verb} at {when} and is served on", certificate.reference);
-    found.push(Violation::notice(notice, path, problem, "put a new one into the Secret"));
+    let remedy = "put a new one into the Secret";
+    found.push(Violation::new(Concern::Notice(notice), reason, path, problem, remedy));
 }
 
 fn parse_secret(key: &Key, secret: &SecretData) -> Result<Certificate, String> {

@@ -52,7 +52,8 @@ pub(super) fn conditions(
         notices.entry(violation.concern.condition()).or_default().push(violation);
     }
     for (condition, violations) in notices {
-        conditions.push(stamp.condition(condition, ConditionStatus::True, condition, &joined(&violations)));
+        let reason = violations.last().map_or(condition, |worst| worst.reason);
+        conditions.push(stamp.condition(condition, ConditionStatus::True, reason, &joined(&violations)));
     }
     conditions
 }

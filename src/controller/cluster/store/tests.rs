@@ -10,6 +10,11 @@ use crate::controller::validate::Validator;
 use super::super::resources;
 use super::*;
 
+/// It is there, so.
+fn is(key: Key, seen: Result<Seen, String>) -> News {
+    News::Is(key, Box::new(seen))
+}
+
 struct Heard {
     store: Store,
     validator: Validator,
@@ -134,7 +139,7 @@ fn an_api_server_that_is_away_is_one_problem_and_changes_nothing() {
     let mut heard = Heard::new();
     let seen = heard.seen(WatchedKind::Server, &key(), &server());
     heard.nothing_anywhere();
-    heard.says(SERVERS, News::Is(key(), Ok(seen)));
+    heard.says(SERVERS, is(key(), Ok(seen)));
     for watch in 1..=3 {
         assert!(!heard.says(watch, News::Failed(Failure::Unreachable("refused".to_owned()))));
     }
@@ -165,13 +170,13 @@ fn our_own_status_coming_back_needs_no_render() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();
     let mut seen = heard.seen(WatchedKind::Server, &key(), &server());
-    assert!(heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
+    assert!(heard.says(SERVERS, is(key(), Ok(seen.clone()))));
     seen.status = json!({ "observedGeneration": 1 });
-    assert!(!heard.says(SERVERS, News::Is(key(), Ok(seen.clone()))));
+    assert!(!heard.says(SERVERS, is(key(), Ok(seen.clone()))));
     let id = ObjectId::new(Kind::Server, &key());
     assert_eq!(heard.store.own(&id).map(|own| &own.status), Some(&seen.status));
     seen.generation = 2;
-    assert!(heard.says(SERVERS, News::Is(key(), Ok(seen))));
+    assert!(heard.says(SERVERS, is(key(), Ok(seen))));
 }
 
 #[test]
@@ -186,7 +191,7 @@ fn a_secret_that_is_listed_again_is_not_parsed_again() {
     }
     let first = Arc::clone(&heard.store.index.objects().secrets[&key]);
     let seen = heard.seen(WatchedKind::Secret, &key, &secret);
-    heard.says(watch, News::Is(key.clone(), Ok(seen)));
+    heard.says(watch, is(key.clone(), Ok(seen)));
     assert!(Arc::ptr_eq(&first, &heard.store.index.objects().secrets[&key]));
 }
 
@@ -225,10 +230,10 @@ fn services_that_nothing_refers_to_need_no_render() {
     };
     let other = Key::new("mail", "other");
     let (one, two) = (service(&heard, 143), service(&heard, 993));
-    assert!(!heard.says(watch, News::Is(other.clone(), one.clone())));
-    assert!(heard.says(watch, News::Is(backend.clone(), one.clone())));
-    assert!(!heard.says(watch, News::Is(backend.clone(), one)), "nothing changed");
-    assert!(heard.says(watch, News::Is(backend.clone(), two)));
+    assert!(!heard.says(watch, is(other.clone(), one.clone())));
+    assert!(heard.says(watch, is(backend.clone(), one.clone())));
+    assert!(!heard.says(watch, is(backend.clone(), one)), "nothing changed");
+    assert!(heard.says(watch, is(backend.clone(), two)));
     assert!(!heard.says(watch, News::Gone(other)) && heard.says(watch, News::Gone(backend.clone())));
     heard.says(slices, News::All(BTreeMap::new()));
     for (of, is_ours) in [("backend", true), ("other", false)] {
@@ -239,7 +244,7 @@ fn services_that_nothing_refers_to_need_no_render() {
         });
         let key = Key::new("mail", &format!("{of}-1"));
         let seen = heard.seen(WatchedKind::Slice, &key, &slice);
-        assert_eq!(heard.says(slices, News::Is(key, Ok(seen))), is_ours);
+        assert_eq!(heard.says(slices, is(key, Ok(seen))), is_ours);
     }
 }
 
@@ -326,7 +331,7 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
                 3 => drop(heard.says(watch, News::Gone(name))),
                 4 => {
                     let seen = heard.seen(kind, &name, &object(kind, choice));
-                    heard.says(watch, News::Is(name, Ok(seen)));
+                    heard.says(watch, is(name, Ok(seen)));
                 }
                 _ => {
                     let seen = heard.seen(kind, &name, &object(kind, choice));

@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::index::{Key, ReferenceKind, Resource, SecretData};
+use crate::controller::index::{Key, Kind, Owner, ReferenceKind, Resource, SecretData};
 use crate::controller::publish::{Published, Publisher};
 use crate::controller::render::{Locality, Rendered, render};
-use crate::controller::violation::{EXPIRY_WARNING, Violation};
+use crate::controller::violation::{EXPIRY_WARNINGS, Violation};
 use crate::model::{Listener, ListenerId, Socket};
 use crate::net::ListenAddress;
 use crate::secret::Secret;
@@ -32,7 +32,7 @@ struct Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let event = (0..EVENTS, any::<[u8; 16]>());
-    let passed = prop_oneof![6 => Just(0), 1 => Just(EXPIRY_WARNING), 1 => Just(2 * 24 * 3600), 1 => Just(-3 * 24 * 3600)];
+    let passed = prop_oneof![6 => Just(0), 1 => Just(EXPIRY_WARNINGS[1].0), 1 => Just(2 * 24 * 3600), 1 => Just(-3 * 24 * 3600)];
     let step = (prop::collection::vec(event, 0..6), prop::bool::weighted(0.3), passed);
     let step = step.prop_map(|(events, looked_in_vain, passed)| Step { events, looked_in_vain, passed });
     // The first has something to begin with.
@@ -210,11 +210,13 @@ impl World {
             return None;
         }
         self.generation += 1;
+        let kind = if spec.get("serverRef").is_some() { Kind::Listener } else { Kind::Server };
+        let owner = Owner::written(kind, "a", &spec);
         let invalid = || Err(vec![Violation::invalid("spec", "it is nonsense", "")]);
         let is_valid = bytes.one_of(&[true, true, true, true, true, false]);
         let spec = if is_valid { Ok(Arc::new(serde_json::from_value(spec).unwrap())) } else { invalid() };
         let created = bytes.one_of(&[None, Some(1), Some(2)]);
-        Some(Arc::new(Resource { uid: String::new(), generation: self.generation, created, spec }))
+        Some(Arc::new(Resource { uid: String::new(), owner, generation: self.generation, created, spec }))
     }
 }
 
@@ -281,7 +283,13 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
             }],
         });
         let spec = Ok(Arc::new(serde_json::from_value(spec).unwrap()));
-        Some(Arc::new(Resource { uid: String::new(), generation: 1, created: Some(1), spec }))
+        Some(Arc::new(Resource {
+            uid: String::new(),
+            owner: Owner::Class("mailgress".to_owned()),
+            generation: 1,
+            created: Some(1),
+            spec,
+        }))
     };
     let key = |name: &str| Key::new("a", name);
     for number in 0..20 {
