@@ -321,7 +321,7 @@ impl Board {
 fn claims(facts: &Facts<'_>, status: &Status, id: &ObjectId) -> Vec<Claim> {
     let Some(outcome) = facts.published.outcomes().get(id) else { return Vec::new() };
     let claim = |listener: &ListenerOutcome| {
-        let port = status::public_port(listener.address.as_ref()?)?;
+        let port = listener.address.as_ref()?.public_port()?;
         Some(Claim { port, is_ready: status.is_ready(id, &listener.id.listener) })
     };
     outcome.listeners.iter().filter_map(claim).collect()

@@ -28,7 +28,6 @@ use super::roll::{Roll, Wanted};
 use super::service::OwnService;
 
 pub use changes::{Change, News};
-pub use object::public_port;
 
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]

@@ -65,6 +65,16 @@ impl ListenAddress {
         }
     }
 
+    /// The TCP port that others than this host may reach: of all addresses, not of one that was chosen.
+    #[must_use]
+    pub fn public_port(&self) -> Option<u16> {
+        match self {
+            Self::Any { port } => Some(*port),
+            Self::Ip(address) if address.ip().is_unspecified() => Some(address.port()),
+            Self::Ip(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// Whether both cannot be bound at once: the same address, or a wildcard over it on the same port.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -135,6 +145,14 @@ mod tests {
         assert!(!ip("0.0.0.0:143").overlaps(&ip("[::]:143")));
         assert!(!any.overlaps(&ip("127.0.0.1:993")));
         assert!(!any.overlaps(&ListenAddress::Unix("/run/a".into())));
+    }
+
+    #[test]
+    fn only_wildcards_are_for_everybody() {
+        assert_eq!(ListenAddress::Any { port: 143 }.public_port(), Some(143));
+        assert_eq!(ip("[::]:143").public_port(), Some(143));
+        assert_eq!(ip("127.0.0.1:143").public_port(), None);
+        assert_eq!(ListenAddress::Unix("/run/a".into()).public_port(), None);
     }
 
     #[test]

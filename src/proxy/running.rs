@@ -33,7 +33,12 @@ pub(crate) struct Running {
 impl Running {
     /// The addresses that are really bound.
     pub(crate) fn bound(&self) -> Vec<SocketAddr> {
-        self.listening.iter().filter_map(|listening| listening.local_address()).collect()
+        let mut bound: Vec<SocketAddr> =
+            self.listening.iter().filter_map(|listening| listening.local_address()).collect();
+        // With `reusePort` every worker has a socket of its own at the same address.
+        bound.sort_unstable();
+        bound.dedup();
+        bound
     }
 
     /// Whether Multipath TCP is asked for and the kernel has none; UNIX sockets never have it.

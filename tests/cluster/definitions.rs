@@ -66,8 +66,11 @@ fn an_object_of_another_schema_affects_only_itself() {
     assert!(message.contains("listenerSets"), "{message}");
     cluster.comes_to(EDGE, "Degraded", "True", "UsingLastGood");
     assert!(greeted(at).is_ok(), "the last good one is served on");
-    cluster.apply(&with(named("text", 1), &json!({ "spec": "nothing of the kind" })));
+    let nonsense = json!({ "spec": { "listeners": "nothing of the kind" } });
+    cluster.apply(&with(named("text", 1), &nonsense));
     cluster.comes_to("mailserver/text", "Accepted", "False", "WrongType");
+    // One that says no class is not of this one, and nobody's at all is nobody's trouble.
+    cluster.apply(&with(named("nothing", 1), &json!({ "spec": "nothing of the kind" })));
     cluster.apply(&named("third", third.port()));
     cluster.wait_for("Ready", "mailserver/third");
     cluster.wait_for("Ready", "mailserver/other");

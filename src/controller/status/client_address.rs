@@ -10,13 +10,13 @@ use crate::model::Peers;
 use super::super::render::ListenerOutcome;
 use super::super::service::OwnService;
 use super::stamp::Stamp;
-use super::{Facts, Surroundings, object};
+use super::{Facts, Surroundings};
 
 /// The condition; none where nothing is known, or there is no network between.
 pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) -> Option<Condition> {
     let surroundings = facts.surroundings?;
     let address = listener.address.as_ref()?;
-    let port = object::public_port(address)?;
+    let port = address.public_port()?;
     let socket = facts.published.current().sockets.get(address)?;
     let is_told = socket.proxy_protocol.as_ref().is_some_and(|header| header.use_as_client_address);
     let verdict = if is_told {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::api::status::{Condition, ConditionStatus};
-use crate::net::ListenAddress;
 
 use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
 use super::super::service::joined as with_port;
@@ -43,19 +42,9 @@ pub(super) fn is_invalid(outcome: &ObjectOutcome) -> bool {
 /// Where clients reach a listener.
 fn addresses(surroundings: Option<&Surroundings>, listener: &ListenerOutcome) -> Vec<String> {
     let (Some(surroundings), Some(address)) = (surroundings, &listener.address) else { return Vec::new() };
-    let mut addresses = public_port(address).map(|port| surroundings.addresses(port)).unwrap_or_default();
+    let mut addresses = address.public_port().map(|port| surroundings.addresses(port)).unwrap_or_default();
     addresses.truncate(MAX_ADDRESSES);
     addresses
-}
-
-/// The port of an address that others than this host can reach.
-#[must_use]
-pub fn public_port(address: &ListenAddress) -> Option<u16> {
-    match address {
-        ListenAddress::Any { port } => Some(*port),
-        ListenAddress::Ip(address) if address.ip().is_unspecified() => Some(address.port()),
-        ListenAddress::Ip(_) | ListenAddress::Unix(_) => None,
-    }
 }
 
 impl Surroundings {
