@@ -232,6 +232,10 @@ impl Outlet {
             entries.push((status::name(&id), status::served(&facts, &id)));
             let may_wait = self.dirty.get(&id).is_some_and(|deadline| moment < *deadline);
             if is_pending && may_wait {
+                // The Service need not wait: a port that it shows from before a restart stays.
+                if !self.ports.knows(&id) {
+                    self.ports.set(&id, claims(&facts, &board.status, &id));
+                }
                 continue;
             }
             self.dirty.remove(&id);
@@ -363,3 +367,6 @@ fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

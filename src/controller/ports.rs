@@ -46,6 +46,12 @@ impl Ports {
         }
     }
 
+    /// Whether an object's listeners have any.
+    #[must_use]
+    pub fn knows(&self, object: &ObjectId) -> bool {
+        self.of.contains_key(object)
+    }
+
     /// The ports to be shown to clients. One that `is_shown` stays until no listener has it any more: a replica that
     /// fails to bind it takes it from nobody else's clients.
     #[must_use]

@@ -164,6 +164,8 @@ impl Lead {
         }
         let mut said = Vec::new();
         for id in told {
+            // What waits to be written was about another moment, or about what is gone.
+            let is_under_way = self.outbox.forget(id);
             let Some(seen) = store.own(id) else { continue };
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
             match outlet.status_of(id) {
@@ -174,6 +176,10 @@ impl Lead {
                         }
                     }
                     said.push((id.clone(), Said { uid, resource_version, status }));
+                }
+                // What is on its way there will not hold.
+                Some(status) if is_under_way => {
+                    said.push((id.clone(), Said { uid, resource_version, status }))
                 }
                 Some(_) => {}
                 None if seen.is_told => {

@@ -51,8 +51,15 @@ pub(super) struct Replicas {
     client: Client,
     service: Key,
     events: mpsc::Sender<Event>,
+    askers: Askers,
+}
+
+/// A task for each replica that is asked.
+struct Askers {
+    events: mpsc::Sender<Event>,
     http: Http,
-    asked: BTreeMap<SocketAddr, AbortOnDropHandle<()>>,
+    /// With their names: another one at the same address is asked from the beginning.
+    asked: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
 }
 
 type Http = HttpClient<HttpConnector, Empty<Bytes>>;
@@ -67,13 +74,7 @@ impl std::fmt::Debug for Replicas {
 impl Replicas {
     /// For the endpoints of `service`.
     pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let http = HttpClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
-            .build(connector);
-        Self { client, service, events, http, asked: BTreeMap::new() }
+        Self { client, service, askers: Askers::new(events.clone()), events }
     }
 
     /// Asks for as long as we lead, and whenever we do again.
@@ -83,7 +84,7 @@ impl Replicas {
                 () = self.follow() => return,
                 ended = standing.wait_for(|standing| !standing.leads) => if ended.is_err() { return },
             }
-            self.asked.clear();
+            self.askers.asked.clear();
         }
     }
 
@@ -109,20 +110,34 @@ impl Replicas {
             }
             let slices = slices.state();
             let ready = ready(slices.iter().map(AsRef::as_ref));
-            self.ask(&ready);
-            if self.events.send(Event::Ready(ready)).await.is_err() {
+            // An answer of one who is not known to be ready would be lost, and is not given twice.
+            if self.events.send(Event::Ready(ready.clone())).await.is_err() {
                 return;
             }
+            self.askers.ask(&ready);
         }
+    }
+}
+
+impl Askers {
+    /// Which tell what they hear to `events`.
+    fn new(events: mpsc::Sender<Event>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT)
+            .build(connector);
+        Self { events, http, asked: BTreeMap::new() }
     }
 
     /// Asks these, and nobody else.
     fn ask(&mut self, ready: &BTreeMap<SocketAddr, String>) {
-        self.asked.retain(|address, _| ready.contains_key(address));
-        for address in ready.keys() {
+        self.asked.retain(|address, (name, _)| ready.get(address) == Some(name));
+        for (address, name) in ready {
             self.asked.entry(*address).or_insert_with(|| {
                 let task = ask(self.http.clone(), *address, self.events.clone());
-                AbortOnDropHandle::new(tokio::spawn(task))
+                (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
     }
@@ -209,7 +224,9 @@ const LONGEST_ANSWER: usize = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper_util::rt::TokioIo;
     use serde_json::json;
+    use tokio::net::TcpListener;
 
     #[test]
     fn replicas_are_the_ready_endpoints_at_the_port_called_admin() {
@@ -237,5 +254,45 @@ mod tests {
             ready(slices.iter()).into_iter().map(|(at, name)| (at.to_string(), name)).collect();
         let expected = [("10.0.0.1:9090", "a"), ("[fd00::4]:9090", "d")];
         assert_eq!(found, expected.map(|(at, name)| (at.to_owned(), name.to_owned())));
+    }
+
+    /// A replica that answers everything at once; where it is, and what it is asked for.
+    async fn replica() -> (SocketAddr, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, asked) = mpsc::channel(1);
+        let answer = move |request: http::Request<hyper::body::Incoming>| {
+            let sender = sender.clone();
+            async move {
+                let replica = json!({ "name": "a", "instance": "1" });
+                let page = json!({ "replica": replica, "version": 7, "whole": true, "objects": [] });
+                sender.send(request.uri().query().unwrap_or_default().to_owned()).await?;
+                Ok::<_, mpsc::error::SendError<String>>(http::Response::new(page.to_string()))
+            }
+        };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = hyper::server::conn::http1::Builder::new();
+                let service = hyper::service::service_fn(answer.clone());
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn a_replica_with_another_name_is_asked_from_the_beginning() {
+        let (address, mut asked) = replica().await;
+        let (events, mut heard) = mpsc::channel(1);
+        tokio::spawn(async move { while heard.recv().await.is_some() {} });
+        let mut askers = Askers::new(events);
+        for name in ["a", "b"] {
+            askers.ask(&BTreeMap::from([(address, name.to_owned())]));
+            for is_first in [true, false] {
+                let awaited =
+                    async { while asked.recv().await.unwrap().contains("version=7") == is_first {} };
+                timeout(Duration::from_secs(10), awaited).await.unwrap();
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! object that it was made for: where somebody else has written meanwhile, a newer leader among them, the API server
 //! refuses it, and it is made again only if it is still about what the object is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{API_VERSION, DEFAULT_CLASS};
@@ -22,7 +22,7 @@ use crate::api::{API_VERSION, DEFAULT_CLASS};
 use super::super::index::ObjectId;
 use super::failure::Failure;
 use super::lease::Lease;
-use super::pause::Pause;
+use super::pause::{self, Pause};
 use super::resources::resource;
 
 /// What is to be said of an object.
@@ -38,32 +38,106 @@ pub(super) struct Said {
 
 /// What is still to be written, the newest of each object. Clones are of the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outbox(Arc<(Mutex<BTreeMap<ObjectId, Said>>, Notify)>);
+pub(super) struct Outbox(Arc<(Mutex<Waiting>, Notify)>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    ready: BTreeMap<ObjectId, Said>,
+    /// What the API server has something against; it holds up nothing else.
+    refused: BTreeMap<ObjectId, Said>,
+    /// What is being written; what comes meanwhile of the same object waits until that is over.
+    under_way: BTreeSet<ObjectId>,
+    /// We do not lead any more: what could not be written is somebody else's affair.
+    is_over: bool,
+}
 
 impl Outbox {
     /// To be written, instead of what is there of the same object.
     pub(super) fn put(&self, said: impl IntoIterator<Item = (ObjectId, Said)>) {
-        self.lock().extend(said);
+        let mut waiting = self.lock();
+        waiting.is_over = false;
+        for (id, said) in said {
+            waiting.refused.remove(&id);
+            waiting.ready.insert(id, said);
+        }
+        drop(waiting);
         self.0.1.notify_one();
     }
 
-    /// Nothing of it is to be written any more.
+    /// Nothing of this object is to be written any more; whether something is being written all the same.
+    pub(super) fn forget(&self, id: &ObjectId) -> bool {
+        let mut waiting = self.lock();
+        waiting.ready.remove(id);
+        waiting.refused.remove(id);
+        waiting.under_way.contains(id)
+    }
+
+    /// Nothing of it is to be written any more, nor what is under way to be tried again.
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        let mut waiting = self.lock();
+        waiting.is_over = true;
+        waiting.ready.clear();
+        waiting.refused.clear();
     }
 
     fn take(&self) -> Option<(ObjectId, Said)> {
-        self.lock().pop_first()
+        let mut waiting = self.lock();
+        let Waiting { ready, under_way, .. } = &mut *waiting;
+        let id = ready.keys().find(|id| !under_way.contains(id))?.clone();
+        under_way.insert(id.clone());
+        ready.remove_entry(&id)
     }
 
-    /// Tried again, unless there is something newer by now.
-    fn put_back(&self, id: ObjectId, said: Said) {
-        self.lock().entry(id).or_insert(said);
+    /// It is not under way any more; what could not be written is tried again, unless there is something newer by now.
+    fn end(&self, id: ObjectId, left: Option<NotWritten>) {
+        let mut waiting = self.lock();
+        waiting.under_way.remove(&id);
+        if waiting.is_over || waiting.ready.contains_key(&id) {
+            return;
+        }
+        match left {
+            None => {}
+            Some(NotWritten { said, is_refused: true, .. }) => drop(waiting.refused.insert(id, said)),
+            Some(NotWritten { said, .. }) => drop(waiting.ready.insert(id, said)),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectId, Said>> {
+    fn has_newer(&self, id: &ObjectId) -> bool {
+        self.lock().ready.contains_key(id)
+    }
+
+    fn has_refused(&self) -> bool {
+        !self.lock().refused.is_empty()
+    }
+
+    /// What was refused may be taken by now.
+    fn retry(&self) {
+        let mut waiting = self.lock();
+        let refused = std::mem::take(&mut waiting.refused);
+        waiting.ready.extend(refused);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What could not be written, and why.
+#[derive(Debug)]
+struct NotWritten {
+    said: Said,
+    /// Whether the API server has something against this object's, and not against any.
+    is_refused: bool,
+    why: String,
+}
+
+/// Why something could not be written.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Of all that is left.
+    failed: Option<String>,
+    /// Of single objects.
+    refused: Option<String>,
 }
 
 /// Writes what is in the outbox.
@@ -91,25 +165,23 @@ impl Writer {
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let mut pauses = Pause::default();
         let mut failing = false;
+        let mut again = None;
         loop {
-            let failure = tokio::select! {
+            let Failures { failed, refused } = tokio::select! {
                 () = shutdown.cancelled() => return,
-                failure = self.write_all() => failure,
+                failures = self.write_all() => failures,
             };
+            let has_failed = failed.is_some();
+            if let Some(why) = failed.or(refused).filter(|_| !failing) {
+                tracing::warn!("status cannot be written, and is tried again: {why}");
+            }
+            failing = has_failed || self.outbox.has_refused();
             let wait = async {
-                match failure {
-                    None => {
-                        pauses = Pause::default();
-                        failing = false;
-                        self.outbox.0.1.notified().await;
-                    }
-                    Some(why) => {
-                        if !std::mem::replace(&mut failing, true) {
-                            tracing::warn!("status cannot be written, and is tried again: {why}");
-                        }
-                        sleep(pauses.next().unwrap_or(PATIENCE)).await;
-                    }
+                if has_failed {
+                    return sleep(pauses.next().unwrap_or(PATIENCE)).await;
                 }
+                pauses = Pause::default();
+                self.news(&mut again).await;
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -118,48 +190,62 @@ impl Writer {
         }
     }
 
-    /// The first failure, if there is any; what failed is in the outbox again.
-    async fn write_all(&self) -> Option<String> {
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            while under_way.len() < AT_ONCE
-                && let Some((id, said)) = self.outbox.take()
-            {
-                under_way.push(self.write(id, said));
-            }
-            let written = under_way.next().await?;
-            let Err((id, said, why)) = written else { continue };
-            self.outbox.put_back(id, said);
-            while let Some(written) = under_way.next().await {
-                if let Err((id, said, _)) = written {
-                    self.outbox.put_back(id, said);
-                }
-            }
-            return Some(why);
+    /// Waits for something to write, or until what was refused is worth another attempt.
+    async fn news(&self, again: &mut Option<Instant>) {
+        if !self.outbox.has_refused() {
+            *again = None;
+            return self.outbox.0.1.notified().await;
+        }
+        let at = *again.get_or_insert_with(|| Instant::now() + REFUSED_AGAIN);
+        if timeout_at(at, self.outbox.0.1.notified()).await.is_err() {
+            *again = None;
+            self.outbox.retry();
         }
     }
 
-    async fn write(&self, id: ObjectId, mut said: Said) -> Result<(), (ObjectId, Said, String)> {
+    /// What failed is in the outbox again. What is refused of one object stops no other.
+    async fn write_all(&self) -> Failures {
+        let mut under_way = FuturesUnordered::new();
+        let mut failures = Failures::default();
+        loop {
+            while failures.failed.is_none()
+                && under_way.len() < AT_ONCE
+                && let Some((id, said)) = self.outbox.take()
+            {
+                under_way.push(async move {
+                    let written = self.write(&id, said).await;
+                    (id, written)
+                });
+            }
+            let Some((id, written)) = under_way.next().await else { return failures };
+            let left = written.err();
+            if let Some(NotWritten { is_refused, why, .. }) = &left {
+                let first = if *is_refused { &mut failures.refused } else { &mut failures.failed };
+                first.get_or_insert_with(|| format!("{id}: {why}"));
+            }
+            self.outbox.end(id, left);
+        }
+    }
+
+    async fn write(&self, id: &ObjectId, mut said: Said) -> Result<(), NotWritten> {
         for _ in 0..ATTEMPTS {
-            let outcome = match timeout(PATIENCE, self.apply(&id, &said)).await {
+            let outcome = match timeout(PATIENCE, self.apply(id, &said)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err("the API server does not answer".to_owned()),
+                Err(_) => Err((false, "the API server does not answer".to_owned())),
             };
             match outcome {
-                Ok(None) => return Ok(()),
-                Ok(Some(newer)) => said.resource_version = newer,
-                Err(why) => {
-                    let why = format!("{id}: {why}");
-                    return Err((id, said, why));
-                }
+                Ok(Some(newer)) if !self.outbox.has_newer(id) => said.resource_version = newer,
+                Ok(_) => return Ok(()),
+                Err((is_refused, why)) => return Err(NotWritten { said, is_refused, why }),
             }
         }
         // Somebody writes all the time. The next event of the object brings us here again.
         Ok(())
     }
 
-    /// Nothing where it is written, or nothing to be written any more; otherwise the version to write it for.
-    async fn apply(&self, id: &ObjectId, said: &Said) -> Result<Option<String>, String> {
+    /// Nothing where it is written, or nothing to be written any more; otherwise the version to write it for. An error
+    /// says whether it is about this object alone.
+    async fn apply(&self, id: &ObjectId, said: &Said) -> Result<Option<String>, (bool, String)> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource(id.kind));
         let mut patch = json!({
@@ -179,8 +265,14 @@ impl Writer {
         match api.patch_status(&id.key.name, &params, &Patch::Apply(&patch)).await {
             Ok(_) => Ok(None),
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
-            Err(kube::Error::Api(status)) if status.code == CONFLICT => self.newer(&api, id, said).await,
-            Err(error) => Err(Failure::of(&error).to_string()),
+            Err(kube::Error::Api(status)) if status.code == CONFLICT => {
+                self.newer(&api, id, said).await.map_err(|why| (false, why))
+            }
+            Err(error) => {
+                let is_refused =
+                    matches!(&error, kube::Error::Api(status) if REFUSALS.contains(&status.code));
+                Err((is_refused, Failure::of(&error).to_string()))
+            }
         }
     }
 
@@ -220,5 +312,70 @@ const AT_ONCE: usize = 8;
 const ATTEMPTS: usize = 4;
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After which time what was refused is tried again, when permissions may be another's.
+const REFUSED_AGAIN: Duration = pause::LAST;
+/// Codes of what another object need not be refused for: permissions and quotas, admission, the schema.
+const REFUSALS: [u16; 4] = [400, 403, 413, 422];
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::index::{Key, Kind};
+
+    fn object(name: &str) -> ObjectId {
+        ObjectId::new(Kind::Server, &Key::new("mail", name))
+    }
+
+    fn said(version: &str) -> Said {
+        Said { uid: "u".into(), resource_version: version.into(), status: Value::Null }
+    }
+
+    fn not_written(version: &str, is_refused: bool) -> Option<NotWritten> {
+        Some(NotWritten { said: said(version), is_refused, why: "why".into() })
+    }
+
+    #[test]
+    fn what_is_refused_of_one_object_holds_up_no_other() {
+        let outbox = Outbox::default();
+        outbox.put([(object("a"), said("1")), (object("b"), said("1"))]);
+        assert_eq!(outbox.take(), Some((object("a"), said("1"))));
+        outbox.end(object("a"), not_written("1", true));
+        assert_eq!(outbox.take(), Some((object("b"), said("1"))));
+        outbox.end(object("b"), not_written("1", false));
+        assert_eq!(outbox.take(), Some((object("b"), said("1"))));
+        outbox.end(object("b"), None);
+        assert_eq!(outbox.take(), None);
+        assert!(outbox.has_refused());
+        outbox.retry();
+        assert_eq!(outbox.take(), Some((object("a"), said("1"))));
+    }
+
+    #[test]
+    fn what_is_newer_waits_for_what_is_under_way_and_then_replaces_it() {
+        let outbox = Outbox::default();
+        outbox.put([(object("a"), said("1"))]);
+        outbox.take();
+        assert!(!outbox.has_newer(&object("a")));
+        outbox.put([(object("a"), said("2"))]);
+        assert_eq!(outbox.take(), None);
+        assert!(outbox.has_newer(&object("a")));
+        outbox.end(object("a"), not_written("1", false));
+        assert_eq!(outbox.take(), Some((object("a"), said("2"))));
+        outbox.clear();
+        outbox.end(object("a"), not_written("2", false));
+        assert_eq!(outbox.take(), None, "somebody else leads");
+    }
+
+    #[test]
+    fn what_holds_no_longer_is_not_written() {
+        let outbox = Outbox::default();
+        outbox.put([(object("a"), said("1"))]);
+        assert!(!outbox.forget(&object("a")));
+        assert_eq!(outbox.take(), None);
+        outbox.put([(object("a"), said("1"))]);
+        outbox.take();
+        assert!(outbox.forget(&object("a")), "it is under way, and to be corrected");
+    }
+}

@@ -1,0 +1,36 @@
+//! Tests of what is told, and when.
+
+use prometheus::Registry;
+
+use super::*;
+use crate::controller::folder::scan::{Scan, Seen};
+use crate::controller::folder::store::Store;
+use crate::controller::render::tests::server;
+use crate::controller::validate::tests::validator;
+use crate::model::served::Replica;
+
+fn index(yaml: &str) -> Index {
+    let mut store = Store::default();
+    let files = [("a.yaml".into(), Seen::Read(None, Ok(yaml.to_owned())))];
+    store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
+    let mut index = Index::default();
+    index.replace(&store.load().objects);
+    index
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_from_before_a_restart_are_kept_while_listeners_are_being_bound() {
+    let (snapshots, _to_plane) = watch::channel(Arc::default());
+    let (_from_plane, reports) = watch::channel(Arc::default());
+    let ledger = Ledger::new(Replica { name: "a".into(), instance: "1".into(), node_address: None });
+    let channels = Channels { snapshots, reports, ledger, board: Board::default() };
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let mut outlet =
+        Outlet::new("mailgress", "host.example", channels, metrics).with_patience(Duration::from_secs(1));
+    let listener = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
+    let look = outlet.look(&mut index(&server(listener, "")));
+    outlet.publish(look);
+    assert!(outlet.tell(&[]).is_empty(), "it is under way");
+    assert_eq!(outlet.ports(|port| port == 143 || port == 25), BTreeSet::from([143]));
+    assert!(outlet.ports(|_| false).is_empty(), "it is not served yet");
+}
