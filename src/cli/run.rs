@@ -62,7 +62,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "MAILGRESS_ZONE")]
     zone: Option<String>,
 
-    /// Where /livez, /readyz, /metrics, /status and /model are served.
+    /// Where /livez, /readyz, /metrics, /status, /model and, for other replicas, /served are served.
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
 

@@ -5,7 +5,7 @@
 //! again for ever, and until then what it said last counts, so that the data plane goes on whatever becomes of the API
 //! server.
 //!
-//! Every replica does this for itself. One leads, and does what must be done once: [`lead`].
+//! Every replica does this for itself. One leads, and does what must be done once (`lead.rs`).
 
 mod events;
 mod failure;

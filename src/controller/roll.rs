@@ -99,8 +99,7 @@ impl Roll {
     /// Of which nothing is known yet.
     #[must_use]
     pub fn awaited(instance: &str) -> Self {
-        let unknown = Some("the API server has not answered yet".to_owned());
-        Self { unknown, ..Self::alone(instance) }
+        Self { unknown: Some(AWAITED.to_owned()), ..Self::alone(instance) }
     }
 
     /// Which replicas there are cannot be found out; what was known before still counts.
@@ -116,7 +115,10 @@ impl Roll {
 
     /// These are the ready replicas, by name; the others are forgotten.
     pub fn set(&mut self, ready: &BTreeMap<SocketAddr, String>, now: Instant) -> Touched {
-        let was_unknown = self.unknown.take().is_some();
+        // At least we ourselves are one of them.
+        let unknown = ready.is_empty().then(|| NOBODY.to_owned());
+        let was_unknown = self.unknown != unknown;
+        self.unknown = unknown;
         let before = self.members.len();
         self.members.retain(|address, member| ready.get(address) == Some(&member.name));
         let gone = self.members.len() < before;
@@ -199,8 +201,8 @@ impl Roll {
 
     /// Replicas that do not answer, or are not known.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        let unknown =
-            self.unknown.iter().map(|why| format!("it is not known which replicas there are: {why}"));
+        let unknown = self.unknown.iter().filter(|why| *why != AWAITED);
+        let unknown = unknown.map(|why| format!("it is not known which replicas there are: {why}"));
         let silent = self.members.iter().filter(|(_, member)| member.answer == Answer::Silent);
         unknown.chain(silent.map(|(address, member)| member.silence(*address)))
     }
@@ -269,6 +271,11 @@ impl Member {
     }
 }
 
+/// It is too early to know.
+const AWAITED: &str = "the API server has not answered yet";
+/// Somebody named the wrong Service, or its port.
+const NOBODY: &str =
+    "the Service of --replicas has no ready endpoint with a port called `admin`; this replica should be one";
 /// How long a replica may say nothing.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
@@ -373,5 +380,11 @@ mod tests {
         assert_eq!(roll.set(&one, now), Touched::All);
         assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
         assert_eq!(roll.set(&one, now), Touched::none());
+        // Where nobody is, not even we are, somebody named the wrong Service.
+        assert_eq!(roll.set(&BTreeMap::new(), now), Touched::All);
+        let Elsewhere::Pending(why) = serve(&roll, 2) else { panic!() };
+        assert!(why.contains("--replicas") && roll.problems().any(|problem| problem == why), "{why}");
+        assert_eq!(roll.set(&one, now), Touched::All);
+        assert!(roll.problems().next().is_none());
     }
 }

@@ -36,6 +36,9 @@ pub enum ServiceKind {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Port {
+    name: String,
+    /// A number or a name; ours are numbers, unless somebody has changed them.
+    target: Value,
     node_port: Option<u16>,
     /// Whether we put it there.
     is_ours: bool,
@@ -68,7 +71,9 @@ impl OwnService {
         let ports = spec.ports.iter().flatten().filter(|port| is_tcp(port)).filter_map(|port| {
             let number = u16::try_from(port.port).ok()?;
             let node_port = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-            Some((number, Port { node_port, is_ours: owned.contains(&number) }))
+            let name = port.name.clone().unwrap_or_default();
+            let target = serde_json::to_value(&port.target_port).unwrap_or_default();
+            Some((number, Port { name, target, node_port, is_ours: owned.contains(&number) }))
         });
         Self {
             key: Key::new(namespace.unwrap_or_default(), name.unwrap_or_default()),
@@ -111,6 +116,31 @@ impl OwnService {
         }
     }
 
+    /// What the API server is to apply, so that these ports are there and are ours. What somebody has changed of one
+    /// that is there stays as it is, and so does a name that somebody else's port has.
+    #[must_use]
+    pub fn patch(&self, ports: &BTreeSet<u16>) -> Value {
+        let taken = |name: &str| self.ports.values().any(|port| port.name == name);
+        let entry = |number: &u16| {
+            let known = self.ports.get(number).filter(|port| port.is_ours && !port.target.is_null());
+            let (name, target) = known.map_or_else(
+                || {
+                    let name = format!("mail-{number}");
+                    let name = if taken(&name) { format!("{name}-tcp") } else { name };
+                    (name, json!(number))
+                },
+                |port| (port.name.clone(), port.target.clone()),
+            );
+            json!({ "name": name, "port": number, "targetPort": target, "protocol": "TCP" })
+        };
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": self.key.name, "namespace": self.key.namespace },
+            "spec": { "ports": ports.iter().map(entry).collect::<Vec<_>>() },
+        })
+    }
+
     /// Where clients reach a port; nowhere while it is not in the Service, or nobody has given it an address.
     #[must_use]
     pub fn addresses(&self, port: u16, nodes: &BTreeSet<IpAddr>) -> Vec<String> {
@@ -123,21 +153,6 @@ impl OwnService {
             _ => self.addresses.iter().map(|address| joined(address, port)).collect(),
         }
     }
-}
-
-/// What the API server is to apply, so that these ports are there and are ours.
-#[must_use]
-pub fn patch(key: &Key, ports: &BTreeSet<u16>) -> Value {
-    let ports: Vec<Value> = ports
-        .iter()
-        .map(|port| json!({ "name": format!("mail-{port}"), "port": port, "targetPort": port, "protocol": "TCP" }))
-        .collect();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": key.name, "namespace": key.namespace },
-        "spec": { "ports": ports },
-    })
 }
 
 /// `address:port`, with brackets where they belong.
@@ -217,6 +232,23 @@ mod tests {
         assert_eq!(service.plan(&ports(&[25, 587, 993])), PortPlan::Keep, "25 is there, and is not ours");
         assert_eq!(service.plan(&ports(&[993, 995])), PortPlan::Apply(ports(&[993, 995])));
         assert_eq!(service.plan(&ports(&[])), PortPlan::Apply(ports(&[])));
+    }
+
+    #[test]
+    fn what_others_made_of_a_port_is_no_reason_to_fail() {
+        let changed = json!([
+            { "name": "mail-993", "port": 993, "targetPort": 10993 },
+            { "name": "mail-995", "port": 80, "targetPort": 80 },
+        ]);
+        let patch = service(&json!({ "ports": changed }), &json!({})).patch(&ports(&[993, 995, 587]));
+        assert_eq!(
+            patch["spec"]["ports"],
+            json!([
+                { "name": "mail-587", "port": 587, "targetPort": 587, "protocol": "TCP" },
+                { "name": "mail-993", "port": 993, "targetPort": 10993, "protocol": "TCP" },
+                { "name": "mail-995-tcp", "port": 995, "targetPort": 995, "protocol": "TCP" },
+            ])
+        );
     }
 
     #[test]

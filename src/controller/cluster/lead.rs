@@ -154,7 +154,7 @@ impl Lead {
         let standing = self.standing.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
         let replicas = outlet.replicas().into_iter().flat_map(Roll::problems);
-        replicas.chain(standing).chain(service).collect()
+        replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
     }
 
     /// Says what is known of these objects, where we lead and they say something else.

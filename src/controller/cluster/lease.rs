@@ -3,6 +3,7 @@
 //! The lease is kept by a library; this file adds when to stop believing in it. A renewal that fails, or is not
 //! answered in time, ends the lead at once, before the lease runs out and somebody else may take it.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1 as lease;
@@ -106,7 +107,17 @@ impl Lease {
         pauses: &mut Pause,
     ) -> LeaseManagerError {
         loop {
-            match manager.changed().await {
+            let mut changed = pin!(manager.changed());
+            let outcome = tokio::select! {
+                outcome = &mut changed => outcome,
+                () = sleep(LEASE_DURATION) => {
+                    // It holds, whoever has it: a failure would have come by now.
+                    let leads = standing.borrow().leads;
+                    self.stand(standing, Standing { leads, failure: None });
+                    changed.await
+                }
+            };
+            match outcome {
                 Ok(leads) => {
                     *pauses = Pause::default();
                     self.stand(standing, Standing { leads, failure: None });

@@ -13,12 +13,12 @@ use kube::runtime::reflector::{self, reflector};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher::{self, Config, watcher};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::index::Key;
-use super::super::service::{OwnService, PortPlan, patch};
+use super::super::service::{OwnService, PortPlan};
 use super::failure::Failure;
-use super::pause::Pause;
+use super::pause::{self, Pause};
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,9 @@ impl Keeper {
         let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
         let mut pauses = Pause::default();
         let mut again: Option<Duration> = None;
+        let mut complained: Option<Instant> = None;
         loop {
+            let over = complained.map(|at| at + TOLD);
             tokio::select! {
                 event = stream.next() => match event {
                     None => return,
@@ -76,9 +78,15 @@ impl Keeper {
                     Some(Ok(_)) => self.tell(services.state().first().map(AsRef::as_ref)),
                     Some(Err(error)) => {
                         self.complain(Failure::of_watch(error));
+                        complained = Some(Instant::now());
                         continue;
                     }
                 },
+                // A watch that goes on where it was has nothing to say.
+                () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => {
+                    complained = None;
+                    self.tell(services.state().first().map(AsRef::as_ref));
+                }
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
@@ -130,11 +138,11 @@ impl Keeper {
             PortPlan::Apply(ports) => ports,
         };
         let params = PatchParams::apply(&self.field_manager);
-        let patch = Patch::Apply(patch(key, &ports));
+        let patch = Patch::Apply(service.patch(&ports));
         let applied = timeout(PATIENCE, api.patch(&key.name, &params, &patch)).await;
         let why = match applied {
             Ok(Ok(_)) => {
-                tracing::info!("the Service {key} has the ports {ports:?} of our listeners");
+                tracing::info!(ports = ports.len(), "the Service {key} has the ports of our listeners");
                 return Ok(());
             }
             Ok(Err(error)) => Failure::of(&error).to_string(),
@@ -144,6 +152,8 @@ impl Keeper {
     }
 }
 
+/// A failure that is over is not told for longer: it would have come again by then.
+const TOLD: Duration = pause::LAST.saturating_mul(3);
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a field manager's name, as the API server bounds it.

@@ -219,7 +219,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Connections that are not used are closed before the replica does it.
 const KEPT: Duration = Duration::from_secs(5);
 /// Bytes of an answer: some hundred for each object.
-const LONGEST_ANSWER: usize = 64 << 20;
+const LONGEST_ANSWER: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

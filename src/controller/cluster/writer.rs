@@ -49,6 +49,8 @@ struct Waiting {
     under_way: BTreeSet<ObjectId>,
     /// We do not lead any more: what could not be written is somebody else's affair.
     is_over: bool,
+    /// Why something that is still to be written is not.
+    failure: Option<String>,
 }
 
 impl Outbox {
@@ -76,8 +78,14 @@ impl Outbox {
     pub(super) fn clear(&self) {
         let mut waiting = self.lock();
         waiting.is_over = true;
+        waiting.failure = None;
         waiting.ready.clear();
         waiting.refused.clear();
+    }
+
+    /// Why something that is still to be written is not.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.lock().failure.clone()
     }
 
     fn take(&self) -> Option<(ObjectId, Said)> {
@@ -99,6 +107,15 @@ impl Outbox {
             None => {}
             Some(NotWritten { said, is_refused: true, .. }) => drop(waiting.refused.insert(id, said)),
             Some(NotWritten { said, .. }) => drop(waiting.ready.insert(id, said)),
+        }
+    }
+
+    /// What was tried last failed for this, or did not; what is still refused is not forgotten.
+    fn fail(&self, why: Option<String>) {
+        let mut waiting = self.lock();
+        let is_over = why.is_none() && waiting.refused.is_empty();
+        if why.is_some() || is_over {
+            waiting.failure = why.map(|why| format!("status cannot be written, and is tried again: {why}"));
         }
     }
 
@@ -164,7 +181,6 @@ impl Writer {
     /// Writes until it is told to end.
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let mut pauses = Pause::default();
-        let mut failing = false;
         let mut again = None;
         loop {
             let Failures { failed, refused } = tokio::select! {
@@ -172,10 +188,7 @@ impl Writer {
                 failures = self.write_all() => failures,
             };
             let has_failed = failed.is_some();
-            if let Some(why) = failed.or(refused).filter(|_| !failing) {
-                tracing::warn!("status cannot be written, and is tried again: {why}");
-            }
-            failing = has_failed || self.outbox.has_refused();
+            self.outbox.fail(failed.or(refused));
             let wait = async {
                 if has_failed {
                     return sleep(pauses.next().unwrap_or(PATIENCE)).await;
