@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::status::ConditionStatus;
+
 use super::super::index::ObjectId;
 use super::super::outlet::Outlet;
 use super::super::roll::{Roll, Touched};
 use super::super::service::OwnService;
-use super::super::status::{Change, Surroundings};
+use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
 use super::own_service::{Keeper, Known};
@@ -170,7 +173,8 @@ impl Lead {
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
             match outlet.status_of(id) {
                 Some(status) if status != seen.status => {
-                    for change in outlet.news(id, &seen.uid, &seen.status) {
+                    let news = outlet.news(id, &seen.uid, &seen.status);
+                    for change in news.into_iter().filter(|change| !is_end_of_silence(change, &seen.status)) {
                         if let Err(error) = self.events.try_send(change) {
                             tracing::debug!("an event is left out: {error}");
                         }
@@ -183,7 +187,7 @@ impl Lead {
                 }
                 Some(_) => {}
                 None if seen.is_told => {
-                    said.push((id.clone(), Said { uid, resource_version, status: serde_json::Value::Null }));
+                    said.push((id.clone(), Said { uid, resource_version, status: Value::Null }));
                 }
                 None => {}
             }
@@ -234,6 +238,15 @@ impl Lead {
         let others = outlet.replicas().into_iter().flat_map(Roll::node_addresses);
         Surroundings { service, nodes: others.chain(self.node_address).collect() }
     }
+}
+
+/// That a replica does not answer is no event of each object, and neither is that it does again.
+fn is_end_of_silence(change: &Change, said: &Value) -> bool {
+    let Change { news: status::News::Is(condition), .. } = change else { return false };
+    let mut before = said["conditions"].as_array().into_iter().flatten();
+    condition.type_ == "Ready"
+        && condition.status == ConditionStatus::True
+        && before.any(|old| old["type"] == "Ready" && old["reason"] == "ReplicaUnreachable")
 }
 
 /// Changes that wait to be events; more are in the log and in the conditions only.
