@@ -24,9 +24,10 @@ bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs 
 	@tests/install-packages.sh build bench
 	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
 
-scale: ## Time and memory of rendering thousands of MailServers, in memory, and of serving them; installs a C toolchain
-	@tests/install-packages.sh build
+scale: ## Time and memory with thousands of MailServers, in memory and before a Kubernetes API server; installs a C toolchain, and Go as test does
+	@tests/install-packages.sh build cluster
 	$(CARGO) bench --bench scale
+	$(CARGO) bench --bench cluster
 
 lint: ## Format, clippy and documentation, with warnings as errors; installs a C toolchain
 	@tests/install-packages.sh build

@@ -39,10 +39,10 @@ go_package() {
     ! is_new_go "$candidate" || echo golang-go
 }
 
-# Without one, these tests are skipped: nothing else needs it.
+# Without one, these tests and that benchmark are skipped: nothing else needs it.
 check_control_plane() {
     have_control_plane && return
-    say "The tests in tests/cluster WILL BE SKIPPED: there is no Kubernetes control plane for them. Either"
+    say "What needs a Kubernetes control plane (tests/cluster, the last part of make scale) WILL BE SKIPPED. Either"
     say "  - set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl, as setup-envtest makes it, or"
     say "  - install Go 1.21 or newer (https://go.dev/dl: unpack it, and put its bin into PATH), which builds one;"
     say "    this distribution's own is too old, or not there."

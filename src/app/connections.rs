@@ -43,6 +43,8 @@ struct Shared {
     metrics: Metrics,
     /// For the head of an answer.
     answer_timeout: Duration,
+    /// Of requests that are not answered yet.
+    turns: Semaphore,
 }
 
 /// Where, and as whom.
@@ -109,9 +111,9 @@ impl Server {
 }
 
 impl Shared {
-    /// A stream of a connection that has one left, or of a new one; `None` where HTTP/2 is not spoken.
-    async fn stream(&self) -> Result<Option<Stream>, Failure> {
-        let asked = Instant::now();
+    /// A stream of a connection that has one left, or of a new one; `None` where HTTP/2 is not spoken. Asked for since
+    /// `asked`.
+    async fn stream(&self, asked: Instant) -> Result<Option<Stream>, Failure> {
         let mut open = self.open.lock().await;
         open.connections.retain(|connection| connection.is_usable());
         if let Some(stream) = open.connections.iter().find_map(Connection::stream) {
@@ -132,6 +134,7 @@ impl Shared {
                 let connection = Connection { sender, streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
                 let stream = connection.stream();
                 open.connections.push(connection);
+                open.failed = None;
                 Ok(stream)
             }
             Ok(None) => {
@@ -152,9 +155,11 @@ impl Shared {
     async fn send(
         &self,
         mut request: Request<Body>,
+        asked: Instant,
     ) -> Result<Result<Response<Answer>, Request<Body>>, Failure> {
         for _ in 0..ATTEMPTS {
-            let Some(Stream { mut sender, permit }) = self.stream().await? else { return Ok(Err(request)) };
+            let stream = self.stream(asked).await?;
+            let Some(Stream { mut sender, permit }) = stream else { return Ok(Err(request)) };
             let sent = timeout(self.answer_timeout, sender.try_send_request(request)).await;
             if sent.is_err() {
                 // It may hang: what comes next goes over another one.
@@ -204,6 +209,7 @@ impl<Plain> Connections<Plain> {
             open: Mutex::default(),
             metrics,
             answer_timeout,
+            turns: Semaphore::new(MAX_UNANSWERED),
         };
         Ok(Self { shared: Arc::new(shared), plain })
     }
@@ -244,7 +250,10 @@ where
         let mut plain = std::mem::replace(&mut self.plain, plain);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            match shared.send(request).await? {
+            let asked = Instant::now();
+            // Until the head of the answer is there; it is never closed.
+            let _turn = shared.turns.acquire().await;
+            match shared.send(request, asked).await? {
                 Ok(response) => Ok(response),
                 Err(request) => {
                     let answer = timeout(shared.answer_timeout, plain.call(request)).await;
@@ -287,6 +296,9 @@ impl HttpBody for Answer {
 const HTTP2: &[u8] = b"h2";
 /// Streams of one connection: kube-apiserver allows 100 and more, and so do proxies.
 const MAX_STREAMS: usize = 64;
+/// Requests at once that are not answered yet: thousands of watches that begin would have some of themselves refused, with
+/// 429, by a server that shares itself out fairly (API priority and fairness), and everybody else wait.
+const MAX_UNANSWERED: usize = 32;
 /// An address of an API server that is away may not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long nothing comes before the other side is asked whether it is there.

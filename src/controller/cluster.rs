@@ -164,10 +164,18 @@ impl ClusterSource {
         if !self.store.knows_the_base() {
             return;
         }
+        let is_beginning = !self.outlet.has_published();
+        if self.store.is_held_up() && !self.store.may_ask() {
+            self.follow();
+            if self.store.wait(is_beginning, now) {
+                // It would be thrown away, and all that it can ask for is asked.
+                return;
+            }
+        }
         let look = self.outlet.look(self.store.index());
         self.store.refer(look.asked());
         self.follow();
-        if self.store.wait(!self.outlet.has_published(), now) {
+        if self.store.wait(is_beginning, now) {
             return;
         }
         // What is known of what was only just asked for may be known already.

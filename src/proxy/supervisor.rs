@@ -340,8 +340,14 @@ impl Supervisor {
     }
 }
 
+/// Of its listeners; of thousands, the first.
 fn names(socket: &Socket) -> String {
-    socket.listeners.iter().map(|listener| listener.id.to_string()).collect::<Vec<_>>().join(", ")
+    let names = socket.listeners.iter().take(SHOWN_NAMES).map(|listener| listener.id.to_string());
+    let names = names.collect::<Vec<_>>().join(", ");
+    match socket.listeners.len().saturating_sub(SHOWN_NAMES) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
 }
 
 /// When failed sockets are tried again: soon, then less and less often.
@@ -359,6 +365,8 @@ impl Backoff {
     }
 }
 
+/// Listeners of a socket that a log line names.
+const SHOWN_NAMES: usize = 8;
 /// The first retry of a socket that could not be bound comes after twice this.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 

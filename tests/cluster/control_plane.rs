@@ -73,8 +73,8 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// The administrator's.
-    fn kubeconfig(&self) -> PathBuf {
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("admin.kubeconfig")
     }
 

@@ -20,6 +20,10 @@ struct ApiServer {
     address: SocketAddr,
     authority: Vec<u8>,
     accepted: Arc<AtomicUsize>,
+    /// Requests that have come.
+    asked: Arc<AtomicUsize>,
+    /// One for each answer.
+    answers: Arc<Semaphore>,
     _tasks: JoinSet<()>,
 }
 
@@ -37,16 +41,18 @@ impl ApiServer {
         let address = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&accepted);
+        let (asked, answers) = (Arc::default(), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
+        let handler = (Arc::clone(&asked), Arc::clone(&answers));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 counted.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(serve(acceptor.clone(), tcp));
+                connections.spawn(serve(acceptor.clone(), tcp, handler.clone()));
             }
         });
-        Self { address, authority, accepted, _tasks: tasks }
+        Self { address, authority, accepted, asked, answers, _tasks: tasks }
     }
 
     fn connections(&self) -> usize {
@@ -91,11 +97,22 @@ fn client(config: &Config, answer_timeout: Duration) -> Connections<impl Plain +
     Connections::new(config, plain, Metrics::register(&Registry::new()).unwrap(), answer_timeout).unwrap()
 }
 
-async fn serve(acceptor: TlsAcceptor, tcp: tokio::net::TcpStream) {
+async fn serve(
+    acceptor: TlsAcceptor,
+    tcp: tokio::net::TcpStream,
+    (asked, answers): (Arc<AtomicUsize>, Arc<Semaphore>),
+) {
     let Ok(stream) = acceptor.accept(tcp).await else { return };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let stream = TokioIo::new(stream);
-    let answer = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Endless)) });
+    let answer = service_fn(move |_| {
+        asked.fetch_add(1, Ordering::SeqCst);
+        let answers = Arc::clone(&answers);
+        async move {
+            answers.acquire().await.unwrap().forget();
+            Ok::<_, Infallible>(Response::new(Endless))
+        }
+    });
     if speaks_http2 {
         let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await;
     } else {
@@ -141,6 +158,27 @@ async fn watches_share_connections_up_to_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_asked_at_once_than_a_server_takes() {
+    let server = ApiServer::start(&[HTTP2]).await;
+    let client = server.client();
+    server.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let asking = async { ask(&server, &client, 4 * MAX_UNANSWERED).await.len() };
+    let answering = async {
+        for answered in 0..4 * MAX_UNANSWERED {
+            let most = (answered + MAX_UNANSWERED).min(4 * MAX_UNANSWERED);
+            while server.asked.load(Ordering::SeqCst) < most {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(server.asked.load(Ordering::SeqCst), most);
+            server.answers.add_permits(1);
+        }
+    };
+    let bound = Duration::from_secs(20);
+    let (answered, ()) = timeout(bound, async { tokio::join!(asking, answering) }).await.unwrap();
+    assert_eq!(answered, 4 * MAX_UNANSWERED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_http2_gets_a_connection_for_each() {
     let server = ApiServer::start(&[b"http/1.1"]).await;
     let client = server.client();
@@ -169,7 +207,8 @@ async fn a_server_that_is_away_is_asked_once_for_all_that_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_silent_gets_no_more_requests() {
     let server = ApiServer::start(&[HTTP2]).await;
-    let mut client = server.client_within(Duration::ZERO);
+    server.answers.forget_permits(Semaphore::MAX_PERMITS);
+    let mut client = server.client_within(Duration::from_millis(1));
     for connections in 1..=3 {
         assert!(client.call(server.request()).await.is_err());
         assert_eq!(server.connections(), connections);

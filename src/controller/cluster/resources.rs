@@ -131,6 +131,14 @@ impl WatchedKind {
         }
     }
 
+    /// Whether objects of this kind are only read because others refer to them; they refer to nothing themselves.
+    pub(super) fn is_referred_to(self) -> bool {
+        match self {
+            Self::Server | Self::Listener | Self::Namespace => false,
+            Self::Secret | Self::ConfigMap | Self::Service | Self::Slice => true,
+        }
+    }
+
     fn resource(self) -> ApiResource {
         match self {
             Self::Server => resource(Kind::Server),

@@ -32,6 +32,10 @@ pub(super) struct Store {
     /// Whether anything has changed that decides what to watch.
     unfollowed: bool,
     held_up: bool,
+    /// When a watch last said something for the first time.
+    answered: Option<Instant>,
+    /// Whether something changed that may refer to what nothing refers to yet.
+    asks: bool,
     /// What renders have looked for since something was published.
     asked: BTreeSet<Reference>,
     /// The objects of all watches.
@@ -72,6 +76,7 @@ impl Store {
 
     /// A render has looked for these, too; whether anything is to be watched for them, [`Self::follow`] says.
     pub(super) fn refer(&mut self, asked: &BTreeSet<Reference>) {
+        self.asks = false;
         for reference in asked {
             self.asked.insert(reference.clone());
             if self.references.insert(reference.clone()) {
@@ -135,6 +140,10 @@ impl Store {
         // Which Services are watched depends on what may be.
         let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice);
         self.unfollowed |= state.answer != before && decides;
+        if state.answer != before {
+            self.answered = Some(now);
+        }
+        self.asks |= changed && !watched.kind.is_referred_to();
         let is_other = state.unknown() != unknown;
         for key in keys {
             self.show(watched.kind, &key);
@@ -161,7 +170,12 @@ impl Store {
             Answer::Forbidden => is_beginning,
             Answer::Whole => false,
         };
-        let patient = |state: &State| now.saturating_duration_since(state.started) < PATIENCE;
+        // Thousands are answered one after another: who is next has not been silent.
+        let patient = |state: &State| {
+            let since = self.answered.map_or(state.started, |answered| answered.max(state.started));
+            now.saturating_duration_since(since) < PATIENCE
+                && now.saturating_duration_since(state.started) < LONGEST_PATIENCE
+        };
         self.held_up = self.states.values().any(|state| is_open(state) && patient(state));
         self.held_up
     }
@@ -169,6 +183,11 @@ impl Store {
     /// Whether the last answer to [`Self::wait`] was yes.
     pub(super) fn is_held_up(&self) -> bool {
         self.held_up
+    }
+
+    /// Whether a render may look for what none has looked for.
+    pub(super) fn may_ask(&self) -> bool {
+        self.asks
     }
 
     /// One of our own objects.
@@ -364,6 +383,8 @@ fn subject(watched: &Watched) -> String {
 
 /// How long the answer to a new watch is waited for before what it is about counts as missing.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same, as long as other watches are answered.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 /// A failure that is over is not told for longer: it would have come again by then.
 const TOLD: Duration = pause::LAST.saturating_mul(3);
 

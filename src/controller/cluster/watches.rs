@@ -1,6 +1,7 @@
 //! The watches themselves: one task each, which reads what the API server says and never gives up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -123,7 +124,8 @@ impl Reader {
     async fn run(self, watched: Watched, watch: u64) {
         let (_, kind) = watched.kind.names();
         let _running = self.metrics.watch(kind);
-        let stream = watcher(watched.api(self.client.clone()), watched.config());
+        let config = watched.config().timeout(rand::random_range(WATCH_SECONDS));
+        let stream = watcher(watched.api(self.client.clone()), config);
         let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
         let mut listed = BTreeMap::new();
         while let Some(event) = stream.next().await {
@@ -203,6 +205,10 @@ impl Reader {
         })
     }
 }
+
+/// How long the API server is to keep a watch open before it is asked for again: not the same for all, or thousands that
+/// began together would come again together.
+const WATCH_SECONDS: RangeInclusive<u32> = 180..=290;
 
 /// Leaves out what is much and of no use here: who wrote which field, and what of Services and their endpoints nothing
 /// looks at, since those of a whole namespace are held.

@@ -116,6 +116,35 @@ fn a_reference_is_waited_for_and_not_for_ever() {
 }
 
 #[test]
+fn while_others_are_answered_the_next_one_is_waited_for_up_to_a_bound() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let of = |name: &str| Reference::new(ReferenceKind::Secret, &Key::new("mail", name));
+    let (first, second) = (heard.refer(&of("first")), heard.refer(&of("second")));
+    let begin = heard.now;
+    heard.now = begin + PATIENCE / 2;
+    heard.says(first, News::All(BTreeMap::new()));
+    assert!(heard.store.wait(false, begin + PATIENCE) && !heard.store.wait(false, heard.now + PATIENCE));
+    heard.refer(&of("third"));
+    heard.now = begin + LONGEST_PATIENCE - PATIENCE / 2;
+    heard.says(second + 1, News::All(BTreeMap::new()));
+    assert!(heard.store.wait(false, heard.now) && !heard.store.wait(false, begin + LONGEST_PATIENCE));
+}
+
+#[test]
+fn only_what_refers_to_others_makes_a_render_ask_for_more() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    heard.store.refer(&BTreeSet::new());
+    let watch = heard.refer(&reference());
+    heard.says(watch, News::All(BTreeMap::new()));
+    assert!(!heard.store.may_ask());
+    let seen = heard.seen(WatchedKind::Server, &key(), &server());
+    heard.says(SERVERS, News::Is(key(), Box::new(Ok(seen))));
+    assert!(heard.store.may_ask());
+}
+
+#[test]
 fn at_the_beginning_a_refusal_is_not_believed_at_once() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();

@@ -1,0 +1,198 @@
+//! Two replicas on one host, and what they say of themselves.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Result, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cluster::our_address;
+use crate::support::mailgress::binary;
+use crate::support::process::Process;
+use crate::support::{ports, wait};
+
+/// All of them; dropped, they are killed.
+pub struct Replicas {
+    pub all: Vec<Replica>,
+    pub started: Instant,
+}
+
+/// A process.
+pub struct Replica {
+    process: Process,
+    admin: SocketAddr,
+    log: Option<TempDir>,
+}
+
+/// Requests to the API server, by verb and resource.
+pub type Requests = BTreeMap<String, u64>;
+
+impl Replicas {
+    /// Starts one at each of these admin addresses, and waits for nothing.
+    pub fn start(kubeconfig: &Path, class: &str, admins: &[SocketAddr]) -> Self {
+        let started = Instant::now();
+        let start = |(number, admin): (usize, &SocketAddr)| {
+            let (name, admin_text) = (name(number), admin.to_string());
+            let service = format!("{class}/replicas");
+            let arguments = [
+                "run",
+                "--kubeconfig",
+                kubeconfig.to_str().unwrap(),
+                "--class",
+                class,
+                "--lease",
+                class,
+                "--replicas",
+                &service,
+                "--pod-name",
+                &name,
+                "--admin-address",
+                &admin_text,
+                "--drain-timeout",
+                "0s",
+            ];
+            let log = tempfile::Builder::new().prefix("mailgress-scale-").tempdir().unwrap();
+            let arguments = arguments.map(AsRef::as_ref);
+            let process = Process::start(&binary(), &arguments, &[], log.path().join("mailgress.log"));
+            Replica { process, admin: *admin, log: Some(log) }
+        };
+        Self { all: admins.iter().enumerate().map(start).collect(), started }
+    }
+
+    /// What both have asked of the API server so far, but for their Lease.
+    pub fn requests(&self) -> Requests {
+        let mut requests = Requests::new();
+        for line in self.all.iter().flat_map(|replica| replica.samples("mailgress_api_requests_total")) {
+            let (labels, value) = line;
+            if labels.contains("leases") {
+                continue;
+            }
+            *requests.entry(labels).or_default() += value;
+        }
+        requests
+    }
+
+    /// The time that renders took and how many there were, of both.
+    pub fn renders(&self) -> (f64, f64) {
+        let sum = |name: &str| self.all.iter().map(|replica| replica.value(name)).sum();
+        (sum("mailgress_render_seconds_sum"), sum("mailgress_render_seconds_count"))
+    }
+
+    /// Seconds of CPU that both have used so far.
+    pub fn cpu(&self) -> f64 {
+        self.all.iter().map(Replica::cpu).sum()
+    }
+
+    /// Has them end as pods do, so that the Lease is free.
+    pub fn end(mut self) {
+        for replica in &mut self.all {
+            replica.process.signal(Signal::TERM);
+        }
+        for replica in &mut self.all {
+            replica.process.wait(wait::PATIENCE);
+        }
+    }
+}
+
+/// What went wrong is in its log.
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(log) = self.log.take()
+        {
+            eprintln!("{} has the log of a replica", log.keep().display());
+        }
+    }
+}
+
+impl Replica {
+    /// Whether `/readyz` says 200.
+    pub fn is_ready(&self) -> bool {
+        self.get("/readyz").is_ok()
+    }
+
+    /// How many objects it serves, without any problem.
+    pub fn serves(&self) -> usize {
+        let Ok(body) = self.get("/served") else { return 0 };
+        let page: Value = serde_json::from_str(&body).unwrap();
+        let objects = page["objects"].as_array().unwrap();
+        objects.iter().filter(|object| object["served"]["problems"].is_null()).count()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.process.resident_bytes()
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
+    /// Watches that run.
+    pub fn watches(&self) -> u64 {
+        self.samples("mailgress_watches").iter().map(|(_, value)| value).sum()
+    }
+
+    fn cpu(&self) -> f64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let nanoseconds = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|first| first.parse::<f64>().ok()).unwrap_or_default()
+        };
+        tasks.map(|task| nanoseconds(task.unwrap())).sum::<f64>() / 1e9
+    }
+
+    fn samples(&self, name: &str) -> Vec<(String, u64)> {
+        let metrics = self.get("/metrics").unwrap();
+        let sample = |line: &str| {
+            let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?;
+            Some((labels.to_owned(), value.parse().unwrap()))
+        };
+        metrics.lines().filter_map(sample).collect()
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").unwrap();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap().parse().unwrap()
+    }
+
+    fn get(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        let (head, body) = response.split_once("\r\n\r\n").ok_or(ErrorKind::InvalidData)?;
+        if head.split(' ').nth(1) != Some("200") {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        Ok(body.to_owned())
+    }
+}
+
+/// What a replica is called.
+pub fn name(number: usize) -> String {
+    format!("replica-{number}")
+}
+
+/// An address for an admin server where an EndpointSlice may say it is.
+pub fn admin() -> SocketAddr {
+    (our_address(), ports::free()).into()
+}
+
+/// Those of `after` that are more than in `before`.
+pub fn difference(before: &Requests, after: &Requests) -> Requests {
+    let more = |(name, count): (&String, &u64)| {
+        let more = count - before.get(name).copied().unwrap_or_default();
+        (more > 0).then(|| (name.clone(), more))
+    };
+    after.iter().filter_map(more).collect()
+}
+
+const TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,75 @@
+//! What an operator sees: every MailServer's Ready, as soon as the API server tells it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::watcher::{Config, Event, watcher};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::world::mail_servers;
+
+/// The generation of each that is Ready.
+type Ready = BTreeMap<String, i64>;
+
+/// A watch of its own.
+pub struct Seen {
+    ready: watch::Receiver<Ready>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Seen {
+    /// Begins to look.
+    pub fn follow(client: &Client) -> Self {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &mail_servers());
+        let (sender, ready) = watch::channel(Ready::new());
+        let task = tokio::spawn(async move {
+            let mut events = watcher(api, Config::default()).boxed();
+            while let Some(event) = events.next().await {
+                if let Ok(Event::Apply(object) | Event::InitApply(object)) = event
+                    && let Some(generation) = ready_generation(&object)
+                {
+                    let name = object.metadata.name.unwrap();
+                    sender.send_modify(|ready| {
+                        ready.insert(name, generation);
+                    });
+                }
+            }
+        });
+        Self { ready, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Waits until so many are Ready.
+    pub async fn all(&self, servers: usize) -> Instant {
+        self.wait(|ready| ready.len() == servers).await
+    }
+
+    /// Waits until this one is Ready with this generation.
+    pub async fn one(&self, name: &str, generation: i64) -> Instant {
+        self.wait(|ready| ready.get(name) == Some(&generation)).await
+    }
+
+    async fn wait(&self, mut done: impl FnMut(&Ready) -> bool) -> Instant {
+        let mut ready = self.ready.clone();
+        let waited = timeout(PATIENCE, ready.wait_for(|ready| done(ready))).await;
+        drop(waited.expect("Ready within the bound").unwrap());
+        Instant::now()
+    }
+}
+
+/// Of an object whose status is about its own generation.
+fn ready_generation(object: &DynamicObject) -> Option<i64> {
+    let status = &object.data["status"];
+    let generation = object.metadata.generation;
+    let is_true =
+        |condition: &&serde_json::Value| condition["type"] == "Ready" && condition["status"] == "True";
+    status["conditions"].as_array()?.iter().find(is_true)?;
+    generation.filter(|generation| status["observedGeneration"] == *generation)
+}
+
+/// For whatever is slow to become true.
+pub const PATIENCE: Duration = Duration::from_secs(300);
