@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::super::index::Key;
 use super::super::service::{OwnService, PortPlan};
 use super::failure::Failure;
-use super::pause::{self, Pause};
+use super::pause::{Pause, TOLD};
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,8 +152,6 @@ impl Keeper {
     }
 }
 
-/// A failure that is over is not told for longer: it would have come again by then.
-const TOLD: Duration = pause::LAST.saturating_mul(3);
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a field manager's name, as the API server bounds it.

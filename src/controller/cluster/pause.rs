@@ -37,6 +37,8 @@ impl Backoff for Pause {
 const FIRST: Duration = Duration::from_millis(500);
 /// However often it failed.
 pub(super) const LAST: Duration = Duration::from_secs(10);
+/// A failure that is over is not told for longer: it would have come again by then.
+pub(super) const TOLD: Duration = LAST.saturating_mul(3);
 
 #[cfg(test)]
 mod tests {

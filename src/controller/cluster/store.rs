@@ -12,7 +12,7 @@ use super::super::index::{Index, Key, Reference, ReferenceKind, service_of};
 use super::super::manifest::Content;
 use super::super::render::{Kind, ObjectId};
 use super::failure::Failure;
-use super::pause;
+use super::pause::TOLD;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
 use super::watches::{Event, News, Seen};
@@ -385,8 +385,6 @@ fn subject(watched: &Watched) -> String {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same, as long as other watches are answered.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
-/// A failure that is over is not told for longer: it would have come again by then.
-const TOLD: Duration = pause::LAST.saturating_mul(3);
 
 #[cfg(test)]
 mod tests;

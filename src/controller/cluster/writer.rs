@@ -22,7 +22,7 @@ use crate::api::{API_VERSION, DEFAULT_CLASS};
 use super::super::index::ObjectId;
 use super::failure::Failure;
 use super::lease::Lease;
-use super::pause::{self, Pause};
+use super::pause::{LAST, Pause};
 use super::resources::resource;
 
 /// What is to be said of an object.
@@ -326,7 +326,7 @@ const ATTEMPTS: usize = 4;
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After which time what was refused is tried again, when permissions may be another's.
-const REFUSED_AGAIN: Duration = pause::LAST;
+const REFUSED_AGAIN: Duration = LAST;
 /// Codes of what another object need not be refused for: permissions and quotas, admission, the schema.
 const REFUSALS: [u16; 4] = [400, 403, 413, 422];
 const NOT_FOUND: u16 = 404;

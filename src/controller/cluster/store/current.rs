@@ -68,56 +68,27 @@ impl News {
 }
 
 fn show(index: &mut Index, kind: WatchedKind, key: &Key, seen: Option<&Seen>) {
-    let content = seen.map(|seen| (seen, &seen.content));
+    let Some(Seen { content, uid, generation, .. }) = seen else { return hide(index, kind, key) };
+    match content {
+        Content::Server(own) => index.set_server(key, Some(Arc::new(own.resource(uid, *generation)))),
+        Content::Listener(own) => index.set_listener(key, Some(Arc::new(own.resource(uid, *generation)))),
+        Content::Namespace(labels) => index.set_namespace(&key.name, Some(Arc::clone(labels))),
+        Content::Secret(secret) => index.set_secret(key, Some(Arc::clone(secret))),
+        Content::ConfigMap(map) => index.set_config_map(key, Some(Arc::clone(map))),
+        Content::Service(service) => index.set_service(key, Some(Arc::clone(service))),
+        Content::Slice(slice) => index.set_slice(key, Some(Arc::clone(slice))),
+        Content::Other => hide(index, kind, key),
+    }
+}
+
+fn hide(index: &mut Index, kind: WatchedKind, key: &Key) {
     match kind {
-        WatchedKind::Server => index.set_server(
-            key,
-            content.and_then(|content| match content {
-                (seen, Content::Server(own)) => Some(Arc::new(own.resource(&seen.uid, seen.generation))),
-                _ => None,
-            }),
-        ),
-        WatchedKind::Listener => index.set_listener(
-            key,
-            content.and_then(|content| match content {
-                (seen, Content::Listener(own)) => Some(Arc::new(own.resource(&seen.uid, seen.generation))),
-                _ => None,
-            }),
-        ),
-        WatchedKind::Namespace => index.set_namespace(
-            &key.name,
-            content.and_then(|content| match content {
-                (_, Content::Namespace(labels)) => Some(Arc::clone(labels)),
-                _ => None,
-            }),
-        ),
-        WatchedKind::Secret => index.set_secret(
-            key,
-            content.and_then(|content| match content {
-                (_, Content::Secret(secret)) => Some(Arc::clone(secret)),
-                _ => None,
-            }),
-        ),
-        WatchedKind::ConfigMap => index.set_config_map(
-            key,
-            content.and_then(|content| match content {
-                (_, Content::ConfigMap(map)) => Some(Arc::clone(map)),
-                _ => None,
-            }),
-        ),
-        WatchedKind::Service => index.set_service(
-            key,
-            content.and_then(|content| match content {
-                (_, Content::Service(service)) => Some(Arc::clone(service)),
-                _ => None,
-            }),
-        ),
-        WatchedKind::Slice => index.set_slice(
-            key,
-            content.and_then(|content| match content {
-                (_, Content::Slice(slice)) => Some(Arc::clone(slice)),
-                _ => None,
-            }),
-        ),
+        WatchedKind::Server => index.set_server(key, None),
+        WatchedKind::Listener => index.set_listener(key, None),
+        WatchedKind::Namespace => index.set_namespace(&key.name, None),
+        WatchedKind::Secret => index.set_secret(key, None),
+        WatchedKind::ConfigMap => index.set_config_map(key, None),
+        WatchedKind::Service => index.set_service(key, None),
+        WatchedKind::Slice => index.set_slice(key, None),
     }
 }
