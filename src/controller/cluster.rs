@@ -9,6 +9,7 @@
 
 mod events;
 mod failure;
+mod follow;
 mod lead;
 mod lease;
 mod own_service;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -220,6 +221,15 @@ async fn known(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<S
         Some(reading) => reading.await.ok().flatten(),
         None => std::future::pending().await,
     }
+}
+
+/// Says it to those who listen, where it is not what was said last.
+fn send_if_other<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|last| {
+        let differs = *last != value;
+        *last = value;
+        differs
+    });
 }
 
 /// Events that the watches may be ahead.

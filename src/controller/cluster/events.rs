@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::api::API_VERSION;
 use crate::api::status::{Condition, ConditionStatus};
 
 use super::super::status::{Change, News};
-use super::failure::Failure;
+use super::failure::answered;
 
 /// Publishes what it is given, as fast as is decent, until nobody gives it anything.
 pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::Receiver<Change>) {
@@ -22,12 +22,7 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
     let mut failing = false;
     while let Some(change) = changes.recv().await {
         let Some(event) = event(&change).filter(|_| allowance.take(Instant::now())) else { continue };
-        let published = timeout(PATIENCE, recorder.publish(&event, &reference(&change))).await;
-        let failure = match published {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Failure::of(&error).to_string()),
-            Err(_) => Some("the API server does not answer".to_owned()),
-        };
+        let failure = answered(recorder.publish(&event, &reference(&change))).await.err();
         if let Some(why) = failure.as_ref().filter(|_| !failing) {
             tracing::warn!("events cannot be written: {why}");
         }
@@ -107,8 +102,6 @@ const CONTROLLER: &str = "mailgress.dev/controller";
 const AT_ONCE: u32 = 25;
 /// After which time there may be another one.
 const EACH: Duration = Duration::from_secs(2);
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an event's note, as the API server bounds it.
 const LONGEST_NOTE: usize = 1000;
 

@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use kube::runtime::watcher;
+use tokio::time::timeout;
 
 use super::super::violation::one_line;
 
@@ -57,6 +59,14 @@ impl Failure {
     }
 }
 
+/// A request's answer, or why there is none in time.
+pub(super) async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    match timeout(PATIENCE, request).await {
+        Ok(answer) => answer.map_err(|error| Failure::of(&error)),
+        Err(_) => Err(Failure::Unreachable(NO_ANSWER.to_owned())),
+    }
+}
+
 /// The reason alone.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,5 +84,9 @@ pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'st
     root
 }
 
+/// In words.
+pub(super) const NO_ANSWER: &str = "the API server does not answer";
+/// How long one request may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// HTTP's Gone.
 const EXPIRED: u16 = 410;

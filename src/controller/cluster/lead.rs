@@ -22,7 +22,7 @@ use super::own_service::{Keeper, Known};
 use super::replicas::{self, Replicas};
 use super::store::Store;
 use super::writer::{Outbox, Said, Writer};
-use super::{Clients, ClusterOptions};
+use super::{Clients, ClusterOptions, send_if_other};
 
 /// Our standing, and all that follows from it.
 #[derive(Debug)]
@@ -205,11 +205,7 @@ impl Lead {
         let shows =
             |port| self.service.borrow().service.as_ref().is_some_and(|own: &OwnService| own.shows(port));
         let wanted = Some(outlet.ports(shows));
-        self.ports.send_if_modified(|ports| {
-            let differs = *ports != wanted;
-            *ports = wanted;
-            differs
-        });
+        send_if_other(&self.ports, wanted);
     }
 
     fn stand(&mut self, outlet: &mut Outlet, store: &Store) {

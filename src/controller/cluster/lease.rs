@@ -18,6 +18,7 @@ use super::super::index::Key;
 use super::super::violation::one_line;
 use super::failure::{Failure, root};
 use super::pause::Pause;
+use super::send_if_other;
 
 /// The lease, and who wants it.
 #[derive(Clone)]
@@ -134,11 +135,7 @@ impl Lease {
         } else if changed {
             tracing::info!("not leading any more (Lease {})", self.key);
         }
-        standing.send_if_modified(|standing| {
-            let differs = *standing != now;
-            *standing = now;
-            differs
-        });
+        send_if_other(standing, now);
     }
 
     async fn release(&self, manager: &LeaseManager, standing: &watch::Sender<Standing>) {

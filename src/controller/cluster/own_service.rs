@@ -3,22 +3,23 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::reflector::{self, reflector};
-use kube::runtime::utils::StreamBackoff;
-use kube::runtime::watcher::{self, Config, watcher};
+use kube::runtime::watcher::Config;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::index::Key;
 use super::super::service::{OwnService, PortPlan};
-use super::failure::Failure;
+use super::failure::{Failure, answered};
+use super::follow::follow;
 use super::pause::{Pause, TOLD};
+use super::send_if_other;
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,21 +64,22 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &self.key.namespace);
         let config = Config::default().fields(&format!("metadata.name={}", self.key.name));
-        let (services, writer) = reflector::store();
-        let stream = reflector(writer, watcher(api.clone(), config));
-        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+        let mut stream = pin!(follow(api.clone(), config));
+        let mut newest: Option<Arc<Service>> = None;
         let mut pauses = Pause::default();
         let mut again: Option<Duration> = None;
         let mut complained: Option<Instant> = None;
         loop {
             let over = complained.map(|at| at + TOLD);
             tokio::select! {
-                event = stream.next() => match event {
+                services = stream.next() => match services {
                     None => return,
-                    Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
-                    Some(Ok(_)) => self.tell(services.state().first().map(AsRef::as_ref)),
-                    Some(Err(error)) => {
-                        self.complain(Failure::of_watch(error));
+                    Some(Ok(services)) => {
+                        newest = services.into_iter().next();
+                        self.tell(newest.as_deref());
+                    }
+                    Some(Err(failure)) => {
+                        self.complain(&failure);
                         complained = Some(Instant::now());
                         continue;
                     }
@@ -85,7 +87,7 @@ impl Keeper {
                 // A watch that goes on where it was has nothing to say.
                 () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => {
                     complained = None;
-                    self.tell(services.state().first().map(AsRef::as_ref));
+                    self.tell(newest.as_deref());
                 }
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
@@ -108,18 +110,12 @@ impl Keeper {
         let problem = service.is_none().then(|| format!("the Service {key} of --service does not exist"));
         let known =
             Known { service: service.map(|service| OwnService::read(service, &self.field_manager)), problem };
-        self.known.send_if_modified(|old| {
-            let differs = *old != known;
-            *old = known;
-            differs
-        });
+        send_if_other(&self.known, known);
     }
 
-    fn complain(&self, failure: Option<Failure>) {
-        if let Some(failure) = failure {
-            let problem = format!("the Service {} of --service cannot be read: {failure}", self.key);
-            self.known.send_modify(|known| known.problem = Some(problem));
-        }
+    fn complain(&self, failure: &Failure) {
+        let problem = format!("the Service {} of --service cannot be read: {failure}", self.key);
+        self.known.send_modify(|known| known.problem = Some(problem));
     }
 
     async fn apply(&mut self, api: &Api<Service>) -> Result<(), String> {
@@ -139,20 +135,12 @@ impl Keeper {
         };
         let params = PatchParams::apply(&self.field_manager);
         let patch = Patch::Apply(service.patch(&ports));
-        let applied = timeout(PATIENCE, api.patch(&key.name, &params, &patch)).await;
-        let why = match applied {
-            Ok(Ok(_)) => {
-                tracing::info!(ports = ports.len(), "the Service {key} has the ports of our listeners");
-                return Ok(());
-            }
-            Ok(Err(error)) => Failure::of(&error).to_string(),
-            Err(_) => "the API server does not answer".to_owned(),
-        };
-        Err(format!("the ports of the Service {key} of --service cannot be set: {why}"))
+        let applied = answered(api.patch(&key.name, &params, &patch)).await;
+        applied.map_err(|why| format!("the ports of the Service {key} of --service cannot be set: {why}"))?;
+        tracing::info!(ports = ports.len(), "the Service {key} has the ports of our listeners");
+        Ok(())
     }
 }
 
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a field manager's name, as the API server bounds it.
 const LONGEST_MANAGER: usize = 128;

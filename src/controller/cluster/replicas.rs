@@ -18,9 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::Api;
-use kube::runtime::reflector::{self, reflector};
-use kube::runtime::utils::StreamBackoff;
-use kube::runtime::watcher::{self, Config, watcher};
+use kube::runtime::watcher::Config;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -29,9 +27,9 @@ use crate::model::served::{Bookmark, Page};
 
 use super::super::index::Key;
 use super::super::violation::one_line;
-use super::failure::{Failure, root};
+use super::failure::root;
+use super::follow::follow;
 use super::lease::Standing;
-use super::pause::Pause;
 
 /// What is heard of the replicas.
 #[derive(Debug)]
@@ -92,23 +90,17 @@ impl Replicas {
     async fn follow(&mut self) {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.service.namespace);
         let selector = format!("kubernetes.io/service-name={}", self.service.name);
-        let (slices, writer) = reflector::store();
-        let stream = reflector(writer, watcher(api, Config::default().labels(&selector)));
-        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => continue,
-                Ok(_) => {}
-                Err(error) => {
-                    if let Some(failure) = Failure::of_watch(error)
-                        && self.events.send(Event::Unknown(failure.to_string())).await.is_err()
-                    {
+        let mut stream = pin!(follow(api, Config::default().labels(&selector)));
+        while let Some(slices) = stream.next().await {
+            let slices = match slices {
+                Ok(slices) => slices,
+                Err(failure) => {
+                    if self.events.send(Event::Unknown(failure.to_string())).await.is_err() {
                         return;
                     }
                     continue;
                 }
-            }
-            let slices = slices.state();
+            };
             let ready = ready(slices.iter().map(AsRef::as_ref));
             // An answer of one who is not known to be ready would be lost, and is not given twice.
             if self.events.send(Event::Ready(ready.clone())).await.is_err() {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{API_VERSION, DEFAULT_CLASS};
 
 use super::super::index::ObjectId;
-use super::failure::Failure;
+use super::failure::{Failure, NO_ANSWER, PATIENCE};
 use super::lease::Lease;
 use super::pause::{LAST, Pause};
 use super::resources::resource;
@@ -244,7 +244,7 @@ impl Writer {
         for _ in 0..ATTEMPTS {
             let outcome = match timeout(PATIENCE, self.apply(id, &said)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err((false, "the API server does not answer".to_owned())),
+                Err(_) => Err((false, NO_ANSWER.to_owned())),
             };
             match outcome {
                 Ok(Some(newer)) if !self.outbox.has_newer(id) => said.resource_version = newer,
@@ -323,8 +323,6 @@ const LONGEST_MANAGER: usize = 128;
 const AT_ONCE: usize = 8;
 /// How often a write is made again for a newer version of its object.
 const ATTEMPTS: usize = 4;
-/// How long one write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// After which time what was refused is tried again, when permissions may be another's.
 const REFUSED_AGAIN: Duration = LAST;
 /// Codes of what another object need not be refused for: permissions and quotas, admission, the schema.
