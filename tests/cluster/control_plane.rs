@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
+use crate::support::go::Module;
 use crate::support::pki::AUTHORITY;
 use crate::support::process::Daemon;
 use crate::support::{ports, wait};
@@ -182,63 +183,23 @@ impl Programs {
 
 /// Builds the program of `tests/cluster/control-plane`, unless that was done before from the same source.
 fn build() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let source = root.join("tests/cluster/control-plane");
-    let target = root.join("target/control-plane");
-    let (program, stamp) = (target.join("control-plane"), target.join("stamp"));
-    let read = |name: &str| std::fs::read_to_string(source.join(name)).unwrap();
-    let wanted = ["go.mod", "go.sum", "main.go"].map(read).concat();
-    if program.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
-        return Ok(program);
-    }
-    check_go()?;
-    crate::cluster::tell("building kube-apiserver and etcd; this takes some minutes, once");
-    std::fs::create_dir_all(&target).unwrap();
-    // Another test run may do the same.
-    let new = target.join(format!("control-plane-{}", std::process::id()));
     let version = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
-    let flags = [
-        "-s -w".to_owned(),
-        version("gitVersion", &format!("v{MAJOR}.{MINOR}.{PATCH}")),
-        version("gitMajor", MAJOR),
-        version("gitMinor", MINOR),
-    ];
-    let mut command = Command::new("go");
-    command.current_dir(&source).args([
-        "build",
-        "-trimpath",
-        "-buildvcs=false",
-        "-ldflags",
-        &flags.join(" "),
-        "-o",
-    ]);
-    if std::env::var_os("GOTOOLCHAIN").is_none() {
-        // Some distributions keep theirs from getting a newer one.
-        command.env("GOTOOLCHAIN", "auto");
-    }
-    let output = command.arg(&new).arg(".").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the control plane cannot be built:\n{text}");
-    std::fs::rename(new, &program).unwrap();
-    std::fs::write(stamp, wanted).unwrap();
-    Ok(program)
-}
-
-/// Since 1.21, Go gets the version that a module asks for by itself.
-fn check_go() -> Result<(), String> {
-    let found = Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().ok();
-    let found = found.filter(|output| output.status.success());
-    let found = found.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    let minor = |version: &str| version.strip_prefix("go1.")?.split('.').next()?.parse::<u32>().ok();
-    if found.as_deref().and_then(minor).is_some_and(|minor| minor >= 21) {
-        return Ok(());
-    }
-    Err(format!(
-        "there is no control plane: set KUBEBUILDER_ASSETS to a folder with {}, or install Go 1.21 or newer \
-         (https://go.dev/dl), with which it is built; found: {}",
-        NAMES.join(", "),
-        found.as_deref().unwrap_or("no Go")
-    ))
+    let folder = Module {
+        source: "cluster/control-plane",
+        target: "control-plane",
+        files: &["go.mod", "go.sum", "main.go"],
+        package: ".",
+        link: &[
+            version("gitVersion", &format!("v{MAJOR}.{MINOR}.{PATCH}")),
+            version("gitMajor", MAJOR),
+            version("gitMinor", MINOR),
+        ],
+        notice: "building kube-apiserver and etcd; this takes some minutes, once",
+    };
+    let instead =
+        || format!("there is no control plane: set KUBEBUILDER_ASSETS to a folder with {}", NAMES.join(", "));
+    let folder = folder.build().map_err(|reason| format!("{}, or: {reason}", instead()))?;
+    Ok(folder.join("control-plane"))
 }
 
 fn write_credentials(directory: &Path) {

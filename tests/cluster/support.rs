@@ -8,6 +8,8 @@ pub mod backend;
 pub mod clients;
 #[path = "../it/support/dovecot.rs"]
 pub mod dovecot;
+#[path = "../it/support/go.rs"]
+pub mod go;
 #[path = "../it/support/mailgress.rs"]
 pub mod mailgress;
 #[path = "../it/support/manifest.rs"]
