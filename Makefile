@@ -16,8 +16,8 @@ quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ct
 	$(CARGO) build --bin mailgress
 	@ONCE='$(ONCE)' MAILGRESS='$(MAILGRESS)' examples/quickstart/run.sh
 
-test: ## All tests, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, and Go where apt has 1.21 or newer
-	@tests/install-packages.sh build test cluster
+test: ## All tests, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, Chromium, and Go where apt has 1.21 or newer
+	@tests/install-packages.sh build test cluster page
 	$(CARGO) test
 
 bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs nginx and its mail module

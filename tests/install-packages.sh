@@ -2,7 +2,7 @@
 # Installs the Debian or Ubuntu packages that a make target needs, only those that are missing, and says which.
 # Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot.
 #
-# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | bench
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | page | bench
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,8 +18,10 @@ packages_of() {
         test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
             nginx libnginx-mod-mail" ;;
         cluster) go_package ;;
+        # Looks at the status page.
+        page) echo "chromium chromium-driver fonts-dejavu-core" ;;
         bench) echo "nginx libnginx-mod-mail" ;;
-        *) say "unknown group '$1': build, quickstart, test, cluster or bench"; exit 2 ;;
+        *) say "unknown group '$1': build, quickstart, test, cluster, page or bench"; exit 2 ;;
     esac
 }
 

@@ -203,8 +203,9 @@ fn certificates(
     certificates
 }
 
-/// When [`check_expiry`] has something else to say: the first warning, the second, and the end.
-fn alarms(certificate: &Certificate) -> [i64; 3] {
+/// When there is something else to say of its end: the first warning, the second, and the end.
+#[must_use]
+pub fn alarms(certificate: &Certificate) -> [i64; 3] {
     let life = certificate.not_after.saturating_sub(certificate.not_before);
     let [month, week] = EXPIRY_WARNINGS
         .map(|(longest, part, _)| certificate.not_after.saturating_sub(longest.min(life.max(0) / part)));
