@@ -1,6 +1,7 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
 mod connections;
+mod reader;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,7 @@ use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
 
+pub use reader::{Reader, in_a_pod};
 use source::Source;
 pub use source::{Cluster, ObjectRef, Origin};
 

@@ -101,7 +101,9 @@ fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<News> {
     changed.cloned().map(News::Is).chain(over.map(|c| News::IsOver(c.type_.clone()))).collect()
 }
 
-fn alarming(condition: &Condition) -> bool {
+/// Whether somebody should look.
+#[must_use]
+pub fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "ClientIPPreserved" => {
             condition.status == ConditionStatus::False
