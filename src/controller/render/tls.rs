@@ -8,13 +8,15 @@ use rustls_pki_types::CertificateDer;
 
 use crate::api::common::{BundleKind, BundleRef};
 use crate::api::{Settings, tls as api};
+use crate::model::tls::{EXPIRY_WARNINGS, expiry_alarms};
 use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
+use crate::protocol::Protocol;
 use crate::tls::parse;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
-use super::super::violation::{Concern, EXPIRY_WARNINGS, Notice, Violation};
+use super::super::violation::{Concern, Notice, Violation};
 use super::bounds;
 use super::references::References;
 use super::scope::Scope;
@@ -66,7 +68,7 @@ pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
         Some(api::TlsMode::RequireStartTls) => TlsMode::RequireStartTls,
         Some(api::TlsMode::Implicit) => TlsMode::Implicit,
         None => match port {
-            Some(465 | 993 | 995) => TlsMode::Implicit,
+            Some(port) if Protocol::is_implicit_tls(port) => TlsMode::Implicit,
             _ if !certificates => TlsMode::Off,
             Some(25) => TlsMode::StartTls,
             _ => TlsMode::RequireStartTls,
@@ -203,12 +205,9 @@ fn certificates(
     certificates
 }
 
-/// When [`check_expiry`] has something else to say: the first warning, the second, and the end.
+/// When [`check_expiry`] has something else to say.
 fn alarms(certificate: &Certificate) -> [i64; 3] {
-    let life = certificate.not_after.saturating_sub(certificate.not_before);
-    let [month, week] = EXPIRY_WARNINGS
-        .map(|(longest, part, _)| certificate.not_after.saturating_sub(longest.min(life.max(0) / part)));
-    [month, week, certificate.not_after]
+    expiry_alarms(certificate.not_before, certificate.not_after)
 }
 
 fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
