@@ -17,6 +17,8 @@ mod alerts;
 #[path = "../cluster/control_plane.rs"]
 #[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
 mod control_plane;
+mod deploy;
+mod examples;
 mod files;
 mod installed;
 mod tools;
