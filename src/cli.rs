@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod crds;
+pub mod explain;
 pub mod files;
 pub mod import;
 pub mod render;
@@ -32,6 +33,8 @@ pub enum Command {
     Check(check::Check),
     /// Prints what would be served, with secrets masked.
     Render(render::Render),
+    /// Says what the reason of a condition means, and what helps.
+    Explain(explain::Explain),
     /// Turns the configuration of another mail proxy into manifests, on standard output.
     Import(import::Import),
 }
@@ -47,6 +50,7 @@ impl Command {
             Self::Crds(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Render(command) => command.run(),
+            Self::Explain(command) => command.run(),
             Self::Import(command) => command.run(),
         }
     }

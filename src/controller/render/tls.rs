@@ -14,6 +14,7 @@ use crate::model::{
 use crate::tls::parse;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
+use super::super::reason::Reason;
 use super::super::violation::{Concern, EXPIRY_WARNINGS, Notice, Violation};
 use super::bounds;
 use super::references::References;
@@ -215,7 +216,7 @@ fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec
     let [month, week, end] = alarms(certificate);
     let [(.., in_a_month), (.., in_a_week)] = EXPIRY_WARNINGS;
     let (notice, reason, verb) = match now {
-        _ if now >= end => (Notice::CertificateExpired, "CertificateExpired", "expired"),
+        _ if now >= end => (Notice::CertificateExpired, Reason::CertificateExpired, "expired"),
         _ if now >= week => (Notice::CertificateExpiring, in_a_week, "expires"),
         _ if now >= month => (Notice::CertificateExpiring, in_a_month, "expires"),
         _ => return,
