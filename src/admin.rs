@@ -3,9 +3,10 @@
 //! It knows no mail: what it shows is handed in as JSON and as a registry of metrics. It runs beside the
 //! data plane's threads, never on them.
 
+mod readiness;
+
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::model::served::{Bookmark, Ledger};
+
+pub use readiness::{Readiness, ReadinessGuard};
 
 /// What the pages are made of.
 #[derive(Clone)]
@@ -155,74 +158,10 @@ async fn served(State(state): State<AdminState>, Query(asked): Query<Asked>) -> 
 /// For news that somebody waits for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Whether the process may be sent clients: when nobody blocks it any more, and never again after
-/// [`Readiness::drain`].
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    reasons: Mutex<Vec<&'static str>>,
-    draining: AtomicBool,
-}
-
-/// Blocks readiness until it is dropped.
-#[derive(Debug)]
-#[must_use = "readiness is blocked for as long as the guard lives"]
-pub struct ReadinessGuard {
-    readiness: Readiness,
-    reason: &'static str,
-}
-
-/// The reason that stays.
-const DRAINING: &str = "draining";
-
-impl Readiness {
-    /// Ready at once; block it before anybody asks.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Not ready for `reason`, until the guard is dropped.
-    pub fn block(&self, reason: &'static str) -> ReadinessGuard {
-        self.lock().push(reason);
-        ReadinessGuard { readiness: self.clone(), reason }
-    }
-
-    /// Never ready again: the process is about to end.
-    pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Why it is not ready; empty when it is.
-    #[must_use]
-    pub fn reasons(&self) -> Vec<&'static str> {
-        let mut reasons = self.lock().clone();
-        if self.0.draining.load(Ordering::Relaxed) {
-            reasons.push(DRAINING);
-        }
-        reasons
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<&'static str>> {
-        self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for ReadinessGuard {
-    fn drop(&mut self) {
-        let mut reasons = self.readiness.lock();
-        if let Some(position) = reasons.iter().position(|reason| *reason == self.reason) {
-            reasons.remove(position);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use prometheus::IntCounter;
     use serde_json::json;

@@ -1,6 +1,7 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
 mod connections;
+mod process;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -59,6 +60,7 @@ pub struct RunOptions {
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let registry = Registry::new();
+    process::register(&registry)?;
     let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let proxy = Proxy::start(
@@ -86,6 +88,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         outlet.locate(options.locality.clone());
         let source = Source::new(&options.origin, outlet, &metrics).await?;
         let readiness = Readiness::new();
+        readiness.register(&registry)?;
         let admin = TcpListener::bind(options.admin_address)
             .await
             .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;

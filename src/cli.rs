@@ -1,10 +1,12 @@
 //! The command line: each command is a file below this one; what it does lies in the layers.
 
 pub mod check;
+pub mod colour;
 pub mod crds;
 pub mod explain;
 pub mod files;
 pub mod import;
+pub mod probe;
 pub mod render;
 pub mod run;
 pub mod yaml;
@@ -37,6 +39,28 @@ pub enum Command {
     Explain(explain::Explain),
     /// Turns the configuration of another mail proxy into manifests, on standard output.
     Import(import::Import),
+    /// Visits a mail server as a client would, and says what works: TLS, certificate, capabilities, a login.
+    Probe(Box<probe::Probe>),
+}
+
+/// A command line that makes no sense: exit status 2, as for what clap itself refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+impl Usage {
+    /// With everything that the error says.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+    pub fn new(error: anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+
+    /// The exit status for an error.
+    #[must_use]
+    pub fn exit_status(error: &anyhow::Error) -> ExitCode {
+        if error.is::<Self>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    }
 }
 
 impl Command {
@@ -52,6 +76,7 @@ impl Command {
             Self::Render(command) => command.run(),
             Self::Explain(command) => command.run(),
             Self::Import(command) => command.run(),
+            Self::Probe(command) => command.run(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod folder;
+pub mod gauges;
 pub mod index;
 pub mod manifest;
 pub mod metrics;

@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod listener;
+pub mod metric;
 pub mod names;
 pub mod report;
 pub mod served;

@@ -244,7 +244,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let verb = request.extensions().get::<&'static str>().copied().unwrap_or("other");
-        self.shared.metrics.api_request(verb, request.uri().path());
+        let path = request.uri().path().to_owned();
+        self.shared.metrics.api_request(verb, &path);
         // The one that is ready goes with the request.
         let plain = self.plain.clone();
         let mut plain = std::mem::replace(&mut self.plain, plain);
@@ -253,15 +254,18 @@ where
             let asked = Instant::now();
             // Until the head of the answer is there; it is never closed.
             let _turn = shared.turns.acquire().await;
-            match shared.send(request, asked).await? {
-                Ok(response) => Ok(response),
+            let response = match shared.send(request, asked).await? {
+                Ok(response) => response,
                 Err(request) => {
                     let answer = timeout(shared.answer_timeout, plain.call(request)).await;
                     let answer = answer.map_err(|_| "the API server does not answer")?;
-                    let response = answer.map_err(Into::into)?;
-                    Ok(response.map(|body| Answer { body, _stream: None }))
+                    answer.map_err(Into::into)?.map(|body| Answer { body, _stream: None })
                 }
+            };
+            if response.status().is_success() {
+                shared.metrics.api_answered(verb, &path);
             }
+            Ok(response)
         })
     }
 }

@@ -167,7 +167,7 @@ fn named(name: Option<&String>) -> Option<String> {
 }
 
 /// The Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration such as 30s, 1m30s or 500ms");
     let mut rest = text;
     let mut total = Duration::ZERO;

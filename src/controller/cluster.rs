@@ -117,6 +117,7 @@ impl ClusterSource {
                 () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {}
                 _ = look.tick() => {
                     lead.look(&mut self.outlet);
+                    self.outlet.count_replicas();
                     changed = self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY;
                 }
                 zone = known(&mut self.zone) => changed = self.locate(zone),

@@ -1,6 +1,15 @@
 //! What the controller counts, as Prometheus metrics.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+
+use crate::model::metric::{self, PLAIN};
+
+use super::gauges::ObjectGauges;
+use super::roll::{Attendance, Attends};
 
 /// All metrics of the controller.
 #[derive(Clone, Debug)]
@@ -11,8 +20,19 @@ pub struct Metrics {
     watch_failures: IntCounterVec,
     /// Requests to the API server, by verb and resource.
     api_requests: IntCounterVec,
+    /// When the last of them was answered.
+    api_answered: IntGaugeVec,
     renders: IntCounter,
     render_seconds: Histogram,
+    problems: IntGauge,
+    /// Absent without a cluster.
+    leader: IntGaugeVec,
+    replica_up: IntGaugeVec,
+    replica_behind: IntGaugeVec,
+    /// Those that have gauges.
+    replicas: Arc<Mutex<BTreeSet<String>>>,
+    /// What became of objects.
+    pub(super) objects: ObjectGauges,
 }
 
 impl Metrics {
@@ -21,27 +41,48 @@ impl Metrics {
     /// # Errors
     /// When a metric of the same name is registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(format!("mailgress_{name}"), help), labels)
-        };
-        let seconds = HistogramOpts::new("mailgress_render_seconds", "One render of what had changed");
-        let metrics = Self {
-            watches: IntGaugeVec::new(Opts::new("mailgress_watches", "Watches that run"), &["kind"])?,
-            watch_failures: counter(
-                "watch_failures_total",
-                "Failures of watches; each is tried again",
-                &["kind", "reason"],
-            )?,
-            api_requests: counter("api_requests_total", "Requests to the API server", &["verb", "resource"])?,
-            renders: IntCounter::new("mailgress_renders_total", "Renders of what had changed")?,
-            render_seconds: Histogram::with_opts(seconds.buckets(BUCKETS.to_vec()))?,
-        };
-        registry.register(Box::new(metrics.watches.clone()))?;
-        registry.register(Box::new(metrics.watch_failures.clone()))?;
-        registry.register(Box::new(metrics.api_requests.clone()))?;
-        registry.register(Box::new(metrics.renders.clone()))?;
-        registry.register(Box::new(metrics.render_seconds.clone()))?;
-        Ok(metrics)
+        Ok(Self {
+            watches: metric::WATCHES.gauges(registry)?,
+            watch_failures: metric::WATCH_FAILURES.counters(registry)?,
+            api_requests: metric::API_REQUESTS.counters(registry)?,
+            api_answered: metric::API_ANSWERED.gauges(registry)?,
+            renders: metric::RENDERS.counters(registry)?.with_label_values(&PLAIN),
+            render_seconds: metric::RENDER_DURATION.histograms(registry)?.with_label_values(&PLAIN),
+            problems: metric::PROBLEMS.gauges(registry)?.with_label_values(&PLAIN),
+            leader: metric::LEADER.gauges(registry)?,
+            replica_up: metric::REPLICA_UP.gauges(registry)?,
+            replica_behind: metric::REPLICA_OBJECTS_BEHIND.gauges(registry)?,
+            replicas: Arc::default(),
+            objects: ObjectGauges::register(registry)?,
+        })
+    }
+
+    /// So many problems are told in `/status`.
+    pub(super) fn problems(&self, number: usize) {
+        self.problems.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Whether we lead.
+    pub(super) fn leads(&self, leads: bool) {
+        self.leader.with_label_values(&PLAIN).set(leads.into());
+    }
+
+    /// How the replicas are; of others than these nothing is known.
+    pub(super) fn replicas(&self, all: &[Attendance]) {
+        let names: BTreeSet<String> = all.iter().map(|replica| replica.name.clone()).collect();
+        for replica in all {
+            let is_up = !matches!(replica.state, Attends::Silent(_));
+            self.replica_up.with_label_values(&[&replica.name]).set(is_up.into());
+            let behind = i64::try_from(replica.behind).unwrap_or(i64::MAX);
+            self.replica_behind.with_label_values(&[&replica.name]).set(behind);
+        }
+        let mut known = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.difference(&names) {
+            // They are there: they were set.
+            let _ = self.replica_up.remove_label_values(&[gone]);
+            let _ = self.replica_behind.remove_label_values(&[gone]);
+        }
+        *known = names;
     }
 
     /// Times one render, until what it returns is dropped.
@@ -67,11 +108,18 @@ impl Metrics {
     pub fn api_request(&self, verb: &str, path: &str) {
         self.api_requests.with_label_values(&[verb, resource(path)]).inc();
     }
+
+    /// The API server has answered one.
+    pub fn api_answered(&self, verb: &str, path: &str) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        self.api_answered.with_label_values(&[verb, resource(path)]).set(now);
+    }
 }
 
 /// Counted in `mailgress_watches` until it is dropped.
 #[derive(Debug)]
-pub(super) struct RunningWatch(prometheus::IntGauge);
+pub(super) struct RunningWatch(IntGauge);
 
 impl Drop for RunningWatch {
     fn drop(&mut self) {
@@ -109,8 +157,6 @@ const RESOURCES: [&str; 10] = [
     "pods",
 ];
 const OTHER: &str = "other";
-/// Seconds: a change of one object, and thousands at the start.
-const BUCKETS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 #[cfg(test)]
 mod tests {

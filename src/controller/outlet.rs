@@ -65,6 +65,8 @@ pub struct Outlet {
     unsettled: BTreeSet<ObjectId>,
     ports: Ports,
     metrics: Metrics,
+    /// Whether the replicas may have got further, or we ourselves.
+    is_attendance_stale: bool,
 }
 
 impl Outlet {
@@ -85,6 +87,7 @@ impl Outlet {
             unsettled: BTreeSet::new(),
             ports: Ports::default(),
             metrics,
+            is_attendance_stale: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl Outlet {
     /// Hands the last look to the data plane, if it is anything new there; what nothing refers to any more.
     pub fn publish(&mut self, look: Look) -> Vec<Reference> {
         let published = self.publisher.take(look);
+        self.is_attendance_stale |= !published.changed.is_empty();
         self.touch(published.changed);
         if let Some(snapshot) = published.snapshot {
             tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
@@ -159,6 +163,8 @@ impl Outlet {
     /// whoever led, is taken over.
     pub fn lead<'a>(&mut self, roll: Option<Roll>, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
         let leads = roll.is_some();
+        self.metrics.leads(leads);
+        self.is_attendance_stale = true;
         self.replicas = roll;
         self.touch_all();
         if !leads {
@@ -177,7 +183,9 @@ impl Outlet {
 
     /// Something is heard of the other replicas.
     pub fn hear(&mut self, hear: impl FnOnce(&mut Roll) -> Touched) {
-        match self.replicas.as_mut().map(hear) {
+        let touched = self.replicas.as_mut().map(hear);
+        self.is_attendance_stale |= touched.as_ref().is_some_and(|touched| *touched != Touched::none());
+        match touched {
             None => {}
             Some(Touched::All) => self.touch_all(),
             Some(Touched::These(objects)) => {
@@ -190,6 +198,24 @@ impl Outlet {
                 self.touch(ids.collect());
             }
         }
+    }
+
+    /// Whether we lead is known from now on: not yet.
+    pub fn stand_by(&self) {
+        self.metrics.leads(false);
+    }
+
+    /// Counts what the replicas lack, if it may be another number than before.
+    pub fn count_replicas(&mut self) {
+        if !std::mem::take(&mut self.is_attendance_stale) {
+            return;
+        }
+        let attendance = self.replicas.as_ref().map(|roll| {
+            let outcomes = self.publisher.outcomes().iter();
+            let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
+            roll.attendance(&ours.collect::<Vec<_>>())
+        });
+        self.metrics.replicas(&attendance.unwrap_or_default());
     }
 
     /// What is known of the other replicas, while we lead.
@@ -246,10 +272,12 @@ impl Outlet {
             }
             changes.extend(board.status.update(&facts, &id));
             self.ports.set(&id, claims(&facts, &board.status, &id));
+            self.metrics.objects.show(&id, board.status.summary(&facts, &id));
             told.insert(id);
         }
         board.revision = self.publisher.current().revision;
         problems.clone_into(&mut board.problems);
+        self.metrics.problems(problems.len());
         drop(board);
         self.channels.ledger.enter(entries);
         log(&changes);

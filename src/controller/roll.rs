@@ -72,6 +72,32 @@ pub enum Elsewhere {
     },
 }
 
+/// How a replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attendance {
+    /// The pod's name.
+    pub name: String,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Whether it answers.
+    pub state: Attends,
+    /// Objects of which it has not got as far as we have.
+    pub behind: usize,
+}
+
+/// Whether a replica answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attends {
+    /// It is this process.
+    Own,
+    /// It has not answered yet.
+    Awaited,
+    /// It does.
+    Heard,
+    /// Not for too long, for this reason.
+    Silent(String),
+}
+
 /// What is asked of the replicas.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -201,6 +227,21 @@ impl Roll {
         self.members.values().filter_map(|member| member.node_address)
     }
 
+    /// How all of them are, ourselves included, beside the objects that we serve.
+    #[must_use]
+    pub fn attendance(&self, ours: &[(ObjectName, &str, i64)]) -> Vec<Attendance> {
+        let of = |(address, member): (&SocketAddr, &Member)| Attendance {
+            name: member.name.clone(),
+            address: *address,
+            state: member.attends(),
+            behind: ours
+                .iter()
+                .filter(|(object, uid, generation)| member.lacks(object, uid, *generation))
+                .count(),
+        };
+        self.members.iter().map(of).collect()
+    }
+
     /// Replicas that do not answer, or are not known.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let unknown = self.unknown.iter().filter(|why| *why != AWAITED);
@@ -220,6 +261,21 @@ impl Member {
             objects: BTreeMap::new(),
             failure: "it has not answered yet".to_owned(),
         }
+    }
+
+    fn attends(&self) -> Attends {
+        match self.answer {
+            Answer::Own => Attends::Own,
+            Answer::None => Attends::Awaited,
+            Answer::Heard => Attends::Heard,
+            Answer::Silent => Attends::Silent(self.failure.clone()),
+        }
+    }
+
+    /// Whether it is not known to have got as far.
+    fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
+        let has = |served: &Served| served.uid == uid && served.generation == generation;
+        self.answer != Answer::Own && !self.objects.get(object).is_some_and(has)
     }
 
     fn silence(&self, address: SocketAddr) -> String {
@@ -324,8 +380,15 @@ mod tests {
         assert_eq!(roll.heard(address(2), page("b", 1, &[]), now), Touched::All);
         let behind = "replica pod-b is at generation 1, and not at 2";
         assert_eq!(serve(&roll, 2), Elsewhere::Pending(behind.into()));
+        let attendance = |roll: &Roll| {
+            let all = roll.attendance(&[(object(), "u", 2)]).into_iter();
+            all.map(|replica| (replica.name, replica.state, replica.behind)).collect::<Vec<_>>()
+        };
+        let own = ("pod-a".to_owned(), Attends::Own, 0);
+        assert_eq!(attendance(&roll), [own.clone(), ("pod-b".to_owned(), Attends::Heard, 1)]);
         let touched = roll.heard(address(2), page("b", 2, &[]), now);
         assert_eq!(touched, Touched::These(BTreeSet::from([object()])));
+        assert_eq!(attendance(&roll), [own, ("pod-b".to_owned(), Attends::Heard, 0)]);
         assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
         let other = Wanted { object: &object(), uid: "another", generation: 2 };
         assert!(matches!(roll.serve(&other, "imaps"), Elsewhere::Pending(_)));

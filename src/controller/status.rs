@@ -19,12 +19,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListenerStatus, MailServerStatus};
-use crate::model::BindReport;
 use crate::model::served::{ObjectName, Problem, Served};
+use crate::model::{BindReport, SocketState};
 
+use super::gauges::{ListenerSummary, Summary};
 use super::index::{Kind, ObjectId};
 use super::publish::Publisher;
 use super::reason::{self, Reason};
+use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
 use super::service::OwnService;
 
@@ -118,6 +120,24 @@ impl Status {
         let own = status.listeners.iter().find(|other| other.name == listener);
         let conditions = own.map_or(&status.conditions, |own| &own.conditions);
         conditions.iter().any(|c| c.type_ == "Ready" && c.status == ConditionStatus::True)
+    }
+
+    /// What gauges tell of an object.
+    #[must_use]
+    pub fn summary(&self, facts: &Facts<'_>, id: &ObjectId) -> Option<Summary> {
+        let (status, outcome) = (self.0.get(id)?, facts.published.outcomes().get(id)?);
+        let of_listener = |outcome: &ListenerOutcome| {
+            let own = status.listeners.iter().find(|listener| listener.name == outcome.id.listener);
+            let conditions = own.map_or(&status.conditions, |own| &own.conditions);
+            let socket = outcome.address.as_ref().and_then(|address| facts.report.sockets.get(address));
+            let is_bound = matches!(socket, Some(SocketState::Bound(_)));
+            (outcome.id.to_string(), ListenerSummary { ready: changes::ready(conditions), is_bound })
+        };
+        Some(Summary {
+            ready: changes::ready(&status.conditions),
+            alarms: changes::alarms(&status.conditions),
+            listeners: outcome.listeners.iter().map(of_listener).collect(),
+        })
     }
 
     /// As the object itself has it.

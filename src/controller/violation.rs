@@ -22,7 +22,7 @@ pub enum Concern {
 pub enum Notice {
     /// A certificate has expired. It is served on, since an alarm is better than an outage.
     CertificateExpired,
-    /// A certificate expires soon: [`EXPIRY_WARNINGS`].
+    /// A certificate expires soon: [`crate::model::tls::EXPIRY_WARNINGS`].
     CertificateExpiring,
     /// A host name that no certificate covers.
     HostnameNotCovered,
@@ -31,14 +31,6 @@ pub enum Notice {
     /// Passwords may travel in clear because nothing was said about TLS.
     ClearText,
 }
-
-/// How long before its end a certificate is worth an alarm, in seconds, and the reason of that: thirty days and seven.
-/// For a certificate that does not live long, it is no more than this part of its life: one of 90 days is renewed with
-/// 30 left, and an alarm that is always there says nothing.
-pub const EXPIRY_WARNINGS: [(i64, i64, Reason); 2] =
-    [(30 * DAY, 4, Reason::ExpiresWithinAMonth), (7 * DAY, 10, Reason::ExpiresWithinAWeek)];
-
-const DAY: i64 = 24 * 3600;
 
 impl Notice {
     /// All of them.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Registry};
+
+use crate::model::metric;
 
 /// The counters of all zones that are named.
 #[derive(Debug)]
@@ -34,20 +36,10 @@ impl Metrics {
     /// # Errors
     /// When a metric of the same name is registered already.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str, label: &str| {
-            let counter =
-                IntCounterVec::new(Opts::new(format!("mailgress_resolver_{name}"), help), &["zone", label])?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
         Ok(Self {
-            queries: counter("queries_total", "Lookups, with those that a cache answers", "kind")?,
-            requests: counter("requests_total", "Requests sent to name servers", "type")?,
-            responses: counter(
-                "responses_total",
-                "Responses of name servers, and lookups that had none in time",
-                "outcome",
-            )?,
+            queries: metric::RESOLVER_QUERIES.counters(registry)?,
+            requests: metric::RESOLVER_REQUESTS.counters(registry)?,
+            responses: metric::RESOLVER_RESPONSES.counters(registry)?,
             zones: Mutex::default(),
         })
     }

@@ -7,11 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::model::ListenerId;
+use crate::model::metric::{self, PLAIN};
+use crate::model::{Certificate, ListenerId};
 use crate::protocol::Protocol;
 
 use super::limits::lock;
@@ -22,13 +21,17 @@ pub(crate) struct Metrics {
     sessions_open: IntGaugeVec,
     sessions: IntCounterVec,
     bytes: IntCounterVec,
+    logins: IntCounterVec,
+    auth_requests: IntCounterVec,
     timings: [HistogramVec; 3],
     /// Actions of the supervisor, by kind: bind, swap, rebind, drain, failed.
     pub(crate) swaps: IntCounterVec,
     /// Times that accepting paused because file descriptors or memory ran out.
     pub(crate) accept_pauses: IntCounter,
-    /// Unix time at which the certificates served expire, by Secret.
-    pub(crate) certificate_expiry: IntGaugeVec,
+    /// Open sessions that there are descriptors for.
+    pub(crate) session_capacity: IntGauge,
+    session_limits: IntGaugeVec,
+    certificate_expiry: IntGaugeVec,
     backend_up: IntGaugeVec,
     backend_checks: IntCounterVec,
     listeners: Mutex<Listeners>,
@@ -54,9 +57,32 @@ pub(crate) struct ListenerMetrics {
     pub(crate) bytes_to_backend: IntCounter,
     /// Bytes from backends to clients, in the relay.
     pub(crate) bytes_to_client: IntCounter,
+    logins: Verdicts,
+    auth_requests: Verdicts,
     families: [HistogramVec; 3],
     /// Made when there is something to be told, since they are most of what a listener weighs here.
     timings: [OnceLock<Histogram>; 3],
+}
+
+/// A certificate of an object's listeners.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CertificateId {
+    kind: &'static str,
+    object: String,
+    secret: String,
+}
+
+impl CertificateId {
+    /// Of the object that has this listener.
+    pub(crate) fn new(listener: &ListenerId, certificate: &Certificate) -> Self {
+        let kind = if listener.listener.is_empty() { "MailListener" } else { "MailServer" };
+        let object = format!("{}/{}", listener.namespace, listener.object);
+        Self { kind, object, secret: certificate.reference.clone() }
+    }
+
+    fn labels(&self) -> [&str; 3] {
+        [self.kind, &self.object, &self.secret]
+    }
 }
 
 /// What is timed. The order is that of the histograms.
@@ -94,6 +120,63 @@ impl TlsLabel {
     }
 }
 
+/// What came of a login, or of a question to the auth service. The order is that of the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Yes.
+    Accepted,
+    /// No.
+    Refused,
+    /// None: something broke.
+    Failed,
+    /// None: the client left meanwhile.
+    Abandoned,
+}
+
+impl Verdict {
+    const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::Failed, Self::Abandoned];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// The counters of one listener, all made with the first verdict: a rate needs to have seen zero.
+#[derive(Debug)]
+struct Verdicts {
+    family: IntCounterVec,
+    counters: OnceLock<[IntCounter; 4]>,
+}
+
+impl Verdicts {
+    fn new(family: &IntCounterVec) -> Self {
+        Self { family: family.clone(), counters: OnceLock::new() }
+    }
+
+    fn count(&self, listener: &str, protocol: &str, verdict: Verdict) {
+        let make = |verdict: Verdict| self.family.with_label_values(&[listener, protocol, verdict.name()]);
+        let [accepted, refused, failed, abandoned] = self.counters.get_or_init(|| Verdict::ALL.map(make));
+        match verdict {
+            Verdict::Accepted => accepted.inc(),
+            Verdict::Refused => refused.inc(),
+            Verdict::Failed => failed.inc(),
+            Verdict::Abandoned => abandoned.inc(),
+        }
+    }
+
+    fn remove(&self, listener: &str, protocol: &str) {
+        for verdict in Verdict::ALL {
+            // What was never counted is not there to be removed.
+            let _ = self.family.remove_label_values(&[listener, protocol, verdict.name()]);
+        }
+    }
+}
+
 /// Counted in `mailgress_sessions_open` until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenSession(IntGauge);
@@ -110,60 +193,26 @@ impl Metrics {
     /// # Errors
     /// When a metric of the same name is registered already.
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let metrics = Self {
-            sessions_open: gauge("sessions_open", "Open client sessions", &["listener", "protocol", "tls"])?,
-            sessions: counter(
-                "sessions_total",
-                "Ended client sessions by outcome and by whose fault it was",
-                &["listener", "protocol", "tls", "outcome", "fault"],
-            )?,
-            bytes: counter(
-                "relayed_bytes_total",
-                "Bytes relayed after the login",
-                &["listener", "direction"],
-            )?,
+        Ok(Self {
+            sessions_open: metric::SESSIONS_OPEN.gauges(registry)?,
+            sessions: metric::SESSIONS.counters(registry)?,
+            bytes: metric::RELAYED_BYTES.counters(registry)?,
+            logins: metric::LOGINS.counters(registry)?,
+            auth_requests: metric::AUTH_SERVICE_REQUESTS.counters(registry)?,
             timings: [
-                histogram("login_duration_seconds", "From the credentials to the verdict")?,
-                histogram("auth_service_duration_seconds", "One question to the auth service")?,
-                histogram(
-                    "backend_connect_duration_seconds",
-                    "From the first connect to the connection that is used",
-                )?,
+                metric::LOGIN_DURATION.histograms(registry)?,
+                metric::AUTH_SERVICE_DURATION.histograms(registry)?,
+                metric::BACKEND_CONNECT_DURATION.histograms(registry)?,
             ],
-            swaps: counter("listener_changes_total", "What the supervisor did to sockets", &["action"])?,
-            accept_pauses: IntCounter::with_opts(Opts::new(
-                "mailgress_accept_pauses_total",
-                "Times that accepting paused because file descriptors or memory ran out",
-            ))?,
-            certificate_expiry: gauge(
-                "certificate_expiry_timestamp_seconds",
-                "Unix time at which a served certificate chain expires",
-                &["secret"],
-            )?,
-            backend_up: gauge(
-                "backend_up",
-                "Whether an endpoint answers its health checks",
-                &["endpoint", "protocol"],
-            )?,
-            backend_checks: counter(
-                "backend_checks_total",
-                "Health checks by what came of them",
-                &["endpoint", "protocol", "outcome"],
-            )?,
+            swaps: metric::LISTENER_CHANGES.counters(registry)?,
+            accept_pauses: metric::ACCEPT_PAUSES.counters(registry)?.with_label_values(&PLAIN),
+            session_capacity: metric::SESSION_CAPACITY.gauges(registry)?.with_label_values(&PLAIN),
+            session_limits: metric::LISTENER_SESSION_LIMIT.gauges(registry)?,
+            certificate_expiry: metric::CERTIFICATE_NOT_AFTER.gauges(registry)?,
+            backend_up: metric::BACKEND_UP.gauges(registry)?,
+            backend_checks: metric::BACKEND_CHECKS.counters(registry)?,
             listeners: Mutex::default(),
-        };
-        registry.register(Box::new(metrics.sessions_open.clone()))?;
-        registry.register(Box::new(metrics.sessions.clone()))?;
-        registry.register(Box::new(metrics.bytes.clone()))?;
-        for timing in &metrics.timings {
-            registry.register(Box::new(timing.clone()))?;
-        }
-        registry.register(Box::new(metrics.swaps.clone()))?;
-        registry.register(Box::new(metrics.accept_pauses.clone()))?;
-        registry.register(Box::new(metrics.certificate_expiry.clone()))?;
-        registry.register(Box::new(metrics.backend_up.clone()))?;
-        registry.register(Box::new(metrics.backend_checks.clone()))?;
-        Ok(metrics)
+        })
     }
 
     /// The handles of a listener; made at its first use. A listener whose protocol changed gets new ones.
@@ -184,6 +233,8 @@ impl Metrics {
             outcomes: Mutex::default(),
             bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
             bytes_to_client: self.bytes.with_label_values(&[name.as_str(), TO_CLIENT]),
+            logins: Verdicts::new(&self.logins),
+            auth_requests: Verdicts::new(&self.auth_requests),
             families: self.timings.clone(),
             timings: Default::default(),
             protocol: protocol.name(),
@@ -211,6 +262,27 @@ impl Metrics {
         for outcome in [CHECK_PASSED, CHECK_FAILED] {
             let _ = self.backend_checks.remove_label_values(&[endpoint, protocol.name(), outcome]);
         }
+    }
+
+    /// The `limits.maxConnections` of a listener that is wanted; `None`: it has none, or is gone.
+    pub(crate) fn session_limit(&self, listener: &ListenerId, limit: Option<u32>) {
+        let listener = listener.to_string();
+        match limit {
+            Some(limit) => self.session_limits.with_label_values(&[&listener]).set(limit.into()),
+            // It may never have had one.
+            None => drop(self.session_limits.remove_label_values(&[&listener])),
+        }
+    }
+
+    /// An object's listeners serve this certificate.
+    pub(crate) fn certificate(&self, id: &CertificateId, certificate: &Certificate) {
+        self.certificate_expiry.with_label_values(&id.labels()).set(certificate.not_after);
+    }
+
+    /// They do so no longer.
+    pub(crate) fn forget_certificate(&self, id: &CertificateId) {
+        // It is there: it was set when it was first used.
+        let _ = self.certificate_expiry.remove_label_values(&id.labels());
     }
 
     /// These listeners are gone. Forgets those that have no sessions any more, so that changes do not grow the process.
@@ -241,6 +313,8 @@ impl Metrics {
         for direction in [TO_BACKEND, TO_CLIENT] {
             let _ = self.bytes.remove_label_values(&[listener, direction]);
         }
+        metrics.logins.remove(listener, metrics.protocol);
+        metrics.auth_requests.remove(listener, metrics.protocol);
         for histogram in &self.timings {
             let _ = histogram.remove_label_values(&[listener, metrics.protocol]);
         }
@@ -273,6 +347,16 @@ impl ListenerMetrics {
         timing.get_or_init(made).observe(duration.as_secs_f64());
     }
 
+    /// Counts a login.
+    pub(crate) fn login(&self, verdict: Verdict) {
+        self.logins.count(&self.id, self.protocol, verdict);
+    }
+
+    /// Counts a question to the auth service.
+    pub(crate) fn auth_request(&self, verdict: Verdict) {
+        self.auth_requests.count(&self.id, self.protocol, verdict);
+    }
+
     /// Counts an ended session.
     pub(crate) fn ended(&self, tls: TlsLabel, outcome: &'static str, fault: &'static str) {
         lock(&self.outcomes).insert((tls.name(), outcome, fault));
@@ -288,22 +372,6 @@ const TO_CLIENT: &str = "to_client";
 const CHECK_PASSED: &str = "passed";
 const CHECK_FAILED: &str = "failed";
 
-fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    IntGaugeVec::new(Opts::new(format!("mailgress_{name}"), help), labels)
-}
-
-fn counter(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(Opts::new(format!("mailgress_{name}"), help), labels)
-}
-
-fn histogram(name: &str, help: &str) -> prometheus::Result<HistogramVec> {
-    let buckets = prometheus::exponential_buckets(0.001, 4.0, 9)?;
-    HistogramVec::new(
-        HistogramOpts::new(format!("mailgress_{name}"), help).buckets(buckets),
-        &["listener", "protocol"],
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,6 +385,16 @@ mod tests {
         let session = metrics.listener(&id, Protocol::Imap);
         let open = session.open(TlsLabel::Off);
         session.took(Timing::Login, Duration::from_millis(100));
+        session.login(Verdict::Refused);
+        session.auth_request(Verdict::Failed);
+        metrics.session_limit(&id, Some(10));
+        for counted in ["logins_total", "auth_service_requests_total"] {
+            let accepted = format!(
+                "{counted}{{listener=\"mail/example/imap\",outcome=\"accepted\",protocol=\"imap\"}} 0"
+            );
+            assert!(text().contains(&accepted), "{}", text());
+        }
+        metrics.session_limit(&id, None);
         metrics.leave(&BTreeSet::from([&id]));
         assert!(text().contains("mail/example/imap"), "a session is still counted");
         drop(open);

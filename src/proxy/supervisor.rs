@@ -12,14 +12,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::Dns;
-use crate::model::{Listener, ListenerId, Snapshot, Socket, SocketState};
+use crate::model::{Certificate, Listener, ListenerId, Snapshot, Socket, SocketState};
 use crate::net::ListenAddress;
 use crate::net::socket;
 use crate::tls::TlsError;
 
 use super::health::HealthChecks;
 use super::listener::AcceptLoop;
-use super::metrics::Metrics;
+use super::metrics::{CertificateId, Metrics};
 use super::plan::{Action, Turnover, plan};
 use super::report::Reporter;
 use super::running::Running;
@@ -44,8 +44,7 @@ pub(crate) struct Supervisor {
     /// The last that was carried out.
     applied: Arc<Snapshot>,
     zones: Uses<String>,
-    /// By Secret.
-    certificates: Uses<String>,
+    certificates: Uses<CertificateId>,
     /// Cancelled when every session has to say goodbye.
     goodbye: CancellationToken,
 }
@@ -67,6 +66,7 @@ impl Supervisor {
         dns: Arc<Dns>,
     ) -> Self {
         let health = HealthChecks::new(Arc::clone(&dns), Arc::clone(&metrics));
+        metrics.session_capacity.set(i64::try_from(workers.dispatcher().capacity()).unwrap_or(i64::MAX));
         Self {
             options,
             snapshots: channels.snapshots,
@@ -300,10 +300,12 @@ impl Supervisor {
         self.turn_zones(&turnover);
         self.turn_certificates(&turnover);
         for id in gone {
+            self.metrics.session_limit(id, None);
             self.reporter.peers(id, None);
             self.reporter.backend(id, None);
         }
         for listener in &turnover.come {
+            self.metrics.session_limit(&listener.id, listener.limits.max_connections);
             self.reporter.backend(&listener.id, self.health.report(listener));
         }
     }
@@ -323,21 +325,21 @@ impl Supervisor {
     }
 
     fn turn_certificates(&mut self, turnover: &Turnover<'_>) {
-        let expiry = &self.metrics.certificate_expiry;
-        let certificates = |listener: &&'_ Arc<Listener>| {
-            listener.tls.iter().flat_map(|tls| tls.certificates.clone()).collect::<Vec<_>>()
-        };
-        for certificate in turnover.come.iter().flat_map(certificates) {
-            expiry.with_label_values(&[certificate.reference.as_str()]).set(certificate.not_after);
-            self.certificates.begin(certificate.reference.clone());
+        for (id, certificate) in turnover.come.iter().flat_map(|listener| certificates(listener)) {
+            self.metrics.certificate(&id, certificate);
+            self.certificates.begin(id);
         }
-        for certificate in turnover.gone.iter().flat_map(certificates) {
-            if self.certificates.end(&certificate.reference) {
-                // It is there: it was set when it was first used.
-                let _ = expiry.remove_label_values(&[certificate.reference.as_str()]);
+        for (id, _) in turnover.gone.iter().flat_map(|listener| certificates(listener)) {
+            if self.certificates.end(&id) {
+                self.metrics.forget_certificate(&id);
             }
         }
     }
+}
+
+fn certificates(listener: &Listener) -> impl Iterator<Item = (CertificateId, &Certificate)> {
+    let all = listener.tls.iter().flat_map(|tls| &tls.certificates);
+    all.map(|certificate| (CertificateId::new(&listener.id, certificate), certificate.as_ref()))
 }
 
 /// Of its listeners; of thousands, the first.

@@ -142,6 +142,11 @@ impl Dispatcher {
         open >= self.capacity
     }
 
+    /// Sessions at once.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// A seat on a certain worker.
     pub(crate) fn seat_at(&self, index: usize) -> Seat {
         let load = self.workers.get(index).map(|worker| Arc::clone(&worker.load)).unwrap_or_default();

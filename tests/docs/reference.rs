@@ -3,9 +3,12 @@
 mod commands;
 mod fields;
 mod log;
+mod metrics;
 mod reasons;
 
-use crate::pages::root;
+use mailgress::model::metric::ALL;
+
+use crate::pages::{all, root};
 
 #[test]
 fn the_fields_of_both_kinds_are_those_of_their_schemas() {
@@ -18,6 +21,11 @@ fn the_commands_and_flags_are_those_of_the_command_line() {
 }
 
 #[test]
+fn the_metrics_are_those_of_the_table() {
+    compare("docs/reference/metrics.md", &metrics::page());
+}
+
+#[test]
 fn the_reasons_are_those_of_the_code() {
     compare("docs/reasons/index.md", &reasons::page());
 }
@@ -25,6 +33,24 @@ fn the_reasons_are_those_of_the_code() {
 #[test]
 fn the_log_lines_are_those_of_the_source() {
     compare("docs/reference/log.md", &log::page());
+}
+
+#[test]
+fn every_metric_that_a_page_names_is_one_that_exists() {
+    let of_histogram = |name: &str| {
+        ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned)
+    };
+    let known = |name: &str| ALL.iter().any(|family| family.name == name);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // What was changed long ago may have had another name.
+    for page in all().iter().filter(|page| page.name != "CHANGELOG.md") {
+        let words = page.text.split(|c| !is_word(c)).filter(|word| word.starts_with("mailgress_"));
+        // `mailgress_resolver_…` stands for several.
+        for name in words.filter(|word| !word.ends_with('_')) {
+            let exists = known(name) || of_histogram(name).is_some_and(|name| known(&name));
+            assert!(exists, "{}: there is no metric {name}", page.name);
+        }
+    }
 }
 
 fn compare(name: &str, made: &str) {

@@ -107,7 +107,7 @@ fn an_endpoint_that_fails_its_checks_gets_no_sessions_until_it_is_well_unless_al
     let reason = format!("{sick}: the backend answered NOOP with \"mailgress NO one is sick\"");
     assert!(message.starts_with("1 of 2 endpoints fail") && message.ends_with(&reason), "{message}");
     assert_eq!(answers(imap, 6), ["two"]);
-    let up = |value: u8| format!("mailgress_backend_up{{endpoint=\"{sick}\",protocol=\"imap\"}} {value}");
+    let up = |value: u8| format!("mailgress_backend_up{{backend=\"{sick}\",protocol=\"imap\"}} {value}");
     assert!(mailgress.metrics().contains(&up(0)), "{}", mailgress.metrics());
 
     patients[1].set_well(false);
@@ -164,7 +164,7 @@ fn real_servers_pass_their_checks_in_clear_with_tls_and_behind_a_proxy_header() 
     for (name, protocol, address, _) in &backends[..9] {
         let protocol = protocol.to_lowercase();
         let passed = format!(
-            "mailgress_backend_checks_total{{endpoint=\"{address}\",outcome=\"passed\",protocol=\"{protocol}\"}}"
+            "mailgress_backend_checks_total{{backend=\"{address}\",outcome=\"passed\",protocol=\"{protocol}\"}}"
         );
         wait::eventually(&format!("{name} passes"), || mailgress.metrics().contains(&passed).then_some(()));
         assert_eq!(verdict(&mailgress, name).unwrap().0, "True", "{name}");

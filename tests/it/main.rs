@@ -28,6 +28,7 @@ mod import;
 mod imported_mail;
 mod limits;
 mod logins;
+mod probe;
 mod proxy_header;
 mod relayed;
 mod seeing;

@@ -68,6 +68,7 @@ impl Lead {
         outlet: &Outlet,
         shutdown: &CancellationToken,
     ) -> Self {
+        outlet.stand_by();
         let replica = outlet.ledger().replica().clone();
         let (standings, standing) = watch::channel(Standing::default());
         let identity = format!("{}_{}", replica.name, replica.instance);

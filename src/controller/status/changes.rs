@@ -1,9 +1,11 @@
 //! What changed from one status of an object to the next: lines for the log, and what is worth an event.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::status::{Condition, ConditionStatus};
 
+use super::super::gauges::Ready;
 use super::super::index::ObjectId;
 use super::{Listener, ObjectStatus};
 
@@ -99,6 +101,22 @@ fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<News> {
     let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_told);
     let over = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
     changed.cloned().map(News::Is).chain(over.map(|c| News::IsOver(c.type_.clone()))).collect()
+}
+
+/// The condition Ready among these.
+pub(super) fn ready(conditions: &[Condition]) -> Ready {
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    ready.map_or(Ready { status: ConditionStatus::Unknown, reason: "Pending".to_owned() }, |ready| Ready {
+        status: ready.status,
+        reason: ready.reason.clone(),
+    })
+}
+
+/// What somebody should look at besides Ready and Programmed: type and reason.
+pub(super) fn alarms(conditions: &[Condition]) -> BTreeSet<(String, String)> {
+    let is_other = |condition: &&Condition| !["Ready", "Programmed"].contains(&condition.type_.as_str());
+    let alarms = conditions.iter().filter(is_other).filter(|condition| alarming(condition));
+    alarms.map(|condition| (condition.type_.clone(), condition.reason.clone())).collect()
 }
 
 fn alarming(condition: &Condition) -> bool {

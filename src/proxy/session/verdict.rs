@@ -9,11 +9,13 @@ use crate::auth::{AuthAnswer, AuthRequest};
 use crate::model::{Auth, Backend, HttpAuth};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{self, BackendLogin};
-use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
+use crate::protocol::{
+    Attempt, BackendError, CloseReason, Frontend, LoginRequest, PendingLogin, Protocol, Refused,
+};
 use crate::secret::Secret;
 
 use super::super::end::{End, Record};
-use super::super::metrics::Timing;
+use super::super::metrics::{self, Timing};
 use super::super::peers::Origin;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
@@ -41,6 +43,7 @@ impl Session {
             Auth::Passthrough => self.ask_backend(request, pending, record).await,
         };
         self.served.metrics.took(Timing::Login, started.elapsed());
+        self.served.metrics.login(counted(&verdict));
         verdict
     }
 
@@ -131,6 +134,12 @@ impl Session {
         let started = StdInstant::now();
         let answer = self.while_present(context.auth.check(service, &listener.resolver, &question)).await;
         metrics.took(Timing::Auth, started.elapsed());
+        metrics.auth_request(match &answer {
+            Ok(Ok(AuthAnswer::Accepted { .. })) => metrics::Verdict::Accepted,
+            Ok(Ok(AuthAnswer::Refused { .. })) => metrics::Verdict::Refused,
+            Ok(Err(_)) => metrics::Verdict::Failed,
+            Err(_) => metrics::Verdict::Abandoned,
+        });
         self.secured = secured;
         self.host = host;
         Ok(answer??)
@@ -276,6 +285,19 @@ impl Session {
             let _ = self.send(out).await;
         }
         end
+    }
+}
+
+/// What a login is counted as.
+fn counted(verdict: &Result<Verdict, End>) -> metrics::Verdict {
+    match verdict {
+        Ok(Verdict::Accepted(_)) => metrics::Verdict::Accepted,
+        Ok(Verdict::Refused(_))
+        | Err(End::LoginRefused | End::BackendRefused(_) | End::Rule(CloseReason::TooManyAuthFailures)) => {
+            metrics::Verdict::Refused
+        }
+        Err(End::ClientGone | End::ClientTimeout | End::Drained) => metrics::Verdict::Abandoned,
+        Err(_) => metrics::Verdict::Failed,
     }
 }
 

@@ -26,7 +26,7 @@ fn section(command: &Command, parent: &str, page: &mut String) {
     write!(page, "\n## `{name}`\n\n{}\n", about.trim_end()).unwrap();
     let arguments: Vec<&Arg> = command.get_arguments().filter(|argument| is_shown(argument)).collect();
     if !arguments.is_empty() {
-        page.push_str("\n| argument | environment | default | what it does |\n| --- | --- | --- | --- |\n");
+        page.push_str("\n| argument | what it does |\n| --- | --- |\n");
         page.extend(arguments.into_iter().map(row));
     }
     if let Some(more) = command.get_after_long_help().or(command.get_after_help()) {
@@ -54,8 +54,6 @@ fn row(argument: &Arg) -> String {
     .flatten()
     .collect();
     let written = [flags.join(", "), value].join(" ");
-    let environment =
-        argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
     let defaults: Vec<String> =
         argument.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
@@ -65,11 +63,20 @@ fn row(argument: &Arg) -> String {
         argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
     let possible =
         if takes && !possible.is_empty() { format!(": {}", possible.join(", ")) } else { String::new() };
-    let default = match defaults.is_empty() || !takes {
-        true => said.trim_end_matches(']').to_owned(),
-        false => defaults.join(", "),
+    let default = if defaults.is_empty() || !takes {
+        said.trim_end_matches(']').to_owned()
+    } else {
+        defaults.join(", ")
     };
-    format!("| `{}` | {environment} | {} | {}{possible} |\n", cell(&written), cell(&default), cell(help))
+    let sentences = [
+        Some(cell(help).trim_end_matches('.').to_owned() + &possible),
+        Some(default)
+            .filter(|default| !default.is_empty())
+            .map(|default| format!("Default: {}", cell(&default))),
+        argument.get_env().map(|name| format!("Environment: `{}`", name.to_string_lossy())),
+    ];
+    let said: Vec<String> = sentences.into_iter().flatten().collect();
+    format!("| `{}` | {}. |\n", cell(&written), said.join(". "))
 }
 
 const HEAD: &str = "# Commands, flags and exit codes
