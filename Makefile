@@ -4,8 +4,9 @@
 CARGO ?= cargo
 ONCE ?=
 MAILGRESS ?=
+MDBOOK = 0.5.4
 
-.PHONY: help quickstart test bench scale lint
+.PHONY: help quickstart test bench scale docs lint
 
 help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
@@ -28,6 +29,13 @@ scale: ## Time and memory with thousands of MailServers, in memory and before a 
 	@tests/install-packages.sh build cluster
 	$(CARGO) bench --bench scale
 	$(CARGO) bench --bench cluster
+
+docs: ## The documentation as a book, in target/book; builds mdBook below target, once, which takes some minutes
+	@tests/install-packages.sh build
+	@target/mdbook/bin/mdbook --version 2>/dev/null | grep -qx 'mdbook v$(MDBOOK)' || \
+		$(CARGO) install mdbook --version $(MDBOOK) --locked --no-default-features --features search --root target/mdbook
+	target/mdbook/bin/mdbook build docs
+	@echo "open target/book/index.html"
 
 lint: ## Format, clippy and documentation, with warnings as errors; installs a C toolchain
 	@tests/install-packages.sh build

@@ -3,11 +3,14 @@
 pub mod check;
 pub mod colour;
 pub mod crds;
+pub mod explain;
 pub mod files;
 pub mod import;
 pub mod probe;
 pub mod render;
 pub mod run;
+pub mod status;
+pub mod table;
 pub mod yaml;
 
 use std::process::ExitCode;
@@ -34,10 +37,14 @@ pub enum Command {
     Check(check::Check),
     /// Prints what would be served, with secrets masked.
     Render(render::Render),
+    /// Says what the reason of a condition means, and what helps.
+    Explain(explain::Explain),
     /// Turns the configuration of another mail proxy into manifests, on standard output.
     Import(import::Import),
     /// Visits a mail server as a client would, and says what works: TLS, certificate, capabilities, a login.
     Probe(Box<probe::Probe>),
+    /// Says what is served, on which sockets, and what is not and why; exit status 1 if anything is not ready.
+    Status(status::Status),
 }
 
 /// A command line that makes no sense: exit status 2, as for what clap itself refuses.
@@ -60,6 +67,11 @@ impl Usage {
     }
 }
 
+/// For commands that wait for others; threads would be for nothing.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
 impl Command {
     /// Does it.
     ///
@@ -71,8 +83,10 @@ impl Command {
             Self::Crds(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Render(command) => command.run(),
+            Self::Explain(command) => command.run(),
             Self::Import(command) => command.run(),
             Self::Probe(command) => command.run(),
+            Self::Status(command) => command.run(),
         }
     }
 }
