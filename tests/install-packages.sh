@@ -16,7 +16,7 @@ packages_of() {
         build) echo "build-essential cmake pkg-config ca-certificates" ;;
         quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
         test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
-            iproute2 nginx libnginx-mod-mail" ;;
+            iproute2 nginx libnginx-mod-mail prometheus" ;;
         cluster) go_package ;;
         bench) echo "nginx libnginx-mod-mail" ;;
         *) say "unknown group '$1': build, quickstart, test, cluster or bench"; exit 2 ;;
@@ -120,7 +120,7 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     if [ -d /run/systemd/system ]; then
-        for service in dovecot postfix nginx; do
+        for service in dovecot postfix nginx prometheus; do
             case " $missing " in
                 *" $service"*) as_root systemctl disable --quiet "$service" >&2 || true ;;
             esac
