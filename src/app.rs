@@ -2,6 +2,7 @@
 
 mod connections;
 mod process;
+mod reader;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Options, Proxy};
 
+pub use reader::{Reader, in_a_pod};
 use source::Source;
 pub use source::{Cluster, ObjectRef, Origin};
 

@@ -8,6 +8,8 @@ pub mod import;
 pub mod probe;
 pub mod render;
 pub mod run;
+pub mod status;
+pub mod table;
 pub mod yaml;
 
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ pub enum Command {
     Import(import::Import),
     /// Visits a mail server as a client would, and says what works: TLS, certificate, capabilities, a login.
     Probe(Box<probe::Probe>),
+    /// Says what is served, on which sockets, and what is not and why; exit status 1 if anything is not ready.
+    Status(status::Status),
 }
 
 /// A command line that makes no sense: exit status 2, as for what clap itself refuses.
@@ -60,6 +64,11 @@ impl Usage {
     }
 }
 
+/// For commands that wait for others; threads would be for nothing.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
 impl Command {
     /// Does it.
     ///
@@ -73,6 +82,7 @@ impl Command {
             Self::Render(command) => command.run(),
             Self::Import(command) => command.run(),
             Self::Probe(command) => command.run(),
+            Self::Status(command) => command.run(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod folder;
 pub mod gauges;
 pub mod index;
+pub mod inventory;
 pub mod manifest;
 pub mod metrics;
 pub mod outlet;

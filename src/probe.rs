@@ -67,10 +67,12 @@ pub enum TlsWish {
 pub enum Strictness {
     /// Everything.
     All,
-    /// Not that we do not know its issuer, and not its names where none was asked for.
+    /// Its time, and what is said here.
     Known {
-        /// Whether a name was asked for.
+        /// Whether it must be for the name that was asked for.
         name: bool,
+        /// Whether its issuer must be known.
+        issuer: bool,
     },
     /// Nothing.
     None,

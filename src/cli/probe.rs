@@ -1,6 +1,7 @@
 //! `mailgress probe`: a mail server, or every listener behind a Service, visited as a client would.
 
 mod login;
+mod service;
 mod text;
 
 use std::io::Write;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use crate::app::ObjectRef;
 use crate::controller::render::units;
 use crate::model::TrustAnchors;
 use crate::model::settings::ClientTls;
@@ -30,8 +32,8 @@ use super::run::duration;
 #[command(after_help = AFTER_HELP)]
 pub struct Probe {
     /// The server: host:port, [::1]:993 or unix:/path.
-    #[arg(value_name = "HOST:PORT")]
-    target: String,
+    #[arg(value_name = "HOST:PORT", required_unless_present = "service")]
+    target: Option<String>,
 
     /// What it speaks [default: as is well known for the port].
     #[arg(long, value_enum, ignore_case = true)]
@@ -44,6 +46,10 @@ pub struct Probe {
     /// The name that is sent by SNI, and that the certificate must be for [default: the host].
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
+
+    /// Or all listeners behind a Service.
+    #[command(flatten)]
+    behind: service::Behind,
 
     /// How we look.
     #[command(flatten)]
@@ -132,19 +138,40 @@ impl Probe {
     /// # Errors
     /// When the command line, or a file that it names, makes no sense.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let (printed, outcome) = match &self.behind.service {
+            Some(service) => self.run_behind(service)?,
+            None => self.run_alone()?,
+        };
+        self.manner.colour.stdout().write_all(&printed)?;
+        Ok(if outcome == Outcome::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn run_alone(&self) -> anyhow::Result<(Vec<u8>, Outcome)> {
         let wish = self.wish().map_err(Usage::new)?;
-        let report = runtime()?.block_on(probe(&wish));
-        let mut out = self.manner.colour.stdout();
+        let report = super::runtime()?.block_on(probe(&wish));
+        let mut out = Vec::new();
         match self.manner.output {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
             Format::Text => text::write(&mut out, &report)?,
         }
-        Ok(if report.outcome() == Outcome::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok((out, report.outcome()))
+    }
+
+    fn run_behind(&self, service: &ObjectRef) -> anyhow::Result<(Vec<u8>, Outcome)> {
+        let visited = super::runtime()?.block_on(self.behind.visit(service, &self.manner))?;
+        let mut out = Vec::new();
+        match self.manner.output {
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&visited)?)?,
+            Format::Text => service::write(&mut out, &visited)?,
+        }
+        let worst = visited.iter().map(service::Visited::outcome).max();
+        Ok((out, worst.unwrap_or(Outcome::Ok)))
     }
 
     fn wish(&self) -> anyhow::Result<Wish> {
-        let Some(target) = units::backend_address(&self.target, None) else {
-            bail!("{:?} is neither HOST:PORT, [ADDRESS]:PORT nor unix:/path", self.target);
+        let text = self.target.as_deref().unwrap_or_default();
+        let Some(target) = units::backend_address(text, None) else {
+            bail!("{text:?} is neither HOST:PORT, [ADDRESS]:PORT nor unix:/path");
         };
         let port = match &target {
             BackendAddress::Ip(address) => Some(address.port()),
@@ -216,11 +243,6 @@ impl Speaks {
             Self::Smtp => Protocol::Smtp,
         }
     }
-}
-
-/// Threads would be for nothing.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

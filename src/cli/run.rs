@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions};
+use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
 
 /// Serve MailServer and MailListener objects.
@@ -126,7 +126,7 @@ impl Run {
             }
             return Ok(Origin::Folder(folder.clone()));
         }
-        if self.kubeconfig.is_none() && std::env::var_os(IN_A_POD).is_none() {
+        if self.kubeconfig.is_none() && !in_a_pod() {
             bail!(
                 "this is no pod: say where objects come from, with --kubeconfig FILE (a cluster) or --manifests DIR (a folder)"
             );
@@ -156,8 +156,6 @@ impl Run {
     }
 }
 
-/// Where Kubernetes says to its pods how to reach it.
-const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// Every failed watch is told of by the controller, once; what the filter says of these comes after, and wins.
 const QUIET: &str = "kube_client=off,kube_runtime=off";
 
@@ -190,7 +188,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
-fn namespace(text: &str) -> Result<String, String> {
+pub(super) fn namespace(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > LONGEST_NAMESPACE || !text.chars().all(good) {
         return Err(format!("{text:?} is not the name of a namespace"));
@@ -198,7 +196,7 @@ fn namespace(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn object_ref(text: &str) -> Result<ObjectRef, String> {
+pub(super) fn object_ref(text: &str) -> Result<ObjectRef, String> {
     let (within, name) = match text.split_once('/') {
         Some((within, name)) => (Some(namespace(within)?), name),
         None => (None, text),

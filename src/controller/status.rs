@@ -29,7 +29,7 @@ use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
 use super::service::OwnService;
 
-pub use changes::{Change, News};
+pub use changes::{Change, News, alarming};
 
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]

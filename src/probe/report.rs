@@ -159,6 +159,11 @@ impl Report {
         self.findings.push(Finding::new(step, Outcome::Warning, message, remedy));
     }
 
+    /// Nothing is visited, and that is well.
+    pub fn skip(&mut self, message: String) {
+        self.warn(Step::Connection, message, "");
+    }
+
     /// What was asked for does not work.
     pub fn fail(&mut self, step: Step, message: String, remedy: &str) {
         self.findings.push(Finding::new(step, Outcome::Failed, message, remedy));

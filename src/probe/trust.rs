@@ -14,11 +14,11 @@ pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
         |why: &Distrust| matches!(why, Distrust::UnknownIssuer | Distrust::SelfSigned | Distrust::NoRoots(_));
     match (refused, wish.strictness) {
         (None, _) => {}
-        (Some(Distrust::OtherName(_)), Strictness::Known { name: false }) => {}
+        (Some(Distrust::OtherName(_)), Strictness::Known { name: false, .. }) => {}
         (Some(why), Strictness::None) => {
             return (finding(Outcome::Warning, format!("{why}; let through by --no-verify"), ""), true);
         }
-        (Some(why), Strictness::Known { .. }) if unknown(why) => {
+        (Some(why), Strictness::Known { issuer: false, .. }) if unknown(why) => {
             let message = format!("{}{why}", expiry(wish.now, observed).unwrap_or_default());
             return (finding(Outcome::Warning, message, UNKNOWN), false);
         }

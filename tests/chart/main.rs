@@ -13,7 +13,11 @@
     reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
 )]
 
+#[path = "../cluster/control_plane.rs"]
+#[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
+mod control_plane;
 mod files;
+mod installed;
 mod tools;
 mod valid;
 mod values;

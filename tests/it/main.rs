@@ -33,6 +33,7 @@ mod proxy_header;
 mod relayed;
 mod seeing;
 mod shutdown;
+mod status;
 mod support;
 mod swap;
 mod tls;

@@ -329,7 +329,8 @@ fn usable<T>(
     }
 }
 
-fn mode_name(mode: TlsMode) -> &'static str {
+/// As manifests write it.
+pub(crate) fn mode_name(mode: TlsMode) -> &'static str {
     match mode {
         TlsMode::Off => "Off",
         TlsMode::StartTls => "StartTLS",

@@ -119,7 +119,9 @@ pub(super) fn alarms(conditions: &[Condition]) -> BTreeSet<(String, String)> {
     alarms.map(|condition| (condition.type_.clone(), condition.reason.clone())).collect()
 }
 
-fn alarming(condition: &Condition) -> bool {
+/// Whether somebody should look.
+#[must_use]
+pub fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "ClientIPPreserved" => {
             condition.status == ConditionStatus::False
