@@ -2,10 +2,12 @@
 
 pub mod check;
 pub mod colour;
+pub mod completions;
 pub mod crds;
 pub mod explain;
 pub mod files;
 pub mod import;
+pub mod man;
 pub mod probe;
 pub mod render;
 pub mod run;
@@ -19,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 /// Mailgress: an ingress controller for mail on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "mailgress", version, about, propagate_version = true)]
+#[command(name = "mailgress", version = env!("MAILGRESS_VERSION"), about, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -45,6 +47,10 @@ pub enum Command {
     Probe(Box<probe::Probe>),
     /// Says what is served, on which sockets, and what is not and why; exit status 1 if anything is not ready.
     Status(status::Status),
+    /// Prints the completions of a shell.
+    Completions(completions::Completions),
+    /// Writes manual pages.
+    Man(man::Man),
 }
 
 /// A command line that makes no sense: exit status 2, as for what clap itself refuses.
@@ -87,6 +93,8 @@ impl Command {
             Self::Import(command) => command.run(),
             Self::Probe(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::yaml::is_old_boolean;
 
 /// `mailgress check`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Check {
     /// The manifests.
     #[command(flatten)]
@@ -99,6 +100,10 @@ fn bare_off(path: &Path, text: &str) -> Vec<String> {
     };
     lines.map(warning).collect()
 }
+
+const AFTER_HELP: &str = "\
+Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 the command line \
+makes no sense.";
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ use crate::controller::render::Locality;
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
 pub struct Run {
     /// Take all objects from the YAML and JSON files in this folder, which is watched, and not from a cluster.
     #[arg(long, value_name = "DIR", env = "MAILGRESS_MANIFESTS", conflicts_with_all = ["kubeconfig", "namespaces"])]
@@ -217,6 +218,10 @@ fn lease_name(class: &str) -> String {
 const LONGEST_NAME: usize = 253;
 /// RFC 1123's labels.
 const LONGEST_NAMESPACE: usize = 63;
+
+const AFTER_HELP: &str = "\
+Exit status: 0 after a signal and the drain, 1 it could not start, 2 the command line makes no sense, 130 a second signal \
+ended the drain.";
 
 #[cfg(test)]
 mod tests {

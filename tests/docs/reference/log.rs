@@ -115,7 +115,7 @@ const FIELDS: [(&str, &str); 28] = [
     ("address", "where is listened or connected to"),
     ("backend", "the backend's address that the session went to; empty where it did not get as far"),
     ("bound", "the sockets that were bound"),
-    ("client", "the client's address and port; behind a trusted PROXY header, what that says"),
+    ("client", "the client's address; behind a trusted PROXY header, what that says"),
     ("delay", "`--drain-delay`"),
     ("error", "what the operating system or a library said"),
     (
