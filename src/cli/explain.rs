@@ -10,6 +10,7 @@ use crate::controller::reason::{Explanation, Reason};
 
 /// `mailgress explain`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Explain {
     /// The reason of a condition, such as RefNotFound [default: lists them all].
     #[arg(value_name = "REASON")]
@@ -80,6 +81,9 @@ fn wrapped(text: &str) -> String {
 
 /// Columns.
 const WIDTH: usize = 80;
+
+const AFTER_HELP: &str =
+    "Exit status: 0 it is explained, 1 there is no such reason, 2 the command line makes no sense.";
 
 #[cfg(test)]
 mod tests {
