@@ -4,6 +4,7 @@ pub mod check;
 pub mod colour;
 pub mod completions;
 pub mod crds;
+pub mod explain;
 pub mod files;
 pub mod import;
 pub mod man;
@@ -38,6 +39,8 @@ pub enum Command {
     Check(check::Check),
     /// Prints what would be served, with secrets masked.
     Render(render::Render),
+    /// Says what the reason of a condition means, and what helps.
+    Explain(explain::Explain),
     /// Turns the configuration of another mail proxy into manifests, on standard output.
     Import(import::Import),
     /// Visits a mail server as a client would, and says what works: TLS, certificate, capabilities, a login.
@@ -86,6 +89,7 @@ impl Command {
             Self::Crds(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Render(command) => command.run(),
+            Self::Explain(command) => command.run(),
             Self::Import(command) => command.run(),
             Self::Probe(command) => command.run(),
             Self::Status(command) => command.run(),

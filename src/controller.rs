@@ -15,6 +15,7 @@ pub mod outlet;
 pub mod ports;
 pub mod print;
 pub mod publish;
+pub mod reason;
 pub mod render;
 pub mod roll;
 pub mod service;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::reason::Reason;
+
 /// The condition that a violation turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Concern {
@@ -51,6 +53,17 @@ impl Notice {
             Self::ClearText => "ClearText",
         }
     }
+
+    /// Why, if there is no more to say.
+    fn reason(self) -> Reason {
+        match self {
+            Self::CertificateExpired => Reason::CertificateExpired,
+            Self::CertificateExpiring => Reason::ExpiresWithinAMonth,
+            Self::HostnameNotCovered => Reason::HostnameNotCovered,
+            Self::NoReadyEndpoints => Reason::NoReadyEndpoints,
+            Self::ClearText => Reason::ClearText,
+        }
+    }
 }
 
 impl Concern {
@@ -83,8 +96,8 @@ impl Concern {
 pub struct Violation {
     /// The condition that says so.
     pub concern: Concern,
-    /// One CamelCase word.
-    pub reason: &'static str,
+    /// Its entry in the documentation.
+    pub reason: Reason,
     /// The field's path: `spec.listeners[imaps].tls.certificateRefs`.
     pub field: String,
     /// What is wrong.
@@ -97,19 +110,19 @@ impl Violation {
     /// The manifest itself is wrong.
     #[must_use]
     pub fn invalid(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Concern::Accepted, "Invalid", field, problem, remedy)
+        Self::new(Concern::Accepted, Reason::Invalid, field, problem, remedy)
     }
 
     /// Something that it refers to is not there.
     #[must_use]
     pub fn missing(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Concern::ResolvedRefs, "RefNotFound", field, problem, remedy)
+        Self::new(Concern::ResolvedRefs, Reason::RefNotFound, field, problem, remedy)
     }
 
     /// Something that it refers to is there and cannot be used.
     #[must_use]
     pub fn unusable(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Concern::ResolvedRefs, "InvalidRef", field, problem, remedy)
+        Self::new(Concern::ResolvedRefs, Reason::InvalidRef, field, problem, remedy)
     }
 
     /// An alarm.
@@ -120,14 +133,14 @@ impl Violation {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(Concern::Notice(notice), notice.condition(), field, problem, remedy)
+        Self::new(Concern::Notice(notice), notice.reason(), field, problem, remedy)
     }
 
     /// In full.
     #[must_use]
     pub fn new(
         concern: Concern,
-        reason: &'static str,
+        reason: Reason,
         field: &str,
         problem: impl Into<String>,
         remedy: impl Into<String>,

@@ -13,9 +13,12 @@
     reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
 )]
 
+mod alerts;
 #[path = "../cluster/control_plane.rs"]
 #[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
 mod control_plane;
+mod deploy;
+mod examples;
 mod files;
 mod installed;
 mod tools;

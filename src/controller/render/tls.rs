@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::api::common::{BundleKind, BundleRef};
 use crate::api::{Settings, tls as api};
-use crate::model::tls::{EXPIRY_WARNINGS, expiry_alarms};
+use crate::model::tls::expiry_alarms;
 use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
@@ -16,6 +16,7 @@ use crate::protocol::Protocol;
 use crate::tls::parse;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
+use super::super::reason::Reason;
 use super::super::violation::{Concern, Notice, Violation};
 use super::bounds;
 use super::references::References;
@@ -212,11 +213,10 @@ fn alarms(certificate: &Certificate) -> [i64; 3] {
 
 fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
     let [month, week, end] = alarms(certificate);
-    let [(.., in_a_month), (.., in_a_week)] = EXPIRY_WARNINGS;
     let (notice, reason, verb) = match now {
-        _ if now >= end => (Notice::CertificateExpired, "CertificateExpired", "expired"),
-        _ if now >= week => (Notice::CertificateExpiring, in_a_week, "expires"),
-        _ if now >= month => (Notice::CertificateExpiring, in_a_month, "expires"),
+        _ if now >= end => (Notice::CertificateExpired, Reason::CertificateExpired, "expired"),
+        _ if now >= week => (Notice::CertificateExpiring, Reason::ExpiresWithinAWeek, "expires"),
+        _ if now >= month => (Notice::CertificateExpiring, Reason::ExpiresWithinAMonth, "expires"),
         _ => return,
     };
     let when = jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default();
