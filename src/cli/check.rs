@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::controller::folder::{Loaded, Problem};
 use crate::controller::index::{Key, Kind};
+use crate::controller::reason::Reason;
 use crate::controller::render::{ObjectOutcome, Rendered};
 use crate::controller::violation::Violation;
 
@@ -141,7 +142,7 @@ fn of_object(
     let (kind, key, path) = inherited(field).unwrap_or_else(|| (object.kind, object.key.clone(), field));
     let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
-    let is_key = *reason == "UnknownField";
+    let is_key = *reason == Reason::UnknownField;
     let place = texts.get(&file).and_then(|text| place::find(text, &named, path, is_key));
     Finding {
         is_error: concern.excludes(),
@@ -149,7 +150,7 @@ fn of_object(
         place,
         object: format!("{} {}", object.kind.name(), object.key),
         field: field.clone(),
-        reason: (*reason).to_owned(),
+        reason: reason.to_string(),
         problem: problem.clone(),
         remedy: remedy.clone(),
     }
