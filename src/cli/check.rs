@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::controller::folder::{Loaded, Problem};
 use crate::controller::index::{Key, Kind};
+use crate::controller::reason::Reason;
 use crate::controller::render::{ObjectOutcome, Rendered};
 use crate::controller::violation::Violation;
 
@@ -124,7 +125,7 @@ fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, String>) -> Finding {
         place,
         object: String::new(),
         field: String::new(),
-        reason: String::new(),
+        reason: None,
         problem: message.clone(),
         remedy: String::new(),
     }
@@ -141,7 +142,7 @@ fn of_object(
     let (kind, key, path) = inherited(field).unwrap_or_else(|| (object.kind, object.key.clone(), field));
     let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
-    let is_key = *reason == "UnknownField";
+    let is_key = *reason == Reason::UnknownField;
     let place = texts.get(&file).and_then(|text| place::find(text, &named, path, is_key));
     Finding {
         is_error: concern.excludes(),
@@ -149,7 +150,7 @@ fn of_object(
         place,
         object: format!("{} {}", object.kind.name(), object.key),
         field: field.clone(),
-        reason: (*reason).to_owned(),
+        reason: Some(*reason),
         problem: problem.clone(),
         remedy: remedy.clone(),
     }
@@ -192,7 +193,7 @@ fn of_bare_off(path: &Path, place: Place) -> Finding {
         place: Some(place),
         object: String::new(),
         field: String::new(),
-        reason: String::new(),
+        reason: None,
         problem: "kubectl reads a bare Off as false".to_owned(),
         remedy: "put it in quotes: \"Off\"".to_owned(),
     }
