@@ -125,7 +125,7 @@ fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, String>) -> Finding {
         place,
         object: String::new(),
         field: String::new(),
-        reason: String::new(),
+        reason: None,
         problem: message.clone(),
         remedy: String::new(),
     }
@@ -150,7 +150,7 @@ fn of_object(
         place,
         object: format!("{} {}", object.kind.name(), object.key),
         field: field.clone(),
-        reason: reason.to_string(),
+        reason: Some(*reason),
         problem: problem.clone(),
         remedy: remedy.clone(),
     }
@@ -193,7 +193,7 @@ fn of_bare_off(path: &Path, place: Place) -> Finding {
         place: Some(place),
         object: String::new(),
         field: String::new(),
-        reason: String::new(),
+        reason: None,
         problem: "kubectl reads a bare Off as false".to_owned(),
         remedy: "put it in quotes: \"Off\"".to_owned(),
     }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
+use crate::controller::reason::Reason;
+
 use super::place::Place;
 
 /// One thing that is wrong, or worth a look.
@@ -19,8 +21,8 @@ pub(super) struct Finding {
     pub(super) object: String,
     /// `spec.listeners[a].port`; empty where no field is.
     pub(super) field: String,
-    /// One word; empty where there is none.
-    pub(super) reason: String,
+    /// One word, if there is one.
+    pub(super) reason: Option<Reason>,
     pub(super) problem: String,
     pub(super) remedy: String,
 }
@@ -33,7 +35,8 @@ impl Finding {
             line = format!("{line}:{number}:{column}");
         }
         line.push_str(if self.is_error { ": " } else { ": warning: " });
-        for part in [&self.object, &self.field, &self.reason].into_iter().filter(|part| !part.is_empty()) {
+        let reason = self.reason.map(Reason::name).unwrap_or_default();
+        for part in [&self.object, &self.field, reason].into_iter().filter(|part| !part.is_empty()) {
             line = format!("{line}{part}: ");
         }
         line.push_str(&self.problem);
@@ -44,7 +47,11 @@ impl Finding {
     pub(super) fn long(&self, texts: &BTreeMap<PathBuf, String>, width: Option<usize>) -> String {
         let level = if self.is_error { Level::ERROR } else { Level::WARNING };
         let title = level.primary_title(&self.problem);
-        let title = if self.reason.is_empty() { title } else { title.id(&self.reason) };
+        let title = match self.reason {
+            // A link where the terminal has such.
+            Some(reason) => title.id(reason.name()).id_url(reason.link()),
+            None => title,
+        };
         let path = self.path.display().to_string();
         let about = match (self.field.as_str(), self.object.as_str()) {
             ("", object) => object.to_owned(),
@@ -81,7 +88,7 @@ impl Finding {
             "column": self.place.as_ref().map(|place| place.column),
             "object": self.object,
             "field": self.field,
-            "reason": self.reason,
+            "reason": self.reason.map(Reason::name),
             "problem": self.problem,
             "remedy": self.remedy,
         })
