@@ -27,6 +27,7 @@ WORKDIR /src
 COPY . .
 ARG REVISION
 ARG SOURCE_DATE_EPOCH=0
+ARG PROFILE=release
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/target \
     CARGO_TARGET_DIR=/target MAILGRESS_COMMIT="$REVISION" deploy/image/rootfs.sh /rootfs "$TARGETARCH"
