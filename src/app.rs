@@ -3,6 +3,7 @@
 mod connections;
 mod page;
 mod process;
+mod reader;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ use crate::model::view::Replica as ShownReplica;
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
+pub use reader::{Reader, in_a_pod};
 use source::Source;
 pub use source::{Cluster, ObjectRef, Origin};
 
@@ -226,7 +228,7 @@ fn replica(options: &RunOptions, hostname: &str) -> Replica {
 fn shown_replica(options: &RunOptions, replica: &Replica) -> ShownReplica {
     ShownReplica {
         name: replica.name.clone(),
-        version: process::version(),
+        version: process::SHOWN_VERSION.to_owned(),
         class: options.class.clone(),
         ..ShownReplica::default()
     }

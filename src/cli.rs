@@ -1,11 +1,18 @@
 //! The command line: each command is a file below this one; what it does lies in the layers.
 
 pub mod check;
+pub mod colour;
+pub mod completions;
 pub mod crds;
+pub mod explain;
 pub mod files;
 pub mod import;
+pub mod man;
+pub mod probe;
 pub mod render;
 pub mod run;
+pub mod status;
+pub mod table;
 pub mod yaml;
 
 use std::process::ExitCode;
@@ -14,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 /// Mailgress: an ingress controller for mail on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "mailgress", version, about, propagate_version = true)]
+#[command(name = "mailgress", version = env!("MAILGRESS_VERSION"), about, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -32,8 +39,43 @@ pub enum Command {
     Check(check::Check),
     /// Prints what would be served, with secrets masked.
     Render(render::Render),
+    /// Says what the reason of a condition means, and what helps.
+    Explain(explain::Explain),
     /// Turns the configuration of another mail proxy into manifests, on standard output.
     Import(import::Import),
+    /// Visits a mail server as a client would, and says what works: TLS, certificate, capabilities, a login.
+    Probe(Box<probe::Probe>),
+    /// Says what is served, on which sockets, and what is not and why; exit status 1 if anything is not ready.
+    Status(status::Status),
+    /// Prints the completions of a shell.
+    Completions(completions::Completions),
+    /// Writes manual pages.
+    Man(man::Man),
+}
+
+/// A command line that makes no sense: exit status 2, as for what clap itself refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+impl Usage {
+    /// With everything that the error says.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+    pub fn new(error: anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+
+    /// The exit status for an error.
+    #[must_use]
+    pub fn exit_status(error: &anyhow::Error) -> ExitCode {
+        if error.is::<Self>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    }
+}
+
+/// For commands that wait for others; threads would be for nothing.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 impl Command {
@@ -47,7 +89,12 @@ impl Command {
             Self::Crds(command) => command.run(),
             Self::Check(command) => command.run(),
             Self::Render(command) => command.run(),
+            Self::Explain(command) => command.run(),
             Self::Import(command) => command.run(),
+            Self::Probe(command) => command.run(),
+            Self::Status(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod dns;
 pub mod import;
 pub mod model;
 pub mod net;
+pub mod probe;
 pub mod protocol;
 pub mod proxy;
 pub mod secret;

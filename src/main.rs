@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mailgress::cli::Cli;
+use mailgress::cli::{Cli, Usage};
 
 fn main() -> ExitCode {
     // The one provider of the process; a second call would be an error of ours, and changes nothing.
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mailgress: {error:#}");
-            ExitCode::FAILURE
+            Usage::exit_status(&error)
         }
     }
 }

@@ -47,6 +47,23 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// What is spoken on a well-known port.
+    #[must_use]
+    pub const fn of_port(port: u16) -> Option<Self> {
+        match port {
+            25 | 465 | 587 => Some(Self::Smtp),
+            110 | 995 => Some(Self::Pop3),
+            143 | 993 => Some(Self::Imap),
+            _ => None,
+        }
+    }
+
+    /// Whether TLS begins with the first byte on a well-known port (RFC 8314).
+    #[must_use]
+    pub const fn is_implicit_tls(port: u16) -> bool {
+        matches!(port, 465 | 993 | 995)
+    }
+
     /// The name in lower case: nginx's `Auth-Protocol`, the ALPN identifier (RFC 7301 registry has `imap`
     /// and `pop3`; nginx also uses `smtp`), and the value of metric labels.
     #[must_use]

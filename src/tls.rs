@@ -5,6 +5,7 @@
 
 pub mod client;
 mod describe;
+pub mod observe;
 pub mod parse;
 mod resume;
 mod select;

@@ -2,7 +2,7 @@
 # Installs the Debian or Ubuntu packages that a make target needs, only those that are missing, and says which.
 # Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot.
 #
-# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | page | bench
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | bench
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -16,12 +16,13 @@ packages_of() {
         build) echo "build-essential cmake pkg-config ca-certificates" ;;
         quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
         test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
-            nginx libnginx-mod-mail" ;;
+            iproute2 nginx libnginx-mod-mail prometheus" ;;
         cluster) go_package ;;
         # Looks at the status page.
         page) echo "chromium chromium-driver fonts-dejavu-core" ;;
+        e2e) node_packages ;;
         bench) echo "nginx libnginx-mod-mail" ;;
-        *) say "unknown group '$1': build, quickstart, test, cluster, page or bench"; exit 2 ;;
+        *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page or bench"; exit 2 ;;
     esac
 }
 
@@ -39,6 +40,13 @@ go_package() {
     have_control_plane && return
     candidate=$(apt-cache policy golang-go 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9.]*\).*/\2/p')
     ! is_new_go "$candidate" || echo golang-go
+}
+
+# What the node of tests/e2e consists of. A containerd that is there from elsewhere, as Docker brings it, is as good.
+node_packages() {
+    command -v containerd >/dev/null || echo containerd
+    command -v runc >/dev/null || echo runc
+    echo "containernetworking-plugins iptables conntrack iproute2"
 }
 
 # Without one, these tests and that benchmark are skipped: nothing else needs it.
@@ -122,7 +130,7 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     if [ -d /run/systemd/system ]; then
-        for service in dovecot postfix nginx; do
+        for service in dovecot postfix nginx prometheus containerd; do
             case " $missing " in
                 *" $service"*) as_root systemctl disable --quiet "$service" >&2 || true ;;
             esac

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dns", &["model", "protocol", "net", "secret"]),
     ("auth", &["dns", "tls", "model", "protocol", "net", "secret"]),
     ("proxy", &["auth", "dns", "tls", "model", "protocol", "net", "secret"]),
+    ("probe", &["tls", "model", "protocol", "net", "secret"]),
     // The model is made of names from `protocol` and addresses from `net`.
     ("controller", &["api", "model", "tls", "protocol", "net", "secret"]),
     ("import", &["api", "protocol", "net", "secret"]),
@@ -46,6 +47,7 @@ const ALL: &[&str] = &[
     "dns",
     "auth",
     "proxy",
+    "probe",
     "controller",
     "import",
     "admin",

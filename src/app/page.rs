@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use crate::api::status::ConditionStatus;
 use crate::controller::board::{Board, Surface};
 use crate::controller::index::Kind;
-use crate::controller::render::tls::alarms;
 use crate::controller::roll::{Attendance, Attends};
 use crate::controller::status::{Row, public};
+use crate::model::tls::expiry_alarms;
 use crate::model::view::{
     Certificate, Excerpt, Listener, Numbers, Peer, Question, Replica, Serving, State, Totals, View,
 };
@@ -212,7 +212,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, report: &BindReport) 
         secret: certificate.reference.clone(),
         names: certificate.names.iter().take(MAX_NAMES).cloned().collect(),
         names_in_all: certificate.names.len(),
-        state: match alarms(certificate) {
+        state: match expiry_alarms(certificate.not_before, certificate.not_after) {
             [.., end] if now >= end => State::Bad,
             [first, ..] if now >= first => State::Alarming,
             _ => State::Good,

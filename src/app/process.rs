@@ -15,14 +15,8 @@ pub(super) fn register(registry: &Registry) -> prometheus::Result<()> {
 }
 
 /// For people: with the commit where it is known.
-pub(super) fn version() -> String {
-    option_env!("MAILGRESS_COMMIT").map_or(VERSION.to_owned(), |commit| format!("{VERSION} ({commit})"))
-}
-
+pub(super) const SHOWN_VERSION: &str = env!("MAILGRESS_VERSION");
 /// The package's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Where the build did not say which.
-const COMMIT: &str = match option_env!("MAILGRESS_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+/// `unknown` where nobody said it to the build.
+const COMMIT: &str = env!("MAILGRESS_BUILD_COMMIT");

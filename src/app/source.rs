@@ -9,6 +9,7 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
@@ -52,7 +53,8 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
-    fn key(&self, namespace: &str) -> Key {
+    /// With this namespace where it has none.
+    pub(super) fn key(&self, namespace: &str) -> Key {
         Key::new(self.namespace.as_deref().unwrap_or(namespace), &self.name)
     }
 }
@@ -95,25 +97,42 @@ impl Source {
 /// The clients, and the namespace that we are in.
 async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<(Clients, String)> {
     let config = match kubeconfig {
-        Some(path) => {
-            let shown = path.display();
-            let read = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {shown}"))?;
-            let made = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-            made.with_context(|| format!("--kubeconfig {shown}"))?
-        }
+        Some(path) => written(path).await?,
         None => Config::incluster().context("the pod's service account cannot be used")?,
     };
     let namespace = config.default_namespace.clone();
-    let client = |timeout| {
-        let client = client(&config, metrics, timeout);
-        client.context("no client of the Kubernetes API can be made")
-    };
+    let client = |timeout| client(&config, metrics, timeout);
     Ok((Clients { watches: client(LIST_TIMEOUT)?, requests: client(REQUEST_TIMEOUT)? }, namespace))
+}
+
+/// A client that asks once and is done, and the namespace that is meant where none is named. Without a kubeconfig that
+/// is named, it is the one that kubectl would take, or the pod's service account.
+pub(super) async fn reader(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, String)> {
+    let config = match kubeconfig {
+        Some(path) => written(path).await?,
+        None => {
+            Config::infer().await.context("there is no kubeconfig, and this is no pod: --kubeconfig FILE")?
+        }
+    };
+    let metrics = Metrics::register(&Registry::new())?;
+    Ok((client(&config, &metrics, LIST_TIMEOUT)?, config.default_namespace))
+}
+
+/// What a kubeconfig says.
+async fn written(path: &Path) -> anyhow::Result<Config> {
+    let shown = path.display();
+    let read = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {shown}"))?;
+    let made = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+    made.with_context(|| format!("--kubeconfig {shown}"))
 }
 
 /// kube's client with connections of ours. Its retries are left out: watches and the writer of status try again by
 /// themselves, with a bound, and say so.
 fn client(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result<Client> {
+    make(config, metrics, timeout).context("no client of the Kubernetes API can be made")
+}
+
+fn make(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result<Client> {
     if let Some(proxy) = &config.proxy_url {
         anyhow::bail!("a proxy ({proxy}) before the API server is not supported; exclude it from the proxy");
     }

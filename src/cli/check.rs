@@ -1,25 +1,55 @@
-//! `mailgress check`: one line for each violation, and exit status 1.
+//! `mailgress check`: what is wrong with manifests, where, and what to do; exit status 1 if anything is.
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::Path;
+mod place;
+mod show;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::controller::folder::Loaded;
+use crate::controller::folder::{Loaded, Problem};
+use crate::controller::index::{Key, Kind};
+use crate::controller::reason::Reason;
 use crate::controller::render::{ObjectOutcome, Rendered};
 use crate::controller::violation::Violation;
 
+use super::colour::{Colour, When};
 use super::files::Files;
+use super::table::terminal_width;
 use super::yaml::is_old_boolean;
+use place::{Named, Place};
+use show::Finding;
 
 /// `mailgress check`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Check {
     /// The manifests.
     #[command(flatten)]
     pub files: Files,
+
+    /// How it is printed [default: text on a terminal, short elsewhere].
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+
+    /// Whether in colour.
+    #[command(flatten)]
+    colour: Colour,
+}
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// With the lines that are meant.
+    Text,
+    /// A line for each: file:line:column: object: field: reason: problem; remedy.
+    Short,
+    /// For programs.
+    Json,
 }
 
 impl Check {
@@ -30,15 +60,25 @@ impl Check {
     /// When a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let (loaded, rendered) = self.files.render()?;
-        let mut report = report(&loaded, &rendered);
-        for path in loaded.origins.values().collect::<BTreeSet<_>>() {
-            report.lines.extend(bare_off(path, &std::fs::read_to_string(path)?));
+        let texts = texts(&loaded);
+        let findings = findings(&loaded, &rendered, &texts);
+        let wrong = findings.iter().any(|finding| finding.is_error);
+        let for_people = std::io::stdout().is_terminal() || self.colour.when == When::Always;
+        let default = if for_people { Format::Text } else { Format::Short };
+        let mut out = self.colour.stdout();
+        match self.output.unwrap_or(default) {
+            Format::Json => {
+                let all: Vec<_> = findings.iter().map(Finding::document).collect();
+                writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+                return Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+            }
+            Format::Short => findings.iter().try_for_each(|finding| writeln!(out, "{}", finding.short()))?,
+            Format::Text => {
+                let width = terminal_width();
+                findings.iter().try_for_each(|finding| writeln!(out, "{}\n", finding.long(&texts, width)))?;
+            }
         }
-        let mut out = std::io::stdout().lock();
-        for line in &report.lines {
-            writeln!(out, "{line}")?;
-        }
-        if report.wrong {
+        if wrong {
             return Ok(ExitCode::FAILURE);
         }
         let listeners: usize = rendered.objects.iter().map(|object| object.listeners.len()).sum();
@@ -47,14 +87,16 @@ impl Check {
     }
 }
 
-struct Report {
-    lines: Vec<String>,
-    wrong: bool,
+/// Of all files that anything is to be said of.
+fn texts(loaded: &Loaded) -> BTreeMap<PathBuf, String> {
+    let broken = loaded.problems.iter().map(|problem| &problem.path);
+    let paths = loaded.origins.values().chain(broken);
+    // What cannot be read is a finding already.
+    paths.filter_map(|path| Some((path.clone(), std::fs::read_to_string(path).ok()?))).collect()
 }
 
-fn report(loaded: &Loaded, rendered: &Rendered) -> Report {
-    let mut lines: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
-    let mut wrong = !lines.is_empty();
+fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, String>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = loaded.problems.iter().map(|problem| of_file(problem, texts)).collect();
     for object in &rendered.objects {
         let mut seen: Vec<&Violation> = Vec::new();
         let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
@@ -64,55 +106,130 @@ fn report(loaded: &Loaded, rendered: &Rendered) -> Report {
                 continue;
             }
             seen.push(violation);
-            wrong |= violation.concern.excludes();
-            lines.push(line(loaded, object, violation));
+            findings.push(of_object(loaded, texts, object, violation));
         }
     }
-    Report { lines, wrong }
+    let manifests: std::collections::BTreeSet<&PathBuf> = loaded.origins.values().collect();
+    for path in manifests {
+        findings.extend(texts.get(path).into_iter().flat_map(|text| bare_off(path, text)));
+    }
+    findings
 }
 
-/// `file: object: field: reason: problem; remedy`.
-fn line(loaded: &Loaded, object: &ObjectOutcome, violation: &Violation) -> String {
-    let file = loaded.origins.get(&(object.kind, object.key.clone()));
-    let file = file.map(|path| path.display().to_string()).unwrap_or_default();
-    let warning = if violation.concern.excludes() { "" } else { "warning: " };
-    let Violation { field, reason, problem, remedy, .. } = violation;
-    let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
-    format!("{file}: {warning}{} {}: {field}: {reason}: {problem}{remedy}", object.kind.name(), object.key)
+fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, String>) -> Finding {
+    let Problem { path, position, message } = problem;
+    let place = texts.get(path).zip(*position).map(|(text, position)| Place::at(text, position));
+    Finding {
+        is_error: true,
+        path: path.clone(),
+        place,
+        object: String::new(),
+        field: String::new(),
+        reason: None,
+        problem: message.clone(),
+        remedy: String::new(),
+    }
+}
+
+fn of_object(
+    loaded: &Loaded,
+    texts: &BTreeMap<PathBuf, String>,
+    object: &ObjectOutcome,
+    violation: &Violation,
+) -> Finding {
+    let Violation { concern, field, reason, problem, remedy } = violation;
+    // A setting that a MailListener inherits stands in the MailServer.
+    let (kind, key, path) = inherited(field).unwrap_or_else(|| (object.kind, object.key.clone(), field));
+    let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
+    let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
+    let is_key = *reason == Reason::UnknownField;
+    let place = texts.get(&file).and_then(|text| place::find(text, &named, path, is_key));
+    Finding {
+        is_error: concern.excludes(),
+        path: file,
+        place,
+        object: format!("{} {}", object.kind.name(), object.key),
+        field: field.clone(),
+        reason: Some(*reason),
+        problem: problem.clone(),
+        remedy: remedy.clone(),
+    }
+}
+
+/// `MailServer namespace/name spec.tls` in parts.
+fn inherited(field: &str) -> Option<(Kind, Key, &str)> {
+    let (key, path) = field.strip_prefix(Kind::Server.name())?.strip_prefix(' ')?.split_once(' ')?;
+    let (namespace, name) = key.split_once('/')?;
+    Some((Kind::Server, Key::new(namespace, name), path))
 }
 
 /// kubectl reads YAML 1.1, where a bare Off is false, and the API server refuses that. A file that works here
 /// is to work there, so each is a warning.
-fn bare_off(path: &Path, text: &str) -> Vec<String> {
-    let is_bare = |line: &str| {
+fn bare_off(path: &Path, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut start = 0_usize;
+    for line in text.split_inclusive('\n') {
         let content = line.split(" #").next().unwrap_or_default();
-        let mut values = content.split(": ").skip(1);
-        values.any(|value| {
-            let word = value.trim_start().split([',', '}', ' ']).next().unwrap_or_default();
-            word.eq_ignore_ascii_case("off") && is_old_boolean(word)
-        })
-    };
-    let lines = text.lines().enumerate().filter(|(_, line)| is_bare(line));
-    let warning = |(index, _)| {
-        let place = format!("{}:{}", path.display(), index + 1);
-        format!("{place}: warning: kubectl reads a bare Off as false; put it in quotes: \"Off\"")
-    };
-    lines.map(warning).collect()
+        let mut at = start;
+        for (index, value) in content.split(": ").enumerate() {
+            let word = value.trim_start().split([',', '}', ' ', '\n', '\r']).next().unwrap_or_default();
+            if index > 0 && word.eq_ignore_ascii_case("off") && is_old_boolean(word) {
+                let begins = at.saturating_add(value.len().saturating_sub(value.trim_start().len()));
+                let place =
+                    Place::new(text, begins..begins.saturating_add(word.len()), place::is_ours(text, begins));
+                findings.push(of_bare_off(path, place));
+            }
+            at = at.saturating_add(value.len()).saturating_add(": ".len());
+        }
+        start = start.saturating_add(line.len());
+    }
+    findings
 }
+
+fn of_bare_off(path: &Path, place: Place) -> Finding {
+    Finding {
+        is_error: false,
+        path: path.to_owned(),
+        place: Some(place),
+        object: String::new(),
+        field: String::new(),
+        reason: None,
+        problem: "kubectl reads a bare Off as false".to_owned(),
+        remedy: "put it in quotes: \"Off\"".to_owned(),
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 the command line \
+makes no sense.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(text: &str) -> (Vec<String>, bool) {
+        check_as(Format::Short, text)
+    }
+
+    fn check_as(how: Format, text: &str) -> (Vec<String>, bool) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         std::fs::write(&path, text).unwrap();
         let files = Files { paths: vec![folder.path().to_owned()], class: "mailgress".to_owned() };
         let (loaded, rendered) = files.render().unwrap();
-        let Report { lines, wrong } = report(&loaded, &rendered);
+        let texts = texts(&loaded);
+        let findings = findings(&loaded, &rendered, &texts);
         let prefix = format!("{}/", folder.path().display());
-        (lines.into_iter().map(|line| line.replace(&prefix, "")).collect(), wrong)
+        let shown = |finding: &Finding| match how {
+            Format::Text => {
+                let mut plain = anstream::StripStream::new(Vec::new());
+                write!(plain, "{}", finding.long(&texts, None)).unwrap();
+                String::from_utf8(plain.into_inner()).unwrap()
+            }
+            _ => finding.short(),
+        };
+        let lines = findings.iter().map(|finding| shown(finding).replace(&prefix, "")).collect();
+        (lines, findings.iter().any(|finding| finding.is_error))
     }
 
     const HEAD: &str = "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {name: s}\n";
@@ -123,7 +240,7 @@ mod tests {
         assert!(wrong);
         assert_eq!(
             lines[0],
-            "a.yaml: MailServer default/s: spec.listeners[a].prt: UnknownField: there is no such field; did you \
+            "a.yaml:4:30: MailServer default/s: spec.listeners[a].prt: UnknownField: there is no such field; did you \
              mean port?"
         );
     }
@@ -142,7 +259,7 @@ mod tests {
         let spec =
             "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, backendAddress: 'b:1'}]}\n";
         let (lines, wrong) = check(&format!("{HEAD}{spec}"));
-        assert!(!wrong && lines[0].contains("a.yaml: warning: MailServer default/s: "), "{lines:?}");
+        assert!(!wrong && lines[0].contains("a.yaml:4:1: warning: MailServer default/s: "), "{lines:?}");
     }
 
     #[test]
@@ -153,11 +270,63 @@ mod tests {
 
     #[test]
     fn a_bare_off_is_a_warning() {
-        let found = |text: &str| bare_off(Path::new("a.yaml"), text);
+        let found =
+            |text: &str| bare_off(Path::new("a.yaml"), text).iter().map(Finding::short).collect::<Vec<_>>();
         assert_eq!(
             found("a: 1\ntls: { mode: Off }\n"),
-            ["a.yaml:2: warning: kubectl reads a bare Off as false; put it in quotes: \"Off\""]
+            ["a.yaml:2:14: warning: kubectl reads a bare Off as false; put it in quotes: \"Off\""]
         );
         assert_eq!(found("mode: 'Off'\nmode: \"Off\"\nname: Office # mode: Off\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_caret_is_below_what_is_meant() {
+        let (shown, _) = check_as(
+            Format::Text,
+            &format!("{HEAD}spec:\n  listeners:\n  - name: imaps\n    prt: 993\n    tls: {{ mode: Off }}\n"),
+        );
+        assert_eq!(
+            shown[0],
+            "\
+error[UnknownField]: there is no such field
+ --> a.yaml:7:5
+  |
+7 |     prt: 993
+  |     ^^^ spec.listeners[imaps].prt of MailServer default/s
+  |
+  = help: did you mean port?"
+        );
+        assert_eq!(
+            shown.last().unwrap(),
+            "\
+warning: kubectl reads a bare Off as false
+ --> a.yaml:8:18
+  |
+8 |     tls: { mode: Off }
+  |                  ^^^
+  |
+  = help: put it in quotes: \"Off\""
+        );
+    }
+
+    #[test]
+    fn the_line_of_a_broken_file_with_secrets_is_not_shown() {
+        let (shown, _) = check_as(Format::Text, "kind: Secret\nstringData: {password: hunter2\n");
+        assert!(shown[0].contains("--> a.yaml:3:1") && !shown[0].contains("hunter2"), "{shown:?}");
+    }
+
+    #[test]
+    fn what_a_listener_inherits_is_pointed_at_in_its_server() {
+        let server = format!(
+            "{HEAD}spec: {{listeners: [], auth: {{passthrough: {{}}}}, tls: {{certificateRefs: [{{name: t}}]}}}}\n"
+        );
+        let listener = "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailListener\nmetadata: {name: l}\nspec: {serverRef: \
+                        {name: s}, port: 993, backendAddress: 'b:1'}\n";
+        let (lines, _) = check(&format!("{server}{listener}"));
+        assert!(lines[0].starts_with("a.yaml:4:"), "{lines:?}");
+        assert!(
+            lines[0].contains(": MailListener default/l: MailServer default/s spec.tls.certificateRefs"),
+            "{lines:?}"
+        );
     }
 }

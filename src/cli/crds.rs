@@ -12,6 +12,7 @@ use super::yaml;
 
 /// `mailgress crds`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Crds {}
 
 impl Crds {
@@ -31,6 +32,8 @@ impl Crds {
 fn document(crd: &Value) -> anyhow::Result<String> {
     Ok(format!("---\n{}", yaml::to_string(crd)?))
 }
+
+const AFTER_HELP: &str = "Exit status: 0 they are printed, 2 the command line makes no sense.";
 
 #[cfg(test)]
 mod tests {

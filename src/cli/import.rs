@@ -29,6 +29,7 @@ pub enum From {
 
 /// `mailgress import nginx`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Nginx {
     /// The configuration.
     #[arg(value_name = "FILE")]
@@ -108,6 +109,10 @@ impl Source for Disk {
         addresses
     }
 }
+
+const AFTER_HELP: &str = "\
+Exit status: 0 there are manifests (standard error names what has no equivalent), 1 there are none, 2 the command line \
+makes no sense.";
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::yaml;
 
 /// `mailgress render`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Render {
     /// The manifests.
     #[command(flatten)]
@@ -59,3 +60,7 @@ impl Render {
         Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
+
+const AFTER_HELP: &str = "\
+Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 the command line makes \
+no sense.";

@@ -11,11 +11,12 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions};
+use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
 pub struct Run {
     /// Take all objects from the YAML and JSON files in this folder, which is watched, and not from a cluster.
     #[arg(long, value_name = "DIR", env = "MAILGRESS_MANIFESTS", conflicts_with_all = ["kubeconfig", "namespaces"])]
@@ -126,7 +127,7 @@ impl Run {
             }
             return Ok(Origin::Folder(folder.clone()));
         }
-        if self.kubeconfig.is_none() && std::env::var_os(IN_A_POD).is_none() {
+        if self.kubeconfig.is_none() && !in_a_pod() {
             bail!(
                 "this is no pod: say where objects come from, with --kubeconfig FILE (a cluster) or --manifests DIR (a folder)"
             );
@@ -156,8 +157,6 @@ impl Run {
     }
 }
 
-/// Where Kubernetes says to its pods how to reach it.
-const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// Every failed watch is told of by the controller, once; what the filter says of these comes after, and wins.
 const QUIET: &str = "kube_client=off,kube_runtime=off";
 
@@ -167,7 +166,7 @@ fn named(name: Option<&String>) -> Option<String> {
 }
 
 /// The Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration such as 30s, 1m30s or 500ms");
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -190,7 +189,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
-fn namespace(text: &str) -> Result<String, String> {
+pub(super) fn namespace(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > LONGEST_NAMESPACE || !text.chars().all(good) {
         return Err(format!("{text:?} is not the name of a namespace"));
@@ -198,7 +197,7 @@ fn namespace(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn object_ref(text: &str) -> Result<ObjectRef, String> {
+pub(super) fn object_ref(text: &str) -> Result<ObjectRef, String> {
     let (within, name) = match text.split_once('/') {
         Some((within, name)) => (Some(namespace(within)?), name),
         None => (None, text),
@@ -219,6 +218,10 @@ fn lease_name(class: &str) -> String {
 const LONGEST_NAME: usize = 253;
 /// RFC 1123's labels.
 const LONGEST_NAMESPACE: usize = 63;
+
+const AFTER_HELP: &str = "\
+Exit status: 0 after a signal and the drain, 1 it could not start, 2 the command line makes no sense, 130 a second signal \
+ended the drain.";
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@
 //! Every replica does this for itself. One leads, and does what must be done once (`lead.rs`).
 
 mod events;
-mod failure;
+pub(super) mod failure;
 mod follow;
 mod lead;
 mod lease;

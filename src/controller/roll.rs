@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use crate::model::served::{ObjectName, Page, Served};
 
+use super::reason::Reason;
+
 /// All replicas.
 #[derive(Clone, Debug)]
 pub struct Roll {
@@ -287,7 +289,7 @@ impl Member {
             Answer::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
             Answer::Silent => {
                 return Elsewhere::Not {
-                    reason: "ReplicaUnreachable".to_owned(),
+                    reason: Reason::ReplicaUnreachable.to_string(),
                     message: self.silence(address),
                 };
             }

@@ -25,11 +25,12 @@ use crate::model::{BindReport, SocketState};
 use super::gauges::{ListenerSummary, Summary};
 use super::index::{Kind, ObjectId};
 use super::publish::Publisher;
+use super::reason::{self, Reason};
 use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
 use super::service::OwnService;
 
-pub use changes::{Change, News, public};
+pub use changes::{Change, News, alarming, public};
 
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]
@@ -221,7 +222,12 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
     let mut problems: Vec<Problem> = outcome.listeners.iter().filter_map(problem).collect();
     if problems.is_empty() && object::is_invalid(outcome) {
         let message = "the manifest is invalid".to_owned();
-        problems.push(Problem { listener: String::new(), pending: false, reason: "Invalid".into(), message });
+        problems.push(Problem {
+            listener: String::new(),
+            pending: false,
+            reason: Reason::Invalid.to_string(),
+            message,
+        });
     }
     Some(Served { uid: outcome.uid.clone(), generation: outcome.generation, problems })
 }
@@ -250,13 +256,13 @@ impl ObjectStatus {
                 let status = MailServerStatus::deserialize(status).ok()?;
                 let listener = |l: ListenerStatus| Listener {
                     name: l.name,
-                    conditions: l.conditions,
+                    conditions: unlinked(l.conditions),
                     addresses: l.addresses,
                 };
                 Self {
                     generation: status.observed_generation?,
                     address: status.address.unwrap_or_default(),
-                    conditions: status.conditions,
+                    conditions: unlinked(status.conditions),
                     listeners: status.listeners.into_iter().map(listener).collect(),
                     addresses: Vec::new(),
                 }
@@ -266,7 +272,7 @@ impl ObjectStatus {
                 Self {
                     generation: status.observed_generation?,
                     address: status.address.unwrap_or_default(),
-                    conditions: status.conditions,
+                    conditions: unlinked(status.conditions),
                     listeners: Vec::new(),
                     addresses: status.addresses,
                 }
@@ -282,14 +288,14 @@ impl ObjectStatus {
                 observed_generation: Some(self.generation),
                 listener_count: i32::try_from(self.listeners.len()).ok(),
                 address,
-                conditions: self.conditions.clone(),
+                conditions: linked(&self.conditions),
                 listeners: self.listeners.iter().map(Listener::value).collect(),
             }),
             Kind::Listener => serde_json::to_value(MailListenerStatus {
                 observed_generation: Some(self.generation),
                 address,
                 addresses: self.addresses.clone(),
-                conditions: self.conditions.clone(),
+                conditions: linked(&self.conditions),
             }),
         };
         status.unwrap_or_default()
@@ -301,9 +307,22 @@ impl Listener {
         ListenerStatus {
             name: self.name.clone(),
             addresses: self.addresses.clone(),
-            conditions: self.conditions.clone(),
+            conditions: linked(&self.conditions),
         }
     }
+}
+
+/// As objects have them: with the addresses of their reasons' entries.
+fn linked(conditions: &[Condition]) -> Vec<Condition> {
+    conditions.iter().map(reason::linked).collect()
+}
+
+fn unlinked(mut conditions: Vec<Condition>) -> Vec<Condition> {
+    for condition in &mut conditions {
+        let length = reason::unlinked(&condition.reason, &condition.message).len();
+        condition.message.truncate(length);
+    }
+    conditions
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::reason::Reason;
+
 /// The condition that a violation turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Concern {
@@ -20,7 +22,7 @@ pub enum Concern {
 pub enum Notice {
     /// A certificate has expired. It is served on, since an alarm is better than an outage.
     CertificateExpired,
-    /// A certificate expires soon: [`EXPIRY_WARNINGS`].
+    /// A certificate expires soon: [`crate::model::tls::EXPIRY_WARNINGS`].
     CertificateExpiring,
     /// A host name that no certificate covers.
     HostnameNotCovered,
@@ -29,14 +31,6 @@ pub enum Notice {
     /// Passwords may travel in clear because nothing was said about TLS.
     ClearText,
 }
-
-/// How long before its end a certificate is worth an alarm, in seconds, and the reason of that: thirty days and seven.
-/// For a certificate that does not live long, it is no more than this part of its life: one of 90 days is renewed with
-/// 30 left, and an alarm that is always there says nothing.
-pub const EXPIRY_WARNINGS: [(i64, i64, &str); 2] =
-    [(30 * DAY, 4, "ExpiresWithinAMonth"), (7 * DAY, 10, "ExpiresWithinAWeek")];
-
-const DAY: i64 = 24 * 3600;
 
 impl Notice {
     /// All of them.
@@ -57,6 +51,17 @@ impl Notice {
             Self::HostnameNotCovered => "HostnameNotCovered",
             Self::NoReadyEndpoints => "NoReadyEndpoints",
             Self::ClearText => "ClearText",
+        }
+    }
+
+    /// Why, if there is no more to say.
+    fn reason(self) -> Reason {
+        match self {
+            Self::CertificateExpired => Reason::CertificateExpired,
+            Self::CertificateExpiring => Reason::ExpiresWithinAMonth,
+            Self::HostnameNotCovered => Reason::HostnameNotCovered,
+            Self::NoReadyEndpoints => Reason::NoReadyEndpoints,
+            Self::ClearText => Reason::ClearText,
         }
     }
 }
@@ -91,8 +96,8 @@ impl Concern {
 pub struct Violation {
     /// The condition that says so.
     pub concern: Concern,
-    /// One CamelCase word.
-    pub reason: &'static str,
+    /// Its entry in the documentation.
+    pub reason: Reason,
     /// The field's path: `spec.listeners[imaps].tls.certificateRefs`.
     pub field: String,
     /// What is wrong.
@@ -105,19 +110,19 @@ impl Violation {
     /// The manifest itself is wrong.
     #[must_use]
     pub fn invalid(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Concern::Accepted, "Invalid", field, problem, remedy)
+        Self::new(Concern::Accepted, Reason::Invalid, field, problem, remedy)
     }
 
     /// Something that it refers to is not there.
     #[must_use]
     pub fn missing(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Concern::ResolvedRefs, "RefNotFound", field, problem, remedy)
+        Self::new(Concern::ResolvedRefs, Reason::RefNotFound, field, problem, remedy)
     }
 
     /// Something that it refers to is there and cannot be used.
     #[must_use]
     pub fn unusable(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Concern::ResolvedRefs, "InvalidRef", field, problem, remedy)
+        Self::new(Concern::ResolvedRefs, Reason::InvalidRef, field, problem, remedy)
     }
 
     /// An alarm.
@@ -128,14 +133,14 @@ impl Violation {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(Concern::Notice(notice), notice.condition(), field, problem, remedy)
+        Self::new(Concern::Notice(notice), notice.reason(), field, problem, remedy)
     }
 
     /// In full.
     #[must_use]
     pub fn new(
         concern: Concern,
-        reason: &'static str,
+        reason: Reason,
         field: &str,
         problem: impl Into<String>,
         remedy: impl Into<String>,

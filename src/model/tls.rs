@@ -60,6 +60,22 @@ pub struct Certificate {
     pub not_after: i64,
 }
 
+/// How long before its end a certificate is worth an alarm, in seconds: thirty days, and seven.
+/// For a certificate that does not live long, it is no more than this part of its life: one of 90 days is renewed with
+/// 30 left, and an alarm that is always there says nothing.
+pub const EXPIRY_WARNINGS: [(i64, i64); 2] = [(30 * DAY, 4), (7 * DAY, 10)];
+
+const DAY: i64 = 24 * 3600;
+
+/// When there is something new to say of a certificate's end: the first warning, the second, and the end.
+#[must_use]
+pub fn expiry_alarms(not_before: i64, not_after: i64) -> [i64; 3] {
+    let life = not_after.saturating_sub(not_before).max(0);
+    let [month, week] =
+        EXPIRY_WARNINGS.map(|(longest, part)| not_after.saturating_sub(longest.min(life / part)));
+    [month, week, not_after]
+}
+
 /// The oldest TLS version accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinVersion {

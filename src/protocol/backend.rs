@@ -9,6 +9,7 @@ mod probe;
 mod reply;
 mod sasl;
 mod smtp;
+pub mod visit;
 
 use crate::secret::Secret;
 

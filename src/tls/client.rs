@@ -49,19 +49,37 @@ pub enum ServerNameSource {
 /// # Errors
 /// When the settings cannot be used on this host.
 pub fn connector(tls: &ClientTls, protocol: Option<Protocol>) -> Result<TlsConnector, TlsError> {
-    let crypto = provider();
-    let builder =
-        ClientConfig::builder_with_provider(Arc::clone(&crypto)).with_safe_default_protocol_versions()?;
-    let builder = match &tls.trust {
-        TrustAnchors::System => builder.with_root_certificates(roots::system()?),
-        TrustAnchors::Certificates(trusted) => {
-            let chain = WebPkiServerVerifier::builder_with_provider(roots::of(trusted)?, crypto)
-                .build()
-                .map_err(|error| TlsError::Authority(error.to_string()))?;
-            let verifier = TrustedVerifier { chain, trusted: trusted.clone() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
+    let config = configure(tls, verifier(&tls.trust)?, protocol)?;
+    let parse_name = |name: &String| parse_name(name).ok_or_else(|| TlsError::ServerName(name.clone()));
+    let server_name = tls.server_name.as_ref().map(parse_name).transpose()?;
+    Ok(TlsConnector { inner: Arc::new(config).into(), server_name })
+}
+
+/// Who judges the server's certificate.
+pub(super) fn verifier(trust: &TrustAnchors) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let chain = |roots| {
+        WebPkiServerVerifier::builder_with_provider(roots, provider())
+            .build()
+            .map_err(|error| TlsError::Authority(error.to_string()))
     };
+    Ok(match trust {
+        TrustAnchors::System => chain(roots::system()?)?,
+        TrustAnchors::Certificates(trusted) => {
+            Arc::new(TrustedVerifier { chain: chain(roots::of(trusted)?)?, trusted: trusted.clone() })
+        }
+    })
+}
+
+/// The library's configuration for `tls`, with this judge.
+pub(super) fn configure(
+    tls: &ClientTls,
+    verifier: Arc<dyn ServerCertVerifier>,
+    protocol: Option<Protocol>,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let mut config = match &tls.certificate {
         None => builder.with_no_client_auth(),
         Some(certificate) => {
@@ -73,9 +91,7 @@ pub fn connector(tls: &ClientTls, protocol: Option<Protocol>) -> Result<TlsConne
         }
     };
     config.alpn_protocols = protocol.iter().map(|protocol| protocol.name().into()).collect();
-    let parse_name = |name: &String| parse_name(name).ok_or_else(|| TlsError::ServerName(name.clone()));
-    let server_name = tls.server_name.as_ref().map(parse_name).transpose()?;
-    Ok(TlsConnector { inner: Arc::new(config).into(), server_name })
+    Ok(config)
 }
 
 impl TlsConnector {
@@ -105,7 +121,7 @@ impl TlsConnector {
     }
 }
 
-fn parse_name(name: &str) -> Option<ServerName<'static>> {
+pub(super) fn parse_name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
 

@@ -1,4 +1,5 @@
-//! etcd and kube-apiserver: from `KUBEBUILDER_ASSETS`, or built once from Go modules; one of each for a test run.
+//! etcd and kube-apiserver: from `KUBEBUILDER_ASSETS`, or built once from Go modules; one of each for a test run. With
+//! the same program, what makes a node.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +20,9 @@ pub struct ControlPlane {
     programs: Programs,
     directory: PathBuf,
     etcd: String,
-    port: u16,
+    address: SocketAddr,
+    /// More flags of the API server.
+    flags: Vec<String>,
     api_server: Mutex<Option<Daemon>>,
     _etcd: Daemon,
 }
@@ -35,7 +38,21 @@ enum Programs {
 impl ControlPlane {
     /// Starts one, or says why there can be none here. Whatever else fails is a failure of the tests.
     pub fn start() -> Result<Self, String> {
-        let programs = Programs::find()?;
+        Ok(Self::start_with(Programs::find()?, Ipv4Addr::LOCALHOST, Vec::new()))
+    }
+
+    /// Starts one that nodes and their pods reach at this address of ours, from programs that [`build`] has made: a
+    /// kubelet must not be newer than its API server.
+    #[allow(dead_code, reason = "for the tests that have a node")]
+    pub fn start_for_nodes(program: PathBuf, address: Ipv4Addr) -> Self {
+        // Logs and what is executed in pods go through the API server, which calls the kubelet, and names itself.
+        let flags = ["kubelet-preferred-address-types=InternalIP", "allow-privileged"]
+            .map(|flag| format!("--{flag}"))
+            .to_vec();
+        Self::start_with(Programs::One(program), address, flags)
+    }
+
+    fn start_with(programs: Programs, address: Ipv4Addr, flags: Vec<String>) -> Self {
         let directory = tempfile::Builder::new().prefix("mailgress-control-plane-").tempdir().unwrap().keep();
         let etcd = format!("http://127.0.0.1:{}", ports::free());
         let peer = format!("http://127.0.0.1:{}", ports::free());
@@ -53,7 +70,8 @@ impl ControlPlane {
             command.push(format!("{flag}={url}").into());
         }
         command.push(format!("--initial-cluster=etcd={peer}").into());
-        write_credentials(&directory);
+        let token = format!("{:032x}", rand::random::<u128>());
+        write_credentials(&directory, address, &token);
         let plane = Self {
             // Its data is of no use to anybody.
             _etcd: Daemon::start(
@@ -65,13 +83,14 @@ impl ControlPlane {
             ),
             programs,
             etcd,
-            port: ports::free(),
+            address: (address, ports::free()).into(),
+            flags,
             api_server: Mutex::new(None),
             directory,
         };
-        std::fs::write(plane.kubeconfig(), kubeconfig(&plane.entry(), ADMIN, "default")).unwrap();
+        std::fs::write(plane.kubeconfig(), kubeconfig(&plane.entry(), &token, "default")).unwrap();
         plane.start_api_server();
-        Ok(plane)
+        plane
     }
 
     /// The administrator's kubeconfig.
@@ -89,7 +108,14 @@ impl ControlPlane {
 
     /// Where the API server listens.
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        self.address
+    }
+
+    /// A file of the control plane's: `ca.crt`, which all its certificates are from, `accounts.key`, which signs the
+    /// ServiceAccounts' tokens.
+    #[allow(dead_code, reason = "for the tests that have a node")]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// A kubectl as the administrator.
@@ -105,12 +131,13 @@ impl ControlPlane {
     pub fn start_api_server(&self) {
         let logs = self.directory.join(format!("kube-apiserver-{}", ports::free()));
         std::fs::create_dir(&logs).unwrap();
-        let file = |name: &str| self.directory.join(name).display().to_string();
+        let file = |name: &str| self.file(name).display().to_string();
         let mut command = self.programs.command("kube-apiserver");
+        command.extend(self.flags.iter().map(Into::into));
         for (flag, value) in [
             ("--etcd-servers", self.etcd.clone()),
-            ("--bind-address", "127.0.0.1".to_owned()),
-            ("--secure-port", self.port.to_string()),
+            ("--bind-address", self.address.ip().to_string()),
+            ("--secure-port", self.address.port().to_string()),
             ("--tls-cert-file", file("server.crt")),
             ("--tls-private-key-file", file("server.key")),
             ("--cert-dir", file("certificates")),
@@ -118,6 +145,8 @@ impl ControlPlane {
             ("--service-account-signing-key-file", file("accounts.key")),
             ("--service-account-issuer", "https://kubernetes.default.svc".to_owned()),
             ("--service-cluster-ip-range", "10.96.0.0/16".to_owned()),
+            ("--kubelet-client-certificate", file("kubelet-client.crt")),
+            ("--kubelet-client-key", file("kubelet-client.key")),
             ("--token-auth-file", file("tokens.csv")),
             ("--authorization-mode", "RBAC".to_owned()),
         ] {
@@ -182,7 +211,7 @@ impl Programs {
 }
 
 /// Builds the program of `tests/cluster/control-plane`, unless that was done before from the same source.
-fn build() -> Result<PathBuf, String> {
+pub fn build() -> Result<PathBuf, String> {
     let version = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
     let folder = Module {
         source: "cluster/control-plane",
@@ -194,7 +223,7 @@ fn build() -> Result<PathBuf, String> {
             version("gitMajor", MAJOR),
             version("gitMinor", MINOR),
         ],
-        notice: "building kube-apiserver and etcd; this takes some minutes, once",
+        notice: "building Kubernetes and etcd; this takes some minutes, once",
     };
     let instead =
         || format!("there is no control plane: set KUBEBUILDER_ASSETS to a folder with {}", NAMES.join(", "));
@@ -202,14 +231,18 @@ fn build() -> Result<PathBuf, String> {
     Ok(folder.join("control-plane"))
 }
 
-fn write_credentials(directory: &Path) {
-    let server = AUTHORITY.issue(&["localhost", "127.0.0.1"]);
+fn write_credentials(directory: &Path, address: Ipv4Addr, token: &str) {
+    // The last one is how pods know it.
+    let server = AUTHORITY.issue(&["localhost", &address.to_string(), "10.96.0.1"]);
+    let client = AUTHORITY.issue(&["kube-apiserver"]);
     let accounts = KeyPair::generate().unwrap();
-    let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n");
+    let tokens = format!("{token},admin,admin,\"system:masters\"\n");
     for (name, text) in [
         ("ca.crt", AUTHORITY.pem()),
         ("server.crt", server.certificate),
         ("server.key", server.key),
+        ("kubelet-client.crt", client.certificate),
+        ("kubelet-client.key", client.key),
         ("accounts.key", accounts.serialize_pem()),
         ("accounts.pub", accounts.public_key_pem()),
         ("tokens.csv", tokens),
@@ -223,8 +256,6 @@ fn strings(command: &[OsString]) -> Vec<&OsStr> {
 }
 
 const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
-/// Of a control plane that lasts as long as its tests, and listens on loopback.
-const ADMIN: &str = "admin";
 /// As in control-plane/go.mod: kubectl wants to know.
 const MAJOR: &str = "1";
 const MINOR: &str = "35";

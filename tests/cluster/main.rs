@@ -31,3 +31,5 @@ mod status;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
 mod support;
+
+mod tools;

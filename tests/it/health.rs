@@ -105,7 +105,7 @@ fn an_endpoint_that_fails_its_checks_gets_no_sessions_until_it_is_well_unless_al
     let sick = patients[0].backend.address();
     let message = wait_for(&mailgress, "imap", "SomeUnhealthy");
     let reason = format!("{sick}: the backend answered NOOP with \"mailgress NO one is sick\"");
-    assert!(message.starts_with("1 of 2 endpoints fail") && message.ends_with(&reason), "{message}");
+    assert!(message.starts_with("1 of 2 endpoints fail") && message.contains(&reason), "{message}");
     assert_eq!(answers(imap, 6), ["two"]);
     let up = |value: u8| format!("mailgress_backend_up{{backend=\"{sick}\",protocol=\"imap\"}} {value}");
     assert!(mailgress.metrics().contains(&up(0)), "{}", mailgress.metrics());

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::api::API_VERSION;
 use crate::api::status::{Condition, ConditionStatus};
 
+use super::super::reason::Reason;
 use super::super::status::{Change, News};
 use super::failure::answered;
 
@@ -34,7 +35,7 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
 /// in the log and in the conditions, and not in an event for each of thousands.
 fn event(change: &Change) -> Option<Event> {
     let News::Is(Condition { type_, status, reason, message, .. }) = &change.news else { return None };
-    if change.listener.is_some() || reason == "ReplicaUnreachable" {
+    if change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
         return None;
     }
     let type_is_ready = type_ == "Ready" && *status == ConditionStatus::True;

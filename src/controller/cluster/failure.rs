@@ -11,7 +11,7 @@ use super::super::violation::one_line;
 
 /// Why a request or a watch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The API server says that we may not.
     Forbidden(String),
     /// The API server says something else.
@@ -59,8 +59,12 @@ impl Failure {
     }
 }
 
+impl Error for Failure {}
+
 /// A request's answer, or why there is none in time.
-pub(super) async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+pub(in crate::controller) async fn answered<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Failure> {
     match timeout(PATIENCE, request).await {
         Ok(answer) => answer.map_err(|error| Failure::of(&error)),
         Err(_) => Err(Failure::Unreachable(NO_ANSWER.to_owned())),

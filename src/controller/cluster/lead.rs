@@ -13,6 +13,7 @@ use crate::api::status::ConditionStatus;
 
 use super::super::index::ObjectId;
 use super::super::outlet::Outlet;
+use super::super::reason::Reason;
 use super::super::roll::{Roll, Touched};
 use super::super::service::OwnService;
 use super::super::status::{self, Change, Surroundings};
@@ -243,7 +244,7 @@ fn is_end_of_silence(change: &Change, said: &Value) -> bool {
     let mut before = said["conditions"].as_array().into_iter().flatten();
     condition.type_ == "Ready"
         && condition.status == ConditionStatus::True
-        && before.any(|old| old["type"] == "Ready" && old["reason"] == "ReplicaUnreachable")
+        && before.any(|old| old["type"] == "Ready" && old["reason"] == Reason::ReplicaUnreachable.name())
 }
 
 /// Changes that wait to be events; more are in the log and in the conditions only.

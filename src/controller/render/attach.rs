@@ -8,6 +8,7 @@ use crate::api::server::{FromNamespaces, Operator, Requirement, Selector};
 use crate::api::{MailListenerSpec, MailServerSpec};
 
 use super::super::index::{Key, Objects};
+use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation};
 use super::LastGood;
 use super::references::Looked;
@@ -34,7 +35,7 @@ pub(crate) fn server(
     }
     Err(Violation::new(
         Concern::Accepted,
-        "NotAllowed",
+        Reason::NotAllowed,
         "spec.serverRef",
         format!("MailServer {key} takes no listeners from namespace {}", listener.namespace),
         "let its owner extend spec.allowedListeners.namespaces",

@@ -7,6 +7,7 @@ use crate::model::{Hostname, Listener, TlsMode};
 use crate::net::ListenAddress;
 use crate::protocol::Protocol;
 
+use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation};
 use super::{Candidate, ListenerOutcome, Serving};
 
@@ -145,7 +146,7 @@ fn loss(ours: &Candidate, theirs: &Candidate) -> Option<Violation> {
         "" => "spec".to_owned(),
         name => format!("spec.listeners[{name}]"),
     };
-    let reason = if field == "hostnames" { "HostnameConflict" } else { "SocketConflict" };
+    let reason = if field == "hostnames" { Reason::HostnameConflict } else { Reason::SocketConflict };
     Some(Violation::new(Concern::Conflicted, reason, &format!("{prefix}.{field}"), problem, remedy))
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
+use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation};
 use super::endpoints::Locality;
 use super::tls::Certificates;
@@ -92,7 +93,7 @@ impl<'a> References<'a> {
             None => Violation::missing(path, problem, remedy),
             Some(why) => Violation::new(
                 Concern::ResolvedRefs,
-                "RefNotReadable",
+                Reason::RefNotReadable,
                 path,
                 format!("{reference} cannot be read: {why}"),
                 "let the controller's ServiceAccount get, list and watch it",

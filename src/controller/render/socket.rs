@@ -74,12 +74,7 @@ pub(crate) fn protocol(
     fields: &ListenerFields,
     found: &mut Vec<Violation>,
 ) -> Option<Protocol> {
-    let well_known = match fields.port {
-        Some(25 | 465 | 587) => Some(Protocol::Smtp),
-        Some(110 | 995) => Some(Protocol::Pop3),
-        Some(143 | 993) => Some(Protocol::Imap),
-        _ => None,
-    };
+    let well_known = fields.port.and_then(Protocol::of_port);
     let protocol = fields.protocol.map(listener::protocol).or(well_known);
     if protocol.is_none() {
         let problem = "the protocol does not follow from this port";

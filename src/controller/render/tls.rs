@@ -8,13 +8,16 @@ use rustls_pki_types::CertificateDer;
 
 use crate::api::common::{BundleKind, BundleRef};
 use crate::api::{Settings, tls as api};
+use crate::model::tls::expiry_alarms;
 use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
+use crate::protocol::Protocol;
 use crate::tls::parse;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
-use super::super::violation::{Concern, EXPIRY_WARNINGS, Notice, Violation};
+use super::super::reason::Reason;
+use super::super::violation::{Concern, Notice, Violation};
 use super::bounds;
 use super::references::References;
 use super::scope::Scope;
@@ -66,7 +69,7 @@ pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
         Some(api::TlsMode::RequireStartTls) => TlsMode::RequireStartTls,
         Some(api::TlsMode::Implicit) => TlsMode::Implicit,
         None => match port {
-            Some(465 | 993 | 995) => TlsMode::Implicit,
+            Some(port) if Protocol::is_implicit_tls(port) => TlsMode::Implicit,
             _ if !certificates => TlsMode::Off,
             Some(25) => TlsMode::StartTls,
             _ => TlsMode::RequireStartTls,
@@ -203,22 +206,17 @@ fn certificates(
     certificates
 }
 
-/// When there is something else to say of its end: the first warning, the second, and the end.
-#[must_use]
-pub fn alarms(certificate: &Certificate) -> [i64; 3] {
-    let life = certificate.not_after.saturating_sub(certificate.not_before);
-    let [month, week] = EXPIRY_WARNINGS
-        .map(|(longest, part, _)| certificate.not_after.saturating_sub(longest.min(life.max(0) / part)));
-    [month, week, certificate.not_after]
+/// When [`check_expiry`] has something else to say.
+fn alarms(certificate: &Certificate) -> [i64; 3] {
+    expiry_alarms(certificate.not_before, certificate.not_after)
 }
 
 fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
     let [month, week, end] = alarms(certificate);
-    let [(.., in_a_month), (.., in_a_week)] = EXPIRY_WARNINGS;
     let (notice, reason, verb) = match now {
-        _ if now >= end => (Notice::CertificateExpired, "CertificateExpired", "expired"),
-        _ if now >= week => (Notice::CertificateExpiring, in_a_week, "expires"),
-        _ if now >= month => (Notice::CertificateExpiring, in_a_month, "expires"),
+        _ if now >= end => (Notice::CertificateExpired, Reason::CertificateExpired, "expired"),
+        _ if now >= week => (Notice::CertificateExpiring, Reason::ExpiresWithinAWeek, "expires"),
+        _ if now >= month => (Notice::CertificateExpiring, Reason::ExpiresWithinAMonth, "expires"),
         _ => return,
     };
     let when = jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default();
@@ -331,7 +329,8 @@ fn usable<T>(
     }
 }
 
-fn mode_name(mode: TlsMode) -> &'static str {
+/// As manifests write it.
+pub(crate) fn mode_name(mode: TlsMode) -> &'static str {
     match mode {
         TlsMode::Off => "Off",
         TlsMode::StartTls => "StartTLS",

@@ -155,7 +155,9 @@ pub fn public(condition: &Condition) -> String {
 /// Characters of a sentence on the status page.
 const MAX_TEXT: usize = 300;
 
-fn alarming(condition: &Condition) -> bool {
+/// Whether somebody should look.
+#[must_use]
+pub fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "ClientIPPreserved" => {
             condition.status == ConditionStatus::False

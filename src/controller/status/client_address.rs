@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::api::status::{Condition, ConditionStatus};
 use crate::model::Peers;
 
+use super::super::reason::Reason;
 use super::super::render::ListenerOutcome;
 use super::super::service::OwnService;
 use super::stamp::Stamp;
@@ -22,7 +23,7 @@ pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &S
     let verdict = if is_told {
         Some((
             ConditionStatus::True,
-            "ProxyProtocol",
+            Reason::ProxyProtocol,
             "clients' addresses come with PROXY headers".to_owned(),
         ))
     } else {
@@ -35,7 +36,7 @@ fn verdict(
     surroundings: &Surroundings,
     port: u16,
     peers: Option<&Peers>,
-) -> Option<(ConditionStatus, &'static str, String)> {
+) -> Option<(ConditionStatus, Reason, String)> {
     use ConditionStatus::{False, True};
     let many = peers.is_some_and(|peers| peers.more);
     let hidden = |service: &&OwnService| service.hides_clients && service.has(port);
@@ -45,25 +46,25 @@ fn verdict(
              spec.externalTrafficPolicy to Local, or {REMEDY}",
             service.key
         );
-        return Some((False, "ExternalTrafficPolicyCluster", text));
+        return Some((False, Reason::ExternalTrafficPolicyCluster, text));
     }
     let seen: BTreeSet<IpAddr> =
         peers.map(|peers| peers.addresses.iter().copied().collect()).unwrap_or_default();
     if let Some(node) = surroundings.nodes.intersection(&seen).next() {
         let text = format!("connections come from the node {node} and not from their clients; {REMEDY}");
-        return Some((False, "NodeAddress", text));
+        return Some((False, Reason::NodeAddress, text));
     }
     if let (Some(peers), [only]) = (peers, seen.iter().collect::<Vec<_>>().as_slice())
         && peers.connections >= ENOUGH
         && !many
     {
         let text = format!("all recent connections come from {only}; if that is not their client, {REMEDY}");
-        return Some((False, "OneSourceAddress", text));
+        return Some((False, Reason::OneSourceAddress, text));
     }
     let is_kept =
         surroundings.service.as_ref().is_some_and(|service| !service.hides_clients && service.has(port));
     (many || is_kept)
-        .then(|| (True, "Preserved", "connections come from their clients' addresses".to_owned()))
+        .then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
 }
 
 /// What helps in every case.
@@ -93,7 +94,7 @@ mod tests {
     }
 
     fn reason(surroundings: &Surroundings, peers: Option<&Peers>) -> Option<&'static str> {
-        verdict(surroundings, 993, peers).map(|(_, reason, _)| reason)
+        verdict(surroundings, 993, peers).map(|(_, reason, _)| reason.name())
     }
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
             surroundings(&json!({ "type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports }))
         };
         let (status, reason_, message) = verdict(&balancer("Cluster"), 993, None).unwrap();
-        assert_eq!((status, reason_), (ConditionStatus::False, "ExternalTrafficPolicyCluster"));
+        assert_eq!((status, reason_), (ConditionStatus::False, Reason::ExternalTrafficPolicyCluster));
         assert!(message.contains("Service mail/edge") && message.contains("Local"), "{message}");
         assert_eq!(verdict(&balancer("Cluster"), 995, None), None, "not a port of that Service");
         assert_eq!(reason(&balancer("Local"), None), Some("Preserved"));

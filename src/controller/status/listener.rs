@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::status::{Condition, ConditionStatus};
 use crate::model::BackendHealth;
 
+use super::super::reason::Reason;
 use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
@@ -23,11 +24,11 @@ pub(super) fn conditions(
     let resolved = about(Concern::ResolvedRefs);
     let conflicts = about(Concern::Conflicted);
     let mut conditions = vec![
-        stamp.good_unless("Accepted", &accepted, ("Accepted", "the manifest is valid")),
+        stamp.good_unless("Accepted", &accepted, (Reason::Accepted, "the manifest is valid")),
         stamp.good_unless(
             "ResolvedRefs",
             &resolved,
-            ("ResolvedRefs", "everything that it refers to was found"),
+            (Reason::ResolvedRefs, "everything that it refers to was found"),
         ),
         match conflicts.first() {
             Some(first) => {
@@ -36,7 +37,7 @@ pub(super) fn conditions(
             None => stamp.condition(
                 "Conflicted",
                 ConditionStatus::False,
-                "NoConflicts",
+                Reason::NoConflicts,
                 "no other listener wants its socket",
             ),
         },
@@ -52,7 +53,7 @@ pub(super) fn conditions(
         notices.entry(violation.concern.condition()).or_default().push(violation);
     }
     for (condition, violations) in notices {
-        let reason = violations.last().map_or(condition, |worst| worst.reason);
+        let reason = violations.last().map_or(condition, |worst| worst.reason.name());
         conditions.push(stamp.condition(condition, ConditionStatus::True, reason, &joined(&violations)));
     }
     conditions
@@ -63,12 +64,12 @@ fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     let (all, out) = (health.endpoints, health.unhealthy.len());
     if out == 0 {
         let text = format!("all {all} endpoints answer their health checks");
-        return stamp.condition("BackendHealthy", ConditionStatus::True, "AllHealthy", &text);
+        return stamp.condition("BackendHealthy", ConditionStatus::True, Reason::AllHealthy, &text);
     }
     let (reason, consequence) = if out == all {
-        ("AllUnhealthy", "sessions are given to all of them anyway")
+        (Reason::AllUnhealthy, "sessions are given to all of them anyway")
     } else {
-        ("SomeUnhealthy", "they get no sessions")
+        (Reason::SomeUnhealthy, "they get no sessions")
     };
     let why: Vec<String> =
         health.unhealthy.iter().map(|(address, why)| format!("{address}: {why}")).collect();

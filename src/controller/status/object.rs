@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::api::status::{Condition, ConditionStatus};
 
+use super::super::reason::Reason;
 use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
 use super::super::service::joined as with_port;
 use super::super::violation::{Concern, Violation};
@@ -75,10 +76,10 @@ fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> V
     let own: Vec<&Violation> = object.violations.iter().filter(|v| v.concern == Concern::Accepted).collect();
     let mut conditions = Vec::new();
     for (type_, good) in [
-        ("Accepted", "the manifest is valid"),
-        ("ResolvedRefs", "everything that it refers to was found"),
-        ("Programmed", "all listeners are bound"),
-        ("Ready", "all listeners are bound and serve this generation"),
+        ("Accepted", (Reason::Accepted, "the manifest is valid")),
+        ("ResolvedRefs", (Reason::ResolvedRefs, "everything that it refers to was found")),
+        ("Programmed", (Reason::Programmed, "all listeners are bound")),
+        ("Ready", (Reason::Ready, "all listeners are bound and serve this generation")),
     ] {
         if let (Some(first), "Accepted") = (own.first(), type_) {
             conditions.push(stamp.condition(type_, ConditionStatus::False, first.reason, &joined(&own)));
@@ -87,9 +88,9 @@ fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> V
         conditions.push(worst(type_, listeners, stamp).unwrap_or_else(|| match own.first() {
             Some(_) if type_ == "Ready" || type_ == "Programmed" => {
                 let text = "the manifest is invalid; Accepted says why";
-                stamp.condition(type_, ConditionStatus::False, "Invalid", text)
+                stamp.condition(type_, ConditionStatus::False, Reason::Invalid, text)
             }
-            _ => stamp.condition(type_, ConditionStatus::True, type_, good),
+            _ => stamp.condition(type_, ConditionStatus::True, good.0, good.1),
         }));
     }
     let is_degraded = |listener: &Listener| listener.conditions.iter().any(|c| c.type_ == "Degraded");

@@ -3,6 +3,7 @@
 use crate::api::status::{Condition, ConditionStatus};
 use crate::model::SocketState;
 
+use super::super::reason::Reason;
 use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
 use super::super::roll::{Elsewhere, Wanted};
 use super::stamp::Stamp;
@@ -16,8 +17,8 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    fn new(status: ConditionStatus, reason: &str, message: String) -> Self {
-        Self { status, reason: reason.to_owned(), message }
+    fn new(status: ConditionStatus, reason: impl AsRef<str>, message: String) -> Self {
+        Self { status, reason: reason.as_ref().to_owned(), message }
     }
 }
 
@@ -41,25 +42,25 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
     let Some(address) = &listener.address else {
         let text = "the listener is not served, and no earlier generation is known to this process; its other \
                     conditions say why";
-        return Verdict::new(False, "NotServed", text.to_owned());
+        return Verdict::new(False, Reason::NotServed, text.to_owned());
     };
     if listener.serving == Serving::LastGood {
         let text = format!("an earlier generation is served on {address}; the other conditions say why");
-        return Verdict::new(False, "UsingLastGood", text);
+        return Verdict::new(False, Reason::UsingLastGood, text);
     }
     if is_pending(facts, listener) {
-        return Verdict::new(Unknown, "Pending", format!("{address} is being bound"));
+        return Verdict::new(Unknown, Reason::Pending, format!("{address} is being bound"));
     }
     match facts.report.sockets.get(address) {
         Some(SocketState::Bound(bound)) => {
             let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
             let sockets = if bound.is_empty() { String::new() } else { format!(" ({})", bound.join(", ")) };
-            Verdict::new(True, "Bound", format!("{address} is bound{sockets}"))
+            Verdict::new(True, Reason::Bound, format!("{address} is bound{sockets}"))
         }
         Some(SocketState::Failed(why)) => {
-            Verdict::new(False, "BindFailed", format!("{address} cannot be bound: {why}"))
+            Verdict::new(False, Reason::BindFailed, format!("{address} cannot be bound: {why}"))
         }
-        None => Verdict::new(Unknown, "Pending", format!("{address} is being bound")),
+        None => Verdict::new(Unknown, Reason::Pending, format!("{address} is being bound")),
     }
 }
 
@@ -83,7 +84,7 @@ fn ready(
     let wanted = Wanted { object: &name(&id), uid: &object.uid, generation: object.generation };
     match replicas.serve(&wanted, &listener.id.listener) {
         Elsewhere::Everywhere => None,
-        Elsewhere::Pending(why) => Some(Verdict::new(ConditionStatus::Unknown, "Pending", why)),
+        Elsewhere::Pending(why) => Some(Verdict::new(ConditionStatus::Unknown, Reason::Pending, why)),
         Elsewhere::Not { reason, message } => Some(Verdict::new(ConditionStatus::False, &reason, message)),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::api::status::{Condition, ConditionStatus};
 
+use super::super::reason::Reason;
 use super::super::violation::Violation;
 
 /// Their generation, and when they were made.
@@ -20,7 +21,7 @@ impl Stamp {
         &self,
         type_: &str,
         status: ConditionStatus,
-        reason: &str,
+        reason: impl AsRef<str>,
         message: &str,
     ) -> Condition {
         Condition {
@@ -28,7 +29,7 @@ impl Stamp {
             status,
             observed_generation: Some(self.generation),
             last_transition_time: self.time.clone(),
-            reason: reason.to_owned(),
+            reason: reason.as_ref().to_owned(),
             message: message.chars().take(MAX_MESSAGE).collect(),
         }
     }
@@ -37,7 +38,7 @@ impl Stamp {
         &self,
         type_: &str,
         violations: &[&Violation],
-        good: (&str, &str),
+        good: (Reason, &str),
     ) -> Condition {
         match violations.first() {
             Some(first) => self.condition(type_, ConditionStatus::False, first.reason, &joined(violations)),
@@ -47,7 +48,7 @@ impl Stamp {
 
     pub(super) fn degraded(&self) -> Condition {
         let message = "an earlier generation is served, because the current one cannot be used";
-        self.condition("Degraded", ConditionStatus::True, "UsingLastGood", message)
+        self.condition("Degraded", ConditionStatus::True, Reason::UsingLastGood, message)
     }
 }
 

@@ -4,6 +4,7 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
+use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation, one_line};
 use super::schema::element;
 
@@ -20,29 +21,38 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
             .map(|name| {
                 let field = format!("{path}.{name}");
                 let problem = "there is no such field";
-                Violation::new(Concern::Accepted, "UnknownField", &field, problem, did_you_mean(name, node))
+                Violation::new(
+                    Concern::Accepted,
+                    Reason::UnknownField,
+                    &field,
+                    problem,
+                    did_you_mean(name, node),
+                )
             })
             .collect(),
         ValidationErrorKind::Required { property } => {
             let field = format!("{path}.{}", property.as_str().unwrap_or_default());
-            one("Required", &field, "this field is required".to_owned(), "add it".to_owned())
+            one(Reason::Required, &field, "this field is required".to_owned(), "add it".to_owned())
         }
         ValidationErrorKind::Enum { options } => {
             let options: Vec<String> =
                 options.as_array().into_iter().flatten().map(Value::to_string).collect();
             let problem = format!("{value} is not supported");
-            one("NotSupported", &path, problem, format!("choose one of {}", options.join(", ")))
+            one(Reason::NotSupported, &path, problem, format!("choose one of {}", options.join(", ")))
         }
         ValidationErrorKind::Type { .. } => {
             let wanted = node["type"].as_str().unwrap_or("number or string");
             let article = if wanted.starts_with(['a', 'i', 'o']) { "an" } else { "a" };
             let problem = format!("this is {}, and must be {article} {wanted}", kind_of(value));
-            one("WrongType", &path, problem, type_remedy(value, wanted).to_owned())
+            one(Reason::WrongType, &path, problem, type_remedy(value, wanted).to_owned())
         }
-        ValidationErrorKind::Pattern { pattern } => {
-            one("WrongForm", &path, format!("{value} does not have the right form"), form(pattern, node))
-        }
-        _ => one("OutOfRange", &path, one_line(&error.to_string()), "stay within the bound".to_owned()),
+        ValidationErrorKind::Pattern { pattern } => one(
+            Reason::WrongForm,
+            &path,
+            format!("{value} does not have the right form"),
+            form(pattern, node),
+        ),
+        _ => one(Reason::OutOfRange, &path, one_line(&error.to_string()), "stay within the bound".to_owned()),
     }
 }
 

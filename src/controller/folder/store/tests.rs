@@ -1,6 +1,7 @@
 //! Tests of what files hold.
 
 use super::*;
+use crate::controller::reason::Reason;
 use crate::controller::validate::tests::validator;
 
 struct Files {
@@ -149,7 +150,7 @@ fn an_invalid_object_is_known_with_what_is_wrong() {
     let loaded = files.write("a.yaml", &server("one", 1).replace("port", "prot"));
     let server = &loaded.objects.servers[&Key::new("default", "one")];
     let found = server.spec.as_ref().unwrap_err();
-    assert_eq!((found[0].reason, found[0].field.as_str()), ("UnknownField", "spec.listeners[a].prot"));
+    assert_eq!((found[0].reason, found[0].field.as_str()), (Reason::UnknownField, "spec.listeners[a].prot"));
 }
 
 #[test]

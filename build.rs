@@ -1,0 +1,44 @@
+//! What `mailgress --version` says besides the version: the commit that it was built from, and its day.
+//!
+//! Nothing of the clock or of this machine gets in, so that the same source gives the same binary. Where there is no
+//! repository (a tarball, an image's build), `MAILGRESS_COMMIT` says it, or nobody does.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=MAILGRESS_COMMIT");
+    println!("cargo::rerun-if-changed=build.rs");
+    let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let said = env::var("MAILGRESS_COMMIT").ok();
+    let commit = said.or_else(of_repository).filter(|commit| !commit.is_empty());
+    // Its name without the day, for the metric of the build.
+    let name = commit.as_deref().and_then(|commit| commit.split(' ').next()).unwrap_or("unknown");
+    println!("cargo::rustc-env=MAILGRESS_BUILD_COMMIT={name}");
+    let suffix = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
+    println!("cargo::rustc-env=MAILGRESS_VERSION={version}{suffix}");
+}
+
+/// Of the repository whose top this package is; another one around it has nothing to do with it.
+fn of_repository() -> Option<String> {
+    let here = env::var("CARGO_MANIFEST_DIR").ok()?;
+    let top = git(&["rev-parse", "--show-toplevel"])?;
+    if Path::new(&top).canonicalize().ok()? != Path::new(&here).canonicalize().ok()? {
+        return None;
+    }
+    // Written whenever HEAD comes to another commit.
+    for file in ["HEAD", "logs/HEAD"] {
+        let path = git(&["rev-parse", "--git-path", file])?;
+        if Path::new(&path).exists() {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    git(&["show", "--no-patch", "--abbrev=12", "--format=%h %cs", "HEAD"])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}

@@ -1,0 +1,246 @@
+//! From an object and the path of a field to the place in a file.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::controller::index::Kind;
+
+use super::tree::{Content, Node, Pair, documents};
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// In bytes, within one line.
+    pub(super) span: Range<usize>,
+    /// From 1.
+    pub(super) line: usize,
+    /// In characters, from 1.
+    pub(super) column: usize,
+    /// Whether the line may be shown: it holds nothing of another object.
+    pub(super) is_own: bool,
+}
+
+/// An object of a file.
+pub(super) struct Named<'a> {
+    pub(super) kind: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+}
+
+impl Place {
+    /// Of bytes; what goes on in the next line is cut.
+    pub(super) fn new(text: &str, span: Range<usize>, is_own: bool) -> Self {
+        let before = text.get(..span.start).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |end| end.saturating_add(1));
+        let rest = text.get(span.clone()).unwrap_or_default();
+        let first = rest.split(['\n', '\r']).next().unwrap_or_default().trim_end();
+        Self {
+            line: before.matches('\n').count().saturating_add(1),
+            column: text.get(start..span.start).unwrap_or_default().chars().count().saturating_add(1),
+            span: span.start..span.start.saturating_add(first.len().max(1)).min(text.len()),
+            is_own,
+        }
+    }
+
+    /// Of a line and a column, both from 1, as a parser gives them.
+    pub(super) fn at(text: &str, (line, column): (usize, usize)) -> Self {
+        let lines = text.split_inclusive('\n').take(line.saturating_sub(1));
+        let start = lines.map(str::len).sum::<usize>();
+        let rest = text.get(start..).unwrap_or_default();
+        let before: usize = rest.chars().take(column.saturating_sub(1)).map(char::len_utf8).sum();
+        let at = start.saturating_add(before).min(text.len());
+        // Of a broken file nobody knows whose line it is.
+        let is_own = !text.contains("Secret");
+        Self { line, column, ..Self::new(text, at..at.saturating_add(1), is_own) }
+    }
+}
+
+/// Where a field of an object stands; or else what is nearest to it and there.
+pub(super) fn find(text: &str, object: &Named<'_>, path: &str, whole: bool) -> Option<Place> {
+    let mut candidates = Vec::new();
+    for document in documents(text) {
+        match document.get("items").map(|items| &items.content) {
+            Some(Content::List(items)) => {
+                let first_line =
+                    |node: &Node| text.get(..node.span.start).unwrap_or_default().matches('\n').count();
+                let line = first_line(&document);
+                candidates.extend(items.iter().map(|item| (Rc::clone(item), first_line(item) != line)));
+            }
+            _ => candidates.push((document, true)),
+        }
+    }
+    let (node, is_own) = candidates.into_iter().find(|(node, _)| is_named(node, object))?;
+    let span = descend(&node, path, whole)?;
+    Some(Place::new(text, span, is_own))
+}
+
+/// Whether what stands there is of a MailServer or a MailListener, and of nothing that may be secret.
+pub(super) fn is_ours(text: &str, at: usize) -> bool {
+    let kinds = [Kind::Server.name(), Kind::Listener.name()];
+    let is_here = |document: &Rc<Node>| document.span.contains(&at);
+    let of_kind = |document: &Rc<Node>| document.get("kind").and_then(|kind| kind.text()).map(str::to_owned);
+    let kind = documents(text).iter().find(|document| is_here(document)).and_then(of_kind);
+    kind.is_some_and(|kind| kinds.contains(&kind.as_str()))
+}
+
+fn is_named(node: &Node, object: &Named<'_>) -> bool {
+    let text = |node: Option<&Rc<Node>>| node.and_then(|node| node.text()).map(str::to_owned);
+    let metadata = node.get("metadata");
+    let of_metadata = |key: &str| text(metadata.and_then(|metadata| metadata.get(key)));
+    text(node.get("kind")).as_deref() == Some(object.kind)
+        && of_metadata("name").as_deref() == Some(object.name)
+        && of_metadata("namespace").as_deref().unwrap_or("default") == object.namespace
+}
+
+/// What to point at: the value of a field where it is a scalar, or its key, or as much of the path as there is.
+fn descend(root: &Rc<Node>, path: &str, whole: bool) -> Option<Range<usize>> {
+    let (mut node, mut rest) = (Rc::clone(root), path);
+    let mut span = None;
+    while !rest.is_empty() {
+        let Some((step, next, tail)) = step(&node, rest) else { return span };
+        (span, node, rest) = (Some(step), next, tail);
+    }
+    match &node.content {
+        Content::Scalar(_) if !whole => Some(node.span.clone()),
+        _ => span,
+    }
+}
+
+/// The first part of a path: where its key stands, its value, and the rest of the path.
+fn step<'a>(node: &Rc<Node>, path: &'a str) -> Option<(Range<usize>, Rc<Node>, &'a str)> {
+    match &node.content {
+        Content::Map(pairs) => {
+            let of_path = |pair: &&Pair| tail(path, &pair.key).is_some();
+            // Keys may hold dots.
+            let Some(pair) = pairs.iter().filter(of_path).max_by_key(|pair| pair.key.len()) else {
+                return merged(pairs).find_map(|value| step(&value, path));
+            };
+            Some((pair.span.clone(), Rc::clone(&pair.value), tail(path, &pair.key)?))
+        }
+        Content::List(items) => {
+            let (element, tail) = path.strip_prefix('[')?.split_once(']')?;
+            let is_called = |item: &&Rc<Node>| item.get("name").and_then(|name| name.text()) == Some(element);
+            let by_index = || items.get(element.parse::<usize>().ok()?);
+            let item = items.iter().find(is_called).or_else(by_index)?;
+            Some((name_of(item), Rc::clone(item), tail.strip_prefix('.').unwrap_or(tail)))
+        }
+        Content::Scalar(_) => None,
+    }
+}
+
+/// What is behind a key at the front of a path.
+fn tail<'a>(path: &'a str, key: &str) -> Option<&'a str> {
+    let tail = path.strip_prefix(key)?;
+    if tail.starts_with('[') || tail.is_empty() { Some(tail) } else { tail.strip_prefix('.') }
+}
+
+/// What `<<` takes over.
+fn merged(pairs: &[Pair]) -> impl Iterator<Item = Rc<Node>> {
+    pairs.iter().filter(|pair| pair.key == "<<").flat_map(|pair| match &pair.value.content {
+        Content::List(items) => items.clone(),
+        _ => vec![Rc::clone(&pair.value)],
+    })
+}
+
+/// The name of a list's element; or its first key, or itself.
+fn name_of(item: &Rc<Node>) -> Range<usize> {
+    match &item.content {
+        Content::Map(pairs) => {
+            let name = item.get("name").map(|name| name.span.clone());
+            name.or_else(|| pairs.first().map(|pair| pair.span.clone())).unwrap_or_else(|| item.span.clone())
+        }
+        Content::Scalar(_) | Content::List(_) => item.span.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is pointed at, and where.
+    fn found(text: &str, path: &str) -> Option<(String, usize, usize)> {
+        let object = Named { kind: "MailServer", namespace: "default", name: "s" };
+        let Place { span, line, column, .. } = find(text, &object, path, false)?;
+        Some((text[span].to_owned(), line, column))
+    }
+
+    fn at(word: &str, line: usize, column: usize) -> Option<(String, usize, usize)> {
+        Some((word.to_owned(), line, column))
+    }
+
+    const BLOCK: &str = "\
+# \u{e4} comment
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+---
+kind: MailServer
+metadata:
+  name: s
+  labels: {a.b/c: x}
+spec:
+  listeners:
+  - name: imaps
+    port: 993
+    hostnames:
+    - a.test
+    - b test
+  - port: 995
+    name: pop3s
+  auth: &auth
+    passthrough: {}
+";
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        assert_eq!(found(BLOCK, "spec.listeners[imaps].port"), at("993", 13, 11));
+        assert_eq!(found(BLOCK, "spec.listeners[imaps].hostnames[1]"), at("b test", 16, 7));
+        assert_eq!(found(BLOCK, "spec.listeners[1].port"), at("995", 17, 11));
+        assert_eq!(found(BLOCK, "spec.listeners[pop3s]"), at("pop3s", 18, 11));
+        assert_eq!(found(BLOCK, "spec.auth.passthrough"), at("passthrough", 20, 5));
+        assert_eq!(found(BLOCK, "metadata.labels.a.b/c"), at("x", 9, 19));
+    }
+
+    #[test]
+    fn what_is_not_there_is_looked_for_where_it_should_be() {
+        assert_eq!(found(BLOCK, "spec.listeners[imaps].tls.mode"), at("imaps", 12, 11));
+        assert_eq!(found(BLOCK, "spec.tls.certificateRefs"), at("spec", 10, 1));
+        assert_eq!(found(BLOCK, "nothing"), None);
+        assert_eq!(found("kind: MailServer\nmetadata: {name: other}\n", "spec"), None);
+    }
+
+    #[test]
+    fn flow_style_json_lists_and_anchors_are_read_as_well() {
+        let json = r#"{"kind": "MailServer", "metadata": {"name": "s"}, "spec": {"listeners": [{"name": "a", "port": 0}]}}"#;
+        assert_eq!(found(json, "spec.listeners[a].port"), at("0", 1, 96));
+        let list = format!("kind: List\nitems: [{json}]\n");
+        assert_eq!(found(&list, "spec.listeners[a].port"), at("0", 2, 104));
+        let anchored = "\
+kind: MailServer
+metadata: {name: s}
+spec:
+  listeners:
+  - &base {name: a, port: 1}
+  - {<<: *base, name: b}
+  - *base
+";
+        assert_eq!(found(anchored, "spec.listeners[b].port"), at("1", 5, 27));
+        assert_eq!(found(anchored, "spec.listeners[2].port"), at("1", 5, 27));
+    }
+
+    #[test]
+    fn a_line_that_other_objects_share_is_not_shown() {
+        let list = "{kind: List, items: [{kind: Secret, data: {a: b}}, {kind: MailServer, metadata: {name: s}, spec: {}}]}";
+        let object = Named { kind: "MailServer", namespace: "default", name: "s" };
+        assert!(!find(list, &object, "spec", false).unwrap().is_own);
+        assert!(find(BLOCK, &object, "spec", false).unwrap().is_own);
+        let of = |word: &str| BLOCK.find(word).unwrap();
+        assert!(is_ours(BLOCK, of("port: 993")) && !is_ours(BLOCK, of("Secret")) && !is_ours(list, 70));
+        assert!(!Place::at(BLOCK, (3, 1)).is_own && Place::at("a: [", (1, 4)).is_own);
+    }
+
+    #[test]
+    fn what_is_too_deep_is_not_looked_at() {
+        assert_eq!(found(&"[".repeat(100_000), "spec"), None);
+    }
+}

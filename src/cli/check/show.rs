@@ -1,0 +1,99 @@
+//! What is wrong with manifests, for people, for pipes, and for programs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde_json::{Value, json};
+
+use crate::controller::reason::Reason;
+
+use super::place::Place;
+
+/// One thing that is wrong, or worth a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// Whether it keeps something from being served.
+    pub(super) is_error: bool,
+    pub(super) path: PathBuf,
+    pub(super) place: Option<Place>,
+    /// `MailServer mail/example`; empty where no object is known.
+    pub(super) object: String,
+    /// `spec.listeners[a].port`; empty where no field is.
+    pub(super) field: String,
+    /// One word, if there is one.
+    pub(super) reason: Option<Reason>,
+    pub(super) problem: String,
+    pub(super) remedy: String,
+}
+
+impl Finding {
+    /// `file:line:column: object: field: reason: problem; remedy`.
+    pub(super) fn short(&self) -> String {
+        let mut line = self.path.display().to_string();
+        if let Some(Place { line: number, column, .. }) = &self.place {
+            line = format!("{line}:{number}:{column}");
+        }
+        line.push_str(if self.is_error { ": " } else { ": warning: " });
+        let reason = self.reason.map(Reason::name).unwrap_or_default();
+        for part in [&self.object, &self.field, reason].into_iter().filter(|part| !part.is_empty()) {
+            line = format!("{line}{part}: ");
+        }
+        line.push_str(&self.problem);
+        if self.remedy.is_empty() { line } else { format!("{line}; {}", self.remedy) }
+    }
+
+    /// With the line of the file, and a caret below what is meant.
+    pub(super) fn long(&self, texts: &BTreeMap<PathBuf, String>, width: Option<usize>) -> String {
+        let level = if self.is_error { Level::ERROR } else { Level::WARNING };
+        let title = level.primary_title(&self.problem);
+        let title = match self.reason {
+            // A link where the terminal has such.
+            Some(reason) => title.id(reason.name()).id_url(reason.link()),
+            None => title,
+        };
+        let path = self.path.display().to_string();
+        let about = match (self.field.as_str(), self.object.as_str()) {
+            ("", object) => object.to_owned(),
+            (field, object) => format!("{field} of {object}"),
+        };
+        let group: Group<'_> = match (&self.place, texts.get(&self.path)) {
+            (Some(place), Some(text)) if place.is_own => {
+                let mark = AnnotationKind::Primary.span(place.span.clone());
+                let mark = if about.is_empty() { mark } else { mark.label(about) };
+                title.element(Snippet::source(text.as_str()).path(path).annotation(mark))
+            }
+            (place, _) => {
+                let origin = Origin::path(path);
+                let origin = match place {
+                    Some(place) => origin.line(place.line).char_column(place.column),
+                    None => origin,
+                };
+                let group = title.element(origin);
+                if about.is_empty() { group } else { group.element(Level::NOTE.message(about)) }
+            }
+        };
+        let group =
+            if self.remedy.is_empty() { group } else { group.element(Level::HELP.message(&self.remedy)) };
+        let renderer = Renderer::styled().term_width(width.unwrap_or(WIDE));
+        renderer.render(&[group])
+    }
+
+    /// For programs.
+    pub(super) fn document(&self) -> Value {
+        json!({
+            "level": if self.is_error { "error" } else { "warning" },
+            "file": self.path,
+            "line": self.place.as_ref().map(|place| place.line),
+            "column": self.place.as_ref().map(|place| place.column),
+            "object": self.object,
+            "field": self.field,
+            "reason": self.reason.map(Reason::name),
+            "problem": self.problem,
+            "remedy": self.remedy,
+        })
+    }
+}
+
+/// Columns where nobody says how many there are.
+const WIDE: usize = 140;

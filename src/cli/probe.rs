@@ -1,0 +1,266 @@
+//! `mailgress probe`: a mail server, or every listener behind a Service, visited as a client would.
+
+mod login;
+mod service;
+mod text;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use crate::app::ObjectRef;
+use crate::controller::render::units;
+use crate::model::TrustAnchors;
+use crate::model::settings::ClientTls;
+use crate::net::BackendAddress;
+use crate::probe::{Outcome, Strictness, TlsWish, Wish, probe};
+use crate::protocol::Protocol;
+use crate::protocol::proxy_header::ProxyVersion;
+use crate::tls::parse;
+
+use super::Usage;
+use super::colour::Colour;
+use super::run::duration;
+
+/// `mailgress probe`.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct Probe {
+    /// The server: host:port, [::1]:993 or unix:/path.
+    #[arg(value_name = "HOST:PORT", required_unless_present = "service")]
+    target: Option<String>,
+
+    /// What it speaks [default: as is well known for the port].
+    #[arg(long, value_enum, ignore_case = true)]
+    protocol: Option<Speaks>,
+
+    /// When TLS begins [default: with the first byte on 465, 993 and 995; elsewhere after STARTTLS where that is offered].
+    #[arg(long, value_enum, ignore_case = true, value_name = "MODE")]
+    tls: Option<Mode>,
+
+    /// The name that is sent by SNI, and that the certificate must be for [default: the host].
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+
+    /// Or all listeners behind a Service.
+    #[command(flatten)]
+    behind: service::Behind,
+
+    /// How we look.
+    #[command(flatten)]
+    manner: Manner,
+}
+
+/// How servers are visited.
+#[derive(Args, Debug)]
+struct Manner {
+    /// Trust the issuers in this PEM file [default: those of this host].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Let every certificate through, and say what is against it.
+    #[arg(long)]
+    no_verify: bool,
+
+    /// Show this certificate: a PEM file with its chain and its key.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+
+    /// Who logs in.
+    #[command(flatten)]
+    login: login::Login,
+
+    /// Begin with a PROXY header, as a load balancer would (v1 or v2).
+    #[arg(long, value_enum, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
+    proxy_protocol: Option<Version>,
+
+    /// How long each step may take.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = bound)]
+    timeout: Duration,
+
+    /// How it is printed.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+
+    /// Whether in colour.
+    #[command(flatten)]
+    colour: Colour,
+}
+
+/// A protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Speaks {
+    Imap,
+    Pop3,
+    Smtp,
+}
+
+/// When TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Never.
+    #[value(name = "Off")]
+    Off,
+    /// After STARTTLS.
+    #[value(name = "StartTLS")]
+    StartTls,
+    /// With the first byte.
+    #[value(name = "Implicit")]
+    Implicit,
+}
+
+/// Of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Version {
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Probe {
+    /// Visits and prints.
+    ///
+    /// # Errors
+    /// When the command line, or a file that it names, makes no sense.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let (printed, outcome) = match &self.behind.service {
+            Some(service) => self.run_behind(service)?,
+            None => self.run_alone()?,
+        };
+        self.manner.colour.stdout().write_all(&printed)?;
+        Ok(if outcome == Outcome::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn run_alone(&self) -> anyhow::Result<(Vec<u8>, Outcome)> {
+        let wish = self.wish().map_err(Usage::new)?;
+        let report = super::runtime()?.block_on(probe(&wish));
+        let mut out = Vec::new();
+        match self.manner.output {
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+            Format::Text => text::write(&mut out, &report)?,
+        }
+        Ok((out, report.outcome()))
+    }
+
+    fn run_behind(&self, service: &ObjectRef) -> anyhow::Result<(Vec<u8>, Outcome)> {
+        let visited = super::runtime()?.block_on(self.behind.visit(service, &self.manner))?;
+        let mut out = Vec::new();
+        match self.manner.output {
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&visited)?)?,
+            Format::Text => service::write(&mut out, &visited)?,
+        }
+        let worst = visited.iter().map(service::Visited::outcome).max();
+        Ok((out, worst.unwrap_or(Outcome::Ok)))
+    }
+
+    fn wish(&self) -> anyhow::Result<Wish> {
+        let text = self.target.as_deref().unwrap_or_default();
+        let Some(target) = units::backend_address(text, None) else {
+            bail!("{text:?} is neither HOST:PORT, [ADDRESS]:PORT nor unix:/path");
+        };
+        let port = match &target {
+            BackendAddress::Ip(address) => Some(address.port()),
+            BackendAddress::Name { port, .. } => Some(*port),
+            BackendAddress::Unix(_) => None,
+        };
+        let protocol = self.protocol.map(Speaks::protocol).or_else(|| port.and_then(Protocol::of_port));
+        let Some(protocol) = protocol else {
+            bail!("what {target} speaks does not follow from its port; say --protocol imap, pop3 or smtp");
+        };
+        let tls = match self.tls {
+            Some(Mode::Off) => TlsWish::Off,
+            Some(Mode::StartTls) => TlsWish::StartTls,
+            Some(Mode::Implicit) => TlsWish::Implicit,
+            None if port.is_some_and(Protocol::is_implicit_tls) => TlsWish::Implicit,
+            None => TlsWish::IfOffered,
+        };
+        let strictness = if self.manner.no_verify { Strictness::None } else { Strictness::All };
+        self.manner.wish(target, protocol, tls, (self.server_name.clone(), strictness))
+    }
+}
+
+impl Manner {
+    fn wish(
+        &self,
+        target: BackendAddress,
+        protocol: Protocol,
+        tls: TlsWish,
+        (server_name, strictness): (Option<String>, Strictness),
+    ) -> anyhow::Result<Wish> {
+        let trust = match &self.ca {
+            None => TrustAnchors::System,
+            Some(path) => {
+                let pem = read(path)?;
+                let found = parse::authorities(&pem).with_context(|| path.display().to_string())?;
+                TrustAnchors::Certificates(found)
+            }
+        };
+        let certificate = match &self.certificate {
+            None => None,
+            Some(path) => {
+                let pem = read(path)?;
+                let parsed = parse::certificate(&path.display().to_string(), &pem, &pem);
+                Some(Arc::new(parsed.map_err(|error| anyhow::anyhow!("--certificate: {error}"))?))
+            }
+        };
+        Ok(Wish {
+            target,
+            protocol,
+            tls,
+            client: ClientTls { trust, server_name, certificate },
+            strictness,
+            login: self.login.credentials()?,
+            proxy_protocol: self.proxy_protocol.map(|version| match version {
+                Version::V1 => ProxyVersion::V1,
+                Version::V2 => ProxyVersion::V2,
+            }),
+            timeout: self.timeout,
+            now: jiff::Timestamp::now().as_second(),
+        })
+    }
+}
+
+impl Speaks {
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Imap => Protocol::Imap,
+            Self::Pop3 => Protocol::Pop3,
+            Self::Smtp => Protocol::Smtp,
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+fn bound(text: &str) -> Result<Duration, String> {
+    let bound = duration(text)?;
+    if bound.is_zero() || bound > LONGEST_STEP {
+        return Err(format!("{text} is not between 1ms and {LONGEST_STEP:?}"));
+    }
+    Ok(bound)
+}
+
+/// For a step; servers may greet late on purpose.
+const LONGEST_STEP: Duration = Duration::from_secs(600);
+
+const AFTER_HELP: &str = "\
+Passwords never stand on the command line: --login-file, or --user with MAILGRESS_PROBE_PASSWORD.
+
+Exit status: 0 all that was asked for works (there may be warnings), 1 something does not, 2 the command line makes no sense.";

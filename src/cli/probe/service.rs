@@ -1,0 +1,208 @@
+//! `mailgress probe --service`: every listener of a class, visited by way of the Service that clients use.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+
+use crate::api;
+use crate::app::{ObjectRef, Reader, in_a_pod};
+use crate::cli::Usage;
+use crate::cli::run::{namespace, object_ref};
+use crate::cli::status::{object, whose};
+use crate::cli::table::{Cell, Table, terminal_width};
+use crate::controller::inventory::cluster::Reached;
+use crate::controller::inventory::{Entry, Ready};
+use crate::net::BackendAddress;
+use crate::probe::{Finding, Outcome, Report, Step, Strictness, TlsWish, Wish, probe};
+use crate::protocol::Protocol;
+use crate::protocol::proxy_header::ProxyVersion;
+
+use super::Manner;
+use super::text::outcome;
+
+/// Which listeners, and where.
+#[derive(Args, Debug)]
+pub(super) struct Behind {
+    /// Visit every listener of the class by way of this Service, as `helm test` does.
+    #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = object_ref, conflicts_with_all = ["target", "protocol", "tls", "server_name"])]
+    pub(super) service: Option<ObjectRef>,
+
+    /// With --service: reach it here, by name or address [default: in a pod NAME.NAMESPACE.svc, elsewhere its cluster address].
+    #[arg(long, value_name = "HOST", requires = "service")]
+    at: Option<String>,
+
+    /// With --service: how to reach the cluster [default: as kubectl would, or as the pod that this is].
+    #[arg(long, value_name = "FILE", env = "MAILGRESS_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+
+    /// With --service: the only namespaces of the cluster to look at [default: all].
+    #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
+    namespaces: Vec<String>,
+
+    /// With --service: the class of the MailServers to look at.
+    #[arg(long, value_name = "NAME", default_value = api::DEFAULT_CLASS, env = "MAILGRESS_CLASS")]
+    class: String,
+}
+
+/// A listener, and what a visit to it has found.
+#[derive(Serialize)]
+pub(super) struct Visited {
+    listener: Entry,
+    report: Report,
+}
+
+impl Visited {
+    /// How it went.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.report.outcome()
+    }
+}
+
+impl Behind {
+    /// Visits all listeners that TCP reaches, some at once.
+    pub(super) async fn visit(&self, service: &ObjectRef, manner: &Manner) -> anyhow::Result<Vec<Visited>> {
+        let reader = Reader::new(self.kubeconfig.as_deref()).await?;
+        let reached = reader.service(service).await?;
+        let host = self.host(service, &reached, reader.namespace())?;
+        let inventory = reader.inventory(&self.namespaces, &self.class).await?;
+        let mut visits = Vec::new();
+        for listener in inventory.listeners {
+            let plan = plan(&listener, &host, &reached, manner).map_err(Usage::new)?;
+            visits.push(async move {
+                let report = match plan {
+                    Plan::Visit(wish) => probe(&wish).await,
+                    Plan::Told(report) => *report,
+                };
+                Visited { listener, report }
+            });
+        }
+        Ok(stream::iter(visits).buffered(AT_ONCE).collect().await)
+    }
+
+    fn host(&self, service: &ObjectRef, reached: &Reached, namespace: &str) -> anyhow::Result<String> {
+        if let Some(at) = &self.at {
+            return Ok(at.clone());
+        }
+        if self.kubeconfig.is_none() && in_a_pod() {
+            let namespace = service.namespace.as_deref().unwrap_or(namespace);
+            return Ok(format!("{}.{namespace}.svc", service.name));
+        }
+        match &reached.cluster_address {
+            Some(address) => Ok(address.clone()),
+            None => bail!("the Service has no cluster address; say with --at where it is reached"),
+        }
+    }
+}
+
+enum Plan {
+    Visit(Box<Wish>),
+    /// There is nothing to visit.
+    Told(Box<Report>),
+}
+
+/// What is to be done about a listener.
+fn plan(listener: &Entry, host: &str, reached: &Reached, manner: &Manner) -> anyhow::Result<Plan> {
+    let protocol = match listener.protocol {
+        "POP3" => Protocol::Pop3,
+        "SMTP" => Protocol::Smtp,
+        _ => Protocol::Imap,
+    };
+    let told = |message: String, remedy: &str| {
+        let mut report = Report::new(listener.socket.clone(), protocol);
+        report.fail(Step::Connection, message, remedy);
+        Ok(Plan::Told(Box::new(report)))
+    };
+    let not_ready = listener.problems.first().filter(|_| listener.ready == Ready::False);
+    if let Some(problem) = not_ready {
+        return told(format!("not ready, {}: {}", problem.reason, problem.message), "");
+    }
+    let Some(port) = listener.port() else {
+        let mut report = Report::new(listener.socket.clone(), protocol);
+        report.skip(format!("{} is not behind a Service", listener.socket));
+        return Ok(Plan::Told(Box::new(report)));
+    };
+    if !reached.ports.contains(&port) {
+        let message = format!("the Service has no port {port}");
+        return told(message, "run Mailgress with --service, which keeps its ports, or add it");
+    }
+    let target = match host.parse::<IpAddr>() {
+        Ok(ip) => BackendAddress::Ip((ip, port).into()),
+        Err(_) => BackendAddress::Name { host: host.to_owned(), port },
+    };
+    let tls = match listener.tls {
+        "Off" => TlsWish::Off,
+        "Implicit" => TlsWish::Implicit,
+        _ => TlsWish::StartTls,
+    };
+    let name = listener.hostnames.first().map(|name| name.replacen('*', ANY_LABEL, 1));
+    let strictness = match (manner.no_verify, &manner.ca) {
+        (true, _) => Strictness::None,
+        (false, Some(_)) if name.is_some() => Strictness::All,
+        // Which name clients use is not known here.
+        (false, Some(_)) => Strictness::Known { name: false, issuer: true },
+        (false, None) => Strictness::Known { name: name.is_some(), issuer: false },
+    };
+    let mut wish = manner.wish(target, protocol, tls, (name, strictness))?;
+    if listener.proxy_protocol && wish.proxy_protocol.is_none() {
+        wish.proxy_protocol = Some(ProxyVersion::V2);
+    }
+    Ok(Plan::Visit(Box::new(wish)))
+}
+
+/// A line for each listener, and below them what does not work, and why.
+pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()> {
+    let mut table =
+        Table::new(["NAMESPACE", "OBJECT", "LISTENER", "PORT", "PROTOCOL", "TLS", "RESULT", "WORKS"]);
+    for Visited { listener, report } in visited {
+        let (word, style) = outcome(report.outcome());
+        table.push([
+            listener.namespace.as_str().into(),
+            object(listener).into(),
+            listener.listener.as_str().into(),
+            listener.port().map(|port| port.to_string()).unwrap_or_default().into(),
+            listener.protocol.into(),
+            listener.tls.into(),
+            Cell::styled(word, style),
+            works(report).into(),
+        ]);
+    }
+    if table.is_empty() {
+        return writeln!(out, "There are no listeners to visit.");
+    }
+    table.write(out, terminal_width())?;
+    for Visited { listener, report } in visited {
+        for finding in report.findings.iter().filter(|finding| finding.outcome != Outcome::Ok) {
+            explain(out, listener, report, finding)?;
+        }
+    }
+    let works = visited.iter().filter(|visited| visited.report.outcome() != Outcome::Failed).count();
+    writeln!(out, "\n{works} of {} listeners work", visited.len())
+}
+
+fn explain(out: &mut impl Write, listener: &Entry, report: &Report, finding: &Finding) -> io::Result<()> {
+    let (word, style) = outcome(finding.outcome);
+    let Finding { step, message, remedy, .. } = finding;
+    writeln!(out, "\n{style}{word}{style:#} {} ({}), {}", whose(listener), report.target, step.name())?;
+    writeln!(out, "     {message}")?;
+    if remedy.is_empty() { Ok(()) } else { writeln!(out, "     {remedy}") }
+}
+
+/// What went well, in short.
+fn works(report: &Report) -> String {
+    let mut words: Vec<String> = report.tls.iter().map(|tls| tls.version.to_owned()).collect();
+    if report.greeting.is_some() {
+        words.push("greets".to_owned());
+    }
+    words.extend(report.login.iter().filter(|login| login.accepted).map(|login| login.mechanism.to_owned()));
+    words.join(", ")
+}
+
+/// Listeners.
+const AT_ONCE: usize = 16;
+/// In place of a wildcard.
+const ANY_LABEL: &str = "mailgress-probe";

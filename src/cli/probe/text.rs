@@ -1,0 +1,53 @@
+//! A visit, for people.
+
+use std::io::{self, Write};
+
+use anstyle::Style;
+
+use crate::cli::colour::{BAD, FAINT, GOOD, STRONG, WARNING};
+use crate::probe::{CertificateFacts, Finding, Outcome, Report, Step};
+
+/// Step by step, with the certificates below theirs.
+pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "{STRONG}{}{STRONG:#}, {}", report.target, report.protocol.to_ascii_uppercase())?;
+    for finding in &report.findings {
+        line(out, finding)?;
+        if finding.step == Step::Certificate {
+            for (index, certificate) in report.certificates.iter().enumerate() {
+                shown(out, index, certificate)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+    let (word, style) = outcome(finding.outcome);
+    let name = finding.step.name();
+    writeln!(out, "  {style}{word:<4}{style:#}  {name:<12}  {}", finding.message)?;
+    if !finding.remedy.is_empty() {
+        writeln!(out, "{:22}{FAINT}{}{FAINT:#}", "", finding.remedy)?;
+    }
+    Ok(())
+}
+
+fn shown(out: &mut impl Write, index: usize, certificate: &CertificateFacts) -> io::Result<()> {
+    let CertificateFacts { subject, issuer, names, not_before, not_after, days_left } = certificate;
+    let number = index.saturating_add(1);
+    writeln!(out, "{:20}{number} {subject}, issued by {issuer}", "")?;
+    let left = if *days_left < 0 { "is over".to_owned() } else { format!("{days_left} days left") };
+    writeln!(out, "{:22}{FAINT}{not_before} to {not_after}, {left}{FAINT:#}", "")?;
+    if !names.is_empty() {
+        writeln!(out, "{:22}{FAINT}for {}{FAINT:#}", "", names.join(", "))?;
+    }
+    Ok(())
+}
+
+/// In a word of four letters at most.
+pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Style) {
+    match outcome {
+        Outcome::Ok => ("ok", GOOD),
+        Outcome::Warning => ("warn", WARNING),
+        Outcome::Failed => ("FAIL", BAD),
+    }
+}

@@ -1,0 +1,88 @@
+//! From an instance's `/status` and `/model`. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::status::{MailListenerStatus, MailServerStatus};
+
+use super::super::index::{Key, Kind};
+use super::{Entry, Inventory, Said, without_listeners};
+
+/// `/status`.
+#[derive(Deserialize)]
+struct Document {
+    objects: Vec<Object>,
+    problems: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    kind: String,
+    namespace: String,
+    name: String,
+    status: Value,
+}
+
+/// What is served: by listener, its socket.
+type Served<'a> = BTreeMap<&'a str, (&'a Value, &'a Value)>;
+
+/// Out of both documents.
+///
+/// # Errors
+/// When the first is not what an instance of this version says.
+pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
+    let Document { objects, problems } = Document::deserialize(status)?;
+    let served: Served<'_> = model["sockets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|socket| socket["listeners"].as_array().into_iter().flatten().map(move |one| (socket, one)))
+        .filter_map(|(socket, listener)| Some((listener["id"].as_str()?, (socket, listener))))
+        .collect();
+    let mut listeners = Vec::new();
+    for Object { kind, namespace, name, status } in objects {
+        let key = Key::new(&namespace, &name);
+        if kind == Kind::Listener.name() {
+            let status = MailListenerStatus::deserialize(status)?;
+            let entry = found(Entry::new(Kind::Listener, &key, ""), &served);
+            listeners.push(Said::Object(&status).to(entry));
+            continue;
+        }
+        let status = MailServerStatus::deserialize(status)?;
+        listeners.extend(without_listeners(&key, &status));
+        for listener in &status.listeners {
+            let entry = found(Entry::new(Kind::Server, &key, &listener.name), &served);
+            listeners.push(Said::Listener(listener).to(entry));
+        }
+    }
+    Ok(Inventory { listeners, problems })
+}
+
+/// With what the model says of it.
+fn found(entry: Entry, served: &Served<'_>) -> Entry {
+    let tail = if entry.listener.is_empty() { String::new() } else { format!("/{}", entry.listener) };
+    let id = format!("{}/{}{tail}", entry.namespace, entry.object);
+    let Some((socket, listener)) = served.get(id.as_str()) else { return entry };
+    let hostnames = listener["hostnames"].as_array().into_iter().flatten();
+    Entry {
+        socket: socket["address"].as_str().unwrap_or_default().to_owned(),
+        protocol: match socket["protocol"].as_str() {
+            Some("imap") => "IMAP",
+            Some("pop3") => "POP3",
+            Some("smtp") => "SMTP",
+            _ => "",
+        },
+        tls: match socket["tlsMode"].as_str() {
+            Some("Off") => "Off",
+            Some("StartTls") => "StartTLS",
+            Some("RequireStartTls") => "RequireStartTLS",
+            Some("Implicit") => "Implicit",
+            _ => "",
+        },
+        hostnames: hostnames.filter_map(Value::as_str).map(str::to_owned).collect(),
+        proxy_protocol: !socket["proxyProtocol"].is_null(),
+        ..entry
+    }
+}

@@ -1,0 +1,391 @@
+//! Visiting a mail server as a client does, and telling what works: `mailgress probe`, and what `helm test` runs.
+//!
+//! Every step is one finding; the first that nothing can follow ends the visit. A password is sent only where the
+//! server has proved who it is, or where somebody said that it need not.
+
+mod report;
+mod talk;
+mod trust;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use crate::model::settings::ClientTls;
+use crate::net::{BackendAddress, Socket, Stream};
+use crate::protocol::Protocol;
+use crate::protocol::backend::is_temporary;
+use crate::protocol::backend::visit::{Login, Offers, Question, Verdict, spoken_instead};
+use crate::protocol::proxy_header::{self, ProxyVersion};
+use crate::secret::Secret;
+use crate::tls::ServerNameSource;
+use crate::tls::observe::{ObserveError, Observed, observe};
+use crate::tls::{HandshakeError, HandshakeFailure};
+
+pub use report::{Capabilities, CertificateFacts, Finding, LoginFacts, Outcome, Report, Step, TlsFacts};
+use talk::{Silence, Talk};
+
+/// What is visited, and how.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The server.
+    pub target: BackendAddress,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// When TLS begins.
+    pub tls: TlsWish,
+    /// Whom we trust, the name that is sent and verified, and our own certificate.
+    pub client: ClientTls,
+    /// What counts against a certificate.
+    pub strictness: Strictness,
+    /// Who logs in, if anybody.
+    pub login: Option<Credentials>,
+    /// A PROXY header before everything else.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// For each step.
+    pub timeout: Duration,
+    /// Unix seconds.
+    pub now: i64,
+}
+
+/// When TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsWish {
+    /// After STARTTLS where that is offered.
+    IfOffered,
+    /// Never; a password may be sent in clear.
+    Off,
+    /// After STARTTLS.
+    StartTls,
+    /// With the first byte.
+    Implicit,
+}
+
+/// What counts against a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// Everything.
+    All,
+    /// Its time, and what is said here.
+    Known {
+        /// Whether it must be for the name that was asked for.
+        name: bool,
+        /// Whether its issuer must be known.
+        issuer: bool,
+    },
+    /// Nothing.
+    None,
+}
+
+/// A user and a password.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// Visits, and tells.
+pub async fn probe(wish: &Wish) -> Report {
+    let mut report = Report::new(wish.target.to_string(), wish.protocol);
+    // What stopped it is in the report.
+    let _: Result<(), Stop> = Visitor { wish, report: &mut report, trusted: false }.visit().await;
+    report
+}
+
+/// Nothing can follow what was found.
+struct Stop;
+
+struct Visitor<'a> {
+    wish: &'a Wish,
+    report: &'a mut Report,
+    /// Whether a password may be sent.
+    trusted: bool,
+}
+
+impl Visitor<'_> {
+    async fn visit(mut self) -> Result<(), Stop> {
+        let mut talk = self.connect().await?;
+        if self.wish.tls == TlsWish::Implicit {
+            talk = self.secure(talk).await?;
+        }
+        self.greeting(&mut talk).await?;
+        let mut offers = self.offers(&mut talk).await?;
+        if self.start_tls(&mut talk, &offers).await? {
+            talk = self.secure(talk).await?;
+            offers = self.offers(&mut talk).await?;
+        }
+        if let Some(login) = &self.wish.login {
+            self.log_in(&mut talk, &offers, login).await?;
+        }
+        match talk.ask(Question::Goodbye).await {
+            Ok(answer) if answer.verdict == Verdict::Yes => self.report.good(Step::Goodbye, answer.first()),
+            Ok(answer) => self.report.warn(Step::Goodbye, answer.first(), ""),
+            Err(silence) => self.report.warn(Step::Goodbye, silence.to_string(), ""),
+        }
+        talk.close().await;
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<Talk, Stop> {
+        let began = Instant::now();
+        let (stream, at) = match self.reach().await {
+            Ok(reached) => reached,
+            Err((problem, remedy)) => return self.stop(Step::Connection, problem, remedy),
+        };
+        let elapsed = began.elapsed().as_millis();
+        self.report.address.clone_from(&at);
+        self.report.good(Step::Connection, format!("{at} in {elapsed} ms"));
+        stream.set_nodelay();
+        let ends = match &stream {
+            Socket::Tcp(tcp) => tcp.local_addr().ok().zip(tcp.peer_addr().ok()),
+            Socket::Unix(_) => None,
+        };
+        let mut talk = Talk::new(self.wish.protocol, Stream::Plain(stream), self.wish.timeout);
+        if let Some(version) = self.wish.proxy_protocol {
+            let mut header = Vec::new();
+            proxy_header::encode(version, ends, None, &mut header);
+            if let Err(silence) = talk.send(header).await {
+                return self.stop(Step::Connection, silence.to_string(), "");
+            }
+        }
+        Ok(talk)
+    }
+
+    /// The connection and where it goes, or what is wrong and what to do.
+    async fn reach(&self) -> Result<(Socket, String), (String, &'static str)> {
+        let bound = self.wish.timeout;
+        let late = |what: &str| (format!("{what}: no answer within {bound:?}"), DROPPED);
+        let addresses: Vec<SocketAddr> = match &self.wish.target {
+            BackendAddress::Unix(path) => {
+                return match timeout(bound, tokio::net::UnixStream::connect(path)).await {
+                    Ok(Ok(stream)) => Ok((Socket::Unix(stream), self.wish.target.to_string())),
+                    Ok(Err(error)) => Err((format!("cannot connect: {error}"), REFUSED)),
+                    Err(_) => Err(late("cannot connect")),
+                };
+            }
+            BackendAddress::Ip(address) => vec![*address],
+            BackendAddress::Name { host, port } => {
+                match timeout(bound, tokio::net::lookup_host((host.as_str(), *port))).await {
+                    Ok(Ok(found)) => found.take(MAX_ADDRESSES).collect(),
+                    Ok(Err(error)) => {
+                        return Err((format!("the name cannot be resolved: {error}"), NAMELESS));
+                    }
+                    Err(_) => return Err(late("the name cannot be resolved")),
+                }
+            }
+        };
+        let mut last = ("the name has no address".to_owned(), NAMELESS);
+        for address in addresses {
+            match timeout(bound, tokio::net::TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok((Socket::Tcp(stream), address.to_string())),
+                Ok(Err(error)) => last = (format!("cannot connect to {address}: {error}"), REFUSED),
+                Err(_) => last = late(&format!("cannot connect to {address}")),
+            }
+        }
+        Err(last)
+    }
+
+    async fn secure(&mut self, talk: Talk) -> Result<Talk, Stop> {
+        let (protocol, bound) = (self.wish.protocol, self.wish.timeout);
+        let Some((socket, proof)) = talk.into_clear() else {
+            let problem = "it sent more behind its answer to STARTTLS, before the handshake";
+            return self.stop(Step::Tls, problem.to_owned(), "somebody may be in between");
+        };
+        let name = match &self.wish.target {
+            BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),
+            BackendAddress::Name { host, .. } => ServerNameSource::Host(host.clone()),
+            BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
+        };
+        let handshake = observe(socket, &self.wish.client, protocol, &name, proof);
+        let (stream, observed) = match timeout(bound, handshake).await {
+            Ok(Ok(observed)) => observed,
+            Ok(Err(error)) => {
+                let (problem, remedy) = explain(error);
+                return self.stop(Step::Tls, problem, remedy);
+            }
+            Err(_) => return self.stop(Step::Tls, format!("no handshake within {bound:?}"), PLAIN),
+        };
+        self.observed(&observed);
+        Ok(Talk::new(protocol, Stream::Client(Box::new(stream)), bound))
+    }
+
+    fn observed(&mut self, observed: &Observed) {
+        let Observed { version, cipher, alpn, .. } = observed;
+        let begins = match self.wish.tls {
+            TlsWish::Implicit => "from the first byte",
+            _ => "after STARTTLS",
+        };
+        let agreed = alpn.as_ref().map(|name| format!(", ALPN {name}")).unwrap_or_default();
+        self.report.good(Step::Tls, format!("{version}, {cipher}{agreed}, {begins}"));
+        self.report.tls = Some(TlsFacts { begins, version, cipher: cipher.clone(), alpn: alpn.clone() });
+        let certificates = observed.chain.iter().map(|shown| CertificateFacts::new(shown, self.wish.now));
+        self.report.certificates = certificates.collect();
+        let (finding, trusted) = trust::judge(self.wish, observed);
+        self.trusted = trusted;
+        self.report.findings.push(finding);
+    }
+
+    async fn greeting(&mut self, talk: &mut Talk) -> Result<(), Stop> {
+        let answer = match talk.ask(Question::Greeting).await {
+            Ok(answer) => answer,
+            Err(silence) => {
+                let remedy = match (&silence, self.wish.tls) {
+                    (Silence::Late(_), TlsWish::Off | TlsWish::IfOffered | TlsWish::StartTls) => SILENT,
+                    (Silence::Closed | Silence::Lost(_), _) if self.wish.proxy_protocol.is_none() => CLOSED,
+                    (Silence::Closed | Silence::Lost(_), _) => UNTRUSTED_HEADER,
+                    _ => "",
+                };
+                return self.stop(Step::Greeting, silence.to_string(), remedy);
+            }
+        };
+        let first = answer.first();
+        self.report.greeting = Some(first.clone());
+        match answer.verdict {
+            Verdict::Yes => {
+                self.report.good(Step::Greeting, first);
+                Ok(())
+            }
+            Verdict::Foreign => {
+                let wanted = self.wish.protocol.name().to_ascii_uppercase();
+                let problem = match spoken_instead(&answer.lines) {
+                    Some(other) => format!("this is {other}, and not {wanted}: {first}"),
+                    None => format!("this is not {wanted}: {first}"),
+                };
+                self.stop(Step::Greeting, problem, FOREIGN)
+            }
+            Verdict::No | Verdict::GoOn => self.stop(Step::Greeting, first, "it wants nobody just now"),
+        }
+    }
+
+    async fn offers(&mut self, talk: &mut Talk) -> Result<Offers, Stop> {
+        let answer = match talk.ask(Question::Capabilities).await {
+            Ok(answer) => answer,
+            Err(silence) => return self.stop(Step::Capabilities, silence.to_string(), ""),
+        };
+        let offers = Offers::read(self.wish.protocol, &answer);
+        let words = &offers.words;
+        let (place, when) = match self.report.tls {
+            Some(_) => (&mut self.report.capabilities.tls, "over TLS"),
+            None => (&mut self.report.capabilities.clear, "in clear"),
+        };
+        *place = Some(words.clone());
+        let separator = if self.wish.protocol == Protocol::Imap { " " } else { ", " };
+        if answer.verdict == Verdict::Yes {
+            let message = format!("{when}: {}", words.join(separator));
+            self.report.good(Step::Capabilities, message);
+        } else {
+            self.report.warn(Step::Capabilities, format!("{when}: {}", answer.decisive()), "");
+        }
+        Ok(offers)
+    }
+
+    /// Whether TLS begins now.
+    async fn start_tls(&mut self, talk: &mut Talk, offers: &Offers) -> Result<bool, Stop> {
+        match self.wish.tls {
+            TlsWish::Implicit => return Ok(false),
+            TlsWish::Off => {
+                self.trusted = true;
+                return Ok(false);
+            }
+            TlsWish::IfOffered if !offers.start_tls() => {
+                self.report.warn(
+                    Step::Tls,
+                    "no STARTTLS is offered: everything travels in clear".to_owned(),
+                    "",
+                );
+                return Ok(false);
+            }
+            TlsWish::StartTls if !offers.start_tls() => {
+                return self.stop(Step::Tls, "no STARTTLS is offered".to_owned(), NO_CERTIFICATE);
+            }
+            TlsWish::IfOffered | TlsWish::StartTls => {}
+        }
+        match talk.ask(Question::StartTls).await {
+            Ok(answer) if answer.verdict == Verdict::Yes => Ok(true),
+            Ok(answer) => self.stop(Step::Tls, format!("STARTTLS is refused: {}", answer.decisive()), ""),
+            Err(silence) => self.stop(Step::Tls, silence.to_string(), ""),
+        }
+    }
+
+    async fn log_in(&mut self, talk: &mut Talk, offers: &Offers, who: &Credentials) -> Result<(), Stop> {
+        if !self.trusted {
+            let (problem, remedy) = match self.report.tls {
+                Some(_) => ("not tried: the certificate is not accepted", UNVERIFIED),
+                None => ("not tried: the password would travel in clear", IN_CLEAR),
+            };
+            self.report.fail(Step::Login, problem.to_owned(), remedy);
+            return Ok(());
+        }
+        let mut login = match Login::choose(offers, who.user.as_bytes(), &who.password) {
+            Ok(login) => login,
+            Err(error) => {
+                self.report.fail(Step::Login, error.to_string(), NO_MECHANISM);
+                return Ok(());
+            }
+        };
+        let mechanism = login.mechanism;
+        let answer = match talk.log_in(&mut login).await {
+            Ok(answer) => answer,
+            Err(silence) => return self.stop(Step::Login, format!("{mechanism}: {silence}"), ""),
+        };
+        let (reply, accepted) = (answer.decisive(), answer.verdict == Verdict::Yes);
+        self.report.login =
+            Some(LoginFacts { user: who.user.clone(), mechanism, accepted, reply: reply.clone() });
+        let message = format!("{mechanism} as {}: {reply}", who.user);
+        if accepted {
+            self.report.good(Step::Login, message);
+        } else {
+            let busy = is_temporary(self.wish.protocol, &answer.lines);
+            self.report.fail(Step::Login, message, if busy { BUSY } else { "" });
+        }
+        Ok(())
+    }
+
+    fn stop<T>(&mut self, step: Step, problem: String, remedy: &str) -> Result<T, Stop> {
+        self.report.fail(step, problem, remedy);
+        Err(Stop)
+    }
+}
+
+/// What is wrong with a handshake, and what to do.
+fn explain(error: ObserveError) -> (String, &'static str) {
+    let failure = match error {
+        ObserveError::Handshake(HandshakeError::Backend(failure) | HandshakeError::Client(failure)) => {
+            failure
+        }
+        ObserveError::Settings(error) => return (error.to_string(), ""),
+    };
+    let remedy = match &failure {
+        HandshakeFailure::Protocol(rustls::Error::InvalidMessage(_)) => PLAIN,
+        HandshakeFailure::Alert(rustls::AlertDescription::UnrecognisedName) => OTHER_NAME,
+        HandshakeFailure::Alert(rustls::AlertDescription::NoApplicationProtocol) => FOREIGN,
+        HandshakeFailure::Closed(_) => CLOSED,
+        _ => "",
+    };
+    (format!("it {failure}"), remedy)
+}
+
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+const REFUSED: &str = "nothing listens there, or a firewall says no; `mailgress status` shows what is served";
+const DROPPED: &str = "a firewall or a NetworkPolicy may drop it";
+const NAMELESS: &str = "correct the name, or the name servers of this host";
+const SILENT: &str = "a server with TLS from the first byte waits for us: --tls Implicit; one behind a PROXY header, too: --proxy-protocol";
+const CLOSED: &str = "a listener that wants a PROXY header does so: --proxy-protocol; its log says why";
+const UNTRUSTED_HEADER: &str =
+    "our address may not be among its proxyProtocol.trustedPeers; its log says why";
+const FOREIGN: &str = "choose with --protocol, or correct the port";
+const PLAIN: &str = "it may speak no TLS from the first byte: --tls StartTLS";
+const OTHER_NAME: &str = "no listener there has this name: --server-name";
+const NO_CERTIFICATE: &str = "give the listener a certificate (tls.certificateRefs), or ask with --tls Off";
+const UNVERIFIED: &str = "name its issuer with --ca, or say --no-verify";
+const IN_CLEAR: &str = "use TLS, or say --tls Off where that is meant";
+const NO_MECHANISM: &str = "allow PLAIN in authMethods";
+const BUSY: &str = "it cannot tell just now; that says nothing about the password";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! A question and its answer over a connection, within a bound.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use zeroize::Zeroize;
+
+use crate::net::{Socket, Stream};
+use crate::protocol::backend::visit::{Answer, Login, Question, Visit};
+use crate::protocol::{BackendError, EmptyInput, Input, Protocol};
+
+/// A conversation.
+pub(super) struct Talk {
+    visit: Visit,
+    stream: Stream,
+    input: Input,
+    bound: Duration,
+}
+
+/// An answer that did not come.
+#[derive(Debug)]
+pub(super) enum Silence {
+    /// In time.
+    Late(Duration),
+    /// The server ended the connection.
+    Closed,
+    /// The connection broke.
+    Lost(io::Error),
+    /// It was too long.
+    Endless,
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(bound) => write!(f, "no answer within {bound:?}"),
+            Self::Closed => f.write_str("the server closed the connection without an answer"),
+            Self::Lost(error) => write!(f, "the connection is lost: {error}"),
+            Self::Endless => f.write_str("the server's answer does not end"),
+        }
+    }
+}
+
+impl Talk {
+    /// Over a new connection, or a new TLS session.
+    pub(super) fn new(protocol: Protocol, stream: Stream, bound: Duration) -> Self {
+        Self { visit: Visit::new(protocol), stream, input: Input::new(MAX_ANSWER), bound }
+    }
+
+    /// The socket, and the proof that nothing came in clear that was not asked for.
+    pub(super) fn into_clear(self) -> Option<(Socket, EmptyInput)> {
+        match (self.stream, self.input.into_empty()) {
+            (Stream::Plain(socket), Ok(proof)) => Some((socket, proof)),
+            _ => None,
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(&mut self, question: Question) -> Result<Answer, Silence> {
+        let mut out = Vec::new();
+        self.visit.ask(question, OUR_NAME, &mut out);
+        self.say(question, out).await
+    }
+
+    /// All lines of a login; the last answer.
+    pub(super) async fn log_in(&mut self, login: &mut Login) -> Result<Answer, Silence> {
+        loop {
+            let mut out = Vec::new();
+            if !login.next(&mut out) {
+                // It wants more than there is: RFC 4422 section 3.5 and RFC 9051 section 6.2.2.
+                out.extend_from_slice(b"*\r\n");
+                return self.say(Question::Login, out).await;
+            }
+            let answer = self.say(Question::Login, out).await?;
+            if !login.goes_on(answer.verdict) {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Sends what belongs to no question.
+    pub(super) async fn send(&mut self, mut out: Vec<u8>) -> Result<(), Silence> {
+        let bound = self.bound;
+        let sent = timeout(bound, write(&mut self.stream, &mut out)).await;
+        sent.map_err(|_| Silence::Late(bound))?.map_err(Silence::Lost)
+    }
+
+    pub(super) async fn close(self) {
+        self.stream.close().await;
+    }
+
+    async fn say(&mut self, question: Question, mut out: Vec<u8>) -> Result<Answer, Silence> {
+        let bound = self.bound;
+        let Self { visit, stream, input, .. } = self;
+        let asking = async {
+            write(stream, &mut out).await.map_err(Silence::Lost)?;
+            loop {
+                if let Some(answer) =
+                    visit.take(question, input).map_err(|_: BackendError| Silence::Endless)?
+                {
+                    return Ok(answer);
+                }
+                read(stream, input).await?;
+            }
+        };
+        timeout(bound, asking).await.map_err(|_| Silence::Late(bound))?
+    }
+}
+
+async fn write(stream: &mut Stream, out: &mut Vec<u8>) -> io::Result<()> {
+    stream.write_all(out).await?;
+    stream.flush().await?;
+    out.zeroize();
+    Ok(())
+}
+
+async fn read(stream: &mut Stream, input: &mut Input) -> Result<(), Silence> {
+    let mut buffer = [0; 4096];
+    let room = input.room().min(buffer.len());
+    let space = buffer.get_mut(..room).unwrap_or_default();
+    match stream.read(space).await {
+        Ok(0) => Err(Silence::Closed),
+        Ok(count) => {
+            let read = space.get(..count).unwrap_or_default();
+            input.append(read).map_err(|error| Silence::Lost(io::Error::other(error)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Silence::Closed),
+        Err(error) => Err(Silence::Lost(error)),
+    }
+}
+
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 64 * 1024;
+/// To an SMTP server (RFC 5321 section 4.1.1.1); reserved by RFC 2606, so that it is nobody's.
+const OUR_NAME: &str = "mailgress-probe.invalid";

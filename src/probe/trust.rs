@@ -1,0 +1,59 @@
+//! What a certificate is worth, by how strict we were asked to be. Pure.
+
+use crate::model::tls::expiry_alarms;
+use crate::tls::observe::{Distrust, Observed};
+
+use super::report::{Finding, Outcome, Step, day, days_left};
+use super::{Strictness, Wish};
+
+/// What is to be said of it, and whether a password may be sent to its owner.
+pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
+    let finding = |outcome, message, remedy: &str| Finding::new(Step::Certificate, outcome, message, remedy);
+    let refused = observed.verdict.as_ref().err();
+    let unknown =
+        |why: &Distrust| matches!(why, Distrust::UnknownIssuer | Distrust::SelfSigned | Distrust::NoRoots(_));
+    match (refused, wish.strictness) {
+        (None, _) => {}
+        (Some(Distrust::OtherName(_)), Strictness::Known { name: false, .. }) => {}
+        (Some(why), Strictness::None) => {
+            return (finding(Outcome::Warning, format!("{why}; let through by --no-verify"), ""), true);
+        }
+        (Some(why), Strictness::Known { issuer: false, .. }) if unknown(why) => {
+            let message = format!("{}{why}", expiry(wish.now, observed).unwrap_or_default());
+            return (finding(Outcome::Warning, message, UNKNOWN), false);
+        }
+        (Some(why), _) => return (finding(Outcome::Failed, why.to_string(), remedy(why)), false),
+    }
+    let Some(leaf) = observed.chain.first() else {
+        return (finding(Outcome::Failed, "there is none".to_owned(), ""), false);
+    };
+    let [month, ..] = expiry_alarms(leaf.not_before, leaf.not_after);
+    let left = days_left(leaf.not_after, wish.now);
+    let message = format!("accepted for {left} more days, until {}", day(leaf.not_after));
+    if wish.now >= month {
+        return (finding(Outcome::Warning, message, "renew it"), true);
+    }
+    (finding(Outcome::Ok, message, ""), true)
+}
+
+fn expiry(now: i64, observed: &Observed) -> Option<String> {
+    let leaf = observed.chain.first()?;
+    Some(format!("ends in {} days; ", days_left(leaf.not_after, now)))
+}
+
+const fn remedy(why: &Distrust) -> &'static str {
+    match why {
+        Distrust::Expired => "renew it",
+        Distrust::NotYetValid => "look at the clocks, its and ours",
+        Distrust::UnknownIssuer | Distrust::SelfSigned => {
+            "name the issuer with --ca; a server must send its chain, too"
+        }
+        Distrust::OtherName(_) => {
+            "ask for another name with --server-name, or give the server the right certificate"
+        }
+        Distrust::NoRoots(_) => "name the issuer with --ca",
+        Distrust::Other(_) => "",
+    }
+}
+
+const UNKNOWN: &str = "name the issuer with --ca to have it verified";

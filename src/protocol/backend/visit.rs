@@ -1,0 +1,495 @@
+//! A visit to a mail server, as a client makes it: its greeting, what it offers, STARTTLS, a login, a goodbye.
+//!
+//! One question, one answer: whoever drives it writes what [`Visit::ask`] appends and reads until [`Visit::take`] has
+//! the whole answer. It judges nothing: what an answer means for whom is the caller's.
+
+use std::collections::VecDeque;
+
+use crate::protocol::Protocol;
+use crate::protocol::input::Input;
+use crate::protocol::sasl::encode_base64;
+use crate::secret::Secret;
+
+use super::reply::{first_line, take_dotted, take_line, take_response, take_smtp};
+use super::{BackendError, GREETING};
+
+/// A conversation with a server.
+#[derive(Debug)]
+pub struct Visit {
+    protocol: Protocol,
+    /// IMAP: untagged responses before the tagged one.
+    held: Vec<u8>,
+}
+
+/// What a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Nothing: it speaks first.
+    Greeting,
+    /// CAPABILITY, CAPA, EHLO.
+    Capabilities,
+    /// STARTTLS, STLS.
+    StartTls,
+    /// A line of a [`Login`].
+    Login,
+    /// LOGOUT, QUIT.
+    Goodbye,
+}
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Yes, no, or go on.
+    pub verdict: Verdict,
+    /// All of it, as it came.
+    pub lines: Vec<u8>,
+}
+
+/// Yes, no, or go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// `OK`, `+OK`, 2yz.
+    Yes,
+    /// `NO`, `BAD`, `BYE`, `-ERR`, 4yz, 5yz.
+    No,
+    /// `+`, 3yz.
+    GoOn,
+    /// Nothing that the protocol has.
+    Foreign,
+}
+
+impl Visit {
+    /// To a server of this protocol.
+    #[must_use]
+    pub const fn new(protocol: Protocol) -> Self {
+        Self { protocol, held: Vec::new() }
+    }
+
+    /// Appends the question; `name` is who we are to an SMTP server.
+    pub fn ask(&self, question: Question, name: &str, out: &mut Vec<u8>) {
+        let line = match (question, self.protocol) {
+            (Question::Greeting | Question::Login, _) => return,
+            (Question::Capabilities, Protocol::Imap) => "visit CAPABILITY\r\n",
+            (Question::Capabilities, Protocol::Pop3) => "CAPA\r\n",
+            (Question::Capabilities, Protocol::Smtp) => &format!("EHLO {name}\r\n"),
+            (Question::StartTls, Protocol::Imap) => "visit STARTTLS\r\n",
+            (Question::StartTls, Protocol::Pop3) => "STLS\r\n",
+            (Question::StartTls, Protocol::Smtp) => "STARTTLS\r\n",
+            (Question::Goodbye, Protocol::Imap) => "visit LOGOUT\r\n",
+            (Question::Goodbye, _) => "QUIT\r\n",
+        };
+        out.extend_from_slice(line.as_bytes());
+    }
+
+    /// Takes the answer, if it is whole.
+    ///
+    /// # Errors
+    /// When it does not fit into the input.
+    pub fn take(&mut self, question: Question, input: &mut Input) -> Result<Option<Answer>, BackendError> {
+        let step = question.name();
+        match self.protocol {
+            Protocol::Imap => self.imap(question, input),
+            Protocol::Pop3 => {
+                let taken = match question {
+                    Question::Capabilities => take_dotted(input, step)?,
+                    _ => take_line(input, step)?,
+                };
+                Ok(taken.map(|lines| Answer { verdict: pop3_verdict(&lines), lines }))
+            }
+            Protocol::Smtp => smtp(step, input),
+        }
+    }
+
+    fn imap(&mut self, question: Question, input: &mut Input) -> Result<Option<Answer>, BackendError> {
+        let step = question.name();
+        while let Some(line) = take_response(input, step)? {
+            let verdict = imap_verdict(question, &line);
+            self.held.extend_from_slice(&line);
+            if self.held.len() > MAX_HELD {
+                return Err(BackendError::TooLong { step });
+            }
+            if let Some(verdict) = verdict {
+                return Ok(Some(Answer { verdict, lines: std::mem::take(&mut self.held) }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Question {
+    /// What it is called in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Greeting => GREETING,
+            Self::Capabilities => "the question what it offers",
+            Self::StartTls => "STARTTLS",
+            Self::Login => "the login",
+            Self::Goodbye => "the goodbye",
+        }
+    }
+}
+
+impl Answer {
+    /// The line that says yes or no, escaped and cut.
+    #[must_use]
+    pub fn decisive(&self) -> String {
+        let mut lines = self.lines.split(|&byte| byte == b'\n');
+        first_line(lines.rfind(|line| !line.is_empty()).unwrap_or_default())
+    }
+
+    /// The first line, escaped and cut.
+    #[must_use]
+    pub fn first(&self) -> String {
+        first_line(&self.lines)
+    }
+}
+
+/// What a server offers, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    protocol: Option<Protocol>,
+    /// IMAP: words. POP3 and SMTP: lines.
+    pub words: Vec<String>,
+}
+
+impl Offers {
+    /// Out of the answer to [`Question::Capabilities`].
+    #[must_use]
+    pub fn read(protocol: Protocol, answer: &Answer) -> Self {
+        let lines = answer.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let words = match protocol {
+            _ if answer.verdict != Verdict::Yes => Vec::new(),
+            Protocol::Imap => {
+                let listed = lines.filter_map(|line| strip_word(line.strip_prefix(b"* ")?, b"CAPABILITY"));
+                listed.flat_map(|rest| rest.split(u8::is_ascii_whitespace)).map(first_line).collect()
+            }
+            // Between the status line and the dot.
+            Protocol::Pop3 => {
+                lines.skip(1).filter(|line| !line.is_empty() && *line != b".").map(first_line).collect()
+            }
+            // The first line is the server's name.
+            Protocol::Smtp => lines.skip(1).filter_map(|line| line.get(4..)).map(first_line).collect(),
+        };
+        Self { protocol: Some(protocol), words }
+    }
+
+    /// Whether TLS may begin.
+    #[must_use]
+    pub fn start_tls(&self) -> bool {
+        let word = if self.protocol == Some(Protocol::Pop3) { "STLS" } else { "STARTTLS" };
+        self.has(word)
+    }
+
+    /// The SASL mechanisms.
+    #[must_use]
+    pub fn mechanisms(&self) -> Vec<&str> {
+        let head = match self.protocol {
+            Some(Protocol::Imap) => "AUTH=",
+            Some(Protocol::Pop3) => "SASL ",
+            _ => "AUTH ",
+        };
+        let behind_head =
+            |line: &'_ String| line.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head));
+        let rests =
+            self.words.iter().filter(|line| behind_head(line)).filter_map(|line| line.get(head.len()..));
+        rests.flat_map(str::split_ascii_whitespace).collect()
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|offered| offered.eq_ignore_ascii_case(word))
+    }
+
+    fn has_mechanism(&self, name: &str) -> bool {
+        self.mechanisms().iter().any(|mechanism| mechanism.eq_ignore_ascii_case(name))
+    }
+}
+
+/// A login with a password, by the best way that a server offers and that needs no more than that.
+#[derive(Debug)]
+pub struct Login {
+    /// How: `AUTHENTICATE PLAIN`, `USER`.
+    pub mechanism: &'static str,
+    /// What is still to be sent.
+    lines: VecDeque<Secret>,
+    /// POP3's USER: a yes is not the last word.
+    in_steps: bool,
+}
+
+/// A login that cannot be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoLogin {
+    /// Nothing that a password is enough for.
+    #[error("the server offers no way to log in with a password here")]
+    NoMechanism,
+    /// What no protocol carries.
+    #[error("user name and password must not hold line breaks or NUL")]
+    ControlCharacters,
+}
+
+impl Login {
+    /// The way for what is offered.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn choose(offers: &Offers, user: &[u8], password: &Secret) -> Result<Self, NoLogin> {
+        let forbidden = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+        if user.iter().any(forbidden) || password.expose().iter().any(forbidden) {
+            return Err(NoLogin::ControlCharacters);
+        }
+        let plain = encoded(&[b"", user, password.expose()].join(&0));
+        let answers = [encoded(user), encoded(password.expose())];
+        let sasl = |mechanism, command: &str, first: Option<&Secret>, rest: Vec<Secret>| {
+            let head = [command.as_bytes()].into_iter().chain(first.map(Secret::expose));
+            let mut lines = VecDeque::from([line(&head.collect::<Vec<_>>())]);
+            lines.extend(rest.iter().map(|answer| line(&[answer.expose()])));
+            Ok(Self { mechanism, lines, in_steps: false })
+        };
+        let (has_plain, has_login) = (offers.has_mechanism("PLAIN"), offers.has_mechanism("LOGIN"));
+        match offers.protocol {
+            Some(Protocol::Imap) if has_plain && offers.has("SASL-IR") => {
+                sasl("AUTHENTICATE PLAIN", "visit AUTHENTICATE PLAIN ", Some(&plain), Vec::new())
+            }
+            Some(Protocol::Imap) if has_plain => {
+                sasl("AUTHENTICATE PLAIN", "visit AUTHENTICATE PLAIN", None, vec![plain])
+            }
+            Some(Protocol::Imap) if !offers.has("LOGINDISABLED") => Ok(Self::imap(user, password)),
+            // CAPA is younger than USER.
+            Some(Protocol::Pop3) if !has_plain && (offers.words.is_empty() || offers.has("USER")) => {
+                let lines = VecDeque::from([line(&[b"USER ", user]), line(&[b"PASS ", password.expose()])]);
+                Ok(Self { mechanism: "USER", lines, in_steps: true })
+            }
+            Some(Protocol::Pop3 | Protocol::Smtp) if has_plain => {
+                sasl("AUTH PLAIN", "AUTH PLAIN ", Some(&plain), Vec::new())
+            }
+            Some(Protocol::Pop3 | Protocol::Smtp) if has_login => {
+                sasl("AUTH LOGIN", "AUTH LOGIN", None, answers.into())
+            }
+            _ => Err(NoLogin::NoMechanism),
+        }
+    }
+
+    /// Literals carry what quoted strings cannot (RFC 9051 section 4.3).
+    fn imap(user: &[u8], password: &Secret) -> Self {
+        let password = password.expose();
+        let announced = |bytes: &[u8]| format!("{{{}}}", bytes.len()).into_bytes();
+        let lines = [
+            line(&[b"visit LOGIN ", &announced(user)]),
+            line(&[user, b" ", &announced(password)]),
+            line(&[password]),
+        ];
+        Self { mechanism: "LOGIN", lines: lines.into(), in_steps: false }
+    }
+
+    /// Appends the next line; `false` when there is none.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> bool {
+        let next = self.lines.pop_front();
+        out.extend_from_slice(next.as_ref().map(Secret::expose).unwrap_or_default());
+        next.is_some()
+    }
+
+    /// Whether this is not the last word.
+    #[must_use]
+    pub fn goes_on(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::GoOn => true,
+            Verdict::Yes => self.in_steps && !self.lines.is_empty(),
+            Verdict::No | Verdict::Foreign => false,
+        }
+    }
+}
+
+/// What a server says that is visited with the wrong protocol, by its first bytes.
+#[must_use]
+pub fn spoken_instead(bytes: &[u8]) -> Option<&'static str> {
+    let known: [(&[u8], &str); 8] = [
+        (b"* OK", "IMAP"),
+        (b"* PREAUTH", "IMAP"),
+        (b"* BYE", "IMAP"),
+        (b"+OK", "POP3"),
+        (b"-ERR", "POP3"),
+        (b"220", "SMTP (or FTP)"),
+        (b"SSH-", "SSH"),
+        (b"HTTP/", "HTTP"),
+    ];
+    // A TLS alert or handshake record (RFC 8446 section 5.1).
+    if matches!(bytes, [0x15 | 0x16, 3, ..]) {
+        return Some("TLS");
+    }
+    known.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, name)| *name)
+}
+
+fn imap_verdict(question: Question, response: &[u8]) -> Option<Verdict> {
+    let word =
+        |text: &[u8]| text.split(u8::is_ascii_whitespace).next().unwrap_or_default().to_ascii_uppercase();
+    if let Some(text) = response.strip_prefix(b"* ") {
+        return match (question, word(text).as_slice()) {
+            (Question::Greeting, b"OK" | b"PREAUTH") => Some(Verdict::Yes),
+            (Question::Goodbye, b"BYE") => None,
+            (_, b"BYE" | b"BAD") => Some(Verdict::No),
+            (Question::Greeting, _) => Some(Verdict::Foreign),
+            _ => None,
+        };
+    }
+    if response.starts_with(b"+") && question != Question::Greeting {
+        return Some(Verdict::GoOn);
+    }
+    let verdict = strip_word(response, b"visit").map(|text| match word(text).as_slice() {
+        b"OK" => Verdict::Yes,
+        b"NO" | b"BAD" => Verdict::No,
+        _ => Verdict::Foreign,
+    });
+    Some(verdict.filter(|_| question != Question::Greeting).unwrap_or(Verdict::Foreign))
+}
+
+fn pop3_verdict(line: &[u8]) -> Verdict {
+    match line {
+        [b'+', b'O', b'K', ..] => Verdict::Yes,
+        [b'-', b'E', b'R', b'R', ..] => Verdict::No,
+        [b'+', ..] => Verdict::GoOn,
+        _ => Verdict::Foreign,
+    }
+}
+
+fn smtp(step: &'static str, input: &mut Input) -> Result<Option<Answer>, BackendError> {
+    match take_smtp(input, step) {
+        Ok(None) => Ok(None),
+        Ok(Some(reply)) => {
+            let verdict = match reply.code {
+                200..=299 => Verdict::Yes,
+                300..=399 => Verdict::GoOn,
+                400..=599 => Verdict::No,
+                _ => Verdict::Foreign,
+            };
+            Ok(Some(Answer { verdict, lines: reply.lines }))
+        }
+        Err(BackendError::Unexpected { verbatim, .. }) => {
+            Ok(Some(Answer { verdict: Verdict::Foreign, lines: verbatim }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What follows a first word, if it is this one.
+fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
+    let (first, rest) = text.split_at_checked(word.len())?;
+    (first.eq_ignore_ascii_case(word) && rest.first().is_none_or(u8::is_ascii_whitespace))
+        .then(|| rest.trim_ascii())
+}
+
+fn encoded(message: &[u8]) -> Secret {
+    Secret::new(encode_base64(message).into_bytes())
+}
+
+fn line(parts: &[&[u8]]) -> Secret {
+    Secret::new([parts, &[b"\r\n"]].concat().concat())
+}
+
+/// Bytes of an IMAP answer.
+const MAX_HELD: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(protocol: Protocol, question: Question, text: &str) -> Answer {
+        let mut input = Input::new(4096);
+        input.append(text.as_bytes()).unwrap();
+        Visit::new(protocol).take(question, &mut input).unwrap().unwrap()
+    }
+
+    fn offers(protocol: Protocol, text: &str) -> Offers {
+        Offers::read(protocol, &answer(protocol, Question::Capabilities, text))
+    }
+
+    /// All lines of a login for `me` with `secret`.
+    fn login(offers: &Offers) -> (&'static str, String) {
+        let mut login = Login::choose(offers, b"me", &Secret::from(&b"secret"[..])).unwrap();
+        let mut out = Vec::new();
+        while login.next(&mut out) {}
+        (login.mechanism, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn every_protocol_says_yes_no_and_go_on_in_its_own_way() {
+        use Protocol::{Imap, Pop3, Smtp};
+        use Question::{Capabilities, Goodbye, Greeting, Login, StartTls};
+        for (protocol, question, text, expected) in [
+            (Imap, Greeting, "* OK ready\r\n", Verdict::Yes),
+            (Imap, Greeting, "* PREAUTH hello\r\n", Verdict::Yes),
+            (Imap, Greeting, "* BYE full\r\n", Verdict::No),
+            (Imap, Greeting, "220 smtp\r\n", Verdict::Foreign),
+            (Imap, Greeting, "+OK pop\r\n", Verdict::Foreign),
+            (Imap, Login, "+ \r\n", Verdict::GoOn),
+            (Imap, Login, "* CAPABILITY A\r\nvisit NO wrong\r\n", Verdict::No),
+            (Imap, StartTls, "* BYE away\r\n", Verdict::No),
+            (Imap, Goodbye, "* BYE\r\nvisit OK\r\n", Verdict::Yes),
+            (Pop3, Greeting, "+OK\r\n", Verdict::Yes),
+            (Pop3, Greeting, "* OK\r\n", Verdict::Foreign),
+            (Pop3, Capabilities, "-ERR what\r\n", Verdict::No),
+            (Pop3, Login, "+ \r\n", Verdict::GoOn),
+            (Smtp, Greeting, "220-a\r\n220 b\r\n", Verdict::Yes),
+            (Smtp, Greeting, "554 no\r\n", Verdict::No),
+            (Smtp, Greeting, "* OK\r\n", Verdict::Foreign),
+            (Smtp, Login, "334 UGFzc3dvcmQ6\r\n", Verdict::GoOn),
+        ] {
+            assert_eq!(answer(protocol, question, text).verdict, expected, "{text}");
+        }
+        assert_eq!(answer(Imap, Login, "* CAPABILITY A\r\nvisit OK in\r\n").decisive(), "visit OK in");
+    }
+
+    #[test]
+    fn reads_what_is_offered() {
+        let imap =
+            offers(Protocol::Imap, "* CAPABILITY IMAP4rev1 StartTLS AUTH=PLAIN AUTH=LOGIN\r\nvisit OK\r\n");
+        assert_eq!(imap.words, ["IMAP4rev1", "StartTLS", "AUTH=PLAIN", "AUTH=LOGIN"]);
+        assert!(imap.start_tls() && imap.mechanisms() == ["PLAIN", "LOGIN"]);
+        let pop3 = offers(Protocol::Pop3, "+OK\r\nSTLS\r\nSASL PLAIN LOGIN\r\nUSER\r\n.\r\n");
+        assert_eq!(pop3.words, ["STLS", "SASL PLAIN LOGIN", "USER"]);
+        assert!(pop3.start_tls() && pop3.mechanisms() == ["PLAIN", "LOGIN"]);
+        let smtp = offers(Protocol::Smtp, "250-mail.test\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n");
+        assert_eq!(smtp.words, ["STARTTLS", "AUTH PLAIN LOGIN"]);
+        assert!(smtp.start_tls() && smtp.mechanisms() == ["PLAIN", "LOGIN"]);
+        assert!(offers(Protocol::Smtp, "502 what\r\n").words.is_empty());
+    }
+
+    #[test]
+    fn logs_in_as_the_server_offers() {
+        let imap = |words: &str| offers(Protocol::Imap, &format!("* CAPABILITY {words}\r\nvisit OK\r\n"));
+        let plain = "AG1lAHNlY3JldA==";
+        assert_eq!(
+            login(&imap("AUTH=PLAIN SASL-IR")),
+            ("AUTHENTICATE PLAIN", format!("visit AUTHENTICATE PLAIN {plain}\r\n"))
+        );
+        assert_eq!(
+            login(&imap("AUTH=PLAIN")),
+            ("AUTHENTICATE PLAIN", format!("visit AUTHENTICATE PLAIN\r\n{plain}\r\n"))
+        );
+        assert_eq!(login(&imap("")), ("LOGIN", "visit LOGIN {2}\r\nme {6}\r\nsecret\r\n".to_owned()));
+        let none = Login::choose(&imap("LOGINDISABLED"), b"me", &Secret::default());
+        assert_eq!(none.unwrap_err(), NoLogin::NoMechanism);
+        let user = ("USER", "USER me\r\nPASS secret\r\n".to_owned());
+        assert_eq!(login(&offers(Protocol::Pop3, "-ERR\r\n")), user);
+        assert_eq!(login(&offers(Protocol::Pop3, "+OK\r\nUSER\r\n.\r\n")), user);
+        let sasl = offers(Protocol::Pop3, "+OK\r\nSASL PLAIN\r\n.\r\n");
+        assert_eq!(login(&sasl), ("AUTH PLAIN", format!("AUTH PLAIN {plain}\r\n")));
+        let smtp = offers(Protocol::Smtp, "250-a\r\n250 AUTH LOGIN\r\n");
+        assert_eq!(login(&smtp), ("AUTH LOGIN", "AUTH LOGIN\r\nbWU=\r\nc2VjcmV0\r\n".to_owned()));
+        let forged = Login::choose(&sasl, b"me\r\nDELE 1", &Secret::default());
+        assert_eq!(forged.unwrap_err(), NoLogin::ControlCharacters);
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_an_error() {
+        let mut input = Input::new(64);
+        input.append(&[b'x'; 64]).unwrap();
+        assert!(Visit::new(Protocol::Imap).take(Question::Greeting, &mut input).is_err());
+    }
+
+    #[test]
+    fn knows_what_else_servers_speak() {
+        assert_eq!(spoken_instead(b"220 mail ESMTP\r\n"), Some("SMTP (or FTP)"));
+        assert_eq!(spoken_instead(&[0x15, 3, 1, 0, 2]), Some("TLS"));
+        assert_eq!(spoken_instead(b"hello"), None);
+    }
+}

@@ -1,0 +1,288 @@
+//! A handshake that looks: whatever the server shows is taken down with the verdict on it, and is let through.
+//!
+//! For `probe` only, which tells what it saw and sends no password where the verdict is against it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::model::settings::ClientTls;
+use crate::net::tls_names;
+use crate::protocol::{EmptyInput, Protocol};
+
+use super::client::{configure, parse_name, verifier};
+use super::{HandshakeError, HandshakeFailure, ServerNameSource, TlsError, provider};
+
+/// What a server showed in its handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// OpenSSL's name of the cipher suite.
+    pub cipher: String,
+    /// The protocol agreed on by ALPN, if any.
+    pub alpn: Option<String>,
+    /// Its certificates, its own first.
+    pub chain: Vec<ShownCertificate>,
+    /// Whether it is the server that was asked for.
+    pub verdict: Result<(), Distrust>,
+}
+
+/// A certificate, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// Its subject.
+    pub subject: String,
+    /// Who issued it.
+    pub issuer: String,
+    /// DNS names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+}
+
+/// Why a certificate is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// Its time is over.
+    #[error("it has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("it is not valid yet")]
+    NotYetValid,
+    /// Nobody whom we trust has issued it.
+    #[error("nobody who is trusted here has issued it")]
+    UnknownIssuer,
+    /// It is its own issuer, and not trusted itself.
+    #[error("it is self-signed, and not among those that are trusted here")]
+    SelfSigned,
+    /// It is for somebody else.
+    #[error("it is not for {0}")]
+    OtherName(String),
+    /// This host trusts nobody.
+    #[error("{0}")]
+    NoRoots(String),
+    /// Anything else, in the library's words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Does the handshake as a client with `tls` and tells what it saw. There is no timeout here.
+///
+/// # Errors
+/// When there is no TLS to be had with this server, or the settings cannot be used.
+pub async fn observe<S>(
+    stream: S,
+    tls: &ClientTls,
+    protocol: Protocol,
+    name: &ServerNameSource,
+    _proof: EmptyInput,
+) -> Result<(TlsStream<S>, Observed), ObserveError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name = match (&tls.server_name, name) {
+        (Some(name), _) | (None, ServerNameSource::Host(name)) => {
+            parse_name(name).ok_or_else(|| TlsError::ServerName(name.clone()))?
+        }
+        (None, ServerNameSource::Ip(address)) => ServerName::IpAddress((*address).into()),
+    };
+    let crypto = provider();
+    let observer = Arc::new(Observer {
+        inner: verifier(&tls.trust).map_err(|error| error.to_string()),
+        algorithms: crypto.signature_verification_algorithms,
+        seen: Mutex::default(),
+    });
+    let config = configure(tls, Arc::clone(&observer) as Arc<dyn ServerCertVerifier>, Some(protocol))?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|error| HandshakeError::Backend(HandshakeFailure::from(error)))?;
+    let session = stream.get_ref().1;
+    let chain = session.peer_certificates().unwrap_or_default();
+    let observed = Observed {
+        version: session.protocol_version().map_or("unknown", tls_names::version),
+        cipher: session
+            .negotiated_cipher_suite()
+            .map(|suite| tls_names::openssl(suite.suite()))
+            .unwrap_or_default(),
+        alpn: session.alpn_protocol().map(|name| name.escape_ascii().to_string()),
+        chain: chain.iter().map(|der| shown(der)).collect(),
+        verdict: observer.seen.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Ok(())),
+    };
+    Ok((stream, observed))
+}
+
+/// A handshake that came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// Because of the server.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// Because of what we were told.
+    #[error(transparent)]
+    Settings(#[from] TlsError),
+}
+
+#[derive(Debug)]
+struct Observer {
+    /// Or why there is none.
+    inner: Result<Arc<dyn ServerCertVerifier>, String>,
+    algorithms: WebPkiSupportedAlgorithms,
+    seen: Mutex<Option<Result<(), Distrust>>>,
+}
+
+impl ServerCertVerifier for Observer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verdict = match &self.inner {
+            Err(why) => Err(Distrust::NoRoots(why.clone())),
+            Ok(inner) => inner
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                .map(|_| ())
+                .map_err(|error| distrust(&error, end_entity, server_name)),
+        };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn distrust(error: &rustls::Error, leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Distrust {
+    let is_self_signed = X509Certificate::from_der(leaf)
+        .is_ok_and(|(_, leaf)| leaf.issuer().as_raw() == leaf.subject().as_raw());
+    match error {
+        rustls::Error::InvalidCertificate(error) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Distrust::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Distrust::NotYetValid
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Distrust::OtherName(name.to_str().into_owned())
+            }
+            CertificateError::UnknownIssuer | CertificateError::Other(_) if is_self_signed => {
+                Distrust::SelfSigned
+            }
+            CertificateError::UnknownIssuer => Distrust::UnknownIssuer,
+            other => Distrust::Other(other.to_string()),
+        },
+        other => Distrust::Other(other.to_string()),
+    }
+}
+
+fn shown(der: &[u8]) -> ShownCertificate {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return ShownCertificate { subject: "not a certificate".to_owned(), ..ShownCertificate::default() };
+    };
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+    let validity = certificate.validity();
+    ShownCertificate {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        names: names.filter_map(name_of).collect(),
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    }
+}
+
+fn name_of(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 =
+                <[u8; 4]>::try_from(*bytes).ok().map(|octets| std::net::IpAddr::from(octets).to_string());
+            v4.or_else(|| {
+                <[u8; 16]>::try_from(*bytes).ok().map(|octets| std::net::IpAddr::from(octets).to_string())
+            })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::CertificateDer;
+
+    use super::super::TlsAcceptor;
+    use super::super::testing::{self, Ca, Issued, proof, server_tls};
+    use super::*;
+    use crate::model::TrustAnchors;
+    use rcgen::{KeyPair, date_time_ymd};
+
+    async fn look(issued: &Issued, trusted: Vec<CertificateDer<'static>>, name: &str) -> Observed {
+        let server = server_tls(vec![issued.model()]);
+        let acceptor =
+            TlsAcceptor::new(&testing::socket(vec![testing::listener(&[], server)]), None).unwrap();
+        let tls = ClientTls {
+            trust: TrustAnchors::Certificates(trusted),
+            server_name: Some(name.to_owned()),
+            certificate: None,
+        };
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let source = ServerNameSource::Host(String::new());
+        let observing = observe(near, &tls, Protocol::Imap, &source, proof());
+        let (accepted, observed) = tokio::join!(acceptor.accept(far, proof()), observing);
+        accepted.unwrap();
+        observed.unwrap().1
+    }
+
+    #[tokio::test]
+    async fn tells_what_it_saw_and_what_is_against_it() {
+        let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+        let good = ca.issue(&["mail.test"]);
+        let observed = look(&good, vec![ca.der()], "mail.test").await;
+        assert_eq!(observed.verdict, Ok(()));
+        assert_eq!((observed.version, observed.alpn.as_deref()), ("TLSv1.3", Some("imap")));
+        assert_eq!(observed.chain[0].names, ["mail.test"]);
+        assert!(observed.chain[0].issuer.contains("ca"), "{observed:?}");
+        let renamed = look(&good, vec![ca.der()], "pop.test").await.verdict.unwrap_err();
+        assert_eq!(renamed.to_string(), "it is not for pop.test");
+        assert_eq!(look(&good, vec![other.der()], "mail.test").await.verdict, Err(Distrust::UnknownIssuer));
+        let mut params = testing::named("old", &["mail.test"]);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        let old = ca.issue_with(params, KeyPair::generate().unwrap());
+        assert_eq!(look(&old, vec![ca.der()], "mail.test").await.verdict, Err(Distrust::Expired));
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_is_shown_as_such() {
+        assert_eq!(shown(b"nothing").subject, "not a certificate");
+    }
+}

@@ -1,0 +1,142 @@
+//! Files that are made of others: `MAILGRESS_WRITE_CHART=1 cargo test --test chart files` makes them anew.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value as Json;
+use serde_yaml::Value;
+
+use crate::tools::{CHART, Tools, root, succeeded};
+
+#[test]
+fn the_crds_of_the_chart_are_those_of_the_binary() {
+    for file in ["mailservers.mailgress.dev.yaml", "maillisteners.mailgress.dev.yaml"] {
+        let ours = std::fs::read_to_string(root().join("crds").join(file)).unwrap();
+        is_current(&root().join(CHART).join("files/crds").join(file), &ours);
+    }
+    let Some(tools) = Tools::new("the_crds_of_the_chart_are_those_of_the_binary") else { return };
+    let printed = succeeded(Command::new(env!("CARGO_BIN_EXE_mailgress")).arg("crds").output().unwrap());
+    let rendered = tools.objects(&["--show-only", "templates/crds.yaml"]);
+    let printed = crate::tools::documents(&printed);
+    assert_eq!(rendered.len(), printed.len());
+    for crd in &printed {
+        let name = crd["metadata"]["name"].as_str().unwrap();
+        let found = crate::tools::find(&rendered, "CustomResourceDefinition", name).unwrap();
+        assert_eq!(found["spec"], crd["spec"], "{name}");
+        assert_eq!(found["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    }
+}
+
+#[test]
+fn the_readme_of_the_chart_is_made_of_its_values() {
+    let Some(tools) = Tools::new("the_readme_of_the_chart_is_made_of_its_values") else { return };
+    let mut docs = tools.command("helm-docs");
+    docs.args(["--chart-search-root", CHART, "--sort-values-order", "file", "--log-level", "warning"]);
+    is_current(&root().join(CHART).join("README.md"), &succeeded(docs.arg("--dry-run").output().unwrap()));
+}
+
+/// Each value has one sentence: in values.yaml, from where the schema has it.
+#[test]
+fn the_schema_says_of_each_value_what_values_yaml_says() {
+    let path = root().join(CHART).join("values.schema.json");
+    // YAML, since it keeps the order.
+    let mut schema: Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let values = std::fs::read_to_string(root().join(CHART).join("values.yaml")).unwrap();
+    let mut described = 0;
+    for (value, sentence) in comments(&values) {
+        let mut at = &mut schema;
+        for part in &value {
+            at = at
+                .get_mut("properties")
+                .and_then(|all| all.get_mut(part))
+                .unwrap_or_else(|| panic!("{value:?}"));
+        }
+        at.as_mapping_mut().unwrap().insert("description".into(), sentence.into());
+        described += 1;
+    }
+    assert!(described > 100, "{described}");
+    is_current(&path, &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
+}
+
+#[test]
+fn the_schema_has_every_value_and_describes_all_that_it_has() {
+    let read = |file: &str| std::fs::read_to_string(root().join(CHART).join(file)).unwrap();
+    let schema: Json = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let values: Json = serde_yaml::from_str(&read("values.yaml")).unwrap();
+    has_all(&schema, &values, "");
+    is_described(&schema, "");
+}
+
+fn has_all(schema: &Json, values: &Json, path: &str) {
+    let (Some(properties), Some(values)) = (schema["properties"].as_object(), values.as_object()) else {
+        return;
+    };
+    for (name, value) in values {
+        let path = format!("{path}.{name}");
+        has_all(properties.get(name).unwrap_or_else(|| panic!("the schema lacks {path}")), value, &path);
+    }
+    // What is free, or has parts that Kubernetes has defaults for, has none in values.yaml.
+    let missing = properties.keys().filter(|name| !values.is_empty() && !values.contains_key(*name));
+    let missing: Vec<_> = missing.filter(|name| !OPTIONAL.contains(&name.as_str())).collect();
+    assert!(missing.is_empty(), "values.yaml lacks {missing:?} of {path}");
+}
+
+/// `global`, and parts of `autoscaling.behavior` and `resources`.
+const OPTIONAL: [&str; 4] = ["global", "scaleUp", "limits", "claims"];
+
+fn is_described(schema: &Json, path: &str) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        assert!(property["description"].is_string(), "{path} has no description");
+        is_described(property, &path);
+    }
+    if schema["properties"].is_object() {
+        assert_eq!(schema["additionalProperties"], false, "a typo below {path} would be taken");
+    }
+    is_described_or_none(&schema["items"], path);
+    is_described_or_none(&schema["additionalProperties"], path);
+}
+
+fn is_described_or_none(schema: &Json, path: &str) {
+    if schema.is_object() {
+        is_described(schema, &format!("{path}[]"));
+    }
+}
+
+/// The path of each value with a comment, and the comment.
+fn comments(text: &str) -> Vec<(Vec<String>, String)> {
+    let mut found = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    let mut comment = None;
+    for line in text.lines() {
+        let inner = line.trim_start();
+        if let Some(sentence) = inner.strip_prefix("# -- ") {
+            let typed = sentence.strip_prefix('(').and_then(|rest| rest.split_once(") "));
+            comment = Some(typed.map_or(sentence, |(_, rest)| rest).to_owned());
+        } else if let Some((name, _)) = inner.split_once(':').filter(|_| !inner.starts_with(['#', '-'])) {
+            path.truncate((line.len() - inner.len()) / 2);
+            path.push(name.to_owned());
+            if let Some(comment) = comment.take() {
+                found.push((path.clone(), comment));
+            }
+        }
+    }
+    found
+}
+
+/// Compares, or writes where that is asked for.
+pub fn is_current(path: &Path, text: &str) {
+    if std::env::var_os("MAILGRESS_WRITE_CHART").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        return;
+    }
+    let is = std::fs::read_to_string(path).unwrap_or_default();
+    let differs = is.lines().zip(text.lines()).position(|(is, wanted)| is != wanted);
+    assert!(
+        is == text,
+        "{} is not current (line {:?}): MAILGRESS_WRITE_CHART=1 cargo test --test chart files",
+        path.display(),
+        differs.map(|line| line + 1)
+    );
+}

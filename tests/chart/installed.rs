@@ -1,0 +1,243 @@
+//! The chart in a real API server: with Mailgress as its ServiceAccount, upgraded in every way there is, and taken away.
+//!
+//! No pod runs: there are no nodes. Mailgress runs beside it, with the environment that the chart gives to its pods.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::control_plane::{self, ControlPlane};
+use crate::support::mailgress::Mailgress;
+use crate::support::{ports, wait};
+use crate::tools::{CHART, Tools, succeeded, tell};
+
+#[test]
+fn no_upgrade_touches_the_ports_of_mailgress() {
+    let Some(cluster) = Cluster::new("no_upgrade_touches_the_ports_of_mailgress") else { return };
+    cluster.helm(&["install", "mailgress", CHART, "--create-namespace"]);
+    let _mailgress = cluster.mailgress();
+    let (first, second) = (ports::free(), ports::free());
+    cluster.serve("example", &[first, second]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "mailserver/example", "--timeout=60s"]);
+    let before = cluster.comes_to_have(&[993, first, second]);
+
+    let upgrade = ["upgrade", "mailgress", CHART, "--set"];
+    cluster.helm(&[upgrade.as_slice(), &["podAnnotations.a=b,service.annotations.a=b"]].concat());
+    assert_eq!(cluster.service_ports(), before, "helm upgrade with another annotation");
+    cluster.helm(&[upgrade.as_slice(), &["service.ports[0].name=smtp,service.ports[0].port=25"]].concat());
+    let moved = cluster.service_ports();
+    assert_eq!(numbers(&moved), sorted(&[25, first, second]), "helm upgrade with another port of its own");
+    assert!(before.iter().filter(|port| port["port"] != 993).all(|port| moved.contains(port)), "{moved:?}");
+    cluster.helm(&["rollback", "mailgress", "1"]);
+    assert_eq!(numbers(&cluster.service_ports()), sorted(&[993, first, second]), "helm rollback");
+
+    let rendered = cluster.rendered();
+    let apply = ["apply", "-f", rendered.to_str().unwrap()];
+    // kubectl's first apply of what others made, and one more.
+    for _ in 0..2 {
+        cluster.kubectl(&apply);
+        assert_eq!(numbers(&cluster.service_ports()), sorted(&[993, first, second]), "kubectl apply");
+    }
+    let server_side = ["--server-side", "--force-conflicts", "--field-manager=gitops"];
+    cluster.kubectl(&[apply.as_slice(), &server_side].concat());
+    assert_eq!(numbers(&cluster.service_ports()), sorted(&[993, first, second]), "server-side apply");
+    let kept = cluster.service_ports();
+    assert!(before.iter().filter(|port| port["port"] != 993).all(|port| kept.contains(port)), "{kept:?}");
+
+    // This replaces the Service, and its ports with it; they come back.
+    cluster.helm(&[upgrade.as_slice(), &["service.annotations.a=c", "--force"]].concat());
+    cluster.comes_to_have(&[993, first, second]);
+}
+
+#[test]
+fn mail_servers_of_the_values_are_there_from_the_first_installation_on() {
+    let name = "mail_servers_of_the_values_are_there_from_the_first_installation_on";
+    let Some(cluster) = Cluster::new(name) else { return };
+    let uid = || cluster.get("mailserver/example")["metadata"]["uid"].clone();
+    cluster.helm_waits(&[["install"].as_slice(), &WITH_A_SERVER, &["--create-namespace"]].concat());
+    let first = uid();
+    // The release has it as a hook; the next one takes it for its own, and it is never another object.
+    cluster.helm(&[["upgrade"].as_slice(), &WITH_A_SERVER].concat());
+    assert_eq!(uid(), first);
+    let other = ["--set", "mailServers.example.labels.a=b"];
+    cluster.helm(&[["upgrade"].as_slice(), &WITH_A_SERVER, &other].concat());
+    assert_eq!(uid(), first);
+    assert_eq!(cluster.get("mailserver/example")["metadata"]["labels"]["a"], "b");
+    cluster.helm(&["uninstall", "mailgress"]);
+    let crd = |kind: &str| format!("customresourcedefinition.apiextensions.k8s.io/{kind}.mailgress.dev");
+    assert_eq!(cluster.left(), [crd("maillisteners"), crd("mailservers")]);
+    // What was kept is taken over.
+    cluster.helm(&[["install"].as_slice(), &WITH_A_SERVER].concat());
+    assert_ne!(uid(), first);
+    cluster.helm(&["upgrade", "mailgress", CHART, "--set", "crds.keep=false"]);
+    cluster.helm(&["uninstall", "mailgress"]);
+    wait::eventually("nothing is left", || cluster.left().is_empty().then_some(()));
+}
+
+#[test]
+fn a_release_that_was_never_upgraded_leaves_no_mail_server() {
+    let Some(cluster) = Cluster::new("a_release_that_was_never_upgraded_leaves_no_mail_server") else {
+        return;
+    };
+    cluster.helm_waits(&[["install"].as_slice(), &WITH_A_SERVER, &["--create-namespace"]].concat());
+    assert_eq!(cluster.kubectl(&["get", "mailservers", "-o", "name"]), "mailserver.mailgress.dev/example\n");
+    cluster.helm(&["uninstall", "mailgress"]);
+    assert_eq!(cluster.kubectl(&["get", "mailservers", "-o", "name"]), "");
+}
+
+/// The chart with a MailServer, and of kinds that are ready without controllers and load balancers.
+const WITH_A_SERVER: [&str; 6] = [
+    "mailgress",
+    CHART,
+    "--set",
+    "kind=DaemonSet,service.type=ClusterIP",
+    "--set-json",
+    r#"mailServers.example.spec={"listeners":[{"name":"imaps","port":993,"backendAddress":"dovecot.example.com:143"}]}"#,
+];
+
+/// A control plane of the test's own: CRDs come and go in it.
+struct Cluster {
+    tools: Tools,
+    plane: ControlPlane,
+    files: tempfile::TempDir,
+}
+
+/// Whether there can be one here.
+static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| ControlPlane::start().map(drop));
+
+impl Cluster {
+    fn new(name: &str) -> Option<Self> {
+        let tools = Tools::new(name)?;
+        if let Err(why) = &*POSSIBLE {
+            tell(&format!("SKIPPED the chart test `{name}`: {why}"));
+            return None;
+        }
+        let files = tempfile::Builder::new().prefix("mailgress-chart-").tempdir().unwrap();
+        Some(Self { tools, plane: ControlPlane::start().unwrap(), files })
+    }
+
+    fn helm(&self, arguments: &[&str]) -> String {
+        succeeded(self.helm_command(arguments).output().unwrap())
+    }
+
+    /// The same with `--wait`, while we say what the DaemonSet's controller would.
+    fn helm_waits(&self, arguments: &[&str]) {
+        let patch = ["patch", "daemonset", "mailgress", "--subresource=status", "--type=merge", "-p"];
+        let is_seen = r#"{"status":{"observedGeneration":1}}"#;
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                wait::eventually("Helm has made the DaemonSet", || {
+                    let mut kubectl = self.plane.kubectl();
+                    let patched = self.run(kubectl.args(["-n", NAMESPACE]).args(patch).arg(is_seen));
+                    (patched.status.success() || done.load(Ordering::SeqCst)).then_some(())
+                });
+            });
+            let output =
+                self.helm_command(&[arguments, &["--wait", "--timeout=60s"]].concat()).output().unwrap();
+            done.store(true, Ordering::SeqCst);
+            succeeded(output);
+        });
+    }
+
+    fn helm_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.tools.command("helm");
+        command.env("KUBECONFIG", self.plane.kubeconfig()).args(["--namespace", NAMESPACE]).args(arguments);
+        command
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        succeeded(self.run(self.plane.kubectl().args(["-n", NAMESPACE]).args(arguments)))
+    }
+
+    fn run(&self, command: &mut Command) -> Output {
+        command.current_dir(crate::tools::root()).output().unwrap()
+    }
+
+    fn get(&self, object: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"])).unwrap()
+    }
+
+    /// Everything of the release that is still there.
+    fn left(&self) -> Vec<String> {
+        let kinds = "crd,clusterrole,clusterrolebinding,role,rolebinding,serviceaccount,service,deployment,pdb,secret,configmap";
+        let text = self.kubectl(&["get", kinds, "-l", "app.kubernetes.io/instance=mailgress", "-o", "name"]);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Mailgress with the ServiceAccount and the environment of the pods.
+    fn mailgress(&self) -> Mailgress {
+        let token = self.kubectl(&["create", "token", "mailgress"]);
+        let kubeconfig = self.files.path().join("kubeconfig");
+        let text = control_plane::kubeconfig(&self.plane.entry(), token.trim(), NAMESPACE);
+        std::fs::write(&kubeconfig, text).unwrap();
+        let pod = self.get("deployment/mailgress")["spec"]["template"]["spec"].clone();
+        let environment = pod["containers"][0]["env"].as_array().unwrap().clone();
+        let mut arguments = Vec::new();
+        for variable in environment {
+            let (name, value) = (variable["name"].as_str().unwrap(), variable["value"].as_str());
+            // The port is the test's own, and the replicas would be pods; the rest is what a pod is told.
+            if let (Some(value), true) =
+                (value, ["MAILGRESS_CLASS", "MAILGRESS_LEASE", "MAILGRESS_SERVICE"].contains(&name))
+            {
+                let flag = name.trim_start_matches("MAILGRESS_").to_lowercase().replace('_', "-");
+                arguments.push(format!("--{flag}={value}"));
+            }
+        }
+        assert_eq!(arguments.len(), 3, "{arguments:?}");
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let local = IpAddr::from([127, 0, 0, 1]);
+        Mailgress::start_at(local, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()], &arguments)
+    }
+
+    /// A MailServer with an IMAP listener on each of these.
+    fn serve(&self, name: &str, ports: &[u16]) {
+        let listener = |port: &u16| {
+            json!({ "name": format!("imap-{port}"), "protocol": "IMAP", "port": port,
+                "tls": { "mode": "Off" }, "backendAddress": "127.0.0.1:9" })
+        };
+        let spec = json!({ "auth": { "passthrough": {} }, "listeners": ports.iter().map(listener).collect::<Vec<_>>() });
+        let server = json!({ "apiVersion": "mailgress.dev/v1alpha1", "kind": "MailServer",
+            "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec });
+        let file = self.files.path().join("server.json");
+        std::fs::write(&file, server.to_string()).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+    }
+
+    /// What the chart renders for this cluster, as a file.
+    fn rendered(&self) -> PathBuf {
+        let text = succeeded(self.tools.template(&["--no-hooks"]));
+        let file = self.files.path().join("rendered.yaml");
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn service_ports(&self) -> Vec<Value> {
+        self.get("service/mailgress")["spec"]["ports"].as_array().unwrap().clone()
+    }
+
+    fn comes_to_have(&self, wanted: &[u16]) -> Vec<Value> {
+        wait::eventually(&format!("the Service has the ports {wanted:?}"), || {
+            let ports = self.service_ports();
+            (numbers(&ports) == sorted(wanted)).then_some(ports)
+        })
+    }
+}
+
+fn numbers(ports: &[Value]) -> Vec<u16> {
+    sorted(
+        &ports.iter().map(|port| u16::try_from(port["port"].as_u64().unwrap()).unwrap()).collect::<Vec<_>>(),
+    )
+}
+
+fn sorted(ports: &[u16]) -> Vec<u16> {
+    let mut ports = ports.to_vec();
+    ports.sort_unstable();
+    ports
+}
+
+const NAMESPACE: &str = "mailgress";

@@ -1,0 +1,29 @@
+//! The chart, what `deploy/` is made of it, its alerts and its dashboard: checked by the tools of those who install them,
+//! and installed in a real API server.
+//!
+//! The tools are Go modules. Where there is no Go, these tests say so and are skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the whole crate is tests and their fixtures: to panic is how they fail"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
+)]
+
+mod alerts;
+#[path = "../cluster/control_plane.rs"]
+#[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
+mod control_plane;
+mod deploy;
+mod examples;
+mod files;
+mod installed;
+mod tools;
+mod valid;
+mod values;
+
+#[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
+mod support;

@@ -1,0 +1,120 @@
+//! The programs of tests/tools, and where Go keeps the sources of others' schemas.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::support::go::Module;
+
+/// Helm, its linters and what else is in tests/tools.
+pub struct Tools {
+    folder: PathBuf,
+}
+
+static FOLDER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    let tools = Module {
+        source: "tools",
+        target: "tools",
+        files: &["go.mod", "go.sum"],
+        package: "tool",
+        link: &[],
+        notice: "building Helm and its linters; this takes some minutes, once",
+    };
+    tools.build()
+});
+
+impl Tools {
+    /// For the test `name`; `None` where they cannot be built, which is said.
+    pub fn new(name: &str) -> Option<Self> {
+        match &*FOLDER {
+            Ok(folder) => Some(Self { folder: folder.clone() }),
+            Err(why) => {
+                tell(&format!("SKIPPED the chart test `{name}`: {why}"));
+                None
+            }
+        }
+    }
+
+    /// One of them, run from the repository's folder, with nothing of somebody's home.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.folder.join(name));
+        command.current_dir(root()).env("HOME", &self.folder).env_remove("KUBECONFIG");
+        command
+    }
+
+    /// `helm template` of the chart, in the namespace `mailgress`, with more arguments.
+    pub fn template(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("helm");
+        command.args([
+            "template",
+            "mailgress",
+            CHART,
+            "--namespace",
+            "mailgress",
+            "--kube-version",
+            KUBERNETES,
+        ]);
+        command.args(arguments).output().unwrap()
+    }
+
+    /// The objects that it renders.
+    pub fn objects(&self, arguments: &[&str]) -> Vec<Value> {
+        documents(&succeeded(self.template(arguments)))
+    }
+
+    /// What it has against these values.
+    pub fn refusal(&self, arguments: &[&str]) -> String {
+        let output = self.template(arguments);
+        assert!(!output.status.success(), "it is taken: {arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+/// Where Go keeps the source of a module; fetched, if it is not there. `module` may have a version.
+pub fn module_source(folder: &str, module: &str) -> PathBuf {
+    let mut command = Command::new("go");
+    command.current_dir(root().join(folder)).args(["mod", "download", "-json", module]);
+    if std::env::var_os("GOTOOLCHAIN").is_none() {
+        command.env("GOTOOLCHAIN", "auto");
+    }
+    let text = succeeded(command.output().unwrap());
+    let found: Value = serde_json::from_str(&text).unwrap();
+    PathBuf::from(found["Dir"].as_str().unwrap())
+}
+
+/// YAML documents that are not empty.
+pub fn documents(text: &str) -> Vec<Value> {
+    let parts = serde_yaml::Deserializer::from_str(text);
+    let parsed = parts.map(|part| <Value as serde::Deserialize>::deserialize(part).unwrap());
+    parsed.filter(|document| !document.is_null()).collect()
+}
+
+/// Standard output of what went well.
+pub fn succeeded(output: Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The object of this kind and name.
+pub fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// To the terminal, also when the test passes.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The chart, from the repository's folder.
+pub const CHART: &str = "charts/mailgress";
+/// The Kubernetes that is rendered for where there is none: that of tests/cluster/control-plane.
+pub const KUBERNETES: &str = "1.35.0";

@@ -1,0 +1,175 @@
+//! Values that are refused, by their names and with what to do, and what values become.
+
+use serde_json::{Value, json};
+
+use crate::tools::{Tools, find, root};
+
+#[test]
+fn a_value_that_is_mistyped_is_refused_by_its_name() {
+    let Some(tools) = Tools::new("a_value_that_is_mistyped_is_refused_by_its_name") else { return };
+    for (value, named) in [
+        ("servce.type=NodePort", "'servce'"),
+        ("service.typ=NodePort", "'typ'"),
+        ("image.tags=1", "'tags'"),
+        ("metrics.podMonitor.enable=true", "'enable'"),
+        ("mailServers.example.specs.x=1", "'specs'"),
+        ("references[0].secret=x", "'secret'"),
+        ("service.ports[0].prt=25", "'prt'"),
+        ("kind=StatefulSet", "/kind"),
+        ("replicas=two", "/replicas"),
+        ("drain.timeout=5 minutes", "/drain/timeout"),
+        ("drain.timeout=300", "/drain/timeout"),
+        ("lowPorts=Root", "/lowPorts"),
+        ("image.digest=sha256:123", "/image/digest"),
+        ("hostPorts[0]=70000", "/hostPorts/0"),
+        ("proxyProtocol.provider=azure", "/proxyProtocol/provider"),
+        ("service.externalTrafficPolicy=Global", "/service/externalTrafficPolicy"),
+        ("namespaces[0]=Mail", "/namespaces/0"),
+    ] {
+        let refusal = tools.refusal(&["--set", value]);
+        assert!(refusal.contains(named), "{value}: {refusal}");
+    }
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused_with_what_to_do() {
+    let Some(tools) = Tools::new("values_that_do_not_go_together_are_refused_with_what_to_do") else {
+        return;
+    };
+    for (values, sentence) in [
+        (
+            "hostNetwork=true,lowPorts=Sysctl",
+            "lowPorts: Kubernetes allows no net.* sysctl with hostNetwork; use Capability",
+        ),
+        ("hostNetwork=true,hostPorts={25}", "hostPorts: with hostNetwork all ports of a pod are the node's"),
+        ("hostPorts={9090}", "hostPorts: the admin port is for the cluster's network alone"),
+        ("kind=DaemonSet,autoscaling.enabled=true", "autoscaling: a DaemonSet has one pod on each node"),
+        (
+            "autoscaling.enabled=true,autoscaling.minReplicas=20",
+            "autoscaling: minReplicas is more than maxReplicas",
+        ),
+        (
+            "autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=null",
+            "there is nothing to scale by",
+        ),
+        ("proxyProtocol.provider=aws", "say in proxyProtocol.trustedPeers from which networks"),
+        ("service.ports=null", "service.ports: a Service must have a port"),
+        ("service.ports[0].port=9090", "service.ports: 9090 is the admin port"),
+        ("podDisruptionBudget.minAvailable=1", "minAvailable and maxUnavailable exclude each other"),
+        ("serviceAccount.create=false", "serviceAccount.name: say which one"),
+        (
+            "metrics.prometheusRule.enabled=true,metrics.prometheusRule.disabled={Nothing}",
+            "there is no alert Nothing",
+        ),
+        ("metrics.serviceMonitor.enabled=true,admin.service.enabled=false", "it needs the admin Service"),
+    ] {
+        let refusal = tools.refusal(&["--set", values]);
+        assert!(refusal.contains(sentence), "{values}: {refusal}");
+    }
+}
+
+#[test]
+fn the_grace_period_is_as_long_as_the_drain() {
+    let Some(tools) = Tools::new("the_grace_period_is_as_long_as_the_drain") else { return };
+    for (values, seconds) in [
+        ("drain.delay=10s", 140),
+        ("drain.delay=0s,drain.timeout=1h30m,drain.margin=10s", 5410),
+        ("drain.delay=500ms,drain.timeout=1m,drain.margin=1s", 62),
+    ] {
+        let pod = pod(&tools, values);
+        assert_eq!(pod["terminationGracePeriodSeconds"], seconds, "{values}");
+    }
+}
+
+#[test]
+fn ports_below_1024_need_no_root_but_with_the_nodes_network() {
+    let Some(tools) = Tools::new("ports_below_1024_need_no_root_but_with_the_nodes_network") else { return };
+    let sysctl = json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "0" }]);
+    let of = |values: &str| {
+        let pod = pod(&tools, values);
+        let (context, container) = (&pod["securityContext"], &pod["containers"][0]["securityContext"]);
+        assert_eq!(container["capabilities"]["drop"], json!(["ALL"]), "{values}");
+        assert_eq!(container["readOnlyRootFilesystem"], true, "{values}");
+        assert_eq!(container["allowPrivilegeEscalation"], false, "{values}");
+        let add = container["capabilities"]["add"].clone();
+        (context["sysctls"].clone(), context["runAsNonRoot"].clone(), context["runAsUser"].clone(), add)
+    };
+    assert_eq!(of("kind=Deployment"), (sysctl, json!(true), json!(65532), Value::Null));
+    let capable = (Value::Null, json!(false), json!(0), json!(["NET_BIND_SERVICE"]));
+    assert_eq!(of("hostNetwork=true"), capable);
+    assert_eq!(of("lowPorts=Capability"), capable);
+    assert_eq!(of("lowPorts=None"), (Value::Null, json!(true), json!(65532), Value::Null));
+}
+
+#[test]
+fn every_flag_of_run_can_be_given() {
+    let Some(tools) = Tools::new("every_flag_of_run_can_be_given") else { return };
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_mailgress")).args(["run", "--help"]).output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let pod = pod(&tools, "namespaces={mail},workers=4,zone=a");
+    let set = pod["containers"][0]["env"].as_array().unwrap();
+    let mut flags = 0;
+    for part in help.split("[env: ").skip(1) {
+        let variable = part.split(['=', ']']).next().unwrap();
+        // These are for other places than a pod of the cluster that is served.
+        if !["MAILGRESS_MANIFESTS", "MAILGRESS_KUBECONFIG"].contains(&variable) {
+            assert!(set.iter().any(|known| known["name"] == variable), "{variable}");
+            flags += 1;
+        }
+    }
+    assert!(flags > 10, "{help}");
+}
+
+#[test]
+fn mailgress_may_read_what_the_mail_servers_of_the_values_name() {
+    let Some(tools) = Tools::new("mailgress_may_read_what_the_mail_servers_of_the_values_name") else {
+        return;
+    };
+    let file = root().join("tests/chart/values/mailservers.yaml");
+    let objects = tools.objects(&["-f", file.to_str().unwrap()]);
+    let role = |namespace: &str| {
+        let name = "mailgress-references";
+        let mut roles = objects.iter().filter(|object| object["kind"] == "Role");
+        let found =
+            roles.find(|role| role["metadata"]["namespace"] == namespace && role["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("{namespace}"))["rules"].clone()
+    };
+    let rule = |resource: &str, names: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "resourceNames": names, "verbs": ["get", "list", "watch"] });
+    let secrets =
+        rule("secrets", &["auth-key", "backend-client", "client-ca", "extra", "mail-tls", "pop-tls"]);
+    assert_eq!(role("mail"), json!([secrets, rule("configmaps", &["auth-ca", "client-crl"])]));
+    assert_eq!(role("other"), json!([rule("secrets", &["theirs"])]));
+    let server = find(&objects, "MailServer", "example").unwrap();
+    assert_eq!(server["spec"]["className"], "mailgress");
+    let listeners = server["spec"]["listeners"].as_array().unwrap();
+    let trusted = |listener: &Value| listener["proxyProtocol"]["trustedPeers"].clone();
+    assert_eq!(
+        listeners.iter().map(trusted).collect::<Vec<_>>(),
+        [json!(["10.0.0.0/8"]), json!(["192.0.2.0/24"])]
+    );
+    let service = find(&objects, "Service", "mailgress").unwrap();
+    let annotation = "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol";
+    assert_eq!(service["metadata"]["annotations"][annotation], "*");
+    // Nobody asks an API server, so they are objects like any other.
+    assert!(server["metadata"]["annotations"]["helm.sh/hook"].is_null());
+}
+
+#[test]
+fn with_namespaces_there_is_nothing_that_is_cluster_wide_but_the_crds() {
+    let Some(tools) = Tools::new("with_namespaces_there_is_nothing_that_is_cluster_wide_but_the_crds") else {
+        return;
+    };
+    let objects = tools.objects(&["--set", "namespaces={mail,shop}"]);
+    for object in &objects {
+        let kind = object["kind"].as_str().unwrap();
+        assert!(!kind.starts_with("Cluster"), "{kind}");
+        assert!(kind == "CustomResourceDefinition" || object["metadata"]["namespace"].is_string(), "{kind}");
+    }
+    assert_eq!(objects.iter().filter(|object| object["kind"] == "Role").count(), 3);
+}
+
+/// The pod's spec.
+fn pod(tools: &Tools, values: &str) -> Value {
+    let objects = tools.objects(&["--set", values, "--show-only", "templates/workload.yaml"]);
+    objects[0]["spec"]["template"]["spec"].clone()
+}

@@ -1,0 +1,26 @@
+//! The documentation: its links lead somewhere, its manifests are accepted, its commands run and print what it says,
+//! and its reference pages are what the code says.
+//!
+//! `MAILGRESS_WRITE_DOCS=1 cargo test --test docs reference` writes the reference pages instead of comparing them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the whole crate is tests and their fixtures: to panic is how they fail"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
+)]
+
+mod commands;
+#[path = "../cluster/control_plane.rs"]
+#[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
+mod control_plane;
+mod links;
+mod manifests;
+mod pages;
+mod reference;
+mod shell;
+#[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
+mod support;

@@ -1,0 +1,99 @@
+//! The pages: README.md, CHANGELOG.md and what is below docs/, with their fenced blocks.
+
+use std::path::{Path, PathBuf};
+
+/// A Markdown file of the repository.
+pub struct Page {
+    /// Below the repository: `docs/nginx.md`.
+    pub name: String,
+    pub text: String,
+}
+
+/// A fenced block.
+#[derive(Debug)]
+pub struct Block {
+    /// `docs/nginx.md:3`.
+    pub place: String,
+    /// The first word behind the fence: `sh`.
+    pub language: String,
+    /// The other words: `cluster`, `file=mail.yaml`.
+    pub words: Vec<String>,
+    pub text: String,
+}
+
+impl Block {
+    /// The value of `key=value`.
+    pub fn word(&self, key: &str) -> Option<&str> {
+        self.words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    pub fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|other| other == word)
+    }
+}
+
+impl Page {
+    /// Whether it is part of the book.
+    pub fn is_in_book(&self) -> bool {
+        self.name.starts_with("docs/")
+    }
+
+    /// The fenced blocks, also those of lists.
+    pub fn blocks(&self) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut open: Option<(Block, usize)> = None;
+        for (index, line) in self.text.lines().enumerate() {
+            let content = line.trim_start();
+            let indent = line.len() - content.len();
+            match &mut open {
+                Some(_) if content == "```" => blocks.extend(open.take().map(|(block, _)| block)),
+                Some((block, outer)) => {
+                    block.text.push_str(line.get(*outer..).unwrap_or(content));
+                    block.text.push('\n');
+                }
+                None => {
+                    let Some(info) = content.strip_prefix("```") else { continue };
+                    let mut words = info.split_whitespace().map(str::to_owned);
+                    let block = Block {
+                        place: format!("{}:{}", self.name, index + 1),
+                        language: words.next().unwrap_or_default(),
+                        words: words.collect(),
+                        text: String::new(),
+                    };
+                    open = Some((block, indent));
+                }
+            }
+        }
+        assert!(open.is_none(), "{}: a block has no end", self.name);
+        blocks
+    }
+}
+
+/// All of them.
+pub fn all() -> Vec<Page> {
+    let mut found = Vec::new();
+    walk(&root().join("docs"), &mut found);
+    found.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    found.sort();
+    let page = |path: PathBuf| Page {
+        name: path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(),
+        text: std::fs::read_to_string(&path).unwrap(),
+    };
+    found.into_iter().map(page).collect()
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

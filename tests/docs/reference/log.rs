@@ -1,0 +1,172 @@
+//! `docs/reference/log.md`: every line of the log with its level and fields, read from the source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+use super::cell;
+use crate::pages::root;
+
+pub fn page() -> String {
+    let mut lines = BTreeSet::new();
+    collect(&root().join("src"), &mut lines);
+    let mut page = HEAD.to_owned();
+    let used: BTreeSet<&str> = lines.iter().flat_map(|line| &line.fields).map(String::as_str).collect();
+    let described: BTreeMap<&str, &str> = FIELDS.into();
+    let described_names: BTreeSet<&str> = described.keys().copied().collect();
+    assert_eq!(used, described_names, "FIELDS in {} is to say what each means", file!());
+    for (name, meaning) in described {
+        writeln!(page, "| `{name}` | {} |", cell(meaning)).unwrap();
+    }
+    page.push_str(LINES);
+    for Line { level, message, fields } in lines {
+        let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
+        writeln!(page, "| {level} | {} | {} |", cell(&message), fields.join(", ")).unwrap();
+    }
+    page
+}
+
+/// What the source has of one line.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    message: String,
+    level: String,
+    fields: Vec<String>,
+}
+
+fn collect(folder: &Path, lines: &mut BTreeSet<Line>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, lines);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            visit(code.parse().unwrap(), lines);
+        }
+    }
+}
+
+/// Finds `info!(…)`, and `$level!(…)` within a macro.
+fn visit(tokens: TokenStream, lines: &mut BTreeSet<Line>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    for window in tokens.windows(3) {
+        let [TokenTree::Ident(name), TokenTree::Punct(mark), TokenTree::Group(body)] = window else {
+            continue;
+        };
+        let name = name.to_string();
+        let level = match name.as_str() {
+            "error" | "warn" | "info" | "debug" | "trace" => name.as_str(),
+            "level" => "info or warn",
+            _ => continue,
+        };
+        if mark.as_char() == '!' && body.delimiter() == Delimiter::Parenthesis {
+            lines.insert(line(level, body.stream()));
+        }
+    }
+    for token in tokens {
+        if let TokenTree::Group(group) = token {
+            visit(group.stream(), lines);
+        }
+    }
+}
+
+fn line(level: &str, body: TokenStream) -> Line {
+    let mut line = Line { level: level.to_owned(), message: String::new(), fields: Vec::new() };
+    let mut argument: Vec<TokenTree> = Vec::new();
+    let mut arguments = Vec::new();
+    for token in body {
+        match &token {
+            TokenTree::Punct(comma) if comma.as_char() == ',' => {
+                arguments.push(std::mem::take(&mut argument))
+            }
+            _ => argument.push(token),
+        }
+    }
+    arguments.push(argument);
+    for argument in arguments {
+        match argument.as_slice() {
+            [TokenTree::Literal(message)] => {
+                line.message = unquoted(&message.to_string());
+                // What follows fills it in.
+                break;
+            }
+            [TokenTree::Ident(target), TokenTree::Punct(colon), ..]
+                if target == "target" && colon.as_char() == ':' => {}
+            [TokenTree::Ident(name), ..] => line.fields.push(name.to_string()),
+            [TokenTree::Punct(_), TokenTree::Ident(name), ..] => line.fields.push(name.to_string()),
+            _ => {}
+        }
+    }
+    line
+}
+
+fn unquoted(literal: &str) -> String {
+    let text = literal.trim_start_matches('"').trim_end_matches('"').replace("\\\n", "");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Markdown would take what stands in angle brackets, or between stars.
+    format!("`{text}`")
+}
+
+/// What the fields mean.
+const FIELDS: [(&str, &str); 28] = [
+    ("address", "where is listened or connected to"),
+    ("backend", "the backend's address that the session went to; empty where it did not get as far"),
+    ("bound", "the sockets that were bound"),
+    ("client", "the client's address; behind a trusted PROXY header, what that says"),
+    ("delay", "`--drain-delay`"),
+    ("error", "what the operating system or a library said"),
+    (
+        "fault",
+        "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`",
+    ),
+    ("file", "the manifest"),
+    ("listener", "`namespace/object/listener`; for a MailListener `namespace/object`"),
+    ("listeners", "the same, of a socket that several share"),
+    ("login", "the login name, cut at 256 bytes and escaped; empty before a login"),
+    ("node", "the node's name"),
+    ("outcome", "how the session ended; the same word as in the metric `mailgress_sessions_total`"),
+    ("ports", "the number of ports"),
+    ("problem", "why, in a sentence"),
+    ("protocol", "`smtp`, `imap`, `pop3`"),
+    ("refused", "the number of bytes"),
+    ("revision", "counts the snapshots of this process"),
+    ("seconds", "how long the session lasted"),
+    ("servers", "the name servers' addresses"),
+    ("sockets", "the number of sockets of the snapshot"),
+    ("timeout", "`--drain-timeout`"),
+    ("tls", "`off`, `starttls`, `implicit`"),
+    ("tls_version", "`TLSv1.2`, `TLSv1.3`, or empty"),
+    ("to_backend", "bytes relayed from the client to the backend after the login"),
+    ("to_client", "bytes relayed from the backend to the client after the login"),
+    ("workers", "the number of worker threads"),
+    ("zone", "the zone's name"),
+];
+
+const HEAD: &str = "# Log
+
+<!-- Made from the code: MAILGRESS_WRITE_DOCS=1 cargo test --test docs reference -->
+
+`mailgress run` writes its log to standard output, as text or, with `--log-format json`, as one JSON object for each line
+with `timestamp`, `level`, `target`, `message` and the fields below. `--log` filters it: `info,mailgress::session=warn`
+leaves out sessions that ended well. No password, token or content of a mail is ever in it; login names are.
+
+Every session has one line when it ends, of the target `mailgress::session`: at level info where nothing was wrong or the
+client was, at level warn where the backend, the auth service, the configuration or Mailgress itself was.
+
+## Fields
+
+| field | what it says |
+| --- | --- |
+";
+
+const LINES: &str = "
+## Lines
+
+What stands in braces is filled in.
+
+| level | message | fields |
+| --- | --- | --- |
+";

@@ -1,0 +1,238 @@
+//! The cluster: one that is given, or a node of our own; with kubectl and Helm.
+
+use std::io::Write;
+use std::net::{IpAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::node::{Node, PAUSE, succeed};
+use crate::support::go::Module;
+use crate::support::wait;
+use crate::{images, steps};
+
+/// A cluster, and what is asked of it.
+pub struct Cluster {
+    whose: Whose,
+    helm: PathBuf,
+    /// For the tests' own files.
+    pub files: TempDir,
+}
+
+enum Whose {
+    Ours(Box<Node>),
+    Given { kubeconfig: PathBuf, node: IpAddr },
+}
+
+impl Cluster {
+    /// The cluster in `MAILGRESS_E2E_KUBECONFIG`, or one of our own; or why there is none.
+    pub fn find() -> Result<Self, String> {
+        // Not in /tmp, which may be memory: images are below.
+        let files = tempfile::Builder::new().prefix("mailgress-e2e-").tempdir_in("/var/tmp").unwrap();
+        let given = std::env::var_os("MAILGRESS_E2E_KUBECONFIG").filter(|file| !file.is_empty());
+        if let Some(file) = given {
+            let kubeconfig = std::fs::canonicalize(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+            let node = node_of(&kubeconfig);
+            return Ok(Self { whose: Whose::Given { kubeconfig, node }, helm: "helm".into(), files });
+        }
+        let node = Node::start()?;
+        let helm = build_helm()?;
+        let cluster = Self { whose: Whose::Ours(Box::new(node)), helm, files };
+        cluster.load(&images::pause(), PAUSE);
+        Ok(cluster)
+    }
+
+    /// What kubectl prints when it succeeds.
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        text(succeed(self.kubectl_command().args(arguments)).stdout)
+    }
+
+    /// What kubectl prints when it succeeds.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Option<String> {
+        let output = self.kubectl_command().args(arguments).output().unwrap();
+        output.status.success().then(|| text(output.stdout))
+    }
+
+    /// Objects as kubectl has them.
+    #[track_caller]
+    pub fn get(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.kubectl(&[&["get", "-o", "json"], arguments].concat())).unwrap()
+    }
+
+    /// Applies an object, or a list of some.
+    #[track_caller]
+    pub fn apply(&self, objects: &Value) {
+        self.apply_with(objects, &[]);
+    }
+
+    /// The same with more flags.
+    #[track_caller]
+    pub fn apply_with(&self, objects: &Value, flags: &[&str]) {
+        let mut command = self.kubectl_command();
+        command.args(["apply", "-f", "-"]).args(flags);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(objects.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Helm, within this cluster and namespace; what it prints.
+    #[track_caller]
+    pub fn helm(&self, namespace: &str, arguments: &[&str]) -> String {
+        let home = self.files.path();
+        let mut command = Command::new(&self.helm);
+        // Without the settings and caches in somebody's home.
+        for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(folder, home.join("helm"));
+        }
+        command.env("KUBECONFIG", self.kubeconfig()).args(["--namespace", namespace]).args(arguments);
+        text(succeed(&mut command).stdout)
+    }
+
+    /// Gives an archive with the image of this name to the cluster's nodes.
+    pub fn load(&self, archive: &Path, name: &str) {
+        match &self.whose {
+            Whose::Ours(node) => node.load(archive),
+            Whose::Given { .. } => {
+                let mut command = Command::new("sh");
+                command.args(["-c", &self.loader(), "load"]).arg(archive).arg(name);
+                succeed(&mut command);
+            }
+        }
+    }
+
+    /// Waits for a Service. Where nobody else gives it an address, we are the load balancer, and the node's own address
+    /// is what it has to give, as with k3s.
+    pub fn balance(&self, namespace: &str, service: &str) {
+        let there = ["get", "service", service, "-n", namespace, "-o", "name"];
+        self.eventually("there is a Service", &there, Some);
+        if self.address_of(namespace, service).is_none() {
+            let patch =
+                json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.node_address() }] } } });
+            let patch = patch.to_string();
+            self.kubectl(&[
+                "patch",
+                "service",
+                service,
+                "-n",
+                namespace,
+                "--subresource=status",
+                "-p",
+                &patch,
+            ]);
+        }
+    }
+
+    /// Where its load balancer sends clients to.
+    pub fn address_of(&self, namespace: &str, service: &str) -> Option<IpAddr> {
+        let path = "-o=jsonpath={.status.loadBalancer.ingress[0].ip}";
+        self.kubectl(&["get", "service", service, "-n", namespace, path]).parse().ok()
+    }
+
+    /// Our own address, as a server in the cluster sees it that clients' addresses get to.
+    pub fn our_address(&self) -> IpAddr {
+        match &self.whose {
+            Whose::Ours(node) => node.our_address().into(),
+            Whose::Given { node, .. } => {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                // Nothing is sent: the kernel looks for the way.
+                socket.connect((*node, 9)).unwrap();
+                socket.local_addr().unwrap().ip()
+            }
+        }
+    }
+
+    /// Waits until kubectl prints something that `probe` takes.
+    pub fn eventually<T>(&self, what: &str, arguments: &[&str], probe: impl Fn(String) -> Option<T>) -> T {
+        wait::within(BOUND, what, || self.try_kubectl(arguments).and_then(&probe))
+    }
+
+    /// All that may say why a test failed.
+    pub fn tell(&self, namespaces: &[&str]) {
+        for namespace in namespaces {
+            for what in [
+                &["get", "pods,services,mailservers", "-o", "wide"][..],
+                &["get", "events", "--sort-by=.lastTimestamp"],
+                &["describe", "mailservers"],
+            ] {
+                let _ =
+                    steps::say(&self.try_kubectl(&[&["-n", *namespace], what].concat()).unwrap_or_default());
+            }
+            let pods = self.try_kubectl(&["-n", namespace, "get", "pods", "-o", "name"]).unwrap_or_default();
+            for pod in pods.lines() {
+                let log = self.try_kubectl(&["-n", namespace, "logs", "--tail=40", pod]).unwrap_or_default();
+                let _ = steps::say(&format!("--- {namespace} {pod}\n{log}"));
+            }
+        }
+    }
+
+    fn node_address(&self) -> IpAddr {
+        match &self.whose {
+            Whose::Ours(node) => node.address().into(),
+            Whose::Given { node, .. } => *node,
+        }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        match &self.whose {
+            Whose::Ours(node) => node.kubeconfig(),
+            Whose::Given { kubeconfig, .. } => kubeconfig.clone(),
+        }
+    }
+
+    fn kubectl_command(&self) -> Command {
+        match &self.whose {
+            Whose::Ours(node) => node.kubectl(),
+            Whose::Given { kubeconfig, .. } => given_kubectl(kubeconfig),
+        }
+    }
+
+    /// The shell command that loads an archive, `$1`, with an image, `$2`, into a cluster that is given.
+    fn loader(&self) -> String {
+        if let Ok(command) = std::env::var("MAILGRESS_E2E_LOAD") {
+            return command;
+        }
+        let context = self.kubectl(&["config", "current-context"]);
+        let kind = context.trim().strip_prefix("kind-");
+        let kind =
+            kind.expect("no kind cluster: say with MAILGRESS_E2E_LOAD how to load the archive $1 into it");
+        format!("kind load image-archive --name {kind} \"$1\"")
+    }
+}
+
+fn given_kubectl(kubeconfig: &Path) -> Command {
+    let mut command = Command::new("kubectl");
+    command.env("KUBECONFIG", kubeconfig);
+    command
+}
+
+fn node_of(kubeconfig: &Path) -> IpAddr {
+    let path = r#"-o=jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}"#;
+    let addresses = text(succeed(given_kubectl(kubeconfig).args(["get", "nodes", path])).stdout);
+    let addresses = addresses.split_whitespace().filter_map(|address| address.parse::<IpAddr>().ok());
+    addresses.into_iter().find(IpAddr::is_ipv4).expect("a node with an IPv4 address")
+}
+
+fn build_helm() -> Result<PathBuf, String> {
+    let module = Module {
+        source: "tools",
+        target: "tools",
+        files: &["go.mod", "go.sum"],
+        package: "tool",
+        link: &[],
+        notice: "building Helm; this takes some minutes, once",
+    };
+    Ok(module.build()?.join("helm"))
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A loaded machine, and a start after another.
+pub const BOUND: Duration = Duration::from_secs(120);

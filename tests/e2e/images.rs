@@ -1,0 +1,123 @@
+//! The images: Mailgress as `make image` makes it, the mail servers from this machine's packages, and the one that holds
+//! a pod's namespaces.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::node::{PAUSE, succeed};
+use crate::steps::say;
+
+/// The image that every pod's namespaces are held by: a program that does nothing.
+pub fn pause() -> PathBuf {
+    archive(PAUSE, PAUSE_SOURCE, "USER 65535:65535\nENTRYPOINT [\"/pause\"]\n", |rootfs| {
+        std::fs::create_dir(rootfs).unwrap();
+        let source = rootfs.with_extension("rs");
+        std::fs::write(&source, PAUSE_SOURCE).unwrap();
+        let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        rustc.args(["-C", "target-feature=+crt-static", "-C", "strip=symbols", "--target"]);
+        rustc.arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+        succeed(rustc.arg("-o").arg(rootfs.join("pause")).arg(source));
+    })
+}
+
+/// Dovecot, Postfix and curl, with a shell to start them.
+pub fn mail() -> PathBuf {
+    let mut versions = Command::new("dpkg-query");
+    let versions = succeed(versions.args(["--show"]).args(PACKAGES)).stdout;
+    let state = String::from_utf8(versions).unwrap() + include_str!("images/debian.sh");
+    archive(MAIL, &state, "ENTRYPOINT [\"/bin/sh\"]\n", |rootfs| {
+        succeed(Command::new(root().join("tests/e2e/images/debian.sh")).arg(rootfs).args(PACKAGES));
+    })
+}
+
+/// An archive below `target/` of what `make` puts into a folder; made once for each `state`.
+fn archive(name: &str, state: &str, stage: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let folder = root().join("target/e2e");
+    let short = name.rsplit('/').next().unwrap().replace(':', "-");
+    let (done, stamp) = (folder.join(format!("{short}.tar")), folder.join(format!("{short}.stamp")));
+    if done.exists() && std::fs::read_to_string(&stamp).is_ok_and(|made| made == state) {
+        return done;
+    }
+    std::fs::create_dir_all(&folder).unwrap();
+    // Another test run may do the same.
+    let work = tempfile::tempdir_in(&folder).unwrap();
+    let (rootfs, dockerfile) = (work.path().join(&short), work.path().join("Dockerfile"));
+    make(&rootfs);
+    std::fs::write(&dockerfile, format!("FROM scratch\n{stage}")).unwrap();
+    let new = work.path().join("archive.tar");
+    succeed(&mut archiver(&rootfs, &dockerfile, name, &new));
+    std::fs::rename(new, &done).unwrap();
+    std::fs::write(stamp, state).unwrap();
+    done
+}
+
+/// Mailgress with this tag, in this folder: what `make image` does.
+pub fn mailgress(tag: &str, folder: &Path) -> PathBuf {
+    let (archive, name) = (folder.join(format!("mailgress-{tag}.tar")), format!("{MAILGRESS}:{tag}"));
+    let mut command = archiver(rootfs(), &root().join("Dockerfile"), &name, &archive);
+    succeed(command.args([&format!("VERSION={tag}"), "REVISION=unknown"]));
+    archive
+}
+
+/// Mailgress's files: built as the Dockerfile builds them, with Cargo's `dev` profile unless `MAILGRESS_E2E_PROFILE`
+/// names another.
+pub fn rootfs() -> &'static Path {
+    static ROOTFS: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = root().join("target/image");
+        std::fs::create_dir_all(&folder).unwrap();
+        forget_old(&folder);
+        let rootfs = folder.join(format!("rootfs.{}", std::process::id()));
+        let profile = std::env::var("MAILGRESS_E2E_PROFILE").unwrap_or_else(|_| "dev".to_owned());
+        if !folder.join("CACHEDIR.TAG").exists() {
+            let _ = say("building the image's binary; the first time this takes some minutes");
+        }
+        succeed(Command::new(root().join("deploy/image/rootfs.sh")).arg(&rootfs).env("PROFILE", profile));
+        rootfs
+    });
+    &ROOTFS
+}
+
+/// Removes what test runs left that have ended: nothing ends with the tests' process but what a watcher holds.
+fn forget_old(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix("rootfs."));
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// deploy/image/archive.sh for this machine.
+pub fn archiver(rootfs: &Path, dockerfile: &Path, name: &str, archive: &Path) -> Command {
+    let mut command = Command::new(root().join("deploy/image/archive.sh"));
+    command.arg(rootfs).arg(dockerfile).args([name, ARCHITECTURE]).arg(archive);
+    command
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// As images name it.
+pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+/// The image with the mail servers.
+pub const MAIL: &str = "docker.io/mailgress-e2e/mail:1";
+/// Ours, without the tag.
+pub const MAILGRESS: &str = "docker.io/mailgress-e2e/mailgress";
+const PAUSE_SOURCE: &str = "fn main() {\n    loop {\n        std::thread::park();\n    }\n}\n";
+const PACKAGES: [&str; 11] = [
+    "dash",
+    "coreutils",
+    "sed",
+    "grep",
+    "findutils",
+    "dovecot-core",
+    "dovecot-imapd",
+    "dovecot-pop3d",
+    "dovecot-lmtpd",
+    "postfix",
+    "curl",
+];

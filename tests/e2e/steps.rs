@@ -1,0 +1,18 @@
+//! The steps of one long test: each is named by what it shows, and timed.
+
+use std::io::{Result, Write};
+use std::time::Instant;
+
+/// Takes a step.
+pub fn step<T>(what: &str, take: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let _ = say(&format!("... {what}"));
+    let done = take();
+    let _ = say(&format!(" ok {what} ({:.1} s)", started.elapsed().as_secs_f64()));
+    done
+}
+
+/// To the terminal, also when the test passes.
+pub fn say(text: &str) -> Result<()> {
+    writeln!(std::io::stderr(), "{text}")
+}
