@@ -23,8 +23,8 @@ quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ct
 	$(CARGO) build --bin mailgress
 	@ONCE='$(ONCE)' MAILGRESS='$(MAILGRESS)' examples/quickstart/run.sh
 
-test: ## All tests, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, and Go where apt has 1.21 or newer
-	@tests/install-packages.sh build test cluster e2e
+test: ## All tests, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, Chromium, and Go where apt has 1.21 or newer
+	@tests/install-packages.sh build test cluster e2e page
 	$(CARGO) test
 
 e2e: ## Mailgress in pods, before mail servers in pods: on the cluster in KUBECONFIG (kind, say), or on a node of its own; installs containerd and what a node needs, Dovecot, Postfix, curl, and Go as test does

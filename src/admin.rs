@@ -3,6 +3,7 @@
 //! It knows no mail: what it shows is handed in as JSON and as a registry of metrics. It runs beside the
 //! data plane's threads, never on them.
 
+pub mod page;
 mod readiness;
 
 use std::io;
@@ -33,6 +34,8 @@ pub use readiness::{Readiness, ReadinessGuard};
 /// What the pages are made of.
 #[derive(Clone)]
 pub struct AdminState {
+    /// `/`.
+    pub page: page::Look,
     /// `/readyz`.
     pub readiness: Readiness,
     /// `/metrics`.
@@ -55,6 +58,7 @@ pub type Made = Arc<dyn Fn() -> Value + Send + Sync>;
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> io::Result<()> {
     let router = Router::new()
+        .route("/", get(page::page))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -168,6 +172,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use crate::model::served::{ObjectName, Replica, Served as ServedObject};
+    use crate::model::view::View;
 
     struct Served {
         address: std::net::SocketAddr,
@@ -188,6 +193,7 @@ mod tests {
             metrics.register(Box::new(counter)).unwrap();
             let readiness = Readiness::new();
             let state = AdminState {
+                page: Arc::new(|_| View::default()),
                 readiness: readiness.clone(),
                 metrics,
                 status: Arc::new(move || json!({ "asked": asked.fetch_add(1, Ordering::Relaxed) })),

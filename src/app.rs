@@ -1,13 +1,14 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
 mod connections;
+mod page;
 mod process;
 mod reader;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use prometheus::Registry;
@@ -19,13 +20,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
+use crate::controller::board::Board;
 use crate::controller::metrics::Metrics;
-use crate::controller::outlet::{Board, Channels as SourceChannels, Outlet};
+use crate::controller::outlet::{Channels as SourceChannels, Outlet};
 use crate::controller::print;
 use crate::controller::render::Locality;
 use crate::model::served::{Ledger, Replica};
+use crate::model::view::Replica as ShownReplica;
 use crate::model::{BindReport, Snapshot};
-use crate::proxy::{Channels, Options, Proxy};
+use crate::proxy::{Channels, Observer, Options, Proxy};
 
 pub use reader::{Reader, in_a_pod};
 use source::Source;
@@ -60,6 +63,7 @@ pub struct RunOptions {
 /// When the admin address cannot be bound, the folder cannot be read or watched, nothing says how to reach the
 /// cluster, or threads cannot be started. Nothing that happens later is an error of the process.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let started = Instant::now();
     raise_descriptor_limit();
     let registry = Registry::new();
     process::register(&registry)?;
@@ -78,6 +82,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         .context("cannot start the control threads")?;
     let done = runtime.block_on(async {
         let hostname = hostname()?;
+        let observer = proxy.observer();
         let (board, ledger) = (Board::default(), Ledger::new(replica(options, &hostname)));
         let channels = SourceChannels {
             snapshots: snapshot_sender,
@@ -94,8 +99,18 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         let admin = TcpListener::bind(options.admin_address)
             .await
             .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
-        info!(address = %admin.local_addr()?, "admin server: /livez /readyz /metrics /status /model");
+        info!(address = %admin.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
+        let sources = page::Sources {
+            board: board.clone(),
+            snapshots: snapshots.clone(),
+            reports: report_receiver.clone(),
+            observer: observer.clone(),
+            replica: shown_replica(options, ledger.replica()),
+            started,
+        };
+        tokio::spawn(mark_rates(observer));
         let state = AdminState {
+            page: Arc::new(move |question| sources.view(question)),
             readiness: readiness.clone(),
             metrics: registry,
             status: Arc::new(move || board.document()),
@@ -208,6 +223,27 @@ fn replica(options: &RunOptions, hostname: &str) -> Replica {
     let instance = format!("{:016x}", rand::random::<u64>());
     Replica { name, instance, node_address: options.node_address }
 }
+
+/// Who we are, for people.
+fn shown_replica(options: &RunOptions, replica: &Replica) -> ShownReplica {
+    ShownReplica {
+        name: replica.name.clone(),
+        version: process::version(),
+        class: options.class.clone(),
+        ..ShownReplica::default()
+    }
+}
+
+/// Until the process ends.
+async fn mark_rates(observer: Observer) {
+    let mut ticks = tokio::time::interval(MARK_EVERY);
+    loop {
+        observer.mark(ticks.tick().await.into_std());
+    }
+}
+
+/// Rates are told over once to twice this.
+const MARK_EVERY: Duration = Duration::from_secs(30);
 
 /// The default of `serverName`.
 fn hostname() -> anyhow::Result<String> {

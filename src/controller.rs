@@ -4,6 +4,7 @@
 //! violations, purely; [`publish::Publisher`] gives the snapshot its revision and keeps what must be
 //! remembered between renders; [`status`] says, purely, how every object is.
 
+pub mod board;
 pub mod cluster;
 pub mod folder;
 pub mod gauges;

@@ -13,6 +13,7 @@ pub mod served;
 pub mod settings;
 pub mod snapshot;
 pub mod tls;
+pub mod view;
 
 pub use auth::{Auth, AuthProof, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};

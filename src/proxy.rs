@@ -8,14 +8,18 @@
 //! `session/upstream`, by a `route` to an endpoint that `health` has not taken out; bytes flow in `relay`.
 
 mod balance;
+mod certificates;
 mod end;
 mod health;
+mod journal;
 mod leg;
 mod limits;
 mod listener;
 mod metrics;
+mod observer;
 mod peers;
 pub mod plan;
+mod rates;
 mod relay;
 mod report;
 mod route;
@@ -26,6 +30,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod uses;
+mod verdicts;
 mod worker;
 
 use std::io;
@@ -40,6 +45,7 @@ use crate::dns::{Dns, Host};
 use crate::model::{BindReport, Snapshot};
 
 use metrics::Metrics;
+pub use observer::Observer;
 use supervisor::Supervisor;
 use worker::Workers;
 
@@ -87,6 +93,12 @@ impl Proxy {
         let dns = Arc::new(Dns::new(Host::default(), registry)?);
         let workers = Workers::start(options.workers, &metrics, &dns)?;
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
+    }
+
+    /// Looks at it while it runs.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::new(self.0.metrics())
     }
 
     /// Serves snapshots until `shutdown`; then stops accepting, lets the sessions end until the drain

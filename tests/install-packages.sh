@@ -2,7 +2,7 @@
 # Installs the Debian or Ubuntu packages that a make target needs, only those that are missing, and says which.
 # Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot.
 #
-# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | bench
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | bench
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,8 +19,10 @@ packages_of() {
             iproute2 nginx libnginx-mod-mail prometheus" ;;
         cluster) go_package ;;
         e2e) node_packages ;;
+        # Looks at the status page.
+        page) echo "chromium chromium-driver fonts-dejavu-core" ;;
         bench) echo "nginx libnginx-mod-mail" ;;
-        *) say "unknown group '$1': build, quickstart, test, cluster, e2e or bench"; exit 2 ;;
+        *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page or bench"; exit 2 ;;
     esac
 }
 

@@ -14,6 +14,11 @@ pub(super) fn register(registry: &Registry) -> prometheus::Result<()> {
     registry.register(Box::new(ProcessCollector::for_self()))
 }
 
+/// For people: with the commit where it is known.
+pub(super) fn version() -> String {
+    option_env!("MAILGRESS_COMMIT").map_or(VERSION.to_owned(), |commit| format!("{VERSION} ({commit})"))
+}
+
 /// The package's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where the build did not say which.

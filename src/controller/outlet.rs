@@ -4,7 +4,7 @@
 //! binding, another replica has not got as far) is told of when that is over, or when patience ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::model::served::Ledger;
 use crate::model::{BindReport, ListenerId, Snapshot};
 
+use super::board::Board;
 use super::index::{Index, Key, Kind, ObjectId, Reference};
 use super::metrics::Metrics;
 use super::ports::{Claim, Ports};
@@ -33,17 +34,6 @@ pub struct Channels {
     pub ledger: Ledger,
     /// To the admin server.
     pub board: Board,
-}
-
-/// The status of everything, for whoever asks.
-#[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Posted>>);
-
-#[derive(Debug, Default)]
-struct Posted {
-    status: Status,
-    revision: u64,
-    problems: Vec<String>,
 }
 
 /// The channels, and what must be remembered of them.
@@ -164,6 +154,7 @@ impl Outlet {
     pub fn lead<'a>(&mut self, roll: Option<Roll>, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
         let leads = roll.is_some();
         self.metrics.leads(leads);
+        self.channels.board.lock().leads = Some(leads);
         self.is_attendance_stale = true;
         self.replicas = roll;
         self.touch_all();
@@ -203,6 +194,7 @@ impl Outlet {
     /// Whether we lead is known from now on: not yet.
     pub fn stand_by(&self) {
         self.metrics.leads(false);
+        self.channels.board.lock().leads = Some(false);
     }
 
     /// Counts what the replicas lack, if it may be another number than before.
@@ -215,7 +207,9 @@ impl Outlet {
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
             roll.attendance(&ours.collect::<Vec<_>>())
         });
-        self.metrics.replicas(&attendance.unwrap_or_default());
+        let attendance = attendance.unwrap_or_default();
+        self.metrics.replicas(&attendance);
+        self.channels.board.lock().replicas = attendance;
     }
 
     /// What is known of the other replicas, while we lead.
@@ -275,6 +269,7 @@ impl Outlet {
             self.metrics.objects.show(&id, board.status.summary(&facts, &id));
             told.insert(id);
         }
+        board.keep(&changes, facts.now);
         board.revision = self.publisher.current().revision;
         problems.clone_into(&mut board.problems);
         self.metrics.problems(problems.len());
@@ -333,19 +328,6 @@ impl Outlet {
         let of_peers = different(&old.peers, &report.peers);
         let ids = of_sockets.chain(of_listeners).chain(of_peers).map(object_of);
         self.touch(ids.collect());
-    }
-}
-
-impl Board {
-    /// The document that `/status` serves.
-    #[must_use]
-    pub fn document(&self) -> Value {
-        let posted = self.lock();
-        posted.status.document(posted.revision, &posted.problems)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Posted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

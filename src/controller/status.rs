@@ -30,7 +30,7 @@ use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
 use super::service::OwnService;
 
-pub use changes::{Change, News, alarming};
+pub use changes::{Change, News, alarming, public};
 
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,30 @@ struct Listener {
     name: String,
     conditions: Vec<Condition>,
     addresses: Vec<String>,
+}
+
+/// A listener, with what is said of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Whose it is.
+    pub object: &'a ObjectId,
+    /// Its name; empty for a `MailListener`, and for a `MailServer` of which no listener is known.
+    pub listener: &'a str,
+    /// Its conditions.
+    pub conditions: &'a [Condition],
+}
+
+impl Row<'_> {
+    /// Its condition Ready.
+    #[must_use]
+    pub fn ready(&self) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == "Ready")
+    }
+
+    /// What somebody should look at, besides Ready and Programmed.
+    pub fn alarms(&self) -> impl Iterator<Item = &Condition> {
+        changes::alarming_besides_ready(self.conditions)
+    }
 }
 
 impl Status {
@@ -144,6 +168,20 @@ impl Status {
     #[must_use]
     pub fn value(&self, id: &ObjectId) -> Option<Value> {
         self.0.get(id).map(|status| status.value(id.kind))
+    }
+
+    /// Every listener with its conditions; an object without one with its own.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.0.iter().flat_map(|(object, status)| {
+            let of_object = status.listeners.is_empty();
+            let own = of_object.then_some(Row { object, listener: "", conditions: &status.conditions });
+            let each = status.listeners.iter();
+            own.into_iter().chain(each.map(move |l| Row {
+                object,
+                listener: &l.name,
+                conditions: &l.conditions,
+            }))
+        })
     }
 
     /// The document that `/status` serves.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
@@ -11,7 +11,7 @@ use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason};
-use crate::tls::HandshakeError;
+use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::limits::Refusal;
 use super::metrics::TlsLabel;
@@ -163,6 +163,32 @@ impl End {
         }
     }
 
+    /// What happened, for people who may not know who logs in: without a client's address, and without words of
+    /// clients, backends and auth services.
+    pub(crate) fn sentence(&self) -> String {
+        let text = match self {
+            Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
+            Self::BackendRefused(_) => "the backend refused the login, in words that only the log has",
+            Self::Handshake(HandshakeError::Client(failure)) => match failure {
+                HandshakeFailure::Closed(_) => "the client closed the connection during the TLS handshake",
+                HandshakeFailure::UnknownName(_) => {
+                    "the client asked by SNI for a name that no listener on this address has"
+                }
+                HandshakeFailure::ForeignProtocol => {
+                    "the client offers only protocols by ALPN that are not spoken here"
+                }
+                HandshakeFailure::Alert(_) => "the client refused the TLS handshake with an alert",
+                _ => "the client and we cannot agree on TLS",
+            },
+            Self::Backend(BackendError::Unexpected { step, .. }) => {
+                return format!("the backend does not accept {step}, in words that only the log has");
+            }
+            Self::AuthService(error) => return sentence_of(error),
+            other => return other.to_string(),
+        };
+        text.to_owned()
+    }
+
     /// Whose fault it was.
     pub(crate) fn fault(&self) -> Fault {
         match self {
@@ -195,6 +221,19 @@ impl End {
                 }
             }
         }
+    }
+}
+
+/// Without the service's reference, which may be a URL with credentials.
+fn sentence_of(error: &AuthError) -> String {
+    match error {
+        AuthError::NoEndpoint { .. } => "the auth service has no ready endpoint".to_owned(),
+        AuthError::Configuration { .. } => "the auth service cannot be used; the log says why".to_owned(),
+        AuthError::Unreachable { cause, .. } => format!("the auth service cannot be reached: {cause}"),
+        AuthError::Timeout { timeout, .. } => format!("the auth service did not answer within {timeout:?}"),
+        AuthError::Broken { .. } => "the auth service broke off its answer".to_owned(),
+        AuthError::Answer { cause, .. } => format!("the auth service answered wrongly: {cause}"),
+        AuthError::Undecided { .. } => "the auth service did not decide".to_owned(),
     }
 }
 
@@ -262,7 +301,7 @@ impl Record {
         let fault = end.fault().name();
         let listener = self.served.as_ref().map(|served| served.listener.id.to_string()).unwrap_or_default();
         if let Some(served) = &self.served {
-            served.metrics.ended(self.tls, end.outcome(), fault);
+            served.metrics.ended(self.tls, end, SystemTime::now());
         }
         let seconds = self.started.elapsed().as_secs_f64();
         let login = self.login.as_deref().unwrap_or_default();

@@ -4,16 +4,23 @@
 //! ready-made handles.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::model::metric::{self, PLAIN};
+use crate::model::view::Numbers;
 use crate::model::{Certificate, ListenerId};
 use crate::protocol::Protocol;
 
+use super::certificates::CertificateId;
+use super::end::End;
+use super::journal::Journal;
 use super::limits::lock;
+use super::rates::{Counted, Rates};
+use super::verdicts::{Verdict, Verdicts};
 
 /// All metrics of the data plane.
 #[derive(Debug)]
@@ -34,6 +41,8 @@ pub(crate) struct Metrics {
     certificate_expiry: IntGaugeVec,
     backend_up: IntGaugeVec,
     backend_checks: IntCounterVec,
+    /// What happened lately.
+    pub(crate) journal: Arc<Journal>,
     listeners: Mutex<Listeners>,
 }
 
@@ -50,6 +59,10 @@ pub(crate) struct ListenerMetrics {
     id: String,
     protocol: &'static str,
     open: [IntGauge; 3],
+    /// Sessions that began.
+    begun: AtomicU64,
+    rates: Rates,
+    journal: Arc<Journal>,
     sessions: IntCounterVec,
     /// Labels of ended sessions so far: TLS, outcome, fault.
     outcomes: Mutex<BTreeSet<(&'static str, &'static str, &'static str)>>,
@@ -62,27 +75,6 @@ pub(crate) struct ListenerMetrics {
     families: [HistogramVec; 3],
     /// Made when there is something to be told, since they are most of what a listener weighs here.
     timings: [OnceLock<Histogram>; 3],
-}
-
-/// A certificate of an object's listeners.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CertificateId {
-    kind: &'static str,
-    object: String,
-    secret: String,
-}
-
-impl CertificateId {
-    /// Of the object that has this listener.
-    pub(crate) fn new(listener: &ListenerId, certificate: &Certificate) -> Self {
-        let kind = if listener.listener.is_empty() { "MailListener" } else { "MailServer" };
-        let object = format!("{}/{}", listener.namespace, listener.object);
-        Self { kind, object, secret: certificate.reference.clone() }
-    }
-
-    fn labels(&self) -> [&str; 3] {
-        [self.kind, &self.object, &self.secret]
-    }
 }
 
 /// What is timed. The order is that of the histograms.
@@ -116,63 +108,6 @@ impl TlsLabel {
             Self::Off => "off",
             Self::StartTls => "starttls",
             Self::Implicit => "implicit",
-        }
-    }
-}
-
-/// What came of a login, or of a question to the auth service. The order is that of the counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Yes.
-    Accepted,
-    /// No.
-    Refused,
-    /// None: something broke.
-    Failed,
-    /// None: the client left meanwhile.
-    Abandoned,
-}
-
-impl Verdict {
-    const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::Failed, Self::Abandoned];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
-
-/// The counters of one listener, all made with the first verdict: a rate needs to have seen zero.
-#[derive(Debug)]
-struct Verdicts {
-    family: IntCounterVec,
-    counters: OnceLock<[IntCounter; 4]>,
-}
-
-impl Verdicts {
-    fn new(family: &IntCounterVec) -> Self {
-        Self { family: family.clone(), counters: OnceLock::new() }
-    }
-
-    fn count(&self, listener: &str, protocol: &str, verdict: Verdict) {
-        let make = |verdict: Verdict| self.family.with_label_values(&[listener, protocol, verdict.name()]);
-        let [accepted, refused, failed, abandoned] = self.counters.get_or_init(|| Verdict::ALL.map(make));
-        match verdict {
-            Verdict::Accepted => accepted.inc(),
-            Verdict::Refused => refused.inc(),
-            Verdict::Failed => failed.inc(),
-            Verdict::Abandoned => abandoned.inc(),
-        }
-    }
-
-    fn remove(&self, listener: &str, protocol: &str) {
-        for verdict in Verdict::ALL {
-            // What was never counted is not there to be removed.
-            let _ = self.family.remove_label_values(&[listener, protocol, verdict.name()]);
         }
     }
 }
@@ -211,6 +146,7 @@ impl Metrics {
             certificate_expiry: metric::CERTIFICATE_NOT_AFTER.gauges(registry)?,
             backend_up: metric::BACKEND_UP.gauges(registry)?,
             backend_checks: metric::BACKEND_CHECKS.counters(registry)?,
+            journal: Arc::default(),
             listeners: Mutex::default(),
         })
     }
@@ -229,6 +165,9 @@ impl Metrics {
         };
         let made = Arc::new(ListenerMetrics {
             open: TlsLabel::ALL.map(open),
+            begun: AtomicU64::new(0),
+            rates: Rates::new(Instant::now()),
+            journal: Arc::clone(&self.journal),
             sessions: self.sessions.clone(),
             outcomes: Mutex::default(),
             bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
@@ -242,6 +181,33 @@ impl Metrics {
         });
         listeners.insert(id.clone(), Arc::clone(&made));
         made
+    }
+
+    /// What is counted of a listener, if it has been served.
+    pub(crate) fn numbers(&self, id: &ListenerId, now: Instant) -> Option<Numbers> {
+        let listener = lock(&self.listeners).known.get(id).cloned()?;
+        Some(listener.numbers(now))
+    }
+
+    /// The sum over all listeners.
+    pub(crate) fn totals(&self, now: Instant) -> Numbers {
+        let listeners = lock(&self.listeners);
+        let each = listeners.known.values().map(|listener| listener.numbers(now));
+        each.fold(Numbers::default(), |a, b| Numbers {
+            open: a.open.saturating_add(b.open),
+            sessions_per_minute: a.sessions_per_minute + b.sessions_per_minute,
+            bytes_per_second: a.bytes_per_second + b.bytes_per_second,
+            accepted: a.accepted.saturating_add(b.accepted),
+            refused: a.refused.saturating_add(b.refused),
+            failed: a.failed.saturating_add(b.failed),
+        })
+    }
+
+    /// Rates are told over the time since the last mark but one.
+    pub(crate) fn mark(&self, now: Instant) {
+        for listener in lock(&self.listeners).known.values() {
+            listener.rates.mark(listener.counted(), now);
+        }
     }
 
     /// Whether an endpoint answers its health checks.
@@ -331,7 +297,21 @@ impl ListenerMetrics {
             TlsLabel::Implicit => implicit,
         };
         gauge.inc();
+        self.begun.fetch_add(1, Ordering::Relaxed);
         OpenSession(gauge.clone())
+    }
+
+    fn numbers(&self, now: Instant) -> Numbers {
+        let (sessions_per_minute, bytes_per_second) = self.rates.since(self.counted(), now);
+        let open: i64 = self.open.iter().map(IntGauge::get).sum();
+        let [accepted, refused, failed, _] = self.logins.values();
+        let open = u64::try_from(open).unwrap_or_default();
+        Numbers { open, sessions_per_minute, bytes_per_second, accepted, refused, failed }
+    }
+
+    fn counted(&self) -> Counted {
+        let bytes = self.bytes_to_backend.get().saturating_add(self.bytes_to_client.get());
+        Counted { sessions: self.begun.load(Ordering::Relaxed), bytes }
     }
 
     /// Tells how long something took.
@@ -358,7 +338,9 @@ impl ListenerMetrics {
     }
 
     /// Counts an ended session.
-    pub(crate) fn ended(&self, tls: TlsLabel, outcome: &'static str, fault: &'static str) {
+    pub(crate) fn ended(&self, tls: TlsLabel, end: &End, at: SystemTime) {
+        let (outcome, fault) = (end.outcome(), end.fault().name());
+        self.journal.failed(end, &self.id, at);
         lock(&self.outcomes).insert((tls.name(), outcome, fault));
         self.sessions.with_label_values(&[self.id.as_str(), self.protocol, tls.name(), outcome, fault]).inc();
     }
@@ -398,7 +380,7 @@ mod tests {
         metrics.leave(&BTreeSet::from([&id]));
         assert!(text().contains("mail/example/imap"), "a session is still counted");
         drop(open);
-        session.ended(TlsLabel::Off, "done", "none");
+        session.ended(TlsLabel::Off, &End::Done, SystemTime::now());
         drop(session);
         metrics.leave(&BTreeSet::new());
         assert!(!text().contains("mail/example/imap"), "{}", text());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -12,14 +12,16 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::Dns;
-use crate::model::{Certificate, Listener, ListenerId, Snapshot, Socket, SocketState};
+use crate::model::{Listener, ListenerId, Snapshot, Socket, SocketState};
 use crate::net::ListenAddress;
 use crate::net::socket;
 use crate::tls::TlsError;
 
+use super::certificates::{CertificateId, certificates};
 use super::health::HealthChecks;
+use super::journal::{FAILED, Journal, difference};
 use super::listener::AcceptLoop;
-use super::metrics::{CertificateId, Metrics};
+use super::metrics::Metrics;
 use super::plan::{Action, Turnover, plan};
 use super::report::Reporter;
 use super::running::Running;
@@ -39,6 +41,7 @@ pub(crate) struct Supervisor {
     dns: Arc<Dns>,
     lives: Lives,
     health: HealthChecks,
+    journal: Arc<Journal>,
     running: BTreeMap<ListenAddress, Running>,
     failed: BTreeMap<ListenAddress, String>,
     /// The last that was carried out.
@@ -65,6 +68,7 @@ impl Supervisor {
         metrics: Arc<Metrics>,
         dns: Arc<Dns>,
     ) -> Self {
+        let journal = Arc::clone(&metrics.journal);
         let health = HealthChecks::new(Arc::clone(&dns), Arc::clone(&metrics));
         metrics.session_capacity.set(i64::try_from(workers.dispatcher().capacity()).unwrap_or(i64::MAX));
         Self {
@@ -74,6 +78,7 @@ impl Supervisor {
             workers,
             metrics,
             dns,
+            journal,
             health,
             lives: Lives::default(),
             running: BTreeMap::new(),
@@ -83,6 +88,11 @@ impl Supervisor {
             certificates: Uses::default(),
             goodbye: CancellationToken::new(),
         }
+    }
+
+    /// What it counts.
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Follows the snapshots until `shutdown`, then drains.
@@ -164,12 +174,15 @@ impl Supervisor {
                 if running.lacks_multipath() {
                     warn!("{address} speaks plain TCP: the kernel has no Multipath TCP for it");
                 }
+                self.journal.changed("bound", &address, names(&socket), SystemTime::now());
                 self.report_health_of(&running.serving.load_full());
                 self.running.insert(address, running);
             }
             Err(reason) => {
                 if before.get(&address) != Some(&reason) {
                     warn!(listeners = %names(&socket), "cannot listen on {address}, trying again: {reason}");
+                    let text = format!("{}: {reason}", names(&socket));
+                    self.journal.changed(FAILED, &address, text, SystemTime::now());
                 }
                 self.metrics.swaps.with_label_values(&["failed"]).inc();
                 self.failed.insert(address, reason);
@@ -226,6 +239,8 @@ impl Supervisor {
         let Some(running) = self.running.get_mut(&socket.address) else { return };
         match ready {
             Ok(serving) => {
+                let other = difference(&running.socket, &socket);
+                self.journal.changed("swapped", &socket.address, other, SystemTime::now());
                 running.serving.store(Arc::new(serving));
                 if running.socket.options != socket.options {
                     running.tune(&socket);
@@ -234,6 +249,7 @@ impl Supervisor {
             }
             Err(error) => {
                 warn!(listeners = %names(&socket), "{} keeps its last configuration: {error}", socket.address);
+                self.journal.changed(FAILED, &socket.address, error.to_string(), SystemTime::now());
                 self.failed.insert(socket.address.clone(), error.to_string());
             }
         }
@@ -244,6 +260,7 @@ impl Supervisor {
         let Some(running) = self.running.remove(address) else { return };
         running.close().await;
         info!(listeners = %names(&running.socket), "stopped listening on {address}");
+        self.journal.changed("closed", address, names(&running.socket), SystemTime::now());
     }
 
     async fn shut_down(mut self) {
@@ -335,11 +352,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn certificates(listener: &Listener) -> impl Iterator<Item = (CertificateId, &Certificate)> {
-    let all = listener.tls.iter().flat_map(|tls| &tls.certificates);
-    all.map(|certificate| (CertificateId::new(&listener.id, certificate), certificate.as_ref()))
 }
 
 /// Of its listeners; of thousands, the first.

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::controller::outlet::{Board, Channels};
+use crate::controller::board::Board;
+use crate::controller::outlet::Channels;
 use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 

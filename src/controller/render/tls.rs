@@ -206,8 +206,9 @@ fn certificates(
     certificates
 }
 
-/// When [`check_expiry`] has something else to say.
-fn alarms(certificate: &Certificate) -> [i64; 3] {
+/// When there is something else to say of its end: the first warning, the second, and the end.
+#[must_use]
+pub fn alarms(certificate: &Certificate) -> [i64; 3] {
     expiry_alarms(certificate.not_before, certificate.not_after)
 }
 

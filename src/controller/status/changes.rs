@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::model::view;
 
 use super::super::gauges::Ready;
 use super::super::index::ObjectId;
@@ -37,6 +38,19 @@ impl Change {
     /// The object is gone.
     pub(super) fn removed(object: &ObjectId) -> Self {
         Self { object: object.clone(), uid: String::new(), listener: None, news: News::Removed }
+    }
+
+    /// For the status page, at this time.
+    #[must_use]
+    pub fn view(&self, at: i64) -> view::Change {
+        let listener = self.listener.as_ref().map(|listener| format!(" listener {listener}"));
+        let which = format!("{}{}", self.object, listener.unwrap_or_default());
+        let (what, text) = match &self.news {
+            News::Is(condition) => (format!("{}={:?}", condition.type_, condition.status), public(condition)),
+            News::IsOver(type_) => (format!("{type_} is over"), String::new()),
+            News::Removed => ("removed".to_owned(), String::new()),
+        };
+        view::Change { at, what, which, text, is_alarming: self.is_alarming() }
     }
 
     /// Whether somebody should look.
@@ -114,10 +128,32 @@ pub(super) fn ready(conditions: &[Condition]) -> Ready {
 
 /// What somebody should look at besides Ready and Programmed: type and reason.
 pub(super) fn alarms(conditions: &[Condition]) -> BTreeSet<(String, String)> {
-    let is_other = |condition: &&Condition| !["Ready", "Programmed"].contains(&condition.type_.as_str());
-    let alarms = conditions.iter().filter(is_other).filter(|condition| alarming(condition));
+    let alarms = alarming_besides_ready(conditions);
     alarms.map(|condition| (condition.type_.clone(), condition.reason.clone())).collect()
 }
+
+/// What somebody should look at besides Ready and Programmed.
+pub(super) fn alarming_besides_ready(conditions: &[Condition]) -> impl Iterator<Item = &Condition> {
+    let is_other = |condition: &&Condition| !["Ready", "Programmed"].contains(&condition.type_.as_str());
+    conditions.iter().filter(is_other).filter(|condition| alarming(condition))
+}
+
+/// What a condition says, for those who may not see addresses of clients; cut.
+#[must_use]
+pub fn public(condition: &Condition) -> String {
+    if condition.type_ == "ClientIPPreserved" && condition.status != ConditionStatus::True {
+        return "addresses of clients get lost on their way; the object's condition says where".to_owned();
+    }
+    let mut text = condition.message.clone();
+    if let Some((cut, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}
+
+/// Characters of a sentence on the status page.
+const MAX_TEXT: usize = 300;
 
 /// Whether somebody should look.
 #[must_use]

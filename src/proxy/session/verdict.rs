@@ -15,8 +15,9 @@ use crate::protocol::{
 use crate::secret::Secret;
 
 use super::super::end::{End, Record};
-use super::super::metrics::{self, Timing};
+use super::super::metrics::Timing;
 use super::super::peers::Origin;
+use super::super::verdicts;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
 
@@ -135,10 +136,10 @@ impl Session {
         let answer = self.while_present(context.auth.check(service, &listener.resolver, &question)).await;
         metrics.took(Timing::Auth, started.elapsed());
         metrics.auth_request(match &answer {
-            Ok(Ok(AuthAnswer::Accepted { .. })) => metrics::Verdict::Accepted,
-            Ok(Ok(AuthAnswer::Refused { .. })) => metrics::Verdict::Refused,
-            Ok(Err(_)) => metrics::Verdict::Failed,
-            Err(_) => metrics::Verdict::Abandoned,
+            Ok(Ok(AuthAnswer::Accepted { .. })) => verdicts::Verdict::Accepted,
+            Ok(Ok(AuthAnswer::Refused { .. })) => verdicts::Verdict::Refused,
+            Ok(Err(_)) => verdicts::Verdict::Failed,
+            Err(_) => verdicts::Verdict::Abandoned,
         });
         self.secured = secured;
         self.host = host;
@@ -289,15 +290,15 @@ impl Session {
 }
 
 /// What a login is counted as.
-fn counted(verdict: &Result<Verdict, End>) -> metrics::Verdict {
+fn counted(verdict: &Result<Verdict, End>) -> verdicts::Verdict {
     match verdict {
-        Ok(Verdict::Accepted(_)) => metrics::Verdict::Accepted,
+        Ok(Verdict::Accepted(_)) => verdicts::Verdict::Accepted,
         Ok(Verdict::Refused(_))
         | Err(End::LoginRefused | End::BackendRefused(_) | End::Rule(CloseReason::TooManyAuthFailures)) => {
-            metrics::Verdict::Refused
+            verdicts::Verdict::Refused
         }
-        Err(End::ClientGone | End::ClientTimeout | End::Drained) => metrics::Verdict::Abandoned,
-        Err(_) => metrics::Verdict::Failed,
+        Err(End::ClientGone | End::ClientTimeout | End::Drained) => verdicts::Verdict::Abandoned,
+        Err(_) => verdicts::Verdict::Failed,
     }
 }
 

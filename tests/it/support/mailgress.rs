@@ -136,8 +136,15 @@ impl Mailgress {
     }
 }
 
-#[allow(dead_code, reason = "replicas are a matter of tests/cluster")]
+#[allow(dead_code, reason = "replicas are a matter of tests/cluster, the page of tests/page")]
 impl Mailgress {
+    /// A page of the admin server.
+    pub fn page(&self, path: &str) -> String {
+        let (status, body) = self.get(path).unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
     /// Starts it with its admin server where others than this host reach it, too, and waits until it is ready.
     pub fn start_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
         Self::launch(admin, &flag, binary(), &[], arguments)

@@ -1,0 +1,152 @@
+//! The status page at `/`: one document without anything from elsewhere, that works without JavaScript.
+//!
+//! Everything that is written into it is escaped by the template library. The script fetches the page anew and changes
+//! what differs; style and script are allowed by their hashes, and nothing else is.
+
+mod parts;
+mod words;
+
+use std::sync::{Arc, LazyLock};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde::Deserialize;
+
+use crate::model::view::{Question, View};
+
+use super::AdminState;
+
+/// Makes what is shown.
+pub type Look = Arc<dyn Fn(&Question) -> View + Send + Sync>;
+
+/// The query string; what is wrong in it is as if it were not there.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Asked {
+    q: Option<String>,
+    only: Option<String>,
+    page: Option<String>,
+}
+
+impl Asked {
+    fn question(&self) -> Question {
+        let text = self.q.as_deref().unwrap_or_default().trim();
+        let page = self.page.as_deref().and_then(|page| page.parse().ok());
+        Question {
+            text: text.chars().take(MAX_TEXT).collect(),
+            only_troubled: self.only.as_deref() == Some(TROUBLED),
+            page: page.unwrap_or(1),
+        }
+    }
+}
+
+pub(super) async fn page(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
+    let question = asked.question();
+    let view = (state.page)(&question);
+    let body = document(&view, &question, &state.readiness.reasons()).into_string();
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, body).into_response()
+}
+
+fn document(view: &View, question: &Question, blocked: &[&'static str]) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (parts::title(view, blocked)) }
+                link rel="icon" href=(ICON);
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                a.skip href="#listeners" { "Skip to the listeners" }
+                (parts::head(view, blocked))
+                main.wide {
+                    (parts::tiles(view))
+                    (parts::problems(view))
+                    (parts::search(question))
+                    (parts::listeners(view, question))
+                    (parts::backends(view))
+                    (parts::faults(view))
+                    (parts::changes(view))
+                    (parts::replicas(view))
+                }
+                (parts::foot())
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+}
+
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    )
+});
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// An envelope, so that browsers need not ask for one.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect x='1' \
+                    y='3' width='14' height='10' rx='2' fill='%231d4f9e'/%3E%3Cpath d='M2 5l6 4 6-4' fill='none' \
+                    stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E";
+/// The value of `only` that there is.
+const TROUBLED: &str = "troubled";
+/// Characters that are looked for.
+const MAX_TEXT: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::view::{Change, Excerpt, Listener, State};
+
+    #[test]
+    fn what_objects_say_is_text_and_never_markup() {
+        let evil = "<script>alert(1)</script>\"'&";
+        let listener = Listener {
+            object: evil.into(),
+            name: evil.into(),
+            state: State::Bad,
+            notes: vec![(evil.into(), evil.into())],
+            ..Listener::default()
+        };
+        let view = View {
+            problems: vec![evil.into()],
+            listeners: Excerpt { shown: vec![listener], matching: 1, all: 1, ..Excerpt::default() },
+            changes: vec![Change { text: evil.into(), which: evil.into(), ..Change::default() }],
+            ..View::default()
+        };
+        let question = Question { text: evil.into(), ..Question::default() };
+        let page = document(&view, &question, &[]).into_string();
+        assert_eq!(page.matches("<script>").count(), 1, "our own");
+        assert!(!page.contains("alert(1)<") && page.contains("&lt;script&gt;"));
+        assert!(page.contains("value=\"&lt;script&gt;alert(1)&lt;/script&gt;&quot;"), "{page}");
+    }
+
+    #[test]
+    fn a_question_is_bounded_and_what_is_wrong_in_it_counts_as_nothing() {
+        let asked = |q: &str, only: &str, page: &str| {
+            let text = |text: &str| Some(text.to_owned());
+            Asked { q: text(q), only: text(only), page: text(page) }.question()
+        };
+        assert_eq!(asked("  ", "x", "-1"), Question { page: 1, ..Question::default() });
+        let long = asked(&"ä".repeat(1000), "troubled", "7");
+        assert_eq!((long.text.chars().count(), long.only_troubled, long.page), (MAX_TEXT, true, 7));
+    }
+}

@@ -1,0 +1,127 @@
+//! The parts of the page. What the script renews carries `data-live` and an id; inside it, what may come and go keeps
+//! its place or has an id of its own.
+//!
+//! A narrow screen shows a row of a table as a block, which takes its role from it in some browsers: so roles are
+//! written out.
+
+mod listener;
+mod lists;
+
+use maud::{Markup, html};
+
+use crate::model::view::{Question, View};
+
+use super::{MAX_TEXT, TROUBLED, words};
+
+pub(super) use listener::listeners;
+pub(super) use lists::{backends, changes, faults, problems, replicas};
+
+/// For the browser's tab: what is wrong comes first.
+pub(super) fn title(view: &View, blocked: &[&'static str]) -> String {
+    let name = &view.replica.name;
+    match (view.totals.not_ready, blocked.first()) {
+        (_, Some(reason)) => format!("✕ {reason} · {name} · Mailgress"),
+        (0, None) => format!("{name} · Mailgress"),
+        (number, None) => format!("✕ {} not ready · {name} · Mailgress", words::size(number)),
+    }
+}
+
+/// Who this is, and how it is.
+pub(super) fn head(view: &View, blocked: &[&'static str]) -> Markup {
+    let replica = &view.replica;
+    html! {
+        header #head data-live {
+            div.wide {
+                h1 { "Mailgress " span { (replica.name) } }
+                @if blocked.is_empty() {
+                    span.pill.good { "● Ready" }
+                } @else if blocked.contains(&"draining") {
+                    span.pill.alarming { "▲ Draining" }
+                } @else {
+                    span.pill.bad { "✕ Not ready: " (blocked.join(", ")) }
+                }
+                @match replica.leads {
+                    Some(true) => span.pill.pending { "★ Leads" },
+                    Some(false) => span.pill.pending { "Follows" },
+                    None => {}
+                }
+                p.facts {
+                    span { "Version " (replica.version) }
+                    span { "Class " (replica.class) }
+                    span { "Up " (words::duration(replica.uptime)) }
+                    time datetime=(words::instant(replica.now)) { (words::instant(replica.now)) }
+                }
+            }
+        }
+    }
+}
+
+/// The sums.
+pub(super) fn tiles(view: &View) -> Markup {
+    let totals = &view.totals;
+    let numbers = &totals.numbers;
+    html! {
+        dl.tiles #sums data-live {
+            div {
+                dt { "Listeners" }
+                dd {
+                    (words::size(totals.listeners))
+                    small {
+                        @if totals.not_ready + totals.alarming + totals.pending == 0 { "all Ready" } @else {
+                            (words::size(totals.not_ready)) " not ready"
+                            @if totals.alarming > 0 { ", " (words::size(totals.alarming)) " with an alarm" }
+                            @if totals.pending > 0 { ", " (words::size(totals.pending)) " pending" }
+                        }
+                    }
+                }
+            }
+            div { dt { "Open sessions" } dd { (words::count(numbers.open)) small { "on this replica" } } }
+            div {
+                dt { "New sessions" }
+                dd { (words::rate(numbers.sessions_per_minute)) small { "a minute" } }
+            }
+            div { dt { "Relayed" } dd { (words::bytes(numbers.bytes_per_second)) small { "a second" } } }
+            div {
+                dt { "Logins" }
+                dd {
+                    (words::count(numbers.accepted))
+                    small { (words::count(numbers.refused)) " refused, " (words::count(numbers.failed)) " failed" }
+                }
+            }
+        }
+    }
+}
+
+/// What is looked for; never renewed, so that what is being typed stays.
+pub(super) fn search(question: &Question) -> Markup {
+    html! {
+        form role="search" method="get" action="/" {
+            label.text {
+                "Find"
+                input type="search" name="q" value=(question.text) maxlength=(MAX_TEXT)
+                    placeholder="name, port, protocol, reason, certificate, backend";
+            }
+            label {
+                input type="checkbox" name="only" value=(TROUBLED) checked[question.only_troubled];
+                " only what needs a look"
+            }
+            button type="submit" { "Show" }
+            @if question.only_troubled || !question.text.is_empty() { a href="/" { "Show all" } }
+        }
+    }
+}
+
+/// Where else to look. The script says there whether it renews the page.
+pub(super) fn foot() -> Markup {
+    html! {
+        footer {
+            div.wide {
+                a href="/status" { "Status as JSON" }
+                a href="/model" { "What is served, as JSON" }
+                a href="/metrics" { "Metrics" }
+                a href="/readyz" { "Readiness" }
+                span #live { noscript { a href="" { "Reload" } " to see what is new" } }
+            }
+        }
+    }
+}

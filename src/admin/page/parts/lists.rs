@@ -1,0 +1,216 @@
+//! Backends, faults, changes, problems and replicas.
+
+use maud::{Markup, html};
+
+use crate::model::view::{Backend, Change, Fault, Peer, Sentence, State, View};
+
+use super::super::words;
+
+/// What cannot be read or written.
+pub(in super::super) fn problems(view: &View) -> Markup {
+    html! {
+        section #problems data-live aria-label="Problems" {
+            @if !view.problems.is_empty() {
+                h2 { span.pill.bad { "✕ " (words::things(view.problems.len(), "problem")) } " " small { "what is known is served on" } }
+                div.card { ul.plain { @for problem in &view.problems { li { (problem) } } } }
+            }
+        }
+    }
+}
+
+/// The backends that were asked for.
+pub(in super::super) fn backends(view: &View) -> Markup {
+    let excerpt = &view.backends;
+    html! {
+        section #backends data-live aria-labelledby="backends-title" {
+            h2 #backends-title {
+                "Backends "
+                @if excerpt.shown.len() < excerpt.all {
+                    small { (words::size(excerpt.shown.len())) " of " (words::size(excerpt.all)) }
+                }
+            }
+            div.card {
+                @if excerpt.shown.is_empty() {
+                    p.empty { @if excerpt.all == 0 { "No listener names one." } @else { "Nothing is like that." } }
+                } @else {
+                    table role="table" {
+                        caption { "Backends with the health of their endpoints" }
+                        thead role="rowgroup" {
+                            tr role="row" {
+                                @for name in BACKEND_COLUMNS { th scope="col" role="columnheader" { (name) } }
+                            }
+                        }
+                        tbody role="rowgroup" { @for backend in &excerpt.shown { (backend_row(backend)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const BACKEND_COLUMNS: [&str; 4] = ["Backend", "State", "Endpoints", "Used by"];
+
+fn backend_row(backend: &Backend) -> Markup {
+    let (class, sign, _) = words::state(backend.state);
+    let healthy = backend.endpoints.saturating_sub(backend.unhealthy_in_all);
+    let word = match (backend.endpoints, backend.is_checked, backend.state) {
+        (0, ..) => "No endpoints",
+        (_, false, _) => "Not checked",
+        (_, true, State::Good) => "Healthy",
+        (_, true, State::Bad) => "All fail",
+        (_, true, State::Alarming | State::Pending) => "Some fail",
+    };
+    let (class, sign) = if word == "Not checked" { ("pending", "–") } else { (class, sign) };
+    html! {
+        tr role="row" {
+            th scope="row" role="rowheader" {
+                (backend.reference)
+                @for (address, why) in &backend.unhealthy { p.note { b { (address) } ": " (why) } }
+                @let more = backend.unhealthy_in_all.saturating_sub(backend.unhealthy.len());
+                @if more > 0 { p.note { "and " (words::things(more, "other")) } }
+            }
+            td role="cell" data-label=(BACKEND_COLUMNS[1]) { span.pill.(class) { (sign) " " (word) } }
+            td role="cell" data-label=(BACKEND_COLUMNS[2]) {
+                @if backend.is_checked { (words::size(healthy)) " of " (words::size(backend.endpoints)) " healthy" }
+                @else { (words::size(backend.endpoints)) }
+            }
+            td role="cell" data-label=(BACKEND_COLUMNS[3]) { (words::things(backend.listeners, "listener")) }
+        }
+    }
+}
+
+/// Failed sessions by whose fault they are.
+pub(in super::super) fn faults(view: &View) -> Markup {
+    html! {
+        section #faults data-live aria-labelledby="faults-title" {
+            h2 #faults-title { "Failed sessions " small { "by who has to change something, since the start" } }
+            div.card {
+                @if view.faults.iter().all(|fault| fault.sessions == 0) { p.empty { "No session has failed." } } @else {
+                    table role="table" {
+                        caption { "Failed sessions by whose fault they were, with what was wrong lately" }
+                        thead role="rowgroup" {
+                            tr role="row" {
+                                @for name in FAULT_COLUMNS { th scope="col" role="columnheader" { (name) } }
+                            }
+                        }
+                        tbody role="rowgroup" {
+                            @for fault in view.faults.iter().filter(|fault| fault.sessions > 0) {
+                                (fault_row(fault, view.replica.now))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const FAULT_COLUMNS: [&str; 3] = ["Whose fault", "Sessions", "Lately"];
+
+fn fault_row(fault: &Fault, now: i64) -> Markup {
+    let whose = match fault.whose.as_str() {
+        "us" => "Mailgress or its limits",
+        "configuration" => "Configuration",
+        "auth_service" => "Auth service",
+        "backend" => "Backend",
+        _ => "Client",
+    };
+    html! {
+        tr role="row" {
+            th scope="row" role="rowheader" { (whose) }
+            td role="cell" data-label=(FAULT_COLUMNS[1]) { (words::count(fault.sessions)) }
+            td role="cell" data-label=(FAULT_COLUMNS[2]) {
+                div {
+                    @if fault.sentences.is_empty() { "nothing" }
+                    @for Sentence { text, listener, times, last } in &fault.sentences {
+                        div {
+                            (text)
+                            span.muted {
+                                @if *times > 1 { (words::count(*times)) " times, the last time " }
+                                (moment(*last, now)) " at " (listener)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The last changes.
+pub(in super::super) fn changes(view: &View) -> Markup {
+    html! {
+        section #changes data-live aria-labelledby="changes-title" {
+            h2 #changes-title { "Last changes" }
+            div.card {
+                @if view.changes.is_empty() { p.empty { "None since the start." } } @else {
+                    ul.plain { @for change in &view.changes { (change_item(change, view.replica.now)) } }
+                }
+            }
+        }
+    }
+}
+
+fn change_item(change: &Change, now: i64) -> Markup {
+    let Change { at, what, which, text, is_alarming } = change;
+    let (class, sign) = if *is_alarming { ("bad", "✕ ") } else { ("pending", "") };
+    html! {
+        li {
+            span.pill.(class) { (sign) (what) } " " (which)
+            @if !text.is_empty() { ": " (text) }
+            " " span.muted { (moment(*at, now)) }
+        }
+    }
+}
+
+/// All replicas, where this one leads several.
+pub(in super::super) fn replicas(view: &View) -> Markup {
+    html! {
+        section #replicas data-live aria-label="Replicas" {
+            @if !view.replicas.is_empty() {
+                h2 { "Replicas " small { "as this one, which leads, knows them" } }
+                div.card {
+                    table role="table" {
+                        caption { "Replicas, and how far behind they are" }
+                        thead role="rowgroup" {
+                            tr role="row" {
+                                @for name in REPLICA_COLUMNS { th scope="col" role="columnheader" { (name) } }
+                            }
+                        }
+                        tbody role="rowgroup" { @for peer in &view.replicas { (replica_row(peer)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const REPLICA_COLUMNS: [&str; 4] = ["Replica", "State", "Address", "Behind"];
+
+fn replica_row(peer: &Peer) -> Markup {
+    let (class, sign, _) = words::state(peer.state);
+    let word = match (peer.is_own, peer.state) {
+        (true, _) => "This one",
+        (_, State::Bad) => "Silent",
+        (_, State::Pending) if peer.behind > 0 => "Behind",
+        (_, State::Pending) => "Awaited",
+        (_, State::Good | State::Alarming) => "Up to date",
+    };
+    html! {
+        tr role="row" {
+            th scope="row" role="rowheader" {
+                (peer.name)
+                @if let Some(problem) = &peer.problem { p.note { (problem) } }
+            }
+            td role="cell" data-label=(REPLICA_COLUMNS[1]) { span.pill.(class) { (sign) " " (word) } }
+            td role="cell" data-label=(REPLICA_COLUMNS[2]) { (peer.address) }
+            td role="cell" data-label=(REPLICA_COLUMNS[3]) {
+                @if peer.behind == 0 { "nothing" } @else { (words::things(peer.behind, "object")) }
+            }
+        }
+    }
+}
+
+fn moment(at: i64, now: i64) -> Markup {
+    html! { time datetime=(words::instant(at)) { (words::ago(at, now)) } }
+}

@@ -1,0 +1,284 @@
+//! Gathers what the status page shows: objects from the controller's board, what is served from the snapshot, numbers
+//! from the data plane.
+//!
+//! All listeners are looked at for each page, and only those that are shown are copied: with thousands of objects it is
+//! a matter of milliseconds.
+
+mod backends;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::api::status::ConditionStatus;
+use crate::controller::board::{Board, Surface};
+use crate::controller::index::Kind;
+use crate::controller::render::tls::alarms;
+use crate::controller::roll::{Attendance, Attends};
+use crate::controller::status::{Row, public};
+use crate::model::view::{
+    Certificate, Excerpt, Listener, Numbers, Peer, Question, Replica, Serving, State, Totals, View,
+};
+use crate::model::{self, BindReport, ListenerId, Snapshot, Socket, SocketState, TlsMode};
+use crate::proxy::Observer;
+
+/// Where everything is known.
+#[derive(Clone)]
+pub(super) struct Sources {
+    /// Objects and their status.
+    pub(super) board: Board,
+    /// What is to be served.
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What is bound.
+    pub(super) reports: watch::Receiver<Arc<BindReport>>,
+    /// What is counted.
+    pub(super) observer: Observer,
+    /// Who we are: name, version and class.
+    pub(super) replica: Replica,
+    /// When the process began.
+    pub(super) started: Instant,
+}
+
+impl Sources {
+    /// What there is to see, for who asks this.
+    pub(super) fn view(&self, question: &Question) -> View {
+        let moment = Instant::now();
+        let (snapshot, report) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.reports.borrow()));
+        let places = Places::new(&snapshot, &report);
+        let (totals, mut listeners) = self.board.read(|rows| select(rows, question, &places));
+        for found in &mut listeners.shown {
+            if let Some((id, serving)) = &mut found.serving {
+                serving.numbers = self.observer.numbers(id, moment).unwrap_or_default();
+            }
+        }
+        let Surface { problems, leads, replicas, changes } = self.board.surface();
+        let mut changes = [changes, self.observer.changes()].concat();
+        changes.sort_by_key(|change| std::cmp::Reverse(change.at));
+        changes.truncate(MAX_CHANGES);
+        View {
+            replica: Replica {
+                uptime: moment.saturating_duration_since(self.started),
+                now: now(),
+                leads,
+                ..self.replica.clone()
+            },
+            totals: Totals { numbers: self.observer.totals(moment), ..totals },
+            problems: problems.into_iter().take(MAX_PROBLEMS).collect(),
+            listeners: listeners.map(Found::into_view),
+            backends: backends::select(&snapshot, &report, question),
+            faults: self.observer.faults(),
+            changes,
+            replicas: replicas.iter().map(peer).collect(),
+        }
+    }
+}
+
+/// Where listeners are served.
+struct Places<'a> {
+    by_listener: HashMap<&'a ListenerId, (&'a Socket, &'a model::Listener)>,
+    report: &'a BindReport,
+}
+
+/// A listener that was asked for.
+struct Found {
+    listener: Listener,
+    serving: Option<(ListenerId, Serving)>,
+}
+
+impl<'a> Places<'a> {
+    fn new(snapshot: &'a Snapshot, report: &'a BindReport) -> Self {
+        let listeners = |socket: &'a Arc<Socket>| {
+            socket.listeners.iter().map(move |listener| (&listener.id, (&**socket, &**listener)))
+        };
+        Self { by_listener: snapshot.sockets.values().flat_map(listeners).collect(), report }
+    }
+
+    fn of(&self, id: &ListenerId) -> Option<(&'a Socket, &'a model::Listener)> {
+        self.by_listener.get(id).copied()
+    }
+}
+
+/// The rows that are asked for, the worst first, and what all of them are together.
+fn select(
+    rows: &mut dyn Iterator<Item = Row<'_>>,
+    question: &Question,
+    places: &Places<'_>,
+) -> (Totals, Excerpt<Found>) {
+    let mut totals = Totals::default();
+    let mut asked_for = Vec::new();
+    let text = question.text.to_lowercase();
+    for row in rows {
+        let state = state(&row);
+        totals.listeners += 1;
+        match state {
+            State::Bad => totals.not_ready += 1,
+            State::Alarming => totals.alarming += 1,
+            State::Pending => totals.pending += 1,
+            State::Good => {}
+        }
+        let is_asked_for = (!question.only_troubled || state != State::Good)
+            && (text.is_empty() || contains(&row, places, &text));
+        if is_asked_for {
+            asked_for.push((state, row));
+        }
+    }
+    // Those that are alike stay in the order of their names.
+    asked_for.sort_by_key(|(state, _)| *state);
+    let excerpt = excerpt(asked_for, totals.listeners, question.page, LISTENERS_SHOWN);
+    (totals, excerpt.map(|(state, row)| Found::new(state, &row, places)))
+}
+
+fn excerpt<T>(asked_for: Vec<T>, all: usize, page: usize, size: usize) -> Excerpt<T> {
+    let matching = asked_for.len();
+    let pages = matching.div_ceil(size).max(1);
+    let page = page.clamp(1, pages);
+    let shown = asked_for.into_iter().skip((page - 1) * size).take(size).collect();
+    Excerpt { shown, matching, all, page, pages }
+}
+
+fn state(row: &Row<'_>) -> State {
+    match row.ready().map(|ready| ready.status) {
+        Some(ConditionStatus::False) => State::Bad,
+        Some(ConditionStatus::True) if row.alarms().next().is_some() => State::Alarming,
+        Some(ConditionStatus::True) => State::Good,
+        Some(ConditionStatus::Unknown) | None => State::Pending,
+    }
+}
+
+/// Whether any of what a row shows of names holds the text, which is in lower case.
+fn contains(row: &Row<'_>, places: &Places<'_>, text: &str) -> bool {
+    let has = |value: &str| value.to_lowercase().contains(text);
+    let id = id(row);
+    if has(&format!("{} {id}", row.object)) {
+        return true;
+    }
+    if row.ready().into_iter().chain(row.alarms()).any(|condition| has(&condition.reason)) {
+        return true;
+    }
+    let Some((socket, listener)) = places.of(&id) else { return false };
+    has(&socket.address.to_string())
+        || has(socket.protocol.name())
+        || listener.hostnames.iter().any(|name| name.as_str().contains(text))
+        || listener.backend.as_ref().is_some_and(|backend| has(&backend.reference))
+        || listener.tls.iter().flat_map(|tls| &tls.certificates).any(|certificate| {
+            has(&certificate.reference) || certificate.names.iter().any(|name| name.contains(text))
+        })
+}
+
+fn id(row: &Row<'_>) -> ListenerId {
+    let key = &row.object.key;
+    ListenerId {
+        namespace: key.namespace.clone(),
+        object: key.name.clone(),
+        listener: row.listener.to_owned(),
+    }
+}
+
+impl Found {
+    fn new(state: State, row: &Row<'_>, places: &Places<'_>) -> Self {
+        let id = id(row);
+        let ready = row.ready().filter(|ready| ready.status != ConditionStatus::True);
+        let notes = ready.into_iter().chain(row.alarms());
+        let listener = Listener {
+            kind: row.object.kind.name().to_owned(),
+            object: row.object.key.to_string(),
+            name: row.listener.to_owned(),
+            state,
+            notes: notes.map(|note| (note.reason.clone(), public(note))).take(MAX_NOTES).collect(),
+            serving: None,
+        };
+        // A MailServer without listeners must not be taken for a MailListener of the same name.
+        let is_one = row.object.kind == Kind::Listener || !row.listener.is_empty();
+        let serving = places.of(&id).filter(|_| is_one);
+        let serving = serving.map(|(socket, listener)| serving_of(socket, listener, places.report));
+        Self { listener, serving: serving.map(|serving| (id, serving)) }
+    }
+
+    fn into_view(self) -> Listener {
+        Listener { serving: self.serving.map(|(_, serving)| serving), ..self.listener }
+    }
+}
+
+fn serving_of(socket: &Socket, listener: &model::Listener, report: &BindReport) -> Serving {
+    let now = now();
+    let bound = match report.sockets.get(&socket.address) {
+        Some(SocketState::Bound(bound)) => bound.iter().map(ToString::to_string).take(MAX_BOUND).collect(),
+        Some(SocketState::Failed(_)) | None => Vec::new(),
+    };
+    let certificates = listener.tls.as_ref().map(|tls| tls.certificates.as_slice()).unwrap_or_default();
+    let certificate = |certificate: &Arc<model::Certificate>| Certificate {
+        secret: certificate.reference.clone(),
+        names: certificate.names.iter().take(MAX_NAMES).cloned().collect(),
+        names_in_all: certificate.names.len(),
+        state: match alarms(certificate) {
+            [.., end] if now >= end => State::Bad,
+            [first, ..] if now >= first => State::Alarming,
+            _ => State::Good,
+        },
+        not_after: certificate.not_after,
+    };
+    let tls = match socket.tls_mode {
+        TlsMode::Off => "Off",
+        TlsMode::StartTls => "StartTLS",
+        TlsMode::RequireStartTls => "RequireStartTLS",
+        TlsMode::Implicit => "Implicit",
+    };
+    // What expires first is seen first.
+    let mut by_expiry: Vec<_> = certificates.iter().collect();
+    by_expiry.sort_by_key(|certificate| certificate.not_after);
+    Serving {
+        address: socket.address.to_string(),
+        bound,
+        protocol: socket.protocol.name().to_uppercase(),
+        tls: tls.to_owned(),
+        hostnames: listener.hostnames.iter().map(|name| name.as_str().to_owned()).take(MAX_NAMES).collect(),
+        certificates: by_expiry.into_iter().take(MAX_CERTIFICATES).map(certificate).collect(),
+        certificates_in_all: certificates.len(),
+        numbers: Numbers::default(),
+        limit: listener.limits.max_connections,
+        backend: listener.backend.as_ref().map(|backend| backend.reference.clone()),
+    }
+}
+
+fn peer(replica: &Attendance) -> Peer {
+    let problem = match &replica.state {
+        Attends::Silent(why) => Some(why.clone()),
+        Attends::Own | Attends::Awaited | Attends::Heard => None,
+    };
+    let state = match &replica.state {
+        Attends::Silent(_) => State::Bad,
+        Attends::Awaited => State::Pending,
+        Attends::Heard if replica.behind > 0 => State::Pending,
+        Attends::Own | Attends::Heard => State::Good,
+    };
+    Peer {
+        name: replica.name.clone(),
+        address: replica.address.to_string(),
+        state,
+        is_own: replica.state == Attends::Own,
+        problem,
+        behind: replica.behind,
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Listeners of one page.
+const LISTENERS_SHOWN: usize = 25;
+/// Things to look at of one listener.
+const MAX_NOTES: usize = 4;
+/// Addresses of one socket.
+const MAX_BOUND: usize = 4;
+/// Names of one certificate, and host names of one listener.
+const MAX_NAMES: usize = 3;
+/// Certificates of one listener.
+const MAX_CERTIFICATES: usize = 2;
+/// Of both halves together.
+const MAX_CHANGES: usize = 20;
+/// What cannot be read: one for each kind and namespace at most, but there may be many.
+const MAX_PROBLEMS: usize = 20;

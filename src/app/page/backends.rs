@@ -1,0 +1,73 @@
+//! The backends that objects name, each once, with what its endpoints' health checks say.
+
+use std::collections::BTreeMap;
+
+use crate::model::view::{Backend, Excerpt, Question, State};
+use crate::model::{BackendHealth, BindReport, Snapshot};
+
+/// Those that are asked for, the worst first.
+pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Question) -> Excerpt<Backend> {
+    let mut all: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
+        let Some(backend) = &listener.backend else { continue };
+        let known = all.entry(&backend.reference).or_default();
+        known.listeners += 1;
+        known.endpoints = known.endpoints.max(backend.endpoints.len());
+        // Listeners may check the same endpoints in ways of their own: the worst counts.
+        let health = report.backends.get(&listener.id);
+        if health.map(|health| health.unhealthy.len()) > known.health.map(|health| health.unhealthy.len()) {
+            known.health = health;
+        }
+    }
+    let text = question.text.to_lowercase();
+    let number = all.len();
+    let mut asked_for: Vec<_> = all
+        .into_iter()
+        .map(|(reference, known)| (known.state(), reference, known))
+        .filter(|(state, ..)| !question.only_troubled || *state != State::Good)
+        .filter(|(_, reference, _)| text.is_empty() || reference.to_lowercase().contains(&text))
+        .collect();
+    asked_for.sort_by_key(|(state, ..)| *state);
+    super::excerpt(asked_for, number, 1, BACKENDS_SHOWN)
+        .map(|(state, reference, known)| known.into_view(reference, state))
+}
+
+/// What is known of one backend.
+#[derive(Default)]
+struct Known<'a> {
+    endpoints: usize,
+    listeners: usize,
+    health: Option<&'a BackendHealth>,
+}
+
+impl Known<'_> {
+    fn state(&self) -> State {
+        let unhealthy = self.health.map_or(0, |health| health.unhealthy.len());
+        if self.endpoints == 0 || (unhealthy > 0 && unhealthy >= self.endpoints) {
+            State::Bad
+        } else if unhealthy > 0 {
+            State::Alarming
+        } else {
+            State::Good
+        }
+    }
+
+    fn into_view(self, reference: &str, state: State) -> Backend {
+        let unhealthy = self.health.map(|health| health.unhealthy.as_slice()).unwrap_or_default();
+        let shown = unhealthy.iter().take(ENDPOINTS_SHOWN);
+        Backend {
+            reference: reference.to_owned(),
+            state,
+            endpoints: self.endpoints,
+            is_checked: self.health.is_some(),
+            unhealthy: shown.map(|(address, why)| (address.to_string(), why.clone())).collect(),
+            unhealthy_in_all: unhealthy.len(),
+            listeners: self.listeners,
+        }
+    }
+}
+
+/// Backends of one page.
+const BACKENDS_SHOWN: usize = 25;
+/// Endpoints of one backend that fail their checks.
+const ENDPOINTS_SHOWN: usize = 3;

@@ -1,0 +1,90 @@
+//! What is known of everything, for whoever asks: the documents and pages of the admin server.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::model::view;
+
+use super::index::ObjectId;
+use super::roll::Attendance;
+use super::status::{Change, Row, Status};
+
+/// The status of everything; clones are of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Posted>>);
+
+/// What is on it.
+#[derive(Debug, Default)]
+pub(super) struct Posted {
+    pub(super) status: Status,
+    pub(super) revision: u64,
+    pub(super) problems: Vec<String>,
+    /// `None` without a cluster.
+    pub(super) leads: Option<bool>,
+    pub(super) replicas: Vec<Attendance>,
+    /// Newest first.
+    changes: VecDeque<view::Change>,
+}
+
+/// What there is besides the rows.
+#[derive(Clone, Debug, Default)]
+pub struct Surface {
+    /// What cannot be read or written.
+    pub problems: Vec<String>,
+    /// `None` without a cluster.
+    pub leads: Option<bool>,
+    /// All replicas, while we lead.
+    pub replicas: Vec<Attendance>,
+    /// The last changes, newest first.
+    pub changes: Vec<view::Change>,
+}
+
+impl Board {
+    /// The document that `/status` serves.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let posted = self.lock();
+        posted.status.document(posted.revision, &posted.problems)
+    }
+
+    /// What `read` makes of the listeners of all objects; it holds up the controller and must be quick.
+    pub fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = Row<'_>>) -> T) -> T {
+        read(&mut self.lock().status.rows())
+    }
+
+    /// What there is besides them.
+    #[must_use]
+    pub fn surface(&self) -> Surface {
+        let posted = self.lock();
+        Surface {
+            problems: posted.problems.clone(),
+            leads: posted.leads,
+            replicas: posted.replicas.clone(),
+            changes: posted.changes.iter().cloned().collect(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Posted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Posted {
+    /// Remembers changes, the last few of them.
+    pub(super) fn keep(&mut self, changes: &[Change], now: i64) {
+        // What an object says as a whole repeats its listeners.
+        let listeners = changes.iter().filter(|change| change.listener.is_some());
+        let of_listeners: BTreeSet<&ObjectId> = listeners.map(|change| &change.object).collect();
+        let is_new = |change: &&Change| change.listener.is_some() || !of_listeners.contains(&change.object);
+        let last: Vec<&Change> = changes.iter().rev().filter(is_new).take(MAX_CHANGES).collect();
+        for change in last.into_iter().rev() {
+            self.changes.push_front(change.view(now));
+        }
+        self.changes.truncate(MAX_CHANGES);
+    }
+}
+
+/// Changes that are remembered.
+const MAX_CHANGES: usize = 32;

@@ -1,0 +1,182 @@
+//! What happened lately, for the status page: changes of sockets, and why sessions failed, by whose fault.
+//!
+//! Everything is bounded. Sentences come from [`End::sentence`], which has no login, no client's address and nobody's
+//! words in it; equal ones are counted instead of repeated.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::model::view::{Change, Fault as FaultView, Sentence};
+use crate::model::{Listener, Socket};
+use crate::net::ListenAddress;
+
+use super::end::{End, Fault};
+use super::limits::lock;
+
+/// What is remembered.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    changes: Mutex<VecDeque<Change>>,
+    faults: [Faults; 5],
+}
+
+/// The failed sessions that are the fault of one party.
+#[derive(Debug, Default)]
+struct Faults {
+    sessions: AtomicU64,
+    /// The last that was said is the last.
+    sentences: Mutex<Vec<Sentence>>,
+}
+
+impl Journal {
+    /// Something was done to a socket.
+    pub(crate) fn changed(&self, what: &str, address: &ListenAddress, text: String, at: SystemTime) {
+        let is_alarming = what == FAILED;
+        let change =
+            Change { at: seconds(at), what: what.to_owned(), which: address.to_string(), text, is_alarming };
+        let mut changes = lock(&self.changes);
+        changes.push_front(change);
+        changes.truncate(MAX_CHANGES);
+    }
+
+    /// A session failed.
+    pub(crate) fn failed(&self, end: &End, listener: &str, at: SystemTime) {
+        let Some(faults) = self.of(end.fault()) else { return };
+        faults.sessions.fetch_add(1, Ordering::Relaxed);
+        // One sentence less is better than a session that waits.
+        let Ok(mut sentences) = faults.sentences.try_lock() else { return };
+        let mut text = end.sentence();
+        if let Some((cut, _)) = text.char_indices().nth(MAX_SENTENCE) {
+            text.truncate(cut);
+            text.push('…');
+        }
+        let known = sentences.iter().position(|sentence| sentence.text == text);
+        let times = known.map_or(0, |position| sentences.remove(position).times);
+        if sentences.len() >= MAX_SENTENCES {
+            sentences.remove(0);
+        }
+        let times = times.saturating_add(1);
+        sentences.push(Sentence { text, listener: listener.to_owned(), times, last: seconds(at) });
+    }
+
+    /// The last changes, newest first.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        lock(&self.changes).iter().cloned().collect()
+    }
+
+    /// By whose fault sessions failed.
+    pub(crate) fn faults(&self) -> Vec<FaultView> {
+        let view = |(fault, faults): (&Fault, &Faults)| FaultView {
+            whose: fault.name().to_owned(),
+            sessions: faults.sessions.load(Ordering::Relaxed),
+            sentences: lock(&faults.sentences).iter().rev().cloned().collect(),
+        };
+        ORDER.iter().zip(&self.faults).map(view).collect()
+    }
+
+    fn of(&self, fault: Fault) -> Option<&Faults> {
+        let position = ORDER.iter().position(|other| *other == fault)?;
+        self.faults.get(position)
+    }
+}
+
+/// Which listeners of a socket are others than before, by name.
+pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
+    let before: HashSet<*const Listener> = old.listeners.iter().map(std::sync::Arc::as_ptr).collect();
+    let other = new.listeners.iter().filter(|listener| !before.contains(&std::sync::Arc::as_ptr(listener)));
+    let stays: HashSet<_> = new.listeners.iter().map(|listener| &listener.id).collect();
+    let gone = old.listeners.iter().filter(|listener| !stays.contains(&listener.id));
+    let other = other.map(|listener| listener.id.to_string());
+    let names: Vec<String> = other.chain(gone.map(|listener| format!("without {}", listener.id))).collect();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    let shown = names.get(..MAX_NAMES).unwrap_or(&names).join(", ");
+    match (names.is_empty(), more) {
+        (true, _) => "what its listeners have in common".to_owned(),
+        (false, 0) => shown,
+        (false, more) => format!("{shown} and {more} more"),
+    }
+}
+
+fn seconds(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What is done to a socket that cannot be served.
+pub(crate) const FAILED: &str = "failed";
+
+/// Where they are in the journal; who has to act first is first.
+const ORDER: [Fault; 5] =
+    [Fault::Us, Fault::Configuration, Fault::AuthService, Fault::Backend, Fault::Client];
+
+/// Changes that are remembered.
+const MAX_CHANGES: usize = 32;
+/// Sentences that are remembered of each party.
+const MAX_SENTENCES: usize = 6;
+/// Characters of one.
+const MAX_SENTENCE: usize = 240;
+/// Listeners that a change names.
+const MAX_NAMES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn equal_sentences_are_counted_and_old_ones_forgotten() {
+        let journal = Journal::default();
+        for second in 0..20 {
+            journal.failed(
+                &End::NoEndpoints(format!("Service mail/b{}", second % 8)),
+                "mail/x/imaps",
+                at(second),
+            );
+            journal.failed(&End::NoEndpoints("Service mail/often".into()), "mail/x/pop3s", at(second));
+        }
+        let faults = journal.faults();
+        let backend = faults.iter().find(|fault| fault.whose == "backend").unwrap();
+        assert_eq!((backend.sessions, backend.sentences.len()), (40, MAX_SENTENCES));
+        let first = &backend.sentences[0];
+        assert_eq!((first.times, first.last, first.listener.as_str()), (20, 19, "mail/x/pop3s"));
+        assert!(faults.iter().filter(|fault| fault.sessions > 0).count() == 1, "{faults:?}");
+    }
+
+    #[test]
+    fn a_flood_of_changes_keeps_the_newest() {
+        let journal = Journal::default();
+        for port in 1..100 {
+            journal.changed("bound", &ListenAddress::Any { port }, String::new(), at(port.into()));
+        }
+        let changes = journal.changes();
+        assert_eq!((changes.len(), changes[0].which.as_str(), changes[0].at), (MAX_CHANGES, "*:99", 99));
+    }
+
+    #[test]
+    fn sentences_tell_nothing_of_a_client() {
+        let journal = Journal::default();
+        let secret = "joe@example.com from 192.0.2.77";
+        let refused = crate::protocol::BackendError::Unexpected {
+            step: "AUTH",
+            reply: secret.to_owned(),
+            verbatim: secret.into(),
+        };
+        for end in [
+            End::UntrustedPeer(secret.into()),
+            End::BackendRefused(secret.into()),
+            End::Backend(refused),
+            End::Handshake(crate::tls::HandshakeError::Client(crate::tls::HandshakeFailure::UnknownName(
+                secret.into(),
+            ))),
+        ] {
+            journal.failed(&end, "mail/x", at(1));
+        }
+        assert!(!format!("{:?}", journal.faults()).contains("192.0.2.77"), "{:?}", journal.faults());
+    }
+}

@@ -1,0 +1,76 @@
+//! Rates from counters: what was counted since a mark, by the time since then. Time comes in as an argument.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::limits::lock;
+
+/// The last two marks of a listener's counters.
+#[derive(Debug)]
+pub(crate) struct Rates(Mutex<[Mark; 2]>);
+
+/// Counters at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    counted: Counted,
+}
+
+/// What rates are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Sessions that began.
+    pub(crate) sessions: u64,
+    /// Relayed bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Rates {
+    /// Of counters that begin at zero now.
+    pub(crate) fn new(now: Instant) -> Self {
+        let begin = Mark { at: now, counted: Counted::default() };
+        Self(Mutex::new([begin, begin]))
+    }
+
+    /// The counters are so now.
+    pub(crate) fn mark(&self, counted: Counted, now: Instant) {
+        let mut marks = lock(&self.0);
+        let [_, last] = *marks;
+        *marks = [last, Mark { at: now, counted }];
+    }
+
+    /// Sessions a minute and bytes a second since the mark before the last.
+    pub(crate) fn since(&self, counted: Counted, now: Instant) -> (f64, f64) {
+        let [before, _] = *lock(&self.0);
+        let elapsed = now.saturating_duration_since(before.at).max(SHORTEST).as_secs_f64();
+        let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / elapsed;
+        let sessions = per_second(counted.sessions, before.counted.sessions);
+        (sessions * 60.0, per_second(counted.bytes, before.counted.bytes))
+    }
+}
+
+/// What is counted in the first moment says nothing of a minute.
+const SHORTEST: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_over_the_time_since_the_mark_before_the_last() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let rates = Rates::new(start);
+        let counted = |sessions, bytes| Counted { sessions, bytes };
+        assert_eq!(rates.since(counted(1, 5), start), (12.0, 1.0), "not less than five seconds");
+        rates.mark(counted(10, 1000), after(10));
+        assert_eq!(rates.since(counted(20, 3000), after(20)), (60.0, 150.0));
+        rates.mark(counted(20, 3000), after(20));
+        assert_eq!(rates.since(counted(20, 3000), after(30)), (30.0, 100.0));
+        rates.mark(counted(20, 3000), after(30));
+        rates.mark(counted(20, 3000), after(40));
+        assert_eq!(rates.since(counted(20, 3000), after(50)), (0.0, 0.0));
+        let many = 5_000_000_000_u64;
+        assert_eq!(rates.since(counted(20, 3000 + many), after(80)).1, 100_000_000.0, "{many}");
+    }
+}

@@ -1,0 +1,150 @@
+//! A Mailgress with something of everything: listeners that are well, that are not, with sessions and failures.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::{Value, json};
+
+use crate::support::auth_service::{Answer, AuthService};
+use crate::support::backend::{Backend, WRONG};
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, tls_secret, with};
+use crate::support::pki::AUTHORITY;
+use crate::support::ports;
+use crate::support::talk::log_in;
+use crate::support::wire::Wire;
+
+/// What must never be shown: a password, a login, what a backend and an auth service say of it, a header's secret, and
+/// the address of a client.
+pub const SECRETS: [&str; 6] = [
+    "planted-password",
+    "planted-login",
+    "planted-words-of-the-backend",
+    "planted-words-of-the-service",
+    "planted-header",
+    "127.0.0.66",
+];
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
+/// All of it.
+pub struct Edge {
+    pub mailgress: Mailgress,
+    /// Sessions that stay open.
+    pub open: Vec<Wire>,
+    /// Of the listener imap, in clear.
+    pub imap: SocketAddr,
+    _folder: Folder,
+    _backends: Vec<Backend>,
+    _auth: AuthService,
+    _taken: TcpListener,
+}
+
+impl Edge {
+    /// Starts it, with sessions open, and others refused and failed.
+    pub fn start() -> Self {
+        let sick = Backend::imap_while("sick", Arc::new(AtomicBool::new(false)));
+        let rude = Backend::saying(b"* BYE planted-words-of-the-backend\r\n");
+        let backends = vec![Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp"), sick, rude];
+        let auth = AuthService::start(|request| match request.header("Auth-User") {
+            Some("broken") => Answer::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            _ => Answer::refuse("planted-words-of-the-service about planted-login"),
+        });
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ports::free())).unwrap();
+        let folder = Folder::new();
+        let [imap, rude, asked] = [(); 3].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free())));
+        let to: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
+        folder.write("well.yaml", &mail_server(&well(imap.port(), &to)));
+        folder.write("secret.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
+        // Whenever this runs, that year has begun.
+        folder
+            .write("old.yaml", &tls_secret("old-tls", &AUTHORITY.issue_until(&["mail.example.test"], 2026)));
+        let occupied = taken.local_addr().unwrap().port();
+        folder.write("troubled.yaml", &named("office", &troubled(asked.port(), occupied, &auth.url(), &to)));
+        folder.write("sick.yaml", &named("lab", &sickly(rude.port(), &to)));
+        let mailgress = Mailgress::start_with(&folder, &["--pod-name", "mailgress-0"]);
+        let mut edge = Self {
+            mailgress,
+            open: Vec::new(),
+            imap,
+            _folder: folder,
+            _backends: backends,
+            _auth: auth,
+            _taken: taken,
+        };
+        edge.talk(rude, asked);
+        edge
+    }
+
+    /// Three sessions that stay, one login that is refused, and failures of all parties.
+    fn talk(&mut self, rude: SocketAddr, asked: SocketAddr) {
+        for _ in 0..3 {
+            let mut wire = connect(self.imap);
+            log_in(&mut wire, "IMAP", "planted-login", "planted-password").unwrap();
+            self.open.push(wire);
+        }
+        log_in(&mut connect(self.imap), "IMAP", "planted-login", WRONG).unwrap();
+        // Each of these ends the session, before or after its answer.
+        for (address, user) in [(rude, "planted-login"), (asked, "planted-login"), (asked, "broken")] {
+            let _ = log_in(&mut connect(address), "IMAP", user, "planted-password");
+        }
+    }
+}
+
+/// Everything is as it should be.
+fn well(imap: u16, to: &[SocketAddr]) -> Value {
+    json!({
+        "auth": passthrough(),
+        "tls": { "certificateRefs": [{ "name": "mail-tls" }] },
+        "upstream": { "healthCheck": checked() },
+        "listeners": [
+            with(listener("imap", "IMAP", "StartTLS", imap, to[0]), &json!({ "limits": { "maxConnections": 500 } })),
+            listener("imaps", "IMAP", "Implicit", ports::free(), to[0]),
+            listener("pop3s", "POP3", "Implicit", ports::free(), to[1]),
+            listener("submission", "SMTP", "RequireStartTLS", ports::free(), to[2]),
+        ],
+    })
+}
+
+/// An auth service that says too much, an expired certificate, an occupied port, and a Secret that is not there.
+fn troubled(asked: u16, occupied: u16, url: &str, to: &[SocketAddr]) -> Value {
+    let secret = json!({ "http": { "headers": [{ "name": "X-Auth-Key", "value": "planted-header" }] } });
+    let tls = |name: &str| json!({ "tls": { "certificateRefs": [{ "name": name }] } });
+    json!({
+        "auth": with(http_auth(url), &secret),
+        "listeners": [
+            listener("asked", "IMAP", "Off", asked, to[0]),
+            with(listener("expired", "POP3", "Implicit", ports::free(), to[1]), &tls("old-tls")),
+            listener("taken", "IMAP", "Off", occupied, to[0]),
+            with(listener("lost", "IMAP", "Implicit", ports::free(), to[0]), &tls("nowhere")),
+        ],
+    })
+}
+
+/// A backend that breaks off, and one that fails its checks.
+fn sickly(rude: u16, to: &[SocketAddr]) -> Value {
+    json!({
+        "auth": passthrough(),
+        "listeners": [
+            listener("rude", "IMAP", "Off", rude, to[4]),
+            with(listener("sick", "IMAP", "Off", ports::free(), to[3]),
+                &json!({ "upstream": { "healthCheck": checked() } })),
+        ],
+    })
+}
+
+fn checked() -> Value {
+    json!({ "interval": "200ms", "timeout": "5s", "unhealthyThreshold": 1 })
+}
+
+/// A session from the client whose address nobody may see, greeted.
+pub fn connect(address: SocketAddr) -> Wire {
+    let mut wire = Wire::connect_from(CLIENT, address).unwrap();
+    wire.line().unwrap();
+    wire
+}
+
+/// A `MailServer` of this name.
+pub fn named(name: &str, spec: &Value) -> Value {
+    with(mail_server(spec), &json!({ "metadata": { "name": name } }))
+}

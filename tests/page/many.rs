@@ -1,0 +1,51 @@
+//! Thousands of listeners: the page stays small and quick, and what is looked for is found.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::edge::named;
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, listener, passthrough, with};
+use crate::support::{ports, wait};
+
+const SERVERS: usize = 5000;
+/// Bytes of a page, style and script included.
+const LARGEST: usize = 100_000;
+/// For a page of an unoptimised build on a loaded machine; the shortest of some.
+const LONGEST: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_page_of_five_thousand_servers_is_small_and_quick_and_finds_each_of_them() {
+    let (folder, port) = (Folder::new(), ports::free());
+    let documents: Vec<String> = (0..SERVERS)
+        .map(|number| {
+            let one = listener("imap", "IMAP", "Off", port, ([127, 0, 0, 1], 9).into());
+            // They are in each other's way, but for the first.
+            let listeners = [with(one, &json!({}))];
+            let spec = json!({ "auth": passthrough(), "listeners": listeners });
+            serde_yaml::to_string(&named(&format!("server-{number:04}"), &spec)).unwrap()
+        })
+        .collect();
+    folder.write_text("all.yaml", &documents.join("---\n"));
+    let mailgress = Mailgress::start(&folder);
+    wait::within(Duration::from_secs(60), "all are on the page", || {
+        mailgress.page("/").contains("25 of 5,000").then_some(())
+    });
+    let mut shortest = Duration::MAX;
+    for path in ["/", "/?q=server-4321", "/?only=troubled&page=100", "/?page=200"] {
+        let asked = Instant::now();
+        let page = mailgress.page(path);
+        shortest = shortest.min(asked.elapsed());
+        assert!(page.len() < LARGEST, "{path}: {} bytes", page.len());
+    }
+    assert!(shortest < LONGEST, "{shortest:?}");
+    let found = mailgress.page("/?q=SERVER-4321");
+    assert!(found.contains("mail/server-4321") && !found.contains("mail/server-4322"), "{found}");
+    assert!(found.contains("1 of 1 found among 5,000"), "{found}");
+    assert!(mailgress.page("/?page=2").contains("Page 2 of 200"));
+    // The one that is well is the last of all.
+    let last = mailgress.page("/?page=999999");
+    assert!(last.contains("Page 200 of 200") && last.contains("mail/server-0000"), "{last}");
+    assert!(mailgress.page("/?q=nobody").contains("Nothing is like that."));
+}
