@@ -98,3 +98,30 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, ValueEnum};
+    use clap_complete::Shell;
+
+    use super::*;
+
+    #[test]
+    fn the_version_begins_with_the_packages_and_says_at_most_the_commit_and_its_day() {
+        let version = Cli::command().get_version().map(str::to_owned).unwrap();
+        let rest = version.strip_prefix(env!("CARGO_PKG_VERSION")).unwrap();
+        let in_brackets = rest.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')'));
+        assert!(rest.is_empty() || in_brackets.is_some_and(|commit| !commit.is_empty()), "{version}");
+    }
+
+    #[test]
+    fn the_command_line_is_completed_in_every_shell() {
+        Cli::command().debug_assert();
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "mailgress", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("probe") && script.contains("login-file"), "{shell}");
+        }
+    }
+}

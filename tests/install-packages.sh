@@ -18,9 +18,9 @@ packages_of() {
         test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
             iproute2 nginx libnginx-mod-mail prometheus" ;;
         cluster) go_package ;;
+        e2e) node_packages ;;
         # Looks at the status page.
         page) echo "chromium chromium-driver fonts-dejavu-core" ;;
-        e2e) node_packages ;;
         bench) echo "nginx libnginx-mod-mail" ;;
         *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page or bench"; exit 2 ;;
     esac

@@ -30,16 +30,20 @@ enum Whose {
 impl Cluster {
     /// The cluster in `MAILGRESS_E2E_KUBECONFIG`, or one of our own; or why there is none.
     pub fn find() -> Result<Self, String> {
-        // Not in /tmp, which may be memory: images are below.
-        let files = tempfile::Builder::new().prefix("mailgress-e2e-").tempdir_in("/var/tmp").unwrap();
+        let files_in =
+            |folder: &Path| tempfile::Builder::new().prefix("mailgress-e2e-").tempdir_in(folder).unwrap();
         let given = std::env::var_os("MAILGRESS_E2E_KUBECONFIG").filter(|file| !file.is_empty());
         if let Some(file) = given {
             let kubeconfig = std::fs::canonicalize(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
             let node = node_of(&kubeconfig);
+            // Not in /tmp, which may be memory: images are below.
+            let files = files_in(Path::new("/var/tmp"));
             return Ok(Self { whose: Whose::Given { kubeconfig, node }, helm: "helm".into(), files });
         }
         let node = Node::start()?;
         let helm = build_helm()?;
+        // They go with the node, whatever becomes of us.
+        let files = files_in(node.directory());
         let cluster = Self { whose: Whose::Ours(Box::new(node)), helm, files };
         cluster.load(&images::pause(), PAUSE);
         Ok(cluster)

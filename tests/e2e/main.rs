@@ -18,6 +18,7 @@ mod flow;
 mod image;
 mod images;
 mod mail;
+mod namespaces;
 mod node;
 mod release;
 mod steps;

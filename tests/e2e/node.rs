@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::control_plane::{self, ControlPlane};
+use crate::namespaces::Namespaces;
 use crate::support::go::Module;
-use crate::support::process::{Daemon, Process, root_command, we_are_root};
+use crate::support::process::{Process, root_command};
 use crate::support::wait;
 
 /// A cluster of one node.
@@ -58,6 +59,11 @@ impl Node {
     /// Our own address as the node sees it.
     pub fn our_address(&self) -> Ipv4Addr {
         self.namespaces.network.host
+    }
+
+    /// All that it has on disk, which is removed with it.
+    pub fn directory(&self) -> &Path {
+        &self.namespaces.directory
     }
 
     /// Gives an archive's images to the node.
@@ -277,96 +283,6 @@ impl Node {
     }
 }
 
-/// Network, mounts and processes apart, a wire between the two networks, and a cgroup.
-struct Namespaces {
-    directory: PathBuf,
-    cgroup: String,
-    network: Network,
-    /// Their first process, as we see it.
-    first: u32,
-    _daemon: Daemon,
-}
-
-/// The wire's two ends.
-struct Network {
-    host: Ipv4Addr,
-    node: Ipv4Addr,
-}
-
-impl Namespaces {
-    fn make() -> Self {
-        // Not in /tmp, which may be memory: images are unpacked below.
-        let directory =
-            tempfile::Builder::new().prefix("mailgress-node-").tempdir_in("/var/tmp").unwrap().keep();
-        let cgroup = format!("mailgress-node-{}", std::process::id());
-        let file = directory.join("first-process");
-        let mut command: Vec<&OsStr> =
-            ["unshare", "--net", "--mount", "--pid", "--fork"].map(OsStr::new).to_vec();
-        command.extend(["--kill-child", "sh", "-c", FIRST_PROCESS, "first"].map(OsStr::new));
-        command.push(file.as_os_str());
-        let daemon = Daemon::start("namespaces", &directory, &command, &end_of(&cgroup), true);
-        let first = wait::eventually("there are namespaces", || {
-            std::fs::read_to_string(&file).ok()?.strip_suffix('\n')?.parse().ok()
-        });
-        succeed(root_command("sh").args(["-c", CGROUPS, "cgroups", &cgroup]));
-        let network = Network::make(first);
-        Self { directory, cgroup, network, first, _daemon: daemon }
-    }
-
-    /// A program within them.
-    fn inside(&self, program: &str) -> Command {
-        let (enter, arguments) = self.enter();
-        let mut command = Command::new(enter);
-        command.args(arguments).arg(program);
-        command
-    }
-
-    fn enter(&self) -> (String, Vec<String>) {
-        let first = self.first.to_string();
-        let nsenter = ["nsenter", "--target", &first, "--net", "--mount", "--pid", "--"].map(str::to_owned);
-        let mut command = if we_are_root() { Vec::new() } else { vec!["sudo".to_owned(), "-n".to_owned()] };
-        command.extend(nsenter);
-        (command.remove(0), command)
-    }
-}
-
-impl Network {
-    /// Lays a wire from here to there. What it makes is gone with the namespace.
-    fn make(first: u32) -> Self {
-        let taken = String::from_utf8(succeed(Command::new("ip").args(["-4", "route"])).stdout).unwrap();
-        let start = std::process::id() % 250;
-        // 198.18.0.0/15 is for networks of tests (RFC 2544).
-        let third = (0..250)
-            .map(|step| (start + step) % 250)
-            .find(|third| !taken.contains(&format!("198.18.{third}.")));
-        let third = u8::try_from(third.expect("a free network below 198.18.0.0/16")).unwrap();
-        let network = Self { host: Ipv4Addr::new(198, 18, third, 1), node: Ipv4Addr::new(198, 18, third, 2) };
-        let (ours, first) = (format!("mailgress{third}"), first.to_string());
-        let ip = |arguments: &str| {
-            succeed(root_command("ip").args(arguments.split(' ')));
-        };
-        ip(&format!("link add {ours} type veth peer name eth0 netns {first}"));
-        ip(&format!("address add {}/24 dev {ours}", network.host));
-        ip(&format!("link set {ours} up"));
-        let there = format!(
-            "ip address add {}/24 dev eth0 && ip link set eth0 up && ip route add default via {} && \
-             echo 1 >/proc/sys/net/ipv4/ip_forward",
-            network.node, network.host
-        );
-        succeed(root_command("nsenter").args(["--target", &first, "--net", "sh", "-c", &there]));
-        network
-    }
-}
-
-/// The shell command that ends the namespaces `$pid` made, and removes what they leave.
-fn end_of(cgroup: &str) -> String {
-    format!(
-        "exec 2>/dev/null; kill -KILL $pid; tries=0; \
-         while find /sys/fs/cgroup -type d -name {cgroup} | grep -q . && [ $tries -lt 100 ]; do \
-         find /sys/fs/cgroup -depth -type d -path '*/{cgroup}*' -exec rmdir {{}} +; tries=$((tries + 1)); sleep 0.1; done"
-    )
-}
-
 fn check_machine() -> Result<(), String> {
     if !root_command("true").status().is_ok_and(|status| status.success()) {
         return Err("a node of its own needs root, or a sudo that asks nothing".to_owned());
@@ -417,13 +333,6 @@ fn text(output: &Output) -> String {
 /// The image that every pod's namespaces are held by.
 pub const PAUSE: &str = "docker.io/mailgress-e2e/pause:1";
 
-/// Makes mounts its own, and tells its id as it is outside, which /proc says until it is its own, too.
-const FIRST_PROCESS: &str = "read -r id rest </proc/self/stat; mount -t proc proc /proc && mount -t tmpfs tmpfs /run && \
-                             mkdir /run/lock && mount -t tmpfs tmpfs /var/log && ip link set lo up && echo $id >$1 && \
-                             exec sleep infinity";
-/// In every hierarchy of cgroups, or in the only one.
-const CGROUPS: &str = "if [ -e /sys/fs/cgroup/cgroup.controllers ]; then mkdir -p /sys/fs/cgroup/$1; \
-                       else for each in /sys/fs/cgroup/*/; do [ -L ${each%/} ] || mkdir -p $each$1; done; fi";
 const PROGRAMS: [&str; 8] =
     ["containerd", "ctr", "runc", "iptables", "conntrack", "ip", "nsenter", "unshare"];
 const CNI: &str = "/usr/lib/cni";

@@ -37,7 +37,8 @@ impl<'a> Release<'a> {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": { "name": LOGIN, "namespace": self.name },
-            "stringData": { "login": format!("{USER}\n{PASSWORD}\n") },
+            "type": "kubernetes.io/basic-auth",
+            "stringData": { "username": USER, "password": PASSWORD, "ca.crt": AUTHORITY.pem() },
         });
         cluster.apply(&list(&[login]));
         std::fs::write(self.values(), self.values_for(mail).to_string()).unwrap();
@@ -151,7 +152,8 @@ impl<'a> Release<'a> {
             "drain": { "delay": format!("{DRAIN_DELAY}s"), "timeout": format!("{DRAIN_TIMEOUT}s") },
             // A node of a test is small.
             "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-            "test": { "loginSecret": LOGIN },
+            // The Secret's other keys are there, too.
+            "test": { "loginSecret": LOGIN, "extraArgs": ["--ca", "/login/ca.crt"] },
             "mailServers": {
                 "example": {
                     "namespace": mail.namespace,

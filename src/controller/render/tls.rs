@@ -206,7 +206,7 @@ fn certificates(
     certificates
 }
 
-/// When [`check_expiry`] has something else to say.
+/// When there is something else to say of its end: the first warning, the second, and the end.
 fn alarms(certificate: &Certificate) -> [i64; 3] {
     expiry_alarms(certificate.not_before, certificate.not_after)
 }
