@@ -11,7 +11,7 @@ use crate::support::{ports, wait};
 
 const SERVERS: usize = 5000;
 /// For an unoptimised build to check so many manifests on a loaded machine.
-const FIRST_RENDER: Duration = Duration::from_secs(120);
+const FIRST_RENDER: Duration = Duration::from_secs(300);
 /// Bytes of a page, style and script included.
 const LARGEST: usize = 100_000;
 /// For a page of an unoptimised build on a loaded machine; the shortest of some.
