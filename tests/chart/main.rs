@@ -26,4 +26,5 @@ mod valid;
 mod values;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
+#[path = "../cluster/support.rs"]
 mod support;

@@ -111,6 +111,19 @@ pub(super) fn search(question: &Question) -> Markup {
     }
 }
 
+/// A table whose rows each begin with a heading of their own.
+fn table(caption: &str, columns: &[&str], rows: &Markup) -> Markup {
+    html! {
+        table role="table" {
+            caption { (caption) }
+            thead role="rowgroup" {
+                tr role="row" { @for name in columns { th scope="col" role="columnheader" { (name) } } }
+            }
+            tbody role="rowgroup" { (rows) }
+        }
+    }
+}
+
 /// Where else to look. The script says there whether it renews the page.
 pub(super) fn foot() -> Markup {
     html! {

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use crate::model::view::{Certificate, Excerpt, Listener, Question, Serving, State, View};
 
 use super::super::{TROUBLED, words};
+use super::table;
 
 /// The listeners that were asked for.
 pub(in super::super) fn listeners(view: &View, question: &Question) -> Markup {
@@ -18,15 +19,8 @@ pub(in super::super) fn listeners(view: &View, question: &Question) -> Markup {
                         @if excerpt.all == 0 { "There is no MailServer of this class yet." } @else { "Nothing is like that." }
                     }
                 } @else {
-                    table role="table" {
-                        caption { "Listeners with their state, sessions and certificates" }
-                        thead role="rowgroup" {
-                            tr role="row" {
-                                @for name in COLUMNS { th scope="col" role="columnheader" { (name) } }
-                            }
-                        }
-                        tbody role="rowgroup" { @for listener in &excerpt.shown { (row(listener, view.replica.now)) } }
-                    }
+                    @let rows = html! { @for listener in &excerpt.shown { (row(listener, view.replica.now)) } };
+                    (table("Listeners with their state, sessions and certificates", &COLUMNS, &rows))
                 }
                 (pages(excerpt, question))
             }

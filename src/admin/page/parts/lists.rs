@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use crate::model::view::{Backend, Change, Fault, Peer, Sentence, State, View};
 
 use super::super::words;
+use super::table;
 
 /// What cannot be read or written.
 pub(in super::super) fn problems(view: &View) -> Markup {
@@ -33,15 +34,8 @@ pub(in super::super) fn backends(view: &View) -> Markup {
                 @if excerpt.shown.is_empty() {
                     p.empty { @if excerpt.all == 0 { "No listener names one." } @else { "Nothing is like that." } }
                 } @else {
-                    table role="table" {
-                        caption { "Backends with the health of their endpoints" }
-                        thead role="rowgroup" {
-                            tr role="row" {
-                                @for name in BACKEND_COLUMNS { th scope="col" role="columnheader" { (name) } }
-                            }
-                        }
-                        tbody role="rowgroup" { @for backend in &excerpt.shown { (backend_row(backend)) } }
-                    }
+                    @let rows = html! { @for backend in &excerpt.shown { (backend_row(backend)) } };
+                    (table("Backends with the health of their endpoints", &BACKEND_COLUMNS, &rows))
                 }
             }
         }
@@ -86,19 +80,9 @@ pub(in super::super) fn faults(view: &View) -> Markup {
             h2 #faults-title { "Failed sessions " small { "by who has to change something, since the start" } }
             div.card {
                 @if view.faults.iter().all(|fault| fault.sessions == 0) { p.empty { "No session has failed." } } @else {
-                    table role="table" {
-                        caption { "Failed sessions by whose fault they were, with what was wrong lately" }
-                        thead role="rowgroup" {
-                            tr role="row" {
-                                @for name in FAULT_COLUMNS { th scope="col" role="columnheader" { (name) } }
-                            }
-                        }
-                        tbody role="rowgroup" {
-                            @for fault in view.faults.iter().filter(|fault| fault.sessions > 0) {
-                                (fault_row(fault, view.replica.now))
-                            }
-                        }
-                    }
+                    @let failed = view.faults.iter().filter(|fault| fault.sessions > 0);
+                    @let rows = html! { @for fault in failed { (fault_row(fault, view.replica.now)) } };
+                    (table("Failed sessions by whose fault they were, with what was wrong lately", &FAULT_COLUMNS, &rows))
                 }
             }
         }
@@ -170,15 +154,8 @@ pub(in super::super) fn replicas(view: &View) -> Markup {
             @if !view.replicas.is_empty() {
                 h2 { "Replicas " small { "as this one, which leads, knows them" } }
                 div.card {
-                    table role="table" {
-                        caption { "Replicas, and how far behind they are" }
-                        thead role="rowgroup" {
-                            tr role="row" {
-                                @for name in REPLICA_COLUMNS { th scope="col" role="columnheader" { (name) } }
-                            }
-                        }
-                        tbody role="rowgroup" { @for peer in &view.replicas { (replica_row(peer)) } }
-                    }
+                    @let rows = html! { @for peer in &view.replicas { (replica_row(peer)) } };
+                    (table("Replicas, and how far behind they are", &REPLICA_COLUMNS, &rows))
                 }
             }
         }
