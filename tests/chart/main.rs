@@ -1,4 +1,4 @@
-//! The chart, what `deploy/` is made of it, its alerts and its dashboard: checked by the tools of those who install them,
+//! The chart, what `deploy/` is made of it, its alerts and its dashboard, and the manifests of the pages: checked by the tools of those who install them,
 //! and installed in a real API server.
 //!
 //! The tools are Go modules. Where there is no Go, these tests say so and are skipped.
@@ -17,10 +17,16 @@ mod alerts;
 #[path = "../cluster/control_plane.rs"]
 #[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
 mod control_plane;
+mod dashboard;
 mod deploy;
 mod examples;
 mod files;
 mod installed;
+mod manifests;
+#[allow(dead_code, reason = "shared with tests/docs, which needs all of it")]
+#[path = "../docs/pages.rs"]
+mod pages;
+mod schemas;
 mod tools;
 mod valid;
 mod values;
