@@ -1,5 +1,5 @@
-//! Alerts and dashboard: that Prometheus takes them, that each alert fires and does not, and that all that they ask for is
-//! counted.
+//! Alerts, dashboard and what the pages suggest to look at: that Prometheus takes them, that each alert fires and does not,
+//! and that all that they ask for is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -29,7 +29,7 @@ fn each_alert_fires_and_does_not() {
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_what_is_counted() {
+fn alerts_dashboard_and_pages_ask_for_what_is_counted() {
     let counted: BTreeMap<&str, _> = ALL.iter().map(|family| (family.name, family)).collect();
     let mut asked = BTreeSet::new();
     for query in queries() {
@@ -50,15 +50,18 @@ fn alerts_and_dashboard_ask_for_what_is_counted() {
 }
 
 #[test]
-fn prometheus_can_answer_every_query_of_the_dashboard() {
-    let Some(folder) = prometheus("prometheus_can_answer_every_query_of_the_dashboard") else { return };
+fn prometheus_can_answer_every_query_of_dashboard_and_pages() {
+    let Some(folder) = prometheus("prometheus_can_answer_every_query_of_dashboard_and_pages") else { return };
     let plain = |query: &String| query.replace("$__rate_interval", "5m").replace('$', "");
-    let rule = |(index, query): (usize, &String)| json!({ "record": format!("query:{index}"), "expr": plain(query) });
-    let rules: Vec<Value> = dashboard().iter().enumerate().map(rule).collect();
-    assert!(rules.len() > 20);
-    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
-    std::fs::write(folder.path().join("rules.yaml"), rules.to_string()).unwrap();
-    promtool(&folder, &["check", "rules", "rules.yaml"]);
+    for (name, queries, at_least) in [("dashboard", dashboard(), 20), ("pages", pages(), 10)] {
+        assert!(queries.len() > at_least, "{name}: {queries:?}");
+        let rule = |(index, query): (usize, &String)| json!({ "record": format!("query:{index}"), "expr": plain(query) });
+        let rules: Vec<Value> = queries.iter().enumerate().map(rule).collect();
+        let rules = json!({ "groups": [{ "name": name, "rules": rules }] });
+        let file = format!("{name}.yaml");
+        std::fs::write(folder.path().join(&file), rules.to_string()).unwrap();
+        promtool(&folder, &["check", "rules", &file]);
+    }
 }
 
 /// Names of metrics in a query, with the labels that are matched.
@@ -80,7 +83,7 @@ fn selectors(query: &str) -> Vec<(String, Vec<String>)> {
 
 fn queries() -> Vec<String> {
     let alerts = alerts().iter().map(|alert| alert["expr"].as_str().unwrap().to_owned()).collect();
-    [alerts, dashboard()].concat()
+    [alerts, dashboard(), pages()].concat()
 }
 
 fn alerts() -> Vec<Value> {
@@ -98,6 +101,23 @@ fn dashboard() -> Vec<String> {
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What stands in the tables of the pages below "expression", and in blocks of PromQL.
+fn pages() -> Vec<String> {
+    let mut found = Vec::new();
+    for page in crate::pages::all() {
+        let mut is_table = false;
+        for line in page.text.lines() {
+            let cell = line.strip_suffix(" |").and_then(|row| row.rsplit_once(" | ")).map(|(_, cell)| cell);
+            is_table = cell.is_some_and(|cell| is_table || cell == "expression");
+            let code = cell.and_then(|cell| cell.strip_prefix('`')?.strip_suffix('`'));
+            found.extend(code.filter(|_| is_table).map(str::to_owned));
+        }
+        let blocks = page.blocks().into_iter().filter(|block| block.language == "promql");
+        found.extend(blocks.map(|block| block.text));
+    }
+    found
 }
 
 fn read(file: &str) -> String {
