@@ -60,6 +60,9 @@ fn mail_servers_of_the_values_are_there_from_the_first_installation_on() {
     let uid = || cluster.get("mailserver/example")["metadata"]["uid"].clone();
     cluster.helm_waits(&[["install"].as_slice(), &WITH_A_SERVER, &["--create-namespace"]].concat());
     let first = uid();
+    let release = cluster.get("secret/sh.helm.release.v1.mailgress.v1")["data"]["release"].clone();
+    let bytes = release.as_str().unwrap().len() / 4 * 3;
+    assert!(bytes < SECRET / 4, "Helm keeps {bytes} bytes of a release in a Secret, which holds {SECRET}");
     // The release has it as a hook; the next one takes it for its own, and it is never another object.
     cluster.helm(&[["upgrade"].as_slice(), &WITH_A_SERVER].concat());
     assert_eq!(uid(), first);
@@ -87,6 +90,72 @@ fn a_release_that_was_never_upgraded_leaves_no_mail_server() {
     assert_eq!(cluster.kubectl(&["get", "mailservers", "-o", "name"]), "mailserver.mailgress.dev/example\n");
     cluster.helm(&["uninstall", "mailgress"]);
     assert_eq!(cluster.kubectl(&["get", "mailservers", "-o", "name"]), "");
+}
+
+/// docs/howto/troubleshooting.md says so.
+#[test]
+fn definitions_belong_to_the_first_release_until_they_are_given_to_another() {
+    let name = "definitions_belong_to_the_first_release_until_they_are_given_to_another";
+    let Some(cluster) = Cluster::new(name) else { return };
+    cluster.helm(&["install", "mailgress", CHART, "--create-namespace"]);
+    let other = ["install", "other", CHART, "--set", "className=other"];
+    let refused = cluster.helm_command(&other).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "it is taken");
+    for part in [
+        "cannot be imported into the current release: invalid ownership metadata",
+        r#"key "meta.helm.sh/release-name" must equal "other": current value is "mailgress""#,
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    cluster.helm(&[other.as_slice(), &["--set", "crds.enabled=false"]].concat());
+    cluster.helm(&["uninstall", "other"]);
+    cluster.helm(&["upgrade", "mailgress", CHART, "--set", "crds.enabled=false"]);
+    cluster.helm(&["uninstall", "mailgress"]);
+    assert_eq!(cluster.left().len(), 2, "they are kept, by both");
+
+    // The one that had them is gone.
+    assert!(!cluster.helm_command(&other).output().unwrap().status.success());
+    cluster.kubectl(&[
+        "annotate",
+        "--overwrite",
+        "crd",
+        "mailservers.mailgress.dev",
+        "maillisteners.mailgress.dev",
+        "meta.helm.sh/release-name=other",
+        &format!("meta.helm.sh/release-namespace={NAMESPACE}"),
+    ]);
+    cluster.helm(&other);
+    let owner = cluster.get("crd/mailservers.mailgress.dev")["metadata"]["labels"].clone();
+    assert_eq!(owner["app.kubernetes.io/instance"], "other");
+}
+
+/// The chart's README says so.
+#[test]
+fn with_wait_helm_waits_for_the_address_of_the_load_balancer() {
+    let name = "with_wait_helm_waits_for_the_address_of_the_load_balancer";
+    let Some(cluster) = Cluster::new(name) else { return };
+    let balanced = ["mailgress", CHART, "--set", "kind=DaemonSet"];
+    let impatient = ["--create-namespace", "--wait", "--timeout=3s", "--debug"];
+    let install = [["install"].as_slice(), &balanced, &impatient].concat();
+    let output = cluster.helm_command(&install).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "it does not wait");
+    assert!(
+        said.contains("Service does not have load balancer ingress IP address: mailgress/mailgress"),
+        "{said}"
+    );
+    let address = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}"#;
+    cluster.kubectl(&[
+        "patch",
+        "service",
+        "mailgress",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        address,
+    ]);
+    cluster.helm_waits(&[["upgrade"].as_slice(), &balanced].concat());
 }
 
 /// The chart with a MailServer, and of kinds that are ready without controllers and load balancers.
@@ -241,3 +310,5 @@ fn sorted(ports: &[u16]) -> Vec<u16> {
 }
 
 const NAMESPACE: &str = "mailgress";
+/// Bytes that the API server takes in a Secret.
+const SECRET: usize = 1 << 20;
