@@ -35,28 +35,82 @@ fn the_readme_of_the_chart_is_made_of_its_values() {
     is_current(&root().join(CHART).join("README.md"), &succeeded(docs.arg("--dry-run").output().unwrap()));
 }
 
-/// Each value has one sentence: in values.yaml, from where the schema has it.
+/// Each value has one sentence: in values.yaml, from where the schema has it. What a MailServer may have is the CRD's.
 #[test]
-fn the_schema_says_of_each_value_what_values_yaml_says() {
+fn the_schema_says_of_each_value_what_values_yaml_and_the_crd_say() {
     let path = root().join(CHART).join("values.schema.json");
     // YAML, since it keeps the order.
     let mut schema: Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let values = std::fs::read_to_string(root().join(CHART).join("values.yaml")).unwrap();
     let mut described = 0;
     for (value, sentence) in comments(&values) {
-        let mut at = &mut schema;
-        for part in &value {
-            at = at
-                .get_mut("properties")
-                .and_then(|all| all.get_mut(part))
-                .unwrap_or_else(|| panic!("{value:?}"));
-        }
-        at.as_mapping_mut().unwrap().insert("description".into(), sentence.into());
+        let value: Vec<&str> = value.iter().flat_map(|part| ["properties", part]).collect();
+        at(&mut schema, &value).as_mapping_mut().unwrap().insert("description".into(), sentence.into());
         described += 1;
     }
     assert!(described > 100, "{described}");
+    let spec = at(&mut schema, &["properties", "mailServers", "additionalProperties", "properties", "spec"]);
+    *spec = mail_server(&spec["description"]);
     is_current(&path, &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
 }
+
+fn at<'a>(schema: &'a mut Value, path: &[&str]) -> &'a mut Value {
+    path.iter().fold(schema, |schema, part| schema.get_mut(*part).unwrap_or_else(|| panic!("{path:?}")))
+}
+
+/// What the CRD of MailServer says of `spec`, as JSON Schema. What depends on several fields is left to the API server.
+fn mail_server(description: &Value) -> Value {
+    let crd = std::fs::read_to_string(root().join("crds/mailservers.mailgress.dev.yaml")).unwrap();
+    let mut crd: Value = serde_yaml::from_str(&crd).unwrap();
+    let versions = crd["spec"]["versions"].as_sequence_mut().unwrap();
+    assert_eq!(versions.len(), 1, "which one do the values have?");
+    let spec = at(&mut versions[0], &["schema", "openAPIV3Schema", "properties", "spec"]);
+    spec["description"] = description.clone();
+    for_json(spec);
+    spec.clone()
+}
+
+fn for_json(schema: &mut Value) {
+    let fields = schema.as_mapping_mut().unwrap();
+    if fields.contains_key("x-kubernetes-int-or-string") {
+        fields.insert("type".into(), vec!["integer", "string"].into());
+    }
+    fields.retain(|name, _| name != "format" && !name.as_str().unwrap().starts_with("x-"));
+    if fields.get("type") == Some(&"object".into()) && !fields.contains_key("additionalProperties") {
+        fields.insert("additionalProperties".into(), false.into());
+    }
+    for (_, property) in fields.get_mut("properties").and_then(Value::as_mapping_mut).into_iter().flatten() {
+        for_json(property);
+    }
+    for part in ["items", "additionalProperties"] {
+        if let Some(part) = fields.get_mut(part).filter(|part| part.is_mapping()) {
+            for_json(part);
+        }
+    }
+    for (name, _) in fields {
+        assert!(JSON_SCHEMA.contains(&name.as_str().unwrap()), "is {name:?} the same in JSON Schema?");
+    }
+}
+
+/// What means the same in both.
+const JSON_SCHEMA: [&str; 16] = [
+    "additionalProperties",
+    "default",
+    "description",
+    "enum",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+];
 
 #[test]
 fn the_schema_has_every_value_and_describes_all_that_it_has() {

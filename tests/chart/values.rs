@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::tools::{Tools, find, root};
+use crate::pages::Page;
+use crate::tools::{CHART, Tools, find, root, succeeded};
 
 #[test]
 fn a_value_that_is_mistyped_is_refused_by_its_name() {
@@ -28,6 +29,63 @@ fn a_value_that_is_mistyped_is_refused_by_its_name() {
     ] {
         let refusal = tools.refusal(&["--set", value]);
         assert!(refusal.contains(named), "{value}: {refusal}");
+    }
+}
+
+#[test]
+fn a_mail_server_that_is_mistyped_is_refused_by_the_fields_name() {
+    let Some(tools) = Tools::new("a_mail_server_that_is_mistyped_is_refused_by_the_fields_name") else {
+        return;
+    };
+    let listener = "listeners[0].name=imaps,mailServers.example.spec.listeners[0].port=993";
+    let refusal = |value: &str| tools.refusal(&["--set", &set(&[listener, value])]);
+    for (value, named) in [
+        ("listener.name=imaps", "'/mailServers/example/spec': additional properties 'listener'"),
+        ("auth.passthru.x=1", "'/mailServers/example/spec/auth': additional properties 'passthru'"),
+        (
+            "auth.passthrough.user=x",
+            "'/mailServers/example/spec/auth/passthrough': additional properties 'user'",
+        ),
+        ("tls.mode=StartTSL", "'/mailServers/example/spec/tls/mode': value must be one of"),
+        ("tls.certificateRefs[0].nam=mail-tls", "additional properties 'nam' not allowed"),
+        ("listeners[0].prt=993", "'/mailServers/example/spec/listeners/0': additional properties 'prt'"),
+        ("listeners[0].port=imaps", "'/mailServers/example/spec/listeners/0/port': got string, want integer"),
+        ("listeners[0].port=99300", "/spec/listeners/0/port': maximum"),
+        ("listeners[0].name=", "/spec/listeners/0/name': minLength"),
+        ("listeners[0].backendRef.nme=dovecot", "/listeners/0/backendRef': additional properties 'nme'"),
+        ("listeners[0].timeouts.client=300", "/listeners/0/timeouts/client': got number, want string"),
+        ("limits.clientBuffer=many", "/spec/limits/clientBuffer': 'many' does not match pattern"),
+        ("limits.clientBuffer=true", "/spec/limits/clientBuffer': got boolean, want integer or string"),
+    ] {
+        let said = refusal(value);
+        assert!(said.contains(named), "{value}: {said}");
+    }
+    for value in [
+        "limits.clientBuffer=4096",
+        "limits.clientBuffer=4Ki",
+        "listeners[0].timeouts.client=5m",
+        "auth.http.headers[0].name=X-Key,mailServers.example.spec.auth.http.headers[0].value=x",
+        "allowedListeners.namespaces.selector.matchLabels.team=mail",
+    ] {
+        succeeded(tools.template(&["--set", &set(&[listener, value])]));
+    }
+}
+
+fn set(values: &[&str]) -> String {
+    values.iter().map(|value| format!("mailServers.example.spec.{value}")).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn values_of_the_charts_readme_are_accepted() {
+    let Some(tools) = Tools::new("values_of_the_charts_readme_are_accepted") else { return };
+    let name = format!("{CHART}/README.md");
+    let readme = Page { text: std::fs::read_to_string(root().join(&name)).unwrap(), name };
+    let blocks: Vec<_> = readme.blocks().into_iter().filter(|block| block.language == "yaml").collect();
+    assert!(blocks.len() > 2, "{blocks:?}");
+    for block in blocks {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        std::fs::write(file.path(), &block.text).unwrap();
+        succeeded(tools.template(&["-f", file.path().to_str().unwrap()]));
     }
 }
 
