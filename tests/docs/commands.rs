@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | none | is run, in a folder of the page's own with `crds`, `deploy`, `charts` and `examples` in it |
 //! | `cluster` | is run with kubectl and mailgress before a real API server, which is the page's own |
+//! | `nodes` | is run by tests/e2e on a cluster with a node, where the pages follow one another; `cluster nodes`: on both |
 //! | `elsewhere=WHAT` | needs WHAT, one of [`ELSEWHERE`], and is not run |
 //! | `fails` | is to end with another exit status than 0 |
 //! | `ready=PORT` | runs until the end of the page; the next block waits until that port is open |
@@ -17,21 +18,18 @@
 //!
 //! Each page has a network of its own (`unshare`), so that it can have the ports that it names.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::control_plane::ControlPlane;
-use crate::pages::{self, Block, Page, root};
-use crate::shell::{Ran, Shell};
-use crate::support::wait;
+use crate::pages::{self, Block, Page};
+use crate::play::{compare, play};
+use crate::shell::{Shell, furnish};
 
 #[test]
 fn every_command_of_the_pages_runs_and_prints_what_it_says() {
     let mut failed = Vec::new();
-    for page in pages::all().iter().filter(|page| steps(page).iter().any(is_run)) {
+    for page in pages::all().iter().filter(|page| page.steps().iter().any(is_run)) {
         let output = inside(&page.name);
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -43,7 +41,7 @@ fn every_command_of_the_pages_runs_and_prints_what_it_says() {
 
 #[test]
 fn what_is_not_run_here_is_little_and_says_why() {
-    let all: Vec<Block> = pages::all().iter().flat_map(steps).collect();
+    let all: Vec<Block> = pages::all().iter().flat_map(Page::steps).collect();
     let left: Vec<&Block> = all.iter().filter(|block| block.word("elsewhere").is_some()).collect();
     for block in &left {
         let what = block.word("elsewhere").unwrap();
@@ -82,7 +80,7 @@ fn inside(page: &str) -> std::process::Output {
 fn page_inside_of_its_own_network() {
     let Ok(name) = std::env::var(PAGE) else { return };
     let page = pages::all().into_iter().find(|page| page.name == name).unwrap();
-    let steps = steps(&page);
+    let steps = page.steps();
     let plane = if steps.iter().any(|block| block.has("cluster")) {
         match ControlPlane::start() {
             Ok(plane) => Some(plane),
@@ -96,177 +94,25 @@ fn page_inside_of_its_own_network() {
     };
     let folder = tempfile::Builder::new().prefix("mailgress-docs-").tempdir().unwrap();
     let programs = tempfile::tempdir().unwrap();
-    furnish(folder.path(), programs.path(), plane.as_ref());
+    furnish(folder.path(), programs.path(), plane.as_ref().map(ControlPlane::kubectl));
     let kubeconfig = plane.as_ref().map(ControlPlane::kubeconfig);
     let environment: Vec<(&str, &Path)> = kubeconfig
         .iter()
         .flat_map(|file| [("KUBECONFIG", file.as_path()), ("MAILGRESS_KUBECONFIG", file.as_path())])
         .collect();
-    let mut shell = Shell::start(folder.path(), programs.path(), &environment);
+    let mut shell = Shell::start(&[], folder.path(), programs.path(), &environment);
     for block in steps.iter().filter(|block| plane.is_some() || !block.has("cluster")) {
-        if let Some(file) = block.word("file") {
-            let path = folder.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, &block.text).unwrap();
-        } else if is_run(block) {
+        if block.word("file").is_some() || is_run(block) {
             play(&mut shell, block);
         }
     }
-}
-
-fn furnish(folder: &Path, programs: &Path, plane: Option<&ControlPlane>) {
-    // Copies: kubectl does not follow a link to a folder.
-    for name in ["charts", "crds", "deploy", "examples"].map(|name| root().join(name)) {
-        if name.is_dir() {
-            assert!(Command::new("cp").arg("-r").arg(&name).arg(folder).status().unwrap().success());
-        }
-    }
-    symlink(env!("CARGO_BIN_EXE_mailgress"), programs.join("mailgress")).unwrap();
-    let Some(plane) = plane else { return };
-    let command = plane.kubectl();
-    let words: Vec<String> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| format!("'{}'", word.to_string_lossy()))
-        .collect();
-    let kubectl = programs.join("kubectl");
-    fs::write(&kubectl, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "))).unwrap();
-    fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn play(shell: &mut Shell, block: &Block) {
-    if let Some(port) = block.word("ready") {
-        let output = shell.begin(&without_prompt(&block.text));
-        let address = format!("127.0.0.1:{port}");
-        wait::within(STARTS, &format!("{}: {address} is open", block.place), || {
-            let log = fs::read_to_string(&output).unwrap_or_default();
-            assert!(!log.contains("mailgress: "), "{}: {log}", block.place);
-            std::net::TcpStream::connect(&address).ok()
-        });
-        return;
-    }
-    if block.language == "sh" {
-        let ran = shell.run(&format!("set -e -o pipefail\n{}\nset +e", block.text));
-        check_status(block, &block.text, &ran);
-        return;
-    }
-    for (command, expected) in commands(&block.text) {
-        let ran = shell.run(&command);
-        check_status(block, &command, &ran);
-        if let Err(difference) = compare(&expected, &ran.output) {
-            panic!("{}: $ {command}\n{difference}\nAll that it printed:\n{}", block.place, ran.output);
-        }
-    }
-}
-
-fn check_status(block: &Block, command: &str, ran: &Ran) {
-    let well = match ran.status {
-        Some(status) => (status == 0) != block.has("fails"),
-        None => false,
-    };
-    assert!(well, "{}: exit status {:?}:\n{command}\n{}", block.place, ran.status, ran.output);
-}
-
-fn without_prompt(text: &str) -> String {
-    text.lines().map(|line| line.strip_prefix("$ ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
-}
-
-/// Commands and what each prints.
-fn commands(text: &str) -> Vec<(String, Vec<String>)> {
-    let mut found: Vec<(String, Vec<String>)> = Vec::new();
-    for line in text.lines() {
-        match (line.strip_prefix("$ "), found.last_mut()) {
-            (Some(command), _) => found.push((command.to_owned(), Vec::new())),
-            (None, Some((command, _))) if command.ends_with('\\') => {
-                command.push('\n');
-                command.push_str(line);
-            }
-            (None, Some((_, output))) => output.push(line.to_owned()),
-            (None, None) => {}
-        }
-    }
-    found
-}
-
-/// Whether what was printed is what the page shows; a page may show nothing.
-fn compare(expected: &[String], printed: &str) -> Result<(), String> {
-    if expected.is_empty() {
-        return Ok(());
-    }
-    let mut lines = printed.lines().filter(|line| !line.trim().is_empty());
-    let mut skipping = false;
-    for wanted in expected.iter().filter(|line| !line.trim().is_empty()) {
-        if wanted.trim() == "..." {
-            skipping = true;
-            continue;
-        }
-        loop {
-            let Some(line) = lines.next() else { return Err(format!("is not printed: {wanted}")) };
-            if is_like(wanted, line) {
-                break;
-            }
-            if !skipping {
-                return Err(format!("the page says: {wanted}\nit prints:     {line}"));
-            }
-        }
-        skipping = false;
-    }
-    match lines.next() {
-        Some(line) if !skipping => Err(format!("the page does not say: {line}")),
-        _ => Ok(()),
-    }
-}
-
-fn is_like(wanted: &str, line: &str) -> bool {
-    let (wanted, line): (Vec<&str>, Vec<&str>) =
-        (wanted.split_whitespace().collect(), line.split_whitespace().collect());
-    wanted.len() == line.len() && wanted.iter().zip(&line).all(|(wanted, word)| is_word_like(wanted, word))
-}
-
-fn is_word_like(wanted: &str, word: &str) -> bool {
-    if let Some((before, after)) = wanted.split_once('…') {
-        return word.len() + '…'.len_utf8() >= wanted.len()
-            && word.starts_with(before)
-            && word.ends_with(after);
-    }
-    let passes = |word: &str| is_age(word) || word.parse::<jiff::Timestamp>().is_ok();
-    wanted == word || (passes(wanted) && passes(word))
-}
-
-/// `4s`, `2m10s`, `0.2s`, as kubectl and people write it.
-fn is_age(word: &str) -> bool {
-    let is_part = |c: char| c.is_ascii_digit() || "smhdu.µ".contains(c);
-    word.starts_with(|c: char| c.is_ascii_digit())
-        && word.ends_with(['s', 'm', 'h', 'd'])
-        && word.chars().all(is_part)
 }
 
 fn is_run(block: &Block) -> bool {
     matches!(block.language.as_str(), "sh" | "console")
         && block.word("elsewhere").is_none()
         && block.word("file").is_none()
-}
-
-/// The blocks that matter here in their order, with those in comments.
-fn steps(page: &Page) -> Vec<Block> {
-    let text = page.text.lines().scan(false, |hidden, line| {
-        let begins = line.strip_prefix("<!-- sh");
-        let line = match (begins, *hidden && line.trim() == "-->") {
-            (Some(words), _) => {
-                *hidden = true;
-                format!("```sh{words}")
-            }
-            (None, true) => {
-                *hidden = false;
-                "```".to_owned()
-            }
-            (None, false) => line.to_owned(),
-        };
-        Some(line + "\n")
-    });
-    let page = Page { name: page.name.clone(), text: text.collect() };
-    let matters =
-        |block: &Block| block.word("file").is_some() || matches!(block.language.as_str(), "sh" | "console");
-    page.blocks().into_iter().filter(matters).collect()
+        && (block.has("cluster") || !block.has("nodes"))
 }
 
 #[test]
@@ -284,12 +130,10 @@ fn what_is_printed_is_compared_word_by_word() {
 }
 
 /// What a machine with nothing but the project's own tools does not have.
-const ELSEWHERE: [&str; 5] = ["kind", "helm", "nodes", "make", "site"];
+const ELSEWHERE: [&str; 4] = ["kind", "pod", "make", "site"];
 /// So many blocks may say that.
-const MOST_ELSEWHERE: usize = 30;
-const WORDS: [&str; 6] = ["cluster", "elsewhere", "fails", "ready", "file", "values"];
+const MOST_ELSEWHERE: usize = 10;
+const WORDS: [&str; 7] = ["cluster", "nodes", "elsewhere", "fails", "ready", "file", "values"];
 const LANGUAGES: [&str; 9] = ["sh", "console", "yaml", "text", "json", "lua", "nginx", "conf", "promql"];
-/// For what runs until the end of the page.
-const STARTS: Duration = Duration::from_secs(60);
 /// The page, for the test inside.
 const PAGE: &str = "MAILGRESS_DOCS_PAGE";

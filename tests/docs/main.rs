@@ -20,6 +20,7 @@ mod control_plane;
 mod links;
 mod manifests;
 mod pages;
+mod play;
 mod reference;
 mod shell;
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]

@@ -67,6 +67,30 @@ impl Page {
         assert!(open.is_none(), "{}: a block has no end", self.name);
         blocks
     }
+
+    /// What is run or written to a file, in its order, with what stands in comments that begin with `<!-- sh`.
+    pub fn steps(&self) -> Vec<Block> {
+        let text = self.text.lines().scan(false, |hidden, line| {
+            let begins = line.strip_prefix("<!-- sh");
+            let line = match (begins, *hidden && line.trim() == "-->") {
+                (Some(words), _) => {
+                    *hidden = true;
+                    format!("```sh{words}")
+                }
+                (None, true) => {
+                    *hidden = false;
+                    "```".to_owned()
+                }
+                (None, false) => line.to_owned(),
+            };
+            Some(line + "\n")
+        });
+        let page = Page { name: self.name.clone(), text: text.collect() };
+        let matters = |block: &Block| {
+            block.word("file").is_some() || matches!(block.language.as_str(), "sh" | "console")
+        };
+        page.blocks().into_iter().filter(matters).collect()
+    }
 }
 
 /// All of them.

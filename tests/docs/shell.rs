@@ -1,15 +1,21 @@
 //! A shell in which a page's commands are run, one after the other, as its reader would type them.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::pages::root;
+
 /// A bash that lives as long as its page: variables and folders stay, and what was started in the background.
 pub struct Shell {
     bash: Child,
     input: ChildStdin,
+    /// Where it begins.
+    pub folder: PathBuf,
     scratch: PathBuf,
     count: usize,
 }
@@ -23,19 +29,19 @@ pub struct Ran {
 }
 
 impl Shell {
-    /// Begins in `folder`, with these programs first in the PATH.
-    pub fn start(folder: &Path, programs: &Path, environment: &[(&str, &Path)]) -> Self {
+    /// Begins in `folder`, with these programs first in the PATH; `enter` is a command that runs another one elsewhere.
+    pub fn start(enter: &[String], folder: &Path, programs: &Path, environment: &[(&str, &Path)]) -> Self {
         let scratch = programs.join("scratch");
-        std::fs::create_dir_all(&scratch).unwrap();
+        fs::create_dir_all(&scratch).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut bash = Command::new("bash")
-            .args(["--noprofile", "--norc"])
-            .current_dir(folder)
-            .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", programs.display()))
-            .env("HOME", folder)
-            .env("LC_ALL", "C.UTF-8")
-            .env_remove("KUBECONFIG")
-            .envs(environment.iter().copied())
+        let mut words = enter.to_vec();
+        words.extend(["env", "-u", "KUBECONFIG", "LC_ALL=C.UTF-8"].map(str::to_owned));
+        words.push(format!("PATH={}:{path}:/usr/sbin:/sbin", programs.display()));
+        words.push(format!("HOME={}", folder.display()));
+        words.extend(environment.iter().map(|(name, value)| format!("{name}={}", value.display())));
+        words.extend(["bash", "--noprofile", "--norc"].map(str::to_owned));
+        let mut bash = Command::new(&words[0])
+            .args(&words[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit())
@@ -44,8 +50,8 @@ impl Shell {
             .unwrap();
         let mut input = bash.stdin.take().unwrap();
         // When we are gone it reads the end of its input, and takes all that it started with it.
-        writeln!(input, "trap 'trap - EXIT TERM; kill -TERM 0' EXIT").unwrap();
-        Self { bash, input, scratch, count: 0 }
+        writeln!(input, "trap 'trap - EXIT TERM; kill -TERM 0' EXIT; cd {}", folder.display()).unwrap();
+        Self { bash, input, folder: folder.to_owned(), scratch, count: 0 }
     }
 
     /// Runs it and waits for its end.
@@ -58,7 +64,7 @@ impl Shell {
         .unwrap();
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
-            if let Ok(text) = std::fs::read_to_string(&done) {
+            if let Ok(text) = fs::read_to_string(&done) {
                 break text.trim().parse().ok();
             }
             if Instant::now() > deadline || self.bash.try_wait().unwrap().is_some() {
@@ -66,7 +72,7 @@ impl Shell {
             }
             std::thread::sleep(PAUSE);
         };
-        Ran { output: std::fs::read_to_string(output).unwrap_or_default(), status }
+        Ran { output: fs::read_to_string(output).unwrap_or_default(), status }
     }
 
     /// Runs it in the background; the file with what it prints.
@@ -80,7 +86,7 @@ impl Shell {
         self.count += 1;
         let file = |kind: &str| self.scratch.join(format!("{}.{kind}", self.count)).display().to_string();
         let script = file("sh");
-        std::fs::write(&script, format!("{command}\n")).unwrap();
+        fs::write(&script, format!("{command}\n")).unwrap();
         let done = PathBuf::from(file("status.done"));
         ([script, file("out"), file("status")], done)
     }
@@ -94,6 +100,26 @@ impl Drop for Shell {
     }
 }
 
-/// For one command.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Puts what a clone has into the folder, and the programs that pages name beside the machine's own: mailgress, and this
+/// kubectl.
+pub fn furnish(folder: &Path, programs: &Path, kubectl: Option<Command>) {
+    // Copies: kubectl does not follow a link to a folder.
+    for name in ["charts", "crds", "deploy", "examples"].map(|name| root().join(name)) {
+        if name.is_dir() {
+            assert!(Command::new("cp").arg("-r").arg(&name).arg(folder).status().unwrap().success());
+        }
+    }
+    symlink(env!("CARGO_BIN_EXE_mailgress"), programs.join("mailgress")).unwrap();
+    let Some(command) = kubectl else { return };
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let kubectl = programs.join("kubectl");
+    fs::write(&kubectl, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "))).unwrap();
+    fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// For one command; Helm waits for five minutes itself.
+const PATIENCE: Duration = Duration::from_secs(330);
 const PAUSE: Duration = Duration::from_millis(10);

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ pub struct Cluster {
     helm: PathBuf,
     /// For the tests' own files.
     pub files: TempDir,
+    /// Two nodes at once are too much for a small machine.
+    _turn: MutexGuard<'static, ()>,
 }
 
 enum Whose {
@@ -30,23 +33,48 @@ enum Whose {
 impl Cluster {
     /// The cluster in `MAILGRESS_E2E_KUBECONFIG`, or one of our own; or why there is none.
     pub fn find() -> Result<Self, String> {
-        let files_in =
-            |folder: &Path| tempfile::Builder::new().prefix("mailgress-e2e-").tempdir_in(folder).unwrap();
         let given = std::env::var_os("MAILGRESS_E2E_KUBECONFIG").filter(|file| !file.is_empty());
         if let Some(file) = given {
             let kubeconfig = std::fs::canonicalize(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
             let node = node_of(&kubeconfig);
             // Not in /tmp, which may be memory: images are below.
             let files = files_in(Path::new("/var/tmp"));
-            return Ok(Self { whose: Whose::Given { kubeconfig, node }, helm: "helm".into(), files });
+            let whose = Whose::Given { kubeconfig, node };
+            return Ok(Self { whose, helm: "helm".into(), files, _turn: turn() });
         }
+        Self::of_our_own()
+    }
+
+    /// One of our own; or why there is none.
+    pub fn of_our_own() -> Result<Self, String> {
+        let turn = turn();
         let node = Node::start()?;
         let helm = build_helm()?;
         // They go with the node, whatever becomes of us.
         let files = files_in(node.directory());
-        let cluster = Self { whose: Whose::Ours(Box::new(node)), helm, files };
+        let cluster = Self { whose: Whose::Ours(Box::new(node)), helm, files, _turn: turn };
         cluster.load(&images::pause(), PAUSE);
         Ok(cluster)
+    }
+
+    /// A folder of this name among the tests' own files.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.files.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// The command that runs another one on the node, where it is ours.
+    pub fn enter(&self) -> Vec<String> {
+        match &self.whose {
+            Whose::Ours(node) => node.enter(),
+            Whose::Given { .. } => Vec::new(),
+        }
+    }
+
+    /// The Helm that fits.
+    pub fn helm_program(&self) -> &Path {
+        &self.helm
     }
 
     /// What kubectl prints when it succeeds.
@@ -110,26 +138,20 @@ impl Cluster {
         }
     }
 
-    /// Waits for a Service. Where nobody else gives it an address, we are the load balancer, and the node's own address
-    /// is what it has to give, as with k3s.
+    /// Waits for a Service. Where nobody else gives it an address, we are the load balancer.
     pub fn balance(&self, namespace: &str, service: &str) {
         let there = ["get", "service", service, "-n", namespace, "-o", "name"];
         self.eventually("there is a Service", &there, Some);
         if self.address_of(namespace, service).is_none() {
-            let patch =
-                json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.node_address() }] } } });
-            let patch = patch.to_string();
-            self.kubectl(&[
-                "patch",
-                "service",
-                service,
-                "-n",
-                namespace,
-                "--subresource=status",
-                "-p",
-                &patch,
-            ]);
+            assert!(self.try_balance(namespace, service), "the Service takes no address");
         }
+    }
+
+    /// Gives a Service the address that there is to give, the node's own, as with k3s; whether it took it.
+    pub fn try_balance(&self, namespace: &str, service: &str) -> bool {
+        let patch = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.node_address() }] } } });
+        let command = ["patch", "service", service, "-n", namespace, "--subresource=status", "-p"];
+        self.try_kubectl(&[&command[..], &[&patch.to_string()]].concat()).is_some()
     }
 
     /// Where its load balancer sends clients to.
@@ -182,14 +204,16 @@ impl Cluster {
         }
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
         match &self.whose {
             Whose::Ours(node) => node.kubeconfig(),
             Whose::Given { kubeconfig, .. } => kubeconfig.clone(),
         }
     }
 
-    fn kubectl_command(&self) -> Command {
+    /// A kubectl as the administrator.
+    pub fn kubectl_command(&self) -> Command {
         match &self.whose {
             Whose::Ours(node) => node.kubectl(),
             Whose::Given { kubeconfig, .. } => given_kubectl(kubeconfig),
@@ -207,6 +231,16 @@ impl Cluster {
             kind.expect("no kind cluster: say with MAILGRESS_E2E_LOAD how to load the archive $1 into it");
         format!("kind load image-archive --name {kind} \"$1\"")
     }
+}
+
+fn turn() -> MutexGuard<'static, ()> {
+    static TURNS: Mutex<()> = Mutex::new(());
+    // Whoever failed is done with it.
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn files_in(folder: &Path) -> TempDir {
+    tempfile::Builder::new().prefix("mailgress-e2e-").tempdir_in(folder).unwrap()
 }
 
 fn given_kubectl(kubeconfig: &Path) -> Command {

@@ -62,8 +62,8 @@ fn load_images(cluster: &Cluster) {
     step("the images are loaded", || {
         cluster.load(&images::mail(), images::MAIL);
         for tag in ["one", "two"] {
-            let archive = images::mailgress(tag, cluster.files.path());
-            cluster.load(&archive, &format!("{}:{tag}", images::MAILGRESS));
+            let name = format!("{}:{tag}", images::MAILGRESS);
+            cluster.load(&images::mailgress(&name, cluster.files.path()), &name);
         }
     });
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::mail::{DOVECOT, POSTFIX, dovecot_conf};
 use crate::node::{PAUSE, succeed};
 use crate::steps::say;
 
@@ -23,12 +24,18 @@ pub fn pause() -> PathBuf {
 
 /// Dovecot, Postfix and curl, with a shell to start them.
 pub fn mail() -> PathBuf {
+    archive(MAIL, &packages(), "ENTRYPOINT [\"/bin/sh\"]\n", from_packages)
+}
+
+fn from_packages(rootfs: &Path) {
+    succeed(Command::new(root().join("tests/e2e/images/debian.sh")).arg(rootfs).args(PACKAGES));
+}
+
+/// What images from packages are made of.
+fn packages() -> String {
     let mut versions = Command::new("dpkg-query");
     let versions = succeed(versions.args(["--show"]).args(PACKAGES)).stdout;
-    let state = String::from_utf8(versions).unwrap() + include_str!("images/debian.sh");
-    archive(MAIL, &state, "ENTRYPOINT [\"/bin/sh\"]\n", |rootfs| {
-        succeed(Command::new(root().join("tests/e2e/images/debian.sh")).arg(rootfs).args(PACKAGES));
-    })
+    String::from_utf8(versions).unwrap() + include_str!("images/debian.sh")
 }
 
 /// An archive below `target/` of what `make` puts into a folder; made once for each `state`.
@@ -52,10 +59,38 @@ fn archive(name: &str, state: &str, stage: &str, make: impl FnOnce(&Path)) -> Pa
     done
 }
 
-/// Mailgress with this tag, in this folder: what `make image` does.
-pub fn mailgress(tag: &str, folder: &Path) -> PathBuf {
-    let (archive, name) = (folder.join(format!("mailgress-{tag}.tar")), format!("{MAILGRESS}:{tag}"));
-    let mut command = archiver(rootfs(), &root().join("Dockerfile"), &name, &archive);
+/// A backend under the name of the one that the tutorial takes from a registry, with its ports and its account: Postfix
+/// and Dovecot in one container.
+pub fn greenmail() -> PathBuf {
+    let dovecot = dovecot_conf("secret")
+        .replace("port = 143\n    haproxy = yes", "port = 3143")
+        .replace("%u", "%n")
+        .replace("%{user}", "%{user|username}");
+    let main = include_str!("mail/main.cf")
+        .replace("dovecot.@NAMESPACE@.svc.cluster.local", "127.0.0.1")
+        .replace("example.test", "example.com")
+        .replace("/dev/stdout", "/var/log/postfix.log");
+    let master = include_str!("mail/master.cf").replace("587 inet", "3025 inet");
+    // The one whose port says that both are ready comes last.
+    let start = format!("{POSTFIX}\n{DOVECOT}\n").replace("exec postfix start-fg", "postfix start");
+    let files = [("dovecot.conf", dovecot), ("main.cf", main), ("master.cf", master), ("start.sh", start)];
+    let stage = "ENTRYPOINT [\"/bin/sh\", \"/files/start.sh\"]\n";
+    archive(GREENMAIL, &format!("{}{files:?}", packages()), stage, |rootfs| {
+        from_packages(rootfs);
+        let folder = rootfs.join("files");
+        std::fs::create_dir(&folder).unwrap();
+        for (name, text) in &files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        std::fs::create_dir_all(rootfs.join("var/log")).unwrap();
+    })
+}
+
+/// Mailgress by this name, in this folder: what `make image` does.
+pub fn mailgress(name: &str, folder: &Path) -> PathBuf {
+    let (_, tag) = name.split_once(':').unwrap();
+    let archive = folder.join(format!("mailgress-{tag}.tar"));
+    let mut command = archiver(rootfs(), &root().join("Dockerfile"), name, &archive);
     succeed(command.args([&format!("VERSION={tag}"), "REVISION=unknown"]));
     archive
 }
@@ -69,7 +104,7 @@ pub fn rootfs() -> &'static Path {
         forget_old(&folder);
         let rootfs = folder.join(format!("rootfs.{}", std::process::id()));
         let profile = std::env::var("MAILGRESS_E2E_PROFILE").unwrap_or_else(|_| "dev".to_owned());
-        if !folder.join("CACHEDIR.TAG").exists() {
+        if !folder.join(".rustc_info.json").exists() {
             let _ = say("building the image's binary; the first time this takes some minutes");
         }
         succeed(Command::new(root().join("deploy/image/rootfs.sh")).arg(&rootfs).env("PROFILE", profile));
@@ -105,6 +140,8 @@ pub fn root() -> &'static Path {
 pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 /// The image with the mail servers.
 pub const MAIL: &str = "docker.io/mailgress-e2e/mail:1";
+/// The tutorial's backend.
+pub const GREENMAIL: &str = "docker.io/greenmail/standalone:2.1.3";
 /// Ours, without the tag.
 pub const MAILGRESS: &str = "docker.io/mailgress-e2e/mailgress";
 const PAUSE_SOURCE: &str = "fn main() {\n    loop {\n        std::thread::park();\n    }\n}\n";

@@ -32,7 +32,7 @@ impl<'a> Mail<'a> {
             "kind": "ConfigMap",
             "metadata": { "name": "files" },
             "data": {
-                "dovecot.conf": dovecot_conf(),
+                "dovecot.conf": dovecot_conf(PASSWORD),
                 "main.cf": include_str!("mail/main.cf").replace("@NAMESPACE@", namespace),
                 "master.cf": include_str!("mail/master.cf"),
                 "ca.pem": AUTHORITY.pem(),
@@ -116,8 +116,8 @@ pub fn list(objects: &[Value]) -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "items": objects })
 }
 
-/// For the version that is installed here, which is the image's.
-fn dovecot_conf() -> String {
+/// For the version that is installed here, which is the image's; every user has this password.
+pub fn dovecot_conf(password: &str) -> String {
     let output = Command::new("/usr/sbin/dovecot").arg("--version").output().expect("dovecot is installed");
     let version = String::from_utf8_lossy(&output.stdout).into_owned();
     let accounts = match version.get(..3) {
@@ -125,11 +125,13 @@ fn dovecot_conf() -> String {
         Some("2.4") => include_str!("mail/dovecot-2.4.conf"),
         _ => panic!("Dovecot {version} is installed; the tests know 2.3 and 2.4"),
     };
-    accounts.replace("@PASSWORD@", PASSWORD) + include_str!("mail/dovecot-services.conf")
+    accounts.replace("@PASSWORD@", password) + include_str!("mail/dovecot-services.conf")
 }
 
 /// Every user's password.
 pub const PASSWORD: &str = "correct-horse";
-const DOVECOT: &str = "mkdir -m 777 /tmp/mail && exec dovecot -F -c /files/dovecot.conf";
-const POSTFIX: &str = "mkdir -p /var/spool/postfix /var/lib/postfix && chown postfix /var/lib/postfix && \
+/// Starts Dovecot with its file below `/files`.
+pub const DOVECOT: &str = "mkdir -m 777 /tmp/mail && exec dovecot -F -c /files/dovecot.conf";
+/// Starts Postfix with its files below `/files`.
+pub const POSTFIX: &str = "mkdir -p /var/spool/postfix /var/lib/postfix && chown postfix /var/lib/postfix && \
                        cp /files/*.cf /etc/postfix && exec postfix start-fg";

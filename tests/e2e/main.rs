@@ -10,6 +10,8 @@
     reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
 )]
 
+mod book;
+mod by_hand;
 mod cluster;
 #[path = "../cluster/control_plane.rs"]
 #[allow(dead_code, reason = "shared with tests/cluster, which needs all of it")]
@@ -20,7 +22,14 @@ mod images;
 mod mail;
 mod namespaces;
 mod node;
+#[path = "../docs/pages.rs"]
+#[allow(dead_code, reason = "shared with tests/docs, which needs all of it")]
+mod pages;
+#[path = "../docs/play.rs"]
+mod play;
 mod release;
+#[path = "../docs/shell.rs"]
+mod shell;
 mod steps;
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
 mod support;

@@ -61,6 +61,12 @@ impl Node {
         self.namespaces.network.host
     }
 
+    /// The command that runs another one on it.
+    pub fn enter(&self) -> Vec<String> {
+        let (program, arguments) = self.namespaces.enter();
+        std::iter::once(program).chain(arguments).collect()
+    }
+
     /// All that it has on disk, which is removed with it.
     pub fn directory(&self) -> &Path {
         &self.namespaces.directory

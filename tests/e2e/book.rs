@@ -1,0 +1,112 @@
+//! What the pages of the documentation say of a cluster with nodes, done in one, in an order in which a reader may come
+//! to them: each begins with what the one before has left. `tests/docs/commands.rs` says how blocks are marked.
+
+use std::os::unix::fs::symlink;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::images;
+use crate::pages::{self, Block, Page};
+use crate::play::play;
+use crate::shell::{Shell, furnish};
+use crate::steps::{say, step};
+
+#[test]
+fn what_the_pages_say_of_a_cluster_with_nodes_is_so() {
+    let pages = pages::all();
+    let pages: Vec<&Page> = ORDER.iter().map(|name| page_of(&pages, name)).collect();
+    // Whose names are the pages' own: not on a cluster that somebody else may use.
+    let cluster = match step("there is a node of our own", Cluster::of_our_own) {
+        Ok(cluster) => cluster,
+        Err(reason) => {
+            let _ = say(&format!("SKIPPED: the pages' commands that need a node: {reason}"));
+            return;
+        }
+    };
+    step("the images that the pages name are loaded", || load_images(&cluster));
+    let done = catch_unwind(AssertUnwindSafe(|| with_load_balancer(&cluster, || read(&cluster, &pages))));
+    if done.is_err() {
+        cluster.tell(&["mailgress", "mail"]);
+    }
+    done.unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+#[test]
+fn every_page_with_commands_for_nodes_is_read() {
+    for page in pages::all() {
+        let has = page.steps().iter().any(|block| block.has("nodes"));
+        assert_eq!(has, ORDER.contains(&page.name.as_str()), "{}", page.name);
+    }
+}
+
+fn page_of<'a>(pages: &'a [Page], name: &str) -> &'a Page {
+    pages.iter().find(|page| page.name == name).unwrap_or_else(|| panic!("there is no {name}"))
+}
+
+/// Those that pages name.
+pub fn load_images(cluster: &Cluster) {
+    cluster.load(&images::greenmail(), images::GREENMAIL);
+    for tag in ["dev", env!("CARGO_PKG_VERSION")] {
+        let name = format!("docker.io/mailgress/mailgress:{tag}");
+        cluster.load(&images::mailgress(&name, cluster.files.path()), &name);
+    }
+}
+
+fn read(cluster: &Cluster, pages: &[&Page]) {
+    let (folder, programs) = desk(cluster);
+    let kubeconfig = cluster.kubeconfig();
+    let environment = [("KUBECONFIG", kubeconfig.as_path()), ("MAILGRESS_KUBECONFIG", kubeconfig.as_path())];
+    let mut shell = Shell::start(&cluster.enter(), &folder, &programs, &environment);
+    for page in pages {
+        step(&page.name, || {
+            let is_ours = |block: &&Block| block.has("nodes") || block.word("file").is_some();
+            page.steps().iter().filter(is_ours).for_each(|block| play(&mut shell, block));
+        });
+    }
+}
+
+/// A folder with what a clone has, and one with the programs that pages name.
+pub fn desk(cluster: &Cluster) -> (PathBuf, PathBuf) {
+    let (folder, programs) = (cluster.folder("clone"), cluster.folder("programs"));
+    furnish(&folder, &programs, Some(cluster.kubectl_command()));
+    symlink(cluster.helm_program(), programs.join("helm")).unwrap();
+    (folder, programs)
+}
+
+/// Gives the Service an address whenever it is of type `LoadBalancer` and has none, as a cloud does.
+pub fn with_load_balancer(cluster: &Cluster, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let path = "-o=jsonpath={.spec.type}{.status.loadBalancer.ingress[*].ip}";
+            while !done.load(Ordering::Relaxed) {
+                for service in ["mailgress", "other-mailgress"] {
+                    let look = ["get", "service", service, "-n", "mailgress", path];
+                    if cluster.try_kubectl(&look).is_some_and(|seen| seen == "LoadBalancer") {
+                        cluster.try_balance("mailgress", service);
+                    }
+                }
+                std::thread::sleep(PAUSE);
+            }
+        });
+        let worked = catch_unwind(AssertUnwindSafe(work));
+        done.store(true, Ordering::Relaxed);
+        worked.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+const ORDER: [&str; 8] = [
+    "docs/howto/install.md",
+    "docs/tutorial/kind.md",
+    "docs/status-page.md",
+    "docs/howto/client-addresses.md",
+    "docs/kubernetes.md",
+    "docs/howto/upgrade.md",
+    "README.md",
+    "docs/howto/troubleshooting.md",
+];
+/// Between two looks of the load balancer.
+const PAUSE: Duration = Duration::from_secs(1);
