@@ -11,13 +11,19 @@ fn main() {
     println!("cargo::rerun-if-env-changed=MAILGRESS_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    let said = env::var("MAILGRESS_COMMIT").ok();
+    let said = env::var("MAILGRESS_COMMIT").ok().map(short);
     let commit = said.or_else(of_repository).filter(|commit| !commit.is_empty());
     // Its name without the day, for the metric of the build.
     let name = commit.as_deref().and_then(|commit| commit.split(' ').next()).unwrap_or("unknown");
     println!("cargo::rustc-env=MAILGRESS_BUILD_COMMIT={name}");
     let suffix = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     println!("cargo::rustc-env=MAILGRESS_VERSION={version}{suffix}");
+}
+
+/// A whole name is for machines; people read as much of it as `of_repository` says.
+fn short(commit: String) -> String {
+    let is_whole = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_whole { commit.chars().take(12).collect() } else { commit }
 }
 
 /// Of the repository whose top this package is; another one around it has nothing to do with it.
