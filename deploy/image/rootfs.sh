@@ -43,7 +43,7 @@ export "CFLAGS_$under=-ffile-prefix-map=$root=/src -ffile-prefix-map=$cargo_home
 export SOURCE_DATE_EPOCH="$epoch"
 # What is only of use to a debugger is most of a development binary.
 export CARGO_PROFILE_DEV_STRIP=debuginfo
-(cd "$root" && "${CARGO:-cargo}" build --quiet --locked --bin mailgress \
+(cd "$root" && "${CARGO:-cargo}" build --locked --bin mailgress \
     --profile "$profile" --target "$triple" --target-dir "$target")
 [ "$profile" != dev ] || profile=debug
 

@@ -273,7 +273,7 @@ step "6. Read it back: POP3 over TLS"
 read_back "pop3s://localhost:$pop3s_port/1"
 
 step "7. What Mailgress says about it"
-grep -E 'session|login' "$work/mailgress.log" | cut -c1-220 | tail -n 3 | excerpt || true
+{ grep 'INFO session' "$work/mailgress.log" || true; } | tail -n 3 | sed 's/^[^ ]* *//' | excerpt
 
 step "The mail went in by submission and came out by IMAP and by POP3."
 [ "${ONCE:-}" != 1 ] || exit 0
@@ -288,9 +288,12 @@ Mailgress stays up until Ctrl-C. By hand:
 
    openssl s_client -quiet -CAfile $ca -connect localhost:$imaps_port
    openssl s_client -quiet -CAfile $ca -starttls smtp -connect localhost:$submission_port
-   curl -s http://127.0.0.1:$admin_port/status          # also /metrics
+   ${mailgress#"$root"/} status --address http://127.0.0.1:$admin_port
+   http://127.0.0.1:$admin_port/                          # the status page; also /status, /metrics
    edit target/quickstart/manifests/mail.yaml      # swapped in at once
    tail -f target/quickstart/mailgress.log
+
+docs/tutorial/without-a-cluster.md goes on from here.
 END
 wait -n "$dovecot_pid" "$postfix_pid" "$mailgress_pid" || true
 fail "a daemon ended"

@@ -20,6 +20,7 @@ use serde::Deserialize;
 use crate::model::view::{Question, View};
 
 use super::AdminState;
+use super::readiness::DRAINING;
 
 /// Makes what is shown.
 pub type Look = Arc<dyn Fn(&Question) -> View + Send + Sync>;
@@ -59,6 +60,7 @@ pub(super) async fn page(State(state): State<AdminState>, Query(asked): Query<As
 }
 
 fn document(view: &View, question: &Question, blocked: &[&'static str]) -> Markup {
+    let draining = blocked.contains(&DRAINING);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -74,10 +76,10 @@ fn document(view: &View, question: &Question, blocked: &[&'static str]) -> Marku
                 a.skip href="#listeners" { "Skip to the listeners" }
                 (parts::head(view, blocked))
                 main.wide {
-                    (parts::tiles(view))
+                    (parts::tiles(view, draining))
                     (parts::problems(view))
                     (parts::search(question))
-                    (parts::listeners(view, question))
+                    (parts::listeners(view, question, draining))
                     (parts::backends(view))
                     (parts::faults(view))
                     (parts::changes(view))
@@ -114,7 +116,22 @@ const MAX_TEXT: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::view::{Change, Excerpt, Listener, State};
+    use crate::model::view::{Change, Excerpt, Listener, State, Totals};
+
+    #[test]
+    fn nothing_is_called_ready_while_it_drains() {
+        let listener = Listener { object: "mail/example".into(), ..Listener::default() };
+        let view = View {
+            totals: Totals { listeners: 1, ..Totals::default() },
+            listeners: Excerpt { shown: vec![listener], matching: 1, all: 1, ..Excerpt::default() },
+            ..View::default()
+        };
+        let page = |blocked| document(&view, &Question::default(), blocked).into_string();
+        assert!(page(&[]).contains("● Ready") && page(&[]).contains("all Ready"));
+        let draining = page(&[DRAINING]);
+        assert!(!draining.contains("● Ready") && !draining.contains("all Ready"), "{draining}");
+        assert!(draining.contains("no new sessions"), "{draining}");
+    }
 
     #[test]
     fn what_objects_say_is_text_and_never_markup() {

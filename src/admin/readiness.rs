@@ -29,7 +29,7 @@ pub struct ReadinessGuard {
 }
 
 /// The reason that stays.
-const DRAINING: &str = "draining";
+pub(super) const DRAINING: &str = "draining";
 
 impl Readiness {
     /// Ready at once; block it before anybody asks.

@@ -33,7 +33,14 @@ pub fn listener() -> Value {
 /// Rules of a `MailServer`'s spec.
 #[must_use]
 pub fn server() -> Value {
-    Value::Array(settings_rules())
+    let mut rules = settings_rules();
+    rules.push(rule(
+        "!has(self.listeners) || self.listeners.all(a, has(a.hostnames) || !has(a.port) || \
+         self.listeners.exists_one(b, !has(b.hostnames) && has(b.port) && b.port == a.port && b.address == a.address))",
+        "two listeners have one address and port and no hostnames; give one of them another port or address, or \
+         hostnames of its own",
+    ));
+    Value::Array(rules)
 }
 
 /// Rules of `allowedListeners.namespaces`.

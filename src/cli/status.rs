@@ -118,8 +118,9 @@ fn write(out: &mut impl Write, inventory: &Inventory, width: Option<usize>) -> i
     } else {
         table.write(out, width)?;
     }
-    for entry in inventory.listeners.iter().filter(|entry| !entry.problems.is_empty()) {
-        writeln!(out, "\n{STRONG}{}{STRONG:#}", whose(entry))?;
+    for alike in inventory.listeners.chunk_by(is_alike) {
+        let Some(entry) = alike.first().filter(|entry| !entry.problems.is_empty()) else { continue };
+        writeln!(out, "\n{STRONG}{}{STRONG:#}", whose_all(entry, alike))?;
         for problem in &entry.problems {
             let style =
                 if problem.condition == "Ready" || entry.ready != Ready::True { BAD } else { WARNING };
@@ -135,6 +136,22 @@ fn write(out: &mut impl Write, inventory: &Inventory, width: Option<usize>) -> i
     }
     let ready = inventory.listeners.iter().filter(|entry| entry.ready == Ready::True).count();
     writeln!(out, "\n{ready} of {} listeners are ready", inventory.listeners.len())
+}
+
+/// Whether both are of one object, and the same is to be said of them.
+fn is_alike(a: &Entry, b: &Entry) -> bool {
+    let object = |entry: &Entry| (entry.kind, entry.namespace.clone(), entry.object.clone());
+    a.problems == b.problems && a.ready == b.ready && object(a) == object(b)
+}
+
+/// In a line: the object, and its listeners.
+fn whose_all(first: &Entry, alike: &[Entry]) -> String {
+    if alike.len() == 1 {
+        return whose(first);
+    }
+    let Entry { kind, namespace, object, .. } = first;
+    let names: Vec<&str> = alike.iter().map(|entry| entry.listener.as_str()).collect();
+    format!("{kind} {namespace}/{object}, listeners {}", names.join(", "))
 }
 
 /// As kubectl names it.
@@ -181,7 +198,8 @@ mod tests {
                 "observedGeneration": 1,
                 "listeners": [
                     { "name": "imaps", "conditions": [ready], "addresses": ["203.0.113.7:993"] },
-                    { "name": "mx", "conditions": [failed] },
+                    { "name": "mx", "conditions": [failed.clone()] },
+                    { "name": "mx2", "conditions": [failed] },
                 ],
             }}],
         });
@@ -194,13 +212,14 @@ mod tests {
 NAMESPACE  OBJECT           LISTENER  SOCKET  PROTOCOL  TLS       READY  REACHED AT
 mail       mailserver/edge  imaps     *:993   IMAP      Implicit  True   203.0.113.7:993
 mail       mailserver/edge  mx        -       -         -         False  -
+mail       mailserver/edge  mx2       -       -         -         False  -
 
-MailServer mail/edge, listener mx
+MailServer mail/edge, listeners mx, mx2
   Ready (BindFailed): *:25 cannot be bound: permission denied
 
 problem: Secrets cannot be read: forbidden
 
-1 of 2 listeners are ready
+1 of 3 listeners are ready
 ";
         assert_eq!(String::from_utf8(out.into_inner()).unwrap(), expected);
     }

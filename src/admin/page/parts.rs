@@ -11,7 +11,7 @@ use maud::{Markup, html};
 
 use crate::model::view::{Question, View};
 
-use super::{MAX_TEXT, TROUBLED, words};
+use super::{DRAINING, MAX_TEXT, TROUBLED, words};
 
 pub(super) use listener::listeners;
 pub(super) use lists::{backends, changes, faults, problems, replicas};
@@ -35,7 +35,7 @@ pub(super) fn head(view: &View, blocked: &[&'static str]) -> Markup {
                 h1 { "Mailgress " span { (replica.name) } }
                 @if blocked.is_empty() {
                     span.pill.good { "● Ready" }
-                } @else if blocked.contains(&"draining") {
+                } @else if blocked.contains(&DRAINING) {
                     span.pill.alarming { "▲ Draining" }
                 } @else {
                     span.pill.bad { "✕ Not ready: " (blocked.join(", ")) }
@@ -57,7 +57,7 @@ pub(super) fn head(view: &View, blocked: &[&'static str]) -> Markup {
 }
 
 /// The sums.
-pub(super) fn tiles(view: &View) -> Markup {
+pub(super) fn tiles(view: &View, draining: bool) -> Markup {
     let totals = &view.totals;
     let numbers = &totals.numbers;
     html! {
@@ -67,7 +67,8 @@ pub(super) fn tiles(view: &View) -> Markup {
                 dd {
                     (words::size(totals.listeners))
                     small {
-                        @if totals.not_ready + totals.alarming + totals.pending == 0 { "all Ready" } @else {
+                        @if draining { "no new sessions, those that are open go on for a while" }
+                        @else if totals.not_ready + totals.alarming + totals.pending == 0 { "all Ready" } @else {
                             (words::size(totals.not_ready)) " not ready"
                             @if totals.alarming > 0 { ", " (words::size(totals.alarming)) " with an alarm" }
                             @if totals.pending > 0 { ", " (words::size(totals.pending)) " pending" }

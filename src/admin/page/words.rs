@@ -17,6 +17,9 @@ pub(super) fn state(state: State) -> (&'static str, &'static str, &'static str) 
     }
 }
 
+/// In place of a listener's state: it serves as it should, and takes nobody any more.
+pub(super) const DRAINING: (&str, &str, &str) = ("alarming", "▲", "Draining");
+
 /// `1,234,567`.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();

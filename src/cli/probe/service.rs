@@ -181,7 +181,11 @@ pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()>
         }
     }
     let works = visited.iter().filter(|visited| visited.report.outcome() != Outcome::Failed).count();
-    writeln!(out, "\n{works} of {} listeners work", visited.len())
+    writeln!(out, "\n{works} of {} listeners work", visited.len())?;
+    if works > 0 && visited.iter().all(|visited| visited.report.login.is_none()) {
+        writeln!(out, "{NO_LOGIN}")?;
+    }
+    Ok(())
 }
 
 fn explain(out: &mut impl Write, listener: &Entry, report: &Report, finding: &Finding) -> io::Result<()> {
@@ -202,6 +206,9 @@ fn works(report: &Report) -> String {
     words.join(", ")
 }
 
+/// A listener greets whether its backend is there or not.
+const NO_LOGIN: &str =
+    "Nobody logged in, so no backend was asked: --login-file says who (test.loginSecret in the chart).";
 /// Listeners.
 const AT_ONCE: usize = 16;
 /// In place of a wildcard.

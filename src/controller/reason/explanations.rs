@@ -96,9 +96,11 @@ pub static EXPLANATIONS: [Explanation; 38] = [
         reason: Reason::RefNotReadable,
         conditions: &[("ResolvedRefs", False)],
         meaning: "The controller may not read what the object refers to, or the API server does not answer for it.",
-        cause: "The Role that names Secrets (`resourceNames`) does not name this one. Mailgress asks for each Secret and \
+        cause: "The Role that names Secrets (`resourceNames`) does not name this one, or the reference has another name \
+                than the Secret: what may not be read is not known to be missing. Mailgress asks for each Secret and \
                 ConfigMap by its name, and needs get, list and watch on it.",
-        remedy: "Add the name to the namespace's Role (deploy/references.yaml is one to adapt), and look with \
+        remedy: "Correct the name, or add it to the namespace's Role (`references` in the chart's values makes one, and \
+                 deploy/references.yaml is one to adapt), and look with \
                  `kubectl auth can-i watch secret/NAME -n NAMESPACE --as=system:serviceaccount:mailgress:mailgress`.",
     },
     Explanation {
@@ -165,7 +167,8 @@ pub static EXPLANATIONS: [Explanation; 38] = [
         cause: "*Permission denied*: a port below 1024, in a pod without the sysctl \
                 `net.ipv4.ip_unprivileged_port_start` or with `hostNetwork`. *Address in use*: another process of the \
                 node, with `hostNetwork`; on many machines that is a Postfix or Exim on port 25. *Cannot assign \
-                requested address*: `address` names one that this node or pod does not have.",
+                requested address*: `address` names one that this node or pod does not have. \
+                Mailgress' own admin port (9090, `--admin-address`) is in use, too.",
         remedy: "Set the sysctl (the chart does), end the other process, or give the listener another port: clients need \
                  not see it, since a Service maps 25 to any port that the pod can have.",
     },
@@ -174,7 +177,8 @@ pub static EXPLANATIONS: [Explanation; 38] = [
         conditions: &[("Programmed", False), ("Ready", False)],
         meaning: "Nothing is served for this listener, and no earlier generation is known that could be.",
         cause: "It never was right, or it was not when the process started: what was served last is remembered by \
-                each process and not beyond it. `Accepted`, `ResolvedRefs` or `Conflicted` say what is wrong.",
+                each process and not beyond it. `Accepted`, `ResolvedRefs` or `Conflicted` say what is wrong. Or a conflict took its \
+                socket away, which nothing earlier can be served on.",
         remedy: "Mend what the other conditions say.",
     },
     Explanation {

@@ -198,7 +198,11 @@ fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
         return differs("socket");
     }
     if let Some(problem) = same_names(&ours.listener, &theirs.listener) {
-        return Some(Difference { field: "hostnames", problem, remedy: "give each its own host names" });
+        return Some(Difference {
+            field: "hostnames",
+            problem,
+            remedy: "give each its own host names, or one of them another port",
+        });
     }
     match ours.tls_mode {
         TlsMode::Off | TlsMode::Implicit => None,

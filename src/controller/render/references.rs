@@ -96,7 +96,7 @@ impl<'a> References<'a> {
                 Reason::RefNotReadable,
                 path,
                 format!("{reference} cannot be read: {why}"),
-                "let the controller's ServiceAccount get, list and watch it",
+                "correct the name, or let the controller's ServiceAccount get, list and watch it by a Role that names it",
             ),
         }
     }

@@ -644,8 +644,16 @@ fn inside_one_object_neither_listener_wins_a_socket() {
     assert!(
         said(&rendered).contains("SocketConflict spec.listeners[a].address: *:143 overlaps 127.0.0.1:143")
     );
-    let twins = format!("{}, {}", imap("a", "port: 143"), imap("b", "port: 143"));
-    assert!(said(&once(&server(&twins, ""))).contains("nothing tells them apart without TLS"));
+}
+
+#[test]
+fn a_second_listener_on_a_port_takes_nothing_from_the_first() {
+    let mut world = World::new();
+    let (first, second) = (imap("a", "port: 143"), imap("b", "port: 143"));
+    assert_eq!(sockets(&world.render(&server(&first, ""))), ["*:143"]);
+    let rendered = world.render(&server(&format!("{first}, {second}"), ""));
+    assert_eq!(sockets(&rendered), ["*:143"]);
+    assert!(said(&rendered).contains("two listeners have one address and port"), "{}", said(&rendered));
 }
 
 fn with_tls(listeners: &[(&str, &str)]) -> String {
@@ -700,7 +708,6 @@ fn a_shared_port_names_the_field_that_differs() {
     assert!(conflict(a, &b("limits: {maxConnections: 9}")).contains("limits differs"));
     assert!(conflict(a, &b("imap: {capabilities: [IMAP4rev1]}")).contains("imap.capabilities differs"));
     assert!(conflict(a, &b("imap: {authMethods: [LOGIN]}")).contains("imap.authMethods differs"));
-    assert!(conflict("port: 993", "port: 993").contains("neither has host names"));
 }
 
 #[test]
@@ -713,6 +720,9 @@ fn between_objects_the_server_wins_then_the_older_then_the_name() {
         "{}",
         said(&rendered)
     );
+
+    let nameless = once(&(with_tls(&[("a", "port: 993")]) + &attached("mail", "m", "port: 993")));
+    assert!(said(&nameless).contains("neither has host names"), "{}", said(&nameless));
 
     let twins = server("", "") + &attached("mail", "m", "port: 143") + &attached("mail", "l", "port: 143");
     assert_eq!(socket(&once(&twins), "*:143").listeners[0].id.to_string(), "mail/l");

@@ -6,7 +6,8 @@ use crate::model::SocketState;
 use super::super::reason::Reason;
 use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
 use super::super::roll::{Elsewhere, Wanted};
-use super::stamp::Stamp;
+use super::super::violation::{Concern, Violation};
+use super::stamp::{Stamp, joined};
 use super::{Facts, name};
 
 /// A condition without what all have in common.
@@ -40,6 +41,11 @@ pub(super) fn conditions(
 pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdict {
     use ConditionStatus::{False, True, Unknown};
     let Some(address) = &listener.address else {
+        let conflicts: Vec<&Violation> =
+            listener.violations.iter().filter(|v| v.concern == Concern::Conflicted).collect();
+        if !conflicts.is_empty() {
+            return Verdict::new(False, Reason::NotServed, joined(&conflicts));
+        }
         let text = "the listener is not served, and no earlier generation is known to this process; its other \
                     conditions say why";
         return Verdict::new(False, Reason::NotServed, text.to_owned());

@@ -60,6 +60,21 @@ fn refuses_two_listeners_of_one_name() {
 }
 
 #[test]
+fn refuses_two_listeners_that_nothing_tells_apart() {
+    let two = |a: &str, b: &str| server(&format!("{{listeners: [{{name: a, {a}}}, {{name: b, {b}}}]}}"));
+    let refused = two("port: 993", "port: 993");
+    assert_eq!(
+        refused,
+        "Invalid spec: two listeners have one address and port and no hostnames; give one of them another port or \
+         address, or hostnames of its own"
+    );
+    assert_eq!(two("port: 993", "port: 993, hostnames: [a.example]"), "");
+    assert_eq!(two("port: 993", "port: 993, address: 127.0.0.1"), "");
+    let path = "address: 'unix:/run/mail', protocol: IMAP";
+    assert_eq!(two(path, path), "");
+}
+
+#[test]
 fn evaluates_the_rules() {
     let listener = |fields: &str| server(&format!("{{listeners: [{{name: a, {fields}}}]}}"));
     assert!(listener("port: 2143").contains("protocol is required"));

@@ -8,7 +8,7 @@ use super::super::{TROUBLED, words};
 use super::table;
 
 /// The listeners that were asked for.
-pub(in super::super) fn listeners(view: &View, question: &Question) -> Markup {
+pub(in super::super) fn listeners(view: &View, question: &Question, draining: bool) -> Markup {
     let excerpt = &view.listeners;
     html! {
         section #listeners data-live aria-labelledby="listeners-title" {
@@ -19,7 +19,7 @@ pub(in super::super) fn listeners(view: &View, question: &Question) -> Markup {
                         @if excerpt.all == 0 { "There is no MailServer of this class yet." } @else { "Nothing is like that." }
                     }
                 } @else {
-                    @let rows = html! { @for listener in &excerpt.shown { (row(listener, view.replica.now)) } };
+                    @let rows = html! { @for listener in &excerpt.shown { (row(listener, view.replica.now, draining)) } };
                     (table("Listeners with their state, sessions and certificates", &COLUMNS, &rows))
                 }
                 (pages(excerpt, question))
@@ -44,8 +44,8 @@ fn scope<T>(excerpt: &Excerpt<T>) -> String {
     }
 }
 
-fn row(listener: &Listener, now: i64) -> Markup {
-    let (class, sign, word) = words::state(listener.state);
+fn row(listener: &Listener, now: i64, draining: bool) -> Markup {
+    let (class, sign, word) = if draining { words::DRAINING } else { words::state(listener.state) };
     html! {
         tr role="row" {
             th scope="row" role="rowheader" {
