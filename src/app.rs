@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +44,8 @@ pub struct RunOptions {
     pub class: String,
     /// Where we are, for endpoints that are near. In a cluster, the zone of a node is looked up.
     pub locality: Locality,
+    /// Whose PROXY headers are believed, and wanted, by listeners on all addresses that do not say it themselves.
+    pub trusted_peers: Vec<IpNet>,
     /// Where health, metrics and status are served.
     pub admin_address: SocketAddr,
     /// Worker threads of the data plane.
@@ -91,7 +94,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             board: board.clone(),
         };
         let metrics = Metrics::register(&registry)?;
-        let mut outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone());
+        let mut outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone())
+            .with_trusted_peers(options.trusted_peers.clone());
         outlet.locate(options.locality.clone());
         let source = Source::new(&options.origin, outlet, &metrics).await?;
         let readiness = Readiness::new();

@@ -203,7 +203,7 @@ impl Visitor<'_> {
         let (stream, observed) = match timeout(bound, handshake).await {
             Ok(Ok(observed)) => observed,
             Ok(Err(error)) => {
-                let (problem, remedy) = explain(error);
+                let (problem, remedy) = explain(error, self.closed());
                 return self.stop(Step::Tls, problem, remedy);
             }
             Err(_) => return self.stop(Step::Tls, format!("no handshake within {bound:?}"), PLAIN),
@@ -228,14 +228,18 @@ impl Visitor<'_> {
         self.report.findings.push(finding);
     }
 
+    /// What may be the matter with a server that closes the connection at once.
+    fn closed(&self) -> &'static str {
+        if self.wish.proxy_protocol.is_none() { CLOSED } else { UNTRUSTED_HEADER }
+    }
+
     async fn greeting(&mut self, talk: &mut Talk) -> Result<(), Stop> {
         let answer = match talk.ask(Question::Greeting).await {
             Ok(answer) => answer,
             Err(silence) => {
                 let remedy = match (&silence, self.wish.tls) {
                     (Silence::Late(_), TlsWish::Off | TlsWish::IfOffered | TlsWish::StartTls) => SILENT,
-                    (Silence::Closed | Silence::Lost(_), _) if self.wish.proxy_protocol.is_none() => CLOSED,
-                    (Silence::Closed | Silence::Lost(_), _) => UNTRUSTED_HEADER,
+                    (Silence::Closed | Silence::Lost(_), _) => self.closed(),
                     _ => "",
                 };
                 return self.stop(Step::Greeting, silence.to_string(), remedy);
@@ -350,8 +354,8 @@ impl Visitor<'_> {
     }
 }
 
-/// What is wrong with a handshake, and what to do.
-fn explain(error: ObserveError) -> (String, &'static str) {
+/// What is wrong with a handshake, and what to do; `closed` where the connection was.
+fn explain(error: ObserveError, closed: &'static str) -> (String, &'static str) {
     let failure = match error {
         ObserveError::Handshake(HandshakeError::Backend(failure) | HandshakeError::Client(failure)) => {
             failure
@@ -362,7 +366,7 @@ fn explain(error: ObserveError) -> (String, &'static str) {
         HandshakeFailure::Protocol(rustls::Error::InvalidMessage(_)) => PLAIN,
         HandshakeFailure::Alert(rustls::AlertDescription::UnrecognisedName) => OTHER_NAME,
         HandshakeFailure::Alert(rustls::AlertDescription::NoApplicationProtocol) => FOREIGN,
-        HandshakeFailure::Closed(_) => CLOSED,
+        HandshakeFailure::Closed(_) => closed,
         _ => "",
     };
     (format!("it {failure}"), remedy)

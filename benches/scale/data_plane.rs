@@ -185,6 +185,7 @@ impl Shape {
             hostname: "host".into(),
             now: 1_800_000_000,
             locality: Locality::default(),
+            trusted_peers: Vec::new(),
         };
         render(&objects, &LastGood::default(), &environment).snapshot
     }

@@ -106,6 +106,7 @@ impl World {
                 hostname: "host".into(),
                 now: 1_800_000_000,
                 locality: Locality::default(),
+                trusted_peers: Vec::new(),
             },
             status: Status::default(),
         };

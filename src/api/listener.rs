@@ -79,7 +79,8 @@ pub struct ListenerFields {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub hostnames: Option<Vec<String>>,
-    /// Every connection begins with a PROXY protocol header.
+    /// Every connection begins with a PROXY protocol header. Default: none, but on all addresses (`*`) what the
+    /// instance that serves the class was told by `--proxy-protocol-trusted-peers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<InboundProxyProtocol>,
     /// How the socket is made.

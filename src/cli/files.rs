@@ -47,6 +47,7 @@ impl Files {
             hostname: hostname::get()?.to_string_lossy().into_owned(),
             now: jiff::Timestamp::now().as_second(),
             locality: Locality::default(),
+            trusted_peers: Vec::new(),
         };
         let rendered = render(&loaded.objects, &LastGood::default(), &environment);
         Ok((loaded, rendered))

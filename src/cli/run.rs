@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
 use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
+use crate::controller::render::socket::network;
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]
@@ -63,6 +65,10 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "MAILGRESS_ZONE")]
     zone: Option<String>,
 
+    /// The load balancer's networks: every listener on all addresses without a proxyProtocol of its own wants a PROXY header, and refuses all other peers.
+    #[arg(long, value_name = "NETWORKS", env = "MAILGRESS_PROXY_PROTOCOL_TRUSTED_PEERS", value_delimiter = ',', value_parser = peers)]
+    proxy_protocol_trusted_peers: Vec<IpNet>,
+
     /// Where /livez, /readyz, /metrics, /status, /model and, for other replicas, /served are served.
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
@@ -110,6 +116,7 @@ impl Run {
             origin,
             class: self.class.clone(),
             locality: Locality { zone: named(self.zone.as_ref()), node: named(self.node_name.as_ref()) },
+            trusted_peers: self.proxy_protocol_trusted_peers.clone(),
             admin_address: self.admin_address,
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
@@ -195,6 +202,11 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is not the name of a namespace"));
     }
     Ok(text.to_owned())
+}
+
+fn peers(text: &str) -> Result<IpNet, String> {
+    network(text)
+        .ok_or_else(|| format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8, or an address"))
 }
 
 pub(super) fn object_ref(text: &str) -> Result<ObjectRef, String> {

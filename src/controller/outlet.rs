@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,6 +43,7 @@ pub struct Outlet {
     class: String,
     hostname: String,
     locality: Locality,
+    trusted_peers: Vec<IpNet>,
     channels: Channels,
     publisher: Publisher,
     report: Arc<BindReport>,
@@ -67,6 +69,7 @@ impl Outlet {
             class: class.to_owned(),
             hostname: hostname.to_owned(),
             locality: Locality::default(),
+            trusted_peers: Vec::new(),
             channels,
             publisher: Publisher::default(),
             report: Arc::default(),
@@ -90,6 +93,13 @@ impl Outlet {
     #[must_use]
     pub fn locality(&self) -> &Locality {
         &self.locality
+    }
+
+    /// Expects PROXY headers of these peers on every listener on all addresses that does not say it itself.
+    #[must_use]
+    pub fn with_trusted_peers(mut self, trusted_peers: Vec<IpNet>) -> Self {
+        self.trusted_peers = trusted_peers;
+        self
     }
 
     /// Lets a status wait for what is under way.
@@ -120,6 +130,7 @@ impl Outlet {
             hostname: self.hostname.clone(),
             now: now(),
             locality: self.locality.clone(),
+            trusted_peers: self.trusted_peers.clone(),
         };
         self.publisher.look(index, &environment)
     }

@@ -28,6 +28,8 @@ pub mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::model::{ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
@@ -54,6 +56,8 @@ pub struct Environment {
     pub now: i64,
     /// Where we are, for endpoints that are near.
     pub locality: Locality,
+    /// Whose PROXY headers are believed, and wanted, by listeners on all addresses that do not say it themselves.
+    pub trusted_peers: Vec<IpNet>,
 }
 
 /// What came of a render.

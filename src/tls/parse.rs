@@ -4,7 +4,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
 use crate::model::Certificate;
 use crate::secret::Secret;
@@ -39,6 +39,12 @@ pub enum ParseError {
         /// Counted from 1.
         position: usize,
     },
+    /// Of X.509 version 1, as `openssl x509 -req` makes them without extensions.
+    #[error(
+        "the first certificate of {0} is of X.509 version 1, which TLS libraries refuse; issue it with extensions, at \
+         least subjectAltName, which makes it version 3"
+    )]
+    OldVersion(String),
     /// A revocation list that cannot be read.
     #[error("certificate revocation list {position} cannot be read ({cause}); issue it again")]
     BadCrl {
@@ -234,7 +240,12 @@ fn check_key(
             Err(ParseError::KeyMismatch(reference.to_owned()))
         }
         Err(rustls::Error::InvalidCertificate(_)) => {
-            Err(ParseError::NotX509 { what: format!("tls.crt of {reference}"), position: 1 })
+            let what = format!("tls.crt of {reference}");
+            let version = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+            match version.map(|(_, leaf)| leaf.version()) {
+                Some(X509Version::V1) => Err(ParseError::OldVersion(what)),
+                _ => Err(ParseError::NotX509 { what, position: 1 }),
+            }
         }
         _ => Ok(()),
     }
@@ -287,6 +298,18 @@ mod tests {
         assert_eq!(parse_issued(&issued).unwrap().names, ["old.test"]);
     }
 
+    /// What `openssl x509 -req` makes without extensions.
+    const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBFzCBvwIUK5cJ5DQ2acneO0rUtjBuvWhBrOgwCgYIKoZIzj0EAwIwDjEMMAoG
+A1UEAwwDb2xkMCAXDTI2MTEyMjAwMzM0NFoYDzIxMjYxMDI5MDAzMzQ0WjAOMQww
+CgYDVQQDDANvbGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATXeetcQ1raXgjC
+E6p1Hd7qRBT5aqmljLOR1HbxBGEom4itYoH8rJr6jx7Tycv0TiaBsrP7EvxTTrY+
+aVIxuqGuMAoGCCqGSM49BAMCA0cAMEQCIFy6jAC7521C1cqufxiMTa8YsRyqB8Vd
+RxvXpgGxraxxAiAB1cuBHijkYrkuaQUvg3IHh8XEHJ5S9FNZ6eW3jS6gCQ==
+-----END CERTIFICATE-----
+";
+
     #[test]
     fn says_what_is_wrong_and_what_to_do() {
         let ca = Ca::new("ca");
@@ -303,6 +326,7 @@ mod tests {
                 parse("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key),
                 "not a valid X.509",
             ),
+            (parse(VERSION_1, &key), "of X.509 version 1"),
             (parse(&mine.chain, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"), "encrypted"),
             (
                 parse(&mine.chain, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),

@@ -164,7 +164,8 @@ fn every_flag_of_run_can_be_given() {
     let Some(tools) = Tools::new("every_flag_of_run_can_be_given") else { return };
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_mailgress")).args(["run", "--help"]).output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
-    let pod = pod(&tools, "namespaces={mail},workers=4,zone=a");
+    let values = "namespaces={mail},workers=4,zone=a,proxyProtocol.trustedPeers={10.0.0.0/8}";
+    let pod = pod(&tools, values);
     let set = pod["containers"][0]["env"].as_array().unwrap();
     let mut flags = 0;
     for part in help.split("[env: ").skip(1) {
@@ -201,10 +202,11 @@ fn mailgress_may_read_what_the_mail_servers_of_the_values_name() {
     assert_eq!(server["spec"]["className"], "mailgress");
     let listeners = server["spec"]["listeners"].as_array().unwrap();
     let trusted = |listener: &Value| listener["proxyProtocol"]["trustedPeers"].clone();
-    assert_eq!(
-        listeners.iter().map(trusted).collect::<Vec<_>>(),
-        [json!(["10.0.0.0/8"]), json!(["192.0.2.0/24"])]
-    );
+    assert_eq!(listeners.iter().map(trusted).collect::<Vec<_>>(), [json!(null), json!(["192.0.2.0/24"])]);
+    let deployment = find(&objects, "Deployment", "mailgress").unwrap();
+    let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    let default = json!({ "name": "MAILGRESS_PROXY_PROTOCOL_TRUSTED_PEERS", "value": "10.0.0.0/8" });
+    assert!(environment.contains(&default), "{environment:?}");
     let service = find(&objects, "Service", "mailgress").unwrap();
     let annotation = "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol";
     assert_eq!(service["metadata"]["annotations"][annotation], "*");

@@ -98,7 +98,7 @@ pub fn with_load_balancer(cluster: &Cluster, work: impl FnOnce()) {
     });
 }
 
-const ORDER: [&str; 8] = [
+const ORDER: [&str; 9] = [
     "docs/howto/install.md",
     "docs/tutorial/kind.md",
     "docs/status-page.md",
@@ -107,6 +107,7 @@ const ORDER: [&str; 8] = [
     "docs/howto/upgrade.md",
     "README.md",
     "docs/howto/troubleshooting.md",
+    "docs/howto/mutual-tls.md",
 ];
 /// Between two looks of the load balancer.
 const PAUSE: Duration = Duration::from_secs(1);

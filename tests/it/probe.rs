@@ -175,6 +175,9 @@ fn a_proxy_header_is_sent_where_it_is_asked_for() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     }
     fails(&files.probe(at, "imap", &["--tls", "implicit"]), &["--proxy-protocol"]);
+    let others = json!({ "proxyProtocol": { "trustedPeers": ["192.0.2.1"] } });
+    let (_folder, _mailgress, at) = edge("Implicit", &AUTHORITY.issue_for_loopback(), &others);
+    fails(&files.probe(at, "imap", &["--tls", "implicit", "--proxy-protocol"]), &["trustedPeers"]);
 }
 
 #[test]

@@ -30,6 +30,11 @@ struct Edge {
 
 impl Edge {
     fn start(proxy_protocol: &Value, settings: &Value) -> Self {
+        Self::launch(&json!({ "proxyProtocol": proxy_protocol }), settings, &[])
+    }
+
+    /// With listeners that have these fields, and more arguments.
+    fn launch(fields: &Value, settings: &Value, arguments: &[&str]) -> Self {
         let passed_on = Arc::new(Mutex::new(Vec::new()));
         let memory = Arc::clone(&passed_on);
         let backend = Backend::imap_behind_proxy("imap", move |line| memory.lock().unwrap().push(line));
@@ -39,7 +44,7 @@ impl Edge {
         let listeners =
             [("clear", "Off", clear), ("implicit", "Implicit", implicit)].map(|(name, tls, at)| {
                 let wanted = listener(name, "IMAP", tls, at.port(), to);
-                with(wanted, &json!({ "proxyProtocol": proxy_protocol }))
+                with(wanted, fields)
             });
         let spec = json!({
             "tls": { "certificateRefs": [{ "name": "mail-tls" }] },
@@ -50,7 +55,7 @@ impl Edge {
         let folder = Folder::new();
         folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
         folder.write("server.yaml", &mail_server(&with(spec, settings)));
-        let mailgress = Mailgress::start(&folder);
+        let mailgress = Mailgress::start_with(&folder, arguments);
         Self { mailgress, auth, passed_on, clear, implicit, _folder: folder, backend }
     }
 
@@ -216,6 +221,21 @@ fn the_header_of_a_peer_that_is_not_trusted_is_reported_where_that_is_wanted_and
     let mut wire = Wire::connect(edge.clear).unwrap();
     wire.send("a NOOP\r\n").unwrap();
     assert_eq!(wire.rest(SOON), "");
+}
+
+#[test]
+fn a_load_balancer_before_all_listeners_is_said_once() {
+    let flag = "--proxy-protocol-trusted-peers";
+    let public = json!({ "address": "*" });
+    let edge = Edge::launch(&public, &json!({}), &[flag, "127.0.0.1,2001:db8::/32"]);
+    edge.tells("balanced", edge.greeted(V1.as_bytes()), "192.0.2.7", V1.trim_end());
+    // The listener's own word counts.
+    let own = json!({ "address": "*", "proxyProtocol": { "trustedPeers": ["127.0.0.2"] } });
+    let edge = Edge::launch(&own, &json!({}), &[flag, "127.0.0.1"]);
+    assert_eq!(Wire::connect(edge.clear).unwrap().rest(SOON), "");
+    // A listener on one address is behind no load balancer.
+    let edge = Edge::launch(&json!({}), &json!({}), &[flag, "127.0.0.1"]);
+    assert_eq!(Wire::connect(edge.clear).unwrap().line().unwrap(), "* OK IMAP4 ready");
 }
 
 #[test]

@@ -157,6 +157,10 @@ spec:
 {{- end }}
 - name: MAILGRESS_REPLICAS
   value: {{ printf "%s/%s-replicas" $namespace $name | quote }}
+{{- with .Values.proxyProtocol.trustedPeers }}
+- name: MAILGRESS_PROXY_PROTOCOL_TRUSTED_PEERS
+  value: {{ join "," . | quote }}
+{{- end }}
 - name: MAILGRESS_ADMIN_ADDRESS
   value: {{ printf (ternary "[%s]:%d" "%s:%d" (contains ":" .Values.admin.address)) .Values.admin.address (int .Values.admin.port) | quote }}
 - name: MAILGRESS_DRAIN_DELAY

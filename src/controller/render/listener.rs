@@ -89,7 +89,10 @@ fn candidate(
     let address = socket::address(scope, fields, found);
     let protocol = socket::protocol(scope, fields, found)?;
     let options = socket::options(scope, fields.socket.as_ref(), found);
-    let proxy_protocol = socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), found);
+    // A load balancer reaches those of all addresses.
+    let is_public = address.as_ref().is_some_and(|address| address.public_port().is_some());
+    let trusted_peers = if is_public { environment.trusted_peers.as_slice() } else { &[] };
+    let proxy_protocol = socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), trusted_peers, found);
     let tls_mode = tls::mode(settings, fields.port);
     let hostnames = hostnames(scope, fields, tls_mode, found);
     let server_tls = tls::server(scope, settings, tls_mode, references, environment.now, found);

@@ -101,13 +101,20 @@ pub(crate) fn options(
     }
 }
 
-/// Whose PROXY headers are believed, and what becomes of the others.
+/// Whose PROXY headers are believed, and what becomes of the others; `trusted_peers` where the listener does not say it.
 pub(crate) fn proxy_protocol(
     scope: &Scope<'_>,
     settings: Option<&api::InboundProxyProtocol>,
+    trusted_peers: &[IpNet],
     found: &mut Vec<Violation>,
 ) -> Option<InboundProxyProtocol> {
-    let settings = settings?;
+    let Some(settings) = settings else {
+        return (!trusted_peers.is_empty()).then(|| InboundProxyProtocol {
+            trusted_peers: trusted_peers.to_vec(),
+            use_as_client_address: true,
+            untrusted_peers: UntrustedPeers::Refuse,
+        });
+    };
     let mut trusted_peers = Vec::new();
     for (index, text) in settings.trusted_peers.iter().enumerate() {
         match network(text) {
@@ -127,7 +134,9 @@ pub(crate) fn proxy_protocol(
     Some(InboundProxyProtocol { trusted_peers, use_as_client_address, untrusted_peers })
 }
 
-fn network(text: &str) -> Option<IpNet> {
+/// A network, or an address as the network of itself.
+#[must_use]
+pub fn network(text: &str) -> Option<IpNet> {
     let network: Option<IpNet> = text.parse().ok();
     network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|network| network.trunc())
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rcgen::{CertificateParams, CertifiedKey, KeyPair};
 
 use super::*;
@@ -27,6 +28,7 @@ pub(crate) struct World {
     index: Index,
     pub(crate) publisher: Publisher,
     pub(crate) now: i64,
+    trusted_peers: Vec<IpNet>,
 }
 
 impl World {
@@ -37,6 +39,7 @@ impl World {
             index: Index::default(),
             publisher: Publisher::default(),
             now: 1_800_000_000,
+            trusted_peers: Vec::new(),
         }
     }
 
@@ -54,6 +57,7 @@ impl World {
             hostname: "host.example".to_owned(),
             now: self.now,
             locality: Locality::default(),
+            trusted_peers: self.trusted_peers.clone(),
         };
         let rendered = render(&loaded.objects, &self.last_good, &environment);
         self.last_good = rendered.last_good.clone();
@@ -341,6 +345,24 @@ fn sockets_proxy_protocol_and_resolver_are_rendered() {
 }
 
 #[test]
+fn listeners_that_say_nothing_of_proxy_headers_want_those_of_the_load_balancer() {
+    let mut world = World { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..World::new() };
+    let own = imap("own", "port: 144, proxyProtocol: {trustedPeers: ['::1']}");
+    let unix = imap("unix", "address: 'unix:/run/imap.sock'");
+    let listeners = [imap("a", "port: 143"), own, unix, imap("here", "port: 145, address: '127.0.0.1'")];
+    let rendered = world.render(&server(&listeners.join(", "), ""));
+    let trusted = |address: &str| {
+        let rules = socket(&rendered, address).proxy_protocol.as_ref()?;
+        assert!(rules.use_as_client_address && rules.untrusted_peers == UntrustedPeers::Refuse);
+        Some(rules.trusted_peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(trusted("*:143").as_deref(), Some("10.0.0.0/8"));
+    assert_eq!(trusted("*:144").as_deref(), Some("::1/128"));
+    // No load balancer gets there.
+    assert_eq!((trusted("unix:/run/imap.sock"), trusted("127.0.0.1:145")), (None, None));
+}
+
+#[test]
 fn a_unix_listener_has_no_port() {
     let rendered = once(&server(&imap("a", "address: 'unix:/run/imap.sock'"), ""));
     assert_eq!(sockets(&rendered), ["unix:/run/imap.sock"]);
@@ -490,6 +512,7 @@ fn what_may_not_be_read_is_not_called_missing() {
         hostname: "h".to_owned(),
         now: world.now,
         locality: Locality::default(),
+        trusted_peers: Vec::new(),
     };
     let said = said(&render(&objects, &LastGood::default(), &environment));
     assert!(

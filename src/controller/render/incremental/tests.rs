@@ -325,6 +325,8 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
     let moved =
         Environment { locality: Locality { zone: Some("z".to_owned()), node: None }, ..environment(SOON) };
     assert_eq!(touched(&mut index, &moved).0.len(), 20);
+    let trusting = Environment { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..environment(SOON) };
+    assert_eq!(touched(&mut index, &trusting).0.len(), 20);
 }
 
 // --- what there may be ---
@@ -349,6 +351,7 @@ fn environment(now: i64) -> Environment {
         hostname: "host.example".to_owned(),
         now,
         locality: Locality::default(),
+        trusted_peers: Vec::new(),
     }
 }
 
