@@ -22,6 +22,7 @@ mod watches;
 mod writer;
 mod zone;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,7 @@ impl ClusterSource {
         loop {
             let next_tell = self.outlet.next_tell();
             let mut changed = false;
+            let mut compared = BTreeSet::new();
             tokio::select! {
                 () = shutdown.cancelled() => return lead.end().await,
                 Some(event) = self.events.recv() => changed = self.settle(event).await,
@@ -118,6 +120,7 @@ impl ClusterSource {
                 _ = look.tick() => {
                     lead.look(&mut self.outlet);
                     self.outlet.count_replicas();
+                    compared = self.store.take_due(Instant::now());
                     changed = self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY;
                 }
                 zone = known(&mut self.zone) => changed = self.locate(zone),
@@ -130,7 +133,8 @@ impl ClusterSource {
                 lead.run_for_it(&shutdown);
             }
             self.look_for_problems(&lead);
-            let told = self.outlet.tell(&self.problems);
+            let mut told = self.outlet.tell(&self.problems);
+            told.append(&mut compared);
             lead.say(&told, &self.outlet, &self.store);
         }
     }

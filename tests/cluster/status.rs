@@ -1,5 +1,7 @@
 //! What is said of objects in their status, and when it is written.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cluster::{Cluster, at, backend, listener, ready};
@@ -88,6 +90,29 @@ fn a_status_that_says_nothing_new_is_not_written() {
 }
 
 #[test]
+fn a_status_that_somebody_else_has_written_over_is_put_right() {
+    let Some(cluster) = Cluster::new("over") else { return };
+    let (at, backend) = (at(), backend("backend"));
+    cluster.backends(&[(&backend, ready())]);
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    let _mailgress = cluster.mailgress();
+    cluster.wait_for("Ready", EDGE);
+    let told = cluster.get(EDGE)["status"].clone();
+    cluster.kubectl(&[
+        "patch",
+        EDGE,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        r#"{"status":{"conditions":[]}}"#,
+    ]);
+    assert_ne!(cluster.get(EDGE)["status"], told);
+    wait::within(COMPARED, "it says again what it said", || {
+        (cluster.get(EDGE)["status"] == told).then_some(())
+    });
+}
+
+#[test]
 fn an_object_that_comes_again_under_its_name_gets_a_status_again() {
     let Some(cluster) = Cluster::new("again") else { return };
     let (at, backend) = (at(), backend("backend"));
@@ -102,3 +127,6 @@ fn an_object_that_comes_again_under_its_name_gets_a_status_again() {
     }
     cluster.wait_for("Ready", EDGE);
 }
+
+/// Statuses are compared a minute after an object was heard of.
+const COMPARED: Duration = Duration::from_secs(150);

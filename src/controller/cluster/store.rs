@@ -38,6 +38,8 @@ pub(super) struct Store {
     asks: bool,
     /// What renders have looked for since something was published.
     asked: BTreeSet<Reference>,
+    /// Objects of our own kinds that a watch has told of, and when to compare their status with ours.
+    heard_of: BTreeMap<ObjectId, Instant>,
     /// The objects of all watches.
     index: Index,
 }
@@ -146,6 +148,9 @@ impl Store {
         self.asks |= changed && !watched.kind.is_referred_to();
         let is_other = state.unknown() != unknown;
         for key in keys {
+            if let Some(kind) = own_kind(&watched) {
+                self.heard_of.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
+            }
             self.show(watched.kind, &key);
         }
         if is_other {
@@ -207,16 +212,19 @@ impl Store {
 
     /// Those of our kinds that a controller of our class has said something of.
     pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
-        let kind = |watched: &Watched| match watched.kind {
-            WatchedKind::Server => Some(Kind::Server),
-            WatchedKind::Listener => Some(Kind::Listener),
-            _ => None,
-        };
-        let own = self.states.iter().filter_map(move |(watched, state)| Some((kind(watched)?, state)));
+        let own = self.states.iter().filter_map(|(watched, state)| Some((own_kind(watched)?, state)));
         own.flat_map(|(kind, state)| {
             let told = state.held.iter().filter(|(_, seen)| seen.is_told);
             told.map(move |(key, _)| ObjectId::new(kind, key))
         })
+    }
+
+    /// Those of our kinds whose status somebody else may have written over a while ago: an object whose status alone is
+    /// another one needs no render, and so nobody would look at it.
+    pub(super) fn take_due(&mut self, now: Instant) -> BTreeSet<ObjectId> {
+        let (due, later) = std::mem::take(&mut self.heard_of).into_iter().partition(|(_, when)| *when <= now);
+        self.heard_of = later;
+        BTreeMap::into_keys(due).collect()
     }
 
     /// What is wrong with watches and objects, each once.
@@ -381,6 +389,16 @@ fn subject(watched: &Watched) -> String {
     }
 }
 
+fn own_kind(watched: &Watched) -> Option<Kind> {
+    match watched.kind {
+        WatchedKind::Server => Some(Kind::Server),
+        WatchedKind::Listener => Some(Kind::Listener),
+        _ => None,
+    }
+}
+
+/// Whoever else writes our status, over and over, gets one answer in this time for each object.
+const COMPARE_AFTER: Duration = Duration::from_secs(60);
 /// How long the answer to a new watch is waited for before what it is about counts as missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same, as long as other watches are answered.
