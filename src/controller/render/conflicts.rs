@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{Hostname, Listener, TlsMode};
+use crate::model::{Hostname, Listener, ListenerId, TlsMode};
 use crate::net::ListenAddress;
 use crate::protocol::Protocol;
 
@@ -11,22 +11,62 @@ use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation};
 use super::{Candidate, ListenerOutcome, Serving};
 
-/// Inside one object neither of two rivals wins: both lose what they claim, and it is said why.
-pub(crate) fn among_siblings(claims: &mut [Option<Arc<Candidate>>], outcomes: &mut [ListenerOutcome]) {
-    let lost: Vec<Option<Violation>> = claims
-        .iter()
-        .enumerate()
-        .map(|(index, claim)| {
-            let rivals = claims.iter().enumerate().filter(|(rival, _)| *rival != index);
-            rivals.filter_map(|(_, rival)| loss(claim.as_ref()?, rival.as_ref()?)).next()
-        })
-        .collect();
-    for ((claim, outcome), lost) in claims.iter_mut().zip(outcomes).zip(lost) {
-        if let Some(violation) = lost {
-            *claim = None;
-            outcome.lose(violation);
+/// Inside one object what was served stays: a listener that has changed, or is new, and cannot be beside the others
+/// falls back to what it claimed `before`, and it is said why. Of rivals that are all new none wins.
+pub(crate) fn among_siblings<'a>(
+    claims: &mut [Option<Arc<Candidate>>],
+    outcomes: &mut [ListenerOutcome],
+    before: impl Fn(&ListenerId) -> Option<&'a Arc<Candidate>>,
+) {
+    let wanted = claims.to_vec();
+    let contested: Vec<usize> =
+        (0..wanted.len()).filter(|index| rival(&wanted, *index, &wanted).is_some()).collect();
+    let mut newcomers = vec![None; wanted.len()];
+    for index in &contested {
+        let (Some(claim), Some(newcomer)) = (claims.get_mut(*index), newcomers.get_mut(*index)) else {
+            continue;
+        };
+        let old = claim.as_ref().and_then(|claim| before(&claim.listener.id)).cloned();
+        *newcomer = std::mem::replace(claim, old).filter(|_| claim.is_none());
+    }
+    let why = |index: usize, claims: &[Option<Arc<Candidate>>]| {
+        let is_new = newcomers.get(index).is_some_and(Option::is_some);
+        let newcomers: &[_] = if is_new { &newcomers } else { &[] };
+        rival(&wanted, index, claims).or_else(|| rival(&wanted, index, newcomers))
+    };
+    // Each that changes may make room for another.
+    for _ in &contested {
+        for index in &contested {
+            if why(*index, claims).is_none()
+                && let (Some(claim), Some(wanted)) = (claims.get_mut(*index), wanted.get(*index))
+            {
+                claim.clone_from(wanted);
+            }
         }
     }
+    for index in contested {
+        let Some(violation) = why(index, claims) else { continue };
+        let has_room = rival(claims, index, claims).is_none();
+        let (Some(claim), Some(outcome)) = (claims.get_mut(index), outcomes.get_mut(index)) else { continue };
+        match claim.as_ref().filter(|_| has_room) {
+            Some(kept) => outcome.fall_back(kept, violation),
+            None => {
+                *claim = None;
+                outcome.lose(violation);
+            }
+        }
+    }
+}
+
+/// Why a candidate loses against one of these, itself apart.
+fn rival(
+    candidates: &[Option<Arc<Candidate>>],
+    index: usize,
+    rivals: &[Option<Arc<Candidate>>],
+) -> Option<Violation> {
+    let candidate = candidates.get(index)?.as_ref()?;
+    let rivals = rivals.iter().enumerate().filter(|(rival, _)| *rival != index);
+    rivals.filter_map(|(_, rival)| loss(candidate, rival.as_ref()?)).next()
 }
 
 /// Why each of the candidates, the strongest first, loses against a stronger one, if it does.
@@ -46,6 +86,13 @@ pub(crate) fn among_strangers<'a>(
 }
 
 impl ListenerOutcome {
+    /// It is served as before, because of a conflict.
+    fn fall_back(&mut self, kept: &Candidate, violation: Violation) {
+        self.address = Some(kept.address.clone());
+        self.serving = Serving::LastGood;
+        self.violations.push(violation);
+    }
+
     /// It is not served, because of a conflict.
     pub(crate) fn lose(&mut self, violation: Violation) {
         self.address = None;
@@ -362,7 +409,7 @@ mod tests {
             for object in &objects {
                 let mut claims: Vec<_> = object.iter().cloned().map(Some).collect();
                 let mut outcomes: Vec<_> = object.iter().map(|claim| outcome(claim)).collect();
-                among_siblings(&mut claims, &mut outcomes);
+                among_siblings(&mut claims, &mut outcomes, |_| None);
                 for (claim, mut outcome) in claims.into_iter().zip(outcomes) {
                     left.extend(claim.map(|claim| (lost.len(), claim)));
                     lost.push(outcome.violations.pop());

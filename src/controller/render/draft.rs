@@ -77,7 +77,7 @@ impl Drafting<'_> {
         let mut draft = Draft::new(Kind::Server, key, resource);
         let is_ours = self.is_ours(&resource.owner);
         let Some(spec) = self.last_good.server(self.objects, key) else {
-            let ours = is_ours.then(|| draft.finish());
+            let ours = is_ours.then(|| draft.finish(self.last_good));
             return Drafted { looked: looked.into_inner(), spec: None, ours };
         };
         for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
@@ -90,7 +90,7 @@ impl Drafting<'_> {
             let settings = settings::effective(&spec.settings, &fields.settings);
             self.draft(&mut draft, &source, &settings, &looked);
         }
-        let ours = is_ours.then(|| draft.finish());
+        let ours = is_ours.then(|| draft.finish(self.last_good));
         Drafted { looked: looked.into_inner(), spec: Some(Spec::Server(spec)), ours }
     }
 
@@ -103,7 +103,7 @@ impl Drafting<'_> {
         let is_ours = self.is_ours(&resource.owner);
         let Some(spec) = self.last_good.listener(self.objects, key) else {
             draft.refuse(key, vec![]);
-            let ours = is_ours.then(|| draft.finish());
+            let ours = is_ours.then(|| draft.finish(self.last_good));
             return Drafted { looked: looked.into_inner(), spec: None, ours };
         };
         match attach::server(self.objects, self.last_good, (key, &spec), &looked) {
@@ -113,7 +113,7 @@ impl Drafting<'_> {
                 self.attach(&mut draft, &spec.listener, (&server_key, &server.settings), &looked);
             }
         }
-        let ours = is_ours.then(|| draft.finish());
+        let ours = is_ours.then(|| draft.finish(self.last_good));
         Drafted { looked: looked.into_inner(), spec: Some(Spec::Listener(spec)), ours }
     }
 
@@ -203,10 +203,13 @@ impl Draft {
         });
     }
 
-    fn finish(self) -> Ours {
+    fn finish(self, last_good: &LastGood) -> Ours {
         let Self { precedence, candidates: mut claims, mut outcome } = self;
         let good = claims.iter().flatten().map(Arc::clone).collect();
-        conflicts::among_siblings(&mut claims, &mut outcome.listeners);
+        let id = outcome.id();
+        conflicts::among_siblings(&mut claims, &mut outcome.listeners, |listener| {
+            last_good.claim(&id, listener)
+        });
         Ours { precedence, good, claims, outcome }
     }
 }

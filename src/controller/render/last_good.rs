@@ -17,6 +17,8 @@ pub struct LastGood {
     servers: BTreeMap<Key, Arc<MailServerSpec>>,
     listeners: BTreeMap<Key, Arc<MailListenerSpec>>,
     candidates: BTreeMap<ObjectId, Vec<Arc<Candidate>>>,
+    /// Those that did not lose inside their own object.
+    claims: BTreeMap<ObjectId, Vec<Arc<Candidate>>>,
 }
 
 impl LastGood {
@@ -35,6 +37,11 @@ impl LastGood {
         self.candidates.get(object)?.iter().find(|candidate| candidate.listener.id == *id)
     }
 
+    /// What a listener claimed in the last render.
+    pub(crate) fn claim(&self, object: &ObjectId, id: &ListenerId) -> Option<&Arc<Candidate>> {
+        self.claims.get(object)?.iter().find(|claim| claim.listener.id == *id)
+    }
+
     /// Keeps what is good of an object now, which includes what was good before and was used again.
     pub(crate) fn keep(&mut self, id: &ObjectId, drafted: Option<&Drafted>) {
         match id.kind {
@@ -46,11 +53,16 @@ impl LastGood {
             Some(Spec::Listener(spec)) => drop(self.listeners.insert(id.key.clone(), Arc::clone(spec))),
             None => {}
         }
-        let good = drafted.and_then(|drafted| drafted.ours.as_ref()).map(|ours| &ours.good);
-        match good.filter(|good| !good.is_empty()) {
-            Some(good) => self.candidates.insert(id.clone(), good.clone()),
-            None => self.candidates.remove(id),
-        };
+        let ours = drafted.and_then(|drafted| drafted.ours.as_ref());
+        let good = ours.map(|ours| ours.good.clone()).unwrap_or_default();
+        let claims = ours.map(|ours| ours.claims.iter().flatten().cloned().collect()).unwrap_or_default();
+        for (kept, new) in [(&mut self.candidates, good), (&mut self.claims, claims)] {
+            if new.is_empty() {
+                kept.remove(id);
+            } else {
+                kept.insert(id.clone(), new);
+            }
+        }
     }
 }
 

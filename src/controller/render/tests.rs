@@ -647,6 +647,38 @@ fn inside_one_object_neither_listener_wins_a_socket() {
 }
 
 #[test]
+fn inside_one_object_what_was_served_stays() {
+    let mut world = World::new();
+    let (a, b) = (imap("a", "port: 143"), imap("b", "port: 144"));
+    world.render(&server(&format!("{a}, {b}"), ""));
+    // A newcomer that overlaps.
+    let c = imap("c", "port: 143, address: '127.0.0.1'");
+    let rendered = world.render(&server(&format!("{a}, {b}, {c}"), ""));
+    assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
+    assert!(
+        said(&rendered).contains("spec.listeners[c].address: 127.0.0.1:143 overlaps *:143"),
+        "{}",
+        said(&rendered)
+    );
+    assert!(!said(&rendered).contains("listeners[a]"), "{}", said(&rendered));
+    // One that moves to where another is, which changes, too.
+    let a = imap("a", "port: 143, limits: {maxConnections: 7}");
+    let moved = imap("b", "port: 143, address: '127.0.0.2'");
+    let rendered = world.render(&server(&format!("{a}, {moved}, {c}"), ""));
+    assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
+    assert_eq!(listener(&rendered, "a").limits.max_connections, Some(7));
+    assert!(!said(&rendered).contains("listeners[a]"), "{}", said(&rendered));
+    // Where it has no room any more, it is not served.
+    let taken = imap("d", "port: 144");
+    let rendered = world.render(&server(&format!("{a}, {moved}, {taken}"), ""));
+    assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
+    assert_eq!(socket(&rendered, "*:144").listeners[0].id.listener, "d");
+    // When the rival is gone, it gets what it wants.
+    let rendered = world.render(&server(&moved, ""));
+    assert_eq!(sockets(&rendered), ["127.0.0.2:143"]);
+}
+
+#[test]
 fn a_second_listener_on_a_port_takes_nothing_from_the_first() {
     let mut world = World::new();
     let (first, second) = (imap("a", "port: 143"), imap("b", "port: 143"));
