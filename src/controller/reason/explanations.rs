@@ -126,8 +126,8 @@ pub static EXPLANATIONS: [Explanation; 38] = [
                   socket share, or its address overlaps.",
         cause: "Two listeners with one port and without `hostnames`; or on a StartTLS port, where nothing is known \
                 before the handshake, two listeners with different capabilities, limits or kinds of auth. Within one \
-                object neither wins; between objects a MailServer's own listener wins, then the older object, then \
-                the name.",
+                object the one that is served already wins, and of two that are new neither; between objects a \
+                MailServer's own listener wins, then the older object, then the name.",
         remedy: "Give one of them another port or address, or both different `hostnames` and equal shared settings.",
     },
     Explanation {
