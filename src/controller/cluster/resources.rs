@@ -131,6 +131,15 @@ impl WatchedKind {
         }
     }
 
+    /// Which of our own kinds it is.
+    pub(super) fn own(self) -> Option<Kind> {
+        match self {
+            Self::Server => Some(Kind::Server),
+            Self::Listener => Some(Kind::Listener),
+            _ => None,
+        }
+    }
+
     /// Whether objects of this kind are only read because others refer to them; they refer to nothing themselves.
     pub(super) fn is_referred_to(self) -> bool {
         match self {

@@ -148,7 +148,7 @@ impl Store {
         self.asks |= changed && !watched.kind.is_referred_to();
         let is_other = state.unknown() != unknown;
         for key in keys {
-            if let Some(kind) = own_kind(&watched) {
+            if let Some(kind) = watched.kind.own() {
                 self.heard_of.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
             }
             self.show(watched.kind, &key);
@@ -212,7 +212,7 @@ impl Store {
 
     /// Those of our kinds that a controller of our class has said something of.
     pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
-        let own = self.states.iter().filter_map(|(watched, state)| Some((own_kind(watched)?, state)));
+        let own = self.states.iter().filter_map(|(watched, state)| Some((watched.kind.own()?, state)));
         own.flat_map(|(kind, state)| {
             let told = state.held.iter().filter(|(_, seen)| seen.is_told);
             told.map(move |(key, _)| ObjectId::new(kind, key))
@@ -386,14 +386,6 @@ fn subject(watched: &Watched) -> String {
         Scope::Everywhere => format!("{kind} objects"),
         Scope::In(namespace) => format!("{kind} objects in {namespace}"),
         Scope::Named(key) => format!("{kind} {key}"),
-    }
-}
-
-fn own_kind(watched: &Watched) -> Option<Kind> {
-    match watched.kind {
-        WatchedKind::Server => Some(Kind::Server),
-        WatchedKind::Listener => Some(Kind::Listener),
-        _ => None,
     }
 }
 
