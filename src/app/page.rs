@@ -21,7 +21,7 @@ use crate::model::tls::expiry_alarms;
 use crate::model::view::{
     Certificate, Excerpt, Listener, Numbers, Peer, Question, Replica, Serving, State, Totals, View,
 };
-use crate::model::{self, BindReport, ListenerId, Snapshot, Socket, SocketState, TlsMode};
+use crate::model::{self, BindReport, ListenerId, Snapshot, Socket, SocketState};
 use crate::proxy::Observer;
 
 /// Where everything is known.
@@ -219,12 +219,6 @@ fn serving_of(socket: &Socket, listener: &model::Listener, report: &BindReport) 
         },
         not_after: certificate.not_after,
     };
-    let tls = match socket.tls_mode {
-        TlsMode::Off => "Off",
-        TlsMode::StartTls => "StartTLS",
-        TlsMode::RequireStartTls => "RequireStartTLS",
-        TlsMode::Implicit => "Implicit",
-    };
     // What expires first is seen first.
     let mut by_expiry: Vec<_> = certificates.iter().collect();
     by_expiry.sort_by_key(|certificate| certificate.not_after);
@@ -232,7 +226,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, report: &BindReport) 
         address: socket.address.to_string(),
         bound,
         protocol: socket.protocol.name().to_uppercase(),
-        tls: tls.to_owned(),
+        tls: socket.tls_mode.name().to_owned(),
         hostnames: listener.hostnames.iter().map(|name| name.as_str().to_owned()).take(MAX_NAMES).collect(),
         certificates: by_expiry.into_iter().take(MAX_CERTIFICATES).map(certificate).collect(),
         certificates_in_all: certificates.len(),

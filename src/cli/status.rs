@@ -140,8 +140,8 @@ fn write(out: &mut impl Write, inventory: &Inventory, width: Option<usize>) -> i
 
 /// Whether both are of one object, and the same is to be said of them.
 fn is_alike(a: &Entry, b: &Entry) -> bool {
-    let object = |entry: &Entry| (entry.kind, entry.namespace.clone(), entry.object.clone());
-    a.problems == b.problems && a.ready == b.ready && object(a) == object(b)
+    let is_of_one = (a.kind, &a.namespace, &a.object) == (b.kind, &b.namespace, &b.object);
+    is_of_one && a.ready == b.ready && a.problems == b.problems
 }
 
 /// In a line: the object, and its listeners.

@@ -67,6 +67,19 @@ pub enum TlsMode {
     Implicit,
 }
 
+impl TlsMode {
+    /// As manifests write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "Off",
+            Self::StartTls => "StartTLS",
+            Self::RequireStartTls => "RequireStartTLS",
+            Self::Implicit => "Implicit",
+        }
+    }
+}
+
 /// `proxyProtocol` on a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundProxyProtocol {

@@ -5,6 +5,16 @@
 
 use std::time::Duration;
 
+/// As much of a text as there is room for, in characters.
+#[must_use]
+pub fn cut(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// What somebody wants to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use crate::model::view::{Change, Fault as FaultView, Sentence};
+use crate::model::view::{Change, Fault as FaultView, Sentence, cut};
 use crate::model::{Listener, Socket};
 use crate::net::ListenAddress;
 
@@ -47,11 +47,7 @@ impl Journal {
         faults.sessions.fetch_add(1, Ordering::Relaxed);
         // One sentence less is better than a session that waits.
         let Ok(mut sentences) = faults.sentences.try_lock() else { return };
-        let mut text = end.sentence();
-        if let Some((cut, _)) = text.char_indices().nth(MAX_SENTENCE) {
-            text.truncate(cut);
-            text.push('…');
-        }
+        let text = cut(end.sentence(), MAX_SENTENCE);
         let known = sentences.iter().position(|sentence| sentence.text == text);
         let times = known.map_or(0, |position| sentences.remove(position).times);
         if sentences.len() >= MAX_SENTENCES {

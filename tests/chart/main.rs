@@ -1,5 +1,5 @@
-//! The chart, what `deploy/` is made of it, its alerts and its dashboard, and the manifests of the pages: checked by the tools of those who install them,
-//! and installed in a real API server.
+//! The chart, what `deploy/` is made of it, its alerts and its dashboard, and the manifests of the pages: checked by the
+//! tools of those who install them, and installed in a real API server.
 //!
 //! The tools are Go modules. Where there is no Go, these tests say so and are skipped.
 #![allow(

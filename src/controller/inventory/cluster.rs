@@ -204,7 +204,7 @@ fn described(entry: Entry, fields: &ListenerFields, settings: &Settings) -> Entr
             Some(Protocol::Smtp) => "SMTP",
             None => "",
         },
-        tls: tls::mode_name(tls::mode(settings, fields.port)),
+        tls: tls::mode(settings, fields.port).name(),
         hostnames: fields.hostnames.clone().unwrap_or_default(),
         proxy_protocol: fields.proxy_protocol.is_some(),
         ..entry

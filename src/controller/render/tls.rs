@@ -190,7 +190,7 @@ fn certificates(
     if names.is_empty() {
         found.push(Violation::invalid(
             &scope.absent("tls.certificateRefs"),
-            format!("TLS mode {} needs a certificate", mode_name(mode)),
+            format!("TLS mode {} needs a certificate", mode.name()),
             "name a Secret of type kubernetes.io/tls there, or set tls.mode: \"Off\"",
         ));
     }
@@ -326,15 +326,5 @@ fn usable<T>(
             found.push(Violation::unusable(path, error.to_string(), ""));
             None
         }
-    }
-}
-
-/// As manifests write it.
-pub(crate) fn mode_name(mode: TlsMode) -> &'static str {
-    match mode {
-        TlsMode::Off => "Off",
-        TlsMode::StartTls => "StartTLS",
-        TlsMode::RequireStartTls => "RequireStartTLS",
-        TlsMode::Implicit => "Implicit",
     }
 }

@@ -144,12 +144,7 @@ pub fn public(condition: &Condition) -> String {
     if condition.type_ == "ClientIPPreserved" && condition.status != ConditionStatus::True {
         return "addresses of clients get lost on their way; the object's condition says where".to_owned();
     }
-    let mut text = condition.message.clone();
-    if let Some((cut, _)) = text.char_indices().nth(MAX_TEXT) {
-        text.truncate(cut);
-        text.push('…');
-    }
-    text
+    view::cut(condition.message.clone(), MAX_TEXT)
 }
 
 /// Characters of a sentence on the status page.
