@@ -5,6 +5,7 @@
 //! meet nowhere else. Everything compares by value, so that `plan` can tell what changed.
 
 pub mod auth;
+pub mod clock;
 pub mod listener;
 pub mod metric;
 pub mod names;

@@ -6,6 +6,6 @@ pub mod socket;
 pub mod stream;
 pub mod tls_names;
 
-pub use address::{BackendAddress, ClientAddress, ListenAddress};
+pub use address::{BackendAddress, ClientAddress, ListenAddress, network};
 pub use socket::{Keepalive, Listening, SocketOptions, bind};
 pub use stream::{Socket, Stream};

@@ -8,7 +8,7 @@ mod backends;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -17,6 +17,7 @@ use crate::controller::board::{Board, Surface};
 use crate::controller::index::Kind;
 use crate::controller::roll::{Attendance, Attends};
 use crate::controller::status::{Row, public};
+use crate::model::clock::unix_now;
 use crate::model::tls::expiry_alarms;
 use crate::model::view::{
     Certificate, Excerpt, Listener, Numbers, Peer, Question, Replica, Serving, State, Totals, View,
@@ -46,7 +47,8 @@ impl Sources {
     pub(super) fn view(&self, question: &Question) -> View {
         let moment = Instant::now();
         let (snapshot, report) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.reports.borrow()));
-        let places = Places::new(&snapshot, &report);
+        let now = unix_now();
+        let places = Places::new(&snapshot, &report, now);
         let (totals, mut listeners) = self.board.read(|rows| select(rows, question, &places));
         for found in &mut listeners.shown {
             if let Some((id, serving)) = &mut found.serving {
@@ -60,7 +62,7 @@ impl Sources {
         View {
             replica: Replica {
                 uptime: moment.saturating_duration_since(self.started),
-                now: now(),
+                now,
                 leads,
                 ..self.replica.clone()
             },
@@ -79,6 +81,8 @@ impl Sources {
 struct Places<'a> {
     by_listener: HashMap<&'a ListenerId, (&'a Socket, &'a model::Listener)>,
     report: &'a BindReport,
+    /// Unix seconds.
+    now: i64,
 }
 
 /// A listener that was asked for.
@@ -88,11 +92,11 @@ struct Found {
 }
 
 impl<'a> Places<'a> {
-    fn new(snapshot: &'a Snapshot, report: &'a BindReport) -> Self {
+    fn new(snapshot: &'a Snapshot, report: &'a BindReport, now: i64) -> Self {
         let listeners = |socket: &'a Arc<Socket>| {
             socket.listeners.iter().map(move |listener| (&listener.id, (&**socket, &**listener)))
         };
-        Self { by_listener: snapshot.sockets.values().flat_map(listeners).collect(), report }
+        Self { by_listener: snapshot.sockets.values().flat_map(listeners).collect(), report, now }
     }
 
     fn of(&self, id: &ListenerId) -> Option<(&'a Socket, &'a model::Listener)> {
@@ -192,7 +196,7 @@ impl Found {
         // A MailServer without listeners must not be taken for a MailListener of the same name.
         let is_one = row.object.kind == Kind::Listener || !row.listener.is_empty();
         let serving = places.of(&id).filter(|_| is_one);
-        let serving = serving.map(|(socket, listener)| serving_of(socket, listener, places.report));
+        let serving = serving.map(|(socket, listener)| serving_of(socket, listener, places));
         Self { listener, serving: serving.map(|serving| (id, serving)) }
     }
 
@@ -201,9 +205,8 @@ impl Found {
     }
 }
 
-fn serving_of(socket: &Socket, listener: &model::Listener, report: &BindReport) -> Serving {
-    let now = now();
-    let bound = match report.sockets.get(&socket.address) {
+fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) -> Serving {
+    let bound = match places.report.sockets.get(&socket.address) {
         Some(SocketState::Bound(bound)) => bound.iter().map(ToString::to_string).take(MAX_BOUND).collect(),
         Some(SocketState::Failed(_)) | None => Vec::new(),
     };
@@ -213,8 +216,8 @@ fn serving_of(socket: &Socket, listener: &model::Listener, report: &BindReport) 
         names: certificate.names.iter().take(MAX_NAMES).cloned().collect(),
         names_in_all: certificate.names.len(),
         state: match expiry_alarms(certificate.not_before, certificate.not_after) {
-            [.., end] if now >= end => State::Bad,
-            [first, ..] if now >= first => State::Alarming,
+            [.., end] if places.now >= end => State::Bad,
+            [first, ..] if places.now >= first => State::Alarming,
             _ => State::Good,
         },
         not_after: certificate.not_after,
@@ -255,11 +258,6 @@ fn peer(replica: &Attendance) -> Peer {
         problem,
         behind: replica.behind,
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Listeners of one page.

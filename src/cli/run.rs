@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::api;
 use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
-use crate::controller::render::socket::network;
+use crate::net::network;
 
 /// Serve MailServer and MailListener objects.
 #[derive(Args, Debug)]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use crate::model::clock::unix_now;
 use crate::model::metric::{self, PLAIN};
 
 use super::gauges::ObjectGauges;
@@ -111,9 +111,7 @@ impl Metrics {
 
     /// The API server has answered one.
     pub fn api_answered(&self, verb: &str, path: &str) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        self.api_answered.with_label_values(&[verb, resource(path)]).set(now);
+        self.api_answered.with_label_values(&[verb, resource(path)]).set(unix_now());
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::model::clock::unix_now;
 use crate::model::served::Ledger;
 use crate::model::{BindReport, ListenerId, Snapshot};
 
@@ -128,7 +129,7 @@ impl Outlet {
         let environment = Environment {
             class: self.class.clone(),
             hostname: self.hostname.clone(),
-            now: now(),
+            now: unix_now(),
             locality: self.locality.clone(),
             trusted_peers: self.trusted_peers.clone(),
         };
@@ -253,7 +254,7 @@ impl Outlet {
             report: &self.report,
             replicas: self.replicas.as_ref(),
             surroundings: self.surroundings.as_ref(),
-            now: now(),
+            now: unix_now(),
         };
         let mut board = self.channels.board.lock();
         let (mut told, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
@@ -383,11 +384,6 @@ fn log(changes: &[Change]) {
 
 /// For all replicas to answer, or to be found silent, before who leads now says anything.
 const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::api::listener::{Keepalive, SocketSettings};
-use crate::net::ListenAddress;
+use crate::net::{ListenAddress, network};
 
 use super::Source;
 use super::problem::Problem;
@@ -187,7 +187,7 @@ pub(super) fn networks(directive: &Directive, source: &dyn Source) -> Result<Vec
         return Ok(vec![]);
     }
     if let Some(network) = network(text) {
-        return Ok(vec![network.trunc()]);
+        return Ok(vec![network]);
     }
     let found = source.resolve(text);
     if found.is_empty() {
@@ -203,11 +203,6 @@ pub(super) fn check_network(directive: &Directive) -> Result<(), String> {
         return Err(format!("host not found in set_real_ip_from \"{text}\""));
     }
     Ok(())
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    let network: Option<IpNet> = text.parse().ok();
-    network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Of a UNIX socket, in bytes (`sun_path`, with its NUL).

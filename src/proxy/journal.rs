@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use crate::model::clock::unix_seconds;
 use crate::model::view::{Change, Fault as FaultView, Sentence, cut};
 use crate::model::{Listener, Socket};
 use crate::net::ListenAddress;
@@ -34,8 +35,13 @@ impl Journal {
     /// Something was done to a socket.
     pub(crate) fn changed(&self, what: &str, address: &ListenAddress, text: String, at: SystemTime) {
         let is_alarming = what == FAILED;
-        let change =
-            Change { at: seconds(at), what: what.to_owned(), which: address.to_string(), text, is_alarming };
+        let change = Change {
+            at: unix_seconds(at),
+            what: what.to_owned(),
+            which: address.to_string(),
+            text,
+            is_alarming,
+        };
         let mut changes = lock(&self.changes);
         changes.push_front(change);
         changes.truncate(MAX_CHANGES);
@@ -54,7 +60,7 @@ impl Journal {
             sentences.remove(0);
         }
         let times = times.saturating_add(1);
-        sentences.push(Sentence { text, listener: listener.to_owned(), times, last: seconds(at) });
+        sentences.push(Sentence { text, listener: listener.to_owned(), times, last: unix_seconds(at) });
     }
 
     /// The last changes, newest first.
@@ -93,11 +99,6 @@ pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
         (false, 0) => shown,
         (false, more) => format!("{shown} and {more} more"),
     }
-}
-
-fn seconds(at: SystemTime) -> i64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What is done to a socket that cannot be served.

@@ -18,7 +18,6 @@
 //!
 //! Each page has a network of its own (`unshare`), so that it can have the ports that it names.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::control_plane::ControlPlane;
@@ -96,11 +95,7 @@ fn page_inside_of_its_own_network() {
     let programs = tempfile::tempdir().unwrap();
     furnish(folder.path(), programs.path(), plane.as_ref().map(ControlPlane::kubectl));
     let kubeconfig = plane.as_ref().map(ControlPlane::kubeconfig);
-    let environment: Vec<(&str, &Path)> = kubeconfig
-        .iter()
-        .flat_map(|file| [("KUBECONFIG", file.as_path()), ("MAILGRESS_KUBECONFIG", file.as_path())])
-        .collect();
-    let mut shell = Shell::start(&[], folder.path(), programs.path(), &environment);
+    let mut shell = Shell::start(&[], folder.path(), programs.path(), kubeconfig.as_deref());
     for block in steps.iter().filter(|block| plane.is_some() || !block.has("cluster")) {
         if block.word("file").is_some() || is_run(block) {
             play(&mut shell, block);

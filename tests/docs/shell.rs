@@ -29,8 +29,9 @@ pub struct Ran {
 }
 
 impl Shell {
-    /// Begins in `folder`, with these programs first in the PATH; `enter` is a command that runs another one elsewhere.
-    pub fn start(enter: &[String], folder: &Path, programs: &Path, environment: &[(&str, &Path)]) -> Self {
+    /// Begins in `folder`, with these programs first in the PATH, and this cluster as kubectl's and mailgress's; `enter` is
+    /// a command that runs another one elsewhere.
+    pub fn start(enter: &[String], folder: &Path, programs: &Path, kubeconfig: Option<&Path>) -> Self {
         let scratch = programs.join("scratch");
         fs::create_dir_all(&scratch).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
@@ -38,7 +39,10 @@ impl Shell {
         words.extend(["env", "-u", "KUBECONFIG", "LC_ALL=C.UTF-8"].map(str::to_owned));
         words.push(format!("PATH={}:{path}:/usr/sbin:/sbin", programs.display()));
         words.push(format!("HOME={}", folder.display()));
-        words.extend(environment.iter().map(|(name, value)| format!("{name}={}", value.display())));
+        let clusters = kubeconfig.into_iter().flat_map(|file| {
+            ["KUBECONFIG", "MAILGRESS_KUBECONFIG"].map(|name| format!("{name}={}", file.display()))
+        });
+        words.extend(clusters);
         words.extend(["bash", "--noprofile", "--norc"].map(str::to_owned));
         let mut bash = Command::new(&words[0])
             .args(&words[1..])

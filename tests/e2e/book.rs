@@ -4,8 +4,6 @@
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::images;
@@ -27,7 +25,7 @@ fn what_the_pages_say_of_a_cluster_with_nodes_is_so() {
         }
     };
     step("the images that the pages name are loaded", || load_images(&cluster));
-    let done = catch_unwind(AssertUnwindSafe(|| with_load_balancer(&cluster, || read(&cluster, &pages))));
+    let done = catch_unwind(AssertUnwindSafe(|| cluster.balancing(&SERVICES, || read(&cluster, &pages))));
     if done.is_err() {
         cluster.tell(&["mailgress", "mail"]);
     }
@@ -57,9 +55,7 @@ pub fn load_images(cluster: &Cluster) {
 
 fn read(cluster: &Cluster, pages: &[&Page]) {
     let (folder, programs) = desk(cluster);
-    let kubeconfig = cluster.kubeconfig();
-    let environment = [("KUBECONFIG", kubeconfig.as_path()), ("MAILGRESS_KUBECONFIG", kubeconfig.as_path())];
-    let mut shell = Shell::start(&cluster.enter(), &folder, &programs, &environment);
+    let mut shell = Shell::start(&cluster.enter(), &folder, &programs, Some(&cluster.kubeconfig()));
     for page in pages {
         step(&page.name, || {
             let is_ours = |block: &&Block| block.has("nodes") || block.word("file").is_some();
@@ -76,28 +72,6 @@ pub fn desk(cluster: &Cluster) -> (PathBuf, PathBuf) {
     (folder, programs)
 }
 
-/// Gives the Service an address whenever it is of type `LoadBalancer` and has none, as a cloud does.
-pub fn with_load_balancer(cluster: &Cluster, work: impl FnOnce()) {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let path = "-o=jsonpath={.spec.type}{.status.loadBalancer.ingress[*].ip}";
-            while !done.load(Ordering::Relaxed) {
-                for service in ["mailgress", "other-mailgress"] {
-                    let look = ["get", "service", service, "-n", "mailgress", path];
-                    if cluster.try_kubectl(&look).is_some_and(|seen| seen == "LoadBalancer") {
-                        cluster.try_balance("mailgress", service);
-                    }
-                }
-                std::thread::sleep(PAUSE);
-            }
-        });
-        let worked = catch_unwind(AssertUnwindSafe(work));
-        done.store(true, Ordering::Relaxed);
-        worked.unwrap_or_else(|panic| resume_unwind(panic));
-    });
-}
-
 const ORDER: [&str; 9] = [
     "docs/howto/install.md",
     "docs/tutorial/kind.md",
@@ -109,5 +83,5 @@ const ORDER: [&str; 9] = [
     "docs/howto/troubleshooting.md",
     "docs/howto/mutual-tls.md",
 ];
-/// Between two looks of the load balancer.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The Services of the releases that pages install, all in one namespace.
+pub const SERVICES: [(&str, &str); 2] = [("mailgress", "mailgress"), ("mailgress", "other-mailgress")];

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::book::{desk, load_images, with_load_balancer};
+use crate::book::{SERVICES, desk, load_images};
 use crate::cluster::Cluster;
 use crate::steps::say;
 
@@ -18,7 +18,7 @@ fn a_node_by_hand() {
         programs.display(),
         cluster.enter().join(" "),
     ));
-    with_load_balancer(&cluster, || {
+    cluster.balancing(&SERVICES, || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
     });
 }

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -138,20 +140,33 @@ impl Cluster {
         }
     }
 
-    /// Waits for a Service. Where nobody else gives it an address, we are the load balancer.
-    pub fn balance(&self, namespace: &str, service: &str) {
-        let there = ["get", "service", service, "-n", namespace, "-o", "name"];
-        self.eventually("there is a Service", &there, Some);
-        if self.address_of(namespace, service).is_none() {
-            assert!(self.try_balance(namespace, service), "the Service takes no address");
-        }
+    /// Does this, and is meanwhile the load balancer of these Services, each with its namespace before it: whenever one is
+    /// of type `LoadBalancer` and nobody has given it an address, it gets the node's own, as with k3s.
+    pub fn balancing(&self, services: &[(&str, &str)], work: impl FnOnce()) {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    services.iter().for_each(|(namespace, service)| self.balance(namespace, service));
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            });
+            let worked = catch_unwind(AssertUnwindSafe(work));
+            done.store(true, Ordering::Relaxed);
+            worked.unwrap_or_else(|panic| resume_unwind(panic));
+        });
     }
 
-    /// Gives a Service the address that there is to give, the node's own, as with k3s; whether it took it.
-    pub fn try_balance(&self, namespace: &str, service: &str) -> bool {
-        let patch = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.node_address() }] } } });
-        let command = ["patch", "service", service, "-n", namespace, "--subresource=status", "-p"];
-        self.try_kubectl(&[&command[..], &[&patch.to_string()]].concat()).is_some()
+    fn balance(&self, namespace: &str, service: &str) {
+        let path = "-o=jsonpath={.spec.type}{.status.loadBalancer.ingress[*].ip}";
+        let seen = self.try_kubectl(&["get", "service", service, "-n", namespace, path]);
+        if seen.is_some_and(|seen| seen == "LoadBalancer") {
+            let patch =
+                json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.node_address() }] } } });
+            let command = ["patch", "service", service, "-n", namespace, "--subresource=status", "-p"];
+            // Where it is gone, or somebody else was faster, the next look tells.
+            let _ = self.try_kubectl(&[&command[..], &[&patch.to_string()]].concat());
+        }
     }
 
     /// Where its load balancer sends clients to.
@@ -274,3 +289,5 @@ fn text(bytes: Vec<u8>) -> String {
 
 /// A loaded machine, and a start after another.
 pub const BOUND: Duration = Duration::from_secs(120);
+/// Between two looks of the load balancer.
+const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -43,10 +43,7 @@ impl<'a> Release<'a> {
         cluster.apply(&list(&[login]));
         std::fs::write(self.values(), self.values_for(mail).to_string()).unwrap();
         // Helm waits for the load balancer, too.
-        std::thread::scope(|scope| {
-            scope.spawn(|| cluster.balance(&self.name, &self.name));
-            self.helm(&["install"], tag);
-        });
+        cluster.balancing(&[(&self.name, &self.name)], || self.helm(&["install"], tag));
     }
 
     /// `helm upgrade --wait` with this image.

@@ -1,6 +1,5 @@
 //! What concerns the socket: where it is bound, what it speaks, how it is made, whom it believes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use ipnet::IpNet;
 use crate::api::common::Size;
 use crate::api::listener::{self as api, ListenerFields, SocketSettings};
 use crate::model::{InboundProxyProtocol, Listener, Socket, TlsMode, UntrustedPeers};
-use crate::net::{Keepalive, ListenAddress, SocketOptions};
+use crate::net::{Keepalive, ListenAddress, SocketOptions, network};
 use crate::protocol::Protocol;
 
 use super::super::violation::Violation;
@@ -132,13 +131,6 @@ pub(crate) fn proxy_protocol(
         Some(api::UntrustedPeers::Report) => UntrustedPeers::Report,
     };
     Some(InboundProxyProtocol { trusted_peers, use_as_client_address, untrusted_peers })
-}
-
-/// A network, or an address as the network of itself.
-#[must_use]
-pub fn network(text: &str) -> Option<IpNet> {
-    let network: Option<IpNet> = text.parse().ok();
-    network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|network| network.trunc())
 }
 
 fn buffer(scope: &Scope<'_>, field: &str, size: Option<&Size>, found: &mut Vec<Violation>) -> Option<u32> {
