@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{Hostname, Listener, ListenerId, TlsMode};
+use crate::model::{Hostname, Listener, TlsMode};
 use crate::net::ListenAddress;
 use crate::protocol::Protocol;
 
@@ -12,11 +12,11 @@ use super::super::violation::{Concern, Violation};
 use super::{Candidate, ListenerOutcome, Serving};
 
 /// Inside one object what was served stays: a listener that has changed, or is new, and cannot be beside the others
-/// falls back to what it claimed `before`, and it is said why. Of rivals that are all new none wins.
-pub(crate) fn among_siblings<'a>(
+/// falls back to its `earlier` claim, and it is said why. Of rivals that are all new none wins.
+pub(crate) fn among_siblings(
     claims: &mut [Option<Arc<Candidate>>],
     outcomes: &mut [ListenerOutcome],
-    before: impl Fn(&ListenerId) -> Option<&'a Arc<Candidate>>,
+    earlier: &[Option<Arc<Candidate>>],
 ) {
     let wanted = claims.to_vec();
     let contested: Vec<usize> =
@@ -26,7 +26,7 @@ pub(crate) fn among_siblings<'a>(
         let (Some(claim), Some(newcomer)) = (claims.get_mut(*index), newcomers.get_mut(*index)) else {
             continue;
         };
-        let old = claim.as_ref().and_then(|claim| before(&claim.listener.id)).cloned();
+        let old = earlier.get(*index).cloned().flatten();
         *newcomer = std::mem::replace(claim, old).filter(|_| claim.is_none());
     }
     let why = |index: usize, claims: &[Option<Arc<Candidate>>]| {
@@ -409,7 +409,8 @@ mod tests {
             for object in &objects {
                 let mut claims: Vec<_> = object.iter().cloned().map(Some).collect();
                 let mut outcomes: Vec<_> = object.iter().map(|claim| outcome(claim)).collect();
-                among_siblings(&mut claims, &mut outcomes, |_| None);
+                let earlier = vec![None; claims.len()];
+                among_siblings(&mut claims, &mut outcomes, &earlier);
                 for (claim, mut outcome) in claims.into_iter().zip(outcomes) {
                     left.extend(claim.map(|claim| (lost.len(), claim)));
                     lost.push(outcome.violations.pop());

@@ -77,7 +77,7 @@ impl Drafting<'_> {
         let mut draft = Draft::new(Kind::Server, key, resource);
         let is_ours = self.is_ours(&resource.owner);
         let Some(spec) = self.last_good.server(self.objects, key) else {
-            let ours = is_ours.then(|| draft.finish(self.last_good));
+            let ours = is_ours.then(|| draft.finish());
             return Drafted { looked: looked.into_inner(), spec: None, ours };
         };
         for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
@@ -90,7 +90,7 @@ impl Drafting<'_> {
             let settings = settings::effective(&spec.settings, &fields.settings);
             self.draft(&mut draft, &source, &settings, &looked);
         }
-        let ours = is_ours.then(|| draft.finish(self.last_good));
+        let ours = is_ours.then(|| draft.finish());
         Drafted { looked: looked.into_inner(), spec: Some(Spec::Server(spec)), ours }
     }
 
@@ -103,7 +103,7 @@ impl Drafting<'_> {
         let is_ours = self.is_ours(&resource.owner);
         let Some(spec) = self.last_good.listener(self.objects, key) else {
             draft.refuse(key, vec![]);
-            let ours = is_ours.then(|| draft.finish(self.last_good));
+            let ours = is_ours.then(|| draft.finish());
             return Drafted { looked: looked.into_inner(), spec: None, ours };
         };
         match attach::server(self.objects, self.last_good, (key, &spec), &looked) {
@@ -113,7 +113,7 @@ impl Drafting<'_> {
                 self.attach(&mut draft, &spec.listener, (&server_key, &server.settings), &looked);
             }
         }
-        let ours = is_ours.then(|| draft.finish(self.last_good));
+        let ours = is_ours.then(|| draft.finish());
         Drafted { looked: looked.into_inner(), spec: Some(Spec::Listener(spec)), ours }
     }
 
@@ -164,8 +164,14 @@ impl Drafting<'_> {
                 None => (None, Serving::Nothing),
             },
         };
+        let candidate = candidate.map(Arc::new);
+        let earlier = self.last_good.claim(&draft.outcome.id(), &source.id).map(|claim| match &candidate {
+            Some(candidate) if conflicts::is_same_claim(candidate, claim) => Arc::clone(candidate),
+            _ => Arc::new(listener::refresh((**claim).clone(), source, settings, &mut references)),
+        });
         let address = candidate.as_ref().map(|candidate| candidate.address.clone());
-        draft.candidates.push(candidate.map(Arc::new));
+        draft.candidates.push(candidate);
+        draft.earlier.push(earlier);
         draft.outcome.listeners.push(ListenerOutcome { id: source.id.clone(), address, serving, violations });
     }
 }
@@ -174,6 +180,8 @@ impl Drafting<'_> {
 struct Draft {
     precedence: Precedence,
     candidates: Vec<Option<Arc<Candidate>>>,
+    /// What each claimed when it was last looked, as that would be rendered now.
+    earlier: Vec<Option<Arc<Candidate>>>,
     outcome: ObjectOutcome,
 }
 
@@ -188,13 +196,14 @@ impl Draft {
             listeners: vec![],
         };
         let age = resource.created.unwrap_or(i64::MAX);
-        Self { precedence: (kind, age, key.clone()), candidates: vec![], outcome }
+        Self { precedence: (kind, age, key.clone()), candidates: vec![], earlier: vec![], outcome }
     }
 
     /// A `MailListener` that does not get as far as being rendered.
     fn refuse(&mut self, key: &Key, violations: Vec<Violation>) {
         let id = listener_id(key, "");
         self.candidates.push(None);
+        self.earlier.push(None);
         self.outcome.listeners.push(ListenerOutcome {
             id,
             address: None,
@@ -203,13 +212,10 @@ impl Draft {
         });
     }
 
-    fn finish(self, last_good: &LastGood) -> Ours {
-        let Self { precedence, candidates: mut claims, mut outcome } = self;
+    fn finish(self) -> Ours {
+        let Self { precedence, candidates: mut claims, earlier, mut outcome } = self;
         let good = claims.iter().flatten().map(Arc::clone).collect();
-        let id = outcome.id();
-        conflicts::among_siblings(&mut claims, &mut outcome.listeners, |listener| {
-            last_good.claim(&id, listener)
-        });
+        conflicts::among_siblings(&mut claims, &mut outcome.listeners, &earlier);
         Ours { precedence, good, claims, outcome }
     }
 }

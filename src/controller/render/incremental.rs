@@ -142,10 +142,12 @@ impl Renderer {
     fn same_stay_the_same(&self, id: &ObjectId, mut drafted: Drafted) -> Drafted {
         let Some(ours) = &mut drafted.ours else { return drafted };
         let same = |candidate: &mut Arc<Candidate>| {
-            let Some(old) = self.last_good.candidate(id, &candidate.listener.id) else { return };
-            if old == candidate {
+            let listener = &candidate.listener.id;
+            let earlier = [self.last_good.candidate(id, listener), self.last_good.claim(id, listener)];
+            let earlier = || earlier.into_iter().flatten();
+            if let Some(old) = earlier().find(|old| *old == candidate) {
                 *candidate = Arc::clone(old);
-            } else if old.listener == candidate.listener {
+            } else if let Some(old) = earlier().find(|old| old.listener == candidate.listener) {
                 let listener = Arc::clone(&old.listener);
                 *candidate = Arc::new(Candidate { listener, ..(**candidate).clone() });
             }

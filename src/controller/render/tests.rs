@@ -679,6 +679,34 @@ fn inside_one_object_what_was_served_stays() {
 }
 
 #[test]
+fn what_stays_in_spite_of_a_conflict_has_current_endpoints_and_certificates() {
+    let mut world = World::new();
+    let backend = "backendRef: {name: dovecot, port: 143}";
+    let yaml = |port: &str, names: &[&str], address: &str| {
+        let listeners = format!("{{name: a, port: 993, {backend}}}, {{name: b, {port}, {backend}}}");
+        server(&listeners, "tls: {certificateRefs: [{name: t}]}")
+            + SERVICE
+            + &tls_secret("t", names)
+            + &slice("x", "IPv4", &format!("{{addresses: [{address}]}}"))
+    };
+    let seen = |rendered: &Rendered| {
+        let kept = listener(rendered, "b");
+        let endpoint = kept.backend.as_ref().unwrap().endpoints[0].to_string();
+        (kept.tls.as_ref().unwrap().certificates[0].names.clone(), endpoint)
+    };
+    let old = (vec!["old".to_owned()], "10.0.0.1:10143".to_owned());
+    let new = (vec!["new".to_owned()], "10.0.0.2:10143".to_owned());
+    assert_eq!(seen(&world.render(&yaml("port: 995, protocol: IMAP", &["old"], "10.0.0.1"))), old);
+    let moved = "port: 993, address: '127.0.0.1'";
+    for (names, address, expected) in [("old", "10.0.0.1", old), ("new", "10.0.0.2", new)] {
+        let rendered = world.render(&yaml(moved, &[names], address));
+        assert!(said(&rendered).contains("127.0.0.1:993 overlaps *:993"), "{}", said(&rendered));
+        assert_eq!(sockets(&rendered), ["*:993", "*:995"]);
+        assert_eq!(seen(&rendered), expected);
+    }
+}
+
+#[test]
 fn a_second_listener_on_a_port_takes_nothing_from_the_first() {
     let mut world = World::new();
     let (first, second) = (imap("a", "port: 143"), imap("b", "port: 143"));
