@@ -35,7 +35,9 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
 /// in the log and in the conditions, and not in an event for each of thousands.
 fn event(change: &Change) -> Option<Event> {
     let News::Is(Condition { type_, status, reason, message, .. }) = &change.news else { return None };
-    if change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
+    // Whatever degrades an object keeps it from being ready, which says of which listener.
+    let is_said = type_ == "Degraded";
+    if is_said || change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
         return None;
     }
     let type_is_ready = type_ == "Ready" && *status == ConditionStatus::True;
@@ -139,6 +141,8 @@ mod tests {
         assert_eq!(kind(change(None, "Accepted", True, "Accepted")), None);
         assert_eq!(kind(change(Some("imaps"), "Ready", False, "BindFailed")), None);
         assert_eq!(kind(change(None, "Ready", False, "ReplicaUnreachable")), None);
+        assert_eq!(kind(change(None, "Ready", False, "UsingLastGood")), Some(EventType::Warning));
+        assert_eq!(kind(change(None, "Degraded", True, "UsingLastGood")), None);
     }
 
     #[test]
