@@ -148,7 +148,8 @@ impl Store {
         self.asks |= changed && !watched.kind.is_referred_to();
         let is_other = state.unknown() != unknown;
         for key in keys {
-            if let Some(kind) = watched.kind.own() {
+            // With the first answer of a watch everything is rendered, and so compared, anyway.
+            if let Some(kind) = watched.kind.own().filter(|_| before == Answer::Whole) {
                 self.heard_of.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
             }
             self.show(watched.kind, &key);
