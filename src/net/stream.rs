@@ -100,13 +100,20 @@ impl Stream {
         }
     }
 
-    /// Ends our direction and reads what the peer still sends, bounded in bytes and time, so that an unread
-    /// byte does not turn the close into a reset that destroys our last reply (quirk Q-12).
+    /// Ends our direction, and then as [`Self::linger`].
     pub async fn close(mut self) {
-        let closing = async {
-            self.shutdown().await?;
+        // Whatever happens here, the session is over.
+        if let Ok(Ok(())) = timeout(LINGER_TIME, self.shutdown()).await {
+            self.linger().await;
+        }
+    }
+
+    /// Reads what the peer still sends after our direction has ended, bounded in bytes and time, so that an unread
+    /// byte does not turn the close into a reset that destroys our last reply (quirk Q-12).
+    pub async fn linger(mut self) {
+        let discarding = async {
             let mut discarded = 0;
-            let mut buffer = vec![0; 16 * 1024];
+            let mut buffer = vec![0; LINGER_BUFFER];
             while discarded < LINGER_BYTES {
                 match self.read(&mut buffer).await? {
                     0 => break,
@@ -115,8 +122,7 @@ impl Stream {
             }
             io::Result::Ok(())
         };
-        // Whatever happens here, the session is over.
-        let _ = timeout(LINGER_TIME, closing).await;
+        let _ = timeout(LINGER_TIME, discarding).await;
     }
 }
 
@@ -199,6 +205,9 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+/// For one read: most peers send nothing any more.
+const LINGER_BUFFER: usize = 4 * 1024;
 
 /// How many unread bytes a close waits for.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
