@@ -1,9 +1,9 @@
 //! What the watches have said: objects, what is wrong with them, and what is not known yet. Pure.
 
 mod current;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,7 +15,10 @@ use super::failure::Failure;
 use super::pause::TOLD;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
-use super::watches::{Event, News, Seen};
+use super::watches::{Event, Seen};
+use state::State;
+
+pub(super) use state::Answer;
 
 /// Everything that is watched, as last heard.
 #[derive(Debug, Default)]
@@ -42,27 +45,6 @@ pub(super) struct Store {
     heard_of: BTreeMap<ObjectId, Instant>,
     /// The objects of all watches.
     index: Index,
-}
-
-/// One watch.
-#[derive(Debug)]
-struct State {
-    started: Instant,
-    answer: Answer,
-    held: BTreeMap<Key, Seen>,
-    broken: BTreeMap<Key, String>,
-    failure: Option<(Failure, Instant)>,
-}
-
-/// What is known of what a watch is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Nothing yet.
-    None,
-    /// We may not know.
-    Forbidden,
-    /// All of it.
-    Whole,
 }
 
 impl Store {
@@ -248,114 +230,6 @@ impl Store {
         }
         problems.into_iter().collect()
     }
-}
-
-impl State {
-    fn new(started: Instant) -> Self {
-        Self { started, answer: Answer::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
-    }
-
-    /// Whether a render could differ; only what `concerns` us counts.
-    fn apply(&mut self, news: News, now: Instant, concerns: &impl Fn(&Key, &Seen) -> bool) -> bool {
-        if !matches!(news, News::Failed(_)) {
-            self.failure = None;
-        }
-        match news {
-            News::All(all) => {
-                let mut old = std::mem::take(&mut self.held);
-                self.broken.clear();
-                let mut changed = self.answer != Answer::Whole;
-                for (key, seen) in all {
-                    let before = old.remove(&key);
-                    changed |= self.put(key, seen, before, concerns);
-                }
-                self.answer = Answer::Whole;
-                changed | old.iter().any(|(key, seen)| concerns(key, seen))
-            }
-            News::Is(key, seen) => {
-                let old = self.held.remove(&key);
-                self.put(key, *seen, old, concerns)
-            }
-            News::Gone(key) => {
-                self.broken.remove(&key);
-                self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
-            }
-            News::Failed(failure) => {
-                // Whatever was known before is kept.
-                let first = self.answer == Answer::None && matches!(failure, Failure::Forbidden(_));
-                if first {
-                    self.answer = Answer::Forbidden;
-                }
-                self.failure = Some((failure, now));
-                first
-            }
-        }
-    }
-
-    /// An object that is broken stays what it was. Whether a render could differ.
-    fn put(
-        &mut self,
-        key: Key,
-        seen: Result<Seen, String>,
-        old: Option<Seen>,
-        concerns: &impl Fn(&Key, &Seen) -> bool,
-    ) -> bool {
-        let mut seen = match (seen, old) {
-            (Err(why), old) => {
-                let kept = if old.is_some() { "; it keeps what it last held" } else { "" };
-                self.broken.insert(key.clone(), format!("{why}{kept}"));
-                self.held.extend(old.map(|old| (key, old)));
-                return false;
-            }
-            (Ok(seen), None) => {
-                let changed = concerns(&key, &seen);
-                self.broken.remove(&key);
-                self.held.insert(key, seen);
-                return changed;
-            }
-            (Ok(seen), Some(old)) => (seen, old),
-        };
-        let same = seen.0.keep(&seen.1);
-        let changed = !same && (concerns(&key, &seen.0) || concerns(&key, &seen.1));
-        self.broken.remove(&key);
-        self.held.insert(key, seen.0);
-        changed
-    }
-
-    /// Why nothing is known, if nothing is.
-    fn unknown(&self) -> Option<String> {
-        match (self.answer, &self.failure) {
-            (Answer::Whole, _) => None,
-            (_, Some((failure, _))) => Some(failure.to_string()),
-            (_, None) => Some("the API server has not answered yet".to_owned()),
-        }
-    }
-}
-
-impl Seen {
-    /// Whether only what a render does not look at is different: our own status, most of the time. Content that has
-    /// not changed stays the same allocation, so that a certificate is not parsed again.
-    fn keep(&mut self, old: &Self) -> bool {
-        match (&mut self.content, &old.content) {
-            (Content::Server(_), Content::Server(_)) | (Content::Listener(_), Content::Listener(_)) => {
-                self.uid == old.uid && self.generation == old.generation
-            }
-            (Content::Secret(new), Content::Secret(old)) => keep(new, old),
-            (Content::ConfigMap(new), Content::ConfigMap(old)) => keep(new, old),
-            (Content::Service(new), Content::Service(old)) => keep(new, old),
-            (Content::Slice(new), Content::Slice(old)) => keep(new, old),
-            (Content::Namespace(new), Content::Namespace(old)) => keep(new, old),
-            _ => false,
-        }
-    }
-}
-
-fn keep<T: PartialEq>(new: &mut Arc<T>, old: &Arc<T>) -> bool {
-    let same = new == old;
-    if same {
-        *new = Arc::clone(old);
-    }
-    same
 }
 
 /// Services and EndpointSlices are watched with their neighbours; everything else is only there because it concerns us.

@@ -1,5 +1,7 @@
 //! What is made of what watches say.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ use crate::controller::manifest;
 use crate::controller::validate::Validator;
 
 use super::super::resources;
+use super::super::watches::News;
 use super::*;
 
 /// It is there, so.

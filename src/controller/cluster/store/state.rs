@@ -1,0 +1,151 @@
+//! One watch: what it holds, and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::super::index::Key;
+use super::super::super::manifest::Content;
+use super::super::failure::Failure;
+use super::super::watches::{News, Seen};
+
+/// What one watch has said so far.
+#[derive(Debug)]
+pub(super) struct State {
+    /// When it began.
+    pub(super) started: Instant,
+    /// How much is known.
+    pub(super) answer: Answer,
+    /// The objects, as they were last good.
+    pub(super) held: BTreeMap<Key, Seen>,
+    /// What is wrong with those that cannot be read.
+    pub(super) broken: BTreeMap<Key, String>,
+    /// Why it said nothing the last time that it was to.
+    pub(super) failure: Option<(Failure, Instant)>,
+}
+
+/// What is known of what a watch is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Answer {
+    /// Nothing yet.
+    None,
+    /// We may not know.
+    Forbidden,
+    /// All of it.
+    Whole,
+}
+
+impl State {
+    /// With nothing said yet.
+    pub(super) fn new(started: Instant) -> Self {
+        Self { started, answer: Answer::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
+    }
+
+    /// Whether a render could differ; only what `concerns` us counts.
+    pub(super) fn apply(
+        &mut self,
+        news: News,
+        now: Instant,
+        concerns: &impl Fn(&Key, &Seen) -> bool,
+    ) -> bool {
+        if !matches!(news, News::Failed(_)) {
+            self.failure = None;
+        }
+        match news {
+            News::All(all) => {
+                let mut old = std::mem::take(&mut self.held);
+                self.broken.clear();
+                let mut changed = self.answer != Answer::Whole;
+                for (key, seen) in all {
+                    let before = old.remove(&key);
+                    changed |= self.put(key, seen, before, concerns);
+                }
+                self.answer = Answer::Whole;
+                changed | old.iter().any(|(key, seen)| concerns(key, seen))
+            }
+            News::Is(key, seen) => {
+                let old = self.held.remove(&key);
+                self.put(key, *seen, old, concerns)
+            }
+            News::Gone(key) => {
+                self.broken.remove(&key);
+                self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
+            }
+            News::Failed(failure) => {
+                // Whatever was known before is kept.
+                let first = self.answer == Answer::None && matches!(failure, Failure::Forbidden(_));
+                if first {
+                    self.answer = Answer::Forbidden;
+                }
+                self.failure = Some((failure, now));
+                first
+            }
+        }
+    }
+
+    /// An object that is broken stays what it was. Whether a render could differ.
+    fn put(
+        &mut self,
+        key: Key,
+        seen: Result<Seen, String>,
+        old: Option<Seen>,
+        concerns: &impl Fn(&Key, &Seen) -> bool,
+    ) -> bool {
+        let mut seen = match (seen, old) {
+            (Err(why), old) => {
+                let kept = if old.is_some() { "; it keeps what it last held" } else { "" };
+                self.broken.insert(key.clone(), format!("{why}{kept}"));
+                self.held.extend(old.map(|old| (key, old)));
+                return false;
+            }
+            (Ok(seen), None) => {
+                let changed = concerns(&key, &seen);
+                self.broken.remove(&key);
+                self.held.insert(key, seen);
+                return changed;
+            }
+            (Ok(seen), Some(old)) => (seen, old),
+        };
+        let same = seen.0.keep(&seen.1);
+        let changed = !same && (concerns(&key, &seen.0) || concerns(&key, &seen.1));
+        self.broken.remove(&key);
+        self.held.insert(key, seen.0);
+        changed
+    }
+
+    /// Why nothing is known, if nothing is.
+    pub(super) fn unknown(&self) -> Option<String> {
+        match (self.answer, &self.failure) {
+            (Answer::Whole, _) => None,
+            (_, Some((failure, _))) => Some(failure.to_string()),
+            (_, None) => Some("the API server has not answered yet".to_owned()),
+        }
+    }
+}
+
+impl Seen {
+    /// Whether only what a render does not look at is different: our own status, most of the time. Content that has
+    /// not changed stays the same allocation, so that a certificate is not parsed again.
+    fn keep(&mut self, old: &Self) -> bool {
+        match (&mut self.content, &old.content) {
+            (Content::Server(_), Content::Server(_)) | (Content::Listener(_), Content::Listener(_)) => {
+                self.uid == old.uid && self.generation == old.generation
+            }
+            (Content::Secret(new), Content::Secret(old)) => keep(new, old),
+            (Content::ConfigMap(new), Content::ConfigMap(old)) => keep(new, old),
+            (Content::Service(new), Content::Service(old)) => keep(new, old),
+            (Content::Slice(new), Content::Slice(old)) => keep(new, old),
+            (Content::Namespace(new), Content::Namespace(old)) => keep(new, old),
+            _ => false,
+        }
+    }
+}
+
+fn keep<T: PartialEq>(new: &mut Arc<T>, old: &Arc<T>) -> bool {
+    let same = new == old;
+    if same {
+        *new = Arc::clone(old);
+    }
+    same
+}
