@@ -100,29 +100,32 @@ impl Stream {
         }
     }
 
-    /// Ends our direction, and then as [`Self::linger`].
+    /// Ends our direction and reads what the peer still sends, bounded in bytes and time, so that an unread
+    /// byte does not turn the close into a reset that destroys our last reply (quirk Q-12).
     pub async fn close(mut self) {
+        let closing = async {
+            self.shutdown().await?;
+            self.discard().await
+        };
         // Whatever happens here, the session is over.
-        if let Ok(Ok(())) = timeout(LINGER_TIME, self.shutdown()).await {
-            self.linger().await;
-        }
+        let _ = timeout(LINGER_TIME, closing).await;
     }
 
-    /// Reads what the peer still sends after our direction has ended, bounded in bytes and time, so that an unread
-    /// byte does not turn the close into a reset that destroys our last reply (quirk Q-12).
+    /// The same where our direction has ended already.
     pub async fn linger(mut self) {
-        let discarding = async {
-            let mut discarded = 0;
-            let mut buffer = vec![0; LINGER_BUFFER];
-            while discarded < LINGER_BYTES {
-                match self.read(&mut buffer).await? {
-                    0 => break,
-                    count => discarded += count,
-                }
+        let _ = timeout(LINGER_TIME, self.discard()).await;
+    }
+
+    async fn discard(&mut self) -> io::Result<()> {
+        let mut discarded = 0;
+        let mut buffer = vec![0; LINGER_BUFFER];
+        while discarded < LINGER_BYTES {
+            match self.read(&mut buffer).await? {
+                0 => break,
+                count => discarded += count,
             }
-            io::Result::Ok(())
-        };
-        let _ = timeout(LINGER_TIME, discarding).await;
+        }
+        Ok(())
     }
 }
 

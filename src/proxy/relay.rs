@@ -103,11 +103,13 @@ impl Relay {
         if matches!(end, End::Drained) {
             self.say_goodbye().await;
         }
-        // A client that is still sending would lose the backend's last words to a reset.
-        match (self.down.ended && !self.up.ended, self.down.shut) {
-            (false, _) => {}
-            (true, true) => Box::pin(self.client.linger()).await,
-            (true, false) => Box::pin(self.client.close()).await,
+        if self.down.ended && !self.up.ended {
+            // A client that is still sending would lose the backend's last words to a reset.
+            if self.down.shut {
+                Box::pin(self.client.linger()).await;
+            } else {
+                Box::pin(self.client.close()).await;
+            }
         }
         (relayed, end)
     }
