@@ -205,9 +205,9 @@ impl Store {
     /// Those of our kinds whose status somebody else may have written over a while ago: an object whose status alone is
     /// another one needs no render, and so nobody would look at it.
     pub(super) fn take_due(&mut self, now: Instant) -> BTreeSet<ObjectId> {
-        let (due, later) = std::mem::take(&mut self.heard_of).into_iter().partition(|(_, when)| *when <= now);
-        self.heard_of = later;
-        BTreeMap::into_keys(due).collect()
+        let mut due = BTreeSet::new();
+        self.heard_of.retain(|id, when| *when > now || !due.insert(id.clone()));
+        due
     }
 
     /// What is wrong with watches and objects, each once.

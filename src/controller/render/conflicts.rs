@@ -21,13 +21,12 @@ pub(crate) fn among_siblings(
     let wanted = claims.to_vec();
     let contested: Vec<usize> =
         (0..wanted.len()).filter(|index| rival(&wanted, *index, &wanted).is_some()).collect();
-    let mut newcomers = vec![None; wanted.len()];
+    let newcomer = |(wanted, earlier): (&Option<_>, &Option<_>)| wanted.clone().filter(|_| earlier.is_none());
+    let newcomers: Vec<_> = wanted.iter().zip(earlier).map(newcomer).collect();
     for index in &contested {
-        let (Some(claim), Some(newcomer)) = (claims.get_mut(*index), newcomers.get_mut(*index)) else {
-            continue;
-        };
-        let old = earlier.get(*index).cloned().flatten();
-        *newcomer = std::mem::replace(claim, old).filter(|_| claim.is_none());
+        if let (Some(claim), Some(earlier)) = (claims.get_mut(*index), earlier.get(*index)) {
+            claim.clone_from(earlier);
+        }
     }
     let why = |index: usize, claims: &[Option<Arc<Candidate>>]| {
         let is_new = newcomers.get(index).is_some_and(Option::is_some);
