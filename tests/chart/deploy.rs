@@ -15,7 +15,15 @@ const FILES: [(&str, &[&str], &[&str]); 5] = [
     (
         "deploy/base/mailgress.yaml",
         &[],
-        &["serviceaccount.yaml", "services.yaml", "lease.yaml", "workload.yaml", "pdb.yaml", "rbac.yaml"],
+        &[
+            "serviceaccount.yaml",
+            "services.yaml",
+            "lease.yaml",
+            "workload.yaml",
+            "pdb.yaml",
+            "networkpolicy.yaml",
+            "rbac.yaml",
+        ],
     ),
     ("deploy/overlays/cluster/rbac.yaml", &[], &["rbac.yaml"]),
     ("deploy/overlays/namespace/rbac.yaml", &["--set", "namespaces={mail}"], &["rbac.yaml"]),

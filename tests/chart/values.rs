@@ -120,6 +120,10 @@ fn values_that_do_not_go_together_are_refused_with_what_to_do() {
             "there is no alert Nothing",
         ),
         ("metrics.serviceMonitor.enabled=true,admin.service.enabled=false", "it needs the admin Service"),
+        ("replicaCount=3", "replicaCount: other charts have this value; here it is replicas"),
+        ("strategy.type=Recreate", "here it is updateStrategy"),
+        ("containerSecurityContext.runAsUser=1", "here it is securityContext"),
+        ("service.sessionAffinityTimeoutSeconds=600", "it needs service.sessionAffinity: ClientIP"),
     ] {
         let refusal = tools.refusal(&["--set", values]);
         assert!(refusal.contains(sentence), "{values}: {refusal}");
@@ -226,6 +230,35 @@ fn with_namespaces_there_is_nothing_that_is_cluster_wide_but_the_crds() {
         assert!(kind == "CustomResourceDefinition" || object["metadata"]["namespace"].is_string(), "{kind}");
     }
     assert_eq!(objects.iter().filter(|object| object["kind"] == "Role").count(), 3);
+}
+
+/// MailServers get passwords, so `edit` writes them only where that is asked for.
+#[test]
+fn view_and_edit_have_the_kinds_by_aggregation() {
+    let Some(tools) = Tools::new("view_and_edit_have_the_kinds_by_aggregation") else { return };
+    let roles = |values: &str| -> Vec<(String, Vec<String>, Value)> {
+        let objects = tools.objects(&["--set", values, "--show-only", "templates/rbac.yaml"]);
+        let role = |object: &Value| {
+            let label = |(name, value): (&String, &Value)| {
+                let to = name.strip_prefix("rbac.authorization.k8s.io/aggregate-to-")?;
+                (value == "true").then(|| to.to_owned())
+            };
+            let labels = object["metadata"]["labels"].as_object().unwrap();
+            let to: Vec<String> = labels.iter().filter_map(label).collect();
+            let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+            (!to.is_empty()).then(|| (name, to, object["rules"][0]["resources"].clone()))
+        };
+        objects.iter().filter_map(role).collect()
+    };
+    let to = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let both = json!(["mailservers", "maillisteners", "mailservers/status", "maillisteners/status"]);
+    let view = ("mailgress-view".to_owned(), to(&["admin", "edit", "view"]), both);
+    let edit = |kinds: Value| ("mailgress-edit".to_owned(), to(&["admin", "edit"]), kinds);
+    assert_eq!(roles("kind=Deployment"), [edit(json!(["maillisteners"])), view.clone()]);
+    let all = json!(["maillisteners", "mailservers"]);
+    assert_eq!(roles("rbac.aggregate.editMailServers=true"), [edit(all), view]);
+    assert_eq!(roles("rbac.aggregate.edit=false,rbac.aggregate.view=false"), []);
+    assert_eq!(roles("namespaces={mail}"), [], "they would be cluster-wide");
 }
 
 /// The pod's spec.

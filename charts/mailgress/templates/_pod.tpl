@@ -115,6 +115,10 @@ spec:
         {{- toYaml (mustMergeOverwrite $liveness .Values.livenessProbe) | nindent 8 }}
       readinessProbe:
         {{- toYaml (mustMergeOverwrite $readiness .Values.readinessProbe) | nindent 8 }}
+      {{- with .Values.lifecycle }}
+      lifecycle:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       {{- with .Values.resources }}
       resources:
         {{- toYaml . | nindent 8 }}
