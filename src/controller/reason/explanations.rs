@@ -83,8 +83,9 @@ pub static EXPLANATIONS: [Explanation; 40] = [
                   of a Service that are not allowed are left out, and the others are used.",
         cause: "`backendAddress`, `auth.http.url` or an `ExternalName` Service names something that the MailServer does \
                 not allow; or a Service has no selector, or endpoints that are not Pods of its namespace. Backends \
-                trust Mailgress's address, so the owner of the MailServer decides who may use it for what. \
-                `resolver.nameservers` is not allowed for such a listener either.",
+                trust Mailgress's address, so the owner of the MailServer decides who may use it for what. Such a \
+                listener may not set `resolver.nameservers` either nor, with the MailServer's auth service, \
+                `auth.http.headers`, `auth.http.acceptAnyStatus` and `tls.clientAuth.caCertificateRefs`.",
         remedy: "Name a Service of the listener's own namespace in `backendRef` or `auth.http.serviceRef`, with a selector \
                  for its Pods. For anything else, let the owner of the MailServer add its address to \
                  `spec.allowedListeners.backends`, in `networks` or `hosts`.",

@@ -24,12 +24,7 @@ pub(crate) fn render(
     references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Auth> {
-    // A service that the MailServer names is its owner's choice.
-    let reach = if scope.is_own("auth.http.serviceRef") || scope.is_own("auth.http.url") {
-        reach
-    } else {
-        &Reach::Anywhere
-    };
+    let reach = if reach::names_auth_service(scope) { reach } else { &Reach::Anywhere };
     let auth = settings.auth.clone().unwrap_or_default();
     match (auth.http, auth.passthrough) {
         (Some(http), None) => Some(Auth::Http(Arc::new(service(scope, &http, reach, references, found)?))),

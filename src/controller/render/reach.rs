@@ -124,7 +124,7 @@ pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, fou
     ));
 }
 
-/// Settings that only count where the owner of the `MailServer` allows them.
+/// Settings that are the owner's, and settings that only count where the owner allows them.
 pub(crate) fn check_settings(
     scope: &Scope<'_>,
     fields: &ListenerFields,
@@ -134,13 +134,7 @@ pub(crate) fn check_settings(
     found: &mut Vec<Violation>,
 ) {
     let Reach::Within(bounds) = reach else { return };
-    if scope.is_own("resolver.nameservers") {
-        found.push(Violation::not_allowed(
-            &scope.setting("resolver.nameservers"),
-            "a listener of another namespace does not choose the name servers: names decide where it may connect to",
-            "remove it; those of the MailServer are used",
-        ));
-    }
+    check_owners_settings(scope, settings, found);
     let goes_out = match bounds.introductions {
         Introductions::Never => false,
         Introductions::OwnServices => fields.backend_address.is_none(),
@@ -161,6 +155,36 @@ pub(crate) fn check_settings(
              spec.allowedListeners.backends.introductions",
         ));
     }
+}
+
+/// Names decide where a listener may connect to. What the `MailServer`'s auth service is told decides whom it lets in.
+fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let mut refuse = |setting: &str, problem: &str, remedy: &str| {
+        if scope.is_own(setting) {
+            found.push(Violation::not_allowed(&scope.setting(setting), problem, remedy));
+        }
+    };
+    refuse(
+        "resolver.nameservers",
+        "a listener of another namespace does not choose the name servers",
+        "remove it; those of the MailServer are used",
+    );
+    let asks_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
+    if !asks_service || names_auth_service(scope) {
+        return;
+    }
+    for setting in ["auth.http.headers", "auth.http.acceptAnyStatus", "tls.clientAuth.caCertificateRefs"] {
+        refuse(
+            setting,
+            "a listener of another namespace does not decide what the MailServer's auth service is told and believes",
+            "remove it, or name an auth service of the listener's own in auth.http.serviceRef",
+        );
+    }
+}
+
+/// Whether the listener itself names its auth service. One that the `MailServer` names is its owner's choice.
+pub(crate) fn names_auth_service(scope: &Scope<'_>) -> bool {
+    scope.is_own("auth.http.serviceRef") || scope.is_own("auth.http.url")
 }
 
 /// The ways to introduce a client that somebody has asked for. XCLIENT is on by default where a backend offers it.

@@ -241,6 +241,33 @@ fn a_foreign_listener_does_not_choose_the_name_servers() {
 }
 
 #[test]
+fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
+    let own = "url: 'http://10.1.0.9/', ";
+    let of = |place: &str, http: &str, tls: &str| {
+        let fields = format!("auth: {{http: {{{place}{http}}}}}, {TO_SERVICE}");
+        let fields = fields.replace("auth: {http: {}}, ", "") + tls;
+        let auth = "auth: {http: {url: 'http://10.9.0.1:9000/'}}";
+        let yaml = owner("networks: [10.1.0.9]", auth) + &guest(&fields) + &service(SELECTOR, &[POD]);
+        let said = said(&once(&yaml));
+        said.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (http, field) in [
+        ("headers: [{name: Auth-User, value: bob}]", "auth.http.headers"),
+        ("acceptAnyStatus: true", "auth.http.acceptAnyStatus"),
+    ] {
+        assert_eq!(of("", http, ""), [format!("BackendNotAllowed spec.{field}")]);
+        assert!(of(own, http, "").is_empty(), "{field} of its own service");
+    }
+    // Whoever has this CA's key could be anybody with EXTERNAL.
+    let ca = ", tls: {clientAuth: {mode: Optional, caCertificateRefs: [{name: ca}]}}";
+    let fields = format!("port: 993, {TO_SERVICE}{ca}");
+    let yaml = owner("", "auth: {http: {url: 'http://10.9.0.1:9000/'}}") + &guest(&fields);
+    let yaml = yaml.replace("port: 143, tls: {mode: 'Off'}, ", "");
+    let said = said(&once(&(yaml + &service(SELECTOR, &[POD]))));
+    assert!(said.contains("BackendNotAllowed spec.tls.clientAuth.caCertificateRefs: "), "{said}");
+}
+
+#[test]
 fn the_servers_client_certificate_is_not_a_foreign_listeners() {
     let settings = "upstream: {tls: {mode: Implicit, clientCertificateRef: {name: mine}}}";
     let of = |backends: &str| {
