@@ -25,8 +25,9 @@ use hickory_resolver::proto::rr::Name;
 use prometheus::Registry;
 use tokio::time::timeout;
 
-use crate::model::Resolver;
-use crate::net::BackendAddress;
+use crate::model::reach::NotAllowed;
+use crate::model::{Reach, Resolver};
+use crate::net::{BackendAddress, is_ours};
 
 use client::{Client, Pointer};
 use metrics::Metrics;
@@ -54,6 +55,17 @@ pub enum Target {
     Tcp(SocketAddr),
     /// A UNIX socket.
     Unix(PathBuf),
+}
+
+impl Target {
+    /// The address; a UNIX socket has none.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// As in logs: `192.0.2.1:143`, `unix:/run/imap.sock`.
@@ -88,6 +100,9 @@ pub enum DnsError {
         /// What the library says.
         cause: String,
     },
+    /// The listener may not connect to where the address leads.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// The `resolver` block, or this host's resolv.conf.
     #[error("names cannot be resolved: {0}")]
     Configuration(String),
@@ -121,15 +136,35 @@ impl Dns {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).retain(kept);
     }
 
-    /// The targets behind `address`: itself, unless it is a name. Never empty.
+    /// The targets behind `address` that may be connected to: itself, unless it is a name. Never empty.
     ///
     /// # Errors
-    /// When the name leads nowhere.
+    /// When the name leads nowhere, or only to what `reach` does not permit.
     pub async fn resolve(
         &self,
         resolver: &Resolver,
+        reach: &Reach,
         address: &BackendAddress,
     ) -> Result<Vec<Target>, DnsError> {
+        let host = match address {
+            BackendAddress::Name { host, .. } => Some(host.as_str()),
+            BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
+        };
+        let all = self.targets(resolver, address).await?;
+        let (permitted, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|target| match target {
+            Target::Tcp(target) => reach.permits(host, *target, is_ours),
+            Target::Unix(_) => *reach == Reach::Anywhere,
+        });
+        match refused.first() {
+            Some(target) if permitted.is_empty() => {
+                let name = host.map(|host| format!(" (the address of {host})")).unwrap_or_default();
+                Err(reach.refusal(&format!("{target}{name}")).into())
+            }
+            _ => Ok(permitted),
+        }
+    }
+
+    async fn targets(&self, resolver: &Resolver, address: &BackendAddress) -> Result<Vec<Target>, DnsError> {
         match address {
             BackendAddress::Ip(address) => Ok(vec![Target::Tcp(*address)]),
             BackendAddress::Unix(path) => Ok(vec![Target::Unix(path.clone())]),

@@ -89,7 +89,8 @@ pub struct ListenerFields {
     /// The Service that sessions go to. With an auth service, it is used where the answer names no server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_ref: Option<BackendRef>,
-    /// Instead of a Service: `host:port`, `[IPv6]:port` or `unix:/path`.
+    /// Instead of a Service: `host:port`, `[IPv6]:port` or `unix:/path`. For a MailListener of another namespace than its
+    /// MailServer's, the MailServer has to allow it (`allowedListeners.backends`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 261), regex(pattern = r"^([^ ]+:[0-9]{1,5}|unix:/[^ ]+)$"))]
     pub backend_address: Option<String>,

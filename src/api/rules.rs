@@ -52,6 +52,18 @@ pub fn namespaces() -> Value {
     )])
 }
 
+/// Rules of `allowedListeners.backends`.
+#[must_use]
+pub fn backends() -> Value {
+    let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+    let ipv4 = format!("({octet}[.]){{3}}{octet}(/(3[0-2]|[12]?[0-9]))?");
+    let ipv6 = "[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?";
+    json!([rule(
+        &format!("!has(self.networks) || self.networks.all(n, n.matches('^({ipv4}|{ipv6})$'))"),
+        "networks has something that is no network; write a network such as 10.1.2.0/24 or fd00::/64, or an address",
+    )])
+}
+
 /// Rules of `auth`.
 #[must_use]
 pub fn auth() -> Value {

@@ -68,6 +68,52 @@ pub struct AllowedListeners {
     /// By the MailListener's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
+    /// What MailListeners of other namespaces may connect to, as backends and as auth services, besides the Pods of the
+    /// Services that they name in their own namespace. Default: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backends: Option<AllowedBackends>,
+}
+
+/// What MailListeners of other namespaces may connect to. It holds for each connection, whatever names the address: the
+/// listener, its auth service or DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::backends()))]
+pub struct AllowedBackends {
+    /// Networks or addresses: `10.1.2.0/24`, `fd00::7`. Loopback, link-local and multicast addresses, and those of
+    /// Mailgress itself, need a network of their own: `0.0.0.0/0` does not include them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), inner(length(min = 2, max = 49)), extend("x-kubernetes-list-type" = "set"))]
+    pub networks: Option<Vec<String>>,
+    /// Host names, also `*.example.com`, for which addresses of the internet are allowed. Private addresses, such as
+    /// those of Pods and Services, need `networks` too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 32),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$")
+        ),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub hosts: Option<Vec<String>>,
+    /// Where these listeners may tell a backend who the client is, with a PROXY header, XCLIENT or IMAP's ID: `Never`,
+    /// `OwnServices` (only to the Pods of their own Services), or `Always` (to everything that they may connect to: a
+    /// backend that believes it then believes the listener's author). Default: `Never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub introductions: Option<Introductions>,
+}
+
+/// Where listeners of other namespaces may introduce clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Introductions {
+    #[default]
+    #[doc = "Nowhere."]
+    Never,
+    #[doc = "To the Pods of their own Services."]
+    OwnServices,
+    #[doc = "To everything that they may connect to."]
+    Always,
 }
 
 /// Namespaces whose MailListeners are taken.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::model::settings::ClientTls;
 use crate::model::{
-    Auth, AuthProof, Backend, Certificate, Listener, ServerTls, Snapshot, Socket, TrustAnchors, Upstream,
-    UpstreamTls,
+    Auth, AuthProof, Backend, Certificate, Hostname, Listener, Reach, ServerTls, Snapshot, Socket,
+    TrustAnchors, Upstream, UpstreamTls,
 };
 use crate::net::BackendAddress;
 use crate::secret::MASK;
@@ -55,7 +55,7 @@ fn socket(socket: &Socket) -> Value {
 
 fn listener(listener: &Listener) -> Value {
     let frontend = &listener.frontend;
-    let hostnames: Vec<&str> = listener.hostnames.iter().map(crate::model::Hostname::as_str).collect();
+    let hostnames: Vec<&str> = listener.hostnames.iter().map(Hostname::as_str).collect();
     json!({
         "id": listener.id.to_string(),
         "hostnames": hostnames,
@@ -75,6 +75,7 @@ fn listener(listener: &Listener) -> Value {
         "tls": listener.tls.as_ref().map(|tls| server_tls(tls)),
         "auth": auth(&listener.auth),
         "backend": listener.backend.as_ref().map(|backend| self::backend(backend)),
+        "reach": reach(&listener.reach),
         "upstream": upstream(&listener.upstream),
         "resolver": resolver(listener),
         "timeouts": {
@@ -165,6 +166,18 @@ fn auth(auth: &Auth) -> Value {
         "passClientCertificate": http.pass_client_certificate,
         "acceptAnyStatus": http.proof == AuthProof::Headers,
     } })
+}
+
+/// What a listener of another namespace may connect to; nothing for the others, which may connect to anything.
+fn reach(reach: &Reach) -> Value {
+    let Reach::Within(bounds) = reach else { return Value::Null };
+    let hosts: Vec<&str> = bounds.hosts.iter().map(Hostname::as_str).collect();
+    json!({
+        "own": bounds.own.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "networks": texts(&bounds.networks),
+        "hosts": hosts,
+        "introductions": format!("{:?}", bounds.introductions),
+    })
 }
 
 fn backend(backend: &Backend) -> Value {

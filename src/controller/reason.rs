@@ -45,6 +45,8 @@ pub enum Reason {
     OutOfRange,
     /// `Accepted`: a `MailServer` that takes no listeners from there.
     NotAllowed,
+    /// `ResolvedRefs`, `BackendNotAllowed`: a listener of another namespace wants to connect to what it may not.
+    BackendNotAllowed,
     /// `ResolvedRefs`: all is there.
     ResolvedRefs,
     /// `ResolvedRefs`: something is not there.
@@ -99,6 +101,8 @@ pub enum Reason {
     ExpiresWithinAWeek,
     /// `HostnameNotCovered`: a host name without a certificate.
     HostnameNotCovered,
+    /// `IntroductionNotAllowed`: a listener of another namespace wants to introduce clients.
+    IntroductionNotAllowed,
     /// `NoReadyEndpoints`: a Service without any.
     NoReadyEndpoints,
     /// `ClearText`: passwords without TLS.

@@ -17,6 +17,7 @@ pub mod interest;
 pub mod last_good;
 pub mod listener;
 pub mod ports;
+pub mod reach;
 pub mod references;
 pub mod scope;
 pub mod settings;

@@ -26,6 +26,10 @@ pub enum Notice {
     CertificateExpiring,
     /// A host name that no certificate covers.
     HostnameNotCovered,
+    /// A listener of another namespace names a Service with endpoints that it may not connect to.
+    BackendNotAllowed,
+    /// A listener of another namespace may not tell its backends who the client is.
+    IntroductionNotAllowed,
     /// A Service without ready endpoints.
     NoReadyEndpoints,
     /// Passwords may travel in clear because nothing was said about TLS.
@@ -34,10 +38,12 @@ pub enum Notice {
 
 impl Notice {
     /// All of them.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::HostnameNotCovered,
+        Self::BackendNotAllowed,
+        Self::IntroductionNotAllowed,
         Self::NoReadyEndpoints,
         Self::ClearText,
     ];
@@ -49,6 +55,8 @@ impl Notice {
             Self::CertificateExpired => "CertificateExpired",
             Self::CertificateExpiring => "CertificateExpiring",
             Self::HostnameNotCovered => "HostnameNotCovered",
+            Self::BackendNotAllowed => "BackendNotAllowed",
+            Self::IntroductionNotAllowed => "IntroductionNotAllowed",
             Self::NoReadyEndpoints => "NoReadyEndpoints",
             Self::ClearText => "ClearText",
         }
@@ -60,6 +68,8 @@ impl Notice {
             Self::CertificateExpired => Reason::CertificateExpired,
             Self::CertificateExpiring => Reason::ExpiresWithinAMonth,
             Self::HostnameNotCovered => Reason::HostnameNotCovered,
+            Self::BackendNotAllowed => Reason::BackendNotAllowed,
+            Self::IntroductionNotAllowed => Reason::IntroductionNotAllowed,
             Self::NoReadyEndpoints => Reason::NoReadyEndpoints,
             Self::ClearText => Reason::ClearText,
         }
@@ -113,6 +123,12 @@ impl Violation {
         Self::new(Concern::Accepted, Reason::Invalid, field, problem, remedy)
     }
 
+    /// The owner of the `MailServer` does not allow it.
+    #[must_use]
+    pub fn not_allowed(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Concern::ResolvedRefs, Reason::BackendNotAllowed, field, problem, remedy)
+    }
+
     /// Something that it refers to is not there.
     #[must_use]
     pub fn missing(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -123,6 +139,12 @@ impl Violation {
     #[must_use]
     pub fn unusable(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Concern::ResolvedRefs, Reason::InvalidRef, field, problem, remedy)
+    }
+
+    /// Whether the owner of the `MailServer` keeps the listener from being served.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.concern.excludes() && self.reason == Reason::BackendNotAllowed
     }
 
     /// An alarm.

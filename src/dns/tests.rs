@@ -184,7 +184,7 @@ impl Fixture {
     }
 
     async fn resolve(&self, block: &Resolver, host: &str) -> Result<Vec<String>, DnsError> {
-        let mut found = self.dns.resolve(block, &name(host)).await?;
+        let mut found = self.dns.resolve(block, &Reach::Anywhere, &name(host)).await?;
         found.sort_by_key(Target::to_string);
         Ok(found.iter().map(Target::to_string).collect())
     }
@@ -221,9 +221,10 @@ async fn a_name_becomes_all_its_addresses_and_is_cached() {
 async fn addresses_and_sockets_pass_through() {
     let (dns, config) = (Fixture::new().dns, Server::start().await.config());
     let address: SocketAddr = "[2001:db8::1]:993".parse().unwrap();
-    let resolved = dns.resolve(&config, &BackendAddress::Ip(address)).await.unwrap();
+    let resolved = dns.resolve(&config, &Reach::Anywhere, &BackendAddress::Ip(address)).await.unwrap();
     assert_eq!(resolved, [Target::Tcp(address)]);
-    let resolved = dns.resolve(&config, &BackendAddress::Unix("/run/s".into())).await.unwrap();
+    let resolved =
+        dns.resolve(&config, &Reach::Anywhere, &BackendAddress::Unix("/run/s".into())).await.unwrap();
     assert_eq!(resolved, [Target::Unix("/run/s".into())]);
 }
 

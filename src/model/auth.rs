@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
+use super::reach::Reach;
 use super::tls::TrustAnchors;
 
 /// `auth`: exactly one kind.
@@ -33,6 +34,8 @@ pub struct HttpAuth {
     /// Where it is reached; several endpoints are used in turn. May be empty (a Service without ready
     /// endpoints).
     pub endpoints: Vec<BackendAddress>,
+    /// What the names among the endpoints may resolve to.
+    pub reach: Reach,
     /// The `Host` header, without port, as nginx sends it.
     pub host: String,
     /// Path and query, beginning with `/`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::protocol::FrontendConfig;
 
 use super::auth::Auth;
+use super::reach::Reach;
 use super::settings::{Backend, Limits, Resolver, Timeouts, Upstream};
 use super::tls::ServerTls;
 
@@ -45,6 +46,8 @@ pub struct Listener {
     /// The configured backend; with an auth service it is used where the answer names no server.
     /// Always present for `passthrough`.
     pub backend: Option<Arc<Backend>>,
+    /// Where its backends may be, whoever names them.
+    pub reach: Reach,
     /// How backends are talked to.
     pub upstream: Arc<Upstream>,
     /// Name resolution.

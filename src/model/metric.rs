@@ -233,7 +233,7 @@ const OBJECT: Label = label("object", "`mail/example`: the namespace and the nam
 const OUTCOME: Label = label(
     "outcome",
     "`done`, `quit`, `client_gone`, `limited`, `login_refused`, `protocol_error`, `client_timeout`, `idle_timeout`, \
-     `proxy_header`, `tls_handshake`, `client_certificate`, `early_talker`, `auth_service_error`, `no_backend`, \
+     `proxy_header`, `tls_handshake`, `client_certificate`, `early_talker`, `auth_service_error`, `no_backend`, `backend_not_allowed`, \
      `backend_connect`, `no_descriptors`, `backend_error`, `backend_timeout`, `backend_refused`, `relay_error`, `drained`",
 );
 const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`");

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use tracing::{info, warn};
 
 use crate::auth::AuthError;
+use crate::model::reach::NotAllowed;
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
@@ -70,6 +71,9 @@ pub(crate) enum End {
     /// The configured backend has no endpoint now.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
+    /// A listener of another namespace may not connect to any of the backend's addresses.
+    #[error("{0}")]
+    NotAllowed(NotAllowed),
     /// No endpoint could be reached.
     #[error("{0}")]
     Connect(String),
@@ -153,6 +157,7 @@ impl End {
             Self::EarlyTalker => "early_talker",
             Self::AuthService(_) => "auth_service_error",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
+            Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
             Self::Backend(_) | Self::BackendGone | Self::BackendInjection => "backend_error",
@@ -203,7 +208,9 @@ impl End {
             | Self::LoginRefused => Fault::Client,
             Self::Descriptors => Fault::Us,
             Self::AuthService(_) => Fault::AuthService,
-            Self::NoBackend | Self::ProxyHeader(_) | Self::UntrustedPeer(_) => Fault::Configuration,
+            Self::NoBackend | Self::NotAllowed(_) | Self::ProxyHeader(_) | Self::UntrustedPeer(_) => {
+                Fault::Configuration
+            }
             Self::Backend(BackendError::NoPassword) => Fault::AuthService,
             Self::Backend(BackendError::ControlCharacters { .. }) => Fault::Client,
             Self::Backend(_)

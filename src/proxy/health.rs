@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::dns::Dns;
 use crate::model::settings::ClientTls;
-use crate::model::{BackendHealth, HealthCheck, Listener, Resolver, TrustAnchors, UpstreamTls};
+use crate::model::{BackendHealth, HealthCheck, Listener, Reach, Resolver, TrustAnchors, UpstreamTls};
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
@@ -57,8 +57,8 @@ struct CheckId {
     proxy_protocol: Option<ProxyVersion>,
     /// A hash of what the handshake depends on.
     tls: Option<u64>,
-    /// Where the address is a name.
-    resolver: Option<Arc<Resolver>>,
+    /// Where the address is a name: who resolves it, and what it may resolve to.
+    resolver: Option<(Arc<Resolver>, Reach)>,
 }
 
 /// Which checks listeners want, and the metrics that these have.
@@ -192,18 +192,23 @@ impl CheckId {
     }
 
     fn new(address: &BackendAddress, rule: HealthCheck, listener: &Listener) -> Self {
-        let is_name = matches!(address, BackendAddress::Name { .. });
+        let (is_name, ip) = match address {
+            BackendAddress::Name { .. } => (true, None),
+            BackendAddress::Ip(ip) => (false, Some(*ip)),
+            BackendAddress::Unix(_) => (false, None),
+        };
+        let takes_header = is_name || listener.reach.introduces(ip);
         Self {
             address: address.clone(),
             protocol: listener.frontend.protocol,
             rule,
-            proxy_protocol: listener.upstream.proxy_protocol,
+            proxy_protocol: listener.upstream.proxy_protocol.filter(|_| takes_header),
             tls: match &listener.upstream.tls {
                 UpstreamTls::Implicit(tls) => Some(fingerprint(tls)),
                 // The greeting comes in clear.
                 UpstreamTls::StartTls(_) | UpstreamTls::Off => None,
             },
-            resolver: is_name.then(|| Arc::clone(&listener.resolver)),
+            resolver: is_name.then(|| (Arc::clone(&listener.resolver), listener.reach.clone())),
         }
     }
 }
@@ -294,7 +299,7 @@ impl Checker {
 
     async fn ask(&self) -> Result<(), End> {
         let until = Instant::now() + self.rule.timeout;
-        let mut leg = self.route.connect_to(&self.endpoint.address, until).await?;
+        let mut leg = self.route.connect_to(&self.endpoint.address, until).await?.leg;
         let mut probe = Probe::new(self.protocol);
         let mut out = Vec::new();
         loop {

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::{Dns, Target};
-use crate::model::{Listener, Resolver, UpstreamTls};
+use crate::dns::{Dns, DnsError, Target};
+use crate::model::{Listener, Reach, Resolver, UpstreamTls};
 use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Input;
 use crate::tls::{ServerNameSource, TlsConnector};
@@ -20,12 +20,21 @@ use super::leg::Leg;
 pub(crate) struct Route {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
+    reach: Reach,
     /// Towards the backend, implicit or after STARTTLS.
     connector: Option<Arc<TlsConnector>>,
     /// TLS begins with the first byte.
     implicit_tls: bool,
     /// The PROXY header, or nothing.
     header: Vec<u8>,
+}
+
+/// A backend that we are connected to.
+pub(crate) struct Reached {
+    /// The connection.
+    pub(crate) leg: Leg,
+    /// Whether it may be told who the client is.
+    pub(crate) takes_introductions: bool,
 }
 
 impl Route {
@@ -39,6 +48,7 @@ impl Route {
         Self {
             dns: Arc::clone(dns),
             resolver: Arc::clone(&listener.resolver),
+            reach: listener.reach.clone(),
             connector,
             implicit_tls: matches!(listener.upstream.tls, UpstreamTls::Implicit(_)),
             header,
@@ -48,14 +58,18 @@ impl Route {
     /// Connects to the first target of the address that takes us, up to a point where the backend speaks next.
     ///
     /// # Errors
-    /// [`End::Connect`] with the reason, or our own limits.
-    pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Leg, End> {
+    /// [`End::Connect`] with the reason, [`End::NotAllowed`], or our own limits.
+    pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
         let connecting = async {
-            let targets = self.dns.resolve(&self.resolver, address).await;
+            let targets = self.dns.resolve(&self.resolver, &self.reach, address).await;
             let mut last = End::Connect("the name has no address".to_owned());
-            for target in targets.map_err(|error| End::Connect(error.to_string()))? {
+            for target in targets.map_err(unresolved)? {
                 match connect_target(&target).await {
-                    Ok(socket) => return self.open(socket, address).await,
+                    Ok(socket) => {
+                        let takes_introductions = self.reach.introduces(target.address());
+                        let leg = self.open(socket, address, takes_introductions).await?;
+                        return Ok(Reached { leg, takes_introductions });
+                    }
                     Err(error) if has_no_descriptor(&error) => return Err(End::Descriptors),
                     Err(error) => last = End::Connect(error.to_string()),
                 }
@@ -67,10 +81,17 @@ impl Route {
     }
 
     /// PROXY header, then TLS if it is implicit.
-    async fn open(&self, socket: Socket, address: &BackendAddress) -> Result<Leg, End> {
+    async fn open(
+        &self,
+        socket: Socket,
+        address: &BackendAddress,
+        takes_introductions: bool,
+    ) -> Result<Leg, End> {
         let mut leg = Leg::new(Stream::Plain(socket), BACKEND_BUFFER);
-        let mut header = self.header.clone();
-        leg.send(&mut header).await.map_err(|_| End::BackendGone)?;
+        if takes_introductions {
+            let mut header = self.header.clone();
+            leg.send(&mut header).await.map_err(|_| End::BackendGone)?;
+        }
         if self.implicit_tls {
             leg = self.secure(leg, address).await?;
         }
@@ -90,6 +111,13 @@ impl Route {
         let stream =
             connector.connect(socket, &name, proof).await.map_err(|error| End::Connect(error.to_string()))?;
         Ok(Leg::new(Stream::Client(Box::new(stream)), BACKEND_BUFFER))
+    }
+}
+
+fn unresolved(error: DnsError) -> End {
+    match error {
+        DnsError::NotAllowed(refusal) => End::NotAllowed(refusal),
+        error => End::Connect(error.to_string()),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Peers, Snapshot, Socket,
+    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Peers, Reach, Snapshot, Socket,
     SocketState, TlsMode, UntrustedPeers,
 };
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
@@ -139,6 +139,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         tls: None,
         auth: Auth::Passthrough,
         backend: Some(Arc::new(Backend { reference: "test".into(), endpoints: backends })),
+        reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
             tls: UpstreamTls::Off,
             proxy_protocol: None,

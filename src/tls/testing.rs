@@ -11,8 +11,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, MinVersion, ServerTls,
-    Socket, TlsMode,
+    Auth, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, MinVersion, Reach,
+    ServerTls, Socket, TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::proxy_header::ProxyVersion;
@@ -176,6 +176,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         tls: Some(Arc::new(tls)),
         auth: Auth::Passthrough,
         backend: None,
+        reach: Reach::Anywhere,
         upstream: Arc::new(upstream),
         resolver: Arc::new(resolver),
         timeouts: Timeouts {

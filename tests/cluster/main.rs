@@ -28,6 +28,7 @@ mod secrets;
 mod serving;
 mod sizes;
 mod status;
+mod tenancy;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
 mod support;

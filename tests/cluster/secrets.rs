@@ -90,3 +90,31 @@ fn an_object_that_is_edited_without_its_secret_keeps_what_it_had() {
     cluster.wait_for("Ready", EDGE);
     assert!(capabilities().contains("XEDITED"));
 }
+
+#[test]
+fn a_certificate_that_is_not_for_the_server_name_is_served_with_an_alarm() {
+    let Some(cluster) = Cluster::new("server-name") else { return };
+    let (at, backend) = (at(), backend("backend"));
+    let identity = AUTHORITY.issue_for_loopback();
+    cluster.backends(&[(&backend, ready())]);
+    cluster.allow_secrets(&["mail-tls"]);
+    cluster.apply(&cluster.here(tls_secret("mail-tls", &identity)));
+    let named = |name: &str| with(edge(&cluster, at), &json!({ "spec": { "serverName": name } }));
+    cluster.apply(&named("imap.example.org"));
+    let _mailgress = cluster.mailgress();
+    let message = cluster.comes_to(EDGE, "HostnameNotCovered", "True", "HostnameNotCovered");
+    assert!(
+        message.contains("spec.serverName: no certificate of this listener is for imap.example.org"),
+        "{message}"
+    );
+    cluster.wait_for("Ready", EDGE);
+    assert!(serves(at, &identity));
+    cluster.apply(&named("localhost"));
+    wait::eventually("the alarm is over", || {
+        cluster.condition(EDGE, "HostnameNotCovered").is_null().then_some(())
+    });
+    // Nobody asks for the Pod's name.
+    cluster.apply(&edge(&cluster, at));
+    cluster.wait_for("Ready", EDGE);
+    assert!(cluster.condition(EDGE, "HostnameNotCovered").is_null());
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, at, backend, listener, ready, terminating};
+use crate::cluster::{Cluster, at, backend, listener, our_address, ready, terminating};
 use crate::support::manifest::with;
 use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wait;
@@ -108,7 +108,8 @@ fn a_listener_of_another_namespace_is_attached_by_the_labels_of_that() {
     let (at, backend) = (at(), backend("backend"));
     cluster.namespace("attached-team");
     let selector = json!({ "matchLabels": { "mail": "edge" } });
-    let allowed = json!({ "namespaces": { "from": "Selector", "selector": selector } });
+    let networks = json!({ "networks": [our_address().to_string()] });
+    let allowed = json!({ "namespaces": { "from": "Selector", "selector": selector }, "backends": networks });
     cluster.apply(&with(cluster.edge(&[]), &json!({ "spec": { "allowedListeners": allowed } })));
     let mut spec =
         with(listener("", at.port()), &json!({ "serverRef": { "name": "edge", "namespace": "attached" } }));

@@ -2,6 +2,8 @@
 
 #[path = "../it/support/acceptor.rs"]
 pub mod acceptor;
+#[path = "../it/support/auth_service.rs"]
+pub mod auth_service;
 #[path = "../it/support/backend.rs"]
 pub mod backend;
 #[path = "../it/support/clients.rs"]

@@ -36,5 +36,6 @@ mod shutdown;
 mod status;
 mod support;
 mod swap;
+mod tenancy;
 mod tls;
 mod upstream;

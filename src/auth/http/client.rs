@@ -11,7 +11,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper_util::client::legacy;
 
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
-use crate::dns::Dns;
+use crate::dns::{Dns, DnsError};
 use crate::model::{HttpAuth, Resolver};
 
 use super::connect::Past;
@@ -101,8 +101,12 @@ impl AuthClient {
                     decided => return decided,
                 },
                 Endpoint::Named(address) => {
-                    let targets = match self.dns.resolve(resolver, address).await {
+                    let targets = match self.dns.resolve(resolver, &asked.auth.reach, address).await {
                         Ok(targets) => targets,
+                        Err(error @ DnsError::NotAllowed(_)) => {
+                            failure = asked.configuration(error.to_string());
+                            continue;
+                        }
                         Err(error) => {
                             failure = asked.unreachable(error.to_string());
                             continue;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
 use crate::dns::{Dns, Host};
-use crate::model::{AuthProof, HttpAuth, Resolver, TrustAnchors};
+use crate::model::{AuthProof, HttpAuth, Reach, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::{LoginRequest, Protocol};
 use crate::secret::Secret;
@@ -94,6 +94,7 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
     HttpAuth {
         reference: "Service mail/auth:9000".to_owned(),
         endpoints: endpoints.iter().map(|address| (*address).clone()).collect(),
+        reach: Reach::Anywhere,
         host: "auth.test".to_owned(),
         path: "/auth?via=mail".to_owned(),
         tls: None,

@@ -229,6 +229,9 @@ fn strip(kind: WatchedKind, object: &mut DynamicObject) {
     object.metadata = own;
     for endpoint in object.data["endpoints"].as_array_mut().into_iter().flatten() {
         let Some(fields) = endpoint.as_object_mut() else { continue };
-        fields.retain(|field, _| !["targetRef", "hostname", "deprecatedTopology"].contains(&field.as_str()));
+        fields.retain(|field, _| !["hostname", "deprecatedTopology"].contains(&field.as_str()));
+        if let Some(Value::Object(target)) = fields.get_mut("targetRef") {
+            target.retain(|field, _| ["kind", "namespace"].contains(&field.as_str()));
+        }
     }
 }

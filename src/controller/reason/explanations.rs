@@ -5,7 +5,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 38] = [
+pub static EXPLANATIONS: [Explanation; 40] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -74,6 +74,21 @@ pub static EXPLANATIONS: [Explanation; 38] = [
         meaning: "A MailListener wants to be attached to a MailServer that takes none from its namespace.",
         cause: "`spec.allowedListeners.namespaces` of the MailServer: its default is `Same`, its own namespace only.",
         remedy: "Let the MailServer's owner set `from: All`, or `from: Selector` with labels that the namespace has.",
+    },
+    Explanation {
+        reason: Reason::BackendNotAllowed,
+        conditions: &[("ResolvedRefs", False), ("BackendNotAllowed", True)],
+        meaning: "A MailListener of another namespace than its MailServer's names a backend or an auth service that it may \
+                  not connect to. An address that is not allowed keeps the listener from being served. The endpoints \
+                  of a Service that are not allowed are left out, and the others are used.",
+        cause: "`backendAddress`, `auth.http.url` or an `ExternalName` Service names something that the MailServer does \
+                not allow; or a Service has no selector, or endpoints that are not Pods of its namespace. Backends \
+                trust Mailgress's address, so the owner of the MailServer decides who may use it for what. Such a \
+                listener may not set `resolver.nameservers` either nor, with the MailServer's auth service, \
+                `auth.http.headers`, `auth.http.acceptAnyStatus` and `tls.clientAuth.caCertificateRefs`.",
+        remedy: "Name a Service of the listener's own namespace in `backendRef` or `auth.http.serviceRef`, with a selector \
+                 for its Pods. For anything else, let the owner of the MailServer add its address to \
+                 `spec.allowedListeners.backends`, in `networks` or `hosts`.",
     },
     Explanation {
         reason: Reason::ResolvedRefs,
@@ -299,11 +314,25 @@ pub static EXPLANATIONS: [Explanation; 38] = [
     Explanation {
         reason: Reason::HostnameNotCovered,
         conditions: &[("HostnameNotCovered", True)],
-        meaning: "A listener has a host name that none of its certificates is for. Its clients get another certificate, \
-                  and those that verify it will refuse it.",
-        cause: "A name was added to `hostnames` and not to the certificate, or the Secret holds another certificate.",
+        meaning: "A listener has a host name that none of its certificates is for: one of its `hostnames` or, where it has \
+                  none, the `serverName` that somebody wrote. Clients that connect to this name and verify the \
+                  certificate refuse it.",
+        cause: "A name was added to `hostnames` and not to the certificate, or the Secret holds another certificate. Or \
+                `serverName` is not the name that clients connect to.",
         remedy: "Add the name to the certificate (`dnsNames` of a cert-manager Certificate), or its Secret to \
-                 `tls.certificateRefs`.",
+                 `tls.certificateRefs`. Where clients use other names than `serverName`, list them in `hostnames`.",
+    },
+    Explanation {
+        reason: Reason::IntroductionNotAllowed,
+        conditions: &[("IntroductionNotAllowed", True)],
+        meaning: "A MailListener of another namespace than its MailServer's is configured to tell backends who the client \
+                  is (PROXY header, XCLIENT or IMAP's ID), and the MailServer does not allow it. Nothing of it is sent.",
+        cause: "`upstream.proxyProtocol`, `upstream.xclient` or `upstream.imapId`, written on the listener or on its \
+                MailServer. A backend that believes them believes whoever wrote the listener: with XCLIENT that is \
+                enough to send mail as anybody.",
+        remedy: "Remove the setting from the listener (or turn it off there), or let the owner of the MailServer set \
+                 `spec.allowedListeners.backends.introductions`: `OwnServices` is enough where the backends are Pods \
+                 of the listener's own namespace.",
     },
     Explanation {
         reason: Reason::NoReadyEndpoints,

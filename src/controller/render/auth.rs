@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef};
-use crate::model::{Auth, AuthProof, HttpAuth, TrustAnchors};
+use crate::model::{Auth, AuthProof, HttpAuth, Reach, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -14,18 +14,20 @@ use super::super::index::ReferenceKind;
 use super::super::violation::Violation;
 use super::references::References;
 use super::scope::Scope;
-use super::{backend, bounds, tls, units};
+use super::{backend, bounds, reach, tls, units};
 
 /// `auth`: exactly one kind.
 pub(crate) fn render(
     scope: &Scope<'_>,
     settings: &crate::api::Settings,
+    reach: &Reach,
     references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Auth> {
+    let reach = if reach::names_auth_service(scope) { reach } else { &Reach::Anywhere };
     let auth = settings.auth.clone().unwrap_or_default();
     match (auth.http, auth.passthrough) {
-        (Some(http), None) => Some(Auth::Http(Arc::new(service(scope, &http, references, found)?))),
+        (Some(http), None) => Some(Auth::Http(Arc::new(service(scope, &http, reach, references, found)?))),
         (None, Some(_)) => Some(Auth::Passthrough),
         _ => {
             found.push(Violation::invalid(
@@ -50,14 +52,17 @@ struct Place {
 fn service(
     scope: &Scope<'_>,
     http: &Settings,
+    reach: &Reach,
     references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<HttpAuth> {
     let place = match (&http.service_ref, &http.url) {
-        (Some(service), None) => of_service(scope, service, references, found),
+        (Some(service), None) => of_service(scope, service, reach, references, found),
         (None, Some(url)) => {
             let place = of_url(url);
-            if place.is_none() {
+            if let Some(place) = &place {
+                reach::check_address(&scope.setting("auth.http.url"), reach, &place.endpoints, found);
+            } else {
                 found.push(Violation::invalid(
                     &scope.setting("auth.http.url"),
                     format!("{url:?} is not the URL of an auth service"),
@@ -84,18 +89,32 @@ fn service(
     let pass_client_certificate = http.pass_client_certificate.unwrap_or(false);
     let proof =
         if http.accept_any_status.unwrap_or(false) { AuthProof::Headers } else { AuthProof::StatusAndHeader };
-    Some(HttpAuth { reference, endpoints, host, path, tls, headers, timeout, pass_client_certificate, proof })
+    let reach = reach.clone();
+    Some(HttpAuth {
+        reference,
+        endpoints,
+        reach,
+        host,
+        path,
+        tls,
+        headers,
+        timeout,
+        pass_client_certificate,
+        proof,
+    })
 }
 
 fn of_service(
     scope: &Scope<'_>,
     service: &ServiceRef,
+    reach: &Reach,
     references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Place> {
     let path = &scope.setting("auth.http.serviceRef");
     let key = scope.key("auth.http.serviceRef", &service.name);
-    let backend = backend::service(path, &key, service.port, references, found)?;
+    let mut backend = backend::service(path, &key, service.port, references, found)?;
+    reach::keep_allowed(path, reach, &mut backend, found);
     let external = references.service(&key).and_then(|service| backend::external_name(service));
     let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
     Some(Place {

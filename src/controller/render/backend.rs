@@ -3,19 +3,20 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
 use crate::api::listener::ListenerFields;
-use crate::model::Backend;
+use crate::model::{Backend, Reach};
 
 use super::super::index::{Key, ReferenceKind};
 use super::super::violation::{Notice, Violation};
 use super::endpoints::Endpoints;
 use super::references::References;
 use super::scope::Scope;
-use super::units;
+use super::{reach, units};
 
 /// The listener's own backend, if it names one.
 pub(crate) fn render(
     scope: &Scope<'_>,
     fields: &ListenerFields,
+    reach: &Reach,
     references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Backend> {
@@ -32,11 +33,15 @@ pub(crate) fn render(
             ));
             return None;
         };
-        return Some(Backend { reference: text.clone(), endpoints: vec![address] });
+        let (endpoints, path) = (vec![address], scope.field("backendAddress"));
+        reach::check_address(&path, reach, &endpoints, found);
+        return Some(Backend { reference: text.clone(), endpoints });
     }
     let reference = fields.backend_ref.as_ref()?;
-    let key = scope.own_key(&reference.name);
-    service(&scope.field("backendRef"), &key, reference.port, references, found)
+    let (path, key) = (scope.field("backendRef"), scope.own_key(&reference.name));
+    let mut backend = service(&path, &key, reference.port, references, found)?;
+    reach::keep_allowed(&path, reach, &mut backend, found);
+    Some(backend)
 }
 
 /// A Service's ready endpoints for one of its ports.
@@ -94,7 +99,8 @@ pub(crate) fn external_name(service: &Service) -> Option<&str> {
     Some(spec.external_name.as_deref().unwrap_or_default())
 }
 
-fn ports(service: &Service) -> &[ServicePort] {
+/// All ports of a Service.
+pub(crate) fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::api::listener::ListenerFields;
-use crate::api::server::Listener as ServerListener;
+use crate::api::server::{Introductions, Listener as ServerListener};
 use crate::api::{MailListenerSpec, MailServerSpec, Settings};
 use crate::model::ListenerId;
 
@@ -14,7 +14,7 @@ use super::references::{Looked, References};
 use super::tls::Certificates;
 use super::{
     Candidate, Environment, LastGood, ListenerOutcome, ObjectOutcome, Serving, attach, conflicts, listener,
-    settings,
+    reach, settings,
 };
 
 /// What objects are rendered from.
@@ -86,9 +86,13 @@ impl Drafting<'_> {
                 path: format!("spec.listeners[{name}]"),
                 fields,
                 server: None,
+                allowed: None,
             };
             let settings = settings::effective(&spec.settings, &fields.settings);
             self.draft(&mut draft, &source, &settings, &looked);
+        }
+        if let Some(allowed) = spec.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref()) {
+            reach::check_allowed(allowed, &mut draft.outcome.violations);
         }
         let ours = is_ours.then(|| draft.finish());
         Drafted { looked: looked.into_inner(), spec: Some(Spec::Server(spec)), ours }
@@ -110,7 +114,7 @@ impl Drafting<'_> {
             _ if !is_ours => {}
             Err(violation) => draft.refuse(key, vec![violation]),
             Ok((server_key, server)) => {
-                self.attach(&mut draft, &spec.listener, (&server_key, &server.settings), &looked);
+                self.attach(&mut draft, &spec.listener, (&server_key, &server), &looked);
             }
         }
         let ours = is_ours.then(|| draft.finish());
@@ -132,12 +136,20 @@ impl Drafting<'_> {
         &mut self,
         draft: &mut Draft,
         fields: &ListenerFields,
-        server: (&Key, &Settings),
+        (key, server): (&Key, &MailServerSpec),
         looked: &RefCell<Looked>,
     ) {
         let id = listener_id(&draft.outcome.key, "");
-        let source = listener::Source { id, path: "spec".to_owned(), fields, server: Some(server.0) };
-        let settings = settings::attached(server.1, &fields.settings);
+        let allowed = server.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref());
+        let is_foreign = key.namespace != id.namespace;
+        let introductions = allowed.and_then(|allowed| allowed.introductions).unwrap_or_default();
+        let settings = if is_foreign && introductions != Introductions::Always {
+            let server = settings::without_client_certificate(&server.settings);
+            settings::attached(&server, &fields.settings)
+        } else {
+            settings::attached(&server.settings, &fields.settings)
+        };
+        let source = listener::Source { id, path: "spec".to_owned(), fields, server: Some(key), allowed };
         self.draft(draft, &source, &settings, looked);
     }
 
@@ -156,7 +168,8 @@ impl Drafting<'_> {
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),
             Some(candidate) => (Some(candidate), Serving::Current),
-            None => match kept {
+            // What is not allowed any more is not served on.
+            None => match kept.filter(|_| !violations.iter().any(Violation::is_refusal)) {
                 Some(kept) => {
                     let kept = listener::refresh((**kept).clone(), source, settings, &mut references);
                     (Some(kept), Serving::LastGood)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::listener::ListenerFields;
+use crate::api::server::AllowedBackends;
 use crate::api::{Settings, listener as api};
 use crate::model::{Auth, Hostname, HttpAuth, Listener, ListenerId, ServerTls, TlsMode};
 use crate::protocol::{Mechanism, Protocol};
@@ -12,7 +13,7 @@ use super::super::violation::{Notice, Violation};
 use super::references::References;
 use super::scope::Scope;
 use super::socket::{self, Candidate};
-use super::{Environment, auth, backend, bounds, frontend, tls, upstream};
+use super::{Environment, auth, backend, bounds, frontend, reach, tls, upstream};
 
 /// A listener as its object says it.
 pub(crate) struct Source<'a> {
@@ -24,6 +25,8 @@ pub(crate) struct Source<'a> {
     pub(crate) fields: &'a ListenerFields,
     /// The `MailServer`, where that is another object.
     pub(crate) server: Option<&'a Key>,
+    /// What that `MailServer` allows listeners of other namespaces.
+    pub(crate) allowed: Option<&'a AllowedBackends>,
 }
 
 /// The listener, unless something excludes it, and everything that is to be said about it.
@@ -52,17 +55,19 @@ pub(crate) fn refresh(
     // Whatever is wrong has been said already.
     let found = &mut Vec::new();
     let mut listener = (*kept.listener).clone();
-    let backend = backend::render(scope, source.fields, references, found);
+    let reach = reach::render(scope, source, settings, references);
+    let backend = backend::render(scope, source.fields, &reach, references, found);
     if let (Some(old), Some(new)) = (&mut listener.backend, backend)
         && old.reference == new.reference
     {
         *old = Arc::new(new);
     }
     if let (Auth::Http(old), Some(Auth::Http(new))) =
-        (&mut listener.auth, auth::render(scope, settings, references, found))
+        (&mut listener.auth, auth::render(scope, settings, &reach, references, found))
         && old.reference == new.reference
     {
-        *old = Arc::new(HttpAuth { endpoints: new.endpoints.clone(), ..(**old).clone() });
+        let (endpoints, reach) = (new.endpoints.clone(), new.reach.clone());
+        *old = Arc::new(HttpAuth { endpoints, reach, ..(**old).clone() });
     }
     let secrets = |tls: &ServerTls| tls.certificates.iter().map(|c| c.reference.clone()).collect::<Vec<_>>();
     if let (Some(old), Some(new)) =
@@ -71,6 +76,7 @@ pub(crate) fn refresh(
     {
         *old = Arc::new(ServerTls { certificates: new.certificates, ..(**old).clone() });
     }
+    reach::renew(&mut listener, reach);
     kept.listener = Arc::new(listener);
     kept
 }
@@ -97,10 +103,11 @@ fn candidate(
     let hostnames = hostnames(scope, fields, tls_mode, found);
     let server_tls = tls::server(scope, settings, tls_mode, references, environment.now, found);
     if let Some(tls) = &server_tls {
-        tls::check_names(scope, &hostnames, tls, found);
+        tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls, found);
     }
-    let auth = auth::render(scope, settings, references, found);
-    let backend = backend::render(scope, fields, references, found);
+    let reach = reach::render(scope, source, settings, references);
+    let auth = auth::render(scope, settings, &reach, references, found);
+    let backend = backend::render(scope, fields, &reach, references, found);
     let passthrough = auth.as_ref().is_some_and(Auth::is_passthrough);
     if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() {
         found.push(Violation::invalid(
@@ -111,10 +118,12 @@ fn candidate(
     }
     let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment, found);
     warn_of_clear_text(scope, settings, tls_mode, &frontend.mechanisms, found);
+    reach::check_settings(scope, fields, settings, protocol, &reach, found);
     let listener = Listener {
         id: source.id.clone(),
         hostnames,
         greeting_delay: bounds::greeting_delay(scope, settings, protocol, found),
+        reach,
         upstream: Arc::new(upstream::render(scope, settings, passthrough, references, found)),
         resolver: Arc::new(bounds::resolver(scope, settings, found)),
         timeouts: bounds::timeouts(scope, settings, found),

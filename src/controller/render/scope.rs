@@ -62,7 +62,13 @@ impl<'a> Scope<'a> {
         Key::new(&self.source.id.namespace, name)
     }
 
-    fn is_own(&self, setting: &str) -> bool {
+    /// The `MailServer`, where it is of another namespace than the listener.
+    pub(crate) fn foreign_server(&self) -> Option<&'a Key> {
+        self.source.server.filter(|server| server.namespace != self.source.id.namespace)
+    }
+
+    /// Whether the listener itself says the setting.
+    pub(crate) fn is_own(&self, setting: &str) -> bool {
         setting.split('.').try_fold(&self.own, |value, name| value.get(name)).is_some()
     }
 }

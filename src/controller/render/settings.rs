@@ -29,6 +29,17 @@ pub fn attached(server: &Settings, listener: &Settings) -> Settings {
     listener.inherit(&server)
 }
 
+/// The `MailServer`'s settings without the certificate that proves to backends who we are: whoever wrote a listener of
+/// another namespace must not prove it in our name.
+#[must_use]
+pub fn without_client_certificate(server: &Settings) -> Settings {
+    let mut server = server.clone();
+    if let Some(tls) = server.upstream.as_mut().and_then(|upstream| upstream.tls.as_mut()) {
+        tls.client_certificate_ref = None;
+    }
+    server
+}
+
 fn http(settings: &Settings) -> Option<&HttpAuth> {
     settings.auth.as_ref().and_then(|auth| auth.http.as_ref())
 }

@@ -573,6 +573,31 @@ fn a_host_name_without_a_certificate_alarms() {
 const SERVICE: &str = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
                        spec: {ports: [{name: imap, port: 143}, {name: sieve, port: 4190}]}\n";
 
+#[test]
+fn without_host_names_the_server_name_is_what_a_certificate_is_for() {
+    let said_of = |settings: &str, listener: &str, names: &[&str]| {
+        let settings = format!("tls: {{certificateRefs: [{{name: t}}]}}{settings}");
+        said(&once(&(server(&imap("a", listener), &settings) + &tls_secret("t", names))))
+    };
+    let name = ", serverName: mail.example.com";
+    assert_eq!(
+        said_of(name, "port: 993", &["other.example.com"]),
+        "HostnameNotCovered spec.serverName: no certificate of this listener is for mail.example.com; add a \
+         certificate with these names to tls.certificateRefs\n"
+    );
+    let own = said_of("", "port: 993, serverName: mx.example.com", &["other.example.com"]);
+    assert!(own.starts_with("HostnameNotCovered spec.listeners[a].serverName: "), "{own}");
+    for names in [["Mail.Example.COM"], ["*.example.com"]] {
+        assert_eq!(said_of(name, "port: 993", &names), "");
+    }
+    let hosts = "port: 993, hostnames: [imap.example.com]";
+    assert_eq!(said_of(name, hosts, &["imap.example.com"]), "", "clients ask for the host names");
+    assert_eq!(said_of("", "port: 993", &["other.example.com"]), "", "nobody wrote the Pod's name");
+    let yaml = server(&imap("a", "port: 993"), "serverName: a.test, tls: {certificateRefs: [{name: t}]}");
+    let rendered = once(&(yaml + &tls_secret("t", &["b.test"])));
+    assert_eq!(rendered.objects[0].listeners[0].serving, Serving::Current, "it is served");
+}
+
 fn slice(name: &str, family: &str, endpoints: &str) -> String {
     format!(
         "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
@@ -818,7 +843,7 @@ fn a_mail_listener_inherits_and_is_served() {
 #[test]
 fn a_server_says_which_namespaces_may_attach() {
     let attach = |allowed: &str, more: &str| {
-        let settings = format!("allowedListeners: {{namespaces: {allowed}}}");
+        let settings = format!("allowedListeners: {{namespaces: {allowed}, backends: {{hosts: [b]}}}}");
         let rendered = once(&(server("", &settings) + &attached("team", "m", "port: 143") + more));
         (rendered.snapshot.sockets.len(), said(&rendered))
     };
@@ -847,7 +872,7 @@ fn a_mail_listener_refers_to_its_own_namespace_only() {
 
 #[test]
 fn a_servers_headers_do_not_go_to_somebody_elses_auth_service() {
-    let settings = "allowedListeners: {namespaces: {from: All}}, \
+    let settings = "allowedListeners: {namespaces: {from: All}, backends: {hosts: [b, evil]}}, \
                     auth: {http: {url: 'http://auth/', headers: [{name: X-Key, value: a}]}}";
     let yaml = server("", settings)
         + &attached("team", "same", "port: 143")

@@ -117,13 +117,17 @@ pub(crate) fn server(
     (!tls.certificates.is_empty()).then_some(tls)
 }
 
-/// Names that clients will ask for and no certificate holds.
+/// Names that clients will ask for and no certificate holds: the host names or, where there are none, the server name
+/// that somebody wrote. Its default is the Pod's name, which no client asks for.
 pub(crate) fn check_names(
     scope: &Scope<'_>,
     hostnames: &[Hostname],
+    server_name: Option<&str>,
     tls: &ServerTls,
     found: &mut Vec<Violation>,
 ) {
+    let server_name = server_name.filter(|_| hostnames.is_empty()).map(Hostname::new);
+    let path = if server_name.is_some() { scope.setting("serverName") } else { scope.field("hostnames") };
     let covered = |hostname: &Hostname| {
         let mut names = tls.certificates.iter().flat_map(|certificate| &certificate.names);
         names.any(|name| {
@@ -131,11 +135,12 @@ pub(crate) fn check_names(
             name == *hostname || name.covers(hostname.as_str())
         })
     };
-    let missing: Vec<&str> = hostnames.iter().filter(|name| !covered(name)).map(Hostname::as_str).collect();
+    let names = hostnames.iter().chain(&server_name);
+    let missing: Vec<&str> = names.filter(|name| !covered(name)).map(Hostname::as_str).collect();
     if !missing.is_empty() {
         found.push(Violation::notice(
             Notice::HostnameNotCovered,
-            &scope.field("hostnames"),
+            &path,
             format!("no certificate of this listener is for {}", missing.join(", ")),
             "add a certificate with these names to tls.certificateRefs",
         ));

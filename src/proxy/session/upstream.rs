@@ -20,7 +20,7 @@ use super::super::balance::{Balancer, Placement};
 use super::super::end::{End, Record};
 use super::super::leg::Leg;
 use super::super::metrics::Timing;
-use super::super::route::Route;
+use super::super::route::{Reached, Route};
 use super::super::serving::Served;
 use super::client::Session;
 
@@ -58,7 +58,7 @@ pub(super) enum Answer {
 
 /// A connection to one endpoint.
 struct Connected {
-    leg: Leg,
+    reached: Reached,
     address: BackendAddress,
     placement: Placement,
 }
@@ -85,10 +85,11 @@ impl Session {
             Err(end) => return Ok(Answer::Failed(pending, end)),
         };
         record.backend = Some(connected.address.clone());
-        let plan = self.plan(authorised, &pending);
+        let Reached { leg, takes_introductions } = connected.reached;
+        let plan = self.plan(authorised, &pending, takes_introductions);
         let dialogue = Dialogue {
             route: &route,
-            leg: connected.leg,
+            leg,
             address: &connected.address,
             deadline,
             patience: self.served.listener.timeouts.connect,
@@ -97,9 +98,11 @@ impl Session {
         self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
     }
 
-    fn plan(&self, authorised: Authorised, pending: &PendingLogin) -> BackendPlan {
+    fn plan(&self, authorised: Authorised, pending: &PendingLogin, takes_introductions: bool) -> BackendPlan {
         let listener = &self.served.listener;
         let upstream = &listener.upstream;
+        let protocol = self.protocol();
+        let introduces = |by: Protocol| takes_introductions && protocol == by;
         let info = || ClientInfo {
             address: match self.ends.client {
                 ClientAddress::Ip(address) => Some(address),
@@ -109,7 +112,7 @@ impl Session {
             host: self.host.clone().into_string(),
         };
         BackendPlan {
-            protocol: self.protocol(),
+            protocol,
             start_tls: matches!(upstream.tls, UpstreamTls::StartTls(_)),
             server_name: listener.frontend.server_name.clone(),
             tag: pending.tag().to_vec(),
@@ -117,9 +120,9 @@ impl Session {
             envelope: pending.envelope().clone(),
             xclient: upstream
                 .xclient
-                .filter(|_| self.protocol() == Protocol::Smtp)
+                .filter(|_| introduces(Protocol::Smtp))
                 .map(|negotiation| (info(), negotiation)),
-            imap_id: (upstream.imap_id && self.protocol() == Protocol::Imap)
+            imap_id: (upstream.imap_id && introduces(Protocol::Imap))
                 .then(|| (info(), pending.client_id().clone())),
             verbatim: listener.auth.is_passthrough(),
         }
@@ -230,22 +233,26 @@ async fn connect_in_turn(
     if order.is_empty() {
         return Err(End::NoEndpoints(reference.to_owned()));
     }
-    let mut failures = Vec::new();
+    let (mut failures, mut refused) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
         // Every endpoint that is left gets its share of what is left of the time.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(order.len().saturating_sub(index)).unwrap_or(u32::MAX).max(1);
         let until = Instant::now() + share.max(MIN_SHARE).min(left);
         match route.connect_to(address, until).await {
-            Ok(leg) => {
+            Ok(reached) => {
                 let placement = balancer.place(address);
-                return Ok(Connected { leg, address: address.clone(), placement });
+                return Ok(Connected { reached, address: address.clone(), placement });
             }
             Err(End::Descriptors) => return Err(End::Descriptors),
+            Err(end @ End::NotAllowed(_)) => refused = Some(end),
             Err(reason) => failures.push(format!("{address}: {reason}")),
         }
     }
-    Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; "))))
+    match refused.filter(|_| failures.is_empty()) {
+        Some(end) => Err(end),
+        None => Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; ")))),
+    }
 }
 
 /// A connection on which the backend's machine is talking.

@@ -49,7 +49,7 @@ fn entry(explanation: &Explanation) -> String {
 }
 
 /// In the order in which an object shows them.
-const CONDITIONS: [&str; 13] = [
+const CONDITIONS: [&str; 15] = [
     "Accepted",
     "ResolvedRefs",
     "Conflicted",
@@ -61,6 +61,8 @@ const CONDITIONS: [&str; 13] = [
     "CertificateExpired",
     "CertificateExpiring",
     "HostnameNotCovered",
+    "BackendNotAllowed",
+    "IntroductionNotAllowed",
     "NoReadyEndpoints",
     "ClearText",
 ];
@@ -83,7 +85,7 @@ remedy, and ends with a link to the reason's entry here. `mailgress explain REAS
 | `Degraded` | the object cannot be used as it is, and an earlier generation is served | while it is so |
 | `BackendHealthy` | the backend's endpoints answer their health checks | with `upstream.healthCheck` |
 | `ClientIPPreserved` | clients come with their own addresses | in a cluster, once it is known |
-| `CertificateExpired`, `CertificateExpiring`, `HostnameNotCovered`, `NoReadyEndpoints`, `ClearText` | alarms; they keep nothing from serving | while they are so |
+| `CertificateExpired`, `CertificateExpiring`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ClearText` | alarms; they keep nothing from serving | while they are so |
 
 ## Which reason a condition can have
 

@@ -1,7 +1,7 @@
 //! An auth service: nginx's HTTP protocol, keep-alive, programmable, with a memory of what it was asked.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
@@ -53,9 +53,14 @@ impl AuthRequest {
 impl AuthService {
     /// Starts one that decides with `decide`.
     pub fn start(decide: impl Fn(&AuthRequest) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), decide)
+    }
+
+    /// The same on this address of ours.
+    pub fn start_on(ip: IpAddr, decide: impl Fn(&AuthRequest) -> Answer + Send + Sync + 'static) -> Self {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let memory = Arc::clone(&requests);
-        let acceptor = Acceptor::start(move |stream| {
+        let acceptor = Acceptor::start_on(ip, move |stream| {
             // A client that goes away ends its connection, and nothing else.
             let _ = serve(stream, &memory, &decide);
         });
@@ -75,6 +80,11 @@ impl AuthService {
                 _ => Answer::refuse("Invalid login or password"),
             }
         })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.acceptor.address()
     }
 
     /// For `auth.http.url`.

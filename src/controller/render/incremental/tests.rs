@@ -360,8 +360,13 @@ fn server(bytes: &mut Bytes<'_>) -> Value {
     let allowed = json!({ "from": "Selector", "selector": { "matchLabels": { "team": "mail" } } });
     let mut spec = json!({
         "className": bytes.one_of(&["mailgress", "mailgress", "mailgress", "other"]),
-        "allowedListeners": { "namespaces": bytes.one_of(&[json!({ "from": "All" }), allowed, json!({})]) },
     });
+    spec["allowedListeners"] = bytes.one_of(&[
+        json!({ "namespaces": { "from": "All" }, "backends": { "hosts": ["b"], "networks": ["192.0.2.1"] } }),
+        json!({ "namespaces": allowed, "backends": { "hosts": ["b"], "networks": ["192.0.2.0/24"] } }),
+        json!({ "namespaces": { "from": "All" } }),
+        json!({}),
+    ]);
     let settings = settings(bytes);
     for (name, value) in settings.as_object().unwrap() {
         spec[name] = value.clone();

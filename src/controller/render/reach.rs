@@ -1,0 +1,261 @@
+//! What a listener of another namespace than its `MailServer`'s may connect to, and what it wants beyond that.
+//!
+//! Its own Services count as far as Pods of its namespace are behind them. Who may write EndpointSlices could claim that of
+//! any address; Kubernetes gives that permission to no tenant by default (CVE-2021-25740).
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::Endpoint;
+
+use crate::api::Settings;
+use crate::api::listener::ListenerFields;
+use crate::api::server::{AllowedBackends, Introductions as Allowed};
+use crate::api::settings::ProxyProtocolVersion;
+use crate::model::reach::{Bounds, special};
+use crate::model::{Auth, Backend, Hostname, HttpAuth, Introductions, Listener, Reach};
+use crate::net::{BackendAddress, network};
+use crate::protocol::Protocol;
+
+use super::super::index::Key;
+use super::super::violation::{Notice, Violation};
+use super::backend;
+use super::listener::Source;
+use super::references::References;
+use super::scope::Scope;
+
+/// What the listener may connect to.
+pub(crate) fn render(
+    scope: &Scope<'_>,
+    source: &Source<'_>,
+    settings: &Settings,
+    references: &References<'_>,
+) -> Reach {
+    let Some(server) = scope.foreign_server() else { return Reach::Anywhere };
+    let http = settings.auth.as_ref().and_then(|auth| auth.http.as_ref());
+    let auth =
+        http.and_then(|http| http.service_ref.as_ref()).filter(|_| scope.is_own("auth.http.serviceRef"));
+    let services =
+        [source.fields.backend_ref.as_ref().map(|service| &service.name), auth.map(|service| &service.name)];
+    let allowed = source.allowed.cloned().unwrap_or_default();
+    Reach::Within(Arc::new(Bounds {
+        namespace: source.id.namespace.clone(),
+        server: server.to_string(),
+        own: services.iter().flatten().flat_map(|name| pods(&scope.own_key(name), references)).collect(),
+        networks: networks(&allowed).filter_map(Result::ok).collect(),
+        hosts: allowed.hosts.iter().flatten().map(|host| Hostname::new(host)).collect(),
+        introductions: match allowed.introductions {
+            None | Some(Allowed::Never) => Introductions::Never,
+            Some(Allowed::OwnServices) => Introductions::OwnServices,
+            Some(Allowed::Always) => Introductions::Always,
+        },
+    }))
+}
+
+/// The networks that are allowed; an error is the text of something that is none.
+fn networks(allowed: &AllowedBackends) -> impl Iterator<Item = Result<IpNet, &String>> {
+    allowed.networks.iter().flatten().map(|text| network(text).ok_or(text))
+}
+
+/// What the `MailServer` says that cannot be read: it allows nothing.
+pub(crate) fn check_allowed(allowed: &AllowedBackends, found: &mut Vec<Violation>) {
+    for (index, text) in
+        networks(allowed).enumerate().filter_map(|(index, network)| Some((index, network.err()?)))
+    {
+        found.push(Violation::invalid(
+            &format!("spec.allowedListeners.backends.networks[{index}]"),
+            format!("{text:?} is not a network"),
+            "write a network such as 10.1.2.0/24 or fd00::/64, or an address",
+        ));
+    }
+}
+
+/// A last good rendering gets the current bounds, and keeps nothing that these do not allow.
+pub(crate) fn renew(listener: &mut Listener, reach: Reach) {
+    if let Auth::Http(http) = &mut listener.auth
+        && http.reach != Reach::Anywhere
+        && http.reach != reach
+    {
+        let endpoints =
+            http.endpoints.iter().filter(|address| reach.could_permit(address)).cloned().collect();
+        *http = Arc::new(HttpAuth { endpoints, reach: reach.clone(), ..(**http).clone() });
+    }
+    listener.reach = reach;
+}
+
+/// An address that the listener names and may not connect to excludes it.
+pub(crate) fn check_address(
+    path: &str,
+    reach: &Reach,
+    addresses: &[BackendAddress],
+    found: &mut Vec<Violation>,
+) {
+    for address in addresses.iter().filter(|address| !reach.could_permit(address)) {
+        found.push(Violation::not_allowed(path, reach.refusal(address).to_string(), REMEDY));
+    }
+}
+
+/// Takes out of a Service what the listener may not connect to.
+pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, found: &mut Vec<Violation>) {
+    let Reach::Within(bounds) = reach else { return };
+    let (allowed, refused): (Vec<_>, Vec<_>) =
+        backend.endpoints.drain(..).partition(|address| reach.could_permit(address));
+    backend.endpoints = allowed;
+    if refused.is_empty() {
+        return;
+    }
+    let mut shown: Vec<String> = refused.iter().take(MAX_SHOWN).map(ToString::to_string).collect();
+    if refused.len() > MAX_SHOWN {
+        shown.push(format!("and {} more", refused.len() - MAX_SHOWN));
+    }
+    let Bounds { namespace, server, .. } = &**bounds;
+    found.push(Violation::notice(
+        Notice::BackendNotAllowed,
+        path,
+        format!(
+            "{} leads to what is no Pod of namespace {namespace} and not allowed by MailServer {server}, and is left out: {}",
+            backend.reference,
+            shown.join(", ")
+        ),
+        REMEDY,
+    ));
+}
+
+/// Settings that are the owner's, and settings that only count where the owner allows them.
+pub(crate) fn check_settings(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    settings: &Settings,
+    protocol: Protocol,
+    reach: &Reach,
+    found: &mut Vec<Violation>,
+) {
+    let Reach::Within(bounds) = reach else { return };
+    check_owners_settings(scope, settings, found);
+    let goes_out = match bounds.introductions {
+        Introductions::Never => false,
+        Introductions::OwnServices => fields.backend_address.is_none(),
+        Introductions::Always => true,
+    };
+    if goes_out {
+        return;
+    }
+    for (setting, what) in introductions(settings, protocol) {
+        found.push(Violation::notice(
+            Notice::IntroductionNotAllowed,
+            &scope.setting(setting),
+            format!(
+                "{what} to backends of a listener of namespace {}: MailServer {} does not allow it",
+                bounds.namespace, bounds.server
+            ),
+            "turn it off for this listener, or let the owner of the MailServer set \
+             spec.allowedListeners.backends.introductions",
+        ));
+    }
+}
+
+/// Names decide where a listener may connect to. What the `MailServer`'s auth service is told decides whom it lets in.
+fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let mut refuse = |setting: &str, problem: &str, remedy: &str| {
+        if scope.is_own(setting) {
+            found.push(Violation::not_allowed(&scope.setting(setting), problem, remedy));
+        }
+    };
+    refuse(
+        "resolver.nameservers",
+        "a listener of another namespace does not choose the name servers",
+        "remove it; those of the MailServer are used",
+    );
+    let asks_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
+    if !asks_service || names_auth_service(scope) {
+        return;
+    }
+    for setting in ["auth.http.headers", "auth.http.acceptAnyStatus", "tls.clientAuth.caCertificateRefs"] {
+        refuse(
+            setting,
+            "a listener of another namespace does not decide what the MailServer's auth service is told and believes",
+            "remove it, or name an auth service of the listener's own in auth.http.serviceRef",
+        );
+    }
+}
+
+/// Whether the listener itself names its auth service. One that the `MailServer` names is its owner's choice.
+pub(crate) fn names_auth_service(scope: &Scope<'_>) -> bool {
+    scope.is_own("auth.http.serviceRef") || scope.is_own("auth.http.url")
+}
+
+/// The ways to introduce a client that somebody has asked for. XCLIENT is on by default where a backend offers it.
+fn introductions(settings: &Settings, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
+    let upstream = settings.upstream.clone().unwrap_or_default();
+    let wants_header =
+        matches!(upstream.proxy_protocol, Some(ProxyProtocolVersion::V1 | ProxyProtocolVersion::V2));
+    let wants_xclient = upstream.xclient == Some(true) && protocol == Protocol::Smtp;
+    let wants_id = upstream.imap_id == Some(true) && protocol == Protocol::Imap;
+    [
+        (wants_header, ("upstream.proxyProtocol", "no PROXY header is sent")),
+        (wants_xclient, ("upstream.xclient", "no XCLIENT is sent")),
+        (wants_id, ("upstream.imapId", "no ID is sent")),
+    ]
+    .into_iter()
+    .filter_map(|(is_wanted, said)| is_wanted.then_some(said))
+    .collect()
+}
+
+/// Where the Pods of a Service are reached: themselves, and by the cluster IPs unless something else is behind those, too.
+fn pods(service_key: &Key, references: &References<'_>) -> BTreeSet<SocketAddr> {
+    let mut own = BTreeSet::new();
+    let Some(service) = references.service(service_key).filter(|service| selects_pods(service)) else {
+        return own;
+    };
+    let mut only_pods = true;
+    for slice in references.objects().slices.of(service_key) {
+        let ports: Vec<u16> =
+            slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
+        for endpoint in &slice.endpoints {
+            if is_pod(endpoint, &service_key.namespace) {
+                own.extend(endpoint.addresses.iter().flat_map(|address| at(address, &ports)));
+            } else {
+                only_pods = false;
+            }
+        }
+    }
+    if only_pods {
+        let ports: Vec<u16> =
+            backend::ports(service).iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
+        let addresses =
+            service.spec.iter().flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
+        own.extend(addresses.flat_map(|address| at(address, &ports)));
+    }
+    own
+}
+
+/// The endpoints of a Service without a selector are whatever somebody wrote.
+fn selects_pods(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    backend::external_name(service).is_none()
+        && spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty())
+}
+
+fn is_pod(endpoint: &Endpoint, namespace: &str) -> bool {
+    endpoint.target_ref.as_ref().is_some_and(|target| {
+        target.kind.as_deref() == Some("Pod") && target.namespace.as_deref() == Some(namespace)
+    })
+}
+
+/// An address with each of the ports; no Pod has one that is special.
+fn at(address: &str, ports: &[u16]) -> impl Iterator<Item = SocketAddr> {
+    let ip = address.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()).filter(|ip| special(*ip).is_none());
+    ip.into_iter().flat_map(move |ip| ports.iter().map(move |port| SocketAddr::new(ip, *port)))
+}
+
+const REMEDY: &str = "name a Service of the listener's namespace that selects Pods, or let the owner of the MailServer \
+                      extend spec.allowedListeners.backends";
+
+/// So many endpoints that are left out are named in a message.
+const MAX_SHOWN: usize = 3;
+
+#[cfg(test)]
+mod tests;
