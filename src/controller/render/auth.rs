@@ -81,10 +81,22 @@ fn service(
     let trust = tls::trust(scope, "auth.http.caCertificateRefs", bundles, references, found);
     let Place { reference, endpoints, host, path, https } = place?;
     let tls: Option<TrustAnchors> = https.then_some(trust);
+    let keep_alive = http.keep_alive.unwrap_or(true);
     let pass_client_certificate = http.pass_client_certificate.unwrap_or(false);
     let proof =
         if http.accept_any_status.unwrap_or(false) { AuthProof::Headers } else { AuthProof::StatusAndHeader };
-    Some(HttpAuth { reference, endpoints, host, path, tls, headers, timeout, pass_client_certificate, proof })
+    Some(HttpAuth {
+        reference,
+        endpoints,
+        host,
+        path,
+        tls,
+        headers,
+        timeout,
+        keep_alive,
+        pass_client_certificate,
+        proof,
+    })
 }
 
 fn of_service(
