@@ -58,9 +58,10 @@ fn service(
         (None, Some(url)) => {
             let place = of_url(url);
             if place.is_none() {
+                // The value is not shown: it may hold a password.
                 found.push(Violation::invalid(
                     &scope.setting("auth.http.url"),
-                    format!("{url:?} is not the URL of an auth service"),
+                    "this is not the URL of an auth service",
                     "write http://host:port/path, https://host/path or unix:/socket:/path, without a login in it",
                 ));
             }
@@ -137,8 +138,13 @@ fn of_url(url: &str) -> Option<Place> {
         Some("https") => true,
         _ => return None,
     };
-    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
-    let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let authority = uri.authority()?;
+    // A login is no part of the host, and is refused here.
+    let port = match authority.as_str().strip_prefix(authority.host())? {
+        "" if https => 443,
+        "" => 80,
+        port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
+    };
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Some(Place {
         reference: without_query(url).to_owned(),
