@@ -9,6 +9,7 @@ use crate::dns::{Dns, Target};
 use crate::model::{HttpAuth, Resolver};
 use crate::secret::Secret;
 
+use super::connect::Silence;
 use super::exchange::{After, Answered, Failure, exchange};
 use super::reply::{self, Reply};
 use super::request;
@@ -142,7 +143,10 @@ impl Asked<'_> {
             }
         }
         let connecting = self.service.connector.connect(&target).await;
-        let fresh = connecting.map_err(|error| self.unreachable(innermost(&error)))?;
+        let mut fresh = connecting.map_err(|error| self.unreachable(innermost(&error)))?;
+        if fresh.silence() == Silence::Broken {
+            return Err(self.broken(&Failure::Early));
+        }
         let answered = exchange(fresh, request, pool.keeps()).await;
         self.reply(target, answered.map_err(|failure| self.broken(&failure))?)
     }

@@ -144,3 +144,26 @@ fn decrypted(tls: &mut TlsStream<Plain>) -> Option<Silence> {
         Poll::Ready(_) => Some(Silence::Ended),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_kernel_holds_is_seen_before_the_event_loop_turns() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let mut connection = Connector { tls: None }.connect(&target).await.unwrap();
+        let (mut service, _) = listener.accept().unwrap();
+        assert_eq!(connection.silence(), Silence::Kept);
+        std::io::Write::write_all(&mut service, b"HTTP/1.1 200 OK\r\n").unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        // Without a turn of the event loop.
+        while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
+        assert_eq!(connection.silence(), Silence::Broken);
+        connection.read(&mut Vec::with_capacity(64)).await.unwrap();
+        drop(service);
+        while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
+        assert_eq!(connection.silence(), Silence::Ended);
+    }
+}

@@ -35,6 +35,9 @@ pub(super) enum After {
 /// No answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    /// Bytes before the request: they are no answer to it.
+    #[error("it spoke before it was asked")]
+    Early,
     /// Not even a byte of one. On a kept connection: the service was closing it, and has not seen the request.
     #[error("{0}")]
     Unanswered(io::Error),
