@@ -4,12 +4,14 @@
 //! mix; they are few, and the least recently used goes when there are too many.
 //!
 //! `source` finds the name servers, `client` asks them, over connections that `counting` counts into
-//! `metrics`.
+//! `metrics`. `failures` remembers for a moment what failed.
 
 mod client;
 mod counting;
+mod failures;
 mod metrics;
 mod source;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -18,18 +20,19 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::Name;
 use prometheus::Registry;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::model::reach::NotAllowed;
 use crate::model::{Reach, Resolver};
 use crate::net::{BackendAddress, is_ours};
 
 use client::{Client, Pointer};
+use failures::{Answers, Question};
 use metrics::Metrics;
 pub use source::Host;
 use source::Source;
@@ -170,7 +173,7 @@ impl Dns {
             BackendAddress::Unix(path) => Ok(vec![Target::Unix(path.clone())]),
             BackendAddress::Name { host, port } => {
                 let ask = |client: Arc<Client>| async move { client.addresses(host).await };
-                let found = self.ask(resolver, host, ask).await?.addresses;
+                let found = self.ask(resolver, Question::Addresses(host.clone()), ask).await?.addresses;
                 if found.is_empty() {
                     return Err(DnsError::NotFound(host.to_owned()));
                 }
@@ -190,44 +193,54 @@ impl Dns {
     }
 
     async fn confirmed_name(&self, block: &Resolver, client: IpAddr) -> Result<Option<String>, DnsError> {
-        let address = client.to_string();
         let ask = |asked: Arc<Client>| async move { asked.pointer(client).await };
-        let (name, host) = match self.ask(block, &address, ask).await? {
+        let (name, host) = match self.ask(block, Question::Pointer(client), ask).await? {
             Pointer::Name(name) => host_name(&name).map(|host| (name, host)),
             Pointer::NotFound => return Ok(None),
             Pointer::Nonsense => None,
         }
         .ok_or_else(|| DnsError::Failed {
-            host: address,
+            host: client.to_string(),
             cause: "the PTR record holds no host name".to_owned(),
         })?;
         let ask = |asked: Arc<Client>| async move { asked.leads_back(&name, client).await };
-        Ok(self.ask(block, &host, ask).await?.then_some(host))
+        Ok(self.ask(block, Question::LeadsBack(host.clone()), ask).await?.then_some(host))
     }
 
-    /// One lookup within `resolver.timeout`.
+    /// One lookup within `resolver.timeout`, unless it has just failed.
     async fn ask<T, F: Future<Output = Result<T, NetError>>>(
         &self,
         block: &Resolver,
-        host: &str,
+        question: Question,
         ask: impl FnOnce(Arc<Client>) -> F,
     ) -> Result<T, DnsError> {
-        let source = self.source(block);
-        let lookup = async { Ok(ask(source.client().await?).await) };
-        match timeout(block.timeout, lookup).await {
-            Ok(Ok(Ok(found))) => Ok(found),
-            Ok(Ok(Err(error))) => {
-                if matches!(error, NetError::Timeout) {
-                    source.zone().inspect(|zone| zone.timed_out());
-                }
-                Err(failure(host, &error))
-            }
-            Ok(Err(error)) => Err(error),
+        let (source, deadline) = (self.source(block), tokio::time::Instant::now() + block.timeout);
+        let late = || DnsError::Timeout { host: question.subject(), timeout: block.timeout };
+        let client = match timeout_at(deadline, source.client()).await {
+            Ok(client) => client?,
             Err(_) => {
                 source.zone().inspect(|zone| zone.timed_out());
-                Err(DnsError::Timeout { host: host.to_owned(), timeout: block.timeout })
+                return Err(late());
             }
+        };
+        let before = client.answers();
+        if let Some(error) = client.failures().known(&question, before, Instant::now()) {
+            return Err(error);
         }
+        let error = match timeout_at(deadline, ask(Arc::clone(&client))).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(NetError::Timeout)) | Err(_) => {
+                source.zone().inspect(|zone| zone.timed_out());
+                late()
+            }
+            Ok(Err(error)) => failure(&question.subject(), &error),
+        };
+        // That a name does not exist is an answer, and has its own time to live.
+        if !matches!(error, DnsError::NotFound(_)) {
+            let answers = Answers { before, now: client.answers() };
+            client.failures().add(question, &error, answers, Instant::now());
+        }
+        Err(error)
     }
 
     fn source(&self, block: &Resolver) -> Arc<Source> {

@@ -53,9 +53,37 @@ impl fmt::Display for Secret {
 /// What is printed in a secret's place; of constant length, so that not even the length is told.
 pub const MASK: &str = "********";
 
+/// A URL as it may be shown: without a login and a query, which may hold keys. `text` need not be a valid URL.
+#[must_use]
+pub fn shown_url(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    // A password may hold anything, so that it ends at the last @ only.
+    let (login, rest) =
+        rest.rsplit_once('@').map_or((String::new(), rest), |(_, rest)| (format!("{MASK}@"), rest));
+    let (rest, query) =
+        rest.split_once('?').map_or((rest, String::new()), |(rest, _)| (rest, format!("?{MASK}")));
+    format!("{scheme}{separator}{login}{rest}{query}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_login_and_query() {
+        for (url, shown) in [
+            ("http://auth.test:9000/a", "http://auth.test:9000/a"),
+            ("http://auth.test/a?key=hunter2", "http://auth.test/a?********"),
+            ("http://u:hunter2@auth.test/a?b", "http://********@auth.test/a?********"),
+            ("https://u:hun@ter?2/@auth.test", "https://********@auth.test"),
+            ("u:hunter2@auth.test", "********@auth.test"),
+            ("://u:hunter2@", "********@"),
+            ("", ""),
+        ] {
+            assert_eq!(shown_url(url), shown, "{url}");
+        }
+    }
 
     #[test]
     fn prints_a_mask_in_every_format() {

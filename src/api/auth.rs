@@ -42,6 +42,10 @@ pub struct HttpAuth {
     /// How long the whole answer may take. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// Use a connection again after an answer that ends cleanly. With false, every request has a connection of its
+    /// own, as in nginx: for a service that may send more than one answer to a request. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<bool>,
     /// Sends the client's certificate (`Auth-SSL-Cert`). Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_client_certificate: Option<bool>,

@@ -16,6 +16,7 @@ use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
 use crate::controller::outlet::Outlet;
 use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource};
+use crate::secret::shown_url;
 
 use super::connections::{self, Connections};
 
@@ -134,6 +135,7 @@ fn client(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Resu
 
 fn make(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result<Client> {
     if let Some(proxy) = &config.proxy_url {
+        let proxy = shown_url(&proxy.to_string());
         anyhow::bail!("a proxy ({proxy}) before the API server is not supported; exclude it from the proxy");
     }
     let https = config.rustls_https_connector_with_connector(connections::tcp())?;

@@ -3,6 +3,9 @@
 mod certificate;
 mod client;
 mod connect;
+mod exchange;
+mod head;
+mod pool;
 mod reply;
 mod request;
 mod service;

@@ -316,6 +316,24 @@ warning: kubectl reads a bare Off as false
     }
 
     #[test]
+    fn the_login_of_an_auth_url_is_not_shown() {
+        for url in
+            ["http://u:hunter2@a.test/", "http://u:hun ter2@a.test/", "u:hunter2@a.test", "http://u:hunter2/"]
+        {
+            let spec =
+                format!("auth:\n    http:\n      url: '{url}'\n  listeners: [{{name: a, port: 143}}]\n");
+            let manifest = format!("{HEAD}spec:\n  {spec}");
+            for how in [Format::Text, Format::Short] {
+                let (shown, is_bad) = check_as(how, &manifest);
+                let about = shown.iter().find(|line| line.contains("spec.auth.http.url")).unwrap();
+                let hidden = ["hun", "ter2"].iter().all(|part| !about.contains(part));
+                // Without an @ nobody knows that it is a login; then the line of the file is shown.
+                assert!(is_bad && (hidden || !url.contains('@') && how == Format::Text), "{about}");
+            }
+        }
+    }
+
+    #[test]
     fn what_a_listener_inherits_is_pointed_at_in_its_server() {
         let server = format!(
             "{HEAD}spec: {{listeners: [], auth: {{passthrough: {{}}}}, tls: {{certificateRefs: [{{name: t}}]}}}}\n"

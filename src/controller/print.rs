@@ -163,6 +163,7 @@ fn auth(auth: &Auth) -> Value {
         "tls": http.tls.as_ref().map(trust),
         "headers": headers,
         "timeout": time(http.timeout),
+        "keepAlive": http.keep_alive,
         "passClientCertificate": http.pass_client_certificate,
         "acceptAnyStatus": http.proof == AuthProof::Headers,
     } })
@@ -259,6 +260,7 @@ mod tests {
             ("/frontend/anonymousBeforeTLS", json!(false)),
             ("/frontend/strictSequence", json!(false)),
             ("/auth/http/acceptAnyStatus", json!(false)),
+            ("/auth/http/keepAlive", json!(true)),
             ("/upstream/xclient", json!("Auto")),
             ("/timeouts/halfClosed", json!("60s")),
             ("/timeouts/announce", json!(true)),

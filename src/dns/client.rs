@@ -21,6 +21,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, NameServerPool, PoolContext, Resolver, ResponseCache, TlsConfig, TtlConfig};
 
 use super::counting::Connections;
+use super::failures::Failures;
 use super::metrics::Zone;
 use crate::model;
 
@@ -36,6 +37,8 @@ pub(super) struct Servers {
 /// One set of name servers with its cache.
 pub(super) struct Client {
     resolver: Resolver<Connections>,
+    connections: Connections,
+    failures: Failures,
     pointers: RetryDnsHandle<NameServerPool<Connections>>,
     pointer_cache: ResponseCache,
     hosts: Hosts,
@@ -83,9 +86,29 @@ impl Client {
         let pool = NameServerPool::from_config(pool, context, connections.clone());
         let pointer_cache = ResponseCache::new(options.cache_size, TtlConfig::from_opts(&options));
         let pointers = RetryDnsHandle::new(pool, options.attempts);
-        let resolver = Resolver::builder_with_config(config, connections).with_options(options).build()?;
-        let hosts = read_hosts(hosts);
-        Ok(Self { resolver, pointers, pointer_cache, hosts, zone, ipv4: block.ipv4, ipv6: block.ipv6 })
+        let resolver =
+            Resolver::builder_with_config(config, connections.clone()).with_options(options).build()?;
+        Ok(Self {
+            resolver,
+            connections,
+            failures: Failures::default(),
+            pointers,
+            pointer_cache,
+            hosts: read_hosts(hosts),
+            zone,
+            ipv4: block.ipv4,
+            ipv6: block.ipv6,
+        })
+    }
+
+    /// What has just failed.
+    pub(super) fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    /// How many answers the name servers have given.
+    pub(super) fn answers(&self) -> u64 {
+        self.connections.answers()
     }
 
     /// The addresses of a backend, an auth service or a name server.
@@ -185,7 +208,9 @@ fn apply(block: &model::Resolver, options: &mut ResolverOpts) {
         (false, true) => LookupIpStrategy::Ipv6Only,
         (true, true) | (false, false) => LookupIpStrategy::Ipv4AndIpv6,
     };
-    options.timeout = block.timeout.min(ATTEMPT_TIMEOUT);
+    // All attempts fit into the lookup's own time: one that is cut off teaches the library nothing about its servers.
+    let attempts = u32::try_from(options.attempts).unwrap_or(u32::MAX).saturating_add(1);
+    options.timeout = block.timeout.checked_div(attempts).unwrap_or_default().min(ATTEMPT_TIMEOUT);
     options.cache_size = CACHE_SIZE;
     options.use_hosts_file = ResolveHosts::Never;
     options.negative_max_ttl = Some(NEGATIVE_TTL);
@@ -208,7 +233,7 @@ fn read_hosts(path: &Path) -> Hosts {
 /// Answers kept of each kind.
 const CACHE_SIZE: u64 = 1024;
 
-/// Until the next name server is tried.
+/// Until the name servers are asked again, at most.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a failure is remembered at most.

@@ -1,4 +1,5 @@
-//! Connections to name servers that count for a zone what goes out and what comes back.
+//! How name servers are asked: over UDP, and once more over TCP where the answer is truncated. What goes out and what
+//! comes back is counted.
 //!
 //! A request over UDP is counted where the datagram is sent, because one that stays unanswered is sent again
 //! below everything else that could be counted. A request over TCP is sent once.
@@ -8,10 +9,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hickory_resolver::config::{ConnectionConfig, ProtocolConfig};
+use hickory_resolver::config::ConnectionConfig;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider, TokioTime};
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsResponseStream, FirstAnswer};
@@ -21,10 +23,15 @@ use hickory_resolver::{ConnectionProvider, PoolContext};
 use tokio::net::UdpSocket;
 
 use super::metrics::Zone;
+use super::tcp;
 
 /// Makes connections to name servers; they count where there is a zone.
 #[derive(Clone)]
-pub(super) struct Connections(Sockets);
+pub(super) struct Connections {
+    sockets: Sockets,
+    /// Answers of all name servers, whatever they say.
+    answers: Arc<AtomicU64>,
+}
 
 /// Makes the sockets of these connections.
 #[derive(Clone)]
@@ -39,19 +46,33 @@ pub(super) struct Datagrams {
     zone: Option<Arc<Zone>>,
 }
 
-/// A connection that counts what comes back.
+/// A way to one name server. It holds no socket: each request has its own.
 #[derive(Clone)]
 pub(super) struct Connection {
-    exchange: DnsExchange<Sockets>,
+    datagrams: DnsExchange<Sockets>,
+    server: SocketAddr,
+    /// For the request over TCP.
+    limit: Duration,
+    counter: Counter,
+}
+
+/// Counts what goes out over TCP, and what comes back.
+#[derive(Clone)]
+struct Counter {
     zone: Option<Arc<Zone>>,
-    /// Whether it counts what goes out, too.
-    stream: bool,
+    answers: Arc<AtomicU64>,
 }
 
 impl Connections {
     /// For this zone.
     pub(super) fn new(zone: Option<Arc<Zone>>) -> Self {
-        Self(Sockets { tokio: TokioRuntimeProvider::default(), zone })
+        let sockets = Sockets { tokio: TokioRuntimeProvider::default(), zone };
+        Self { sockets, answers: Arc::default() }
+    }
+
+    /// How many answers there were.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 }
 
@@ -66,13 +87,17 @@ impl ConnectionProvider for Connections {
         config: &ConnectionConfig,
         context: &PoolContext,
     ) -> Result<Self::FutureConn, NetError> {
-        let connecting = self.0.new_connection(ip, config, context)?;
-        let (zone, stream) = (self.0.zone.clone(), matches!(config.protocol, ProtocolConfig::Tcp));
-        Ok(Box::pin(async move { Ok(Connection { exchange: connecting.await?, zone, stream }) }))
+        let connecting = self.sockets.new_connection(ip, config, context)?;
+        let (server, limit) = (SocketAddr::new(ip, config.port), context.options.timeout);
+        let counter = Counter { zone: self.sockets.zone.clone(), answers: Arc::clone(&self.answers) };
+        Ok(Box::pin(async move {
+            let datagrams = connecting.await?;
+            Ok(Connection { datagrams, server, limit, counter })
+        }))
     }
 
     fn runtime_provider(&self) -> &Sockets {
-        &self.0
+        &self.sockets
     }
 }
 
@@ -138,31 +163,47 @@ impl DnsHandle for Connection {
     type Runtime = Sockets;
 
     fn send(&self, request: DnsRequest) -> DnsResponseStream {
-        if let (true, Some(zone), Some(of)) = (self.stream, &self.zone, asked_for(&request)) {
-            zone.sent(of);
-        }
-        let (answering, zone) = (self.exchange.send(request), self.zone.clone());
+        let (server, limit, counter) = (self.server, self.limit, self.counter.clone());
+        let answering = self.datagrams.send(request.clone());
         let answer = async move {
             let answer = answering.first_answer().await;
-            if let Some(zone) = zone {
-                count(&zone, &answer);
+            counter.came_back(&answer);
+            if !answer.as_ref().is_ok_and(|answer| answer.truncation) {
+                return answer;
             }
+            counter.goes_out(&request);
+            let answer = tcp::ask(server, &request, limit).await;
+            counter.came_back(&answer);
             answer
         };
         Box::pin(answer).into()
     }
 }
 
-fn asked_for(message: &Message) -> Option<RecordType> {
-    message.queries.first().map(|query| query.query_type())
+impl Counter {
+    fn goes_out(&self, request: &DnsRequest) {
+        if let (Some(zone), Some(of)) = (&self.zone, asked_for(request)) {
+            zone.sent(of);
+        }
+    }
+
+    /// A name server that cannot be reached, or says nothing, has not answered; that a whole lookup has had no
+    /// answer is counted where its deadline is.
+    fn came_back(&self, answer: &Result<DnsResponse, NetError>) {
+        let zone = self.zone.as_ref();
+        match answer {
+            Ok(response) => {
+                zone.inspect(|zone| zone.answered(response.metadata.response_code));
+            }
+            Err(NetError::Proto(_) | NetError::QueryCaseMismatch) => {
+                zone.inspect(|zone| zone.answered_badly());
+            }
+            Err(_) => return,
+        }
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
-/// A name server that cannot be reached, or says nothing, has not answered; that a whole lookup has had no
-/// answer is counted where its deadline is.
-fn count(zone: &Zone, answer: &Result<DnsResponse, NetError>) {
-    match answer {
-        Ok(response) => zone.answered(response.metadata.response_code),
-        Err(NetError::Proto(_) | NetError::QueryCaseMismatch) => zone.answered_badly(),
-        Err(_) => {}
-    }
+fn asked_for(message: &Message) -> Option<RecordType> {
+    message.queries.first().map(|query| query.query_type())
 }

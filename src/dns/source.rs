@@ -314,13 +314,10 @@ fn soon() -> Instant {
 }
 
 fn name_server(ip: IpAddr, port: u16) -> NameServerConfig {
-    let connection = |protocol| {
-        let mut connection = ConnectionConfig::new(protocol);
-        connection.port = port;
-        connection
-    };
-    let connections = vec![connection(ProtocolConfig::Udp), connection(ProtocolConfig::Tcp)];
-    NameServerConfig::new(ip, true, connections)
+    // What is truncated is asked for over TCP by our own connections.
+    let mut connection = ConnectionConfig::new(ProtocolConfig::Udp);
+    connection.port = port;
+    NameServerConfig::new(ip, true, vec![connection])
 }
 
 /// Between two looks at resolv.conf, which only a lookup makes.

@@ -1,7 +1,7 @@
 //! Against name servers on loopback.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, PTR};
@@ -16,6 +16,8 @@ use super::*;
 struct Server {
     address: SocketAddr,
     queries: Arc<AtomicUsize>,
+    /// It counts, but does not answer.
+    is_silent: Arc<AtomicBool>,
 }
 
 enum Reply {
@@ -32,6 +34,15 @@ impl Server {
     }
 
     async fn start_at(address: SocketAddr) -> Self {
+        Self::start_as(address, true).await
+    }
+
+    /// Over TCP it accepts connections and never answers.
+    async fn start_with_silent_tcp() -> Self {
+        Self::start_as("127.0.0.1:0".parse().unwrap(), false).await
+    }
+
+    async fn start_as(address: SocketAddr, answers_tcp: bool) -> Self {
         let (socket, listener) = loop {
             let socket = UdpSocket::bind(address).await.unwrap();
             // The port may be somebody else's on TCP.
@@ -41,11 +52,15 @@ impl Server {
             }
         };
         let (address, queries) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-        let counter = Arc::clone(&queries);
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let (counter, silent) = (Arc::clone(&queries), Arc::clone(&is_silent));
         tokio::spawn(async move {
             let mut buffer = [0; 1500];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
                 counter.fetch_add(1, Ordering::Relaxed);
+                if silent.load(Ordering::Relaxed) {
+                    continue;
+                }
                 if let Some(answer) = answer(&buffer[..length], true) {
                     socket.send_to(&answer, peer).await.unwrap();
                 }
@@ -53,7 +68,12 @@ impl Server {
         });
         let counter = Arc::clone(&queries);
         tokio::spawn(async move {
+            let mut held = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
+                if !answers_tcp {
+                    held.push(stream);
+                    continue;
+                }
                 let length = stream.read_u16().await.unwrap();
                 let mut query = vec![0; usize::from(length)];
                 stream.read_exact(&mut query).await.unwrap();
@@ -63,7 +83,7 @@ impl Server {
                 stream.write_all(&answer).await.unwrap();
             }
         });
-        Self { address, queries }
+        Self { address, queries, is_silent }
     }
 
     fn config(&self) -> Resolver {
@@ -250,6 +270,30 @@ async fn errors_name_the_host_and_the_cause() {
     assert!(matches!(error, DnsError::Configuration(_)), "there is no resolv.conf: {error}");
 }
 
+#[tokio::test]
+async fn a_name_server_whose_tcp_never_answers_is_still_asked_over_udp() {
+    let (server, fixture) = (Server::start_with_silent_tcp().await, Fixture::new());
+    let block = Resolver { timeout: Duration::from_secs(2), ..server.config() };
+    // One answer is truncated, and one is lost.
+    for (host, then) in [("big.test", "imap.test"), ("silent.test", "client.test")] {
+        let error = fixture.resolve(&block, host).await.unwrap_err();
+        assert!(matches!(error, DnsError::Timeout { .. }), "{error}");
+        fixture.resolve(&block, then).await.unwrap_or_else(|error| panic!("{then} after {host}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_failed_is_not_asked_for_again_at_once() {
+    let (server, fixture) = (Server::start().await, Fixture::new());
+    let error = fixture.resolve(&server.config(), "broken.test").await.unwrap_err().to_string();
+    let client = "192.0.2.6".parse().unwrap();
+    assert_eq!(fixture.dns.client_host(&server.config(), client).await, TEMPORARILY_UNAVAILABLE);
+    let asked = server.queries();
+    let again = fixture.resolve(&server.config(), "broken.test").await.unwrap_err().to_string();
+    assert_eq!(fixture.dns.client_host(&server.config(), client).await, TEMPORARILY_UNAVAILABLE);
+    assert_eq!((again, server.queries()), (error, asked));
+}
+
 // --- the names of clients ---
 
 #[tokio::test]
@@ -314,6 +358,27 @@ async fn the_names_of_clients_are_cached() {
         fixture.dns.client_host(&server.config(), client.parse().unwrap()).await;
     }
     assert_eq!(server.queries(), 2, "one for the PTR record, one for the A records");
+}
+
+#[tokio::test]
+async fn clients_do_not_wait_for_name_servers_that_are_silent_until_they_answer_again() {
+    let (server, fixture) = (Server::start().await, Fixture::new());
+    let edge = Resolver {
+        statistics_zone: Some("edge".into()),
+        timeout: Duration::from_millis(600),
+        ..server.config()
+    };
+    server.is_silent.store(true, Ordering::Relaxed);
+    for last in 100..200 {
+        let client = IpAddr::from([192, 0, 2, last]);
+        assert_eq!(fixture.dns.client_host(&edge, client).await, TEMPORARILY_UNAVAILABLE);
+    }
+    let lookups = fixture.counted("queries", r#"kind="addr""#).unwrap();
+    assert!(lookups < 50, "{lookups} of 100 clients waited");
+    server.is_silent.store(false, Ordering::Relaxed);
+    // Whoever asks for a backend hears that they answer.
+    fixture.resolve(&edge, "imap.test").await.unwrap();
+    assert_eq!(fixture.dns.client_host(&edge, "192.0.2.1".parse().unwrap()).await, "imap.test");
 }
 
 // --- counters ---
@@ -476,7 +541,9 @@ async fn name_servers_by_name_are_looked_up_again_and_keep_their_addresses_when_
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), waiting).await.expect("resolv.conf's server is asked for the name");
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("resolv.conf's server is asked for the name");
     for _ in 0..10 {
         fixture.resolve(&block, "imap.test").await.unwrap();
     }

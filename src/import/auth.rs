@@ -2,7 +2,7 @@
 
 use crate::api::auth::{AuthSettings, Header, HeaderSource, HttpAuth};
 use crate::api::common::SecretKeyRef;
-use crate::secret::Secret;
+use crate::secret::{Secret, shown_url};
 
 use super::effective::Server;
 use super::objects::Objects;
@@ -32,17 +32,23 @@ pub(super) fn settings(
 
 /// `[http://]host[:port][/uri]` or `unix:path[:uri]`, as a URL.
 pub(super) fn url(text: &str) -> Result<String, String> {
+    let shown = shown_url(text);
     if let Some(rest) = text.strip_prefix("unix:") {
         let (path, uri) = rest.split_once(':').unwrap_or((rest, "/"));
         return match path {
-            "" => Err(format!("no path in the unix domain socket in auth_http \"{text}\"")),
+            "" => Err(format!("no path in the unix domain socket in auth_http \"{shown}\"")),
             path if !path.starts_with('/') => {
-                Err(format!("the path of the UNIX socket must be absolute in auth_http \"{text}\""))
+                Err(format!("the path of the UNIX socket must be absolute in auth_http \"{shown}\""))
             }
-            _ => uri_of_http(uri, text).map(|()| text.to_owned()),
+            _ => uri_of_http(uri, &shown).map(|()| text.to_owned()),
         };
     }
     let rest = text.strip_prefix("http://").unwrap_or(text);
+    if rest.split(['/', '?']).next().is_some_and(|authority| authority.contains('@')) {
+        return Err(format!(
+            "invalid host in auth_http \"{shown}\": nginx sends no login; use auth_http_header"
+        ));
+    }
     let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |index| rest.split_at(index));
     let colon = match authority.rfind(']') {
         Some(end) => authority[end..].find(':').map(|index| end + index),
@@ -54,22 +60,24 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     };
     let valid = |port: &str| values::number(port).is_some_and(|port| (1..=65_535).contains(&port));
     if port.is_some_and(|port| !valid(port)) {
-        return Err(format!("invalid port in auth_http \"{text}\""));
+        return Err(format!("invalid port in auth_http \"{shown}\""));
     }
     if host.is_empty() {
-        return Err(format!("no host in auth_http \"{text}\""));
+        return Err(format!("no host in auth_http \"{shown}\""));
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
-    uri_of_http(&format!("{slash}{path}"), text)?;
+    uri_of_http(&format!("{slash}{path}"), &shown)?;
     Ok(format!("http://{authority}{slash}{path}"))
 }
 
 /// nginx sends any text; a request line has none but a path from `/`, without blanks (RFC 9112 section 3.2).
-fn uri_of_http(uri: &str, text: &str) -> Result<(), String> {
+fn uri_of_http(uri: &str, shown: &str) -> Result<(), String> {
     if uri.starts_with('/') && uri.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    Err(format!("the uri in auth_http \"{text}\" is none that HTTP/1.1 has; write a path from / on, escaped"))
+    Err(format!(
+        "the uri in auth_http \"{shown}\" is none that HTTP/1.1 has; write a path from / on, escaped"
+    ))
 }
 
 /// Extra headers, with their values in a Secret: they are usually keys.

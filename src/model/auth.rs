@@ -46,6 +46,8 @@ pub struct HttpAuth {
     pub headers: Vec<(String, Secret)>,
     /// For the whole answer, not extended by partial data.
     pub timeout: Duration,
+    /// Whether connections are used again after an answer.
+    pub keep_alive: bool,
     /// Adds `Auth-SSL-Cert`.
     pub pass_client_certificate: bool,
     /// What an answer must be to accept a login.

@@ -1,16 +1,18 @@
 //! Auth services that are down, slow, or wrong: the client hears it, and everything else serves on.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::acceptor::Acceptor;
 use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::Backend;
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, listener, mail_server, passthrough, with};
-use crate::support::ports;
 use crate::support::talk::{PROTOCOLS, greeted, internal_error, is_success, log_in};
+use crate::support::{ports, wait};
 
 /// Every protocol behind one auth service, and one listener that has nothing to do with it.
 struct Edge {
@@ -108,8 +110,7 @@ fn an_auth_service_that_answers_garbage_is_an_internal_error() {
 
 #[test]
 fn an_endless_answer_of_the_auth_service_is_an_internal_error_and_not_kept_in_memory() {
-    use std::io::Write;
-    let endless = crate::support::acceptor::Acceptor::start(|mut stream| {
+    let endless = Acceptor::start(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
         while stream.write_all(&b"X-Header: and one more and one more and one more\r\n".repeat(1000)).is_ok()
         {
@@ -120,6 +121,57 @@ fn an_endless_answer_of_the_auth_service_is_an_internal_error_and_not_kept_in_me
     let before = edge.mailgress.resident_bytes();
     edge.says_internal_error();
     assert!(edge.mailgress.resident_bytes() < before + 64 * 1024 * 1024);
+}
+
+#[test]
+fn an_auth_service_that_answers_twice_lets_no_wrong_password_in() {
+    let backend = Backend::imap("imap");
+    let address = backend.address();
+    let service = Acceptor::start(move |mut stream| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let refusal = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
+        let acceptance = format!(
+            "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-Server: {}\r\nAuth-Port: {}\r\nContent-Length: 0\r\n\r\n",
+            address.ip(),
+            address.port()
+        );
+        while let Some(Ok(line)) = lines.next() {
+            if line.is_empty() {
+                let _ = stream
+                    .write_all(refusal.as_bytes())
+                    .and_then(|()| stream.write_all(acceptance.as_bytes()));
+            }
+        }
+    });
+    let edge = Edge::behind(&json!({ "http": { "url": format!("http://{}/", service.address()) } }));
+    let imap = edge.ports[0].1;
+    for _ in 0..200 {
+        let mut wire = greeted(imap).unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", "user", "wrong").unwrap(), "a NO no");
+    }
+    edge.mailgress.logs(&["sent bytes that nobody asked for"]);
+}
+
+#[test]
+fn an_auth_service_that_never_sends_its_body_keeps_no_descriptor() {
+    let service = Acceptor::start(|mut stream| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        while let Some(Ok(line)) = lines.next() {
+            if line.is_empty() {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 5\r\n\r\n");
+            }
+        }
+    });
+    let edge = Edge::behind(&json!({ "http": { "url": format!("http://{}/", service.address()) } }));
+    let imap = edge.ports[0].1;
+    let before = edge.mailgress.descriptors();
+    for _ in 0..200 {
+        let mut wire = greeted(imap).unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", "user", "wrong").unwrap(), "a NO no");
+    }
+    // Fewer than there were logins: the last sessions may be about to end.
+    assert!(edge.mailgress.descriptors() < before + 100);
+    wait::eventually("nothing is left", || (edge.mailgress.descriptors() <= before).then_some(()));
 }
 
 #[test]

@@ -43,6 +43,10 @@ fn known(name: &str, of: RecordType) -> Reply {
 
 impl Site {
     fn start() -> Self {
+        Self::start_with(known, &json!({}))
+    }
+
+    fn start_with(known: fn(&str, RecordType) -> Reply, settings: &Value) -> Self {
         let names = NameServer::start(known);
         let xclients = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&xclients);
@@ -68,6 +72,7 @@ impl Site {
                 "backendAddress": address.to_string(),
             }],
         });
+        let spec = with(spec, settings);
         folder.write("server.yaml", &mail_server(&spec));
         let mailgress = Mailgress::start(&folder);
         let smtp = ([127, 0, 0, 1], port).into();
@@ -134,6 +139,31 @@ fn a_client_without_a_name_that_leads_back_to_it_has_the_marker_of_the_reason() 
     assert_eq!(site.counted("responses", r#"outcome="not_found""#), Some(1));
     assert!(site.counted("responses", r#"outcome="server_failure""#) > Some(0));
     assert_eq!(site.told_of(Wire::connect_unix(&site.socket).unwrap()), "[TEMPUNAVAIL]");
+}
+
+#[test]
+fn a_client_that_leaves_while_its_name_is_looked_up_leaves_no_descriptor_open() {
+    let site = Site::start_with(|_, _| Reply::Silence, &json!({}));
+    let before = site.mailgress.descriptors();
+    let clients: Vec<Wire> =
+        (1..=50).map(|last| Wire::connect_from([127, 0, 1, last].into(), site.smtp).unwrap()).collect();
+    wait::eventually("all names are looked up, each over a socket", || {
+        (site.mailgress.descriptors() >= before + 2 * clients.len()).then_some(())
+    });
+    drop(clients);
+    wait::eventually("nothing is left", || (site.mailgress.descriptors() <= before).then_some(()));
+    assert_eq!(site.counted("responses", r#"outcome="timedout""#), Some(0), "no lookup came to its end");
+}
+
+#[test]
+fn a_client_that_talks_while_its_name_is_looked_up_is_an_early_talker() {
+    let settings = json!({ "resolver": { "timeout": "500ms" }, "smtp": { "greetingDelay": "100ms" } });
+    let site = Site::start_with(|_, _| Reply::Silence, &settings);
+    let mut wire = Wire::connect(site.smtp).unwrap();
+    assert_eq!(
+        wire.ask("EHLO early.example.test").unwrap(),
+        "503 5.5.0 Improper use of SMTP command pipelining"
+    );
 }
 
 #[test]

@@ -1,23 +1,19 @@
-//! Asking: pooled connections, endpoints in turn, deadlines, and `WAIT`.
+//! Asking: kept connections, endpoints in turn, deadlines, and `WAIT`.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Extensions, Request, Response, Uri};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Bytes, Incoming};
-use hyper_util::client::legacy;
-
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
-use crate::dns::{Dns, DnsError};
+use crate::dns::{Dns, DnsError, Target};
 use crate::model::{HttpAuth, Resolver};
+use crate::secret::Secret;
 
-use super::connect::Past;
+use super::connect::Silence;
+use super::exchange::{After, Answered, Failure, exchange};
 use super::reply::{self, Reply};
 use super::request;
-use super::service::{Endpoint, Service};
+use super::service::Service;
 
 /// How often a service may answer `WAIT` to one attempt (quirk Q-19).
 const MAX_WAITS: u32 = 60;
@@ -27,12 +23,6 @@ const MAX_WAITING: Duration = Duration::from_secs(300);
 
 /// The shortest wait.
 const MIN_WAIT: Duration = Duration::from_secs(1);
-
-/// As much of a body is read, so that its connection can be used again.
-const MAX_BODY: u64 = 64 * 1024;
-
-/// And as long.
-const MAX_BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Asks auth services; keeps their connections. One for each worker of the data plane, since a connection
 /// belongs to the runtime that opened it.
@@ -71,6 +61,7 @@ impl AuthClient {
         request: &AuthRequest<'_>,
     ) -> Result<AuthAnswer, AuthError> {
         let ready = self.ready(service)?;
+        let request = request::bytes(&ready.template, request);
         let asked = Asked { auth: service, service: &ready, request };
         let mut patience = Patience::default();
         loop {
@@ -95,30 +86,21 @@ impl AuthClient {
     async fn ask(&self, asked: &Asked<'_>, resolver: &Resolver) -> Result<Reply, AuthError> {
         let mut failure = AuthError::NoEndpoint { service: asked.auth.reference.clone() };
         for endpoint in asked.service.turn() {
-            match endpoint {
-                Endpoint::Fixed(uri) => match asked.exchange(uri).await {
+            let targets = match self.dns.resolve(resolver, &asked.auth.reach, endpoint).await {
+                Ok(targets) => targets,
+                Err(error @ DnsError::NotAllowed(_)) => {
+                    failure = asked.configuration(error.to_string());
+                    continue;
+                }
+                Err(error) => {
+                    failure = asked.unreachable(error.to_string());
+                    continue;
+                }
+            };
+            for target in targets {
+                match asked.exchange(target).await {
                     Err(error @ AuthError::Unreachable { .. }) => failure = error,
                     decided => return decided,
-                },
-                Endpoint::Named(address) => {
-                    let targets = match self.dns.resolve(resolver, &asked.auth.reach, address).await {
-                        Ok(targets) => targets,
-                        Err(error @ DnsError::NotAllowed(_)) => {
-                            failure = asked.configuration(error.to_string());
-                            continue;
-                        }
-                        Err(error) => {
-                            failure = asked.unreachable(error.to_string());
-                            continue;
-                        }
-                    };
-                    for target in &targets {
-                        let uri = asked.service.uri(target).map_err(|cause| asked.configuration(cause))?;
-                        match asked.exchange(&uri).await {
-                            Err(error @ AuthError::Unreachable { .. }) => failure = error,
-                            decided => return decided,
-                        }
-                    }
                 }
             }
         }
@@ -148,42 +130,43 @@ impl AuthClient {
 struct Asked<'a> {
     auth: &'a HttpAuth,
     service: &'a Service,
-    request: &'a AuthRequest<'a>,
+    request: Secret,
 }
 
 impl Asked<'_> {
-    /// One request to one endpoint; once more when a pooled connection turns out to be closed.
-    async fn exchange(&self, uri: &Uri) -> Result<Reply, AuthError> {
-        let sent = match self.service.client.request(self.message(uri)).await {
-            Err(error) if was_stale(&error) => self.service.client.request(self.message(uri)).await,
-            other => other,
-        };
-        match sent {
-            Ok(response) => self.reply(response),
-            Err(error) if error.is_connect() => Err(self.unreachable(chain(&error))),
-            Err(error) => {
-                Err(AuthError::Broken { service: self.auth.reference.clone(), cause: chain(&error) })
+    /// One request to one endpoint. It is repeated on a new connection when a kept one turns out to be closed, and
+    /// when more than one answer is on it: which of them is ours, nobody can tell.
+    async fn exchange(&self, target: Target) -> Result<Reply, AuthError> {
+        let (pool, request) = (&self.service.pool, self.request.expose());
+        if let Some(kept) = pool.take(&target) {
+            match exchange(kept, request, true).await {
+                Ok(Answered { after: After::Broken, .. }) => pool.distrust(),
+                Ok(answered) => return self.reply(target, answered),
+                Err(Failure::Unanswered(_)) => {}
+                Err(failure) => return Err(self.broken(&failure)),
             }
         }
-    }
-
-    fn message(&self, uri: &Uri) -> Request<Empty<Bytes>> {
-        let mut message = Request::new(Empty::new());
-        *message.uri_mut() = uri.clone();
-        *message.headers_mut() = request::headers(&self.service.template, self.request);
-        message
-    }
-
-    fn reply(&self, response: Response<Incoming>) -> Result<Reply, AuthError> {
-        let (head, body) = response.into_parts();
-        if !body.is_end_stream() {
-            tokio::spawn(tokio::time::timeout(MAX_BODY_TIME, discard(body)));
+        let connecting = self.service.connector.connect(&target).await;
+        let mut fresh = connecting.map_err(|error| self.unreachable(innermost(&error)))?;
+        if fresh.silence() == Silence::Broken {
+            return Err(self.broken(&Failure::Early));
         }
+        let answered = exchange(fresh, request, pool.keeps()).await;
+        self.reply(target, answered.map_err(|failure| self.broken(&failure))?)
+    }
+
+    fn reply(&self, target: Target, answered: Answered) -> Result<Reply, AuthError> {
+        match answered.after {
+            After::Kept(connection) => self.service.pool.keep(target, connection),
+            After::Closed => {}
+            After::Broken => self.service.pool.distrust(),
+        }
+        let head = answered.head;
         let reply = reply::parse(head.status, &head.headers, self.auth.proof)
             .map_err(|cause| AuthError::Answer { service: self.auth.reference.clone(), cause })?;
         if let Reply::Answer(AuthAnswer::Refused { .. }) = reply {
             for header in reply::unusable(&head.headers) {
-                tracing::warn!("auth service {}: its {header} is none, and is not used", self.auth.reference);
+                tracing::warn!("auth service {}: ignoring invalid {header} header", self.auth.reference);
             }
         }
         Ok(reply)
@@ -196,30 +179,15 @@ impl Asked<'_> {
     fn configuration(&self, cause: String) -> AuthError {
         AuthError::Configuration { service: self.auth.reference.clone(), cause }
     }
-}
 
-/// Reads a body to its end; a long one is given up, and its connection closed.
-async fn discard(mut body: Incoming) {
-    let mut seen = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if seen > MAX_BODY {
-            return;
-        }
+    fn broken(&self, failure: &Failure) -> AuthError {
+        AuthError::Broken { service: self.auth.reference.clone(), cause: failure.to_string() }
     }
 }
 
-fn was_stale(error: &legacy::Error) -> bool {
-    let mut extras = Extensions::new();
-    if let Some(connected) = error.connect_info() {
-        connected.get_extras(&mut extras);
-    }
-    extras.get::<Arc<Past>>().is_some_and(|past| past.was_stale())
-}
-
-/// The innermost cause says most; the library's own words only say where.
-fn chain(error: &legacy::Error) -> String {
-    let mut cause: &dyn Error = error;
+/// The innermost cause says most.
+fn innermost(error: &std::io::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }

@@ -1,161 +1,147 @@
-//! Connections to an auth service: TCP or UNIX socket, in clear or in TLS, and what they have been through.
+//! Connections to an auth service: TCP or UNIX socket, in clear or in TLS.
 
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::Uri;
-use http::uri::Authority;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
-use tower_service::Service;
 
 use crate::dns::Target;
 
 /// Until the next endpoint is tried; within the service's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The authority that [`Connector`] connects to. It is never seen outside: the request has its own `Host`.
-pub(super) fn authority(target: &Target) -> Result<Authority, http::uri::InvalidUri> {
-    match target {
-        Target::Tcp(address) => address.to_string().parse(),
-        Target::Unix(path) => {
-            let hex = path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("{byte:02x}"));
-            format!("{UNIX}{}", hex.collect::<String>()).parse()
-        }
-    }
-}
-
-/// In front of a UNIX socket's path in hex, since a pool is keyed by authority.
-const UNIX: &str = "unix-";
-
-/// Connects to what [`authority`] made; the same certificate is expected of every endpoint.
-#[derive(Clone)]
+/// Connects to endpoints; the same certificate is expected of every one.
 pub(super) struct Connector {
     /// `https`: trust, and the name to verify.
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
-type Plain = Either<TcpStream, UnixStream>;
-
-/// A connection in the pool.
-pub(super) struct Pooled {
-    stream: Either<Plain, TlsStream<Plain>>,
-    past: Arc<Past>,
-}
-
-/// What a connection has been through, seen from above TLS; travels with the pool's errors.
-#[derive(Debug, Default)]
-pub(super) struct Past {
-    answered: AtomicBool,
-    awaiting: AtomicBool,
-}
-
-impl Past {
-    /// Whether the service closed a connection that it had answered on before, without a byte for the
-    /// last request: it was closing it while the request was on its way, and has not seen it.
-    pub(super) fn was_stale(&self) -> bool {
-        self.answered.load(Ordering::Relaxed) && self.awaiting.load(Ordering::Relaxed)
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Pooled>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Pooled>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move {
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(&uri)).await;
-            connected.unwrap_or_else(|_| {
-                let text = format!("no connection within {CONNECT_TIMEOUT:?}");
-                Err(io::Error::new(io::ErrorKind::TimedOut, text))
-            })
-        })
-    }
-}
-
 impl Connector {
-    async fn connect(self, uri: &Uri) -> io::Result<TokioIo<Pooled>> {
-        let authority = uri.authority().map_or("", Authority::as_str);
-        let plain = match authority.strip_prefix(UNIX) {
-            Some(hex) => Either::Right(UnixStream::connect(path(hex)?).await?),
-            None => {
-                let stream = TcpStream::connect(authority).await?;
+    /// Connects, and does the TLS handshake.
+    ///
+    /// # Errors
+    /// The socket's, or TLS's.
+    pub(super) async fn connect(&self, target: &Target) -> io::Result<Connection> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.stream(target));
+        let stream = connecting.await.unwrap_or_else(|_| {
+            let text = format!("no connection within {CONNECT_TIMEOUT:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        });
+        Ok(Connection { stream: stream? })
+    }
+
+    async fn stream(&self, target: &Target) -> io::Result<Either<Plain, TlsStream<Plain>>> {
+        let plain = match target {
+            Target::Unix(path) => Either::Right(UnixStream::connect(path).await?),
+            Target::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Either::Left(stream)
             }
         };
-        let stream = match self.tls {
+        Ok(match &self.tls {
             None => Either::Left(plain),
-            Some((connector, name)) => Either::Right(connector.connect(name, plain).await?),
+            Some((connector, name)) => Either::Right(connector.connect(name.clone(), plain).await?),
+        })
+    }
+}
+
+type Plain = Either<TcpStream, UnixStream>;
+
+/// A connection to one endpoint.
+pub(super) struct Connection {
+    stream: Either<Plain, TlsStream<Plain>>,
+}
+
+/// What a connection holds on which nothing is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nothing: it can be used.
+    Kept,
+    /// The service has closed it, or TLS has something to say.
+    Ended,
+    /// Bytes that nobody asked for.
+    Broken,
+}
+
+impl Connection {
+    /// Writes a request.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) async fn write(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request).await?;
+        self.stream.flush().await
+    }
+
+    /// Appends what has arrived, or waits for it; 0 is the end.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) async fn read(&mut self, received: &mut Vec<u8>) -> io::Result<usize> {
+        self.stream.read_buf(received).await
+    }
+
+    /// Looks for bytes without waiting.
+    ///
+    /// It asks the kernel: tokio only knows what the last turn of its event loop has seen.
+    pub(super) fn silence(&mut self) -> Silence {
+        let plain = match &mut self.stream {
+            Either::Left(plain) => return peek(plain),
+            Either::Right(tls) => {
+                if let Some(found) = decrypted(tls) {
+                    return found;
+                }
+                tls.get_ref().0
+            }
         };
-        Ok(TokioIo::new(Pooled { stream, past: Arc::default() }))
-    }
-}
-
-fn path(hex: &str) -> io::Result<PathBuf> {
-    use std::os::unix::ffi::OsStringExt;
-    let bytes = hex.as_bytes().chunks(2).map(|digits| {
-        let digits = std::str::from_utf8(digits).map_err(io::Error::other)?;
-        u8::from_str_radix(digits, 16).map_err(io::Error::other)
-    });
-    Ok(std::ffi::OsString::from_vec(bytes.collect::<io::Result<_>>()?).into())
-}
-
-impl Connection for Pooled {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(Arc::clone(&self.past))
-    }
-}
-
-impl AsyncRead for Pooled {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.past.answered.store(true, Ordering::Relaxed);
-            self.past.awaiting.store(false, Ordering::Relaxed);
+        match peek(plain) {
+            // Encrypted, it may be anything; most often the end.
+            Silence::Broken => Silence::Ended,
+            other => other,
         }
-        polled
     }
 }
 
-impl AsyncWrite for Pooled {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.past.awaiting.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+/// TLS is told its end, as far as the socket takes it at once.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Either::Right(tls) = &mut self.stream {
+            let _ = Pin::new(tls).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
     }
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+fn peek(plain: &Plain) -> Silence {
+    let (mut byte, flags) = ([0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    let seen = match plain {
+        Either::Left(tcp) => recv(tcp, &mut byte, flags),
+        Either::Right(unix) => recv(unix, &mut byte, flags),
+    };
+    match seen {
+        Err(Errno::AGAIN) => Silence::Kept,
+        Ok((0, _)) | Err(_) => Silence::Ended,
+        Ok(_) => Silence::Broken,
     }
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+/// What TLS has decrypted already; `None`: nothing.
+fn decrypted(tls: &mut TlsStream<Plain>) -> Option<Silence> {
+    let mut byte = [0; 1];
+    let mut buffer = ReadBuf::new(&mut byte);
+    match Pin::new(tls).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
+        Poll::Pending => None,
+        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Some(Silence::Broken),
+        Poll::Ready(_) => Some(Silence::Ended),
     }
 }
 
@@ -163,12 +149,21 @@ impl AsyncWrite for Pooled {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_authority_leads_back_to_its_target() {
-        let tcp = Target::Tcp("[2001:db8::1]:9000".parse().unwrap());
-        assert_eq!(authority(&tcp).unwrap().as_str(), "[2001:db8::1]:9000");
-        let unix = authority(&Target::Unix("/run/auth s\u{f6}.sock".into())).unwrap();
-        let hex = unix.as_str().strip_prefix(UNIX).unwrap();
-        assert_eq!(path(hex).unwrap(), PathBuf::from("/run/auth s\u{f6}.sock"));
+    #[tokio::test]
+    async fn what_the_kernel_holds_is_seen_before_the_event_loop_turns() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let mut connection = Connector { tls: None }.connect(&target).await.unwrap();
+        let (mut service, _) = listener.accept().unwrap();
+        assert_eq!(connection.silence(), Silence::Kept);
+        io::Write::write_all(&mut service, b"HTTP/1.1 200 OK\r\n").unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        // Without a turn of the event loop.
+        while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
+        assert_eq!(connection.silence(), Silence::Broken);
+        connection.read(&mut Vec::with_capacity(64)).await.unwrap();
+        drop(service);
+        while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
+        assert_eq!(connection.silence(), Silence::Ended);
     }
 }

@@ -1,133 +1,155 @@
-//! The request, header by header, in nginx's order.
+//! The request, line by line, in nginx's order.
 
 use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use hyper::body::Bytes;
+use http::HeaderValue;
+use http::uri::PathAndQuery;
 
 use crate::auth::{AuthRequest, ClientCertificate};
 use crate::protocol::{Envelope, LoginRequest};
+use crate::secret::Secret;
 
 use super::certificate::Facts;
 
 /// What does not change from one request to the next.
 #[derive(Debug)]
 pub(super) struct Template {
+    /// Of the URL.
+    pub(super) path: PathAndQuery,
     /// Without a port, as nginx sends it.
     pub(super) host: HeaderValue,
-    /// The configured headers, in their order.
-    pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    /// Without it, the service is told to close.
+    pub(super) keep_alive: bool,
+    /// The configured headers, in their order; HTTP allows them.
+    pub(super) extra: Vec<(String, Secret)>,
     /// Adds `Auth-SSL-Cert`.
     pub(super) pass_client_certificate: bool,
 }
 
-/// The request's headers.
-pub(super) fn headers(template: &Template, request: &AuthRequest<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(USUAL_HEADERS + template.extra.len());
-    headers.insert(http::header::HOST, template.host.clone());
-    credentials(request.request, &mut headers);
-    headers.insert(PROTOCOL, HeaderValue::from_static(request.protocol.name()));
-    headers.insert(ATTEMPT, HeaderValue::from(request.attempt));
-    headers.insert(CLIENT_IP, text(&request.client.to_string()));
+/// Room for the usual request, so that no copy of its password stays behind when it grows.
+const ROOM: usize = 1024;
+
+/// Room for a client's certificate on top of that.
+const ROOM_FOR_CERTIFICATE: usize = 8 * 1024;
+
+/// The request as it is sent.
+pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
+    let room = if request.certificate.is_some() { ROOM + ROOM_FOR_CERTIFICATE } else { ROOM };
+    let mut lines = Lines(Vec::with_capacity(room));
+    lines.0.extend([b"GET ", template.path.as_str().as_bytes(), b" HTTP/1.1\r\n"].concat());
+    lines.raw("Host", template.host.as_bytes());
+    if !template.keep_alive {
+        lines.raw("Connection", b"close");
+    }
+    credentials(request.request, &mut lines);
+    lines.raw("Auth-Protocol", request.protocol.name().as_bytes());
+    lines.raw("Auth-Login-Attempt", request.attempt.to_string().as_bytes());
+    lines.raw("Client-IP", request.client.to_string().as_bytes());
     if let Some(host) = request.client_host.filter(|host| !host.is_empty()) {
-        headers.insert(CLIENT_HOST, text(host));
+        lines.raw("Client-Host", host.as_bytes());
     }
     if let Some((source, destination)) = request.proxied {
-        proxied(source, destination, &mut headers);
+        proxied(source, destination, &mut lines);
     }
     if let (LoginRequest::Anonymous, Some(envelope)) = (request.request, request.envelope) {
-        transaction(envelope, &mut headers);
+        transaction(envelope, &mut lines);
     }
     if let Some(tls) = request.tls {
-        headers.insert(SSL, HeaderValue::from_static("on"));
-        headers.insert(SSL_PROTOCOL, text(&tls.version));
-        headers.insert(SSL_CIPHER, text(&tls.cipher));
+        lines.raw("Auth-SSL", b"on");
+        lines.raw("Auth-SSL-Protocol", tls.version.as_bytes());
+        lines.raw("Auth-SSL-Cipher", tls.cipher.as_bytes());
         if let Some(certificate) = request.certificate {
-            client_certificate(certificate, template.pass_client_certificate, &mut headers);
+            client_certificate(certificate, template.pass_client_certificate, &mut lines);
         }
     }
     for (name, value) in &template.extra {
-        headers.append(name.clone(), value.clone());
+        lines.raw(name, value.expose());
     }
-    headers
+    lines.0.extend(b"\r\n");
+    Secret::new(lines.0)
 }
 
-/// So many are sent for a client without TLS and PROXY header, and a few more for one with TLS.
-const USUAL_HEADERS: usize = 14;
+/// The lines of a request's head.
+struct Lines(Vec<u8>);
 
-const METHOD: HeaderName = HeaderName::from_static("auth-method");
-const USER: HeaderName = HeaderName::from_static("auth-user");
-const PASS: HeaderName = HeaderName::from_static("auth-pass");
-const SALT: HeaderName = HeaderName::from_static("auth-salt");
-const PROTOCOL: HeaderName = HeaderName::from_static("auth-protocol");
-const ATTEMPT: HeaderName = HeaderName::from_static("auth-login-attempt");
-const CLIENT_IP: HeaderName = HeaderName::from_static("client-ip");
-const CLIENT_HOST: HeaderName = HeaderName::from_static("client-host");
-const SSL: HeaderName = HeaderName::from_static("auth-ssl");
-const SSL_PROTOCOL: HeaderName = HeaderName::from_static("auth-ssl-protocol");
-const SSL_CIPHER: HeaderName = HeaderName::from_static("auth-ssl-cipher");
+impl Lines {
+    /// nginx's escaping of logins, passwords and certificates: `%` and two upper-case digits for 0x00 to 0x20
+    /// and `%`. 0x7f too, which nginx sends raw and HTTP does not allow.
+    fn escaped(&mut self, name: &str, value: &[u8]) {
+        self.line(name, value, |byte| byte <= 0x20 || byte == b'%' || byte == 0x7f);
+    }
 
-fn credentials(request: &LoginRequest, headers: &mut HeaderMap) {
+    /// As it is; only what HTTP does not allow in a header is escaped.
+    fn raw(&mut self, name: &str, value: &[u8]) {
+        self.line(name, value, |byte| byte < 0x20 || byte == 0x7f);
+    }
+
+    fn line(&mut self, name: &str, value: &[u8], special: impl Fn(u8) -> bool) {
+        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+        self.0.extend(name.as_bytes());
+        self.0.extend(b": ");
+        for &byte in value {
+            if special(byte) {
+                self.0.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            } else {
+                self.0.push(byte);
+            }
+        }
+        self.0.extend(b"\r\n");
+    }
+}
+
+fn credentials(request: &LoginRequest, lines: &mut Lines) {
     let password = match request {
         LoginRequest::Password { password, .. } => password.expose(),
         LoginRequest::Digest { digest, .. } => digest.expose(),
         LoginRequest::Token { token, .. } => token.expose(),
         LoginRequest::External { .. } | LoginRequest::Relayed { .. } | LoginRequest::Anonymous => b"",
     };
-    headers.insert(METHOD, HeaderValue::from_static(request.method()));
-    headers.insert(USER, escaped(request.login()));
-    let mut password = escaped(password);
-    password.set_sensitive(true);
-    headers.insert(PASS, password);
+    lines.raw("Auth-Method", request.method().as_bytes());
+    lines.escaped("Auth-User", request.login());
+    lines.escaped("Auth-Pass", password);
     if let LoginRequest::Digest { salt, .. } = request {
-        headers.insert(SALT, raw(salt));
+        lines.raw("Auth-Salt", salt);
     }
 }
 
-fn proxied(source: SocketAddr, destination: SocketAddr, headers: &mut HeaderMap) {
-    for (name, value) in [
-        ("proxy-protocol-addr", text(&source.ip().to_string())),
-        ("proxy-protocol-port", HeaderValue::from(source.port())),
-        ("proxy-protocol-server-addr", text(&destination.ip().to_string())),
-        ("proxy-protocol-server-port", HeaderValue::from(destination.port())),
-    ] {
-        headers.insert(HeaderName::from_static(name), value);
-    }
+fn proxied(source: SocketAddr, destination: SocketAddr, lines: &mut Lines) {
+    lines.raw("Proxy-Protocol-Addr", source.ip().to_string().as_bytes());
+    lines.raw("Proxy-Protocol-Port", source.port().to_string().as_bytes());
+    lines.raw("Proxy-Protocol-Server-Addr", destination.ip().to_string().as_bytes());
+    lines.raw("Proxy-Protocol-Server-Port", destination.port().to_string().as_bytes());
 }
 
 /// Whole lines as the client sent them, unescaped: the machine has refused control characters.
-fn transaction(envelope: &Envelope, headers: &mut HeaderMap) {
+fn transaction(envelope: &Envelope, lines: &mut Lines) {
     let hello = envelope.hello.as_ref().map(|hello| hello.name.as_slice());
     for (name, value) in [
-        ("auth-smtp-helo", hello),
-        ("auth-smtp-from", envelope.mail.as_deref()),
-        ("auth-smtp-to", envelope.rcpt.as_deref()),
+        ("Auth-SMTP-Helo", hello),
+        ("Auth-SMTP-From", envelope.mail.as_deref()),
+        ("Auth-SMTP-To", envelope.rcpt.as_deref()),
     ] {
-        headers.insert(HeaderName::from_static(name), raw(value.unwrap_or_default()));
+        lines.raw(name, value.unwrap_or_default());
     }
 }
 
-fn client_certificate(certificate: ClientCertificate<'_>, pass: bool, headers: &mut HeaderMap) {
-    let mut insert = |name, value| headers.insert(HeaderName::from_static(name), value);
+fn client_certificate(certificate: ClientCertificate<'_>, pass: bool, lines: &mut Lines) {
     match certificate {
-        ClientCertificate::Absent => {
-            insert("auth-ssl-verify", HeaderValue::from_static("NONE"));
-        }
+        ClientCertificate::Absent => lines.raw("Auth-SSL-Verify", b"NONE"),
         ClientCertificate::Presented { der, verified } => {
-            let verdict = match verified {
-                Ok(()) => HeaderValue::from_static("SUCCESS"),
-                Err(reason) => raw(format!("FAILED:{reason}").as_bytes()),
-            };
-            insert("auth-ssl-verify", verdict);
+            match verified {
+                Ok(()) => lines.raw("Auth-SSL-Verify", b"SUCCESS"),
+                Err(reason) => lines.raw("Auth-SSL-Verify", format!("FAILED:{reason}").as_bytes()),
+            }
             let facts = Facts::of(der);
-            insert("auth-ssl-subject", raw(facts.subject.as_bytes()));
-            insert("auth-ssl-issuer", raw(facts.issuer.as_bytes()));
-            insert("auth-ssl-serial", text(&facts.serial));
-            insert("auth-ssl-fingerprint", text(&facts.fingerprint));
+            lines.raw("Auth-SSL-Subject", facts.subject.as_bytes());
+            lines.raw("Auth-SSL-Issuer", facts.issuer.as_bytes());
+            lines.raw("Auth-SSL-Serial", facts.serial.as_bytes());
+            lines.raw("Auth-SSL-Fingerprint", facts.fingerprint.as_bytes());
             if pass {
-                insert("auth-ssl-cert", escaped(pem(der).as_bytes()));
+                lines.escaped("Auth-SSL-Cert", pem(der).as_bytes());
             }
         }
     }
@@ -145,36 +167,6 @@ fn pem(der: &[u8]) -> String {
     pem
 }
 
-/// nginx's escaping of logins, passwords and certificates: `%` and two upper-case digits for 0x00 to 0x20
-/// and `%`. 0x7f too, which nginx sends raw and HTTP does not allow.
-fn escaped(bytes: &[u8]) -> HeaderValue {
-    escape_if(bytes, |byte| byte <= 0x20 || byte == b'%' || byte == 0x7f)
-}
-
-/// As it is; only what HTTP does not allow in a header is escaped.
-fn raw(bytes: &[u8]) -> HeaderValue {
-    escape_if(bytes, |byte| byte < 0x20 || byte == 0x7f)
-}
-
-fn escape_if(bytes: &[u8], special: impl Fn(u8) -> bool) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = Vec::with_capacity(bytes.len() + 8);
-    for &byte in bytes {
-        if special(byte) {
-            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        } else {
-            out.push(byte);
-        }
-    }
-    HeaderValue::from_maybe_shared(Bytes::from(out)).unwrap_or(EMPTY)
-}
-
-const EMPTY: HeaderValue = HeaderValue::from_static("");
-
-fn text(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(EMPTY)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,8 +177,10 @@ mod tests {
 
     fn template() -> Template {
         Template {
+            path: PathAndQuery::from_static("/auth"),
             host: HeaderValue::from_static("auth.test"),
-            extra: vec![(HeaderName::from_static("x-auth-key"), HeaderValue::from_static("k"))],
+            keep_alive: true,
+            extra: vec![("X-Auth-Key".to_owned(), Secret::from(&b"k"[..]))],
             pass_client_certificate: true,
         }
     }
@@ -215,10 +209,11 @@ mod tests {
 
     /// `name: value` lines, in order.
     fn lines(request: &AuthRequest<'_>) -> Vec<String> {
-        let line = |(name, value): (&HeaderName, &HeaderValue)| {
-            format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
-        };
-        headers(&template(), request).iter().map(line).collect()
+        let bytes = bytes(&template(), request);
+        let text = String::from_utf8_lossy(bytes.expose()).into_owned();
+        let lines =
+            text.strip_prefix("GET /auth HTTP/1.1\r\n").and_then(|rest| rest.strip_suffix("\r\n\r\n"));
+        lines.expect("a whole request").split("\r\n").map(str::to_owned).collect()
     }
 
     #[test]
@@ -226,14 +221,14 @@ mod tests {
         assert_eq!(
             lines(&request(&password(b"alice@test", b"pw"))),
             [
-                "host: auth.test",
-                "auth-method: plain",
-                "auth-user: alice@test",
-                "auth-pass: pw",
-                "auth-protocol: imap",
-                "auth-login-attempt: 1",
-                "client-ip: 192.0.2.7",
-                "x-auth-key: k",
+                "Host: auth.test",
+                "Auth-Method: plain",
+                "Auth-User: alice@test",
+                "Auth-Pass: pw",
+                "Auth-Protocol: imap",
+                "Auth-Login-Attempt: 1",
+                "Client-IP: 192.0.2.7",
+                "X-Auth-Key: k",
             ]
         );
     }
@@ -241,10 +236,9 @@ mod tests {
     #[test]
     fn escapes_only_controls_space_percent_and_delete() {
         let login = password(b"a\r\nX: y", b"pw %+=\x7f\xff\0");
-        let headers = headers(&template(), &request(&login));
-        assert_eq!(headers[USER].as_bytes(), b"a%0D%0AX:%20y");
-        assert_eq!(headers[PASS].as_bytes(), b"pw%20%25+=%7F\xff%00");
-        assert!(headers[PASS].is_sensitive());
+        let bytes = bytes(&template(), &request(&login));
+        let lines = b"\r\nAuth-User: a%0D%0AX:%20y\r\nAuth-Pass: pw%20%25+=%7F\xff%00\r\n";
+        assert!(bytes.expose().windows(lines.len()).any(|window| window == lines));
     }
 
     #[test]
@@ -258,7 +252,7 @@ mod tests {
         let sent = lines(&request(&digest));
         assert_eq!(
             sent[1..5],
-            ["auth-method: cram-md5", "auth-user: u", "auth-pass: 0a1b", "auth-salt: <1.2@mail.test>"]
+            ["Auth-Method: cram-md5", "Auth-User: u", "Auth-Pass: 0a1b", "Auth-Salt: <1.2@mail.test>"]
         );
         let token = LoginRequest::Token {
             mechanism: Mechanism::OAuthBearer,
@@ -267,7 +261,7 @@ mod tests {
         };
         assert_eq!(
             lines(&request(&token))[1..4],
-            ["auth-method: oauthbearer", "auth-user: u", "auth-pass: t"]
+            ["Auth-Method: oauthbearer", "Auth-User: u", "Auth-Pass: t"]
         );
     }
 
@@ -287,21 +281,21 @@ mod tests {
         assert_eq!(
             lines(&request)[1..],
             [
-                "auth-method: none",
-                "auth-user: ",
-                "auth-pass: ",
-                "auth-protocol: smtp",
-                "auth-login-attempt: 1",
-                "client-ip: 192.0.2.7",
-                "client-host: [UNAVAILABLE]",
-                "proxy-protocol-addr: 198.51.100.1",
-                "proxy-protocol-port: 1",
-                "proxy-protocol-server-addr: 2001:db8::1",
-                "proxy-protocol-server-port: 25",
-                "auth-smtp-helo: cl.test",
-                "auth-smtp-from: MAIL FROM:<a@b>  SIZE=1",
-                "auth-smtp-to: ",
-                "x-auth-key: k",
+                "Auth-Method: none",
+                "Auth-User: ",
+                "Auth-Pass: ",
+                "Auth-Protocol: smtp",
+                "Auth-Login-Attempt: 1",
+                "Client-IP: 192.0.2.7",
+                "Client-Host: [UNAVAILABLE]",
+                "Proxy-Protocol-Addr: 198.51.100.1",
+                "Proxy-Protocol-Port: 1",
+                "Proxy-Protocol-Server-Addr: 2001:db8::1",
+                "Proxy-Protocol-Server-Port: 25",
+                "Auth-SMTP-Helo: cl.test",
+                "Auth-SMTP-From: MAIL FROM:<a@b>  SIZE=1",
+                "Auth-SMTP-To: ",
+                "X-Auth-Key: k",
             ]
         );
     }
@@ -327,28 +321,28 @@ mod tests {
         assert_eq!(
             sent[6..11],
             [
-                "client-ip: unix:",
-                "auth-ssl: on",
-                "auth-ssl-protocol: TLSv1.3",
-                "auth-ssl-cipher: TLS_AES_256_GCM_SHA384",
-                "auth-ssl-verify: FAILED:certificate has expired",
+                "Client-IP: unix:",
+                "Auth-SSL: on",
+                "Auth-SSL-Protocol: TLSv1.3",
+                "Auth-SSL-Cipher: TLS_AES_256_GCM_SHA384",
+                "Auth-SSL-Verify: FAILED:certificate has expired",
             ]
         );
         let names: Vec<_> = sent[11..].iter().filter_map(|line| line.split(':').next()).collect();
         assert_eq!(
             names,
             [
-                "auth-ssl-subject",
-                "auth-ssl-issuer",
-                "auth-ssl-serial",
-                "auth-ssl-fingerprint",
-                "auth-ssl-cert",
-                "x-auth-key"
+                "Auth-SSL-Subject",
+                "Auth-SSL-Issuer",
+                "Auth-SSL-Serial",
+                "Auth-SSL-Fingerprint",
+                "Auth-SSL-Cert",
+                "X-Auth-Key"
             ]
         );
-        assert!(sent[15].starts_with("auth-ssl-cert: -----BEGIN%20CERTIFICATE-----%0A"), "{}", sent[15]);
+        assert!(sent[15].starts_with("Auth-SSL-Cert: -----BEGIN%20CERTIFICATE-----%0A"), "{}", sent[15]);
 
         request.certificate = Some(ClientCertificate::Absent);
-        assert_eq!(lines(&request)[10], "auth-ssl-verify: NONE");
+        assert_eq!(lines(&request)[10], "Auth-SSL-Verify: NONE");
     }
 }

@@ -1,7 +1,9 @@
 //! The auth client against a small real service on loopback.
 
+mod kept;
+mod unasked;
+
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use crate::model::{AuthProof, HttpAuth, Reach, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::{LoginRequest, Protocol};
 use crate::secret::Secret;
+
+use super::pool::REST;
 
 /// What the service does with a request, by the number of the connection and of the request on it.
 type Script = fn(usize, usize) -> Act;
@@ -100,6 +104,7 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
         tls: None,
         headers: vec![("X-Auth-Key".to_owned(), Secret::from(&b"k"[..]))],
         timeout: Duration::from_secs(10),
+        keep_alive: true,
         pass_client_certificate: false,
         proof: AuthProof::StatusAndHeader,
     }
@@ -145,11 +150,16 @@ fn accepted() -> AuthAnswer {
     AuthAnswer::Accepted { server: None, login: None, password: None }
 }
 
-/// Until the pool has the connection back, which its task does after the answer was given out.
-async fn settle() {
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
+/// Lets time pass without waiting; the clock runs again afterwards, as sockets need it.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+/// Until a kept connection may be used again.
+async fn rest() {
+    pass(REST).await;
 }
 
 async fn refusing_address() -> BackendAddress {
@@ -163,13 +173,13 @@ async fn asks_again_and_again_over_one_connection() {
     let (client, service) = (client(), Arc::new(service(&[&played.address])));
     for _ in 0..3 {
         assert_eq!(check(&client, &service).await.unwrap(), accepted());
-        settle().await;
+        rest().await;
     }
     let seen = played.seen();
     assert_eq!(
         seen[0].1,
         "GET /auth?via=mail HTTP/1.1\r\nHost: auth.test\r\nAuth-Method: plain\r\nAuth-User: alice\r\n\
-         Auth-Pass: hunter2\r\nAuth-Protocol: imap\r\nAuth-Login-Attempt: 3\r\nClient-Ip: 192.0.2.7\r\n\
+         Auth-Pass: hunter2\r\nAuth-Protocol: imap\r\nAuth-Login-Attempt: 3\r\nClient-IP: 192.0.2.7\r\n\
          X-Auth-Key: k\r\n\r\n"
     );
     assert_eq!(seen.iter().map(|(connection, _)| *connection).collect::<Vec<_>>(), [0, 0, 0]);
@@ -185,7 +195,7 @@ async fn a_connection_is_kept_over_a_body_and_over_an_equal_configuration() {
     for _ in 0..3 {
         let service = Arc::new(service(&[&played.address]));
         assert!(matches!(check(&client, &service).await.unwrap(), AuthAnswer::Refused { .. }));
-        settle().await;
+        rest().await;
     }
     assert_eq!(played.connections(), [0, 0, 0]);
 }
@@ -200,7 +210,7 @@ async fn repeats_once_when_a_kept_connection_turns_out_closed() {
     let (client, service) = (client(), Arc::new(service(&[&played.address])));
     for _ in 0..2 {
         assert_eq!(check(&client, &service).await.unwrap(), accepted());
-        settle().await;
+        rest().await;
     }
     assert_eq!(played.connections(), [0, 0, 1]);
 }
@@ -219,7 +229,7 @@ async fn never_repeats_what_a_fresh_connection_dropped_or_an_answer_began() {
     .await;
     let (client, service) = (client(), Arc::new(service(&[&played.address])));
     check(&client, &service).await.unwrap();
-    settle().await;
+    rest().await;
     let error = check(&client, &service).await.unwrap_err();
     assert!(matches!(error, AuthError::Broken { .. }), "{error}");
     assert_eq!(played.connections(), [0, 0]);
@@ -232,7 +242,7 @@ async fn the_next_endpoint_takes_over_and_all_are_used_in_turn() {
     let (client, service) = (client(), Arc::new(service(&[&dead, &one.address, &two.address])));
     for _ in 0..6 {
         check(&client, &service).await.unwrap();
-        settle().await;
+        rest().await;
     }
     assert_eq!((one.connections().len(), two.connections().len()), (4, 2));
 }
@@ -313,7 +323,7 @@ async fn a_service_behind_a_unix_socket_or_a_name_is_asked() {
 }
 
 /// A service with a certificate for `auth.test`, and that certificate.
-async fn https() -> (SocketAddr, CertificateDer<'static>) {
+async fn https(script: Script) -> (Played, CertificateDer<'static>) {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["auth.test".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -326,34 +336,53 @@ async fn https() -> (SocketAddr, CertificateDer<'static>) {
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = BackendAddress::Ip(listener.local_addr().unwrap());
+    let (sender, requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        loop {
+        for connection in 0.. {
             let (stream, _) = listener.accept().await.unwrap();
             if let Ok(stream) = acceptor.accept(stream).await {
-                tokio::spawn(serve(stream, 0, |_, _| OK, mpsc::unbounded_channel().0));
+                tokio::spawn(serve(stream, connection, script, sender.clone()));
             }
         }
     });
-    (address, der)
+    (Played { address, requests }, der)
 }
 
 #[tokio::test]
 async fn https_verifies_the_host_against_the_configured_trust() {
-    let (address, der) = https().await;
-    let endpoint = BackendAddress::Ip(address);
-    let trusting = |trust| HttpAuth { tls: Some(trust), ..service(&[&endpoint]) };
+    let (played, der) = https(|_, _| OK).await;
+    let trusting = |trust| HttpAuth { tls: Some(trust), ..service(&[&played.address]) };
     let good = Arc::new(trusting(TrustAnchors::Certificates(vec![der])));
     assert_eq!(check(&client(), &good).await.unwrap(), accepted());
 
     let renamed = HttpAuth { host: "other.test".to_owned(), ..(*good).clone() };
-    let (_, stranger) = https().await;
+    let (_, stranger) = https(|_, _| OK).await;
     let untrusting = trusting(TrustAnchors::Certificates(vec![stranger]));
     for bad in [renamed, untrusting] {
         let error = check(&client(), &Arc::new(bad)).await.unwrap_err();
         assert!(matches!(error, AuthError::Unreachable { .. }), "{error}");
         assert!(error.to_string().contains("certificate"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_tls_connection_is_kept_until_more_than_the_answer_is_decrypted() {
+    let (mut played, der) = https(|_, request| match request {
+        2 => Act::Answer(
+            "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n\
+             HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n",
+        ),
+        _ => OK,
+    })
+    .await;
+    let tls = Some(TrustAnchors::Certificates(vec![der]));
+    let (client, service) = (client(), Arc::new(HttpAuth { tls, ..service(&[&played.address]) }));
+    for _ in 0..4 {
+        assert_eq!(check(&client, &service).await.unwrap(), accepted());
+        rest().await;
+    }
+    assert_eq!(played.connections(), [0, 0, 0, 1, 2]);
 }
 
 #[tokio::test]

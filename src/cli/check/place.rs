@@ -16,7 +16,7 @@ pub(super) struct Place {
     pub(super) line: usize,
     /// In characters, from 1.
     pub(super) column: usize,
-    /// Whether the line may be shown: it holds nothing of another object.
+    /// Whether the line may be shown: it holds nothing of another object, and no URL with a login.
     pub(super) is_own: bool,
 }
 
@@ -33,12 +33,13 @@ impl Place {
         let before = text.get(..span.start).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |end| end.saturating_add(1));
         let rest = text.get(span.clone()).unwrap_or_default();
+        let line = text.get(start..).unwrap_or_default().split(['\n', '\r']).next().unwrap_or_default();
         let first = rest.split(['\n', '\r']).next().unwrap_or_default().trim_end();
         Self {
             line: before.matches('\n').count().saturating_add(1),
             column: text.get(start..span.start).unwrap_or_default().chars().count().saturating_add(1),
             span: span.start..span.start.saturating_add(first.len().max(1)).min(text.len()),
-            is_own,
+            is_own: is_own && !may_hold_login(line),
         }
     }
 
@@ -53,6 +54,11 @@ impl Place {
         let is_own = !text.contains("Secret");
         Self { line, column, ..Self::new(text, at..at.saturating_add(1), is_own) }
     }
+}
+
+/// Whether a URL with a login may stand there, written right or wrong.
+fn may_hold_login(line: &str) -> bool {
+    line.contains('@') && (line.contains("://") || line.contains("url"))
 }
 
 /// Where a field of an object stands; or else what is nearest to it and there.
@@ -237,6 +243,15 @@ spec:
         let of = |word: &str| BLOCK.find(word).unwrap();
         assert!(is_ours(BLOCK, of("port: 993")) && !is_ours(BLOCK, of("Secret")) && !is_ours(list, 70));
         assert!(!Place::at(BLOCK, (3, 1)).is_own && Place::at("a: [", (1, 4)).is_own);
+    }
+
+    #[test]
+    fn a_line_with_the_login_of_a_url_is_not_shown() {
+        let shown = |line: &str| Place::new(line, 2..3, true).is_own;
+        assert!(
+            !shown("  url: 'http://u:p@host/'") && !shown("  url: u:p@host") && !shown("- http://u:p@host")
+        );
+        assert!(shown("  url: 'http://host/'") && shown("  from: a@b.example"));
     }
 
     #[test]

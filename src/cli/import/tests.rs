@@ -330,6 +330,11 @@ fn whole_configurations_that_nginx_refuses_are_refused() {
         server("mail { auth_http https://a/; server { listen 25; } }"),
         "x.conf:1: invalid port in auth_http \"https://a/\""
     );
+    assert_eq!(
+        server("mail { auth_http http://u:hunter2@a:1/b?c; server { listen 25; } }"),
+        "x.conf:1: invalid host in auth_http \"http://********@a:1/b?********\": nginx sends no login; use \
+         auth_http_header"
+    );
     assert_eq!(refused("mail {\n"), "x.conf:2: unexpected end of file, expecting \"}\"");
     assert_eq!(refused("mail { } }"), "x.conf:1: unexpected \"}\"");
     assert_eq!(refused("include x.conf;"), "x.conf:1: files include each other more than 16 deep");

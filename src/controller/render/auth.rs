@@ -63,9 +63,10 @@ fn service(
             if let Some(place) = &place {
                 reach::check_address(&scope.setting("auth.http.url"), reach, &place.endpoints, found);
             } else {
+                // The value is not shown: it may hold a password.
                 found.push(Violation::invalid(
                     &scope.setting("auth.http.url"),
-                    format!("{url:?} is not the URL of an auth service"),
+                    "this is not the URL of an auth service",
                     "write http://host:port/path, https://host/path or unix:/socket:/path, without a login in it",
                 ));
             }
@@ -86,6 +87,7 @@ fn service(
     let trust = tls::trust(scope, "auth.http.caCertificateRefs", bundles, references, found);
     let Place { reference, endpoints, host, path, https } = place?;
     let tls: Option<TrustAnchors> = https.then_some(trust);
+    let keep_alive = http.keep_alive.unwrap_or(true);
     let pass_client_certificate = http.pass_client_certificate.unwrap_or(false);
     let proof =
         if http.accept_any_status.unwrap_or(false) { AuthProof::Headers } else { AuthProof::StatusAndHeader };
@@ -99,6 +101,7 @@ fn service(
         tls,
         headers,
         timeout,
+        keep_alive,
         pass_client_certificate,
         proof,
     })
@@ -144,8 +147,13 @@ fn of_url(url: &str) -> Option<Place> {
         Some("https") => true,
         _ => return None,
     };
-    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
-    let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let authority = uri.authority()?;
+    // A login is no part of the host, and is refused here.
+    let port = match authority.as_str().strip_prefix(authority.host())? {
+        "" if https => 443,
+        "" => 80,
+        port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
+    };
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Some(Place {
         reference: without_query(url).to_owned(),

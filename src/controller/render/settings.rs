@@ -123,6 +123,7 @@ impl Inherit for HttpAuth {
             ca_certificate_refs: authorities.ca_certificate_refs.clone(),
             headers: self.headers.clone().or_else(|| outer.headers.clone()),
             timeout: self.timeout.clone().or_else(|| outer.timeout.clone()),
+            keep_alive: self.keep_alive.or(place.keep_alive),
             pass_client_certificate: self.pass_client_certificate.or(outer.pass_client_certificate),
             accept_any_status: self.accept_any_status.or(place.accept_any_status),
         }

@@ -302,8 +302,25 @@ fn the_kind_of_auth_is_inherited_whole() {
 }
 
 #[test]
-fn what_the_answers_of_a_service_are_worth_is_not_inherited_by_another_one() {
-    let http = "auth: {http: {url: 'http://auth.example/', acceptAnyStatus: true}}";
+fn a_url_with_a_login_or_a_wrong_port_is_refused_and_not_shown() {
+    for url in [
+        "http://u:hunter2@auth.test/",
+        "https://hunter2@auth.test/",
+        "http://u:hunter2/",
+        "http://auth.test:hunter2/",
+        "http://auth.test:0/",
+        "http://auth.test:99999/",
+    ] {
+        let rendered = once(&server(&imap("a", "port: 143"), &format!("auth: {{http: {{url: '{url}'}}}}")));
+        let told = format!("{:?}", rendered.objects);
+        assert!(told.contains("this is not the URL of an auth service"), "{url}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn what_a_service_is_trusted_with_is_not_inherited_by_another_one() {
+    let http = "auth: {http: {url: 'http://auth.example/', acceptAnyStatus: true, keepAlive: false}}";
     let listeners = format!(
         "{}, {}, {}",
         imap("same", "port: 1143"),
@@ -311,12 +328,13 @@ fn what_the_answers_of_a_service_are_worth_is_not_inherited_by_another_one() {
         imap("other", "port: 1145, auth: {http: {url: 'http://other.example/'}}")
     );
     let rendered = once(&server(&listeners, http));
-    let proof = |name: &str| match &listener(&rendered, name).auth {
-        Auth::Http(http) => http.proof,
+    let of = |name: &str| match &listener(&rendered, name).auth {
+        Auth::Http(http) => (http.proof, http.keep_alive),
         Auth::Passthrough => panic!("{name}"),
     };
-    assert_eq!(proof("same"), AuthProof::Headers);
-    assert_eq!((proof("strict"), proof("other")), (AuthProof::StatusAndHeader, AuthProof::StatusAndHeader));
+    assert_eq!(of("same"), (AuthProof::Headers, false));
+    assert_eq!(of("strict"), (AuthProof::StatusAndHeader, false));
+    assert_eq!(of("other"), (AuthProof::StatusAndHeader, true));
 }
 
 #[test]

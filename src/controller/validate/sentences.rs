@@ -4,6 +4,8 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
+use crate::secret::shown_url;
+
 use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation, one_line};
 use super::schema::element;
@@ -49,10 +51,22 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
         ValidationErrorKind::Pattern { pattern } => one(
             Reason::WrongForm,
             &path,
-            format!("{value} does not have the right form"),
+            format!("{} does not have the right form", shown(value)),
             form(pattern, node),
         ),
-        _ => one(Reason::OutOfRange, &path, one_line(&error.to_string()), "stay within the bound".to_owned()),
+        // Without the value: it may be long, or a key.
+        _ => {
+            let problem = one_line(&error.masked().to_string());
+            one(Reason::OutOfRange, &path, problem, "stay within the bound".to_owned())
+        }
+    }
+}
+
+/// A value as it may be shown: what may be a URL, without a login and a query.
+fn shown(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) if text.contains("://") || text.contains('@') => format!("{:?}", shown_url(text)),
+        _ => value.to_string(),
     }
 }
 

@@ -118,22 +118,24 @@ impl Session {
         }
     }
 
-    /// The client's name by PTR, confirmed forward (NGINX section 3.4). Nothing is read meanwhile; the
-    /// resolver's own timeout bounds it.
-    async fn look_up_client(&mut self) {
-        let listener = &self.served.listener;
+    /// The client's name by PTR, confirmed forward (NGINX section 3.4). The resolver's own timeout bounds it, and a
+    /// client that leaves ends it.
+    async fn look_up_client(&mut self) -> Result<(), End> {
+        let listener = Arc::clone(&self.served.listener);
         if self.protocol() != Protocol::Smtp || !listener.resolver.looks_up_clients {
-            return;
+            return Ok(());
         }
+        let context = Arc::clone(&self.context);
         let host = match self.ends.client.ip() {
-            Some(ip) => self.context.dns.client_host(&listener.resolver, ip).await,
+            Some(ip) => self.while_present(context.dns.client_host(&listener.resolver, ip)).await?,
             None => TEMPORARILY_UNAVAILABLE.to_owned(),
         };
         self.host = host.into_boxed_str();
+        Ok(())
     }
 
     async fn greet(&mut self, frontend: &mut Frontend) -> Result<(), End> {
-        self.look_up_client().await;
+        self.look_up_client().await?;
         let delay = self.served.listener.greeting_delay;
         if !delay.is_zero() && self.protocol() == Protocol::Smtp {
             self.wait_for_early_talkers(delay).await?;
@@ -145,15 +147,17 @@ impl Session {
     }
 
     async fn wait_for_early_talkers(&mut self, delay: Duration) -> Result<(), End> {
-        match timeout_at(Instant::now() + delay, self.leg.fill()).await {
-            Err(_) => Ok(()),
-            Ok(Ok(0) | Err(_)) => Err(End::ClientGone),
-            Ok(Ok(_)) => {
-                let mut out = notices::EARLY_TALKER.to_vec();
-                // An early talker is told if it listens.
-                let _ = self.send(&mut out).await;
-                Err(End::EarlyTalker)
+        // What came during the lookup of its name has been read.
+        if self.leg.input.is_empty() {
+            match timeout_at(Instant::now() + delay, self.leg.fill()).await {
+                Err(_) => return Ok(()),
+                Ok(Ok(0) | Err(_)) => return Err(End::ClientGone),
+                Ok(Ok(_)) => {}
             }
         }
+        let mut out = notices::EARLY_TALKER.to_vec();
+        // An early talker is told if it listens.
+        let _ = self.send(&mut out).await;
+        Err(End::EarlyTalker)
     }
 }

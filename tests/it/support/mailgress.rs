@@ -103,6 +103,13 @@ impl Mailgress {
         })
     }
 
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        let metrics = self.metrics();
+        let open = metrics.lines().find_map(|line| line.strip_prefix("process_open_fds "));
+        open.unwrap().parse().unwrap()
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.process.resident_bytes()

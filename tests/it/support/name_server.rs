@@ -22,6 +22,8 @@ pub enum Reply {
     Address(Ipv4Addr),
     /// This code, and no record.
     Code(ResponseCode),
+    /// Nothing.
+    Silence,
 }
 
 impl NameServer {
@@ -74,6 +76,7 @@ fn answer(query: &[u8], decide: &impl Fn(&str, RecordType) -> Reply) -> Option<V
             answer.metadata.response_code = code;
             None
         }
+        Reply::Silence => return None,
     };
     if let Some(data) = data {
         answer.add_answer(Record::from_rdata(question.name().clone(), TTL, data));

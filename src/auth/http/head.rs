@@ -1,0 +1,280 @@
+//! A reply on the wire: what its head says, and where its body ends. Pure.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use httparse::{EMPTY_HEADER, Status, parse_chunk_size, parse_headers};
+
+/// The longest head of a reply, in bytes; nginx has 1 KiB.
+pub(super) const MAX_HEAD: usize = 8 * 1024;
+
+/// The longest body, in bytes on the wire, that is read so that its connection can be used again.
+pub(super) const MAX_BODY: usize = 16 * 1024;
+
+/// Header lines of a reply.
+const MAX_HEADERS: usize = 100;
+
+/// Lines behind the last chunk of a body.
+const MAX_TRAILERS: usize = 16;
+
+/// A head that is there as a whole.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// The HTTP status.
+    pub(super) status: StatusCode,
+    /// The headers, in their order.
+    pub(super) headers: HeaderMap,
+    /// Where the body begins.
+    length: usize,
+    framing: Framing,
+}
+
+/// Why there is no head.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeadError {
+    /// Not HTTP/1.
+    #[error("it is no HTTP/1 response ({0})")]
+    NotHttp(httparse::Error),
+    /// A header or a status that HTTP does not allow.
+    #[error("it is no HTTP/1 response ({0})")]
+    NotAllowed(String),
+    /// Longer than [`MAX_HEAD`].
+    #[error("its headers are longer than {MAX_HEAD} bytes")]
+    TooLong,
+}
+
+/// How the end of the body is known, if the connection may be used after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length(usize),
+    Chunked,
+    /// By the end of the connection, or ambiguously, or the service closes in any case.
+    Unkept,
+}
+
+/// Where the reply ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Behind so many bytes of what was received.
+    At(usize),
+    /// Not yet.
+    Later,
+    /// Where nobody waits for it: the connection must be closed.
+    Never,
+}
+
+impl Head {
+    /// Parses what was received; `None`: more is needed. Interim responses (1xx) are skipped.
+    ///
+    /// # Errors
+    /// When it is no head, or too long a one.
+    pub(super) fn parse(received: &[u8]) -> Result<Option<Self>, HeadError> {
+        let mut skipped = 0;
+        loop {
+            let rest = received.get(skipped..).unwrap_or_default();
+            match Self::first(rest)? {
+                None if received.len() >= MAX_HEAD => return Err(HeadError::TooLong),
+                None => return Ok(None),
+                Some(head) if skipped + head.length > MAX_HEAD => return Err(HeadError::TooLong),
+                Some(head) if head.is_interim() => skipped += head.length,
+                Some(head) => return Ok(Some(Self { length: skipped + head.length, ..head })),
+            }
+        }
+    }
+
+    fn first(bytes: &[u8]) -> Result<Option<Self>, HeadError> {
+        let mut lines = [EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut lines);
+        let Status::Complete(length) = response.parse(bytes).map_err(HeadError::NotHttp)? else {
+            return Ok(None);
+        };
+        let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(not_allowed)?;
+        let mut headers = HeaderMap::with_capacity(response.headers.len());
+        for line in &*response.headers {
+            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(not_allowed)?;
+            let value = HeaderValue::from_bytes(line.value).map_err(not_allowed)?;
+            headers.try_append(name, value).map_err(not_allowed)?;
+        }
+        let framing = match response.version {
+            Some(1) => framing(status, &headers),
+            // HTTP/1.0 closes.
+            _ => Framing::Unkept,
+        };
+        Ok(Some(Self { status, headers, length, framing }))
+    }
+
+    fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// Where the reply that begins with this head ends.
+    pub(super) fn end(&self, received: &[u8]) -> End {
+        let body = received.get(self.length..).unwrap_or_default();
+        let end = match self.framing {
+            Framing::Unkept => End::Never,
+            Framing::Length(length) if length > MAX_BODY => End::Never,
+            Framing::Length(length) if body.len() < length => End::Later,
+            Framing::Length(length) => End::At(length),
+            Framing::Chunked => end_of_chunks(body),
+        };
+        match end {
+            End::At(length) => End::At(self.length + length),
+            End::Later if body.len() > MAX_BODY => End::Never,
+            other => other,
+        }
+    }
+}
+
+fn not_allowed(error: impl std::error::Error) -> HeadError {
+    HeadError::NotAllowed(error.to_string())
+}
+
+/// RFC 9112 section 6.3. What is ambiguous there is not kept here.
+fn framing(status: StatusCode, headers: &HeaderMap) -> Framing {
+    let closes = headers.get_all(CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    });
+    if closes || status == StatusCode::SWITCHING_PROTOCOLS {
+        return Framing::Unkept;
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths.next(), codings.next()) {
+        _ if lengths.next().is_some() || codings.next().is_some() => Framing::Unkept,
+        // Whatever they announce, these have no body.
+        (_, None) if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
+            Framing::Length(0)
+        }
+        (Some(length), None) => digits(length).map_or(Framing::Unkept, Framing::Length),
+        (None, Some(coding)) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {
+            Framing::Chunked
+        }
+        _ => Framing::Unkept,
+    }
+}
+
+fn digits(value: &HeaderValue) -> Option<usize> {
+    let text = std::str::from_utf8(value.as_bytes().trim_ascii()).ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// RFC 9112 section 7.1.
+fn end_of_chunks(body: &[u8]) -> End {
+    let mut at = 0;
+    loop {
+        let rest = body.get(at..).unwrap_or_default();
+        match parse_chunk_size(rest) {
+            Ok(Status::Complete((line, 0))) => {
+                at += line;
+                break;
+            }
+            Ok(Status::Complete((line, size))) => {
+                let Some(end) = usize::try_from(size).ok().and_then(|size| size.checked_add(at + line))
+                else {
+                    return End::Never;
+                };
+                match body.get(end..) {
+                    Some([b'\r', b'\n', ..]) => at = end + 2,
+                    None | Some([] | [b'\r']) => return End::Later,
+                    Some(_) => return End::Never,
+                }
+            }
+            Ok(Status::Partial) => return End::Later,
+            Err(_) => return End::Never,
+        }
+    }
+    let mut trailers = [EMPTY_HEADER; MAX_TRAILERS];
+    match parse_headers(body.get(at..).unwrap_or_default(), &mut trailers) {
+        Ok(Status::Complete((length, _))) => End::At(at + length),
+        Ok(Status::Partial) => End::Later,
+        Err(_) => End::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the reply ends, and how many bytes there are.
+    fn end(reply: &str) -> (End, usize) {
+        let head = Head::parse(reply.as_bytes()).unwrap().expect("a whole head");
+        (head.end(reply.as_bytes()), reply.len())
+    }
+
+    #[test]
+    fn a_reply_ends_where_its_framing_says() {
+        for whole in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200\r\ncontent-length:  5 \r\nConnection: keep-alive\r\n\r\nhello",
+            "HTTP/1.1 204 None\r\n\r\n",
+            "HTTP/1.1 304 Same\r\nContent-Length: 7\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        ] {
+            let (at, length) = end(whole);
+            assert_eq!(at, End::At(length), "{whole}");
+            assert_eq!(end(&format!("{whole}HTTP/1.1 200 OK\r\n")).0, End::At(length), "{whole}");
+        }
+    }
+
+    #[test]
+    fn every_reply_that_is_cut_is_continued_later() {
+        for whole in [
+            "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+        ] {
+            for cut in 0..whole.len() {
+                let part = &whole.as_bytes()[..cut];
+                if let Some(head) = Head::parse(part).unwrap() {
+                    assert_eq!(head.end(part), End::Later, "{cut} of {whole}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_not_kept_behind_what_is_ambiguous_endless_or_closed() {
+        for unkept in [
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, Close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 101 Up\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        ] {
+            assert_eq!(end(unkept).0, End::Never, "{unkept}");
+        }
+        let endless =
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n{}", "x".repeat(MAX_BODY));
+        assert_eq!(end(&endless).0, End::Never);
+    }
+
+    #[test]
+    fn what_is_no_head_or_too_long_a_one_is_refused() {
+        let error = Head::parse(b"220 mail.test ESMTP\r\n").unwrap_err().to_string();
+        assert!(error.starts_with("it is no HTTP/1 response ("), "{error}");
+        for text in [
+            "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nname: a\0b\r\n\r\n".to_owned(),
+            format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS + 1)),
+        ] {
+            assert!(Head::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        let long = |length| format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(length));
+        assert!(Head::parse(long(100).as_bytes()).unwrap().is_none());
+        assert_eq!(Head::parse(long(MAX_HEAD).as_bytes()).unwrap_err(), HeadError::TooLong);
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD);
+        assert_eq!(Head::parse(interim.as_bytes()).unwrap_err(), HeadError::TooLong);
+    }
+}

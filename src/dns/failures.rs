@@ -1,0 +1,199 @@
+//! What has just failed, so that it is not waited for again at once. Pure: the time is an argument.
+//!
+//! Two things are remembered. A question that failed is not asked again for a moment. And when a lookup ends without a
+//! sound from any name server, names of clients are not asked for until one answers: they are only told to others, and
+//! a greeting must not wait for each of them. One lookup in a while is let through to find out.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::DnsError;
+
+/// Questions remembered.
+const MAX_FAILURES: usize = 1024;
+
+/// How long the address of a backend or an auth service is not asked for again: logins fail meanwhile.
+const ADDRESSES_TTL: Duration = Duration::from_secs(2);
+
+/// How long the name of a client is not asked for again; RFC 2308 section 7 allows five minutes.
+const CLIENT_TTL: Duration = Duration::from_secs(10);
+
+/// Between two lookups of clients' names while no name server answers.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    /// The addresses of a backend, an auth service.
+    Addresses(String),
+    /// The name of a client.
+    Pointer(IpAddr),
+    /// Whether a client's name leads back to it.
+    LeadsBack(String),
+}
+
+impl Question {
+    /// What is asked about.
+    pub(super) fn subject(&self) -> String {
+        match self {
+            Self::Addresses(host) | Self::LeadsBack(host) => host.clone(),
+            Self::Pointer(client) => client.to_string(),
+        }
+    }
+
+    fn is_about_a_client(&self) -> bool {
+        matches!(self, Self::Pointer(_) | Self::LeadsBack(_))
+    }
+}
+
+/// What a set of name servers has not answered.
+#[derive(Debug, Default)]
+pub(super) struct Failures(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failed: HashMap<Question, (DnsError, Instant)>,
+    /// The same, the oldest first; a question that has failed again is there twice.
+    order: VecDeque<(Question, Instant)>,
+    silence: Option<Silence>,
+}
+
+/// No name server answered during a whole lookup.
+#[derive(Debug)]
+struct Silence {
+    /// Answers counted until then.
+    answers: u64,
+    error: DnsError,
+    next_probe: Instant,
+}
+
+impl Failures {
+    /// Why the question shall not be asked now. `answers` counts all answers of the name servers.
+    pub(super) fn known(&self, question: &Question, answers: u64, now: Instant) -> Option<DnsError> {
+        let mut state = self.state();
+        if let Some((error, until)) = state.failed.get(question)
+            && *until > now
+        {
+            return Some(error.clone());
+        }
+        if state.silence.as_ref().is_some_and(|silence| silence.answers != answers) {
+            state.silence = None;
+        }
+        let silence = state.silence.as_mut().filter(|_| question.is_about_a_client())?;
+        if silence.next_probe <= now {
+            silence.next_probe = now + PROBE_INTERVAL;
+            return None;
+        }
+        Some(silence.error.clone())
+    }
+
+    /// The question has failed, and `answers` is what was counted when it was asked (`before`) and now.
+    pub(super) fn add(&self, question: Question, error: &DnsError, answers: Answers, now: Instant) {
+        let mut state = self.state();
+        let is_known = state.silence.as_ref().is_some_and(|silence| silence.answers == answers.now);
+        if answers.before == answers.now && !is_known {
+            let next_probe = now + PROBE_INTERVAL;
+            state.silence = Some(Silence { answers: answers.now, error: error.clone(), next_probe });
+        }
+        state.expire(now, MAX_FAILURES - 1);
+        let until = now + if question.is_about_a_client() { CLIENT_TTL } else { ADDRESSES_TTL };
+        state.order.push_back((question.clone(), until));
+        state.failed.insert(question, (error.clone(), until));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers of name servers, counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answers {
+    /// When a lookup began.
+    pub(super) before: u64,
+    /// When it ended.
+    pub(super) now: u64,
+}
+
+impl State {
+    /// Forgets what is over, and the oldest of what is more than `most`.
+    fn expire(&mut self, now: Instant, most: usize) {
+        while self.order.len() > most || self.order.front().is_some_and(|(_, until)| *until <= now) {
+            let Some((question, until)) = self.order.pop_front() else { return };
+            if self.failed.get(&question).is_some_and(|(_, last)| *last == until) {
+                self.failed.remove(&question);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEARD: Answers = Answers { before: 1, now: 2 };
+    const SILENT: Answers = Answers { before: 2, now: 2 };
+
+    fn name(host: &str) -> Question {
+        Question::Addresses(host.to_owned())
+    }
+
+    fn client(last: u8) -> Question {
+        Question::Pointer([192, 0, 2, last].into())
+    }
+
+    fn error() -> DnsError {
+        DnsError::Timeout { host: "x.test".to_owned(), timeout: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn a_question_that_failed_is_not_asked_again_for_a_moment() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        assert!(failures.known(&name("a"), 2, now).is_none());
+        failures.add(name("a"), &error(), HEARD, now);
+        assert!(failures.known(&name("a"), 2, now + ADDRESSES_TTL / 2).is_some());
+        assert!(failures.known(&name("b"), 2, now).is_none());
+        assert!(failures.known(&Question::LeadsBack("a".to_owned()), 2, now).is_none());
+        assert!(failures.known(&name("a"), 2, now + ADDRESSES_TTL).is_none());
+        failures.add(client(1), &error(), HEARD, now);
+        assert!(failures.known(&client(1), 2, now + CLIENT_TTL / 2).is_some());
+        assert!(failures.known(&client(1), 2, now + CLIENT_TTL).is_none());
+    }
+
+    #[test]
+    fn a_bounded_number_of_questions_is_remembered() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        for count in 0..3 * MAX_FAILURES {
+            failures.add(name(&count.to_string()), &error(), HEARD, now);
+            failures.add(name("again"), &error(), HEARD, now);
+        }
+        let state = failures.state();
+        assert!(state.failed.len() <= MAX_FAILURES && state.order.len() == MAX_FAILURES);
+        assert!(state.failed.contains_key(&name("again")) && !state.failed.contains_key(&name("0")));
+        drop(state);
+        failures.add(name("later"), &error(), HEARD, now + ADDRESSES_TTL);
+        assert_eq!(failures.state().failed.len(), 1);
+    }
+
+    #[test]
+    fn while_no_name_server_answers_one_clients_name_is_looked_up_at_a_time() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        failures.add(client(1), &error(), SILENT, now);
+        assert!(failures.known(&client(2), 2, now).is_some());
+        assert!(failures.known(&name("backend"), 2, now).is_none(), "a login needs the address");
+        let later = now + PROBE_INTERVAL;
+        assert!(failures.known(&client(2), 2, later).is_none(), "it probes");
+        assert!(failures.known(&client(3), 2, later).is_some());
+        assert!(failures.known(&client(3), 3, later).is_none(), "a name server has answered");
+        assert!(failures.known(&client(4), 3, later).is_none());
+    }
+
+    #[test]
+    fn a_failure_beside_answers_is_no_silence() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        failures.add(client(1), &error(), HEARD, now);
+        assert!(failures.known(&client(2), 2, now).is_none());
+    }
+}
