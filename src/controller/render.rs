@@ -105,6 +105,8 @@ pub struct ListenerOutcome {
     pub id: ListenerId,
     /// Where it is served, if it is.
     pub address: Option<ListenAddress>,
+    /// Where its manifest wants it to be served; `None` where that cannot be read, or may not be.
+    pub wanted: Option<ListenAddress>,
     /// Which rendering is served.
     pub serving: Serving,
     /// What is wrong with it, alarms included.

@@ -88,10 +88,10 @@ impl OwnService {
         }
     }
 
-    /// Whether we put this port there.
+    /// The ports that we put there.
     #[must_use]
-    pub fn shows(&self, port: u16) -> bool {
-        self.ports.get(&port).is_some_and(|port| port.is_ours)
+    pub fn shown(&self) -> BTreeSet<u16> {
+        self.ports.iter().filter(|(_, port)| port.is_ours).map(|(number, _)| *number).collect()
     }
 
     /// Whether it has this port.
@@ -105,9 +105,7 @@ impl OwnService {
     pub fn plan(&self, wanted: &BTreeSet<u16>) -> PortPlan {
         let others = |port: &u16| self.ports.get(port).is_some_and(|port| !port.is_ours);
         let ours: BTreeSet<u16> = wanted.iter().copied().filter(|port| !others(port)).collect();
-        let is: BTreeSet<u16> =
-            self.ports.iter().filter(|(_, port)| port.is_ours).map(|(number, _)| *number).collect();
-        if ours == is {
+        if ours == self.shown() {
             PortPlan::Keep
         } else if ours.is_empty() && self.ports.values().all(|port| port.is_ours) {
             PortPlan::KeepLast

@@ -9,6 +9,7 @@ mod client_address;
 mod listener;
 mod object;
 mod ready;
+mod served;
 mod stamp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,19 +19,20 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListenerStatus, MailServerStatus};
-use crate::model::served::{ObjectName, Problem, Served};
+use crate::api::status::{Condition, ListenerStatus, MailListenerStatus, MailServerStatus};
+use crate::model::served::ObjectName;
 use crate::model::{BindReport, SocketState};
 
 use super::gauges::{ListenerSummary, Summary};
 use super::index::{Kind, ObjectId};
 use super::publish::Publisher;
-use super::reason::{self, Reason};
+use super::reason;
 use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
 use super::service::OwnService;
 
 pub use changes::{Change, News, alarming, public};
+pub use served::{claims, served};
 
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]
@@ -137,15 +139,6 @@ impl Status {
         changes::of_object(id, uid, ObjectStatus::read(id.kind, said).as_ref(), status)
     }
 
-    /// Whether a listener is ready; `None` where it is none.
-    #[must_use]
-    pub fn is_ready(&self, id: &ObjectId, listener: &str) -> bool {
-        let Some(status) = self.0.get(id) else { return false };
-        let own = status.listeners.iter().find(|other| other.name == listener);
-        let conditions = own.map_or(&status.conditions, |own| &own.conditions);
-        conditions.iter().any(|c| c.type_ == "Ready" && c.status == ConditionStatus::True)
-    }
-
     /// What gauges tell of an object.
     #[must_use]
     pub fn summary(&self, facts: &Facts<'_>, id: &ObjectId) -> Option<Summary> {
@@ -204,32 +197,6 @@ pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
     let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
     here || facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted))
-}
-
-/// What this replica tells the leader of an object; `None` where it does not have it.
-#[must_use]
-pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
-    let outcome = facts.published.outcomes().get(id)?;
-    let problem = |listener| {
-        let verdict = ready::programmed(facts, listener);
-        (verdict.status != ConditionStatus::True).then(|| Problem {
-            listener: listener.id.listener.clone(),
-            pending: verdict.status == ConditionStatus::Unknown,
-            reason: verdict.reason,
-            message: verdict.message,
-        })
-    };
-    let mut problems: Vec<Problem> = outcome.listeners.iter().filter_map(problem).collect();
-    if problems.is_empty() && object::is_invalid(outcome) {
-        let message = "the manifest is invalid".to_owned();
-        problems.push(Problem {
-            listener: String::new(),
-            pending: false,
-            reason: Reason::Invalid.to_string(),
-            message,
-        });
-    }
-    Some(Served { uid: outcome.uid.clone(), generation: outcome.generation, problems })
 }
 
 /// How replicas call it among themselves.

@@ -265,6 +265,14 @@ impl Cluster {
         Mailgress::start_at(our_address(), ["--kubeconfig".as_ref(), account.as_os_str()], &arguments)
     }
 
+    /// The same, but it need not become ready.
+    pub fn unready_replica(&self, arguments: &[&str]) -> Mailgress {
+        let own = ["--class", self.name];
+        let (account, arguments) = (self.account(), [own.as_slice(), arguments].concat());
+        let flag = ["--kubeconfig".as_ref(), account.as_os_str()];
+        Mailgress::start_unready_at(our_address(), flag, &arguments)
+    }
+
     /// A kubeconfig with the token of Mailgress's own ServiceAccount.
     pub fn account(&self) -> PathBuf {
         self.kubeconfig("mailgress", "mailgress")

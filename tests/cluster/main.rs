@@ -27,6 +27,7 @@ mod replicas;
 mod secrets;
 mod serving;
 mod sizes;
+mod starts;
 mod status;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]

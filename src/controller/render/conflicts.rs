@@ -428,6 +428,7 @@ mod tests {
         ListenerOutcome {
             id: claim.listener.id.clone(),
             address,
+            wanted: Some(claim.address.clone()),
             serving: Serving::Current,
             violations: vec![],
         }

@@ -14,7 +14,7 @@ use super::references::{Looked, References};
 use super::tls::Certificates;
 use super::{
     Candidate, Environment, LastGood, ListenerOutcome, ObjectOutcome, Serving, attach, conflicts, listener,
-    settings,
+    settings, units,
 };
 
 /// What objects are rendered from.
@@ -172,7 +172,9 @@ impl Drafting<'_> {
         let address = candidate.as_ref().map(|candidate| candidate.address.clone());
         draft.candidates.push(candidate);
         draft.earlier.push(earlier);
-        draft.outcome.listeners.push(ListenerOutcome { id: source.id.clone(), address, serving, violations });
+        let wanted = units::listen_address(&source.fields.address, source.fields.port);
+        let id = source.id.clone();
+        draft.outcome.listeners.push(ListenerOutcome { id, address, wanted, serving, violations });
     }
 }
 
@@ -207,6 +209,7 @@ impl Draft {
         self.outcome.listeners.push(ListenerOutcome {
             id,
             address: None,
+            wanted: None,
             serving: Serving::Nothing,
             violations,
         });

@@ -31,7 +31,7 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> [Condition; 2] {
     let here = programmed(facts, listener);
-    let everywhere = ready(facts, object, listener, &here);
+    let everywhere = elsewhere(facts, object, listener, &here);
     let condition =
         |type_, verdict: &Verdict| stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message);
     [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
@@ -77,9 +77,19 @@ pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool 
     facts.report.revision < wanted || !facts.report.sockets.contains_key(address)
 }
 
+/// Whether all ready replicas serve the object's own generation of it.
+pub(super) fn is_served_everywhere(
+    facts: &Facts<'_>,
+    object: &ObjectOutcome,
+    listener: &ListenerOutcome,
+) -> bool {
+    let here = programmed(facts, listener);
+    here.status == ConditionStatus::True && elsewhere(facts, object, listener, &here).is_none()
+}
+
 /// What the other replicas say, where we are well ourselves and know of them; `None` where it is no other than what
 /// holds here.
-fn ready(
+fn elsewhere(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
     listener: &ListenerOutcome,
