@@ -29,7 +29,7 @@ use super::publish::Publisher;
 use super::reason;
 use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
-use super::service::OwnService;
+use super::service::Front;
 
 pub use changes::{Change, News, alarming, public};
 pub use served::{claims, served};
@@ -52,8 +52,8 @@ pub struct Facts<'a> {
 /// What is between the clients and us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The Service that clients reach us by, if we were told which it is and it is there.
-    pub service: Option<OwnService>,
+    /// The Service that clients reach us by, if we were told which it is.
+    pub front: Front,
     /// The nodes that replicas run on, as far as they are known.
     pub nodes: BTreeSet<IpAddr>,
 }
@@ -190,13 +190,15 @@ impl Status {
 }
 
 /// Whether what is known of an object is on its way to become something else without a change of anything: the data
-/// plane, or another replica, has not got as far.
+/// plane, another replica, or the Service has not got as far.
 #[must_use]
 pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
     let Some(outcome) = facts.published.outcomes().get(id) else { return false };
     let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
-    here || facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted))
+    let elsewhere = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
+    here || elsewhere
+        || outcome.listeners.iter().any(|listener| ready::waits_for_service(facts, outcome, listener))
 }
 
 /// How replicas call it among themselves.

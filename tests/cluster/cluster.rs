@@ -315,6 +315,33 @@ impl Cluster {
         self.slices(name, port, &endpoints.iter().map(in_state).collect::<Vec<_>>());
     }
 
+    /// Makes an empty Service for clients in the test's namespace, and lets Mailgress set its ports.
+    pub fn front(&self, name: &str) {
+        self.kubectl(&["create", "service", "clusterip", name, "--tcp=80"]);
+        self.allow_front(name);
+    }
+
+    /// Lets Mailgress set the ports of this Service.
+    pub fn allow_front(&self, name: &str) {
+        let resource = format!("--resource-name={name}");
+        self.kubectl(&["create", "role", "front", "--verb=patch", "--resource=services", &resource]);
+        let subject = "--serviceaccount=mailgress:mailgress";
+        self.kubectl(&["create", "rolebinding", "front", "--role=front", subject]);
+    }
+
+    /// A ready endpoint of that Service with these ports, as Kubernetes makes one of a pod.
+    pub fn front_endpoint(&self, name: &str, ports: &[u16]) {
+        let port = |port: &u16| json!({ "name": format!("mail-{port}"), "port": port });
+        self.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
+            "addressType": "IPv4",
+            "ports": ports.iter().map(port).collect::<Vec<_>>(),
+            "endpoints": [{ "addresses": [our_address()], "conditions": ready() }],
+        }));
+    }
+
     fn slices(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
         self.apply(&json!({
             "apiVersion": "v1",

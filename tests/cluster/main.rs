@@ -17,6 +17,7 @@ mod cluster;
 mod control_plane;
 mod definitions;
 mod forwarder;
+mod front;
 mod given;
 mod mail;
 mod network;

@@ -14,10 +14,8 @@ use crate::support::{ports, wait};
 
 const EDGE: &str = "mailserver/edge";
 
-/// A MailServer with one IMAPS listener on all addresses that both replicas can bind on one host, with the Secret
-/// `mail-tls`. Both are ready.
-fn served(pair: &Pair) -> SocketAddr {
-    let at = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+/// Has both serve an IMAPS listener on all addresses of this port, with the Secret `mail-tls`.
+fn served(pair: &Pair, at: SocketAddr) {
     pair.cluster.allow_secrets(&["mail-tls"]);
     pair.cluster.apply(&secret(pair));
     let tls = json!({
@@ -28,7 +26,6 @@ fn served(pair: &Pair) -> SocketAddr {
     let listeners = [with(listener("imaps", at.port()), &tls)];
     pair.cluster.apply(&with(pair.cluster.edge(&[]), &json!({ "spec": { "listeners": listeners } })));
     pair.cluster.wait_for("Ready", EDGE);
-    at
 }
 
 fn secret(pair: &Pair) -> Value {
@@ -57,7 +54,8 @@ fn a_replica_without_the_secret_of_what_others_serve_is_not_ready_until_it_is_th
     let Some(mut pair) = Pair::with("lost-secret", &["--ready-timeout", "1s"]) else { return };
     let backend = backend("backend");
     pair.cluster.backends(&[(&backend, ready())]);
-    let at = served(&pair);
+    let at = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    served(&pair, at);
     pair.cluster.kubectl(&["delete", "secret", "mail-tls"]);
     pair.cluster.comes_to(EDGE, "Degraded", "True", "UsingLastGood");
     pair.kill(1);
@@ -87,12 +85,11 @@ fn a_rollout_without_the_permission_on_secrets_stops_and_no_port_leaves_the_serv
     let Some(mut pair) = Pair::with("lost-permission", &arguments) else { return };
     let backend = backend("backend");
     pair.cluster.backends(&[(&backend, ready())]);
-    pair.cluster.kubectl(&["create", "service", "clusterip", "edge", "--tcp=80"]);
-    pair.cluster.kubectl(&["create", "role", "own", "--verb=patch", "--resource=services"]);
-    let subject = "--serviceaccount=mailgress:mailgress";
-    pair.cluster.kubectl(&["create", "rolebinding", "own", "--role=own", subject]);
-    let at = served(&pair);
-    wait::eventually("the Service has the port", || has_port(&pair, at.port()).then_some(()));
+    pair.cluster.front("edge");
+    let at = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    pair.cluster.front_endpoint("edge", &[at.port()]);
+    served(&pair, at);
+    assert!(has_port(&pair, at.port()), "Ready follows the port of the Service");
     pair.cluster.kubectl(&["delete", "rolebinding", "mailgress-references"]);
     // The old leader is the first to go.
     pair.kill(0);

@@ -17,7 +17,7 @@ use super::super::index::{Key, ObjectId};
 use super::super::outlet::Outlet;
 use super::super::reason::Reason;
 use super::super::roll::{Roll, Touched};
-use super::super::service::OwnService;
+use super::super::service::{Front, OwnService};
 use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
@@ -87,7 +87,8 @@ impl Lead {
         tokio::spawn(writer.run(shutdown.clone()));
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name, changes));
-        let (known, service) = watch::channel(Known::default());
+        let front = options.service.clone().map_or(Front::None, Front::Awaited);
+        let (known, service) = watch::channel(Known { front, problem: None });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), outlet.class(), wanted, known);
@@ -235,7 +236,7 @@ impl Lead {
 
     /// Has the Service show what clients should find.
     fn show_ports(&self, outlet: &mut Outlet) {
-        let shown = self.service.borrow().service.as_ref().map(OwnService::shown).unwrap_or_default();
+        let shown = self.service.borrow().front.known().map(OwnService::shown).unwrap_or_default();
         if let Some(wanted) = outlet.take_ports(&shown) {
             send_if_other(&self.ports, Some(wanted));
         }
@@ -261,9 +262,9 @@ impl Lead {
     }
 
     fn surroundings(&self, outlet: &Outlet) -> Surroundings {
-        let service = self.service.borrow().service.clone();
+        let front = self.service.borrow().front.clone();
         let others = outlet.replicas().into_iter().flat_map(Roll::node_addresses);
-        Surroundings { service, nodes: others.chain(self.node_address).collect() }
+        Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::api::status::{Condition, ConditionStatus};
 
 use super::super::reason::Reason;
 use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
-use super::super::service::joined as with_port;
+use super::super::service::{Front, joined as with_port};
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
 use super::{Facts, Listener, ObjectStatus, Surroundings, listener};
@@ -50,10 +50,13 @@ fn addresses(surroundings: Option<&Surroundings>, listener: &ListenerOutcome) ->
 
 impl Surroundings {
     fn addresses(&self, port: u16) -> Vec<String> {
-        match &self.service {
-            Some(service) => service.addresses(port, &self.nodes),
-            // Without a Service, the way in is by the nodes' own ports.
-            None => self.nodes.iter().map(|node: &IpAddr| with_port(&node.to_string(), port)).collect(),
+        match &self.front {
+            Front::Known(service) => service.addresses(port, &self.nodes),
+            Front::Awaited(_) | Front::NotFound(_) | Front::NotReadable(..) => Vec::new(),
+            // Without --service, the way in is by the nodes' own ports.
+            Front::None => {
+                self.nodes.iter().map(|node: &IpAddr| with_port(&node.to_string(), port)).collect()
+            }
         }
     }
 }
