@@ -109,6 +109,8 @@ pub struct ListenerOutcome {
     pub wanted: Option<ListenAddress>,
     /// Which rendering is served.
     pub serving: Serving,
+    /// Whether its backend is a Service, whose endpoints say whether they are ready.
+    pub is_backend_service: bool,
     /// What is wrong with it, alarms included.
     pub violations: Vec<Violation>,
 }

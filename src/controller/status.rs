@@ -4,6 +4,7 @@
 //! when it is so in all replicas, which only the leader knows. An object is when all its listeners are. Alarms are
 //! conditions that exist only while they are true.
 
+mod backends;
 mod changes;
 mod client_address;
 mod listener;
@@ -67,6 +68,8 @@ pub struct Status(BTreeMap<ObjectId, Arc<ObjectStatus>>);
 struct ObjectStatus {
     generation: i64,
     address: String,
+    /// How the backends are; empty where nobody can say.
+    backends: String,
     conditions: Vec<Condition>,
     listeners: Vec<Listener>,
     /// Where clients reach a MailListener.
@@ -231,6 +234,7 @@ impl ObjectStatus {
                 Self {
                     generation: status.observed_generation?,
                     address: status.address.unwrap_or_default(),
+                    backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
                     listeners: status.listeners.into_iter().map(listener).collect(),
                     addresses: Vec::new(),
@@ -241,6 +245,7 @@ impl ObjectStatus {
                 Self {
                     generation: status.observed_generation?,
                     address: status.address.unwrap_or_default(),
+                    backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
                     listeners: Vec::new(),
                     addresses: status.addresses,
@@ -251,18 +256,21 @@ impl ObjectStatus {
 
     /// Exactly as the object's own would be.
     fn value(&self, kind: Kind) -> Value {
-        let address = (!self.address.is_empty()).then(|| self.address.clone());
+        let known = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let (address, backends) = (known(&self.address), known(&self.backends));
         let status = match kind {
             Kind::Server => serde_json::to_value(MailServerStatus {
                 observed_generation: Some(self.generation),
                 listener_count: i32::try_from(self.listeners.len()).ok(),
                 address,
+                backends,
                 conditions: linked(&self.conditions),
                 listeners: self.listeners.iter().map(Listener::value).collect(),
             }),
             Kind::Listener => serde_json::to_value(MailListenerStatus {
                 observed_generation: Some(self.generation),
                 address,
+                backends,
                 addresses: self.addresses.clone(),
                 conditions: linked(&self.conditions),
             }),

@@ -430,6 +430,7 @@ mod tests {
             address,
             wanted: Some(claim.address.clone()),
             serving: Serving::Current,
+            is_backend_service: false,
             violations: vec![],
         }
     }

@@ -173,8 +173,14 @@ impl Drafting<'_> {
         draft.candidates.push(candidate);
         draft.earlier.push(earlier);
         let wanted = units::listen_address(&source.fields.address, source.fields.port);
-        let id = source.id.clone();
-        draft.outcome.listeners.push(ListenerOutcome { id, address, wanted, serving, violations });
+        draft.outcome.listeners.push(ListenerOutcome {
+            id: source.id.clone(),
+            address,
+            wanted,
+            serving,
+            is_backend_service: source.fields.backend_ref.is_some(),
+            violations,
+        });
     }
 }
 
@@ -211,6 +217,7 @@ impl Draft {
             address: None,
             wanted: None,
             serving: Serving::Nothing,
+            is_backend_service: false,
             violations,
         });
     }

@@ -10,7 +10,7 @@ use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
 use super::super::service::{Front, joined as with_port};
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
-use super::{Facts, Listener, ObjectStatus, Surroundings, listener};
+use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener};
 
 /// Of an object as it was rendered.
 pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
@@ -26,13 +26,14 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
         .collect();
     let generation = outcome.generation;
     let address = address(facts.surroundings, outcome, &listeners);
+    let backends = backends::summary(facts, outcome);
     if outcome.kind == Kind::Listener
         && let Some(Listener { conditions, addresses, .. }) = listeners.pop()
     {
-        return ObjectStatus { generation, address, conditions, listeners: Vec::new(), addresses };
+        return ObjectStatus { generation, address, backends, conditions, listeners: Vec::new(), addresses };
     }
     let conditions = aggregate(outcome, &listeners, &stamp);
-    ObjectStatus { generation, address, conditions, listeners, addresses: Vec::new() }
+    ObjectStatus { generation, address, backends, conditions, listeners, addresses: Vec::new() }
 }
 
 /// Whether the object as a whole is refused.
