@@ -162,6 +162,7 @@ impl Roll {
         let Some(member) = self.members.get_mut(&address) else { return Touched::none() };
         member.heard = now;
         member.node_address = page.replica.node_address;
+        member.is_ready = page.ready.unwrap_or(true);
         let before = member.answer;
         if page.replica.instance == self.instance {
             member.answer = Answer::Own;
@@ -267,12 +268,12 @@ impl Roll {
         let serves = |member: &Member| {
             member.is_unheard() || member.objects.values().any(|served| served.may_serve_port(port))
         };
-        is_unknown || self.strangers().any(serves)
+        is_unknown || self.members.values().filter(|member| member.answer != Answer::Own).any(serves)
     }
 
     /// Ready replicas that are not known to be this process.
     fn strangers(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| member.answer != Answer::Own)
+        self.members.values().filter(|member| member.answer != Answer::Own && member.is_ready)
     }
 
     /// The nodes of all replicas that said theirs.
@@ -338,6 +339,7 @@ mod tests {
         Page {
             replica: Replica { name: instance.into(), instance: instance.into(), node_address: None },
             version: 1,
+            ready: None,
             whole: false,
             objects: vec![Entry { object: object(), served: Some(served) }],
         }
@@ -417,6 +419,26 @@ mod tests {
         assert_eq!(roll.problems().collect::<Vec<_>>(), [message]);
         assert_eq!(roll.heard(address(2), page("b", 1, &[]), late), Touched::All);
         assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+    }
+
+    #[test]
+    fn another_replica_is_one_that_calls_itself_ready() {
+        let now = Instant::now();
+        let mut roll = Roll::awaited("a");
+        assert_eq!(roll.others(), Others::Awaited);
+        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        roll.heard(address(1), page("a", 1, &[]), now);
+        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, Some("pod-b")));
+        assert!(roll.may_serve_port(993), "it has not said anything");
+        roll.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
+        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, None));
+        assert_eq!(roll.server_of(&object(), "u", "imaps"), Some("pod-b"));
+        roll.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
+        assert_eq!(roll.others(), Others::None, "its Service publishes addresses that are not ready");
+        assert_eq!(roll.server_of(&object(), "u", "imaps"), None);
+        roll.set(&BTreeMap::new(), now);
+        assert_eq!(roll.others(), Others::None);
+        assert!(!roll.may_serve_port(993));
     }
 
     #[test]

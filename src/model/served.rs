@@ -107,6 +107,9 @@ pub struct Page {
     pub replica: Replica,
     /// The version that a reader of this has seen.
     pub version: u64,
+    /// Whether it may be sent clients, as it says itself. `None`: it is of a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// Whether these are all objects there are; otherwise they are added to those that were read before.
     pub whole: bool,
     /// Objects, and what is made of them.
@@ -201,7 +204,8 @@ impl Ledger {
             None => state.entries.iter().map(|(object, (_, served))| entry(object, Some(served))).collect(),
             Some(version) => state.since(version),
         };
-        Page { replica: self.0.replica.clone(), version: state.version, whole: known.is_none(), objects }
+        let (replica, version) = (self.0.replica.clone(), state.version);
+        Page { replica, version, ready: None, whole: known.is_none(), objects }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -18,6 +18,8 @@ pub(super) struct Member {
     pub(super) heard: Instant,
     pub(super) answer: Answer,
     pub(super) node_address: Option<IpAddr>,
+    /// Whether it calls itself ready; a Service may publish addresses that are not.
+    pub(super) is_ready: bool,
     pub(super) objects: BTreeMap<ObjectName, Served>,
     /// Why the last attempt to ask it failed.
     pub(super) failure: String,
@@ -42,6 +44,7 @@ impl Member {
             heard: now,
             answer: Answer::None,
             node_address: None,
+            is_ready: true,
             objects: BTreeMap::new(),
             failure: "it has not answered yet".to_owned(),
         }
