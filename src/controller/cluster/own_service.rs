@@ -1,6 +1,8 @@
 //! Our own Service in the cluster: read for where clients reach us and, while we lead, given the ports of our
 //! listeners by server-side apply. What others put there is not touched.
 
+mod settle;
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::failure::{Failure, answered};
 use super::follow::follow;
 use super::pause::{Pause, TOLD};
 use super::send_if_other;
+use settle::Endpoints;
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +39,7 @@ pub(super) struct Known {
 struct Seen {
     /// `None` until it is known whether it exists.
     service: Option<Option<Arc<Service>>>,
-    /// The names of the ports that ready endpoints have; `None` while they cannot be read.
-    endpoints: Option<BTreeSet<String>>,
+    endpoints: Endpoints,
     /// Why the Service cannot be read, and since when that is told.
     unread: Option<(Failure, Instant)>,
     unwritten: Option<Unwritten>,
@@ -91,7 +93,7 @@ impl Keeper {
         let mut slices = pin!(follow(slices, Config::default().labels(&selector)));
         let mut seen = Seen::default();
         let mut pauses = Pause::default();
-        let mut again: Option<Duration> = None;
+        let (mut again, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
         loop {
             let over = seen.unread.as_ref().map(|(_, at)| *at + TOLD);
             tokio::select! {
@@ -105,12 +107,17 @@ impl Keeper {
                 },
                 found = slices.next() => match found {
                     None => return,
-                    Some(Ok(found)) => seen.endpoints = Some(ready_ports(found.iter().map(AsRef::as_ref))),
-                    // What was known still counts, and nothing known asks nothing of Ready.
-                    Some(Err(failure)) => tracing::debug!("the endpoints of Service {} cannot be read: {failure}", self.key),
+                    Some(Ok(found)) => {
+                        seen.endpoints.read(ready_ports(found.iter().map(AsRef::as_ref)), Instant::now());
+                    }
+                    // What was known still counts. Without having known any, Ready does not wait for them.
+                    Some(Err(failure)) => {
+                        tracing::debug!("the endpoints of the Service {} cannot be read: {failure}", self.key);
+                    }
                 },
                 // A watch that goes on where it was has nothing to say.
                 () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => seen.unread = None,
+                () = sleep_until(settles.unwrap_or_else(Instant::now)), if settles.is_some() => {}
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
@@ -122,7 +129,9 @@ impl Keeper {
                 }
                 Some(_) => pauses.next(),
             };
-            send_if_other(&self.known, seen.known(&self.key, &self.field_manager));
+            let now = Instant::now();
+            settles = seen.endpoints.next(now);
+            send_if_other(&self.known, seen.known(&self.key, &self.field_manager, now));
         }
     }
 
@@ -147,7 +156,7 @@ impl Keeper {
 }
 
 impl Seen {
-    fn known(&self, key: &Key, field_manager: &str) -> Known {
+    fn known(&self, key: &Key, field_manager: &str, now: Instant) -> Known {
         let refused = match &self.unwritten {
             Some(Unwritten::Refused(why)) => Some(why.clone()),
             Some(Unwritten::KeptLast) | None => None,
@@ -155,7 +164,7 @@ impl Seen {
         let front = match (&self.service, &self.unread) {
             (Some(Some(service)), _) => {
                 let service = OwnService::read(service, field_manager);
-                Front::Known(Box::new(service.with(self.endpoints.clone(), refused)))
+                Front::Known(Box::new(service.with(self.endpoints.settled(now), refused)))
             }
             (Some(None), _) => Front::NotFound(key.clone()),
             (None, Some((failure, _))) => Front::NotReadable(key.clone(), failure.to_string()),
