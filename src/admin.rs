@@ -156,7 +156,9 @@ async fn served(State(state): State<AdminState>, Query(asked): Query<Asked>) -> 
     let wait = Duration::from_secs(asked.wait.unwrap_or_default()).min(LONGEST_WAIT);
     // Without news in time the page is empty, and the asker knows that we are alive.
     let _ = timeout(wait, state.served.news(read.as_ref())).await;
-    Json(state.served.page(read.as_ref())).into_response()
+    let mut page = state.served.page(read.as_ref());
+    page.ready = Some(state.readiness.reasons().is_empty());
+    Json(page).into_response()
 }
 
 /// For news that somebody waits for.
@@ -250,12 +252,15 @@ mod tests {
     async fn a_replica_that_waits_for_news_gets_them_when_they_come() {
         let served = Served::start().await;
         let first = served.get("/served").await;
-        assert!(first.contains(r#""version":0,"whole":true"#), "{first}");
+        assert!(first.contains(r#""version":0,"ready":true,"whole":true"#), "{first}");
         let ledger = served.ledger.clone();
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: "x".into() };
         let later = async move { ledger.enter([(object, Some(ServedObject::default()))]) };
         let (page, ()) = tokio::join!(served.get("/served?instance=1&version=0&wait=30"), later);
-        assert!(page.contains(r#""version":1,"whole":false"#) && page.contains(r#""name":"x""#), "{page}");
+        assert!(
+            page.contains(r#""version":1,"ready":true,"whole":false"#) && page.contains(r#""name":"x""#),
+            "{page}"
+        );
         assert!(served.get("/served?instance=0&version=9").await.contains(r#""whole":true"#));
         assert!(served.get("/served?version=x").await.starts_with("HTTP/1.1 400"));
     }

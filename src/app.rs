@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, AdminState, Readiness};
+use crate::admin::{self, AdminState, Readiness, ReadinessGuard};
+use crate::controller::Start;
 use crate::controller::board::Board;
 use crate::controller::metrics::Metrics;
 use crate::controller::outlet::{Channels as SourceChannels, Outlet};
@@ -142,6 +143,9 @@ async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin)
     let draining = CancellationToken::new();
     let ended = CancellationToken::new();
     let first_report = readiness.block("the first snapshot is not served yet");
+    if let Some(start) = source.start() {
+        tokio::spawn(wait_for_start(start, readiness.block("the controller has not started yet")));
+    }
     let mut serving = tokio::spawn(admin::serve(listener, state, ended.clone()));
     let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
     let mut source = tokio::spawn(source.run(draining.clone()));
@@ -178,6 +182,20 @@ async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin)
         serving?;
     }
     Ok(())
+}
+
+/// Blocks readiness until the start is over, and says why.
+async fn wait_for_start(mut start: watch::Receiver<Start>, guard: ReadinessGuard) {
+    loop {
+        match start.borrow_and_update().clone() {
+            Start::Waits(why) => guard.say(why),
+            Start::Over => return,
+        }
+        if start.changed().await.is_err() {
+            // The process ends.
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// The end of a task that should have lasted.

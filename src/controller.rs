@@ -7,6 +7,7 @@
 pub mod board;
 pub mod cluster;
 pub mod folder;
+pub mod gate;
 pub mod gauges;
 pub mod index;
 pub mod inventory;
@@ -24,5 +25,5 @@ pub mod status;
 pub mod validate;
 pub mod violation;
 
-pub use cluster::{Clients, ClusterOptions, ClusterSource};
+pub use cluster::{Clients, ClusterOptions, ClusterSource, Start};
 pub use folder::FolderSource;

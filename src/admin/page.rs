@@ -48,7 +48,9 @@ impl Asked {
 pub(super) async fn page(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
     let question = asked.question();
     let view = (state.page)(&question);
-    let body = document(&view, &question, &state.readiness.reasons()).into_string();
+    let reasons = state.readiness.reasons();
+    let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
+    let body = document(&view, &question, &reasons).into_string();
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),
@@ -59,7 +61,7 @@ pub(super) async fn page(State(state): State<AdminState>, Query(asked): Query<As
     (headers, body).into_response()
 }
 
-fn document(view: &View, question: &Question, blocked: &[&'static str]) -> Markup {
+fn document(view: &View, question: &Question, blocked: &[&str]) -> Markup {
     let draining = blocked.contains(&DRAINING);
     html! {
         (DOCTYPE)

@@ -1,5 +1,6 @@
 //! Whether the process may be sent clients, for `/readyz` and for whoever counts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,8 +17,15 @@ pub struct Readiness(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    reasons: Mutex<Vec<&'static str>>,
+    reasons: Mutex<Reasons>,
     draining: AtomicBool,
+}
+
+/// Why it is not ready, each with the number of its guard.
+#[derive(Debug, Default)]
+struct Reasons {
+    all: BTreeMap<u64, String>,
+    guards: u64,
 }
 
 /// Blocks readiness until it is dropped.
@@ -25,7 +33,7 @@ struct Inner {
 #[must_use = "readiness is blocked for as long as the guard lives"]
 pub struct ReadinessGuard {
     readiness: Readiness,
-    reason: &'static str,
+    number: u64,
 }
 
 /// The reason that stays.
@@ -39,9 +47,12 @@ impl Readiness {
     }
 
     /// Not ready for `reason`, until the guard is dropped.
-    pub fn block(&self, reason: &'static str) -> ReadinessGuard {
-        self.lock().push(reason);
-        ReadinessGuard { readiness: self.clone(), reason }
+    pub fn block(&self, reason: impl Into<String>) -> ReadinessGuard {
+        let mut reasons = self.lock();
+        reasons.guards = reasons.guards.saturating_add(1);
+        let number = reasons.guards;
+        reasons.all.insert(number, reason.into());
+        ReadinessGuard { readiness: self.clone(), number }
     }
 
     /// Never ready again: the process is about to end.
@@ -51,10 +62,10 @@ impl Readiness {
 
     /// Why it is not ready; empty when it is.
     #[must_use]
-    pub fn reasons(&self) -> Vec<&'static str> {
-        let mut reasons = self.lock().clone();
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = self.lock().all.values().cloned().collect();
         if self.is_draining() {
-            reasons.push(DRAINING);
+            reasons.push(DRAINING.to_owned());
         }
         reasons
     }
@@ -77,17 +88,21 @@ impl Readiness {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<&'static str>> {
+    fn lock(&self) -> MutexGuard<'_, Reasons> {
         self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReadinessGuard {
+    /// It is for another reason now.
+    pub fn say(&self, reason: String) {
+        self.readiness.lock().all.insert(self.number, reason);
     }
 }
 
 impl Drop for ReadinessGuard {
     fn drop(&mut self) {
-        let mut reasons = self.readiness.lock();
-        if let Some(position) = reasons.iter().position(|reason| *reason == self.reason) {
-            reasons.remove(position);
-        }
+        self.readiness.lock().all.remove(&self.number);
     }
 }
 
@@ -126,6 +141,8 @@ mod tests {
         };
         let guard = readiness.block("no snapshot yet");
         assert_eq!(values(), ["mailgress_draining 0", "mailgress_ready 0"]);
+        guard.say("a listener is missing".to_owned());
+        assert_eq!(readiness.reasons(), ["a listener is missing"]);
         drop(guard);
         assert_eq!(values(), ["mailgress_draining 0", "mailgress_ready 1"]);
         readiness.drain();

@@ -25,6 +25,7 @@ use super::status::MailListenerStatus;
     doc = "One more listener for a MailServer, owned by somebody else: another team, another repository, another namespace. It uses only Secrets, ConfigMaps and Services of its own namespace.",
     printcolumn = r#"{"name":"Server","type":"string","jsonPath":".spec.serverRef.name"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Backends","type":"string","jsonPath":".status.backends"}"#,
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]

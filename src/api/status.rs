@@ -18,6 +18,11 @@ pub struct MailServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
+    /// For people: whether the backends are ready: `all ready`, `2/3 ready`, `none ready`, `none ready for pop3s`. Absent
+    /// where nobody can say: a name without health checks, or servers that only an auth service names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub backends: Option<String>,
     /// Conditions of the object: Accepted, ResolvedRefs, Programmed, Ready, and Degraded where it is.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -37,6 +42,11 @@ pub struct MailListenerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
+    /// For people: whether the backends are ready: `all ready`, `2/3 ready`, `none ready`, `none ready for pop3s`. Absent
+    /// where nobody can say: a name without health checks, or servers that only an auth service names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub backends: Option<String>,
     /// Where clients reach it: `203.0.113.7:993`. Empty where that is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 300)))]

@@ -10,12 +10,13 @@ use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use prometheus::Registry;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
 use crate::controller::outlet::Outlet;
-use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource};
+use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource, Start};
 use crate::secret::shown_url;
 
 use super::connections::{self, Connections};
@@ -42,6 +43,8 @@ pub struct Cluster {
     pub service: Option<ObjectRef>,
     /// The Service whose endpoints are the replicas.
     pub replicas: Option<ObjectRef>,
+    /// How long a process that starts waits to serve what was served before, while no other replica is ready.
+    pub ready_timeout: Duration,
 }
 
 /// `namespace/name`, or a name alone.
@@ -79,10 +82,19 @@ impl Source {
                     lease: key(&cluster.lease),
                     service: cluster.service.as_ref().map(key),
                     replicas: cluster.replicas.as_ref().map(key),
+                    ready_timeout: cluster.ready_timeout,
                 };
                 Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet, metrics.clone())?))
             }
         })
+    }
+
+    /// How far its start is; `None` where there are no other replicas.
+    pub(super) fn start(&self) -> Option<watch::Receiver<Start>> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Cluster(cluster) => Some(cluster.start()),
+        }
     }
 
     /// Reads until it is told to end.

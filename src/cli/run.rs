@@ -85,6 +85,11 @@ pub struct Run {
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
 
+    /// How long a process that starts in a cluster waits to serve what was served before, while no other replica is
+    /// ready. While one is, it waits without a limit.
+    #[arg(long, value_name = "DURATION", env = "MAILGRESS_READY_TIMEOUT", default_value = "60s", value_parser = duration)]
+    ready_timeout: Duration,
+
     /// How log lines are written.
     #[arg(long, value_name = "FORMAT", env = "MAILGRESS_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -149,6 +154,7 @@ impl Run {
             lease: lease.unwrap_or_else(|| ObjectRef { namespace: None, name: lease_name(&self.class) }),
             service: self.service.clone(),
             replicas: self.replicas.clone(),
+            ready_timeout: self.ready_timeout,
         })))
     }
 

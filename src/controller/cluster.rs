@@ -16,6 +16,7 @@ mod own_service;
 mod pause;
 mod replicas;
 mod resources;
+mod start;
 mod store;
 mod wanted;
 mod watches;
@@ -39,6 +40,8 @@ use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
 use lead::Lead;
+pub use start::Start;
+use start::Starting;
 use store::Store;
 use watches::{Event, Watches};
 
@@ -62,6 +65,8 @@ pub struct ClusterOptions {
     pub service: Option<Key>,
     /// The Service whose endpoints are the replicas.
     pub replicas: Option<Key>,
+    /// How long a process that starts waits to serve what was served before, while no other replica is ready.
+    pub ready_timeout: Duration,
 }
 
 /// The API server, and what is known from it.
@@ -73,6 +78,7 @@ pub struct ClusterSource {
     clients: Clients,
     options: ClusterOptions,
     problems: Vec<String>,
+    start: Starting,
     /// Reads the zone of our node, where that is to be known and is not.
     zone: Option<AbortOnDropHandle<Option<String>>>,
 }
@@ -97,7 +103,14 @@ impl ClusterSource {
         let Locality { zone, node } = outlet.locality().clone();
         let zone = node.filter(|_| zone.is_none()).map(|node| zone::of_node(clients.requests.clone(), node));
         let zone = zone.map(|reading| AbortOnDropHandle::new(tokio::spawn(reading)));
-        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new(), zone })
+        let start = Starting::new(options.ready_timeout);
+        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new(), start, zone })
+    }
+
+    /// How far the start of this process is: whether it may be sent clients.
+    #[must_use]
+    pub fn start(&self) -> watch::Receiver<Start> {
+        self.start.watch()
     }
 
     /// Watches, renders and publishes until it is told to end.
@@ -129,13 +142,15 @@ impl ClusterSource {
                 rendered = Instant::now();
                 self.render();
             }
-            if self.outlet.has_published() {
-                lead.run_for_it(&shutdown);
-            }
             self.look_for_problems(&lead);
             let mut told = self.outlet.tell(&self.problems);
             told.append(&mut compared);
-            lead.say(&told, &self.outlet, &self.store);
+            lead.say(&told, &mut self.outlet, &self.store);
+            lead.ask(self.start.goes_on(), &mut self.outlet);
+            self.start.look(&self.outlet, &self.store, lead.leads());
+            if self.outlet.has_published() && self.start.may_lead(&self.outlet) {
+                lead.run_for_it(&shutdown);
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! Only what a change touches is looked at again. An object whose change is still under way (the data plane is
 //! binding, another replica has not got as far) is told of when that is over, or when patience ends.
 
+mod differences;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +16,16 @@ use tokio::time::Instant;
 
 use crate::model::clock::unix_now;
 use crate::model::served::Ledger;
-use crate::model::{BindReport, ListenerId, Snapshot};
+use crate::model::{BindReport, Snapshot};
 
 use super::board::Board;
 use super::index::{Index, Key, Kind, ObjectId, Reference};
 use super::metrics::Metrics;
-use super::ports::{Claim, Ports};
+use super::ports::Ports;
 use super::publish::Publisher;
-use super::render::{Environment, ListenerOutcome, Locality, Look};
+use super::render::{Environment, Locality, Look};
 use super::roll::{Roll, SILENT_AFTER, Touched};
-use super::status::{self, Change, Facts, Status, Surroundings};
+use super::status::{self, Change, Facts, Surroundings};
 
 /// Where snapshots and status go, and where reports come from.
 #[derive(Debug)]
@@ -48,7 +50,9 @@ pub struct Outlet {
     channels: Channels,
     publisher: Publisher,
     report: Arc<BindReport>,
+    /// What the other replicas say, while they are asked.
     replicas: Option<Roll>,
+    leads: bool,
     surroundings: Option<Surroundings>,
     /// How long a status may wait for what is under way.
     patience: Duration,
@@ -57,6 +61,8 @@ pub struct Outlet {
     /// What was told though it was still under way.
     unsettled: BTreeSet<ObjectId>,
     ports: Ports,
+    /// Whether the Service may need other ports than when it was last looked.
+    are_ports_stale: bool,
     metrics: Metrics,
     /// Whether the replicas may have got further, or we ourselves.
     is_attendance_stale: bool,
@@ -75,11 +81,13 @@ impl Outlet {
             publisher: Publisher::default(),
             report: Arc::default(),
             replicas: None,
+            leads: false,
             surroundings: None,
             patience: Duration::ZERO,
             dirty: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             ports: Ports::default(),
+            are_ports_stale: true,
             metrics,
             is_attendance_stale: false,
         }
@@ -161,14 +169,19 @@ impl Outlet {
         }
     }
 
-    /// Speaks for all replicas from now on, `roll`, or for this one alone. What was said of an object before, by
-    /// whoever led, is taken over.
-    pub fn lead<'a>(&mut self, roll: Option<Roll>, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
-        let leads = roll.is_some();
+    /// The other replicas are asked from now on, or are not any more.
+    pub fn ask(&mut self, roll: Option<Roll>) {
+        self.replicas = roll;
+    }
+
+    /// Speaks for all replicas from now on, or for this one alone. What was said of an object before, by whoever led,
+    /// is taken over.
+    pub fn lead<'a>(&mut self, leads: bool, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
+        self.leads = leads;
         self.metrics.leads(leads);
         self.channels.board.lock().leads = Some(leads);
         self.is_attendance_stale = true;
-        self.replicas = roll;
+        self.are_ports_stale = true;
         self.touch_all();
         if !leads {
             return;
@@ -186,8 +199,10 @@ impl Outlet {
 
     /// Something is heard of the other replicas.
     pub fn hear(&mut self, hear: impl FnOnce(&mut Roll) -> Touched) {
-        let touched = self.replicas.as_mut().map(hear);
-        self.is_attendance_stale |= touched.as_ref().is_some_and(|touched| *touched != Touched::none());
+        let touched = self.replicas.as_mut().map(hear).filter(|_| self.leads);
+        let is_news = touched.as_ref().is_some_and(|touched| *touched != Touched::none());
+        self.is_attendance_stale |= is_news;
+        self.are_ports_stale |= is_news;
         match touched {
             None => {}
             Some(Touched::All) => self.touch_all(),
@@ -214,7 +229,7 @@ impl Outlet {
         if !std::mem::take(&mut self.is_attendance_stale) {
             return;
         }
-        let attendance = self.replicas.as_ref().map(|roll| {
+        let attendance = self.replicas().map(|roll| {
             let outcomes = self.publisher.outcomes().iter();
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
             roll.attendance(&ours.collect::<Vec<_>>())
@@ -227,12 +242,31 @@ impl Outlet {
     /// What is known of the other replicas, while we lead.
     #[must_use]
     pub fn replicas(&self) -> Option<&Roll> {
+        self.replicas.as_ref().filter(|_| self.leads)
+    }
+
+    /// What is known of the other replicas, whether we lead or not.
+    #[must_use]
+    pub fn asked(&self) -> Option<&Roll> {
         self.replicas.as_ref()
+    }
+
+    /// What there is to make a status of.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            published: &self.publisher,
+            report: &self.report,
+            replicas: self.replicas(),
+            surroundings: self.surroundings.as_ref(),
+            now: unix_now(),
+        }
     }
 
     /// What is between the clients and us has changed.
     pub fn surround(&mut self, surroundings: Surroundings) {
         if self.surroundings.as_ref() != Some(&surroundings) {
+            self.are_ports_stale = true;
             self.surroundings = Some(surroundings);
             self.touch_all();
         }
@@ -252,7 +286,7 @@ impl Outlet {
         let facts = Facts {
             published: &self.publisher,
             report: &self.report,
-            replicas: self.replicas.as_ref(),
+            replicas: self.replicas.as_ref().filter(|_| self.leads),
             surroundings: self.surroundings.as_ref(),
             now: unix_now(),
         };
@@ -262,12 +296,10 @@ impl Outlet {
         for id in waiting {
             let is_pending = status::is_pending(&facts, &id);
             entries.push((status::name(&id), status::served(&facts, &id)));
+            // The Service does not wait: Ready waits for it, and a port from before a restart stays.
+            self.are_ports_stale |= self.ports.set(&id, status::claims(&facts, &id));
             let may_wait = self.dirty.get(&id).is_some_and(|deadline| moment < *deadline);
             if is_pending && may_wait {
-                // The Service need not wait: a port that it shows from before a restart stays.
-                if !self.ports.knows(&id) {
-                    self.ports.set(&id, claims(&facts, &board.status, &id));
-                }
                 continue;
             }
             self.dirty.remove(&id);
@@ -277,7 +309,6 @@ impl Outlet {
                 self.unsettled.remove(&id);
             }
             changes.extend(board.status.update(&facts, &id));
-            self.ports.set(&id, claims(&facts, &board.status, &id));
             self.metrics.objects.show(&id, board.status.summary(&facts, &id));
             told.insert(id);
         }
@@ -291,10 +322,17 @@ impl Outlet {
         told
     }
 
-    /// The ports that clients should find; one that `is_shown` already stays for as long as a listener has it.
-    #[must_use]
-    pub fn ports(&self, is_shown: impl Fn(u16) -> bool) -> BTreeSet<u16> {
-        self.ports.wanted(is_shown)
+    /// The ports that clients should find, where that may be others than before. Those that are `shown` already stay
+    /// while a listener wants them or another ready replica may serve them.
+    pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
+        let roll = self.replicas.as_ref();
+        let served = |port| roll.is_some_and(|roll| roll.may_serve_port(port));
+        std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
+    }
+
+    /// The Service is another, and may need other ports.
+    pub fn look_at_ports(&mut self) {
+        self.are_ports_stale = true;
     }
 
     /// What is new in the status of an object for who knows only what the object itself says.
@@ -332,44 +370,9 @@ impl Outlet {
     fn read_report(&mut self) {
         let report = Arc::clone(&self.channels.reports.borrow_and_update());
         let old = std::mem::replace(&mut self.report, Arc::clone(&report));
-        let sockets = different(&old.sockets, &report.sockets);
-        let snapshot = self.publisher.current();
-        let of_sockets = sockets.into_iter().filter_map(|address| snapshot.sockets.get(address));
-        let of_sockets = of_sockets.flat_map(|socket| &socket.listeners).map(|listener| &listener.id);
-        let of_listeners = different(&old.backends, &report.backends).into_iter();
-        let of_peers = different(&old.peers, &report.peers);
-        let ids = of_sockets.chain(of_listeners).chain(of_peers).map(object_of);
-        self.touch(ids.collect());
+        let ids = differences::objects(&old, &report, self.publisher.current());
+        self.touch(ids);
     }
-}
-
-/// The ports that an object's listeners have and that others than this host can reach.
-fn claims(facts: &Facts<'_>, status: &Status, id: &ObjectId) -> Vec<Claim> {
-    let Some(outcome) = facts.published.outcomes().get(id) else { return Vec::new() };
-    let claim = |listener: &ListenerOutcome| {
-        let port = listener.address.as_ref()?.public_port()?;
-        Some(Claim { port, is_ready: status.is_ready(id, &listener.id.listener) })
-    };
-    outcome.listeners.iter().filter_map(claim).collect()
-}
-
-/// Keys of which the values differ.
-fn different<'a, K: Ord, V: PartialEq>(
-    old: &'a Arc<BTreeMap<K, V>>,
-    new: &'a Arc<BTreeMap<K, V>>,
-) -> Vec<&'a K> {
-    if Arc::ptr_eq(old, new) {
-        return Vec::new();
-    }
-    let gone = old.keys().filter(|key| !new.contains_key(key));
-    let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, _)| key);
-    gone.chain(changed).collect()
-}
-
-/// Whose listener it is.
-fn object_of(id: &ListenerId) -> ObjectId {
-    let kind = if id.listener.is_empty() { Kind::Listener } else { Kind::Server };
-    ObjectId::new(kind, &Key::new(&id.namespace, &id.object))
 }
 
 fn log(changes: &[Change]) {

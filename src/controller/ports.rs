@@ -1,4 +1,5 @@
-//! Which ports our Service should have: those that listeners have and that are served, everywhere. Pure.
+//! Which ports our Service should have: those that listeners want and that every ready replica serves. A port that it
+//! has stays while a listener wants it, or a ready replica may serve it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +28,11 @@ struct Claims {
 }
 
 impl Ports {
-    /// An object's listeners have these ports now, and no others.
-    pub fn set(&mut self, object: &ObjectId, claims: Vec<Claim>) {
+    /// An object's listeners want these ports now, and no others. Whether anything has changed.
+    pub fn set(&mut self, object: &ObjectId, claims: Vec<Claim>) -> bool {
+        if self.of.get(object).map(Vec::as_slice).unwrap_or_default() == claims {
+            return false;
+        }
         for claim in self.of.remove(object).unwrap_or_default() {
             if let Some(claims) = self.all.get_mut(&claim.port) {
                 claims.all = claims.all.saturating_sub(1);
@@ -44,20 +48,16 @@ impl Ports {
         if !claims.is_empty() {
             self.of.insert(object.clone(), claims);
         }
+        true
     }
 
-    /// Whether an object's listeners have any.
+    /// The ports to be shown to clients. One that is `shown` stays while a listener wants it, or while it is `served`
+    /// somewhere: a replica that cannot bind it, or cannot read its object, takes it from nobody else's clients.
     #[must_use]
-    pub fn knows(&self, object: &ObjectId) -> bool {
-        self.of.contains_key(object)
-    }
-
-    /// The ports to be shown to clients. One that `is_shown` stays until no listener has it any more: a replica that
-    /// fails to bind it takes it from nobody else's clients.
-    #[must_use]
-    pub fn wanted(&self, is_shown: impl Fn(u16) -> bool) -> BTreeSet<u16> {
-        let is_wanted = |(port, claims): &(&u16, &Claims)| claims.ready > 0 || is_shown(**port);
-        self.all.iter().filter(is_wanted).map(|(port, _)| *port).collect()
+    pub fn wanted(&self, shown: &BTreeSet<u16>, served: impl Fn(u16) -> bool) -> BTreeSet<u16> {
+        let ready = self.all.iter().filter(|(_, claims)| claims.ready > 0).map(|(port, _)| *port);
+        let kept = shown.iter().copied().filter(|port| self.all.contains_key(port) || served(*port));
+        ready.chain(kept).collect()
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use crate::controller::index::{Key, Kind};
 
     fn wanted(ports: &Ports, shown: &[u16]) -> Vec<u16> {
-        ports.wanted(|port| shown.contains(&port)).into_iter().collect()
+        ports.wanted(&shown.iter().copied().collect(), |_| false).into_iter().collect()
     }
 
     #[test]
@@ -88,5 +88,11 @@ mod tests {
         ports.set(&object("b"), vec![]);
         assert_eq!(wanted(&ports, &[993]), [0_u16; 0]);
         assert!(ports.of.is_empty());
+    }
+
+    #[test]
+    fn keeps_a_port_that_a_ready_replica_serves_though_no_listener_is_known() {
+        let shown = BTreeSet::from([587, 995]);
+        assert_eq!(Ports::default().wanted(&shown, |port| port == 587 || port == 25), BTreeSet::from([587]));
     }
 }

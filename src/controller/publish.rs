@@ -75,6 +75,12 @@ impl Publisher {
         self.served.get(id).map(|since| since.revision)
     }
 
+    /// A listener as it is served now.
+    #[must_use]
+    pub fn listener(&self, id: &ListenerId) -> Option<&Listener> {
+        self.served.get(id).map(|since| &*since.listener)
+    }
+
     /// The last published snapshot.
     #[must_use]
     pub fn current(&self) -> &Arc<Snapshot> {

@@ -77,6 +77,12 @@ pub enum Reason {
     Ready,
     /// `Ready`: a replica does not answer.
     ReplicaUnreachable,
+    /// `Ready`: the Service does not lead to the listener yet.
+    ServicePortPending,
+    /// `Ready`: the Service cannot be read, or does not get the port.
+    ServiceRefused,
+    /// `Ready`: there is no Service.
+    ServiceNotFound,
     /// `BackendHealthy`: all endpoints answer.
     AllHealthy,
     /// `BackendHealthy`: some do not.

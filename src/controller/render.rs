@@ -106,8 +106,12 @@ pub struct ListenerOutcome {
     pub id: ListenerId,
     /// Where it is served, if it is.
     pub address: Option<ListenAddress>,
+    /// Where its manifest wants it to be served; `None` where that cannot be read, or may not be.
+    pub wanted: Option<ListenAddress>,
     /// Which rendering is served.
     pub serving: Serving,
+    /// Whether its backend is a Service, whose endpoints say whether they are ready.
+    pub is_backend_service: bool,
     /// What is wrong with it, alarms included.
     pub violations: Vec<Violation>,
 }

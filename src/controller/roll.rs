@@ -1,9 +1,12 @@
-//! What the replicas say that they serve, as the leader knows it. Pure.
+//! What the other replicas say that they serve, as the leader and a replica that starts know it. Pure.
 //!
 //! Ready is true only when every ready replica serves an object's generation. A replica is asked as long as the
 //! Service's EndpointSlices call it ready; one that does not answer for [`SILENT_AFTER`] is named in Ready.
 
+mod member;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::model::served::{ObjectName, Page, Served};
 
-use super::reason::Reason;
+use member::{Answer, Member};
 
 /// All replicas.
 #[derive(Clone, Debug)]
@@ -19,32 +22,30 @@ pub struct Roll {
     /// Which of them we are.
     instance: String,
     /// Why it is not known which there are; `None` when it is.
-    unknown: Option<String>,
+    unknown: Option<Unknown>,
     members: BTreeMap<SocketAddr, Member>,
 }
 
-#[derive(Clone, Debug)]
-struct Member {
-    name: String,
-    /// Its last word, or when it was first looked for.
-    heard: Instant,
-    answer: Answer,
-    node_address: Option<IpAddr>,
-    objects: BTreeMap<ObjectName, Served>,
-    /// Why the last attempt to ask it failed.
-    failure: String,
+/// Why it is not known which replicas there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unknown {
+    /// It is too early to know.
+    Awaited,
+    /// There is none, not even we. Somebody named the wrong Service, or we are not ready yet.
+    Nobody,
+    /// They cannot be read.
+    Failed(String),
 }
 
+/// Whether another replica is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    /// Not yet.
+pub enum Others {
+    /// It is too early to know.
+    Awaited,
+    /// None is, as far as can be known.
     None,
-    /// It is this process, which knows better than to listen to itself.
-    Own,
-    /// What it says counts.
-    Heard,
-    /// It has not answered for too long.
-    Silent,
+    /// One is, or more.
+    Some,
 }
 
 /// Of which objects something may have changed.
@@ -127,7 +128,7 @@ impl Roll {
     /// Of which nothing is known yet.
     #[must_use]
     pub fn awaited(instance: &str) -> Self {
-        Self { unknown: Some(AWAITED.to_owned()), ..Self::alone(instance) }
+        Self { unknown: Some(Unknown::Awaited), ..Self::alone(instance) }
     }
 
     /// Which replicas there are cannot be found out; what was known before still counts.
@@ -135,7 +136,7 @@ impl Roll {
         match &mut self.unknown {
             None => Touched::none(),
             Some(unknown) => {
-                *unknown = why;
+                *unknown = Unknown::Failed(why);
                 Touched::All
             }
         }
@@ -144,7 +145,7 @@ impl Roll {
     /// These are the ready replicas, by name; the others are forgotten.
     pub fn set(&mut self, ready: &BTreeMap<SocketAddr, String>, now: Instant) -> Touched {
         // At least we ourselves are one of them.
-        let unknown = ready.is_empty().then(|| NOBODY.to_owned());
+        let unknown = ready.is_empty().then_some(Unknown::Nobody);
         let was_unknown = self.unknown != unknown;
         self.unknown = unknown;
         let before = self.members.len();
@@ -161,6 +162,7 @@ impl Roll {
         let Some(member) = self.members.get_mut(&address) else { return Touched::none() };
         member.heard = now;
         member.node_address = page.replica.node_address;
+        member.is_ready = page.ready.unwrap_or(true);
         let before = member.answer;
         if page.replica.instance == self.instance {
             member.answer = Answer::Own;
@@ -205,7 +207,7 @@ impl Roll {
     #[must_use]
     pub fn serve(&self, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
         let unknown = self.unknown.as_ref();
-        let mut pending = unknown.map(|why| format!("it is not known which replicas there are: {why}"));
+        let mut pending = unknown.map(ToString::to_string);
         for (address, member) in &self.members {
             match member.serves(*address, wanted, listener) {
                 Elsewhere::Everywhere => {}
@@ -220,6 +222,58 @@ impl Roll {
     #[must_use]
     pub fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
         self.unknown.is_some() || self.members.values().any(|member| member.is_pending(wanted))
+    }
+
+    /// Whether another replica is ready.
+    #[must_use]
+    pub fn others(&self) -> Others {
+        match self.unknown {
+            Some(Unknown::Awaited) => Others::Awaited,
+            _ if self.strangers().next().is_some() => Others::Some,
+            _ => Others::None,
+        }
+    }
+
+    /// The first of the other ready replicas that has not answered yet, and may still.
+    #[must_use]
+    pub fn first_awaited(&self) -> Option<&str> {
+        self.strangers().find(|member| member.answer == Answer::None).map(|member| member.name.as_str())
+    }
+
+    /// Whether all other ready replicas answer.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.strangers().all(|member| member.answer == Answer::Heard)
+    }
+
+    /// What the other ready replicas serve, as they last said it, each with its name.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &Served)> {
+        self.strangers().flat_map(|member| {
+            member.objects.iter().map(|(object, served)| (member.name.as_str(), object, served))
+        })
+    }
+
+    /// The first of the other ready replicas that serves a listener, or is about to.
+    #[must_use]
+    pub fn server_of(&self, object: &ObjectName, uid: &str, listener: &str) -> Option<&str> {
+        let serves = |served: &Served| served.uid == uid && served.serves(listener);
+        let mut servers = self.strangers().filter(|member| member.objects.get(object).is_some_and(serves));
+        servers.next().map(|member| member.name.as_str())
+    }
+
+    /// Whether another ready replica serves a port, as far as is known: one that has not said anything may serve any.
+    #[must_use]
+    pub fn may_serve_port(&self, port: u16) -> bool {
+        let is_unknown = self.unknown.as_ref().is_some_and(|unknown| *unknown != Unknown::Nobody);
+        let serves = |member: &Member| {
+            member.is_unheard() || member.objects.values().any(|served| served.may_serve_port(port))
+        };
+        is_unknown || self.members.values().filter(|member| member.answer != Answer::Own).any(serves)
+    }
+
+    /// Ready replicas that are not known to be this process.
+    fn strangers(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.answer != Answer::Own && member.is_ready)
     }
 
     /// The nodes of all replicas that said theirs.
@@ -244,96 +298,26 @@ impl Roll {
 
     /// Replicas that do not answer, or are not known.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        let unknown = self.unknown.iter().filter(|why| *why != AWAITED);
-        let unknown = unknown.map(|why| format!("it is not known which replicas there are: {why}"));
+        let unknown = self.unknown.iter().filter(|why| **why != Unknown::Awaited);
+        let unknown = unknown.map(ToString::to_string);
         let silent = self.members.iter().filter(|(_, member)| member.answer == Answer::Silent);
         unknown.chain(silent.map(|(address, member)| member.silence(*address)))
     }
 }
 
-impl Member {
-    fn new(name: &str, now: Instant) -> Self {
-        Self {
-            name: name.to_owned(),
-            heard: now,
-            answer: Answer::None,
-            node_address: None,
-            objects: BTreeMap::new(),
-            failure: "it has not answered yet".to_owned(),
-        }
-    }
-
-    fn attends(&self) -> Attends {
-        match self.answer {
-            Answer::Own => Attends::Own,
-            Answer::None => Attends::Awaited,
-            Answer::Heard => Attends::Heard,
-            Answer::Silent => Attends::Silent(self.failure.clone()),
-        }
-    }
-
-    /// Whether it is not known to have got as far.
-    fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
-        let has = |served: &Served| served.uid == uid && served.generation == generation;
-        self.answer != Answer::Own && !self.objects.get(object).is_some_and(has)
-    }
-
-    fn silence(&self, address: SocketAddr) -> String {
-        format!("replica {} does not say what it serves ({address}): {}", self.name, self.failure)
-    }
-
-    fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
-        let name = &self.name;
-        match self.answer {
-            Answer::Own => return Elsewhere::Everywhere,
-            Answer::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
-            Answer::Silent => {
-                return Elsewhere::Not {
-                    reason: Reason::ReplicaUnreachable.to_string(),
-                    message: self.silence(address),
-                };
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self {
+            Self::Awaited => "the API server has not answered yet",
+            Self::Nobody => {
+                "the Service of --replicas has no ready endpoint with a port called `admin`; this replica should be one"
             }
-            Answer::Heard => {}
-        }
-        let Some(served) = self.objects.get(wanted.object).filter(|served| served.uid == wanted.uid) else {
-            return Elsewhere::Pending(format!("replica {name} does not serve it yet"));
+            Self::Failed(why) => why,
         };
-        if served.generation != wanted.generation {
-            let (theirs, ours) = (served.generation, wanted.generation);
-            return Elsewhere::Pending(format!(
-                "replica {name} is at generation {theirs}, and not at {ours}"
-            ));
-        }
-        match served.problems.iter().find(|problem| problem.listener == listener) {
-            None => Elsewhere::Everywhere,
-            Some(problem) if problem.pending => {
-                Elsewhere::Pending(format!("replica {name}: {}", problem.message))
-            }
-            Some(problem) => Elsewhere::Not {
-                reason: problem.reason.clone(),
-                message: format!("replica {name}: {}", problem.message),
-            },
-        }
-    }
-
-    fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
-        match self.answer {
-            Answer::Own | Answer::Silent => false,
-            Answer::None => true,
-            Answer::Heard => !self.objects.get(wanted.object).is_some_and(|served| {
-                served.uid == wanted.uid
-                    && served.generation == wanted.generation
-                    && !served.problems.iter().any(|problem| problem.pending)
-            }),
-        }
+        write!(f, "it is not known which replicas there are: {why}")
     }
 }
 
-/// It is too early to know.
-const AWAITED: &str = "the API server has not answered yet";
-/// Somebody named the wrong Service, or its port.
-const NOBODY: &str =
-    "the Service of --replicas has no ready endpoint with a port called `admin`; this replica should be one";
 /// How long a replica may say nothing.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
@@ -351,10 +335,11 @@ mod tests {
     }
 
     fn page(instance: &str, generation: i64, problems: &[Problem]) -> Page {
-        let served = Served { uid: "u".into(), generation, problems: problems.to_vec() };
+        let served = Served { uid: "u".into(), generation, bound: None, problems: problems.to_vec() };
         Page {
             replica: Replica { name: instance.into(), instance: instance.into(), node_address: None },
             version: 1,
+            ready: None,
             whole: false,
             objects: vec![Entry { object: object(), served: Some(served) }],
         }
@@ -434,6 +419,26 @@ mod tests {
         assert_eq!(roll.problems().collect::<Vec<_>>(), [message]);
         assert_eq!(roll.heard(address(2), page("b", 1, &[]), late), Touched::All);
         assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+    }
+
+    #[test]
+    fn another_replica_is_one_that_calls_itself_ready() {
+        let now = Instant::now();
+        let mut roll = Roll::awaited("a");
+        assert_eq!(roll.others(), Others::Awaited);
+        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        roll.heard(address(1), page("a", 1, &[]), now);
+        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, Some("pod-b")));
+        assert!(roll.may_serve_port(993), "it has not said anything");
+        roll.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
+        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, None));
+        assert_eq!(roll.server_of(&object(), "u", "imaps"), Some("pod-b"));
+        roll.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
+        assert_eq!(roll.others(), Others::None, "its Service publishes addresses that are not ready");
+        assert_eq!(roll.server_of(&object(), "u", "imaps"), None);
+        roll.set(&BTreeMap::new(), now);
+        assert_eq!(roll.others(), Others::None);
+        assert!(!roll.may_serve_port(993));
     }
 
     #[test]

@@ -5,9 +5,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde_json::{Value, json};
 
 use super::index::Key;
+
+/// What is known of the Service of `--service`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Front {
+    /// There is no `--service`.
+    #[default]
+    None,
+    /// The API server has not answered yet.
+    Awaited(Key),
+    /// It does not exist.
+    NotFound(Key),
+    /// It has never been read, for this reason.
+    NotReadable(Key, String),
+    /// As it was last read.
+    Known(Box<OwnService>),
+}
+
+/// Whether clients reach a port by the Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// They do, or there is no Service that they need.
+    Reached,
+    /// Not yet.
+    Pending(String),
+    /// Not before somebody gives a permission or changes the Service.
+    Refused(String),
+    /// There is no Service.
+    NotFound(String),
+}
 
 /// The Service that clients reach us by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +51,10 @@ pub struct OwnService {
     /// Where it is reached, but for the ports.
     addresses: Vec<String>,
     ports: BTreeMap<u16, Port>,
+    /// The names of its ports that ready endpoints have; `None` where that cannot be read.
+    endpoints: Option<BTreeSet<String>>,
+    /// Why its ports cannot be set.
+    refused: Option<String>,
 }
 
 /// `spec.type`.
@@ -55,6 +89,36 @@ pub enum PortPlan {
     KeepLast,
 }
 
+impl Front {
+    /// The Service, where it has been read.
+    #[must_use]
+    pub fn known(&self) -> Option<&OwnService> {
+        match self {
+            Self::Known(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// Whether clients reach this port by it.
+    #[must_use]
+    pub fn reach(&self, port: u16) -> Reach {
+        match self {
+            Self::None => Reach::Reached,
+            Self::Awaited(key) => {
+                Reach::Pending(format!("the Service {key} of --service has not been read yet"))
+            }
+            Self::NotFound(key) => Reach::NotFound(format!(
+                "the Service {key} of --service does not exist, so no client gets here by it; create it, or correct \
+                 --service"
+            )),
+            Self::NotReadable(key, why) => {
+                Reach::Refused(format!("the Service {key} of --service cannot be read: {why}"))
+            }
+            Self::Known(service) => service.reach(port),
+        }
+    }
+}
+
 impl OwnService {
     /// `manager` is the field manager of ours.
     #[must_use]
@@ -85,13 +149,36 @@ impl OwnService {
                 ServiceKind::ClusterIp => cluster_ips(service),
             },
             ports: ports.collect(),
+            endpoints: None,
+            refused: None,
         }
     }
 
-    /// Whether we put this port there.
+    /// With the names of the ports that ready endpoints have, and with why its ports cannot be set, as far as is known.
     #[must_use]
-    pub fn shows(&self, port: u16) -> bool {
-        self.ports.get(&port).is_some_and(|port| port.is_ours)
+    pub fn with(self, endpoints: Option<BTreeSet<String>>, refused: Option<String>) -> Self {
+        Self { endpoints, refused, ..self }
+    }
+
+    fn reach(&self, port: u16) -> Reach {
+        let key = &self.key;
+        let Some(found) = self.ports.get(&port) else {
+            return match &self.refused {
+                Some(why) => Reach::Refused(format!("the Service {key} does not get the port {port}: {why}")),
+                None => Reach::Pending(format!("the Service {key} does not have the port {port} yet")),
+            };
+        };
+        // Nodes learn from endpoints where connections to a port go.
+        if self.endpoints.as_ref().is_some_and(|names| !names.contains(&found.name)) {
+            return Reach::Pending(format!("no ready endpoint of the Service {key} has the port {port} yet"));
+        }
+        Reach::Reached
+    }
+
+    /// The ports that we put there.
+    #[must_use]
+    pub fn shown(&self) -> BTreeSet<u16> {
+        self.ports.iter().filter(|(_, port)| port.is_ours).map(|(number, _)| *number).collect()
     }
 
     /// Whether it has this port.
@@ -105,9 +192,7 @@ impl OwnService {
     pub fn plan(&self, wanted: &BTreeSet<u16>) -> PortPlan {
         let others = |port: &u16| self.ports.get(port).is_some_and(|port| !port.is_ours);
         let ours: BTreeSet<u16> = wanted.iter().copied().filter(|port| !others(port)).collect();
-        let is: BTreeSet<u16> =
-            self.ports.iter().filter(|(_, port)| port.is_ours).map(|(number, _)| *number).collect();
-        if ours == is {
+        if ours == self.shown() {
             PortPlan::Keep
         } else if ours.is_empty() && self.ports.values().all(|port| port.is_ours) {
             PortPlan::KeepLast
@@ -153,6 +238,23 @@ impl OwnService {
             _ => self.addresses.iter().map(|address| joined(address, port)).collect(),
         }
     }
+}
+
+/// The names of the ports that ready endpoints have, in every family of addresses that has any.
+#[must_use]
+pub fn ready_ports<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<String> {
+    let mut families: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for slice in slices {
+        // A missing condition means ready.
+        let is_ready = |endpoint: &Endpoint| {
+            endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+        };
+        if slice.endpoints.iter().any(is_ready) {
+            let names = slice.ports.iter().flatten().map(|port| port.name.clone().unwrap_or_default());
+            families.entry(&slice.address_type).or_default().extend(names);
+        }
+    }
+    families.into_values().reduce(|all, family| &all & &family).unwrap_or_default()
 }
 
 /// `address:port`, with brackets where they belong.
@@ -273,6 +375,49 @@ mod tests {
         assert_eq!(inside.addresses(25, &nodes), ["10.96.0.9:25", "[fd00::9]:25"]);
         let headless = service(&json!({ "clusterIPs": ["None"] }), &json!({}));
         assert!(headless.addresses(25, &nodes).is_empty());
+    }
+
+    #[test]
+    fn a_port_is_reached_when_the_service_and_its_ready_endpoints_have_it() {
+        let own = || service(&json!({}), &json!({}));
+        let front = |service: OwnService| Front::Known(Box::new(service));
+        let pending = |front: &Front, port| matches!(front.reach(port), Reach::Pending(_));
+        assert_eq!(front(own()).reach(993), Reach::Reached, "endpoints cannot be read");
+        assert!(pending(&front(own()), 995));
+        let with =
+            |names: &[&str]| own().with(Some(names.iter().map(|name| (*name).to_owned()).collect()), None);
+        assert_eq!(front(with(&["smtp", "mail-993"])).reach(993), Reach::Reached);
+        assert!(pending(&front(with(&["smtp"])), 993));
+        let refused = front(own().with(None, Some("forbidden".to_owned())));
+        assert!(
+            matches!(refused.reach(995), Reach::Refused(why) if why.ends_with("the port 995: forbidden"))
+        );
+        assert_eq!(refused.reach(993), Reach::Reached);
+        assert_eq!(Front::None.reach(1), Reach::Reached);
+        let key = Key::new("mail", "edge");
+        assert!(pending(&Front::Awaited(key.clone()), 993));
+        assert!(matches!(Front::NotFound(key).reach(993), Reach::NotFound(_)));
+    }
+
+    #[test]
+    fn ready_ports_are_those_that_every_family_of_addresses_has() {
+        let slice = |family: &str, ready: bool, names: &[&str]| -> EndpointSlice {
+            let ports: Vec<Value> = names.iter().map(|name| json!({ "name": name, "port": 1 })).collect();
+            serde_json::from_value(json!({
+                "addressType": family,
+                "ports": ports,
+                "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": ready } }],
+            }))
+            .unwrap()
+        };
+        let names = |slices: &[EndpointSlice]| ready_ports(slices.iter()).into_iter().collect::<Vec<_>>();
+        let old = slice("IPv4", true, &["a"]);
+        let new = slice("IPv4", true, &["a", "b"]);
+        assert_eq!(names(&[old.clone(), new.clone()]), ["a", "b"]);
+        assert_eq!(names(&[old, slice("IPv4", false, &["a", "b"])]), ["a"]);
+        assert_eq!(names(&[new.clone(), slice("IPv6", true, &["b"])]), ["b"]);
+        assert_eq!(names(&[new, slice("IPv6", false, &["b"])]), ["a", "b"]);
+        assert!(names(&[]).is_empty());
     }
 
     #[test]

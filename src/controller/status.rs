@@ -4,11 +4,13 @@
 //! when it is so in all replicas, which only the leader knows. An object is when all its listeners are. Alarms are
 //! conditions that exist only while they are true.
 
+mod backends;
 mod changes;
 mod client_address;
 mod listener;
 mod object;
 mod ready;
+mod served;
 mod stamp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,19 +20,20 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListenerStatus, MailServerStatus};
-use crate::model::served::{ObjectName, Problem, Served};
+use crate::api::status::{Condition, ListenerStatus, MailListenerStatus, MailServerStatus};
+use crate::model::served::ObjectName;
 use crate::model::{BindReport, SocketState};
 
 use super::gauges::{ListenerSummary, Summary};
 use super::index::{Kind, ObjectId};
 use super::publish::Publisher;
-use super::reason::{self, Reason};
+use super::reason;
 use super::render::ListenerOutcome;
 use super::roll::{Roll, Wanted};
-use super::service::OwnService;
+use super::service::Front;
 
 pub use changes::{Change, News, alarming, public};
+pub use served::{claims, served};
 
 /// What is known when a status is made.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +53,8 @@ pub struct Facts<'a> {
 /// What is between the clients and us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The Service that clients reach us by, if we were told which it is and it is there.
-    pub service: Option<OwnService>,
+    /// The Service that clients reach us by, if we were told which it is.
+    pub front: Front,
     /// The nodes that replicas run on, as far as they are known.
     pub nodes: BTreeSet<IpAddr>,
 }
@@ -65,6 +68,8 @@ pub struct Status(BTreeMap<ObjectId, Arc<ObjectStatus>>);
 struct ObjectStatus {
     generation: i64,
     address: String,
+    /// How the backends are; empty where nobody can say.
+    backends: String,
     conditions: Vec<Condition>,
     listeners: Vec<Listener>,
     /// Where clients reach a MailListener.
@@ -137,15 +142,6 @@ impl Status {
         changes::of_object(id, uid, ObjectStatus::read(id.kind, said).as_ref(), status)
     }
 
-    /// Whether a listener is ready; `None` where it is none.
-    #[must_use]
-    pub fn is_ready(&self, id: &ObjectId, listener: &str) -> bool {
-        let Some(status) = self.0.get(id) else { return false };
-        let own = status.listeners.iter().find(|other| other.name == listener);
-        let conditions = own.map_or(&status.conditions, |own| &own.conditions);
-        conditions.iter().any(|c| c.type_ == "Ready" && c.status == ConditionStatus::True)
-    }
-
     /// What gauges tell of an object.
     #[must_use]
     pub fn summary(&self, facts: &Facts<'_>, id: &ObjectId) -> Option<Summary> {
@@ -197,39 +193,15 @@ impl Status {
 }
 
 /// Whether what is known of an object is on its way to become something else without a change of anything: the data
-/// plane, or another replica, has not got as far.
+/// plane, another replica, or the Service has not got as far.
 #[must_use]
 pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
     let Some(outcome) = facts.published.outcomes().get(id) else { return false };
     let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
-    here || facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted))
-}
-
-/// What this replica tells the leader of an object; `None` where it does not have it.
-#[must_use]
-pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
-    let outcome = facts.published.outcomes().get(id)?;
-    let problem = |listener| {
-        let verdict = ready::programmed(facts, listener);
-        (verdict.status != ConditionStatus::True).then(|| Problem {
-            listener: listener.id.listener.clone(),
-            pending: verdict.status == ConditionStatus::Unknown,
-            reason: verdict.reason,
-            message: verdict.message,
-        })
-    };
-    let mut problems: Vec<Problem> = outcome.listeners.iter().filter_map(problem).collect();
-    if problems.is_empty() && object::is_invalid(outcome) {
-        let message = "the manifest is invalid".to_owned();
-        problems.push(Problem {
-            listener: String::new(),
-            pending: false,
-            reason: Reason::Invalid.to_string(),
-            message,
-        });
-    }
-    Some(Served { uid: outcome.uid.clone(), generation: outcome.generation, problems })
+    let elsewhere = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
+    here || elsewhere
+        || outcome.listeners.iter().any(|listener| ready::waits_for_service(facts, outcome, listener))
 }
 
 /// How replicas call it among themselves.
@@ -262,6 +234,7 @@ impl ObjectStatus {
                 Self {
                     generation: status.observed_generation?,
                     address: status.address.unwrap_or_default(),
+                    backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
                     listeners: status.listeners.into_iter().map(listener).collect(),
                     addresses: Vec::new(),
@@ -272,6 +245,7 @@ impl ObjectStatus {
                 Self {
                     generation: status.observed_generation?,
                     address: status.address.unwrap_or_default(),
+                    backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
                     listeners: Vec::new(),
                     addresses: status.addresses,
@@ -282,18 +256,21 @@ impl ObjectStatus {
 
     /// Exactly as the object's own would be.
     fn value(&self, kind: Kind) -> Value {
-        let address = (!self.address.is_empty()).then(|| self.address.clone());
+        let known = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let (address, backends) = (known(&self.address), known(&self.backends));
         let status = match kind {
             Kind::Server => serde_json::to_value(MailServerStatus {
                 observed_generation: Some(self.generation),
                 listener_count: i32::try_from(self.listeners.len()).ok(),
                 address,
+                backends,
                 conditions: linked(&self.conditions),
                 listeners: self.listeners.iter().map(Listener::value).collect(),
             }),
             Kind::Listener => serde_json::to_value(MailListenerStatus {
                 observed_generation: Some(self.generation),
                 address,
+                backends,
                 addresses: self.addresses.clone(),
                 conditions: linked(&self.conditions),
             }),

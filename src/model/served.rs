@@ -29,16 +29,54 @@ pub struct Served {
     pub uid: String,
     /// The generation that this is about.
     pub generation: i64,
+    /// The listeners that accept connections, of this generation or an earlier one. `None`: the replica is of a version
+    /// that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Vec<Bound>>,
     /// The listeners that do not serve it; empty when all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+}
+
+/// A listener that accepts connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bound {
+    /// Its name; empty for a `MailListener`.
+    pub listener: String,
+    /// Its TCP port, where others than its own host reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl Served {
+    /// Whether a listener is served, of whichever generation, or is about to be.
+    #[must_use]
+    pub fn serves(&self, listener: &str) -> bool {
+        let problem = self.problems.iter().find(|problem| problem.listener == listener);
+        if problem.is_some_and(|problem| problem.pending) {
+            return true;
+        }
+        if let Some(bound) = &self.bound {
+            return bound.iter().any(|bound| bound.listener == listener);
+        }
+        let is_refused =
+            !listener.is_empty() && self.problems.iter().any(|problem| problem.listener.is_empty());
+        !is_refused && problem.is_none_or(|problem| problem.reason == LAST_GOOD)
+    }
+
+    /// Whether a port may be served: a replica that does not say may serve any.
+    #[must_use]
+    pub fn may_serve_port(&self, port: u16) -> bool {
+        self.bound.as_ref().is_none_or(|bound| bound.iter().any(|bound| bound.port == Some(port)))
+    }
 }
 
 /// A listener that does not serve its object's generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// Its name; the object's for a `MailListener`.
+    /// Its name; empty for a `MailListener`, and for an object that is refused as a whole.
     pub listener: String,
     /// Whether it may yet become so without a change of anything.
     pub pending: bool,
@@ -69,6 +107,9 @@ pub struct Page {
     pub replica: Replica,
     /// The version that a reader of this has seen.
     pub version: u64,
+    /// Whether it may be sent clients, as it says itself. `None`: it is of a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// Whether these are all objects there are; otherwise they are added to those that were read before.
     pub whole: bool,
     /// Objects, and what is made of them.
@@ -163,7 +204,8 @@ impl Ledger {
             None => state.entries.iter().map(|(object, (_, served))| entry(object, Some(served))).collect(),
             Some(version) => state.since(version),
         };
-        Page { replica: self.0.replica.clone(), version: state.version, whole: known.is_none(), objects }
+        let (replica, version) = (self.0.replica.clone(), state.version);
+        Page { replica, version, ready: None, whole: known.is_none(), objects }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -211,6 +253,8 @@ fn entry(object: &ObjectName, served: Option<&Served>) -> Entry {
     Entry { object: object.clone(), served: served.cloned() }
 }
 
+/// The reason of a problem with a listener that serves an earlier generation.
+const LAST_GOOD: &str = "UsingLastGood";
 /// Objects that are gone and still remembered; a reader who is further behind reads everything again.
 const MAX_GONE: usize = 4096;
 
@@ -236,6 +280,36 @@ mod tests {
 
     fn bookmark(page: &Page) -> Bookmark {
         Bookmark { instance: page.replica.instance.clone(), version: page.version }
+    }
+
+    #[test]
+    fn says_what_it_serves_of_an_earlier_generation_too() {
+        let problem = |listener: &str, pending, reason: &str| Problem {
+            listener: listener.into(),
+            pending,
+            reason: reason.into(),
+            message: String::new(),
+        };
+        let problems = vec![problem("old", false, LAST_GOOD), problem("none", false, "NotServed")];
+        let bound = |listener: &str, port| Bound { listener: listener.into(), port: Some(port) };
+        let says = Served {
+            bound: Some(vec![bound("old", 993), bound("new", 995)]),
+            problems: [problems.clone(), vec![problem("soon", true, "Pending")]].concat(),
+            ..Served::default()
+        };
+        let served = |served: &Served| {
+            let all = ["old", "new", "soon", "none", "other"].into_iter();
+            all.filter(|listener| served.serves(listener)).collect::<Vec<_>>()
+        };
+        assert_eq!(served(&says), ["old", "new", "soon"]);
+        assert!(says.may_serve_port(995) && !says.may_serve_port(25));
+        // A replica of an earlier version names only what it does not serve.
+        let page = r#"{"uid":"u","generation":3,"problems":[]}"#;
+        let older = Served { problems, ..serde_json::from_str(page).unwrap() };
+        assert_eq!(served(&older), ["old", "new", "soon", "other"]);
+        assert!(older.may_serve_port(25));
+        let refused = Served { problems: vec![problem("", false, "Invalid")], ..Served::default() };
+        assert!(!refused.serves("imaps"));
     }
 
     #[test]

@@ -265,6 +265,14 @@ impl Cluster {
         Mailgress::start_at(our_address(), ["--kubeconfig".as_ref(), account.as_os_str()], &arguments)
     }
 
+    /// The same, but it need not become ready.
+    pub fn unready_replica(&self, arguments: &[&str]) -> Mailgress {
+        let own = ["--class", self.name];
+        let (account, arguments) = (self.account(), [own.as_slice(), arguments].concat());
+        let flag = ["--kubeconfig".as_ref(), account.as_os_str()];
+        Mailgress::start_unready_at(our_address(), flag, &arguments)
+    }
+
     /// A kubeconfig with the token of Mailgress's own ServiceAccount.
     pub fn account(&self) -> PathBuf {
         self.kubeconfig("mailgress", "mailgress")
@@ -305,6 +313,33 @@ impl Cluster {
     pub fn service(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
         let in_state = |(at, conditions): &(SocketAddr, Value)| (*at, json!({ "conditions": conditions }));
         self.slices(name, port, &endpoints.iter().map(in_state).collect::<Vec<_>>());
+    }
+
+    /// Makes an empty Service for clients in the test's namespace, and lets Mailgress set its ports.
+    pub fn front(&self, name: &str) {
+        self.kubectl(&["create", "service", "clusterip", name, "--tcp=80"]);
+        self.allow_front(name);
+    }
+
+    /// Lets Mailgress set the ports of this Service.
+    pub fn allow_front(&self, name: &str) {
+        let resource = format!("--resource-name={name}");
+        self.kubectl(&["create", "role", "front", "--verb=patch", "--resource=services", &resource]);
+        let subject = "--serviceaccount=mailgress:mailgress";
+        self.kubectl(&["create", "rolebinding", "front", "--role=front", subject]);
+    }
+
+    /// A ready endpoint of that Service with these ports, as Kubernetes makes one of a pod.
+    pub fn front_endpoint(&self, name: &str, ports: &[u16]) {
+        let port = |port: &u16| json!({ "name": format!("mail-{port}"), "port": port });
+        self.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
+            "addressType": "IPv4",
+            "ports": ports.iter().map(port).collect::<Vec<_>>(),
+            "endpoints": [{ "addresses": [our_address()], "conditions": ready() }],
+        }));
     }
 
     fn slices(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {

@@ -17,6 +17,7 @@ mod cluster;
 mod control_plane;
 mod definitions;
 mod forwarder;
+mod front;
 mod given;
 mod mail;
 mod network;
@@ -27,6 +28,7 @@ mod replicas;
 mod secrets;
 mod serving;
 mod sizes;
+mod starts;
 mod status;
 mod tenancy;
 

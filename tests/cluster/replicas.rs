@@ -13,14 +13,20 @@ use crate::support::{ports, wait};
 const EDGE: &str = "mailserver/edge";
 
 /// Two replicas, found by the Service `replicas`.
-struct Pair {
-    cluster: Cluster,
+pub struct Pair {
+    pub cluster: Cluster,
     /// `replica-0` and `replica-1`.
     replicas: [Option<Mailgress>; 2],
+    /// More arguments of both.
+    arguments: Vec<String>,
 }
 
 impl Pair {
-    fn new(name: &'static str) -> Option<Self> {
+    pub fn new(name: &'static str) -> Option<Self> {
+        Self::with(name, &[])
+    }
+
+    pub fn with(name: &'static str, arguments: &[&str]) -> Option<Self> {
         let cluster = Cluster::new(name)?;
         cluster.apply(&json!({
             "apiVersion": "v1",
@@ -28,7 +34,8 @@ impl Pair {
             "metadata": { "name": "replicas" },
             "spec": { "clusterIP": "None", "ports": [{ "name": "admin", "port": 9090 }] },
         }));
-        let mut pair = Self { cluster, replicas: [None, None] };
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut pair = Self { cluster, replicas: [None, None], arguments };
         // The first one leads.
         pair.start(0);
         pair.leads(0);
@@ -37,13 +44,25 @@ impl Pair {
     }
 
     /// Starts a replica, and calls it ready.
-    fn start(&mut self, number: usize) {
+    pub fn start(&mut self, number: usize) {
+        self.start_unready(number);
+        let replica = self.replica(number);
+        wait::eventually("the replica is ready", || replica.is_ready().then_some(()));
+        self.call_ready(number);
+    }
+
+    /// Starts a replica, and does not call it ready.
+    pub fn start_unready(&mut self, number: usize) {
         let name = format!("replica-{number}");
         let service = format!("{}/replicas", self.cluster.name);
-        let replica =
-            self.cluster.replica(&["--pod-name", &name, "--replicas", &service, "--drain-timeout", "1s"]);
-        self.slice(number, replica.admin().port());
-        self.replicas[number] = Some(replica);
+        let mut arguments = vec!["--pod-name", &name, "--replicas", &service, "--drain-timeout", "1s"];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        self.replicas[number] = Some(self.cluster.unready_replica(&arguments));
+    }
+
+    /// Calls a replica ready, as the kubelet does.
+    pub fn call_ready(&self, number: usize) {
+        self.slice(number, self.replica(number).admin().port());
     }
 
     /// A slice for each: on one host, their ports differ.
@@ -63,15 +82,15 @@ impl Pair {
         }));
     }
 
-    fn replica(&self, number: usize) -> &Mailgress {
+    pub fn replica(&self, number: usize) -> &Mailgress {
         self.replicas[number].as_ref().unwrap()
     }
 
-    fn kill(&mut self, number: usize) {
+    pub fn kill(&mut self, number: usize) {
         self.replicas[number] = None;
     }
 
-    fn forget(&self, number: usize) {
+    pub fn forget(&self, number: usize) {
         self.cluster.kubectl(&["delete", "endpointslice", &format!("replica-{number}")]);
     }
 
@@ -82,7 +101,7 @@ impl Pair {
         lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
     }
 
-    fn leads(&self, number: usize) {
+    pub fn leads(&self, number: usize) {
         let prefix = format!("replica-{number}_");
         wait::eventually("the replica leads", || self.holder().starts_with(&prefix).then_some(()));
     }

@@ -130,3 +130,29 @@ fn an_object_that_comes_again_under_its_name_gets_a_status_again() {
 
 /// Statuses are compared a minute after an object was heard of.
 const COMPARED: Duration = Duration::from_secs(150);
+
+#[test]
+fn kubectl_shows_whether_backends_are_ready_beside_whether_it_is_served() {
+    let Some(cluster) = Cluster::new("backends-column") else { return };
+    let (at, backend) = (at(), backend("backend"));
+    cluster.backends(&[]);
+    cluster.apply(&cluster.edge(&[("imap", at.port())]));
+    let _mailgress = cluster.mailgress();
+    cluster.wait_for("Ready", "mailserver/edge");
+    let columns = |expected: &str| {
+        wait::eventually(&format!("kubectl get mail says {expected:?}"), || {
+            let said = cluster.kubectl(&["get", "mail"]);
+            let [head, row] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+            // Columns are apart by three spaces, and what is in them has one at most.
+            let column = |name: &str| {
+                head.split("   ").map(str::trim).filter(|t| !t.is_empty()).position(|t| t == name)
+            };
+            let cells: Vec<&str> = row.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+            assert_eq!(cells[column("READY").unwrap()], "True", "{said}");
+            (cells.get(column("BACKENDS").unwrap()) == Some(&expected)).then_some(())
+        });
+    };
+    columns("none ready");
+    cluster.backends(&[(&backend, ready())]);
+    columns("all ready");
+}

@@ -10,6 +10,7 @@ use crate::cluster::{BOUND, Cluster};
 use crate::images;
 use crate::mail::{Mail, PASSWORD};
 use crate::release::{DRAIN_DELAY, DRAIN_TIMEOUT, Release};
+use crate::rollout;
 use crate::steps::{say, step};
 use crate::support::pki::AUTHORITY;
 use crate::support::wait;
@@ -95,6 +96,9 @@ fn use_it(cluster: &Cluster, release: &Release, mail: &Mail, doors: Doors) {
 }
 
 fn change(cluster: &Cluster, release: &Release, mail: &Mail, doors: Doors) {
+    step("a listener on a new port is reached as soon as it is Ready", || {
+        rollout::new_ports_are_reached_when_ready(cluster, mail, doors);
+    });
     step("a rotated certificate is on the wire, and no session ends", || {
         undisturbed(doors, "rotated", || {
             let identity = release.issue_certificate(&mail.namespace);
@@ -103,6 +107,14 @@ fn change(cluster: &Cluster, release: &Release, mail: &Mail, doors: Doors) {
                 (0..MANY).all(new).then_some(())
             });
         });
+    });
+    step("a rollout that cannot read the certificate stops, and no client notices", || {
+        let traffic = Traffic::start(doors, SESSIONS, "stopped");
+        rollout::a_rollout_without_the_certificate_stops(cluster, release, mail);
+        traffic.goes_on();
+        let (sessions, stream) = traffic.stop();
+        nothing_was_refused(&sessions, &stream);
+        everything_arrived_once(doors, &stream, "stopped");
     });
     step("a rolling upgrade refuses nothing, loses no mail, and lets sessions go on for their time", || {
         roll(cluster, release, doors, "two");

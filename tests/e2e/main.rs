@@ -28,6 +28,7 @@ mod pages;
 #[path = "../docs/play.rs"]
 mod play;
 mod release;
+mod rollout;
 #[path = "../docs/shell.rs"]
 mod shell;
 mod steps;

@@ -171,6 +171,8 @@ spec:
   value: {{ .Values.drain.delay | quote }}
 - name: MAILGRESS_DRAIN_TIMEOUT
   value: {{ .Values.drain.timeout | quote }}
+- name: MAILGRESS_READY_TIMEOUT
+  value: {{ .Values.readyTimeout | quote }}
 - name: MAILGRESS_LOG_FORMAT
   value: {{ .Values.log.format | quote }}
 - name: MAILGRESS_LOG

@@ -17,7 +17,7 @@ pub(super) use listener::listeners;
 pub(super) use lists::{backends, changes, faults, problems, replicas};
 
 /// For the browser's tab: what is wrong comes first.
-pub(super) fn title(view: &View, blocked: &[&'static str]) -> String {
+pub(super) fn title(view: &View, blocked: &[&str]) -> String {
     let name = &view.replica.name;
     match (view.totals.not_ready, blocked.first()) {
         (_, Some(reason)) => format!("✕ {reason} · {name} · Mailgress"),
@@ -27,7 +27,7 @@ pub(super) fn title(view: &View, blocked: &[&'static str]) -> String {
 }
 
 /// Who this is, and how it is.
-pub(super) fn head(view: &View, blocked: &[&'static str]) -> Markup {
+pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
     let replica = &view.replica;
     html! {
         header #head data-live {

@@ -3,19 +3,21 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use kube::Client;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::status::ConditionStatus;
 
-use super::super::index::ObjectId;
+use super::super::index::{Key, ObjectId};
 use super::super::outlet::Outlet;
 use super::super::reason::Reason;
 use super::super::roll::{Roll, Touched};
-use super::super::service::OwnService;
+use super::super::service::{Front, OwnService};
 use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
@@ -26,13 +28,15 @@ use super::writer::{Outbox, Said, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
 
 /// Our standing, and all that follows from it.
-#[derive(Debug)]
 pub(super) struct Lead {
     standing: watch::Receiver<Standing>,
     leads: bool,
-    /// What the other replicas say.
-    replicas: mpsc::Receiver<replicas::Event>,
-    asks: bool,
+    /// To ask the other replicas.
+    client: Client,
+    /// The Service whose endpoints are the replicas.
+    replicas: Option<Key>,
+    /// What the other replicas say, while they are asked.
+    asking: Option<Asking>,
     service: watch::Receiver<Known>,
     /// To the keeper of the Service's ports.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
@@ -45,8 +49,13 @@ pub(super) struct Lead {
     /// Waits until there is something to lead.
     lease: Option<(Lease, watch::Sender<Standing>)>,
     running: Option<JoinHandle<()>>,
-    /// Whether the Service's ports are to be looked at though no status was told.
-    are_ports_stale: bool,
+}
+
+/// The other replicas are asked for as long as this is there.
+#[derive(Debug)]
+struct Asking {
+    events: mpsc::Receiver<replicas::Event>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// Something that the lead has to do with.
@@ -78,12 +87,8 @@ impl Lead {
         tokio::spawn(writer.run(shutdown.clone()));
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name, changes));
-        let (sender, replicas) = mpsc::channel(MAX_ANSWERS);
-        if let Some(service) = &options.replicas {
-            let replicas = Replicas::new(clients.watches.clone(), service.clone(), sender);
-            tokio::spawn(replicas.run(standing.clone()));
-        }
-        let (known, service) = watch::channel(Known::default());
+        let front = options.service.clone().map_or(Front::None, Front::Awaited);
+        let (known, service) = watch::channel(Known { front, problem: None });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), outlet.class(), wanted, known);
@@ -92,8 +97,9 @@ impl Lead {
         Self {
             standing,
             leads: false,
-            replicas,
-            asks: options.replicas.is_some(),
+            client: clients.watches.clone(),
+            replicas: options.replicas.clone(),
+            asking: None,
             service,
             ports,
             outbox,
@@ -101,7 +107,6 @@ impl Lead {
             node_address: replica.node_address,
             lease: Some((lease, standings)),
             running: None,
-            are_ports_stale: true,
         }
     }
 
@@ -110,6 +115,31 @@ impl Lead {
         if let Some((lease, standings)) = self.lease.take() {
             self.running = Some(tokio::spawn(lease.run(standings, shutdown.clone())));
         }
+    }
+
+    /// Whether this replica leads.
+    pub(super) fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// The other replicas are asked while this one starts or leads.
+    pub(super) fn ask(&mut self, is_starting: bool, outlet: &mut Outlet) {
+        let asks = is_starting || self.leads;
+        let Some(service) = self.replicas.clone() else {
+            if asks && outlet.asked().is_none() {
+                outlet.ask(Some(Roll::alone(&outlet.ledger().replica().instance)));
+            }
+            return;
+        };
+        if asks == self.asking.is_some() {
+            return;
+        }
+        self.asking = asks.then(|| {
+            let (sender, events) = mpsc::channel(MAX_ANSWERS);
+            let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
+            Asking { events, _task: AbortOnDropHandle::new(task) }
+        });
+        outlet.ask(asks.then(|| Roll::awaited(&outlet.ledger().replica().instance)));
     }
 
     /// Waits until the lease is free for somebody else, after the shutdown.
@@ -125,8 +155,8 @@ impl Lead {
         tokio::select! {
             Ok(()) = self.standing.changed() => News::Standing,
             Ok(()) = self.service.changed() => News::Service,
-            Some(event) = self.replicas.recv() => News::Replicas(event),
-            else => std::future::pending().await,
+            // It waits for ever where nobody has any news.
+            event = heard(&mut self.asking) => News::Replicas(event),
         }
     }
 
@@ -135,7 +165,7 @@ impl Lead {
         let now = Instant::now();
         match news {
             News::Standing => self.stand(outlet, store),
-            News::Service => self.are_ports_stale = true,
+            News::Service => outlet.look_at_ports(),
             News::Replicas(replicas::Event::Ready(ready)) => outlet.hear(|roll| roll.set(&ready, now)),
             News::Replicas(replicas::Event::Heard(from, page)) => {
                 outlet.hear(|roll| roll.heard(from, *page, now));
@@ -163,10 +193,15 @@ impl Lead {
     }
 
     /// Says what is known of these objects, where we lead and they say something else.
-    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, outlet: &Outlet, store: &Store) {
+    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, outlet: &mut Outlet, store: &Store) {
         if !self.leads {
             return;
         }
+        self.say_status(told, outlet, store);
+        self.show_ports(outlet);
+    }
+
+    fn say_status(&mut self, told: &BTreeSet<ObjectId>, outlet: &Outlet, store: &Store) {
         let mut said = Vec::new();
         for id in told {
             // What waits to be written was about another moment, or about what is gone.
@@ -197,17 +232,14 @@ impl Lead {
         if !said.is_empty() {
             self.outbox.put(said);
         }
-        if !told.is_empty() || std::mem::take(&mut self.are_ports_stale) {
-            self.show_ports(outlet);
-        }
     }
 
     /// Has the Service show what clients should find.
-    fn show_ports(&self, outlet: &Outlet) {
-        let shows =
-            |port| self.service.borrow().service.as_ref().is_some_and(|own: &OwnService| own.shows(port));
-        let wanted = Some(outlet.ports(shows));
-        send_if_other(&self.ports, wanted);
+    fn show_ports(&self, outlet: &mut Outlet) {
+        let shown = self.service.borrow().front.known().map(OwnService::shown).unwrap_or_default();
+        if let Some(wanted) = outlet.take_ports(&shown) {
+            send_if_other(&self.ports, Some(wanted));
+        }
     }
 
     fn stand(&mut self, outlet: &mut Outlet, store: &Store) {
@@ -216,26 +248,34 @@ impl Lead {
             return;
         }
         self.leads = leads;
-        self.are_ports_stale = true;
         if !leads {
             self.outbox.clear();
             self.ports.send_replace(None);
-            outlet.lead(None, |_| None);
+            outlet.lead(false, |_| None);
             return;
         }
-        let instance = outlet.ledger().replica().instance.clone();
-        let roll = if self.asks { Roll::awaited(&instance) } else { Roll::alone(&instance) };
-        outlet.lead(Some(roll), |id| store.own(id).map(|seen| &seen.status));
+        self.ask(false, outlet);
+        outlet.lead(true, |id| store.own(id).map(|seen| &seen.status));
         // Of objects that went to another class, it may be that nobody has taken back what was said.
         let others = store.told().filter(|id| !outlet.published().outcomes().contains_key(id));
-        self.say(&others.collect(), outlet, store);
+        self.say_status(&others.collect(), outlet, store);
     }
 
     fn surroundings(&self, outlet: &Outlet) -> Surroundings {
-        let service = self.service.borrow().service.clone();
+        let front = self.service.borrow().front.clone();
         let others = outlet.replicas().into_iter().flat_map(Roll::node_addresses);
-        Surroundings { service, nodes: others.chain(self.node_address).collect() }
+        Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
+}
+
+/// Waits for what is heard of the other replicas; for ever while they are not asked.
+async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
+    if let Some(asking) = asking
+        && let Some(event) = asking.events.recv().await
+    {
+        return event;
+    }
+    std::future::pending().await
 }
 
 /// That a replica does not answer is no event of each object, and neither is that it does again.

@@ -1,6 +1,8 @@
 //! Our own Service in the cluster: read for where clients reach us and, while we lead, given the ports of our
 //! listeners by server-side apply. What others put there is not touched.
 
+mod settle;
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::Config;
@@ -15,19 +18,39 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::index::Key;
-use super::super::service::{OwnService, PortPlan};
+use super::super::service::{Front, OwnService, PortPlan, ready_ports};
 use super::failure::{Failure, answered};
 use super::follow::follow;
 use super::pause::{Pause, TOLD};
 use super::send_if_other;
+use settle::Endpoints;
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// The Service, where it is there.
-    pub(super) service: Option<OwnService>,
+    /// The Service.
+    pub(super) front: Front,
     /// Why it cannot be read or is not as it should be.
     pub(super) problem: Option<String>,
+}
+
+/// What the watches have said, and what came of the last write.
+#[derive(Default)]
+struct Seen {
+    /// `None` until it is known whether it exists.
+    service: Option<Option<Arc<Service>>>,
+    endpoints: Endpoints,
+    /// Why the Service cannot be read, and since when that is told.
+    unread: Option<(Failure, Instant)>,
+    unwritten: Option<Unwritten>,
+}
+
+/// Why the ports are not as they should be.
+enum Unwritten {
+    /// The API server says no, or nothing.
+    Refused(String),
+    /// The last ports stay, because a Service must have one.
+    KeptLast,
 }
 
 /// Keeps it.
@@ -64,81 +87,100 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &self.key.namespace);
         let config = Config::default().fields(&format!("metadata.name={}", self.key.name));
-        let mut stream = pin!(follow(api.clone(), config));
-        let mut newest: Option<Arc<Service>> = None;
+        let mut services = pin!(follow(api.clone(), config));
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.key.namespace);
+        let selector = format!("kubernetes.io/service-name={}", self.key.name);
+        let mut slices = pin!(follow(slices, Config::default().labels(&selector)));
+        let mut seen = Seen::default();
         let mut pauses = Pause::default();
-        let mut again: Option<Duration> = None;
-        let mut complained: Option<Instant> = None;
+        let (mut again, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
         loop {
-            let over = complained.map(|at| at + TOLD);
+            let over = seen.unread.as_ref().map(|(_, at)| *at + TOLD);
             tokio::select! {
-                services = stream.next() => match services {
+                found = services.next() => match found {
                     None => return,
-                    Some(Ok(services)) => {
-                        newest = services.into_iter().next();
-                        self.tell(newest.as_deref());
+                    Some(Ok(found)) => {
+                        seen.service = Some(found.into_iter().next());
+                        seen.unread = None;
                     }
+                    Some(Err(failure)) => seen.unread = Some((failure, Instant::now())),
+                },
+                found = slices.next() => match found {
+                    None => return,
+                    Some(Ok(found)) => {
+                        seen.endpoints.read(ready_ports(found.iter().map(AsRef::as_ref)), Instant::now());
+                    }
+                    // What was known still counts. Without having known any, Ready does not wait for them.
                     Some(Err(failure)) => {
-                        self.complain(&failure);
-                        complained = Some(Instant::now());
-                        continue;
+                        tracing::debug!("the endpoints of the Service {} cannot be read: {failure}", self.key);
                     }
                 },
                 // A watch that goes on where it was has nothing to say.
-                () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => {
-                    complained = None;
-                    self.tell(newest.as_deref());
-                }
+                () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => seen.unread = None,
+                () = sleep_until(settles.unwrap_or_else(Instant::now)), if settles.is_some() => {}
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
-            again = match self.apply(&api).await {
-                Ok(()) => {
+            seen.unwritten = self.apply(&api, &seen).await.err();
+            again = match seen.unwritten {
+                None => {
                     pauses = Pause::default();
                     None
                 }
-                Err(why) => {
-                    self.known.send_modify(|known| known.problem = Some(why));
-                    pauses.next()
-                }
+                Some(_) => pauses.next(),
             };
+            let now = Instant::now();
+            settles = seen.endpoints.next(now);
+            send_if_other(&self.known, seen.known(&self.key, &self.field_manager, now));
         }
     }
 
-    fn tell(&self, service: Option<&Service>) {
-        let key = &self.key;
-        let problem = service.is_none().then(|| format!("the Service {key} of --service does not exist"));
-        let known =
-            Known { service: service.map(|service| OwnService::read(service, &self.field_manager)), problem };
-        send_if_other(&self.known, known);
-    }
-
-    fn complain(&self, failure: &Failure) {
-        let problem = format!("the Service {} of --service cannot be read: {failure}", self.key);
-        self.known.send_modify(|known| known.problem = Some(problem));
-    }
-
-    async fn apply(&mut self, api: &Api<Service>) -> Result<(), String> {
+    async fn apply(&mut self, api: &Api<Service>, seen: &Seen) -> Result<(), Unwritten> {
         let wanted = self.wanted.borrow_and_update().clone();
-        let service = self.known.borrow().service.clone();
+        let service = seen.service.as_ref().and_then(Option::as_ref);
         let (Some(wanted), Some(service)) = (wanted, service) else { return Ok(()) };
+        let service = OwnService::read(service, &self.field_manager);
         let key = &self.key;
         let ports = match service.plan(&wanted) {
             PortPlan::Keep => return Ok(()),
-            PortPlan::KeepLast => {
-                return Err(format!(
-                    "the Service {key} of --service keeps its last ports though no listener has them: \
-                     a Service must have one; give it one of its own"
-                ));
-            }
+            PortPlan::KeepLast => return Err(Unwritten::KeptLast),
             PortPlan::Apply(ports) => ports,
         };
         let params = PatchParams::apply(&self.field_manager);
         let patch = Patch::Apply(service.patch(&ports));
         let applied = answered(api.patch(&key.name, &params, &patch)).await;
-        applied.map_err(|why| format!("the ports of the Service {key} of --service cannot be set: {why}"))?;
+        applied.map_err(|why| Unwritten::Refused(why.to_string()))?;
         tracing::info!(ports = ports.len(), "the Service {key} has the ports of our listeners");
         Ok(())
+    }
+}
+
+impl Seen {
+    fn known(&self, key: &Key, field_manager: &str, now: Instant) -> Known {
+        let refused = match &self.unwritten {
+            Some(Unwritten::Refused(why)) => Some(why.clone()),
+            Some(Unwritten::KeptLast) | None => None,
+        };
+        let front = match (&self.service, &self.unread) {
+            (Some(Some(service)), _) => {
+                let service = OwnService::read(service, field_manager);
+                Front::Known(Box::new(service.with(self.endpoints.settled(now), refused)))
+            }
+            (Some(None), _) => Front::NotFound(key.clone()),
+            (None, Some((failure, _))) => Front::NotReadable(key.clone(), failure.to_string()),
+            (None, None) => Front::Awaited(key.clone()),
+        };
+        let problem = match (&self.unread, &front, &self.unwritten) {
+            (Some((failure, _)), ..) => Some(format!("cannot be read: {failure}")),
+            (None, Front::NotFound(_), _) => Some("does not exist".to_owned()),
+            (.., Some(Unwritten::Refused(why))) => Some(format!("does not get its ports: {why}")),
+            (.., Some(Unwritten::KeptLast)) => Some(
+                "keeps its last ports though no listener has them: a Service must have one; give it one of its own"
+                    .to_owned(),
+            ),
+            _ => None,
+        };
+        Known { front, problem: problem.map(|problem| format!("the Service {key} of --service {problem}")) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Asking the other replicas what they serve, while we lead.
+//! Asking the other replicas what they serve, while this one starts or leads.
 //!
 //! Replicas are the ready endpoints of one Service, at its port `admin`. Each is asked again as soon as it has
 //! answered, and answers when it has something new to say, or else after [`WAIT`]: a change is known at once, and
@@ -19,7 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::Config;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -29,7 +29,6 @@ use super::super::index::Key;
 use super::super::violation::one_line;
 use super::failure::root;
 use super::follow::follow;
-use super::lease::Standing;
 
 /// What is heard of the replicas.
 #[derive(Debug)]
@@ -75,19 +74,8 @@ impl Replicas {
         Self { client, service, askers: Askers::new(events.clone()), events }
     }
 
-    /// Asks for as long as we lead, and whenever we do again.
-    pub(super) async fn run(mut self, mut standing: watch::Receiver<Standing>) {
-        while standing.wait_for(|standing| standing.leads).await.is_ok() {
-            tokio::select! {
-                () = self.follow() => return,
-                ended = standing.wait_for(|standing| !standing.leads) => if ended.is_err() { return },
-            }
-            self.askers.asked.clear();
-        }
-    }
-
     /// Follows the Service's endpoints; ends when nobody listens.
-    async fn follow(&mut self) {
+    pub(super) async fn run(mut self) {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.service.namespace);
         let selector = format!("kubernetes.io/service-name={}", self.service.name);
         let mut stream = pin!(follow(api, Config::default().labels(&selector)));

@@ -193,6 +193,25 @@ impl Store {
         states.find_map(|state| state.held.get(key))
     }
 
+    /// Why one of our own objects may exist that is not here; `None` where it does not, or nobody looks for it.
+    pub(super) fn why_unread(&self, id: &ObjectId) -> Option<String> {
+        let scopes = [Scope::Everywhere, Scope::In(id.key.namespace.clone())];
+        let mut why = None;
+        for (watched, state) in &self.states {
+            if watched.kind.own() != Some(id.kind) || !scopes.contains(&watched.scope) {
+                continue;
+            }
+            if let Some(broken) = state.broken.get(&id.key) {
+                return Some(broken.clone());
+            }
+            if state.answer == Answer::Whole {
+                return None;
+            }
+            why = state.unknown().map(|why| format!("{} cannot be read: {why}", subject(watched)));
+        }
+        why
+    }
+
     /// Those of our kinds that a controller of our class has said something of.
     pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
         let own = self.states.iter().filter_map(|(watched, state)| Some((watched.kind.own()?, state)));

@@ -31,6 +31,9 @@ async fn ports_from_before_a_restart_are_kept_while_listeners_are_being_bound() 
     let look = outlet.look(&mut index(&server(listener, "")));
     outlet.publish(look);
     assert!(outlet.tell(&[]).is_empty(), "it is under way");
-    assert_eq!(outlet.ports(|port| port == 143 || port == 25), BTreeSet::from([143]));
-    assert!(outlet.ports(|_| false).is_empty(), "it is not served yet");
+    let shown = BTreeSet::from([143, 25]);
+    assert_eq!(outlet.take_ports(&shown), Some(BTreeSet::from([143])));
+    assert_eq!(outlet.take_ports(&shown), None, "nothing has changed");
+    outlet.look_at_ports();
+    assert_eq!(outlet.take_ports(&BTreeSet::new()), Some(BTreeSet::new()), "it is not served yet");
 }

@@ -5,7 +5,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 40] = [
+pub static EXPLANATIONS: [Explanation; 43] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -221,6 +221,34 @@ pub static EXPLANATIONS: [Explanation; 40] = [
         remedy: "Look at the pod that the message names. `kubectl delete pod` replaces one that hangs; a node that is \
                  away stops counting when Kubernetes takes its endpoints out. Between replicas, TCP to the admin port \
                  (9090) must be allowed.",
+    },
+    Explanation {
+        reason: Reason::ServicePortPending,
+        conditions: &[("Ready", Unknown)],
+        meaning: "All replicas serve the listener, and the Service of `--service` does not lead to it yet: it lacks the \
+                  port, or none of its ready endpoints has it.",
+        cause: "Normal for a second or two after a new port. If it lasts, no pod that the Service selects is ready, or \
+                its selector selects none.",
+        remedy: "If it lasts, look at `kubectl get endpointslices -l kubernetes.io/service-name=NAME` and at the pods.",
+    },
+    Explanation {
+        reason: Reason::ServiceRefused,
+        conditions: &[("Ready", False)],
+        meaning: "All replicas serve the listener, but the Service of `--service` cannot be read, or does not get the \
+                  listener's port. Clients do not reach it by the Service.",
+        cause: "A missing permission; an admission policy; or a rule of the API server against the port. The message \
+                repeats what the API server says.",
+        remedy: "Give the ServiceAccount `get`, `list`, `watch` and `patch` on that Service (deploy/rbac.yaml, or the \
+                 chart's `service.managePorts`). To manage the ports yourself, run without `--service`.",
+    },
+    Explanation {
+        reason: Reason::ServiceNotFound,
+        conditions: &[("Ready", False)],
+        meaning: "All replicas serve the listener, but the Service of `--service`, which clients should come by, does \
+                  not exist.",
+        cause: "It was deleted, or `--service` names another one.",
+        remedy: "Create it again (`helm upgrade` does), or correct `--service`. Its ports are put there as soon as it \
+                 exists.",
     },
     Explanation {
         reason: Reason::AllHealthy,

@@ -428,7 +428,9 @@ mod tests {
         ListenerOutcome {
             id: claim.listener.id.clone(),
             address,
+            wanted: Some(claim.address.clone()),
             serving: Serving::Current,
+            is_backend_service: false,
             violations: vec![],
         }
     }

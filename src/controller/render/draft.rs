@@ -14,7 +14,7 @@ use super::references::{Looked, References};
 use super::tls::Certificates;
 use super::{
     Candidate, Environment, LastGood, ListenerOutcome, ObjectOutcome, Serving, attach, conflicts, listener,
-    reach, settings,
+    reach, settings, units,
 };
 
 /// What objects are rendered from.
@@ -185,7 +185,15 @@ impl Drafting<'_> {
         let address = candidate.as_ref().map(|candidate| candidate.address.clone());
         draft.candidates.push(candidate);
         draft.earlier.push(earlier);
-        draft.outcome.listeners.push(ListenerOutcome { id: source.id.clone(), address, serving, violations });
+        let wanted = units::listen_address(&source.fields.address, source.fields.port);
+        draft.outcome.listeners.push(ListenerOutcome {
+            id: source.id.clone(),
+            address,
+            wanted,
+            serving,
+            is_backend_service: source.fields.backend_ref.is_some(),
+            violations,
+        });
     }
 }
 
@@ -220,7 +228,9 @@ impl Draft {
         self.outcome.listeners.push(ListenerOutcome {
             id,
             address: None,
+            wanted: None,
             serving: Serving::Nothing,
+            is_backend_service: false,
             violations,
         });
     }

@@ -1,5 +1,8 @@
 //! Whether a listener sees its clients' own addresses. Where it does not, limits punish the wrong peer, and a backend
 //! that trusts its neighbours becomes an open relay.
+//!
+//! The condition is True only where connections show it. What stands in front of the Service is not known: a load balancer
+//! that hides clients cannot be told from a client before there are several of them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,16 +23,14 @@ pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &S
     let port = address.public_port()?;
     let socket = facts.published.current().sockets.get(address)?;
     let is_told = socket.proxy_protocol.as_ref().is_some_and(|header| header.use_as_client_address);
-    let verdict = if is_told {
-        Some((
-            ConditionStatus::True,
-            Reason::ProxyProtocol,
-            "clients' addresses come with PROXY headers".to_owned(),
-        ))
-    } else {
-        verdict(surroundings, port, facts.report.peers.get(&listener.id))
-    };
+    let peers = facts.report.peers.get(&listener.id);
+    let verdict = if is_told { proxied(peers) } else { verdict(surroundings, port, peers) };
     verdict.map(|(status, reason, message)| stamp.condition("ClientIPPreserved", status, reason, &message))
+}
+
+fn proxied(peers: Option<&Peers>) -> Option<(ConditionStatus, Reason, String)> {
+    let text = "clients' addresses come with PROXY headers".to_owned();
+    peers.filter(|peers| peers.proxied > 0).map(|_| (ConditionStatus::True, Reason::ProxyProtocol, text))
 }
 
 fn verdict(
@@ -40,7 +41,7 @@ fn verdict(
     use ConditionStatus::{False, True};
     let many = peers.is_some_and(|peers| peers.more);
     let hidden = |service: &&OwnService| service.hides_clients && service.has(port);
-    if let Some(service) = surroundings.service.as_ref().filter(hidden).filter(|_| !many) {
+    if let Some(service) = surroundings.front.known().filter(hidden).filter(|_| !many) {
         let text = format!(
             "Service {} lets a node hand connections on to another, in its own name; set its \
              spec.externalTrafficPolicy to Local, or {REMEDY}",
@@ -61,8 +62,8 @@ fn verdict(
         let text = format!("all recent connections come from {only}; if that is not their client, {REMEDY}");
         return Some((False, Reason::OneSourceAddress, text));
     }
-    let is_kept =
-        surroundings.service.as_ref().is_some_and(|service| !service.hides_clients && service.has(port));
+    let keeps = |service: &OwnService| !service.hides_clients && service.has(port);
+    let is_kept = seen.len() >= SEVERAL && surroundings.front.known().is_some_and(keeps);
     (many || is_kept)
         .then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
 }
@@ -73,11 +74,14 @@ const REMEDY: &str =
 
 /// Connections from which something can be concluded.
 const ENOUGH: u64 = 100;
+/// Addresses that are clients' rather than a load balancer's, which often has two.
+const SEVERAL: usize = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::controller::index::Key;
+    use crate::controller::service::Front;
     use serde_json::{Value, json};
 
     fn surroundings(spec: &Value) -> Surroundings {
@@ -85,7 +89,7 @@ mod tests {
         let service = OwnService::read(&serde_json::from_value(service).unwrap(), "us");
         assert_eq!(service.key, Key::new("mail", "edge"));
         let nodes = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
-        Surroundings { service: Some(service), nodes }
+        Surroundings { front: Front::Known(Box::new(service)), nodes }
     }
 
     fn peers(connections: u64, addresses: &[&str], more: bool) -> Peers {
@@ -107,7 +111,6 @@ mod tests {
         assert_eq!((status, reason_), (ConditionStatus::False, Reason::ExternalTrafficPolicyCluster));
         assert!(message.contains("Service mail/edge") && message.contains("Local"), "{message}");
         assert_eq!(verdict(&balancer("Cluster"), 995, None), None, "not a port of that Service");
-        assert_eq!(reason(&balancer("Local"), None), Some("Preserved"));
         let many = peers(100, &[], true);
         assert_eq!(reason(&balancer("Cluster"), Some(&many)), Some("Preserved"), "what is seen counts more");
     }
@@ -120,6 +123,28 @@ mod tests {
         assert_eq!(reason(&nothing, Some(&peers(100, &["10.0.0.9"], false))), Some("OneSourceAddress"));
         assert_eq!(reason(&nothing, Some(&peers(100, &["10.0.0.9", "10.0.0.8"], false))), None);
         assert_eq!(reason(&nothing, Some(&peers(100, &[], true))), Some("Preserved"));
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_preserved_before_several_clients_have_come() {
+        let ports = json!([{ "port": 993 }]);
+        for spec in [
+            json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": ports }),
+            json!({ "type": "ClusterIP", "ports": ports }),
+        ] {
+            let surroundings = surroundings(&spec);
+            assert_eq!(reason(&surroundings, None), None);
+            // These may be the addresses of two load balancers.
+            let few = peers(10, &["10.0.0.8", "10.0.0.9"], false);
+            assert_eq!(reason(&surroundings, Some(&few)), None);
+            let several = peers(10, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], false);
+            assert_eq!(reason(&surroundings, Some(&several)), Some("Preserved"));
+        }
+        assert_eq!(proxied(None), None);
+        assert_eq!(proxied(Some(&peers(0, &[], false))), None);
+        let header = Peers { proxied: 1, ..Peers::default() };
+        let (status, reason, _) = proxied(Some(&header)).unwrap();
+        assert_eq!((status, reason), (ConditionStatus::True, Reason::ProxyProtocol));
     }
 
     #[test]

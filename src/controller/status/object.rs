@@ -7,10 +7,10 @@ use crate::api::status::{Condition, ConditionStatus};
 
 use super::super::reason::Reason;
 use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
-use super::super::service::joined as with_port;
+use super::super::service::{Front, joined as with_port};
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
-use super::{Facts, Listener, ObjectStatus, Surroundings, listener};
+use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener};
 
 /// Of an object as it was rendered.
 pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
@@ -26,13 +26,14 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
         .collect();
     let generation = outcome.generation;
     let address = address(facts.surroundings, outcome, &listeners);
+    let backends = backends::summary(facts, outcome);
     if outcome.kind == Kind::Listener
         && let Some(Listener { conditions, addresses, .. }) = listeners.pop()
     {
-        return ObjectStatus { generation, address, conditions, listeners: Vec::new(), addresses };
+        return ObjectStatus { generation, address, backends, conditions, listeners: Vec::new(), addresses };
     }
     let conditions = aggregate(outcome, &listeners, &stamp);
-    ObjectStatus { generation, address, conditions, listeners, addresses: Vec::new() }
+    ObjectStatus { generation, address, backends, conditions, listeners, addresses: Vec::new() }
 }
 
 /// Whether the object as a whole is refused.
@@ -50,10 +51,13 @@ fn addresses(surroundings: Option<&Surroundings>, listener: &ListenerOutcome) ->
 
 impl Surroundings {
     fn addresses(&self, port: u16) -> Vec<String> {
-        match &self.service {
-            Some(service) => service.addresses(port, &self.nodes),
-            // Without a Service, the way in is by the nodes' own ports.
-            None => self.nodes.iter().map(|node: &IpAddr| with_port(&node.to_string(), port)).collect(),
+        match &self.front {
+            Front::Known(service) => service.addresses(port, &self.nodes),
+            Front::Awaited(_) | Front::NotFound(_) | Front::NotReadable(..) => Vec::new(),
+            // Without --service, the way in is by the nodes' own ports.
+            Front::None => {
+                self.nodes.iter().map(|node: &IpAddr| with_port(&node.to_string(), port)).collect()
+            }
         }
     }
 }

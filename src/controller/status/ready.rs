@@ -1,4 +1,4 @@
-//! Whether a listener is served: here, and everywhere.
+//! Whether a listener is served here, in all replicas, and where clients come in.
 
 use crate::api::status::{Condition, ConditionStatus};
 use crate::model::SocketState;
@@ -6,6 +6,7 @@ use crate::model::SocketState;
 use super::super::reason::Reason;
 use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
 use super::super::roll::{Elsewhere, Wanted};
+use super::super::service::Reach;
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
 use super::{Facts, name};
@@ -31,7 +32,7 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> [Condition; 2] {
     let here = programmed(facts, listener);
-    let everywhere = ready(facts, object, listener, &here);
+    let everywhere = elsewhere(facts, object, listener, &here).or_else(|| reached(facts, listener, &here));
     let condition =
         |type_, verdict: &Verdict| stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message);
     [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
@@ -77,9 +78,44 @@ pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool 
     facts.report.revision < wanted || !facts.report.sockets.contains_key(address)
 }
 
+/// Whether all ready replicas serve the object's own generation of it.
+pub(super) fn is_served_everywhere(
+    facts: &Facts<'_>,
+    object: &ObjectOutcome,
+    listener: &ListenerOutcome,
+) -> bool {
+    let here = programmed(facts, listener);
+    here.status == ConditionStatus::True && elsewhere(facts, object, listener, &here).is_none()
+}
+
+/// Whether a listener is served everywhere, and only the Service does not lead to it yet.
+pub(super) fn waits_for_service(
+    facts: &Facts<'_>,
+    object: &ObjectOutcome,
+    listener: &ListenerOutcome,
+) -> bool {
+    let here = programmed(facts, listener);
+    let is_pending = |verdict: Verdict| verdict.status == ConditionStatus::Unknown;
+    elsewhere(facts, object, listener, &here).is_none()
+        && reached(facts, listener, &here).is_some_and(is_pending)
+}
+
+/// What the Service of `--service` has to do with it, while we lead; `None` where clients reach the listener.
+fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &Verdict) -> Option<Verdict> {
+    let surroundings = facts.surroundings.filter(|_| facts.replicas.is_some())?;
+    let port = listener.address.as_ref().filter(|_| here.status == ConditionStatus::True)?.public_port()?;
+    let (status, reason, message) = match surroundings.front.reach(port) {
+        Reach::Reached => return None,
+        Reach::Pending(why) => (ConditionStatus::Unknown, Reason::ServicePortPending, why),
+        Reach::Refused(why) => (ConditionStatus::False, Reason::ServiceRefused, why),
+        Reach::NotFound(why) => (ConditionStatus::False, Reason::ServiceNotFound, why),
+    };
+    Some(Verdict::new(status, reason, message))
+}
+
 /// What the other replicas say, where we are well ourselves and know of them; `None` where it is no other than what
 /// holds here.
-fn ready(
+fn elsewhere(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
     listener: &ListenerOutcome,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::controller::render::tests::{World, server};
 use crate::model::SocketState;
-use crate::model::served::{Entry, Page, Replica};
+use crate::model::served::{Bound, Entry, Page, Problem, Replica, Served};
 use crate::net::ListenAddress;
 
 const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
@@ -190,7 +190,7 @@ fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
     let object = name(id);
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
-    roll.heard(address, Page { replica, version: 1, whole: true, objects }, now);
+    roll.heard(address, Page { replica, version: 1, ready: None, whole: true, objects }, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
     let facts =
@@ -208,7 +208,8 @@ fn ready_asks_all_replicas_and_programmed_this_one() {
         assert_eq!(conditions[2], "Programmed=True Programmed");
         (conditions[3].clone(), of(&status).conditions[3].message.clone())
     };
-    let served = |generation, problems| Some(Served { uid: String::new(), generation, problems });
+    let served =
+        |generation, problems| Some(Served { uid: String::new(), generation, bound: None, problems });
     assert_eq!(here(served(1, vec![])).0, "Ready=True Ready");
     let (ready, message) = here(served(0, vec![]));
     assert_eq!(ready, "Ready=Unknown Pending");
@@ -235,9 +236,34 @@ fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
         let facts = Facts { published: publisher, report, replicas: None, surroundings: None, now: 0 };
         served(&facts, id).unwrap()
     };
-    assert_eq!(told(&bound(143)), Served { generation: 1, ..Served::default() });
+    let bound_here = |port| Some(vec![Bound { listener: "a".into(), port }]);
+    let good = Served { generation: 1, bound: bound_here(Some(143)), ..Served::default() };
+    assert_eq!(told(&bound(143)), good);
     let pending = told(&BindReport::default());
     assert_eq!((pending.problems[0].listener.as_str(), pending.problems[0].pending), ("a", true));
+    assert_eq!(pending.bound, Some(vec![]));
+    // What cannot be used any more is served on, and the reason is this replica's own.
+    world.render(&server(&GOOD.replace("'b:1'", "'nowhere'"), ""));
+    let publisher = &world.publisher;
+    let report = BindReport { revision: 9, ..bound(143) };
+    let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
+    let degraded = served(&facts, publisher.outcomes().keys().next().unwrap()).unwrap();
+    assert_eq!(degraded.bound, bound_here(Some(143)));
+    assert_eq!(degraded.problems[0].reason, "UsingLastGood");
+    assert!(degraded.problems[0].message.contains("backendAddress: \"nowhere\""), "{degraded:?}");
+}
+
+#[test]
+fn the_port_of_a_listener_that_cannot_be_served_is_wanted_still() {
+    let mut world = World::new();
+    let lost = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
+    world.render(&server(&format!("{GOOD}, {lost}"), ""));
+    let publisher = &world.publisher;
+    let report = bound(143);
+    let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
+    let claims = claims(&facts, publisher.outcomes().keys().next().unwrap());
+    let claims: Vec<(u16, bool)> = claims.into_iter().map(|claim| (claim.port, claim.is_ready)).collect();
+    assert_eq!(claims, [(143, true), (993, false)]);
 }
 
 #[test]

@@ -53,6 +53,21 @@ impl Mailgress {
         before: &[&OsStr],
         arguments: &[&str],
     ) -> Self {
+        let mut mailgress = Self::begin(admin, source, program, before, arguments);
+        wait::eventually("/readyz says 200", || {
+            mailgress.assert_runs();
+            mailgress.is_ready().then_some(())
+        });
+        mailgress
+    }
+
+    fn begin(
+        admin: IpAddr,
+        source: &[&OsStr],
+        program: OsString,
+        before: &[&OsStr],
+        arguments: &[&str],
+    ) -> Self {
         let log = tempfile::Builder::new().prefix("mailgress-log-").tempdir().unwrap();
         let admin = SocketAddr::new(admin, ports::free());
         let admin_text = admin.to_string();
@@ -62,13 +77,12 @@ impl Mailgress {
         all.extend(["--admin-address", &admin_text].map(OsStr::new));
         all.extend(arguments.iter().map(OsStr::new));
         let process = Process::start(&program, &all, &[], log.path().join("mailgress.log"));
-        let mut mailgress = Self { process, admin, _log: log };
-        wait::eventually("/readyz says 200", || {
-            let ended = mailgress.process.exit_status();
-            assert!(ended.is_none(), "Mailgress ended with {ended:?}; its log:\n{}", mailgress.log());
-            mailgress.is_ready().then_some(())
-        });
-        mailgress
+        Self { process, admin, _log: log }
+    }
+
+    fn assert_runs(&mut self) {
+        let ended = self.process.exit_status();
+        assert!(ended.is_none(), "Mailgress ended with {ended:?}; its log:\n{}", self.log());
     }
 
     /// Whether `/readyz` says 200.
@@ -155,6 +169,21 @@ impl Mailgress {
     /// Starts it with its admin server where others than this host reach it, too, and waits until it is ready.
     pub fn start_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
         Self::launch(admin, &flag, binary(), &[], arguments)
+    }
+
+    /// The same, but waits only until its admin server answers, not until it is ready.
+    pub fn start_unready_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
+        let mut mailgress = Self::begin(admin, &flag, binary(), &[], arguments);
+        wait::eventually("/readyz is answered", || {
+            mailgress.assert_runs();
+            mailgress.get("/readyz").ok()
+        });
+        mailgress
+    }
+
+    /// What `/readyz` says, with its status.
+    pub fn readyz(&self) -> (u16, String) {
+        self.get("/readyz").unwrap()
     }
 
     /// Where its admin server is.

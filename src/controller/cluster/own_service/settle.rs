@@ -1,0 +1,70 @@
+//! Ports of ready endpoints, from when on connections to them can be expected to arrive. Pure.
+//!
+//! Every node's kube-proxy learns of a port by the same EndpointSlices, and nobody says when it has acted on them. By
+//! default it waits up to a second between two changes of a node's rules, and a new port of a Service is two changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The names of the ports that ready endpoints have.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    /// With the time from which each counts; `None` until they have been read.
+    from: Option<BTreeMap<String, Instant>>,
+}
+
+impl Endpoints {
+    /// These have been read. What was there when they were first read counts at once.
+    pub(super) fn read(&mut self, names: BTreeSet<String>, now: Instant) {
+        let known = self.from.take();
+        let from = |name: String| {
+            let from = match &known {
+                None => now,
+                Some(known) => known.get(&name).copied().unwrap_or(now + SETTLE),
+            };
+            (name, from)
+        };
+        self.from = Some(names.into_iter().map(from).collect());
+    }
+
+    /// Those that count; `None` where they cannot be read.
+    pub(super) fn settled(&self, now: Instant) -> Option<BTreeSet<String>> {
+        let settled = |from: &BTreeMap<String, Instant>| {
+            from.iter().filter(|(_, from)| **from <= now).map(|(name, _)| name.clone()).collect()
+        };
+        self.from.as_ref().map(settled)
+    }
+
+    /// When the next one counts.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        self.from.iter().flat_map(BTreeMap::values).filter(|from| **from > now).min().copied()
+    }
+}
+
+/// For kube-proxy: its two changes of a node's rules, a second apart, and the time that they take.
+const SETTLE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_counts_a_moment_after_it_came_unless_it_was_there_before() {
+        let now = Instant::now();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let mut endpoints = Endpoints::default();
+        assert_eq!((endpoints.settled(now), endpoints.next(now)), (None, None));
+        endpoints.read(names(&["a"]), now);
+        assert_eq!((endpoints.settled(now), endpoints.next(now)), (Some(names(&["a"])), None));
+        endpoints.read(names(&["a", "b"]), now);
+        assert_eq!(endpoints.settled(now), Some(names(&["a"])));
+        assert_eq!(endpoints.next(now), Some(now + SETTLE));
+        endpoints.read(names(&["a", "b"]), now + SETTLE / 2);
+        assert_eq!(endpoints.settled(now + SETTLE), Some(names(&["a", "b"])));
+        assert_eq!(endpoints.next(now + SETTLE), None);
+        endpoints.read(names(&["b"]), now + SETTLE);
+        assert_eq!(endpoints.settled(now + SETTLE), Some(names(&["b"])));
+    }
+}

@@ -1,0 +1,255 @@
+//! Whether a replica that starts may be sent clients: not before it serves what the other ready replicas serve. Pure.
+//!
+//! A new process does not know the last good generation of anything. While another replica is ready, the new one waits
+//! without a bound, so that a rollout stops where it would take listeners away. Without another ready replica it waits
+//! for what was served before, for a while, and then serves what it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailServerStatus};
+use crate::model::served::{Bound, ObjectName, Served};
+
+use super::index::{Key, Kind, ObjectId};
+use super::render::ObjectOutcome;
+use super::roll::{Others, Roll};
+use super::status::{self, Facts};
+
+/// What a replica that starts waits for.
+#[derive(Debug)]
+pub struct Gate {
+    /// How long it waits while no other replica is ready.
+    timeout: Duration,
+    /// Since when no other replica is ready.
+    alone_since: Option<Instant>,
+    /// What the objects' status said last before this replica could have written it.
+    before: BTreeMap<ObjectId, Before>,
+}
+
+/// The listeners of one object that were served, as its status says.
+#[derive(Debug)]
+struct Before {
+    uid: String,
+    generation: i64,
+    listeners: BTreeSet<String>,
+}
+
+/// What is known when the gate is looked at.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// What this replica serves.
+    pub facts: &'a Facts<'a>,
+    /// The other replicas; `None` without `--replicas`.
+    pub roll: Option<&'a Roll>,
+    /// Whether this replica writes status: then status is its own word.
+    pub leads: bool,
+    /// The uid and the status of an object.
+    pub status: &'a dyn Fn(&ObjectId) -> Option<(&'a str, &'a Value)>,
+    /// Why an object that this replica does not know may exist all the same.
+    pub unread: &'a dyn Fn(&ObjectId) -> Option<String>,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What comes of a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The replica serves what it should.
+    Ready,
+    /// It does not, and has waited long enough: nobody else is ready.
+    ReadyWithout(Vec<String>),
+    /// It does not serve these, for these reasons.
+    Waits(Vec<String>),
+    /// The other replicas are not known yet, for this reason.
+    Asks(String),
+}
+
+impl Gate {
+    /// Without another ready replica, it waits for `timeout` at most.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, alone_since: None, before: BTreeMap::new() }
+    }
+
+    /// Whether the replica may be sent clients now.
+    pub fn look(&mut self, view: &View<'_>) -> Verdict {
+        let others = view.roll.map_or(Others::None, Roll::others);
+        let is_over = match others {
+            Others::Some => {
+                self.alone_since = None;
+                false
+            }
+            Others::Awaited | Others::None => {
+                let since = *self.alone_since.get_or_insert(view.now);
+                view.now.saturating_duration_since(since) >= self.timeout
+            }
+        };
+        self.remember(view);
+        if others == Others::Awaited && !is_over {
+            return Verdict::Asks("it is not known yet which replicas there are".to_owned());
+        }
+        if let Some(replica) = view.roll.and_then(Roll::first_awaited) {
+            return Verdict::Asks(format!("replica {replica} has not said yet what it serves"));
+        }
+        let missing = self.missing(view);
+        if missing.is_empty() {
+            Verdict::Ready
+        } else if is_over {
+            Verdict::ReadyWithout(missing)
+        } else {
+            Verdict::Waits(missing)
+        }
+    }
+
+    /// Keeps what the objects say, until this replica may have said it.
+    fn remember(&mut self, view: &View<'_>) {
+        let outcomes = view.facts.published.outcomes();
+        self.before.retain(|id, before| {
+            outcomes.get(id).is_some_and(|outcome| before.is_about(outcome)) && view.leads
+        });
+        if view.leads {
+            return;
+        }
+        for (id, outcome) in outcomes {
+            let Some((uid, status)) = (view.status)(id).filter(|(uid, _)| *uid == outcome.uid) else {
+                continue;
+            };
+            let listeners = programmed(id.kind, status, outcome.generation);
+            if !listeners.is_empty() {
+                let before = Before { uid: uid.to_owned(), generation: outcome.generation, listeners };
+                self.before.insert(id.clone(), before);
+            }
+        }
+    }
+
+    /// The listeners that should be served and are not, each with its reason.
+    fn missing(&self, view: &View<'_>) -> Vec<String> {
+        let mut missing = Vec::new();
+        // What this replica has written itself says nothing of others, who say more themselves.
+        let does_status_count =
+            !view.leads || view.roll.is_none_or(|roll| roll.others() != Others::Some || !roll.is_heard());
+        for (id, outcome) in view.facts.published.outcomes() {
+            let Some(ours) = status::served(view.facts, id) else { continue };
+            let object = status::name(id);
+            let before = self.before.get(id).filter(|_| does_status_count);
+            for listener in outcome.listeners.iter().map(|listener| listener.id.listener.as_str()) {
+                if is_bound(&ours, listener) {
+                    continue;
+                }
+                let server = view.roll.and_then(|roll| roll.server_of(&object, &outcome.uid, listener));
+                let who = match server {
+                    Some(replica) => format!("replica {replica} serves it"),
+                    None if before.is_some_and(|before| before.listeners.contains(listener)) => {
+                        "its status says that it was served".to_owned()
+                    }
+                    None => continue,
+                };
+                missing.push(sentence(id, listener, &why(&ours, listener), &who));
+            }
+        }
+        missing.extend(view.roll.into_iter().flat_map(|roll| unknown(view, roll)));
+        missing
+    }
+}
+
+impl Before {
+    fn is_about(&self, outcome: &ObjectOutcome) -> bool {
+        self.uid == outcome.uid && self.generation == outcome.generation
+    }
+}
+
+/// What others serve of objects, or generations of them, that this replica cannot read, or has not read yet.
+fn unknown(view: &View<'_>, roll: &Roll) -> BTreeSet<String> {
+    let mut missing = BTreeSet::new();
+    for (replica, object, theirs) in roll.elsewhere() {
+        let Some(id) = id(object) else { continue };
+        let outcome = view.facts.published.outcomes().get(&id);
+        let why = match outcome {
+            None => (view.unread)(&id),
+            Some(outcome) if outcome.uid != theirs.uid => None,
+            Some(outcome) if outcome.generation < theirs.generation => {
+                Some(format!("generation {} has not been read yet", theirs.generation))
+            }
+            // A spec of which nothing could be read names no listeners.
+            Some(outcome) if outcome.listeners.is_empty() => {
+                status::served(view.facts, &id).map(|ours| why(&ours, ""))
+            }
+            Some(_) => None,
+        };
+        let Some(why) = why else { continue };
+        let is_known = |listener: &str| {
+            outcome.is_some_and(|outcome| outcome.listeners.iter().any(|known| known.id.listener == listener))
+        };
+        let who = format!("replica {replica} serves it");
+        for Bound { listener, .. } in theirs.bound.iter().flatten().filter(|bound| !is_known(&bound.listener))
+        {
+            missing.insert(sentence(&id, listener, &why, &who));
+        }
+    }
+    missing
+}
+
+/// The listeners that a status says are programmed, of this generation.
+fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
+    let is_programmed = |conditions: &[Condition]| {
+        conditions.iter().any(|condition| {
+            condition.type_ == "Programmed"
+                && condition.status == ConditionStatus::True
+                && condition.observed_generation == Some(generation)
+        })
+    };
+    match kind {
+        Kind::Server => {
+            let listeners = MailServerStatus::deserialize(status).unwrap_or_default().listeners.into_iter();
+            listeners
+                .filter(|listener| is_programmed(&listener.conditions))
+                .map(|listener| listener.name)
+                .collect()
+        }
+        Kind::Listener => {
+            let status = MailListenerStatus::deserialize(status).unwrap_or_default();
+            is_programmed(&status.conditions).then(String::new).into_iter().collect()
+        }
+    }
+}
+
+fn is_bound(served: &Served, listener: &str) -> bool {
+    served.bound.iter().flatten().any(|bound| bound.listener == listener)
+}
+
+fn why(ours: &Served, listener: &str) -> String {
+    let mut problems = ours.problems.iter();
+    let problem = problems.find(|problem| problem.listener == listener || problem.listener.is_empty());
+    problem.map_or_else(|| "it is not bound yet".to_owned(), |problem| problem.message.clone())
+}
+
+fn sentence(id: &ObjectId, listener: &str, why: &str, who: &str) -> String {
+    let listener = if listener.is_empty() { String::new() } else { format!(" listener {listener}") };
+    format!("{id}{listener}: {why} ({who})")
+}
+
+fn id(object: &ObjectName) -> Option<ObjectId> {
+    let kind = [Kind::Server, Kind::Listener].into_iter().find(|kind| kind.name() == object.kind)?;
+    Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
+}
+
+/// The first few of them, for a log line or a probe's answer.
+#[must_use]
+pub fn told(missing: &[String]) -> String {
+    let mut text = missing.iter().take(MAX_TOLD).map(String::as_str).collect::<Vec<_>>().join(" | ");
+    let more = missing.len().saturating_sub(MAX_TOLD);
+    if more > 0 {
+        text.push_str(&format!(" | and {more} more"));
+    }
+    text
+}
+
+/// Listeners that one line names.
+const MAX_TOLD: usize = 5;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! Tests of what a replica that starts waits for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::controller::render::tests::{World, server};
+use crate::model::served::{Entry, Page, Problem, Replica};
+use crate::model::{BindReport, SocketState};
+use crate::net::ListenAddress;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
+/// Its Secret is missing.
+const LOST: &str = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
+
+/// A replica that starts, of which the port 143 is bound.
+struct Here {
+    world: World,
+    report: BindReport,
+    roll: Option<Roll>,
+    leads: bool,
+    status: Value,
+    unread: Option<String>,
+    gate: Gate,
+    began: Instant,
+}
+
+impl Here {
+    fn new(yaml: &str) -> Self {
+        let mut world = World::new();
+        world.render(yaml);
+        let bound = |port| (ListenAddress::Any { port }, SocketState::Bound(vec![]));
+        let report =
+            BindReport { revision: 1, sockets: Arc::new([bound(143)].into()), ..BindReport::default() };
+        let (gate, began) = (Gate::new(TIMEOUT), Instant::now());
+        Self { world, report, roll: None, leads: false, status: Value::Null, unread: None, gate, began }
+    }
+
+    /// With another ready replica, which says this of an object.
+    fn beside(mut self, object: &str, served: Served) -> Self {
+        let mut roll = Roll::awaited("own");
+        roll.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
+        let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
+        let replica = Replica { name: "pod-a".into(), instance: "other".into(), node_address: None };
+        let objects = vec![Entry { object, served: Some(served) }];
+        roll.heard(address(), Page { replica, version: 1, ready: None, whole: true, objects }, self.began);
+        self.roll = Some(roll);
+        self
+    }
+
+    fn look(&mut self, after: Duration) -> Verdict {
+        let facts = Facts {
+            published: &self.world.publisher,
+            report: &self.report,
+            replicas: None,
+            surroundings: None,
+            now: 0,
+        };
+        let view = View {
+            facts: &facts,
+            roll: self.roll.as_ref(),
+            leads: self.leads,
+            status: &|_| Some(("", &self.status)),
+            unread: &|_| self.unread.clone(),
+            now: self.began + after,
+        };
+        self.gate.look(&view)
+    }
+
+    /// What it waits for, in one sentence.
+    fn waits(&mut self, after: Duration) -> String {
+        match self.look(after) {
+            Verdict::Waits(missing) => missing.join(" | "),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 2], 9090))
+}
+
+fn served(listeners: &[&str]) -> Served {
+    let bound = listeners.iter().map(|name| Bound { listener: (*name).to_owned(), port: None }).collect();
+    Served { generation: 1, bound: Some(bound), ..Served::default() }
+}
+
+fn two() -> String {
+    server(&format!("{GOOD}, {LOST}"), "")
+}
+
+/// A status that says of these listeners that they are programmed, of this generation.
+fn programmed_status(listeners: &[&str], generation: i64) -> Value {
+    let condition = json!({
+        "type": "Programmed", "status": "True", "observedGeneration": generation, "reason": "Bound", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let listener = |name: &&str| json!({ "name": name, "conditions": [condition] });
+    json!({ "listeners": listeners.iter().map(listener).collect::<Vec<_>>() })
+}
+
+const LATER: Duration = Duration::from_secs(3600);
+
+#[test]
+fn waits_without_a_limit_for_what_another_ready_replica_serves() {
+    let mut here = Here::new(&two()).beside("s", served(&["a", "b"]));
+    for after in [Duration::ZERO, LATER] {
+        let told = here.waits(after);
+        assert!(told.starts_with("MailServer mail/s listener b: "), "{told}");
+        assert!(told.contains("Secret mail/lost") && told.ends_with("(replica pod-a serves it)"), "{told}");
+    }
+    // That replica keeps its last good generation, which counts.
+    let problem = Problem {
+        listener: "b".into(),
+        pending: false,
+        reason: "UsingLastGood".into(),
+        message: "the Secret is gone".into(),
+    };
+    let degraded = Served { problems: vec![problem], ..served(&["a", "b"]) };
+    let mut here = Here::new(&two()).beside("s", degraded);
+    here.waits(LATER);
+    // It is not ready any more: the time of patience begins then.
+    let roll = here.roll.as_mut().unwrap();
+    roll.set(&BTreeMap::new(), here.began);
+    assert_eq!(
+        here.look(LATER),
+        Verdict::Ready,
+        "nobody serves it, and status does not say that anybody did"
+    );
+}
+
+#[test]
+fn is_ready_at_once_where_nobody_serves_what_it_lacks() {
+    assert_eq!(Here::new(&two()).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), Verdict::Ready);
+    let other = Served { uid: "another object of that name".into(), ..served(&["a", "b"]) };
+    assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), Verdict::Ready);
+    let removed = served(&["a", "removed from the spec"]);
+    assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).beside("deleted", served(&["b"])).look(Duration::ZERO), Verdict::Ready);
+}
+
+#[test]
+fn waits_for_what_it_cannot_read() {
+    let mut here = Here::new(&two()).beside("hidden", served(&["imaps"]));
+    here.unread = Some("MailServer objects in mail cannot be read: forbidden".to_owned());
+    let expected = "MailServer mail/hidden listener imaps: MailServer objects in mail cannot be read: forbidden \
+                    (replica pod-a serves it)";
+    assert_eq!(here.waits(LATER), expected);
+    let newer = Served { generation: 2, ..served(&["a", "new"]) };
+    let told = Here::new(&two()).beside("s", newer).waits(LATER);
+    assert!(told.contains("listener new: generation 2 has not been read yet"), "{told}");
+    let refused = two().replace("backendAddress", "backendAdress");
+    let told = Here::new(&refused).beside("s", served(&["a"])).waits(LATER);
+    assert!(told.contains("listener a: ") && told.contains("backendAdress"), "{told}");
+}
+
+#[test]
+fn waits_until_every_ready_replica_has_answered_or_is_silent() {
+    let mut here = Here::new(&two());
+    here.roll = Some(Roll::awaited("own"));
+    assert!(matches!(here.look(Duration::ZERO), Verdict::Asks(_)));
+    let ready = BTreeMap::from([(address(), "pod-a".to_owned())]);
+    let began = here.began;
+    here.roll.as_mut().unwrap().set(&ready, began);
+    let asks = Verdict::Asks("replica pod-a has not said yet what it serves".to_owned());
+    assert_eq!(here.look(LATER), asks);
+    // It says nothing: what status says was served counts, without a limit.
+    here.roll.as_mut().unwrap().look(began + LATER);
+    here.status = programmed_status(&["a", "b"], 1);
+    assert!(here.waits(LATER * 2).ends_with("(its status says that it was served)"));
+    here.status = programmed_status(&["a"], 1);
+    assert_eq!(here.look(LATER * 2), Verdict::Ready);
+}
+
+#[test]
+fn waits_for_a_while_for_what_was_served_before_where_no_other_replica_is_ready() {
+    let mut here = Here::new(&two());
+    here.status = programmed_status(&["a", "b"], 1);
+    let told = here.waits(Duration::ZERO);
+    assert!(told.ends_with("(its status says that it was served)"), "{told}");
+    // It leads meanwhile, and what status says now is its own word.
+    here.leads = true;
+    here.status = programmed_status(&["a"], 1);
+    assert_eq!(here.waits(TIMEOUT / 2), told);
+    assert_eq!(here.look(TIMEOUT), Verdict::ReadyWithout(vec![told]));
+    let mut edited = Here::new(&two());
+    edited.status = programmed_status(&["a", "b"], 0);
+    assert_eq!(edited.look(Duration::ZERO), Verdict::Ready, "that was an earlier generation");
+}
+
+#[test]
+fn does_not_wait_for_its_own_word_beside_replicas_that_answer() {
+    let mut here = Here::new(&two());
+    here.status = programmed_status(&["a", "b"], 1);
+    here.waits(Duration::ZERO);
+    here.leads = true;
+    let mut here = here.beside("s", served(&["a"]));
+    assert_eq!(here.look(LATER), Verdict::Ready);
+}
+
+#[test]
+fn a_line_names_a_few_listeners_and_counts_the_others() {
+    let missing: Vec<String> = (0..8).map(|number| format!("m{number}")).collect();
+    assert_eq!(told(&missing), "m0 | m1 | m2 | m3 | m4 | and 3 more");
+    assert_eq!(told(&missing[..1]), "m0");
+}

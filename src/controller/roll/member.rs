@@ -1,0 +1,122 @@
+//! One replica, as far as it is known.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::time::Instant;
+
+use crate::model::served::{ObjectName, Served};
+
+use super::super::reason::Reason;
+use super::{Attends, Elsewhere, Wanted};
+
+/// A ready replica.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) name: String,
+    /// Its last word, or when it was first looked for.
+    pub(super) heard: Instant,
+    pub(super) answer: Answer,
+    pub(super) node_address: Option<IpAddr>,
+    /// Whether it calls itself ready; a Service may publish addresses that are not.
+    pub(super) is_ready: bool,
+    pub(super) objects: BTreeMap<ObjectName, Served>,
+    /// Why the last attempt to ask it failed.
+    pub(super) failure: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Not yet.
+    None,
+    /// It is this process, which knows better than to listen to itself.
+    Own,
+    /// What it says counts.
+    Heard,
+    /// It has not answered for too long.
+    Silent,
+}
+
+impl Member {
+    pub(super) fn new(name: &str, now: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            heard: now,
+            answer: Answer::None,
+            node_address: None,
+            is_ready: true,
+            objects: BTreeMap::new(),
+            failure: "it has not answered yet".to_owned(),
+        }
+    }
+
+    pub(super) fn attends(&self) -> Attends {
+        match self.answer {
+            Answer::Own => Attends::Own,
+            Answer::None => Attends::Awaited,
+            Answer::Heard => Attends::Heard,
+            Answer::Silent => Attends::Silent(self.failure.clone()),
+        }
+    }
+
+    /// Whether it is not known to have got as far.
+    pub(super) fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
+        let has = |served: &Served| served.uid == uid && served.generation == generation;
+        self.answer != Answer::Own && !self.objects.get(object).is_some_and(has)
+    }
+
+    /// Whether nothing is known of it.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.answer != Answer::Heard && self.objects.is_empty()
+    }
+
+    pub(super) fn silence(&self, address: SocketAddr) -> String {
+        format!("replica {} does not say what it serves ({address}): {}", self.name, self.failure)
+    }
+
+    pub(super) fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
+        let name = &self.name;
+        match self.answer {
+            Answer::Own => return Elsewhere::Everywhere,
+            Answer::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
+            Answer::Silent => {
+                return Elsewhere::Not {
+                    reason: Reason::ReplicaUnreachable.to_string(),
+                    message: self.silence(address),
+                };
+            }
+            Answer::Heard => {}
+        }
+        let Some(served) = self.objects.get(wanted.object).filter(|served| served.uid == wanted.uid) else {
+            return Elsewhere::Pending(format!("replica {name} does not serve it yet"));
+        };
+        if served.generation != wanted.generation {
+            let (theirs, ours) = (served.generation, wanted.generation);
+            return Elsewhere::Pending(format!(
+                "replica {name} is at generation {theirs}, and not at {ours}"
+            ));
+        }
+        match served.problems.iter().find(|problem| problem.listener == listener) {
+            None => Elsewhere::Everywhere,
+            Some(problem) if problem.pending => {
+                Elsewhere::Pending(format!("replica {name}: {}", problem.message))
+            }
+            Some(problem) => Elsewhere::Not {
+                reason: problem.reason.clone(),
+                message: format!("replica {name}: {}", problem.message),
+            },
+        }
+    }
+
+    pub(super) fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
+        match self.answer {
+            Answer::Own | Answer::Silent => false,
+            Answer::None => true,
+            Answer::Heard => !self.objects.get(wanted.object).is_some_and(|served| {
+                served.uid == wanted.uid
+                    && served.generation == wanted.generation
+                    && !served.problems.iter().any(|problem| problem.pending)
+            }),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! How an object's backends are, in a few words for a column of `kubectl get`: Ready is about serving, and an operator
+//! who reads it as "mail works" is wrong where there is no backend.
+//!
+//! There are no numbers while all is well, so that a Service that is scaled writes no status.
+
+use crate::net::BackendAddress;
+
+use super::super::reason::Reason;
+use super::super::render::{ListenerOutcome, ObjectOutcome};
+use super::Facts;
+
+/// What is known of the backend of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backing {
+    /// So many are ready, of so many that are checked.
+    Ready(usize, usize),
+    None,
+}
+
+/// `all ready`, `2/3 ready`, `none ready` or `none ready for NAMES`; empty where nobody can say.
+pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
+    let known = object
+        .listeners
+        .iter()
+        .filter_map(|listener| Some((listener.id.listener.as_str(), backing(facts, listener)?)));
+    let known: Vec<(&str, Backing)> = known.collect();
+    let without: Vec<&str> =
+        known.iter().filter(|(_, backing)| *backing == Backing::None).map(|(name, _)| *name).collect();
+    if !without.is_empty() {
+        return if without.len() == known.len() { "none ready".to_owned() } else { none_for(&without) };
+    }
+    let share =
+        |(ready, all): &(usize, usize)| ready.saturating_mul(PARTS).checked_div(*all).unwrap_or(PARTS);
+    let counts = known.iter().filter_map(|(_, backing)| match backing {
+        Backing::Ready(ready, all) => Some((*ready, *all)),
+        Backing::None => None,
+    });
+    match counts.min_by_key(share) {
+        None => String::new(),
+        Some((ready, all)) if ready < all => format!("{ready}/{all} ready"),
+        Some(_) => "all ready".to_owned(),
+    }
+}
+
+fn backing(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backing> {
+    // What is not served has no backend; Ready says why.
+    let served = facts.published.listener(&listener.id)?;
+    if listener.violations.iter().any(|violation| violation.reason == Reason::NoReadyEndpoints) {
+        return Some(Backing::None);
+    }
+    if let Some(health) = facts.report.backends.get(&listener.id) {
+        let ready = health.endpoints.saturating_sub(health.unhealthy.len());
+        return Some(if ready == 0 { Backing::None } else { Backing::Ready(ready, health.endpoints) });
+    }
+    let endpoints = &served.backend.as_ref().filter(|_| listener.is_backend_service)?.endpoints;
+    // A name that stands for a Service says nothing of what is behind it.
+    let are_known = endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
+    are_known.then_some(if endpoints.is_empty() {
+        Backing::None
+    } else {
+        Backing::Ready(endpoints.len(), endpoints.len())
+    })
+}
+
+fn none_for(listeners: &[&str]) -> String {
+    let named = listeners.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ");
+    match listeners.len().saturating_sub(MAX_NAMED) {
+        0 => format!("none ready for {named}"),
+        more => format!("none ready for {named} and {more} more"),
+    }
+}
+
+/// Listeners that a column names; each name has 63 characters at most.
+const MAX_NAMED: usize = 3;
+/// By which shares are compared.
+const PARTS: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::controller::render::tests::{World, server};
+    use crate::model::{BackendHealth, BindReport, ListenerId};
+
+    /// A Service and one slice of it with as many ready endpoints.
+    fn service(name: &str, ready: usize) -> String {
+        let endpoints: Vec<String> =
+            (1..=ready).map(|last| format!("{{addresses: [10.0.0.{last}]}}")).collect();
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: mail}}, \
+             spec: {{ports: [{{name: mail, port: 143}}]}}}}\n\
+             ---\n{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+             metadata: {{name: {name}, namespace: mail, labels: {{kubernetes.io/service-name: {name}}}}}, \
+             ports: [{{name: mail, port: 143}}], endpoints: [{}]}}\n",
+            endpoints.join(", ")
+        )
+    }
+
+    fn listener(name: &str, port: u16, service: &str) -> String {
+        let backend = format!("backendRef: {{name: {service}, port: 143}}");
+        format!("{{name: {name}, protocol: IMAP, port: {port}, {backend}, tls: {{mode: 'Off'}}}}")
+    }
+
+    /// Unhealthy endpoints of a listener with three.
+    type Unhealthy<'a> = (&'a str, usize);
+
+    fn told(yaml: &str, unhealthy: &[Unhealthy<'_>]) -> String {
+        let mut world = World::new();
+        world.render(yaml);
+        let health = unhealthy.iter().map(|(listener, out)| {
+            let id =
+                ListenerId { namespace: "mail".into(), object: "s".into(), listener: (*listener).to_owned() };
+            let address = || BackendAddress::Ip("10.0.0.1:143".parse().unwrap());
+            let unhealthy = (0..*out).map(|_| (address(), "refused".to_owned())).collect();
+            (id, BackendHealth { endpoints: 3, unhealthy })
+        });
+        let report = BindReport { backends: Arc::new(health.collect()), ..BindReport::default() };
+        let facts = Facts {
+            published: &world.publisher,
+            report: &report,
+            replicas: None,
+            surroundings: None,
+            now: 0,
+        };
+        summary(&facts, facts.published.outcomes().values().next().unwrap())
+    }
+
+    #[test]
+    fn says_where_no_backend_is_ready_with_and_without_health_checks() {
+        let two = format!("{}, {}", listener("a", 1143, "good"), listener("b", 1144, "empty"));
+        let objects = service("good", 2) + &service("empty", 0);
+        assert_eq!(told(&(server(&two, "") + &objects), &[]), "none ready for b");
+        let one = server(&listener("b", 1144, "empty"), "") + &objects;
+        assert_eq!(told(&one, &[]), "none ready");
+        let good = server(&listener("a", 1143, "good"), "") + &objects;
+        assert_eq!(told(&good, &[]), "all ready");
+        assert_eq!(told(&good, &[("a", 0)]), "all ready");
+        assert_eq!(told(&good, &[("a", 1)]), "2/3 ready");
+        assert_eq!(told(&good, &[("a", 3)]), "none ready");
+    }
+
+    #[test]
+    fn says_nothing_of_a_name_that_nobody_checks() {
+        let named =
+            "{name: a, protocol: IMAP, port: 1143, backendAddress: 'dovecot:143', tls: {mode: 'Off'}}";
+        assert_eq!(told(&server(named, ""), &[]), "");
+        assert_eq!(told(&server(named, ""), &[("a", 1)]), "2/3 ready");
+    }
+
+    #[test]
+    fn names_a_few_listeners() {
+        assert_eq!(none_for(&["a", "b", "c", "d", "e"]), "none ready for a, b, c and 2 more");
+    }
+}

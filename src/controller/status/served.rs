@@ -1,0 +1,63 @@
+//! What this replica serves of an object: for the other replicas, and for the ports of the Service.
+
+use crate::api::status::ConditionStatus;
+use crate::model::SocketState;
+use crate::model::served::{Bound, Problem, Served};
+
+use super::super::index::ObjectId;
+use super::super::ports::Claim;
+use super::super::reason::Reason;
+use super::super::render::{ListenerOutcome, ObjectOutcome};
+use super::super::violation::Violation;
+use super::stamp::joined;
+use super::{Facts, object, ready};
+
+/// What this replica tells the others of an object; `None` where it does not have it.
+#[must_use]
+pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
+    let outcome = facts.published.outcomes().get(id)?;
+    let problem = |listener: &ListenerOutcome| {
+        let verdict = ready::programmed(facts, listener);
+        (verdict.status != ConditionStatus::True).then(|| Problem {
+            listener: listener.id.listener.clone(),
+            pending: verdict.status == ConditionStatus::Unknown,
+            reason: verdict.reason,
+            message: cause(outcome, listener).unwrap_or(verdict.message),
+        })
+    };
+    let mut problems: Vec<Problem> = outcome.listeners.iter().filter_map(problem).collect();
+    if problems.is_empty() && object::is_invalid(outcome) {
+        problems.push(Problem {
+            listener: String::new(),
+            pending: false,
+            reason: Reason::Invalid.to_string(),
+            message: joined(&outcome.violations.iter().collect::<Vec<_>>()),
+        });
+    }
+    let bound = outcome.listeners.iter().filter_map(|listener| bound(facts, listener)).collect();
+    Some(Served { uid: outcome.uid.clone(), generation: outcome.generation, bound: Some(bound), problems })
+}
+
+/// The ports that an object's listeners want, and that others than this host can reach.
+pub fn claims(facts: &Facts<'_>, id: &ObjectId) -> Vec<Claim> {
+    let Some(outcome) = facts.published.outcomes().get(id) else { return Vec::new() };
+    let claim = |listener: &ListenerOutcome| {
+        let port = listener.address.as_ref().or(listener.wanted.as_ref())?.public_port()?;
+        Some(Claim { port, is_ready: ready::is_served_everywhere(facts, outcome, listener) })
+    };
+    outcome.listeners.iter().filter_map(claim).collect()
+}
+
+/// What keeps a listener from being served. Who reads this does not see the listener's other conditions here.
+fn cause(object: &ObjectOutcome, listener: &ListenerOutcome) -> Option<String> {
+    let all = object.violations.iter().chain(&listener.violations);
+    let causes: Vec<&Violation> = all.filter(|violation| violation.concern.excludes()).collect();
+    (!causes.is_empty()).then(|| joined(&causes))
+}
+
+fn bound(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Bound> {
+    let address = listener.address.as_ref()?;
+    let is_bound = matches!(facts.report.sockets.get(address), Some(SocketState::Bound(_)));
+    (is_bound && !ready::is_pending(facts, listener))
+        .then(|| Bound { listener: listener.id.listener.clone(), port: address.public_port() })
+}
