@@ -39,7 +39,7 @@ impl Connector {
         Ok(Connection { stream: stream? })
     }
 
-    async fn stream(&self, target: &Target) -> io::Result<Either<Plain, TlsStream<Plain>>> {
+    async fn stream(&self, target: &Target) -> io::Result<Either<Plain, Box<TlsStream<Plain>>>> {
         let plain = match target {
             Target::Unix(path) => Either::Right(UnixStream::connect(path).await?),
             Target::Tcp(address) => {
@@ -50,7 +50,7 @@ impl Connector {
         };
         Ok(match &self.tls {
             None => Either::Left(plain),
-            Some((connector, name)) => Either::Right(connector.connect(name.clone(), plain).await?),
+            Some((connector, name)) => Either::Right(Box::new(connector.connect(name.clone(), plain).await?)),
         })
     }
 }
@@ -59,7 +59,7 @@ type Plain = Either<TcpStream, UnixStream>;
 
 /// A connection to one endpoint.
 pub(super) struct Connection {
-    stream: Either<Plain, TlsStream<Plain>>,
+    stream: Either<Plain, Box<TlsStream<Plain>>>,
 }
 
 /// What a connection holds on which nothing is awaited.
@@ -147,6 +147,8 @@ fn decrypted(tls: &mut TlsStream<Plain>) -> Option<Silence> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[tokio::test]
@@ -156,7 +158,7 @@ mod tests {
         let mut connection = Connector { tls: None }.connect(&target).await.unwrap();
         let (mut service, _) = listener.accept().unwrap();
         assert_eq!(connection.silence(), Silence::Kept);
-        io::Write::write_all(&mut service, b"HTTP/1.1 200 OK\r\n").unwrap();
+        service.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
         // Without a turn of the event loop.
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
