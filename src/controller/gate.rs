@@ -218,7 +218,8 @@ fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
 }
 
 fn is_bound(served: &Served, listener: &str) -> bool {
-    served.bound.iter().flatten().any(|bound| bound.listener == listener)
+    let is_pending = served.problems.iter().any(|problem| problem.pending && problem.listener == listener);
+    !is_pending && served.bound.iter().flatten().any(|bound| bound.listener == listener)
 }
 
 fn why(ours: &Served, listener: &str) -> String {

@@ -28,6 +28,8 @@ pub(super) struct Starting {
     began: Option<Instant>,
     /// What the log last said, and when.
     logged: Option<(String, Instant)>,
+    /// Before which no other look is worth its time.
+    next_look: Option<Instant>,
     timeout: Duration,
 }
 
@@ -36,7 +38,7 @@ impl Starting {
     pub(super) fn new(timeout: Duration) -> Self {
         let (told, _) =
             watch::channel(Start::Waits("the objects of the cluster are not known yet".to_owned()));
-        Self { gate: Gate::new(timeout), told, began: None, logged: None, timeout }
+        Self { gate: Gate::new(timeout), told, began: None, logged: None, next_look: None, timeout }
     }
 
     /// How far it is.
@@ -60,6 +62,9 @@ impl Starting {
             return;
         }
         let now = Instant::now();
+        if self.next_look.is_some_and(|next| now < next) {
+            return;
+        }
         let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), &seen.status));
         let view = View {
             facts: &outlet.facts(),
@@ -69,7 +74,9 @@ impl Starting {
             unread: &|id| store.why_unread(id),
             now,
         };
-        match self.gate.look(&view) {
+        let verdict = self.gate.look(&view);
+        self.next_look = Some(now + now.elapsed() * SHARE);
+        match verdict {
             Verdict::Asks(why) => self.wait(why),
             Verdict::Waits(missing) => {
                 let text = gate::told(&missing);
@@ -111,6 +118,8 @@ impl Starting {
     }
 }
 
+/// A look at thousands of objects takes a while: of the time of the controller, this share at most.
+const SHARE: u32 = 8;
 /// Before a replica that waits says so in the log.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
 /// Between two lines that say the same.

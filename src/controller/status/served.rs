@@ -55,9 +55,9 @@ fn cause(object: &ObjectOutcome, listener: &ListenerOutcome) -> Option<String> {
     (!causes.is_empty()).then(|| joined(&causes))
 }
 
+/// A listener whose change is under way is served meanwhile as it was, where its socket is bound.
 fn bound(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Bound> {
     let address = listener.address.as_ref()?;
     let is_bound = matches!(facts.report.sockets.get(address), Some(SocketState::Bound(_)));
-    (is_bound && !ready::is_pending(facts, listener))
-        .then(|| Bound { listener: listener.id.listener.clone(), port: address.public_port() })
+    is_bound.then(|| Bound { listener: listener.id.listener.clone(), port: address.public_port() })
 }

@@ -242,6 +242,9 @@ fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
     let pending = told(&BindReport::default());
     assert_eq!((pending.problems[0].listener.as_str(), pending.problems[0].pending), ("a", true));
     assert_eq!(pending.bound, Some(vec![]));
+    // A change is under way, and the port is served meanwhile.
+    let changing = told(&BindReport { revision: 0, ..bound(143) });
+    assert!(changing.problems[0].pending && changing.bound == bound_here(Some(143)), "{changing:?}");
     // What cannot be used any more is served on, and the reason is this replica's own.
     world.render(&server(&GOOD.replace("'b:1'", "'nowhere'"), ""));
     let publisher = &world.publisher;
