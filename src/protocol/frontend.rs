@@ -118,6 +118,8 @@ pub enum CloseReason {
     TooLong,
     /// A refused command carries a non-synchronising literal, whose bytes must not be read as commands.
     RefusedLiteral,
+    /// A login or password holds NUL, CR or LF.
+    ControlCharacters,
 }
 
 impl Frontend {

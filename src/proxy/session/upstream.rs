@@ -184,7 +184,7 @@ impl Session {
                     dialogue.extend_deadline();
                     backend = exchange.answer(&answer, &mut dialogue.out);
                 }
-                BackendStep::Ready { reply } => {
+                BackendStep::Ready { reply, .. } => {
                     return Ok(Answer::Accepted(Accepting { backend: dialogue.leg, reply, placement }));
                 }
                 BackendStep::Refused { reply } => return Ok(Answer::Refused(pending, reply)),
