@@ -120,6 +120,9 @@ pub enum CloseReason {
     RefusedLiteral,
     /// A login or password holds NUL, CR or LF.
     ControlCharacters,
+    /// After the login, SMTP: XCLIENT, XFORWARD or STARTTLS where it cannot be told whether the backend reads a
+    /// command or a message.
+    DoubtfulCommand,
 }
 
 impl Frontend {

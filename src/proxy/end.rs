@@ -246,6 +246,9 @@ const fn rule(reason: CloseReason) -> &'static str {
         CloseReason::TooLong => "a command longer than limits.clientBuffer",
         CloseReason::RefusedLiteral => "a refused command with content that the client sends unasked",
         CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
+        CloseReason::DoubtfulCommand => {
+            "XCLIENT, XFORWARD or STARTTLS behind an end of a message that mail servers read differently"
+        }
     }
 }
 
