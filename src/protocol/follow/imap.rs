@@ -3,7 +3,7 @@
 //! Where that cannot be known any more it is given up for good: behind COMPRESS, STARTTLS and AUTHENTICATE of the
 //! client, whose answers change the stream, and where a response does not look like one.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// Both directions.
 #[derive(Debug)]
@@ -144,9 +144,15 @@ impl Commands {
                     rest = rest.get(end.saturating_add(1)..)?;
                     continue;
                 }
-                Self::Tag | Self::Verb(_) if byte == b'\n' => *self = Self::Tag,
-                Self::Tag if byte == b' ' => *self = Self::Verb(Bytes::new()),
-                Self::Tag => {}
+                Self::Tag => {
+                    let Some(end) = memchr2(b' ', b'\n', rest) else { break };
+                    if rest.get(end) == Some(&b' ') {
+                        *self = Self::Verb(Bytes::new());
+                    }
+                    rest = rest.get(end.saturating_add(1)..)?;
+                    continue;
+                }
+                Self::Verb(_) if byte == b'\n' => *self = Self::Tag,
                 Self::Verb(verb) if byte == b' ' && verb.is_empty() => {}
                 Self::Verb(verb) => {
                     verb.fill(&[byte]);
@@ -292,8 +298,8 @@ mod tests {
                 let (chunk, next) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
                 chunked.backend(chunk);
                 rest = next;
-                let seen = stream.len() - rest.len();
-                let whole = follow(&stream[..seen]);
+                let (seen, _) = stream.split_at(stream.len().saturating_sub(rest.len()));
+                let whole = follow(seen);
                 prop_assert_eq!(chunked.is_between_responses(), whole.is_between_responses());
             }
         }

@@ -93,7 +93,10 @@ impl Server {
 
     fn text(&mut self, line: &[u8]) -> &'static [u8] {
         let bare = line.strip_suffix(b"\n").unwrap();
-        let stripped = bare.iter().rposition(|byte| *byte != b'\r').map_or(&[][..], |last| &bare[..=last]);
+        let mut stripped = bare;
+        while let Some(shorter) = stripped.strip_suffix(b"\r") {
+            stripped = shorter;
+        }
         let ends = match self.rules.takes_bare_lf {
             true => stripped == b".",
             false => self.behind_crlf && line == b".\r\n",
