@@ -15,6 +15,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 pub mod backend;
+pub mod follow;
 pub mod frontend;
 mod imap;
 pub mod input;

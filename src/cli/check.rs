@@ -3,6 +3,7 @@
 mod place;
 mod show;
 mod tree;
+mod xclient;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -109,6 +110,7 @@ fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, Stri
             findings.push(of_object(loaded, texts, object, violation));
         }
     }
+    findings.extend(xclient::fields(&loaded.objects).iter().map(|asks| of_xclient(loaded, texts, asks)));
     let manifests: std::collections::BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
         findings.extend(texts.get(path).into_iter().flat_map(|text| bare_off(path, text)));
@@ -153,6 +155,23 @@ fn of_object(
         reason: Some(*reason),
         problem: problem.clone(),
         remedy: remedy.clone(),
+    }
+}
+
+fn of_xclient(loaded: &Loaded, texts: &BTreeMap<PathBuf, String>, asks: &xclient::AsksForXclient) -> Finding {
+    let xclient::AsksForXclient { kind, key, field } = asks;
+    let file = loaded.origins.get(&(*kind, key.clone())).cloned().unwrap_or_default();
+    let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
+    let place = texts.get(&file).and_then(|text| place::find(text, &named, field, false));
+    Finding {
+        is_error: false,
+        path: file,
+        place,
+        object: format!("{} {key}", kind.name()),
+        field: field.clone(),
+        reason: None,
+        problem: xclient::PROBLEM.to_owned(),
+        remedy: xclient::REMEDY.to_owned(),
     }
 }
 
@@ -260,6 +279,30 @@ mod tests {
             "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, backendAddress: 'b:1'}]}\n";
         let (lines, wrong) = check(&format!("{HEAD}{spec}"));
         assert!(!wrong && lines[0].contains("a.yaml:4:1: warning: MailServer default/s: "), "{lines:?}");
+    }
+
+    #[test]
+    fn xclient_that_is_asked_for_is_a_warning_where_a_proxy_header_would_do() {
+        let warned = |settings: &str| {
+            let listener = "{name: a, port: 25, smtp: {authMethods: [NONE]}, backendAddress: 'b:25'}";
+            let (lines, wrong) = check(&format!("{HEAD}spec: {{{settings}, listeners: [{listener}]}}\n"));
+            assert!(!wrong, "{lines:?}");
+            lines.iter().filter(|line| line.contains("believes XCLIENT")).cloned().collect::<Vec<_>>()
+        };
+        let lines = warned("auth: {passthrough: {}}, upstream: {xclient: true}");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].starts_with("a.yaml:4:53: warning: MailServer default/s: spec.upstream.xclient: "),
+            "{lines:?}"
+        );
+        for settings in [
+            "auth: {passthrough: {}}",
+            "auth: {passthrough: {}}, upstream: {xclient: false}",
+            "auth: {passthrough: {}}, upstream: {xclient: true, proxyProtocol: V2}",
+            "auth: {http: {url: 'http://a/'}}, upstream: {xclient: true}",
+        ] {
+            assert_eq!(warned(settings), [""; 0], "{settings}");
+        }
     }
 
     #[test]

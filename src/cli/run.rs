@@ -81,7 +81,7 @@ pub struct Run {
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
     drain_delay: Duration,
 
-    /// How long sessions may go on after their listener has closed, before they are told goodbye.
+    /// How long sessions may go on after their listener has closed, before they are ended.
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
 

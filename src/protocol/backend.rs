@@ -136,6 +136,8 @@ pub enum BackendStep {
     Ready {
         /// The client's final reply, whole lines.
         reply: Vec<u8>,
+        /// SMTP: the backend's EHLO offers CHUNKING, so that it reads what follows BDAT as content.
+        takes_chunks: bool,
     },
     /// The backend refused the login itself (not an earlier step): its reply, whole lines, verbatim.
     Refused {

@@ -118,6 +118,11 @@ pub enum CloseReason {
     TooLong,
     /// A refused command carries a non-synchronising literal, whose bytes must not be read as commands.
     RefusedLiteral,
+    /// A login or password holds NUL, CR or LF.
+    ControlCharacters,
+    /// After the login, SMTP: XCLIENT, XFORWARD or STARTTLS where it cannot be told whether the backend reads a
+    /// command or a message.
+    DoubtfulCommand,
 }
 
 impl Frontend {

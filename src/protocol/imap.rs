@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use crate::secret::Secret;
 
-use self::command::{Command, Reader, Received, Verb};
+use self::command::{Command, Reader, Received, Rejected, Rejection, Verb};
 use super::frontend::core::{Core, Line};
 use super::frontend::{CloseReason, PendingLogin, StartTls, Step, Waiting};
 use super::input::Input;
@@ -65,23 +65,26 @@ impl Imap {
     }
 
     fn read_command(mut core: Core, mut reader: Reader, input: &mut Input, out: &mut Vec<u8>) -> Flow {
-        let command = match reader.read(input, out) {
+        let command = match reader.read(core.lacks_tls(), input, out) {
             Received::Incomplete => {
                 return Flow::Break(Step::Read(Self { core, state: State::Command(reader) }.into()));
             }
             Received::TooLong { tag } => return close(&tag, CloseReason::TooLong, out),
             Received::Command(command) => Ok(command),
-            Received::Invalid { tag, literal_follows } => Err((tag, literal_follows)),
+            Received::Rejected(rejected) => Err(rejected),
         };
         if core.exceeds_commands() {
-            let (Ok(Command { tag, .. }) | Err((tag, _))) = &command;
+            let (Ok(Command { tag, .. }) | Err(Rejected { tag, .. })) = &command;
             return close(tag, CloseReason::TooManyCommands, out);
         }
         match command {
             Ok(command) => Self::run(core, command, out),
-            Err((tag, true)) => close(&tag, CloseReason::RefusedLiteral, out),
-            Err((tag, false)) if core.exhausts_errors() => close(&tag, CloseReason::TooManyErrors, out),
-            Err((tag, false)) => Self::go_on(core, &tag, out),
+            Err(Rejected { tag, literal_follows: true, .. }) => close(&tag, CloseReason::RefusedLiteral, out),
+            Err(Rejected { tag, reason: Rejection::NeedsTls, .. }) => Self::invalid(core, &tag, out),
+            Err(Rejected { tag, .. }) if core.exhausts_errors() => {
+                close(&tag, CloseReason::TooManyErrors, out)
+            }
+            Err(Rejected { tag, .. }) => Self::go_on(core, &tag, out),
         }
     }
 
@@ -129,13 +132,13 @@ impl Imap {
                 append_ok(&tag, out);
                 return Flow::Break(Step::StartTls(StartTls::new(core)));
             }
-            Verb::Login if !core.lacks_tls() => return Self::log_in(core, tag, &arguments, out),
-            Verb::Authenticate if !core.lacks_tls() => {
+            Verb::Login => return Self::log_in(core, tag, &arguments, out),
+            Verb::Authenticate => {
                 let arguments: Vec<&[u8]> = arguments.iter().map(Secret::expose).collect();
                 let progress = Dialogue::begin(&mut core, &arguments);
                 return Self::proceed(core, tag, progress, out);
             }
-            Verb::StartTls | Verb::Login | Verb::Authenticate => return Self::invalid(core, &tag, out),
+            Verb::StartTls => return Self::invalid(core, &tag, out),
             // RFC 5161 allows ENABLE after the login only; it is no mistake that counts (quirk Q-31).
             Verb::Enable => return Self::go_on(core, &tag, out),
         }
@@ -153,7 +156,7 @@ impl Imap {
             password: password.clone(),
             authzid: Vec::new(),
         };
-        Flow::Break(PendingLogin::begin(core, request, Waiting::Imap { tag }))
+        Flow::Break(PendingLogin::begin(core, request, Waiting::Imap { tag }, out))
     }
 
     fn proceed(core: Core, tag: Vec<u8>, progress: Progress, out: &mut Vec<u8>) -> Flow {
@@ -165,7 +168,7 @@ impl Imap {
                 Flow::Continue(Self { core, state: State::Answer { tag, dialogue } })
             }
             Progress::Complete(request) => {
-                Flow::Break(PendingLogin::begin(core, request, Waiting::Imap { tag }))
+                Flow::Break(PendingLogin::begin(core, request, Waiting::Imap { tag }, out))
             }
             Progress::Cancelled => Self::go_on(core, &tag, out),
             Progress::Invalid => Self::invalid(core, &tag, out),

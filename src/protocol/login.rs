@@ -75,6 +75,20 @@ impl LoginRequest {
         }
     }
 
+    /// Whether a field holds NUL, CR or LF. No protocol here can carry them safely: CR and LF end a command, and
+    /// NUL separates the fields of SASL PLAIN. `Relayed` is base64 and stays so.
+    #[must_use]
+    pub fn holds_line_breaks_or_nul(&self) -> bool {
+        let fields: [&[u8]; 3] = match self {
+            Self::Password { login, password, authzid } => [login, password.expose(), authzid],
+            Self::Digest { login, digest, .. } => [login, digest.expose(), &[]],
+            Self::Token { login, token, .. } => [login, token.expose(), &[]],
+            Self::External { login } => [login, &[], &[]],
+            Self::Relayed { .. } | Self::Anonymous => return false,
+        };
+        fields.into_iter().any(holds_line_breaks_or_nul)
+    }
+
     /// nginx's `Auth-Method`.
     #[must_use]
     pub const fn method(&self) -> &'static str {
@@ -87,6 +101,11 @@ impl LoginRequest {
             Self::Anonymous => Mechanism::None.auth_method(),
         }
     }
+}
+
+/// Whether `bytes` hold NUL, CR or LF.
+pub(crate) fn holds_line_breaks_or_nul(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))
 }
 
 /// What an SMTP client said before the login; replayed to the backend.
@@ -124,6 +143,43 @@ mod tests {
         assert_eq!(token(Mechanism::OAuthBearer).method(), "oauthbearer");
         assert_eq!(LoginRequest::Anonymous.method(), "none");
         assert_eq!(LoginRequest::Anonymous.login(), b"");
+    }
+
+    #[test]
+    fn sees_nul_cr_and_lf_in_every_field() {
+        let secret = |text: &[u8]| Secret::from(text);
+        let password = |login: &[u8], password: &[u8], authzid: &[u8]| LoginRequest::Password {
+            login: login.to_vec(),
+            password: secret(password),
+            authzid: authzid.to_vec(),
+        };
+        let token = |login: &[u8], token: &[u8]| LoginRequest::Token {
+            mechanism: Mechanism::XOAuth2,
+            login: login.to_vec(),
+            token: secret(token),
+        };
+        let digest = |login: &[u8], digest: &[u8]| LoginRequest::Digest {
+            mechanism: Mechanism::CramMd5,
+            login: login.to_vec(),
+            digest: secret(digest),
+            salt: Vec::new(),
+        };
+        for bad in [&b"a\0b"[..], b"a\rb", b"a\n", b"\r\nQUIT"] {
+            for request in [
+                password(bad, b"pw", b""),
+                password(b"me", bad, b""),
+                password(b"me", b"pw", bad),
+                token(bad, b"tok"),
+                token(b"me", bad),
+                digest(bad, b"d"),
+                digest(b"me", bad),
+                LoginRequest::External { login: bad.to_vec() },
+            ] {
+                assert!(request.holds_line_breaks_or_nul(), "{request:?}");
+            }
+        }
+        assert!(!password(b"m\te", b"p\x1b w", b"").holds_line_breaks_or_nul());
+        assert!(!LoginRequest::Anonymous.holds_line_breaks_or_nul());
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Pop3 {
             Command::Pass(password) if !password.is_empty() => {
                 let password = Secret::from(password);
                 let request = LoginRequest::Password { login, password, authzid: Vec::new() };
-                return Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3));
+                return Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3, out));
             }
             _ => return Self::invalid(core, out),
         }
@@ -148,7 +148,7 @@ impl Pop3 {
             digest: Secret::from(*digest),
             salt: core.greeting_challenge(),
         };
-        Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3))
+        Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3, out))
     }
 
     fn proceed(core: Core, progress: Progress, out: &mut Vec<u8>) -> Flow {
@@ -159,7 +159,9 @@ impl Pop3 {
                 out.extend_from_slice(b"\r\n");
                 Flow::Continue(Self { core, state: State::Answer(dialogue) })
             }
-            Progress::Complete(request) => Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3)),
+            Progress::Complete(request) => {
+                Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3, out))
+            }
             Progress::Cancelled => Self::go_on(core, out),
             Progress::Invalid => Self::invalid(core, out),
         }

@@ -147,14 +147,15 @@ impl Fixed {
     }
 }
 
-/// What is not PROXY over TCP says nothing about a client (nginx); TLVs are skipped.
+/// LOCAL, and PROXY of anything but TCP, say nothing about a client (nginx). TLVs are skipped.
 fn parse_v2(bytes: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     let fixed = Fixed::read(bytes).ok_or(ProxyHeaderError::Missing)?;
-    if fixed.version_and_command >> 4 != 2 {
-        return Err(ProxyHeaderError::Broken("a version other than 2"));
-    }
-    if fixed.version_and_command != PROXY_COMMAND {
-        return Ok(ProxyHeader::Local);
+    match fixed.version_and_command {
+        PROXY_COMMAND => {}
+        LOCAL_COMMAND => return Ok(ProxyHeader::Local),
+        other if other >> 4 != 2 => return Err(ProxyHeaderError::Broken("a version other than 2")),
+        // Section 2.2: receivers must drop connections with other commands.
+        _ => return Err(ProxyHeaderError::Broken("a command other than LOCAL and PROXY")),
     }
     let ends = bytes.get(V2_FIXED..).unwrap_or_default();
     let proxied = match fixed.family_and_transport {
@@ -442,19 +443,28 @@ mod tests {
         assert_eq!(header_length(b"\r\n\r"), Ok(None));
     }
 
+    fn v2_header(fixed: [u8; 2], body: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [V2_SIGNATURE, &fixed, &length, body].concat()
+    }
+
+    #[test]
+    fn refuses_a_version_2_header_with_an_unknown_command() {
+        for command in 0x22..=0x2f {
+            let refused = parse_all(&v2_header([command, 0x11], &[1; 12]));
+            assert!(matches!(refused, Err(ProxyHeaderError::Broken(_))), "{command:#x}: {refused:?}");
+        }
+    }
+
     #[test]
     fn version_2_without_a_tcp_client_is_local() {
-        let header = |fixed: [u8; 2], body: &[u8]| {
-            let length = u16::try_from(body.len()).unwrap().to_be_bytes();
-            [V2_SIGNATURE, &fixed, &length, body].concat()
-        };
-        assert_eq!(parse_all(&header([0x20, 0x00], b"")), Ok(Some(ProxyHeader::Local)));
-        assert_eq!(parse_all(&header([0x20, 0x11], &[1; 12])), Ok(Some(ProxyHeader::Local)));
-        assert_eq!(parse_all(&header([0x21, 0x12], &[1; 12])), Ok(Some(ProxyHeader::Local)));
-        assert_eq!(parse_all(&header([0x21, 0x31], &[1; 216])), Ok(Some(ProxyHeader::Local)));
-        assert!(matches!(parse_all(&header([0x11, 0x11], &[1; 12])), Err(ProxyHeaderError::Broken(_))));
-        assert!(matches!(parse_all(&header([0x21, 0x11], &[1; 11])), Err(ProxyHeaderError::Broken(_))));
-        assert!(matches!(parse_all(&header([0x21, 0x21], &[1; 35])), Err(ProxyHeaderError::Broken(_))));
+        assert_eq!(parse_all(&v2_header([0x20, 0x00], b"")), Ok(Some(ProxyHeader::Local)));
+        assert_eq!(parse_all(&v2_header([0x20, 0x11], &[1; 12])), Ok(Some(ProxyHeader::Local)));
+        assert_eq!(parse_all(&v2_header([0x21, 0x12], &[1; 12])), Ok(Some(ProxyHeader::Local)));
+        assert_eq!(parse_all(&v2_header([0x21, 0x31], &[1; 216])), Ok(Some(ProxyHeader::Local)));
+        assert!(matches!(parse_all(&v2_header([0x11, 0x11], &[1; 12])), Err(ProxyHeaderError::Broken(_))));
+        assert!(matches!(parse_all(&v2_header([0x21, 0x11], &[1; 11])), Err(ProxyHeaderError::Broken(_))));
+        assert!(matches!(parse_all(&v2_header([0x21, 0x21], &[1; 35])), Err(ProxyHeaderError::Broken(_))));
         let endless = [V2_SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat();
         assert_eq!(parse_all(&endless), Err(ProxyHeaderError::TooLong));
     }

@@ -112,7 +112,8 @@ pub fn is_message(token: &[u8]) -> bool {
     token.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
 }
 
-/// PLAIN (RFC 4616): `authzid NUL login NUL password`; the password may hold further NULs.
+/// PLAIN (RFC 4616): `authzid NUL login NUL password`. Further NULs are in the password, and `PendingLogin` refuses
+/// them.
 #[must_use]
 pub fn decode_plain(text: &[u8]) -> Option<LoginRequest> {
     let message = decode_base64(text)?;

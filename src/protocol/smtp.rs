@@ -166,7 +166,7 @@ impl Smtp {
         }
         let Said { hello, mail } = self.said;
         let envelope = Envelope { hello, mail, rcpt: Some(command.raw.to_vec()) };
-        Flow::Break(PendingLogin::begin(self.core, LoginRequest::Anonymous, Waiting::Smtp { envelope }))
+        Flow::Break(PendingLogin::begin(self.core, LoginRequest::Anonymous, Waiting::Smtp { envelope }, out))
     }
 
     /// Whether the client has to say HELO or EHLO first (RFC 5321 section 4.1.4, quirk Q-27).
@@ -189,7 +189,7 @@ impl Smtp {
             Progress::Complete(request) => {
                 let Said { hello, mail } = self.said;
                 let waiting = Waiting::Smtp { envelope: Envelope { hello, mail, rcpt: None } };
-                Flow::Break(PendingLogin::begin(self.core, request, waiting))
+                Flow::Break(PendingLogin::begin(self.core, request, waiting, out))
             }
             Progress::Cancelled => self.reply(INVALID_COMMAND, out),
             Progress::Invalid => self.refuse(INVALID_COMMAND, out),

@@ -251,7 +251,11 @@ const fn rule(reason: CloseReason) -> &'static str {
         CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
         CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
         CloseReason::TooLong => "a command longer than limits.clientBuffer",
-        CloseReason::RefusedLiteral => "a refused command with a non-synchronising literal",
+        CloseReason::RefusedLiteral => "a refused command with content that the client sends unasked",
+        CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
+        CloseReason::DoubtfulCommand => {
+            "XCLIENT, XFORWARD or STARTTLS behind an end of a message that mail servers read differently"
+        }
     }
 }
 

@@ -1,25 +1,27 @@
-//! The relay: after the login, bytes go both ways and no parser sees them.
+//! The relay: after the login, bytes go both ways. They are followed only as far as a goodbye and XCLIENT need it
+//! ([`Follower`]).
 //!
 //! Here most sessions spend most of their life, so an idle one holds no buffer: what is read goes through a
 //! buffer of the worker's thread and is written at once; only what the other side does not take yet is
 //! kept, and then nothing more is read from its source. A FIN is passed on (quirk Q-33), and activity in
 //! either direction counts for both timeouts.
 
-use std::cell::RefCell;
+mod direction;
+
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::Timeouts;
 use crate::net::Stream;
+use crate::protocol::follow::{Follower, Passage};
 
+use self::direction::{Direction, Failure};
 use super::end::End;
 
 /// Both legs of a session that is logged in.
@@ -29,28 +31,10 @@ pub(crate) struct Relay {
     backend: Stream,
     up: Direction,
     down: Direction,
+    follower: Follower,
     idle: Duration,
     half_closed: Duration,
     goodbye: Box<[u8]>,
-}
-
-/// One direction: what could not be written yet, and how far its end has come.
-#[derive(Debug)]
-struct Direction {
-    pending: Option<Pending>,
-    ended: bool,
-    shut: bool,
-    broken: bool,
-    dirty: bool,
-    at_line_start: bool,
-    bytes: u64,
-    counter: IntCounter,
-}
-
-#[derive(Debug)]
-struct Pending {
-    bytes: Box<[u8]>,
-    written: usize,
 }
 
 /// What makes the relay look up.
@@ -74,17 +58,21 @@ pub(crate) struct Relayed {
 impl Relay {
     /// A relay that first delivers `to_backend` (what the client pipelined behind its login) and
     /// `to_client` (the backend's last reply and what came behind it). `goodbye` is the protocol's line for
-    /// the end of a drain; `counters` count towards the backend and towards the client.
+    /// the end of a drain; `counters` count towards the backend and towards the client. `follower` has seen nothing
+    /// yet.
     pub(crate) fn new(
         client: (Stream, &[u8]),
         backend: (Stream, &[u8]),
         timeouts: Timeouts,
         goodbye: Vec<u8>,
         counters: (IntCounter, IntCounter),
+        mut follower: Follower,
     ) -> Self {
+        follower.backend(backend.1);
         Self {
-            up: Direction::new(client.1, counters.0),
-            down: Direction::new(backend.1, counters.1),
+            up: Direction::new(client.1, 0, counters.0),
+            down: Direction::new(backend.1, backend.1.len(), counters.1),
+            follower,
             client: client.0,
             backend: backend.0,
             idle: timeouts.idle,
@@ -173,14 +161,42 @@ impl Relay {
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        match self.up.poll(&mut self.client, &mut self.backend, cx) {
+        loop {
+            if let Poll::Ready(end) = self.poll_up(cx) {
+                return Poll::Ready(end);
+            }
+            if let Poll::Ready(end) = self.poll_down(cx) {
+                return Poll::Ready(end);
+            }
+            if self.down.is_clear()
+                && let Some(answer) = self.follower.take_answer()
+            {
+                self.down.say(answer);
+            } else if !(self.up.is_waiting && self.follower.may_go_on()) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Self { up, client, backend, follower, .. } = self;
+        match up.poll(client, backend, |bytes| follower.client(bytes), cx) {
             // A backend that takes no more may have said why: that is still delivered.
             Poll::Ready(Err(Failure::Write(_))) if !self.down.ended => self.up.give_up(),
             Poll::Ready(Err(failure)) => return Poll::Ready(failure.of("client", "backend")),
             _ => {}
         }
-        // A backend that ended has nothing more to say to any command.
-        match self.down.poll(&mut self.backend, &mut self.client, cx) {
+        Poll::Pending
+    }
+
+    /// A backend that ended has nothing more to say to any command.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Self { down, client, backend, follower, .. } = self;
+        let note = |bytes: &[u8]| {
+            follower.backend(bytes);
+            Passage::Pass(bytes.len())
+        };
+        match down.poll(backend, client, note, cx) {
             Poll::Ready(Err(failure)) => Poll::Ready(failure.of("backend", "client")),
             Poll::Ready(Ok(())) => Poll::Ready(End::Done),
             Poll::Pending if self.up.shut && self.ends_with_client() => Poll::Ready(End::Done),
@@ -188,10 +204,10 @@ impl Relay {
         }
     }
 
-    /// Only between lines: in the middle of one the goodbye would be read as part of the data.
+    /// Only between two responses: anywhere else the goodbye would be read as part of a message.
     async fn say_goodbye(&mut self) {
         let farewell = async {
-            if self.down.pending.is_none() && self.down.at_line_start && !self.down.ended {
+            if self.down.is_clear() && !self.down.ended && self.follower.is_between_responses() {
                 self.client.write_all(&self.goodbye).await?;
             }
             self.client.flush().await?;
@@ -203,152 +219,8 @@ impl Relay {
     }
 }
 
-/// Which of a direction's two ends failed.
-#[derive(Debug)]
-enum Failure {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-impl Failure {
-    fn of(self, source: &'static str, sink: &'static str) -> End {
-        match self {
-            Self::Read(error) => End::Relay { side: source, error },
-            Self::Write(error) => End::Relay { side: sink, error },
-        }
-    }
-}
-
-impl Direction {
-    fn new(first: &[u8], counter: IntCounter) -> Self {
-        counter.inc_by(first.len() as u64);
-        let pending = (!first.is_empty()).then(|| Pending { bytes: first.into(), written: 0 });
-        Self {
-            bytes: first.len() as u64,
-            at_line_start: first.last().is_none_or(|byte| *byte == b'\n'),
-            pending,
-            ended: false,
-            shut: false,
-            broken: false,
-            dirty: false,
-            counter,
-        }
-    }
-
-    /// Reads no more: the sink takes no more.
-    fn give_up(&mut self) {
-        self.pending = None;
-        self.broken = true;
-    }
-
-    /// Moves what can be moved; ready when the source has ended and its end is passed on.
-    fn poll(
-        &mut self,
-        from: &mut Stream,
-        to: &mut Stream,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        if self.broken {
-            return Poll::Pending;
-        }
-        loop {
-            ready!(self.poll_pending(to, cx))?;
-            if self.ended {
-                return self.poll_end(to, cx);
-            }
-            match RELAY_BUFFER.with_borrow_mut(|buffer| self.poll_chunk(from, to, buffer, cx)) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
-                Poll::Pending => {
-                    if self.dirty {
-                        ready!(Pin::new(to).poll_flush(cx)).map_err(Failure::Write)?;
-                        self.dirty = false;
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// One read and as much of it written as the sink takes.
-    fn poll_chunk(
-        &mut self,
-        from: &mut Stream,
-        to: &mut Stream,
-        buffer: &mut [u8],
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        let mut read = ReadBuf::new(buffer);
-        match ready!(Pin::new(from).poll_read(cx, &mut read)) {
-            Ok(()) => {}
-            // Closed without close_notify: the relay's bytes are framed by the mail protocol, and half the
-            // clients do it.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => read.clear(),
-            Err(error) => return Poll::Ready(Err(Failure::Read(error))),
-        }
-        let chunk = read.filled();
-        let Some(last) = chunk.last() else {
-            self.ended = true;
-            return Poll::Ready(Ok(()));
-        };
-        self.at_line_start = *last == b'\n';
-        self.bytes = self.bytes.saturating_add(chunk.len() as u64);
-        self.counter.inc_by(chunk.len() as u64);
-        self.dirty = true;
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            match Pin::new(&mut *to).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => {
-                    return Poll::Ready(Err(Failure::Write(io::ErrorKind::WriteZero.into())));
-                }
-                Poll::Ready(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Write(error))),
-                Poll::Pending => {
-                    self.pending = Some(Pending { bytes: rest.into(), written: 0 });
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_pending(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        while let Some(pending) = &mut self.pending {
-            let rest = pending.bytes.get(pending.written..).unwrap_or_default();
-            if rest.is_empty() {
-                self.pending = None;
-                self.dirty = true;
-                break;
-            }
-            match ready!(Pin::new(&mut *to).poll_write(cx, rest)) {
-                Ok(0) => return Poll::Ready(Err(Failure::Write(io::ErrorKind::WriteZero.into()))),
-                Ok(written) => pending.written = pending.written.saturating_add(written),
-                Err(error) => return Poll::Ready(Err(Failure::Write(error))),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_end(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if !self.shut {
-            // A sink that is gone already has been told.
-            let _ = ready!(Pin::new(&mut *to).poll_flush(cx));
-            let _ = ready!(Pin::new(to).poll_shutdown(cx));
-            self.shut = true;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// For the goodbye of one session.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
-
-/// Bytes moved by one read; a worker needs one such buffer, however many sessions it has.
-const RELAY_BUFFER_SIZE: usize = 64 * 1024;
-
-thread_local! {
-    static RELAY_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_SIZE].into_boxed_slice());
-}
 
 #[cfg(test)]
 mod tests {
@@ -358,6 +230,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use crate::net::Socket;
+    use crate::protocol::{CloseReason, Protocol};
 
     struct Ends {
         client: UnixStream,
@@ -371,6 +244,15 @@ mod tests {
     }
 
     fn relay_within(to_backend: &[u8], to_client: &[u8], idle: Duration, half_closed: Duration) -> Ends {
+        relay_of(Protocol::Imap, to_backend, to_client, (idle, half_closed))
+    }
+
+    fn relay_of(
+        protocol: Protocol,
+        to_backend: &[u8],
+        to_client: &[u8],
+        (idle, half_closed): (Duration, Duration),
+    ) -> Ends {
         let (client, ours) = UnixStream::pair().unwrap();
         let (backend, theirs) = UnixStream::pair().unwrap();
         let drained = CancellationToken::new();
@@ -381,6 +263,7 @@ mod tests {
             Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
             b"* BYE later\r\n".to_vec(),
             (counter(), counter()),
+            Follower::new(protocol, false),
         );
         let token = drained.clone();
         let relay = tokio::spawn(async move { relay.run(&token).await });
@@ -505,19 +388,101 @@ mod tests {
         assert!(matches!(end, End::Done), "{end}");
     }
 
-    #[tokio::test]
-    async fn says_goodbye_between_lines_only() {
-        let mut between = relay(b"", b"a OK\r\n", HOUR);
-        let mut seen = [0; 6];
-        between.client.read_exact(&mut seen).await.unwrap();
-        between.drained.cancel();
-        assert_eq!(read_all(between.client).await, b"* BYE later\r\n");
+    /// What the client reads of a session whose backend has said `said` when the drain ends.
+    async fn heard_at_the_end_of_a_drain(protocol: Protocol, said: &[u8]) -> Vec<u8> {
+        let mut ends = relay_of(protocol, b"", said, (HOUR, HALF_CLOSED));
+        let mut seen = vec![0; said.len()];
+        ends.client.read_exact(&mut seen).await.unwrap();
+        ends.drained.cancel();
+        read_all(ends.client).await
+    }
 
-        let mut within = relay(b"", b"* 1 FETCH {9}\r\nabc", HOUR);
-        let mut seen = [0; 18];
-        within.client.read_exact(&mut seen).await.unwrap();
-        within.drained.cancel();
-        assert_eq!(read_all(within.client).await, b"");
+    #[tokio::test]
+    async fn says_goodbye_between_responses_only() {
+        for (protocol, said, is_told) in [
+            (Protocol::Imap, &b"a OK\r\n"[..], true),
+            (Protocol::Imap, b"* 1 FETCH (BODY[] {9}\r\nabc", false),
+            (Protocol::Imap, b"* 1 FETCH (BODY[] {9}\r\nabc\r\n", false),
+            (Protocol::Imap, b"* 1 FETCH (BODY[] {3}\r\nabc)\r\n", true),
+            (Protocol::Pop3, b"+OK\r\n", false),
+            (Protocol::Pop3, b"+OK\r\nSubject: x\r\n", false),
+            (Protocol::Smtp, b"235 ok\r\n", true),
+            (Protocol::Smtp, b"250-a\r\n", false),
+        ] {
+            let heard = heard_at_the_end_of_a_drain(protocol, said).await;
+            assert_eq!(heard == b"* BYE later\r\n", is_told, "{}", said.escape_ascii());
+            assert_eq!(heard.is_empty(), !is_told, "{}", said.escape_ascii());
+        }
+    }
+
+    #[tokio::test]
+    async fn says_no_goodbye_behind_compress() {
+        let mut ends = relay(b"c COMPRESS DEFLATE\r\n", b"a OK\r\n", HOUR);
+        ends.backend.read_exact(&mut [0; 20]).await.unwrap();
+        ends.backend.write_all(b"c OK compressing\r\n").await.unwrap();
+        ends.client.read_exact(&mut [0; 24]).await.unwrap();
+        ends.drained.cancel();
+        assert_eq!(read_all(ends.client).await, b"");
+    }
+
+    #[tokio::test]
+    async fn answers_a_clients_xclient_in_its_place_and_never_passes_it() {
+        let pipelined = b"RSET\r\nXCLIENT LOGIN=bob\r\nNOOP\r\nXCL";
+        let mut ends = relay_of(Protocol::Smtp, pipelined, b"250 rcpt ok\r\n", (HOUR, HALF_CLOSED));
+        let mut asked = [0; 6];
+        ends.backend.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"RSET\r\n");
+        ends.backend.write_all(b"250-reset\r\n").await.unwrap();
+        ends.backend.write_all(b"250 done\r\n").await.unwrap();
+        ends.backend.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"NOOP\r\n");
+        ends.backend.write_all(b"250 noop\r\n").await.unwrap();
+        ends.client.write_all(b"IENT A=B\r\nQUIT\r\n").await.unwrap();
+        ends.backend.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"QUIT\r\n");
+        ends.backend.write_all(b"221 bye\r\n").await.unwrap();
+        drop(ends.backend);
+        let refused = "503 5.5.1 XCLIENT is not for clients\r\n";
+        let heard =
+            format!("250 rcpt ok\r\n250-reset\r\n250 done\r\n{refused}250 noop\r\n{refused}221 bye\r\n");
+        assert_eq!(String::from_utf8(read_all(ends.client).await).unwrap(), heard);
+    }
+
+    #[tokio::test]
+    async fn a_large_message_passes_unchanged_behind_its_data() {
+        let Ends { client, mut backend, relay, .. } =
+            relay_of(Protocol::Smtp, b"", b"250 rcpt ok\r\n", (HOUR, HALF_CLOSED));
+        let mut message = b"DATA\r\n".to_vec();
+        for number in 0..100_000 {
+            message.extend_from_slice(format!("XCLIENT line {number}\r\n").as_bytes());
+        }
+        message.extend_from_slice(b".\r\nQUIT\r\n");
+        let (expected, (mut reader, mut writer)) = (message.clone(), client.into_split());
+        let sending = tokio::spawn(async move { writer.write_all(&message).await.unwrap() });
+        let mut seen = vec![0; 6];
+        backend.read_exact(&mut seen).await.unwrap();
+        backend.write_all(b"354 go\r\n").await.unwrap();
+        seen.resize(expected.len(), 0);
+        backend.read_exact(&mut seen[6..]).await.unwrap();
+        assert!(seen == expected);
+        backend.write_all(b"250 queued\r\n221 bye\r\n").await.unwrap();
+        drop(backend);
+        let mut heard = String::new();
+        reader.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "250 rcpt ok\r\n354 go\r\n250 queued\r\n221 bye\r\n");
+        sending.await.unwrap();
+        relay.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_at_xclient_behind_an_end_of_a_message_that_servers_read_differently() {
+        let text = b"DATA\r\nSubject: x\n.\nXCLIENT LOGIN=bob\r\n";
+        let mut ends = relay_of(Protocol::Smtp, text, b"250 rcpt ok\r\n", (HOUR, HALF_CLOSED));
+        ends.backend.read_exact(&mut [0; 6]).await.unwrap();
+        ends.backend.write_all(b"354 go\r\n").await.unwrap();
+        assert_eq!(read_all(ends.backend).await, b"Subject: x\n.\n");
+        let (_, end) = ends.relay.await.unwrap();
+        assert!(matches!(end, End::Rule(CloseReason::DoubtfulCommand)), "{end}");
     }
 
     const HOUR: Duration = Duration::from_secs(3600);

@@ -90,7 +90,7 @@ impl Lives {
         lock(&self.0).lives.get(id).is_some_and(|life| life.ending.is_none())
     }
 
-    /// These listeners are gone: their sessions are told goodbye after `drain`, unless they come back, as those have
+    /// These listeners are gone: their sessions end after `drain`, unless they come back, as those have
     /// that did. Those that were told are forgotten.
     pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
         let Known { lives, ending } = &mut *lock(&self.0);

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::net::{ClientAddress, Stream};
 use crate::protocol::Frontend;
+use crate::protocol::follow::Follower;
 
 use super::balance::Placement;
 use super::end::{End, Record};
@@ -57,6 +58,7 @@ struct LoggedIn {
     backend: Stream,
     to_client: Vec<u8>,
     to_backend: Zeroizing<Vec<u8>>,
+    follower: Follower,
     placement: Placement,
     served: Arc<Served>,
     counted: Counted,
@@ -104,7 +106,8 @@ async fn until_logged_in(
 
 impl LoggedIn {
     fn new(session: Session, accepted: Accepting) -> Self {
-        let Accepting { backend, reply, placement } = accepted;
+        let Accepting { backend, reply, takes_chunks, placement } = accepted;
+        let follower = Follower::new(session.protocol(), takes_chunks);
         let Leg { stream, input, .. } = backend;
         let mut to_client = reply;
         to_client.extend_from_slice(input.peek());
@@ -113,6 +116,7 @@ impl LoggedIn {
             backend: stream,
             to_client,
             to_backend: session.leg.input.into_rest(),
+            follower,
             placement,
             served: session.served,
             counted: session.counted,
@@ -130,6 +134,7 @@ impl LoggedIn {
             self.served.listener.timeouts,
             goodbye,
             (self.served.metrics.bytes_to_backend.clone(), self.served.metrics.bytes_to_client.clone()),
+            self.follower,
         );
         (relay, (self.placement, self.counted))
     }

@@ -311,7 +311,7 @@ fn a_listener_that_is_reported_as_removed_is_closed() {
 const ROUNDS: usize = 100;
 
 #[test]
-fn says_goodbye_to_the_sessions_that_outlive_the_drain_timeout() {
+fn ends_the_sessions_that_outlive_the_drain_timeout() {
     let mut plane = DataPlane::start(Duration::from_millis(300));
     let (address, other) = (free_address(), free_address());
     let one = backend("one");
@@ -329,8 +329,9 @@ fn says_goodbye_to_the_sessions_that_outlive_the_drain_timeout() {
     let mut removed = removed;
     assert_eq!(removed.ask("NOOP"), "+OK one", "its listener only moved");
     plane.end();
-    assert_eq!(kept.rest(), goodbye);
-    assert_eq!(removed.rest(), goodbye);
+    // Behind the login nobody knows whether a POP3 server is within a message.
+    assert_eq!(kept.rest(), "");
+    assert_eq!(removed.rest(), "");
 }
 
 #[test]

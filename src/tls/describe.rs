@@ -13,11 +13,12 @@ pub(super) fn algorithms(der: &[u8]) -> Option<CertificateAlgorithms> {
     Some(CertificateAlgorithms { signature, key: key(certificate.public_key())? })
 }
 
-/// The first common name of the subject, as UTF-8.
+/// The first common name of the subject, as UTF-8. A name with control characters is left out: backends take it
+/// for a login.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
+    (!name.chars().any(char::is_control)).then(|| name.to_owned())
 }
 
 /// The kind and its size in bits: `RSA2048`, `EC256`.

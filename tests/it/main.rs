@@ -23,6 +23,7 @@ mod client_names;
 mod delivery;
 mod descriptors;
 mod folder;
+mod followed;
 mod health;
 mod import;
 mod imported_mail;

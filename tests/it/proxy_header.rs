@@ -163,6 +163,17 @@ fn a_client_hello_in_the_segment_of_the_header_begins_the_handshake() {
 }
 
 #[test]
+fn a_version_2_header_with_an_unknown_command_ends_the_connection() {
+    let edge = Edge::trusting();
+    for command in [2, 15] {
+        let mut wire = Wire::connect(edge.clear).unwrap();
+        wire.send(v2(command, 0x11, &ENDS)).unwrap();
+        assert_eq!(wire.rest(Duration::from_secs(20)), "");
+    }
+    edge.mailgress.logs(&["outcome=\"proxy_header\"", "a command other than LOCAL and PROXY"]);
+}
+
+#[test]
 fn a_header_that_names_nobody_leaves_the_peer_as_the_client() {
     let edge = Edge::trusting();
     let headers: [(&str, Vec<u8>); 5] = [

@@ -148,7 +148,7 @@ impl Dialogue {
                 self.now = Now::Answering(exchange);
                 self.answer();
             }
-            BackendStep::Ready { reply } => self.end("ready", &reply, unsent),
+            BackendStep::Ready { reply, .. } => self.end("ready", &reply, unsent),
             BackendStep::Refused { reply } => self.end("refused", &reply, unsent),
             BackendStep::Failed(error) => self.event("failed", &error.to_string()),
         }

@@ -104,7 +104,7 @@ impl Imap {
         }
         let offers = Offers::in_greeting(text);
         let BackendPlan { tag, login, start_tls, imap_id, .. } = plan;
-        let preparation = Preparation { tag, id: imap_id, credentials: Credentials::new(login)? };
+        let preparation = Preparation { tag, id: imap_id, credentials: Credentials::new(login, "IMAP")? };
         if start_tls {
             return match offers {
                 Some(offers) => preparation.start_tls(offers, out),
@@ -206,7 +206,7 @@ impl LoggingIn {
             Response::Challenge(challenge) => self.challenged(challenge, &line, out),
             Response::Accepted if matches!(self.stage, Stage::Verdict | Stage::Sasl(_)) => {
                 self.held.extend_from_slice(&line);
-                Ok(Flow::Outside(BackendStep::Ready { reply: self.held }))
+                Ok(Flow::Outside(BackendStep::Ready { reply: self.held, takes_chunks: false }))
             }
             Response::Refused => {
                 self.held.extend_from_slice(&line);

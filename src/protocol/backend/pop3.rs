@@ -63,7 +63,9 @@ impl Pop3 {
                 append_answer(&password, out);
                 Ok(Self::Pass.into())
             }
-            Self::Pass | Self::Auth(_) if accepted => Ok(Flow::Outside(BackendStep::Ready { reply })),
+            Self::Pass | Self::Auth(_) if accepted => {
+                Ok(Flow::Outside(BackendStep::Ready { reply, takes_chunks: false }))
+            }
             Self::User(_) | Self::Pass | Self::Auth(_) if reply.starts_with(b"-ERR") => {
                 Ok(Flow::Outside(BackendStep::Refused { reply }))
             }
@@ -103,7 +105,7 @@ impl Pop3 {
 impl Preparation {
     /// USER and PASS are lines of their own: control characters would become commands (quirk Q-21).
     fn new(login: super::BackendLogin) -> Result<Self, BackendError> {
-        let credentials = Credentials::new(login)?;
+        let credentials = Credentials::new(login, "POP3")?;
         if let Credentials::Password { login, password } = &credentials
             && login.iter().chain(password.expose()).any(u8::is_ascii_control)
         {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::login::LoginRequest;
+use crate::protocol::login::{LoginRequest, holds_line_breaks_or_nul};
 use crate::protocol::sasl::{Mechanism, encode_base64};
 use crate::secret::Secret;
 
@@ -18,14 +18,15 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    pub(super) fn new(login: BackendLogin) -> Result<Self, BackendError> {
-        match login {
+    /// `protocol` is the backend's, for the error.
+    pub(super) fn new(login: BackendLogin, protocol: &'static str) -> Result<Self, BackendError> {
+        match checked(login, protocol)? {
             BackendLogin::Request(LoginRequest::Password { login, password, authzid }) => {
                 if authzid.is_empty() {
                     return Ok(Self::Password { login, password });
                 }
                 // Neither LOGIN nor USER can carry an authorization identity.
-                SaslLogin::plain(&authzid, &login, &password).map(Self::Sasl)
+                Ok(Self::Sasl(SaslLogin::plain(&authzid, &login, &password)))
             }
             BackendLogin::Request(LoginRequest::Relayed { mechanism, initial_response }) => {
                 Ok(Self::Sasl(SaslLogin::relayed(mechanism, initial_response)))
@@ -60,14 +61,11 @@ impl SaslLogin {
         Self { mechanism, answers: initial.into_iter().collect(), relayed: true }
     }
 
-    /// PLAIN (RFC 4616). A NUL in an identity would move the password.
-    pub(super) fn plain(authzid: &[u8], login: &[u8], password: &Secret) -> Result<Self, BackendError> {
-        if authzid.contains(&0) || login.contains(&0) {
-            return Err(BackendError::ControlCharacters { protocol: "SASL PLAIN" });
-        }
+    /// PLAIN (RFC 4616); no field holds a NUL ([`checked`]).
+    pub(super) fn plain(authzid: &[u8], login: &[u8], password: &Secret) -> Self {
         let message = Secret::new([authzid, login, password.expose()].join(&0));
         let answers = VecDeque::from([encoded(message.expose())]);
-        Ok(Self { mechanism: Mechanism::Plain, answers, relayed: false })
+        Self { mechanism: Mechanism::Plain, answers, relayed: false }
     }
 
     /// LOGIN, for a backend that has no PLAIN.
@@ -112,6 +110,15 @@ impl SaslLogin {
             None => Reaction::None,
         }
     }
+}
+
+/// Refuses a login with NUL, CR or LF, whoever named it: the client or the auth service.
+pub(super) fn checked(login: BackendLogin, protocol: &'static str) -> Result<BackendLogin, BackendError> {
+    let is_bad = match &login {
+        BackendLogin::Request(request) => request.holds_line_breaks_or_nul(),
+        BackendLogin::Trusted { login } => holds_line_breaks_or_nul(login),
+    };
+    if is_bad { Err(BackendError::ControlCharacters { protocol }) } else { Ok(login) }
 }
 
 fn encoded(message: &[u8]) -> Secret {

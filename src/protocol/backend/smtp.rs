@@ -6,7 +6,7 @@ use crate::protocol::login::{Envelope, Hello, LoginRequest};
 use crate::secret::Secret;
 
 use super::reply::{SmtpReply, take_smtp, unexpected};
-use super::sasl::{Reaction, SaslLogin, append_answer};
+use super::sasl::{Reaction, SaslLogin, append_answer, checked};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
     GREETING, Secured, XclientNegotiation,
@@ -20,7 +20,15 @@ pub(super) enum Smtp {
     StartTls(Preparation),
     XClient(Preparation),
     ClientHello(Login),
-    LoggingIn(Login),
+    LoggingIn(LoggingIn),
+}
+
+/// The login is under way.
+#[derive(Debug)]
+pub(super) struct LoggingIn {
+    login: Login,
+    /// The backend's last reply to EHLO offers CHUNKING.
+    takes_chunks: bool,
 }
 
 /// What comes before the login, and what it needs.
@@ -66,7 +74,7 @@ impl Smtp {
 
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let flow = self.take_reply(input, out)?;
-        if matches!(&flow, Flow::Outside(BackendStep::Ready { reply }) if reply == AUTHENTICATED) {
+        if matches!(&flow, Flow::Outside(BackendStep::Ready { reply, .. }) if reply == AUTHENTICATED) {
             // As nginx does: what else the backend has said by now would be taken for replies to the client's commands.
             input.consume(input.len());
         }
@@ -96,7 +104,7 @@ impl Smtp {
             (Self::Hello { preparation, start_tls: false }, 250) => preparation.announce(&reply, out),
             (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
             (Self::ClientHello(login), 250) => login.begin(&reply, out),
-            (Self::LoggingIn(login), _) => login.answered(reply, out),
+            (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
             _ => Err(unexpected(step, reply.lines)),
         }
     }
@@ -107,7 +115,7 @@ impl Smtp {
             Self::Hello { .. } | Self::ClientHello(_) => "EHLO",
             Self::StartTls(_) => "STARTTLS",
             Self::XClient(_) => "XCLIENT",
-            Self::LoggingIn(login) => login.name(),
+            Self::LoggingIn(logging_in) => logging_in.login.name(),
         }
     }
 }
@@ -116,7 +124,7 @@ impl Preparation {
     fn new(plan: BackendPlan) -> Result<Self, BackendError> {
         let BackendPlan { server_name, login, envelope, xclient, start_tls, verbatim, .. } = plan;
         let Envelope { hello: client_hello, mail, rcpt } = envelope;
-        let login = match login {
+        let login = match checked(login, "SMTP")? {
             BackendLogin::Trusted { login } => Login::Trusted { login },
             BackendLogin::Request(LoginRequest::Anonymous) => {
                 Login::Mail { mail: mail.unwrap_or_default(), rcpt: rcpt.unwrap_or_default() }
@@ -210,14 +218,15 @@ impl Login {
 
     /// `extensions`: the backend's last reply to EHLO.
     fn begin(self, extensions: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let next = match self {
-            Self::Trusted { .. } => return Ok(authenticated()),
+        let takes_chunks = extensions.texts().any(|text| text.trim_ascii().eq_ignore_ascii_case(b"CHUNKING"));
+        let login = match self {
+            Self::Trusted { .. } => return Ok(authenticated(takes_chunks)),
             Self::Password { login, password, authzid, verbatim } => {
                 let has = |mechanism| offers(extensions, "AUTH", mechanism);
                 let mut sasl = if has("LOGIN") && !has("PLAIN") && authzid.is_empty() {
                     SaslLogin::login(&login, &password)
                 } else {
-                    SaslLogin::plain(&authzid, &login, &password)?
+                    SaslLogin::plain(&authzid, &login, &password)
                 };
                 sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
                 Self::Auth { sasl, verbatim }
@@ -232,47 +241,48 @@ impl Login {
             }
             Self::Rcpt => Self::Rcpt,
         };
-        Ok(Smtp::LoggingIn(next).into())
+        Ok(Smtp::LoggingIn(LoggingIn { login, takes_chunks }).into())
     }
+}
 
+impl LoggingIn {
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let name = self.name();
-        match (self, reply.code) {
-            (Self::Auth { verbatim: false, .. }, 235) => Ok(authenticated()),
-            (Self::Auth { sasl, verbatim }, 334) => Self::challenged(sasl, verbatim, reply, out),
-            (Self::Mail { rcpt, .. }, 250) => {
+        let Self { login, takes_chunks } = self;
+        let name = login.name();
+        match (login, reply.code) {
+            (Login::Auth { verbatim: false, .. }, 235) => Ok(authenticated(takes_chunks)),
+            (Login::Auth { mut sasl, verbatim }, 334) => match sasl.challenged() {
+                Reaction::Answer(answer) => {
+                    append_answer(&answer, out);
+                    Ok(Self { login: Login::Auth { sasl, verbatim }, takes_chunks }.into())
+                }
+                Reaction::Relay => {
+                    let challenge = reply.texts().next().unwrap_or_default().to_vec();
+                    let waiting = Self { login: Login::Auth { sasl, verbatim }, takes_chunks };
+                    let exchange = BackendExchange(Smtp::LoggingIn(waiting).into());
+                    Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
+                }
+                Reaction::None => Err(unexpected(name, reply.lines)),
+            },
+            (Login::Mail { rcpt, .. }, 250) => {
                 append_line(&rcpt, out);
-                Ok(Smtp::LoggingIn(Self::Rcpt).into())
+                Ok(Self { login: Login::Rcpt, takes_chunks }.into())
             }
             // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
-            (Self::Auth { verbatim: true, .. }, 235) | (Self::Rcpt, _) => {
-                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines }))
+            (Login::Auth { verbatim: true, .. }, 235) | (Login::Rcpt, _) => {
+                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks }))
             }
-            (Self::Auth { .. } | Self::Mail { .. }, 400..=599) => {
+            (Login::Auth { .. } | Login::Mail { .. }, 400..=599) => {
                 Ok(Flow::Outside(BackendStep::Refused { reply: reply.lines }))
             }
             _ => Err(unexpected(name, reply.lines)),
         }
     }
+}
 
-    fn challenged(
-        mut sasl: SaslLogin,
-        verbatim: bool,
-        reply: SmtpReply,
-        out: &mut Vec<u8>,
-    ) -> Result<Flow, BackendError> {
-        match sasl.challenged() {
-            Reaction::Answer(answer) => {
-                append_answer(&answer, out);
-                Ok(Smtp::LoggingIn(Self::Auth { sasl, verbatim }).into())
-            }
-            Reaction::Relay => {
-                let challenge = reply.texts().next().unwrap_or_default().to_vec();
-                let exchange = BackendExchange(Smtp::LoggingIn(Self::Auth { sasl, verbatim }).into());
-                Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
-            }
-            Reaction::None => Err(unexpected("AUTH", reply.lines)),
-        }
+impl From<LoggingIn> for Flow {
+    fn from(logging_in: LoggingIn) -> Self {
+        Smtp::LoggingIn(logging_in).into()
     }
 }
 
@@ -283,8 +293,8 @@ impl From<Smtp> for Flow {
 }
 
 /// nginx words the client's reply itself and drops the backend's.
-fn authenticated() -> Flow {
-    Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec() })
+fn authenticated(takes_chunks: bool) -> Flow {
+    Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec(), takes_chunks })
 }
 
 const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";

@@ -37,9 +37,24 @@ pub(crate) enum Waiting {
     Smtp { envelope: Envelope },
 }
 
+impl Waiting {
+    fn append_invalid(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Imap { tag } => Imap::append_invalid(tag, out),
+            Self::Pop3 => Pop3::append_invalid(out),
+            Self::Smtp { .. } => Smtp::append_invalid(out),
+        }
+    }
+}
+
 impl PendingLogin {
-    /// The step that hands complete credentials out.
-    pub(crate) fn begin(mut core: Core, request: LoginRequest, waiting: Waiting) -> Step {
+    /// The step that hands complete credentials out, unless they hold NUL, CR or LF: such a login ends the
+    /// session before anybody else sees it.
+    pub(crate) fn begin(mut core: Core, request: LoginRequest, waiting: Waiting, out: &mut Vec<u8>) -> Step {
+        if request.holds_line_breaks_or_nul() {
+            waiting.append_invalid(out);
+            return Step::Close(CloseReason::ControlCharacters);
+        }
         core.count_attempt();
         let mechanism = match &request {
             LoginRequest::Token { mechanism, .. } => Some(*mechanism),
@@ -127,7 +142,7 @@ impl PendingLogin {
         if answer.expose() == acknowledgement {
             return self.refuse(text, code, out);
         }
-        self.append_invalid(out);
+        self.waiting.append_invalid(out);
         self.resume()
     }
 
@@ -160,14 +175,6 @@ impl PendingLogin {
 
     fn protocol(&self) -> Protocol {
         self.core.config.protocol
-    }
-
-    fn append_invalid(&self, out: &mut Vec<u8>) {
-        match &self.waiting {
-            Waiting::Imap { tag } => Imap::append_invalid(tag, out),
-            Waiting::Pop3 => Pop3::append_invalid(out),
-            Waiting::Smtp { .. } => Smtp::append_invalid(out),
-        }
     }
 
     /// The next command. Only an SMTP client's HELO and MAIL outlive the attempt (NGINX section 7.5).
@@ -225,7 +232,7 @@ impl Exchange {
 
 impl PendingLogin {
     fn close(self, reason: CloseReason, out: &mut Vec<u8>) -> ExchangeStep {
-        self.append_invalid(out);
+        self.waiting.append_invalid(out);
         ExchangeStep::Close(reason)
     }
 }

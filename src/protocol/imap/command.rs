@@ -40,16 +40,27 @@ pub(crate) enum Verb {
 #[derive(Debug)]
 pub(crate) enum Received {
     Incomplete,
-    TooLong {
-        tag: Vec<u8>,
-    },
+    TooLong { tag: Vec<u8> },
     Command(Command),
-    Invalid {
-        /// Empty when the line has none that can be used.
-        tag: Vec<u8>,
-        /// The line ends with `+}`: what follows is a literal's content and no command.
-        literal_follows: bool,
-    },
+    Rejected(Rejected),
+}
+
+/// A line that is no command we take.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    /// Empty when the line has none that can be used.
+    pub(crate) tag: Vec<u8>,
+    /// The line ends with `+}`: what follows is a literal's content and no command.
+    pub(crate) literal_follows: bool,
+    pub(crate) reason: Rejection,
+}
+
+/// Why a line is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    Syntax,
+    /// LOGIN or AUTHENTICATE in clear where TLS is required; rejected before a literal is asked for.
+    NeedsTls,
 }
 
 /// How far the command at the front of the input was looked at.
@@ -65,13 +76,14 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Takes a command from `input`; appends `+ OK` for each synchronising literal that is announced.
-    pub(crate) fn read(&mut self, input: &mut Input, out: &mut Vec<u8>) -> Received {
+    /// `lacks_tls`: commands that log in are rejected at their first line, whatever follows.
+    pub(crate) fn read(&mut self, lacks_tls: bool, input: &mut Input, out: &mut Vec<u8>) -> Received {
         let bytes = input.peek();
         if !self.has_new_line(bytes) {
             return self.wait(input);
         }
         let mut parser = Parser::new(bytes);
-        let outcome = parser.command();
+        let outcome = parser.command(lacks_tls);
         for _ in self.continued..parser.synchronising {
             out.extend_from_slice(b"+ OK\r\n");
         }
@@ -85,9 +97,9 @@ impl Reader {
                 self.literal_end = literal_end;
                 return self.wait(input);
             }
-            Err(Stop::Invalid) => {
+            Err(Stop::Rejected(reason)) => {
                 let (literal_follows, end) = parser.rest_of_line();
-                (Received::Invalid { tag: parser.tag, literal_follows }, end)
+                (Received::Rejected(Rejected { tag: parser.tag, literal_follows, reason }), end)
             }
         };
         input.consume(length);
@@ -114,9 +126,11 @@ impl Reader {
 /// Why parsing ended early.
 #[derive(Debug)]
 enum Stop {
-    Invalid,
+    Rejected(Rejection),
     Incomplete { literal_end: usize },
 }
+
+const INVALID: Stop = Stop::Rejected(Rejection::Syntax);
 
 /// How an argument was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,10 +155,13 @@ impl<'a> Parser<'a> {
         Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0, id: ClientId::default() }
     }
 
-    fn command(&mut self) -> Result<(Verb, Vec<Secret>), Stop> {
+    fn command(&mut self, lacks_tls: bool) -> Result<(Verb, Vec<Secret>), Stop> {
         self.tag()?;
         self.skip(b" ")?;
         let verb = self.verb()?;
+        if lacks_tls && matches!(verb, Verb::Login | Verb::Authenticate) {
+            return Err(Stop::Rejected(Rejection::NeedsTls));
+        }
         let arguments = if verb == Verb::Id { self.id_list()? } else { self.arguments()? };
         Ok((verb, arguments))
     }
@@ -156,7 +173,7 @@ impl<'a> Parser<'a> {
             if !self.peek_is(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))?
                 || self.at.saturating_sub(from) >= MAX_TAG
             {
-                return Err(Stop::Invalid);
+                return Err(INVALID);
             }
             self.advance(1);
         }
@@ -172,8 +189,8 @@ impl<'a> Parser<'a> {
         }
         let name = self.since(from);
         let known = VERBS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
-        let (_, verb) = *known.ok_or(Stop::Invalid)?;
-        if self.peek_is(|byte| matches!(byte, b' ' | b'\r' | b'\n'))? { Ok(verb) } else { Err(Stop::Invalid) }
+        let (_, verb) = *known.ok_or(INVALID)?;
+        if self.peek_is(|byte| matches!(byte, b' ' | b'\r' | b'\n'))? { Ok(verb) } else { Err(INVALID) }
     }
 
     /// NGINX section 5.4, up to and including the line end.
@@ -181,7 +198,7 @@ impl<'a> Parser<'a> {
         let mut arguments = Vec::new();
         while self.has_argument(b" ")? {
             if arguments.len() >= MAX_ARGUMENTS {
-                return Err(Stop::Invalid);
+                return Err(INVALID);
             }
             arguments.push(self.argument(b" ")?.0);
         }
@@ -244,7 +261,7 @@ impl<'a> Parser<'a> {
                 _ => {}
             }
             match self.peek()? {
-                b'\r' | b'\n' => return Err(Stop::Invalid),
+                b'\r' | b'\n' => return Err(INVALID),
                 byte => text.push(byte),
             }
             self.advance(1);
@@ -260,7 +277,7 @@ impl<'a> Parser<'a> {
         while self.peek_is(|byte| byte.is_ascii_digit())? {
             let digit = usize::from(self.peek()?.saturating_sub(b'0'));
             let longer = size.checked_mul(10).and_then(|size| size.checked_add(digit));
-            size = longer.ok_or(Stop::Invalid)?;
+            size = longer.ok_or(INVALID)?;
             self.advance(1);
         }
         let synchronising = self.peek()? != b'+';
@@ -268,14 +285,14 @@ impl<'a> Parser<'a> {
             self.advance(1);
         }
         if self.peek()? != b'}' {
-            return Err(Stop::Invalid);
+            return Err(INVALID);
         }
         let brace = self.at;
         self.advance(1);
         self.line_end()?;
         let Some(end) = self.at.checked_add(size) else {
             self.at = brace;
-            return Err(Stop::Invalid);
+            return Err(INVALID);
         };
         if synchronising {
             self.synchronising = self.synchronising.saturating_add(1);
@@ -288,7 +305,7 @@ impl<'a> Parser<'a> {
         let content = content.ok_or(Stop::Incomplete { literal_end: end })?;
         self.at = end;
         let ends = self.peek_is(|byte| matches!(byte, b'\r' | b'\n') || separators.contains(&byte))?;
-        if ends { Ok(Secret::from(content)) } else { Err(Stop::Invalid) }
+        if ends { Ok(Secret::from(content)) } else { Err(INVALID) }
     }
 
     /// LF or CRLF; a CR alone is an error.
@@ -297,7 +314,7 @@ impl<'a> Parser<'a> {
             (b'\n', _) => 1,
             (b'\r', Some(b'\n')) => 2,
             (b'\r', None) => return Err(Stop::Incomplete { literal_end: self.literal_end }),
-            _ => return Err(Stop::Invalid),
+            _ => return Err(INVALID),
         };
         self.advance(length);
         Ok(())
@@ -368,7 +385,7 @@ mod tests {
         let mut input = Input::new(4096);
         input.append(bytes).unwrap();
         let mut out = Vec::new();
-        let received = Reader::default().read(&mut input, &mut out);
+        let received = Reader::default().read(false, &mut input, &mut out);
         (received, out)
     }
 
@@ -379,8 +396,12 @@ mod tests {
         }
     }
 
+    fn literal_follows(bytes: &[u8]) -> bool {
+        matches!(read(bytes).0, Received::Rejected(Rejected { literal_follows: true, .. }))
+    }
+
     fn is_invalid(bytes: &[u8]) -> bool {
-        matches!(read(bytes).0, Received::Invalid { .. })
+        matches!(read(bytes).0, Received::Rejected(_))
     }
 
     #[test]
@@ -436,16 +457,16 @@ mod tests {
     fn bounds_the_tag() {
         let command = |length| [&b"t".repeat(length)[..], b" NOOP\r\n"].concat();
         assert!(!is_invalid(&command(32)));
-        let (Received::Invalid { tag, .. }, _) = read(&command(33)) else { panic!("accepted") };
+        let (Received::Rejected(Rejected { tag, .. }), _) = read(&command(33)) else { panic!("accepted") };
         assert!(tag.is_empty());
     }
 
     #[test]
     fn tells_that_a_refused_line_announces_a_literal() {
         for line in [&b"a FOO {10+}\r\n0123456789"[..], b"a NOOP 1 2 3 {3+}\r\nabc", b"x{3+}\n"] {
-            assert!(matches!(read(line).0, Received::Invalid { literal_follows: true, .. }));
+            assert!(literal_follows(line));
         }
-        assert!(matches!(read(b"a FOO {10}\r\n").0, Received::Invalid { literal_follows: false, .. }));
+        assert!(!literal_follows(b"a FOO {10}\r\n"));
     }
 
     #[test]
@@ -471,7 +492,7 @@ mod tests {
         let mut reader = Reader::default();
         for &byte in b"a LOGIN {2}\r\nme {2}\r\npw\r\n" {
             input.append(&[byte]).unwrap();
-            if let Received::Command(command) = reader.read(&mut input, &mut out) {
+            if let Received::Command(command) = reader.read(false, &mut input, &mut out) {
                 assert_eq!(command.verb, Verb::Login);
                 assert_eq!(command.tag, b"a ");
             }

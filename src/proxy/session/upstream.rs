@@ -42,6 +42,8 @@ pub(super) struct Accepting {
     pub(super) backend: Leg,
     /// The client's final reply.
     pub(super) reply: Vec<u8>,
+    /// SMTP: it reads what follows BDAT as content.
+    pub(super) takes_chunks: bool,
     /// Counts the session on its endpoint.
     pub(super) placement: Placement,
 }
@@ -187,8 +189,9 @@ impl Session {
                     dialogue.extend_deadline();
                     backend = exchange.answer(&answer, &mut dialogue.out);
                 }
-                BackendStep::Ready { reply } => {
-                    return Ok(Answer::Accepted(Accepting { backend: dialogue.leg, reply, placement }));
+                BackendStep::Ready { reply, takes_chunks } => {
+                    let backend = dialogue.leg;
+                    return Ok(Answer::Accepted(Accepting { backend, reply, takes_chunks, placement }));
                 }
                 BackendStep::Refused { reply } => return Ok(Answer::Refused(pending, reply)),
                 BackendStep::Failed(error) => return Ok(Answer::Failed(pending, error.into())),

@@ -105,6 +105,20 @@ impl Backend {
         })
     }
 
+    /// POP3 up to the login; then `relay` has the connection, with nothing read ahead.
+    pub fn pop3_then(relay: impl Fn(&mut TcpStream) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self::new(move |session| {
+            session.say("+OK scripted")?;
+            while let Some(line) = session.line()? {
+                session.say("+OK")?;
+                if line.starts_with("PASS ") {
+                    return relay(&mut session.stream);
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Accepts connections and never says a word.
     pub fn hanging() -> Self {
         Self::new(|session| session.drain())

@@ -1,0 +1,81 @@
+//! A warning where a manifest asks for XCLIENT and a PROXY header would say the same.
+//!
+//! A backend that believes XCLIENT of an address lets whoever speaks from there be anybody. A PROXY header names the
+//! client once, before its first byte. XCLIENT is needed where it carries the login: with an auth service and without
+//! `upstream.smtpAuth`. Where XCLIENT is on by default only, there is no warning: it is sent to backends that offer it.
+
+use crate::api::Settings;
+use crate::api::listener::{ListenerFields, Protocol as ApiProtocol};
+use crate::api::settings::ProxyProtocolVersion;
+use crate::controller::index::{Key, Kind, Objects};
+use crate::controller::render::settings::{attached, effective};
+use crate::protocol::Protocol;
+
+/// A field that asks for XCLIENT.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AsksForXclient {
+    /// The object that says so.
+    pub(super) kind: Kind,
+    pub(super) key: Key,
+    /// `spec.upstream.xclient`.
+    pub(super) field: String,
+}
+
+pub(super) const PROBLEM: &str = "a backend that believes XCLIENT lets Mailgress's addresses be anybody";
+pub(super) const REMEDY: &str = "write upstream.proxyProtocol: V2 and xclient: false where the backend takes PROXY headers; \
+                                 else let it believe XCLIENT of Mailgress's addresses only";
+
+/// Each field once.
+pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
+    let mut found = Vec::new();
+    for (key, server) in &objects.servers {
+        let Ok(spec) = &server.spec else { continue };
+        for listener in &spec.listeners {
+            let settings = effective(&spec.settings, &listener.fields.settings);
+            if could_use_proxy(&listener.fields, &settings) {
+                let own = asks(&listener.fields.settings);
+                let place =
+                    if own { format!("spec.listeners[{}]", listener.name) } else { "spec".to_owned() };
+                found.push(asking(Kind::Server, key, &place));
+            }
+        }
+    }
+    for (key, listener) in &objects.listeners {
+        let Ok(spec) = &listener.spec else { continue };
+        let namespace = spec.server_ref.namespace.as_deref().unwrap_or(&key.namespace);
+        let server_key = Key::new(namespace, &spec.server_ref.name);
+        let server = objects.servers.get(&server_key).and_then(|server| server.spec.as_ref().ok());
+        let inherited = server.map(|server| server.settings.clone()).unwrap_or_default();
+        if could_use_proxy(&spec.listener, &attached(&inherited, &spec.listener.settings)) {
+            let own = asks(&spec.listener.settings);
+            found.push(if own {
+                asking(Kind::Listener, key, "spec")
+            } else {
+                asking(Kind::Server, &server_key, "spec")
+            });
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn asking(kind: Kind, key: &Key, place: &str) -> AsksForXclient {
+    AsksForXclient { kind, key: key.clone(), field: format!("{place}.upstream.xclient") }
+}
+
+fn asks(settings: &Settings) -> bool {
+    settings.upstream.as_ref().is_some_and(|upstream| upstream.xclient == Some(true))
+}
+
+fn could_use_proxy(fields: &ListenerFields, settings: &Settings) -> bool {
+    let is_smtp = match fields.protocol {
+        Some(protocol) => protocol == ApiProtocol::Smtp,
+        None => fields.port.and_then(Protocol::of_port) == Some(Protocol::Smtp),
+    };
+    let upstream = settings.upstream.clone().unwrap_or_default();
+    let sends_proxy = !matches!(upstream.proxy_protocol, None | Some(ProxyProtocolVersion::Off));
+    let by_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
+    let carries_login = by_service && upstream.smtp_auth != Some(true);
+    is_smtp && asks(settings) && !sends_proxy && !carries_login
+}

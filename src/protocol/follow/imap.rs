@@ -1,0 +1,320 @@
+//! Whether an IMAP backend is between two responses (RFC 9051 section 7): literals are counted, lines are found.
+//!
+//! Where that cannot be known any more it is given up for good: behind COMPRESS, STARTTLS and AUTHENTICATE of the
+//! client, whose answers change the stream, and where a response does not look like one.
+
+use memchr::{memchr, memchr2};
+
+/// Both directions.
+#[derive(Debug)]
+pub(super) struct ImapFollower {
+    responses: Responses,
+    commands: Commands,
+    /// It cannot be known any more.
+    is_lost: bool,
+}
+
+/// The backend's direction.
+#[derive(Debug)]
+struct Responses {
+    /// Bytes of a literal that are to come.
+    literal: u64,
+    /// The first bytes of the response, as many as have come.
+    start: Bytes<8>,
+    /// The last bytes of the line, as many as have come: an announced literal and a CR.
+    tail: Bytes<24>,
+}
+
+/// The client's direction: how far its line looks like a command that changes the stream.
+#[derive(Clone, Copy, Debug)]
+enum Commands {
+    Tag,
+    Verb(Bytes<12>),
+    Rest,
+}
+
+impl ImapFollower {
+    pub(super) const fn new() -> Self {
+        let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new() };
+        Self { responses, commands: Commands::Tag, is_lost: false }
+    }
+
+    pub(super) const fn is_between_responses(&self) -> bool {
+        !self.is_lost && self.responses.literal == 0 && self.responses.start.is_empty()
+    }
+
+    pub(super) fn backend(&mut self, bytes: &[u8]) {
+        if !self.is_lost {
+            self.is_lost = self.responses.read(bytes).is_none();
+        }
+    }
+
+    pub(super) fn client(&mut self, bytes: &[u8]) {
+        if !self.is_lost {
+            self.is_lost = self.commands.read(bytes).is_none();
+        }
+    }
+}
+
+impl Responses {
+    /// `None` where it cannot be told how the response goes on.
+    fn read(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.literal > 0 {
+                let taken = usize::try_from(self.literal).unwrap_or(usize::MAX).min(rest.len());
+                self.literal = self.literal.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
+                rest = rest.get(taken..)?;
+                continue;
+            }
+            let (line, next, is_whole) = match memchr(b'\n', rest) {
+                Some(end) => (rest.get(..end)?, rest.get(end.saturating_add(1)..)?, true),
+                None => (rest, &[][..], false),
+            };
+            self.start.fill(line);
+            self.tail.keep_last(line);
+            if is_whole {
+                self.end_line()?;
+            }
+            rest = next;
+        }
+        Some(())
+    }
+
+    fn end_line(&mut self) -> Option<()> {
+        let start = self.start.as_slice();
+        if !start.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\t' | 0x80..)) || start.is_empty()
+        {
+            return None;
+        }
+        match LineEnd::of(self.tail.as_slice()) {
+            LineEnd::Plain => self.start = Bytes::new(),
+            // Text for people (RFC 9051 section 7.1) may end like that and announces nothing.
+            LineEnd::Literal(size) if start.starts_with(b"* ") && !is_status(start) => self.literal = size,
+            LineEnd::Literal(_) | LineEnd::Unreadable => return None,
+        }
+        self.tail = Bytes::new();
+        Some(())
+    }
+}
+
+/// Whether an untagged response is `OK`, `NO`, `BAD`, `BYE` or `PREAUTH`.
+fn is_status(start: &[u8]) -> bool {
+    let word = start.get(2..).unwrap_or_default();
+    STATUS.iter().any(|status| word.get(..status.len()).is_some_and(|word| word.eq_ignore_ascii_case(status)))
+}
+
+/// What stands at the end of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineEnd {
+    Plain,
+    /// `{n}`, `{n+}` or `~{n}`.
+    Literal(u64),
+    /// Like a literal, with more digits than any size has.
+    Unreadable,
+}
+
+impl LineEnd {
+    fn of(tail: &[u8]) -> Self {
+        let text = tail.strip_suffix(b"\r").unwrap_or(tail);
+        let Some(text) = text.strip_suffix(b"}") else { return Self::Plain };
+        let text = text.strip_suffix(b"+").unwrap_or(text);
+        let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let (before, digits) = text.split_at(text.len().saturating_sub(digits));
+        match before.last() {
+            Some(b'{') if !digits.is_empty() => {
+                let size = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+                size.map_or(Self::Unreadable, Self::Literal)
+            }
+            None if digits.len() >= MOST_DIGITS => Self::Unreadable,
+            _ => Self::Plain,
+        }
+    }
+}
+
+impl Commands {
+    /// `None` behind a command that changes the stream.
+    fn read(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            match self {
+                Self::Rest => {
+                    let Some(end) = memchr(b'\n', rest) else { break };
+                    *self = Self::Tag;
+                    rest = rest.get(end.saturating_add(1)..)?;
+                    continue;
+                }
+                Self::Tag => {
+                    let Some(end) = memchr2(b' ', b'\n', rest) else { break };
+                    if rest.get(end) == Some(&b' ') {
+                        *self = Self::Verb(Bytes::new());
+                    }
+                    rest = rest.get(end.saturating_add(1)..)?;
+                    continue;
+                }
+                Self::Verb(_) if byte == b'\n' => *self = Self::Tag,
+                Self::Verb(verb) if byte == b' ' && verb.is_empty() => {}
+                Self::Verb(verb) => {
+                    verb.fill(&[byte]);
+                    let verb = verb.as_slice();
+                    if CHANGES.iter().any(|change| verb.eq_ignore_ascii_case(change)) {
+                        return None;
+                    }
+                    let may_become = |change: &&[u8]| {
+                        change.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
+                    };
+                    if !CHANGES.iter().any(may_become) {
+                        *self = Self::Rest;
+                    }
+                }
+            }
+            rest = after;
+        }
+        Some(())
+    }
+}
+
+/// A few bytes in place.
+#[derive(Clone, Copy, Debug)]
+struct Bytes<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Bytes<N> {
+    const fn new() -> Self {
+        Self { bytes: [0; N], length: 0 }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Takes of `more` what there is room for.
+    fn fill(&mut self, more: &[u8]) {
+        let room = self.bytes.get_mut(self.length..).unwrap_or_default();
+        let taken = room.iter_mut().zip(more).map(|(place, byte)| *place = *byte).count();
+        self.length = self.length.saturating_add(taken);
+    }
+
+    /// Keeps the last bytes of its own and `more`.
+    fn keep_last(&mut self, more: &[u8]) {
+        let more = more.get(more.len().saturating_sub(N)..).unwrap_or_default();
+        let excess = self.length.saturating_add(more.len()).saturating_sub(N);
+        self.bytes.rotate_left(excess.min(N));
+        self.length = self.length.saturating_sub(excess);
+        self.fill(more);
+    }
+}
+
+/// Behind these the stream is compressed or encrypted (RFC 4978, RFC 9051 section 6.2, RFC 8437).
+const CHANGES: [&[u8]; 3] = [b"COMPRESS", b"STARTTLS", b"AUTHENTICATE"];
+/// Of a 64-bit number.
+const MOST_DIGITS: usize = 20;
+const STATUS: [&[u8]; 5] = [b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUT"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn follow(backend: &[u8]) -> ImapFollower {
+        let mut follower = ImapFollower::new();
+        follower.backend(backend);
+        follower
+    }
+
+    #[test]
+    fn is_between_responses_only_at_the_start_of_a_line_outside_literals() {
+        for between in [
+            &b""[..],
+            b"a OK done\r\n",
+            b"* 1 FETCH (BODY[] {4}\r\na\r\nb)\r\n",
+            b"* 1 FETCH (BINARY[] ~{3}\r\n\0\r\n UID 1)\r\na OK\r\n",
+            b"* 1 FETCH (BODY[1] {0}\r\n BODY[2] {2}\r\n\r\n)\r\n",
+            b"* LIST () \"/\" \"a{5}\"\r\n",
+            b"+ idling\r\n",
+            b"a OK {x}\r\n",
+        ] {
+            assert!(follow(between).is_between_responses(), "{}", between.escape_ascii());
+        }
+        for within in [
+            &b"a OK"[..],
+            b"* 1 FETCH (BODY[] {20}\r\n",
+            b"* 1 FETCH (BODY[] {20}\r\nSubject: x\r\n\r\n",
+            b"* 1 FETCH (BODY[] {4}\r\nabcd",
+            b"* 1 FETCH (BODY[] {0}\r\n",
+            b"* 1 FETCH (BODY[] {4}\r\nabcd BODY[1] {3}\r\n\r\n",
+        ] {
+            assert!(!follow(within).is_between_responses(), "{}", within.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn gives_up_where_a_response_cannot_be_followed() {
+        for lost in [
+            &b"* OK [ALERT] see {5}\r\n* 1 EXISTS\r\n"[..],
+            b"a NO over {99999}\r\na OK\r\n",
+            b"* 1 FETCH (BODY[] {99999999999999999999999999}\r\na OK\r\n",
+            b"\x02\x01\r\na OK\r\n",
+            b"\n",
+        ] {
+            assert!(!follow(lost).is_between_responses(), "{}", lost.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn gives_up_behind_a_command_that_changes_the_stream() {
+        for (commands, lost) in [
+            (&b"a NOOP\r\nb COMPRESS DEFLATE\r\n"[..], true),
+            (b"b  compress deflate\r\n", true),
+            (b"a UNAUTHENTICATE\r\nb AUTHENTICATE PLAIN\r\n", true),
+            (b"a APPEND x {9}\r\ncompress\r\n\r\nc NOOP\r\n", false),
+            (b"a COMPRES\r\nb COMPRE SS\r\n", false),
+        ] {
+            let mut follower = ImapFollower::new();
+            for byte in commands {
+                follower.client(&[*byte]);
+            }
+            assert_eq!(!follower.is_between_responses(), lost, "{}", commands.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_is_followed_alike(
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 0..12),
+            cuts in prop::collection::vec(1_usize..9, 1..40),
+        ) {
+            let stream = pieces.concat();
+            let mut chunked = ImapFollower::new();
+            let mut rest = stream.as_slice();
+            let mut cuts = cuts.iter().cycle();
+            while !rest.is_empty() {
+                let (chunk, next) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                chunked.backend(chunk);
+                rest = next;
+                let (seen, _) = stream.split_at(stream.len().saturating_sub(rest.len()));
+                let whole = follow(seen);
+                prop_assert_eq!(chunked.is_between_responses(), whole.is_between_responses());
+            }
+        }
+    }
+
+    const PIECES: &[&[u8]] = &[
+        b"* 1 FETCH (BODY[] {6}\r\n",
+        b"a\r\nb\r\n",
+        b" UID 1)\r\n",
+        b"a OK done\r\n",
+        b"* OK x {3}\r\n",
+        b"* X ~{12}\r\n",
+        b"{1}\r\n",
+        b"\r",
+        b"\n",
+        b"+ go\r\n",
+    ];
+}

@@ -1,0 +1,337 @@
+//! An SMTP session behind its login: the client never speaks XCLIENT or XFORWARD to a backend that trusts us.
+//!
+//! Command lines are passed whole, after a look at their verb; messages and chunks are passed as they come. What is a
+//! message is the backend's to say, so nothing follows DATA or AUTH before their reply. Replies are counted for that.
+//! BDAT is followed by its bytes whatever the reply (RFC 3030 section 2), if the backend offers CHUNKING.
+//!
+//! Where it cannot be told how the backend reads what comes ([`State::Doubt`]: an end of a message that servers
+//! disagree about, a reply that nothing asked for), all is passed for the rest of the session, but a line that begins
+//! with XCLIENT, XFORWARD or STARTTLS ends it.
+
+use memchr::{memchr, memchr2};
+
+use super::text::{Extent, Place};
+use super::{CloseReason, MAX_COMMAND_LINE, Passage};
+
+/// Both directions.
+#[derive(Debug)]
+pub(super) struct SmtpFollower {
+    state: State,
+    replies: Replies,
+    /// Replies that the backend owes.
+    outstanding: u32,
+    answer: Option<&'static [u8]>,
+    takes_chunks: bool,
+}
+
+/// How the client's bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Commands,
+    /// DATA was passed; its reply decides.
+    Data,
+    /// AUTH, or an answer to a challenge, was passed; the reply decides.
+    Auth,
+    /// The next line answers a challenge.
+    Response,
+    Message(Place),
+    /// So many bytes of a chunk are to come.
+    Chunk(u64),
+    /// A command was refused; the answer waits until the backend has replied to what came before.
+    Refusing(&'static [u8]),
+    /// `at_start`: at the start of a line.
+    Doubt {
+        at_start: bool,
+    },
+}
+
+/// What the client's next bytes are.
+enum Look {
+    /// So many bytes to pass, the state behind them, and whether they are replied to.
+    Pass {
+        length: usize,
+        state: State,
+        is_replied_to: bool,
+    },
+    /// No bytes; only the state changes.
+    Turn(State),
+    /// A command of so many bytes to refuse with this.
+    Refuse {
+        length: usize,
+        answer: &'static [u8],
+    },
+    Other(Passage),
+}
+
+impl SmtpFollower {
+    /// The backend's reply to the login is still to be seen.
+    pub(super) const fn new(takes_chunks: bool) -> Self {
+        Self { state: State::Commands, replies: Replies::new(), outstanding: 1, answer: None, takes_chunks }
+    }
+
+    pub(super) const fn take_answer(&mut self) -> Option<&'static [u8]> {
+        self.answer.take()
+    }
+
+    pub(super) const fn may_go_on(&self) -> bool {
+        !matches!(self.state, State::Data | State::Auth | State::Refusing(_)) && self.answer.is_none()
+    }
+
+    pub(super) const fn is_between_replies(&self) -> bool {
+        self.replies.is_between()
+    }
+
+    /// Several commands and messages are passed at once as far as they need no reply in between.
+    pub(super) fn client(&mut self, bytes: &[u8]) -> Passage {
+        let mut passed = 0_usize;
+        loop {
+            let rest = bytes.get(passed..).unwrap_or_default();
+            let look = if rest.is_empty() { Look::Other(Passage::More) } else { self.look(rest) };
+            match look {
+                Look::Turn(state) => self.state = state,
+                Look::Pass { length, state, is_replied_to } => {
+                    self.state = state;
+                    self.outstanding = self.outstanding.saturating_add(is_replied_to.into());
+                    passed = passed.saturating_add(length);
+                }
+                Look::Refuse { .. } | Look::Other(_) if passed > 0 => return Passage::Pass(passed),
+                Look::Refuse { length, answer } => {
+                    self.state = State::Refusing(answer);
+                    self.settle(0);
+                    return Passage::Drop(length);
+                }
+                Look::Other(passage) => return passage,
+            }
+        }
+    }
+
+    pub(super) fn backend(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some((code, next)) = self.replies.next(rest) {
+            rest = next;
+            self.replied(code);
+        }
+    }
+
+    fn replied(&mut self, code: u16) {
+        match (self.state, self.outstanding) {
+            (State::Doubt { .. }, _) => {}
+            // Going away may be said at any time (RFC 5321 section 3.8).
+            (_, 0) if code == CLOSING => {}
+            (_, 0) => self.doubt(),
+            (_, count) => {
+                self.outstanding = count.saturating_sub(1);
+                self.settle(code);
+            }
+        }
+    }
+
+    /// Goes on where the last reply that was waited for has come, with this code.
+    fn settle(&mut self, code: u16) {
+        let is_last = self.outstanding == 0;
+        match (self.state, code) {
+            (State::Data, GO_AHEAD) if is_last => self.state = State::Message(Place::FIRST),
+            (State::Auth, CHALLENGE) if is_last => self.state = State::Response,
+            // These belong to no command that we know of.
+            (_, GO_AHEAD | CHALLENGE) => self.doubt(),
+            (State::Data | State::Auth, _) if is_last => self.state = State::Commands,
+            (State::Refusing(answer), _) if is_last => {
+                self.answer = Some(answer);
+                self.state = State::Commands;
+            }
+            _ => {}
+        }
+    }
+
+    /// The client is not told about a command that was refused meanwhile: nobody knows which replies are due.
+    const fn doubt(&mut self) {
+        self.state = State::Doubt { at_start: true };
+    }
+
+    fn look(&self, bytes: &[u8]) -> Look {
+        let pass = |length, state| Look::Pass { length, state, is_replied_to: false };
+        match self.state {
+            _ if !self.may_go_on() => Look::Other(Passage::Wait),
+            State::Data | State::Auth | State::Refusing(_) => Look::Other(Passage::Wait),
+            State::Commands => self.look_at_command(bytes),
+            State::Response => match whole_line(bytes) {
+                Ok(line) => Look::Pass { length: line.len(), state: State::Auth, is_replied_to: true },
+                Err(passage) => Look::Other(passage),
+            },
+            State::Message(place) => match place.read(bytes) {
+                Extent::All(place) => pass(bytes.len(), State::Message(place)),
+                Extent::End(length) => Look::Pass { length, state: State::Commands, is_replied_to: true },
+                Extent::Doubt(0) => Look::Turn(State::Doubt { at_start: true }),
+                Extent::Doubt(length) => pass(length, State::Doubt { at_start: true }),
+            },
+            State::Chunk(0) => Look::Turn(State::Commands),
+            State::Chunk(size) => {
+                let length = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
+                let left = size.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
+                pass(length, State::Chunk(left))
+            }
+            State::Doubt { at_start: true } => look_in_doubt(bytes),
+            State::Doubt { at_start: false } => {
+                let end = memchr2(b'\r', b'\n', bytes).map(|end| end.saturating_add(1));
+                pass(end.unwrap_or(bytes.len()), State::Doubt { at_start: end.is_some() })
+            }
+        }
+    }
+
+    fn look_at_command(&self, bytes: &[u8]) -> Look {
+        let line = match whole_line(bytes) {
+            Ok(line) => line,
+            Err(passage) => return Look::Other(passage),
+        };
+        let length = line.len();
+        let text = line.trim_ascii_end();
+        if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Look::Refuse { length, answer: CONTROL_CHARACTERS };
+        }
+        if let Resemblance::Is(answer) = resemblance(text) {
+            return Look::Refuse { length, answer };
+        }
+        let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let state = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
+            b"DATA" => State::Data,
+            b"AUTH" => State::Auth,
+            b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks) {
+                Some(size) => State::Chunk(size),
+                // What follows is read as commands by some.
+                None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
+            },
+            _ => State::Commands,
+        };
+        Look::Pass { length, state, is_replied_to: true }
+    }
+}
+
+/// The line at the front, with its LF.
+fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
+    let length = memchr(b'\n', bytes).map(|end| end.saturating_add(1));
+    match length {
+        Some(length) if length <= MAX_COMMAND_LINE => Ok(bytes.get(..length).unwrap_or_default()),
+        None if bytes.len() < MAX_COMMAND_LINE => Err(Passage::More),
+        Some(_) | None => Err(Passage::Close(CloseReason::TooLong)),
+    }
+}
+
+/// A line begins that may be a command or text.
+fn look_in_doubt(bytes: &[u8]) -> Look {
+    let end = memchr2(b'\r', b'\n', bytes);
+    let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+    match (resemblance(line), end) {
+        (Resemblance::Is(_), _) => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
+        (Resemblance::MayBecome, None) if bytes.len() >= MAX_COMMAND_LINE => {
+            Look::Other(Passage::Close(CloseReason::TooLong))
+        }
+        (Resemblance::MayBecome, None) => Look::Other(Passage::More),
+        (Resemblance::No | Resemblance::MayBecome, _) => {
+            let length = end.map_or(line.len(), |end| end.saturating_add(1));
+            let state = State::Doubt { at_start: end.is_some() };
+            Look::Pass { length, state, is_replied_to: false }
+        }
+    }
+}
+
+/// Whether the start of a line is a command that is never passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resemblance {
+    /// It is, and this is its answer.
+    Is(&'static [u8]),
+    /// It is with other letters behind it.
+    MayBecome,
+    No,
+}
+
+/// Letters alone count, without regard to case: whatever a backend skips before or within a verb (white space, quotes,
+/// NULs), it does not skip letters.
+fn resemblance(line: &[u8]) -> Resemblance {
+    let mut candidates = REFUSED;
+    let mut read = 0_usize;
+    for letter in line.iter().filter(|byte| byte.is_ascii_alphabetic()) {
+        let mut is_open = false;
+        for (verb, answer) in &mut candidates {
+            if verb.get(read).is_some_and(|expected| expected.eq_ignore_ascii_case(letter)) {
+                is_open = true;
+                if verb.len() == read.saturating_add(1) {
+                    return Resemblance::Is(answer);
+                }
+            } else {
+                *verb = b"";
+            }
+        }
+        if !is_open {
+            return Resemblance::No;
+        }
+        read = read.saturating_add(1);
+    }
+    Resemblance::MayBecome
+}
+
+/// BDAT's size, in digits only.
+fn chunk_size(word: &[u8]) -> Option<u64> {
+    let digits = word.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// Finds the ends of replies (RFC 5321 section 4.2.1).
+#[derive(Debug)]
+struct Replies {
+    /// The first four bytes of the line, as many as have come.
+    start: [u8; 4],
+    length: usize,
+    /// Behind a line with `-`.
+    is_within: bool,
+}
+
+impl Replies {
+    const fn new() -> Self {
+        Self { start: [0; 4], length: 0, is_within: false }
+    }
+
+    const fn is_between(&self) -> bool {
+        self.length == 0 && !self.is_within
+    }
+
+    /// The code of the reply that ends in `bytes`, and what is behind it; 0 where the line has no code.
+    fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<(u16, &'a [u8])> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest);
+            let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            for byte in line {
+                let Some(place) = self.start.get_mut(self.length) else { break };
+                *place = *byte;
+                self.length = self.length.saturating_add(1);
+            }
+            let end = end?;
+            rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+            let [code @ .., mark] = self.start;
+            self.is_within = self.length == 4 && mark == b'-';
+            self.length = 0;
+            self.start = [0; 4];
+            if !self.is_within {
+                let code = std::str::from_utf8(&code).ok().and_then(|digits| digits.parse().ok());
+                return Some((code.unwrap_or_default(), rest));
+            }
+        }
+        None
+    }
+}
+
+/// The replies that change how the client's bytes are read.
+const GO_AHEAD: u16 = 354;
+const CHALLENGE: u16 = 334;
+const CLOSING: u16 = 421;
+
+const REFUSED: [(&[u8], &[u8]); 3] = [
+    (b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n"),
+    (b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n"),
+    // Nobody could follow what comes behind it.
+    (b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n"),
+];
+const CONTROL_CHARACTERS: &[u8] = b"500 5.5.2 Control characters in a command\r\n";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,382 @@
+//! The follower before servers that read messages as servers do, and before sentences.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::follow::Follower;
+
+/// A mail server as far as it decides what is a command, and what it ran.
+#[derive(Debug)]
+struct Server {
+    rules: Rules,
+    mode: Mode,
+    input: Vec<u8>,
+    /// The last line of a message ended with CRLF.
+    behind_crlf: bool,
+    verbs: Vec<String>,
+    messages: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    /// Bare LFs end the lines around the dot, too (Postfix before 3.9).
+    takes_bare_lf: bool,
+    takes_chunks: bool,
+    /// DATA is refused each time but every n-th.
+    accepts_data: usize,
+}
+
+#[derive(Debug, PartialEq)]
+enum Mode {
+    Command,
+    Response,
+    Message,
+    Chunk(usize),
+}
+
+impl Server {
+    fn new(rules: Rules) -> Self {
+        let (verbs, messages) = (Vec::new(), Vec::new());
+        Self { rules, mode: Mode::Command, input: Vec::new(), behind_crlf: true, verbs, messages }
+    }
+
+    /// Takes bytes and replies.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.input.extend_from_slice(bytes);
+        let mut replies = Vec::new();
+        loop {
+            if let Mode::Chunk(size) = self.mode {
+                if self.input.len() < size {
+                    return replies;
+                }
+                self.input.drain(..size);
+                self.mode = Mode::Command;
+                replies.extend_from_slice(b"250 chunk\r\n");
+            }
+            let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return replies };
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            replies.extend_from_slice(self.line(&line));
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> &'static [u8] {
+        match self.mode {
+            Mode::Message => return self.text(line),
+            Mode::Response => {
+                self.mode = Mode::Command;
+                return b"535 no\r\n";
+            }
+            Mode::Command | Mode::Chunk(_) => {}
+        }
+        let line = String::from_utf8_lossy(line).to_uppercase();
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap_or_default().to_owned();
+        self.verbs.push(verb.clone());
+        match verb.as_str() {
+            "DATA" if self.verbs.len().is_multiple_of(self.rules.accepts_data) => {
+                (self.mode, self.behind_crlf) = (Mode::Message, true);
+                self.messages.push(Vec::new());
+                b"354 go\r\n"
+            }
+            "DATA" => b"503-no\r\n503 recipients\r\n",
+            "AUTH" if words.clone().count() == 1 => {
+                self.mode = Mode::Response;
+                b"334 \r\n"
+            }
+            "BDAT" if self.rules.takes_chunks => {
+                self.mode = Mode::Chunk(words.next().unwrap_or_default().parse().unwrap_or_default());
+                b""
+            }
+            _ => b"250-multi\r\n250 line\r\n",
+        }
+    }
+
+    fn text(&mut self, line: &[u8]) -> &'static [u8] {
+        let bare = line.strip_suffix(b"\n").unwrap();
+        let mut stripped = bare;
+        while let Some(shorter) = stripped.strip_suffix(b"\r") {
+            stripped = shorter;
+        }
+        let ends = match self.rules.takes_bare_lf {
+            true => stripped == b".",
+            false => self.behind_crlf && line == b".\r\n",
+        };
+        self.behind_crlf = line.ends_with(b"\r\n");
+        if ends {
+            self.mode = Mode::Command;
+            return b"250 queued\r\n";
+        }
+        self.messages.last_mut().unwrap().extend_from_slice(line);
+        b""
+    }
+}
+
+/// A session of a client with a server, and the follower between them.
+struct Session {
+    follower: Follower,
+    server: Server,
+    /// Sent by the client and not passed.
+    held: Vec<u8>,
+    /// Said by the server and not seen by the follower.
+    replies: Vec<u8>,
+    heard: Vec<u8>,
+    closed: Option<CloseReason>,
+}
+
+impl Session {
+    fn new(rules: Rules) -> Self {
+        let mut session = Self {
+            follower: Follower::new(crate::protocol::Protocol::Smtp, rules.takes_chunks),
+            server: Server::new(rules),
+            held: Vec::new(),
+            replies: b"250 first recipient\r\n".to_vec(),
+            heard: Vec::new(),
+            closed: None,
+        };
+        session.deliver(usize::MAX);
+        session
+    }
+
+    /// The client sends.
+    fn send(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+        self.pump();
+    }
+
+    /// The follower sees so many bytes of the server's replies.
+    fn deliver(&mut self, count: usize) {
+        let bytes: Vec<u8> = self.replies.drain(..count.min(self.replies.len())).collect();
+        self.follower.backend(&bytes);
+        self.heard.extend_from_slice(&bytes);
+        self.pump();
+    }
+
+    fn pump(&mut self) {
+        loop {
+            if let Some(answer) = self.follower.take_answer() {
+                self.heard.extend_from_slice(answer);
+            }
+            if self.held.is_empty() || self.closed.is_some() {
+                return;
+            }
+            match self.follower.client(&self.held) {
+                Passage::Pass(count) => {
+                    let passed: Vec<u8> = self.held.drain(..count).collect();
+                    let replies = self.server.take(&passed);
+                    self.replies.extend_from_slice(&replies);
+                }
+                Passage::Drop(count) => drop(self.held.drain(..count)),
+                Passage::More => return,
+                Passage::Wait => {
+                    assert!(!self.follower.may_go_on());
+                    return;
+                }
+                Passage::Close(reason) => self.closed = Some(reason),
+            }
+        }
+    }
+
+    /// Sends in chunks of these sizes, each answered at once.
+    fn talk(mut self, bytes: &[u8], sizes: &[usize]) -> Self {
+        let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (chunk, next) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            self.send(chunk);
+            while !self.replies.is_empty() {
+                self.deliver(usize::MAX);
+            }
+            rest = next;
+        }
+        self
+    }
+
+    fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.heard).replace("250-multi\r\n250 line\r\n", "250\r\n")
+    }
+}
+
+fn talk(bytes: &[u8]) -> Session {
+    Session::new(STRICT).talk(bytes, &[usize::MAX])
+}
+
+#[test]
+fn a_clients_xclient_is_answered_in_its_place_and_never_passed() {
+    let session = talk(b"RSET\r\nXCLIENT LOGIN=bob\r\nNOOP\r\n \t xforward NAME=x\nQUIT\r\n");
+    assert_eq!(session.server.verbs, ["RSET", "NOOP", "QUIT"]);
+    let (xclient, xforward) =
+        ("503 5.5.1 XCLIENT is not for clients\r\n", "503 5.5.1 XFORWARD is not for clients\r\n");
+    assert_eq!(session.heard(), format!("250 first recipient\r\n250\r\n{xclient}250\r\n{xforward}250\r\n"));
+}
+
+#[test]
+fn no_disguise_of_xclient_is_passed() {
+    for line in [
+        &b"xclient LOGIN=bob\r\n"[..],
+        b"\x0b\x0cXCLIENT LOGIN=bob\r\n",
+        b"\"XCLIENT\" LOGIN=bob\r\n",
+        b"X\\CLIENT LOGIN=bob\n",
+        b"\0XCLIENT LOGIN=bob\r\n",
+        b"NOOP\rXCLIENT LOGIN=bob\r\n",
+        b"STARTTLS\r\n",
+    ] {
+        let session = talk(line);
+        assert!(session.server.verbs.is_empty(), "{}: {:?}", line.escape_ascii(), session.server.verbs);
+        assert!(session.heard().contains("\r\n50"), "{}", session.heard());
+    }
+}
+
+#[test]
+fn a_message_may_talk_about_xclient() {
+    let session = talk(b"DATA\r\nXCLIENT LOGIN=bob\r\n..\r\n.\r\nXCLIENT LOGIN=eve\r\nQUIT\r\n");
+    assert_eq!(session.server.messages, [b"XCLIENT LOGIN=bob\r\n..\r\n".to_vec()]);
+    assert_eq!(session.server.verbs, ["DATA", "QUIT"]);
+    let chunks = talk(b"BDAT 9\r\nXCLIENT \nBDAT 3 LAST\r\na\r\nXCLIENT A=B\r\nQUIT\r\n");
+    assert_eq!(chunks.server.verbs, ["BDAT", "BDAT", "QUIT"]);
+}
+
+#[test]
+fn what_follows_a_refused_data_is_no_message() {
+    let session = Session::new(Rules { accepts_data: usize::MAX, ..STRICT });
+    let session = session.talk(b"DATA\r\nXCLIENT LOGIN=bob\r\nQUIT\r\n", &[usize::MAX]);
+    assert_eq!(session.server.verbs, ["DATA", "QUIT"]);
+}
+
+#[test]
+fn an_answer_to_a_challenge_is_no_command() {
+    let session = talk(b"AUTH LOGIN\r\nXCLIENT=\r\nXCLIENT A=B\r\n");
+    assert_eq!(session.server.verbs, ["AUTH"]);
+    assert!(session.heard().ends_with("334 \r\n535 no\r\n503 5.5.1 XCLIENT is not for clients\r\n"));
+}
+
+#[test]
+fn bdat_ends_a_session_whose_backend_would_read_its_content_as_commands() {
+    for (line, takes_chunks) in [(&b"BDAT 20\r\n"[..], false), (b"BDAT +20\r\n", true), (b"BDAT\r\n", true)] {
+        let session = Session::new(Rules { takes_chunks, ..STRICT });
+        let session = session.talk(&[line, b"XCLIENT LOGIN=bob\r\n"].concat(), &[usize::MAX]);
+        assert_eq!(session.closed, Some(CloseReason::RefusedLiteral), "{}", line.escape_ascii());
+        assert!(session.server.verbs.is_empty());
+    }
+}
+
+#[test]
+fn behind_a_doubtful_end_of_a_message_all_passes_but_xclient() {
+    let session = talk(b"DATA\r\na\n.\nMAIL FROM:<a@b>\r\nXCLIENT LOGIN=bob\r\n");
+    assert_eq!(session.closed, Some(CloseReason::DoubtfulCommand));
+    assert_eq!(session.server.messages, [b"a\n.\nMAIL FROM:<a@b>\r\n".to_vec()]);
+    let harmless = talk(b"DATA\r\na\n.\nXylophone\r\n\r\n.\r\nQUIT\r\n");
+    assert_eq!((harmless.closed, harmless.server.verbs.len()), (None, 2));
+}
+
+#[test]
+fn a_command_line_is_bounded() {
+    let session = talk(&vec![b'x'; MAX_COMMAND_LINE]);
+    assert_eq!(session.closed, Some(CloseReason::TooLong));
+    let line = [vec![b'x'; MAX_COMMAND_LINE], b"\r\n".to_vec()].concat();
+    assert_eq!(talk(&line).closed, Some(CloseReason::TooLong));
+}
+
+#[test]
+fn a_reply_that_nothing_asked_for_is_in_doubt_and_a_goodbye_is_not() {
+    let follow = |replies: &[u8]| {
+        let mut follower = SmtpFollower::new(false);
+        follower.backend(replies);
+        follower.state
+    };
+    assert_eq!(follow(b"250 ok\r\n421 bye\r\n"), State::Commands);
+    assert_eq!(follow(b"250 ok\r\n250 what\r\n"), State::Doubt { at_start: true });
+    assert_eq!(follow(b"354 go\r\n"), State::Doubt { at_start: true });
+}
+
+#[test]
+fn is_between_replies_only_behind_a_whole_one() {
+    let between = |replies: &[u8]| {
+        let mut follower = SmtpFollower::new(false);
+        follower.backend(replies);
+        follower.is_between_replies()
+    };
+    for whole in [&b""[..], b"250 ok\r\n", b"250-a\r\n250 b\r\n", b"250\r\n", b"ok\n"] {
+        assert!(between(whole), "{}", whole.escape_ascii());
+    }
+    for part in [&b"2"[..], b"250 ok\r", b"250-a\r\n", b"250-a\r\n250"] {
+        assert!(!between(part), "{}", part.escape_ascii());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_server_ever_runs_a_clients_xclient(
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24),
+        sizes in prop::collection::vec(1_usize..30, 1..30),
+        delays in prop::collection::vec(0_usize..20, 1..30),
+        rules in (any::<bool>(), any::<bool>(), 1_usize..4),
+    ) {
+        let (takes_bare_lf, takes_chunks, accepts_data) = rules;
+        let mut session = Session::new(Rules { takes_bare_lf, takes_chunks, accepts_data });
+        let stream = pieces.concat();
+        let (mut rest, mut sizes, mut delays) = (stream.as_slice(), sizes.iter().cycle(), delays.iter().cycle());
+        while !rest.is_empty() {
+            let (chunk, next) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            session.send(chunk);
+            session.deliver(*delays.next().unwrap());
+            rest = next;
+        }
+        while !session.replies.is_empty() {
+            session.deliver(usize::MAX);
+        }
+        let never = |verb: &&String| ["XCLIENT", "XFORWARD", "STARTTLS"].contains(&verb.as_str());
+        let ran = session.server.verbs.iter().find(never);
+        prop_assert!(ran.is_none(), "{:?}", session.server.verbs);
+        prop_assert!(session.closed.is_some() || session.follower.may_go_on(), "it waits for ever");
+    }
+
+    #[test]
+    fn any_chunking_of_a_session_is_followed_alike(
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24),
+        sizes in prop::collection::vec(1_usize..9, 1..30),
+        rules in (any::<bool>(), any::<bool>(), 1_usize..4),
+    ) {
+        let (takes_bare_lf, takes_chunks, accepts_data) = rules;
+        let rules = Rules { takes_bare_lf, takes_chunks, accepts_data };
+        let stream = pieces.concat();
+        let whole = Session::new(rules).talk(&stream, &[usize::MAX]);
+        let chunked = Session::new(rules).talk(&stream, &sizes);
+        prop_assert_eq!(&whole.server.verbs, &chunked.server.verbs);
+        prop_assert_eq!(&whole.server.messages, &chunked.server.messages);
+        prop_assert_eq!(whole.heard(), chunked.heard());
+        prop_assert_eq!(whole.closed, chunked.closed);
+    }
+}
+
+const STRICT: Rules = Rules { takes_bare_lf: false, takes_chunks: true, accepts_data: 1 };
+
+const PIECES: &[&[u8]] = &[
+    b"NOOP\r\n",
+    b"RSET\n",
+    b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n",
+    b"DATA\r\n",
+    b" data\n",
+    b"text\r\n",
+    b"..\r\n",
+    b"\r\n.\r\n",
+    b".\r\n",
+    b".\n",
+    b"\n.\r\n",
+    b"\r\n.\n",
+    b".\r\r\n",
+    b"\r",
+    b"\n",
+    b".",
+    b"XCLIENT LOGIN=bob\r\n",
+    b"XCLIENT LOGIN=bob\n",
+    b" \txforward A=b\n",
+    b"X",
+    b"STARTTLS\r\n",
+    b"BDAT 5\r\n",
+    b"BDAT 25 LAST\r\n",
+    b"BDAT 0 LAST\r\n",
+    b"AUTH LOGIN\r\n",
+    b"AUTH PLAIN AA==\r\n",
+    b"eA==\r\n",
+];

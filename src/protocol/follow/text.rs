@@ -1,0 +1,112 @@
+//! Where the text of an SMTP message ends, and where servers disagree about it.
+//!
+//! RFC 5321 section 4.1.1.4 knows CRLF `.` CRLF only. Servers have also taken a dot between bare LFs or CRs, or with
+//! NULs on its line, for the end: Postfix with `smtpd_forbid_bare_newline = no`, the default before 3.9, among them
+//! ("SMTP smuggling"). Such a place is in doubt.
+
+use memchr::memchr2;
+
+/// A place within the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At the start of a line; `proper`: behind CRLF.
+    Start { proper: bool },
+    /// Behind the dot at the start of a line.
+    Dot { proper: bool },
+    /// Behind that and a CR.
+    DotCr { proper: bool },
+    /// Behind a CR anywhere else.
+    Cr,
+    /// Within a line.
+    Inside,
+}
+
+/// How far some text goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// To the last of the bytes, and on.
+    All(Place),
+    /// So many bytes, the end included.
+    End(usize),
+    /// So many bytes, perhaps none; behind them it is in doubt.
+    Doubt(usize),
+}
+
+impl Place {
+    /// Behind DATA and its reply.
+    pub(super) const FIRST: Self = Self::Start { proper: true };
+
+    /// Reads on from here.
+    pub(super) fn read(mut self, bytes: &[u8]) -> Extent {
+        let mut at = 0_usize;
+        while let Some(&byte) = bytes.get(at) {
+            if self == Self::Inside && !matches!(byte, b'\r' | b'\n') {
+                let rest = bytes.get(at..).unwrap_or_default();
+                let Some(found) = memchr2(b'\r', b'\n', rest) else { return Extent::All(Self::Inside) };
+                at = at.saturating_add(found);
+                continue;
+            }
+            let next = at.saturating_add(1);
+            self = match (self, byte) {
+                (Self::DotCr { proper: true }, b'\n') => return Extent::End(next),
+                (Self::DotCr { proper: false } | Self::Dot { .. }, b'\n') => return Extent::Doubt(next),
+                (Self::DotCr { .. }, _) => return Extent::Doubt(at),
+                (Self::Dot { proper }, b'\r') => Self::DotCr { proper },
+                (Self::Dot { .. }, 0) => Self::Dot { proper: false },
+                (Self::Cr, b'\n') => Self::Start { proper: true },
+                (Self::Start { .. } | Self::Inside, b'\n') => Self::Start { proper: false },
+                (_, b'\r') => Self::Cr,
+                (Self::Start { proper }, b'.') => Self::Dot { proper },
+                // A bare CR ends a line for some.
+                (Self::Cr, b'.') => Self::Dot { proper: false },
+                (Self::Start { .. } | Self::Cr, 0) => Self::Start { proper: false },
+                (Self::Start { .. } | Self::Cr | Self::Dot { .. } | Self::Inside, _) => Self::Inside,
+            };
+            at = next;
+        }
+        Extent::All(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8]) -> Extent {
+        Place::FIRST.read(text)
+    }
+
+    #[test]
+    fn a_message_ends_with_a_dot_between_crlf() {
+        assert_eq!(read(b".\r\nQUIT\r\n"), Extent::End(3));
+        assert_eq!(read(b"a\r\n.\r\nQUIT\r\n"), Extent::End(6));
+        assert_eq!(read(b"a\n.b\r\n..\r\n.c\r\n.\r\n"), Extent::End(17));
+    }
+
+    #[test]
+    fn ends_that_servers_disagree_about_are_in_doubt() {
+        for text in [
+            &b"a\n.\n"[..],
+            b"a\n.\r\n",
+            b"a\r\n.\n",
+            b"a\r.\r\n",
+            b"a\r\n.\rb",
+            b"a\r\n.\r\r\n",
+            b"a\r\n\0.\r\n",
+            b"a\r\n.\0\r\n",
+            b".\n",
+            b"\n.\r\n",
+        ] {
+            assert!(matches!(read(text), Extent::Doubt(_)), "{}: {:?}", text.escape_ascii(), read(text));
+        }
+    }
+
+    #[test]
+    fn text_is_no_end() {
+        for text in
+            [&b"a\r\n..\r\n"[..], b"a.\r\n", b"a\nb\r\n", b". \r\n", b"\r\r\n", b"a\r\n.", b"a\r\n.\r"]
+        {
+            assert!(matches!(read(text), Extent::All(_)), "{}: {:?}", text.escape_ascii(), read(text));
+        }
+    }
+}

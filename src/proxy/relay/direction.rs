@@ -1,0 +1,296 @@
+//! One direction of the relay: what is read is written at once, as far as it may pass and the sink takes it.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use prometheus::IntCounter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::Stream;
+use crate::protocol::CloseReason;
+use crate::protocol::follow::{MAX_COMMAND_LINE, Passage};
+
+use super::super::end::End;
+
+/// What could not be written yet, and how far the direction's end has come.
+#[derive(Debug)]
+pub(super) struct Direction {
+    pending: Option<Pending>,
+    /// The source has ended.
+    pub(super) ended: bool,
+    /// Its end was passed on.
+    pub(super) shut: bool,
+    /// The sink takes no more.
+    pub(super) broken: bool,
+    /// The rest may not pass before the other direction has moved.
+    pub(super) is_waiting: bool,
+    dirty: bool,
+    /// Read from the source, or said in its place.
+    pub(super) bytes: u64,
+    counter: IntCounter,
+}
+
+/// Bytes that were read and are not all written.
+#[derive(Debug)]
+struct Pending {
+    bytes: Box<[u8]>,
+    cursor: Cursor,
+    /// The rest is not enough to decide about.
+    is_incomplete: bool,
+}
+
+/// How far some bytes went: `..written` are gone, `written..passed` may be written, the rest was not decided about.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    written: usize,
+    passed: usize,
+}
+
+/// Why bytes go no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Halt {
+    /// All are written or dropped.
+    Done,
+    /// The sink takes no more now.
+    Sink,
+    /// More has to be read first.
+    Incomplete,
+    /// The other direction has to move first.
+    Waiting,
+}
+
+/// What went wrong: one of a direction's two ends, or what its source sent.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+    Rule(CloseReason),
+}
+
+impl Failure {
+    pub(super) fn of(self, source: &'static str, sink: &'static str) -> End {
+        match self {
+            Self::Read(error) => End::Relay { side: source, error },
+            Self::Write(error) => End::Relay { side: sink, error },
+            Self::Rule(reason) => End::Rule(reason),
+        }
+    }
+}
+
+impl Direction {
+    /// A direction that begins with `first`; of it, `passed` bytes need not be asked about.
+    pub(super) fn new(first: &[u8], passed: usize, counter: IntCounter) -> Self {
+        let mut direction = Self {
+            pending: None,
+            ended: false,
+            shut: false,
+            broken: false,
+            is_waiting: false,
+            dirty: false,
+            bytes: 0,
+            counter,
+        };
+        direction.count(first.len());
+        direction.keep(first, Cursor { written: 0, passed }, Halt::Sink);
+        direction
+    }
+
+    /// Whether everything is written.
+    pub(super) const fn is_clear(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    /// Says something in the place of the source, behind what it has said; everything is written before.
+    pub(super) fn say(&mut self, words: &'static [u8]) {
+        self.count(words.len());
+        self.keep(words, Cursor { written: 0, passed: words.len() }, Halt::Sink);
+    }
+
+    /// Reads no more: the sink takes no more.
+    pub(super) fn give_up(&mut self) {
+        self.pending = None;
+        self.is_waiting = false;
+        self.broken = true;
+    }
+
+    /// Moves what can be moved; ready when the source has ended and its end is passed on. `gate` is asked about
+    /// every byte before it is written.
+    pub(super) fn poll(
+        &mut self,
+        from: &mut Stream,
+        to: &mut Stream,
+        mut gate: impl FnMut(&[u8]) -> Passage,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        if self.broken {
+            return Poll::Pending;
+        }
+        self.is_waiting = false;
+        loop {
+            match self.write_pending(to, &mut gate, cx)? {
+                Halt::Sink => return Poll::Pending,
+                Halt::Waiting => {
+                    self.is_waiting = true;
+                    ready!(self.poll_flush(to, cx))?;
+                    return Poll::Pending;
+                }
+                Halt::Done if self.ended => return self.poll_end(to, cx),
+                Halt::Done | Halt::Incomplete => {}
+            }
+            let moved =
+                RELAY_BUFFER.with_borrow_mut(|buffer| self.poll_chunk(from, to, &mut gate, buffer, cx));
+            match moved {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => {
+                    ready!(self.poll_flush(to, cx))?;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// One read behind what is incomplete, and as much of it written as may pass and the sink takes.
+    fn poll_chunk(
+        &mut self,
+        from: &mut Stream,
+        to: &mut Stream,
+        gate: &mut impl FnMut(&[u8]) -> Passage,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let held = self.pending.as_ref().map_or(&[][..], Pending::rest);
+        let mut read = ReadBuf::new(buffer);
+        read.put_slice(held);
+        let before = held.len();
+        match ready!(Pin::new(from).poll_read(cx, &mut read)) {
+            Ok(()) => {}
+            // Closed without close_notify: the relay's bytes are framed by the mail protocol, and half the
+            // clients do it.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => read.set_filled(before),
+            Err(error) => return Poll::Ready(Err(Failure::Read(error))),
+        }
+        self.pending = None;
+        let chunk = read.filled();
+        let count = chunk.len().saturating_sub(before);
+        if count == 0 {
+            // Half a command is none.
+            self.ended = true;
+            return Poll::Ready(Ok(()));
+        }
+        self.count(count);
+        let (cursor, halt) = self.write(chunk, Cursor::default(), to, gate, cx)?;
+        self.keep(chunk, cursor, halt);
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_pending(
+        &mut self,
+        to: &mut Stream,
+        gate: &mut impl FnMut(&[u8]) -> Passage,
+        cx: &mut Context<'_>,
+    ) -> Result<Halt, Failure> {
+        let Some(mut pending) = self.pending.take() else { return Ok(Halt::Done) };
+        if pending.is_incomplete {
+            self.pending = Some(pending);
+            return Ok(Halt::Incomplete);
+        }
+        let (cursor, halt) = self.write(&pending.bytes, pending.cursor, to, gate, cx)?;
+        if halt != Halt::Done {
+            pending.cursor = cursor;
+            pending.is_incomplete = halt == Halt::Incomplete;
+            self.pending = Some(pending);
+        }
+        Ok(halt)
+    }
+
+    /// Writes from `bytes` what may pass.
+    fn write(
+        &mut self,
+        bytes: &[u8],
+        cursor: Cursor,
+        to: &mut Stream,
+        gate: &mut impl FnMut(&[u8]) -> Passage,
+        cx: &mut Context<'_>,
+    ) -> Result<(Cursor, Halt), Failure> {
+        let Cursor { mut written, mut passed } = cursor;
+        let halt = loop {
+            let open = bytes.get(written..passed).unwrap_or_default();
+            if !open.is_empty() {
+                match Pin::new(&mut *to).poll_write(cx, open) {
+                    Poll::Ready(Ok(0)) => return Err(Failure::Write(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => written = written.saturating_add(count),
+                    Poll::Ready(Err(error)) => return Err(Failure::Write(error)),
+                    Poll::Pending => break Halt::Sink,
+                }
+                self.dirty = true;
+                continue;
+            }
+            let rest = bytes.get(passed..).unwrap_or_default();
+            if rest.is_empty() {
+                break Halt::Done;
+            }
+            match gate(rest) {
+                Passage::Pass(count) => passed = passed.saturating_add(count),
+                Passage::Drop(count) => {
+                    passed = passed.saturating_add(count);
+                    written = passed;
+                }
+                Passage::More => break Halt::Incomplete,
+                Passage::Wait => break Halt::Waiting,
+                Passage::Close(reason) => return Err(Failure::Rule(reason)),
+            }
+        };
+        Ok((Cursor { written, passed }, halt))
+    }
+
+    /// Keeps what is left of `bytes`.
+    fn keep(&mut self, bytes: &[u8], Cursor { written, passed }: Cursor, halt: Halt) {
+        let rest = bytes.get(written..).unwrap_or_default();
+        self.pending = (!rest.is_empty()).then(|| Pending {
+            bytes: rest.into(),
+            cursor: Cursor { written: 0, passed: passed.saturating_sub(written) },
+            is_incomplete: halt == Halt::Incomplete,
+        });
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.counter.inc_by(bytes as u64);
+    }
+
+    fn poll_flush(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if self.dirty {
+            ready!(Pin::new(to).poll_flush(cx)).map_err(Failure::Write)?;
+            self.dirty = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_end(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if !self.shut {
+            // A sink that is gone already has been told.
+            let _ = ready!(Pin::new(&mut *to).poll_flush(cx));
+            let _ = ready!(Pin::new(to).poll_shutdown(cx));
+            self.shut = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Pending {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.cursor.written..).unwrap_or_default()
+    }
+}
+
+/// Bytes moved by one read; a worker needs one such buffer, however many sessions it has.
+const RELAY_BUFFER_SIZE: usize = 64 * 1024;
+
+const _: () = assert!(MAX_COMMAND_LINE < RELAY_BUFFER_SIZE, "an incomplete command leaves room to read");
+
+thread_local! {
+    static RELAY_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_SIZE].into_boxed_slice());
+}
