@@ -48,7 +48,7 @@ impl World {
     }
 
     pub(crate) fn publish(&mut self, yaml: &str) -> (Rendered, Published) {
-        let files = [("a.yaml".into(), Seen::Read(None, Ok(yaml.to_owned())))];
+        let files = [("a.yaml".into(), Seen::Read(Ok(yaml.to_owned()).into()))];
         self.store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
         let loaded = self.store.load();
         assert_eq!(loaded.problems, vec![]);
