@@ -41,6 +41,7 @@ pub struct HttpAuth {
     pub headers: Option<Vec<Header>>,
     /// How long the whole answer may take. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub timeout: Option<Duration>,
     /// Sends the client's certificate (`Auth-SSL-Cert`). Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -112,6 +112,7 @@ pub struct Selector {
 /// One requirement on labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::requirement()))]
 pub struct Requirement {
     /// The label.
     #[schemars(length(min = 1, max = 317))]

@@ -144,3 +144,89 @@ fn a_mail_listener_has_the_rules_of_a_listener() {
         ],
     );
 }
+
+#[test]
+fn what_contradicts_itself_or_is_missing_is_refused_with_a_sentence() {
+    let Some(cluster) = Cluster::new("sentences") else { return };
+    let passthrough = |spec: Value| with(json!({ "auth": { "passthrough": {} } }), &spec);
+    let listening = |fields: &Value| {
+        let backend = json!({ "name": "l", "backendAddress": "b:143" });
+        mail_server(&passthrough(json!({ "listeners": [with(backend, fields)] })))
+    };
+    let settings = |spec: Value| {
+        let listener = json!({ "name": "l", "port": 143, "backendAddress": "b:143" });
+        mail_server(&with(passthrough(json!({ "listeners": [listener] })), &spec))
+    };
+    let trusting =
+        |network: &str| json!({ "port": 143, "proxyProtocol": { "trustedPeers": ["::1", network] } });
+    let check = |times: Value| settings(json!({ "upstream": { "healthCheck": times } }));
+    let no_backend = json!({ "listeners": [{ "name": "l", "port": 143 }] });
+    let mail_listener = |spec: Value| {
+        json!({
+            "apiVersion": "mailgress.dev/v1alpha1",
+            "kind": "MailListener",
+            "metadata": { "name": "team" },
+            "spec": with(json!({ "serverRef": { "name": "edge" } }), &spec),
+        })
+    };
+    refuses(
+        &cluster,
+        &[
+            (
+                listening(&trusting("10.0.0.0/33")),
+                &["trustedPeers", "not a network; write networks such as 10.0.0.0/8"],
+            ),
+            (listening(&trusting("fd00::/129")), &["not a network"]),
+            (
+                listening(&json!({ "port": 143, "address": "192.0.2.256" })),
+                &["neither *, an IPv4 or IPv6 address"],
+            ),
+            (listening(&json!({ "port": 143, "backendAddress": "a:65536" })), &["not a backend's address"]),
+            (settings(json!({ "resolver": { "nameservers": ["10.0.0.256"] } })), &["not a name server"]),
+            (settings(json!({ "upstream": { "tls": { "serverName": "a b" } } })), &["neither a host name"]),
+            (
+                listening(&json!({ "port": 143, "smtp": { "capabilities": [] } })),
+                &[
+                    "smtp is for SMTP, and this listener speaks another protocol; remove it, or move it to the MailServer's spec",
+                ],
+            ),
+            (listening(&json!({ "port": 995, "smtp": {} })), &["smtp is for SMTP"]),
+            (listening(&json!({ "port": 25, "pop3": {} })), &["pop3 is for POP3"]),
+            (listening(&json!({ "port": 143, "upstream": { "xclient": true } })), &["are for SMTP"]),
+            (listening(&json!({ "port": 25, "upstream": { "imapId": true } })), &["imapId is for IMAP"]),
+            (
+                check(json!({ "timeout": "20s", "interval": "15s" })),
+                &["spec.upstream.healthCheck", "timeout is above interval"],
+            ),
+            (check(json!({ "timeout": "20s" })), &["above its interval (default 10s)"]),
+            (check(json!({ "interval": "10ms" })), &["not between 100ms and 24h"]),
+            (
+                settings(json!({ "timeouts": { "client": "0s" } })),
+                &["spec.timeouts.client", "not between 1ms and 8760h"],
+            ),
+            (
+                settings(json!({ "limits": { "maxConnections": 1, "maxConnectionsPerClient": 2 } })),
+                &["never reached"],
+            ),
+            (mail_server(&no_backend), &["nobody decides about the logins of a listener; write auth.http"]),
+            (mail_server(&passthrough(no_backend)), &["auth.passthrough needs a backend to log in to"]),
+            (
+                mail_listener(json!({ "port": 143, "auth": { "passthrough": {} } })),
+                &["needs a backend to log in to"],
+            ),
+            (mail_listener(json!({ "port": 143, "smtp": {} })), &["smtp is for SMTP"]),
+        ],
+    );
+    // What a listener makes right by itself is taken.
+    let right = json!({
+        "upstream": { "healthCheck": { "timeout": "20s" }, "xclient": false },
+        "smtp": { "capabilities": [] },
+    });
+    let listener = json!({
+        "name": "l", "port": 143, "address": "::1", "backendAddress": "[::1]:143",
+        "upstream": { "healthCheck": { "interval": "1m" } },
+        "proxyProtocol": { "trustedPeers": ["10.0.0.0/8", "64:ff9b::192.0.2.0/120", "::1"] },
+    });
+    let taken = with(passthrough(right), &json!({ "listeners": [listener] }));
+    assert!(cluster.takes(&cluster.here(mail_server(&taken))));
+}

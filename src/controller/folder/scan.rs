@@ -130,7 +130,11 @@ fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
     if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { HALF_WRITTEN } else { SETTLED }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// A file's text.
+///
+/// # Errors
+/// When it cannot be read, is larger than a file may be, or is not UTF-8.
+pub fn read(path: &Path) -> io::Result<String> {
     let file = fs::File::open(path)?;
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if size > MAX_TEXT {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation, one_line};
+use super::MAX_VIOLATIONS;
 use super::schema::element;
 
 /// What one error of the schema says about a spec.
@@ -18,6 +19,7 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
             .iter()
+            .take(MAX_VIOLATIONS)
             .map(|name| {
                 let field = format!("{path}.{name}");
                 let problem = "there is no such field";
