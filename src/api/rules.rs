@@ -30,21 +30,6 @@ fn listener_rules() -> Vec<Value> {
     rules.extend(["IMAP", "POP3", "SMTP"].map(of_protocol));
     rules.extend([
         rule(
-            &format!(
-                "!has(self.upstream) || !(has(self.upstream.xclient) || has(self.upstream.xclientNegotiation) || \
-                 has(self.upstream.smtpAuth)) || {PROTOCOL} == 'SMTP'"
-            ),
-            "upstream.xclient, xclientNegotiation and smtpAuth are for SMTP, and this listener speaks another protocol; \
-             remove them, or move them to the MailServer's spec, where they are for its SMTP listeners",
-        ),
-        rule(
-            &format!("!has(self.upstream) || !has(self.upstream.imapId) || {PROTOCOL} == 'IMAP'"),
-            "upstream.imapId is for IMAP, and this listener speaks another protocol; remove it, or move it to the \
-             MailServer's spec, where it is for its IMAP listeners",
-        ),
-    ]);
-    rules.extend([
-        rule(
             "has(self.port) != self.address.startsWith('unix:')",
             "a listener needs a port, unless its address is unix:/path, which has none",
         ),

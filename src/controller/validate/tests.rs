@@ -119,8 +119,6 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         (listener("port: 995, smtp: {capabilities: []}"), "spec.listeners[a]: smtp is for SMTP"),
         (listener("port: 25, imap: {capabilities: []}"), "imap is for IMAP"),
         (listener("port: 993, pop3: {capabilities: []}"), "pop3 is for POP3"),
-        (listener("port: 1143, protocol: IMAP, upstream: {xclient: false}"), "are for SMTP"),
-        (listener("port: 25, upstream: {imapId: true}"), "upstream.imapId is for IMAP"),
         (check("timeout: 20s"), "above its interval (default 10s)"),
         (check("interval: 4s"), "above its interval (default 10s)"),
         ("{upstream: {healthCheck: {interval: 10ms}}}".into(), "not between 100ms and 24h"),
@@ -162,7 +160,7 @@ fn accepts_what_a_listener_makes_right_by_itself() {
         "{upstream: {healthCheck: {timeout: 20s}}, \
           listeners: [{name: a, port: 143, upstream: {healthCheck: {interval: 30s}}}]}",
         "{upstream: {healthCheck: {timeout: 20s}}}",
-        "{smtp: {capabilities: []}, upstream: {xclient: false, imapId: true}, listeners: [{name: a, port: 143}]}",
+        "{smtp: {capabilities: []}, upstream: {xclient: false}, listeners: [{name: a, port: 143, upstream: {xclient: true}}]}",
         "{timeouts: {halfClosed: 0s}, smtp: {greetingDelay: 0s}}",
         "{listeners: [{name: a, port: 2525, protocol: SMTP, smtp: {capabilities: []}, upstream: {xclient: true}}]}",
     ] {
