@@ -214,13 +214,6 @@ async fn a_folder_that_is_removed_and_made_again_is_watched_again() {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("a.yaml"), server(port)).unwrap();
         assert_eq!(running.sockets().await, [format!("*:{port}")]);
-        // Changes are noticed by events: several come faster than one look without them.
-        let start = Instant::now();
-        for port in [2001, 2002, 2003, 2004] {
-            fs::write(folder.join("a.yaml"), server(port)).unwrap();
-            assert_eq!(running.sockets().await, [format!("*:{port}")]);
-        }
-        assert!(start.elapsed() < 2 * LOOK_ANYWAY, "{:?}", start.elapsed());
     }
     running.end().await;
 }

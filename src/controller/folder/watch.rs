@@ -97,3 +97,42 @@ impl Watch {
         self.is_told = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::super::walk::walk;
+    use super::*;
+
+    /// Long enough for a loaded machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_again_and_one_that_is_new_send_events() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("manifests");
+        let (changed, mut changes) = mpsc::channel(1);
+        let mut watch = Watch::new(&root, changed);
+        // The parent's watch tells that it is there.
+        assert!(watch.follow(&walk(&root).folders));
+        for _ in 0..3 {
+            fs::create_dir_all(root.join("sub")).unwrap();
+            timeout(PATIENCE, changes.recv()).await.unwrap().unwrap();
+            assert!(watch.follow(&walk(&root).folders), "it is another folder");
+            while watch.follow(&walk(&root).folders) {}
+            for file in ["a.yaml", "sub/a.yaml"] {
+                // What is left of the events before.
+                while timeout(Duration::from_millis(100), changes.recv()).await.is_ok() {}
+                fs::write(root.join(file), "").unwrap();
+                timeout(PATIENCE, changes.recv()).await.unwrap().unwrap();
+            }
+            fs::remove_dir_all(&root).unwrap();
+            timeout(PATIENCE, changes.recv()).await.unwrap().unwrap();
+            watch.follow(&walk(&root).folders);
+        }
+    }
+}
