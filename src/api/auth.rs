@@ -41,6 +41,7 @@ pub struct HttpAuth {
     pub headers: Option<Vec<Header>>,
     /// How long the whole answer may take. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub timeout: Option<Duration>,
     /// Use a connection again after an answer that ends cleanly. With false, every request has a connection of its
     /// own, as in nginx: for a service that may send more than one answer to a request. Default: true.

@@ -30,7 +30,7 @@ use super::status::MailListenerStatus;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules::listener()))]
+#[schemars(extend("x-kubernetes-validations" = rules::mail_listener()))]
 pub struct MailListenerSpec {
     /// The MailServer that it belongs to, which must allow it (`allowedListeners`).
     pub server_ref: ServerRef,
@@ -62,7 +62,7 @@ pub struct ListenerFields {
     pub port: Option<u16>,
     /// `*` (every address of both families), an IPv4 or IPv6 address, or `unix:/path`.
     #[serde(default = "any_address")]
-    #[schemars(length(min = 1, max = 112), regex(pattern = r"^(\*|unix:/.+|\[?[0-9A-Fa-f:.]+\]?)$"))]
+    #[schemars(length(min = 1, max = 112), extend("x-kubernetes-validations" = rules::forms::listen_address()))]
     pub address: String,
     /// `IMAP`, `POP3` or `SMTP`. Follows from ports 25, 465, 587 (SMTP), 110, 995 (POP3), 143 and 993 (IMAP);
     /// required on all others.
@@ -93,7 +93,7 @@ pub struct ListenerFields {
     /// Instead of a Service: `host:port`, `[IPv6]:port` or `unix:/path`. For a MailListener of another namespace than its
     /// MailServer's, the MailServer has to allow it (`allowedListeners.backends`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 261), regex(pattern = r"^([^ ]+:[0-9]{1,5}|unix:/[^ ]+)$"))]
+    #[schemars(length(min = 1, max = 261), extend("x-kubernetes-validations" = rules::forms::backend_address()))]
     pub backend_address: Option<String>,
     /// Settings of this listener; they win over the MailServer's, field by field.
     #[serde(flatten)]
@@ -121,8 +121,8 @@ pub struct InboundProxyProtocol {
     /// Networks (or addresses) of the peers whose header is believed.
     #[schemars(
         length(min = 1, max = 32),
-        inner(length(min = 2, max = 49), regex(pattern = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")),
-        extend("x-kubernetes-list-type" = "set")
+        inner(length(min = 1, max = 49)),
+        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::networks())
     )]
     pub trusted_peers: Vec<String>,
     /// Whether the header's source becomes the client's address.
@@ -189,9 +189,11 @@ impl Default for SocketSettings {
 pub struct Keepalive {
     /// Silence before the first probe.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::keepalive()))]
     pub idle: Option<Duration>,
     /// Time between probes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::keepalive()))]
     pub interval: Option<Duration>,
     /// Unanswered probes that end the connection.
     #[serde(skip_serializing_if = "Option::is_none")]

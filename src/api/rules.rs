@@ -3,12 +3,31 @@
 //! They hold what one object can say about itself without looking elsewhere. What depends on the
 //! inheritance from `MailServer` to listener, or on other objects, is the renderer's.
 
+mod effective;
+pub mod forms;
+
 use serde_json::{Value, json};
 
-/// Rules of a listener, whichever kind holds it.
+/// Rules of a listener of a `MailServer`.
 #[must_use]
 pub fn listener() -> Value {
+    Value::Array(listener_rules())
+}
+
+/// Rules of a `MailListener`'s spec.
+#[must_use]
+pub fn mail_listener() -> Value {
+    let mut rules = listener_rules();
+    rules.push(rule(
+        "!(has(self.auth) && has(self.auth.passthrough)) || has(self.backendRef) || has(self.backendAddress)",
+        "auth.passthrough needs a backend to log in to; name one in backendRef or backendAddress",
+    ));
+    Value::Array(rules)
+}
+
+fn listener_rules() -> Vec<Value> {
     let mut rules = settings_rules();
+    rules.extend(["IMAP", "POP3", "SMTP"].map(of_protocol));
     rules.extend([
         rule(
             "has(self.port) != self.address.startsWith('unix:')",
@@ -27,8 +46,24 @@ pub fn listener() -> Value {
             "hostnames are told apart by TLS's SNI; remove them, or set tls.mode to something other than Off",
         ),
     ]);
-    Value::Array(rules)
+    rules
 }
+
+/// The settings of a protocol stand on a listener of that protocol.
+fn of_protocol(protocol: &str) -> Value {
+    let block = protocol.to_ascii_lowercase();
+    rule(
+        &format!("!has(self.{block}) || {PROTOCOL} == '{protocol}'"),
+        &format!(
+            "{block} is for {protocol}, and this listener speaks another protocol; remove it, or move it to the \
+             MailServer's spec, where it is for its {protocol} listeners"
+        ),
+    )
+}
+
+/// What a listener speaks, as written or as well known for its port.
+const PROTOCOL: &str = "(has(self.protocol) ? self.protocol : !has(self.port) ? '' : self.port in [25, 465, 587] ? 'SMTP' : \
+                        self.port in [110, 995] ? 'POP3' : self.port in [143, 993] ? 'IMAP' : '')";
 
 /// Rules of a `MailServer`'s spec.
 #[must_use]
@@ -40,6 +75,7 @@ pub fn server() -> Value {
         "two listeners have one address and port and no hostnames; give one of them another port or address, or \
          hostnames of its own",
     ));
+    rules.extend(effective::rules());
     Value::Array(rules)
 }
 
@@ -52,15 +88,31 @@ pub fn namespaces() -> Value {
     )])
 }
 
-/// Rules of `allowedListeners.backends`.
+/// Rules of one requirement on labels.
 #[must_use]
-pub fn backends() -> Value {
-    let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-    let ipv4 = format!("({octet}[.]){{3}}{octet}(/(3[0-2]|[12]?[0-9]))?");
-    let ipv6 = "[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?";
+pub fn requirement() -> Value {
     json!([rule(
-        &format!("!has(self.networks) || self.networks.all(n, n.matches('^({ipv4}|{ipv6})$'))"),
-        "networks has something that is no network; write a network such as 10.1.2.0/24 or fd00::/64, or an address",
+        "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+        "In and NotIn need values, Exists and DoesNotExist have none; correct operator or values",
+    )])
+}
+
+/// Rules of `upstream.healthCheck`.
+#[must_use]
+pub fn health_check() -> Value {
+    json!([rule(
+        "!has(self.timeout) || !has(self.interval) || duration(self.timeout) <= duration(self.interval)",
+        "timeout is above interval, so that checks would overlap; lower timeout, or raise interval",
+    )])
+}
+
+/// Rules of `limits`.
+#[must_use]
+pub fn limits() -> Value {
+    json!([rule(
+        "!has(self.maxConnections) || !has(self.maxConnectionsPerClient) || \
+         self.maxConnectionsPerClient <= self.maxConnections",
+        "maxConnectionsPerClient is above maxConnections and so never reached; lower it, or raise maxConnections",
     )])
 }
 

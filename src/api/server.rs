@@ -79,12 +79,15 @@ pub struct AllowedListeners {
 /// listener, its auth service or DNS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = rules::backends()))]
 pub struct AllowedBackends {
     /// Networks or addresses: `10.1.2.0/24`, `fd00::7`. Loopback, link-local and multicast addresses, and those of
     /// Mailgress itself, need a network of their own: `0.0.0.0/0` does not include them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), inner(length(min = 2, max = 49)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(
+        length(max = 32),
+        inner(length(min = 2, max = 49)),
+        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::networks())
+    )]
     pub networks: Option<Vec<String>>,
     /// Host names, also `*.example.com`, for which addresses of the internet are allowed. Private addresses, such as
     /// those of Pods and Services, need `networks` too.
@@ -159,6 +162,7 @@ pub struct Selector {
 /// One requirement on labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::requirement()))]
 pub struct Requirement {
     /// The label.
     #[schemars(length(min = 1, max = 317))]

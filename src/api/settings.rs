@@ -121,12 +121,15 @@ pub enum LoadBalancing {
 /// Checks of the backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::health_check()))]
 pub struct HealthCheck {
     /// Time between checks. Default: 10s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::check_time()))]
     pub interval: Option<Duration>,
     /// How long one check may take. Default: 5s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::check_time()))]
     pub timeout: Option<Duration>,
     /// Failures in a row that take an endpoint out. Default: 3.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +172,7 @@ pub struct SmtpSettings {
     pub auth_methods: Option<Vec<AuthMethod>>,
     /// How long the greeting is withheld; a client that talks before it is refused. Default: 0s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub greeting_delay: Option<Duration>,
     /// With `tls.mode: RequireStartTLS`, take mail without a login (`NONE`) before STARTTLS, as nginx does. Default:
     /// false: it is refused (530 5.7.0), since whoever requires TLS means the mail itself.
@@ -219,10 +223,15 @@ pub struct ResolverSettings {
     /// resolv.conf, which is read again when it changes. As in nginx, the names of SMTP clients are looked up only
     /// where there is a resolver block.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 261)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(
+        length(max = 8),
+        inner(length(min = 1, max = 261)),
+        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::nameservers())
+    )]
     pub nameservers: Option<Vec<String>>,
     /// How long answers are kept, instead of their TTL.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub valid: Option<Duration>,
     /// Look up IPv4 addresses. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,6 +241,7 @@ pub struct ResolverSettings {
     pub ipv6: Option<bool>,
     /// How long one lookup may take. Default: 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub timeout: Option<Duration>,
     /// The `zone` label under which the resolver's work is counted in the metrics `mailgress_resolver_…`.
     /// Default: it is not counted.
@@ -246,17 +256,21 @@ pub struct ResolverSettings {
 pub struct TimeoutSettings {
     /// From the greeting to the login, whatever the client does meanwhile. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub client: Option<Duration>,
     /// From the connect to the backend's answer to the login. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub connect: Option<Duration>,
     /// How long a session may be silent in both directions after the login. Default: 24h.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub idle: Option<Duration>,
     /// How long a session of which one side has ended may be silent. `0s`: the client's end ends the session at once,
     /// and what its backend has not said yet is lost, as in nginx. Default: 60s, so that a client that ends its
     /// direction behind its last command hears the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub half_closed: Option<Duration>,
     /// Whether a client hears that its time before the login is over (IMAP and SMTP; POP3 has no word for it). Default:
     /// true, so that a client knows why. nginx closes without a word.
@@ -267,6 +281,7 @@ pub struct TimeoutSettings {
 /// Bounds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::limits()))]
 pub struct LimitSettings {
     /// The invalid command at which a session ends. Default: 5.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -321,8 +336,10 @@ pub struct AuthFailures {
     pub count: Option<u32>,
     /// The time in which they count. Default: 10m.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub window: Option<Duration>,
     /// How long the client is refused then. Default: 15m.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub ban: Option<Duration>,
 }

@@ -111,6 +111,7 @@ pub struct SessionCache {
     pub size: Option<u32>,
     /// How long a session or ticket may be resumed. Default: 5m.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub timeout: Option<Duration>,
 }
 
@@ -127,7 +128,7 @@ pub struct UpstreamTls {
     pub ca_certificate_refs: Option<Vec<BundleRef>>,
     /// The name that is verified and sent as SNI. Default: the backend's host name, or its address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), extend("x-kubernetes-validations" = rules::forms::verified_name()))]
     pub server_name: Option<String>,
     /// A Secret of type kubernetes.io/tls with our own certificate.
     #[serde(skip_serializing_if = "Option::is_none")]

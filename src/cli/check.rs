@@ -5,14 +5,14 @@ mod show;
 mod tree;
 mod xclient;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::controller::folder::{Loaded, Problem};
+use crate::controller::folder::{Loaded, Problem, scan};
 use crate::controller::index::{Key, Kind};
 use crate::controller::reason::Reason;
 use crate::controller::render::{ObjectOutcome, Rendered};
@@ -22,7 +22,7 @@ use super::colour::{Colour, When};
 use super::files::Files;
 use super::table::terminal_width;
 use super::yaml::is_old_boolean;
-use place::{Named, Place};
+use place::{Named, Place, Source};
 use show::Finding;
 
 /// `mailgress check`.
@@ -89,14 +89,15 @@ impl Check {
 }
 
 /// Of all files that anything is to be said of.
-fn texts(loaded: &Loaded) -> BTreeMap<PathBuf, String> {
+fn texts(loaded: &Loaded) -> BTreeMap<PathBuf, Source> {
     let broken = loaded.problems.iter().map(|problem| &problem.path);
-    let paths = loaded.origins.values().chain(broken);
+    let paths: BTreeSet<&PathBuf> = loaded.origins.values().chain(broken).collect();
     // What cannot be read is a finding already.
-    paths.filter_map(|path| Some((path.clone(), std::fs::read_to_string(path).ok()?))).collect()
+    let text = |path: &&PathBuf| scan::read(path).ok();
+    paths.into_iter().filter_map(|path| Some((path.clone(), Source::new(text(&path)?)))).collect()
 }
 
-fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, String>) -> Vec<Finding> {
+fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = loaded.problems.iter().map(|problem| of_file(problem, texts)).collect();
     for object in &rendered.objects {
         let mut seen: Vec<&Violation> = Vec::new();
@@ -111,16 +112,16 @@ fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, Stri
         }
     }
     findings.extend(xclient::fields(&loaded.objects).iter().map(|asks| of_xclient(loaded, texts, asks)));
-    let manifests: std::collections::BTreeSet<&PathBuf> = loaded.origins.values().collect();
+    let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
-        findings.extend(texts.get(path).into_iter().flat_map(|text| bare_off(path, text)));
+        findings.extend(texts.get(path).into_iter().flat_map(|source| bare_off(path, source)));
     }
     findings
 }
 
-fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, String>) -> Finding {
+fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, Source>) -> Finding {
     let Problem { path, position, message } = problem;
-    let place = texts.get(path).zip(*position).map(|(text, position)| Place::at(text, position));
+    let place = texts.get(path).zip(*position).map(|(source, position)| Place::at(&source.text, position));
     Finding {
         is_error: true,
         path: path.clone(),
@@ -135,7 +136,7 @@ fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, String>) -> Finding {
 
 fn of_object(
     loaded: &Loaded,
-    texts: &BTreeMap<PathBuf, String>,
+    texts: &BTreeMap<PathBuf, Source>,
     object: &ObjectOutcome,
     violation: &Violation,
 ) -> Finding {
@@ -145,7 +146,7 @@ fn of_object(
     let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
     let is_key = *reason == Reason::UnknownField;
-    let place = texts.get(&file).and_then(|text| place::find(text, &named, path, is_key));
+    let place = texts.get(&file).and_then(|source| source.find(&named, path, is_key));
     Finding {
         is_error: concern.excludes(),
         path: file,
@@ -158,11 +159,11 @@ fn of_object(
     }
 }
 
-fn of_xclient(loaded: &Loaded, texts: &BTreeMap<PathBuf, String>, asks: &xclient::AsksForXclient) -> Finding {
+fn of_xclient(loaded: &Loaded, texts: &BTreeMap<PathBuf, Source>, asks: &xclient::AsksForXclient) -> Finding {
     let xclient::AsksForXclient { kind, key, field } = asks;
     let file = loaded.origins.get(&(*kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
-    let place = texts.get(&file).and_then(|text| place::find(text, &named, field, false));
+    let place = texts.get(&file).and_then(|source| source.find(&named, field, false));
     Finding {
         is_error: false,
         path: file,
@@ -184,18 +185,20 @@ fn inherited(field: &str) -> Option<(Kind, Key, &str)> {
 
 /// kubectl reads YAML 1.1, where a bare Off is false, and the API server refuses that. A file that works here
 /// is to work there, so each is a warning.
-fn bare_off(path: &Path, text: &str) -> Vec<Finding> {
+fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut start = 0_usize;
+    let text = source.text.as_str();
     for line in text.split_inclusive('\n') {
         let content = line.split(" #").next().unwrap_or_default();
         let mut at = start;
         for (index, value) in content.split(": ").enumerate() {
             let word = value.trim_start().split([',', '}', ' ', '\n', '\r']).next().unwrap_or_default();
-            if index > 0 && word.eq_ignore_ascii_case("off") && is_old_boolean(word) {
+            let is_told = findings.len() < MAX_BARE && index > 0;
+            if is_told && word.eq_ignore_ascii_case("off") && is_old_boolean(word) {
                 let begins = at.saturating_add(value.len().saturating_sub(value.trim_start().len()));
                 let place =
-                    Place::new(text, begins..begins.saturating_add(word.len()), place::is_ours(text, begins));
+                    Place::new(text, begins..begins.saturating_add(word.len()), source.is_ours(begins));
                 findings.push(of_bare_off(path, place));
             }
             at = at.saturating_add(value.len()).saturating_add(": ".len());
@@ -217,6 +220,9 @@ fn of_bare_off(path: &Path, place: Place) -> Finding {
         remedy: "put it in quotes: \"Off\"".to_owned(),
     }
 }
+
+/// Words that are told of one file.
+const MAX_BARE: usize = 100;
 
 const AFTER_HELP: &str = "\
 Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 the command line \
@@ -312,9 +318,45 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_grows_without_bound_is_named_with_line_and_bound() {
+        let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(100_000));
+        let (lines, wrong) = check(&wide);
+        assert!(wrong && lines[0].starts_with("a.yaml:2:"), "{lines:?}");
+        assert!(lines[0].contains("anchors and aliases stand for more than 20000 values"), "{lines:?}");
+        let (lines, _) = check(&"{a: ".repeat(50_000));
+        assert!(lines[0].starts_with("a.yaml:1:") && lines[0].contains("more than 64 deep"), "{lines:?}");
+    }
+
+    #[test]
+    fn many_findings_in_a_large_file_are_bounded() {
+        let large =
+            format!("{HEAD}spec:\n{}", (0..50_000).map(|n| format!("  x{n}: Off\n")).collect::<String>());
+        let (lines, wrong) = check(&large);
+        assert!(wrong && lines.len() <= 200, "{}", lines.len());
+    }
+
+    #[test]
+    fn says_what_the_api_server_says() {
+        let spec = "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, backendAddress: 'b:1', \
+                    smtp: {}, proxyProtocol: {trustedPeers: [10.0.0.0/33]}}]}\n";
+        let (lines, wrong) = check(&format!("{HEAD}{spec}"));
+        assert!(wrong && lines.iter().any(|line| line.contains("smtp is for SMTP")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("write networks such as 10.0.0.0/8")), "{lines:?}");
+        let (lines, _) = check(&format!("{HEAD}spec: {{listeners: [{{name: a, port: 143}}]}}\n"));
+        assert!(
+            lines[0].contains("nobody decides about the logins of a listener; write auth.http"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
     fn a_bare_off_is_a_warning() {
-        let found =
-            |text: &str| bare_off(Path::new("a.yaml"), text).iter().map(Finding::short).collect::<Vec<_>>();
+        let found = |text: &str| {
+            bare_off(Path::new("a.yaml"), &Source::new(text.to_owned()))
+                .iter()
+                .map(Finding::short)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(
             found("a: 1\ntls: { mode: Off }\n"),
             ["a.yaml:2:14: warning: kubectl reads a bare Off as false; put it in quotes: \"Off\""]

@@ -1,18 +1,24 @@
 //! The source without a cluster: objects from the YAML files of a folder, which is watched.
 //!
-//! The outcomes that operators rely on: a file that is being written counts once it has settled; a file that
-//! cannot be read or understood keeps what it last held; a deleted file's objects go; of two objects with one
-//! name, the one in the first file by path order counts; editors' temporary files are not seen; and a ConfigMap
-//! volume's swap of `..data` is one change.
+//! The outcomes that operators rely on:
+//! - A file counts once it has settled. One that is written in place, and lacks what it had or ends within a line, keeps
+//!   what it held for two seconds more: its writer may be between two writes.
+//! - A file that cannot be read or understood keeps what it last held.
+//! - The objects of a deleted file go at once. Where all files are gone, they go after [`EMPTY_FOR`]; a folder that
+//!   cannot be read keeps what it last held.
+//! - Of two objects with one name, the one in the first file by path order counts.
+//! - Editors' temporary files are not seen, and a ConfigMap volume's swap of `..data` is one change.
 
+mod half;
 pub mod scan;
 pub mod store;
+mod walk;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +27,9 @@ use super::index::Index;
 use super::outlet::Outlet;
 use super::validate::{BrokenCrd, Validator};
 
-use scan::Patience;
+use scan::{Patience, Scan, read_tree};
+use walk::{Tree, walk};
+use watch::Watch;
 
 pub use store::{Loaded, Problem, Store};
 
@@ -36,6 +44,10 @@ pub struct FolderSource {
     problems: Vec<Problem>,
     /// Since when files have been left alone because they are being written.
     unsettled: Option<Instant>,
+    /// Since when there has been no file where there were some.
+    emptied: Option<Instant>,
+    /// How soon to look again without an event.
+    again: Option<Duration>,
 }
 
 /// Why a folder cannot be a source.
@@ -44,9 +56,6 @@ pub enum SourceError {
     /// It is not there.
     #[error("{0} is not a folder; create it, or name another with --manifests")]
     NoFolder(PathBuf),
-    /// There is no way to watch anything.
-    #[error("files cannot be watched: {0}")]
-    Watch(#[from] notify::Error),
     /// Our own fault.
     #[error(transparent)]
     Crd(#[from] BrokenCrd),
@@ -72,24 +81,23 @@ impl FolderSource {
             index: Index::default(),
             problems: Vec::new(),
             unsettled: None,
+            emptied: None,
+            again: None,
         })
     }
 
     /// Reads, renders and publishes until it is told to end.
     ///
     /// # Errors
-    /// When nothing can be watched or read at all.
+    /// When nothing can be read at all.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), SourceError> {
         let (changed, mut changes) = mpsc::channel(1);
         // Kept alive by its sender here, where there is no watcher.
-        let _watcher = watch_folder(&self.root, changed.clone()).inspect_err(|error| {
-            let folder = self.root.display();
-            tracing::warn!("{folder} cannot be watched, so it is looked at every {LOOK_ANYWAY:?}: {error}");
-        });
-        self.read().await?;
-        while self.unsettled.is_some() {
-            sleep(SETTLING).await;
-            self.read().await?;
+        let mut watch = Watch::new(&self.root, changed.clone());
+        watch = self.read(watch).await?.0;
+        while let Some(wait) = self.again {
+            sleep(wait).await;
+            watch = self.read(watch).await?.0;
         }
         self.render();
         let mut look = interval_at(Instant::now() + LOOK_ANYWAY, LOOK_ANYWAY);
@@ -100,13 +108,15 @@ impl FolderSource {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
                 _ = look.tick() => {}
-                () = sleep(SETTLING), if self.unsettled.is_some() => {}
+                () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
                 () = self.outlet.reported() => {
                     self.tell();
                     continue;
                 }
             }
-            if self.read().await? || rendered.elapsed() > RENDER_ANYWAY {
+            let changed;
+            (watch, changed) = self.read(watch).await?;
+            if changed || rendered.elapsed() > RENDER_ANYWAY {
                 self.render();
                 rendered = Instant::now();
             }
@@ -114,21 +124,30 @@ impl FolderSource {
     }
 
     /// Whether anything changed. Files are read off the runtime's threads.
-    async fn read(&mut self) -> Result<bool, SourceError> {
+    async fn read(&mut self, mut watch: Watch) -> Result<(Watch, bool), SourceError> {
         let (root, known) = (self.root.clone(), self.store.stamps());
         let waited = self.unsettled.is_some_and(|since| since.elapsed() > UNSETTLED_AT_MOST);
         let patience = if waited { Patience::Read } else { Patience::Wait };
+        let (watch, scan) = tokio::task::spawn_blocking(move || {
+            let tree = look(&root, &mut watch);
+            (watch, read_tree(tree, &known, patience))
+        })
+        .await?;
+        let scan = self.doubt_emptiness(scan);
+        let settles_in = scan.settles_in();
         let validator = Arc::clone(&self.validator);
         let mut store = std::mem::take(&mut self.store);
-        let (store, changed, is_unsettled) = tokio::task::spawn_blocking(move || {
-            let scan = scan::scan(&root, &known, patience);
-            let is_unsettled = scan.is_unsettled();
+        let (store, changed) = tokio::task::spawn_blocking(move || {
             let changed = store.apply(scan, &validator);
-            (store, changed, is_unsettled)
+            (store, changed)
         })
         .await?;
         self.store = store;
-        self.unsettled = is_unsettled.then(|| self.unsettled.unwrap_or_else(Instant::now));
+        let unsettled = [settles_in, self.store.doubt()].into_iter().flatten().min();
+        self.unsettled = unsettled.map(|_| self.unsettled.unwrap_or_else(Instant::now));
+        let emptied = self.emptied.map(|since| EMPTY_FOR.saturating_sub(since.elapsed()));
+        let waits = [unsettled, emptied].into_iter().flatten().min();
+        self.again = waits.map(|wait| wait.clamp(SHORTEST_WAIT, LOOK_ANYWAY));
         if changed {
             let loaded = self.store.load();
             for problem in loaded.problems.iter().filter(|problem| !self.problems.contains(problem)) {
@@ -137,7 +156,22 @@ impl FolderSource {
             self.index.replace(&loaded.objects);
             self.problems = loaded.problems;
         }
-        Ok(changed)
+        Ok((watch, changed))
+    }
+
+    /// A folder without any file is most likely between two states: what it held is kept for a while.
+    fn doubt_emptiness(&mut self, mut scan: Scan) -> Scan {
+        let is_emptied = scan.files.is_empty() && scan.unreadable.is_empty() && !self.store.is_empty();
+        self.emptied = is_emptied.then(|| self.emptied.unwrap_or_else(Instant::now));
+        if self.emptied.is_some_and(|since| since.elapsed() < EMPTY_FOR) {
+            let why = format!(
+                "all its manifests are gone; if none comes back within {EMPTY_FOR:?}, their objects go"
+            );
+            scan.unreadable.insert(self.root.clone(), why);
+        } else {
+            self.emptied = None;
+        }
+        scan
     }
 
     fn render(&mut self) {
@@ -152,15 +186,16 @@ impl FolderSource {
     }
 }
 
-/// Sends at every change. One pending event is as good as many: each leads to a look at everything.
-fn watch_folder(root: &Path, changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| !event.kind.is_access()) {
-            let _ = changed.try_send(());
-        }
-    })?;
-    watcher.watch(root, RecursiveMode::Recursive)?;
-    Ok(watcher)
+/// What is in the folder, with all of it watched.
+fn look(root: &Path, watch: &mut Watch) -> Tree {
+    let tree = walk(root);
+    if !watch.follow(&tree.folders) {
+        return tree;
+    }
+    let tree = walk(root);
+    // What appears from now on is an event in a folder that is watched.
+    watch.follow(&tree.folders);
+    tree
 }
 
 /// Waits until nothing happens for a while, since one edit is many events.
@@ -178,10 +213,12 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
 const QUIET: Duration = Duration::from_millis(40);
 /// How long a change waits at most.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
-/// How soon a file that is being written is looked at again.
-const SETTLING: Duration = Duration::from_millis(20);
+/// How soon a file that is being written is looked at again, at the soonest.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// A file that never settles is read as it is after so long.
-const UNSETTLED_AT_MOST: Duration = Duration::from_secs(3);
+const UNSETTLED_AT_MOST: Duration = Duration::from_secs(6);
+/// A folder without any manifest is believed after so long.
+const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// Links may lead to where no event comes from, and some file systems have none: so look anyway.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 /// Certificates expire without an event.

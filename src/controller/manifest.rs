@@ -1,11 +1,12 @@
 //! A file's text into manifests: YAML or JSON, several documents, `List` kinds.
 
+pub(crate) mod yaml;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -107,14 +108,11 @@ pub struct Broken {
 /// When the text is broken, or holds something that is not known to be any object: half a file is no file.
 pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
     let mut parsed = Parsed::default();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        let mut document = serde_yaml::Value::deserialize(document).map_err(from_yaml)?;
-        document.apply_merge().map_err(from_yaml)?;
-        if document.is_null() {
-            continue;
+    for document in yaml::Documents::new(text) {
+        let document = document?;
+        if !document.is_null() {
+            object(document, validator, &mut parsed)?;
         }
-        let value = serde_json::to_value(document).map_err(|error| plain(&error.to_string()))?;
-        object(value, validator, &mut parsed)?;
     }
     Ok(parsed)
 }
@@ -229,12 +227,6 @@ fn config_map(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
     let text = map.data.unwrap_or_default().into_iter().map(|(name, value)| (name, value.into_bytes()));
     let binary = map.binary_data.unwrap_or_default().into_iter().map(|(name, value)| (name, value.0));
     text.chain(binary).collect()
-}
-
-fn from_yaml(error: serde_yaml::Error) -> ParseError {
-    let position = error.location().map(|location| (location.line(), location.column()));
-    let place = position.map(|(line, column)| format!(" at line {line} column {column}")).unwrap_or_default();
-    ParseError { position, message: one_line(&error.to_string()).replacen(&place, "", 1) }
 }
 
 fn plain(message: &str) -> ParseError {

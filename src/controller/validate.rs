@@ -62,14 +62,19 @@ impl Validator {
             .strict
             .iter_errors(spec)
             .flat_map(|error| sentences::violations(&error, spec, &compiled.spec))
+            .take(MAX_VIOLATIONS)
             .collect();
         schema::check_lists(&compiled.spec, spec, "spec", &mut found);
+        found.truncate(MAX_VIOLATIONS);
         if found.is_empty() {
             rules::check(&compiled.rules, &compiled.spec, spec, "spec", &mut found);
         }
         found
     }
 }
+
+/// What is said of one object: a large one can be wrong in as many places.
+const MAX_VIOLATIONS: usize = 100;
 
 fn compile(crd: &Value, kind: Kind) -> Result<Compiled, BrokenCrd> {
     let broken = |problem: String| BrokenCrd { kind: kind.name(), problem };

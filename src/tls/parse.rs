@@ -86,10 +86,31 @@ pub enum ParseError {
         /// The issuer that the one before it names.
         expected: String,
     },
+    /// A chain that no client takes.
+    #[error(
+        "the chain of {what} has {certificates} certificates, which are {bytes} bytes in a handshake; TLS clients refuse \
+             more than {MAX_CHAIN} certificates or {MAX_CHAIN_BYTES} bytes: leave only the server's own certificate and \
+             its intermediates in it"
+    )]
+    ChainTooLong {
+        /// What was read.
+        what: String,
+        /// How many there are.
+        certificates: usize,
+        /// How large TLS's Certificate message is.
+        bytes: usize,
+    },
     /// Unknown or useless cipher suites.
     #[error("{0}")]
     CipherSuites(String),
 }
+
+/// OpenSSL verifies no deeper chain.
+const MAX_CHAIN: usize = 100;
+/// rustls takes a handshake message of 65,535 bytes, OpenSSL 100 KiB, Go more; a margin for what TLS puts around it.
+const MAX_CHAIN_BYTES: usize = 60_000;
+/// Around each certificate in TLS 1.3: its length, and that of its extensions (RFC 8446 section 4.4.2).
+const CERTIFICATE_OVERHEAD: usize = 5;
 
 /// A certificate chain and its key, as a `kubernetes.io/tls` Secret holds them.
 ///
@@ -98,6 +119,7 @@ pub enum ParseError {
 pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<Certificate, ParseError> {
     let what = || format!("tls.crt of {reference}");
     let chain = certificates(&what(), chain_pem)?;
+    check_length(&what(), &chain)?;
     let parsed = parse_all(&what(), &chain)?;
     let Some(leaf) = parsed.first() else { return Err(ParseError::NoCertificate(reference.to_owned())) };
     check_order(&what(), &parsed)?;
@@ -176,6 +198,14 @@ fn parse_all<'a>(
         Err(_) => Err(ParseError::NotX509 { what: what.to_owned(), position: index + 1 }),
     };
     chain.iter().enumerate().map(parse).collect()
+}
+
+fn check_length(what: &str, chain: &[CertificateDer<'static>]) -> Result<(), ParseError> {
+    let bytes = chain.iter().map(|der| der.len().saturating_add(CERTIFICATE_OVERHEAD)).sum();
+    if chain.len() > MAX_CHAIN || bytes > MAX_CHAIN_BYTES {
+        return Err(ParseError::ChainTooLong { what: what.to_owned(), certificates: chain.len(), bytes });
+    }
+    Ok(())
 }
 
 /// Each certificate must be issued by the next; clients are not required to sort (RFC 5246 section
@@ -266,7 +296,7 @@ fn describe(error: &rustls_pki_types::pem::Error) -> String {
 mod tests {
     use super::super::testing::{self, Ca, Issued};
     use super::*;
-    use rcgen::{KeyPair, date_time_ymd};
+    use rcgen::{KeyPair, SanType, date_time_ymd};
 
     fn parse(chain: &str, key: &str) -> Result<Certificate, ParseError> {
         certificate("mail/tls", chain.as_bytes(), key.as_bytes())
@@ -337,6 +367,36 @@ RxvXpgGxraxxAiAB1cuBHijkYrkuaQUvg3IHh8XEHJ5S9FNZ6eW3jS6gCQ==
             let text = outcome.unwrap_err().to_string();
             assert!(text.contains(expected) && text.contains("mail/tls"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_chain_that_no_client_takes_is_refused() {
+        let ca = Ca::new("ca");
+        let mine = ca.issue(&["a.test"]);
+        // A root is its own issuer, so the order is right.
+        let chain = |roots: usize| format!("{}{}", mine.chain, ca.pem().repeat(roots));
+        let key = mine.key.serialize_pem();
+        let error = parse(&chain(2000), &key).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the chain of tls.crt of mail/tls has 2001 certificates, which are "),
+            "{error}"
+        );
+        assert!(error.contains("refuse more than 100 certificates or 60000 bytes"), "{error}");
+        assert!(parse(&chain(100), &key).is_err());
+        assert_eq!(parse(&chain(99), &key).unwrap().chain.len(), 100);
+        // Few certificates, and large ones.
+        let mut params = testing::named("large", &[]);
+        params.subject_alt_names = (0..2000)
+            .map(|n| SanType::DnsName(format!("{n}.a-long-name.test").try_into().unwrap()))
+            .collect();
+        let large = ca.issue_with(params, KeyPair::generate().unwrap());
+        assert!(parse_issued(&large).is_ok());
+        let mut params = testing::named("larger", &[]);
+        params.subject_alt_names = (0..4000)
+            .map(|n| SanType::DnsName(format!("{n}.a-long-name.test").try_into().unwrap()))
+            .collect();
+        let larger = ca.issue_with(params, KeyPair::generate().unwrap());
+        assert!(matches!(parse_issued(&larger), Err(ParseError::ChainTooLong { certificates: 1, .. })));
     }
 
     #[test]

@@ -377,6 +377,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_longest_chain_that_is_taken_is_understood_by_clients() {
+        let ca = Ca::new("ca");
+        let issued = ca.issue(&["a.test"]);
+        let fits = ((60_000 - issued.der.len() - 5) / (ca.der().len() + 5)).min(99);
+        let chain = format!("{}{}", issued.chain, ca.pem().repeat(fits));
+        let longest = Issued { chain, ..issued };
+        let acceptor = acceptor(vec![testing::listener(&[], server_tls(vec![longest.model()]))]);
+        for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+            let (server, client) = shake(&acceptor, &Arc::new(client(&ca, None, versions)), "a.test").await;
+            assert!(server.is_ok());
+            assert_eq!(client.unwrap().get_ref().1.peer_certificates().unwrap().len(), fits + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn more_authorities_than_a_message_holds_are_trusted_all_the_same() {
+        let (ca, clients) = (Ca::new("ca"), Ca::new("clients"));
+        let mine = clients.issue(&["alice"]);
+        let long = "x".repeat(60);
+        let mut authorities: Vec<_> = (0..800).map(|n| Ca::new(&format!("{n} {long}")).der()).collect();
+        authorities.push(clients.der());
+        let mut tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        tls.client_auth = client_auth(ClientAuthMode::Required, authorities);
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+            let (server, _) = shake(&acceptor, &Arc::new(client(&ca, Some(&mine), versions)), "a.test").await;
+            assert!(matches!(server.unwrap().client, ClientCertificate::Presented { verified: Ok(()), .. }));
+        }
+    }
+
+    #[tokio::test]
     async fn a_name_of_no_listener_gets_unrecognized_name() {
         let ca = Ca::new("ca");
         let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);

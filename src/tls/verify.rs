@@ -64,7 +64,7 @@ impl ClientVerifier {
                 .map_err(|error| TlsError::Crl(error.to_string()))
         };
         let anchors = auth.authorities.iter().map(anchor).collect::<Result<Vec<_>, _>>()?;
-        let hints = anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
+        let hints = hints(&anchors);
         Ok(Self {
             mode: auth.mode,
             authorities: auth.authorities.clone(),
@@ -218,3 +218,17 @@ impl ClientCertVerifier for ClientVerifier {
         self.algorithms.supported_schemes()
     }
 }
+
+/// The authorities' names, as a help for clients with several certificates. A list that would not fit into TLS's message
+/// is left empty, which means: any (RFC 8446 section 4.2.4).
+fn hints(anchors: &[TrustAnchor<'static>]) -> Vec<DistinguishedName> {
+    let hints: Vec<DistinguishedName> =
+        anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
+    let bytes: usize = hints.iter().map(|name| name.as_ref().len().saturating_add(HINT_OVERHEAD)).sum();
+    if bytes > MAX_HINT_BYTES { Vec::new() } else { hints }
+}
+
+/// The length before each name.
+const HINT_OVERHEAD: usize = 2;
+/// The list's length has 16 bits, and clients take a message of 65,535 bytes; the rest is for what stands beside the list.
+const MAX_HINT_BYTES: usize = 60_000;

@@ -144,3 +144,102 @@ fn a_mail_listener_has_the_rules_of_a_listener() {
         ],
     );
 }
+
+fn passthrough(spec: Value) -> Value {
+    with(json!({ "auth": { "passthrough": {} } }), &spec)
+}
+
+/// A `MailServer` with one listener that has a backend, and these fields.
+fn served(fields: &Value) -> Value {
+    let backend = json!({ "name": "l", "backendAddress": "b:143" });
+    mail_server(&passthrough(json!({ "listeners": [with(backend, fields)] })))
+}
+
+/// The same, with more in its spec.
+fn settings(spec: &Value) -> Value {
+    with(served(&json!({ "port": 143 })), &json!({ "spec": spec }))
+}
+
+fn attached(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "mailgress.dev/v1alpha1",
+        "kind": "MailListener",
+        "metadata": { "name": "team" },
+        "spec": with(json!({ "serverRef": { "name": "edge" }, "port": 143 }), spec),
+    })
+}
+
+#[test]
+fn addresses_networks_and_durations_that_are_none_are_refused_with_a_sentence() {
+    let Some(cluster) = Cluster::new("forms") else { return };
+    let trusting = |network: &str| {
+        served(&json!({ "port": 143, "proxyProtocol": { "trustedPeers": ["::1", network] } }))
+    };
+    let nameserver = settings(&json!({ "resolver": { "nameservers": ["10.0.0.256"] } }));
+    refuses(
+        &cluster,
+        &[
+            (trusting("10.0.0.0/33"), &["trustedPeers", "not a network; write networks such as 10.0.0.0/8"]),
+            (trusting("fd00::/129"), &["not a network"]),
+            (
+                served(&json!({ "port": 143, "address": "192.0.2.256" })),
+                &["neither *, an IPv4 or IPv6 address"],
+            ),
+            (served(&json!({ "port": 143, "backendAddress": "a:65536" })), &["not a backend's address"]),
+            (nameserver, &["not a name server"]),
+            (settings(&json!({ "upstream": { "tls": { "serverName": "a b" } } })), &["neither a host name"]),
+            (
+                settings(&json!({ "timeouts": { "client": "0s" } })),
+                &["spec.timeouts.client", "not between 1ms and 8760h; write a duration"],
+            ),
+            (
+                settings(&json!({ "upstream": { "healthCheck": { "interval": "10ms" } } })),
+                &["not between 100ms and 24h"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn settings_that_are_misplaced_or_missing_are_refused_with_a_sentence() {
+    let Some(cluster) = Cluster::new("misplaced") else { return };
+    let check = |times: Value| settings(&json!({ "upstream": { "healthCheck": times } }));
+    let no_backend = json!({ "listeners": [{ "name": "l", "port": 143 }] });
+    let limits = json!({ "maxConnections": 1, "maxConnectionsPerClient": 2 });
+    refuses(
+        &cluster,
+        &[
+            (
+                served(&json!({ "port": 143, "smtp": { "capabilities": [] } })),
+                &["smtp is for SMTP, and this listener speaks another protocol; remove it, or move it to"],
+            ),
+            (served(&json!({ "port": 995, "smtp": {} })), &["smtp is for SMTP"]),
+            (served(&json!({ "port": 25, "pop3": {} })), &["pop3 is for POP3"]),
+            (
+                check(json!({ "timeout": "20s", "interval": "15s" })),
+                &["spec.upstream.healthCheck", "timeout is above interval"],
+            ),
+            (check(json!({ "timeout": "20s" })), &["above its interval (default 10s)"]),
+            (settings(&json!({ "limits": limits })), &["never reached"]),
+            (mail_server(&no_backend), &["nobody decides about the logins of a listener; write auth.http"]),
+            (mail_server(&passthrough(no_backend)), &["auth.passthrough needs a backend to log in to"]),
+            (attached(&json!({ "auth": { "passthrough": {} } })), &["needs a backend to log in to"]),
+            (attached(&json!({ "smtp": {} })), &["smtp is for SMTP"]),
+        ],
+    );
+}
+
+#[test]
+fn what_a_listener_makes_right_by_itself_is_taken() {
+    let Some(cluster) = Cluster::new("taken") else { return };
+    let right = json!({
+        "upstream": { "healthCheck": { "timeout": "20s" } },
+        "smtp": { "capabilities": [] },
+        "listeners": [{
+            "name": "l", "port": 143, "address": "::1", "backendAddress": "[::1]:143",
+            "upstream": { "healthCheck": { "interval": "1m" } },
+            "proxyProtocol": { "trustedPeers": ["10.0.0.0/8", "64:ff9b::192.0.2.0/120", "::1"] },
+        }],
+    });
+    assert!(cluster.takes(&cluster.here(mail_server(&passthrough(right)))));
+}

@@ -209,7 +209,7 @@ fn networks_and_hosts_that_are_none_are_refused() {
     };
     for network in ["10.0.0.0/33", "10.0.0.256", "fd00::/129", "mail.example.com", "10.0.0"] {
         let said = cluster.refused(&server(&json!({ "networks": [network] })));
-        assert!(said.contains("networks has something that is no network"), "{network}: {said}");
+        assert!(said.contains("one of these is not a network"), "{network}: {said}");
     }
     let said = cluster.refused(&server(&json!({ "hosts": ["*"] })));
     assert!(said.contains("hosts[0]"), "{said}");

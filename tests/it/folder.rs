@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::backend::Backend;
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, listener, mail_server, passthrough, with};
+use crate::support::manifest::{Folder, listener, mail_server, passthrough, tls_secret, with};
+use crate::support::pki::Authority;
 use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
@@ -240,4 +241,85 @@ fn subfolders_and_several_documents_and_json_are_read() {
     comes_to_greet(ports[2], "three.test");
     std::fs::remove_dir_all(edge.folder.file("deep")).unwrap();
     wait::eventually("the subfolder's objects are gone", || (objects(&mailgress).len() == 2).then_some(()));
+}
+
+#[test]
+fn a_file_that_grows_without_bound_costs_neither_memory_nor_sessions() {
+    let edge = Edge::new();
+    edge.folder.write("server.yaml", &edge.edge("first.test"));
+    let mailgress = Mailgress::start(&edge.folder);
+    comes_to_greet(edge.at, "first.test");
+    let mut session = edge.session();
+    let before = mailgress.peak_bytes();
+    let fields: String = (0..40).map(|n| format!("k{n}: v, ")).collect();
+    let mut merges = format!("a0: &a0 {{{fields}}}\n");
+    for level in 1..400 {
+        let below = format!("*a{}", level - 1);
+        merges += &format!("a{level}: &a{level} {{<<: {below}, x: {below}, y: {below}, z: {below}}}\n");
+    }
+    let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(300_000));
+    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100_000));
+    for (text, bound) in [
+        (merges, "stand for more than 20000 values"),
+        (wide, "of the characters , [ {"),
+        (long, "bytes of text"),
+        ("{a: ".repeat(50_000), "nested more than 64 deep"),
+        ("[".repeat(150_000), "nested more than 64 deep"),
+        (format!("[{}]", "a,".repeat(1_500_000)), "of the characters , [ {"),
+        ("- a\n".repeat(700_000), "more than 200000 values"),
+        (" ".repeat(4 << 20), "3 MiB"),
+    ] {
+        edge.folder.write_text("server.yaml", &text);
+        tells(&mailgress, &["server.yaml", bound, "keeps what it last held"]);
+        assert_eq!(greets(edge.at).as_deref(), Some("first.test"));
+    }
+    let grown = mailgress.peak_bytes() - before;
+    assert!(grown < MOST_GROWTH, "{} MiB", grown >> 20);
+    assert!(backend_answers(&mut session, "SMTP").unwrap());
+    edge.folder.write("server.yaml", &edge.edge("second.test"));
+    comes_to_greet(edge.at, "second.test");
+    has_no_problem(&mailgress);
+    assert!(backend_answers(&mut session, "SMTP").unwrap());
+}
+
+/// What a refused file of a few MiB may take while it is read.
+const MOST_GROWTH: u64 = 300 << 20;
+
+#[test]
+fn links_to_the_folder_itself_and_to_the_root_do_not_keep_changes_from_being_read() {
+    let edge = Edge::new();
+    edge.folder.write("server.yaml", &edge.edge("first.test"));
+    symlink("/", edge.folder.file("root")).unwrap();
+    symlink(".", edge.folder.file("loop")).unwrap();
+    let mailgress = Mailgress::start(&edge.folder);
+    comes_to_greet(edge.at, "first.test");
+    tells(&mailgress, &["/root: ", "leads back"]);
+    tells(&mailgress, &["/loop: ", "leads back"]);
+    edge.folder.write("server.yaml", &edge.edge("second.test"));
+    comes_to_greet(edge.at, "second.test");
+    for link in ["root", "loop"] {
+        edge.folder.remove(link);
+    }
+    has_no_problem(&mailgress);
+}
+
+#[test]
+fn a_chain_that_no_client_takes_is_not_ready() {
+    let edge = Edge::new();
+    let identity = Authority::new("ca").issue(&["edge.test"]);
+    edge.folder.write("server.yaml", &edge.edge("first.test"));
+    let mailgress = Mailgress::start(&edge.folder);
+    comes_to_greet(edge.at, "first.test");
+    let mut secret = tls_secret("long", &identity);
+    let certificate = identity.certificate.clone();
+    secret["stringData"]["tls.crt"] = json!(format!("{certificate}{}", certificate.repeat(2000)));
+    edge.folder.write("secret.yaml", &secret);
+    let tls = json!({ "spec": { "tls": { "certificateRefs": [{ "name": "long" }] } } });
+    let mut server = with(edge.edge("second.test"), &tls);
+    server["spec"]["listeners"][0]["tls"] = json!({ "mode": "StartTLS" });
+    edge.folder.replace("server.yaml", &server);
+    wait::eventually("the chain is told", || {
+        mailgress.status().to_string().contains("has 2001 certificates").then_some(())
+    });
+    assert_eq!(greets(edge.at).as_deref(), Some("first.test"), "the last good one is served on");
 }

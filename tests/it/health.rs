@@ -34,7 +34,7 @@ impl Patient {
 }
 
 fn often() -> Value {
-    json!({ "healthCheck": { "interval": "100ms", "timeout": "5s", "unhealthyThreshold": 2, "healthyThreshold": 2 } })
+    json!({ "healthCheck": { "interval": "500ms", "timeout": "500ms", "unhealthyThreshold": 2, "healthyThreshold": 2 } })
 }
 
 /// The condition `BackendHealthy` of a listener: status, reason, message.

@@ -134,7 +134,7 @@ fn sickly(rude: u16, to: &[SocketAddr]) -> Value {
 }
 
 fn checked() -> Value {
-    json!({ "interval": "200ms", "timeout": "5s", "unhealthyThreshold": 1 })
+    json!({ "interval": "2s", "timeout": "2s", "unhealthyThreshold": 1 })
 }
 
 /// A session from the client whose address nobody may see, greeted.

@@ -1,5 +1,6 @@
 //! From an object and the path of a field to the place in a file.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -61,32 +62,47 @@ fn may_hold_login(line: &str) -> bool {
     line.contains('@') && (line.contains("://") || line.contains("url"))
 }
 
-/// Where a field of an object stands; or else what is nearest to it and there.
-pub(super) fn find(text: &str, object: &Named<'_>, path: &str, whole: bool) -> Option<Place> {
-    let mut candidates = Vec::new();
-    for document in documents(text) {
-        match document.get("items").map(|items| &items.content) {
-            Some(Content::List(items)) => {
-                let first_line =
-                    |node: &Node| text.get(..node.span.start).unwrap_or_default().matches('\n').count();
-                let line = first_line(&document);
-                candidates.extend(items.iter().map(|item| (Rc::clone(item), first_line(item) != line)));
-            }
-            _ => candidates.push((document, true)),
-        }
-    }
-    let (node, is_own) = candidates.into_iter().find(|(node, _)| is_named(node, object))?;
-    let span = descend(&node, path, whole)?;
-    Some(Place::new(text, span, is_own))
+/// A file's text. What stands in it is looked for once, when somebody asks.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) text: String,
+    documents: OnceCell<Vec<Rc<Node>>>,
 }
 
-/// Whether what stands there is of a MailServer or a MailListener, and of nothing that may be secret.
-pub(super) fn is_ours(text: &str, at: usize) -> bool {
-    let kinds = [Kind::Server.name(), Kind::Listener.name()];
-    let is_here = |document: &Rc<Node>| document.span.contains(&at);
-    let of_kind = |document: &Rc<Node>| document.get("kind").and_then(|kind| kind.text()).map(str::to_owned);
-    let kind = documents(text).iter().find(|document| is_here(document)).and_then(of_kind);
-    kind.is_some_and(|kind| kinds.contains(&kind.as_str()))
+impl Source {
+    pub(super) fn new(text: String) -> Self {
+        Self { text, documents: OnceCell::new() }
+    }
+
+    fn documents(&self) -> &[Rc<Node>] {
+        self.documents.get_or_init(|| documents(&self.text))
+    }
+
+    /// Where a field of an object stands; or else what is nearest to it and there.
+    pub(super) fn find(&self, object: &Named<'_>, path: &str, whole: bool) -> Option<Place> {
+        let items = |document: &Rc<Node>| match document.get("items").map(|items| &items.content) {
+            Some(Content::List(items)) => items.clone(),
+            _ => vec![Rc::clone(document)],
+        };
+        let mut found = self.documents().iter().filter_map(|document| {
+            let node = items(document).into_iter().find(|node| is_named(node, object))?;
+            Some((document, node))
+        });
+        let (document, node) = found.next()?;
+        // Another object of a list may stand in the same line.
+        let before = self.text.get(document.span.start..node.span.start).unwrap_or_default();
+        let is_own = Rc::ptr_eq(document, &node) || before.contains('\n');
+        let span = descend(&node, path, whole)?;
+        Some(Place::new(&self.text, span, is_own))
+    }
+
+    /// Whether what stands there is of a MailServer or a MailListener, and of nothing that may be secret.
+    pub(super) fn is_ours(&self, at: usize) -> bool {
+        let kinds = [Kind::Server.name(), Kind::Listener.name()];
+        let document = self.documents().iter().find(|document| document.span.contains(&at));
+        let kind = document.and_then(|document| document.get("kind")).and_then(|kind| kind.text());
+        kind.is_some_and(|kind| kinds.contains(&kind))
+    }
 }
 
 fn is_named(node: &Node, object: &Named<'_>) -> bool {
@@ -166,7 +182,7 @@ mod tests {
     /// What is pointed at, and where.
     fn found(text: &str, path: &str) -> Option<(String, usize, usize)> {
         let object = Named { kind: "MailServer", namespace: "default", name: "s" };
-        let Place { span, line, column, .. } = find(text, &object, path, false)?;
+        let Place { span, line, column, .. } = Source::new(text.to_owned()).find(&object, path, false)?;
         Some((text[span].to_owned(), line, column))
     }
 
@@ -238,10 +254,12 @@ spec:
     fn a_line_that_other_objects_share_is_not_shown() {
         let list = "{kind: List, items: [{kind: Secret, data: {a: b}}, {kind: MailServer, metadata: {name: s}, spec: {}}]}";
         let object = Named { kind: "MailServer", namespace: "default", name: "s" };
-        assert!(!find(list, &object, "spec", false).unwrap().is_own);
-        assert!(find(BLOCK, &object, "spec", false).unwrap().is_own);
+        let source = |text: &str| Source::new(text.to_owned());
+        assert!(!source(list).find(&object, "spec", false).unwrap().is_own);
+        assert!(source(BLOCK).find(&object, "spec", false).unwrap().is_own);
         let of = |word: &str| BLOCK.find(word).unwrap();
-        assert!(is_ours(BLOCK, of("port: 993")) && !is_ours(BLOCK, of("Secret")) && !is_ours(list, 70));
+        assert!(source(BLOCK).is_ours(of("port: 993")) && !source(BLOCK).is_ours(of("Secret")));
+        assert!(!source(list).is_ours(70));
         assert!(!Place::at(BLOCK, (3, 1)).is_own && Place::at("a: [", (1, 4)).is_own);
     }
 

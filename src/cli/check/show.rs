@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::controller::reason::Reason;
 
-use super::place::Place;
+use super::place::{Place, Source};
 
 /// One thing that is wrong, or worth a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Finding {
     }
 
     /// With the line of the file, and a caret below what is meant.
-    pub(super) fn long(&self, texts: &BTreeMap<PathBuf, String>, width: Option<usize>) -> String {
+    pub(super) fn long(&self, texts: &BTreeMap<PathBuf, Source>, width: Option<usize>) -> String {
         let level = if self.is_error { Level::ERROR } else { Level::WARNING };
         let title = level.primary_title(&self.problem);
         let title = match self.reason {
@@ -58,10 +58,10 @@ impl Finding {
             (field, object) => format!("{field} of {object}"),
         };
         let group: Group<'_> = match (&self.place, texts.get(&self.path)) {
-            (Some(place), Some(text)) if place.is_own => {
+            (Some(place), Some(source)) if place.is_own => {
                 let mark = AnnotationKind::Primary.span(place.span.clone());
                 let mark = if about.is_empty() { mark } else { mark.label(about) };
-                title.element(Snippet::source(text.as_str()).path(path).annotation(mark))
+                title.element(Snippet::source(source.text.as_str()).path(path).annotation(mark))
             }
             (place, _) => {
                 let origin = Origin::path(path);

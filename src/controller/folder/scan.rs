@@ -7,6 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::super::manifest::yaml::{MAX_TEXT, too_large};
+use super::walk::{Tree, walk};
+
 /// The state of a file by which a change is noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -22,10 +25,28 @@ pub struct Stamp {
 pub enum Seen {
     /// As before.
     Same,
-    /// It is being written: what it held counts until it has settled.
-    Unsettled,
-    /// Read again; without a stamp it is to be read at the next scan, too.
-    Read(Option<Stamp>, Result<String, String>),
+    /// It is being written: what it held counts for so long at least.
+    Unsettled(Duration),
+    /// Read again.
+    Read(Reading),
+}
+
+/// What was read of a file.
+#[derive(Debug)]
+pub struct Reading {
+    /// Without one it is to be read at the next scan, too.
+    pub stamp: Option<Stamp>,
+    /// The text, or why there is none.
+    pub text: Result<String, String>,
+    /// For how long its writer may still be between two writes.
+    pub doubt: Option<Duration>,
+}
+
+impl From<Result<String, String>> for Reading {
+    /// A file that nobody is writing.
+    fn from(text: Result<String, String>) -> Self {
+        Self { stamp: None, text, doubt: None }
+    }
 }
 
 /// What a scan does with a file that was written only just now.
@@ -49,106 +70,79 @@ pub struct Scan {
 /// Looks at everything below `root`, and reads what is not as it was.
 #[must_use]
 pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
-    let mut scan = Scan::default();
     if root.is_file() {
-        scan.files.insert(root.to_owned(), look(root, known.get(root), patience));
-    } else {
-        folder(root, MAX_DEPTH, (known, patience), &mut scan);
+        let seen = look(root, known.get(root), patience);
+        return Scan { files: BTreeMap::from([(root.to_owned(), seen)]), unreadable: BTreeMap::new() };
     }
-    scan
+    read_tree(walk(root), known, patience)
+}
+
+/// Reads what is not as it was.
+pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
+    let seen = |path: PathBuf| {
+        let seen = look(&path, known.get(&path), patience);
+        (path, seen)
+    };
+    Scan { files: tree.files.into_iter().map(seen).collect(), unreadable: tree.unreadable }
 }
 
 impl Scan {
-    /// Whether a file has to be looked at again soon.
+    /// When a file has to be looked at again, if one has.
     #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        self.files.values().any(|seen| matches!(seen, Seen::Unsettled))
+    pub fn settles_in(&self) -> Option<Duration> {
+        let wait = |seen: &Seen| if let Seen::Unsettled(wait) = seen { Some(*wait) } else { None };
+        self.files.values().filter_map(wait).min()
     }
-}
-
-/// Editors' and volumes' own files. `..data` and its targets are among the hidden ones: the links beside
-/// them are what counts.
-#[must_use]
-pub fn is_temporary(name: &str) -> bool {
-    name.starts_with('.')
-        || name.ends_with('~')
-        || name.ends_with(".swp")
-        || name.ends_with(".tmp")
-        || (name.starts_with('#') && name.ends_with('#'))
-        || name == "4913"
-}
-
-fn folder(path: &Path, depth: usize, known: (&BTreeMap<PathBuf, Stamp>, Patience), scan: &mut Scan) {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) => {
-            scan.unreadable.insert(path.to_owned(), error.to_string());
-            return;
-        }
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if is_temporary(name) {
-            continue;
-        }
-        // `is_dir` follows links: a volume's subfolder is one.
-        if path.is_dir() {
-            match depth.checked_sub(1) {
-                Some(depth) => folder(&path, depth, known, scan),
-                None => {
-                    scan.unreadable.insert(path, format!("more than {MAX_DEPTH} folders deep"));
-                }
-            }
-        } else if is_manifest(&path) {
-            if scan.files.len() >= MAX_FILES {
-                scan.unreadable.insert(path, format!("more than {MAX_FILES} files"));
-                return;
-            }
-            let seen = look(&path, known.0.get(&path), known.1);
-            scan.files.insert(path, seen);
-        }
-    }
-}
-
-fn is_manifest(path: &Path) -> bool {
-    matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json"))
 }
 
 fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
+    let unread = |why: String| Seen::Read(Reading::from(Err(why)));
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) => return Seen::Read(None, Err(error.to_string())),
+        Err(error) => return unread(error.to_string()),
     };
     if !metadata.is_file() {
         // Opening a pipe would wait for its other end.
-        return Seen::Read(None, Err("it is not a regular file".to_owned()));
+        return unread("it is not a regular file".to_owned());
     }
     let stamp = Stamp::new(&metadata);
     if known == Some(&stamp) {
         return Seen::Same;
     }
     let age = age(&metadata);
-    if patience == Patience::Wait && age.is_some_and(|age| age <= patience_with(&metadata, known)) {
-        return Seen::Unsettled;
+    let remains =
+        |wait: Duration| age.and_then(|age| wait.checked_sub(age)).filter(|_| patience == Patience::Wait);
+    if let Some(wait) = remains(patience_with(&metadata, known)) {
+        return Seen::Unsettled(wait);
     }
     // A file that was written just now may be written again without its stamp changing.
     let is_settled = age.is_some_and(|age| age > SETTLED);
-    Seen::Read(is_settled.then_some(stamp), read(path).map_err(|error| error.to_string()))
+    // A file that was put in the place of another one is complete.
+    let is_new = known.is_some_and(|known| (known.device, known.inode) != (stamp.device, stamp.inode));
+    let doubt = remains(HALF_WRITTEN).filter(|_| !is_new);
+    let text = read(path).map_err(|error| error.to_string());
+    Seen::Read(Reading { stamp: is_settled.then_some(stamp), text, doubt })
 }
 
 /// How old a write must be. A file that held something and is empty now was most likely truncated by a
 /// writer that has not written yet.
 fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
-    if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { EMPTIED } else { SETTLED }
+    if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { HALF_WRITTEN } else { SETTLED }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
+/// A file's text.
+///
+/// # Errors
+/// When it cannot be read, is larger than a file may be, or is not UTF-8.
+pub fn read(path: &Path) -> io::Result<String> {
+    let file = fs::File::open(path)?;
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if size > MAX_TEXT {
+        return Err(io::Error::other(too_large(size)));
     }
+    let mut text = String::new();
+    // It may have grown, and the parser refuses what is too large.
+    file.take(MAX_TEXT as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -169,29 +163,15 @@ impl Stamp {
     }
 }
 
-/// How deep folders may be nested; also ends loops of links.
-const MAX_DEPTH: usize = 16;
-/// How many files are read.
-const MAX_FILES: usize = 10_000;
-/// How large a file may be, in bytes.
-const MAX_FILE: u64 = 8 << 20;
 /// A write so long ago is over; also longer than the tick of any file system's clock.
 const SETTLED: Duration = Duration::from_millis(30);
-/// An emptied file that stays so for so long is meant to be empty.
-const EMPTIED: Duration = Duration::from_secs(1);
+/// A writer in place may pause for so long between two writes. Until then a file that lost something, is empty, or ends
+/// in the middle of a line keeps what it held.
+const HALF_WRITTEN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ignores_what_editors_and_volumes_leave() {
-        for name in [".a.yaml.swp", "..data", "a.yaml~", "#a.yaml#", "4913", ".a.yaml", "a.swp"] {
-            assert!(is_temporary(name), "{name}");
-        }
-        assert!(!is_temporary("a.yaml"));
-        assert!(is_manifest(Path::new("a.yml")) && !is_manifest(Path::new("a.txt")));
-    }
 
     #[test]
     fn reads_only_what_changed() {
@@ -200,7 +180,9 @@ mod tests {
         fs::write(&path, "a: 1").unwrap();
         std::thread::sleep(Duration::from_millis(60));
         let first = scan(folder.path(), &BTreeMap::new(), Patience::Read);
-        let Seen::Read(Some(stamp), Ok(text)) = &first.files[&path] else { panic!("{first:?}") };
+        let Seen::Read(Reading { stamp: Some(stamp), text: Ok(text), .. }) = &first.files[&path] else {
+            panic!("{first:?}")
+        };
         assert_eq!(text, "a: 1");
         let known = BTreeMap::from([(path.clone(), stamp.clone())]);
         assert!(matches!(scan(folder.path(), &known, Patience::Read).files[&path], Seen::Same));
@@ -216,10 +198,11 @@ mod tests {
             fs::write(&path, size).unwrap();
             fs::File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
         };
-        let unsettled = |known: &BTreeMap<_, _>| scan(folder.path(), known, Patience::Wait).is_unsettled();
+        let unsettled =
+            |known: &BTreeMap<_, _>| scan(folder.path(), known, Patience::Wait).settles_in().is_some();
         written("a: 1", Duration::ZERO);
         assert!(unsettled(&BTreeMap::new()));
-        assert!(!scan(folder.path(), &BTreeMap::new(), Patience::Read).is_unsettled());
+        assert!(scan(folder.path(), &BTreeMap::new(), Patience::Read).settles_in().is_none());
         written("a: 1", Duration::from_secs(10));
         assert!(!unsettled(&BTreeMap::new()));
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
@@ -237,17 +220,44 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let scan = scan(folder.path(), &BTreeMap::new(), Patience::Read);
         assert!(
-            matches!(&scan.files[&path], Seen::Read(None, Err(why)) if why.contains("regular")),
+            matches!(&scan.files[&path], Seen::Read(Reading { text: Err(why), .. }) if why.contains("regular")),
             "{scan:?}"
         );
     }
 
     #[test]
-    fn a_loop_of_links_ends() {
+    fn doubts_what_is_written_in_place_and_not_what_replaces_it() {
         let folder = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
-        fs::write(folder.path().join("a.yaml"), "").unwrap();
+        let path = folder.path().join("a.yaml");
+        let write = |path: &Path, text: &str| {
+            fs::write(path, text).unwrap();
+            fs::File::open(path)
+                .unwrap()
+                .set_modified(SystemTime::now() - Duration::from_millis(500))
+                .unwrap();
+        };
+        write(&path, "a: 1\n");
+        let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
+        let doubts = |patience| match scan(folder.path(), &known, patience).files.remove(&path) {
+            Some(Seen::Read(reading)) => reading.doubt.is_some(),
+            other => panic!("{other:?}"),
+        };
+        write(&path, "a: 2\n# more\n");
+        assert!(doubts(Patience::Wait) && !doubts(Patience::Read));
+        write(&folder.path().join("new"), "a: 3\n");
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert!(!doubts(Patience::Wait));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        fs::File::create(&path).unwrap().set_len(MAX_TEXT as u64 + 1).unwrap();
         let scan = scan(folder.path(), &BTreeMap::new(), Patience::Read);
-        assert!(scan.files.contains_key(&folder.path().join("a.yaml")) && !scan.unreadable.is_empty());
+        assert!(
+            matches!(&scan.files[&path], Seen::Read(Reading { text: Err(why), .. }) if why.contains("3 MiB")),
+            "{scan:?}"
+        );
     }
 }

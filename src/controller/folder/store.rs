@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,7 +13,8 @@ use super::super::index::{Key, Objects};
 use super::super::manifest::{self, Broken, Content, Manifest, Parsed};
 use super::super::render::Kind;
 use super::super::validate::Validator;
-use super::scan::{Scan, Seen, Stamp};
+use super::half::{ends_cleanly, lacks_any};
+use super::scan::{Reading, Scan, Seen, Stamp};
 
 /// The content of all files, as last understood.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub struct Store {
     files: BTreeMap<PathBuf, File>,
     unreadable: BTreeMap<PathBuf, String>,
     generations: BTreeMap<(Kind, Key), (i64, Value)>,
+    /// When a file that may be half written has to be read again.
+    doubt: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +75,18 @@ impl Store {
         self.files.iter().filter_map(stamp).collect()
     }
 
+    /// Whether nothing is known of any file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// When a file that may be half written has to be read again, if there is one.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Duration> {
+        self.doubt
+    }
+
     /// Takes a scan over; whether anything is different. A file that cannot be read or understood keeps what
     /// it last held, and so does everything in a folder that cannot be read.
     pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
@@ -79,13 +95,20 @@ impl Store {
         self.files.retain(|path, _| scan.files.contains_key(path) || lost(path));
         let mut changed = self.files.len() != before || self.unreadable != scan.unreadable;
         self.unreadable = scan.unreadable;
+        self.doubt = None;
         for (path, seen) in scan.files {
-            let Seen::Read(stamp, text) = seen else { continue };
+            let Seen::Read(reading) = seen else { continue };
             let file = self.files.entry(path.clone()).or_insert_with(|| {
                 changed = true;
                 File::default()
             });
-            changed |= file.read(&path, stamp, text, validator);
+            match file.read(&path, reading, validator) {
+                Outcome::Doubtful(wait) => {
+                    self.doubt = Some(self.doubt.map_or(wait, |doubt| doubt.min(wait)))
+                }
+                Outcome::Changed => changed = true,
+                Outcome::Same => {}
+            }
         }
         changed
     }
@@ -96,7 +119,7 @@ impl Store {
         let unreadable = self.unreadable.iter().map(|(path, why)| Problem {
             path: path.clone(),
             position: None,
-            message: format!("this cannot be read, and what it last held is kept: {why}"),
+            message: format!("not all of this can be read, and what it last held is kept: {why}"),
         });
         loaded.problems.extend(unreadable);
         let mut owners: BTreeMap<(&str, &Key), &Path> = BTreeMap::new();
@@ -119,35 +142,37 @@ impl Store {
 }
 
 impl File {
-    fn read(
-        &mut self,
-        path: &Path,
-        stamp: Option<Stamp>,
-        text: Result<String, String>,
-        validator: &Validator,
-    ) -> bool {
-        self.stamp = stamp;
+    fn read(&mut self, path: &Path, reading: Reading, validator: &Validator) -> Outcome {
+        let Reading { stamp, text, doubt } = reading;
         let text = match text {
             Ok(text) => text,
             Err(why) => {
-                self.digest = None;
+                (self.stamp, self.digest) = (stamp, None);
                 return self.fail(path, None, &format!("this cannot be read: {why}"));
             }
         };
         let digest = Some(digest(&text));
         if self.digest == digest {
-            return false;
+            self.stamp = stamp;
+            return Outcome::Same;
         }
-        self.digest = digest;
         match manifest::parse(&text, validator) {
             Ok(Parsed { mut manifests, broken }) => {
+                let is_half = || !ends_cleanly(&text) || lacks_any(&self.manifests, &manifests);
+                if let Some(wait) = doubt.filter(|_| is_half()) {
+                    return Outcome::Doubtful(wait);
+                }
+                (self.stamp, self.digest) = (stamp, digest);
                 tell_ignored(path, &manifests);
                 keep_secrets(&self.manifests, &mut manifests);
                 self.problems = broken.iter().map(|broken| self.keep(path, broken, &mut manifests)).collect();
                 self.manifests = manifests;
-                true
+                Outcome::Changed
             }
-            Err(error) => self.fail(path, error.position, &error.message),
+            Err(error) => {
+                (self.stamp, self.digest) = (stamp, digest);
+                self.fail(path, error.position, &error.message)
+            }
         }
     }
 
@@ -167,13 +192,23 @@ impl File {
         Problem { path: path.to_owned(), position: None, message: format!("{message}{kept}") }
     }
 
-    fn fail(&mut self, path: &Path, position: Option<(usize, usize)>, why: &str) -> bool {
+    fn fail(&mut self, path: &Path, position: Option<(usize, usize)>, why: &str) -> Outcome {
         let kept = if self.manifests.is_empty() { "" } else { "; the file keeps what it last held" };
         let problems = vec![Problem { path: path.to_owned(), position, message: format!("{why}{kept}") }];
         let changed = self.problems != problems;
         self.problems = problems;
-        changed
+        if changed { Outcome::Changed } else { Outcome::Same }
     }
+}
+
+/// What comes of reading a file.
+enum Outcome {
+    /// Nothing is different.
+    Same,
+    /// Objects or problems are.
+    Changed,
+    /// It may be half written: it is what it was, and to be read again.
+    Doubtful(Duration),
 }
 
 /// The kinds that are read; any other kind of our group is a misspelt one.

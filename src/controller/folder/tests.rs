@@ -140,6 +140,119 @@ async fn a_half_written_file_changes_nothing_and_is_told() {
     running.end().await;
 }
 
+/// A `MailServer` of two listeners, and the length of a first half with one.
+fn two_listeners() -> (String, usize) {
+    let listener = |name: &str, port: u16| {
+        format!(
+            "  - {{name: {name}, protocol: IMAP, port: {port}, backendAddress: 'b:1', tls: {{mode: 'Off'}}}}\n"
+        )
+    };
+    let head = "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {name: s}\nspec:\n  \
+                auth: {passthrough: {}}\n  listeners:\n";
+    let half = format!("{head}{}", listener("a", 1143));
+    (format!("{half}{}", listener("b", 1144)), half.len())
+}
+
+#[tokio::test]
+async fn a_file_written_in_two_halves_removes_no_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let (text, half) = two_listeners();
+    fs::write(&file, &text).unwrap();
+    let mut running = Running::start(folder.path());
+    assert_eq!(running.sockets().await, ["*:1143", "*:1144"]);
+    // The second half comes long after the events of the first one have settled.
+    for end in [half, half - 30, half + 10] {
+        fs::write(&file, &text[..end]).unwrap();
+        sleep(Duration::from_millis(300)).await;
+        assert!(!running.snapshots.has_changed().unwrap(), "{end}");
+        fs::write(&file, &text).unwrap();
+        running.status(|status| status["problems"] == serde_json::json!([])).await;
+    }
+    assert!(!running.snapshots.has_changed().unwrap());
+    // What stays so is meant so.
+    fs::write(&file, &text[..half]).unwrap();
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_empty_for_a_moment_removes_no_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, server(1143)).unwrap();
+    let mut running = Running::start(folder.path());
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    let is_told =
+        |status: &Value| status["problems"][0].as_str().is_some_and(|p| p.contains("manifests are gone"));
+    fs::remove_file(&file).unwrap();
+    running.status(is_told).await;
+    assert!(!running.snapshots.has_changed().unwrap());
+    fs::write(&file, server(1143)).unwrap();
+    running.status(|status| status["problems"] == serde_json::json!([])).await;
+    fs::write(&file, server(1144)).unwrap();
+    assert_eq!(running.sockets().await, ["*:1144"]);
+    // A folder that stays empty is meant so.
+    fs::remove_file(&file).unwrap();
+    assert_eq!(running.sockets().await, Vec::<String>::new());
+    running.status(|status| status["problems"] == serde_json::json!([])).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_removed_and_made_again_is_watched_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("manifests");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.yaml"), server(1143)).unwrap();
+    let mut running = Running::start(&folder);
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    for port in [1144, 1146] {
+        fs::remove_dir_all(&folder).unwrap();
+        running.status(|status| status["problems"][0].is_string()).await;
+        assert!(!running.snapshots.has_changed().unwrap(), "what it held is kept");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.yaml"), server(port)).unwrap();
+        assert_eq!(running.sockets().await, [format!("*:{port}")]);
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn links_to_the_folder_itself_and_to_the_root_are_told_and_changes_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, server(1143)).unwrap();
+    symlink(".", folder.path().join("loop")).unwrap();
+    symlink("/", folder.path().join("root")).unwrap();
+    let mut running = Running::start(folder.path());
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    let told = running.status(|status| status["problems"][1].is_string()).await["problems"].to_string();
+    assert!(told.contains("/loop: ") && told.contains("/root: ") && told.contains("leads back"), "{told}");
+    fs::write(&file, server(1144)).unwrap();
+    assert_eq!(running.sockets().await, ["*:1144"]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_file_that_grows_without_bound_keeps_what_it_held_and_others_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, server(1143)).unwrap();
+    let mut running = Running::start(folder.path());
+    assert_eq!(running.sockets().await, ["*:1143"]);
+    let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(100_000));
+    for (text, bound) in [(wide, "a.yaml:2:"), ("{a: ".repeat(50_000), "64 deep")] {
+        fs::write(&file, text).unwrap();
+        let is_told = |problem: &str| problem.contains(bound) && problem.contains("keeps what it last held");
+        running.status(|status| status["problems"][0].as_str().is_some_and(is_told)).await;
+    }
+    assert!(!running.snapshots.has_changed().unwrap());
+    fs::write(folder.path().join("b.yaml"), server(1144).replace("name: s", "name: t")).unwrap();
+    assert_eq!(running.sockets().await, ["*:1143", "*:1144"]);
+    running.end().await;
+}
+
 #[tokio::test]
 async fn a_report_makes_listeners_ready() {
     let folder = tempfile::tempdir().unwrap();

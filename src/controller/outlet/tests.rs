@@ -11,7 +11,7 @@ use crate::model::served::Replica;
 
 fn index(yaml: &str) -> Index {
     let mut store = Store::default();
-    let files = [("a.yaml".into(), Seen::Read(None, Ok(yaml.to_owned())))];
+    let files = [("a.yaml".into(), Seen::Read(Ok(yaml.to_owned()).into()))];
     store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
     let mut index = Index::default();
     index.replace(&store.load().objects);

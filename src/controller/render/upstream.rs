@@ -55,9 +55,18 @@ fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Vio
             Bounded { default: Duration::from_secs(seconds), least: SHORTEST_CHECK, most: LONGEST_CHECK };
         duration(&scope.setting(&format!("upstream.healthCheck.{name}")), value, bounded, found)
     };
+    let (interval, timeout) =
+        (read("interval", check.interval.as_ref(), 10), read("timeout", check.timeout.as_ref(), 5));
+    if timeout > interval {
+        found.push(Violation::invalid(
+            &scope.setting("upstream.healthCheck.timeout"),
+            format!("{timeout:?} is above the interval of {interval:?}, so that checks would overlap"),
+            "lower timeout, or raise interval",
+        ));
+    }
     HealthCheck {
-        interval: read("interval", check.interval.as_ref(), 10),
-        timeout: read("timeout", check.timeout.as_ref(), 5),
+        interval,
+        timeout,
         unhealthy_threshold: check.unhealthy_threshold.unwrap_or(3),
         healthy_threshold: check.healthy_threshold.unwrap_or(1),
     }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use cel::{Context, Program, Value as Cel};
 use serde_json::{Map, Value};
 
+use crate::api::common::Duration;
+
+use super::super::render::units;
 use super::super::violation::Violation;
 use super::schema::element;
 
@@ -61,7 +64,15 @@ fn of(schema: &Value) -> impl Iterator<Item = (&str, &str)> {
 fn holds(program: &Program, value: &Value) -> bool {
     let mut context = Context::default();
     context.add_variable_from_value("self", cel(value));
-    program.execute(&context) == Ok(Cel::Bool(true))
+    // In milliseconds, which is all that comparing needs; the library's own would bring a calendar.
+    let has_durations = context.add_function("duration", |text: Arc<String>| milliseconds(&text));
+    has_durations.is_ok() && program.execute(&context) == Ok(Cel::Bool(true))
+}
+
+/// The schema has checked the form.
+fn milliseconds(text: &str) -> i64 {
+    let duration = units::duration(&Duration(text.to_owned())).unwrap_or_default();
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Kubernetes' integers are `int`, never `uint`.

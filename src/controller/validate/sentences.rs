@@ -8,6 +8,7 @@ use crate::secret::shown_url;
 
 use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation, one_line};
+use super::MAX_VIOLATIONS;
 use super::schema::element;
 
 /// What one error of the schema says about a spec.
@@ -20,6 +21,7 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
             .iter()
+            .take(MAX_VIOLATIONS)
             .map(|name| {
                 let field = format!("{path}.{name}");
                 let problem = "there is no such field";

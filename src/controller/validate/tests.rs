@@ -16,8 +16,10 @@ fn check(kind: Kind, yaml: &str) -> Vec<String> {
     found.iter().map(|violation| format!("{} {violation}", violation.reason)).collect()
 }
 
+/// Of a `MailServer` with an auth service, unless it says something about auth.
 fn server(yaml: &str) -> String {
-    check(Kind::Server, yaml).join("\n")
+    let auth = if yaml.contains("auth:") { "{" } else { "{auth: {http: {url: 'http://a/'}}, " };
+    check(Kind::Server, &yaml.replacen('{', auth, 1)).join("\n")
 }
 
 #[test]
@@ -101,7 +103,76 @@ fn evaluates_the_rules() {
 }
 
 #[test]
+fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
+    let listener = |fields: &str| format!("{{listeners: [{{name: a, {fields}}}]}}");
+    let check = |times: &str| {
+        format!("{{upstream: {{healthCheck: {{{times}}}}}, listeners: [{{name: a, port: 143}}]}}")
+    };
+    for (spec, expected) in [
+        (listener("port: 143, proxyProtocol: {trustedPeers: [10.0.0.0/33]}"), "not a network; write networks such as"),
+        (listener("port: 143, proxyProtocol: {trustedPeers: [10.0.0.0/8, 'fd00::/129']}"), "not a network"),
+        (listener("port: 143, address: 192.0.2.256"), "spec.listeners[a].address: this is neither *, an IPv4"),
+        (listener("port: 143, backendAddress: 'a:70000'"), "not a backend's address; write host:port"),
+        ("{resolver: {nameservers: [10.0.0.256]}}".into(), "not a name server; write an address"),
+        ("{upstream: {tls: {serverName: 'a b'}}}".into(), "neither a host name nor an address"),
+        (listener("port: 143, smtp: {capabilities: []}"), "smtp is for SMTP, and this listener speaks another protocol"),
+        (listener("port: 995, smtp: {capabilities: []}"), "spec.listeners[a]: smtp is for SMTP"),
+        (listener("port: 25, imap: {capabilities: []}"), "imap is for IMAP"),
+        (listener("port: 993, pop3: {capabilities: []}"), "pop3 is for POP3"),
+        (check("timeout: 20s"), "above its interval (default 10s)"),
+        (check("interval: 4s"), "above its interval (default 10s)"),
+        ("{upstream: {healthCheck: {interval: 10ms}}}".into(), "not between 100ms and 24h"),
+        ("{timeouts: {client: 0s}}".into(), "spec.timeouts.client: this is not between 1ms and 8760h"),
+        ("{timeouts: {idle: 9000h}}".into(), "not between 1ms and 8760h"),
+        ("{limits: {authFailures: {ban: 0s}}}".into(), "spec.limits.authFailures.ban: this is not between"),
+        ("{limits: {maxConnections: 5, maxConnectionsPerClient: 6}}".into(), "above maxConnections"),
+        (listener("port: 143, socket: {keepalive: {idle: 10h}}"), "not between 1s and 32767s"),
+        ("{auth: null, listeners: [{name: a, port: 143}]}".into(), "nobody decides about the logins"),
+        ("{auth: {http: {timeout: 5s}}, listeners: [{name: a, port: 143}]}".into(), "auth.http names no auth service"),
+        ("{auth: {passthrough: {}}, listeners: [{name: a, port: 143}]}".into(), "needs a backend to log in to"),
+        (listener("port: 143, auth: {passthrough: {}}"), "needs a backend to log in to"),
+        ("{auth: {passthrough: {}}, tls: {mode: 'Off'}, listeners: [{name: a, port: 143, hostnames: [a.b], \
+          backendAddress: 'a:1'}]}".into(), "MailServer's tls.mode is Off"),
+        (
+            "{allowedListeners: {namespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: In}]}}}}"
+                .into(),
+            "In and NotIn need values",
+        ),
+    ] {
+        let found = server(&spec);
+        assert!(found.contains(expected) && !found.contains('\n'), "{spec}: {found}");
+    }
+}
+
+#[test]
+fn refuses_checks_that_overlap_without_a_listener_as_well() {
+    let found = server("{upstream: {healthCheck: {timeout: 20s, interval: 15s}}}");
+    assert!(found.contains("spec.upstream.healthCheck: timeout is above interval"), "{found}");
+}
+
+#[test]
+fn accepts_what_a_listener_makes_right_by_itself() {
+    for spec in [
+        "{auth: {passthrough: {}}, listeners: [{name: a, port: 143, auth: {http: {url: 'http://a/'}}}]}",
+        "{auth: null, listeners: [{name: a, port: 143, auth: {passthrough: {}}, backendAddress: 'a:1'}]}",
+        "{auth: {http: {timeout: 5s}}, listeners: [{name: a, port: 143, auth: {http: {url: 'http://a/'}}}]}",
+        "{auth: {http: {url: 'http://a/'}}, listeners: [{name: a, port: 143, auth: {http: {timeout: 5s}}}]}",
+        "{upstream: {healthCheck: {timeout: 20s}}, \
+          listeners: [{name: a, port: 143, upstream: {healthCheck: {interval: 30s}}}]}",
+        "{upstream: {healthCheck: {timeout: 20s}}}",
+        "{smtp: {capabilities: []}, upstream: {xclient: false}, listeners: [{name: a, port: 143, upstream: {xclient: true}}]}",
+        "{timeouts: {halfClosed: 0s}, smtp: {greetingDelay: 0s}}",
+        "{listeners: [{name: a, port: 2525, protocol: SMTP, smtp: {capabilities: []}, upstream: {xclient: true}}]}",
+    ] {
+        assert_eq!(server(spec), "", "{spec}");
+    }
+}
+
+#[test]
 fn checks_mail_listeners_with_the_same_rules() {
+    let found = check(Kind::Listener, "{serverRef: {name: a}, port: 143, auth: {passthrough: {}}, smtp: {}}")
+        .join("\n");
+    assert!(found.contains("needs a backend") && found.contains("smtp is for SMTP"), "{found}");
     let found = check(Kind::Listener, "{serverRef: {name: a}, port: 2143}").join("\n");
     assert!(found.contains("protocol is required"), "{found}");
     assert_eq!(check(Kind::Listener, "{serverRef: {name: a}, port: 143}"), Vec::<String>::new());

@@ -129,6 +129,11 @@ impl Mailgress {
         self.process.resident_bytes()
     }
 
+    /// The most that ever was resident, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        self.process.peak_bytes()
+    }
+
     /// SIGTERM.
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);

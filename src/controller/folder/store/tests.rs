@@ -21,7 +21,7 @@ impl Files {
 
     fn scan(&mut self) -> Loaded {
         let seen = |(path, text): (&PathBuf, &Result<String, String>)| {
-            (path.clone(), Seen::Read(None, text.clone()))
+            (path.clone(), Seen::Read(text.clone().into()))
         };
         let files = self.texts.iter().map(seen).collect();
         self.store.apply(Scan { files, ..Scan::default() }, validator());

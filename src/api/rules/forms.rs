@@ -1,0 +1,232 @@
+//! Rules about one field: durations within their bounds, addresses, networks and host names.
+//!
+//! They are regular expressions, since the libraries for addresses (`isIP`, `isCIDR`) are not in every API server that
+//! is in use. The expression that matches what most people write comes first.
+
+use serde_json::{Value, json};
+
+use super::rule;
+
+/// A deadline: not zero, and at most a year.
+#[must_use]
+pub fn deadline() -> Value {
+    duration("1ms", "8760h", "write a duration such as 30s or 1h30m")
+}
+
+/// A duration that may be zero, of at most a year.
+#[must_use]
+pub fn pause() -> Value {
+    duration("0s", "8760h", "write a duration such as 30s or 0s")
+}
+
+/// A time of health checks.
+#[must_use]
+pub fn check_time() -> Value {
+    duration("100ms", "24h", "write a duration such as 10s")
+}
+
+/// What the kernel takes for TCP keepalive.
+#[must_use]
+pub fn keepalive() -> Value {
+    duration("1s", "32767s", "write a duration such as 60s")
+}
+
+fn duration(least: &str, most: &str, remedy: &str) -> Value {
+    json!([rule(
+        &format!("duration(self) >= duration('{least}') && duration(self) <= duration('{most}')"),
+        &format!("this is not between {least} and {most}; {remedy}"),
+    )])
+}
+
+/// A listener's address.
+#[must_use]
+pub fn listen_address() -> Value {
+    json!([rule(
+        &format!(
+            "self == '*' || self.startsWith('unix:/') || self.matches('^{}$') || self.matches('^({v6}|\\\\[{v6}\\\\])$')",
+            v4(),
+            v6 = v6()
+        ),
+        "this is neither *, an IPv4 or IPv6 address, nor unix:/path; write \"*\", 192.0.2.1, \"2001:db8::1\", or \
+         unix:/run/imap.sock without a port",
+    )])
+}
+
+/// A backend's address.
+#[must_use]
+pub fn backend_address() -> Value {
+    json!([rule(
+        &format!(
+            "self.matches('^({}|{}):{PORT}$') || self.matches('^unix:/[^ ]+$') || self.matches('^\\\\[{}\\\\]:{PORT}$')",
+            v4(),
+            HOST,
+            v6()
+        ),
+        "this is not a backend's address; write host:port, [IPv6]:port or unix:/path, with a port from 1 to 65535",
+    )])
+}
+
+/// Networks of trusted peers.
+#[must_use]
+pub fn networks() -> Value {
+    json!([rule(
+        &format!(
+            "self.all(p, p.matches('^{}(/(3[0-2]|[12]?[0-9]))?$') || p.matches('^({})(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$'))",
+            v4(),
+            v6()
+        ),
+        "one of these is not a network; write networks such as 10.0.0.0/8 (up to /32) or fd00::/8 (up to /128), or addresses",
+    )])
+}
+
+/// Name servers.
+#[must_use]
+pub fn nameservers() -> Value {
+    json!([rule(
+        &format!(
+            "self.all(n, n.matches('^({}|{HOST})(:{PORT})?$') || n.matches('^({LIKE_V6}|\\\\[{LIKE_V6}\\\\](:{PORT})?)$'))",
+            v4()
+        ),
+        "one of these is not a name server; write an address or a host name, with a port if it is not 53: 10.96.0.10, \
+         [::1]:5353",
+    )])
+}
+
+/// A server's name, as its certificate has it; empty is as good as absent.
+#[must_use]
+pub fn verified_name() -> Value {
+    json!([rule(
+        &format!("self == '' || self.matches('^({}|{HOST})$') || self.matches('^({})$')", v4(), v6()),
+        "this is neither a host name nor an address; write the name in the backend's certificate",
+    )])
+}
+
+/// From 1 to 65535.
+const PORT: &str = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
+/// A name whose last label is not a number, so that a mistyped IPv4 address is no name.
+const HOST: &str = "([A-Za-z0-9_-]+[.])*[0-9]*[A-Za-z_-][A-Za-z0-9_-]*[.]?";
+/// Near enough where the whole expression would cost an API server too much; the renderer reads the address itself.
+const LIKE_V6: &str = "[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*";
+
+fn v4() -> String {
+    let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+    format!("{octet}([.]{octet}){{3}}")
+}
+
+/// RFC 4291 section 2.2: eight groups, or fewer around `::`, and the last two also as an IPv4 address.
+fn v6() -> String {
+    let group = "[0-9A-Fa-f]{1,4}";
+    let around = |after: usize| {
+        let before = 7_usize.saturating_sub(after);
+        format!("({group}:){{1,{before}}}(:{group}){{1,{after}}}")
+    };
+    let mut forms = vec![
+        format!("({group}:){{7}}{group}"),
+        format!("({group}:){{1,7}}:"),
+        format!(":((:{group}){{1,7}}|:)"),
+        format!("(({group}:){{6}}|::({group}:){{0,5}}|({group}:){{1,5}}:({group}:){{0,4}}){}", v4()),
+    ];
+    forms.extend((1..=6).map(around));
+    format!("({})", forms.join("|"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the same engine as `check`'s.
+    fn holds(rules: &Value, value: &Value) -> bool {
+        let program = cel::Program::compile(rules[0]["rule"].as_str().unwrap()).unwrap();
+        let mut context = cel::Context::default();
+        context.add_variable("self", value.clone()).unwrap();
+        program.execute(&context) == Ok(cel::Value::Bool(true))
+    }
+
+    fn check(rules: &Value, good: &[&str], bad: &[&str]) {
+        for text in good {
+            assert!(holds(rules, &json!(text)), "{text}");
+        }
+        for text in bad {
+            assert!(!holds(rules, &json!(text)), "{text}");
+        }
+    }
+
+    const V6: [&str; 10] = [
+        "::",
+        "::1",
+        "1::",
+        "fd00::1",
+        "1:2:3:4:5:6:7:8",
+        "1:2:3:4:5:6:7::",
+        "::2:3:4:5:6:7:8",
+        "1::8",
+        "2001:db8::a:b",
+        "1:2::7:8",
+    ];
+    const NO_V6: [&str; 7] = [":", ":::", "1::2::3", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7", "12345::", "g::"];
+
+    #[test]
+    fn the_expression_for_ipv6_is_that_of_the_standard_library() {
+        let single = json!([rule(&format!("self.matches('^{}$')", v6()), "")]);
+        check(&single, &V6, &NO_V6);
+        check(
+            &single,
+            &["::1.2.3.4", "::ffff:192.0.2.1", "64:ff9b::192.0.2.1", "1:2:3:4:5:6:1.2.3.4"],
+            &["::1.2.3.256", "1.2.3.4"],
+        );
+        assert!(V6.iter().all(|text| text.parse::<std::net::Ipv6Addr>().is_ok()));
+        assert!(NO_V6.iter().all(|text| text.parse::<std::net::Ipv6Addr>().is_err()));
+    }
+
+    #[test]
+    fn addresses_are_told_from_what_looks_like_them() {
+        let good = ["*", "192.0.2.1", "::1", "[::1]", "unix:/run/a"];
+        check(
+            &listen_address(),
+            &good,
+            &["", "192.0.2", "192.0.2.256", "010.0.0.1", "localhost", "unix:run", "[::1"],
+        );
+        let good =
+            ["a:1", "a.b.svc.:65535", "10.0.0.1:143", "[::1]:143", "unix:/run/a", "1a:143", "8.b-_:25"];
+        let bad =
+            ["a", "a:0", "a:65536", "10.0.0.256:143", "::1:143", "[::1]", "a b:1", "a..b:1", "unix:", ":1"];
+        check(&backend_address(), &good, &bad);
+        check(&verified_name(), &["", "a.test", "192.0.2.1", "::1"], &["a b", "a:1", "a..b", "192.0.2.256"]);
+    }
+
+    #[test]
+    fn every_network_is_looked_at() {
+        let networks = networks();
+        for good in
+            ["10.0.0.0/8", "10.0.0.1", "10.0.0.0/0", "10.0.0.0/32", "fd00::/8", "::/0", "::1/128", "::1"]
+        {
+            assert!(holds(&networks, &json!(["::1", good])), "{good}");
+            assert!(
+                good.parse::<ipnet::IpNet>().is_ok() || good.parse::<std::net::IpAddr>().is_ok(),
+                "{good}"
+            );
+        }
+        for bad in [
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0.256",
+            "fd00::/129",
+            "fd00:::/8",
+            "a",
+            "10.0.0.0/",
+            "10.0.0.0/08",
+        ] {
+            assert!(!holds(&networks, &json!(["::1", bad])), "{bad}");
+        }
+    }
+
+    #[test]
+    fn name_servers_have_an_optional_port() {
+        for good in ["10.96.0.10", "10.96.0.10:53", "::1", "[::1]", "[::1]:53", "dns.example", "dns:5353"] {
+            assert!(holds(&nameservers(), &json!([good])), "{good}");
+        }
+        for bad in ["", "10.96.0.256", "[::1]:0", "dns:", "unix:/a", "a b"] {
+            assert!(!holds(&nameservers(), &json!([bad])), "{bad}");
+        }
+    }
+}

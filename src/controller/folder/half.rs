@@ -1,0 +1,94 @@
+//! Whether a text may be half of what its writer writes: it ends within a line, or lacks something that was there. Pure.
+
+use k8s_openapi::api::core::v1::Service;
+use serde_json::Value;
+
+use super::super::manifest::{Content, Manifest};
+
+/// Whether the last line is complete.
+pub(super) fn ends_cleanly(text: &str) -> bool {
+    text.is_empty() || text.ends_with('\n') || text.trim_end().ends_with(['}', ']'])
+}
+
+/// Whether an object, a listener, a setting, or a key of an object's data is gone.
+pub(super) fn lacks_any(old: &[Manifest], new: &[Manifest]) -> bool {
+    old.iter().any(|old| {
+        let is_it = |new: &&Manifest| new.kind == old.kind && new.key == old.key;
+        new.iter().find(is_it).is_none_or(|new| content_lacks(&old.content, &new.content))
+    })
+}
+
+fn content_lacks(old: &Content, new: &Content) -> bool {
+    match (old, new) {
+        (Content::Server(old), Content::Server(new)) => lacks(&old.written, &new.written),
+        (Content::Listener(old), Content::Listener(new)) => lacks(&old.written, &new.written),
+        (Content::Secret(old), Content::Secret(new)) => {
+            old.data.keys().any(|key| !new.data.contains_key(key))
+        }
+        (Content::ConfigMap(old), Content::ConfigMap(new)) => old.keys().any(|key| !new.contains_key(key)),
+        (Content::Service(old), Content::Service(new)) => ports(new) < ports(old),
+        (Content::Slice(old), Content::Slice(new)) => new.endpoints.len() < old.endpoints.len(),
+        (Content::Namespace(old), Content::Namespace(new)) => old.keys().any(|key| !new.contains_key(key)),
+        (Content::Other, Content::Other) => false,
+        _ => true,
+    }
+}
+
+fn ports(service: &Service) -> usize {
+    service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).map_or(0, Vec::len)
+}
+
+/// Elements of lists are looked for by name, where they have one.
+fn lacks(old: &Value, new: &Value) -> bool {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            old.iter().any(|(name, old)| new.get(name).is_none_or(|new| lacks(old, new)))
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            let named = |name: &Value| new.iter().find(|new| new["name"] == *name);
+            new.len() < old.len()
+                || old
+                    .iter()
+                    .filter(|old| old["name"].is_string())
+                    .any(|old| named(&old["name"]).is_none_or(|new| lacks(old, new)))
+        }
+        (_, Value::Null) => !old.is_null(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_goes_on_is_not_the_end() {
+        assert!(
+            ends_cleanly("")
+                && ends_cleanly("a: b\n")
+                && ends_cleanly("{\"a\": 1}")
+                && ends_cleanly("a: [1] ")
+        );
+        assert!(!ends_cleanly("port: 14") && !ends_cleanly("a:"));
+    }
+
+    #[test]
+    fn what_is_gone_is_noticed_and_what_is_other_is_not() {
+        let old = json!({ "tls": { "mode": "Off" }, "listeners": [{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }] });
+        let other = json!({ "tls": { "mode": "Implicit" }, "x": 1,
+            "listeners": [{ "name": "b", "port": 3 }, { "name": "a", "port": 1 }] });
+        assert!(!lacks(&old, &old) && !lacks(&old, &other));
+        for new in [
+            json!({ "listeners": old["listeners"] }),
+            json!({ "tls": null, "listeners": old["listeners"] }),
+            json!({ "tls": {}, "listeners": old["listeners"] }),
+            json!({ "tls": old["tls"], "listeners": [{ "name": "a", "port": 1 }] }),
+            json!({ "tls": old["tls"], "listeners": [{ "name": "a", "port": 1 }, { "name": "c", "port": 2 }] }),
+            json!({ "tls": old["tls"], "listeners": [{ "name": "a", "port": 1 }, { "name": "b" }] }),
+        ] {
+            assert!(lacks(&old, &new), "{new}");
+        }
+    }
+}

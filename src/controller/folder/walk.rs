@@ -1,0 +1,258 @@
+//! Which folders and manifests are below a folder. Links to folders are followed, each folder once, within bounds: a
+//! link to the folder itself or to `/` ends there, and everything else is read on.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, FileType, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What tells one folder from another, also from one that was there before under the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FolderId {
+    device: u64,
+    inode: u64,
+    /// Inodes are used again; not every file system knows the time.
+    created: Option<SystemTime>,
+}
+
+impl FolderId {
+    /// Of a folder, behind links; `None` where there is none.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().filter(Metadata::is_dir).map(|metadata| Self::new(&metadata))
+    }
+
+    fn new(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino(), created: metadata.created().ok() }
+    }
+}
+
+/// What is there.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    /// Paths of manifests.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// The folders that were read.
+    pub(super) folders: BTreeMap<PathBuf, FolderId>,
+    /// Folders whose content is not known, or not all of it, and why.
+    pub(super) unreadable: BTreeMap<PathBuf, String>,
+}
+
+/// Looks at everything below `root`.
+pub(super) fn walk(root: &Path) -> Tree {
+    let mut walker = Walker { holders: holders(root), ..Walker::default() };
+    walker.branch(root, 0, MAX_ENTRIES);
+    // A link may lead to more links.
+    while let Some((link, depth)) = walker.links.pop_first() {
+        walker.follow(&link, depth);
+    }
+    walker.tree
+}
+
+#[derive(Default)]
+struct Walker {
+    tree: Tree,
+    /// What holds the root.
+    holders: HashSet<FolderId>,
+    seen: HashSet<FolderId>,
+    /// Links to folders, with their depth: they come after all that is really there.
+    links: BTreeMap<PathBuf, usize>,
+    followed: usize,
+}
+
+impl Walker {
+    fn follow(&mut self, link: &Path, depth: usize) {
+        let Some(target) = FolderId::of(link) else { return };
+        let refused = if self.holders.contains(&target) || self.seen.contains(&target) {
+            "this link leads back to a folder that is read already, or that holds it; remove the link"
+                .to_owned()
+        } else if self.followed >= MAX_LINKS {
+            format!("more than {MAX_LINKS} links to folders")
+        } else {
+            self.followed = self.followed.saturating_add(1);
+            self.branch(link, depth, MAX_LINKED_ENTRIES);
+            return;
+        };
+        self.tree.unreadable.insert(link.to_owned(), refused);
+    }
+
+    /// A folder with what is really below it.
+    fn branch(&mut self, top: &Path, depth: usize, max_entries: usize) {
+        let mut open = vec![(top.to_owned(), depth)];
+        let mut entries = 0_usize;
+        while let Some((folder, depth)) = open.pop() {
+            let Some(id) = FolderId::of(&folder) else {
+                self.tree.unreadable.insert(folder, "there is no such folder".to_owned());
+                continue;
+            };
+            self.seen.insert(id);
+            let listed = match fs::read_dir(&folder) {
+                Ok(listed) => listed,
+                Err(error) => {
+                    self.tree.unreadable.insert(folder, error.to_string());
+                    continue;
+                }
+            };
+            self.tree.folders.insert(folder, id);
+            for entry in listed.flatten() {
+                entries = entries.saturating_add(1);
+                if entries > max_entries
+                    || self.tree.files.len() >= MAX_FILES
+                    || self.tree.folders.len() >= MAX_FOLDERS
+                {
+                    self.give_up(top, max_entries);
+                    return;
+                }
+                let Ok(kind) = entry.file_type() else { continue };
+                self.entry(entry.path(), kind, depth, &mut open);
+            }
+        }
+    }
+
+    fn entry(&mut self, path: PathBuf, kind: FileType, depth: usize, open: &mut Vec<(PathBuf, usize)>) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+        if is_temporary(name) {
+            return;
+        }
+        let is_folder = kind.is_dir() || (kind.is_symlink() && path.is_dir());
+        if !is_folder {
+            if is_manifest(&path) {
+                self.tree.files.insert(path);
+            }
+        } else if depth >= MAX_DEPTH {
+            self.tree.unreadable.insert(path, format!("more than {MAX_DEPTH} folders deep"));
+        } else if kind.is_symlink() {
+            self.links.insert(path, depth.saturating_add(1));
+        } else {
+            open.push((path, depth.saturating_add(1)));
+        }
+    }
+
+    /// Half of a link's target would be another half each time, so nothing of it counts.
+    fn give_up(&mut self, top: &Path, max_entries: usize) {
+        if max_entries == MAX_LINKED_ENTRIES {
+            self.tree.files.retain(|path| !path.starts_with(top));
+            self.tree.folders.retain(|path, _| !path.starts_with(top));
+            self.links.retain(|path, _| !path.starts_with(top));
+        }
+        let why =
+            format!("more than {max_entries} entries, {MAX_FILES} files or {MAX_FOLDERS} folders below it");
+        self.tree.unreadable.insert(top.to_owned(), why);
+    }
+}
+
+/// The folders that `root` is in, and itself.
+fn holders(root: &Path) -> HashSet<FolderId> {
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    root.ancestors().filter_map(FolderId::of).collect()
+}
+
+/// Editors' and volumes' own files. `..data` and its targets are among the hidden ones: the links beside
+/// them are what counts.
+fn is_temporary(name: &str) -> bool {
+    name.starts_with('.')
+        || name.ends_with('~')
+        || name.ends_with(".swp")
+        || name.ends_with(".tmp")
+        || (name.starts_with('#') && name.ends_with('#'))
+        || name == "4913"
+}
+
+fn is_manifest(path: &Path) -> bool {
+    matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json"))
+}
+
+/// How deep folders may be nested.
+const MAX_DEPTH: usize = 16;
+/// How many files are read.
+const MAX_FILES: usize = 10_000;
+/// How many folders are read; each is watched by an inotify watch.
+const MAX_FOLDERS: usize = 2_000;
+/// Entries below the root, manifests or not.
+const MAX_ENTRIES: usize = 50_000;
+/// Entries below the target of a link.
+const MAX_LINKED_ENTRIES: usize = 5_000;
+/// Links to folders that are followed.
+const MAX_LINKS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(tree: &Tree, root: &Path) -> Vec<String> {
+        let name = |path: &PathBuf| path.strip_prefix(root).unwrap().display().to_string();
+        tree.files.iter().map(name).collect()
+    }
+
+    #[test]
+    fn ignores_what_editors_and_volumes_leave() {
+        for name in [".a.yaml.swp", "..data", "a.yaml~", "#a.yaml#", "4913", ".a.yaml", "a.swp"] {
+            assert!(is_temporary(name), "{name}");
+        }
+        assert!(!is_temporary("a.yaml"));
+        assert!(is_manifest(Path::new("a.yml")) && !is_manifest(Path::new("a.txt")));
+    }
+
+    #[test]
+    fn links_to_itself_and_to_the_root_end_there_and_the_rest_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("sub")).unwrap();
+        for name in ["a.yaml", "sub/b.yaml", "z.yaml"] {
+            fs::write(path(name), "").unwrap();
+        }
+        symlink(".", path("loop")).unwrap();
+        symlink("/", path("root")).unwrap();
+        symlink("..", path("sub/up")).unwrap();
+        symlink("../sub", path("sub/again")).unwrap();
+        symlink("self", path("self")).unwrap();
+        symlink("self.yaml", path("self.yaml")).unwrap();
+        let tree = walk(folder.path());
+        assert_eq!(names(&tree, folder.path()), ["a.yaml", "self.yaml", "sub/b.yaml", "z.yaml"]);
+        let told: Vec<&PathBuf> = tree.unreadable.keys().collect();
+        assert_eq!(told, [&path("loop"), &path("root"), &path("sub/again"), &path("sub/up")]);
+        assert!(tree.unreadable.values().all(|why| why.contains("leads back")), "{tree:?}");
+        assert_eq!(tree.folders.len(), 2);
+    }
+
+    #[test]
+    fn a_link_to_a_large_folder_is_told_and_the_rest_is_read() {
+        let (folder, large) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for n in 0..=MAX_LINKED_ENTRIES {
+            fs::write(large.path().join(format!("{n}.yaml")), "").unwrap();
+        }
+        fs::write(folder.path().join("z.yaml"), "").unwrap();
+        symlink(large.path(), folder.path().join("large")).unwrap();
+        let tree = walk(folder.path());
+        assert_eq!(names(&tree, folder.path()), ["z.yaml"]);
+        assert!(tree.unreadable[&folder.path().join("large")].contains("more than 5000 entries"), "{tree:?}");
+    }
+
+    #[test]
+    fn the_links_of_a_volume_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("..1/sub")).unwrap();
+        fs::write(path("..1/a.yaml"), "").unwrap();
+        fs::write(path("..1/sub/b.yaml"), "").unwrap();
+        symlink("..1", path("..data")).unwrap();
+        symlink("..data/a.yaml", path("a.yaml")).unwrap();
+        symlink("..data/sub", path("sub")).unwrap();
+        let tree = walk(folder.path());
+        assert_eq!(names(&tree, folder.path()), ["a.yaml", "sub/b.yaml"]);
+        assert!(tree.unreadable.is_empty() && tree.folders.contains_key(&path("sub")), "{tree:?}");
+    }
+
+    #[test]
+    fn folders_that_are_too_deep_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep: PathBuf = folder.path().join(["d"; MAX_DEPTH + 1].join("/"));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.parent().unwrap().join("a.yaml"), "").unwrap();
+        let tree = walk(folder.path());
+        assert_eq!(tree.files.len(), 1);
+        assert_eq!(tree.unreadable[&deep], "more than 16 folders deep");
+    }
+}
