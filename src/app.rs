@@ -1,9 +1,11 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
 mod connections;
+mod log;
 mod page;
 mod process;
 mod reader;
+mod signals;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +16,6 @@ use anyhow::Context;
 use ipnet::IpNet;
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,9 @@ use crate::model::view::Replica as ShownReplica;
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
+pub use log::Log;
 pub use reader::{Reader, in_a_pod};
+use signals::Signals;
 use source::Source;
 pub use source::{Cluster, ObjectRef, Origin};
 
@@ -50,7 +53,7 @@ pub struct RunOptions {
     pub admin_address: SocketAddr,
     /// Worker threads of the data plane.
     pub workers: usize,
-    /// Between SIGTERM and the closing of the listeners, so that load balancers notice.
+    /// Between the signal and the closing of the listeners, so that load balancers notice.
     pub drain_delay: Duration,
     /// Between the closing of a listener and the goodbye to its sessions.
     pub drain_timeout: Duration,
@@ -65,11 +68,12 @@ pub struct RunOptions {
 /// # Errors
 /// When the admin address cannot be bound, the folder cannot be read or watched, nothing says how to reach the
 /// cluster, or threads cannot be started. Nothing that happens later is an error of the process.
-pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let started = Instant::now();
     raise_descriptor_limit();
     let registry = Registry::new();
     process::register(&registry)?;
+    log.register(&registry)?;
     let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let proxy = Proxy::start(
@@ -98,6 +102,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             .with_trusted_peers(options.trusted_peers.clone());
         outlet.locate(options.locality.clone());
         let source = Source::new(&options.origin, outlet, &metrics).await?;
+        let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
         readiness.register(&registry)?;
         let admin = TcpListener::bind(options.admin_address)
@@ -121,8 +126,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             model: Arc::new(move || print::snapshot(&snapshots.borrow())),
             served: ledger,
         };
-        serve(options, proxy, source, Admin { listener: admin, state, readiness, reports: report_receiver })
-            .await
+        let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
+        serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
     // A read that hangs (a network file system) does not keep the process.
     runtime.shutdown_background();
@@ -137,8 +142,21 @@ struct Admin {
     reports: watch::Receiver<Arc<BindReport>>,
 }
 
-async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin) -> anyhow::Result<()> {
+/// What ends the process.
+struct End {
+    signals: Signals,
+    log: Log,
+}
+
+async fn serve(
+    options: &RunOptions,
+    proxy: Proxy,
+    source: Source,
+    admin: Admin,
+    end: End,
+) -> anyhow::Result<()> {
     let Admin { listener, state, readiness, mut reports } = admin;
+    let End { mut signals, log } = end;
     let draining = CancellationToken::new();
     let ended = CancellationToken::new();
     let first_report = readiness.block("the first snapshot is not served yet");
@@ -150,7 +168,6 @@ async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin)
         let _ = reports.wait_for(|report| report.revision > 0).await;
         drop(first_report);
     });
-    let mut signals = Signals::new()?;
     tokio::select! {
         () = signals.wait() => {}
         // Each of these lasts as long as the process: one that ends early takes the process with it.
@@ -163,6 +180,7 @@ async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin)
     tokio::spawn(async move {
         signals.wait().await;
         warn!("second signal: ending at once");
+        log.flush();
         std::process::exit(130);
     });
     tokio::time::sleep(options.drain_delay).await;
@@ -188,38 +206,6 @@ fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
 
 /// For the control tasks, when all sessions have ended.
 const LAST_WAIT: Duration = Duration::from_secs(2);
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    received: watch::Receiver<u32>,
-    waited: u32,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        let (sender, received) = watch::channel(0_u32);
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                sender.send_modify(|count| *count = count.saturating_add(1));
-            }
-        });
-        Ok(Self { received, waited: 0 })
-    }
-
-    /// Waits for one more signal than were waited for before.
-    async fn wait(&mut self) {
-        self.waited = self.waited.saturating_add(1);
-        let waited = self.waited;
-        // The sender lives as long as the runtime.
-        let _ = self.received.wait_for(|received| *received >= waited).await;
-    }
-}
 
 /// Who we are among the replicas. A process that is started anew is somebody else.
 fn replica(options: &RunOptions, hostname: &str) -> Replica {

@@ -1,6 +1,7 @@
 //! Where objects come from: a folder, or a cluster. The one place that makes a client of the Kubernetes API.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use prometheus::Registry;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
@@ -82,6 +84,14 @@ impl Source {
                 Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet, metrics.clone())?))
             }
         })
+    }
+
+    /// Tells it to read everything again, where it does not hear of all changes by itself.
+    pub(super) fn reread(&self) -> Option<Arc<Notify>> {
+        match self {
+            Self::Folder(folder) => Some(folder.reread()),
+            Self::Cluster(_) => None,
+        }
     }
 
     /// Reads until it is told to end.

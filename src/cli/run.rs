@@ -1,18 +1,20 @@
 //! `mailgress run`: the controller and the data plane.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions, in_a_pod};
+use crate::app::{self, Cluster, Log, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
 use crate::net::network;
 
@@ -110,9 +112,9 @@ impl Run {
     /// When the process cannot start serving at all.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let origin = self.origin()?;
-        self.start_log()?;
+        let log = self.start_log()?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        app::run(&RunOptions {
+        let options = RunOptions {
             origin,
             class: self.class.clone(),
             locality: Locality { zone: named(self.zone.as_ref()), node: named(self.node_name.as_ref()) },
@@ -123,8 +125,18 @@ impl Run {
             drain_timeout: self.drain_timeout,
             replica: self.pod_name.clone(),
             node_address: self.node_address,
-        })?;
-        Ok(ExitCode::SUCCESS)
+        };
+        Ok(match app::run(&options, &log) {
+            Ok(()) => {
+                log.flush();
+                ExitCode::SUCCESS
+            }
+            // Not on standard error: its reader may have stalled, too.
+            Err(error) => {
+                log.last_words(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        })
     }
 
     fn origin(&self) -> anyhow::Result<Origin> {
@@ -152,15 +164,25 @@ impl Run {
         })))
     }
 
-    fn start_log(&self) -> anyhow::Result<()> {
+    fn start_log(&self) -> anyhow::Result<Log> {
         let filter = EnvFilter::builder().parse(format!("{QUIET},{}", self.log))?;
-        let colour = std::io::stdout().is_terminal();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour);
+        let stdout = io::stdout();
+        let colour = stdout.is_terminal();
+        // Another descriptor of the same file: std's own handle has a lock and a buffer.
+        let output =
+            stdout.as_fd().try_clone_to_owned().context("cannot open standard output for the log")?;
+        let log = Log::start(File::from(output))?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(colour)
+            .log_internal_errors(false)
+            .with_writer(log.clone());
         match self.log_format {
             LogFormat::Text => builder.with_target(false).init(),
             LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
         }
-        Ok(())
+        log.catch_panics();
+        Ok(log)
     }
 }
 
@@ -232,6 +254,8 @@ const LONGEST_NAME: usize = 253;
 const LONGEST_NAMESPACE: usize = 63;
 
 const AFTER_HELP: &str = "\
+SIGTERM, SIGINT and SIGQUIT drain; a second one ends the process at once. SIGHUP reads the folder of --manifests again.
+
 Exit status: 0 after a signal and the drain, 1 it could not start, 2 the command line makes no sense, 130 a second signal \
 ended the drain.";
 

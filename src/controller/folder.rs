@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,8 @@ pub struct FolderSource {
     problems: Vec<Problem>,
     /// Since when files have been left alone because they are being written.
     unsettled: Option<Instant>,
+    /// Somebody asks for all files to be read again.
+    reread: Arc<Notify>,
 }
 
 /// Why a folder cannot be a source.
@@ -72,7 +74,14 @@ impl FolderSource {
             index: Index::default(),
             problems: Vec::new(),
             unsettled: None,
+            reread: Arc::default(),
         })
+    }
+
+    /// Asks for all files to be read again, also those that look the same.
+    #[must_use]
+    pub fn reread(&self) -> Arc<Notify> {
+        Arc::clone(&self.reread)
     }
 
     /// Reads, renders and publishes until it is told to end.
@@ -100,6 +109,7 @@ impl FolderSource {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
                 _ = look.tick() => {}
+                () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(SETTLING), if self.unsettled.is_some() => {}
                 () = self.outlet.reported() => {
                     self.tell();

@@ -71,6 +71,11 @@ impl Store {
         self.files.iter().filter_map(stamp).collect()
     }
 
+    /// Has the next scan read every file.
+    pub fn forget_stamps(&mut self) {
+        self.files.values_mut().for_each(|file| file.stamp = None);
+    }
+
     /// Takes a scan over; whether anything is different. A file that cannot be read or understood keeps what
     /// it last held, and so does everything in a folder that cannot be read.
     pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
