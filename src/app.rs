@@ -8,6 +8,7 @@ mod reader;
 mod signals;
 mod source;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +16,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ipnet::IpNet;
 use prometheus::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, AdminState, Readiness};
+use crate::admin::{self, AdminState, Hosts, Readiness};
 use crate::controller::board::Board;
 use crate::controller::metrics::Metrics;
 use crate::controller::outlet::{Channels as SourceChannels, Outlet};
@@ -51,6 +52,8 @@ pub struct RunOptions {
     pub trusted_peers: Vec<IpNet>,
     /// Where health, metrics and status are served.
     pub admin_address: SocketAddr,
+    /// Names by which it is served, besides addresses, localhost and our own.
+    pub admin_hosts: Vec<String>,
     /// Worker threads of the data plane.
     pub workers: usize,
     /// Between the signal and the closing of the listeners, so that load balancers notice.
@@ -105,8 +108,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
         readiness.register(&registry)?;
-        let admin = TcpListener::bind(options.admin_address)
-            .await
+        let admin = listen(options.admin_address)
             .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
         info!(address = %admin.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
         let sources = page::Sources {
@@ -125,6 +127,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             status: Arc::new(move || board.document()),
             model: Arc::new(move || print::snapshot(&snapshots.borrow())),
             served: ledger,
+            hosts: admin_hosts(options, &hostname),
         };
         let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
         serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
@@ -207,11 +210,30 @@ fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
 /// For the control tasks, when all sessions have ended.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// Opens the admin server's socket.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A process that ended just now leaves connections behind that would keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Connections to the admin server that wait to be accepted. When the queue is full, the kernel drops a probe's first
+/// packet, and the probe is a second late.
+const BACKLOG: u32 = 4096;
+
 /// Who we are among the replicas. A process that is started anew is somebody else.
 fn replica(options: &RunOptions, hostname: &str) -> Replica {
     let name = options.replica.clone().unwrap_or_else(|| hostname.to_owned());
     let instance = format!("{:016x}", rand::random::<u64>());
     Replica { name, instance, node_address: options.node_address }
+}
+
+/// By which names people may look at us.
+fn admin_hosts(options: &RunOptions, hostname: &str) -> Hosts {
+    let own = options.replica.iter().cloned().chain([hostname.to_owned()]);
+    Hosts::new(own.chain(options.admin_hosts.iter().cloned()))
 }
 
 /// Who we are, for people.

@@ -75,6 +75,12 @@ pub struct Run {
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
 
+    /// Names by which the admin server is served, besides localhost, all addresses and the pod's own name: those of a
+    /// Service or an Ingress before it, or `*` for every name. Other names get 421, against DNS rebinding; /livez and
+    /// /readyz are served by every name.
+    #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
+    admin_hosts: Vec<String>,
+
     /// Worker threads of the data plane [default: one for each CPU].
     #[arg(long, value_name = "N", env = "MAILGRESS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
@@ -120,6 +126,7 @@ impl Run {
             locality: Locality { zone: named(self.zone.as_ref()), node: named(self.node_name.as_ref()) },
             trusted_peers: self.proxy_protocol_trusted_peers.clone(),
             admin_address: self.admin_address,
+            admin_hosts: self.admin_hosts.clone(),
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
             drain_timeout: self.drain_timeout,
@@ -226,6 +233,14 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn host(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text != "*" && (text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(good)) {
+        return Err(format!("{text:?} is not a host name without a port, such as mail.example.org, or *"));
+    }
+    Ok(text.to_owned())
+}
+
 fn peers(text: &str) -> Result<IpNet, String> {
     network(text)
         .ok_or_else(|| format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8, or an address"))
@@ -293,6 +308,8 @@ mod tests {
         for wrong in ["", "/", "a/", "/a", "a/b/c", "A"] {
             assert!(object_ref(wrong).is_err(), "{wrong:?}");
         }
+        assert_eq!(run(&["--admin-hosts", "a.example,b"]).unwrap().admin_hosts, ["a.example", "b"]);
+        assert!(run(&["--admin-hosts", "a.example:9090"]).unwrap_err().contains("without a port"));
         let nowhere = run(&[]).unwrap().origin().unwrap_err().to_string();
         assert!(nowhere.contains("--kubeconfig") && nowhere.contains("--manifests"), "{nowhere}");
     }

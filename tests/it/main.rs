@@ -14,6 +14,7 @@
 )]
 
 mod addresses;
+mod admin;
 mod bad_auth;
 mod bad_backend;
 mod bad_client;
@@ -31,6 +32,7 @@ mod log;
 mod logins;
 mod probe;
 mod proxy_header;
+mod quickstart;
 mod relayed;
 mod seeing;
 mod shutdown;
