@@ -8,7 +8,6 @@ mod reader;
 mod signals;
 mod source;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,9 +73,7 @@ pub struct RunOptions {
 pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let started = Instant::now();
     raise_descriptor_limit();
-    let registry = Registry::new();
-    process::register(&registry)?;
-    log.register(&registry)?;
+    let registry = registry(log)?;
     let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let proxy = Proxy::start(
@@ -108,9 +105,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
         readiness.register(&registry)?;
-        let admin = listen(options.admin_address)
-            .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
-        info!(address = %admin.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
+        let admin = listen(options.admin_address)?;
         let sources = page::Sources {
             board: board.clone(),
             snapshots: snapshots.clone(),
@@ -210,13 +205,26 @@ fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
 /// For the control tasks, when all sessions have ended.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// A registry with what is known of the process as a whole.
+fn registry(log: &Log) -> anyhow::Result<Registry> {
+    let registry = Registry::new();
+    process::register(&registry)?;
+    log.register(&registry)?;
+    Ok(registry)
+}
+
 /// Opens the admin server's socket.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A process that ended just now leaves connections behind that would keep the address.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A process that ended just now leaves connections behind that would keep the address.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = listen().with_context(|| format!("cannot listen on --admin-address {address}"))?;
+    info!(address = %listener.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
+    Ok(listener)
 }
 
 /// Connections to the admin server that wait to be accepted. When the queue is full, the kernel drops a probe's first
