@@ -2,33 +2,53 @@
 //!
 //! It knows no mail: what it shows is handed in as JSON and as a registry of metrics. It runs beside the
 //! data plane's threads, never on them.
+//!
+//! Probes are answered whatever others do: connections, pages and waiting replicas are bounded in number, of each peer
+//! too, and so is the time that a client may take to send a request or to read an answer.
 
+mod bounds;
+mod connections;
+mod hosts;
 pub mod page;
 mod readiness;
+mod reply;
+mod stream;
 
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_service::Service;
 
 use crate::model::served::{Bookmark, Ledger};
 
+use bounds::Kind;
+use connections::{Connection, Connections};
+use reply::{Makers, Whole};
+use stream::Bounded;
+
+pub use hosts::Hosts;
 pub use readiness::{Readiness, ReadinessGuard};
 
 /// What the pages are made of.
@@ -46,85 +66,127 @@ pub struct AdminState {
     pub model: Made,
     /// `/served`: what other replicas ask for.
     pub served: Ledger,
+    /// The names by which all this is served.
+    pub hosts: Hosts,
 }
 
 /// A page that is made when it is asked for.
 pub type Made = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// Serves until `shutdown`; requests under way have a moment to finish. Connections are bounded in number, and
-/// in the time that a request may take to arrive: a slow client costs nobody else a probe.
+/// What requests are answered with.
+#[derive(Clone)]
+struct Desk {
+    state: AdminState,
+    makers: Makers,
+}
+
+/// Serves until `shutdown`; requests under way have a moment to finish.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> io::Result<()> {
+    let hosts = Arc::new(state.hosts.clone());
     let router = Router::new()
         .route("/", get(page::page))
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
+        .route(LIVEZ, get(async || "ok\n"))
+        .route(READYZ, get(readyz))
         .route("/metrics", get(metrics))
-        .route("/status", get(async |State(state): State<AdminState>| Json((state.status)())))
-        .route("/model", get(async |State(state): State<AdminState>| Json((state.model)())))
+        .route("/status", get(status))
+        .route("/model", get(model))
         .route("/served", get(served))
-        .with_state(state);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let connections = TaskTracker::new();
+        .with_state(Desk { state, makers: Makers::new() });
+    let (open, tasks) = (Connections::default(), TaskTracker::new());
     loop {
-        let accepted = tokio::select! {
+        let admitted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &room) => accepted?,
+            admitted = admit(&listener, &open) => admitted,
         };
-        connections.spawn(converse(accepted, router.clone(), shutdown.clone()));
+        let Some((stream, connection)) = admitted else { continue };
+        tasks.spawn(converse(stream, connection, (router.clone(), Arc::clone(&hosts)), shutdown.clone()));
     }
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
     Ok(())
 }
 
-/// The next connection, and its place.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return Ok((stream, place)),
-            // The peer's trouble, or descriptors ran out: the next one may be fine.
-            Err(_) => sleep(ACCEPT_PAUSE).await,
+/// The next connection, with its place.
+async fn admit(listener: &TcpListener, open: &Connections) -> Option<(TcpStream, Connection)> {
+    match listener.accept().await {
+        Ok((stream, peer)) => open.admit(SocketAddr::ip(&peer)).await.map(|connection| (stream, connection)),
+        // The peer's trouble, or descriptors ran out: the next one may be fine.
+        Err(_) => {
+            sleep(ACCEPT_PAUSE).await;
+            None
         }
     }
 }
 
 async fn converse(
-    (stream, _place): (TcpStream, OwnedSemaphorePermit),
-    router: Router,
+    stream: TcpStream,
+    connection: Connection,
+    (router, hosts): (Router, Arc<Hosts>),
     shutdown: CancellationToken,
 ) {
-    let connection = http1::Builder::new()
+    let connection = Arc::new(connection);
+    let service = service_fn(|request| {
+        connection.asked();
+        answer(request, router.clone(), Arc::clone(&hosts), Arc::clone(&connection))
+    });
+    let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(Bounded::new(stream)), service);
+    tokio::pin!(http);
+    // The network is looked at between two tries: a request that was sent at once is answered here.
+    for _ in 0..2 {
+        if poll_fn(|cx| Poll::Ready(http.as_mut().poll(cx).is_ready())).await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    connection.seen();
     tokio::select! {
         // A client that breaks off is its own affair.
-        _ = connection.as_mut() => {}
+        _ = http.as_mut() => {}
+        () = connection.end().cancelled() => {}
         () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = timeout(LAST_MOMENT, connection).await;
+            http.as_mut().graceful_shutdown();
+            let _ = timeout(LAST_MOMENT, http).await;
         }
     }
 }
 
-/// Connections at once; probes and scrapes need a handful.
-const MAX_CONNECTIONS: usize = 128;
+async fn answer(
+    mut request: Request<Incoming>,
+    mut router: Router,
+    hosts: Arc<Hosts>,
+    connection: Arc<Connection>,
+) -> Result<Response, Infallible> {
+    let is_probe = [LIVEZ, READYZ].contains(&request.uri().path());
+    if !is_probe && !hosts.serve(request.uri(), request.headers()) {
+        return Ok((StatusCode::MISDIRECTED_REQUEST, MISDIRECTED).into_response());
+    }
+    request.extensions_mut().insert(connection);
+    router.call(request).await
+}
+
+const LIVEZ: &str = "/livez";
+const READYZ: &str = "/readyz";
+const MISDIRECTED: &str = "this name is not served here: use localhost, an address or the pod's name, or add the name \
+                           to --admin-hosts (MAILGRESS_ADMIN_HOSTS)\n";
 /// For a request to arrive, also the next one on a kept connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a request's head, and of an answer that wait to be written.
+const MAX_HEAD: usize = 16 << 10;
 /// For requests under way at the end.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// After an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-async fn readyz(State(state): State<AdminState>) -> Response {
+type Visitor = Extension<Arc<Connection>>;
+
+async fn readyz(State(Desk { state, .. }): State<Desk>) -> Response {
     let reasons = state.readiness.reasons();
     if reasons.is_empty() {
         return "ok\n".into_response();
@@ -133,13 +195,26 @@ async fn readyz(State(state): State<AdminState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics(State(state): State<AdminState>) -> Response {
+async fn metrics(State(Desk { state, makers }): State<Desk>, visitor: Visitor) -> Response {
+    makers.make(Kind::Metrics, visitor.peer(), move || exposition(&state.metrics)).await
+}
+
+fn exposition(metrics: &Registry) -> Whole {
     let encoder = TextEncoder::new();
     let mut page = Vec::new();
-    match encoder.encode(&state.metrics.gather(), &mut page) {
-        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], page).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    match (encoder.encode(&metrics.gather(), &mut page), HeaderValue::from_str(encoder.format_type())) {
+        (Ok(()), Ok(format)) => reply::with_type(format, page),
+        (Err(error), _) => reply::failed(&error.to_string()),
+        (_, Err(error)) => reply::failed(&error.to_string()),
     }
+}
+
+async fn status(State(Desk { state, makers }): State<Desk>, visitor: Visitor) -> Response {
+    makers.make(Kind::Page, visitor.peer(), move || reply::json(&(state.status)())).await
+}
+
+async fn model(State(Desk { state, makers }): State<Desk>, visitor: Visitor) -> Response {
+    makers.make(Kind::Page, visitor.peer(), move || reply::json(&(state.model)())).await
 }
 
 /// How far the asker has read, and how long it likes to wait for more.
@@ -151,18 +226,30 @@ struct Asked {
     wait: Option<u64>,
 }
 
-async fn served(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
+async fn served(
+    State(Desk { state, makers }): State<Desk>,
+    visitor: Visitor,
+    Query(asked): Query<Asked>,
+) -> Response {
     let read = asked.instance.zip(asked.version).map(|(instance, version)| Bookmark { instance, version });
-    let wait = Duration::from_secs(asked.wait.unwrap_or_default()).min(LONGEST_WAIT);
+    let place = makers.bounds.take(Kind::Poll, visitor.peer());
+    let longest = if place.is_some() { LONGEST_WAIT } else { WAIT_OF_MANY };
+    let wait = Duration::from_secs(asked.wait.unwrap_or_default()).min(longest);
     // Without news in time the page is empty, and the asker knows that we are alive.
     let _ = timeout(wait, state.served.news(read.as_ref())).await;
-    let mut page = state.served.page(read.as_ref());
-    page.ready = Some(state.readiness.reasons().is_empty());
-    Json(page).into_response()
+    drop(place);
+    let page = move || {
+        let mut page = state.served.page(read.as_ref());
+        page.ready = Some(state.readiness.reasons().is_empty());
+        reply::json(&page)
+    };
+    makers.make(Kind::Served, visitor.peer(), page).await
 }
 
 /// For news that somebody waits for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The same when too many wait already.
+const WAIT_OF_MANY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -177,7 +264,7 @@ mod tests {
     use crate::model::view::View;
 
     struct Served {
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         readiness: Readiness,
         ledger: Ledger,
         shutdown: CancellationToken,
@@ -201,6 +288,7 @@ mod tests {
                 status: Arc::new(move || json!({ "asked": asked.fetch_add(1, Ordering::Relaxed) })),
                 model: Arc::new(|| json!({"key": "********"})),
                 served: ledger.clone(),
+                hosts: Hosts::new(["x".to_owned()]),
             };
             let (listener, shutdown) =
                 (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());

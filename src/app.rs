@@ -1,9 +1,11 @@
 //! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
 
 mod connections;
+mod log;
 mod page;
 mod process;
 mod reader;
+mod signals;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +15,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ipnet::IpNet;
 use prometheus::Registry;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, AdminState, Readiness, ReadinessGuard};
+use crate::admin::{self, AdminState, Hosts, Readiness, ReadinessGuard};
 use crate::controller::Start;
 use crate::controller::board::Board;
 use crate::controller::metrics::Metrics;
@@ -32,7 +33,9 @@ use crate::model::view::Replica as ShownReplica;
 use crate::model::{BindReport, Snapshot};
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
+pub use log::Log;
 pub use reader::{Reader, in_a_pod};
+use signals::Signals;
 use source::Source;
 pub use source::{Cluster, ObjectRef, Origin};
 
@@ -49,9 +52,11 @@ pub struct RunOptions {
     pub trusted_peers: Vec<IpNet>,
     /// Where health, metrics and status are served.
     pub admin_address: SocketAddr,
+    /// Names by which it is served, besides addresses, localhost and our own.
+    pub admin_hosts: Vec<String>,
     /// Worker threads of the data plane.
     pub workers: usize,
-    /// Between SIGTERM and the closing of the listeners, so that load balancers notice.
+    /// Between the signal and the closing of the listeners, so that load balancers notice.
     pub drain_delay: Duration,
     /// Between the closing of a listener and the goodbye to its sessions.
     pub drain_timeout: Duration,
@@ -66,11 +71,10 @@ pub struct RunOptions {
 /// # Errors
 /// When the admin address cannot be bound, the folder cannot be read or watched, nothing says how to reach the
 /// cluster, or threads cannot be started. Nothing that happens later is an error of the process.
-pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let started = Instant::now();
     raise_descriptor_limit();
-    let registry = Registry::new();
-    process::register(&registry)?;
+    let registry = registry(log)?;
     let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let proxy = Proxy::start(
@@ -99,12 +103,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             .with_trusted_peers(options.trusted_peers.clone());
         outlet.locate(options.locality.clone());
         let source = Source::new(&options.origin, outlet, &metrics).await?;
+        let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
         readiness.register(&registry)?;
-        let admin = TcpListener::bind(options.admin_address)
-            .await
-            .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
-        info!(address = %admin.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
+        let admin = listen(options.admin_address)?;
         let sources = page::Sources {
             board: board.clone(),
             snapshots: snapshots.clone(),
@@ -121,9 +123,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             status: Arc::new(move || board.document()),
             model: Arc::new(move || print::snapshot(&snapshots.borrow())),
             served: ledger,
+            hosts: admin_hosts(options, &hostname),
         };
-        serve(options, proxy, source, Admin { listener: admin, state, readiness, reports: report_receiver })
-            .await
+        let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
+        serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
     // A read that hangs (a network file system) does not keep the process.
     runtime.shutdown_background();
@@ -138,8 +141,21 @@ struct Admin {
     reports: watch::Receiver<Arc<BindReport>>,
 }
 
-async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin) -> anyhow::Result<()> {
+/// What ends the process.
+struct End {
+    signals: Signals,
+    log: Log,
+}
+
+async fn serve(
+    options: &RunOptions,
+    proxy: Proxy,
+    source: Source,
+    admin: Admin,
+    end: End,
+) -> anyhow::Result<()> {
     let Admin { listener, state, readiness, mut reports } = admin;
+    let End { mut signals, log } = end;
     let draining = CancellationToken::new();
     let ended = CancellationToken::new();
     let first_report = readiness.block("the first snapshot is not served yet");
@@ -154,7 +170,6 @@ async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin)
         let _ = reports.wait_for(|report| report.revision > 0).await;
         drop(first_report);
     });
-    let mut signals = Signals::new()?;
     tokio::select! {
         () = signals.wait() => {}
         // Each of these lasts as long as the process: one that ends early takes the process with it.
@@ -167,6 +182,7 @@ async fn serve(options: &RunOptions, proxy: Proxy, source: Source, admin: Admin)
     tokio::spawn(async move {
         signals.wait().await;
         warn!("second signal: ending at once");
+        log.flush();
         std::process::exit(130);
     });
     tokio::time::sleep(options.drain_delay).await;
@@ -207,43 +223,43 @@ fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
 /// For the control tasks, when all sessions have ended.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// SIGTERM and SIGINT.
-struct Signals {
-    received: watch::Receiver<u32>,
-    waited: u32,
+/// A registry with what is known of the process as a whole.
+fn registry(log: &Log) -> anyhow::Result<Registry> {
+    let registry = Registry::new();
+    process::register(&registry)?;
+    log.register(&registry)?;
+    Ok(registry)
 }
 
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        let (sender, received) = watch::channel(0_u32);
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                sender.send_modify(|count| *count = count.saturating_add(1));
-            }
-        });
-        Ok(Self { received, waited: 0 })
-    }
-
-    /// Waits for one more signal than were waited for before.
-    async fn wait(&mut self) {
-        self.waited = self.waited.saturating_add(1);
-        let waited = self.waited;
-        // The sender lives as long as the runtime.
-        let _ = self.received.wait_for(|received| *received >= waited).await;
-    }
+/// Opens the admin server's socket.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A process that ended just now leaves connections behind that would keep the address.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = listen().with_context(|| format!("cannot listen on --admin-address {address}"))?;
+    info!(address = %listener.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
+    Ok(listener)
 }
+
+/// Connections to the admin server that wait to be accepted. When the queue is full, the kernel drops a probe's first
+/// packet, and the probe is a second late.
+const BACKLOG: u32 = 4096;
 
 /// Who we are among the replicas. A process that is started anew is somebody else.
 fn replica(options: &RunOptions, hostname: &str) -> Replica {
     let name = options.replica.clone().unwrap_or_else(|| hostname.to_owned());
     let instance = format!("{:016x}", rand::random::<u64>());
     Replica { name, instance, node_address: options.node_address }
+}
+
+/// By which names people may look at us.
+fn admin_hosts(options: &RunOptions, hostname: &str) -> Hosts {
+    let own = options.replica.iter().cloned().chain([hostname.to_owned()]);
+    Hosts::new(own.chain(options.admin_hosts.iter().cloned()))
 }
 
 /// Who we are, for people.

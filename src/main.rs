@@ -1,6 +1,6 @@
 //! The thin binary: installs the TLS provider, parses the command line, prints what went wrong.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
         // `mailgress crds | head`: whoever reads has enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mailgress: {error:#}");
+            // `eprintln!` would panic where nobody reads standard error.
+            let _ = writeln!(io::stderr(), "mailgress: {error:#}");
             Usage::exit_status(&error)
         }
     }

@@ -67,18 +67,34 @@ cleanup() {
 
 show_logs() {
     local log
-    for log in "$work"/mailgress.log "$state"/dovecot/dovecot.log "$state"/postfix/postfix.log; do
+    for log in "$work"/{mailgress.log,dovecot.out,postfix.out} "$state"/{dovecot/dovecot,postfix/postfix}.log; do
         [ -s "$log" ] || continue
         printf '\nThe end of %s:\n' "$log" >&2
         tail -n 15 "$log" >&2
     done
 }
 
+# What an exit status says; the shell adds 128 to the number of a signal.
+how_it_ended() {
+    if [ "$1" -gt 128 ]; then
+        printf 'by SIG%s' "$(kill -l $(($1 - 128)))"
+    else
+        printf 'with exit status %s' "$1"
+    fi
+}
+
+# A daemon that ends before it is up: says how, which its log explains.
+ended_early() {
+    local status=0
+    wait "$2" || status=$?
+    fail "$1 ended, $(how_it_ended "$status"), $3"
+}
+
 # Waits until something listens on the port, as long as the process lives.
 wait_for_port() {
     local name=$1 port=$2 pid=$3 deadline=$((SECONDS + WAIT_SECONDS))
     until port_in_use "$port"; do
-        running "$pid" || fail "$name ended instead of listening on port $port"
+        running "$pid" || ended_early "$name" "$pid" "instead of listening on port $port"
         [ $SECONDS -lt $deadline ] || fail "$name does not listen on port $port after ${WAIT_SECONDS}s"
         sleep 0.1
     done
@@ -233,7 +249,7 @@ printf '   $ %s run --manifests target/quickstart/manifests --admin-address 127.
 mailgress_pid=$!
 deadline=$((SECONDS + WAIT_SECONDS))
 until curl -fs -o /dev/null "http://127.0.0.1:$admin_port/readyz"; do
-    running "$mailgress_pid" || fail "Mailgress ended"
+    running "$mailgress_pid" || ended_early Mailgress "$mailgress_pid" "instead of becoming ready"
     [ $SECONDS -lt $deadline ] || fail "Mailgress is not ready after ${WAIT_SECONDS}s"
     sleep 0.1
 done
@@ -295,5 +311,11 @@ Mailgress stays up until Ctrl-C. By hand:
 
 docs/tutorial/without-a-cluster.md goes on from here.
 END
-wait -n "$dovecot_pid" "$postfix_pid" "$mailgress_pid" || true
-fail "a daemon ended"
+ended='' status=0
+wait -n -p ended "$dovecot_pid" "$postfix_pid" "$mailgress_pid" || status=$?
+case $ended in
+    "$dovecot_pid") name=Dovecot ;;
+    "$postfix_pid") name=Postfix ;;
+    *) name=Mailgress ;;
+esac
+fail "$name ended, $(how_it_ended "$status")"

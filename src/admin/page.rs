@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -19,8 +19,10 @@ use serde::Deserialize;
 
 use crate::model::view::{Question, View};
 
-use super::AdminState;
+use super::bounds::Kind;
 use super::readiness::DRAINING;
+use super::reply::{self, Whole};
+use super::{AdminState, Desk, Visitor};
 
 /// Makes what is shown.
 pub type Look = Arc<dyn Fn(&Question) -> View + Send + Sync>;
@@ -45,20 +47,28 @@ impl Asked {
     }
 }
 
-pub(super) async fn page(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
-    let question = asked.question();
-    let view = (state.page)(&question);
+pub(super) async fn page(
+    State(Desk { state, makers }): State<Desk>,
+    visitor: Visitor,
+    Query(asked): Query<Asked>,
+) -> Response {
+    makers.make(Kind::Page, visitor.peer(), move || whole(&state, &asked.question())).await
+}
+
+fn whole(state: &AdminState, question: &Question) -> Whole {
+    let view = (state.page)(question);
     let reasons = state.readiness.reasons();
     let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
-    let body = document(&view, &question, &reasons).into_string();
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, body).into_response()
+    let body = document(&view, question, &reasons).into_string();
+    let mut whole = reply::with_type(HeaderValue::from_static("text/html; charset=utf-8"), body.into_bytes());
+    let headers = whole.headers_mut();
+    if let Ok(policy) = HeaderValue::from_str(&POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    whole
 }
 
 fn document(view: &View, question: &Question, blocked: &[&str]) -> Markup {

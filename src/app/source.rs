@@ -1,6 +1,7 @@
 //! Where objects come from: a folder, or a cluster. The one place that makes a client of the Kubernetes API.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use prometheus::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
@@ -94,6 +95,14 @@ impl Source {
         match self {
             Self::Folder(_) => None,
             Self::Cluster(cluster) => Some(cluster.start()),
+        }
+    }
+
+    /// Tells it to read everything again, where it does not hear of all changes by itself.
+    pub(super) fn reread(&self) -> Option<Arc<Notify>> {
+        match self {
+            Self::Folder(folder) => Some(folder.reread()),
+            Self::Cluster(_) => None,
         }
     }
 

@@ -1,18 +1,20 @@
 //! `mailgress run`: the controller and the data plane.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, Cluster, ObjectRef, Origin, RunOptions, in_a_pod};
+use crate::app::{self, Cluster, Log, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
 use crate::net::network;
 
@@ -73,6 +75,12 @@ pub struct Run {
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
 
+    /// Names by which the admin server is served, besides localhost, all addresses and the pod's own name: those of a
+    /// Service or an Ingress before it, or `*` for every name. Other names get 421, against DNS rebinding; /livez and
+    /// /readyz are served by every name.
+    #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
+    admin_hosts: Vec<String>,
+
     /// Worker threads of the data plane [default: one for each CPU].
     #[arg(long, value_name = "N", env = "MAILGRESS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
@@ -115,21 +123,32 @@ impl Run {
     /// When the process cannot start serving at all.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let origin = self.origin()?;
-        self.start_log()?;
+        let log = self.start_log()?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        app::run(&RunOptions {
+        let options = RunOptions {
             origin,
             class: self.class.clone(),
             locality: Locality { zone: named(self.zone.as_ref()), node: named(self.node_name.as_ref()) },
             trusted_peers: self.proxy_protocol_trusted_peers.clone(),
             admin_address: self.admin_address,
+            admin_hosts: self.admin_hosts.clone(),
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
             drain_timeout: self.drain_timeout,
             replica: self.pod_name.clone(),
             node_address: self.node_address,
-        })?;
-        Ok(ExitCode::SUCCESS)
+        };
+        Ok(match app::run(&options, &log) {
+            Ok(()) => {
+                log.flush();
+                ExitCode::SUCCESS
+            }
+            // Not on standard error: its reader may have stalled, too.
+            Err(error) => {
+                log.last_words(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        })
     }
 
     fn origin(&self) -> anyhow::Result<Origin> {
@@ -158,15 +177,25 @@ impl Run {
         })))
     }
 
-    fn start_log(&self) -> anyhow::Result<()> {
+    fn start_log(&self) -> anyhow::Result<Log> {
         let filter = EnvFilter::builder().parse(format!("{QUIET},{}", self.log))?;
-        let colour = std::io::stdout().is_terminal();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour);
+        let stdout = io::stdout();
+        let colour = stdout.is_terminal();
+        // Another descriptor of the same file: std's own handle has a lock and a buffer.
+        let output =
+            stdout.as_fd().try_clone_to_owned().context("cannot open standard output for the log")?;
+        let log = Log::start(File::from(output))?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(colour)
+            .log_internal_errors(false)
+            .with_writer(log.clone());
         match self.log_format {
             LogFormat::Text => builder.with_target(false).init(),
             LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
         }
-        Ok(())
+        log.catch_panics();
+        Ok(log)
     }
 }
 
@@ -210,6 +239,14 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn host(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text != "*" && (text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(good)) {
+        return Err(format!("{text:?} is not a host name without a port, such as mail.example.org, or *"));
+    }
+    Ok(text.to_owned())
+}
+
 fn peers(text: &str) -> Result<IpNet, String> {
     network(text)
         .ok_or_else(|| format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8, or an address"))
@@ -238,6 +275,8 @@ const LONGEST_NAME: usize = 253;
 const LONGEST_NAMESPACE: usize = 63;
 
 const AFTER_HELP: &str = "\
+SIGTERM, SIGINT and SIGQUIT drain; a second one ends the process at once. SIGHUP reads the folder of --manifests again.
+
 Exit status: 0 after a signal and the drain, 1 it could not start, 2 the command line makes no sense, 130 a second signal \
 ended the drain.";
 
@@ -275,6 +314,8 @@ mod tests {
         for wrong in ["", "/", "a/", "/a", "a/b/c", "A"] {
             assert!(object_ref(wrong).is_err(), "{wrong:?}");
         }
+        assert_eq!(run(&["--admin-hosts", "a.example,b"]).unwrap().admin_hosts, ["a.example", "b"]);
+        assert!(run(&["--admin-hosts", "a.example:9090"]).unwrap_err().contains("without a port"));
         let nowhere = run(&[]).unwrap().origin().unwrap_err().to_string();
         assert!(nowhere.contains("--kubeconfig") && nowhere.contains("--manifests"), "{nowhere}");
     }

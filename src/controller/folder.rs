@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,8 @@ pub struct FolderSource {
     emptied: Option<Instant>,
     /// How soon to look again without an event.
     again: Option<Duration>,
+    /// Somebody asks for all files to be read again.
+    reread: Arc<Notify>,
 }
 
 /// Why a folder cannot be a source.
@@ -83,7 +85,14 @@ impl FolderSource {
             unsettled: None,
             emptied: None,
             again: None,
+            reread: Arc::default(),
         })
+    }
+
+    /// Asks for all files to be read again, also those that look the same.
+    #[must_use]
+    pub fn reread(&self) -> Arc<Notify> {
+        Arc::clone(&self.reread)
     }
 
     /// Reads, renders and publishes until it is told to end.
@@ -108,6 +117,7 @@ impl FolderSource {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
                 _ = look.tick() => {}
+                () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
                 () = self.outlet.reported() => {
                     self.tell();

@@ -47,9 +47,17 @@ impl Family {
     /// # Errors
     /// When the registry has it already.
     pub fn counters(&self, registry: &Registry) -> prometheus::Result<IntCounterVec> {
-        let counters = IntCounterVec::new(self.opts(), &self.label_names())?;
+        let counters = self.unregistered_counters()?;
         registry.register(Box::new(counters.clone()))?;
         Ok(counters)
+    }
+
+    /// Its counters, for whoever counts before there is a registry.
+    ///
+    /// # Errors
+    /// When name or labels cannot be used.
+    pub fn unregistered_counters(&self) -> prometheus::Result<IntCounterVec> {
+        IntCounterVec::new(self.opts(), &self.label_names())
     }
 
     /// Its gauges.
@@ -143,6 +151,8 @@ families! {
         "Whether a listener serves its object's generation: in this replica, and, where this one leads, in all";
     LISTENER_SESSION_LIMIT: Kind::Gauge, "mailgress_listener_session_limit", [LISTENER],
         "The limits.maxConnections of a listener that has one";
+    LOG_LINES_DROPPED: Kind::Counter, "mailgress_log_lines_dropped_total", [],
+        "Log lines that were dropped because standard output was not read or could not be written";
     LOGIN_DURATION: Kind::Histogram(DURATIONS), "mailgress_login_duration_seconds", [LISTENER, PROTOCOL],
         "From the credentials to the verdict";
     LOGINS: Kind::Counter, "mailgress_logins_total", [LISTENER, PROTOCOL, LOGIN],

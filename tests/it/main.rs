@@ -14,6 +14,7 @@
 )]
 
 mod addresses;
+mod admin;
 mod bad_auth;
 mod bad_backend;
 mod bad_client;
@@ -28,12 +29,15 @@ mod health;
 mod import;
 mod imported_mail;
 mod limits;
+mod log;
 mod logins;
 mod probe;
 mod proxy_header;
+mod quickstart;
 mod relayed;
 mod seeing;
 mod shutdown;
+mod signals;
 mod status;
 mod support;
 mod swap;

@@ -167,6 +167,16 @@ spec:
 {{- end }}
 - name: MAILGRESS_ADMIN_ADDRESS
   value: {{ printf (ternary "[%s]:%d" "%s:%d" (contains ":" .Values.admin.address)) .Values.admin.address (int .Values.admin.port) | quote }}
+{{- $hosts := list }}
+{{- if .Values.admin.service.enabled }}
+{{- range list "" (printf ".%s" $namespace) (printf ".%s.svc" $namespace) (printf ".%s.svc.cluster.local" $namespace) }}
+{{- $hosts = append $hosts (printf "%s-admin%s" $name .) }}
+{{- end }}
+{{- end }}
+{{- with concat $hosts .Values.admin.hosts }}
+- name: MAILGRESS_ADMIN_HOSTS
+  value: {{ join "," . | quote }}
+{{- end }}
 - name: MAILGRESS_DRAIN_DELAY
   value: {{ .Values.drain.delay | quote }}
 - name: MAILGRESS_DRAIN_TIMEOUT

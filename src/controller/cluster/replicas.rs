@@ -197,7 +197,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Connections that are not used are closed before the replica does it.
-const KEPT: Duration = Duration::from_secs(5);
+const KEPT: Duration = Duration::from_secs(3);
 /// Bytes of an answer: some hundred for each object.
 const LONGEST_ANSWER: usize = 16 << 20;
 

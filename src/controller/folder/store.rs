@@ -81,6 +81,11 @@ impl Store {
         self.files.is_empty()
     }
 
+    /// Has the next scan read every file.
+    pub fn forget_stamps(&mut self) {
+        self.files.values_mut().for_each(|file| file.stamp = None);
+    }
+
     /// When a file that may be half written has to be read again, if there is one.
     #[must_use]
     pub fn doubt(&self) -> Option<Duration> {

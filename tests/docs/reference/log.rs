@@ -111,7 +111,7 @@ fn unquoted(literal: &str) -> String {
 }
 
 /// What the fields mean.
-const FIELDS: [(&str, &str); 28] = [
+const FIELDS: [(&str, &str); 29] = [
     ("address", "where is listened or connected to"),
     ("backend", "the backend's address that the session went to; empty where it did not get as far"),
     ("bound", "the sockets that were bound"),
@@ -123,6 +123,7 @@ const FIELDS: [(&str, &str); 28] = [
         "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`",
     ),
     ("file", "the manifest"),
+    ("lines", "the number of lines"),
     ("listener", "`namespace/object/listener`; for a MailListener `namespace/object`"),
     ("listeners", "the same, of a socket that several share"),
     ("login", "the login name, cut at 256 bytes and escaped; empty before a login"),
@@ -152,6 +153,12 @@ const HEAD: &str = "# Log
 `mailgress run` writes its log to standard output, as text or, with `--log-format json`, as one JSON object for each line
 with `timestamp`, `level`, `target`, `message` and the fields below. `--log` filters it: `info,mailgress::session=warn`
 leaves out sessions that ended well. No password, token or content of a mail is ever in it; login names are.
+
+Logging never holds up a session and never ends the process. Lines wait in a queue of 1 MiB for standard output to be
+read. When the queue is full, or standard output cannot be written, lines are dropped:
+`mailgress_log_lines_dropped_total` counts them, and a warning says how many there were as soon as lines get through
+again. At its end the process waits two seconds at most for its last lines to be written. What ends the process, a panic
+too, is a line of this log, not of standard error.
 
 Every session has one line when it ends, of the target `mailgress::session`: at level info where nothing was wrong or the
 client was, at level warn where the backend, the auth service, the configuration or Mailgress itself was.

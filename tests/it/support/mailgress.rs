@@ -1,10 +1,11 @@
 //! The process under test.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -46,6 +47,19 @@ impl Mailgress {
         Self::launch(admin, &folder_arguments(folder), "prlimit".into(), &before, &["--workers", "1"])
     }
 
+    /// Starts it with other outputs than a log file, behind `before` (a program with its arguments), and waits until
+    /// it is ready.
+    pub fn start_into(outputs: [Stdio; 2], before: &[&str], folder: &manifest::Folder) -> Self {
+        let binary = binary();
+        let mut all: Vec<&OsStr> = before.iter().skip(1).map(OsStr::new).collect();
+        let program = before.first().map_or(binary.clone(), OsString::from);
+        if !before.is_empty() {
+            all.push(&binary);
+        }
+        let admin = Ipv4Addr::LOCALHOST.into();
+        Self::launch_into(Some(outputs), admin, &folder_arguments(folder), program, &all, &[])
+    }
+
     fn launch(
         admin: IpAddr,
         source: &[&OsStr],
@@ -53,7 +67,18 @@ impl Mailgress {
         before: &[&OsStr],
         arguments: &[&str],
     ) -> Self {
-        let mut mailgress = Self::begin(admin, source, program, before, arguments);
+        Self::launch_into(None, admin, source, program, before, arguments)
+    }
+
+    fn launch_into(
+        outputs: Option<[Stdio; 2]>,
+        admin: IpAddr,
+        source: &[&OsStr],
+        program: OsString,
+        before: &[&OsStr],
+        arguments: &[&str],
+    ) -> Self {
+        let mut mailgress = Self::begin(outputs, admin, source, program, before, arguments);
         wait::eventually("/readyz says 200", || {
             mailgress.assert_runs();
             mailgress.is_ready().then_some(())
@@ -62,6 +87,7 @@ impl Mailgress {
     }
 
     fn begin(
+        outputs: Option<[Stdio; 2]>,
         admin: IpAddr,
         source: &[&OsStr],
         program: OsString,
@@ -76,7 +102,14 @@ impl Mailgress {
         all.extend(source);
         all.extend(["--admin-address", &admin_text].map(OsStr::new));
         all.extend(arguments.iter().map(OsStr::new));
-        let process = Process::start(&program, &all, &[], log.path().join("mailgress.log"));
+        let path = log.path().join("mailgress.log");
+        let process = match outputs {
+            None => Process::start(&program, &all, &[], path),
+            Some(outputs) => {
+                File::create(&path).unwrap();
+                Process::start_into(outputs, &program, &all, &[], path)
+            }
+        };
         Self { process, admin, _log: log }
     }
 
@@ -88,6 +121,11 @@ impl Mailgress {
     /// Whether `/readyz` says 200.
     pub fn is_ready(&self) -> bool {
         self.get("/readyz").is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// Whether `/livez` says 200.
+    pub fn is_alive(&self) -> bool {
+        self.get("/livez").is_ok_and(|(status, _)| status == 200)
     }
 
     /// `/status`.
@@ -139,6 +177,13 @@ impl Mailgress {
         self.process.signal(Signal::TERM);
     }
 
+    /// Any signal, by its number.
+    pub fn signal(&self, number: i32) {
+        let id = self.process.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{number}"), &id]).status().unwrap();
+        assert!(sent.success(), "kill -{number}: {sent}");
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self, bound: Duration) -> ExitStatus {
         self.process.wait(bound)
@@ -178,7 +223,7 @@ impl Mailgress {
 
     /// The same, but waits only until its admin server answers, not until it is ready.
     pub fn start_unready_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
-        let mut mailgress = Self::begin(admin, &flag, binary(), &[], arguments);
+        let mut mailgress = Self::begin(None, admin, &flag, binary(), &[], arguments);
         wait::eventually("/readyz is answered", || {
             mailgress.assert_runs();
             mailgress.get("/readyz").ok()

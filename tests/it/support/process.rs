@@ -58,14 +58,26 @@ impl Process {
     /// Starts `program`, its standard output and error into `log`.
     pub fn start(program: &OsStr, arguments: &[&OsStr], environment: &[(&str, &str)], log: PathBuf) -> Self {
         let output = File::create(&log).unwrap();
+        let outputs = [output.try_clone().unwrap().into(), output.into()];
+        Self::start_into(outputs, program, arguments, environment, log)
+    }
+
+    /// Starts `program` with this standard output and standard error; `log` is a file that it may write to.
+    pub fn start_into(
+        [output, error]: [Stdio; 2],
+        program: &OsStr,
+        arguments: &[&OsStr],
+        environment: &[(&str, &str)],
+        log: PathBuf,
+    ) -> Self {
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(program)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
+            .stdout(output)
+            .stderr(error)
             .spawn()
             .unwrap_or_else(|error| panic!("setpriv, or {}: {error}", program.display()));
         Self { child, log }

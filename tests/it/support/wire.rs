@@ -47,6 +47,12 @@ impl Wire {
         Self::over(socket.into())
     }
 
+    /// Writes fail at once when the other side does not read.
+    pub fn do_not_wait(&self) {
+        let Stream::Tcp(stream) = &self.stream else { panic!("only over plain TCP") };
+        stream.set_nonblocking(true).unwrap();
+    }
+
     /// Connects over a UNIX socket.
     pub fn connect_unix(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path)?;

@@ -1,6 +1,7 @@
 //! Tests of what files hold.
 
 use super::*;
+use crate::controller::folder::scan::{Patience, scan};
 use crate::controller::reason::Reason;
 use crate::controller::validate::tests::validator;
 
@@ -42,6 +43,24 @@ fn server(name: &str, port: u16) -> String {
 
 fn generation(loaded: &Loaded, name: &str) -> i64 {
     loaded.objects.servers[&Key::new("default", name)].generation
+}
+
+#[test]
+fn files_are_read_again_on_demand_although_they_look_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), server("one", 143)).unwrap();
+    let mut store = Store::default();
+    while store.stamps().is_empty() {
+        // A file that was written just now is not settled yet.
+        store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+    }
+    let reads = |store: &Store| {
+        let seen = scan(folder.path(), &store.stamps(), Patience::Read).files.into_values();
+        seen.filter(|seen| matches!(seen, Seen::Read(..))).count()
+    };
+    assert_eq!(reads(&store), 0);
+    store.forget_stamps();
+    assert_eq!(reads(&store), 1);
 }
 
 #[test]

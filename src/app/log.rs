@@ -1,0 +1,408 @@
+//! Log lines on their way to standard output: a bounded queue, and one thread that writes.
+//!
+//! Logging copies a line into memory and never waits for whoever reads standard output. A line that finds the queue
+//! full is dropped and counted, and so is a line that cannot be written. A warning says how many were lost as soon as
+//! lines get through again. Nothing here ends the process.
+
+use std::io::{self, ErrorKind, Write};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, Registry};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::model::metric::{self, PLAIN};
+
+/// The log of the process; clones share one queue.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Queue>);
+
+/// Lines that are not written yet.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    /// Wakes the writer.
+    filled: Condvar,
+    /// Wakes whoever waits until everything is written.
+    written: Condvar,
+    dropped: IntCounter,
+    family: IntCounterVec,
+}
+
+#[derive(Debug)]
+struct State {
+    /// At most [`CAPACITY`] bytes.
+    lines: Vec<u8>,
+    writer: Writer,
+    /// Dropped lines that no warning has mentioned yet.
+    unreported: u64,
+}
+
+/// What the writing thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    Waiting,
+    Writing,
+}
+
+impl Log {
+    /// Starts the thread that writes to `output`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(output: impl Write + Send + 'static) -> anyhow::Result<Self> {
+        let family = metric::LOG_LINES_DROPPED.unregistered_counters()?;
+        let state = State { lines: Vec::with_capacity(CAPACITY), writer: Writer::Writing, unreported: 0 };
+        let queue = Arc::new(Queue {
+            state: Mutex::new(state),
+            filled: Condvar::new(),
+            written: Condvar::new(),
+            dropped: family.with_label_values(&PLAIN),
+            family,
+        });
+        let written = Arc::clone(&queue);
+        let output = Output { to: output, is_mid_line: false };
+        let thread = thread::Builder::new().name("log".to_owned());
+        thread
+            .spawn(move || write(&written, output))
+            .context("cannot start the thread that writes the log")?;
+        Ok(Self(queue))
+    }
+
+    /// Adds the counter of dropped lines to a registry.
+    ///
+    /// # Errors
+    /// When the registry has it already.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.0.family.clone()) as Box<dyn Collector>)
+    }
+
+    /// Makes panics a line of this log. The default hook writes to standard error, and waits for its reader.
+    pub fn catch_panics(&self) {
+        let log = self.clone();
+        std::panic::set_hook(Box::new(move |panic| log.last_words(&description(panic))));
+    }
+
+    /// Logs what ends the process, whatever the filter says, and waits until it is written.
+    pub fn last_words(&self, text: &str) {
+        if tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!("{text}");
+        } else {
+            self.0.push(format!("mailgress: {text}\n").as_bytes());
+        }
+        self.flush();
+    }
+
+    /// Waits until all lines are written, for [`LAST_WAIT`] at most: the reader may have stalled.
+    pub fn flush(&self) {
+        self.0.flush(LAST_WAIT);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = &'a Queue;
+
+    fn make_writer(&'a self) -> &'a Queue {
+        &self.0
+    }
+}
+
+/// `tracing-subscriber` writes each line at once.
+impl Write for &Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.lines.len().saturating_add(line.len()) > CAPACITY {
+            state.unreported = state.unreported.saturating_add(1);
+            self.dropped.inc();
+            return;
+        }
+        state.lines.extend_from_slice(line);
+        let is_waiting = state.writer == Writer::Waiting;
+        state.writer = Writer::Writing;
+        drop(state);
+        if is_waiting {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits for lines, and moves them all into `batch`. Returns how many were dropped and are to be reported now;
+    /// nothing is reported while the output does not work.
+    fn take(&self, batch: &mut Vec<u8>, works: bool) -> u64 {
+        batch.clear();
+        let mut state = self.lock();
+        while state.lines.is_empty() && !(works && state.unreported > 0) {
+            state.writer = Writer::Waiting;
+            self.written.notify_all();
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.writer = Writer::Writing;
+        std::mem::swap(&mut state.lines, batch);
+        if works { std::mem::take(&mut state.unreported) } else { 0 }
+    }
+
+    fn lose(&self, lines: u64) {
+        let mut state = self.lock();
+        state.unreported = state.unreported.saturating_add(lines);
+        drop(state);
+        self.dropped.inc_by(lines);
+    }
+
+    fn flush(&self, bound: Duration) {
+        let deadline = Instant::now() + bound;
+        let mut state = self.lock();
+        while state.writer == Writer::Writing {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return;
+            }
+            (state, _) = self.written.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes for as long as the process lives.
+fn write(queue: &Queue, mut output: Output<impl Write>) {
+    let mut batch = Vec::with_capacity(CAPACITY);
+    let mut works = true;
+    loop {
+        let lost = queue.take(&mut batch, works);
+        if lost > 0 {
+            // The queue has just been emptied, so this line has room.
+            tracing::warn!(
+                lines = lost,
+                "log lines were dropped: standard output was not read, or could not be written"
+            );
+        }
+        let unwritten = output.write(&batch);
+        works = unwritten == 0;
+        if !works {
+            queue.lose(unwritten);
+        }
+    }
+}
+
+/// Where lines go.
+struct Output<W> {
+    to: W,
+    /// The last write failed within a line.
+    is_mid_line: bool,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes whole lines; returns how many of them could not be written.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if self.is_mid_line && !self.write_all(b"\n").is_empty() {
+            return count(lines);
+        }
+        let rest = self.write_all(lines);
+        let unwritten = count(rest);
+        let written = lines.len().saturating_sub(rest.len());
+        self.is_mid_line = written > 0 && lines.get(written.saturating_sub(1)) != Some(&b'\n');
+        unwritten
+    }
+
+    /// What could not be written.
+    fn write_all<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
+        while !rest.is_empty() {
+            match self.to.write(rest) {
+                Ok(0) => break,
+                Ok(size) => rest = rest.get(size..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Another process made the pipe that we share with it non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
+                Err(_) => break,
+            }
+        }
+        rest
+    }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+/// One line, and the backtrace where `RUST_BACKTRACE` asks for one.
+fn description(panic: &PanicHookInfo<'_>) -> String {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        std::backtrace::BacktraceStatus::Captured => format!("\n{backtrace}"),
+        _ => String::new(),
+    };
+    format!("thread {thread} panicked at {place}: {text}; this is an error in Mailgress{backtrace}")
+}
+
+/// Bytes of lines that wait to be written: some thousand sessions.
+const CAPACITY: usize = 1 << 20;
+/// How long the end of the process waits for the last lines to be written.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+/// Between attempts to write to a pipe that is full and does not block.
+const RETRY: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    use tracing::info;
+
+    /// Standard output, as the test wants it.
+    #[derive(Default)]
+    struct Inner {
+        written: Vec<u8>,
+        behaviour: Behaviour,
+    }
+
+    #[derive(Clone, Copy, Default, PartialEq)]
+    enum Behaviour {
+        #[default]
+        Works,
+        Stalls,
+        /// Takes this many bytes, and then fails.
+        Fails(usize),
+    }
+
+    #[derive(Clone, Default)]
+    struct Pipe(Arc<(Mutex<Inner>, Condvar)>);
+
+    impl Pipe {
+        fn behave(&self, behaviour: Behaviour) {
+            self.0.0.lock().unwrap().behaviour = behaviour;
+            self.0.1.notify_all();
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.0.lock().unwrap().written.clone()).unwrap()
+        }
+
+        fn eventually_has(&self, text: &str) {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !self.text().contains(text) {
+                assert!(Instant::now() < deadline, "{text:?} is not in {:?}", self.text());
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let stalls = |inner: &mut Inner| inner.behaviour == Behaviour::Stalls;
+            let mut inner = self.0.1.wait_while(self.0.0.lock().unwrap(), stalls).unwrap();
+            let size = match &mut inner.behaviour {
+                Behaviour::Fails(0) => return Err(ErrorKind::BrokenPipe.into()),
+                Behaviour::Fails(left) => {
+                    let size = bytes.len().min(*left);
+                    *left -= size;
+                    size
+                }
+                _ => bytes.len(),
+            };
+            inner.written.extend_from_slice(&bytes[..size]);
+            Ok(size)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Warnings come from the writing thread, so the subscriber is that of all tests, with a filter.
+    #[test]
+    fn lines_that_nobody_reads_are_dropped_counted_and_reported_when_lines_get_through_again_and_panics_are_lines()
+     {
+        let pipe = Pipe::default();
+        let log = Log::start(pipe.clone()).unwrap();
+        tracing_subscriber::fmt()
+            .with_env_filter("mailgress::app::log=info")
+            .with_writer(log.clone())
+            .with_ansi(false)
+            .init();
+        info!("before");
+        log.flush();
+        assert!(pipe.text().ends_with("before\n"));
+
+        pipe.behave(Behaviour::Stalls);
+        let long = "x".repeat(1000);
+        // Nothing here waits, or this test would never end.
+        for _ in 0..3 * CAPACITY / long.len() {
+            info!("{long}");
+        }
+        let dropped = log.0.dropped.get();
+        assert!(dropped > 0);
+        log.0.flush(Duration::from_millis(10));
+        pipe.behave(Behaviour::Works);
+        pipe.eventually_has(&format!("could not be written lines={dropped}\n"));
+
+        pipe.behave(Behaviour::Fails(5));
+        info!("in two halves");
+        log.flush();
+        info!("not written");
+        log.flush();
+        assert_eq!(log.0.dropped.get(), dropped + 2);
+        pipe.behave(Behaviour::Works);
+        info!("after");
+        pipe.eventually_has("could not be written lines=2\n");
+        let text = pipe.text();
+        let lines: Vec<&str> = text.lines().rev().take(3).collect();
+        assert!(lines[1].ends_with("after") && lines[2].len() == 5, "{lines:?}");
+
+        let hook = std::panic::take_hook();
+        log.catch_panics();
+        let worker = thread::Builder::new().name("worker".to_owned());
+        let panicked = worker.spawn(|| panic!("nobody expected this")).unwrap().join();
+        std::panic::set_hook(hook);
+        assert!(panicked.is_err());
+        pipe.eventually_has("nobody expected this; this is an error in Mailgress");
+        assert!(pipe.text().contains("ERROR") && pipe.text().contains("worker panicked at src/app/log.rs"));
+    }
+
+    #[test]
+    fn a_line_is_written_whole_or_counted() {
+        let pipe = Pipe::default();
+        let mut output = Output { to: pipe.clone(), is_mid_line: false };
+        pipe.behave(Behaviour::Fails(6));
+        assert_eq!(output.write(b"one\ntwo\nthree\n"), 2);
+        assert_eq!(output.write(b"four\n"), 1);
+        pipe.behave(Behaviour::Works);
+        assert_eq!(output.write(b"five\n"), 0);
+        assert_eq!(pipe.text(), "one\ntw\nfive\n");
+    }
+
+    #[test]
+    fn the_end_does_not_wait_longer_than_its_bound_for_a_reader_that_stalls() {
+        let pipe = Pipe::default();
+        pipe.behave(Behaviour::Stalls);
+        let log = Log::start(pipe).unwrap();
+        log.0.push(b"a line\n");
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            log.flush();
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+}

@@ -1,0 +1,109 @@
+//! What signals do to `mailgress run`: three drain, SIGHUP reads again, and no other one ends the process by accident.
+//!
+//! The default action of most signals is to end the process with all its sessions. Each that nobody sends to end a
+//! server is caught and logged.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tracing::info;
+
+/// SIGTERM, SIGINT and SIGQUIT, counted.
+pub(super) struct Signals {
+    received: watch::Receiver<u32>,
+    waited: u32,
+}
+
+impl Signals {
+    /// Catches signals from now on. `reread` is told of SIGHUP, where that means something.
+    ///
+    /// # Errors
+    /// When the operating system refuses a handler.
+    pub(super) fn new(reread: Option<Arc<Notify>>) -> anyhow::Result<Self> {
+        let mut terminate = catch(SignalKind::terminate(), "SIGTERM")?;
+        let mut interrupt = catch(SignalKind::interrupt(), "SIGINT")?;
+        let mut quit = catch(SignalKind::quit(), "SIGQUIT")?;
+        // A log file that has reached RLIMIT_FSIZE: the write fails, which the log counts. A line about it would be
+        // another such write.
+        drop(catch(SignalKind::from_raw(number::XFSZ), "SIGXFSZ")?);
+        let hangup = catch(SignalKind::hangup(), "SIGHUP")?;
+        let ignored = ignored().map(|(kind, name)| catch(kind, &name).map(|signal| (signal, name)));
+        for (signal, name) in ignored.collect::<anyhow::Result<Vec<_>>>()? {
+            tokio::spawn(ignore(signal, name));
+        }
+        tokio::spawn(hang_up(hangup, reread));
+        let (sender, received) = watch::channel(0_u32);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = quit.recv() => {}
+                }
+                sender.send_modify(|count| *count = count.saturating_add(1));
+            }
+        });
+        Ok(Self { received, waited: 0 })
+    }
+
+    /// Waits for one more signal than were waited for before.
+    pub(super) async fn wait(&mut self) {
+        self.waited = self.waited.saturating_add(1);
+        let waited = self.waited;
+        // The sender lives as long as the runtime.
+        let _ = self.received.wait_for(|received| *received >= waited).await;
+    }
+}
+
+fn catch(kind: SignalKind, name: &str) -> anyhow::Result<Signal> {
+    signal(kind).with_context(|| format!("cannot catch {name}"))
+}
+
+async fn hang_up(mut hangup: Signal, reread: Option<Arc<Notify>>) {
+    while hangup.recv().await.is_some() {
+        match &reread {
+            Some(reread) => {
+                info!("SIGHUP: reading all files of the folder again");
+                reread.notify_one();
+            }
+            None => info!(
+                "ignoring SIGHUP: objects are watched in the cluster, and there is nothing to read again"
+            ),
+        }
+    }
+}
+
+async fn ignore(mut signal: Signal, name: String) {
+    while signal.recv().await.is_some() {
+        info!("ignoring {name}: only SIGTERM, SIGINT and SIGQUIT end the process");
+    }
+}
+
+/// Signals that would end the process by default, without being about a fault of the process itself.
+fn ignored() -> impl Iterator<Item = (SignalKind, String)> {
+    let named = number::NAMED.map(|(number, name)| (SignalKind::from_raw(number), name.to_owned()));
+    let real_time =
+        number::REAL_TIME.map(|number| (SignalKind::from_raw(number), format!("signal {number}")));
+    named.into_iter().chain(real_time)
+}
+
+/// Numbers of Linux on amd64 and arm64.
+mod number {
+    use std::ops::RangeInclusive;
+
+    pub(super) const XFSZ: i32 = 25;
+    pub(super) const NAMED: [(i32, &str); 8] = [
+        (10, "SIGUSR1"),
+        (12, "SIGUSR2"),
+        (14, "SIGALRM"),
+        (16, "SIGSTKFLT"),
+        (26, "SIGVTALRM"),
+        (27, "SIGPROF"),
+        (29, "SIGIO"),
+        (30, "SIGPWR"),
+    ];
+    /// Below are those that C libraries keep for themselves.
+    pub(super) const REAL_TIME: RangeInclusive<i32> = 35..=64;
+}
