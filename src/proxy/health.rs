@@ -79,7 +79,9 @@ struct Check {
 struct Endpoint {
     address: BackendAddress,
     is_out: AtomicBool,
-    /// Why.
+    /// Whether its checks have said anything yet.
+    is_known: AtomicBool,
+    /// Why it is out.
     problem: Mutex<String>,
 }
 
@@ -119,12 +121,12 @@ impl HealthChecks {
         Some(Arc::new(CheckedBackend(endpoints.collect())))
     }
 
-    /// What the checks of a listener say, if it has any and all of them have begun.
+    /// What the checks of a listener say, if it has any, all of them have begun, and one has said something.
     pub(crate) fn report(&self, listener: &Listener) -> Option<BackendHealth> {
         listener.upstream.health_check?;
         let checks = lock(&self.checks);
         let endpoints = CheckId::of(listener).map(|id| Some(Arc::clone(&checks.get(&id)?.endpoint)));
-        Some(CheckedBackend(endpoints.collect::<Option<_>>()?).report())
+        CheckedBackend(endpoints.collect::<Option<_>>()?).report()
     }
 
     /// Ends the checks that no listener wants any more.
@@ -157,6 +159,7 @@ impl HealthChecks {
         let endpoint = Arc::new(Endpoint {
             address: id.address.clone(),
             is_out: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
             problem: Mutex::default(),
         });
         let mut header = Vec::new();
@@ -235,15 +238,12 @@ impl CheckedBackend {
         }
     }
 
-    /// For the status.
-    pub(crate) fn report(&self) -> BackendHealth {
+    /// For the status; `None` before any check has said anything.
+    pub(crate) fn report(&self) -> Option<BackendHealth> {
+        let is_known = self.0.iter().any(|endpoint| endpoint.is_known.load(Ordering::Relaxed));
         let out = self.0.iter().filter(|endpoint| endpoint.is_out());
-        BackendHealth {
-            endpoints: self.0.len(),
-            unhealthy: out
-                .map(|endpoint| (endpoint.address.clone(), lock(&endpoint.problem).clone()))
-                .collect(),
-        }
+        let why = |endpoint: &Arc<Endpoint>| (endpoint.address.clone(), lock(&endpoint.problem).clone());
+        is_known.then(|| BackendHealth { endpoints: self.0.len(), unhealthy: out.map(why).collect() })
     }
 }
 
@@ -277,11 +277,15 @@ impl Checker {
             drop(permit);
             self.metrics.checked(&self.endpoint.address.to_string(), self.protocol, problem.is_none());
             let turned = tally.record(problem.is_none());
+            let is_known = problem.is_none() || turned.is_some();
             if let Some(problem) = problem {
                 *lock(&self.endpoint.problem) = problem;
             }
             if let Some(is_well) = turned {
                 self.turn(is_well);
+            }
+            if is_known && !self.endpoint.is_known.swap(true, Ordering::Relaxed) {
+                self.changed.notify_one();
             }
             sleep(self.rule.interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
         }
@@ -379,7 +383,8 @@ mod tests {
 
     fn endpoint(port: u16, is_out: bool) -> Arc<Endpoint> {
         let address = BackendAddress::Ip(([127, 0, 0, 1], port).into());
-        Arc::new(Endpoint { address, is_out: is_out.into(), problem: Mutex::new("why".to_owned()) })
+        let (is_out, is_known) = (is_out.into(), is_out.into());
+        Arc::new(Endpoint { address, is_out, is_known, problem: Mutex::new("why".to_owned()) })
     }
 
     #[test]
@@ -397,6 +402,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_said_before_a_check_has_said_anything() {
+        let backend = CheckedBackend(vec![endpoint(1, false), endpoint(2, false)]);
+        assert_eq!(backend.report(), None);
+        backend.0[0].is_known.store(true, Ordering::Relaxed);
+        assert_eq!(backend.report().map(|report| report.endpoints), Some(2));
+    }
+
+    #[test]
     fn what_is_out_is_not_tried_unless_all_are() {
         let backend = CheckedBackend(vec![endpoint(1, true), endpoint(2, false)]);
         let all: Vec<_> = [1, 2, 3].map(|port| endpoint(port, false).address.clone()).into();
@@ -406,7 +419,7 @@ mod tests {
         let mut order = all[..1].to_vec();
         backend.keep_healthy(&mut order);
         assert_eq!(order, all[..1]);
-        let report = backend.report();
+        let report = backend.report().unwrap();
         assert_eq!((report.endpoints, report.unhealthy), (2, vec![(all[0].clone(), "why".to_owned())]));
     }
 }

@@ -298,7 +298,7 @@ impl Supervisor {
     fn report_health_of(&mut self, serving: &Serving) {
         for served in serving.all() {
             if let Some(health) = &served.health {
-                self.reporter.backend(&served.listener.id, Some(health.report()));
+                self.reporter.backend(&served.listener.id, health.report());
             }
         }
     }
