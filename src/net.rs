@@ -1,11 +1,13 @@
 //! Addresses, sockets, streams and backoff: what the layers above build on; knows no mail protocol.
 
 pub mod address;
+pub mod capped;
 pub mod roots;
 pub mod socket;
 pub mod stream;
 pub mod tls_names;
 
 pub use address::{BackendAddress, ClientAddress, ListenAddress, network};
+pub use capped::{CapReached, Capped};
 pub use socket::{Keepalive, Listening, SocketOptions, bind};
 pub use stream::{Socket, Stream};
