@@ -1,6 +1,7 @@
 //! Addresses, sockets, streams and backoff: what the layers above build on; knows no mail protocol.
 
 pub mod address;
+pub mod capped;
 pub mod local;
 pub mod roots;
 pub mod socket;
@@ -8,6 +9,7 @@ pub mod stream;
 pub mod tls_names;
 
 pub use address::{BackendAddress, ClientAddress, ListenAddress, network};
+pub use capped::{CapReached, Capped};
 pub use local::is_ours;
 pub use socket::{Keepalive, Listening, SocketOptions, bind};
 pub use stream::{Socket, Stream};

@@ -8,6 +8,7 @@
 //! `session/upstream`, by a `route` to an endpoint that `health` has not taken out; bytes flow in `relay`.
 
 mod balance;
+mod bans;
 mod certificates;
 mod end;
 mod health;

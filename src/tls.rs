@@ -20,6 +20,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::{AlertDescription, SupportedCipherSuite};
 
+use crate::net::CapReached;
 use crate::net::roots::provider;
 use crate::net::tls_names;
 
@@ -86,6 +87,9 @@ pub enum HandshakeFailure {
     /// ALPN without our protocol; `no_application_protocol` was sent (ALPACA).
     #[error("offers only protocols by ALPN that are not spoken here")]
     ForeignProtocol,
+    /// It sent more than a handshake of its kind needs, and the handshake was not complete.
+    #[error("sent a TLS handshake that is too long")]
+    TooLong,
     /// It refused us.
     #[error("refused the TLS handshake with the alert {0:?}")]
     Alert(AlertDescription),
@@ -102,6 +106,9 @@ pub enum HandshakeFailure {
 
 impl From<io::Error> for HandshakeFailure {
     fn from(error: io::Error) -> Self {
+        if error.get_ref().is_some_and(|inner| inner.is::<CapReached>()) {
+            return Self::TooLong;
+        }
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::NoApplicationProtocol) => Self::ForeignProtocol,
             Some(rustls::Error::AlertReceived(alert)) => Self::Alert(*alert),

@@ -304,15 +304,19 @@ pub struct LimitSettings {
     /// The longest command before the login, in bytes, from 512 to 1Mi. Default: 4Ki.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_buffer: Option<Size>,
-    /// Open sessions of the listener. Default: no bound.
+    /// Open connections of the listener, counted from the accept on. Connections on a port that several listeners share
+    /// count for the port until the server name is known; the widest limit of its listeners bounds them. Default: no
+    /// bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
-    /// Open sessions from one client address (IPv6: one /64). Default: no bound.
+    /// Open connections from one client address (IPv6: one /64), counted from the accept on. A trusted peer that waits
+    /// to send its PROXY header is not a client; it may have 256 such connections. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
-    /// Refuses clients whose logins fail, for a while. Default: no bans.
+    /// Refuses clients whose logins fail, for a while: new connections, and logins of open sessions. IPv6 clients are
+    /// counted by /64; a /56 or /48 is counted as a whole when it floods a full table. Default: no bans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_failures: Option<AuthFailures>,
 }

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, Re
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::Capped;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Socket {
@@ -84,7 +86,7 @@ pub enum Stream {
     /// In clear.
     Plain(Socket),
     /// We are the TLS server.
-    Server(Box<tokio_rustls::server::TlsStream<Socket>>),
+    Server(Box<tokio_rustls::server::TlsStream<Capped<Socket>>>),
     /// We are the TLS client.
     Client(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
@@ -95,7 +97,7 @@ impl Stream {
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Server(tls) => tls.get_ref().0,
+            Self::Server(tls) => tls.get_ref().0.get_ref(),
             Self::Client(tls) => tls.get_ref().0,
         }
     }

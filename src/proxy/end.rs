@@ -182,6 +182,7 @@ impl End {
                 HandshakeFailure::ForeignProtocol => {
                     "the client offers only protocols by ALPN that are not spoken here"
                 }
+                HandshakeFailure::TooLong => "the client sent a TLS handshake that is too long",
                 HandshakeFailure::Alert(_) => "the client refused the TLS handshake with an alert",
                 _ => "the client and we cannot agree on TLS",
             },

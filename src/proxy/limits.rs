@@ -12,6 +12,7 @@ use crate::model::Limits;
 use crate::model::settings::{AuthFailures, client_key};
 use crate::net::ClientAddress;
 
+use super::bans::Bans;
 use super::peers::Picture;
 
 /// The counters of one listener; they live as long as its sessions and over every swap.
@@ -19,7 +20,7 @@ use super::peers::Picture;
 pub(crate) struct Counters {
     open: AtomicU32,
     clients: Mutex<HashMap<IpAddr, u32>>,
-    failures: Mutex<HashMap<IpAddr, Failures>>,
+    bans: Mutex<Bans>,
     /// Whose addresses its clients come with.
     pub(crate) peers: Picture,
 }
@@ -36,88 +37,80 @@ pub(crate) enum Refusal {
     /// `limits.authFailures`.
     #[error("the client is banned by limits.authFailures")]
     Banned,
+    /// [`MAX_AWAITED_HEADERS`].
+    #[error("the peer has too many connections that have not sent their PROXY header")]
+    HeadersAwaited,
 }
 
-/// A session that was let in; counted until it is dropped.
+/// A connection that was let in; counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     counters: Arc<Counters>,
     client: Option<IpAddr>,
 }
 
-#[derive(Debug)]
-struct Failures {
-    since: Instant,
-    count: u32,
-    banned_until: Option<Instant>,
-}
-
 impl Counters {
-    /// Lets a session in, or says which limit refuses it.
+    /// Lets a connection in of which only the peer is known, or says that the listener is full.
+    pub(crate) fn enter(self: &Arc<Self>, limits: &Limits) -> Result<Admission, Refusal> {
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        let admission = Admission { counters: Arc::clone(self), client: None };
+        if limits.max_connections.is_some_and(|max| open >= max) {
+            return Err(Refusal::ListenerFull);
+        }
+        Ok(admission)
+    }
+
+    /// Lets a client in, or says which limit refuses it.
     pub(crate) fn admit(
         self: &Arc<Self>,
         limits: &Limits,
         client: ClientAddress,
         now: Instant,
     ) -> Result<Admission, Refusal> {
-        let client = client.ip().map(client_key);
-        if limits.auth_failures.is_some() && client.is_some_and(|key| self.is_banned(key, now)) {
-            return Err(Refusal::Banned);
-        }
-        let open = self.open.fetch_add(1, Ordering::Relaxed);
-        let mut admission = Admission { counters: Arc::clone(self), client: None };
-        if limits.max_connections.is_some_and(|max| open >= max) {
-            return Err(Refusal::ListenerFull);
-        }
-        if let (Some(max), Some(key)) = (limits.max_connections_per_client, client) {
-            let mut clients = lock(&self.clients);
-            let count = clients.entry(key).or_default();
-            if *count >= max {
-                return Err(Refusal::ClientFull);
-            }
-            *count += 1;
-            admission.client = Some(key);
-        }
+        let mut admission = self.enter(limits)?;
+        admission.count(limits, client, now)?;
         Ok(admission)
     }
 
     /// Counts a refused login; true when the client is banned from now on.
     pub(crate) fn login_refused(&self, rule: &AuthFailures, client: ClientAddress, now: Instant) -> bool {
-        let Some(key) = client.ip().map(client_key) else { return false };
-        let mut failures = lock(&self.failures);
-        if failures.len() >= MAX_TRACKED {
-            failures.retain(|_, failure| failure.is_current(rule, now));
-        }
-        if failures.len() >= MAX_TRACKED && !failures.contains_key(&key) {
-            return false;
-        }
-        let failure = failures.entry(key).or_insert(Failures { since: now, count: 0, banned_until: None });
-        if !failure.is_current(rule, now) {
-            *failure = Failures { since: now, count: 0, banned_until: None };
-        }
-        failure.count += 1;
-        if failure.count >= rule.count {
-            failure.banned_until = Some(now + rule.ban);
-        }
-        failure.banned_until.is_some()
+        client.ip().is_some_and(|ip| lock(&self.bans).refused(rule, ip, now))
     }
 
-    fn is_banned(&self, key: IpAddr, now: Instant) -> bool {
-        lock(&self.failures)
-            .get(&key)
-            .and_then(|failure| failure.banned_until)
-            .is_some_and(|until| now < until)
+    /// Whether `limits.authFailures` refuses the client now.
+    pub(crate) fn is_banned(&self, limits: &Limits, client: ClientAddress, now: Instant) -> bool {
+        let banned = |ip| lock(&self.bans).is_banned(ip, now);
+        limits.auth_failures.is_some() && client.ip().is_some_and(banned)
     }
 }
 
-impl Failures {
-    fn is_current(&self, rule: &AuthFailures, now: Instant) -> bool {
-        match self.banned_until {
-            Some(until) => now < until,
-            None => now.saturating_duration_since(self.since) < rule.window,
+impl Admission {
+    /// Counts the connection for its client, or says which limit refuses it.
+    pub(crate) fn count(
+        &mut self,
+        limits: &Limits,
+        client: ClientAddress,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if self.counters.is_banned(limits, client, now) {
+            return Err(Refusal::Banned);
         }
+        if let (Some(max), Some(key)) = (limits.max_connections_per_client, client.ip().map(client_key)) {
+            let mut clients = lock(&self.counters.clients);
+            let count = clients.entry(key).or_default();
+            if *count >= max {
+                return Err(Refusal::ClientFull);
+            }
+            *count += 1;
+            self.client = Some(key);
+        }
+        Ok(())
     }
 }
+
+/// Connections of one peer that may wait for their PROXY header at once. A load balancer sends the header with the
+/// connection, so few ever wait; and its address stands for all its clients, so that their own limit is not its.
+pub(crate) const MAX_AWAITED_HEADERS: u32 = 256;
 
 impl Drop for Admission {
     fn drop(&mut self) {
@@ -137,10 +130,6 @@ impl Drop for Admission {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Clients whose refused logins are remembered, for each listener; when a flood of addresses fills it, new
-/// ones are not counted until old ones expire.
-const MAX_TRACKED: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -171,6 +160,20 @@ mod tests {
         assert_eq!(counters.admit(&LIMITS, client("192.0.2.3:1"), now).unwrap_err(), Refusal::ListenerFull);
         drop(one);
         assert!(counters.admit(&LIMITS, client("192.0.2.1:4"), now).is_ok());
+    }
+
+    #[test]
+    fn counts_a_connection_before_its_client_is_known() {
+        let counters = Arc::new(Counters::default());
+        let now = Instant::now();
+        let mut unknown: Vec<_> = (0..3).map(|_| counters.enter(&LIMITS).unwrap()).collect();
+        assert_eq!(counters.enter(&LIMITS).unwrap_err(), Refusal::ListenerFull);
+        let [first, second, third] = &mut unknown[..] else { panic!() };
+        first.count(&LIMITS, client("192.0.2.1:1"), now).unwrap();
+        second.count(&LIMITS, client("192.0.2.1:2"), now).unwrap();
+        assert_eq!(third.count(&LIMITS, client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
+        drop(unknown);
+        assert!(counters.admit(&LIMITS, client("192.0.2.1:3"), now).is_ok());
     }
 
     #[test]

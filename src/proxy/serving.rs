@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
 use crate::model::snapshot::positions;
-use crate::model::{Listener, ListenerId, Socket, UpstreamTls};
+use crate::model::{Limits, Listener, ListenerId, Socket, UpstreamTls};
 use crate::tls::{TlsAcceptor, TlsConnector, TlsError, connector};
 
 use super::health::{CheckedBackend, HealthChecks};
@@ -27,8 +27,12 @@ pub(crate) struct Serving {
     pub(crate) socket: Arc<Socket>,
     /// Present unless the socket's TLS mode is Off.
     pub(crate) acceptor: Option<TlsAcceptor>,
-    /// Counts the sessions of which STARTTLS has still to say whose they are.
+    /// What counts for a connection before its listener is known.
+    pub(crate) opening: Limits,
+    /// Counts the connections of which the handshake has still to say whose they are.
     undecided: Arc<Counters>,
+    /// Counts the connections of each peer that have not sent their PROXY header.
+    pub(crate) unproxied: Arc<Counters>,
     /// In the order of the socket's listeners.
     served: Vec<Arc<Served>>,
     /// Who speaks before a server name is known.
@@ -174,9 +178,16 @@ impl Serving {
                 None => Arc::new(Served::new(listener, socket, old.map(|old| &**old), workshop)?),
             });
         }
-        let undecided = previous.map(|previous| Arc::clone(&previous.undecided)).unwrap_or_default();
         let first = socket.listeners.iter().position(|listener| listener.hostnames.is_empty());
-        Ok(Self { socket: Arc::clone(socket), acceptor, undecided, served, first: first.unwrap_or_default() })
+        Ok(Self {
+            socket: Arc::clone(socket),
+            acceptor,
+            opening: opening(&socket.listeners),
+            undecided: previous.map(|previous| Arc::clone(&previous.undecided)).unwrap_or_default(),
+            unproxied: previous.map(|previous| Arc::clone(&previous.unproxied)).unwrap_or_default(),
+            served,
+            first: first.unwrap_or_default(),
+        })
     }
 
     /// The listener that speaks before a server name is known.
@@ -203,6 +214,24 @@ impl Serving {
     /// The listener that the acceptor chose, by its place among the socket's.
     pub(crate) fn at(&self, position: usize) -> Option<&Arc<Served>> {
         self.served.get(position)
+    }
+}
+
+/// The widest limits of the listeners: a connection may be for any of them. A client is banned by one listener, so
+/// several have no bans in common.
+fn opening(listeners: &[Arc<Listener>]) -> Limits {
+    let each = || listeners.iter().map(|listener| &listener.limits);
+    let widest = |limit: fn(&Limits) -> Option<u32>| {
+        each().try_fold(0, |widest, limits| limit(limits).map(|limit| limit.max(widest)))
+    };
+    Limits {
+        client_buffer: each().map(|limits| limits.client_buffer).max().unwrap_or_default(),
+        max_connections: widest(|limits| limits.max_connections),
+        max_connections_per_client: widest(|limits| limits.max_connections_per_client),
+        auth_failures: match listeners {
+            [alone] => alone.limits.auth_failures,
+            _ => None,
+        },
     }
 }
 

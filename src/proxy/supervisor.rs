@@ -70,7 +70,6 @@ impl Supervisor {
     ) -> Self {
         let journal = Arc::clone(&metrics.journal);
         let health = HealthChecks::new(Arc::clone(&dns), Arc::clone(&metrics));
-        metrics.session_capacity.set(i64::try_from(workers.dispatcher().capacity()).unwrap_or(i64::MAX));
         Self {
             options,
             snapshots: channels.snapshots,
@@ -134,6 +133,9 @@ impl Supervisor {
     }
 
     async fn apply(&mut self, snapshot: Arc<Snapshot>) {
+        let dispatcher = self.workers.dispatcher();
+        dispatcher.provide_for(&snapshot);
+        self.metrics.session_capacity.set(i64::try_from(dispatcher.capacity()).unwrap_or(i64::MAX));
         let running = self.running.iter().map(|(address, running)| (address, &running.socket));
         let actions = plan(running, &snapshot.sockets);
         let before = std::mem::take(&mut self.failed);

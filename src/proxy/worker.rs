@@ -13,6 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::auth::AuthClient;
 use crate::dns::Dns;
+use crate::model::{Auth, Snapshot};
 
 use super::balance::Balancer;
 use super::listener::AcceptLoop;
@@ -33,8 +34,10 @@ pub(crate) struct Workers {
 pub(crate) struct Dispatcher {
     workers: Vec<Worker>,
     sessions: TaskTracker,
-    /// Sessions at once: each is sure of a descriptor for its backend, too.
-    capacity: usize,
+    /// File descriptors that sessions may have.
+    descriptors: usize,
+    /// Descriptors that one session may need: an open session is sure to get those it has not yet.
+    each: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -87,8 +90,12 @@ impl Workers {
             workers.push(Worker { queue, load: Arc::default() });
             queues.push(work);
         }
-        let dispatcher =
-            Arc::new(Dispatcher { workers, sessions: TaskTracker::new(), capacity: capacity(count) });
+        let dispatcher = Arc::new(Dispatcher {
+            workers,
+            sessions: TaskTracker::new(),
+            descriptors: descriptors(count),
+            each: AtomicUsize::new(SESSION_DESCRIPTORS),
+        });
         for (index, work) in queues.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let context = Arc::new(WorkerContext {
@@ -136,15 +143,24 @@ impl Dispatcher {
         (index, self.seat_at(index))
     }
 
-    /// Whether one session more could leave those that are here without a descriptor for their backend.
-    pub(crate) fn is_full(&self) -> bool {
-        let open: usize = self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum();
-        open >= self.capacity
+    /// Follows what is served from now on: where an auth service is asked, each session may need a connection to it.
+    /// It stays counted after the login, since the connection stays open for the next one.
+    pub(crate) fn provide_for(&self, snapshot: &Snapshot) {
+        let mut listeners = snapshot.sockets.values().flat_map(|socket| &socket.listeners);
+        let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http(_)));
+        self.each.store(SESSION_DESCRIPTORS + usize::from(asks), Ordering::Relaxed);
     }
 
-    /// Sessions at once.
+    /// Whether one session more could leave those that are here without a descriptor for their backend, or for the
+    /// auth service.
+    pub(crate) fn is_full(&self) -> bool {
+        let open: usize = self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum();
+        open >= self.capacity()
+    }
+
+    /// Sessions at once; one is always let in.
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        (self.descriptors / self.each.load(Ordering::Relaxed).max(1)).max(1)
     }
 
     /// A seat on a certain worker.
@@ -180,16 +196,19 @@ async fn work_off(mut queue: mpsc::Receiver<Work>, context: Arc<WorkerContext>, 
     }
 }
 
-/// Two descriptors for each session; a quarter, at most [`RESERVE`], is left for everything else, and never
-/// less than what an idle process has open. One session is always let in.
-fn capacity(workers: usize) -> usize {
+/// The descriptors for sessions: a quarter of the limit, at most [`RESERVE`], is left for everything else, and never
+/// less than what an idle process has open.
+fn descriptors(workers: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.unwrap_or(usize::MAX);
     let own = OWN_DESCRIPTORS.saturating_add(workers.saturating_mul(WORKER_DESCRIPTORS));
-    (limit.saturating_sub(RESERVE.min(limit / 4).max(own)) / 2).max(1)
+    limit.saturating_sub(RESERVE.min(limit / 4).max(own))
 }
 
-/// Descriptors for listeners, event queues, files, auth services and the admin server.
+/// The client's connection and the backend's.
+const SESSION_DESCRIPTORS: usize = 2;
+
+/// Descriptors for listeners, event queues, files, name servers and the admin server.
 const RESERVE: usize = 256;
 
 /// Those of them that an idle process with a few listeners has or needs for a moment, without its workers.

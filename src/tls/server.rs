@@ -14,8 +14,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::model::snapshot::positions;
-use crate::model::{Listener, MinVersion, ServerNames, ServerTls, Socket};
-use crate::net::tls_names;
+use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls, Socket};
+use crate::net::{Capped, tls_names};
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, ProxyVersion, TlsFacts};
 use crate::protocol::{EmptyInput, Protocol};
@@ -33,13 +33,15 @@ pub struct TlsAcceptor {
     names: Arc<ServerNames>,
     /// One for each listener of the socket, in its order.
     setups: Vec<Arc<Setup>>,
+    /// In bytes.
+    longest_hello: usize,
 }
 
 /// A handshake that succeeded.
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// The client, in clear.
-    pub stream: TlsStream<S>,
+    pub stream: TlsStream<Capped<S>>,
     /// Which of the socket's listeners its SNI selected.
     pub listener: usize,
     /// What was agreed on.
@@ -90,11 +92,14 @@ impl TlsAcceptor {
             Some(previous) if has_same_names(before, &socket.listeners) => Arc::clone(&previous.names),
             _ => Arc::new(ServerNames::new(&socket.listeners)),
         };
-        Ok(Self { socket: Arc::clone(socket), names, setups })
+        // A ticket holds the client's certificates, and whose ticket it is only the hello says.
+        let asks = setups.iter().any(|setup| setup.asks_for_certificates());
+        let longest_hello = if asks { MAX_HELLO_WITH_CERTIFICATES } else { MAX_HELLO };
+        Ok(Self { socket: Arc::clone(socket), names, setups, longest_hello })
     }
 
     /// Reads the client's hello, selects the listener by SNI, and does its handshake. The proof says that
-    /// nothing the client sent in clear is left. There is no timeout here.
+    /// nothing the client sent in clear is left. There is no timeout here, but a bound on what the client sends.
     ///
     /// # Errors
     /// When the client is to blame; it has been sent the alert.
@@ -111,14 +116,17 @@ impl TlsAcceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(client_fault)?;
+        let stream = Capped::new(stream, self.longest_hello);
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(client_fault)?;
         let Some((position, listener, setup)) = self.select(hello.client_hello().server_name()) else {
             return Err(refuse_name(hello).await);
         };
         // Nobody else asks about certificates' algorithms and names.
         let tells = listener.upstream.proxy_protocol == Some(ProxyVersion::V2);
         let schemes = tells.then(|| hello.client_hello().signature_schemes().to_vec());
-        let stream = hello.into_stream(Arc::clone(&setup.config)).await.map_err(client_fault)?;
+        hello.io.cap(if setup.asks_for_certificates() { MAX_CERTIFICATES } else { MAX_HELLO });
+        let mut stream = hello.into_stream(Arc::clone(&setup.config)).await.map_err(client_fault)?;
+        stream.get_mut().0.lift();
         let connection = stream.get_ref().1;
         let (client, refusal) = setup.verifier.judge(connection.peer_certificates(), UnixTime::now());
         let mut facts = facts(connection);
@@ -203,6 +211,10 @@ impl Setup {
         Ok(Self { tls: Arc::clone(tls), protocol, config, choice, verifier, resumption })
     }
 
+    fn asks_for_certificates(&self) -> bool {
+        self.tls.client_auth.mode != ClientAuthMode::Off
+    }
+
     /// The certificate that the client got, which rustls does not tell. `schemes`: the signatures that it verifies.
     fn shown(
         &self,
@@ -242,6 +254,17 @@ where
     }
     HandshakeError::Client(HandshakeFailure::UnknownName(name))
 }
+
+/// The longest ClientHello, and what a client without certificates may send after it. Browsers' hellos have about
+/// 2 KiB with a post-quantum key share. The library reads 4 KiB at a time into a buffer that it doubles, so these
+/// 12 KiB take 16 KiB of memory.
+const MAX_HELLO: usize = 12 * 1024;
+
+/// The longest ClientHello where client certificates are asked for.
+const MAX_HELLO_WITH_CERTIFICATES: usize = 28 * 1024;
+
+/// What a client that is asked for certificates may send after its hello. The library takes no longer message.
+const MAX_CERTIFICATES: usize = 64 * 1024;
 
 /// A record of type alert (21), TLS 1.2 on the wire, two bytes: fatal (2), `unrecognized_name` (112).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -651,6 +674,68 @@ mod tests {
         let (mut near, far) = tokio::io::duplex(64);
         near.write_all(b"a LOGIN u p\r\n").await.unwrap();
         assert!(acceptor.accept(far, proof()).await.is_err());
+    }
+
+    /// What becomes of a handshake of which a client of TLS 1.2 sends its hello and then these bytes.
+    async fn failure_after(ca: &Ca, acceptor: &TlsAcceptor, bytes: &[u8]) -> HandshakeError {
+        let config = Arc::new(client(ca, None, &[&rustls::version::TLS12]));
+        let mut hello = Vec::new();
+        let name = ServerName::try_from("a.test").unwrap();
+        rustls::ClientConnection::new(config, name).unwrap().write_tls(&mut hello).unwrap();
+        let (mut near, far) = tokio::io::duplex(1 << 17);
+        near.write_all(&hello).await.unwrap();
+        near.write_all(bytes).await.unwrap();
+        acceptor.accept(far, proof()).await.unwrap_err()
+    }
+
+    /// The first bytes of a handshake message of this type and of 60,000 bytes, in records.
+    fn endless(kind: u8, bytes: usize) -> Vec<u8> {
+        let mut message = vec![kind, 0, 0xea, 0x60];
+        message.resize(bytes, 0);
+        let record = |part: &[u8]| [&[22, 3, 3, (part.len() >> 8) as u8, part.len() as u8], part].concat();
+        message.chunks(4000).flat_map(record).collect()
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_is_too_long_is_not_read_to_its_end() {
+        let ca = Ca::new("ca");
+        let acceptor =
+            acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+        let (mut near, far) = tokio::io::duplex(1 << 17);
+        near.write_all(&endless(1, 50_000)).await.unwrap();
+        let of_hello = acceptor.accept(far, proof()).await.unwrap_err();
+        // A ClientKeyExchange.
+        let after_hello = failure_after(&ca, &acceptor, &endless(16, 50_000)).await;
+        for error in [of_hello, after_hello] {
+            assert!(matches!(error, HandshakeError::Client(HandshakeFailure::TooLong)), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_hello_and_a_long_chain_are_taken() {
+        let ca = Ca::new("ca");
+        let tls = || server_tls(vec![ca.issue(&["a.test"]).model()]);
+        let plain = acceptor(vec![testing::listener(&[], tls())]);
+        let mut talkative = plain_client(&ca);
+        talkative.alpn_protocols = (0..40).map(|index| vec![b'a' + index; 250]).collect();
+        talkative.alpn_protocols.push(b"imap".to_vec());
+        assert!(shake(&plain, &Arc::new(talkative), "a.test").await.0.is_ok());
+
+        let mut asking = tls();
+        asking.client_auth = client_auth(ClientAuthMode::OptionalNoCa, vec![ca.der()]);
+        let asking = acceptor(vec![testing::listener(&[], asking)]);
+        let leaf = ca.issue(&[]);
+        let chain = std::iter::once(leaf.der.clone()).chain(std::iter::repeat_n(ca.der(), 50)).collect();
+        let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der()).unwrap();
+        let config = ClientConfig::builder_with_provider(super::super::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        assert!(shake(&asking, &Arc::new(config), "a.test").await.0.is_ok());
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! File descriptors run out: accepting pauses and says so, nothing dies, and everybody is served later.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::json;
 
+use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::Backend;
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, listener, mail_server, passthrough};
+use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough};
 use crate::support::talk::{backend_answers, greeted, is_success, log_in};
+use crate::support::wait::PATIENCE;
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
@@ -40,10 +44,15 @@ impl Edge {
     }
 
     fn pauses(&self) -> u64 {
-        let metrics = self.mailgress.metrics();
-        let line = metrics.lines().find_map(|line| line.strip_prefix("mailgress_accept_pauses_total "));
-        line.unwrap().parse().unwrap()
+        number(&self.mailgress, "mailgress_accept_pauses_total")
     }
+}
+
+/// The value of a metric without labels.
+fn number(mailgress: &Mailgress, metric: &str) -> u64 {
+    let metrics = mailgress.metrics();
+    let value = |line: &str| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok();
+    metrics.lines().find_map(value).unwrap()
 }
 
 #[test]
@@ -86,6 +95,46 @@ fn more_clients_than_descriptors_are_all_served_in_the_end() {
             });
         }
     });
+}
+
+#[test]
+fn all_sessions_that_there_is_room_for_log_in_at_once_with_an_auth_service() {
+    let backend = Backend::imap("imap");
+    let to = backend.address();
+    let asked = Arc::new((Mutex::new(0), Condvar::new()));
+    let expected = Arc::new(AtomicUsize::new(usize::MAX));
+    let (memory, most) = (Arc::clone(&asked), Arc::clone(&expected));
+    // Answers when all are waiting for it, so that every session has a connection to it.
+    let auth = AuthService::start(move |_| {
+        let (count, changed) = &*memory;
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        changed.notify_all();
+        let all = |count: &mut usize| *count < most.load(Ordering::SeqCst);
+        drop(changed.wait_timeout_while(count, PATIENCE / 3, all).unwrap());
+        Answer::Backend(to)
+    });
+    let port = ports::free();
+    let folder = Folder::new();
+    let spec =
+        json!({ "auth": http_auth(&auth.url()), "listeners": [listener("imap", "IMAP", "Off", port, to)] });
+    folder.write("server.yaml", &mail_server(&spec));
+    let mailgress = Mailgress::start_with_descriptors(&folder, 256);
+    let capacity = number(&mailgress, "mailgress_session_capacity").try_into().unwrap();
+    expected.store(capacity, Ordering::SeqCst);
+    assert!(capacity >= 32, "{capacity}");
+    let sessions: Vec<Wire> = std::thread::scope(|scope| {
+        let log_in = || {
+            let mut wire = greeted(([127, 0, 0, 1], port).into()).unwrap();
+            assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+            wire
+        };
+        let threads: Vec<_> = (0..capacity).map(|_| scope.spawn(log_in)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for mut wire in sessions {
+        assert!(backend_answers(&mut wire, "IMAP").unwrap());
+    }
 }
 
 #[test]

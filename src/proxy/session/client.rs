@@ -18,7 +18,7 @@ use crate::tls::ClientCertificate;
 
 use super::super::end::End;
 use super::super::leg::Leg;
-use super::super::limits::{Admission, Counters};
+use super::super::limits::{Admission, Refusal};
 use super::super::metrics::{OpenSession, TlsLabel};
 use super::super::serving::{Served, Serving};
 use super::super::worker::WorkerContext;
@@ -91,19 +91,29 @@ impl Secured {
 /// What counts a session while it lasts.
 #[derive(Debug)]
 pub(super) struct Counted {
-    _admission: Admission,
-    _open: OpenSession,
+    admission: Admission,
+    /// Absent while it is not known whose session it is.
+    _open: Option<OpenSession>,
 }
 
-/// Counts the session in with `counters`, or says which of the listener's limits it breaks.
-pub(super) fn admit(
-    counters: &Arc<Counters>,
-    served: &Served,
-    client: ClientAddress,
-    tls: TlsLabel,
-) -> Result<Counted, End> {
-    let admission = counters.admit(&served.listener.limits, client, StdInstant::now())?;
-    Ok(Counted { _admission: admission, _open: served.metrics.open(tls) })
+impl Counted {
+    /// Counts a connection that was just accepted. `first` is who speaks before a server name is known.
+    pub(super) fn at_accept(serving: &Serving, first: &Served, tls: TlsLabel) -> Result<Self, Refusal> {
+        let admission = serving.counters(first).enter(&serving.opening)?;
+        let is_known = serving.is_alone() || tls == TlsLabel::Off;
+        Ok(Self { admission, _open: is_known.then(|| first.metrics.open(tls)) })
+    }
+
+    /// Counts it for its client, too.
+    pub(super) fn for_client(&mut self, serving: &Serving, client: ClientAddress) -> Result<(), Refusal> {
+        self.admission.count(&serving.opening, client, StdInstant::now())
+    }
+
+    /// Counts a session whose listener is known.
+    pub(super) fn at(served: &Served, client: ClientAddress, tls: TlsLabel) -> Result<Self, Refusal> {
+        let admission = served.counters.admit(&served.listener.limits, client, StdInstant::now())?;
+        Ok(Self { admission, _open: Some(served.metrics.open(tls)) })
+    }
 }
 
 /// Tells a client that there is no room for it, if it listens, and closes.
@@ -205,6 +215,12 @@ impl Session {
         }
         part(self.leg, words).await;
         end
+    }
+
+    /// Whether the client is banned; a session outlasts the ban that another one earned.
+    pub(super) fn is_banned(&self) -> bool {
+        let limits = &self.served.listener.limits;
+        self.served.counters.is_banned(limits, self.ends.client, StdInstant::now())
     }
 
     /// nginx's client certificate policy: the handshake succeeds, and the protocol says why the session

@@ -11,7 +11,7 @@ use crate::tls::Accepted;
 use super::super::end::{End, Record};
 use super::super::leg::Leg;
 use super::super::metrics::TlsLabel;
-use super::client::{Secured, Session, admit, turn_away};
+use super::client::{Counted, Secured, Session, turn_away};
 use super::upstream::Accepting;
 use super::verdict::Verdict;
 
@@ -85,9 +85,11 @@ impl Session {
         let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
         // Bounds are those of the listener that the server name chose.
         drop(counted);
-        let counted = match admit(&served.counters, &served, ends.client, record.tls) {
+        let counted = match Counted::at(&served, ends.client, record.tls) {
             Ok(counted) => counted,
-            Err(end) => return Err(turn_away(leg, served.listener.frontend.protocol, end).await),
+            Err(refusal) => {
+                return Err(turn_away(leg, served.listener.frontend.protocol, refusal.into()).await);
+            }
         };
         let frontend = agreed.secured(Arc::clone(&served.listener.frontend));
         let secured = Some(Secured { facts, certificate: client, refusal });

@@ -17,10 +17,11 @@ use crate::tls::Accepted;
 
 use super::super::end::{End, Record};
 use super::super::leg::Leg;
+use super::super::limits::Refusal;
 use super::super::metrics::TlsLabel;
 use super::super::serving::{Served, Serving};
 use super::super::worker::WorkerContext;
-use super::client::{Ends, Secured, Session, admit, turn_away};
+use super::client::{Counted, Ends, Secured, Session, turn_away};
 use super::proxied::read_proxy_header;
 
 /// Gives the descriptor to this worker's event queue.
@@ -32,7 +33,8 @@ pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
     }
 }
 
-/// Brings a connection to its greeting. `first` is who speaks before a server name is known.
+/// Brings a connection to its greeting. `first` is who speaks before a server name is known. The connection is counted
+/// before anything is read from it.
 pub(super) async fn open(
     socket: Socket,
     peer: ClientAddress,
@@ -42,15 +44,32 @@ pub(super) async fn open(
     record: &mut Record,
 ) -> Result<(Session, Frontend), End> {
     let deadline = Instant::now() + first.listener.timeouts.client;
+    let is_implicit = serving.socket.tls_mode == TlsMode::Implicit;
     record.served = Some(Arc::clone(&first));
+    record.tls = if is_implicit { TlsLabel::Implicit } else { TlsLabel::Off };
+    let mut counted = match Counted::at_accept(&serving, &first, record.tls) {
+        Ok(counted) => counted,
+        Err(refusal) => return Err(refuse(socket, &first, is_implicit, refusal).await),
+    };
     let ends = match &serving.socket.proxy_protocol {
         None => Ends { client: peer, is_proxied: false, proxied: None, destination: None },
-        Some(rules) => read_proxy_header(&socket, peer, rules, deadline).await?,
+        Some(rules) => read_proxy_header(&socket, peer, rules, &serving, deadline).await?,
     };
     record.set_client(ends.client);
-    let is_implicit = serving.socket.tls_mode == TlsMode::Implicit;
-    let arrival = Arrival { socket, ends, first, serving, context, deadline };
+    if let Err(refusal) = counted.for_client(&serving, ends.client) {
+        return Err(refuse(socket, &first, is_implicit, refusal).await);
+    }
+    let arrival = Arrival { socket, ends, first, serving, context, deadline, counted };
     if is_implicit { arrival.under_tls(record).await } else { arrival.in_clear().await }
+}
+
+/// A client over its limits is told so, but not under TLS: it does not even get the handshake, which costs most.
+async fn refuse(socket: Socket, first: &Served, is_implicit: bool, refusal: Refusal) -> End {
+    if is_implicit {
+        return refusal.into();
+    }
+    let leg = Leg::new(Stream::Plain(socket), first.listener.limits.client_buffer);
+    turn_away(leg, first.listener.frontend.protocol, refusal.into()).await
 }
 
 /// A connection whose ends are known.
@@ -61,27 +80,20 @@ struct Arrival {
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     deadline: Instant,
+    counted: Counted,
 }
 
 impl Arrival {
     async fn in_clear(self) -> Result<(Session, Frontend), End> {
-        let Self { socket, ends, first: served, serving, context, .. } = self;
+        let Self { socket, ends, first: served, serving, context, counted, .. } = self;
         let leg = Leg::new(Stream::Plain(socket), served.listener.limits.client_buffer);
         let config = Arc::clone(&served.listener.frontend);
-        let counted = match admit(serving.counters(&served), &served, ends.client, TlsLabel::Off) {
-            Ok(counted) => counted,
-            Err(end) => return Err(turn_away(leg, config.protocol, end).await),
-        };
         let session = Session::new(leg, served, serving, context, ends, counted);
         session.greeted(Frontend::new(config, false)).await
     }
 
     async fn under_tls(self, record: &mut Record) -> Result<(Session, Frontend), End> {
-        let Self { socket, ends, first, serving, context, deadline } = self;
-        record.tls = TlsLabel::Implicit;
-        let admit = |served: &Served| admit(&served.counters, served, ends.client, TlsLabel::Implicit);
-        // With one listener, a client over its limits does not even get the handshake, which costs most.
-        let early = serving.is_alone().then(|| admit(&first)).transpose()?;
+        let Self { socket, ends, serving, context, deadline, counted, .. } = self;
         let Some(acceptor) = &serving.acceptor else { return Err(End::ClientGone) };
         let Ok(proof) = Input::new(0).into_empty() else { return Err(End::ClientGone) };
         let accepted = timeout_at(deadline, acceptor.accept(socket, proof)).await;
@@ -91,9 +103,18 @@ impl Arrival {
         record.served = Some(Arc::clone(&served));
         record.tls_version = facts.version.as_str().into();
         let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
-        let counted = match early.map_or_else(|| admit(&served), Ok) {
+        // With several listeners, bounds are those of the listener that the server name chose.
+        let decided = if serving.is_alone() {
+            Ok(counted)
+        } else {
+            drop(counted);
+            Counted::at(&served, ends.client, TlsLabel::Implicit)
+        };
+        let counted = match decided {
             Ok(counted) => counted,
-            Err(end) => return Err(turn_away(leg, served.listener.frontend.protocol, end).await),
+            Err(refusal) => {
+                return Err(turn_away(leg, served.listener.frontend.protocol, refusal.into()).await);
+            }
         };
         let config = Arc::clone(&served.listener.frontend);
         let mut session = Session::new(leg, served, serving, context, ends, counted);

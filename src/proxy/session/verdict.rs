@@ -9,12 +9,14 @@ use crate::auth::{AuthAnswer, AuthRequest};
 use crate::model::{Auth, Backend, HttpAuth};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{self, BackendLogin};
+use crate::protocol::notices;
 use crate::protocol::{
     Attempt, BackendError, CloseReason, Frontend, LoginRequest, PendingLogin, Protocol, Refused,
 };
 use crate::secret::Secret;
 
 use super::super::end::{End, Record};
+use super::super::limits;
 use super::super::metrics::Timing;
 use super::super::peers::Origin;
 use super::super::verdicts;
@@ -39,13 +41,37 @@ impl Session {
         if !request.login().is_empty() {
             record.set_login(request.login());
         }
+        let verdict = self.unless_banned(request, pending, record).await;
+        self.served.metrics.took(Timing::Login, started.elapsed());
+        self.served.metrics.login(counted(&verdict));
+        verdict
+    }
+
+    /// Whoever is banned meanwhile by other sessions is refused: before anybody is asked, and after a login that was
+    /// under way when the ban began.
+    async fn unless_banned(
+        &mut self,
+        request: LoginRequest,
+        pending: PendingLogin,
+        record: &mut Record,
+    ) -> Result<Verdict, End> {
+        if self.is_banned() {
+            return Err(self.turn_out().await);
+        }
         let verdict = match self.served.listener.auth.clone() {
             Auth::Http(service) => self.ask_service(&service, request, pending, record).await,
             Auth::Passthrough => self.ask_backend(request, pending, record).await,
         };
-        self.served.metrics.took(Timing::Login, started.elapsed());
-        self.served.metrics.login(counted(&verdict));
+        if matches!(verdict, Ok(Verdict::Accepted(_))) && self.is_banned() {
+            return Err(self.turn_out().await);
+        }
         verdict
+    }
+
+    /// What a banned client is told, as it is when it connects.
+    async fn turn_out(&mut self) -> End {
+        let mut out = notices::too_many_connections(self.protocol()).to_vec();
+        self.tell_last(&mut out, limits::Refusal::Banned.into()).await
     }
 
     /// Puts the client's address into the listener's picture, once.
@@ -294,9 +320,12 @@ fn counted(verdict: &Result<Verdict, End>) -> verdicts::Verdict {
     match verdict {
         Ok(Verdict::Accepted(_)) => verdicts::Verdict::Accepted,
         Ok(Verdict::Refused(_))
-        | Err(End::LoginRefused | End::BackendRefused(_) | End::Rule(CloseReason::TooManyAuthFailures)) => {
-            verdicts::Verdict::Refused
-        }
+        | Err(
+            End::LoginRefused
+            | End::Limited(_)
+            | End::BackendRefused(_)
+            | End::Rule(CloseReason::TooManyAuthFailures),
+        ) => verdicts::Verdict::Refused,
         Err(End::ClientGone | End::ClientTimeout | End::Drained) => verdicts::Verdict::Abandoned,
         Err(_) => verdicts::Verdict::Failed,
     }

@@ -1,0 +1,459 @@
+//! Clients whose logins fail: who is counted towards a ban, and who is banned. Pure; time is an argument.
+//!
+//! The table is bounded, and every call takes O(log n). An IPv6 client is counted by its /64. When the table is
+//! full, the newcomers of a /56 or /48 with many entries share one entry of that network, and one of its own entries
+//! makes room for it. So a flood from one network ends in a ban of that network and pushes nobody else out. For
+//! everybody else the entry with the fewest failures makes room, the oldest of those first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+use crate::model::settings::AuthFailures;
+
+/// The table of one listener.
+#[derive(Debug)]
+pub(crate) struct Bans {
+    capacity: usize,
+    known: BTreeMap<Network, Standing>,
+    /// Networks that are not banned: fewest failures first, then the oldest window.
+    counting: BTreeSet<(u32, Instant, Network)>,
+    /// The same by the end of their windows.
+    windows: BTreeSet<(Instant, Network)>,
+    /// Banned networks by the end of their bans.
+    banned: BTreeSet<(Instant, Network)>,
+}
+
+/// What is known of one network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not banned.
+    Counting {
+        /// Refused logins since `since`.
+        failures: u32,
+        since: Instant,
+        /// The end of the window.
+        until: Instant,
+    },
+    Banned {
+        until: Instant,
+    },
+}
+
+/// Who shares an entry: one IPv4 address, or an IPv6 network of 64, 56 or 48 bits. The order keeps the members of
+/// a network together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Network {
+    V4(Ipv4Addr),
+    V6 { bits: u64, length: u8 },
+}
+
+impl Default for Bans {
+    fn default() -> Self {
+        Self::with_capacity(MAX_TRACKED)
+    }
+}
+
+impl Bans {
+    /// A table for at most this many networks.
+    fn with_capacity(capacity: usize) -> Self {
+        Self {
+            capacity,
+            known: BTreeMap::new(),
+            counting: BTreeSet::new(),
+            windows: BTreeSet::new(),
+            banned: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the client is banned, by its address or by a network that it is in.
+    pub(crate) fn is_banned(&self, client: IpAddr, now: Instant) -> bool {
+        let own = Network::of(client);
+        let wider = own.wider().map(|(network, _)| network);
+        std::iter::once(own).chain(wider).any(
+            |network| matches!(self.known.get(&network), Some(Standing::Banned { until }) if now < *until),
+        )
+    }
+
+    /// Counts a refused login; true when the client is banned from now on.
+    pub(crate) fn refused(&mut self, rule: &AuthFailures, client: IpAddr, now: Instant) -> bool {
+        if self.is_banned(client, now) {
+            return true;
+        }
+        self.forget_expired(now);
+        let own = Network::of(client);
+        let counted = self.counted_as(own);
+        if counted != own {
+            self.set(own, None);
+        }
+        let (failures, since, until) = match self.known.get(&counted) {
+            Some(Standing::Counting { failures, since, until }) if now < *until => {
+                (*failures, *since, *until)
+            }
+            _ => (0, now, now + rule.window),
+        };
+        let failures = failures.saturating_add(1);
+        let is_banned = failures >= rule.count;
+        let standing = if is_banned {
+            Standing::Banned { until: now + rule.ban }
+        } else {
+            Standing::Counting { failures, since, until }
+        };
+        self.make_room(counted, is_banned);
+        self.set(counted, Some(standing));
+        is_banned
+    }
+
+    /// What a client is counted as: its own network; a wider one that is counted already, or, when the table is full,
+    /// that has many entries.
+    fn counted_as(&self, own: Network) -> Network {
+        let known = own.wider().map(|(network, _)| network).find(|network| self.known.contains_key(network));
+        let crowded = || {
+            let mut wider = own.wider().filter(|_| self.is_full());
+            wider.find(|(network, many)| self.members(*network).count() >= *many).map(|(network, _)| network)
+        };
+        known.or_else(crowded).unwrap_or(own)
+    }
+
+    fn is_full(&self) -> bool {
+        self.known.len() >= self.capacity || self.banned.len() >= self.max_banned()
+    }
+
+    /// Bans leave a quarter of the table to clients that are still counted, so that somebody new can be banned.
+    fn max_banned(&self) -> usize {
+        (self.capacity / 4 * 3).max(1)
+    }
+
+    /// Takes the least interesting entry out where `newcomer` would be one too many: one of the newcomer's own network,
+    /// if it has some.
+    fn make_room(&mut self, newcomer: Network, is_banned: bool) {
+        if is_banned && self.banned.len() >= self.max_banned() {
+            let own = self.members(newcomer).find(|network| self.is_ban(network));
+            let victim = own.or_else(|| self.banned.first().map(|(_, network)| *network));
+            self.forget(victim);
+        }
+        if self.known.len() >= self.capacity && !self.known.contains_key(&newcomer) {
+            let own = self.members(newcomer).find(|network| !self.is_ban(network));
+            let fewest = || self.counting.first().map(|(_, _, network)| *network);
+            let victim = own.or_else(|| self.members(newcomer).next()).or_else(fewest);
+            self.forget(victim.or_else(|| self.banned.first().map(|(_, network)| *network)));
+        }
+    }
+
+    fn is_ban(&self, network: &Network) -> bool {
+        matches!(self.known.get(network), Some(Standing::Banned { .. }))
+    }
+
+    /// The entries inside of a network; as many as are ever counted.
+    fn members(&self, network: Network) -> impl Iterator<Item = Network> {
+        let range = network.members();
+        range
+            .into_iter()
+            .flat_map(|range| self.known.range(range))
+            .map(|(member, _)| *member)
+            .take(MANY_IN_48)
+    }
+
+    /// A few at a time: more than each call adds.
+    fn forget_expired(&mut self, now: Instant) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let window = self.windows.first().filter(|(until, _)| *until <= now).map(|(_, network)| *network);
+            let ban = self.banned.first().filter(|(until, _)| *until <= now).map(|(_, network)| *network);
+            self.forget(window);
+            self.forget(ban);
+        }
+    }
+
+    fn forget(&mut self, network: Option<Network>) {
+        if let Some(network) = network {
+            self.set(network, None);
+        }
+    }
+
+    /// The only place that changes the table, so that the orders agree with it.
+    fn set(&mut self, network: Network, standing: Option<Standing>) {
+        let before = match standing {
+            Some(standing) => self.known.insert(network, standing),
+            None => self.known.remove(&network),
+        };
+        match before {
+            Some(Standing::Counting { failures, since, until }) => {
+                self.counting.remove(&(failures, since, network));
+                self.windows.remove(&(until, network));
+            }
+            Some(Standing::Banned { until }) => {
+                self.banned.remove(&(until, network));
+            }
+            None => {}
+        }
+        match standing {
+            Some(Standing::Counting { failures, since, until }) => {
+                self.counting.insert((failures, since, network));
+                self.windows.insert((until, network));
+            }
+            Some(Standing::Banned { until }) => {
+                self.banned.insert((until, network));
+            }
+            None => {}
+        }
+    }
+}
+
+impl Network {
+    fn of(client: IpAddr) -> Self {
+        match client {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                let bits = [a, b, c, d].into_iter().fold(0, |bits, part| bits << 16 | u64::from(part));
+                Self::V6 { bits, length: 64 }
+            }
+        }
+    }
+
+    /// The networks around an IPv6 client, and how many entries are many there.
+    fn wider(self) -> impl Iterator<Item = (Self, usize)> {
+        let bits = match self {
+            Self::V4(_) => None,
+            Self::V6 { bits, .. } => Some(bits),
+        };
+        let network =
+            |length: u8, many| bits.map(|bits| (Self::V6 { bits: bits & mask(length), length }, many));
+        [network(56, MANY_IN_56), network(48, MANY_IN_48)].into_iter().flatten()
+    }
+
+    /// All narrower networks inside of this one.
+    fn members(self) -> Option<RangeInclusive<Self>> {
+        match self {
+            Self::V6 { bits, length } if length < 64 => {
+                let first = Self::V6 { bits, length: length + 1 };
+                Some(first..=Self::V6 { bits: bits | !mask(length), length: 64 })
+            }
+            _ => None,
+        }
+    }
+}
+
+const fn mask(length: u8) -> u64 {
+    u64::MAX << (64 - length as u32)
+}
+
+/// Networks whose refused logins are remembered, for each listener: some 12 MB when it is full.
+const MAX_TRACKED: usize = 65_536;
+
+/// From this number of entries on, a /56 is counted as a whole when the table is full.
+const MANY_IN_56: usize = 8;
+
+/// The same for a /48.
+const MANY_IN_48: usize = 64;
+
+/// Expired entries that one refused login takes out.
+const FORGOTTEN_AT_ONCE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::net::Ipv6Addr;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    const RULE: AuthFailures =
+        AuthFailures { count: 3, window: Duration::from_secs(60), ban: Duration::from_secs(300) };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// The `index`th /64 of `2001:db8::/48`.
+    fn flooding(index: u16) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, index, 0, 0, 0, 1).into()
+    }
+
+    fn stranger(index: u32) -> IpAddr {
+        Ipv4Addr::from_bits(0xc633_0000 + index).into()
+    }
+
+    fn ban(bans: &mut Bans, client: IpAddr, now: Instant) {
+        for _ in 0..RULE.count {
+            bans.refused(&RULE, client, now);
+        }
+        assert!(bans.is_banned(client, now), "{client}");
+    }
+
+    /// Every order has exactly what the table has.
+    fn check(bans: &Bans) {
+        assert!(bans.known.len() <= bans.capacity);
+        assert!(bans.banned.len() <= bans.max_banned());
+        assert_eq!(bans.counting.len() + bans.banned.len(), bans.known.len());
+        assert_eq!(bans.counting.len(), bans.windows.len());
+        for (network, standing) in &bans.known {
+            assert!(match *standing {
+                Standing::Counting { failures, since, until } =>
+                    bans.counting.contains(&(failures, since, *network))
+                        && bans.windows.contains(&(until, *network)),
+                Standing::Banned { until } => bans.banned.contains(&(until, *network)),
+            });
+        }
+    }
+
+    #[test]
+    fn bans_a_client_at_the_last_failure_of_its_window_and_forgives_it_in_time() {
+        let mut bans = Bans::default();
+        let start = Instant::now();
+        let client = ip("192.0.2.1");
+        assert!(!bans.refused(&RULE, client, start));
+        assert!(!bans.refused(&RULE, client, start));
+        let later = start + RULE.window;
+        assert!(!bans.refused(&RULE, client, later), "the window is over");
+        assert!(!bans.refused(&RULE, client, later));
+        assert!(bans.refused(&RULE, client, later));
+        assert!(bans.is_banned(client, later) && !bans.is_banned(ip("192.0.2.2"), later));
+        assert!(!bans.is_banned(client, later + RULE.ban));
+        assert!(!bans.refused(&RULE, client, later + RULE.ban), "counts anew");
+    }
+
+    #[test]
+    fn counts_ipv6_by_64_while_there_is_room() {
+        let mut bans = Bans::default();
+        let now = Instant::now();
+        ban(&mut bans, ip("2001:db8::1"), now);
+        assert!(bans.is_banned(ip("2001:db8::2"), now));
+        assert!(!bans.is_banned(ip("2001:db8:0:1::1"), now));
+    }
+
+    #[test]
+    fn a_full_table_bans_a_flooding_48_and_keeps_everybody_else() {
+        for failures_each in 1..=RULE.count {
+            let mut bans = Bans::with_capacity(1024);
+            let now = Instant::now();
+            for index in 0..100 {
+                ban(&mut bans, stranger(index), now);
+                bans.refused(&RULE, stranger(1000 + index), now);
+            }
+            for index in 0..u16::MAX {
+                for _ in 0..failures_each {
+                    bans.refused(&RULE, flooding(index), now);
+                }
+            }
+            check(&bans);
+            assert!(bans.is_banned(flooding(u16::MAX), now), "{failures_each} failures each");
+            for index in 0..100 {
+                assert!(bans.is_banned(stranger(index), now), "{failures_each} failures each");
+                bans.refused(&RULE, stranger(1000 + index), now);
+                assert!(bans.refused(&RULE, stranger(1000 + index), now), "{failures_each} failures each");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_table_counts_a_crowded_56_before_its_48() {
+        let mut bans = Bans::with_capacity(256);
+        let now = Instant::now();
+        for index in 0..(256 - MANY_IN_56 as u32) {
+            bans.refused(&RULE, stranger(index), now);
+        }
+        for index in 0..MANY_IN_56 as u16 {
+            bans.refused(&RULE, flooding(index), now);
+        }
+        for index in 100..103 {
+            bans.refused(&RULE, flooding(index), now);
+        }
+        assert!(bans.is_banned(flooding(0xff), now));
+        assert!(!bans.is_banned(flooding(0x100), now), "another /56");
+    }
+
+    #[test]
+    fn a_newcomer_is_banned_though_the_table_is_full_of_bans() {
+        let mut bans = Bans::with_capacity(1024);
+        let now = Instant::now();
+        for index in 0..5000 {
+            ban(&mut bans, stranger(index), now + Duration::from_millis(index.into()));
+        }
+        check(&bans);
+        let now = now + Duration::from_secs(10);
+        ban(&mut bans, ip("192.0.2.1"), now);
+        assert!(bans.is_banned(stranger(4999), now), "the ban that ends first makes room");
+    }
+
+    #[test]
+    fn who_is_close_to_a_ban_outlasts_any_number_of_strangers() {
+        let mut bans = Bans::with_capacity(1024);
+        let now = Instant::now();
+        let client = ip("192.0.2.1");
+        bans.refused(&RULE, client, now);
+        bans.refused(&RULE, client, now);
+        for index in 0..10_000 {
+            bans.refused(&RULE, stranger(index), now);
+        }
+        assert!(bans.refused(&RULE, client, now));
+    }
+
+    #[test]
+    fn what_is_expired_leaves_by_and_by() {
+        let mut bans = Bans::with_capacity(1024);
+        let start = Instant::now();
+        for index in 0..300 {
+            ban(&mut bans, stranger(index), start);
+            bans.refused(&RULE, stranger(1000 + index), start);
+        }
+        let later = start + RULE.ban;
+        for index in 0..200 {
+            bans.refused(&RULE, stranger(2000 + index), later);
+        }
+        check(&bans);
+        assert_eq!(bans.known.len(), 200);
+    }
+
+    proptest! {
+        #[test]
+        fn counts_as_a_table_without_bounds_does_while_there_is_room(
+            attempts in prop::collection::vec((0_u16..12, any::<bool>(), 0_u64..40), 0..300),
+        ) {
+            let mut bans = Bans::with_capacity(64);
+            let mut expected: HashMap<IpAddr, (u32, Instant, Option<Instant>)> = HashMap::new();
+            let mut now = Instant::now();
+            for (index, is_v4, seconds) in attempts {
+                now += Duration::from_secs(seconds);
+                let client = if is_v4 { stranger(index.into()) } else { flooding(index * 300) };
+                let (failures, since, banned) = expected.entry(client).or_insert((0, now, None));
+                let is_current = match *banned {
+                    Some(until) => now < until,
+                    None => now < *since + RULE.window,
+                };
+                if !is_current {
+                    (*failures, *since, *banned) = (0, now, None);
+                }
+                *failures += 1;
+                if *failures >= RULE.count && banned.is_none() {
+                    *banned = Some(now + RULE.ban);
+                }
+                prop_assert_eq!(bans.refused(&RULE, client, now), banned.is_some());
+                prop_assert_eq!(bans.is_banned(client, now), banned.is_some());
+                check(&bans);
+            }
+        }
+
+        #[test]
+        fn stays_within_its_bounds_whoever_comes(
+            attempts in prop::collection::vec((0_u32..4, any::<u16>(), 0_u64..2), 0..3000),
+        ) {
+            let mut bans = Bans::with_capacity(128);
+            let mut now = Instant::now();
+            for (kind, index, seconds) in attempts {
+                now += Duration::from_secs(seconds);
+                let client = match kind {
+                    0 => stranger(index.into()),
+                    1 => flooding(index),
+                    2 => flooding(index % 16),
+                    _ => Ipv6Addr::new(0x2001, 0xdb8, index, index, 0, 0, 0, 1).into(),
+                };
+                let banned = bans.refused(&RULE, client, now);
+                prop_assert_eq!(bans.is_banned(client, now), banned);
+            }
+            check(&bans);
+        }
+    }
+}
