@@ -90,8 +90,10 @@ pub struct Numbers {
     pub bytes_per_second: f64,
     /// Logins since the start.
     pub accepted: u64,
-    /// Logins that the auth service or the backend refused.
+    /// Logins that the auth service or the backend refused to the client.
     pub refused: u64,
+    /// Logins for which the auth service or the backend was not available.
+    pub unavailable: u64,
     /// Logins without a verdict.
     pub failed: u64,
 }
@@ -222,6 +224,8 @@ pub struct Fault {
     pub whose: String,
     /// Since the start.
     pub sessions: u64,
+    /// Logins that were not accepted, since the start; a session may have several.
+    pub logins: u64,
     /// What was wrong lately, newest first.
     pub sentences: Vec<Sentence>,
 }

@@ -25,8 +25,9 @@ use crate::net::{ClientAddress, Stream};
 use crate::protocol::Frontend;
 
 use super::balance::Placement;
-use super::end::{End, Record};
+use super::end::End;
 use super::leg::Leg;
+use super::record::Record;
 use super::relay::Relay;
 use super::serving::{Served, Serving};
 use super::worker::{Seat, WorkerContext};
@@ -80,7 +81,7 @@ pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
             end
         }
     };
-    record.finish(&end);
+    record.finish(end);
     drop(seat);
 }
 
@@ -104,7 +105,7 @@ async fn until_logged_in(
 
 impl LoggedIn {
     fn new(session: Session, accepted: Accepting) -> Self {
-        let Accepting { backend, reply, placement } = accepted;
+        let Accepting { backend, reply, placement, .. } = accepted;
         let Leg { stream, input, .. } = backend;
         let mut to_client = reply;
         to_client.extend_from_slice(input.peek());

@@ -37,4 +37,5 @@ mod status;
 mod support;
 mod swap;
 mod tls;
+mod unavailable;
 mod upstream;

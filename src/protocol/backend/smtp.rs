@@ -1,15 +1,16 @@
 //! Getting an SMTP backend to where the client is: NGINX section 9.4, with XCLIENT as far as the backend offers it
 //! or as nginx sends it (quirk Q-22), and STARTTLS and relayed SASL beyond it.
 
+use crate::protocol::Protocol;
 use crate::protocol::input::Input;
 use crate::protocol::login::{Envelope, Hello, LoginRequest};
 use crate::secret::Secret;
 
-use super::reply::{SmtpReply, take_smtp, unexpected};
+use super::reply::{SmtpReply, take_smtp};
 use super::sasl::{Reaction, SaslLogin, append_answer};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
-    GREETING, Secured, XclientNegotiation,
+    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, ready, refused,
 };
 
 /// The machine for an SMTP backend: which reply it waits for.
@@ -66,7 +67,7 @@ impl Smtp {
 
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let flow = self.take_reply(input, out)?;
-        if matches!(&flow, Flow::Outside(BackendStep::Ready { reply }) if reply == AUTHENTICATED) {
+        if matches!(&flow, Flow::Outside(BackendStep::Ready { reply, .. }) if reply == AUTHENTICATED) {
             // As nginx does: what else the backend has said by now would be taken for replies to the client's commands.
             input.consume(input.len());
         }
@@ -97,7 +98,7 @@ impl Smtp {
             (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
             (Self::ClientHello(login), 250) => login.begin(&reply, out),
             (Self::LoggingIn(login), _) => login.answered(reply, out),
-            _ => Err(unexpected(step, reply.lines)),
+            _ => Err(BackendError::at(step, reply.lines)),
         }
     }
 
@@ -245,13 +246,17 @@ impl Login {
                 Ok(Smtp::LoggingIn(Self::Rcpt).into())
             }
             // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
-            (Self::Auth { verbatim: true, .. }, 235) | (Self::Rcpt, _) => {
-                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines }))
+            (Self::Rcpt, _) => {
+                let refused = RefusalCause::of_envelope(&reply.lines);
+                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, refused }))
             }
-            (Self::Auth { .. } | Self::Mail { .. }, 400..=599) => {
-                Ok(Flow::Outside(BackendStep::Refused { reply: reply.lines }))
+            (Self::Auth { verbatim: true, .. }, 235) => Ok(ready(reply.lines)),
+            (Self::Auth { .. }, 400..=599) => Ok(refused(Protocol::Smtp, reply.lines)),
+            (Self::Mail { .. }, 400..=599) => {
+                let cause = RefusalCause::of_envelope(&reply.lines).unwrap_or(RefusalCause::Client);
+                Ok(Flow::Outside(BackendStep::Refused(Refusal { reply: reply.lines, cause })))
             }
-            _ => Err(unexpected(name, reply.lines)),
+            _ => Err(BackendError::at(name, reply.lines)),
         }
     }
 
@@ -271,7 +276,7 @@ impl Login {
                 let exchange = BackendExchange(Smtp::LoggingIn(Self::Auth { sasl, verbatim }).into());
                 Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
             }
-            Reaction::None => Err(unexpected("AUTH", reply.lines)),
+            Reaction::None => Err(BackendError::at("AUTH", reply.lines)),
         }
     }
 }
@@ -284,7 +289,7 @@ impl From<Smtp> for Flow {
 
 /// nginx words the client's reply itself and drops the backend's.
 fn authenticated() -> Flow {
-    Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec() })
+    ready(AUTHENTICATED.to_vec())
 }
 
 const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";

@@ -15,9 +15,10 @@ use crate::net::{ClientAddress, Socket, Stream};
 use crate::protocol::{Frontend, Input, Protocol, notices};
 use crate::tls::Accepted;
 
-use super::super::end::{End, Record};
+use super::super::end::End;
 use super::super::leg::Leg;
 use super::super::metrics::TlsLabel;
+use super::super::record::Record;
 use super::super::serving::{Served, Serving};
 use super::super::worker::WorkerContext;
 use super::client::{Ends, Secured, Session, admit, turn_away};

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::{self, UpstreamTls};
 use crate::net::{BackendAddress, ClientAddress};
-use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo};
+use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header;
 use crate::protocol::{
     Backend, BackendError, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol,
@@ -17,9 +17,10 @@ use crate::protocol::{
 use crate::secret::Secret;
 
 use super::super::balance::{Balancer, Placement};
-use super::super::end::{End, Record};
+use super::super::end::End;
 use super::super::leg::Leg;
 use super::super::metrics::Timing;
+use super::super::record::Record;
 use super::super::route::Route;
 use super::super::serving::Served;
 use super::client::Session;
@@ -42,6 +43,8 @@ pub(super) struct Accepting {
     pub(super) backend: Leg,
     /// The client's final reply.
     pub(super) reply: Vec<u8>,
+    /// Mail without a login: why the first recipient was refused.
+    pub(super) refused: Option<RefusalCause>,
     /// Counts the session on its endpoint.
     pub(super) placement: Placement,
 }
@@ -50,8 +53,8 @@ pub(super) struct Accepting {
 pub(super) enum Answer {
     /// Yes.
     Accepted(Accepting),
-    /// No; its reply, verbatim.
-    Refused(PendingLogin, Vec<u8>),
+    /// No.
+    Refused(PendingLogin, Refusal),
     /// It could not be asked, or did not answer as it must.
     Failed(PendingLogin, End),
 }
@@ -184,10 +187,11 @@ impl Session {
                     dialogue.extend_deadline();
                     backend = exchange.answer(&answer, &mut dialogue.out);
                 }
-                BackendStep::Ready { reply } => {
-                    return Ok(Answer::Accepted(Accepting { backend: dialogue.leg, reply, placement }));
+                BackendStep::Ready { reply, refused } => {
+                    let backend = dialogue.leg;
+                    return Ok(Answer::Accepted(Accepting { backend, reply, refused, placement }));
                 }
-                BackendStep::Refused { reply } => return Ok(Answer::Refused(pending, reply)),
+                BackendStep::Refused(refusal) => return Ok(Answer::Refused(pending, refusal)),
                 BackendStep::Failed(error) => return Ok(Answer::Failed(pending, error.into())),
             }
         }
