@@ -8,7 +8,7 @@ mod readiness;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::model::served::{Bookmark, Ledger};
+use crate::model::served::{Bookmark, Ledger, Page, Totals};
 
 pub use readiness::{Readiness, ReadinessGuard};
 
@@ -46,6 +46,8 @@ pub struct AdminState {
     pub model: Made,
     /// `/served`: what other replicas ask for.
     pub served: Ledger,
+    /// What goes with it.
+    pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
 }
 
 /// A page that is made when it is asked for.
@@ -149,14 +151,20 @@ struct Asked {
     version: Option<u64>,
     /// Seconds.
     wait: Option<u64>,
+    /// The asker's name, if it leads.
+    leader: Option<String>,
 }
 
 async fn served(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
+    if let Some(leader) = &asked.leader {
+        state.served.asked_by(leader, Instant::now());
+    }
     let read = asked.instance.zip(asked.version).map(|(instance, version)| Bookmark { instance, version });
     let wait = Duration::from_secs(asked.wait.unwrap_or_default()).min(LONGEST_WAIT);
     // Without news in time the page is empty, and the asker knows that we are alive.
     let _ = timeout(wait, state.served.news(read.as_ref())).await;
-    Json(state.served.page(read.as_ref())).into_response()
+    let totals = Some((state.totals)());
+    Json(Page { totals, ..state.served.page(read.as_ref()) }).into_response()
 }
 
 /// For news that somebody waits for.
@@ -199,6 +207,7 @@ mod tests {
                 status: Arc::new(move || json!({ "asked": asked.fetch_add(1, Ordering::Relaxed) })),
                 model: Arc::new(|| json!({"key": "********"})),
                 served: ledger.clone(),
+                totals: Arc::new(|| Totals { sessions: 7, ..Totals::default() }),
             };
             let (listener, shutdown) =
                 (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
@@ -251,6 +260,9 @@ mod tests {
         let served = Served::start().await;
         let first = served.get("/served").await;
         assert!(first.contains(r#""version":0,"whole":true"#), "{first}");
+        assert!(first.contains(r#""totals":{"sessions":7"#), "{first}");
+        served.get("/served?leader=mailgress-1").await;
+        assert_eq!(served.ledger.leader(Instant::now()).as_deref(), Some("mailgress-1"));
         let ledger = served.ledger.clone();
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: "x".into() };
         let later = async move { ledger.enter([(object, Some(ServedObject::default()))]) };

@@ -109,9 +109,11 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             snapshots: snapshots.clone(),
             reports: report_receiver.clone(),
             observer: observer.clone(),
-            replica: shown_replica(options, ledger.replica()),
+            replica: shown_replica(options, ledger.replica(), admin.local_addr()?.port()),
+            ledger: ledger.clone(),
             started,
         };
+        let counted = sources.clone();
         tokio::spawn(mark_rates(observer));
         let state = AdminState {
             page: Arc::new(move |question| sources.view(question)),
@@ -120,6 +122,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             status: Arc::new(move || board.document()),
             model: Arc::new(move || print::snapshot(&snapshots.borrow())),
             served: ledger,
+            totals: Arc::new(move || counted.totals()),
         };
         serve(options, proxy, source, Admin { listener: admin, state, readiness, reports: report_receiver })
             .await
@@ -229,11 +232,12 @@ fn replica(options: &RunOptions, hostname: &str) -> Replica {
 }
 
 /// Who we are, for people.
-fn shown_replica(options: &RunOptions, replica: &Replica) -> ShownReplica {
+fn shown_replica(options: &RunOptions, replica: &Replica, admin_port: u16) -> ShownReplica {
     ShownReplica {
         name: replica.name.clone(),
         version: process::SHOWN_VERSION.to_owned(),
         class: options.class.clone(),
+        admin_port,
         ..ShownReplica::default()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::served::{ObjectName, Page, Served};
+use crate::model::served::{ObjectName, Page, Served, Totals};
 
 use super::reason::Reason;
 
@@ -31,6 +31,7 @@ struct Member {
     answer: Answer,
     node_address: Option<IpAddr>,
     objects: BTreeMap<ObjectName, Served>,
+    totals: Option<Totals>,
     /// Why the last attempt to ask it failed.
     failure: String,
 }
@@ -83,6 +84,8 @@ pub struct Attendance {
     pub state: Attends,
     /// Objects of which it has not got as far as we have.
     pub behind: usize,
+    /// Its sums, if it tells them.
+    pub totals: Option<Totals>,
 }
 
 /// Whether a replica answers.
@@ -161,6 +164,7 @@ impl Roll {
         let Some(member) = self.members.get_mut(&address) else { return Touched::none() };
         member.heard = now;
         member.node_address = page.replica.node_address;
+        member.totals = page.totals;
         let before = member.answer;
         if page.replica.instance == self.instance {
             member.answer = Answer::Own;
@@ -238,8 +242,15 @@ impl Roll {
                 .iter()
                 .filter(|(object, uid, generation)| member.lacks(object, uid, *generation))
                 .count(),
+            totals: member.totals,
         };
         self.members.iter().map(of).collect()
+    }
+
+    /// The sums of a replica, if it tells them.
+    #[must_use]
+    pub fn totals(&self, address: SocketAddr) -> Option<Totals> {
+        self.members.get(&address)?.totals
     }
 
     /// Replicas that do not answer, or are not known.
@@ -259,6 +270,7 @@ impl Member {
             answer: Answer::None,
             node_address: None,
             objects: BTreeMap::new(),
+            totals: None,
             failure: "it has not answered yet".to_owned(),
         }
     }
@@ -357,6 +369,7 @@ mod tests {
             version: 1,
             whole: false,
             objects: vec![Entry { object: object(), served: Some(served) }],
+            totals: None,
         }
     }
 

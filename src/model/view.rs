@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::served;
+
 /// As much of a text as there is room for, in characters.
 #[must_use]
 pub fn cut(mut text: String, most: usize) -> String {
@@ -24,6 +26,18 @@ pub struct Question {
     pub only_troubled: bool,
     /// Which page of the listeners, from 1.
     pub page: usize,
+    /// How certificates are sorted.
+    pub certificates: CertificateOrder,
+}
+
+/// How certificates are sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertificateOrder {
+    /// What ends first is first.
+    #[default]
+    Expiry,
+    /// By Secret.
+    Secret,
 }
 
 /// The page.
@@ -37,6 +51,8 @@ pub struct View {
     pub problems: Vec<String>,
     /// The listeners asked for, those in trouble first.
     pub listeners: Excerpt<Listener>,
+    /// The certificates asked for, each once, with the number of listeners that serve it.
+    pub certificates: Excerpt<(Certificate, usize)>,
     /// The backends asked for, those in trouble first.
     pub backends: Excerpt<Backend>,
     /// Sessions that failed, by whose fault it was.
@@ -62,6 +78,10 @@ pub struct Replica {
     pub now: i64,
     /// `None` without a cluster.
     pub leads: Option<bool>,
+    /// The name of the one that leads, if it is another one and asks us.
+    pub leader: Option<String>,
+    /// The port of the admin server.
+    pub admin_port: u16,
 }
 
 /// Sums.
@@ -273,4 +293,6 @@ pub struct Peer {
     pub problem: Option<String>,
     /// Objects of which it has not got as far as this one.
     pub behind: usize,
+    /// Its sums, if it tells them.
+    pub totals: Option<served::Totals>,
 }

@@ -77,10 +77,10 @@ impl Lead {
         let writer = Writer::new(clients.requests.clone(), outlet.class(), outbox.clone(), lease.clone());
         tokio::spawn(writer.run(shutdown.clone()));
         let (events, changes) = mpsc::channel(MAX_CHANGES);
-        tokio::spawn(events::publish(clients.requests.clone(), replica.name, changes));
+        tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
         let (sender, replicas) = mpsc::channel(MAX_ANSWERS);
         if let Some(service) = &options.replicas {
-            let replicas = Replicas::new(clients.watches.clone(), service.clone(), sender);
+            let replicas = Replicas::new(clients.watches.clone(), service.clone(), &replica.name, sender);
             tokio::spawn(replicas.run(standing.clone()));
         }
         let (known, service) = watch::channel(Known::default());

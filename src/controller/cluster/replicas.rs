@@ -54,6 +54,8 @@ pub(super) struct Replicas {
 
 /// A task for each replica that is asked.
 struct Askers {
+    /// What every replica is asked: we lead, so that it can say who does.
+    query: String,
     events: mpsc::Sender<Event>,
     http: Http,
     /// With their names: another one at the same address is asked from the beginning.
@@ -70,9 +72,9 @@ impl std::fmt::Debug for Replicas {
 }
 
 impl Replicas {
-    /// For the endpoints of `service`.
-    pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
-        Self { client, service, askers: Askers::new(events.clone()), events }
+    /// For the endpoints of `service`; `name` is ours.
+    pub(super) fn new(client: Client, service: Key, name: &str, events: mpsc::Sender<Event>) -> Self {
+        Self { client, service, askers: Askers::new(name, events.clone()), events }
     }
 
     /// Asks for as long as we lead, and whenever we do again.
@@ -113,14 +115,17 @@ impl Replicas {
 
 impl Askers {
     /// Which tell what they hear to `events`.
-    fn new(events: mpsc::Sender<Event>) -> Self {
+    fn new(name: &str, events: mpsc::Sender<Event>) -> Self {
+        let query = form_urlencoded::Serializer::new(format!("wait={}", WAIT.as_secs()))
+            .append_pair("leader", name)
+            .finish();
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEPT)
             .build(connector);
-        Self { events, http, asked: BTreeMap::new() }
+        Self { query, events, http, asked: BTreeMap::new() }
     }
 
     /// Asks these, and nobody else.
@@ -128,7 +133,8 @@ impl Askers {
         self.asked.retain(|address, (name, _)| ready.get(address) == Some(name));
         for (address, name) in ready {
             self.asked.entry(*address).or_insert_with(|| {
-                let task = ask(self.http.clone(), *address, self.events.clone());
+                let url = format!("http://{address}/served?{}", self.query);
+                let task = ask(self.http.clone(), *address, url, self.events.clone());
                 (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
@@ -136,10 +142,10 @@ impl Askers {
 }
 
 /// Asks one replica, again and again.
-async fn ask(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
+async fn ask(http: Http, address: SocketAddr, url: String, events: mpsc::Sender<Event>) {
     let mut read: Option<Bookmark> = None;
     loop {
-        let answer = timeout(ANSWER_TIMEOUT, request(&http, address, read.as_ref()));
+        let answer = timeout(ANSWER_TIMEOUT, request(&http, url.clone(), read.as_ref()));
         let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok(page) => {
                 read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
@@ -156,8 +162,7 @@ async fn ask(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
     }
 }
 
-async fn request(http: &Http, address: SocketAddr, read: Option<&Bookmark>) -> Result<Page, String> {
-    let mut uri = format!("http://{address}/served?wait={}", WAIT.as_secs());
+async fn request(http: &Http, mut uri: String, read: Option<&Bookmark>) -> Result<Page, String> {
     if let Some(Bookmark { instance, version }) = read {
         uri.push_str(&format!("&instance={instance}&version={version}"));
     }
@@ -277,7 +282,7 @@ mod tests {
         let (address, mut asked) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let mut askers = Askers::new(events);
+        let mut askers = Askers::new("mailgress-1", events);
         for name in ["a", "b"] {
             askers.ask(&BTreeMap::from([(address, name.to_owned())]));
             for is_first in [true, false] {

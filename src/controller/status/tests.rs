@@ -190,7 +190,7 @@ fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
     let object = name(id);
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
-    roll.heard(address, Page { replica, version: 1, whole: true, objects }, now);
+    roll.heard(address, Page { replica, version: 1, whole: true, objects, totals: None }, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
     let facts =
