@@ -105,31 +105,37 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
             .with_context(|| format!("cannot listen on --admin-address {}", options.admin_address))?;
         info!(address = %admin.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
         let sources = page::Sources {
-            board: board.clone(),
-            snapshots: snapshots.clone(),
+            board,
+            snapshots,
             reports: report_receiver.clone(),
             observer: observer.clone(),
             replica: shown_replica(options, ledger.replica(), admin.local_addr()?.port()),
-            ledger: ledger.clone(),
+            ledger,
             started,
         };
-        let counted = sources.clone();
         tokio::spawn(mark_rates(observer));
-        let state = AdminState {
-            page: Arc::new(move |question| sources.view(question)),
-            readiness: readiness.clone(),
-            metrics: registry,
-            status: Arc::new(move || board.document()),
-            model: Arc::new(move || print::snapshot(&snapshots.borrow())),
-            served: ledger,
-            totals: Arc::new(move || counted.totals()),
-        };
+        let state = admin_state(sources, readiness.clone(), registry);
         serve(options, proxy, source, Admin { listener: admin, state, readiness, reports: report_receiver })
             .await
     });
     // A read that hangs (a network file system) does not keep the process.
     runtime.shutdown_background();
     done
+}
+
+/// What the admin server shows.
+fn admin_state(sources: page::Sources, readiness: Readiness, metrics: Registry) -> AdminState {
+    let page::Sources { board, snapshots, ledger: served, .. } = sources.clone();
+    let counted = sources.clone();
+    AdminState {
+        page: Arc::new(move |question| sources.view(question)),
+        readiness,
+        metrics,
+        status: Arc::new(move || board.document()),
+        model: Arc::new(move || print::snapshot(&snapshots.borrow())),
+        served,
+        totals: Arc::new(move || counted.totals()),
+    }
 }
 
 /// What the admin server is made of.

@@ -69,10 +69,10 @@ impl RefusalCause {
     }
 
     fn of_code(code: &[u8]) -> Self {
-        let is = |known: &&str| code.eq_ignore_ascii_case(known.as_bytes());
-        if SERVER_CODES.iter().any(|known| is(known)) {
+        let is_in = |codes: &[&str]| codes.iter().any(|known| code.eq_ignore_ascii_case(known.as_bytes()));
+        if is_in(&SERVER_CODES) {
             Self::Server
-        } else if CLIENT_CODES.iter().any(|known| is(known)) {
+        } else if is_in(&CLIENT_CODES) {
             Self::Client
         } else {
             Self::Credentials
