@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode};
@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use crate::model::served::{Bookmark, Ledger};
+use crate::model::served::{Bookmark, Ledger, Page, Totals};
 
 use bounds::Kind;
 use connections::{Connection, Connections};
@@ -68,6 +68,8 @@ pub struct AdminState {
     pub served: Ledger,
     /// The names by which all this is served.
     pub hosts: Hosts,
+    /// What goes with it.
+    pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
 }
 
 /// A page that is made when it is asked for.
@@ -224,6 +226,8 @@ struct Asked {
     version: Option<u64>,
     /// Seconds.
     wait: Option<u64>,
+    /// The asker's name, if it leads.
+    leader: Option<String>,
 }
 
 async fn served(
@@ -231,6 +235,9 @@ async fn served(
     visitor: Visitor,
     Query(asked): Query<Asked>,
 ) -> Response {
+    if let Some(leader) = &asked.leader {
+        state.served.asked_by(leader, Instant::now());
+    }
     let read = asked.instance.zip(asked.version).map(|(instance, version)| Bookmark { instance, version });
     let place = makers.bounds.take(Kind::Poll, visitor.peer());
     let longest = if place.is_some() { LONGEST_WAIT } else { WAIT_OF_MANY };
@@ -239,8 +246,8 @@ async fn served(
     let _ = timeout(wait, state.served.news(read.as_ref())).await;
     drop(place);
     let page = move || {
-        let mut page = state.served.page(read.as_ref());
-        page.ready = Some(state.readiness.reasons().is_empty());
+        let (ready, totals) = (state.readiness.reasons().is_empty(), (state.totals)());
+        let page = Page { ready: Some(ready), totals: Some(totals), ..state.served.page(read.as_ref()) };
         reply::json(&page)
     };
     makers.make(Kind::Served, visitor.peer(), page).await
@@ -289,6 +296,7 @@ mod tests {
                 model: Arc::new(|| json!({"key": "********"})),
                 served: ledger.clone(),
                 hosts: Hosts::new(["x".to_owned()]),
+                totals: Arc::new(|| Totals { sessions: 7, ..Totals::default() }),
             };
             let (listener, shutdown) =
                 (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
@@ -341,6 +349,9 @@ mod tests {
         let served = Served::start().await;
         let first = served.get("/served").await;
         assert!(first.contains(r#""version":0,"ready":true,"whole":true"#), "{first}");
+        assert!(first.contains(r#""totals":{"sessions":7"#), "{first}");
+        served.get("/served?leader=mailgress-1").await;
+        assert_eq!(served.ledger.leader(Instant::now()).as_deref(), Some("mailgress-1"));
         let ledger = served.ledger.clone();
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: "x".into() };
         let later = async move { ledger.enter([(object, Some(ServedObject::default()))]) };

@@ -108,29 +108,43 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         readiness.register(&registry)?;
         let admin = listen(options.admin_address)?;
         let sources = page::Sources {
-            board: board.clone(),
-            snapshots: snapshots.clone(),
+            board,
+            snapshots,
             reports: report_receiver.clone(),
             observer: observer.clone(),
-            replica: shown_replica(options, ledger.replica()),
+            replica: shown_replica(options, ledger.replica(), admin.local_addr()?.port()),
+            ledger,
             started,
         };
         tokio::spawn(mark_rates(observer));
-        let state = AdminState {
-            page: Arc::new(move |question| sources.view(question)),
-            readiness: readiness.clone(),
-            metrics: registry,
-            status: Arc::new(move || board.document()),
-            model: Arc::new(move || print::snapshot(&snapshots.borrow())),
-            served: ledger,
-            hosts: admin_hosts(options, &hostname),
-        };
+        let state = admin_state(sources, readiness.clone(), registry, admin_hosts(options, &hostname));
         let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
         serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
     // A read that hangs (a network file system) does not keep the process.
     runtime.shutdown_background();
     done
+}
+
+/// What the admin server shows.
+fn admin_state(
+    sources: page::Sources,
+    readiness: Readiness,
+    metrics: Registry,
+    hosts: Hosts,
+) -> AdminState {
+    let page::Sources { board, snapshots, ledger: served, .. } = sources.clone();
+    let counted = sources.clone();
+    AdminState {
+        page: Arc::new(move |question| sources.view(question)),
+        readiness,
+        metrics,
+        status: Arc::new(move || board.document()),
+        model: Arc::new(move || print::snapshot(&snapshots.borrow())),
+        served,
+        hosts,
+        totals: Arc::new(move || counted.totals()),
+    }
 }
 
 /// What the admin server is made of.
@@ -263,11 +277,12 @@ fn admin_hosts(options: &RunOptions, hostname: &str) -> Hosts {
 }
 
 /// Who we are, for people.
-fn shown_replica(options: &RunOptions, replica: &Replica) -> ShownReplica {
+fn shown_replica(options: &RunOptions, replica: &Replica, admin_port: u16) -> ShownReplica {
     ShownReplica {
         name: replica.name.clone(),
         version: process::SHOWN_VERSION.to_owned(),
         class: options.class.clone(),
+        admin_port,
         ..ShownReplica::default()
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::backend::RefusalCause;
 use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Envelope, LoginRequest, Protocol};
 use crate::secret::Secret;
@@ -71,6 +72,8 @@ pub enum AuthAnswer {
         wait: Option<Duration>,
         /// XOAUTH2 and OAUTHBEARER: base64, for the challenge before the refusal.
         sasl: Option<String>,
+        /// Who has to change something; the service itself when it says that it cannot decide.
+        cause: RefusalCause,
     },
 }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::model::settings::ClientTls;
 use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Protocol;
-use crate::protocol::backend::is_temporary;
+use crate::protocol::backend::RefusalCause;
 use crate::protocol::backend::visit::{Login, Offers, Question, Verdict, spoken_instead};
 use crate::protocol::proxy_header::{self, ProxyVersion};
 use crate::secret::Secret;
@@ -342,7 +342,8 @@ impl Visitor<'_> {
         if accepted {
             self.report.good(Step::Login, message);
         } else {
-            let busy = is_temporary(self.wish.protocol, &answer.lines);
+            let cause = RefusalCause::of_login(self.wish.protocol, &answer.lines);
+            let busy = cause != RefusalCause::Credentials;
             self.report.fail(Step::Login, message, if busy { BUSY } else { "" });
         }
         Ok(())

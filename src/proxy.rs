@@ -21,6 +21,7 @@ mod observer;
 mod peers;
 pub mod plan;
 mod rates;
+mod record;
 mod relay;
 mod report;
 mod route;

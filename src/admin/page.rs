@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
 
-use crate::model::view::{Question, View};
+use crate::model::view::{CertificateOrder, Question, View};
 
 use super::bounds::Kind;
 use super::readiness::DRAINING;
@@ -33,6 +33,7 @@ pub(super) struct Asked {
     q: Option<String>,
     only: Option<String>,
     page: Option<String>,
+    certificates: Option<String>,
 }
 
 impl Asked {
@@ -43,6 +44,10 @@ impl Asked {
             text: text.chars().take(MAX_TEXT).collect(),
             only_troubled: self.only.as_deref() == Some(TROUBLED),
             page: page.unwrap_or(1),
+            certificates: match self.certificates.as_deref() {
+                Some(BY_SECRET) => CertificateOrder::Secret,
+                _ => CertificateOrder::Expiry,
+            },
         }
     }
 }
@@ -92,6 +97,7 @@ fn document(view: &View, question: &Question, blocked: &[&str]) -> Markup {
                     (parts::problems(view))
                     (parts::search(question))
                     (parts::listeners(view, question, draining))
+                    (parts::certificates(view, question))
                     (parts::backends(view))
                     (parts::faults(view))
                     (parts::changes(view))
@@ -122,13 +128,18 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
                     stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E";
 /// The value of `only` that there is.
 const TROUBLED: &str = "troubled";
+/// The value of `certificates` that is not the default.
+const BY_SECRET: &str = "secret";
 /// Characters that are looked for.
 const MAX_TEXT: usize = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::view::{Change, Excerpt, Listener, State, Totals};
+    use crate::model::served;
+    use crate::model::view::{
+        Certificate, Change, Excerpt, Fault, Listener, Numbers, Peer, Replica, State, Totals,
+    };
 
     #[test]
     fn nothing_is_called_ready_while_it_drains() {
@@ -143,6 +154,61 @@ mod tests {
         let draining = page(&[DRAINING]);
         assert!(!draining.contains("● Ready") && !draining.contains("all Ready"), "{draining}");
         assert!(draining.contains("no new sessions"), "{draining}");
+    }
+
+    #[test]
+    fn the_head_says_how_many_listeners_are_not_ready() {
+        let head = |totals| {
+            let page = document(&View { totals, ..View::default() }, &Question::default(), &[]).into_string();
+            page.split("</header>").next().unwrap_or_default().to_owned()
+        };
+        let ready = Totals { listeners: 12, ..Totals::default() };
+        assert!(head(ready).contains("● Ready"));
+        let bad = head(Totals { not_ready: 3, alarming: 1, ..ready });
+        assert!(bad.contains("✕ 3 of 12 listeners not ready") && !bad.contains("● Ready"), "{bad}");
+        let alarming = head(Totals { alarming: 1, pending: 2, ..ready });
+        assert!(alarming.contains("▲ 1 of 12 listeners with an alarm"), "{alarming}");
+        assert!(head(Totals { pending: 2, ..ready }).contains("… 2 of 12 listeners pending"));
+    }
+
+    #[test]
+    fn the_tile_of_logins_counts_those_that_were_not_accepted_too() {
+        let numbers = Numbers { accepted: 7, refused: 5, unavailable: 2, ..Numbers::default() };
+        let fault = Fault { whose: "client".into(), logins: 5, ..Fault::default() };
+        let totals = Totals { numbers, ..Totals::default() };
+        let view = View { totals, faults: vec![fault], ..View::default() };
+        let page = document(&view, &Question::default(), &[]).into_string();
+        for told in ["7 accepted", "5 refused", "2 unavailable", "data-label=\"Logins\">5<"] {
+            assert!(page.contains(told), "{told}: {page}");
+        }
+    }
+
+    #[test]
+    fn the_leader_shows_all_replicas_and_the_others_name_it() {
+        let peer = |name: &str, sessions| Peer {
+            name: name.into(),
+            totals: Some(served::Totals { sessions, listeners: 4, ready: 3, ..served::Totals::default() }),
+            ..Peer::default()
+        };
+        let view = View { replicas: vec![peer("a", 3), peer("b", 39)], ..View::default() };
+        let page = document(&view, &Question::default(), &[]).into_string();
+        assert!(page.contains("42 on all 2 replicas") && page.contains("3 of 4 ready"), "{page}");
+        let replica =
+            Replica { leads: Some(false), leader: Some("b".into()), admin_port: 9090, ..Replica::default() };
+        let page = document(&View { replica, ..View::default() }, &Question::default(), &[]).into_string();
+        assert!(page.contains("Follows b") && page.contains("kubectl port-forward pod/b 9090"), "{page}");
+    }
+
+    #[test]
+    fn certificates_can_be_sorted_by_their_end_and_by_their_secret() {
+        let certificate = |secret: &str| (Certificate { secret: secret.into(), ..Certificate::default() }, 2);
+        let certificates =
+            Excerpt { shown: vec![certificate("mail/b")], matching: 1, all: 1, ..Excerpt::default() };
+        let view = View { certificates, ..View::default() };
+        let page = document(&view, &Question::default(), &[]).into_string();
+        assert!(page.contains("href=\"/?certificates=secret#certificates\"") && page.contains("mail/b"));
+        let by_secret = Question { certificates: CertificateOrder::Secret, ..Question::default() };
+        assert!(document(&view, &by_secret, &[]).into_string().contains("href=\"/#certificates\""));
     }
 
     #[test]
@@ -172,7 +238,7 @@ mod tests {
     fn a_question_is_bounded_and_what_is_wrong_in_it_counts_as_nothing() {
         let asked = |q: &str, only: &str, page: &str| {
             let text = |text: &str| Some(text.to_owned());
-            Asked { q: text(q), only: text(only), page: text(page) }.question()
+            Asked { q: text(q), only: text(only), page: text(page), certificates: None }.question()
         };
         assert_eq!(asked("  ", "x", "-1"), Question { page: 1, ..Question::default() });
         let long = asked(&"ä".repeat(1000), "troubled", "7");

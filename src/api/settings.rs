@@ -296,8 +296,9 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_commands: Option<u32>,
-    /// The refused login with which a session ends, whoever refuses it. Default: 10, so that one connection is not
-    /// enough to guess passwords. nginx has no bound but that of `maxCommands`.
+    /// The refused login with which a session ends, whoever refuses it. Temporary failures of a backend or an auth
+    /// service do not count. Default: 10, so that one connection is not enough to guess passwords. nginx has no bound
+    /// but that of `maxCommands`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_auth_failures: Option<u32>,

@@ -5,6 +5,7 @@
 //! a matter of milliseconds.
 
 mod backends;
+mod certificates;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::controller::index::Kind;
 use crate::controller::roll::{Attendance, Attends};
 use crate::controller::status::{Row, public};
 use crate::model::clock::unix_now;
+use crate::model::served::{self, Ledger};
 use crate::model::tls::expiry_alarms;
 use crate::model::view::{
     Certificate, Excerpt, Listener, Numbers, Peer, Question, Replica, Serving, State, Totals, View,
@@ -38,6 +40,8 @@ pub(super) struct Sources {
     pub(super) observer: Observer,
     /// Who we are: name, version and class.
     pub(super) replica: Replica,
+    /// Who asks us what we serve.
+    pub(super) ledger: Ledger,
     /// When the process began.
     pub(super) started: Instant,
 }
@@ -64,16 +68,31 @@ impl Sources {
                 uptime: moment.saturating_duration_since(self.started),
                 now,
                 leads,
+                leader: self.ledger.leader(moment).filter(|_| leads == Some(false)),
                 ..self.replica.clone()
             },
             totals: Totals { numbers: self.observer.totals(moment), ..totals },
             problems: problems.into_iter().take(MAX_PROBLEMS).collect(),
             listeners: listeners.map(Found::into_view),
+            certificates: certificates::select(&snapshot, question, now),
             backends: backends::select(&snapshot, &report, question),
             faults: self.observer.faults(),
             changes,
             replicas: replicas.iter().map(peer).collect(),
         }
+    }
+}
+
+impl Sources {
+    /// What other replicas are told of our numbers.
+    pub(super) fn totals(&self) -> served::Totals {
+        let Numbers { open, accepted, refused, unavailable, failed, .. } =
+            self.observer.totals(Instant::now());
+        let is_ready = |row: &Row<'_>| matches!(state(row), State::Good | State::Alarming);
+        let (listeners, ready) = self
+            .board
+            .read(|rows| rows.fold((0, 0), |(all, ready), row| (all + 1, ready + u64::from(is_ready(&row)))));
+        served::Totals { sessions: open, accepted, refused, unavailable, failed, listeners, ready }
     }
 }
 
@@ -211,17 +230,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
         Some(SocketState::Failed(_)) | None => Vec::new(),
     };
     let certificates = listener.tls.as_ref().map(|tls| tls.certificates.as_slice()).unwrap_or_default();
-    let certificate = |certificate: &Arc<model::Certificate>| Certificate {
-        secret: certificate.reference.clone(),
-        names: certificate.names.iter().take(MAX_NAMES).cloned().collect(),
-        names_in_all: certificate.names.len(),
-        state: match expiry_alarms(certificate.not_before, certificate.not_after) {
-            [.., end] if places.now >= end => State::Bad,
-            [first, ..] if places.now >= first => State::Alarming,
-            _ => State::Good,
-        },
-        not_after: certificate.not_after,
-    };
+    let certificate = |certificate: &Arc<model::Certificate>| certificate_view(certificate, places.now);
     // What expires first is seen first.
     let mut by_expiry: Vec<_> = certificates.iter().collect();
     by_expiry.sort_by_key(|certificate| certificate.not_after);
@@ -236,6 +245,24 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
         numbers: Numbers::default(),
         limit: listener.limits.max_connections,
         backend: listener.backend.as_ref().map(|backend| backend.reference.clone()),
+    }
+}
+
+fn certificate_view(certificate: &model::Certificate, now: i64) -> Certificate {
+    Certificate {
+        secret: certificate.reference.clone(),
+        names: certificate.names.iter().take(MAX_NAMES).cloned().collect(),
+        names_in_all: certificate.names.len(),
+        state: certificate_state(certificate, now),
+        not_after: certificate.not_after,
+    }
+}
+
+fn certificate_state(certificate: &model::Certificate, now: i64) -> State {
+    match expiry_alarms(certificate.not_before, certificate.not_after) {
+        [.., end] if now >= end => State::Bad,
+        [first, ..] if now >= first => State::Alarming,
+        _ => State::Good,
     }
 }
 
@@ -257,6 +284,7 @@ fn peer(replica: &Attendance) -> Peer {
         is_own: replica.state == Attends::Own,
         problem,
         behind: replica.behind,
+        totals: replica.totals,
     }
 }
 

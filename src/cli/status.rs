@@ -42,6 +42,14 @@ pub struct Status {
     #[arg(long, value_name = "NAME", default_value = api::DEFAULT_CLASS, env = "MAILGRESS_CLASS")]
     class: String,
 
+    /// Show only listeners that are not ready, or that somebody should look at.
+    #[arg(long)]
+    problems: bool,
+
+    /// Show only listeners with this text in namespace/object/listener, socket, protocol or host names, without case.
+    #[arg(value_name = "TEXT")]
+    filter: Option<String>,
+
     /// How it is printed.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -66,13 +74,34 @@ impl Status {
     /// # Errors
     /// When nobody answers.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let inventory = super::runtime()?.block_on(self.inventory())?;
+        let found = super::runtime()?.block_on(self.inventory())?;
+        let selected = self.select(found);
         let mut out = self.colour.stdout();
         match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&inventory)?)?,
-            Format::Text => write(&mut out, &inventory, terminal_width())?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&selected.inventory)?)?,
+            Format::Text => write(&mut out, &selected, terminal_width())?,
         }
-        Ok(if inventory.is_ready() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if selected.is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// What is to be shown of `found`, the worst first.
+    fn select(&self, found: Inventory) -> Selected {
+        let Inventory { mut listeners, problems } = found;
+        let all = listeners.len();
+        if let Some(text) = &self.filter {
+            let text = text.to_lowercase();
+            listeners.retain(|entry| contains(entry, &text));
+        }
+        let matching = listeners.len();
+        let number = |rank| listeners.iter().filter(|entry| self::rank(entry) == rank).count();
+        let counts = [Rank::NotReady, Rank::Unknown, Rank::Alarming].map(number);
+        if self.problems {
+            listeners.retain(|entry| rank(entry) != Rank::Well);
+        }
+        // Those that are alike stay in their order.
+        listeners.sort_by_key(rank);
+        let is_ready = problems.is_empty() && counts[0] == 0 && counts[1] == 0;
+        Selected { inventory: Inventory { listeners, problems }, all, matching, counts, is_ready }
     }
 
     async fn inventory(&self) -> anyhow::Result<Inventory> {
@@ -92,8 +121,74 @@ impl Status {
     }
 }
 
-/// The table, what is wrong below it, and how much of it.
-fn write(out: &mut impl Write, inventory: &Inventory, width: Option<usize>) -> io::Result<()> {
+/// What is shown.
+struct Selected {
+    inventory: Inventory,
+    /// Listeners that there are.
+    all: usize,
+    /// Those that were asked for.
+    matching: usize,
+    /// Of these: not ready, unknown, with an alarm.
+    counts: [usize; 3],
+    is_ready: bool,
+}
+
+/// How a listener is, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    NotReady,
+    Unknown,
+    Alarming,
+    Well,
+}
+
+fn rank(entry: &Entry) -> Rank {
+    match entry.ready {
+        Ready::False => Rank::NotReady,
+        Ready::Unknown => Rank::Unknown,
+        Ready::True if !entry.problems.is_empty() => Rank::Alarming,
+        Ready::True => Rank::Well,
+    }
+}
+
+/// Whether a listener has the text, which is in lower case.
+fn contains(entry: &Entry, text: &str) -> bool {
+    let Entry { namespace, object, listener, socket, protocol, hostnames, .. } = entry;
+    let name = format!("{namespace}/{object}/{listener}").to_lowercase();
+    name.contains(text)
+        || socket.to_lowercase().contains(text)
+        || protocol.to_lowercase().contains(text)
+        || hostnames.iter().any(|host| host.to_lowercase().contains(text))
+}
+
+/// What is wrong, the table with the worst first, and how much there is of it.
+fn write(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io::Result<()> {
+    write_problems(out, &selected.inventory)?;
+    write_table(out, selected, width)?;
+    writeln!(out, "\n{}", summary(selected))
+}
+
+/// `400 listeners, 3 not ready`.
+fn summary(selected: &Selected) -> String {
+    let Selected { all, matching, counts: [not_ready, unknown, alarming], .. } = selected;
+    let mut text = match (all, matching) {
+        (1, 1) => "1 listener".to_owned(),
+        (all, matching) if all == matching => format!("{all} listeners"),
+        (all, matching) => format!("{matching} of {all} listeners"),
+    };
+    if (*not_ready, *unknown) == (0, 0) && *matching > 0 {
+        text.push_str(", all ready");
+    }
+    for (number, what) in [(not_ready, "not ready"), (unknown, "unknown"), (alarming, "with an alarm")] {
+        if *number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    text
+}
+
+fn write_table(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io::Result<()> {
+    let Selected { inventory, all, .. } = selected;
     let mut table =
         Table::new(["NAMESPACE", "OBJECT", "LISTENER", "SOCKET", "PROTOCOL", "TLS", "READY", "REACHED AT"]);
     for entry in &inventory.listeners {
@@ -113,14 +208,20 @@ fn write(out: &mut impl Write, inventory: &Inventory, width: Option<usize>) -> i
             entry.addresses.join(",").into(),
         ]);
     }
-    if table.is_empty() {
-        writeln!(out, "There are no listeners.")?;
-    } else {
-        table.write(out, width)?;
+    match (table.is_empty(), all) {
+        (true, 0) => writeln!(out, "There are no listeners."),
+        (true, _) => writeln!(out, "No listener matches."),
+        (false, _) => table.write(out, width),
+    }
+}
+
+fn write_problems(out: &mut impl Write, inventory: &Inventory) -> io::Result<()> {
+    for problem in &inventory.problems {
+        writeln!(out, "{BAD}problem{BAD:#}: {problem}\n")?;
     }
     for alike in inventory.listeners.chunk_by(is_alike) {
         let Some(entry) = alike.first().filter(|entry| !entry.problems.is_empty()) else { continue };
-        writeln!(out, "\n{STRONG}{}{STRONG:#}", whose_all(entry, alike))?;
+        writeln!(out, "{STRONG}{}{STRONG:#}", whose_all(entry, alike))?;
         for problem in &entry.problems {
             let style =
                 if problem.condition == "Ready" || entry.ready != Ready::True { BAD } else { WARNING };
@@ -130,12 +231,9 @@ fn write(out: &mut impl Write, inventory: &Inventory, width: Option<usize>) -> i
                 problem.condition, problem.reason, problem.message
             )?;
         }
+        writeln!(out)?;
     }
-    for problem in &inventory.problems {
-        writeln!(out, "\n{BAD}problem{BAD:#}: {problem}")?;
-    }
-    let ready = inventory.listeners.iter().filter(|entry| entry.ready == Ready::True).count();
-    writeln!(out, "\n{ready} of {} listeners are ready", inventory.listeners.len())
+    Ok(())
 }
 
 /// Whether both are of one object, and the same is to be said of them.
@@ -173,16 +271,20 @@ const AFTER_HELP: &str = "\
 Without --kubeconfig, --namespace and --all-namespaces, the instance at --address is asked; with any of them, the \
 cluster: by --kubeconfig, or else by the kubeconfig that kubectl would take, or as the pod that this is.
 
-Exit status: 0 all is ready, 1 something is not ready, or nobody answers, 2 the command line makes no sense.";
+Problems come first, then the listeners, those that are not ready first.
+
+Exit status: 0 all is ready (with TEXT, all that it matches), 1 something is not ready, or nobody answers, 2 the command \
+line makes no sense.";
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn what_is_not_ready_is_told_with_its_reason_below_the_table() {
+    fn what_is_not_ready_comes_first_and_can_be_shown_alone() {
         let condition = |type_: &str, status: &str, reason: &str, message: &str| {
             json!({
                 "type": type_, "status": status, "reason": reason, "message": message,
@@ -206,21 +308,41 @@ mod tests {
         let model = json!({ "sockets": [{
             "address": "*:993", "protocol": "imap", "tlsMode": "Implicit", "listeners": [{ "id": "mail/edge/imaps" }],
         }]});
-        let mut out = anstream::StripStream::new(Vec::new());
-        write(&mut out, &instance::read(&document, &model).unwrap(), None).unwrap();
+        let inventory = instance::read(&document, &model).unwrap();
+        let shown = |arguments: &[&str]| {
+            let command = Parsed::parse_from([&["status"], arguments].concat()).status;
+            let selected = command.select(inventory.clone());
+            let mut out = anstream::StripStream::new(Vec::new());
+            write(&mut out, &selected, None).unwrap();
+            (String::from_utf8(out.into_inner()).unwrap(), selected.is_ready)
+        };
         let expected = "\
-NAMESPACE  OBJECT           LISTENER  SOCKET  PROTOCOL  TLS       READY  REACHED AT
-mail       mailserver/edge  imaps     *:993   IMAP      Implicit  True   203.0.113.7:993
-mail       mailserver/edge  mx        -       -         -         False  -
-mail       mailserver/edge  mx2       -       -         -         False  -
+problem: Secrets cannot be read: forbidden
 
 MailServer mail/edge, listeners mx, mx2
   Ready (BindFailed): *:25 cannot be bound: permission denied
 
-problem: Secrets cannot be read: forbidden
+NAMESPACE  OBJECT           LISTENER  SOCKET  PROTOCOL  TLS       READY  REACHED AT
+mail       mailserver/edge  mx        -       -         -         False  -
+mail       mailserver/edge  mx2       -       -         -         False  -
+mail       mailserver/edge  imaps     *:993   IMAP      Implicit  True   203.0.113.7:993
 
-1 of 3 listeners are ready
+3 listeners, 2 not ready
 ";
-        assert_eq!(String::from_utf8(out.into_inner()).unwrap(), expected);
+        assert_eq!(shown(&[]), (expected.to_owned(), false));
+        let (only_problems, is_ready) = shown(&["--problems"]);
+        assert!(only_problems.contains("mx2") && !only_problems.contains("imaps"), "{only_problems}");
+        assert!(only_problems.ends_with("\n3 listeners, 2 not ready\n"), "{only_problems}");
+        assert!(!is_ready);
+        let (found, _) = shown(&["EDGE/imaps"]);
+        assert!(found.contains("203.0.113.7") && !found.contains("mx2"), "{found}");
+        assert!(found.ends_with("\n1 of 3 listeners, all ready\n"), "{found}");
+        assert!(shown(&["nowhere"]).0.ends_with("No listener matches.\n\n0 of 3 listeners\n"));
+    }
+
+    #[derive(clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        status: Status,
     }
 }

@@ -74,14 +74,6 @@ pub struct Problem {
     pub message: String,
 }
 
-impl Inventory {
-    /// Whether everything is served.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.problems.is_empty() && self.listeners.iter().all(|entry| entry.ready == Ready::True)
-    }
-}
-
 impl Entry {
     /// The TCP port that it is bound to.
     #[must_use]

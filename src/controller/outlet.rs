@@ -227,6 +227,12 @@ impl Outlet {
     /// Counts what the replicas lack, if it may be another number than before.
     pub fn count_replicas(&mut self) {
         if !std::mem::take(&mut self.is_attendance_stale) {
+            // Sums change all the time.
+            if let Some(roll) = &self.replicas {
+                for replica in &mut self.channels.board.lock().replicas {
+                    replica.totals = roll.totals(replica.address);
+                }
+            }
             return;
         }
         let attendance = self.replicas().map(|roll| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::served::{ObjectName, Page, Served};
+use crate::model::served::{ObjectName, Page, Served, Totals};
 
 use member::{Answer, Member};
 
@@ -84,6 +84,8 @@ pub struct Attendance {
     pub state: Attends,
     /// Objects of which it has not got as far as we have.
     pub behind: usize,
+    /// Its sums, if it tells them.
+    pub totals: Option<Totals>,
 }
 
 /// Whether a replica answers.
@@ -163,6 +165,7 @@ impl Roll {
         member.heard = now;
         member.node_address = page.replica.node_address;
         member.is_ready = page.ready.unwrap_or(true);
+        member.totals = page.totals;
         let before = member.answer;
         if page.replica.instance == self.instance {
             member.answer = Answer::Own;
@@ -292,8 +295,15 @@ impl Roll {
                 .iter()
                 .filter(|(object, uid, generation)| member.lacks(object, uid, *generation))
                 .count(),
+            totals: member.totals,
         };
         self.members.iter().map(of).collect()
+    }
+
+    /// The sums of a replica, if it tells them.
+    #[must_use]
+    pub fn totals(&self, address: SocketAddr) -> Option<Totals> {
+        self.members.get(&address)?.totals
     }
 
     /// Replicas that do not answer, or are not known.
@@ -342,6 +352,7 @@ mod tests {
             ready: None,
             whole: false,
             objects: vec![Entry { object: object(), served: Some(served) }],
+            totals: None,
         }
     }
 

@@ -139,6 +139,9 @@ families! {
     CERTIFICATE_NOT_AFTER: Kind::Gauge, "mailgress_certificate_not_after_timestamp_seconds",
         [KIND, OBJECT, SECRET],
         "Unix time at which the first certificate of a served chain expires";
+    CERTIFICATE_WARNING: Kind::Gauge, "mailgress_certificate_warning_timestamp_seconds",
+        [KIND, OBJECT, SECRET],
+        "Unix time from which a served certificate has the condition CertificateExpiring: 30 days before its end, or when a quarter of its life is left if that is later";
     DRAINING: Kind::Gauge, "mailgress_draining", [],
         "Whether the process is about to end, and waits for its sessions";
     LEADER: Kind::Gauge, "mailgress_leader", [],
@@ -217,7 +220,8 @@ const ACTION: Label =
     label("action", "`bind`, `swap`, `rebind`, `drain`; `failed` for a socket that could not be bound");
 const ANSWER: Label = label(
     "outcome",
-    "`accepted`, `refused`; `failed` for no answer that could be used; `abandoned` by a client that left meanwhile",
+    "`accepted`; `refused`; `unavailable` for a refusal by which the service says that it cannot decide now; `failed` for no \
+     answer that could be used; `abandoned` by a client that left meanwhile",
 );
 const BACKEND: Label =
     label("backend", "the endpoint that is asked: `10.0.0.7:143`, `host:port`, `unix:/path`");
@@ -236,15 +240,16 @@ const KIND: Label = label("kind", "`MailServer`, `MailListener`");
 const LISTENER: Label = label("listener", "`mail/example/imaps`, or `mail/example` for a MailListener");
 const LOGIN: Label = label(
     "outcome",
-    "`accepted`, `refused`; `failed` for no verdict, whose session says whose fault it was; `abandoned` by a client that \
-     left meanwhile",
+    "`accepted`; `refused` to the client; `unavailable` for a temporary failure that a backend or an auth service reports; \
+     `failed` for no verdict, whose session says whose fault it was; `abandoned` by a client that left meanwhile",
 );
 const OBJECT: Label = label("object", "`mail/example`: the namespace and the name");
 const OUTCOME: Label = label(
     "outcome",
     "`done`, `quit`, `client_gone`, `limited`, `login_refused`, `protocol_error`, `client_timeout`, `idle_timeout`, \
-     `proxy_header`, `tls_handshake`, `client_certificate`, `early_talker`, `auth_service_error`, `no_backend`, `backend_not_allowed`, \
-     `backend_connect`, `no_descriptors`, `backend_error`, `backend_timeout`, `backend_refused`, `relay_error`, `drained`",
+     `proxy_header`, `tls_handshake`, `client_certificate`, `early_talker`, `auth_service_error`, \
+     `auth_service_unavailable`, `no_backend`, `backend_not_allowed`, `backend_connect`, `no_descriptors`, `backend_error`, \
+     `backend_unavailable`, `backend_timeout`, `backend_refused`, `relay_error`, `drained`",
 );
 const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`");
 const QUERY: Label = label("kind", "`name`, `srv`, `addr`");

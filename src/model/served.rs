@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -114,6 +115,30 @@ pub struct Page {
     pub whole: bool,
     /// Objects, and what is made of them.
     pub objects: Vec<Entry>,
+    /// Sums of the replica; absent in answers of versions that do not tell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+}
+
+/// Sums of a replica, for the leader's status page. A field that another version does not know is 0 or ignored, so
+/// that old and new replicas talk during a rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Totals {
+    /// Open sessions.
+    pub sessions: u64,
+    /// Logins since the start of the process.
+    pub accepted: u64,
+    /// Logins that were refused to clients.
+    pub refused: u64,
+    /// Logins for which a backend or the auth service was not available.
+    pub unavailable: u64,
+    /// Logins without a verdict.
+    pub failed: u64,
+    /// Listeners of all objects.
+    pub listeners: u64,
+    /// Those that are ready.
+    pub ready: u64,
 }
 
 /// One object of a page.
@@ -145,6 +170,8 @@ struct Inner {
     replica: Replica,
     state: Mutex<State>,
     version: watch::Sender<u64>,
+    /// Who asked last as the leader, and when.
+    leader: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Debug, Default)]
@@ -162,13 +189,34 @@ impl Ledger {
     /// With nothing in it.
     #[must_use]
     pub fn new(replica: Replica) -> Self {
-        Self(Arc::new(Inner { replica, state: Mutex::default(), version: watch::Sender::new(0) }))
+        Self(Arc::new(Inner {
+            replica,
+            state: Mutex::default(),
+            version: watch::Sender::new(0),
+            leader: Mutex::default(),
+        }))
     }
 
     /// Whose it is.
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.0.replica
+    }
+
+    /// A replica that calls itself the leader has asked. Only for people: nothing depends on it.
+    pub fn asked_by(&self, leader: &str, now: Instant) {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        if (1..=MAX_NAME).contains(&leader.len()) && leader.bytes().all(is_name) {
+            *self.0.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader.to_owned(), now));
+        }
+    }
+
+    /// The leader's name, as long as it keeps asking.
+    #[must_use]
+    pub fn leader(&self, now: Instant) -> Option<String> {
+        let leader = self.0.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = leader.as_ref().filter(|(_, asked)| now.saturating_duration_since(*asked) < LEADER_KEPT);
+        recent.map(|(name, _)| name.clone())
     }
 
     /// Enters what is made of objects now; what is as it was is no change.
@@ -205,7 +253,7 @@ impl Ledger {
             Some(version) => state.since(version),
         };
         let (replica, version) = (self.0.replica.clone(), state.version);
-        Page { replica, version, ready: None, whole: known.is_none(), objects }
+        Page { replica, version, ready: None, whole: known.is_none(), objects, totals: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -257,6 +305,10 @@ fn entry(object: &ObjectName, served: Option<&Served>) -> Entry {
 const LAST_GOOD: &str = "UsingLastGood";
 /// Objects that are gone and still remembered; a reader who is further behind reads everything again.
 const MAX_GONE: usize = 4096;
+/// Bytes of a pod's name (RFC 1123 subdomain).
+const MAX_NAME: usize = 253;
+/// A leader asks at least every few seconds.
+const LEADER_KEPT: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
@@ -345,6 +397,26 @@ mod tests {
         assert!(page.whole);
         assert_eq!(names(&page), [("x", true)]);
         assert!(!ledger.page(Some(&bookmark(&page))).whole);
+    }
+
+    #[test]
+    fn old_and_new_replicas_understand_each_other() {
+        let old = r#"{"replica":{"name":"a","instance":"1"},"version":7,"whole":true,"objects":[]}"#;
+        let page: Page = serde_json::from_str(old).unwrap();
+        assert_eq!(page.totals, None);
+        let newer = old.replace("[]}", r#"[],"totals":{"sessions":3,"later":1},"more":true}"#);
+        let page: Page = serde_json::from_str(&newer).unwrap();
+        assert_eq!(page.totals, Some(Totals { sessions: 3, ..Totals::default() }));
+    }
+
+    #[test]
+    fn the_leader_is_known_while_it_asks() {
+        let (ledger, now) = (ledger(), Instant::now());
+        ledger.asked_by("<script>", now);
+        assert_eq!(ledger.leader(now), None);
+        ledger.asked_by("mailgress-1", now);
+        assert_eq!(ledger.leader(now).as_deref(), Some("mailgress-1"));
+        assert_eq!(ledger.leader(now + LEADER_KEPT), None);
     }
 
     #[tokio::test]

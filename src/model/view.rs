@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::served;
+
 /// As much of a text as there is room for, in characters.
 #[must_use]
 pub fn cut(mut text: String, most: usize) -> String {
@@ -24,6 +26,18 @@ pub struct Question {
     pub only_troubled: bool,
     /// Which page of the listeners, from 1.
     pub page: usize,
+    /// How certificates are sorted.
+    pub certificates: CertificateOrder,
+}
+
+/// How certificates are sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertificateOrder {
+    /// What ends first is first.
+    #[default]
+    Expiry,
+    /// By Secret.
+    Secret,
 }
 
 /// The page.
@@ -37,6 +51,8 @@ pub struct View {
     pub problems: Vec<String>,
     /// The listeners asked for, those in trouble first.
     pub listeners: Excerpt<Listener>,
+    /// The certificates asked for, each once, with the number of listeners that serve it.
+    pub certificates: Excerpt<(Certificate, usize)>,
     /// The backends asked for, those in trouble first.
     pub backends: Excerpt<Backend>,
     /// Sessions that failed, by whose fault it was.
@@ -62,6 +78,10 @@ pub struct Replica {
     pub now: i64,
     /// `None` without a cluster.
     pub leads: Option<bool>,
+    /// The name of the one that leads, if it is another one and asks us.
+    pub leader: Option<String>,
+    /// The port of the admin server.
+    pub admin_port: u16,
 }
 
 /// Sums.
@@ -90,8 +110,10 @@ pub struct Numbers {
     pub bytes_per_second: f64,
     /// Logins since the start.
     pub accepted: u64,
-    /// Logins that the auth service or the backend refused.
+    /// Logins that the auth service or the backend refused to the client.
     pub refused: u64,
+    /// Logins for which the auth service or the backend was not available.
+    pub unavailable: u64,
     /// Logins without a verdict.
     pub failed: u64,
 }
@@ -222,6 +244,8 @@ pub struct Fault {
     pub whose: String,
     /// Since the start.
     pub sessions: u64,
+    /// Logins that were not accepted, since the start; a session may have several.
+    pub logins: u64,
     /// What was wrong lately, newest first.
     pub sentences: Vec<Sentence>,
 }
@@ -269,4 +293,6 @@ pub struct Peer {
     pub problem: Option<String>,
     /// Objects of which it has not got as far as this one.
     pub behind: usize,
+    /// Its sums, if it tells them.
+    pub totals: Option<served::Totals>,
 }

@@ -6,6 +6,7 @@
 mod imap;
 mod pop3;
 mod probe;
+mod refusal;
 mod reply;
 mod sasl;
 mod smtp;
@@ -16,6 +17,7 @@ use crate::secret::Secret;
 use self::imap::Imap;
 use self::pop3::Pop3;
 pub use self::probe::{Probe, ProbeStep};
+pub use self::refusal::{RefusalCause, is_closing};
 pub use self::reply::first_line;
 use self::smtp::Smtp;
 use super::Protocol;
@@ -83,34 +85,6 @@ pub struct ClientInfo {
     pub host: String,
 }
 
-/// Whether a refused login says nothing about the credentials: the backend is busy, out of order, or going
-/// away. SMTP: 4yz (RFC 5321 section 4.2.1); IMAP: response codes of RFC 5530; POP3: those of RFC 3206 and
-/// RFC 2449 section 8.1.
-#[must_use]
-pub fn is_temporary(protocol: Protocol, reply: &[u8]) -> bool {
-    let line = reply.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
-    let has =
-        |code: &str| line.windows(code.len()).any(|window| window.eq_ignore_ascii_case(code.as_bytes()));
-    match protocol {
-        Protocol::Smtp => line.starts_with(b"4"),
-        Protocol::Imap => IMAP_TEMPORARY.iter().any(|code| has(code)),
-        Protocol::Pop3 => POP3_TEMPORARY.iter().any(|code| has(code)),
-    }
-}
-
-/// Whether the backend closes after this: SMTP 421 (RFC 5321 section 3.8), IMAP BYE (RFC 9051 section 7.1.5).
-#[must_use]
-pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
-    match protocol {
-        Protocol::Smtp => reply.starts_with(b"421"),
-        Protocol::Imap => reply.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* BYE")),
-        Protocol::Pop3 => false,
-    }
-}
-
-const IMAP_TEMPORARY: [&str; 5] = ["[UNAVAILABLE]", "[INUSE]", "[SERVERBUG]", "[CONTACTADMIN]", "[LIMIT]"];
-const POP3_TEMPORARY: [&str; 4] = ["[SYS/", "[IN-USE]", "[LOGIN-DELAY]", "[UNAVAILABLE]"];
-
 /// The machine that talks to the backend until the login is decided.
 #[derive(Debug)]
 pub struct Backend(Machine);
@@ -138,14 +112,22 @@ pub enum BackendStep {
         reply: Vec<u8>,
         /// SMTP: the backend's EHLO offers CHUNKING, so that it reads what follows BDAT as content.
         takes_chunks: bool,
+        /// Mail without a login: the backend refused the first recipient, which the session outlives.
+        refused: Option<RefusalCause>,
     },
-    /// The backend refused the login itself (not an earlier step): its reply, whole lines, verbatim.
-    Refused {
-        /// For the client in `passthrough` and with `passErrorMessage`.
-        reply: Vec<u8>,
-    },
+    /// The backend refused the login itself (not an earlier step).
+    Refused(Refusal),
     /// Anything else that is not as it must be.
     Failed(BackendError),
+}
+
+/// A backend's refusal of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whole lines, verbatim; for the client in `passthrough` and with `passErrorMessage`.
+    pub reply: Vec<u8>,
+    /// Who has to change something.
+    pub cause: RefusalCause,
 }
 
 /// What a backend did wrong, and where.
@@ -159,6 +141,16 @@ pub enum BackendError {
         /// The first line, escaped, at most 200 characters.
         reply: String,
         /// All lines, for `passErrorMessage`.
+        verbatim: Vec<u8>,
+    },
+    /// A reply that says that the backend takes nobody now: SMTP 4yz, IMAP BYE or UNAVAILABLE, POP3 SYS/TEMP.
+    #[error("the backend is not available: it answered {step} with \"{reply}\"")]
+    Unavailable {
+        /// As for [`Self::Unexpected`].
+        step: &'static str,
+        /// As for [`Self::Unexpected`].
+        reply: String,
+        /// As for [`Self::Unexpected`].
         verbatim: Vec<u8>,
     },
     /// A reply longer than the buffer.
@@ -182,12 +174,22 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// For a reply that the step cannot go on with.
+    fn at(step: &'static str, verbatim: Vec<u8>) -> Self {
+        let reply = first_line(&verbatim);
+        if refusal::is_unavailable(&verbatim) {
+            Self::Unavailable { step, reply, verbatim }
+        } else {
+            Self::Unexpected { step, reply, verbatim }
+        }
+    }
+
     /// The backend's goodbye, where it is its answer to the login itself: the client's answer with
     /// `passthrough`. A goodbye in the greeting is no answer to anything the client said.
     #[must_use]
     pub fn goodbye(&self, protocol: Protocol) -> Option<&[u8]> {
         match self {
-            Self::Unexpected { step, verbatim, .. }
+            Self::Unexpected { step, verbatim, .. } | Self::Unavailable { step, verbatim, .. }
                 if *step != GREETING && is_closing(protocol, verbatim) =>
             {
                 Some(verbatim)
@@ -227,6 +229,17 @@ impl Backend {
             }
         }
     }
+}
+
+/// The backend's verdict on the login itself.
+fn refused(protocol: Protocol, reply: Vec<u8>) -> Flow {
+    let cause = RefusalCause::of_login(protocol, &reply);
+    Flow::Outside(BackendStep::Refused(Refusal { reply, cause }))
+}
+
+/// Logged in; the client gets this reply.
+fn ready(reply: Vec<u8>) -> Flow {
+    Flow::Outside(BackendStep::Ready { reply, takes_chunks: false, refused: None })
 }
 
 /// What a protocol's machine makes of a reply.
@@ -291,33 +304,5 @@ impl BackendExchange {
         out.extend_from_slice(answer.expose());
         out.extend_from_slice(b"\r\n");
         self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_a_backend_that_is_busy_from_wrong_credentials() {
-        for (protocol, reply) in [
-            (Protocol::Smtp, "454 4.7.0 Temporary authentication failure\r\n"),
-            (Protocol::Smtp, "421-4.3.2 going\r\n421 4.3.2 away\r\n"),
-            (Protocol::Imap, "* OK still here\r\na NO [UNAVAILABLE] try later\r\n"),
-            (Protocol::Pop3, "-ERR [SYS/TEMP] try later\r\n"),
-            (Protocol::Pop3, "-ERR [in-use] locked\r\n"),
-        ] {
-            assert!(is_temporary(protocol, reply.as_bytes()), "{reply}");
-        }
-        for (protocol, reply) in [
-            (Protocol::Smtp, "535 5.7.8 wrong, 4 attempts left\r\n"),
-            (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] wrong\r\n"),
-            (Protocol::Pop3, "-ERR [AUTH] wrong\r\n"),
-            (Protocol::Pop3, ""),
-        ] {
-            assert!(!is_temporary(protocol, reply.as_bytes()), "{reply}");
-        }
-        assert!(is_closing(Protocol::Smtp, b"421 bye\r\n") && is_closing(Protocol::Imap, b"* Bye then\r\n"));
-        assert!(!is_closing(Protocol::Imap, b"a NO 421\r\n") && !is_closing(Protocol::Pop3, b"-ERR bye\r\n"));
     }
 }

@@ -1,22 +1,17 @@
-//! How sessions end, and whose fault it was; the one line that the log has for each.
+//! How sessions end, and whose fault it was.
 
 use std::io;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
-
-use tracing::{info, warn};
 
 use crate::auth::AuthError;
 use crate::model::reach::NotAllowed;
-use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::backend::RefusalCause;
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::limits::Refusal;
-use super::metrics::TlsLabel;
-use super::serving::Served;
+use super::verdicts::Verdict;
 
 /// Why a session ended. Every variant says whose fault it was ([`End::fault`]).
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +84,17 @@ pub(crate) enum End {
     /// `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
-    /// The backend refused the login, and the client may not see why.
-    #[error("the backend refused the login: {0}")]
-    BackendRefused(String),
+    /// The auth service refused the login without deciding about it; its words.
+    #[error("the auth service is not available: {0}")]
+    AuthServiceUnavailable(String),
+    /// The backend refused the login that the auth service had accepted, or cannot take logins now.
+    #[error("the backend {}: {text}", refusal(*.cause))]
+    BackendRefused {
+        /// Who has to change something.
+        cause: RefusalCause,
+        /// The first line of its reply.
+        text: String,
+    },
     /// The backend sent bytes behind its STARTTLS reply.
     #[error("the backend sent bytes in clear behind its STARTTLS reply")]
     BackendInjection,
@@ -156,13 +159,16 @@ impl End {
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
             Self::AuthService(_) => "auth_service_error",
+            Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
+            Self::Backend(BackendError::Unavailable { .. })
+            | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
             Self::Backend(_) | Self::BackendGone | Self::BackendInjection => "backend_error",
             Self::BackendTimeout => "backend_timeout",
-            Self::BackendRefused(_) => "backend_refused",
+            Self::BackendRefused { .. } => "backend_refused",
             Self::Relay { .. } => "relay_error",
             Self::Drained => "drained",
         }
@@ -173,7 +179,13 @@ impl End {
     pub(crate) fn sentence(&self) -> String {
         let text = match self {
             Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
-            Self::BackendRefused(_) => "the backend refused the login, in words that only the log has",
+            Self::BackendRefused { cause, .. } => {
+                return format!("the backend {}; the log has its words", refusal(*cause));
+            }
+            Self::AuthServiceUnavailable(_) => "the auth service is not available; the log has its words",
+            Self::Backend(BackendError::Unavailable { step, .. }) => {
+                return format!("the backend is not available, as it answered {step}; the log has its words");
+            }
             Self::Handshake(HandshakeError::Client(failure)) => match failure {
                 HandshakeFailure::Closed(_) => "the client closed the connection during the TLS handshake",
                 HandshakeFailure::UnknownName(_) => {
@@ -199,6 +211,7 @@ impl End {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
+            Self::Descriptors | Self::Limited(Refusal::ListenerFull) => Fault::Us,
             Self::ClientGone
             | Self::Limited(_)
             | Self::Rule(_)
@@ -207,19 +220,20 @@ impl End {
             | Self::ClientCertificate(_)
             | Self::EarlyTalker
             | Self::LoginRefused => Fault::Client,
-            Self::Descriptors => Fault::Us,
-            Self::AuthService(_) => Fault::AuthService,
+            Self::AuthService(AuthError::Configuration { .. }) => Fault::Configuration,
+            Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
             Self::NoBackend | Self::NotAllowed(_) | Self::ProxyHeader(_) | Self::UntrustedPeer(_) => {
                 Fault::Configuration
             }
             Self::Backend(BackendError::NoPassword) => Fault::AuthService,
-            Self::Backend(BackendError::ControlCharacters { .. }) => Fault::Client,
+            Self::Backend(BackendError::ControlCharacters { .. })
+            | Self::BackendRefused { cause: RefusalCause::Client, .. } => Fault::Client,
             Self::Backend(_)
             | Self::NoEndpoints(_)
             | Self::Connect(_)
             | Self::BackendGone
             | Self::BackendTimeout
-            | Self::BackendRefused(_)
+            | Self::BackendRefused { .. }
             | Self::BackendInjection => Fault::Backend,
             Self::Relay { side, .. } => {
                 if *side == "client" {
@@ -229,6 +243,30 @@ impl End {
                 }
             }
         }
+    }
+}
+
+impl End {
+    /// What a login is counted as with which the session ends so.
+    pub(crate) const fn verdict(&self) -> Verdict {
+        match self {
+            Self::AuthServiceUnavailable(_)
+            | Self::Backend(BackendError::Unavailable { .. })
+            | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
+            Self::LoginRefused
+            | Self::Limited(_)
+            | Self::BackendRefused { .. }
+            | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
+            Self::ClientGone | Self::ClientTimeout | Self::Drained => Verdict::Abandoned,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+const fn refusal(cause: RefusalCause) -> &'static str {
+    match cause {
+        RefusalCause::Credentials | RefusalCause::Client => "refused the login",
+        RefusalCause::Server => "cannot take logins now",
     }
 }
 
@@ -259,81 +297,3 @@ const fn rule(reason: CloseReason) -> &'static str {
         }
     }
 }
-
-/// What is known of a session while it lasts; written to the log when it ends.
-#[derive(Debug)]
-pub(crate) struct Record {
-    started: Instant,
-    client: ClientAddress,
-    /// The listener, once it is known.
-    pub(crate) served: Option<Arc<Served>>,
-    /// Protection towards the client.
-    pub(crate) tls: TlsLabel,
-    /// `TLSv1.3`; empty in clear.
-    pub(crate) tls_version: Box<str>,
-    /// The login name, for the log only.
-    pub(crate) login: Option<Box<str>>,
-    /// Where the session went.
-    pub(crate) backend: Option<BackendAddress>,
-    /// Bytes relayed from the client.
-    pub(crate) to_backend: u64,
-    /// Bytes relayed to the client.
-    pub(crate) to_client: u64,
-}
-
-impl Record {
-    /// Starts with the accept, or with what a PROXY header says.
-    pub(crate) fn new(client: ClientAddress, started: Instant) -> Self {
-        Self {
-            started,
-            client,
-            served: None,
-            tls: TlsLabel::Off,
-            tls_version: "".into(),
-            login: None,
-            backend: None,
-            to_backend: 0,
-            to_client: 0,
-        }
-    }
-
-    /// The client's address, after a trusted PROXY header.
-    pub(crate) fn set_client(&mut self, client: ClientAddress) {
-        self.client = client;
-    }
-
-    /// Keeps the login name: cut, and without what could forge a log line (quirk Q-24).
-    pub(crate) fn set_login(&mut self, login: &[u8]) {
-        let login = login.get(..MAX_LOGGED_LOGIN).unwrap_or(login);
-        self.login = Some(login.escape_ascii().to_string().into_boxed_str());
-    }
-
-    /// Writes the session's line and counts it.
-    pub(crate) fn finish(self, end: &End) {
-        let fault = end.fault().name();
-        let listener = self.served.as_ref().map(|served| served.listener.id.to_string()).unwrap_or_default();
-        if let Some(served) = &self.served {
-            served.metrics.ended(self.tls, end, SystemTime::now());
-        }
-        let seconds = self.started.elapsed().as_secs_f64();
-        let login = self.login.as_deref().unwrap_or_default();
-        let backend = self.backend.as_ref().map(ToString::to_string).unwrap_or_default();
-        macro_rules! line {
-            ($level:ident) => {
-                $level!(
-                    target: "mailgress::session",
-                    client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
-                    login, backend, to_backend = self.to_backend, to_client = self.to_client, seconds,
-                    outcome = end.outcome(), fault, "{end}"
-                )
-            };
-        }
-        match end.fault() {
-            Fault::None | Fault::Client => line!(info),
-            Fault::Backend | Fault::AuthService | Fault::Configuration | Fault::Us => line!(warn),
-        }
-    }
-}
-
-/// Bytes of a login name that the log shows.
-const MAX_LOGGED_LOGIN: usize = 256;

@@ -23,10 +23,11 @@ pub(crate) struct Journal {
     faults: [Faults; 5],
 }
 
-/// The failed sessions that are the fault of one party.
+/// The failed sessions and logins that are the fault of one party.
 #[derive(Debug, Default)]
 struct Faults {
     sessions: AtomicU64,
+    logins: AtomicU64,
     /// The last that was said is the last.
     sentences: Mutex<Vec<Sentence>>,
 }
@@ -63,6 +64,13 @@ impl Journal {
         sentences.push(Sentence { text, listener: listener.to_owned(), times, last: unix_seconds(at) });
     }
 
+    /// A login was not accepted.
+    pub(crate) fn login_failed(&self, fault: Fault) {
+        if let Some(faults) = self.of(fault) {
+            faults.logins.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The last changes, newest first.
     pub(crate) fn changes(&self) -> Vec<Change> {
         lock(&self.changes).iter().cloned().collect()
@@ -73,6 +81,7 @@ impl Journal {
         let view = |(fault, faults): (&Fault, &Faults)| FaultView {
             whose: fault.name().to_owned(),
             sessions: faults.sessions.load(Ordering::Relaxed),
+            logins: faults.logins.load(Ordering::Relaxed),
             sentences: lock(&faults.sentences).iter().rev().cloned().collect(),
         };
         ORDER.iter().zip(&self.faults).map(view).collect()
@@ -164,10 +173,18 @@ mod tests {
             reply: secret.to_owned(),
             verbatim: secret.into(),
         };
+        let unavailable = crate::protocol::BackendError::Unavailable {
+            step: "AUTH",
+            reply: secret.to_owned(),
+            verbatim: secret.into(),
+        };
+        let cause = crate::protocol::backend::RefusalCause::Server;
         for end in [
             End::UntrustedPeer(secret.into()),
-            End::BackendRefused(secret.into()),
+            End::BackendRefused { cause, text: secret.into() },
+            End::AuthServiceUnavailable(secret.into()),
             End::Backend(refused),
+            End::Backend(unavailable),
             End::Handshake(crate::tls::HandshakeError::Client(crate::tls::HandshakeFailure::UnknownName(
                 secret.into(),
             ))),

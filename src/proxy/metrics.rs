@@ -11,12 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::model::metric::{self, PLAIN};
+use crate::model::tls::expiry_alarms;
 use crate::model::view::Numbers;
 use crate::model::{Certificate, ListenerId};
 use crate::protocol::Protocol;
 
 use super::certificates::CertificateId;
-use super::end::End;
+use super::end::{End, Fault};
 use super::journal::Journal;
 use super::limits::lock;
 use super::rates::{Counted, Rates};
@@ -39,6 +40,7 @@ pub(crate) struct Metrics {
     pub(crate) session_capacity: IntGauge,
     session_limits: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
+    certificate_warning: IntGaugeVec,
     backend_up: IntGaugeVec,
     backend_checks: IntCounterVec,
     /// What happened lately.
@@ -144,6 +146,7 @@ impl Metrics {
             session_capacity: metric::SESSION_CAPACITY.gauges(registry)?.with_label_values(&PLAIN),
             session_limits: metric::LISTENER_SESSION_LIMIT.gauges(registry)?,
             certificate_expiry: metric::CERTIFICATE_NOT_AFTER.gauges(registry)?,
+            certificate_warning: metric::CERTIFICATE_WARNING.gauges(registry)?,
             backend_up: metric::BACKEND_UP.gauges(registry)?,
             backend_checks: metric::BACKEND_CHECKS.counters(registry)?,
             journal: Arc::default(),
@@ -199,6 +202,7 @@ impl Metrics {
             bytes_per_second: a.bytes_per_second + b.bytes_per_second,
             accepted: a.accepted.saturating_add(b.accepted),
             refused: a.refused.saturating_add(b.refused),
+            unavailable: a.unavailable.saturating_add(b.unavailable),
             failed: a.failed.saturating_add(b.failed),
         })
     }
@@ -243,12 +247,15 @@ impl Metrics {
     /// An object's listeners serve this certificate.
     pub(crate) fn certificate(&self, id: &CertificateId, certificate: &Certificate) {
         self.certificate_expiry.with_label_values(&id.labels()).set(certificate.not_after);
+        let [warning, ..] = expiry_alarms(certificate.not_before, certificate.not_after);
+        self.certificate_warning.with_label_values(&id.labels()).set(warning);
     }
 
     /// They do so no longer.
     pub(crate) fn forget_certificate(&self, id: &CertificateId) {
-        // It is there: it was set when it was first used.
+        // They are there: they were set when it was first used.
         let _ = self.certificate_expiry.remove_label_values(&id.labels());
+        let _ = self.certificate_warning.remove_label_values(&id.labels());
     }
 
     /// These listeners are gone. Forgets those that have no sessions any more, so that changes do not grow the process.
@@ -304,9 +311,9 @@ impl ListenerMetrics {
     fn numbers(&self, now: Instant) -> Numbers {
         let (sessions_per_minute, bytes_per_second) = self.rates.since(self.counted(), now);
         let open: i64 = self.open.iter().map(IntGauge::get).sum();
-        let [accepted, refused, failed, _] = self.logins.values();
+        let [accepted, refused, unavailable, failed, _] = self.logins.values();
         let open = u64::try_from(open).unwrap_or_default();
-        Numbers { open, sessions_per_minute, bytes_per_second, accepted, refused, failed }
+        Numbers { open, sessions_per_minute, bytes_per_second, accepted, refused, unavailable, failed }
     }
 
     fn counted(&self) -> Counted {
@@ -327,8 +334,9 @@ impl ListenerMetrics {
         timing.get_or_init(made).observe(duration.as_secs_f64());
     }
 
-    /// Counts a login.
-    pub(crate) fn login(&self, verdict: Verdict) {
+    /// Counts a login, and whose fault it is if it was not accepted.
+    pub(crate) fn login(&self, verdict: Verdict, fault: Fault) {
+        self.journal.login_failed(fault);
         self.logins.count(&self.id, self.protocol, verdict);
     }
 
@@ -367,7 +375,7 @@ mod tests {
         let session = metrics.listener(&id, Protocol::Imap);
         let open = session.open(TlsLabel::Off);
         session.took(Timing::Login, Duration::from_millis(100));
-        session.login(Verdict::Refused);
+        session.login(Verdict::Refused, Fault::Client);
         session.auth_request(Verdict::Failed);
         metrics.session_limit(&id, Some(10));
         for counted in ["logins_total", "auth_service_requests_total"] {

@@ -26,8 +26,9 @@ use crate::protocol::Frontend;
 use crate::protocol::follow::Follower;
 
 use super::balance::Placement;
-use super::end::{End, Record};
+use super::end::End;
 use super::leg::Leg;
+use super::record::Record;
 use super::relay::Relay;
 use super::serving::{Served, Serving};
 use super::worker::{Seat, WorkerContext};
@@ -82,7 +83,7 @@ pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
             end
         }
     };
-    record.finish(&end);
+    record.finish(end);
     drop(seat);
 }
 
@@ -106,7 +107,7 @@ async fn until_logged_in(
 
 impl LoggedIn {
     fn new(session: Session, accepted: Accepting) -> Self {
-        let Accepting { backend, reply, takes_chunks, placement } = accepted;
+        let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
         let follower = Follower::new(session.protocol(), takes_chunks);
         let Leg { stream, input, .. } = backend;
         let mut to_client = reply;

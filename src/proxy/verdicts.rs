@@ -9,8 +9,10 @@ use prometheus::{IntCounter, IntCounterVec};
 pub(crate) enum Verdict {
     /// Yes.
     Accepted,
-    /// No.
+    /// No: the client has to change something.
     Refused,
+    /// No, for now: the backend or the auth service cannot decide, or takes nobody.
+    Unavailable,
     /// None: something broke.
     Failed,
     /// None: the client left meanwhile.
@@ -18,12 +20,13 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::Failed, Self::Abandoned];
+    const ALL: [Self; 5] = [Self::Accepted, Self::Refused, Self::Unavailable, Self::Failed, Self::Abandoned];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
             Self::Failed => "failed",
             Self::Abandoned => "abandoned",
         }
@@ -34,7 +37,7 @@ impl Verdict {
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     family: IntCounterVec,
-    counters: OnceLock<[IntCounter; 4]>,
+    counters: OnceLock<[IntCounter; 5]>,
 }
 
 impl Verdicts {
@@ -46,18 +49,20 @@ impl Verdicts {
     /// Counts one.
     pub(crate) fn count(&self, listener: &str, protocol: &str, verdict: Verdict) {
         let make = |verdict: Verdict| self.family.with_label_values(&[listener, protocol, verdict.name()]);
-        let [accepted, refused, failed, abandoned] = self.counters.get_or_init(|| Verdict::ALL.map(make));
+        let counters = self.counters.get_or_init(|| Verdict::ALL.map(make));
+        let [accepted, refused, unavailable, failed, abandoned] = counters;
         match verdict {
             Verdict::Accepted => accepted.inc(),
             Verdict::Refused => refused.inc(),
+            Verdict::Unavailable => unavailable.inc(),
             Verdict::Failed => failed.inc(),
             Verdict::Abandoned => abandoned.inc(),
         }
     }
 
     /// How many there were of each.
-    pub(crate) fn values(&self) -> [u64; 4] {
-        self.counters.get().map_or([0; 4], |counters| counters.each_ref().map(IntCounter::get))
+    pub(crate) fn values(&self) -> [u64; 5] {
+        self.counters.get().map_or([0; 5], |counters| counters.each_ref().map(IntCounter::get))
     }
 
     /// Forgets what was counted.

@@ -16,6 +16,7 @@
 mod cluster;
 mod control_plane;
 mod definitions;
+mod faults;
 mod forwarder;
 mod front;
 mod given;

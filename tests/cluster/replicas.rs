@@ -115,6 +115,29 @@ impl Pair {
 }
 
 #[test]
+fn the_leaders_page_shows_all_replicas_and_the_others_name_the_leader() {
+    let Some(pair) = Pair::new("replicas-page") else { return };
+    let (cluster, at, backend) = (&pair.cluster, at(), backend("backend"));
+    cluster.backends(&[(&backend, ready())]);
+    cluster.apply(&pair.edge(at.port()));
+    cluster.wait_for("Ready", EDGE);
+    let mut session = greeted(at).unwrap();
+    log_in(&mut session, "IMAP", "user", "secret").unwrap();
+    // Whichever of the two has the session.
+    wait::eventually("the leader shows both replicas with their sums", || {
+        let page = pair.replica(0).page("/");
+        let told = ["replica-1", "1 on all 2 replicas", "1 of 1 ready", "on all 2: 1 accepted"];
+        told.iter().all(|text| page.contains(text)).then_some(())
+    });
+    wait::eventually("the other one names the leader", || {
+        let page = pair.replica(1).page("/");
+        (page.contains("Follows replica-0") && page.contains("kubectl port-forward pod/replica-0"))
+            .then_some(())
+    });
+    assert!(backend_answers(&mut session, "IMAP").unwrap());
+}
+
+#[test]
 fn ready_is_true_when_every_replica_serves_it_and_false_with_the_name_of_one_that_cannot() {
     let Some(pair) = Pair::new("all-replicas") else { return };
     let (cluster, at, backend) = (&pair.cluster, at(), backend("backend"));

@@ -45,4 +45,5 @@ mod support;
 mod swap;
 mod tenancy;
 mod tls;
+mod unavailable;
 mod upstream;

@@ -47,7 +47,7 @@ fn an_instance_tells_what_it_serves_and_what_not_and_why() {
     );
     assert!(said.contains("MailServer mail/edge, listener pop3\n  ResolvedRefs (RefNotFound): "), "{said}");
     assert!(
-        said.contains("Secret mail/nowhere does not exist") && said.contains("1 of 2 listeners are ready"),
+        said.contains("Secret mail/nowhere does not exist") && said.contains("2 listeners, 1 not ready"),
         "{said}"
     );
     folder.replace("server.yaml", &server("mail-tls"));

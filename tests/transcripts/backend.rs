@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use mailgress::protocol::backend::{
-    Backend, BackendExchange, BackendLogin, BackendPlan, BackendStep, ClientInfo, XclientNegotiation,
+    Backend, BackendExchange, BackendLogin, BackendPlan, BackendStep, ClientInfo, Refusal, RefusalCause,
+    XclientNegotiation,
 };
 use mailgress::protocol::{ClientId, Envelope, Hello, Input, LoginRequest, Mechanism, Protocol};
 use mailgress::secret::Secret;
@@ -101,6 +102,15 @@ fn login(script: &Script) -> BackendLogin {
     })
 }
 
+/// The event's word for a refusal: whose fault it is.
+fn cause_name(cause: RefusalCause) -> &'static str {
+    match cause {
+        RefusalCause::Credentials => "refused",
+        RefusalCause::Client => "declined",
+        RefusalCause::Server => "unavailable",
+    }
+}
+
 struct Dialogue {
     now: Now,
     input: Input,
@@ -148,8 +158,13 @@ impl Dialogue {
                 self.now = Now::Answering(exchange);
                 self.answer();
             }
-            BackendStep::Ready { reply, .. } => self.end("ready", &reply, unsent),
-            BackendStep::Refused { reply } => self.end("refused", &reply, unsent),
+            BackendStep::Ready { reply, refused, .. } => {
+                self.end("ready", &reply, unsent);
+                if let Some(cause) = refused {
+                    self.event("recipient", cause_name(cause));
+                }
+            }
+            BackendStep::Refused(Refusal { reply, cause }) => self.end(cause_name(cause), &reply, unsent),
             BackendStep::Failed(error) => self.event("failed", &error.to_string()),
         }
     }

@@ -4,15 +4,18 @@
 //! A narrow screen shows a row of a table as a block, which takes its role from it in some browsers: so roles are
 //! written out.
 
+mod certificates;
 mod listener;
 mod lists;
 
 use maud::{Markup, html};
 
+use crate::model::served;
 use crate::model::view::{Question, View};
 
-use super::{DRAINING, MAX_TEXT, TROUBLED, words};
+use super::{BY_SECRET, DRAINING, MAX_TEXT, TROUBLED, words};
 
+pub(super) use certificates::certificates;
 pub(super) use listener::listeners;
 pub(super) use lists::{backends, changes, faults, problems, replicas};
 
@@ -34,7 +37,7 @@ pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
             div.wide {
                 h1 { "Mailgress " span { (replica.name) } }
                 @if blocked.is_empty() {
-                    span.pill.good { "● Ready" }
+                    (health(view))
                 } @else if blocked.contains(&DRAINING) {
                     span.pill.alarming { "▲ Draining" }
                 } @else {
@@ -42,7 +45,9 @@ pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
                 }
                 @match replica.leads {
                     Some(true) => span.pill.pending { "★ Leads" },
-                    Some(false) => span.pill.pending { "Follows" },
+                    Some(false) => span.pill.pending {
+                        "Follows" @if let Some(leader) = &replica.leader { " " (leader) }
+                    },
                     None => {}
                 }
                 p.facts {
@@ -54,6 +59,31 @@ pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
             }
         }
     }
+}
+
+/// The worst state of any listener, with the number of those that are in it.
+fn health(view: &View) -> Markup {
+    let totals = &view.totals;
+    let of = |number| format!("{} of {}", words::size(number), words::things(totals.listeners, "listener"));
+    match (totals.not_ready, totals.alarming, totals.pending) {
+        (0, 0, 0) => html! { span.pill.good { "● Ready" } },
+        (0, 0, pending) => html! { span.pill.pending { "… " (of(pending)) " pending" } },
+        (0, alarming, _) => html! { span.pill.alarming { "▲ " (of(alarming)) " with an alarm" } },
+        (not_ready, ..) => html! { span.pill.bad { "✕ " (of(not_ready)) " not ready" } },
+    }
+}
+
+/// The sums of all replicas that tell theirs, where we know of others.
+fn everywhere(view: &View) -> Option<(usize, served::Totals)> {
+    let known: Vec<_> = view.replicas.iter().filter_map(|peer| peer.totals).collect();
+    let sum = known.iter().fold(served::Totals::default(), |sum, totals| served::Totals {
+        sessions: sum.sessions.saturating_add(totals.sessions),
+        accepted: sum.accepted.saturating_add(totals.accepted),
+        refused: sum.refused.saturating_add(totals.refused),
+        unavailable: sum.unavailable.saturating_add(totals.unavailable),
+        ..sum
+    });
+    (known.len() > 1).then_some((known.len(), sum))
 }
 
 /// The sums.
@@ -76,7 +106,16 @@ pub(super) fn tiles(view: &View, draining: bool) -> Markup {
                     }
                 }
             }
-            div { dt { "Open sessions" } dd { (words::count(numbers.open)) small { "on this replica" } } }
+            div {
+                dt { "Open sessions" }
+                dd {
+                    (words::count(numbers.open))
+                    small { "on this replica" }
+                    @if let Some((replicas, sum)) = everywhere(view) {
+                        small { (words::count(sum.sessions)) " on all " (words::size(replicas)) " replicas" }
+                    }
+                }
+            }
             div {
                 dt { "New sessions" }
                 dd { (words::rate(numbers.sessions_per_minute)) small { "a minute" } }
@@ -85,8 +124,18 @@ pub(super) fn tiles(view: &View, draining: bool) -> Markup {
             div {
                 dt { "Logins" }
                 dd {
-                    (words::count(numbers.accepted))
-                    small { (words::count(numbers.refused)) " refused, " (words::count(numbers.failed)) " failed" }
+                    (words::count(numbers.accepted)) " accepted"
+                    small {
+                        (words::count(numbers.refused)) " refused, "
+                        (words::count(numbers.unavailable)) " unavailable, "
+                        (words::count(numbers.failed)) " failed"
+                    }
+                    @if let Some((replicas, sum)) = everywhere(view) {
+                        small {
+                            "on all " (words::size(replicas)) ": " (words::count(sum.accepted)) " accepted, "
+                            (words::count(sum.refused)) " refused, " (words::count(sum.unavailable)) " unavailable"
+                        }
+                    }
                 }
             }
         }

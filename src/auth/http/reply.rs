@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::auth::AuthAnswer;
 use crate::model::AuthProof;
 use crate::net::BackendAddress;
+use crate::protocol::backend::RefusalCause;
 use crate::secret::Secret;
 
 /// What a reply says.
@@ -59,7 +60,10 @@ pub(super) fn parse(status: StatusCode, headers: &HeaderMap, proof: AuthProof) -
         Some(b"OK") if !by_headers && !status.is_success() => Err(ReplyError::NotSuccess(status)),
         Some(b"OK") => accepted(headers).map(Reply::Answer),
         Some(b"WAIT") => Ok(Reply::Wait(wait)),
-        Some(text) => Ok(Reply::Answer(refused(text, headers, wait))),
+        Some(text) => {
+            let is_broken = !by_headers && status.is_server_error();
+            Ok(Reply::Answer(refused(text, headers, wait, is_broken)))
+        }
     }
 }
 
@@ -91,14 +95,17 @@ fn accepted(headers: &HeaderMap) -> Result<AuthAnswer, ReplyError> {
     })
 }
 
-fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>) -> AuthAnswer {
+/// `is_broken`: the HTTP status says that the service is at fault.
+fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>, is_broken: bool) -> AuthAnswer {
     let text = if text.is_empty() { DEFAULT_REFUSAL.as_bytes() } else { text }.to_vec();
     let ascii = |name, fits: fn(&str) -> bool| {
         let value = std::str::from_utf8(last(headers, name)?).ok()?;
         fits(value).then(|| value.to_owned())
     };
     let (code, sasl) = (ascii("auth-error-code", is_error_code), ascii("auth-error-sasl", is_base64));
-    AuthAnswer::Refused { text, code, wait: wait.map(|wait| wait.min(MAX_REFUSAL_WAIT)), sasl }
+    let cause =
+        if is_broken { RefusalCause::Server } else { RefusalCause::of_auth_service(&text, code.as_deref()) };
+    AuthAnswer::Refused { text, code, wait: wait.map(|wait| wait.min(MAX_REFUSAL_WAIT)), sasl, cause }
 }
 
 /// Headers of a refusal that are there and not used, because they are not what they should be.
@@ -189,7 +196,8 @@ mod tests {
     }
 
     fn refusal(text: &str) -> AuthAnswer {
-        AuthAnswer::Refused { text: text.into(), code: None, wait: None, sasl: None }
+        let cause = RefusalCause::Credentials;
+        AuthAnswer::Refused { text: text.into(), code: None, wait: None, sasl: None, cause }
     }
 
     #[test]
@@ -281,6 +289,7 @@ mod tests {
             code: Some("451 4.3.0".to_owned()),
             wait: Some(Duration::from_secs(3)),
             sasl: Some("eyJ9".to_owned()),
+            cause: RefusalCause::Server,
         };
         assert_eq!(reply, Ok(Reply::Answer(expected)));
         let nonsense = ok(&[
@@ -292,6 +301,18 @@ mod tests {
         let nonsensical = [("auth-error-code", "235 2.0.0"), ("auth-error-sasl", "not base64!")];
         assert_eq!(unusable(&headers(&nonsensical)), ["auth-error-code", "auth-error-sasl"]);
         assert_eq!(nonsense, Ok(Reply::Answer(refusal("no"))));
+    }
+
+    #[test]
+    fn a_refusal_with_a_5xx_status_is_the_services_fault() {
+        let lines = headers(&[("auth-status", "try again later")]);
+        let cause_of = |status| match parse(status, &lines, AuthProof::StatusAndHeader) {
+            Ok(Reply::Answer(AuthAnswer::Refused { cause, .. })) => cause,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(cause_of(StatusCode::SERVICE_UNAVAILABLE), RefusalCause::Server);
+        assert_eq!(cause_of(StatusCode::FORBIDDEN), RefusalCause::Credentials);
+        assert_eq!(cause_of(StatusCode::OK), RefusalCause::Credentials);
     }
 
     #[test]

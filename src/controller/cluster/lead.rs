@@ -22,7 +22,7 @@ use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
 use super::own_service::{Keeper, Known};
-use super::replicas::{self, Replicas};
+use super::replicas::{self, Asker, Replicas};
 use super::store::Store;
 use super::writer::{Outbox, Said, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
@@ -86,7 +86,7 @@ impl Lead {
         let writer = Writer::new(clients.requests.clone(), outlet.class(), outbox.clone(), lease.clone());
         tokio::spawn(writer.run(shutdown.clone()));
         let (events, changes) = mpsc::channel(MAX_CHANGES);
-        tokio::spawn(events::publish(clients.requests.clone(), replica.name, changes));
+        tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
         let front = options.service.clone().map_or(Front::None, Front::Awaited);
         let (known, service) = watch::channel(Known { front, problem: None });
         let (ports, wanted) = watch::channel(None);
@@ -136,7 +136,8 @@ impl Lead {
         }
         self.asking = asks.then(|| {
             let (sender, events) = mpsc::channel(MAX_ANSWERS);
-            let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
+            let us = Asker { name: outlet.ledger().replica().name.clone(), standing: self.standing.clone() };
+            let task = tokio::spawn(Replicas::new(self.client.clone(), service, us, sender).run());
             Asking { events, _task: AbortOnDropHandle::new(task) }
         });
         outlet.ask(asks.then(|| Roll::awaited(&outlet.ledger().replica().instance)));

@@ -46,7 +46,8 @@ impl Here {
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
         let replica = Replica { name: "pod-a".into(), instance: "other".into(), node_address: None };
         let objects = vec![Entry { object, served: Some(served) }];
-        roll.heard(address(), Page { replica, version: 1, ready: None, whole: true, objects }, self.began);
+        let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
+        roll.heard(address(), page, self.began);
         self.roll = Some(roll);
         self
     }

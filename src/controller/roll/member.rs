@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 
-use crate::model::served::{ObjectName, Served};
+use crate::model::served::{ObjectName, Served, Totals};
 
 use super::super::reason::Reason;
 use super::{Attends, Elsewhere, Wanted};
@@ -21,6 +21,7 @@ pub(super) struct Member {
     /// Whether it calls itself ready; a Service may publish addresses that are not.
     pub(super) is_ready: bool,
     pub(super) objects: BTreeMap<ObjectName, Served>,
+    pub(super) totals: Option<Totals>,
     /// Why the last attempt to ask it failed.
     pub(super) failure: String,
 }
@@ -46,6 +47,7 @@ impl Member {
             node_address: None,
             is_ready: true,
             objects: BTreeMap::new(),
+            totals: None,
             failure: "it has not answered yet".to_owned(),
         }
     }

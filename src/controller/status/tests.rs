@@ -190,7 +190,8 @@ fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
     let object = name(id);
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
-    roll.heard(address, Page { replica, version: 1, ready: None, whole: true, objects }, now);
+    let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
+    roll.heard(address, page, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
     let facts =

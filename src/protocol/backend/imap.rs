@@ -1,14 +1,15 @@
 //! Logging in to an IMAP backend: NGINX section 9.2, and STARTTLS, ID and AUTHENTICATE beyond it.
 
+use crate::protocol::Protocol;
 use crate::protocol::imap::id::{ClientId, MAX_PARAMETERS};
 use crate::protocol::input::Input;
 use crate::secret::Secret;
 
-use super::reply::{take_response, unexpected};
+use super::reply::take_response;
 use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
 use super::{
     BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING,
-    Secured,
+    Secured, ready, refused,
 };
 
 /// The machine for an IMAP backend.
@@ -97,10 +98,10 @@ impl Imap {
 
     fn greeted(plan: BackendPlan, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Response::Untagged(text) = classify(&line, OUR_TAG) else {
-            return Err(unexpected(GREETING, line));
+            return Err(BackendError::at(GREETING, line));
         };
         if !has_first_word(text, b"OK") {
-            return Err(unexpected(GREETING, line));
+            return Err(BackendError::at(GREETING, line));
         }
         let offers = Offers::in_greeting(text);
         let BackendPlan { tag, login, start_tls, imap_id, .. } = plan;
@@ -128,7 +129,7 @@ impl Preparation {
         let response = classify(&line, OUR_TAG);
         if let Response::Untagged(text) = response {
             if is_fatal(text) {
-                return Err(unexpected(question.name(), line));
+                return Err(BackendError::at(question.name(), line));
             }
             return Ok(Imap::Preparing(self, question.noting(text)).into());
         }
@@ -144,7 +145,7 @@ impl Preparation {
             }
             // ID informs; a backend that does not want it still serves.
             (Question::Id, Response::Accepted | Response::Refused) => Ok(self.log_in(out).into()),
-            (question, _) => Err(unexpected(question.name(), line)),
+            (question, _) => Err(BackendError::at(question.name(), line)),
         }
     }
 
@@ -206,13 +207,13 @@ impl LoggingIn {
             Response::Challenge(challenge) => self.challenged(challenge, &line, out),
             Response::Accepted if matches!(self.stage, Stage::Verdict | Stage::Sasl(_)) => {
                 self.held.extend_from_slice(&line);
-                Ok(Flow::Outside(BackendStep::Ready { reply: self.held, takes_chunks: false }))
+                Ok(ready(self.held))
             }
             Response::Refused => {
                 self.held.extend_from_slice(&line);
-                Ok(Flow::Outside(BackendStep::Refused { reply: self.held }))
+                Ok(refused(Protocol::Imap, self.held))
             }
-            _ => Err(unexpected(step, [self.held, line].concat())),
+            _ => Err(BackendError::at(step, [self.held, line].concat())),
         }
     }
 
@@ -239,9 +240,9 @@ impl LoggingIn {
                     let exchange = BackendExchange(waiting.into());
                     return Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)));
                 }
-                Reaction::None => return Err(unexpected(step, line.to_vec())),
+                Reaction::None => return Err(BackendError::at(step, line.to_vec())),
             },
-            Stage::Verdict => return Err(unexpected(step, line.to_vec())),
+            Stage::Verdict => return Err(BackendError::at(step, line.to_vec())),
         };
         Ok(Imap::LoggingIn(Self { tag, held, stage }).into())
     }

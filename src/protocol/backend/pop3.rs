@@ -1,12 +1,14 @@
 //! Logging in to a POP3 backend: NGINX section 9.3, and STLS and AUTH beyond it.
 
+use crate::protocol::Protocol;
 use crate::protocol::input::Input;
 use crate::secret::Secret;
 
-use super::reply::{take_dotted, take_line, unexpected};
+use super::reply::{take_dotted, take_line};
 use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
 use super::{
-    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, Flow, GREETING, Secured,
+    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, Flow, GREETING, Secured, ready,
+    refused,
 };
 
 /// The machine for a POP3 backend: which reply it waits for.
@@ -63,14 +65,14 @@ impl Pop3 {
                 append_answer(&password, out);
                 Ok(Self::Pass.into())
             }
-            Self::Pass | Self::Auth(_) if accepted => {
-                Ok(Flow::Outside(BackendStep::Ready { reply, takes_chunks: false }))
-            }
+            Self::Pass | Self::Auth(_) if accepted => Ok(ready(reply)),
             Self::User(_) | Self::Pass | Self::Auth(_) if reply.starts_with(b"-ERR") => {
-                Ok(Flow::Outside(BackendStep::Refused { reply }))
+                Ok(refused(Protocol::Pop3, reply))
             }
             Self::Auth(sasl) => Self::challenged(sasl, reply, out),
-            Self::Greeting(_) | Self::Stls(_) | Self::User(_) | Self::Pass => Err(unexpected(step, reply)),
+            Self::Greeting(_) | Self::Stls(_) | Self::User(_) | Self::Pass => {
+                Err(BackendError::at(step, reply))
+            }
         }
     }
 
@@ -86,7 +88,7 @@ impl Pop3 {
     }
 
     fn challenged(mut sasl: SaslLogin, reply: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let Some(challenge) = reply.strip_prefix(b"+") else { return Err(unexpected("AUTH", reply)) };
+        let Some(challenge) = reply.strip_prefix(b"+") else { return Err(BackendError::at("AUTH", reply)) };
         let challenge = challenge.trim_ascii();
         match sasl.challenged() {
             Reaction::Answer(answer) => {
@@ -97,7 +99,7 @@ impl Pop3 {
                 let exchange = BackendExchange(Self::Auth(sasl).into());
                 Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)))
             }
-            Reaction::None => Err(unexpected("AUTH", reply)),
+            Reaction::None => Err(BackendError::at("AUTH", reply)),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Getting an SMTP backend to where the client is: NGINX section 9.4, with XCLIENT as far as the backend offers it
 //! or as nginx sends it (quirk Q-22), and STARTTLS and relayed SASL beyond it.
 
+use crate::protocol::Protocol;
 use crate::protocol::input::Input;
 use crate::protocol::login::{Envelope, Hello, LoginRequest};
 use crate::secret::Secret;
 
-use super::reply::{SmtpReply, take_smtp, unexpected};
+use super::reply::{SmtpReply, take_smtp};
 use super::sasl::{Reaction, SaslLogin, append_answer, checked};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
-    GREETING, Secured, XclientNegotiation,
+    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refused,
 };
 
 /// The machine for an SMTP backend: which reply it waits for.
@@ -105,7 +106,7 @@ impl Smtp {
             (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
             (Self::ClientHello(login), 250) => login.begin(&reply, out),
             (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
-            _ => Err(unexpected(step, reply.lines)),
+            _ => Err(BackendError::at(step, reply.lines)),
         }
     }
 
@@ -262,20 +263,26 @@ impl LoggingIn {
                     let exchange = BackendExchange(Smtp::LoggingIn(waiting).into());
                     Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
                 }
-                Reaction::None => Err(unexpected(name, reply.lines)),
+                Reaction::None => Err(BackendError::at(name, reply.lines)),
             },
             (Login::Mail { rcpt, .. }, 250) => {
                 append_line(&rcpt, out);
                 Ok(Self { login: Login::Rcpt, takes_chunks }.into())
             }
             // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
-            (Login::Auth { verbatim: true, .. }, 235) | (Login::Rcpt, _) => {
-                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks }))
+            (Login::Rcpt, _) => {
+                let refused = RefusalCause::of_envelope(&reply.lines);
+                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused }))
             }
-            (Login::Auth { .. } | Login::Mail { .. }, 400..=599) => {
-                Ok(Flow::Outside(BackendStep::Refused { reply: reply.lines }))
+            (Login::Auth { verbatim: true, .. }, 235) => {
+                Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused: None }))
             }
-            _ => Err(unexpected(name, reply.lines)),
+            (Login::Auth { .. }, 400..=599) => Ok(refused(Protocol::Smtp, reply.lines)),
+            (Login::Mail { .. }, 400..=599) => {
+                let cause = RefusalCause::of_envelope(&reply.lines).unwrap_or(RefusalCause::Client);
+                Ok(Flow::Outside(BackendStep::Refused(Refusal { reply: reply.lines, cause })))
+            }
+            _ => Err(BackendError::at(name, reply.lines)),
         }
     }
 }
@@ -294,7 +301,7 @@ impl From<Smtp> for Flow {
 
 /// nginx words the client's reply itself and drops the backend's.
 fn authenticated(takes_chunks: bool) -> Flow {
-    Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec(), takes_chunks })
+    Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec(), takes_chunks, refused: None })
 }
 
 const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";

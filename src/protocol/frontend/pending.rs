@@ -22,8 +22,8 @@ pub struct PendingLogin {
     waiting: Waiting,
     /// What was used, where the answer to a refusal depends on it (RFC 7628 section 3.2.3).
     mechanism: Option<Mechanism>,
-    /// Mail without a login has no credentials that could be guessed.
-    has_credentials: bool,
+    /// Whether a refusal counts towards `maxAuthFailures`. Mail without a login has no credentials to guess.
+    counts: bool,
 }
 
 /// How a session goes on after a refused login.
@@ -60,8 +60,8 @@ impl PendingLogin {
             LoginRequest::Token { mechanism, .. } => Some(*mechanism),
             _ => None,
         };
-        let has_credentials = !matches!(request, LoginRequest::Anonymous);
-        Step::Login(Attempt { request, pending: Self { core, waiting, mechanism, has_credentials } })
+        let counts = !matches!(request, LoginRequest::Anonymous);
+        Step::Login(Attempt { request, pending: Self { core, waiting, mechanism, counts } })
     }
 
     /// SMTP: what has to be replayed to the backend. Empty for IMAP and POP3.
@@ -92,6 +92,13 @@ impl PendingLogin {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.core.attempts()
+    }
+
+    /// The same attempt; its refusal does not count towards `maxAuthFailures`, since the server that was asked is
+    /// at fault.
+    #[must_use]
+    pub fn uncounted(self) -> Self {
+        Self { counts: false, ..self }
     }
 
     /// Whether a refusal may begin with a challenge (`Auth-Error-SASL`): XOAUTH2 and OAUTHBEARER only.
@@ -179,7 +186,7 @@ impl PendingLogin {
 
     /// The next command. Only an SMTP client's HELO and MAIL outlive the attempt (NGINX section 7.5).
     fn resume(mut self) -> Refused {
-        if self.has_credentials && self.core.exhausts_auth_failures() {
+        if self.counts && self.core.exhausts_auth_failures() {
             return Err(CloseReason::TooManyAuthFailures);
         }
         Ok(match self.waiting {

@@ -8,9 +8,10 @@ use crate::net::Stream;
 use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
-use super::super::end::{End, Record};
+use super::super::end::End;
 use super::super::leg::Leg;
 use super::super::metrics::TlsLabel;
+use super::super::record::Record;
 use super::client::{Counted, Secured, Session, turn_away};
 use super::upstream::Accepting;
 use super::verdict::Verdict;

@@ -15,10 +15,11 @@ use crate::net::{ClientAddress, Socket, Stream};
 use crate::protocol::{Frontend, Input, Protocol, notices};
 use crate::tls::Accepted;
 
-use super::super::end::{End, Record};
+use super::super::end::End;
 use super::super::leg::Leg;
 use super::super::limits::Refusal;
 use super::super::metrics::TlsLabel;
+use super::super::record::Record;
 use super::super::serving::{Served, Serving};
 use super::super::worker::WorkerContext;
 use super::client::{Counted, Ends, Secured, Session, turn_away};

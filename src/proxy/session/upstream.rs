@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::{self, UpstreamTls};
 use crate::net::{BackendAddress, ClientAddress};
-use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo};
+use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header;
 use crate::protocol::{
     Backend, BackendError, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol,
@@ -17,9 +17,10 @@ use crate::protocol::{
 use crate::secret::Secret;
 
 use super::super::balance::{Balancer, Placement};
-use super::super::end::{End, Record};
+use super::super::end::End;
 use super::super::leg::Leg;
 use super::super::metrics::Timing;
+use super::super::record::Record;
 use super::super::route::{Reached, Route};
 use super::super::serving::Served;
 use super::client::Session;
@@ -44,6 +45,8 @@ pub(super) struct Accepting {
     pub(super) reply: Vec<u8>,
     /// SMTP: it reads what follows BDAT as content.
     pub(super) takes_chunks: bool,
+    /// Mail without a login: why the first recipient was refused.
+    pub(super) refused: Option<RefusalCause>,
     /// Counts the session on its endpoint.
     pub(super) placement: Placement,
 }
@@ -52,8 +55,8 @@ pub(super) struct Accepting {
 pub(super) enum Answer {
     /// Yes.
     Accepted(Accepting),
-    /// No; its reply, verbatim.
-    Refused(PendingLogin, Vec<u8>),
+    /// No.
+    Refused(PendingLogin, Refusal),
     /// It could not be asked, or did not answer as it must.
     Failed(PendingLogin, End),
 }
@@ -189,11 +192,12 @@ impl Session {
                     dialogue.extend_deadline();
                     backend = exchange.answer(&answer, &mut dialogue.out);
                 }
-                BackendStep::Ready { reply, takes_chunks } => {
+                BackendStep::Ready { reply, takes_chunks, refused } => {
                     let backend = dialogue.leg;
-                    return Ok(Answer::Accepted(Accepting { backend, reply, takes_chunks, placement }));
+                    let accepted = Accepting { backend, reply, takes_chunks, refused, placement };
+                    return Ok(Answer::Accepted(accepted));
                 }
-                BackendStep::Refused { reply } => return Ok(Answer::Refused(pending, reply)),
+                BackendStep::Refused(refusal) => return Ok(Answer::Refused(pending, refusal)),
                 BackendStep::Failed(error) => return Ok(Answer::Failed(pending, error.into())),
             }
         }

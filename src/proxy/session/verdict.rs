@@ -8,17 +8,16 @@ use tokio::time::sleep;
 use crate::auth::{AuthAnswer, AuthRequest};
 use crate::model::{Auth, Backend, HttpAuth};
 use crate::net::BackendAddress;
-use crate::protocol::backend::{self, BackendLogin};
+use crate::protocol::backend::{self, BackendLogin, RefusalCause};
 use crate::protocol::notices;
-use crate::protocol::{
-    Attempt, BackendError, CloseReason, Frontend, LoginRequest, PendingLogin, Protocol, Refused,
-};
+use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
 use crate::secret::Secret;
 
-use super::super::end::{End, Record};
+use super::super::end::{End, Fault};
 use super::super::limits;
 use super::super::metrics::Timing;
 use super::super::peers::Origin;
+use super::super::record::Record;
 use super::super::verdicts;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
@@ -36,6 +35,7 @@ impl Session {
     pub(super) async fn decide(&mut self, attempt: Attempt, record: &mut Record) -> Result<Verdict, End> {
         let started = StdInstant::now();
         let Attempt { request, pending } = attempt;
+        record.refused = None;
         self.picture(started);
         self.has_credentials = !matches!(request, LoginRequest::Anonymous);
         if !request.login().is_empty() {
@@ -43,7 +43,12 @@ impl Session {
         }
         let verdict = self.unless_banned(request, pending, record).await;
         self.served.metrics.took(Timing::Login, started.elapsed());
-        self.served.metrics.login(counted(&verdict));
+        let (counted, fault) = match &record.refused {
+            Some(end) => (end.verdict(), end.fault()),
+            None => counted(&verdict),
+        };
+        record.count_login(counted);
+        self.served.metrics.login(counted, fault);
         verdict
     }
 
@@ -101,10 +106,10 @@ impl Session {
             Err(end) => return self.fail(pending, end).await,
         };
         match answer {
-            AuthAnswer::Refused { text, code, wait, sasl } => {
+            AuthAnswer::Refused { text, code, wait, sasl, cause } => {
                 let refusal =
-                    Refusal { text: &text, code: code.as_deref(), wait, challenge: sasl.as_deref() };
-                self.refuse_for_service(pending, refusal).await
+                    Refusal { text: &text, code: code.as_deref(), wait, challenge: sasl.as_deref(), cause };
+                self.refuse_for_service(pending, refusal, record).await
             }
             AuthAnswer::Accepted { server, login, password } => {
                 if let Some(login) = &login {
@@ -163,6 +168,7 @@ impl Session {
         metrics.took(Timing::Auth, started.elapsed());
         metrics.auth_request(match &answer {
             Ok(Ok(AuthAnswer::Accepted { .. })) => verdicts::Verdict::Accepted,
+            Ok(Ok(AuthAnswer::Refused { cause: RefusalCause::Server, .. })) => verdicts::Verdict::Unavailable,
             Ok(Ok(AuthAnswer::Refused { .. })) => verdicts::Verdict::Refused,
             Ok(Err(_)) => verdicts::Verdict::Failed,
             Err(_) => verdicts::Verdict::Abandoned,
@@ -215,7 +221,12 @@ impl Session {
     ) -> Result<Verdict, End> {
         let relayed = self.served.listener.auth.is_passthrough();
         match self.log_in_to(authorised, pending, record).await? {
-            Answer::Accepted(accepted) => Ok(Verdict::Accepted(accepted)),
+            Answer::Accepted(accepted) => {
+                if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
+                    record.refused = Some(backend_refused(RefusalCause::Server, &accepted.reply));
+                }
+                Ok(Verdict::Accepted(accepted))
+            }
             Answer::Failed(pending, end) => {
                 if let Some(shown) = self.shown(&end) {
                     let mut out = shown.to_vec();
@@ -223,20 +234,12 @@ impl Session {
                 }
                 self.fail(pending, end).await
             }
-            Answer::Refused(_, reply) if relayed && backend::is_closing(self.protocol(), &reply) => {
-                let end = End::BackendRefused(backend::first_line(&reply));
-                let mut out = reply;
-                Err(self.tell_last(&mut out, end).await)
-            }
-            Answer::Refused(pending, reply) if relayed => {
-                let counts = !backend::is_temporary(self.protocol(), &reply);
-                let mut out = Vec::new();
-                let next = pending.refuse_verbatim(&reply, &mut out);
-                self.refused(next, out, counts).await
-            }
-            Answer::Refused(pending, reply) => {
-                let end = End::BackendRefused(backend::first_line(&reply));
-                if self.served.listener.upstream.pass_error_message {
+            Answer::Refused(pending, backend::Refusal { reply, cause }) => {
+                if relayed && !backend::is_closing(self.protocol(), &reply) {
+                    return self.refuse_verbatim(pending, &reply, cause, record).await;
+                }
+                let end = backend_refused(cause, &reply);
+                if relayed || self.served.listener.upstream.pass_error_message {
                     let mut out = reply;
                     return Err(self.tell_last(&mut out, end).await);
                 }
@@ -245,11 +248,28 @@ impl Session {
         }
     }
 
+    /// `passthrough`: the backend's refusal is the client's answer, and the client may go on.
+    async fn refuse_verbatim(
+        &mut self,
+        pending: PendingLogin,
+        reply: &[u8],
+        cause: RefusalCause,
+        record: &mut Record,
+    ) -> Result<Verdict, End> {
+        record.refused = Some(match cause {
+            RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
+            RefusalCause::Server => backend_refused(cause, reply),
+        });
+        let mut out = Vec::new();
+        let next = countable(pending, cause).refuse_verbatim(reply, &mut out);
+        self.refused(next, out, cause).await
+    }
+
     /// The backend's own words for a dialogue that failed, as far as the client may see them.
     fn shown<'a>(&self, end: &'a End) -> Option<&'a [u8]> {
         let End::Backend(error) = end else { return None };
         match error {
-            BackendError::Unexpected { verbatim, .. }
+            BackendError::Unexpected { verbatim, .. } | BackendError::Unavailable { verbatim, .. }
                 if self.served.listener.upstream.pass_error_message && !verbatim.is_empty() =>
             {
                 Some(verbatim)
@@ -264,7 +284,14 @@ impl Session {
         &mut self,
         pending: PendingLogin,
         refusal: Refusal<'_>,
+        record: &mut Record,
     ) -> Result<Verdict, End> {
+        let end = || match refusal.cause {
+            RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
+            RefusalCause::Server => End::AuthServiceUnavailable(backend::first_line(refusal.text)),
+        };
+        record.refused = Some(end());
+        let pending = countable(pending, refusal.cause);
         if let Some(wait) = refusal.wait {
             self.while_present(sleep(wait)).await?;
             self.start_deadline();
@@ -277,15 +304,19 @@ impl Session {
                 pending.refuse_answered(&answer, refusal.text, refusal.code, &mut out)
             }
         };
-        let counts = !refusal.code.is_some_and(|code| code.starts_with('4'));
-        let verdict = self.refused(next, out, counts).await?;
-        if refusal.wait.is_some() { Ok(verdict) } else { Err(End::LoginRefused) }
+        let verdict = self.refused(next, out, refusal.cause).await?;
+        if refusal.wait.is_some() { Ok(verdict) } else { Err(end()) }
     }
 
     /// A refused login: told, counted if it was the credentials' fault, and the end of the session if the
     /// client is banned by it or has no attempt left.
-    async fn refused(&mut self, next: Refused, mut out: Vec<u8>, counts: bool) -> Result<Verdict, End> {
-        let counts = counts && self.has_credentials;
+    async fn refused(
+        &mut self,
+        next: Refused,
+        mut out: Vec<u8>,
+        cause: RefusalCause,
+    ) -> Result<Verdict, End> {
+        let counts = cause == RefusalCause::Credentials && self.has_credentials;
         let rule = self.served.listener.limits.auth_failures.filter(|_| counts);
         let banned = rule.is_some_and(|rule| {
             self.served.counters.login_refused(&rule, self.ends.client, StdInstant::now())
@@ -315,20 +346,30 @@ impl Session {
     }
 }
 
-/// What a login is counted as.
-fn counted(verdict: &Result<Verdict, End>) -> verdicts::Verdict {
+/// What a login is counted as, and by whose fault.
+fn counted(verdict: &Result<Verdict, End>) -> (verdicts::Verdict, Fault) {
     match verdict {
-        Ok(Verdict::Accepted(_)) => verdicts::Verdict::Accepted,
-        Ok(Verdict::Refused(_))
-        | Err(
-            End::LoginRefused
-            | End::Limited(_)
-            | End::BackendRefused(_)
-            | End::Rule(CloseReason::TooManyAuthFailures),
-        ) => verdicts::Verdict::Refused,
-        Err(End::ClientGone | End::ClientTimeout | End::Drained) => verdicts::Verdict::Abandoned,
-        Err(_) => verdicts::Verdict::Failed,
+        Ok(Verdict::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
+            (verdicts::Verdict::Unavailable, Fault::Backend)
+        }
+        Ok(Verdict::Accepted(Accepting { refused: Some(_), .. }) | Verdict::Refused(_)) => {
+            (verdicts::Verdict::Refused, Fault::Client)
+        }
+        Ok(Verdict::Accepted(_)) => (verdicts::Verdict::Accepted, Fault::None),
+        Err(end) => match end.verdict() {
+            verdicts::Verdict::Abandoned => (verdicts::Verdict::Abandoned, Fault::None),
+            verdict => (verdict, end.fault()),
+        },
     }
+}
+
+fn backend_refused(cause: RefusalCause, reply: &[u8]) -> End {
+    End::BackendRefused { cause, text: backend::first_line(reply) }
+}
+
+/// `maxAuthFailures` is about what clients do.
+fn countable(pending: PendingLogin, cause: RefusalCause) -> PendingLogin {
+    if cause == RefusalCause::Server { pending.uncounted() } else { pending }
 }
 
 /// The auth service's words for a refusal.
@@ -338,4 +379,5 @@ struct Refusal<'a> {
     wait: Option<Duration>,
     /// `Auth-Error-SASL`: what XOAUTH2 and OAUTHBEARER clients are told before the refusal.
     challenge: Option<&'a str>,
+    cause: RefusalCause,
 }

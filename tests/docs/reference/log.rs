@@ -111,7 +111,7 @@ fn unquoted(literal: &str) -> String {
 }
 
 /// What the fields mean.
-const FIELDS: [(&str, &str); 29] = [
+const FIELDS: [(&str, &str); 31] = [
     ("address", "where is listened or connected to"),
     ("backend", "the backend's address that the session went to; empty where it did not get as far"),
     ("bound", "the sockets that were bound"),
@@ -127,6 +127,15 @@ const FIELDS: [(&str, &str); 29] = [
     ("listener", "`namespace/object/listener`; for a MailListener `namespace/object`"),
     ("listeners", "the same, of a socket that several share"),
     ("login", "the login name, cut at 256 bytes and escaped; empty before a login"),
+    (
+        "logins_refused",
+        "logins of the session that were refused to the client; left out where there are none",
+    ),
+    (
+        "logins_unavailable",
+        "logins of the session for which a backend or the auth service reported a temporary failure; left out where \
+         there are none",
+    ),
     ("node", "the node's name"),
     ("outcome", "how the session ended; the same word as in the metric `mailgress_sessions_total`"),
     ("ports", "the number of ports"),

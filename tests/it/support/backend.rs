@@ -10,13 +10,16 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::acceptor::Acceptor;
 
-/// A backend that accepts every login except with the password [`WRONG`], and says its name when it does.
+/// A backend that accepts every login except with the passwords [`WRONG`] and [`LATER`], and says its name when it does.
 pub struct Backend {
     acceptor: Acceptor,
 }
 
 /// The password that every scripted backend refuses.
 pub const WRONG: &str = "wrong";
+
+/// The password about which no scripted backend can decide.
+pub const LATER: &str = "later";
 
 impl Backend {
     /// IMAP: the login is answered with `OK <name>`.
@@ -56,6 +59,24 @@ impl Backend {
     pub fn smtp(name: &str) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| smtp(session, &name, &|_| ()))
+    }
+
+    /// SMTP: every recipient is answered with `reply`; a 421 ends the session.
+    pub fn smtp_answering_rcpt(reply: &'static str) -> Self {
+        Self::new(move |session| {
+            session.say("220 scripted ESMTP")?;
+            while let Some(line) = session.line()? {
+                if !line.starts_with("RCPT") {
+                    session.say("250 scripted")?;
+                    continue;
+                }
+                session.say(reply)?;
+                if reply.starts_with("421") {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// SMTP; every XCLIENT command is handed to `seen`.
@@ -221,6 +242,7 @@ fn imap(session: &mut Session, name: &str, heard: &dyn Fn(&str) -> bool) -> Resu
         let (tag, verb) = (word(0).to_owned(), word(1).to_ascii_uppercase());
         let login = |session: &mut Session, password: &str| match password {
             WRONG => session.say(&format!("{tag} NO [AUTHENTICATIONFAILED] refused by {name}")),
+            LATER => session.say(&format!("{tag} NO [UNAVAILABLE] put off by {name}")),
             _ => session.say(&format!("{tag} OK {name}")),
         };
         match verb.as_str() {
@@ -248,6 +270,7 @@ fn pop3(session: &mut Session, name: &str) -> Result<()> {
     session.say("+OK scripted")?;
     let answer = |session: &mut Session, password: &str| match password {
         WRONG => session.say(&format!("-ERR [AUTH] refused by {name}")),
+        LATER => session.say(&format!("-ERR [SYS/TEMP] put off by {name}")),
         _ => session.say(&format!("+OK {name}")),
     };
     while let Some(line) = session.line()? {
@@ -282,6 +305,7 @@ fn smtp(session: &mut Session, name: &str, xclient: &impl Fn(String)) -> Result<
                 let response = initial_or_next(session, initial.as_ref(), "334 ")?;
                 match plain_password(&response).as_str() {
                     WRONG => session.say(&format!("535 5.7.8 refused by {name}"))?,
+                    LATER => session.say(&format!("454 4.7.0 put off by {name}"))?,
                     _ => session.say(&format!("235 2.7.0 {name}"))?,
                 }
             }

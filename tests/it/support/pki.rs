@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -87,12 +88,25 @@ impl Authority {
 
     /// The same, valid until this year begins.
     pub fn issue_until(&self, names: &[&str], year: i32) -> Identity {
+        self.issue_with(names, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    /// The same, valid for so many days from now.
+    #[allow(dead_code, reason = "short lives are a matter of tests/cluster")]
+    pub fn issue_for_days(&self, names: &[&str], days: u64) -> Identity {
+        self.issue_with(names, |params| {
+            params.not_before = SystemTime::now().into();
+            params.not_after = (SystemTime::now() + Duration::from_secs(days * 24 * 3600)).into();
+        })
+    }
+
+    fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
         static NEXT: AtomicU64 = AtomicU64::new(0x4711);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
-        params.not_after = date_time_ymd(year, 1, 1);
+        change(&mut params);
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use crate::model::view::{Certificate, Excerpt, Listener, Question, Serving, State, View};
+use crate::model::view::{Certificate, CertificateOrder, Excerpt, Listener, Question, Serving, State, View};
 
-use super::super::{TROUBLED, words};
+use super::super::{BY_SECRET, TROUBLED, words};
 use super::table;
 
 /// The listeners that were asked for.
@@ -16,7 +16,7 @@ pub(in super::super) fn listeners(view: &View, question: &Question, draining: bo
             div.card {
                 @if excerpt.shown.is_empty() {
                     p.empty {
-                        @if excerpt.all == 0 { "There is no MailServer of this class yet." } @else { "Nothing is like that." }
+                        @if excerpt.all == 0 { "There is no MailServer of this class yet." } @else { "No matches." }
                     }
                 } @else {
                     @let rows = html! { @for listener in &excerpt.shown { (row(listener, view.replica.now, draining)) } };
@@ -106,6 +106,9 @@ fn cells(serving: &Serving, now: i64) -> Markup {
             div {
                 span.number { (words::count(numbers.accepted)) " accepted" }
                 span.muted.number { (words::count(numbers.refused)) " refused" }
+                @if numbers.unavailable > 0 {
+                    span.muted.number { (words::count(numbers.unavailable)) " unavailable" }
+                }
                 span.muted.number { (words::count(numbers.failed)) " failed" }
             }
         }
@@ -115,7 +118,7 @@ fn cells(serving: &Serving, now: i64) -> Markup {
     }
 }
 
-fn certificate(certificate: &Certificate, now: i64) -> Markup {
+pub(super) fn certificate(certificate: &Certificate, now: i64) -> Markup {
     let Certificate { secret, names, names_in_all, state, not_after } = certificate;
     let more = names_in_all.saturating_sub(names.len());
     html! {
@@ -161,6 +164,9 @@ fn link(question: &Question, page: usize) -> String {
     if question.only_troubled {
         query.append_pair("only", TROUBLED);
     }
+    if question.certificates == CertificateOrder::Secret {
+        query.append_pair("certificates", BY_SECRET);
+    }
     query.append_pair("page", &page.to_string()).finish() + "#listeners"
 }
 
@@ -170,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_page_is_reached_by_a_link_with_the_same_question() {
-        let question = Question { text: "a&b=ü c".into(), only_troubled: true, page: 2 };
+        let question =
+            Question { text: "a&b=ü c".into(), only_troubled: true, page: 2, ..Question::default() };
         assert_eq!(link(&question, 3), "/?q=a%26b%3D%C3%BC+c&only=troubled&page=3#listeners");
         assert_eq!(link(&Question::default(), 2), "/?page=2#listeners");
     }

@@ -77,10 +77,13 @@ fn backend_row(backend: &Backend) -> Markup {
 pub(in super::super) fn faults(view: &View) -> Markup {
     html! {
         section #faults data-live aria-labelledby="faults-title" {
-            h2 #faults-title { "Failed sessions " small { "by who has to change something, since the start" } }
+            h2 #faults-title {
+                "Failed sessions and logins " small { "by who has to change something, since the start" }
+            }
             div.card {
-                @if view.faults.iter().all(|fault| fault.sessions == 0) { p.empty { "No session has failed." } } @else {
-                    @let failed = view.faults.iter().filter(|fault| fault.sessions > 0);
+                @let has_failed = |fault: &&Fault| fault.sessions > 0 || fault.logins > 0;
+                @if !view.faults.iter().any(|fault| has_failed(&fault)) { p.empty { "None has failed." } } @else {
+                    @let failed = view.faults.iter().filter(has_failed);
                     @let rows = html! { @for fault in failed { (fault_row(fault, view.replica.now)) } };
                     (table("Failed sessions by whose fault they were, with what was wrong lately", &FAULT_COLUMNS, &rows))
                 }
@@ -89,7 +92,7 @@ pub(in super::super) fn faults(view: &View) -> Markup {
     }
 }
 
-const FAULT_COLUMNS: [&str; 3] = ["Whose fault", "Sessions", "Lately"];
+const FAULT_COLUMNS: [&str; 4] = ["Whose fault", "Sessions", "Logins", "Lately"];
 
 fn fault_row(fault: &Fault, now: i64) -> Markup {
     let whose = match fault.whose.as_str() {
@@ -103,7 +106,8 @@ fn fault_row(fault: &Fault, now: i64) -> Markup {
         tr role="row" {
             th scope="row" role="rowheader" { (whose) }
             td role="cell" data-label=(FAULT_COLUMNS[1]) { (words::count(fault.sessions)) }
-            td role="cell" data-label=(FAULT_COLUMNS[2]) {
+            td role="cell" data-label=(FAULT_COLUMNS[2]) { (words::count(fault.logins)) }
+            td role="cell" data-label=(FAULT_COLUMNS[3]) {
                 div {
                     @if fault.sentences.is_empty() { "nothing" }
                     @for Sentence { text, listener, times, last } in &fault.sentences {
@@ -151,6 +155,15 @@ fn change_item(change: &Change, now: i64) -> Markup {
 pub(in super::super) fn replicas(view: &View) -> Markup {
     html! {
         section #replicas data-live aria-label="Replicas" {
+            @if let Some(leader) = &view.replica.leader {
+                h2 { "Replicas " small { "shown by the one that leads" } }
+                div.card {
+                    p.empty {
+                        (leader) " leads. To see all replicas, ask it in its namespace: "
+                        code { "kubectl port-forward pod/" (leader) " " (view.replica.admin_port) }
+                    }
+                }
+            }
             @if !view.replicas.is_empty() {
                 h2 { "Replicas " small { "as this one, which leads, knows them" } }
                 div.card {
@@ -162,7 +175,8 @@ pub(in super::super) fn replicas(view: &View) -> Markup {
     }
 }
 
-const REPLICA_COLUMNS: [&str; 4] = ["Replica", "State", "Address", "Behind"];
+const REPLICA_COLUMNS: [&str; 7] =
+    ["Replica", "State", "Listeners", "Sessions", "Logins", "Address", "Behind"];
 
 fn replica_row(peer: &Peer) -> Markup {
     let (class, sign, _) = words::state(peer.state);
@@ -180,8 +194,25 @@ fn replica_row(peer: &Peer) -> Markup {
                 @if let Some(problem) = &peer.problem { p.note { (problem) } }
             }
             td role="cell" data-label=(REPLICA_COLUMNS[1]) { span.pill.(class) { (sign) " " (word) } }
-            td role="cell" data-label=(REPLICA_COLUMNS[2]) { (peer.address) }
-            td role="cell" data-label=(REPLICA_COLUMNS[3]) {
+            @match &peer.totals {
+                Some(totals) => {
+                    td role="cell" data-label=(REPLICA_COLUMNS[2]) {
+                        (words::count(totals.ready)) " of " (words::count(totals.listeners)) " ready"
+                    }
+                    td role="cell" data-label=(REPLICA_COLUMNS[3]) { (words::count(totals.sessions)) " open" }
+                    td role="cell" data-label=(REPLICA_COLUMNS[4]) {
+                        div {
+                            span.number { (words::count(totals.accepted)) " accepted" }
+                            span.muted.number { (words::count(totals.refused)) " refused" }
+                            span.muted.number { (words::count(totals.unavailable)) " unavailable" }
+                            span.muted.number { (words::count(totals.failed)) " failed" }
+                        }
+                    }
+                }
+                None => td role="cell" colspan="3" data-label=(REPLICA_COLUMNS[2]) { "not told" },
+            }
+            td role="cell" data-label=(REPLICA_COLUMNS[5]) { (peer.address) }
+            td role="cell" data-label=(REPLICA_COLUMNS[6]) {
                 @if peer.behind == 0 { "nothing" } @else { (words::things(peer.behind, "object")) }
             }
         }

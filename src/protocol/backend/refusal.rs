@@ -1,0 +1,245 @@
+//! Who has to change something when a login is refused: read from the reply codes of the three protocols.
+//!
+//! Only the places where a protocol puts its codes are read, never the text behind them, which may repeat what the
+//! client said.
+
+use crate::protocol::Protocol;
+
+/// Who has to act before a refused login can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCause {
+    /// The client: its credentials are wrong. The only cause that counts towards a ban.
+    Credentials,
+    /// The client or its user, although the credentials may be right: the account is in use, over a limit or
+    /// expired, or the mail is not wanted.
+    Client,
+    /// The operator of the server that refused: it is out of order, going away, or set up differently from
+    /// what the listener expects.
+    Server,
+}
+
+impl RefusalCause {
+    /// From a backend's reply to the login. SMTP: RFC 4954 section 6 and RFC 5321 section 4.2; IMAP: RFC 5530;
+    /// POP3: RFC 3206 and RFC 2449 section 8.1. A reply without a code is about the credentials.
+    #[must_use]
+    pub fn of_login(protocol: Protocol, reply: &[u8]) -> Self {
+        let line = last_line(reply);
+        match protocol {
+            Protocol::Smtp => Self::of_smtp_login(line),
+            Protocol::Imap | Protocol::Pop3 => response_code(line).map_or(Self::Credentials, Self::of_code),
+        }
+    }
+
+    /// From an SMTP backend's reply to MAIL or RCPT of a session without a login; `None` when it accepts.
+    ///
+    /// Servers postpone unknown senders with 450 and 451 (RFC 6647), so most temporary replies are meant for the
+    /// client. 421, 452 (insufficient storage) and the enhanced codes 4.3 (mail system) and 4.4 (network) are not
+    /// (RFC 3463), apart from 450 4.3.2, which postscreen sends to postpone.
+    #[must_use]
+    pub fn of_envelope(reply: &[u8]) -> Option<Self> {
+        let line = last_line(reply);
+        let enhanced = line.get(4..).unwrap_or_default();
+        match smtp_code(line)? {
+            200..=299 => None,
+            421 => Some(Self::Server),
+            452 if !enhanced.starts_with(b"4.") => Some(Self::Server),
+            451..=499 if enhanced.starts_with(b"4.3.") || enhanced.starts_with(b"4.4.") => Some(Self::Server),
+            _ => Some(Self::Client),
+        }
+    }
+
+    /// From an auth service's words for a refusal: `Auth-Error-Code`, and `Auth-Status`, which may begin with a
+    /// response code of IMAP or POP3.
+    #[must_use]
+    pub fn of_auth_service(text: &[u8], code: Option<&str>) -> Self {
+        match code {
+            Some(code) if code.starts_with('4') => Self::of_smtp_login(code.as_bytes()),
+            _ => bracketed(text).map_or(Self::Credentials, Self::of_code),
+        }
+    }
+
+    fn of_smtp_login(line: &[u8]) -> Self {
+        match smtp_code(line) {
+            // Postponed by policy, a password transition (RFC 4954), an account that is disabled (RFC 5248).
+            Some(450 | 432 | 525) => Self::Client,
+            // AUTH is unknown or disabled there, its mechanism is, or TLS is missing towards the backend.
+            Some(400..=499 | 500 | 502..=504 | 530 | 538) => Self::Server,
+            _ => Self::Credentials,
+        }
+    }
+
+    fn of_code(code: &[u8]) -> Self {
+        let is_in = |codes: &[&str]| codes.iter().any(|known| code.eq_ignore_ascii_case(known.as_bytes()));
+        if is_in(&SERVER_CODES) {
+            Self::Server
+        } else if is_in(&CLIENT_CODES) {
+            Self::Client
+        } else {
+            Self::Credentials
+        }
+    }
+}
+
+/// Whether a server says, at whichever step, that it takes nobody now.
+pub(super) fn is_unavailable(reply: &[u8]) -> bool {
+    let line = last_line(reply);
+    let is_server = |code| RefusalCause::of_code(code) == RefusalCause::Server;
+    matches!(smtp_code(line), Some(400..=499)) || is_bye(reply) || response_code(line).is_some_and(is_server)
+}
+
+/// Whether the backend closes after this: SMTP 421 (RFC 5321 section 3.8), IMAP BYE (RFC 9051 section 7.1.5).
+#[must_use]
+pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
+    match protocol {
+        Protocol::Smtp => reply.starts_with(b"421"),
+        Protocol::Imap => is_bye(reply),
+        Protocol::Pop3 => false,
+    }
+}
+
+fn is_bye(reply: &[u8]) -> bool {
+    reply.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* BYE"))
+}
+
+fn last_line(reply: &[u8]) -> &[u8] {
+    reply.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default().trim_ascii_end()
+}
+
+fn smtp_code(line: &[u8]) -> Option<u16> {
+    let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The response code of `tag NO [CODE] text` and of `-ERR [CODE] text`.
+fn response_code(line: &[u8]) -> Option<&[u8]> {
+    let (first, rest) = next_word(line)?;
+    if first.eq_ignore_ascii_case(b"-ERR") {
+        return bracketed(rest);
+    }
+    let (status, rest) = next_word(rest)?;
+    let refuses = status.eq_ignore_ascii_case(b"NO") || status.eq_ignore_ascii_case(b"BAD");
+    bracketed(rest).filter(|_| refuses)
+}
+
+fn next_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| *byte == b' ')?;
+    Some((text.get(..end)?, text.get(end..)?.trim_ascii_start()))
+}
+
+/// `CODE` of `[CODE arguments] text`.
+fn bracketed(text: &[u8]) -> Option<&[u8]> {
+    let inside = text.strip_prefix(b"[")?;
+    let end = inside.iter().position(|byte| matches!(byte, b' ' | b']'))?;
+    inside.get(..end)
+}
+
+/// The server cannot tell, or wants something else of us than of the client.
+const SERVER_CODES: [&str; 6] =
+    ["UNAVAILABLE", "SERVERBUG", "CONTACTADMIN", "PRIVACYREQUIRED", "SYS/TEMP", "SYS/PERM"];
+/// The client has to wait, to close another session, to be mended, or to ask for a new password.
+const CLIENT_CODES: [&str; 6] = ["INUSE", "LIMIT", "EXPIRED", "CLIENTBUG", "IN-USE", "LOGIN-DELAY"];
+
+#[cfg(test)]
+mod tests {
+    use super::RefusalCause::{Client, Credentials, Server};
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_out_of_order_is_told_from_wrong_credentials() {
+        for (protocol, reply, cause) in [
+            (Protocol::Smtp, "454 4.7.0 Temporary authentication failure\r\n", Server),
+            (Protocol::Smtp, "421-4.3.2 going\r\n421 4.3.2 away\r\n", Server),
+            (Protocol::Smtp, "503 5.5.1 Error: authentication not enabled\r\n", Server),
+            (Protocol::Smtp, "504 5.5.4 Unrecognized authentication type\r\n", Server),
+            (Protocol::Smtp, "538 5.7.11 Encryption required\r\n", Server),
+            (Protocol::Smtp, "450 4.7.1 too much auth commands\r\n", Client),
+            (Protocol::Smtp, "432 4.7.12 A password transition is needed\r\n", Client),
+            (Protocol::Smtp, "535 5.7.8 wrong, 4 attempts left\r\n", Credentials),
+            (Protocol::Smtp, "501 5.5.2 cancelled\r\n", Credentials),
+            (Protocol::Imap, "* OK still here\r\na NO [UNAVAILABLE] try later\r\n", Server),
+            (Protocol::Imap, "a no [serverbug] oops\r\n", Server),
+            (Protocol::Imap, "a NO [CONTACTADMIN] call us\r\n", Server),
+            (Protocol::Imap, "a NO [PRIVACYREQUIRED] not in clear\r\n", Server),
+            (Protocol::Imap, "a NO [INUSE] another session\r\n", Client),
+            (Protocol::Imap, "a NO [LIMIT] too many connections\r\n", Client),
+            (Protocol::Imap, "a NO [EXPIRED] choose a new password\r\n", Client),
+            (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] wrong\r\n", Credentials),
+            (Protocol::Imap, "a NO [AUTHORIZATIONFAILED] not as her\r\n", Credentials),
+            (Protocol::Imap, "a NO wrong\r\n", Credentials),
+            (Protocol::Pop3, "-ERR [SYS/TEMP] try later\r\n", Server),
+            (Protocol::Pop3, "-ERR [SYS/PERM] out of order\r\n", Server),
+            (Protocol::Pop3, "-ERR [in-use] locked\r\n", Client),
+            (Protocol::Pop3, "-ERR [LOGIN-DELAY] not so often\r\n", Client),
+            (Protocol::Pop3, "-ERR [AUTH] wrong\r\n", Credentials),
+            (Protocol::Pop3, "-ERR wrong\r\n", Credentials),
+            (Protocol::Pop3, "", Credentials),
+        ] {
+            assert_eq!(RefusalCause::of_login(protocol, reply.as_bytes()), cause, "{reply}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_the_client_chose_as_its_name_is_no_code() {
+        for (protocol, reply) in [
+            (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] no user [UNAVAILABLE]\r\n"),
+            (Protocol::Imap, "a NO no user [UNAVAILABLE]\r\n"),
+            (Protocol::Pop3, "-ERR no user [SYS/TEMP]\r\n"),
+            (Protocol::Smtp, "535 5.7.8 no user 454 4.7.0\r\n"),
+        ] {
+            assert_eq!(RefusalCause::of_login(protocol, reply.as_bytes()), Credentials, "{reply}");
+        }
+    }
+
+    #[test]
+    fn mail_that_is_postponed_is_the_clients_and_a_full_disk_is_the_servers() {
+        for (reply, cause) in [
+            ("250 2.1.5 Ok\r\n", None),
+            ("550 5.1.1 no such user\r\n", Some(Client)),
+            ("450 4.7.1 greylisted\r\n", Some(Client)),
+            ("450 4.3.2 Service currently unavailable\r\n", Some(Client)),
+            ("451 4.7.1 greylisted\r\n", Some(Client)),
+            ("451 greylisted\r\n", Some(Client)),
+            ("452 4.5.3 too many recipients\r\n", Some(Client)),
+            ("452 4.3.1 Insufficient system storage\r\n", Some(Server)),
+            ("452 Insufficient system storage\r\n", Some(Server)),
+            ("451 4.3.0 Temporary lookup failure\r\n", Some(Server)),
+            ("421 4.3.2 going away\r\n", Some(Server)),
+        ] {
+            assert_eq!(RefusalCause::of_envelope(reply.as_bytes()), cause, "{reply}");
+        }
+    }
+
+    #[test]
+    fn an_auth_service_that_cannot_tell_says_so_by_code_or_in_brackets() {
+        for (text, code, cause) in [
+            ("Temporary server problem, try again later", Some("451 4.3.0"), Server),
+            ("[UNAVAILABLE] later", None, Server),
+            ("[SYS/TEMP] later", None, Server),
+            ("[LIMIT] too often", None, Client),
+            ("postponed", Some("450 4.7.1"), Client),
+            ("[AUTHENTICATIONFAILED] no", None, Credentials),
+            ("Invalid login or password", Some("535 5.7.8"), Credentials),
+            ("Invalid login or password", None, Credentials),
+        ] {
+            assert_eq!(RefusalCause::of_auth_service(text.as_bytes(), code), cause, "{text} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_nobody_says_so_at_any_step() {
+        for reply in [
+            "421 busy\r\n",
+            "* BYE full\r\n",
+            "-ERR [SYS/TEMP] full\r\n",
+            "mailgress NO [UNAVAILABLE] no\r\n",
+        ] {
+            assert!(is_unavailable(reply.as_bytes()), "{reply}");
+        }
+        for reply in ["554 no\r\n", "* PREAUTH hi\r\n", "-ERR no\r\n", "mailgress NO what\r\n", "SSH-2.0\r\n"]
+        {
+            assert!(!is_unavailable(reply.as_bytes()), "{reply}");
+        }
+        assert!(is_closing(Protocol::Smtp, b"421 bye\r\n") && is_closing(Protocol::Imap, b"* Bye then\r\n"));
+        assert!(!is_closing(Protocol::Imap, b"a NO 421\r\n") && !is_closing(Protocol::Pop3, b"-ERR bye\r\n"));
+    }
+}

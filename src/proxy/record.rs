@@ -1,0 +1,124 @@
+//! What is known of a session while it lasts, and the one line that the log has for it.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tracing::{info, warn};
+
+use crate::net::{BackendAddress, ClientAddress};
+
+use super::end::{End, Fault};
+use super::metrics::TlsLabel;
+use super::serving::Served;
+use super::verdicts::Verdict;
+
+/// What is known of a session while it lasts; written to the log when it ends.
+#[derive(Debug)]
+pub(crate) struct Record {
+    started: Instant,
+    client: ClientAddress,
+    /// The listener, once it is known.
+    pub(crate) served: Option<Arc<Served>>,
+    /// Protection towards the client.
+    pub(crate) tls: TlsLabel,
+    /// `TLSv1.3`; empty in clear.
+    pub(crate) tls_version: Box<str>,
+    /// The login name, for the log only.
+    pub(crate) login: Option<Box<str>>,
+    /// How the session ends if its last login was refused and nothing comes after it.
+    pub(crate) refused: Option<End>,
+    /// Logins that were refused to the client.
+    logins_refused: u32,
+    /// Logins for which the backend or the auth service was not available.
+    logins_unavailable: u32,
+    /// Where the session went.
+    pub(crate) backend: Option<BackendAddress>,
+    /// Bytes relayed from the client.
+    pub(crate) to_backend: u64,
+    /// Bytes relayed to the client.
+    pub(crate) to_client: u64,
+}
+
+impl Record {
+    /// Starts with the accept, or with what a PROXY header says.
+    pub(crate) fn new(client: ClientAddress, started: Instant) -> Self {
+        Self {
+            started,
+            client,
+            served: None,
+            tls: TlsLabel::Off,
+            tls_version: "".into(),
+            login: None,
+            refused: None,
+            logins_refused: 0,
+            logins_unavailable: 0,
+            backend: None,
+            to_backend: 0,
+            to_client: 0,
+        }
+    }
+
+    /// The client's address, after a trusted PROXY header.
+    pub(crate) fn set_client(&mut self, client: ClientAddress) {
+        self.client = client;
+    }
+
+    /// Keeps the login name: cut, and without what could forge a log line (quirk Q-24).
+    pub(crate) fn set_login(&mut self, login: &[u8]) {
+        let login = login.get(..MAX_LOGGED_LOGIN).unwrap_or(login);
+        self.login = Some(login.escape_ascii().to_string().into_boxed_str());
+    }
+
+    /// Counts a login for the session's line.
+    pub(crate) fn count_login(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Refused => self.logins_refused = self.logins_refused.saturating_add(1),
+            Verdict::Unavailable => self.logins_unavailable = self.logins_unavailable.saturating_add(1),
+            Verdict::Accepted | Verdict::Failed | Verdict::Abandoned => {}
+        }
+    }
+
+    /// A client that leaves after a login that only the backend or the auth service could have helped did not
+    /// fail on its own account.
+    fn blame(&mut self, end: End) -> End {
+        let is_the_clients = matches!(end, End::Quit | End::ClientGone | End::ClientTimeout | End::Done);
+        let refused = self.refused.take().filter(|refused| refused.verdict() == Verdict::Unavailable);
+        refused.filter(|_| is_the_clients).unwrap_or(end)
+    }
+
+    /// Writes the session's line and counts it.
+    pub(crate) fn finish(mut self, end: End) {
+        let end = &self.blame(end);
+        let fault = end.fault().name();
+        let listener = self.served.as_ref().map(|served| served.listener.id.to_string()).unwrap_or_default();
+        if let Some(served) = &self.served {
+            served.metrics.ended(self.tls, end, SystemTime::now());
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let login = self.login.as_deref().unwrap_or_default();
+        let backend = self.backend.as_ref().map(ToString::to_string).unwrap_or_default();
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    target: "mailgress::session",
+                    client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
+                    login, logins_refused = counted(self.logins_refused),
+                    logins_unavailable = counted(self.logins_unavailable), backend, to_backend = self.to_backend, to_client = self.to_client, seconds,
+                    outcome = end.outcome(), fault, "{end}"
+                )
+            };
+        }
+        match end.fault() {
+            Fault::None | Fault::Client => line!(info),
+            Fault::Backend | Fault::AuthService | Fault::Configuration | Fault::Us => line!(warn),
+        }
+    }
+}
+
+/// A field that is left out where there is nothing to count.
+fn counted(number: u32) -> Option<u32> {
+    (number > 0).then_some(number)
+}
+
+/// Bytes of a login name that the log shows.
+const MAX_LOGGED_LOGIN: usize = 256;
