@@ -55,7 +55,11 @@ fn apply_crds(plane: &Plane) {
         plane.kubectl().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(root().join("crds")),
     );
     for crd in CRDS {
-        succeed(plane.kubectl().args(["wait", "--for=condition=Established", "crd", crd]));
+        wait::eventually(&format!("{crd} is established"), || {
+            // kubectl refuses to wait for one that has no status yet.
+            let wait = ["wait", "--for=condition=Established", "crd", crd];
+            plane.kubectl().args(wait).output().unwrap().status.success().then_some(())
+        });
     }
 }
 
