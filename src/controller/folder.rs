@@ -1,8 +1,8 @@
 //! The source without a cluster: objects from the YAML files of a folder, which is watched.
 //!
 //! The outcomes that operators rely on:
-//! - A file counts once it has settled. One that is written in place, and lacks what it had or ends within a line, keeps
-//!   what it held for two seconds more: its writer may be between two writes.
+//! - A file counts once it has settled. One that is written in place, and lacks an object, a listener or a block of
+//!   settings, or ends within a line, keeps what it held for two seconds more: its writer may be between two writes.
 //! - A file that cannot be read or understood keeps what it last held.
 //! - The objects of a deleted file go at once. Where all files are gone, they go after [`EMPTY_FOR`]; a folder that
 //!   cannot be read keeps what it last held.

@@ -95,6 +95,8 @@ impl Edge {
         // Editors replace a file, scripts write over it, and some are caught in the middle of it.
         match wanted.edit % 3 {
             0 => self.folder.replace("server.yaml", &object),
+            // In place, a listener that is gone counts after two seconds only.
+            _ if wanted.extra.is_none() => self.folder.replace("server.yaml", &object),
             1 => self.folder.write("server.yaml", &object),
             _ => {
                 let text = serde_yaml::to_string(&object).unwrap();

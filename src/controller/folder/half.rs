@@ -10,7 +10,7 @@ pub(super) fn ends_cleanly(text: &str) -> bool {
     text.is_empty() || text.ends_with('\n') || text.trim_end().ends_with(['}', ']'])
 }
 
-/// Whether an object, a listener, a setting, or a key of an object's data is gone.
+/// Whether an object, a listener, a block of settings, or a key of an object's data is gone.
 pub(super) fn lacks_any(old: &[Manifest], new: &[Manifest]) -> bool {
     old.iter().any(|old| {
         let is_it = |new: &&Manifest| new.kind == old.kind && new.key == old.key;
@@ -38,23 +38,25 @@ fn ports(service: &Service) -> usize {
     service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).map_or(0, Vec::len)
 }
 
-/// Elements of lists are looked for by name, where they have one.
+/// A block of settings, or a listener or one of its blocks, is gone. Within a block another choice is no loss.
 fn lacks(old: &Value, new: &Value) -> bool {
-    match (old, new) {
-        (Value::Object(old), Value::Object(new)) => {
-            old.iter().any(|(name, old)| new.get(name).is_none_or(|new| lacks(old, new)))
-        }
-        (Value::Array(old), Value::Array(new)) => {
-            let named = |name: &Value| new.iter().find(|new| new["name"] == *name);
-            new.len() < old.len()
-                || old
-                    .iter()
-                    .filter(|old| old["name"].is_string())
-                    .any(|old| named(&old["name"]).is_none_or(|new| lacks(old, new)))
-        }
-        (_, Value::Null) => !old.is_null(),
-        _ => false,
-    }
+    let (Value::Object(fields), Value::Object(_)) = (old, new) else { return lacks_keys(old, new) };
+    lacks_keys(old, new) || fields.iter().any(|(name, old)| lacks_elements(old, &new[name]))
+}
+
+fn lacks_keys(old: &Value, new: &Value) -> bool {
+    old.as_object().into_iter().flatten().any(|(name, old)| !old.is_null() && new[name].is_null())
+}
+
+/// Of a list of named things.
+fn lacks_elements(old: &Value, new: &Value) -> bool {
+    let new = new.as_array().map_or(&[][..], Vec::as_slice);
+    let named = |old: &&Value| old["name"].is_string();
+    old.as_array()
+        .into_iter()
+        .flatten()
+        .filter(named)
+        .any(|old| new.iter().find(|new| new["name"] == old["name"]).is_none_or(|new| lacks_keys(old, new)))
 }
 
 #[cfg(test)]
@@ -77,13 +79,12 @@ mod tests {
     #[test]
     fn what_is_gone_is_noticed_and_what_is_other_is_not() {
         let old = json!({ "tls": { "mode": "Off" }, "listeners": [{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }] });
-        let other = json!({ "tls": { "mode": "Implicit" }, "x": 1,
+        let other = json!({ "tls": {}, "x": 1,
             "listeners": [{ "name": "b", "port": 3 }, { "name": "a", "port": 1 }] });
         assert!(!lacks(&old, &old) && !lacks(&old, &other));
         for new in [
             json!({ "listeners": old["listeners"] }),
             json!({ "tls": null, "listeners": old["listeners"] }),
-            json!({ "tls": {}, "listeners": old["listeners"] }),
             json!({ "tls": old["tls"], "listeners": [{ "name": "a", "port": 1 }] }),
             json!({ "tls": old["tls"], "listeners": [{ "name": "a", "port": 1 }, { "name": "c", "port": 2 }] }),
             json!({ "tls": old["tls"], "listeners": [{ "name": "a", "port": 1 }, { "name": "b" }] }),
