@@ -127,12 +127,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
 }
 
 /// What the admin server shows.
-fn admin_state(
-    sources: page::Sources,
-    readiness: Readiness,
-    metrics: Registry,
-    hosts: Hosts,
-) -> AdminState {
+fn admin_state(sources: page::Sources, readiness: Readiness, metrics: Registry, hosts: Hosts) -> AdminState {
     let page::Sources { board, snapshots, ledger: served, .. } = sources.clone();
     let counted = sources.clone();
     AdminState {
