@@ -26,6 +26,7 @@ fn ready_follows_the_port_of_the_service_and_of_its_endpoints() {
     let (first, second, backend) = (ports::free(), ports::free(), backend("backend"));
     cluster.backends(&[(&backend, ready())]);
     cluster.front("front");
+    cluster.front_endpoint("front", &[]);
     cluster.apply(&edge(&cluster, &[first]));
     let _mailgress = cluster.replica(&["--service", "front/front"]);
     let message = cluster.comes_to(EDGE, "Ready", "Unknown", "ServicePortPending");

@@ -107,6 +107,8 @@ impl Keeper {
                 },
                 found = slices.next() => match found {
                     None => return,
+                    // Nobody makes endpoints of this Service: its ports are all that there is to know.
+                    Some(Ok(found)) if found.is_empty() => seen.endpoints = Endpoints::default(),
                     Some(Ok(found)) => {
                         seen.endpoints.read(ready_ports(found.iter().map(AsRef::as_ref)), Instant::now());
                     }
