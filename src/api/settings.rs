@@ -127,7 +127,7 @@ pub struct HealthCheck {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::check_time()))]
     pub interval: Option<Duration>,
-    /// How long one check may take. Default: 5s.
+    /// How long one check may take. Default: 5s, or `interval` where that is shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::check_time()))]
     pub timeout: Option<Duration>,

@@ -156,7 +156,8 @@ fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// Unspecified, loopback, link-local (metadata services), multicast and reserved addresses.
+/// Unspecified, loopback, link-local (metadata services), multicast and reserved addresses, and the metadata services of
+/// AWS by IPv6.
 static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     networks(&[
         "0.0.0.0/8",
@@ -164,6 +165,7 @@ static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
         "169.254.0.0/16",
         "224.0.0.0/3",
         "::/127",
+        "fd00:ec2::/32",
         "fe80::/10",
         "ff00::/8",
     ])
@@ -302,6 +304,6 @@ mod tests {
 
     #[test]
     fn every_range_is_one() {
-        assert_eq!((SPECIAL.len(), NOT_PUBLIC.len(), GLOBAL_UNICAST.len()), (7, 12, 1));
+        assert_eq!((SPECIAL.len(), NOT_PUBLIC.len(), GLOBAL_UNICAST.len()), (8, 12, 1));
     }
 }

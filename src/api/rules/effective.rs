@@ -41,7 +41,8 @@ pub(super) fn rules() -> Vec<Value> {
         rule(
             &of_each(&format!(
                 "duration({}) <= duration({})",
-                check_setting("timeout", "5s"),
+                // Where nobody writes it, it is not above the interval.
+                check_setting("timeout", "100ms"),
                 check_setting("interval", "10s")
             )),
             "upstream.healthCheck.timeout of a listener is above its interval (default 10s), so that checks would overlap; \

@@ -141,6 +141,8 @@ impl Asked<'_> {
         if let Some(kept) = pool.take(&target) {
             match exchange(kept, request, true).await {
                 Ok(Answered { after: After::Broken, .. }) => pool.distrust(),
+                // An answer that nobody asked for was seen on another connection meanwhile: this one may be late, too.
+                Ok(_) if !pool.keeps() => {}
                 Ok(answered) => return self.reply(target, answered),
                 Err(Failure::Unanswered(_)) => {}
                 Err(failure) => return Err(self.broken(&failure)),

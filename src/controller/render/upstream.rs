@@ -50,13 +50,12 @@ pub(crate) fn render(
 }
 
 fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Violation>) -> HealthCheck {
-    let mut read = |name: &str, value, seconds| {
-        let bounded =
-            Bounded { default: Duration::from_secs(seconds), least: SHORTEST_CHECK, most: LONGEST_CHECK };
+    let mut read = |name: &str, value, default| {
+        let bounded = Bounded { default, least: SHORTEST_CHECK, most: LONGEST_CHECK };
         duration(&scope.setting(&format!("upstream.healthCheck.{name}")), value, bounded, found)
     };
-    let (interval, timeout) =
-        (read("interval", check.interval.as_ref(), 10), read("timeout", check.timeout.as_ref(), 5));
+    let interval = read("interval", check.interval.as_ref(), CHECK_INTERVAL);
+    let timeout = read("timeout", check.timeout.as_ref(), CHECK_TIMEOUT.min(interval));
     if timeout > interval {
         found.push(Violation::invalid(
             &scope.setting("upstream.healthCheck.timeout"),
@@ -72,6 +71,8 @@ fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Vio
     }
 }
 
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Checks are for the backend's sake, too.
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 const LONGEST_CHECK: Duration = Duration::from_secs(24 * 3600);

@@ -120,7 +120,6 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         (listener("port: 25, imap: {capabilities: []}"), "imap is for IMAP"),
         (listener("port: 993, pop3: {capabilities: []}"), "pop3 is for POP3"),
         (check("timeout: 20s"), "above its interval (default 10s)"),
-        (check("interval: 4s"), "above its interval (default 10s)"),
         ("{upstream: {healthCheck: {interval: 10ms}}}".into(), "not between 100ms and 24h"),
         ("{timeouts: {client: 0s}}".into(), "spec.timeouts.client: this is not between 1ms and 8760h"),
         ("{timeouts: {idle: 9000h}}".into(), "not between 1ms and 8760h"),

@@ -6,7 +6,8 @@
 //!
 //! Where it cannot be told how the backend reads what comes ([`State::Doubt`]: an end of a message that servers
 //! disagree about, a reply that nothing asked for), all is passed for the rest of the session, but a line that begins
-//! with XCLIENT, XFORWARD or STARTTLS ends it.
+//! with XCLIENT, XFORWARD or STARTTLS ends it. So does one that begins with BDAT: a chunk may end within a line, and what
+//! follows it there would be a command that does not stand at the start of a line.
 
 use memchr::{memchr, memchr2};
 
@@ -43,6 +44,8 @@ enum State {
     Doubt {
         at_start: bool,
     },
+    /// In doubt within a chunk: where the next command begins is not known.
+    Lost,
 }
 
 /// What the client's next bytes are.
@@ -115,7 +118,7 @@ impl SmtpFollower {
 
     fn replied(&mut self, code: u16) {
         match (self.state, self.outstanding) {
-            (State::Doubt { .. }, _) => {}
+            (State::Doubt { .. } | State::Lost, _) => {}
             // Going away may be said at any time (RFC 5321 section 3.8).
             (_, 0) if code == CLOSING => {}
             (_, 0) => self.doubt(),
@@ -145,7 +148,10 @@ impl SmtpFollower {
 
     /// The client is not told about a command that was refused meanwhile: nobody knows which replies are due.
     const fn doubt(&mut self) {
-        self.state = State::Doubt { at_start: true };
+        self.state = match self.state {
+            State::Chunk(1..) | State::Lost => State::Lost,
+            _ => State::Doubt { at_start: true },
+        };
     }
 
     fn look(&self, bytes: &[u8]) -> Look {
@@ -170,6 +176,7 @@ impl SmtpFollower {
                 let left = size.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
                 pass(length, State::Chunk(left))
             }
+            State::Lost => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
             State::Doubt { at_start: true } => look_in_doubt(bytes),
             State::Doubt { at_start: false } => {
                 let end = memchr2(b'\r', b'\n', bytes).map(|end| end.saturating_add(1));
@@ -188,7 +195,7 @@ impl SmtpFollower {
         if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
             return Look::Refuse { length, answer: CONTROL_CHARACTERS };
         }
-        if let Resemblance::Is(answer) = resemblance(text) {
+        if let Resemblance::Is(answer) = resemblance(text, REFUSED) {
             return Look::Refuse { length, answer };
         }
         let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -220,7 +227,7 @@ fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
 fn look_in_doubt(bytes: &[u8]) -> Look {
     let end = memchr2(b'\r', b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    match (resemblance(line), end) {
+    match (resemblance(line, DOUBTFUL), end) {
         (Resemblance::Is(_), _) => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
         (Resemblance::MayBecome, None) if bytes.len() >= MAX_COMMAND_LINE => {
             Look::Other(Passage::Close(CloseReason::TooLong))
@@ -246,8 +253,7 @@ enum Resemblance {
 
 /// Letters alone count, without regard to case: whatever a backend skips before or within a verb (white space, quotes,
 /// NULs), it does not skip letters.
-fn resemblance(line: &[u8]) -> Resemblance {
-    let mut candidates = REFUSED;
+fn resemblance<const N: usize>(line: &[u8], mut candidates: [Verb; N]) -> Resemblance {
     let mut read = 0_usize;
     for letter in line.iter().filter(|byte| byte.is_ascii_alphabetic()) {
         let mut is_open = false;
@@ -325,12 +331,15 @@ const GO_AHEAD: u16 = 354;
 const CHALLENGE: u16 = 334;
 const CLOSING: u16 = 421;
 
-const REFUSED: [(&[u8], &[u8]); 3] = [
-    (b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n"),
-    (b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n"),
-    // Nobody could follow what comes behind it.
-    (b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n"),
-];
+/// A verb, and the answer to it.
+type Verb = (&'static [u8], &'static [u8]);
+const XCLIENT: Verb = (b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n");
+const XFORWARD: Verb = (b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n");
+/// Nobody could follow what comes behind it.
+const STARTTLS: Verb = (b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n");
+const REFUSED: [Verb; 3] = [XCLIENT, XFORWARD, STARTTLS];
+/// What ends a session that is in doubt; the answers are not used.
+const DOUBTFUL: [Verb; 4] = [XCLIENT, XFORWARD, STARTTLS, (b"BDAT", b"")];
 const CONTROL_CHARACTERS: &[u8] = b"500 5.5.2 Control characters in a command\r\n";
 
 #[cfg(test)]

@@ -267,6 +267,29 @@ fn behind_a_doubtful_end_of_a_message_all_passes_but_xclient() {
     assert_eq!((harmless.closed, harmless.server.verbs.len()), (None, 2));
 }
 
+/// A chunk that ends within a line would make the rest of that line a command.
+#[test]
+fn behind_a_doubtful_end_of_a_message_no_chunk_hides_a_command() {
+    let hidden = b"BDAT 4\r\nabcdXCLIENT LOGIN=bob\r\n";
+    for end in [&b"a\n.\n"[..], b"hi\n.\r\n", b"hi\r\n.\rx\r\n.\r\n"] {
+        for takes_bare_lf in [true, false] {
+            let session = Session::new(Rules { takes_bare_lf, ..STRICT });
+            let session = session.talk(&[b"DATA\r\n", end, hidden].concat(), &[usize::MAX]);
+            assert_eq!(session.closed, Some(CloseReason::DoubtfulCommand), "{}", end.escape_ascii());
+            assert!(!session.server.verbs.iter().any(|verb| verb == "XCLIENT"), "{:?}", session.server.verbs);
+        }
+    }
+}
+
+#[test]
+fn a_reply_that_nothing_asked_for_within_a_chunk_ends_the_session() {
+    let mut follower = SmtpFollower::new(true);
+    follower.backend(b"250 ok\r\n");
+    assert_eq!(follower.client(b"BDAT 9\r\nabcd"), Passage::Pass(12));
+    follower.backend(b"250 chunk\r\n250 what\r\n");
+    assert_eq!(follower.client(b"efgh"), Passage::Close(CloseReason::DoubtfulCommand));
+}
+
 #[test]
 fn a_command_line_is_bounded() {
     let session = talk(&vec![b'x'; MAX_COMMAND_LINE]);
@@ -376,6 +399,8 @@ const PIECES: &[&[u8]] = &[
     b"BDAT 5\r\n",
     b"BDAT 25 LAST\r\n",
     b"BDAT 0 LAST\r\n",
+    b"BDAT 4\r\nabcd",
+    b"BDAT 4\r\nabcdXCLIENT LOGIN=bob\r\n",
     b"AUTH LOGIN\r\n",
     b"AUTH PLAIN AA==\r\n",
     b"eA==\r\n",
