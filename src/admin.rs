@@ -175,8 +175,8 @@ async fn answer(
 
 const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
-const MISDIRECTED: &str = "this name is not served here: use localhost, an address or the pod's name, or add the name \
-                           to --admin-hosts (MAILGRESS_ADMIN_HOSTS)\n";
+const MISDIRECTED: &str = "the admin server does not answer for this host name: use localhost, an IP address or the pod's \
+                           name, or add the name to --admin-hosts (MAILGRESS_ADMIN_HOSTS; admin.hosts in the chart)\n";
 /// For a request to arrive, also the next one on a kept connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a request's head, and of an answer that wait to be written.

@@ -196,11 +196,11 @@ mod tests {
         let replica =
             Replica { leads: Some(false), leader: Some("b".into()), admin_port: 9090, ..Replica::default() };
         let page = document(&View { replica, ..View::default() }, &Question::default(), &[]).into_string();
-        assert!(page.contains("Follows b") && page.contains("kubectl port-forward pod/b 9090"), "{page}");
+        assert!(page.contains("Leader: b") && page.contains("kubectl port-forward pod/b 9090"), "{page}");
     }
 
     #[test]
-    fn certificates_can_be_sorted_by_their_end_and_by_their_secret() {
+    fn certificates_can_be_sorted_by_expiry_and_by_secret() {
         let certificate = |secret: &str| (Certificate { secret: secret.into(), ..Certificate::default() }, 2);
         let certificates =
             Excerpt { shown: vec![certificate("mail/b")], matching: 1, all: 1, ..Excerpt::default() };

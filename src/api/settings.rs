@@ -296,9 +296,9 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_commands: Option<u32>,
-    /// The refused login with which a session ends, whoever refuses it. Temporary failures of a backend or an auth
-    /// service do not count. Default: 10, so that one connection is not enough to guess passwords. nginx has no bound
-    /// but that of `maxCommands`.
+    /// End the session at this many refused logins, whether the auth service or the backend refuses them. Refusals that
+    /// are the server's own fault do not count: a temporary failure, or a set-up that does not fit. Default: 10, so that
+    /// one connection is not enough to guess passwords. nginx bounds only the number of commands.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_auth_failures: Option<u32>,
@@ -306,8 +306,8 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_buffer: Option<Size>,
     /// Open connections of the listener, counted from the accept on. Connections on a port that several listeners share
-    /// count for the port until the server name is known; the widest limit of its listeners bounds them. Default: no
-    /// bound.
+    /// count for the port until the server name is known: up to the highest limit of these listeners, or without a bound if
+    /// one of them has no limit. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
@@ -316,8 +316,9 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
-    /// Refuses clients whose logins fail, for a while: new connections, and logins of open sessions. IPv6 clients are
-    /// counted by /64; a /56 or /48 is counted as a whole when it floods a full table. Default: no bans.
+    /// Refuse clients for a while after too many logins with wrong credentials: new connections, and logins in open
+    /// sessions. IPv6 clients are counted by /64; when the table is full, a /56 or /48 with many entries is counted as a
+    /// whole. Default: no bans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_failures: Option<AuthFailures>,
 }

@@ -18,8 +18,9 @@ pub struct MailServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
-    /// For people: whether the backends are ready: `all ready`, `2/3 ready`, `none ready`, `none ready for pop3s`. Absent
-    /// where nobody can say: a name without health checks, or servers that only an auth service names.
+    /// For people: whether the backends are ready: `all ready`, `2/3 ready` for the listener with the smallest share,
+    /// `none ready`, `none ready for pop3s`. Absent where nobody can say: a name without health checks, or servers that
+    /// only an auth service names.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub backends: Option<String>,
@@ -42,8 +43,8 @@ pub struct MailListenerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
-    /// For people: whether the backends are ready: `all ready`, `2/3 ready`, `none ready`, `none ready for pop3s`. Absent
-    /// where nobody can say: a name without health checks, or servers that only an auth service names.
+    /// For people: whether the backends are ready: `all ready`, `2/3 ready`, `none ready`. Absent where nobody can say: a
+    /// name without health checks, or servers that only an auth service names.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub backends: Option<String>,

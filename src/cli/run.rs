@@ -75,9 +75,9 @@ pub struct Run {
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
 
-    /// Names by which the admin server is served, besides localhost, all addresses and the pod's own name: those of a
-    /// Service or an Ingress before it, or `*` for every name. Other names get 421, against DNS rebinding; /livez and
-    /// /readyz are served by every name.
+    /// Host names for which the admin server answers, besides localhost, every IP address, the pod's and the host's own
+    /// name: those of a Service or an Ingress in front of it, or `*` for every name. Requests for other names get 421,
+    /// against DNS rebinding; /livez and /readyz are answered for every name.
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
     admin_hosts: Vec<String>,
 
@@ -242,7 +242,9 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
 fn host(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if text != "*" && (text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(good)) {
-        return Err(format!("{text:?} is not a host name without a port, such as mail.example.org, or *"));
+        return Err(format!(
+            "{text:?} is not a host name; write a name without a port, such as mail.example.org, or *"
+        ));
     }
     Ok(text.to_owned())
 }

@@ -94,13 +94,15 @@ impl Status {
         }
         let matching = listeners.len();
         let number = |rank| listeners.iter().filter(|entry| self::rank(entry) == rank).count();
-        let counts = [Rank::NotReady, Rank::Unknown, Rank::Alarming].map(number);
+        let counts = [Rank::NotReady, Rank::Alarming, Rank::Pending].map(number);
         if self.problems {
             listeners.retain(|entry| rank(entry) != Rank::Well);
         }
         // Those that are alike stay in their order.
         listeners.sort_by_key(rank);
-        let is_ready = problems.is_empty() && counts[0] == 0 && counts[1] == 0;
+        let finds_any = self.filter.is_none() || matching > 0;
+        let [not_ready, _, pending] = counts;
+        let is_ready = problems.is_empty() && finds_any && not_ready == 0 && pending == 0;
         Selected { inventory: Inventory { listeners, problems }, all, matching, counts, is_ready }
     }
 
@@ -128,24 +130,24 @@ struct Selected {
     all: usize,
     /// Those that were asked for.
     matching: usize,
-    /// Of these: not ready, unknown, with an alarm.
+    /// Of these: not ready, with an alarm, pending.
     counts: [usize; 3],
     is_ready: bool,
 }
 
-/// How a listener is, the worst first.
+/// How a listener is, the worst first, as on the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     NotReady,
-    Unknown,
     Alarming,
+    Pending,
     Well,
 }
 
 fn rank(entry: &Entry) -> Rank {
     match entry.ready {
         Ready::False => Rank::NotReady,
-        Ready::Unknown => Rank::Unknown,
+        Ready::Unknown => Rank::Pending,
         Ready::True if !entry.problems.is_empty() => Rank::Alarming,
         Ready::True => Rank::Well,
     }
@@ -170,16 +172,16 @@ fn write(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io:
 
 /// `400 listeners, 3 not ready`.
 fn summary(selected: &Selected) -> String {
-    let Selected { all, matching, counts: [not_ready, unknown, alarming], .. } = selected;
+    let Selected { all, matching, counts: [not_ready, alarming, pending], .. } = selected;
     let mut text = match (all, matching) {
         (1, 1) => "1 listener".to_owned(),
         (all, matching) if all == matching => format!("{all} listeners"),
         (all, matching) => format!("{matching} of {all} listeners"),
     };
-    if (*not_ready, *unknown) == (0, 0) && *matching > 0 {
+    if (*not_ready, *pending) == (0, 0) && *matching > 0 {
         text.push_str(", all ready");
     }
-    for (number, what) in [(not_ready, "not ready"), (unknown, "unknown"), (alarming, "with an alarm")] {
+    for (number, what) in [(not_ready, "not ready"), (alarming, "with an alarm"), (pending, "pending")] {
         if *number > 0 {
             text.push_str(&format!(", {number} {what}"));
         }
@@ -188,7 +190,7 @@ fn summary(selected: &Selected) -> String {
 }
 
 fn write_table(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io::Result<()> {
-    let Selected { inventory, all, .. } = selected;
+    let Selected { inventory, all, matching, .. } = selected;
     let mut table =
         Table::new(["NAMESPACE", "OBJECT", "LISTENER", "SOCKET", "PROTOCOL", "TLS", "READY", "REACHED AT"]);
     for entry in &inventory.listeners {
@@ -208,10 +210,11 @@ fn write_table(out: &mut impl Write, selected: &Selected, width: Option<usize>) 
             entry.addresses.join(",").into(),
         ]);
     }
-    match (table.is_empty(), all) {
-        (true, 0) => writeln!(out, "There are no listeners."),
-        (true, _) => writeln!(out, "No listener matches."),
-        (false, _) => table.write(out, width),
+    match (table.is_empty(), all, matching) {
+        (true, 0, _) => writeln!(out, "There are no listeners."),
+        (true, _, 0) => writeln!(out, "No listener matches."),
+        (true, ..) => writeln!(out, "No listener has a problem."),
+        (false, ..) => table.write(out, width),
     }
 }
 
@@ -273,8 +276,8 @@ cluster: by --kubeconfig, or else by the kubeconfig that kubectl would take, or 
 
 Problems come first, then the listeners, those that are not ready first.
 
-Exit status: 0 all is ready (with TEXT, all that it matches), 1 something is not ready, or nobody answers, 2 the command \
-line makes no sense.";
+Exit status: 0 all listeners that are asked for are ready, and there is no problem; 1 something is not ready, no \
+listener matches, there is a problem, or nobody answers; 2 usage.";
 
 #[cfg(test)]
 mod tests {
@@ -309,13 +312,14 @@ mod tests {
             "address": "*:993", "protocol": "imap", "tlsMode": "Implicit", "listeners": [{ "id": "mail/edge/imaps" }],
         }]});
         let inventory = instance::read(&document, &model).unwrap();
-        let shown = |arguments: &[&str]| {
+        let shown_of = |inventory: &Inventory, arguments: &[&str]| {
             let command = Parsed::parse_from([&["status"], arguments].concat()).status;
             let selected = command.select(inventory.clone());
             let mut out = anstream::StripStream::new(Vec::new());
             write(&mut out, &selected, None).unwrap();
             (String::from_utf8(out.into_inner()).unwrap(), selected.is_ready)
         };
+        let shown = |arguments: &[&str]| shown_of(&inventory, arguments);
         let expected = "\
 problem: Secrets cannot be read: forbidden
 
@@ -337,7 +341,16 @@ mail       mailserver/edge  imaps     *:993   IMAP      Implicit  True   203.0.1
         let (found, _) = shown(&["EDGE/imaps"]);
         assert!(found.contains("203.0.113.7") && !found.contains("mx2"), "{found}");
         assert!(found.ends_with("\n1 of 3 listeners, all ready\n"), "{found}");
-        assert!(shown(&["nowhere"]).0.ends_with("No listener matches.\n\n0 of 3 listeners\n"));
+        let healthy = Inventory { problems: Vec::new(), ..inventory.clone() };
+        let (none, is_ready) = shown_of(&healthy, &["nowhere"]);
+        assert_eq!((none.as_str(), is_ready), ("No listener matches.\n\n0 of 3 listeners\n", false));
+        let (well, is_ready) = shown_of(&healthy, &["--problems", "edge/imaps"]);
+        let expected = "No listener has a problem.\n\n1 of 3 listeners, all ready\n";
+        assert_eq!((well.as_str(), is_ready), (expected, true));
+        let mut pending = healthy;
+        pending.listeners[0].ready = Ready::Unknown;
+        let (said, is_ready) = shown_of(&pending, &["edge/imaps"]);
+        assert!(said.ends_with("\n1 of 3 listeners, 1 pending\n") && !is_ready, "{said}");
     }
 
     #[derive(clap::Parser)]

@@ -175,7 +175,7 @@ impl FolderSource {
         self.emptied = is_emptied.then(|| self.emptied.unwrap_or_else(Instant::now));
         if self.emptied.is_some_and(|since| since.elapsed() < EMPTY_FOR) {
             let why = format!(
-                "all its manifests are gone; if none comes back within {EMPTY_FOR:?}, their objects go"
+                "the folder has no manifests any more; keeping their objects for {EMPTY_FOR:?}, then removing them"
             );
             scan.unreadable.insert(self.root.clone(), why);
         } else {

@@ -320,7 +320,8 @@ impl fmt::Display for Unknown {
         let why = match self {
             Self::Awaited => "the API server has not answered yet",
             Self::Nobody => {
-                "the Service of --replicas has no ready endpoint with a port called `admin`; this replica should be one"
+                "the Service of --replicas has no ready endpoint with a port called `admin`; if this replica is ready, \
+                 check the Service's selector and port name"
             }
             Self::Failed(why) => why,
         };

@@ -76,7 +76,7 @@ fn uri_of_http(uri: &str, shown: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the uri in auth_http \"{shown}\" is none that HTTP/1.1 has; write a path from / on, escaped"
+        "the URI in auth_http \"{shown}\" is not valid in HTTP/1.1; write a path that begins with /, percent-encoded"
     ))
 }
 
@@ -87,8 +87,11 @@ fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) ->
         let (name, value) = (directive.argument(0), directive.argument(1));
         let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+.^_|~-".contains(c);
         if name.is_empty() || !name.chars().all(is_token) || value.contains(char::is_control) {
-            let whose = if value.contains(char::is_control) { "the value of " } else { "" };
-            let message = format!("{whose}auth_http_header {name:?} is none of HTTP's; write another one");
+            let message = if value.contains(char::is_control) {
+                format!("the value of auth_http_header {name:?} is not valid in HTTP; choose another one")
+            } else {
+                format!("auth_http_header {name:?} is not a valid HTTP header name; choose another one")
+            };
             notes.push(directive.note(message));
         } else if pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
             let message =

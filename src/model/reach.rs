@@ -56,7 +56,7 @@ pub enum Introductions {
 /// A connection that the owner of the `MailServer` has to allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a listener of namespace {namespace} may not connect to {target}: this is no Pod of a Service that the listener \
+    "a listener of namespace {namespace} may not connect to {target}: it is not a Pod of a Service that the listener \
      names, and MailServer {server} does not allow it in spec.allowedListeners.backends"
 )]
 pub struct NotAllowed {

@@ -180,11 +180,13 @@ impl End {
         let text = match self {
             Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
             Self::BackendRefused { cause, .. } => {
-                return format!("the backend {}; the log has its words", refusal(*cause));
+                return format!("the backend {}; the log has its reply", refusal(*cause));
             }
-            Self::AuthServiceUnavailable(_) => "the auth service is not available; the log has its words",
+            Self::AuthServiceUnavailable(_) => "the auth service is not available; the log has its reply",
             Self::Backend(BackendError::Unavailable { step, .. }) => {
-                return format!("the backend is not available, as it answered {step}; the log has its words");
+                return format!(
+                    "the backend is not available: it reported a failure at {step}; the log has its reply"
+                );
             }
             Self::Handshake(HandshakeError::Client(failure)) => match failure {
                 HandshakeFailure::Closed(_) => "the client closed the connection during the TLS handshake",
@@ -199,7 +201,7 @@ impl End {
                 _ => "the client and we cannot agree on TLS",
             },
             Self::Backend(BackendError::Unexpected { step, .. }) => {
-                return format!("the backend does not accept {step}, in words that only the log has");
+                return format!("the backend does not accept {step}; the log has its reply");
             }
             Self::AuthService(error) => return sentence_of(error),
             other => return other.to_string(),
@@ -266,7 +268,7 @@ impl End {
 const fn refusal(cause: RefusalCause) -> &'static str {
     match cause {
         RefusalCause::Credentials | RefusalCause::Client => "refused the login",
-        RefusalCause::Server => "cannot take logins now",
+        RefusalCause::Server => "does not take this login, by its own fault",
     }
 }
 
@@ -290,10 +292,12 @@ const fn rule(reason: CloseReason) -> &'static str {
         CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
         CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
         CloseReason::TooLong => "a command longer than limits.clientBuffer",
-        CloseReason::RefusedLiteral => "a refused command with content that the client sends unasked",
+        CloseReason::RefusedLiteral => {
+            "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
+        }
         CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
         CloseReason::DoubtfulCommand => {
-            "XCLIENT, XFORWARD or STARTTLS behind an end of a message that mail servers read differently"
+            "XCLIENT, XFORWARD or STARTTLS at a place where mail servers disagree whether the message has ended"
         }
     }
 }

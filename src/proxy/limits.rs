@@ -29,10 +29,10 @@ pub(crate) struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// `limits.maxConnections`.
-    #[error("the listener has all of its limits.maxConnections sessions")]
+    #[error("the listener has limits.maxConnections open connections")]
     ListenerFull,
     /// `limits.maxConnectionsPerClient`.
-    #[error("the client has all of its limits.maxConnectionsPerClient sessions")]
+    #[error("the client has limits.maxConnectionsPerClient open connections")]
     ClientFull,
     /// `limits.authFailures`.
     #[error("the client is banned by limits.authFailures")]

@@ -112,7 +112,8 @@ fn pages() -> Vec<String> {
             let cell = line.strip_suffix(" |").and_then(|row| row.rsplit_once(" | ")).map(|(_, cell)| cell);
             is_table = cell.is_some_and(|cell| is_table || cell == "expression");
             let code = cell.and_then(|cell| cell.strip_prefix('`')?.strip_suffix('`'));
-            found.extend(code.filter(|_| is_table).map(str::to_owned));
+            // A bar within a cell is escaped.
+            found.extend(code.filter(|_| is_table).map(|code| code.replace("\\|", "|")));
         }
         let blocks = page.blocks().into_iter().filter(|block| block.language == "promql");
         found.extend(blocks.map(|block| block.text));

@@ -131,7 +131,7 @@ fn the_leaders_page_shows_all_replicas_and_the_others_name_the_leader() {
     });
     wait::eventually("the other one names the leader", || {
         let page = pair.replica(1).page("/");
-        (page.contains("Follows replica-0") && page.contains("kubectl port-forward pod/replica-0"))
+        (page.contains("Leader: replica-0") && page.contains("kubectl port-forward pod/replica-0"))
             .then_some(())
     });
     assert!(backend_answers(&mut session, "IMAP").unwrap());

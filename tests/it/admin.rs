@@ -164,7 +164,10 @@ fn a_page_that_is_called_by_a_strangers_name_is_refused_and_probes_are_not() {
     for path in ["/", "/status", "/model", "/metrics", "/served", "/nothing"] {
         let answer = edge.get(here, path, "evil.example:9090");
         assert!(answer.starts_with("HTTP/1.1 421"), "{path}: {answer}");
-        assert!(answer.ends_with("--admin-hosts (MAILGRESS_ADMIN_HOSTS)\n"), "{answer}");
+        assert!(
+            answer.ends_with("--admin-hosts (MAILGRESS_ADMIN_HOSTS; admin.hosts in the chart)\n"),
+            "{answer}"
+        );
     }
     for path in ["/livez", "/readyz"] {
         assert!(edge.get(here, path, "evil.example").starts_with("HTTP/1.1 200"), "{path}");

@@ -52,6 +52,9 @@ fn an_instance_tells_what_it_serves_and_what_not_and_why() {
     );
     folder.replace("server.yaml", &server("mail-tls"));
     wait::eventually("all is ready", || status(&mailgress, &[]).status.success().then_some(()));
+    let nothing = status(&mailgress, &["imapz"]);
+    assert_eq!(nothing.status.code(), Some(1), "{}", text(&nothing));
+    assert!(text(&nothing).contains("No listener matches."), "{}", text(&nothing));
     let document: Value = serde_json::from_slice(&status(&mailgress, &["-o", "json"]).stdout).unwrap();
     assert_eq!(document["listeners"][1]["tls"], "RequireStartTLS", "{document}");
 }

@@ -8,7 +8,7 @@ fn secrets_logins_and_addresses_of_clients_are_never_shown() {
     let edge = Edge::start();
     let page = wait::eventually("the failures are on the page", || {
         let page = edge.mailgress.page("/");
-        ["Auth service", "Backend</th>", "the log has its words"]
+        ["Auth service", "Backend</th>", "the log has its reply"]
             .iter()
             .all(|text| page.contains(text))
             .then_some(page)

@@ -46,7 +46,7 @@ pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
                 @match replica.leads {
                     Some(true) => span.pill.pending { "★ Leads" },
                     Some(false) => span.pill.pending {
-                        "Follows" @if let Some(leader) = &replica.leader { " " (leader) }
+                        @if let Some(leader) = &replica.leader { "Leader: " (leader) } @else { "Leader unknown" }
                     },
                     None => {}
                 }

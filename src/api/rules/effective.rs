@@ -45,7 +45,7 @@ pub(super) fn rules() -> Vec<Value> {
                 check_setting("timeout", "100ms"),
                 check_setting("interval", "10s")
             )),
-            "upstream.healthCheck.timeout of a listener is above its interval (default 10s), so that checks would overlap; \
+            "upstream.healthCheck.timeout of a listener (default 5s) is above its interval (default 10s), so that checks would overlap; \
              lower timeout, or raise interval",
         ),
     ]

@@ -48,7 +48,7 @@ pub fn listen_address() -> Value {
             v6 = v6()
         ),
         "this is neither *, an IPv4 or IPv6 address, nor unix:/path; write \"*\", 192.0.2.1, \"2001:db8::1\", or \
-         unix:/run/imap.sock without a port",
+         unix:/run/imap.sock (and then leave port out)",
     )])
 }
 

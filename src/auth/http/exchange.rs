@@ -36,7 +36,7 @@ pub(super) enum After {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// Bytes before the request: they are no answer to it.
-    #[error("it spoke before it was asked")]
+    #[error("it sent bytes before the request")]
     Early,
     /// Not even a byte of one. On a kept connection: the service was closing it, and has not seen the request.
     #[error("{0}")]

@@ -32,10 +32,10 @@ pub(super) struct Head {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
     /// Not HTTP/1.
-    #[error("it is no HTTP/1 response ({0})")]
+    #[error("the answer is not an HTTP/1.x response ({0})")]
     NotHttp(httparse::Error),
     /// A header or a status that HTTP does not allow.
-    #[error("it is no HTTP/1 response ({0})")]
+    #[error("the answer is not an HTTP/1.x response ({0})")]
     NotAllowed(String),
     /// Longer than [`MAX_HEAD`].
     #[error("its headers are longer than {MAX_HEAD} bytes")]
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn what_is_no_head_or_too_long_a_one_is_refused() {
         let error = Head::parse(b"220 mail.test ESMTP\r\n").unwrap_err().to_string();
-        assert!(error.starts_with("it is no HTTP/1 response ("), "{error}");
+        assert!(error.starts_with("the answer is not an HTTP/1.x response ("), "{error}");
         for text in [
             "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n".to_owned(),
             "HTTP/1.1 200 OK\r\nname: a\0b\r\n\r\n".to_owned(),

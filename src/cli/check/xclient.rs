@@ -21,9 +21,10 @@ pub(super) struct AsksForXclient {
     pub(super) field: String,
 }
 
-pub(super) const PROBLEM: &str = "a backend that believes XCLIENT lets Mailgress's addresses be anybody";
-pub(super) const REMEDY: &str = "write upstream.proxyProtocol: V2 and xclient: false where the backend takes PROXY headers; \
-                                 else let it believe XCLIENT of Mailgress's addresses only";
+pub(super) const PROBLEM: &str = "a backend that believes XCLIENT lets everybody who connects from Mailgress's addresses claim to \
+                                  be any client or user";
+pub(super) const REMEDY: &str = "if the backend takes PROXY headers, set upstream.proxyProtocol: V2 and xclient: false; \
+                                 otherwise let it believe XCLIENT of Mailgress's addresses only";
 
 /// Each field once.
 pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {

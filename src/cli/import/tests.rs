@@ -265,9 +265,9 @@ refused! {
         "timeout 1M;" => "\"timeout\" directive invalid value",
         "protocol IMAP;" => "unknown protocol \"IMAP\"",
         "auth_http unix:/a.sock:u;" =>
-            "the uri in auth_http \"unix:/a.sock:u\" is none that HTTP/1.1 has; write a path from / on, escaped",
+            "the URI in auth_http \"unix:/a.sock:u\" is not valid in HTTP/1.1; write a path that begins with /, percent-encoded",
         "auth_http 'a/b c';" =>
-            "the uri in auth_http \"a/b c\" is none that HTTP/1.1 has; write a path from / on, escaped",
+            "the URI in auth_http \"a/b c\" is not valid in HTTP/1.1; write a path that begins with /, percent-encoded",
         "imap_client_buffer 1x;" => "\"imap_client_buffer\" directive invalid value",
         "max_errors x;" => "\"max_errors\" directive invalid number",
         "xclient maybe;" => "invalid value \"maybe\" in \"xclient\" directive, it must be \"on\" or \"off\"",

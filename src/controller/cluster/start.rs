@@ -81,7 +81,9 @@ impl Starting {
             Verdict::Waits(missing) => {
                 let text = gate::told(&missing);
                 self.log(&text, now);
-                self.wait(format!("this replica does not serve what is served already: {text}"));
+                self.wait(format!(
+                    "listeners are missing that another replica serves, or that were served before: {text}"
+                ));
             }
             Verdict::Ready => {
                 if self.logged.is_some() {
@@ -113,7 +115,9 @@ impl Starting {
         if now.saturating_duration_since(began) < TOLD_AFTER || !self.logged.as_ref().is_none_or(is_new) {
             return;
         }
-        tracing::warn!("not ready: this replica does not serve what is served already: {text}");
+        tracing::warn!(
+            "not ready: listeners are missing that another replica serves, or that were served before: {text}"
+        );
         self.logged = Some((text.to_owned(), now));
     }
 }

@@ -63,7 +63,7 @@ pub enum Patience {
 pub struct Scan {
     /// All files that count.
     pub files: BTreeMap<PathBuf, Seen>,
-    /// Folders whose content is not known, and why.
+    /// Folders whose content is not known, with a sentence on each.
     pub unreadable: BTreeMap<PathBuf, String>,
 }
 
@@ -83,7 +83,11 @@ pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: 
         let seen = look(&path, known.get(&path), patience);
         (path, seen)
     };
-    Scan { files: tree.files.into_iter().map(seen).collect(), unreadable: tree.unreadable }
+    let told = |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
+    Scan {
+        files: tree.files.into_iter().map(seen).collect(),
+        unreadable: tree.unreadable.into_iter().map(told).collect(),
+    }
 }
 
 impl Scan {

@@ -124,7 +124,7 @@ impl Store {
         let unreadable = self.unreadable.iter().map(|(path, why)| Problem {
             path: path.clone(),
             position: None,
-            message: format!("not all of this can be read, and what it last held is kept: {why}"),
+            message: why.clone(),
         });
         loaded.problems.extend(unreadable);
         let mut owners: BTreeMap<(&str, &Key), &Path> = BTreeMap::new();

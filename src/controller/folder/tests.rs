@@ -184,7 +184,7 @@ async fn a_folder_that_is_empty_for_a_moment_removes_no_listener() {
     let mut running = Running::start(folder.path());
     assert_eq!(running.sockets().await, ["*:1143"]);
     let is_told =
-        |status: &Value| status["problems"][0].as_str().is_some_and(|p| p.contains("manifests are gone"));
+        |status: &Value| status["problems"][0].as_str().is_some_and(|p| p.contains("no manifests any more"));
     fs::remove_file(&file).unwrap();
     running.status(is_told).await;
     assert!(!running.snapshots.has_changed().unwrap());

@@ -61,7 +61,7 @@ fn check_text(text: &str) -> Result<(), ParseError> {
     let before = text.get(..at).unwrap_or_default();
     let line = before.matches('\n').count().saturating_add(1);
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
-    let message = format!("more than {MAX_SEPARATORS} of the characters , [ {{; {SPLIT}");
+    let message = format!("the file has more than {MAX_SEPARATORS} commas and opening brackets; {SPLIT}");
     Err(ParseError { position: Some((line, column)), message })
 }
 
@@ -121,7 +121,10 @@ impl Composer {
             }
             Event::Alias(anchor) => {
                 let Some((_, cost)) = self.anchors.get(&anchor) else {
-                    return Err(error(at, "an alias within what it names; write the value out"));
+                    return Err(error(
+                        at,
+                        "this alias refers to a value that contains it; write the value out",
+                    ));
                 };
                 let cost = *cost;
                 self.charge_copy(cost, at)?;
@@ -270,7 +273,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
     match (tag.suffix.as_str(), &value) {
         ("null", Value::Null) | ("bool", Value::Bool(_)) | ("float", Value::Number(_)) => Ok(value),
         ("int", Value::Number(number)) if !number.is_f64() => Ok(value),
-        (name, _) => Err(format!("this is tagged !!{name} and is none")),
+        (name, _) => Err(format!("this is tagged !!{name}, but is not of that type")),
     }
 }
 
@@ -320,7 +323,7 @@ fn of_parser(found: &ScanError) -> ParseError {
 }
 
 fn too_deep() -> String {
-    format!("values are nested more than {MAX_DEPTH} deep; write it flatter")
+    format!("values are nested more than {MAX_DEPTH} deep; nest it less deeply")
 }
 
 /// The key that takes over the fields of another map.

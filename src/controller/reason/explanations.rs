@@ -79,8 +79,8 @@ pub static EXPLANATIONS: [Explanation; 43] = [
         reason: Reason::BackendNotAllowed,
         conditions: &[("ResolvedRefs", False), ("BackendNotAllowed", True)],
         meaning: "A MailListener of another namespace than its MailServer's names a backend or an auth service that it may \
-                  not connect to. An address that is not allowed keeps the listener from being served. The endpoints \
-                  of a Service that are not allowed are left out, and the others are used.",
+                  not connect to. An address or a setting that is not allowed keeps the listener from being served. \
+                  Endpoints of a Service that are not allowed are left out, and the others are used.",
         cause: "`backendAddress`, `auth.http.url` or an `ExternalName` Service names something that the MailServer does \
                 not allow; or a Service has no selector, or endpoints that are not Pods of its namespace. Backends \
                 trust Mailgress's address, so the owner of the MailServer decides who may use it for what. Such a \
@@ -209,7 +209,7 @@ pub static EXPLANATIONS: [Explanation; 43] = [
     Explanation {
         reason: Reason::Ready,
         conditions: &[("Ready", True)],
-        meaning: "All listeners are bound, and every replica serves this generation.",
+        meaning: "Every ready replica serves this generation and, with `--service`, the Service leads to it.",
         cause: "",
         remedy: "",
     },
@@ -227,7 +227,7 @@ pub static EXPLANATIONS: [Explanation; 43] = [
         conditions: &[("Ready", Unknown)],
         meaning: "All replicas serve the listener, and the Service of `--service` does not lead to it yet: it lacks the \
                   port, or none of its ready endpoints has it.",
-        cause: "Normal for a second or two after a new port. If it lasts, no pod that the Service selects is ready, or \
+        cause: "Normal for a few seconds after a new port. If it lasts, no pod that the Service selects is ready, or \
                 its selector selects none.",
         remedy: "If it lasts, look at `kubectl get endpointslices -l kubernetes.io/service-name=NAME` and at the pods.",
     },

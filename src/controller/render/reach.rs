@@ -116,7 +116,7 @@ pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, fou
         Notice::BackendNotAllowed,
         path,
         format!(
-            "{} leads to what is no Pod of namespace {namespace} and not allowed by MailServer {server}, and is left out: {}",
+            "{} has endpoints that are neither Pods of namespace {namespace} nor allowed by MailServer {server}; leaving them out: {}",
             backend.reference,
             shown.join(", ")
         ),
@@ -166,8 +166,8 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec
     };
     refuse(
         "resolver.nameservers",
-        "a listener of another namespace does not choose the name servers",
-        "remove it; those of the MailServer are used",
+        "a listener of another namespace may not set name servers",
+        "remove it; the listener then uses those of the MailServer",
     );
     let asks_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
     if !asks_service || names_auth_service(scope) {
@@ -176,7 +176,8 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec
     for setting in ["auth.http.headers", "auth.http.acceptAnyStatus", "tls.clientAuth.caCertificateRefs"] {
         refuse(
             setting,
-            "a listener of another namespace does not decide what the MailServer's auth service is told and believes",
+            "a listener of another namespace may not change what the MailServer's auth service is sent, or which of its \
+             answers and client certificates are accepted",
             "remove it, or name an auth service of the listener's own in auth.http.serviceRef",
         );
     }

@@ -60,8 +60,7 @@ pub(crate) fn address(
             (false, None) => ("port", "a listener needs a port"),
             _ => ("address", "this is neither *, an IPv4 or IPv6 address, nor unix:/path"),
         };
-        let remedy =
-            "write address: \"*\", 192.0.2.1, \"2001:db8::1\" with a port, or unix:/run/imap.sock without";
+        let remedy = "write address: \"*\", 192.0.2.1, \"2001:db8::1\" with a port, or unix:/run/imap.sock (and then leave port out)";
         found.push(Violation::invalid(&scope.field(field), problem, remedy));
     }
     address

@@ -133,8 +133,8 @@ const FIELDS: [(&str, &str); 31] = [
     ),
     (
         "logins_unavailable",
-        "logins of the session for which a backend or the auth service reported a temporary failure; left out where \
-         there are none",
+        "logins of the session that were refused by the fault of the backend or the auth service: a temporary failure, or a \
+         set-up that does not fit (it wants TLS, or does not know AUTH); left out where there are none",
     ),
     ("node", "the node's name"),
     ("outcome", "how the session ended; the same word as in the metric `mailgress_sessions_total`"),

@@ -81,9 +81,9 @@ remedy, and ends with a link to the reason's entry here. `mailgress explain REAS
 | `ResolvedRefs` | what it refers to is there, may be read and can be used | always |
 | `Conflicted` | another listener wants the same socket or name | on listeners, and True is bad |
 | `Programmed` | this generation is bound in the replica that leads | always |
-| `Ready` | every replica serves this generation: the one to wait for | always |
+| `Ready` | every ready replica serves this generation and, with `--service`, the Service leads to it: the one to wait for | always |
 | `Degraded` | the object cannot be used as it is, and an earlier generation is served | while it is so |
-| `BackendHealthy` | the backend's endpoints answer their health checks | with `upstream.healthCheck` |
+| `BackendHealthy` | the backend's endpoints answer their health checks | with `upstream.healthCheck`, after the first check |
 | `ClientIPPreserved` | clients come with their own addresses | in a cluster, once it is known |
 | `CertificateExpired`, `CertificateExpiring`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ClearText` | alarms; they keep nothing from serving | while they are so |
 

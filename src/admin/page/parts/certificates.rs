@@ -21,12 +21,12 @@ pub(in super::super) fn certificates(view: &View, question: &Question) -> Markup
                     }
                     @match question.certificates {
                         CertificateOrder::Expiry => {
-                            "those that end first are first; "
+                            "sorted by expiry; "
                             a href=(link(question, CertificateOrder::Secret)) { "sort by Secret" }
                         }
                         CertificateOrder::Secret => {
-                            "by Secret; "
-                            a href=(link(question, CertificateOrder::Expiry)) { "sort by their end" }
+                            "sorted by Secret; "
+                            a href=(link(question, CertificateOrder::Expiry)) { "sort by expiry" }
                         }
                     }
                 }
@@ -40,7 +40,7 @@ pub(in super::super) fn certificates(view: &View, question: &Question) -> Markup
                             (row(certificate, *listeners, view.replica.now))
                         }
                     };
-                    (table("Certificates with their end and use", &COLUMNS, &rows))
+                    (table("Certificates with expiry and listeners", &COLUMNS, &rows))
                 }
             }
         }

@@ -82,7 +82,7 @@ pub(in super::super) fn faults(view: &View) -> Markup {
             }
             div.card {
                 @let has_failed = |fault: &&Fault| fault.sessions > 0 || fault.logins > 0;
-                @if !view.faults.iter().any(|fault| has_failed(&fault)) { p.empty { "None has failed." } } @else {
+                @if !view.faults.iter().any(|fault| has_failed(&fault)) { p.empty { "No session or login has failed." } } @else {
                     @let failed = view.faults.iter().filter(has_failed);
                     @let rows = html! { @for fault in failed { (fault_row(fault, view.replica.now)) } };
                     (table("Failed sessions by whose fault they were, with what was wrong lately", &FAULT_COLUMNS, &rows))
@@ -209,7 +209,7 @@ fn replica_row(peer: &Peer) -> Markup {
                         }
                     }
                 }
-                None => td role="cell" colspan="3" data-label=(REPLICA_COLUMNS[2]) { "not told" },
+                None => td role="cell" colspan="3" data-label=(REPLICA_COLUMNS[2]) { "not reported" },
             }
             td role="cell" data-label=(REPLICA_COLUMNS[5]) { (peer.address) }
             td role="cell" data-label=(REPLICA_COLUMNS[6]) {

@@ -127,7 +127,7 @@ fn endpoints_that_are_no_pods_of_the_namespace_are_left_out() {
     );
     let said_of = said(&rendered);
     assert!(
-        said_of.starts_with("BackendNotAllowed spec.backendRef: Service team/d:143 leads to"),
+        said_of.starts_with("BackendNotAllowed spec.backendRef: Service team/d:143 has endpoints that"),
         "{said_of}"
     );
     assert!(said_of.contains("10.1.0.2:10143, 10.1.0.3:10143; "), "{said_of}");
