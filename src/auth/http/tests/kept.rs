@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::auth::AuthAnswer;
@@ -158,4 +158,53 @@ async fn a_connection_that_the_service_closed_while_idle_is_replaced() {
         rest().await;
     }
     assert_eq!(played.connections(), [0, 1, 1]);
+}
+
+/// Answers the first two requests together, so that two connections are kept. To the third it gives two answers, and to
+/// the fourth a late one, once the third was asked again.
+fn service_with_late_answers() -> BackendAddress {
+    const NO: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
+    const YES: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = BackendAddress::Ip(listener.local_addr().unwrap());
+    let asked = Arc::new((Mutex::new(0_usize), Condvar::new()));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, asked) = (stream.unwrap(), Arc::clone(&asked));
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while reader.read_line(&mut line).is_ok_and(|length| length > 0) {
+                    if line == "\r\n" {
+                        let mut count = asked.0.lock().unwrap();
+                        *count += 1;
+                        asked.1.notify_all();
+                        let (wanted, answer) = match *count {
+                            1 | 2 => (2, NO.to_owned()),
+                            3 => (4, NO.to_owned() + YES),
+                            4 => (5, YES.to_owned()),
+                            _ => (0, NO.to_owned()),
+                        };
+                        drop(asked.1.wait_while(count, |count| *count < wanted).unwrap());
+                        let _ = stream.write_all(answer.as_bytes());
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_answer_on_another_kept_connection_does_not_count_once_a_service_is_distrusted() {
+    let address = service_with_late_answers();
+    let (client, service) = (client(), Arc::new(service(&[&address])));
+    for _ in 0..2 {
+        let (one, other) = tokio::join!(check(&client, &service), check(&client, &service));
+        for answer in [one, other] {
+            assert!(matches!(answer, Ok(AuthAnswer::Refused { .. })), "{answer:?}");
+        }
+        rest().await;
+    }
 }
