@@ -109,6 +109,22 @@ fn silent_connections_of_one_client_leave_room_for_others_on_a_shared_port() {
 }
 
 #[test]
+fn connections_that_are_refused_leave_room_for_others_while_they_linger() {
+    let edge = Edge::start(
+        "Off",
+        &json!({ "maxConnections": 4 * LIMIT, "maxConnectionsPerClient": LIMIT }),
+        &[json!({})],
+    );
+    let _silent = edge.silent();
+    for _ in 0..3 {
+        let mut refused = Wire::connect(edge.address).unwrap();
+        assert!(refused.line().unwrap().starts_with("* BYE"), "a client over its limit is told so");
+        let mut other = Wire::connect_from(ANOTHER, edge.address).unwrap();
+        assert!(other.line().unwrap().starts_with("* OK"), "another client is served meanwhile");
+    }
+}
+
+#[test]
 fn a_shared_port_has_the_widest_limit_of_its_listeners_until_the_name_is_known() {
     let listeners = [("localhost", LIMIT), ("other.test", 1)]
         .map(|(name, most)| json!({ "hostnames": [name], "limits": { "maxConnections": most } }));

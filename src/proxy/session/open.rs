@@ -58,6 +58,8 @@ pub(super) async fn open(
     };
     record.set_client(ends.client);
     if let Err(refusal) = counted.for_client(&serving, ends.client) {
+        // A refused client lingers, and must not take the place of another one meanwhile.
+        drop(counted);
         return Err(refuse(socket, &first, is_implicit, refusal).await);
     }
     let arrival = Arrival { socket, ends, first, serving, context, deadline, counted };
