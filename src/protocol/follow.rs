@@ -1,12 +1,13 @@
 //! What is followed of a session after its login, while the relay passes its bytes.
 //!
 //! IMAP: whether the backend is between two responses, for the goodbye at the end of a drain. SMTP: the same, and that
-//! a client's own XCLIENT never reaches a backend that trusts us. POP3 is not followed: the end of a multi-line answer
+//! a client's own XCLIENT never reaches a backend that trusts us, nor AUTH one of a session without a login. POP3 is not followed: the end of a multi-line answer
 //! cannot be told without the commands, so that a session ends without a goodbye.
 //!
 //! Nothing here holds bytes of the session; the state is a few words.
 
 mod imap;
+mod replies;
 mod smtp;
 mod text;
 
@@ -41,17 +42,26 @@ pub enum Passage {
     Close(CloseReason),
 }
 
+/// What is known of an SMTP session when the relay begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SmtpStart {
+    /// The backend offers CHUNKING.
+    pub takes_chunks: bool,
+    /// The client has logged in; it began with mail otherwise.
+    pub is_logged_in: bool,
+}
+
 /// Bytes of a command line of SMTP behind the login. RFC 4954 section 4.5.3 allows base64 of 12288 bytes in AUTH.
 pub const MAX_COMMAND_LINE: usize = 12_288 + 256;
 
 impl Follower {
-    /// Begins behind the login. `takes_chunks`: SMTP, the backend offers CHUNKING.
+    /// Begins behind the login; `smtp` matters to SMTP only.
     #[must_use]
-    pub const fn new(protocol: Protocol, takes_chunks: bool) -> Self {
+    pub const fn new(protocol: Protocol, smtp: SmtpStart) -> Self {
         Self(match protocol {
             Protocol::Imap => Kind::Imap(ImapFollower::new()),
             Protocol::Pop3 => Kind::Pop3,
-            Protocol::Smtp => Kind::Smtp(SmtpFollower::new(takes_chunks)),
+            Protocol::Smtp => Kind::Smtp(SmtpFollower::new(smtp)),
         })
     }
 

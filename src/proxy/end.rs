@@ -297,7 +297,7 @@ const fn rule(reason: CloseReason) -> &'static str {
         }
         CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
         CloseReason::DoubtfulCommand => {
-            "XCLIENT, XFORWARD, STARTTLS or BDAT at a place where mail servers disagree whether the message has ended"
+            "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
         }
     }
 }

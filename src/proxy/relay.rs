@@ -230,6 +230,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use crate::net::Socket;
+    use crate::protocol::follow::SmtpStart;
     use crate::protocol::{CloseReason, Protocol};
 
     struct Ends {
@@ -263,7 +264,7 @@ mod tests {
             Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
             b"* BYE later\r\n".to_vec(),
             (counter(), counter()),
-            Follower::new(protocol, false),
+            Follower::new(protocol, SmtpStart::default()),
         );
         let token = drained.clone();
         let relay = tokio::spawn(async move { relay.run(&token).await });

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::net::{ClientAddress, Stream};
 use crate::protocol::Frontend;
-use crate::protocol::follow::Follower;
+use crate::protocol::follow::{Follower, SmtpStart};
 
 use super::balance::Placement;
 use super::end::End;
@@ -108,7 +108,8 @@ async fn until_logged_in(
 impl LoggedIn {
     fn new(session: Session, accepted: Accepting) -> Self {
         let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
-        let follower = Follower::new(session.protocol(), takes_chunks);
+        let start = SmtpStart { takes_chunks, is_logged_in: session.has_credentials };
+        let follower = Follower::new(session.protocol(), start);
         let Leg { stream, input, .. } = backend;
         let mut to_client = reply;
         to_client.extend_from_slice(input.peek());

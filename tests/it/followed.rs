@@ -102,6 +102,20 @@ fn a_clients_own_xclient_is_refused_in_its_place_and_postfix_does_not_see_it() {
     postfix_obeyed_no_xclient_of("bob-a");
 }
 
+/// Nobody would count the failures of such a login, or ask for TLS before its password.
+#[test]
+fn behind_mail_without_a_login_auth_is_refused_and_the_backend_does_not_see_it() {
+    let edge = Edge::start("SMTP", servers().postfix.submission());
+    let mut wire = greeted(edge.address).unwrap();
+    wire.smtp("EHLO client.example.test").unwrap();
+    assert_eq!(wire.smtp("MAIL FROM:<sender@example.test>").unwrap(), ["250 2.0.0 OK"]);
+    // Postfix refuses the recipient, and the session goes on.
+    wire.smtp("RCPT TO:<nobody@example.test>").unwrap();
+    said(&mut wire, "RSET", "250 2.0.0");
+    said(&mut wire, "AUTH PLAIN AGEAYg==", "503 5.5.1 AUTH");
+    said(&mut wire, "NOOP", "250 2.0.0");
+}
+
 #[test]
 fn a_clients_xclient_behind_a_smuggled_end_of_data_ends_the_session() {
     let edge = Edge::start("SMTP", servers().postfix.mx_verbose());
@@ -111,7 +125,10 @@ fn a_clients_xclient_behind_a_smuggled_end_of_data_ends_the_session() {
         wire.send(format!("Subject: x\r\n\r\ntext{end}RSET\r\nXCLIENT LOGIN=bob-b\r\n.\r\n")).unwrap();
         wire.rest(MOMENT);
     }
-    edge.mailgress.logs(&["outcome=\"protocol_error\"", "XCLIENT, XFORWARD or STARTTLS behind an end"]);
+    edge.mailgress.logs(&[
+        "outcome=\"protocol_error\"",
+        "XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree",
+    ]);
     postfix_obeyed_no_xclient_of("bob-b");
 }
 

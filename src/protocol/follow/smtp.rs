@@ -4,15 +4,19 @@
 //! message is the backend's to say, so nothing follows DATA or AUTH before their reply. Replies are counted for that.
 //! BDAT is followed by its bytes whatever the reply (RFC 3030 section 2), if the backend offers CHUNKING.
 //!
+//! In a session that began without a login, AUTH is refused: nobody here would see its password, count its failures or
+//! ask for TLS first.
+//!
 //! Where it cannot be told how the backend reads what comes ([`State::Doubt`]: an end of a message that servers
 //! disagree about, a reply that nothing asked for), all is passed for the rest of the session, but a line that begins
-//! with XCLIENT, XFORWARD or STARTTLS ends it. So does one that begins with BDAT: a chunk may end within a line, and what
+//! with a command that is refused ends it. So does one that begins with BDAT: a chunk may end within a line, and what
 //! follows it there would be a command that does not stand at the start of a line.
 
 use memchr::{memchr, memchr2};
 
+use super::replies::Replies;
 use super::text::{Extent, Place};
-use super::{CloseReason, MAX_COMMAND_LINE, Passage};
+use super::{CloseReason, MAX_COMMAND_LINE, Passage, SmtpStart};
 
 /// Both directions.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ pub(super) struct SmtpFollower {
     /// Replies that the backend owes.
     outstanding: u32,
     answer: Option<&'static [u8]>,
-    takes_chunks: bool,
+    start: SmtpStart,
 }
 
 /// How the client's bytes are read.
@@ -44,6 +48,8 @@ enum State {
     Doubt {
         at_start: bool,
     },
+    /// Within a command line that is too long; what is left of it is thrown away.
+    Overlong,
     /// In doubt within a chunk: where the next command begins is not known.
     Lost,
 }
@@ -63,13 +69,15 @@ enum Look {
         length: usize,
         answer: &'static [u8],
     },
+    /// So many bytes of a command line that is too long.
+    Skip(usize),
     Other(Passage),
 }
 
 impl SmtpFollower {
     /// The backend's reply to the login is still to be seen.
-    pub(super) const fn new(takes_chunks: bool) -> Self {
-        Self { state: State::Commands, replies: Replies::new(), outstanding: 1, answer: None, takes_chunks }
+    pub(super) const fn new(start: SmtpStart) -> Self {
+        Self { state: State::Commands, replies: Replies::new(), outstanding: 1, answer: None, start }
     }
 
     pub(super) const fn take_answer(&mut self) -> Option<&'static [u8]> {
@@ -97,10 +105,16 @@ impl SmtpFollower {
                     self.outstanding = self.outstanding.saturating_add(is_replied_to.into());
                     passed = passed.saturating_add(length);
                 }
-                Look::Refuse { .. } | Look::Other(_) if passed > 0 => return Passage::Pass(passed),
+                Look::Refuse { .. } | Look::Skip(_) | Look::Other(_) if passed > 0 => {
+                    return Passage::Pass(passed);
+                }
                 Look::Refuse { length, answer } => {
                     self.state = State::Refusing(answer);
                     self.settle(0);
+                    return Passage::Drop(length);
+                }
+                Look::Skip(length) => {
+                    self.state = State::Overlong;
                     return Passage::Drop(length);
                 }
                 Look::Other(passage) => return passage,
@@ -160,6 +174,7 @@ impl SmtpFollower {
             _ if !self.may_go_on() => Look::Other(Passage::Wait),
             State::Data | State::Auth | State::Refusing(_) => Look::Other(Passage::Wait),
             State::Commands => self.look_at_command(bytes),
+            State::Overlong => look_at_overlong(bytes),
             State::Response => match whole_line(bytes) {
                 Ok(line) => Look::Pass { length: line.len(), state: State::Auth, is_replied_to: true },
                 Err(passage) => Look::Other(passage),
@@ -177,7 +192,7 @@ impl SmtpFollower {
                 pass(length, State::Chunk(left))
             }
             State::Lost => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
-            State::Doubt { at_start: true } => look_in_doubt(bytes),
+            State::Doubt { at_start: true } => look_in_doubt(bytes, self.auth()),
             State::Doubt { at_start: false } => {
                 let end = memchr2(b'\r', b'\n', bytes).map(|end| end.saturating_add(1));
                 pass(end.unwrap_or(bytes.len()), State::Doubt { at_start: end.is_some() })
@@ -188,6 +203,7 @@ impl SmtpFollower {
     fn look_at_command(&self, bytes: &[u8]) -> Look {
         let line = match whole_line(bytes) {
             Ok(line) => line,
+            Err(Passage::Close(CloseReason::TooLong)) => return look_at_overlong(bytes),
             Err(passage) => return Look::Other(passage),
         };
         let length = line.len();
@@ -195,14 +211,14 @@ impl SmtpFollower {
         if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
             return Look::Refuse { length, answer: CONTROL_CHARACTERS };
         }
-        if let Resemblance::Is(answer) = resemblance(text, REFUSED) {
+        if let Resemblance::Is(answer) = resemblance(text, true, [XCLIENT, XFORWARD, STARTTLS, self.auth()]) {
             return Look::Refuse { length, answer };
         }
         let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let state = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
             b"DATA" => State::Data,
             b"AUTH" => State::Auth,
-            b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks) {
+            b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks()) {
                 Some(size) => State::Chunk(size),
                 // What follows is read as commands by some.
                 None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
@@ -210,6 +226,23 @@ impl SmtpFollower {
             _ => State::Commands,
         };
         Look::Pass { length, state, is_replied_to: true }
+    }
+
+    /// Behind a HELO, the backend's reply to a later EHLO tells.
+    const fn takes_chunks(&self) -> bool {
+        self.start.takes_chunks || self.replies.offers_chunking()
+    }
+
+    const fn auth(&self) -> Verb {
+        if self.start.is_logged_in { NONE } else { AUTH }
+    }
+}
+
+/// A command line that is too long, up to its end.
+fn look_at_overlong(bytes: &[u8]) -> Look {
+    match memchr(b'\n', bytes) {
+        Some(end) => Look::Refuse { length: end.saturating_add(1), answer: TOO_LONG },
+        None => Look::Skip(bytes.len()),
     }
 }
 
@@ -224,10 +257,11 @@ fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
 }
 
 /// A line begins that may be a command or text.
-fn look_in_doubt(bytes: &[u8]) -> Look {
+fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
     let end = memchr2(b'\r', b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    match (resemblance(line, DOUBTFUL), end) {
+    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, auth];
+    match (resemblance(line, end.is_some(), candidates), end) {
         (Resemblance::Is(_), _) => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
         (Resemblance::MayBecome, None) if bytes.len() >= MAX_COMMAND_LINE => {
             Look::Other(Passage::Close(CloseReason::TooLong))
@@ -252,19 +286,29 @@ enum Resemblance {
 }
 
 /// Letters alone count, without regard to case: whatever a backend skips before or within a verb (white space, quotes,
-/// NULs), it does not skip letters.
-fn resemblance<const N: usize>(line: &[u8], mut candidates: [Verb; N]) -> Resemblance {
+/// NULs), it does not skip letters. `is_whole`: the line has ended.
+fn resemblance<const N: usize>(line: &[u8], is_whole: bool, mut candidates: [Verb; N]) -> Resemblance {
     let mut read = 0_usize;
-    for letter in line.iter().filter(|byte| byte.is_ascii_alphabetic()) {
+    let ended = |candidates: &[Verb; N], read: usize| {
+        let verb = candidates.iter().find(|verb| read > 0 && verb.letters.len() == read);
+        verb.map(|verb| Resemblance::Is(verb.answer))
+    };
+    for byte in line {
+        if !byte.is_ascii_alphabetic() {
+            match ended(&candidates, read) {
+                Some(is) => return is,
+                None => continue,
+            }
+        }
         let mut is_open = false;
-        for (verb, answer) in &mut candidates {
-            if verb.get(read).is_some_and(|expected| expected.eq_ignore_ascii_case(letter)) {
+        for verb in &mut candidates {
+            if verb.letters.get(read).is_some_and(|expected| expected.eq_ignore_ascii_case(byte)) {
                 is_open = true;
-                if verb.len() == read.saturating_add(1) {
-                    return Resemblance::Is(answer);
+                if !verb.is_word && verb.letters.len() == read.saturating_add(1) {
+                    return Resemblance::Is(verb.answer);
                 }
             } else {
-                *verb = b"";
+                verb.letters = b"";
             }
         }
         if !is_open {
@@ -272,58 +316,14 @@ fn resemblance<const N: usize>(line: &[u8], mut candidates: [Verb; N]) -> Resemb
         }
         read = read.saturating_add(1);
     }
-    Resemblance::MayBecome
+    ended(&candidates, read).filter(|_| is_whole).unwrap_or(Resemblance::MayBecome)
 }
 
-/// BDAT's size, in digits only.
+/// BDAT's size, in digits only, as far as every backend reads the same number.
 fn chunk_size(word: &[u8]) -> Option<u64> {
     let digits = word.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()
-}
-
-/// Finds the ends of replies (RFC 5321 section 4.2.1).
-#[derive(Debug)]
-struct Replies {
-    /// The first four bytes of the line, as many as have come.
-    start: [u8; 4],
-    length: usize,
-    /// Behind a line with `-`.
-    is_within: bool,
-}
-
-impl Replies {
-    const fn new() -> Self {
-        Self { start: [0; 4], length: 0, is_within: false }
-    }
-
-    const fn is_between(&self) -> bool {
-        self.length == 0 && !self.is_within
-    }
-
-    /// The code of the reply that ends in `bytes`, and what is behind it; 0 where the line has no code.
-    fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<(u16, &'a [u8])> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let end = memchr(b'\n', rest);
-            let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-            for byte in line {
-                let Some(place) = self.start.get_mut(self.length) else { break };
-                *place = *byte;
-                self.length = self.length.saturating_add(1);
-            }
-            let end = end?;
-            rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
-            let [code @ .., mark] = self.start;
-            self.is_within = self.length == 4 && mark == b'-';
-            self.length = 0;
-            self.start = [0; 4];
-            if !self.is_within {
-                let code = std::str::from_utf8(&code).ok().and_then(|digits| digits.parse().ok());
-                return Some((code.unwrap_or_default(), rest));
-            }
-        }
-        None
-    }
+    let size = std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()?;
+    (size <= MAX_CHUNK).then_some(size)
 }
 
 /// The replies that change how the client's bytes are read.
@@ -331,16 +331,36 @@ const GO_AHEAD: u16 = 354;
 const CHALLENGE: u16 = 334;
 const CLOSING: u16 = 421;
 
-/// A verb, and the answer to it.
-type Verb = (&'static [u8], &'static [u8]);
-const XCLIENT: Verb = (b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n");
-const XFORWARD: Verb = (b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n");
+/// A backend that keeps sizes in 32 bits would take the rest of a larger chunk for commands.
+const MAX_CHUNK: u64 = i32::MAX as u64;
+
+/// A command that is not passed.
+#[derive(Clone, Copy, Debug)]
+struct Verb {
+    letters: &'static [u8],
+    /// Text that goes on with other letters is not meant.
+    is_word: bool,
+    answer: &'static [u8],
+}
+
+impl Verb {
+    const fn new(letters: &'static [u8], answer: &'static [u8]) -> Self {
+        Self { letters, is_word: false, answer }
+    }
+}
+
+const XCLIENT: Verb = Verb::new(b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n");
+const XFORWARD: Verb = Verb::new(b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n");
 /// Nobody could follow what comes behind it.
-const STARTTLS: Verb = (b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n");
-const REFUSED: [Verb; 3] = [XCLIENT, XFORWARD, STARTTLS];
-/// What ends a session that is in doubt; the answers are not used.
-const DOUBTFUL: [Verb; 4] = [XCLIENT, XFORWARD, STARTTLS, (b"BDAT", b"")];
+const STARTTLS: Verb = Verb::new(b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n");
+/// As a word: messages have lines that begin with `Authentication-Results`.
+const AUTH: Verb =
+    Verb { letters: b"AUTH", is_word: true, answer: b"503 5.5.1 AUTH is not possible after RCPT\r\n" };
+/// Refused in doubt only, without an answer.
+const BDAT: Verb = Verb::new(b"BDAT", b"");
+const NONE: Verb = Verb::new(b"", b"");
 const CONTROL_CHARACTERS: &[u8] = b"500 5.5.2 Control characters in a command\r\n";
+const TOO_LONG: &[u8] = b"500 5.5.2 Line too long\r\n";
 
 #[cfg(test)]
 mod tests;

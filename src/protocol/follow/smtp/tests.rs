@@ -22,8 +22,15 @@ struct Rules {
     /// Bare LFs end the lines around the dot, too (Postfix before 3.9).
     takes_bare_lf: bool,
     takes_chunks: bool,
+    is_logged_in: bool,
     /// DATA is refused each time but every n-th.
     accepts_data: usize,
+}
+
+impl Rules {
+    const fn start(self) -> SmtpStart {
+        SmtpStart { takes_chunks: self.takes_chunks, is_logged_in: self.is_logged_in }
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -87,6 +94,7 @@ impl Server {
                 self.mode = Mode::Chunk(words.next().unwrap_or_default().parse().unwrap_or_default());
                 b""
             }
+            "EHLO" if self.rules.takes_chunks => b"250-server\r\n250-chunking\r\n250 SIZE\r\n",
             _ => b"250-multi\r\n250 line\r\n",
         }
     }
@@ -126,7 +134,7 @@ struct Session {
 impl Session {
     fn new(rules: Rules) -> Self {
         let mut session = Self {
-            follower: Follower::new(crate::protocol::Protocol::Smtp, rules.takes_chunks),
+            follower: Follower::new(crate::protocol::Protocol::Smtp, rules.start()),
             server: Server::new(rules),
             held: Vec::new(),
             replies: b"250 first recipient\r\n".to_vec(),
@@ -250,7 +258,13 @@ fn an_answer_to_a_challenge_is_no_command() {
 
 #[test]
 fn bdat_ends_a_session_whose_backend_would_read_its_content_as_commands() {
-    for (line, takes_chunks) in [(&b"BDAT 20\r\n"[..], false), (b"BDAT +20\r\n", true), (b"BDAT\r\n", true)] {
+    for (line, takes_chunks) in [
+        (&b"BDAT 20\r\n"[..], false),
+        (b"BDAT +20\r\n", true),
+        (b"BDAT\r\n", true),
+        // 20 in 32 bits.
+        (b"BDAT 4294967316\r\n", true),
+    ] {
         let session = Session::new(Rules { takes_chunks, ..STRICT });
         let session = session.talk(&[line, b"XCLIENT LOGIN=bob\r\n"].concat(), &[usize::MAX]);
         assert_eq!(session.closed, Some(CloseReason::RefusedLiteral), "{}", line.escape_ascii());
@@ -283,7 +297,7 @@ fn behind_a_doubtful_end_of_a_message_no_chunk_hides_a_command() {
 
 #[test]
 fn a_reply_that_nothing_asked_for_within_a_chunk_ends_the_session() {
-    let mut follower = SmtpFollower::new(true);
+    let mut follower = SmtpFollower::new(STRICT.start());
     follower.backend(b"250 ok\r\n");
     assert_eq!(follower.client(b"BDAT 9\r\nabcd"), Passage::Pass(12));
     follower.backend(b"250 chunk\r\n250 what\r\n");
@@ -291,17 +305,53 @@ fn a_reply_that_nothing_asked_for_within_a_chunk_ends_the_session() {
 }
 
 #[test]
-fn a_command_line_is_bounded() {
-    let session = talk(&vec![b'x'; MAX_COMMAND_LINE]);
-    assert_eq!(session.closed, Some(CloseReason::TooLong));
-    let line = [vec![b'x'; MAX_COMMAND_LINE], b"\r\n".to_vec()].concat();
-    assert_eq!(talk(&line).closed, Some(CloseReason::TooLong));
+fn a_command_line_that_is_too_long_is_refused_and_the_session_goes_on() {
+    for letters in [MAX_COMMAND_LINE - 1, MAX_COMMAND_LINE, 3 * MAX_COMMAND_LINE] {
+        let line = [vec![b'x'; letters], b"\r\nNOOP\r\n".to_vec()].concat();
+        for size in [usize::MAX, 1000] {
+            let session = Session::new(STRICT).talk(&line, &[size]);
+            assert_eq!(session.heard(), "250 first recipient\r\n500 5.5.2 Line too long\r\n250\r\n");
+            assert_eq!(session.server.verbs, ["NOOP"]);
+        }
+    }
+}
+
+#[test]
+fn a_session_without_a_login_cannot_log_in_later() {
+    let rules = Rules { is_logged_in: false, ..STRICT };
+    let session =
+        Session::new(rules).talk(b"RSET\r\nAUTH PLAIN AGEAYg==\r\n auth\r\nQUIT\r\n", &[usize::MAX]);
+    assert_eq!(session.server.verbs, ["RSET", "QUIT"]);
+    assert_eq!(session.heard().matches("503 5.5.1 AUTH is not possible after RCPT\r\n").count(), 2);
+    for line in [&b"AUTH PLAIN AGEAYg==\r\n"[..], b"auth\r\n", b"AUTH\tLOGIN\r\n"] {
+        for size in [usize::MAX, 1] {
+            let stream = [b"DATA\r\na\n.\n", line].concat();
+            let session = Session::new(rules).talk(&stream, &[size]);
+            assert_eq!(session.closed, Some(CloseReason::DoubtfulCommand), "{}", line.escape_ascii());
+        }
+    }
+    let harmless = b"DATA\r\na\n.\nAuthentication-Results: x\r\n\r\n.\r\nQUIT\r\n";
+    assert_eq!(Session::new(rules).talk(harmless, &[usize::MAX]).closed, None);
+}
+
+/// The login was behind HELO, where backends offer nothing.
+#[test]
+fn chunks_are_followed_once_a_later_ehlo_offers_them() {
+    let mut session = Session::new(STRICT);
+    session.follower = Follower::new(crate::protocol::Protocol::Smtp, SmtpStart::default());
+    session.follower.backend(b"250 first recipient\r\n");
+    let session = session.talk(b"EHLO a\r\n", &[usize::MAX]);
+    let session = session.talk(b"BDAT 9 LAST\r\nXCLIENT \nQUIT\r\n", &[usize::MAX]);
+    assert_eq!(
+        (session.closed, session.server.verbs),
+        (None, vec!["EHLO".into(), "BDAT".into(), "QUIT".into()])
+    );
 }
 
 #[test]
 fn a_reply_that_nothing_asked_for_is_in_doubt_and_a_goodbye_is_not() {
     let follow = |replies: &[u8]| {
-        let mut follower = SmtpFollower::new(false);
+        let mut follower = SmtpFollower::new(SmtpStart::default());
         follower.backend(replies);
         follower.state
     };
@@ -313,7 +363,7 @@ fn a_reply_that_nothing_asked_for_is_in_doubt_and_a_goodbye_is_not() {
 #[test]
 fn is_between_replies_only_behind_a_whole_one() {
     let between = |replies: &[u8]| {
-        let mut follower = SmtpFollower::new(false);
+        let mut follower = SmtpFollower::new(SmtpStart::default());
         follower.backend(replies);
         follower.is_between_replies()
     };
@@ -333,10 +383,10 @@ proptest! {
         pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24),
         sizes in prop::collection::vec(1_usize..30, 1..30),
         delays in prop::collection::vec(0_usize..20, 1..30),
-        rules in (any::<bool>(), any::<bool>(), 1_usize..4),
+        rules in (any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4),
     ) {
-        let (takes_bare_lf, takes_chunks, accepts_data) = rules;
-        let mut session = Session::new(Rules { takes_bare_lf, takes_chunks, accepts_data });
+        let (takes_bare_lf, takes_chunks, is_logged_in, accepts_data) = rules;
+        let mut session = Session::new(Rules { takes_bare_lf, takes_chunks, is_logged_in, accepts_data });
         let stream = pieces.concat();
         let (mut rest, mut sizes, mut delays) = (stream.as_slice(), sizes.iter().cycle(), delays.iter().cycle());
         while !rest.is_empty() {
@@ -348,7 +398,9 @@ proptest! {
         while !session.replies.is_empty() {
             session.deliver(usize::MAX);
         }
-        let never = |verb: &&String| ["XCLIENT", "XFORWARD", "STARTTLS"].contains(&verb.as_str());
+        let never = |verb: &&String| {
+            ["XCLIENT", "XFORWARD", "STARTTLS"].contains(&verb.as_str()) || !is_logged_in && *verb == "AUTH"
+        };
         let ran = session.server.verbs.iter().find(never);
         prop_assert!(ran.is_none(), "{:?}", session.server.verbs);
         prop_assert!(session.closed.is_some() || session.follower.may_go_on(), "it waits for ever");
@@ -358,10 +410,10 @@ proptest! {
     fn any_chunking_of_a_session_is_followed_alike(
         pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24),
         sizes in prop::collection::vec(1_usize..9, 1..30),
-        rules in (any::<bool>(), any::<bool>(), 1_usize..4),
+        rules in (any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4),
     ) {
-        let (takes_bare_lf, takes_chunks, accepts_data) = rules;
-        let rules = Rules { takes_bare_lf, takes_chunks, accepts_data };
+        let (takes_bare_lf, takes_chunks, is_logged_in, accepts_data) = rules;
+        let rules = Rules { takes_bare_lf, takes_chunks, is_logged_in, accepts_data };
         let stream = pieces.concat();
         let whole = Session::new(rules).talk(&stream, &[usize::MAX]);
         let chunked = Session::new(rules).talk(&stream, &sizes);
@@ -372,7 +424,7 @@ proptest! {
     }
 }
 
-const STRICT: Rules = Rules { takes_bare_lf: false, takes_chunks: true, accepts_data: 1 };
+const STRICT: Rules = Rules { takes_bare_lf: false, takes_chunks: true, is_logged_in: true, accepts_data: 1 };
 
 const PIECES: &[&[u8]] = &[
     b"NOOP\r\n",
@@ -396,6 +448,7 @@ const PIECES: &[&[u8]] = &[
     b" \txforward A=b\n",
     b"X",
     b"STARTTLS\r\n",
+    b"EHLO a\r\n",
     b"BDAT 5\r\n",
     b"BDAT 25 LAST\r\n",
     b"BDAT 0 LAST\r\n",

@@ -1,0 +1,66 @@
+//! The replies of an SMTP backend, as far as the follower needs them.
+
+use memchr::memchr;
+
+/// Finds the ends of replies (RFC 5321 section 4.2.1).
+#[derive(Debug)]
+pub(super) struct Replies {
+    /// The first bytes of the line, as many as have come.
+    start: [u8; LINE_START],
+    length: usize,
+    /// Behind a line with `-`.
+    is_within: bool,
+    offers_chunking: bool,
+}
+
+impl Replies {
+    pub(super) const fn new() -> Self {
+        Self { start: [0; LINE_START], length: 0, is_within: false, offers_chunking: false }
+    }
+
+    /// Whether nothing, or a whole reply, has come.
+    pub(super) const fn is_between(&self) -> bool {
+        self.length == 0 && !self.is_within
+    }
+
+    /// Whether a reply to EHLO had the line `CHUNKING` (RFC 3030 section 2).
+    pub(super) const fn offers_chunking(&self) -> bool {
+        self.offers_chunking
+    }
+
+    /// The code of the reply that ends in `bytes`, and what is behind it; 0 where the line has no code.
+    pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<(u16, &'a [u8])> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest);
+            let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            for byte in line {
+                let Some(place) = self.start.get_mut(self.length) else { break };
+                *place = *byte;
+                self.length = self.length.saturating_add(1);
+            }
+            let end = end?;
+            rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+            if let Some(code) = self.end_of_line() {
+                return Some((code, rest));
+            }
+        }
+        None
+    }
+
+    /// The code of the line that has ended, if it is the last line of its reply.
+    fn end_of_line(&mut self) -> Option<u16> {
+        let [code @ .., _, _, _, _, _, _, _, _, _, _] = self.start;
+        let line = self.start.get(..self.length).unwrap_or_default();
+        self.is_within = line.get(3) == Some(&b'-');
+        self.offers_chunking |= matches!(line.split_at_checked(4), Some((b"250-" | b"250 ", keyword))
+            if keyword.trim_ascii_end().eq_ignore_ascii_case(b"CHUNKING"));
+        self.length = 0;
+        self.start = [0; LINE_START];
+        let code = || std::str::from_utf8(&code).ok().and_then(|digits| digits.parse().ok());
+        (!self.is_within).then(|| code().unwrap_or_default())
+    }
+}
+
+/// As much of a line as matters.
+const LINE_START: usize = "250-CHUNKING\r".len();
