@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use mailgress::cli::{Cli, Usage};
 
+/// It gives memory back some seconds after a flood of connections has ended.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // The one provider of the process; a second call would be an error of ours, and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
