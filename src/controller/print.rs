@@ -1,5 +1,6 @@
 //! The rendered model for people: everything that is served, secrets masked, certificates by name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -182,7 +183,9 @@ fn reach(reach: &Reach) -> Value {
 }
 
 fn backend(backend: &Backend) -> Value {
-    json!({ "reference": backend.reference, "endpoints": texts::<BackendAddress>(&backend.endpoints) })
+    let names: BTreeMap<String, &str> =
+        backend.names.iter().map(|(address, name)| (address.to_string(), name.as_str())).collect();
+    json!({ "reference": backend.reference, "endpoints": texts::<BackendAddress>(&backend.endpoints), "names": names })
 }
 
 fn upstream(upstream: &Upstream) -> Value {

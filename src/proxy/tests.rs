@@ -138,7 +138,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         frontend: Arc::new(frontend()),
         tls: None,
         auth: Auth::Passthrough,
-        backend: Some(Arc::new(Backend { reference: "test".into(), endpoints: backends })),
+        backend: Some(Arc::new(Backend::new("test".into(), backends))),
         reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
             tls: UpstreamTls::Off,

@@ -635,13 +635,16 @@ fn a_service_resolves_to_its_ready_endpoints() {
             "y",
             "IPv4",
             "{addresses: [10.0.0.2], conditions: {ready: true}}, {addresses: [10.0.0.9], conditions: {ready: \
-             false}}, {addresses: [10.0.0.1]}",
+             false}}, {addresses: [10.0.0.1], targetRef: {kind: Pod, name: dovecot-0, namespace: mail}}",
         );
     let rendered = once(&yaml);
     let backend = listener(&rendered, "a").backend.clone().unwrap();
     assert_eq!(backend.reference, "Service mail/dovecot:143");
     let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(endpoints, ["10.0.0.1:10143", "10.0.0.2:10143", "[fd00::1]:10143"]);
+    let names: Vec<_> =
+        backend.names.iter().map(|(address, name)| (address.to_string(), name.as_str())).collect();
+    assert_eq!(names, [("10.0.0.1:10143".to_owned(), "dovecot-0")]);
 }
 
 #[test]
