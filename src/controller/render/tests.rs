@@ -648,6 +648,45 @@ fn a_service_resolves_to_its_ready_endpoints() {
 }
 
 #[test]
+fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
+    let of = |backend: &str, settings: &str| {
+        let listener = format!("{{name: a, protocol: IMAP, port: 1143, {backend}}}");
+        let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
+                       spec: {ports: [{name: imap, port: 143}, {name: imaps, port: 993}]}\n";
+        let endpoints =
+            slice("x", "IPv4", "{addresses: [10.0.0.1]}").replace("sieve, port: 14190", "imaps, port: 31993");
+        let rendered =
+            once(&(server(&listener, &format!("tls: {{mode: 'Off'}}{settings}")) + service + &endpoints));
+        assert_eq!(rendered.objects[0].listeners[0].serving, Serving::Current, "it is served");
+        said(&rendered)
+    };
+    let by_address = "backendAddress: 'imap.example.com:993'";
+    let by_service = "backendRef: {name: dovecot, port: 993}";
+    assert_eq!(
+        of(by_address, ""),
+        "ImplicitTLSExpected spec.upstream.tls.mode: imap.example.com:993 is reached on port 993, where servers expect \
+         TLS from the first byte, and upstream.tls.mode is not set; set upstream.tls.mode: Implicit, or name the \
+         backend's port without TLS\n"
+    );
+    for backend in [by_address, by_service, "backendAddress: '[2001:db8::1]:995'", "backendAddress: 'mx:465'"]
+    {
+        assert!(of(backend, "").starts_with("ImplicitTLSExpected "), "{backend}");
+        let start_tls = of(backend, ", upstream: {tls: {mode: StartTLS}}");
+        assert!(start_tls.contains("upstream.tls.mode is StartTLS"), "{start_tls}");
+        let off = of(backend, ", upstream: {tls: {mode: 'Off'}}");
+        assert!(off.contains("upstream.tls.mode switches TLS off"), "{off}");
+        assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
+    }
+    for backend in [
+        "backendAddress: 'mx:143'",
+        "backendRef: {name: dovecot, port: 143}",
+        "backendAddress: 'unix:/run/993'",
+    ] {
+        assert_eq!(of(backend, ""), "", "{backend}");
+    }
+}
+
+#[test]
 fn a_service_without_ready_endpoints_is_served_and_alarms() {
     let rendered =
         once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 143}}", "") + SERVICE));
