@@ -198,6 +198,7 @@ fn upstream(upstream: &Upstream) -> Value {
         "tls": tls,
         "proxyProtocol": upstream.proxy_protocol.map(|version| format!("{version:?}")),
         "xclient": upstream.xclient.map(|negotiation| format!("{negotiation:?}")),
+        "ehloName": if upstream.client_hello { "Client" } else { "Own" },
         "smtpAuth": upstream.smtp_auth,
         "imapId": upstream.imap_id,
         "passErrorMessage": upstream.pass_error_message,

@@ -42,6 +42,8 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyVersion>,
     /// SMTP: announce the client with XCLIENT.
     pub xclient: Option<XclientNegotiation>,
+    /// SMTP: greet the backend with the client's name, where it has said one.
+    pub client_hello: bool,
     /// SMTP: log in to the backend with AUTH. Always true with `passthrough`.
     pub smtp_auth: bool,
     /// IMAP: announce the client, with what it said of itself, with ID where the backend offers it.

@@ -144,6 +144,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
             tls: UpstreamTls::Off,
             proxy_protocol: None,
             xclient: None,
+            client_hello: false,
             smtp_auth: true,
             imap_id: false,
             pass_error_message: false,

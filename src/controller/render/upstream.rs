@@ -39,6 +39,7 @@ pub(crate) fn render(
             None | Some(api::XclientNegotiation::Auto) => XclientNegotiation::Auto,
             Some(api::XclientNegotiation::Always) => XclientNegotiation::Always,
         }),
+        client_hello: !matches!(upstream.ehlo_name, Some(api::EhloName::Own)),
         smtp_auth: passthrough || upstream.smtp_auth.unwrap_or(false),
         imap_id: upstream.imap_id.unwrap_or(false),
         pass_error_message: upstream.pass_error_message.unwrap_or(false),

@@ -3,13 +3,14 @@
 use crate::protocol::Protocol;
 use crate::protocol::imap::id::{ClientId, MAX_PARAMETERS};
 use crate::protocol::input::Input;
+use crate::protocol::sasl::Mechanism;
 use crate::secret::Secret;
 
 use super::reply::take_response;
 use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
 use super::{
     BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING,
-    Secured, ready, refused,
+    Refusal, RefusalCause, Secured, ready, refusal, refused,
 };
 
 /// The machine for an IMAP backend.
@@ -18,6 +19,8 @@ pub(super) enum Imap {
     Greeting(Box<BackendPlan>),
     Preparing(Preparation, Question),
     LoggingIn(LoggingIn),
+    /// The login was refused for no reason that is said, and nothing is known of what the backend offers.
+    Refused(Refused),
 }
 
 /// What comes before the login, and what it needs.
@@ -34,16 +37,21 @@ pub(super) enum Question {
     /// CAPABILITY: may STARTTLS follow?
     OffersStartTls(Offers),
     StartTls,
-    /// CAPABILITY: may ID follow?
-    OffersId(Offers),
-    Id,
+    /// CAPABILITY: what may follow? `None` until there is a list.
+    Offers(Option<Offers>),
+    /// With what the backend offers, for the login.
+    Id(Offers),
 }
 
 /// What a capability list says about the commands that we may send.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Offers {
     start_tls: bool,
     id: bool,
+    login_disabled: bool,
+    initial_response: bool,
+    /// Names of SASL mechanisms.
+    mechanisms: Vec<Vec<u8>>,
 }
 
 /// The client's own command is under way.
@@ -53,6 +61,18 @@ pub(super) struct LoggingIn {
     /// Untagged responses so far: they belong to the client's reply (quirk Q-32).
     held: Vec<u8>,
     stage: Stage,
+    offers: Option<Offers>,
+    /// For another way, where LOGIN turns out to be disabled.
+    password: Option<(Vec<u8>, Secret)>,
+}
+
+/// A refusal that stands, unless the backend's capabilities say that LOGIN was never going to be accepted.
+#[derive(Debug)]
+pub(super) struct Refused {
+    tag: Vec<u8>,
+    reply: Vec<u8>,
+    password: (Vec<u8>, Secret),
+    offers: Option<Offers>,
 }
 
 #[derive(Debug)]
@@ -85,6 +105,7 @@ impl Imap {
             Self::Greeting(plan) => Self::greeted(*plan, line, out),
             Self::Preparing(preparation, question) => preparation.answered(question, line, out),
             Self::LoggingIn(login) => login.answered(line, out),
+            Self::Refused(refused) => refused.answered(line, out),
         }
     }
 
@@ -93,6 +114,14 @@ impl Imap {
             Self::Greeting(_) => GREETING,
             Self::Preparing(_, question) => question.name(),
             Self::LoggingIn(login) => login.name(),
+            Self::Refused(_) => "CAPABILITY",
+        }
+    }
+
+    pub(super) fn unanswered(self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refused) => Some(refused.refusal()),
+            _ => None,
         }
     }
 
@@ -112,17 +141,21 @@ impl Imap {
                 None => Ok(preparation.ask_capabilities(Question::OffersStartTls, out).into()),
             };
         }
-        Ok(match offers {
-            Some(offers) => preparation.announce(offers, out).into(),
-            None => preparation.secured(out).into(),
-        })
+        match offers {
+            Some(offers) => preparation.announce(offers, out),
+            None if preparation.id.is_some() || preparation.credentials.depend_on_offers() => {
+                Ok(preparation.ask_capabilities(Question::Offers, out).into())
+            }
+            // As nginx does, whose backends are not asked what they offer.
+            None => Ok(preparation.log_in(None, out)?.into()),
+        }
     }
 }
 
 impl Preparation {
-    /// Over TLS, where it is wanted: announces the client, if it has to be, and logs in.
+    /// Over TLS nothing that was offered before counts (RFC 9051 section 6.2.1).
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Imap {
-        if self.id.is_some() { self.ask_capabilities(Question::OffersId, out) } else { self.log_in(out) }
+        self.ask_capabilities(Question::Offers, out)
     }
 
     fn answered(self, question: Question, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
@@ -140,18 +173,23 @@ impl Preparation {
             (Question::StartTls, Response::Accepted) => {
                 Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Imap(self)))))
             }
-            (Question::OffersId(offers), Response::Accepted | Response::Refused) => {
-                Ok(self.announce(offers, out).into())
+            (Question::Offers(Some(offers)), Response::Accepted | Response::Refused) => {
+                self.announce(offers, out)
+            }
+            (Question::Offers(None), Response::Accepted | Response::Refused) => {
+                Ok(self.log_in(None, out)?.into())
             }
             // ID informs; a backend that does not want it still serves.
-            (Question::Id, Response::Accepted | Response::Refused) => Ok(self.log_in(out).into()),
+            (Question::Id(offers), Response::Accepted | Response::Refused) => {
+                Ok(self.log_in(Some(offers), out)?.into())
+            }
             (question, _) => Err(BackendError::at(question.name(), line)),
         }
     }
 
-    fn ask_capabilities(self, question: fn(Offers) -> Question, out: &mut Vec<u8>) -> Imap {
+    fn ask_capabilities<T: Default>(self, question: fn(T) -> Question, out: &mut Vec<u8>) -> Imap {
         append_own(b"CAPABILITY", out);
-        Imap::Preparing(self, question(Offers::default()))
+        Imap::Preparing(self, question(T::default()))
     }
 
     fn start_tls(self, offers: Offers, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
@@ -162,34 +200,53 @@ impl Preparation {
         Ok(Imap::Preparing(self, Question::StartTls).into())
     }
 
-    fn announce(self, offers: Offers, out: &mut Vec<u8>) -> Imap {
+    fn announce(self, offers: Offers, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let id = self.id.as_ref().filter(|_| offers.id);
         let parameters = id.map(|(client, own)| id_parameters(client, own)).unwrap_or_default();
         if parameters.is_empty() {
-            return self.log_in(out);
+            return Ok(self.log_in(Some(offers), out)?.into());
         }
         append_own(format!("ID ({parameters})").as_bytes(), out);
-        Imap::Preparing(self, Question::Id)
+        Ok(Imap::Preparing(self, Question::Id(offers)).into())
     }
 
-    fn log_in(self, out: &mut Vec<u8>) -> Imap {
+    fn log_in(self, offers: Option<Offers>, out: &mut Vec<u8>) -> Result<Imap, BackendError> {
         let Self { tag, credentials, .. } = self;
-        out.extend_from_slice(&tag);
-        let stage = match credentials {
-            Credentials::Password { login, password } => {
-                out.extend_from_slice(format!("LOGIN {{{}}}\r\n", login.len()).as_bytes());
-                Stage::Login(login, password)
-            }
-            Credentials::Sasl(sasl) => {
-                sasl.append_command(b"AUTHENTICATE", out);
-                Stage::Sasl(sasl)
-            }
-        };
-        Imap::LoggingIn(LoggingIn { tag, held: Vec::new(), stage })
+        LoggingIn::begin(tag, credentials, offers, out).map(Imap::LoggingIn)
     }
 }
 
 impl LoggingIn {
+    /// LOGIN with literals, as nginx does, or AUTHENTICATE where that is all that the backend takes.
+    fn begin(
+        tag: Vec<u8>,
+        credentials: Credentials,
+        offers: Option<Offers>,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, BackendError> {
+        let credentials = match &offers {
+            Some(offers) => offers.choose(credentials)?,
+            None => credentials,
+        };
+        out.extend_from_slice(&tag);
+        let (stage, password) = match credentials {
+            Credentials::Password { login, password } => {
+                out.extend_from_slice(format!("LOGIN {{{}}}\r\n", login.len()).as_bytes());
+                let again = offers.is_none().then(|| (login.clone(), password.clone()));
+                (Stage::Login(login, password), again)
+            }
+            Credentials::Sasl(mut sasl) => {
+                if offers.as_ref().is_some_and(|offers| offers.initial_response) {
+                    sasl.append_command_with_initial(b"AUTHENTICATE", MAX_COMMAND, out);
+                } else {
+                    sasl.append_command(b"AUTHENTICATE", out);
+                }
+                (Stage::Sasl(sasl), None)
+            }
+        };
+        Ok(Self { tag, held: Vec::new(), stage, offers, password })
+    }
+
     fn name(&self) -> &'static str {
         if matches!(self.stage, Stage::Sasl(_)) { "AUTHENTICATE" } else { "LOGIN" }
     }
@@ -211,15 +268,36 @@ impl LoggingIn {
             }
             Response::Refused => {
                 self.held.extend_from_slice(&line);
-                Ok(refused(Protocol::Imap, self.held))
+                self.refused(out)
             }
             _ => Err(BackendError::at(step, [self.held, line].concat())),
         }
     }
 
+    /// A refusal without a code may be about the way and not about the credentials.
+    fn refused(self, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        let Self { tag, held: reply, stage, offers, password } = self;
+        if refusal::has_code(&reply) {
+            return Ok(refused(Protocol::Imap, reply));
+        }
+        if let (Stage::Sasl(sasl), Some(offers)) = (&stage, &offers)
+            && !sasl.was_challenged()
+            && !offers.has(sasl.mechanism())
+        {
+            return Err(BackendError::not_offered("AUTHENTICATE", sasl.mechanism(), &reply));
+        }
+        match password {
+            Some(password) => {
+                append_own(b"CAPABILITY", out);
+                Ok(Imap::Refused(Refused { tag, reply, password, offers: None }).into())
+            }
+            None => Ok(refused(Protocol::Imap, reply)),
+        }
+    }
+
     fn challenged(self, challenge: &[u8], line: &[u8], out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let step = self.name();
-        let Self { tag, held, stage } = self;
+        let Self { tag, held, stage, offers, password: again } = self;
         let stage = match stage {
             Stage::Login(login, password) => {
                 out.extend_from_slice(&login);
@@ -236,7 +314,8 @@ impl LoggingIn {
                     Stage::Sasl(sasl)
                 }
                 Reaction::Relay => {
-                    let waiting = Imap::LoggingIn(Self { tag, held, stage: Stage::Sasl(sasl) });
+                    let stage = Stage::Sasl(sasl);
+                    let waiting = Imap::LoggingIn(Self { tag, held, stage, offers, password: again });
                     let exchange = BackendExchange(waiting.into());
                     return Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)));
                 }
@@ -244,16 +323,39 @@ impl LoggingIn {
             },
             Stage::Verdict => return Err(BackendError::at(step, line.to_vec())),
         };
-        Ok(Imap::LoggingIn(Self { tag, held, stage }).into())
+        Ok(Imap::LoggingIn(Self { tag, held, stage, offers, password: again }).into())
+    }
+}
+
+impl Refused {
+    fn refusal(self) -> Refusal {
+        let cause = RefusalCause::of_login(Protocol::Imap, &self.reply);
+        Refusal { reply: self.reply, cause }
+    }
+
+    /// Tries AUTHENTICATE where LOGIN is disabled.
+    fn answered(mut self, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+        match classify(&line, OUR_TAG) {
+            Response::Untagged(text) if !is_fatal(text) => {
+                self.offers = Offers::in_response(text).or(self.offers);
+                Ok(Imap::Refused(self).into())
+            }
+            Response::Accepted if self.offers.as_ref().is_some_and(|offers| offers.login_disabled) => {
+                let Self { tag, password: (login, password), offers, .. } = self;
+                let credentials = Credentials::Password { login, password };
+                LoggingIn::begin(tag, credentials, offers, out).map(|again| Imap::LoggingIn(again).into())
+            }
+            _ => Ok(Flow::Outside(BackendStep::Refused(self.refusal()))),
+        }
     }
 }
 
 impl Question {
     const fn name(&self) -> &'static str {
         match self {
-            Self::OffersStartTls(_) | Self::OffersId(_) => "CAPABILITY",
+            Self::OffersStartTls(_) | Self::Offers(_) => "CAPABILITY",
             Self::StartTls => "STARTTLS",
-            Self::Id => "ID",
+            Self::Id(_) => "ID",
         }
     }
 
@@ -261,8 +363,8 @@ impl Question {
         let Some(offers) = Offers::in_response(text) else { return self };
         match self {
             Self::OffersStartTls(_) => Self::OffersStartTls(offers),
-            Self::OffersId(_) => Self::OffersId(offers),
-            Self::StartTls | Self::Id => self,
+            Self::Offers(_) => Self::Offers(Some(offers)),
+            Self::StartTls | Self::Id(_) => self,
         }
     }
 }
@@ -276,8 +378,38 @@ impl Offers {
         for word in words {
             offers.start_tls |= word.eq_ignore_ascii_case(b"STARTTLS");
             offers.id |= word.eq_ignore_ascii_case(b"ID");
+            offers.login_disabled |= word.eq_ignore_ascii_case(b"LOGINDISABLED");
+            offers.initial_response |= word.eq_ignore_ascii_case(b"SASL-IR");
+            let (name, mechanism) = word.split_at_checked(AUTH.len()).unwrap_or_default();
+            if name.eq_ignore_ascii_case(AUTH) {
+                offers.mechanisms.push(mechanism.to_ascii_uppercase());
+            }
         }
         Some(offers)
+    }
+
+    fn has(&self, mechanism: Mechanism) -> bool {
+        self.mechanisms.iter().any(|offered| offered == mechanism.name().as_bytes())
+    }
+
+    /// LOGIN must not be sent where it is disabled (RFC 9051 section 6.2.3), and servers disagree about the character
+    /// set of what it carries; PLAIN is UTF-8 (RFC 4616).
+    fn choose(&self, credentials: Credentials) -> Result<Credentials, BackendError> {
+        let Credentials::Password { login, password } = credentials else { return Ok(credentials) };
+        let is_ascii = login.is_ascii() && password.expose().is_ascii();
+        if is_ascii && !self.login_disabled {
+            return Ok(Credentials::Password { login, password });
+        }
+        if self.has(Mechanism::Plain) {
+            return Ok(Credentials::Sasl(SaslLogin::plain(&[], &login, &password)));
+        }
+        if !self.login_disabled {
+            return Ok(Credentials::Password { login, password });
+        }
+        if self.has(Mechanism::Login) {
+            return Ok(Credentials::Sasl(SaslLogin::login(&login, &password)));
+        }
+        Err(BackendError::LoginDisabled)
     }
 
     /// From a greeting's `[CAPABILITY …]`, if it has one.
@@ -346,6 +478,10 @@ fn id_parameters(client: &ClientInfo, own: &ClientId) -> String {
 
 /// The tag of commands that the client knows nothing of.
 const OUR_TAG: &[u8] = b"mailgress ";
+/// What a SASL mechanism's capability begins with.
+const AUTH: &[u8] = b"AUTH=";
+/// Bytes of AUTHENTICATE with its initial response; a longer response waits for the challenge.
+const MAX_COMMAND: usize = 8000;
 /// Bytes of the parameters in an ID, so that no command line gets longer than the 8000 that every server takes
 /// (RFC 2683 section 3.2.1.5).
 const MAX_ID: usize = 7900;
