@@ -88,6 +88,9 @@ pub(crate) enum End {
     /// The backend closed or broke the connection during the login.
     #[error("the backend closed the connection during the login")]
     BackendGone,
+    /// The backend closed the connection and has not said a word.
+    #[error("the backend closed the connection without a greeting; {}", .0.hint_when_closed())]
+    BackendMute(Silence),
     /// `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
@@ -152,6 +155,21 @@ impl Silence {
             Self::UnderTls => "it took the TLS handshake and does not speak the protocol",
         }
     }
+
+    /// Why it may have closed.
+    const fn hint_when_closed(self) -> &'static str {
+        match self {
+            Self::InClear => {
+                "it may expect a PROXY header (upstream.proxyProtocol) or TLS from the first byte (upstream.tls.mode: \
+                 Implicit)"
+            }
+            Self::InClearBehindHeader => {
+                "it may not understand the PROXY header of upstream.proxyProtocol, not take it from this address, or \
+                 expect TLS behind it (upstream.tls.mode: Implicit)"
+            }
+            Self::UnderTls => "it took the TLS handshake",
+        }
+    }
 }
 
 /// Who has to change something.
@@ -209,9 +227,11 @@ impl End {
             Self::Descriptors => "no_descriptors",
             Self::Backend(BackendError::Unavailable { .. })
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
-            Self::Backend(_) | Self::BackendGone | Self::BackendInjection | Self::BehindHeader(_) => {
-                "backend_error"
-            }
+            Self::Backend(_)
+            | Self::BackendGone
+            | Self::BackendMute(_)
+            | Self::BackendInjection
+            | Self::BehindHeader(_) => "backend_error",
             Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
             Self::BackendRefused { .. } => "backend_refused",
             Self::Relay { .. } => "relay_error",
@@ -294,6 +314,7 @@ impl End {
             | Self::BackendGone
             | Self::BackendTimeout
             | Self::BackendSilent { .. }
+            | Self::BackendMute(_)
             | Self::BehindHeader(_)
             | Self::BackendRefused { .. }
             | Self::BackendInjection => Fault::Backend,

@@ -142,11 +142,24 @@ fn a_backend_that_waits_for_tls_is_told_as_one() {
         "the backend said nothing for 1s",
         "upstream.tls.mode: Implicit",
     ]);
-    // The header is no ClientHello, and the answer is an alert.
+    // The header is no ClientHello: it closes, or answers with an alert.
+    let alert = Backend::saying(&[0x15, 3, 1, 0, 2, 2, 70]);
+    let backends = [("IMAP", dovecot.imaps()), ("IMAP", alert.address())];
     let settings = json!({ "upstream": { "proxyProtocol": "V1" }, "timeouts": { "connect": "10s" } });
-    let edge = Edge::before(&backends[..2], &settings);
-    edge.fails_without_blame(edge.at[1], "IMAP");
-    edge.mailgress.logs(&["upstream.tls.mode: Implicit", "fault=\"backend\""]);
+    let edge = Edge::before(&backends, &settings);
+    for (at, said) in
+        edge.at.iter().zip(["closed the connection without a greeting", "speaks TLS from the first byte"])
+    {
+        edge.fails_without_blame(*at, "IMAP");
+        edge.mailgress.logs(&[said, "upstream.tls.mode: Implicit", "fault=\"backend\""]);
+    }
+}
+
+#[test]
+fn a_backend_that_wants_a_proxy_header_and_gets_none_is_told_as_one() {
+    let edge = Edge::before(&[("IMAP", servers().dovecot.imap_proxied())], &json!({}));
+    edge.fails_without_blame(edge.at[0], "IMAP");
+    edge.mailgress.logs(&["without a greeting", "upstream.proxyProtocol", "fault=\"backend\""]);
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl<'a> Dialogue<'a> {
     pub(super) fn explain(&self, end: End) -> End {
         match end {
             End::Backend(BackendError::Unavailable { .. } | BackendError::SpeaksTls) => end,
+            End::BackendGone if !self.is_heard => End::BackendMute(self.route.silence()),
             End::Backend(_) | End::BackendGone if self.is_in_doubt() => End::BehindHeader(Box::new(end)),
             end => end,
         }
@@ -141,7 +142,9 @@ impl<'a> Dialogue<'a> {
     }
 
     fn silence(&self) -> End {
-        let waited = Duration::from_secs(self.began.elapsed().as_secs());
+        let waited = Duration::from_secs(
+            self.began.elapsed().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+        );
         End::BackendSilent { waited, silence: self.route.silence() }
     }
 }
@@ -154,3 +157,104 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>
 const LONG_SILENCE: Duration = Duration::from_secs(5);
 /// For the answer that says what a refusal was about.
 const DOUBT_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::dns::{Dns, Host};
+    use crate::net::{ListenAddress, Socket, Stream};
+    use crate::protocol::backend::RefusalCause;
+    use crate::proxy::tests::socket;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A way to a backend, with this PROXY header.
+    fn route(header: &[u8]) -> Route {
+        let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
+        let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
+        Route::new(&dns, &socket.listeners[0], None, header.to_vec())
+    }
+
+    /// A dialogue over the connection, behind the route's header.
+    fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
+        let leg = Leg::to_backend(Stream::Plain(Socket::Unix(connection)));
+        Dialogue::new(route, address, leg, (Instant::now() + PATIENCE, PATIENCE), true)
+    }
+
+    fn address() -> BackendAddress {
+        BackendAddress::Unix("/run/pop3".into())
+    }
+
+    fn refusal() -> Refusal {
+        Refusal { reply: b"-ERR unknown command\r\n".to_vec(), cause: RefusalCause::Credentials }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_a_silent_backend_soon_leaves_by_itself_and_later_because_of_it() {
+        let (route, address) = (route(b""), address());
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(dialogue.long_silence().is_none());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let end = dialogue.long_silence().unwrap();
+        assert!(end.to_string().starts_with("the backend said nothing for 6s; "), "{end}");
+        dialogue.is_heard = true;
+        assert!(dialogue.long_silence().is_none(), "it is not silent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_never_greets_is_silent_and_one_that_stops_is_late() {
+        let (route, address) = (route(b""), address());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut silent = dialogue(&route, &address, ours);
+        let end = silent.exchange().await.unwrap_err();
+        assert!(end.to_string().contains("upstream.tls.mode: Implicit"), "{end}");
+        let (ours, mut late) = UnixStream::pair().unwrap();
+        late.write_all(b"+OK\r\n").await.unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        dialogue.exchange().await.unwrap();
+        assert!(matches!(dialogue.exchange().await, Err(End::BackendTimeout)));
+        theirs.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_before_what_came_first_is_judged() {
+        let (route, address) = (route(b""), address());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        theirs.write_all(b"-ERR what\r\n").await.unwrap();
+        dialogue.out = b"PASS secret\r\n".to_vec();
+        dialogue.exchange().await.unwrap();
+        assert!(dialogue.leg.input.is_unasked() && dialogue.out == b"PASS secret\r\n");
+        drop(dialogue);
+        let mut heard = Vec::new();
+        theirs.read_to_end(&mut heard).await.unwrap_or_default();
+        assert_eq!(heard, b"");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_behind_a_header_counts_when_the_next_answer_is_the_next_commands() {
+        let (route, address) = (route(b"PROXY UNKNOWN\r\n"), address());
+        for (rest, is_meant) in [(&b"+OK bye\r\n"[..], true), (b"+OK\r\n+OK bye\r\n", false), (b"", false)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut dialogue = dialogue(&route, &address, ours);
+            dialogue.asked = 1;
+            theirs.write_all(rest).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let judged = dialogue.judge(Protocol::Pop3, &refusal()).await;
+            assert_eq!(judged.is_ok(), is_meant, "{judged:?}");
+            assert!(is_meant || matches!(judged, Err(End::BehindHeader(_))));
+        }
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut later = dialogue(&route, &address, ours);
+        later.asked = 2;
+        assert!(later.judge(Protocol::Pop3, &refusal()).await.is_ok(), "PASS was refused");
+    }
+}
