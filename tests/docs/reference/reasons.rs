@@ -49,7 +49,7 @@ fn entry(explanation: &Explanation) -> String {
 }
 
 /// In the order in which an object shows them.
-const CONDITIONS: [&str; 15] = [
+const CONDITIONS: [&str; 16] = [
     "Accepted",
     "ResolvedRefs",
     "Conflicted",
