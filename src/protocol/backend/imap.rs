@@ -1,17 +1,18 @@
 //! Logging in to an IMAP backend: NGINX section 9.2, and STARTTLS, ID and AUTHENTICATE beyond it.
 
-use crate::protocol::Protocol;
+mod login;
+mod offers;
+
 use crate::protocol::imap::id::{ClientId, MAX_PARAMETERS};
 use crate::protocol::input::Input;
-use crate::protocol::sasl::Mechanism;
-use crate::secret::Secret;
 
 use super::reply::take_response;
-use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
+use super::sasl::Credentials;
 use super::{
-    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING,
-    Refusal, RefusalCause, Secured, ready, refusal, refused,
+    BackendError, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING, Refusal, Secured,
 };
+use login::{LoggingIn, Refused};
+use offers::Offers;
 
 /// The machine for an IMAP backend.
 #[derive(Debug)]
@@ -41,46 +42,6 @@ pub(super) enum Question {
     Offers(Option<Offers>),
     /// With what the backend offers, for the login.
     Id(Offers),
-}
-
-/// What a capability list says about the commands that we may send.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Offers {
-    start_tls: bool,
-    id: bool,
-    login_disabled: bool,
-    initial_response: bool,
-    /// Names of SASL mechanisms.
-    mechanisms: Vec<Vec<u8>>,
-}
-
-/// The client's own command is under way.
-#[derive(Debug)]
-pub(super) struct LoggingIn {
-    tag: Vec<u8>,
-    /// Untagged responses so far: they belong to the client's reply (quirk Q-32).
-    held: Vec<u8>,
-    stage: Stage,
-    offers: Option<Offers>,
-    /// For another way, where LOGIN turns out to be disabled.
-    password: Option<(Vec<u8>, Secret)>,
-}
-
-/// A refusal that stands, unless the backend's capabilities say that LOGIN was never going to be accepted.
-#[derive(Debug)]
-pub(super) struct Refused {
-    tag: Vec<u8>,
-    reply: Vec<u8>,
-    password: (Vec<u8>, Secret),
-    offers: Option<Offers>,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Login(Vec<u8>, Secret),
-    Password(Secret),
-    Verdict,
-    Sasl(SaslLogin),
 }
 
 /// A response, by its first word.
@@ -216,140 +177,6 @@ impl Preparation {
     }
 }
 
-impl LoggingIn {
-    /// LOGIN with literals, as nginx does, or AUTHENTICATE where that is all that the backend takes.
-    fn begin(
-        tag: Vec<u8>,
-        credentials: Credentials,
-        offers: Option<Offers>,
-        out: &mut Vec<u8>,
-    ) -> Result<Self, BackendError> {
-        let credentials = match &offers {
-            Some(offers) => offers.choose(credentials)?,
-            None => credentials,
-        };
-        out.extend_from_slice(&tag);
-        let (stage, password) = match credentials {
-            Credentials::Password { login, password } => {
-                out.extend_from_slice(format!("LOGIN {{{}}}\r\n", login.len()).as_bytes());
-                let again = offers.is_none().then(|| (login.clone(), password.clone()));
-                (Stage::Login(login, password), again)
-            }
-            Credentials::Sasl(mut sasl) => {
-                if offers.as_ref().is_some_and(|offers| offers.initial_response) {
-                    sasl.append_command_with_initial(b"AUTHENTICATE", MAX_COMMAND, out);
-                } else {
-                    sasl.append_command(b"AUTHENTICATE", out);
-                }
-                (Stage::Sasl(sasl), None)
-            }
-        };
-        Ok(Self { tag, held: Vec::new(), stage, offers, password })
-    }
-
-    fn name(&self) -> &'static str {
-        if matches!(self.stage, Stage::Sasl(_)) { "AUTHENTICATE" } else { "LOGIN" }
-    }
-
-    fn answered(mut self, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let step = self.name();
-        match classify(&line, &self.tag) {
-            Response::Untagged(text) if !is_fatal(text) => {
-                self.held.extend_from_slice(&line);
-                if self.held.len() > MAX_HELD {
-                    return Err(BackendError::TooLong { step });
-                }
-                Ok(Imap::LoggingIn(self).into())
-            }
-            Response::Challenge(challenge) => self.challenged(challenge, &line, out),
-            Response::Accepted if matches!(self.stage, Stage::Verdict | Stage::Sasl(_)) => {
-                self.held.extend_from_slice(&line);
-                Ok(ready(self.held))
-            }
-            Response::Refused => {
-                self.held.extend_from_slice(&line);
-                self.refused(out)
-            }
-            _ => Err(BackendError::at(step, [self.held, line].concat())),
-        }
-    }
-
-    /// A refusal without a code may be about the way and not about the credentials.
-    fn refused(self, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let Self { tag, held: reply, stage, offers, password } = self;
-        if refusal::has_code(&reply) {
-            return Ok(refused(Protocol::Imap, reply));
-        }
-        if let (Stage::Sasl(sasl), Some(offers)) = (&stage, &offers)
-            && !sasl.was_challenged()
-            && !offers.has(sasl.mechanism())
-        {
-            return Err(BackendError::not_offered("AUTHENTICATE", sasl.mechanism(), &reply));
-        }
-        match password {
-            Some(password) => {
-                append_own(b"CAPABILITY", out);
-                Ok(Imap::Refused(Refused { tag, reply, password, offers: None }).into())
-            }
-            None => Ok(refused(Protocol::Imap, reply)),
-        }
-    }
-
-    fn challenged(self, challenge: &[u8], line: &[u8], out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let step = self.name();
-        let Self { tag, held, stage, offers, password: again } = self;
-        let stage = match stage {
-            Stage::Login(login, password) => {
-                out.extend_from_slice(&login);
-                out.extend_from_slice(format!(" {{{}}}\r\n", password.expose().len()).as_bytes());
-                Stage::Password(password)
-            }
-            Stage::Password(password) => {
-                append_answer(&password, out);
-                Stage::Verdict
-            }
-            Stage::Sasl(mut sasl) => match sasl.challenged() {
-                Reaction::Answer(answer) => {
-                    append_answer(&answer, out);
-                    Stage::Sasl(sasl)
-                }
-                Reaction::Relay => {
-                    let stage = Stage::Sasl(sasl);
-                    let waiting = Imap::LoggingIn(Self { tag, held, stage, offers, password: again });
-                    let exchange = BackendExchange(waiting.into());
-                    return Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)));
-                }
-                Reaction::None => return Err(BackendError::at(step, line.to_vec())),
-            },
-            Stage::Verdict => return Err(BackendError::at(step, line.to_vec())),
-        };
-        Ok(Imap::LoggingIn(Self { tag, held, stage, offers, password: again }).into())
-    }
-}
-
-impl Refused {
-    fn refusal(self) -> Refusal {
-        let cause = RefusalCause::of_login(Protocol::Imap, &self.reply);
-        Refusal { reply: self.reply, cause }
-    }
-
-    /// Tries AUTHENTICATE where LOGIN is disabled.
-    fn answered(mut self, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        match classify(&line, OUR_TAG) {
-            Response::Untagged(text) if !is_fatal(text) => {
-                self.offers = Offers::in_response(text).or(self.offers);
-                Ok(Imap::Refused(self).into())
-            }
-            Response::Accepted if self.offers.as_ref().is_some_and(|offers| offers.login_disabled) => {
-                let Self { tag, password: (login, password), offers, .. } = self;
-                let credentials = Credentials::Password { login, password };
-                LoggingIn::begin(tag, credentials, offers, out).map(|again| Imap::LoggingIn(again).into())
-            }
-            _ => Ok(Flow::Outside(BackendStep::Refused(self.refusal()))),
-        }
-    }
-}
-
 impl Question {
     const fn name(&self) -> &'static str {
         match self {
@@ -366,56 +193,6 @@ impl Question {
             Self::Offers(_) => Self::Offers(Some(offers)),
             Self::StartTls | Self::Id(_) => self,
         }
-    }
-}
-
-impl Offers {
-    /// From `CAPABILITY …` of an untagged response.
-    fn in_response(text: &[u8]) -> Option<Self> {
-        let mut words = text.split(u8::is_ascii_whitespace);
-        words.next().filter(|word| word.eq_ignore_ascii_case(b"CAPABILITY"))?;
-        let mut offers = Self::default();
-        for word in words {
-            offers.start_tls |= word.eq_ignore_ascii_case(b"STARTTLS");
-            offers.id |= word.eq_ignore_ascii_case(b"ID");
-            offers.login_disabled |= word.eq_ignore_ascii_case(b"LOGINDISABLED");
-            offers.initial_response |= word.eq_ignore_ascii_case(b"SASL-IR");
-            let (name, mechanism) = word.split_at_checked(AUTH.len()).unwrap_or_default();
-            if name.eq_ignore_ascii_case(AUTH) {
-                offers.mechanisms.push(mechanism.to_ascii_uppercase());
-            }
-        }
-        Some(offers)
-    }
-
-    fn has(&self, mechanism: Mechanism) -> bool {
-        self.mechanisms.iter().any(|offered| offered == mechanism.name().as_bytes())
-    }
-
-    /// LOGIN must not be sent where it is disabled (RFC 9051 section 6.2.3), and servers disagree about the character
-    /// set of what it carries; PLAIN is UTF-8 (RFC 4616).
-    fn choose(&self, credentials: Credentials) -> Result<Credentials, BackendError> {
-        let Credentials::Password { login, password } = credentials else { return Ok(credentials) };
-        let is_ascii = login.is_ascii() && password.expose().is_ascii();
-        if is_ascii && !self.login_disabled {
-            return Ok(Credentials::Password { login, password });
-        }
-        if self.has(Mechanism::Plain) {
-            return Ok(Credentials::Sasl(SaslLogin::plain(&[], &login, &password)));
-        }
-        if !self.login_disabled {
-            return Ok(Credentials::Password { login, password });
-        }
-        if self.has(Mechanism::Login) {
-            return Ok(Credentials::Sasl(SaslLogin::login(&login, &password)));
-        }
-        Err(BackendError::LoginDisabled)
-    }
-
-    /// From a greeting's `[CAPABILITY …]`, if it has one.
-    fn in_greeting(text: &[u8]) -> Option<Self> {
-        let code = text.splitn(2, |&byte| byte == b'[').nth(1)?;
-        Self::in_response(code.split(|&byte| byte == b']').next()?)
     }
 }
 
@@ -478,16 +255,9 @@ fn id_parameters(client: &ClientInfo, own: &ClientId) -> String {
 
 /// The tag of commands that the client knows nothing of.
 const OUR_TAG: &[u8] = b"mailgress ";
-/// What a SASL mechanism's capability begins with.
-const AUTH: &[u8] = b"AUTH=";
-/// Bytes of AUTHENTICATE with its initial response; a longer response waits for the challenge.
-const MAX_COMMAND: usize = 8000;
 /// Bytes of the parameters in an ID, so that no command line gets longer than the 8000 that every server takes
 /// (RFC 2683 section 3.2.1.5).
 const MAX_ID: usize = 7900;
-/// Bytes of untagged responses before the tagged one.
-const MAX_HELD: usize = 16 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
