@@ -32,7 +32,7 @@ impl Edge {
             .zip(&at)
             .enumerate()
             .map(|(index, ((protocol, backend), at))| {
-                listener(&format!("l{index}"), protocol, "Off", at.port(), *backend)
+                listener(&format!("l{index}"), protocol, "Disabled", at.port(), *backend)
             })
             .collect();
         let spec = json!({

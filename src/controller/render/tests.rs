@@ -195,15 +195,15 @@ fn protocol_and_tls_mode_follow_from_well_known_ports() {
     assert_eq!(kinds, expected);
     assert_eq!(listener(&rendered, "p25").frontend.start_tls, StartTlsOffer::Optional);
     assert_eq!(listener(&rendered, "p143").frontend.start_tls, StartTlsOffer::Required);
-    assert_eq!(listener(&rendered, "p993").frontend.start_tls, StartTlsOffer::Off);
+    assert_eq!(listener(&rendered, "p993").frontend.start_tls, StartTlsOffer::Disabled);
 }
 
 #[test]
 fn without_a_certificate_tls_is_off_and_that_is_said() {
     let rendered = once(&server(&imap("a", "port: 143"), ""));
-    assert_eq!(socket(&rendered, "*:143").tls_mode, TlsMode::Off);
+    assert_eq!(socket(&rendered, "*:143").tls_mode, TlsMode::Disabled);
     assert!(said(&rendered).contains("ClearText"), "{}", said(&rendered));
-    let rendered = once(&server(&imap("a", "port: 143, tls: {mode: 'Off'}"), ""));
+    let rendered = once(&server(&imap("a", "port: 143, tls: {mode: Disabled}"), ""));
     assert_eq!(said(&rendered), "");
 }
 
@@ -214,7 +214,7 @@ fn implicit_tls_needs_a_certificate() {
     assert_eq!(
         said(&rendered),
         "Invalid spec.tls.certificateRefs: TLS mode Implicit needs a certificate; name a Secret of type \
-         kubernetes.io/tls there, or set tls.mode: \"Off\"\n"
+         kubernetes.io/tls there, or set tls.mode: Disabled\n"
     );
 }
 
@@ -230,7 +230,7 @@ fn what_nobody_says_has_the_documented_default() {
     assert_eq!((listener.limits.client_buffer, listener.limits.max_connections), (4096, None));
     assert_eq!(listener.upstream.xclient, Some(XclientNegotiation::Auto));
     assert!(listener.upstream.smtp_auth && !listener.upstream.imap_id);
-    assert_eq!(listener.upstream.tls, UpstreamTls::Off);
+    assert_eq!(listener.upstream.tls, UpstreamTls::Disabled);
     assert_eq!(socket(&rendered, "*:143").options, crate::net::SocketOptions::default());
 }
 
@@ -656,7 +656,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         let endpoints =
             slice("x", "IPv4", "{addresses: [10.0.0.1]}").replace("sieve, port: 14190", "imaps, port: 31993");
         let rendered =
-            once(&(server(&listener, &format!("tls: {{mode: 'Off'}}{settings}")) + service + &endpoints));
+            once(&(server(&listener, &format!("tls: {{mode: Disabled}}{settings}")) + service + &endpoints));
         assert_eq!(rendered.objects[0].listeners[0].serving, Serving::Current, "it is served");
         said(&rendered)
     };
@@ -673,8 +673,8 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         assert!(of(backend, "").starts_with("ImplicitTLSExpected "), "{backend}");
         let start_tls = of(backend, ", upstream: {tls: {mode: StartTLS}}");
         assert!(start_tls.contains("upstream.tls.mode is StartTLS"), "{start_tls}");
-        let off = of(backend, ", upstream: {tls: {mode: 'Off'}}");
-        assert!(off.contains("upstream.tls.mode switches TLS off"), "{off}");
+        let off = of(backend, ", upstream: {tls: {mode: Disabled}}");
+        assert!(off.contains("upstream.tls.mode is Disabled"), "{off}");
         assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
     }
     for backend in [
