@@ -67,6 +67,11 @@ pub struct UpstreamSettings {
     /// backend without XCLIENT is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xclient_negotiation: Option<XclientNegotiation>,
+    /// SMTP: whose name is in EHLO and HELO to the backend: `Client` passes on the name that the client said, so that
+    /// `Received` lines of mail show it even where the backend does not take XCLIENT; `Own` says `serverName`, as nginx
+    /// does. A client that has not said a name has `serverName`. Default: `Client`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ehlo_name: Option<EhloName>,
     /// SMTP: log in to the backend with AUTH. Default: false; always so with `auth.passthrough`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_auth: Option<bool>,
@@ -94,6 +99,15 @@ pub enum XclientNegotiation {
     Auto,
     /// Without looking.
     Always,
+}
+
+/// Whose name is in EHLO to the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EhloName {
+    /// `serverName`.
+    Own,
+    /// What the client said.
+    Client,
 }
 
 /// The version of the PROXY protocol.

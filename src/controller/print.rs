@@ -1,5 +1,6 @@
 //! The rendered model for people: everything that is served, secrets masked, certificates by name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -182,7 +183,9 @@ fn reach(reach: &Reach) -> Value {
 }
 
 fn backend(backend: &Backend) -> Value {
-    json!({ "reference": backend.reference, "endpoints": texts::<BackendAddress>(&backend.endpoints) })
+    let names: BTreeMap<String, &str> =
+        backend.names.iter().map(|(address, name)| (address.to_string(), name.as_str())).collect();
+    json!({ "reference": backend.reference, "endpoints": texts::<BackendAddress>(&backend.endpoints), "names": names })
 }
 
 fn upstream(upstream: &Upstream) -> Value {
@@ -195,6 +198,7 @@ fn upstream(upstream: &Upstream) -> Value {
         "tls": tls,
         "proxyProtocol": upstream.proxy_protocol.map(|version| format!("{version:?}")),
         "xclient": upstream.xclient.map(|negotiation| format!("{negotiation:?}")),
+        "ehloName": if upstream.client_hello { "Client" } else { "Own" },
         "smtpAuth": upstream.smtp_auth,
         "imapId": upstream.imap_id,
         "passErrorMessage": upstream.pass_error_message,

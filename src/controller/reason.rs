@@ -111,6 +111,9 @@ pub enum Reason {
     IntroductionNotAllowed,
     /// `NoReadyEndpoints`: a Service without any.
     NoReadyEndpoints,
+    /// `ImplicitTLSExpected`: a backend's port for TLS, and no TLS.
+    #[strum(serialize = "ImplicitTLSExpected")]
+    ImplicitTlsExpected,
     /// `ClearText`: passwords without TLS.
     ClearText,
 }

@@ -32,19 +32,22 @@ pub enum Notice {
     IntroductionNotAllowed,
     /// A Service without ready endpoints.
     NoReadyEndpoints,
+    /// A backend's port is one for TLS from the first byte, and that is not configured.
+    ImplicitTlsExpected,
     /// Passwords may travel in clear because nothing was said about TLS.
     ClearText,
 }
 
 impl Notice {
     /// All of them.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::HostnameNotCovered,
         Self::BackendNotAllowed,
         Self::IntroductionNotAllowed,
         Self::NoReadyEndpoints,
+        Self::ImplicitTlsExpected,
         Self::ClearText,
     ];
 
@@ -58,6 +61,7 @@ impl Notice {
             Self::BackendNotAllowed => "BackendNotAllowed",
             Self::IntroductionNotAllowed => "IntroductionNotAllowed",
             Self::NoReadyEndpoints => "NoReadyEndpoints",
+            Self::ImplicitTlsExpected => "ImplicitTLSExpected",
             Self::ClearText => "ClearText",
         }
     }
@@ -71,6 +75,7 @@ impl Notice {
             Self::BackendNotAllowed => Reason::BackendNotAllowed,
             Self::IntroductionNotAllowed => Reason::IntroductionNotAllowed,
             Self::NoReadyEndpoints => Reason::NoReadyEndpoints,
+            Self::ImplicitTlsExpected => Reason::ImplicitTlsExpected,
             Self::ClearText => Reason::ClearText,
         }
     }

@@ -4,8 +4,8 @@ use crate::api::Settings;
 use crate::api::common::{Duration, Size};
 use crate::api::listener::Protocol;
 use crate::api::settings::{
-    AuthMethod, CountedErrors, LimitSettings, ProtocolSettings, ProxyProtocolVersion, ResolverSettings,
-    SmtpSettings, TimeoutSettings, UpstreamSettings,
+    AuthMethod, CountedErrors, EhloName, LimitSettings, ProtocolSettings, ProxyProtocolVersion,
+    ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
 
 use super::effective::Server;
@@ -89,6 +89,7 @@ fn upstream(server: &Server<'_>) -> UpstreamSettings {
         xclient: server.flag("xclient"),
         smtp_auth: server.flag("proxy_smtp_auth"),
         pass_error_message: server.flag("proxy_pass_error_message"),
+        ehlo_name: Some(EhloName::Own),
         ..UpstreamSettings::default()
     }
 }

@@ -126,7 +126,7 @@ fn concerns(path: &str, protocol: Protocol, off: bool) -> bool {
         Some("smtp" | "resolver") => protocol == Protocol::Smtp,
         Some("tls") => !off || path == MODE,
         _ => match path {
-            "upstream.xclient" | "upstream.smtpAuth" => protocol == Protocol::Smtp,
+            "upstream.xclient" | "upstream.smtpAuth" | "upstream.ehloName" => protocol == Protocol::Smtp,
             "limits.clientBuffer" => protocol != Protocol::Pop3,
             _ => true,
         },
@@ -157,6 +157,7 @@ fn default(path: &str) -> Option<Value> {
         "smtp.authMethods" => json!(["PLAIN", "LOGIN"]),
         "smtp.greetingDelay" => json!("0s"),
         "upstream.proxyProtocol" | "tls.clientAuth.mode" => json!("Disabled"),
+        "upstream.ehloName" => json!("Client"),
         "upstream.smtpAuth" | "upstream.passErrorMessage" | "auth.http.passClientCertificate" => json!(false),
         "upstream.xclient" | "tls.sessionTickets" | "resolver.ipv4" | "resolver.ipv6" => json!(true),
         "resolver.timeout" => json!("30s"),

@@ -1,5 +1,6 @@
 //! Backends, upstream behaviour, deadlines and bounds.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +20,17 @@ pub struct Backend {
     /// Ready endpoints, in a stable order. May be empty (a Service without ready endpoints): every login
     /// then gets the internal-error reply, and status says why.
     pub endpoints: Vec<BackendAddress>,
+    /// What endpoints are called wherever they run: the names of Pods. [`LoadBalancing::UserHash`] goes by these, and
+    /// by the address of an endpoint without a name.
+    pub names: BTreeMap<BackendAddress, String>,
+}
+
+impl Backend {
+    /// A backend with these endpoints, which have no names.
+    #[must_use]
+    pub fn new(reference: String, endpoints: Vec<BackendAddress>) -> Self {
+        Self { reference, endpoints, names: BTreeMap::new() }
+    }
 }
 
 /// How backends are talked to.
@@ -30,6 +42,8 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyVersion>,
     /// SMTP: announce the client with XCLIENT.
     pub xclient: Option<XclientNegotiation>,
+    /// SMTP: greet the backend with the client's name, where it has said one.
+    pub client_hello: bool,
     /// SMTP: log in to the backend with AUTH. Always true with `passthrough`.
     pub smtp_auth: bool,
     /// IMAP: announce the client, with what it said of itself, with ID where the backend offers it.
@@ -84,8 +98,8 @@ pub enum LoadBalancing {
     RoundRobin,
     /// The one with the fewest open sessions of this process.
     LeastSessions,
-    /// By a hash of the login name, so that a user stays on one endpoint (rendezvous hashing: few move
-    /// when endpoints come and go).
+    /// By a hash of the login and the endpoint's name, so that a user stays on one endpoint (rendezvous hashing: few
+    /// move when endpoints come and go, and none when a Pod of a StatefulSet gets another address).
     UserHash,
 }
 
@@ -162,6 +176,6 @@ pub fn client_key(address: IpAddr) -> IpAddr {
 impl From<SocketAddr> for Backend {
     /// A backend that an auth service named.
     fn from(address: SocketAddr) -> Self {
-        Self { reference: address.to_string(), endpoints: vec![BackendAddress::Ip(address)] }
+        Self::new(address.to_string(), vec![BackendAddress::Ip(address)])
     }
 }

@@ -131,6 +131,18 @@ impl fmt::Display for BackendAddress {
     }
 }
 
+impl BackendAddress {
+    /// The TCP port, if it is one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Ip(address) => Some(address.port()),
+            Self::Name { port, .. } => Some(*port),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 /// A network, or an address as the network of itself; without the bits of a host.
 #[must_use]
 pub fn network(text: &str) -> Option<IpNet> {

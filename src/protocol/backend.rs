@@ -3,6 +3,7 @@
 //! Each protocol has its own machine below this one (NGINX section 9). They go in lock-step: one command,
 //! one reply; a reply has to fit into the input.
 
+pub mod header;
 mod imap;
 mod pop3;
 mod probe;
@@ -24,6 +25,7 @@ use super::Protocol;
 use super::imap::id::ClientId;
 use super::input::Input;
 use super::login::{Envelope, LoginRequest};
+use super::sasl::Mechanism;
 
 /// Everything a backend is told, decided before the first byte.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct BackendPlan {
     pub start_tls: bool,
     /// The name in EHLO / HELO.
     pub server_name: String,
+    /// SMTP: the client's name in EHLO / HELO instead, where it has said one.
+    pub client_hello: bool,
     /// IMAP: the client's tag with its trailing space.
     pub tag: Vec<u8>,
     /// How to log in.
@@ -159,6 +163,40 @@ pub enum BackendError {
         /// The command that was answered.
         step: &'static str,
     },
+    /// Bytes that were there before the command was sent that they would answer: never a verdict on it.
+    #[error("the backend sent \"{reply}\" before it was sent {step}")]
+    Unasked {
+        /// The command that was about to be sent.
+        step: &'static str,
+        /// The first line, escaped, at most 200 characters.
+        reply: String,
+    },
+    /// A refusal that does not answer the login.
+    #[error("the backend's answer \"{reply}\" is not about the login")]
+    OutOfStep {
+        /// The first line, escaped, at most 200 characters.
+        reply: String,
+    },
+    /// A TLS record in place of the greeting.
+    #[error("the backend speaks TLS from the first byte; set upstream.tls.mode: Implicit")]
+    SpeaksTls,
+    /// A login by a mechanism that the backend does not announce, which it refuses without having judged anything.
+    #[error(
+        "the backend does not offer {mechanism} and answered it with \"{reply}\"; enable it there, or set \
+         upstream.tls.mode if it is only offered under TLS"
+    )]
+    NotOffered {
+        /// `AUTH`, `AUTH PLAIN`.
+        mechanism: String,
+        /// The first line, escaped, at most 200 characters.
+        reply: String,
+    },
+    /// IMAP: `LOGINDISABLED`, and no mechanism for a password.
+    #[error(
+        "the backend takes no passwords: it announces LOGINDISABLED without AUTH=PLAIN; enable a mechanism there, or \
+         set upstream.tls.mode if it only takes passwords under TLS"
+    )]
+    LoginDisabled,
     /// STARTTLS is configured and not offered.
     #[error("the backend does not offer STARTTLS, which upstream.tls.mode asks for")]
     NoStartTls,
@@ -182,6 +220,17 @@ impl BackendError {
         } else {
             Self::Unexpected { step, reply, verbatim }
         }
+    }
+
+    /// For a refusal that answers something else than the login.
+    #[must_use]
+    pub fn out_of_step(reply: &[u8]) -> Self {
+        Self::OutOfStep { reply: first_line(reply) }
+    }
+
+    /// For a mechanism that is refused and was never announced.
+    fn not_offered(command: &str, mechanism: Mechanism, reply: &[u8]) -> Self {
+        Self::NotOffered { mechanism: format!("{command} {}", mechanism.name()), reply: first_line(reply) }
     }
 
     /// The backend's goodbye, where it is its answer to the login itself: the client's answer with
@@ -217,16 +266,33 @@ impl Backend {
     #[must_use]
     pub fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> BackendStep {
         loop {
+            let said = out.len();
             let flow = match self.0 {
                 Machine::Imap(imap) => imap.next(input, out),
                 Machine::Pop3(pop3) => pop3.next(input, out),
                 Machine::Smtp(smtp) => smtp.next(input, out),
             };
             match flow {
-                Ok(Flow::Next(next)) => self = next,
+                Ok(Flow::Next(next)) => {
+                    self = next;
+                    if out.len() > said {
+                        input.note_question();
+                    }
+                }
                 Ok(Flow::Outside(step)) => return step,
                 Err(error) => return BackendStep::Failed(error),
             }
+        }
+    }
+}
+
+impl Backend {
+    /// The verdict that was reached already, where a question about it is left without an answer.
+    #[must_use]
+    pub fn unanswered(self) -> Option<Refusal> {
+        match self.0 {
+            Machine::Imap(imap) => imap.unanswered(),
+            Machine::Pop3(_) | Machine::Smtp(_) => None,
         }
     }
 }
@@ -298,9 +364,11 @@ impl BackendStartTls {
 pub struct BackendExchange(Backend);
 
 impl BackendExchange {
-    /// Appends the client's answer (base64, `=`, empty or `*`) as it stood on the wire.
+    /// Appends the client's answer (base64, `=`, empty or `*`) as it stood on the wire. What `input` holds now came
+    /// before it.
     #[must_use]
-    pub fn answer(self, answer: &Secret, out: &mut Vec<u8>) -> Backend {
+    pub fn answer(self, answer: &Secret, input: &mut Input, out: &mut Vec<u8>) -> Backend {
+        input.note_question();
         out.extend_from_slice(answer.expose());
         out.extend_from_slice(b"\r\n");
         self.0

@@ -16,6 +16,8 @@ pub struct Input {
     bytes: Zeroizing<Vec<u8>>,
     start: usize,
     limit: usize,
+    /// Bytes at the front that came before the last question; `None` where nobody asks.
+    unasked: Option<usize>,
 }
 
 /// Proof that nothing a peer sent in clear is still buffered. Consumed by the TLS acceptor or connector.
@@ -41,7 +43,27 @@ impl Input {
     /// An empty input that will hold at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit }
+        Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit, unasked: None }
+    }
+
+    /// The same for a server's replies: it knows which bytes came before the last question ([`Input::note_question`]).
+    #[must_use]
+    pub fn of_replies(limit: usize) -> Self {
+        Self { unasked: Some(0), ..Self::new(limit) }
+    }
+
+    /// A question is about to be sent: whatever is here now does not answer it.
+    pub fn note_question(&mut self) {
+        let held = self.len();
+        if let Some(unasked) = &mut self.unasked {
+            *unasked = held;
+        }
+    }
+
+    /// Whether the next byte came before the last question.
+    #[must_use]
+    pub fn is_unasked(&self) -> bool {
+        self.unasked.is_some_and(|bytes| bytes > 0)
     }
 
     /// How many more bytes [`Input::append`] takes now; 0 means that a machine must consume first.
@@ -74,6 +96,7 @@ impl Input {
 
     /// Forgets the first `count` bytes of [`Input::peek`]; at most all of them.
     pub fn consume(&mut self, count: usize) {
+        self.unasked = self.unasked.map(|bytes| bytes.saturating_sub(count));
         self.start = self.start.saturating_add(count).min(self.bytes.len());
         if self.start == self.bytes.len() {
             self.bytes.clear();
@@ -156,6 +179,23 @@ mod tests {
         assert!(input.is_full());
         assert_eq!(input.append(b"e"), Err(InputFull { limit: 4 }));
         assert_eq!(input.peek(), b"abcd");
+    }
+
+    #[test]
+    fn knows_which_bytes_came_before_a_question() {
+        let mut input = Input::of_replies(16);
+        input.append(b"+OK\n-ERR\n").unwrap();
+        assert!(!input.is_unasked(), "a greeting answers nothing");
+        input.consume(4);
+        input.note_question();
+        input.append(b"+OK\n").unwrap();
+        assert!(input.is_unasked());
+        input.consume(5);
+        assert!(!input.is_unasked());
+        let mut commands = Input::new(16);
+        commands.append(b"NOOP\n").unwrap();
+        commands.note_question();
+        assert!(!commands.is_unasked());
     }
 
     #[test]

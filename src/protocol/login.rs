@@ -119,6 +119,19 @@ pub struct Envelope {
     pub rcpt: Option<Vec<u8>>,
 }
 
+impl Envelope {
+    /// The address of the first recipient: `user@domain` of `RCPT TO:<user@domain> …`; empty without one.
+    #[must_use]
+    pub fn recipient(&self) -> &[u8] {
+        let line = self.rcpt.as_deref().unwrap_or_default();
+        let path = line.splitn(2, |&byte| byte == b':').nth(1).unwrap_or_default().trim_ascii_start();
+        let Some(inside) = path.strip_prefix(b"<") else {
+            return path.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        };
+        inside.split(|&byte| byte == b'>').next().unwrap_or_default()
+    }
+}
+
 /// The client's HELO or EHLO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -143,6 +156,21 @@ mod tests {
         assert_eq!(token(Mechanism::OAuthBearer).method(), "oauthbearer");
         assert_eq!(LoginRequest::Anonymous.method(), "none");
         assert_eq!(LoginRequest::Anonymous.login(), b"");
+    }
+
+    #[test]
+    fn the_recipient_is_the_address_alone() {
+        for (line, recipient) in [
+            ("RCPT TO:<me@example.org>", "me@example.org"),
+            ("rcpt to: <me@example.org> NOTIFY=NEVER ORCPT=rfc822;a@b", "me@example.org"),
+            ("RCPT TO:me@example.org NOTIFY=NEVER", "me@example.org"),
+            ("RCPT TO:<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]"),
+            ("RCPT", ""),
+        ] {
+            let envelope = Envelope { rcpt: Some(line.as_bytes().to_vec()), ..Envelope::default() };
+            assert_eq!(envelope.recipient(), recipient.as_bytes(), "{line}");
+        }
+        assert_eq!(Envelope::default().recipient(), b"");
     }
 
     #[test]

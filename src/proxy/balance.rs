@@ -1,9 +1,11 @@
 //! Which endpoint of a backend is tried first, and in which order the others follow.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+use siphasher::sip::SipHasher24;
 
 use crate::model::{Backend, LoadBalancing};
 use crate::net::BackendAddress;
@@ -47,7 +49,10 @@ impl Balancer {
                 };
                 order.sort_by_key(load);
             }
-            LoadBalancing::UserHash => order.sort_by_key(|address| weight(address, login)),
+            LoadBalancing::UserHash => {
+                let login = canonical(login);
+                order.sort_by_cached_key(|address| weight(&identity(backend, address), &login));
+            }
         }
         order
     }
@@ -70,12 +75,27 @@ impl Drop for Placement {
     }
 }
 
-/// Rendezvous hashing: only the users of an endpoint that goes are moved. The hasher has fixed keys, so
-/// that all replicas agree.
-fn weight(address: &BackendAddress, login: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    address.hash(&mut hasher);
-    login.to_ascii_lowercase().hash(&mut hasher);
+/// What an endpoint is to its users: a Pod of a StatefulSet keeps its name when it gets another address, and the two
+/// addresses of a dual-stack Pod are one endpoint.
+fn identity(backend: &Backend, address: &BackendAddress) -> String {
+    backend.names.get(address).cloned().unwrap_or_else(|| address.to_string())
+}
+
+/// One mailbox is one login, however a client writes it: mail servers do not tell upper from lower case in it, and a
+/// domain may end with a dot. Only ASCII is folded: the tables for the rest change with every version of Unicode.
+fn canonical(login: &[u8]) -> Vec<u8> {
+    let is_address = login.contains(&b'@');
+    login.strip_suffix(b".").filter(|_| is_address).unwrap_or(login).to_ascii_lowercase()
+}
+
+/// Rendezvous hashing: only the users of an endpoint that goes are moved, and only those that come to a new endpoint.
+///
+/// `SipHash-2-4` with a key of zeroes, over the endpoint, a NUL and the login: all replicas and all releases agree.
+fn weight(identity: &str, login: &[u8]) -> u64 {
+    let mut hasher = SipHasher24::new();
+    hasher.write(identity.as_bytes());
+    hasher.write(&[0]);
+    hasher.write(login);
     hasher.finish()
 }
 
@@ -88,7 +108,26 @@ mod tests {
 
     fn backend(count: u16) -> Backend {
         let endpoints = (1..=count).map(|port| BackendAddress::Ip(([127, 0, 0, 1], port).into())).collect();
-        Backend { reference: "Service mail/dovecot:143".into(), endpoints }
+        Backend::new("Service mail/dovecot:143".into(), endpoints)
+    }
+
+    /// The Pods of a StatefulSet, each at 10.0.0.x.
+    fn stateful(pods: &[(&str, u8)]) -> Backend {
+        let at = |last: u8| BackendAddress::Ip(([10, 0, 0, last], 143).into());
+        let endpoints = pods.iter().map(|(_, last)| at(*last)).collect();
+        let names = pods.iter().map(|(name, last)| (at(*last), (*name).to_owned())).collect();
+        Backend { names, ..Backend::new("Service mail/dovecot:143".into(), endpoints) }
+    }
+
+    /// The name of the Pod that each of a thousand users goes to.
+    fn homes(backend: &Backend) -> Vec<String> {
+        let balancer = Balancer::default();
+        let home = |user: u32| {
+            let login = format!("user{user}@example.org");
+            let order = balancer.order(backend, LoadBalancing::UserHash, login.as_bytes());
+            backend.names[&order[0]].clone()
+        };
+        (0..1000).map(home).collect()
     }
 
     #[test]
@@ -128,5 +167,64 @@ mod tests {
             fewer.endpoints.remove(gone);
             assert_eq!(balancer.order(&fewer, LoadBalancing::UserHash, login.as_bytes())[0], first);
         }
+    }
+    #[test]
+    fn a_rescheduled_pod_of_a_stateful_set_keeps_its_users() {
+        let before = homes(&stateful(&[("dovecot-0", 1), ("dovecot-1", 2), ("dovecot-2", 3)]));
+        let after = homes(&stateful(&[("dovecot-2", 3), ("dovecot-0", 77), ("dovecot-1", 78)]));
+        assert_eq!(before, after);
+        for name in ["dovecot-0", "dovecot-1", "dovecot-2"] {
+            let share = before.iter().filter(|home| *home == name).count();
+            assert!((250..420).contains(&share), "{name} has {share} of 1000 users");
+        }
+    }
+
+    #[test]
+    fn a_new_endpoint_takes_its_share_of_users_and_moves_no_other() {
+        let before = homes(&stateful(&[("dovecot-0", 1), ("dovecot-1", 2), ("dovecot-2", 3)]));
+        let after =
+            homes(&stateful(&[("dovecot-0", 1), ("dovecot-1", 2), ("dovecot-2", 3), ("dovecot-3", 4)]));
+        let moved: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+        assert!(moved.iter().all(|(_, after)| *after == "dovecot-3"));
+        assert!((180..330).contains(&moved.len()), "{} of 1000 users moved", moved.len());
+    }
+
+    #[test]
+    fn both_addresses_of_a_dual_stack_pod_are_tried_before_another_pod() {
+        let mut backend = stateful(&[("dovecot-0", 1), ("dovecot-1", 2)]);
+        for (name, last) in [("dovecot-0", 1), ("dovecot-1", 2)] {
+            let address = BackendAddress::Ip(([0xfd00, 0, 0, 0, 0, 0, 0, last], 143).into());
+            backend.endpoints.push(address.clone());
+            backend.names.insert(address, name.to_owned());
+        }
+        let order = Balancer::default().order(&backend, LoadBalancing::UserHash, b"me");
+        let names: Vec<_> = order.iter().map(|address| backend.names[address].as_str()).collect();
+        assert!(names[0] == names[1] && names[2] == names[3] && names[1] != names[2], "{names:?}");
+    }
+
+    #[test]
+    fn a_login_is_the_same_user_however_it_is_written() {
+        assert_eq!(canonical(b"Me@Example.ORG"), b"me@example.org");
+        assert_eq!(canonical(b"me@example.org."), b"me@example.org");
+        assert_eq!(canonical(b"me."), b"me.", "a dot at the end of a name without a domain is part of it");
+        assert_ne!(canonical("Ä@b".as_bytes()), canonical("ä@b".as_bytes()));
+    }
+
+    /// Results of the reference implementation: a release that gives others would move all users.
+    #[test]
+    fn the_hash_has_known_answers() {
+        let mut reference = SipHasher24::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
+        assert_eq!(reference.finish(), 0x726f_db47_dd0e_0e31);
+        reference.write(&[0, 1, 2]);
+        assert_eq!(reference.finish(), 0x8567_6696_d7fb_7e2d);
+        assert_eq!(weight("dovecot-0", b"me@example.org"), 0xb885_45cd_45a8_8ce3);
+        assert_eq!(weight("10.0.0.1:143", b"me@example.org"), 0x8e8e_3f88_8312_1361);
+        let order = Balancer::default().order(
+            &stateful(&[("dovecot-0", 1), ("dovecot-1", 2), ("dovecot-2", 3)]),
+            LoadBalancing::UserHash,
+            b"Me@EXAMPLE.org",
+        );
+        let last: Vec<String> = order.iter().map(ToString::to_string).collect();
+        assert_eq!(last, ["10.0.0.1:143", "10.0.0.3:143", "10.0.0.2:143"]);
     }
 }

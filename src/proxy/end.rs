@@ -1,6 +1,7 @@
 //! How sessions end, and whose fault it was.
 
 use std::io;
+use std::time::Duration;
 
 use crate::auth::AuthError;
 use crate::model::reach::NotAllowed;
@@ -78,12 +79,29 @@ pub(crate) enum End {
     /// The backend's answers.
     #[error("{0}")]
     Backend(#[from] BackendError),
+    /// The backend failed where it may have taken our PROXY header for a command.
+    #[error(
+        "{0}; the likely cause is the PROXY header of upstream.proxyProtocol: the backend does not understand it, or does \
+         not take it from this address"
+    )]
+    BehindHeader(Box<End>),
     /// The backend closed or broke the connection during the login.
     #[error("the backend closed the connection during the login")]
     BackendGone,
+    /// The backend closed the connection and has not said a word.
+    #[error("the backend closed the connection without a greeting; {}", .0.hint_when_closed())]
+    BackendMute(Silence),
     /// `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
+    /// The backend takes connections and has not said a word.
+    #[error("the backend said nothing for {waited:?}; {}", silence.hint())]
+    BackendSilent {
+        /// For how long, in whole seconds.
+        waited: Duration,
+        /// What it may wait for.
+        silence: Silence,
+    },
     /// The auth service refused the login without deciding about it; its words.
     #[error("the auth service is not available: {0}")]
     AuthServiceUnavailable(String),
@@ -109,6 +127,49 @@ pub(crate) enum End {
     /// The listener was removed or the process ends, and the drain timeout is over.
     #[error("closed at the end of the drain timeout")]
     Drained,
+}
+
+/// A connection on which a backend should have spoken first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Without TLS.
+    InClear,
+    /// Without TLS, behind a PROXY header.
+    InClearBehindHeader,
+    /// Under TLS from the first byte.
+    UnderTls,
+}
+
+impl Silence {
+    /// What it may wait for.
+    pub(crate) const fn hint(self) -> &'static str {
+        match self {
+            Self::InClear => {
+                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
+                 Implicit) or for a PROXY header (upstream.proxyProtocol)"
+            }
+            Self::InClearBehindHeader => {
+                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
+                 Implicit)"
+            }
+            Self::UnderTls => "it took the TLS handshake and does not speak the protocol",
+        }
+    }
+
+    /// Why it may have closed.
+    const fn hint_when_closed(self) -> &'static str {
+        match self {
+            Self::InClear => {
+                "it may expect a PROXY header (upstream.proxyProtocol) or TLS from the first byte (upstream.tls.mode: \
+                 Implicit)"
+            }
+            Self::InClearBehindHeader => {
+                "it may not understand the PROXY header of upstream.proxyProtocol, not take it from this address, or \
+                 expect TLS behind it (upstream.tls.mode: Implicit)"
+            }
+            Self::UnderTls => "it took the TLS handshake",
+        }
+    }
 }
 
 /// Who has to change something.
@@ -166,8 +227,12 @@ impl End {
             Self::Descriptors => "no_descriptors",
             Self::Backend(BackendError::Unavailable { .. })
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
-            Self::Backend(_) | Self::BackendGone | Self::BackendInjection => "backend_error",
-            Self::BackendTimeout => "backend_timeout",
+            Self::Backend(_)
+            | Self::BackendGone
+            | Self::BackendMute(_)
+            | Self::BackendInjection
+            | Self::BehindHeader(_) => "backend_error",
+            Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
             Self::BackendRefused { .. } => "backend_refused",
             Self::Relay { .. } => "relay_error",
             Self::Drained => "drained",
@@ -203,6 +268,19 @@ impl End {
             Self::Backend(BackendError::Unexpected { step, .. }) => {
                 return format!("the backend does not accept {step}; the log has its reply");
             }
+            Self::Backend(BackendError::Unasked { step, .. }) => {
+                return format!("the backend answered before it was sent {step}; the log has its reply");
+            }
+            Self::Backend(BackendError::OutOfStep { .. }) => {
+                "the backend answered something else than the login; the log has its reply"
+            }
+            Self::Backend(BackendError::NotOffered { mechanism, .. }) => {
+                return format!("the backend does not offer {mechanism}; the log has its reply");
+            }
+            Self::BehindHeader(end) => {
+                let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";
+                return format!("{}; {likely}", end.sentence());
+            }
             Self::AuthService(error) => return sentence_of(error),
             other => return other.to_string(),
         };
@@ -235,6 +313,9 @@ impl End {
             | Self::Connect(_)
             | Self::BackendGone
             | Self::BackendTimeout
+            | Self::BackendSilent { .. }
+            | Self::BackendMute(_)
+            | Self::BehindHeader(_)
             | Self::BackendRefused { .. }
             | Self::BackendInjection => Fault::Backend,
             Self::Relay { side, .. } => {

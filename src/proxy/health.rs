@@ -293,19 +293,25 @@ impl Checker {
 
     /// Why the endpoint is not well, if so.
     async fn check(&self) -> Result<(), String> {
-        let asked = timeout(self.rule.timeout, self.ask()).await;
+        let is_silent = AtomicBool::new(false);
+        let asked = timeout(self.rule.timeout, self.ask(&is_silent)).await;
         match asked {
             Ok(Ok(())) => Ok(()),
             Ok(Err(end)) => Err(end.to_string()),
+            Err(_) if is_silent.load(Ordering::Relaxed) => {
+                Err(format!("no greeting within {:?}; {}", self.rule.timeout, self.route.silence().hint()))
+            }
             Err(_) => Err(format!("no answer within {:?}", self.rule.timeout)),
         }
     }
 
-    async fn ask(&self) -> Result<(), End> {
+    /// `is_silent` while the endpoint is connected and has not said a word.
+    async fn ask(&self, is_silent: &AtomicBool) -> Result<(), End> {
         let until = Instant::now() + self.rule.timeout;
         let mut leg = self.route.connect_to(&self.endpoint.address, until).await?.leg;
         let mut probe = Probe::new(self.protocol);
         let mut out = Vec::new();
+        is_silent.store(true, Ordering::Relaxed);
         loop {
             match probe.receive(&mut leg.input, &mut out) {
                 ProbeStep::Read(same) => probe = same,
@@ -316,6 +322,7 @@ impl Checker {
             if leg.fill().await.map_err(|_| End::BackendGone)? == 0 {
                 return Err(End::BackendGone);
             }
+            is_silent.store(false, Ordering::Relaxed);
         }
         // It is well, whether it still hears the goodbye or not.
         if leg.send(&mut out).await.is_ok() {

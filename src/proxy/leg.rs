@@ -30,6 +30,11 @@ impl Leg {
         Self { stream, input: Input::new(limit), ended: false }
     }
 
+    /// A leg to a server, which knows what came before a question was sent.
+    pub(crate) fn to_backend(stream: Stream) -> Self {
+        Self { stream, input: Input::of_replies(BACKEND_BUFFER), ended: false }
+    }
+
     /// Whether the peer has ended its direction.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended
@@ -40,6 +45,21 @@ impl Leg {
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         self.input.release();
         poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Takes what has arrived by now, without waiting for more; the number of bytes. An end or an error shows again at
+    /// the next read.
+    pub(crate) async fn fill_at_once(&mut self) -> usize {
+        if self.input.is_full() || self.ended {
+            return 0;
+        }
+        // The event queue is looked at before a task that yields is polled again.
+        tokio::task::yield_now().await;
+        poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Ready(Ok(read)) => Poll::Ready(read),
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(0),
+        })
+        .await
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -84,6 +104,9 @@ impl Leg {
         std::future::pending::<()>().await;
     }
 }
+
+/// A backend's reply before the relay, in bytes.
+const BACKEND_BUFFER: usize = 16 * 1024;
 
 /// Room for one read; the input's limit is usually smaller.
 const SCRATCH_SIZE: usize = 16 * 1024;

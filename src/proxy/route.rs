@@ -13,7 +13,7 @@ use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Input;
 use crate::tls::{ServerNameSource, TlsConnector};
 
-use super::end::End;
+use super::end::{End, Silence};
 use super::leg::Leg;
 
 /// Everything that connecting needs, but for the address.
@@ -55,6 +55,20 @@ impl Route {
         }
     }
 
+    /// Whether backends that may be told who the client is get a PROXY header.
+    pub(crate) fn has_header(&self) -> bool {
+        !self.header.is_empty()
+    }
+
+    /// What a backend that does not greet may wait for.
+    pub(crate) fn silence(&self) -> Silence {
+        match (self.implicit_tls, self.has_header()) {
+            (true, _) => Silence::UnderTls,
+            (false, true) => Silence::InClearBehindHeader,
+            (false, false) => Silence::InClear,
+        }
+    }
+
     /// Connects to the first target of the address that takes us, up to a point where the backend speaks next.
     ///
     /// # Errors
@@ -87,13 +101,17 @@ impl Route {
         address: &BackendAddress,
         takes_introductions: bool,
     ) -> Result<Leg, End> {
-        let mut leg = Leg::new(Stream::Plain(socket), BACKEND_BUFFER);
+        let mut leg = Leg::to_backend(Stream::Plain(socket));
         if takes_introductions {
             let mut header = self.header.clone();
             leg.send(&mut header).await.map_err(|_| End::BackendGone)?;
         }
         if self.implicit_tls {
-            leg = self.secure(leg, address).await?;
+            let behind_header = takes_introductions && self.has_header();
+            leg = self.secure(leg, address).await.map_err(|end| match end {
+                End::Connect(_) if behind_header => End::BehindHeader(Box::new(end)),
+                end => end,
+            })?;
         }
         Ok(leg)
     }
@@ -110,7 +128,7 @@ impl Route {
         let name = server_name(address);
         let stream =
             connector.connect(socket, &name, proof).await.map_err(|error| End::Connect(error.to_string()))?;
-        Ok(Leg::new(Stream::Client(Box::new(stream)), BACKEND_BUFFER))
+        Ok(Leg::to_backend(Stream::Client(Box::new(stream))))
     }
 }
 
@@ -143,6 +161,3 @@ fn server_name(address: &BackendAddress) -> ServerNameSource {
         BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
     }
 }
-
-/// A backend's reply before the relay, in bytes.
-const BACKEND_BUFFER: usize = 16 * 1024;

@@ -9,6 +9,7 @@
 //! keeps nothing of its login.
 
 mod client;
+mod dialogue;
 mod login;
 mod open;
 mod proxied;

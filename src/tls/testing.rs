@@ -143,6 +143,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         tls: UpstreamTls::Disabled,
         proxy_protocol: Some(ProxyVersion::V2),
         xclient: None,
+        client_hello: false,
         smtp_auth: false,
         imap_id: false,
         pass_error_message: false,

@@ -151,6 +151,43 @@ fn user_hash_keeps_a_user_on_one_endpoint_and_spreads_users() {
     }
 }
 
+/// The endpoint of a Pod of a StatefulSet.
+fn pod(name: &str, endpoint: SocketAddr) -> Value {
+    let mut slice = slice(name, endpoint, true);
+    let target = json!({ "kind": "Pod", "name": format!("dovecot-{name}"), "namespace": "mail" });
+    slice["endpoints"][0]["targetRef"] = target;
+    slice
+}
+
+#[test]
+fn user_hash_moves_nobody_when_a_pod_of_a_stateful_set_gets_another_address() {
+    let backends = three();
+    let edge = Edge::start("UserHash", &[]);
+    for (name, address) in named(&backends) {
+        edge.folder.write(&format!("slice-{name}.yaml"), &pod(name, address));
+    }
+    wait::eventually("the endpoints are known", || {
+        let mut wire = greeted(edge.imap).ok()?;
+        log_in(&mut wire, "IMAP", "user", "secret").ok().filter(|answer| answer.starts_with("a OK"))
+    });
+    let place = |index: usize| edge.log_in(&format!("user{index}@example.org")).0;
+    let homes = || (0..30).map(place).collect::<Vec<String>>();
+    let mut before = homes();
+    wait::eventually("all three are used", || {
+        before = homes();
+        (before.iter().collect::<BTreeSet<_>>().len() == 3).then_some(())
+    });
+    let moved = Backend::imap("b");
+    edge.folder.replace("slice-b.yaml", &pod("b", moved.address()));
+    wait::eventually("the Pod is used at its new address", || {
+        assert_eq!(homes(), before);
+        (moved.accepted() > 0).then_some(())
+    });
+    assert_eq!(homes(), before);
+    let domain = edge.log_in("user0@EXAMPLE.org").0;
+    assert_eq!(domain, before[0], "the domain's case does not count");
+}
+
 #[test]
 fn the_next_endpoint_is_tried_whatever_the_policy() {
     for policy in ["RoundRobin", "LeastSessions", "UserHash"] {

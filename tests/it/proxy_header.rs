@@ -192,7 +192,7 @@ fn a_header_that_names_nobody_leaves_the_peer_as_the_client() {
 }
 
 #[test]
-fn the_header_of_a_client_that_is_not_to_be_used_is_read_and_not_believed() {
+fn where_the_header_is_not_used_both_ends_of_the_backends_header_are_those_of_the_real_connection() {
     let edge =
         Edge::start(&json!({ "trustedPeers": ["127.0.0.1"], "useAsClientAddress": false }), &json!({}));
     let wire = edge.greeted(V1.as_bytes());
@@ -206,8 +206,7 @@ fn the_header_of_a_client_that_is_not_to_be_used_is_read_and_not_believed() {
     assert_eq!(request.header("Proxy-Protocol-Server-Addr"), Some("203.0.113.1"));
     assert_eq!(request.header("Proxy-Protocol-Server-Port"), Some("143"));
     let told = edge.passed_on.lock().unwrap().last().unwrap().clone();
-    let source = "PROXY TCP4 127.0.0.1 ";
-    assert!(told.starts_with(source) && told.contains(&format!(" {port} ")), "{told}");
+    assert_eq!(told, format!("PROXY TCP4 127.0.0.1 127.0.0.1 {port} {}", edge.clear.port()));
 }
 
 #[test]

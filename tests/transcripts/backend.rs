@@ -58,6 +58,7 @@ fn plan(script: &Script) -> BackendPlan {
         protocol,
         start_tls: script.setting("starttls") == Some("yes"),
         server_name: script.setting("server-name").unwrap_or("mail.test").to_owned(),
+        client_hello: script.setting("ehlo-name") == Some("client"),
         tag: format!("{} ", script.setting("tag").unwrap_or("a")).into_bytes(),
         login: login(script),
         envelope: Envelope { hello, mail: line("mail"), rcpt: line("rcpt") },
@@ -172,7 +173,8 @@ impl Dialogue {
     fn answer(&mut self) {
         let Now::Answering(exchange) = std::mem::replace(&mut self.now, Now::Over) else { return };
         let answer = self.answers.pop_front().expect("an answer");
-        self.now = Now::Reading(exchange.answer(&Secret::from(answer.as_bytes()), &mut self.output));
+        let answer = Secret::from(answer.as_bytes());
+        self.now = Now::Reading(exchange.answer(&answer, &mut self.input, &mut self.output));
     }
 
     fn end(&mut self, word: &str, reply: &[u8], unsent: &[u8]) {

@@ -174,6 +174,7 @@ fn backend_plan(protocol: Protocol, relayed: bool, start_tls: bool) -> BackendPl
         protocol,
         start_tls,
         server_name: "mail.test".to_owned(),
+        client_hello: false,
         tag: b"a ".to_vec(),
         login: BackendLogin::Request(request),
         envelope: Envelope::default(),
@@ -205,7 +206,7 @@ fn consult(plan: BackendPlan, bytes: &[u8], chunks: &[usize]) -> (Vec<u8>, Strin
                     break;
                 }
                 BackendStep::Challenge(_, exchange) => {
-                    let next = exchange.answer(&Secret::from(&b"*"[..]), &mut out);
+                    let next = exchange.answer(&Secret::from(&b"*"[..]), &mut input, &mut out);
                     step = next.receive(&mut input, &mut out);
                 }
                 end => return (out, format!("{end:?}")),

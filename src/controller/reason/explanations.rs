@@ -5,7 +5,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 43] = [
+pub static EXPLANATIONS: [Explanation; 44] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -369,6 +369,16 @@ pub static EXPLANATIONS: [Explanation; 43] = [
                   terminating.",
         cause: "Its Pods are not ready or not there, or its selector does not match their labels.",
         remedy: "Look with `kubectl get endpointslices -l kubernetes.io/service-name=NAME`, and at the Pods' readiness.",
+    },
+    Explanation {
+        reason: Reason::ImplicitTlsExpected,
+        conditions: &[("ImplicitTLSExpected", True)],
+        meaning: "A backend's port is 465, 993 or 995, where servers expect TLS from the first byte, and \
+                  `upstream.tls.mode` is not `Implicit`. Such a server says nothing, and every login fails after \
+                  `timeouts.connect`.",
+        cause: "`backendRef` or `backendAddress` names the port for TLS, and TLS to the backend is not configured.",
+        remedy: "Set `upstream.tls.mode: Implicit`, or name the port without TLS. Where something on the way adds TLS, \
+                 such as a mesh's sidecar, the alarm can be ignored.",
     },
     Explanation {
         reason: Reason::ClearText,

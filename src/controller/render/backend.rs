@@ -35,7 +35,7 @@ pub(crate) fn render(
         };
         let (endpoints, path) = (vec![address], scope.field("backendAddress"));
         reach::check_address(&path, reach, &endpoints, found);
-        return Some(Backend { reference: text.clone(), endpoints });
+        return Some(Backend::new(text.clone(), endpoints));
     }
     let reference = fields.backend_ref.as_ref()?;
     let (path, key) = (scope.field("backendRef"), scope.own_key(&reference.name));
@@ -65,7 +65,7 @@ pub(crate) fn service(
             found.push(Violation::unusable(path, problem, "correct it in the Service"));
             return None;
         };
-        return Some(Backend { reference, endpoints: vec![address] });
+        return Some(Backend::new(reference, vec![address]));
     }
     let Some(service_port) = port_of(service, port) else {
         let ports: Vec<String> = ports(service).iter().map(|port| port.port.to_string()).collect();
@@ -87,7 +87,7 @@ pub(crate) fn service(
             "start its Pods, or check its selector and readiness probes",
         ));
     }
-    Some(Backend { reference, endpoints: endpoints.addresses })
+    Some(Backend { reference, endpoints: endpoints.addresses, names: endpoints.names })
 }
 
 /// The name that an `ExternalName` Service stands for.

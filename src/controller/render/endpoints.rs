@@ -1,5 +1,6 @@
 //! Which endpoints of a Service get sessions: as kube-proxy chooses them, by readiness and by topology hints.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice};
@@ -22,6 +23,8 @@ pub struct Locality {
 pub(crate) struct Endpoints {
     /// Sorted, so that the order does not depend on how slices are cut.
     pub(crate) addresses: Vec<BackendAddress>,
+    /// The name of the Pod, or whatever else a `targetRef` names, at each address.
+    pub(crate) names: BTreeMap<BackendAddress, String>,
     /// None is ready, and these finish what they have.
     pub(crate) are_terminating: bool,
 }
@@ -45,10 +48,12 @@ impl Endpoints {
         } else {
             nearest(&mut chosen, locality);
         }
-        let mut addresses: Vec<_> = chosen.into_iter().flat_map(|found| addresses(*found)).collect();
+        let mut addresses: Vec<_> = chosen.iter().flat_map(|found| addresses(**found)).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        Self { are_terminating: are_terminating && !addresses.is_empty(), addresses }
+        let named = chosen.iter().filter_map(|found| Some((**found, name(found.0)?)));
+        let names = named.flat_map(|(found, name)| addresses_named(found, name)).collect();
+        Self { are_terminating: are_terminating && !addresses.is_empty(), addresses, names }
     }
 }
 
@@ -92,7 +97,18 @@ fn nearest(ready: &mut Vec<&Found<'_>>, locality: &Locality) {
 /// Whom an endpoint is meant for.
 type Names = fn(&EndpointHints) -> Vec<String>;
 
-fn addresses((endpoint, slice, port): Found<'_>) -> impl Iterator<Item = BackendAddress> {
+fn name(endpoint: &Endpoint) -> Option<&str> {
+    endpoint.target_ref.as_ref()?.name.as_deref().filter(|name| !name.is_empty())
+}
+
+fn addresses_named<'a>(
+    found: Found<'a>,
+    name: &'a str,
+) -> impl Iterator<Item = (BackendAddress, String)> + use<'a> {
+    addresses(found).map(move |address| (address, name.to_owned()))
+}
+
+fn addresses((endpoint, slice, port): Found<'_>) -> impl Iterator<Item = BackendAddress> + use<'_> {
     endpoint.addresses.iter().filter_map(move |address| match slice.address_type.as_str() {
         "FQDN" => units::named(address, port),
         _ => address.parse().ok().map(|ip| BackendAddress::Ip(SocketAddr::new(ip, port))),
@@ -118,7 +134,7 @@ mod tests {
             .collect();
         let known = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let locality = Locality { node: known(locality.0), zone: known(locality.1) };
-        let Endpoints { addresses, are_terminating } = Endpoints::of(slices.iter(), "imap", &locality);
+        let Endpoints { addresses, are_terminating, .. } = Endpoints::of(slices.iter(), "imap", &locality);
         let last = |address: &BackendAddress| {
             let text = address.to_string();
             text.strip_prefix("10.0.0.").unwrap().strip_suffix(":143").unwrap().to_owned()

@@ -117,6 +117,9 @@ fn candidate(
         ));
     }
     let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment, found);
+    if let Some(backend) = &backend {
+        upstream::warn_of_implicit_tls(scope, settings, backend, found);
+    }
     warn_of_clear_text(scope, settings, tls_mode, &frontend.mechanisms, found);
     reach::check_settings(scope, fields, settings, protocol, &reach, found);
     let listener = Listener {

@@ -82,7 +82,7 @@ inherit! {
     ClientAuth { mode, ca_certificate_refs, crl_refs, depth; }
     SessionCache { size, timeout; }
     UpstreamSettings {
-        proxy_protocol, xclient, xclient_negotiation, smtp_auth, imap_id, pass_error_message, load_balancing;
+        proxy_protocol, xclient, xclient_negotiation, ehlo_name, smtp_auth, imap_id, pass_error_message, load_balancing;
         tls, health_check
     }
     UpstreamTls { mode, ca_certificate_refs, server_name, client_certificate_ref; }

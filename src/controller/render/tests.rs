@@ -635,13 +635,55 @@ fn a_service_resolves_to_its_ready_endpoints() {
             "y",
             "IPv4",
             "{addresses: [10.0.0.2], conditions: {ready: true}}, {addresses: [10.0.0.9], conditions: {ready: \
-             false}}, {addresses: [10.0.0.1]}",
+             false}}, {addresses: [10.0.0.1], targetRef: {kind: Pod, name: dovecot-0, namespace: mail}}",
         );
     let rendered = once(&yaml);
     let backend = listener(&rendered, "a").backend.clone().unwrap();
     assert_eq!(backend.reference, "Service mail/dovecot:143");
     let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(endpoints, ["10.0.0.1:10143", "10.0.0.2:10143", "[fd00::1]:10143"]);
+    let names: Vec<_> =
+        backend.names.iter().map(|(address, name)| (address.to_string(), name.as_str())).collect();
+    assert_eq!(names, [("10.0.0.1:10143".to_owned(), "dovecot-0")]);
+}
+
+#[test]
+fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
+    let of = |backend: &str, settings: &str| {
+        let listener = format!("{{name: a, protocol: IMAP, port: 1143, {backend}}}");
+        let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
+                       spec: {ports: [{name: imap, port: 143}, {name: imaps, port: 993}]}\n";
+        let endpoints =
+            slice("x", "IPv4", "{addresses: [10.0.0.1]}").replace("sieve, port: 14190", "imaps, port: 31993");
+        let rendered =
+            once(&(server(&listener, &format!("tls: {{mode: Disabled}}{settings}")) + service + &endpoints));
+        assert_eq!(rendered.objects[0].listeners[0].serving, Serving::Current, "it is served");
+        said(&rendered)
+    };
+    let by_address = "backendAddress: 'imap.example.com:993'";
+    let by_service = "backendRef: {name: dovecot, port: 993}";
+    assert_eq!(
+        of(by_address, ""),
+        "ImplicitTLSExpected spec.upstream.tls.mode: imap.example.com:993 is reached on port 993, where servers expect \
+         TLS from the first byte, and upstream.tls.mode is not set; set upstream.tls.mode: Implicit, or name the \
+         backend's port without TLS\n"
+    );
+    for backend in [by_address, by_service, "backendAddress: '[2001:db8::1]:995'", "backendAddress: 'mx:465'"]
+    {
+        assert!(of(backend, "").starts_with("ImplicitTLSExpected "), "{backend}");
+        let start_tls = of(backend, ", upstream: {tls: {mode: StartTLS}}");
+        assert!(start_tls.contains("upstream.tls.mode is StartTLS"), "{start_tls}");
+        let off = of(backend, ", upstream: {tls: {mode: Disabled}}");
+        assert!(off.contains("upstream.tls.mode is Disabled"), "{off}");
+        assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
+    }
+    for backend in [
+        "backendAddress: 'mx:143'",
+        "backendRef: {name: dovecot, port: 143}",
+        "backendAddress: 'unix:/run/993'",
+    ] {
+        assert_eq!(of(backend, ""), "", "{backend}");
+    }
 }
 
 #[test]

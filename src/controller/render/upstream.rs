@@ -7,11 +7,13 @@ use crate::api::Settings;
 use crate::api::settings::{self as api, ProxyProtocolVersion};
 use crate::api::tls::UpstreamTlsMode;
 use crate::model::settings::ClientTls;
-use crate::model::{HealthCheck, LoadBalancing, Upstream, UpstreamTls};
+use crate::model::{Backend, HealthCheck, LoadBalancing, Upstream, UpstreamTls};
+use crate::net::BackendAddress;
+use crate::protocol::Protocol;
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
 
-use super::super::violation::Violation;
+use super::super::violation::{Notice, Violation};
 use super::bounds::{Bounded, duration};
 use super::references::References;
 use super::scope::Scope;
@@ -37,6 +39,7 @@ pub(crate) fn render(
             None | Some(api::XclientNegotiation::Auto) => XclientNegotiation::Auto,
             Some(api::XclientNegotiation::Always) => XclientNegotiation::Always,
         }),
+        client_hello: !matches!(upstream.ehlo_name, Some(api::EhloName::Own)),
         smtp_auth: passthrough || upstream.smtp_auth.unwrap_or(false),
         imap_id: upstream.imap_id.unwrap_or(false),
         pass_error_message: upstream.pass_error_message.unwrap_or(false),
@@ -69,6 +72,42 @@ fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Vio
         unhealthy_threshold: check.unhealthy_threshold.unwrap_or(3),
         healthy_threshold: check.healthy_threshold.unwrap_or(1),
     }
+}
+
+/// A backend's port for TLS from the first byte, towards which TLS is not so: the server waits for a handshake, and says
+/// nothing.
+pub(crate) fn warn_of_implicit_tls(
+    scope: &Scope<'_>,
+    settings: &Settings,
+    backend: &Backend,
+    found: &mut Vec<Violation>,
+) {
+    let mode = settings.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref()?.mode);
+    let Some(port) = implicit_tls_port(backend).filter(|_| mode != Some(UpstreamTlsMode::Implicit)) else {
+        return;
+    };
+    let field = "upstream.tls.mode";
+    let (field, problem) = match mode {
+        None => (scope.absent(field), "is not set"),
+        Some(UpstreamTlsMode::StartTls) => (scope.setting(field), "is StartTLS"),
+        Some(_) => (scope.setting(field), "is Disabled"),
+    };
+    found.push(Violation::notice(
+        Notice::ImplicitTlsExpected,
+        &field,
+        format!(
+            "{} is reached on port {port}, where servers expect TLS from the first byte, and upstream.tls.mode {problem}",
+            backend.reference
+        ),
+        "set upstream.tls.mode: Implicit, or name the backend's port without TLS",
+    ));
+}
+
+/// A port for TLS of the Service or address that is named, or else of an endpoint.
+fn implicit_tls_port(backend: &Backend) -> Option<u16> {
+    let named = backend.reference.rsplit(':').next().and_then(|port| port.parse().ok());
+    let ports = backend.endpoints.iter().filter_map(BackendAddress::port);
+    named.into_iter().chain(ports).find(|port| Protocol::is_implicit_tls(*port))
 }
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

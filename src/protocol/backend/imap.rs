@@ -1,16 +1,18 @@
 //! Logging in to an IMAP backend: NGINX section 9.2, and STARTTLS, ID and AUTHENTICATE beyond it.
 
-use crate::protocol::Protocol;
+mod login;
+mod offers;
+
 use crate::protocol::imap::id::{ClientId, MAX_PARAMETERS};
 use crate::protocol::input::Input;
-use crate::secret::Secret;
 
 use super::reply::take_response;
-use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
+use super::sasl::Credentials;
 use super::{
-    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING,
-    Secured, ready, refused,
+    BackendError, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow, GREETING, Refusal, Secured,
 };
+use login::{LoggingIn, Refused};
+use offers::Offers;
 
 /// The machine for an IMAP backend.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(super) enum Imap {
     Greeting(Box<BackendPlan>),
     Preparing(Preparation, Question),
     LoggingIn(LoggingIn),
+    /// The login was refused for no reason that is said, and nothing is known of what the backend offers.
+    Refused(Refused),
 }
 
 /// What comes before the login, and what it needs.
@@ -34,33 +38,10 @@ pub(super) enum Question {
     /// CAPABILITY: may STARTTLS follow?
     OffersStartTls(Offers),
     StartTls,
-    /// CAPABILITY: may ID follow?
-    OffersId(Offers),
-    Id,
-}
-
-/// What a capability list says about the commands that we may send.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Offers {
-    start_tls: bool,
-    id: bool,
-}
-
-/// The client's own command is under way.
-#[derive(Debug)]
-pub(super) struct LoggingIn {
-    tag: Vec<u8>,
-    /// Untagged responses so far: they belong to the client's reply (quirk Q-32).
-    held: Vec<u8>,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Login(Vec<u8>, Secret),
-    Password(Secret),
-    Verdict,
-    Sasl(SaslLogin),
+    /// CAPABILITY: what may follow? `None` until there is a list.
+    Offers(Option<Offers>),
+    /// With what the backend offers, for the login.
+    Id(Offers),
 }
 
 /// A response, by its first word.
@@ -85,6 +66,7 @@ impl Imap {
             Self::Greeting(plan) => Self::greeted(*plan, line, out),
             Self::Preparing(preparation, question) => preparation.answered(question, line, out),
             Self::LoggingIn(login) => login.answered(line, out),
+            Self::Refused(refused) => refused.answered(line, out),
         }
     }
 
@@ -93,6 +75,14 @@ impl Imap {
             Self::Greeting(_) => GREETING,
             Self::Preparing(_, question) => question.name(),
             Self::LoggingIn(login) => login.name(),
+            Self::Refused(_) => "CAPABILITY",
+        }
+    }
+
+    pub(super) fn unanswered(self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refused) => Some(refused.refusal()),
+            _ => None,
         }
     }
 
@@ -112,17 +102,21 @@ impl Imap {
                 None => Ok(preparation.ask_capabilities(Question::OffersStartTls, out).into()),
             };
         }
-        Ok(match offers {
-            Some(offers) => preparation.announce(offers, out).into(),
-            None => preparation.secured(out).into(),
-        })
+        match offers {
+            Some(offers) => preparation.announce(offers, out),
+            None if preparation.id.is_some() || preparation.credentials.depend_on_offers() => {
+                Ok(preparation.ask_capabilities(Question::Offers, out).into())
+            }
+            // As nginx does, whose backends are not asked what they offer.
+            None => Ok(preparation.log_in(None, out)?.into()),
+        }
     }
 }
 
 impl Preparation {
-    /// Over TLS, where it is wanted: announces the client, if it has to be, and logs in.
+    /// Over TLS nothing that was offered before counts (RFC 9051 section 6.2.1).
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Imap {
-        if self.id.is_some() { self.ask_capabilities(Question::OffersId, out) } else { self.log_in(out) }
+        self.ask_capabilities(Question::Offers, out)
     }
 
     fn answered(self, question: Question, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
@@ -140,18 +134,23 @@ impl Preparation {
             (Question::StartTls, Response::Accepted) => {
                 Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Imap(self)))))
             }
-            (Question::OffersId(offers), Response::Accepted | Response::Refused) => {
-                Ok(self.announce(offers, out).into())
+            (Question::Offers(Some(offers)), Response::Accepted | Response::Refused) => {
+                self.announce(offers, out)
+            }
+            (Question::Offers(None), Response::Accepted | Response::Refused) => {
+                Ok(self.log_in(None, out)?.into())
             }
             // ID informs; a backend that does not want it still serves.
-            (Question::Id, Response::Accepted | Response::Refused) => Ok(self.log_in(out).into()),
+            (Question::Id(offers), Response::Accepted | Response::Refused) => {
+                Ok(self.log_in(Some(offers), out)?.into())
+            }
             (question, _) => Err(BackendError::at(question.name(), line)),
         }
     }
 
-    fn ask_capabilities(self, question: fn(Offers) -> Question, out: &mut Vec<u8>) -> Imap {
+    fn ask_capabilities<T: Default>(self, question: fn(T) -> Question, out: &mut Vec<u8>) -> Imap {
         append_own(b"CAPABILITY", out);
-        Imap::Preparing(self, question(Offers::default()))
+        Imap::Preparing(self, question(T::default()))
     }
 
     fn start_tls(self, offers: Offers, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
@@ -162,98 +161,28 @@ impl Preparation {
         Ok(Imap::Preparing(self, Question::StartTls).into())
     }
 
-    fn announce(self, offers: Offers, out: &mut Vec<u8>) -> Imap {
+    fn announce(self, offers: Offers, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let id = self.id.as_ref().filter(|_| offers.id);
         let parameters = id.map(|(client, own)| id_parameters(client, own)).unwrap_or_default();
         if parameters.is_empty() {
-            return self.log_in(out);
+            return Ok(self.log_in(Some(offers), out)?.into());
         }
         append_own(format!("ID ({parameters})").as_bytes(), out);
-        Imap::Preparing(self, Question::Id)
+        Ok(Imap::Preparing(self, Question::Id(offers)).into())
     }
 
-    fn log_in(self, out: &mut Vec<u8>) -> Imap {
+    fn log_in(self, offers: Option<Offers>, out: &mut Vec<u8>) -> Result<Imap, BackendError> {
         let Self { tag, credentials, .. } = self;
-        out.extend_from_slice(&tag);
-        let stage = match credentials {
-            Credentials::Password { login, password } => {
-                out.extend_from_slice(format!("LOGIN {{{}}}\r\n", login.len()).as_bytes());
-                Stage::Login(login, password)
-            }
-            Credentials::Sasl(sasl) => {
-                sasl.append_command(b"AUTHENTICATE", out);
-                Stage::Sasl(sasl)
-            }
-        };
-        Imap::LoggingIn(LoggingIn { tag, held: Vec::new(), stage })
-    }
-}
-
-impl LoggingIn {
-    fn name(&self) -> &'static str {
-        if matches!(self.stage, Stage::Sasl(_)) { "AUTHENTICATE" } else { "LOGIN" }
-    }
-
-    fn answered(mut self, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let step = self.name();
-        match classify(&line, &self.tag) {
-            Response::Untagged(text) if !is_fatal(text) => {
-                self.held.extend_from_slice(&line);
-                if self.held.len() > MAX_HELD {
-                    return Err(BackendError::TooLong { step });
-                }
-                Ok(Imap::LoggingIn(self).into())
-            }
-            Response::Challenge(challenge) => self.challenged(challenge, &line, out),
-            Response::Accepted if matches!(self.stage, Stage::Verdict | Stage::Sasl(_)) => {
-                self.held.extend_from_slice(&line);
-                Ok(ready(self.held))
-            }
-            Response::Refused => {
-                self.held.extend_from_slice(&line);
-                Ok(refused(Protocol::Imap, self.held))
-            }
-            _ => Err(BackendError::at(step, [self.held, line].concat())),
-        }
-    }
-
-    fn challenged(self, challenge: &[u8], line: &[u8], out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let step = self.name();
-        let Self { tag, held, stage } = self;
-        let stage = match stage {
-            Stage::Login(login, password) => {
-                out.extend_from_slice(&login);
-                out.extend_from_slice(format!(" {{{}}}\r\n", password.expose().len()).as_bytes());
-                Stage::Password(password)
-            }
-            Stage::Password(password) => {
-                append_answer(&password, out);
-                Stage::Verdict
-            }
-            Stage::Sasl(mut sasl) => match sasl.challenged() {
-                Reaction::Answer(answer) => {
-                    append_answer(&answer, out);
-                    Stage::Sasl(sasl)
-                }
-                Reaction::Relay => {
-                    let waiting = Imap::LoggingIn(Self { tag, held, stage: Stage::Sasl(sasl) });
-                    let exchange = BackendExchange(waiting.into());
-                    return Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)));
-                }
-                Reaction::None => return Err(BackendError::at(step, line.to_vec())),
-            },
-            Stage::Verdict => return Err(BackendError::at(step, line.to_vec())),
-        };
-        Ok(Imap::LoggingIn(Self { tag, held, stage }).into())
+        LoggingIn::begin(tag, credentials, offers, out).map(Imap::LoggingIn)
     }
 }
 
 impl Question {
     const fn name(&self) -> &'static str {
         match self {
-            Self::OffersStartTls(_) | Self::OffersId(_) => "CAPABILITY",
+            Self::OffersStartTls(_) | Self::Offers(_) => "CAPABILITY",
             Self::StartTls => "STARTTLS",
-            Self::Id => "ID",
+            Self::Id(_) => "ID",
         }
     }
 
@@ -261,29 +190,9 @@ impl Question {
         let Some(offers) = Offers::in_response(text) else { return self };
         match self {
             Self::OffersStartTls(_) => Self::OffersStartTls(offers),
-            Self::OffersId(_) => Self::OffersId(offers),
-            Self::StartTls | Self::Id => self,
+            Self::Offers(_) => Self::Offers(Some(offers)),
+            Self::StartTls | Self::Id(_) => self,
         }
-    }
-}
-
-impl Offers {
-    /// From `CAPABILITY …` of an untagged response.
-    fn in_response(text: &[u8]) -> Option<Self> {
-        let mut words = text.split(u8::is_ascii_whitespace);
-        words.next().filter(|word| word.eq_ignore_ascii_case(b"CAPABILITY"))?;
-        let mut offers = Self::default();
-        for word in words {
-            offers.start_tls |= word.eq_ignore_ascii_case(b"STARTTLS");
-            offers.id |= word.eq_ignore_ascii_case(b"ID");
-        }
-        Some(offers)
-    }
-
-    /// From a greeting's `[CAPABILITY …]`, if it has one.
-    fn in_greeting(text: &[u8]) -> Option<Self> {
-        let code = text.splitn(2, |&byte| byte == b'[').nth(1)?;
-        Self::in_response(code.split(|&byte| byte == b']').next()?)
     }
 }
 
@@ -349,9 +258,6 @@ const OUR_TAG: &[u8] = b"mailgress ";
 /// Bytes of the parameters in an ID, so that no command line gets longer than the 8000 that every server takes
 /// (RFC 2683 section 3.2.1.5).
 const MAX_ID: usize = 7900;
-/// Bytes of untagged responses before the tagged one.
-const MAX_HELD: usize = 16 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,13 +2,14 @@
 
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
+use crate::protocol::sasl::Mechanism;
 use crate::secret::Secret;
 
 use super::reply::{take_dotted, take_line};
 use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
 use super::{
     BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, Flow, GREETING, Secured, ready,
-    refused,
+    refusal, refused,
 };
 
 /// The machine for a POP3 backend: which reply it waits for.
@@ -17,9 +18,19 @@ pub(super) enum Pop3 {
     Greeting(Box<BackendPlan>),
     Capa(Preparation),
     Stls(Preparation),
+    /// CAPA: is the mechanism offered?
+    Offers(SaslLogin),
     User(Secret),
     Pass,
-    Auth(SaslLogin),
+    Auth(Exchange),
+}
+
+/// A SASL exchange.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    sasl: SaslLogin,
+    /// Whether CAPA names the mechanism; true without CAPA.
+    is_offered: bool,
 }
 
 /// What the login needs.
@@ -36,7 +47,7 @@ impl Pop3 {
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let step = self.step();
         let reply = match self {
-            Self::Capa(_) => take_dotted(input, step)?,
+            Self::Capa(_) | Self::Offers(_) => take_dotted(input, step)?,
             _ => take_line(input, step)?,
         };
         let Some(reply) = reply else { return Ok(Flow::Outside(BackendStep::Read(self.into()))) };
@@ -60,16 +71,26 @@ impl Pop3 {
             Self::Stls(preparation) if accepted => {
                 Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Pop3(preparation)))))
             }
+            Self::Offers(sasl) => {
+                let is_offered = !accepted || offers_mechanism(&reply, sasl.mechanism());
+                sasl.append_command(b"AUTH", out);
+                Ok(Self::Auth(Exchange { sasl, is_offered }).into())
+            }
             Self::User(password) if accepted => {
                 out.extend_from_slice(b"PASS ");
                 append_answer(&password, out);
                 Ok(Self::Pass.into())
             }
             Self::Pass | Self::Auth(_) if accepted => Ok(ready(reply)),
+            Self::Auth(Exchange { sasl, is_offered: false })
+                if reply.starts_with(b"-ERR") && !refusal::has_code(&reply) && !sasl.was_challenged() =>
+            {
+                Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply))
+            }
             Self::User(_) | Self::Pass | Self::Auth(_) if reply.starts_with(b"-ERR") => {
                 Ok(refused(Protocol::Pop3, reply))
             }
-            Self::Auth(sasl) => Self::challenged(sasl, reply, out),
+            Self::Auth(exchange) => Self::challenged(exchange, reply, out),
             Self::Greeting(_) | Self::Stls(_) | Self::User(_) | Self::Pass => {
                 Err(BackendError::at(step, reply))
             }
@@ -79,7 +100,7 @@ impl Pop3 {
     fn step(&self) -> &'static str {
         match self {
             Self::Greeting(_) => GREETING,
-            Self::Capa(_) => "CAPA",
+            Self::Capa(_) | Self::Offers(_) => "CAPA",
             Self::Stls(_) => "STLS",
             Self::User(_) => "USER",
             Self::Pass => "PASS",
@@ -87,17 +108,17 @@ impl Pop3 {
         }
     }
 
-    fn challenged(mut sasl: SaslLogin, reply: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
+    fn challenged(mut exchange: Exchange, reply: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Some(challenge) = reply.strip_prefix(b"+") else { return Err(BackendError::at("AUTH", reply)) };
         let challenge = challenge.trim_ascii();
-        match sasl.challenged() {
+        match exchange.sasl.challenged() {
             Reaction::Answer(answer) => {
                 append_answer(&answer, out);
-                Ok(Self::Auth(sasl).into())
+                Ok(Self::Auth(exchange).into())
             }
             Reaction::Relay => {
-                let exchange = BackendExchange(Self::Auth(sasl).into());
-                Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), exchange)))
+                let waiting = BackendExchange(Self::Auth(exchange).into());
+                Ok(Flow::Outside(BackendStep::Challenge(challenge.to_vec(), waiting)))
             }
             Reaction::None => Err(BackendError::at("AUTH", reply)),
         }
@@ -126,8 +147,8 @@ impl Preparation {
                 Pop3::User(password)
             }
             Credentials::Sasl(sasl) => {
-                sasl.append_command(b"AUTH", out);
-                Pop3::Auth(sasl)
+                out.extend_from_slice(b"CAPA\r\n");
+                Pop3::Offers(sasl)
             }
         }
     }
@@ -137,6 +158,15 @@ impl From<Pop3> for Flow {
     fn from(pop3: Pop3) -> Self {
         Self::Next(pop3.into())
     }
+}
+
+/// `SASL` and the names of mechanisms (RFC 5034 section 3).
+fn offers_mechanism(capabilities: &[u8], mechanism: Mechanism) -> bool {
+    capabilities.split(|&byte| byte == b'\n').any(|line| {
+        let mut words = line.trim_ascii().split(|&byte| byte == b' ');
+        words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"SASL"))
+            && words.any(|word| word.eq_ignore_ascii_case(mechanism.name().as_bytes()))
+    })
 }
 
 fn offers_stls(capabilities: &[u8]) -> bool {

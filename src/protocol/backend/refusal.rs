@@ -97,6 +97,16 @@ pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
     }
 }
 
+/// Whether an IMAP or POP3 server says by a code why it refuses.
+pub(super) fn has_code(reply: &[u8]) -> bool {
+    response_code(last_line(reply)).is_some()
+}
+
+/// Whether an SMTP server refuses AUTH or its mechanism as such, and has judged no credentials.
+pub(super) fn is_without_judgement(code: u16) -> bool {
+    matches!(code, 500 | 502..=504 | 530 | 538)
+}
+
 fn is_bye(reply: &[u8]) -> bool {
     reply.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* BYE"))
 }

@@ -2,7 +2,7 @@
 
 use crate::protocol::input::Input;
 
-use super::BackendError;
+use super::{BackendError, GREETING};
 
 /// An SMTP reply of one or more lines.
 #[derive(Debug)]
@@ -91,7 +91,15 @@ pub fn first_line(reply: &[u8]) -> String {
 }
 
 fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
+    if step == GREETING && is_tls_record(input.peek()) {
+        return Err(BackendError::SpeaksTls);
+    }
     match end {
+        // Only IMAP has responses that answer nothing (RFC 9051 section 7).
+        Some(end) if input.is_unasked() && !input.peek().starts_with(b"* ") => {
+            let reply = first_line(input.peek().get(..end).unwrap_or_default());
+            Err(BackendError::Unasked { step, reply })
+        }
         Some(end) => {
             let reply = input.peek().get(..end).unwrap_or_default().to_vec();
             input.consume(end);
@@ -100,6 +108,11 @@ fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Opt
         None if input.is_full() => Err(BackendError::TooLong { step }),
         None => Ok(None),
     }
+}
+
+/// A TLS alert or handshake record (RFC 8446 section 5.1): what a server for TLS says to text.
+fn is_tls_record(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x15 | 0x16, 3, ..])
 }
 
 /// Behind the first LF at or after `from`.
@@ -152,6 +165,32 @@ mod tests {
         assert!(take_smtp(&mut input(b"250-a\r\n250"), "EHLO").unwrap().is_none());
         assert!(take_dotted(&mut input(b"+OK\r\nSTLS\r\n"), "CAPA").unwrap().is_none());
         assert!(take_response(&mut input(b"* ID {9}\r\nab\r\n"), "ID").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_reply_that_came_before_its_question_is_an_error() {
+        let replies = |bytes: &[u8], question_behind: usize| {
+            let mut input = Input::of_replies(64);
+            input.append(bytes.get(..question_behind).unwrap()).unwrap();
+            input.note_question();
+            input.append(bytes.get(question_behind..).unwrap()).unwrap();
+            input
+        };
+        let early = |result: Result<Option<Vec<u8>>, BackendError>| matches!(result, Err(BackendError::Unasked { step: "USER", reply }) if reply == "-ERR what");
+        assert!(early(take_line(&mut replies(b"-ERR what\r\n+OK\r\n", 11), "USER")));
+        assert!(early(take_line(&mut replies(b"-ERR what\r\n", 3), "USER")), "it began before the question");
+        assert!(take_line(&mut replies(b"-ERR what\r\n", 0), "USER").unwrap().is_some());
+        assert!(take_smtp(&mut replies(b"502 what\r\n", 10), "EHLO").is_err());
+        assert!(take_response(&mut replies(b"PROXY BAD what\r\n", 16), "LOGIN").is_err());
+        assert!(take_response(&mut replies(b"* OK later\r\n", 12), "LOGIN").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_tls_record_instead_of_a_greeting_is_told() {
+        let alert = [0x15, 3, 1, 0, 2, 2, b'\n'];
+        assert!(matches!(take_line(&mut input(&alert), GREETING), Err(BackendError::SpeaksTls)));
+        assert!(matches!(take_smtp(&mut input(&alert[..2]), GREETING), Err(BackendError::SpeaksTls)));
+        assert!(take_response(&mut input(&alert), "LOGIN").unwrap().is_some());
     }
 
     #[test]

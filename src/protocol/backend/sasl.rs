@@ -36,6 +36,16 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Whether the way to log in depends on what the backend offers: LOGIN carries ASCII to every server.
+    pub(super) fn depend_on_offers(&self) -> bool {
+        match self {
+            Self::Password { login, password } => !login.is_ascii() || !password.expose().is_ascii(),
+            Self::Sasl(_) => true,
+        }
+    }
+}
+
 /// A SASL exchange with a backend: our own PLAIN or LOGIN, or the client's, relayed.
 #[derive(Debug)]
 pub(super) struct SaslLogin {
@@ -43,6 +53,8 @@ pub(super) struct SaslLogin {
     /// Base64, for the challenges to come; at most two. The first may go along with the command instead.
     answers: VecDeque<Secret>,
     relayed: bool,
+    /// The backend has asked something, so it has the mechanism.
+    was_challenged: bool,
 }
 
 /// What a challenge is answered with.
@@ -58,20 +70,29 @@ pub(super) enum Reaction {
 
 impl SaslLogin {
     pub(super) fn relayed(mechanism: Mechanism, initial: Option<Secret>) -> Self {
-        Self { mechanism, answers: initial.into_iter().collect(), relayed: true }
+        Self { mechanism, answers: initial.into_iter().collect(), relayed: true, was_challenged: false }
     }
 
     /// PLAIN (RFC 4616); no field holds a NUL ([`checked`]).
     pub(super) fn plain(authzid: &[u8], login: &[u8], password: &Secret) -> Self {
         let message = Secret::new([authzid, login, password.expose()].join(&0));
         let answers = VecDeque::from([encoded(message.expose())]);
-        Self { mechanism: Mechanism::Plain, answers, relayed: false }
+        Self { mechanism: Mechanism::Plain, answers, relayed: false, was_challenged: false }
     }
 
     /// LOGIN, for a backend that has no PLAIN.
     pub(super) fn login(login: &[u8], password: &Secret) -> Self {
         let answers = VecDeque::from([encoded(login), encoded(password.expose())]);
-        Self { mechanism: Mechanism::Login, answers, relayed: false }
+        Self { mechanism: Mechanism::Login, answers, relayed: false, was_challenged: false }
+    }
+
+    /// Whether the backend has asked anything.
+    pub(super) fn was_challenged(&self) -> bool {
+        self.was_challenged
+    }
+
+    pub(super) fn mechanism(&self) -> Mechanism {
+        self.mechanism
     }
 
     /// Appends `command` and the mechanism's name.
@@ -103,6 +124,7 @@ impl SaslLogin {
 
     /// `=` is how an initial response says that it is empty; as an answer that is an empty line.
     pub(super) fn challenged(&mut self) -> Reaction {
+        self.was_challenged = true;
         match self.answers.pop_front() {
             Some(initial) if initial.expose() == b"=" => Reaction::Answer(Secret::default()),
             Some(initial) => Reaction::Answer(initial),

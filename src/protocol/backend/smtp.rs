@@ -10,7 +10,7 @@ use super::reply::{SmtpReply, take_smtp};
 use super::sasl::{Reaction, SaslLogin, append_answer, checked};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
-    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refused,
+    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refusal, refused,
 };
 
 /// The machine for an SMTP backend: which reply it waits for.
@@ -30,12 +30,15 @@ pub(super) struct LoggingIn {
     login: Login,
     /// The backend's last reply to EHLO offers CHUNKING.
     takes_chunks: bool,
+    /// It names the mechanism that is used.
+    offers_mechanism: bool,
 }
 
 /// What comes before the login, and what it needs.
 #[derive(Debug)]
 pub(super) struct Preparation {
-    server_name: String,
+    /// In EHLO.
+    name: Vec<u8>,
     /// EHLO rather than HELO.
     extended: bool,
     client_hello: Option<Hello>,
@@ -123,7 +126,8 @@ impl Smtp {
 
 impl Preparation {
     fn new(plan: BackendPlan) -> Result<Self, BackendError> {
-        let BackendPlan { server_name, login, envelope, xclient, start_tls, verbatim, .. } = plan;
+        let BackendPlan { server_name, client_hello: as_client, login, envelope, xclient, .. } = plan;
+        let BackendPlan { start_tls, verbatim, .. } = plan;
         let Envelope { hello: client_hello, mail, rcpt } = envelope;
         let login = match checked(login, "SMTP")? {
             BackendLogin::Trusted { login } => Login::Trusted { login },
@@ -142,11 +146,15 @@ impl Preparation {
             || xclient.is_some()
             || login.is_sasl()
             || client_hello.as_ref().is_some_and(|hello| hello.extended);
-        Ok(Self { server_name, extended, client_hello, xclient, login })
+        let name = match &client_hello {
+            Some(hello) if as_client => hello.name.clone(),
+            _ => server_name.into_bytes(),
+        };
+        Ok(Self { name, extended, client_hello, xclient, login })
     }
 
     fn hello(self, start_tls: bool, out: &mut Vec<u8>) -> Smtp {
-        append_hello(self.extended, self.server_name.as_bytes(), out);
+        append_hello(self.extended, &self.name, out);
         Smtp::Hello { preparation: self, start_tls }
     }
 
@@ -197,7 +205,7 @@ impl Preparation {
         let needs_extensions = self.login.is_sasl();
         match self.client_hello {
             Some(hello) => append_hello(hello.extended || needs_extensions, &hello.name, out),
-            None if needs_extensions => append_hello(true, self.server_name.as_bytes(), out),
+            None if needs_extensions => append_hello(true, &self.name, out),
             None => return self.login.begin(reply, out),
         }
         Ok(Smtp::ClientHello(self.login).into())
@@ -242,24 +250,29 @@ impl Login {
             }
             Self::Rcpt => Self::Rcpt,
         };
-        Ok(Smtp::LoggingIn(LoggingIn { login, takes_chunks }).into())
+        let offers_mechanism = match &login {
+            Self::Auth { sasl, .. } => offers(extensions, "AUTH", sasl.mechanism().name()),
+            _ => true,
+        };
+        Ok(Smtp::LoggingIn(LoggingIn { login, takes_chunks, offers_mechanism }).into())
     }
 }
 
 impl LoggingIn {
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let Self { login, takes_chunks } = self;
+        let Self { login, takes_chunks, offers_mechanism } = self;
         let name = login.name();
         match (login, reply.code) {
             (Login::Auth { verbatim: false, .. }, 235) => Ok(authenticated(takes_chunks)),
             (Login::Auth { mut sasl, verbatim }, 334) => match sasl.challenged() {
                 Reaction::Answer(answer) => {
                     append_answer(&answer, out);
-                    Ok(Self { login: Login::Auth { sasl, verbatim }, takes_chunks }.into())
+                    Ok(Self { login: Login::Auth { sasl, verbatim }, takes_chunks, offers_mechanism }.into())
                 }
                 Reaction::Relay => {
                     let challenge = reply.texts().next().unwrap_or_default().to_vec();
-                    let waiting = Self { login: Login::Auth { sasl, verbatim }, takes_chunks };
+                    let login = Login::Auth { sasl, verbatim };
+                    let waiting = Self { login, takes_chunks, offers_mechanism };
                     let exchange = BackendExchange(Smtp::LoggingIn(waiting).into());
                     Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
                 }
@@ -267,7 +280,7 @@ impl LoggingIn {
             },
             (Login::Mail { rcpt, .. }, 250) => {
                 append_line(&rcpt, out);
-                Ok(Self { login: Login::Rcpt, takes_chunks }.into())
+                Ok(Self { login: Login::Rcpt, takes_chunks, offers_mechanism }.into())
             }
             // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
             (Login::Rcpt, _) => {
@@ -276,6 +289,9 @@ impl LoggingIn {
             }
             (Login::Auth { verbatim: true, .. }, 235) => {
                 Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused: None }))
+            }
+            (Login::Auth { sasl, .. }, code) if !offers_mechanism && refusal::is_without_judgement(code) => {
+                Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply.lines))
             }
             (Login::Auth { .. }, 400..=599) => Ok(refused(Protocol::Smtp, reply.lines)),
             (Login::Mail { .. }, 400..=599) => {

@@ -59,7 +59,8 @@ pub(super) struct Ends {
     pub(super) is_proxied: bool,
     /// Source and destination of a PROXY header that carried them; for the auth service, whoever wrote them.
     pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
-    /// Where the client connected to, as a trusted peer has it.
+    /// Where the client connected to, where `client` comes from a believed PROXY header, too. Otherwise the address of
+    /// our socket is the other end of the same connection.
     pub(super) destination: Option<SocketAddr>,
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn read_proxy_header(
         ProxyHeader::Proxied { source, destination } => {
             let client = if is_believed { ClientAddress::new(source) } else { peer };
             let proxied = Some((source, destination));
-            Ends { client, is_proxied: is_believed, proxied, destination: trusted.then_some(destination) }
+            Ends { client, is_proxied: is_believed, proxied, destination: is_believed.then_some(destination) }
         }
         ProxyHeader::Local => Ends { client: peer, is_proxied: false, proxied: None, destination: None },
     })

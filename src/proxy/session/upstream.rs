@@ -1,19 +1,16 @@
 //! The third part of a session: an endpoint is chosen and connected, and the backend's machine logs in.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::model::{self, UpstreamTls};
 use crate::net::{BackendAddress, ClientAddress};
-use crate::protocol::backend::{BackendLogin, BackendStartTls, ClientInfo, Refusal, RefusalCause};
+use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header;
-use crate::protocol::{
-    Backend, BackendError, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol,
-};
+use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
 use crate::secret::Secret;
 
 use super::super::balance::{Balancer, Placement};
@@ -24,6 +21,7 @@ use super::super::record::Record;
 use super::super::route::{Reached, Route};
 use super::super::serving::Served;
 use super::client::Session;
+use super::dialogue::Dialogue;
 
 /// A login that may go to the backend.
 #[derive(Debug)]
@@ -92,14 +90,9 @@ impl Session {
         record.backend = Some(connected.address.clone());
         let Reached { leg, takes_introductions } = connected.reached;
         let plan = self.plan(authorised, &pending, takes_introductions);
-        let dialogue = Dialogue {
-            route: &route,
-            leg,
-            address: &connected.address,
-            deadline,
-            patience: self.served.listener.timeouts.connect,
-            out: Vec::new(),
-        };
+        let patience = self.served.listener.timeouts.connect;
+        let dialogue =
+            Dialogue::new(&route, &connected.address, leg, (deadline, patience), takes_introductions);
         self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
     }
 
@@ -120,6 +113,7 @@ impl Session {
             protocol,
             start_tls: matches!(upstream.tls, UpstreamTls::StartTls(_)),
             server_name: listener.frontend.server_name.clone(),
+            client_hello: upstream.client_hello,
             tag: pending.tag().to_vec(),
             login: authorised.login,
             envelope: pending.envelope().clone(),
@@ -176,12 +170,15 @@ impl Session {
         let mut pending = pending;
         loop {
             match backend.receive(&mut dialogue.leg.input, &mut dialogue.out) {
-                BackendStep::Read(same) => {
-                    backend = same;
-                    if let Err(end) = self.while_present(dialogue.exchange()).await? {
-                        return Ok(Answer::Failed(pending, end));
+                BackendStep::Read(same) => match self.exchange(&mut dialogue).await? {
+                    Ok(()) => backend = same,
+                    Err(end) => {
+                        return Ok(match same.unanswered() {
+                            Some(refusal) => Answer::Refused(pending, refusal),
+                            None => Answer::Failed(pending, end),
+                        });
                     }
-                }
+                },
                 BackendStep::StartTls(agreed) => match self.while_present(dialogue.upgrade(agreed)).await? {
                     Ok((next, secured)) => (backend, dialogue) = (secured, next),
                     Err(end) => return Ok(Answer::Failed(pending, end)),
@@ -190,17 +187,33 @@ impl Session {
                     let (answer, waiting) = self.challenge(&challenge, pending).await?;
                     pending = waiting;
                     dialogue.extend_deadline();
-                    backend = exchange.answer(&answer, &mut dialogue.out);
+                    backend = exchange.answer(&answer, &mut dialogue.leg.input, &mut dialogue.out);
                 }
                 BackendStep::Ready { reply, takes_chunks, refused } => {
                     let backend = dialogue.leg;
                     let accepted = Accepting { backend, reply, takes_chunks, refused, placement };
                     return Ok(Answer::Accepted(accepted));
                 }
-                BackendStep::Refused(refusal) => return Ok(Answer::Refused(pending, refusal)),
-                BackendStep::Failed(error) => return Ok(Answer::Failed(pending, error.into())),
+                BackendStep::Refused(refusal) => {
+                    return Ok(match self.while_present(dialogue.judge(self.protocol(), &refusal)).await? {
+                        Ok(()) => Answer::Refused(pending, refusal),
+                        Err(end) => Answer::Failed(pending, end),
+                    });
+                }
+                BackendStep::Failed(error) => {
+                    return Ok(Answer::Failed(pending, dialogue.explain(error.into())));
+                }
             }
         }
+    }
+
+    /// An exchange with the backend. A client that leaves because the backend says nothing is not at fault.
+    async fn exchange(&mut self, dialogue: &mut Dialogue<'_>) -> Result<Result<(), End>, End> {
+        let exchanged = self.while_present(dialogue.exchange()).await;
+        exchanged.map_err(|end| match end {
+            End::ClientGone => dialogue.long_silence().unwrap_or(end),
+            end => end,
+        })
     }
 
     /// Relays a challenge to the client and takes its answer.
@@ -260,51 +273,6 @@ async fn connect_in_turn(
         Some(end) => Err(end),
         None => Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; ")))),
     }
-}
-
-/// A connection on which the backend's machine is talking.
-struct Dialogue<'a> {
-    route: &'a Route,
-    leg: Leg,
-    address: &'a BackendAddress,
-    deadline: Instant,
-    /// `timeouts.connect`.
-    patience: Duration,
-    out: Vec<u8>,
-}
-
-impl Dialogue<'_> {
-    /// Sends what the machine has to say and reads the backend's answer, within the deadline.
-    async fn exchange(&mut self) -> Result<(), End> {
-        let Self { leg, out, deadline, .. } = self;
-        let exchange = async {
-            leg.send(out).await.map_err(|_| End::BackendGone)?;
-            match leg.fill().await {
-                Ok(0) if leg.input.is_full() => {
-                    Err(End::Backend(BackendError::TooLong { step: "a command" }))
-                }
-                Ok(0) | Err(_) => Err(End::BackendGone),
-                Ok(_) => Ok(()),
-            }
-        };
-        within(*deadline, exchange).await
-    }
-
-    /// The handshake after the backend's STARTTLS reply.
-    async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
-        self.leg = within(self.deadline, self.route.secure(self.leg, self.address)).await?;
-        let backend = agreed.secured(&mut self.out);
-        Ok((self, backend))
-    }
-
-    /// The time that the client took to answer a challenge is not the backend's.
-    fn extend_deadline(&mut self) {
-        self.deadline = Instant::now() + self.patience;
-    }
-}
-
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
-    timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
 }
 
 /// No endpoint gets less time to connect, unless all of it is used up.

@@ -115,7 +115,7 @@ impl Session {
                 if let Some(login) = &login {
                     record.set_login(login);
                 }
-                match self.authorise(request, server, login, password) {
+                match self.authorise(request, &pending, server, login, password) {
                     Ok(authorised) => self.try_backend(authorised, pending, record).await,
                     Err(end) => self.fail(pending, end).await,
                 }
@@ -132,11 +132,7 @@ impl Session {
         let Some(backend) = self.served.listener.backend.clone() else {
             return self.fail(pending, End::NoBackend).await;
         };
-        // Mail without a login is spread by its first recipient.
-        let user = match &request {
-            LoginRequest::Anonymous => pending.envelope().rcpt.clone().unwrap_or_default(),
-            named => named.login().to_vec(),
-        };
+        let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
         self.try_backend(Authorised { backend, login, user }, pending, record).await
     }
@@ -182,16 +178,17 @@ impl Session {
     fn authorise(
         &self,
         request: LoginRequest,
+        pending: &PendingLogin,
         server: Option<BackendAddress>,
         login: Option<Vec<u8>>,
         password: Option<Secret>,
     ) -> Result<Authorised, End> {
         let listener = &self.served.listener;
         let backend = match server {
-            Some(address) => Arc::new(Backend { reference: address.to_string(), endpoints: vec![address] }),
+            Some(address) => Arc::new(Backend::new(address.to_string(), vec![address])),
             None => listener.backend.clone().ok_or(End::NoBackend)?,
         };
-        let user = login.unwrap_or_else(|| request.login().to_vec());
+        let user = login.unwrap_or_else(|| user(&request, pending));
         let needs_password = self.protocol() != Protocol::Smtp || listener.upstream.smtp_auth;
         let login = match request {
             LoginRequest::Anonymous => BackendLogin::Request(LoginRequest::Anonymous),
@@ -361,6 +358,13 @@ fn counted(verdict: &Result<Verdict, End>) -> (verdicts::Verdict, Fault) {
             verdict => (verdict, end.fault()),
         },
     }
+}
+
+/// The name that steers the choice of an endpoint. Mail without a login goes by its first recipient, so that it gets
+/// where that user logs in.
+fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
+    let LoginRequest::Anonymous = request else { return request.login().to_vec() };
+    pending.envelope().recipient().to_vec()
 }
 
 fn backend_refused(cause: RefusalCause, reply: &[u8]) -> End {

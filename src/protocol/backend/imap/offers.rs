@@ -1,0 +1,73 @@
+//! What an IMAP backend announces, and which way to log in follows from it.
+
+use crate::protocol::backend::BackendError;
+use crate::protocol::backend::sasl::{Credentials, SaslLogin};
+use crate::protocol::sasl::Mechanism;
+
+/// What a capability list says about the commands that we may send.
+#[derive(Clone, Debug, Default)]
+pub(in crate::protocol::backend) struct Offers {
+    /// STARTTLS may follow.
+    pub(super) start_tls: bool,
+    /// ID may follow.
+    pub(super) id: bool,
+    /// LOGIN must not follow.
+    pub(super) login_disabled: bool,
+    /// AUTHENTICATE takes an initial response.
+    pub(super) initial_response: bool,
+    /// Names of SASL mechanisms.
+    mechanisms: Vec<Vec<u8>>,
+}
+
+impl Offers {
+    /// From `CAPABILITY …` of an untagged response.
+    pub(super) fn in_response(text: &[u8]) -> Option<Self> {
+        let mut words = text.split(u8::is_ascii_whitespace);
+        words.next().filter(|word| word.eq_ignore_ascii_case(b"CAPABILITY"))?;
+        let mut offers = Self::default();
+        for word in words {
+            offers.start_tls |= word.eq_ignore_ascii_case(b"STARTTLS");
+            offers.id |= word.eq_ignore_ascii_case(b"ID");
+            offers.login_disabled |= word.eq_ignore_ascii_case(b"LOGINDISABLED");
+            offers.initial_response |= word.eq_ignore_ascii_case(b"SASL-IR");
+            let (name, mechanism) = word.split_at_checked(AUTH.len()).unwrap_or_default();
+            if name.eq_ignore_ascii_case(AUTH) {
+                offers.mechanisms.push(mechanism.to_ascii_uppercase());
+            }
+        }
+        Some(offers)
+    }
+
+    pub(super) fn has(&self, mechanism: Mechanism) -> bool {
+        self.mechanisms.iter().any(|offered| offered == mechanism.name().as_bytes())
+    }
+
+    /// LOGIN must not be sent where it is disabled (RFC 9051 section 6.2.3), and servers disagree about the character
+    /// set of what it carries; PLAIN is UTF-8 (RFC 4616).
+    pub(super) fn choose(&self, credentials: Credentials) -> Result<Credentials, BackendError> {
+        let Credentials::Password { login, password } = credentials else { return Ok(credentials) };
+        let is_ascii = login.is_ascii() && password.expose().is_ascii();
+        if is_ascii && !self.login_disabled {
+            return Ok(Credentials::Password { login, password });
+        }
+        if self.has(Mechanism::Plain) {
+            return Ok(Credentials::Sasl(SaslLogin::plain(&[], &login, &password)));
+        }
+        if !self.login_disabled {
+            return Ok(Credentials::Password { login, password });
+        }
+        if self.has(Mechanism::Login) {
+            return Ok(Credentials::Sasl(SaslLogin::login(&login, &password)));
+        }
+        Err(BackendError::LoginDisabled)
+    }
+
+    /// From a greeting's `[CAPABILITY …]`, if it has one.
+    pub(super) fn in_greeting(text: &[u8]) -> Option<Self> {
+        let code = text.splitn(2, |&byte| byte == b'[').nth(1)?;
+        Self::in_response(code.split(|&byte| byte == b']').next()?)
+    }
+}
+
+/// What a SASL mechanism's capability begins with.
+const AUTH: &[u8] = b"AUTH=";

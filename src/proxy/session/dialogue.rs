@@ -1,0 +1,260 @@
+//! A connection to a backend while its machine logs in: what is sent and read within the deadline, and what a failure
+//! most likely comes from.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::net::BackendAddress;
+use crate::protocol::backend::{BackendStartTls, Refusal, header};
+use crate::protocol::{Backend, BackendError, Protocol};
+
+use super::super::end::End;
+use super::super::leg::Leg;
+use super::super::route::Route;
+
+/// A connection on which the backend's machine is talking.
+pub(super) struct Dialogue<'a> {
+    route: &'a Route,
+    address: &'a BackendAddress,
+    /// The connection.
+    pub(super) leg: Leg,
+    /// What the machine has to say.
+    pub(super) out: Vec<u8>,
+    began: Instant,
+    deadline: Instant,
+    /// `timeouts.connect`.
+    patience: Duration,
+    /// Whether a PROXY header was sent.
+    behind_header: bool,
+    /// Whether anything has come from the backend.
+    is_heard: bool,
+    /// Commands that were sent.
+    asked: usize,
+}
+
+impl<'a> Dialogue<'a> {
+    /// With a deadline, and the time that a relayed answer of the client begins again.
+    pub(super) fn new(
+        route: &'a Route,
+        address: &'a BackendAddress,
+        leg: Leg,
+        (deadline, patience): (Instant, Duration),
+        takes_introductions: bool,
+    ) -> Self {
+        Self {
+            route,
+            address,
+            leg,
+            out: Vec::new(),
+            began: Instant::now(),
+            deadline,
+            patience,
+            behind_header: takes_introductions && route.has_header(),
+            is_heard: false,
+            asked: 0,
+        }
+    }
+
+    /// Sends what the machine has to say and reads the backend's answer, within the deadline. What came before the
+    /// command is sent is for the machine to judge first.
+    pub(super) async fn exchange(&mut self) -> Result<(), End> {
+        let within = timeout_at(self.deadline, self.send_and_read()).await;
+        match within {
+            Ok(Err(End::BackendGone)) => Err(self.explain(End::BackendGone)),
+            Ok(exchanged) => exchanged,
+            Err(_) if !self.is_heard => Err(self.silence()),
+            Err(_) => Err(End::BackendTimeout),
+        }
+    }
+
+    async fn send_and_read(&mut self) -> Result<(), End> {
+        let Self { leg, out, .. } = self;
+        if !out.is_empty() {
+            // The command may be a password, and what has come is perhaps a complaint.
+            if leg.fill_at_once().await > 0 {
+                self.is_heard = true;
+                leg.input.note_question();
+                return Ok(());
+            }
+            leg.send(out).await.map_err(|_| End::BackendGone)?;
+            self.asked = self.asked.saturating_add(1);
+        }
+        match leg.fill().await {
+            Ok(0) if leg.input.is_full() => Err(End::Backend(BackendError::TooLong { step: "a command" })),
+            Ok(0) | Err(_) => Err(End::BackendGone),
+            Ok(_) => {
+                self.is_heard = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The handshake after the backend's STARTTLS reply.
+    pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
+        self.leg = within(self.deadline, self.route.secure(self.leg, self.address)).await?;
+        let backend = agreed.secured(&mut self.out);
+        Ok((self, backend))
+    }
+
+    /// The time that the client took to answer a challenge is not the backend's.
+    pub(super) fn extend_deadline(&mut self) {
+        self.deadline = Instant::now() + self.patience;
+    }
+
+    /// Whether a refusal is the answer to the login, and not to the PROXY header in front of it.
+    pub(super) async fn judge(&mut self, protocol: Protocol, refusal: &Refusal) -> Result<(), End> {
+        let Some(question) = header::question(protocol).filter(|_| self.is_in_doubt()) else { return Ok(()) };
+        let asked = timeout(DOUBT_TIME, self.ask_last(question)).await;
+        if asked.is_ok_and(|()| header::is_in_step(self.leg.input.peek())) {
+            return Ok(());
+        }
+        let error = BackendError::out_of_step(&refusal.reply);
+        Err(self.explain(error.into()))
+    }
+
+    /// Sends a last command, and takes everything that comes until the backend closes.
+    async fn ask_last(&mut self, question: &[u8]) {
+        let _ = self.leg.send(&mut question.to_vec()).await;
+        while self.leg.input.len() < header::MAX_HEARD && matches!(self.leg.fill().await, Ok(1..)) {}
+    }
+
+    /// Whether the last reply may answer the PROXY header.
+    fn is_in_doubt(&self) -> bool {
+        self.behind_header && self.asked < 2
+    }
+
+    /// With the PROXY header as the likely cause, where it may be one.
+    pub(super) fn explain(&self, end: End) -> End {
+        match end {
+            End::Backend(BackendError::Unavailable { .. } | BackendError::SpeaksTls) => end,
+            End::BackendGone if !self.is_heard => End::BackendMute(self.route.silence()),
+            End::Backend(_) | End::BackendGone if self.is_in_doubt() => End::BehindHeader(Box::new(end)),
+            end => end,
+        }
+    }
+
+    /// For a client that does not wait any longer, where the backend has said nothing for some time.
+    pub(super) fn long_silence(&self) -> Option<End> {
+        let is_long = self.began.elapsed() >= LONG_SILENCE;
+        (is_long && !self.is_heard).then(|| self.silence())
+    }
+
+    fn silence(&self) -> End {
+        let waited = Duration::from_secs(
+            self.began.elapsed().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+        );
+        End::BackendSilent { waited, silence: self.route.silence() }
+    }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
+    timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
+}
+
+/// A backend that has said nothing for so long is why the client leaves.
+const LONG_SILENCE: Duration = Duration::from_secs(5);
+/// For the answer that says what a refusal was about.
+const DOUBT_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::dns::{Dns, Host};
+    use crate::net::{ListenAddress, Socket, Stream};
+    use crate::protocol::backend::RefusalCause;
+    use crate::proxy::tests::socket;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A way to a backend, with this PROXY header.
+    fn route(header: &[u8]) -> Route {
+        let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
+        let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
+        Route::new(&dns, &socket.listeners[0], None, header.to_vec())
+    }
+
+    /// A dialogue over the connection, behind the route's header.
+    fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
+        let leg = Leg::to_backend(Stream::Plain(Socket::Unix(connection)));
+        Dialogue::new(route, address, leg, (Instant::now() + PATIENCE, PATIENCE), true)
+    }
+
+    fn address() -> BackendAddress {
+        BackendAddress::Unix("/run/pop3".into())
+    }
+
+    fn refusal() -> Refusal {
+        Refusal { reply: b"-ERR unknown command\r\n".to_vec(), cause: RefusalCause::Credentials }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_a_silent_backend_soon_leaves_by_itself_and_later_because_of_it() {
+        let (route, address) = (route(b""), address());
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(dialogue.long_silence().is_none());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let end = dialogue.long_silence().unwrap();
+        assert!(end.to_string().starts_with("the backend said nothing for 6s; "), "{end}");
+        dialogue.is_heard = true;
+        assert!(dialogue.long_silence().is_none(), "it is not silent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_never_greets_is_silent_and_one_that_stops_is_late() {
+        let (route, address) = (route(b""), address());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut silent = dialogue(&route, &address, ours);
+        let end = silent.exchange().await.unwrap_err();
+        assert!(end.to_string().contains("upstream.tls.mode: Implicit"), "{end}");
+        let (ours, mut late) = UnixStream::pair().unwrap();
+        late.write_all(b"+OK\r\n").await.unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        dialogue.exchange().await.unwrap();
+        assert!(matches!(dialogue.exchange().await, Err(End::BackendTimeout)));
+        theirs.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_before_what_came_first_is_judged() {
+        let (route, address) = (route(b""), address());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        theirs.write_all(b"-ERR what\r\n").await.unwrap();
+        dialogue.out = b"PASS secret\r\n".to_vec();
+        dialogue.exchange().await.unwrap();
+        assert!(dialogue.leg.input.is_unasked() && dialogue.out == b"PASS secret\r\n");
+        drop(dialogue);
+        let mut heard = Vec::new();
+        theirs.read_to_end(&mut heard).await.unwrap_or_default();
+        assert_eq!(heard, b"");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_behind_a_header_counts_when_the_next_answer_is_the_next_commands() {
+        let (route, address) = (route(b"PROXY UNKNOWN\r\n"), address());
+        for (rest, is_meant) in [(&b"+OK bye\r\n"[..], true), (b"+OK\r\n+OK bye\r\n", false), (b"", false)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut dialogue = dialogue(&route, &address, ours);
+            dialogue.asked = 1;
+            theirs.write_all(rest).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let judged = dialogue.judge(Protocol::Pop3, &refusal()).await;
+            assert_eq!(judged.is_ok(), is_meant, "{judged:?}");
+            assert!(is_meant || matches!(judged, Err(End::BehindHeader(_))));
+        }
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut later = dialogue(&route, &address, ours);
+        later.asked = 2;
+        assert!(later.judge(Protocol::Pop3, &refusal()).await.is_ok(), "PASS was refused");
+    }
+}
