@@ -113,6 +113,8 @@ pub enum Reason {
     NoReadyEndpoints,
     /// `ClearText`: passwords without TLS.
     ClearText,
+    /// `CapabilityIgnored`: a configured capability that is not announced.
+    CapabilityIgnored,
 }
 
 /// What there is to say about a reason.

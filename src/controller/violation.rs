@@ -34,11 +34,13 @@ pub enum Notice {
     NoReadyEndpoints,
     /// Passwords may travel in clear because nothing was said about TLS.
     ClearText,
+    /// A capability is configured that follows from other settings, and is not announced for it.
+    CapabilityIgnored,
 }
 
 impl Notice {
     /// All of them.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::HostnameNotCovered,
@@ -46,6 +48,7 @@ impl Notice {
         Self::IntroductionNotAllowed,
         Self::NoReadyEndpoints,
         Self::ClearText,
+        Self::CapabilityIgnored,
     ];
 
     /// The condition's type.
@@ -59,6 +62,7 @@ impl Notice {
             Self::IntroductionNotAllowed => "IntroductionNotAllowed",
             Self::NoReadyEndpoints => "NoReadyEndpoints",
             Self::ClearText => "ClearText",
+            Self::CapabilityIgnored => "CapabilityIgnored",
         }
     }
 
@@ -72,6 +76,7 @@ impl Notice {
             Self::IntroductionNotAllowed => Reason::IntroductionNotAllowed,
             Self::NoReadyEndpoints => Reason::NoReadyEndpoints,
             Self::ClearText => Reason::ClearText,
+            Self::CapabilityIgnored => Reason::CapabilityIgnored,
         }
     }
 }
