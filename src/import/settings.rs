@@ -7,7 +7,6 @@ use crate::api::settings::{
     AuthMethod, CountedErrors, LimitSettings, PasswordLogins, ProtocolSettings, ProxyProtocolVersion,
     ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
-
 use crate::protocol::{self, own_extensions};
 
 use super::effective::Server;

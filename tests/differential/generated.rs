@@ -172,8 +172,11 @@ fn in_nginxs_words(mailgress: &mut Observed) {
                 line.replace_range(start.., "BAD invalid command");
             }
         }
-        let is_tag_char = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
-        if line.strip_suffix(" BAD invalid command").is_some_and(|tag| !tag.chars().all(is_tag_char)) {
+        let is_of_nginx = |tag: &str| {
+            let is_tag_char = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+            tag.len() <= 32 && tag.chars().all(is_tag_char)
+        };
+        if line.strip_suffix(" BAD invalid command").is_some_and(|tag| !is_of_nginx(tag)) {
             "* BAD invalid command".clone_into(line);
         }
         if line == "504 5.5.4 Unrecognized authentication type" {
