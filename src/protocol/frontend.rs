@@ -101,7 +101,7 @@ impl FrontendConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartTlsOffer {
     /// Not offered.
-    Off,
+    Disabled,
     /// Offered.
     Optional,
     /// Nothing that needs TLS is accepted without it.

@@ -124,7 +124,7 @@ fn frontend() -> FrontendConfig {
         capabilities: vec!["TOP".into()],
         mechanisms: vec![Mechanism::Plain],
         password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Off,
+        start_tls: StartTlsOffer::Disabled,
         relay_sasl: true,
         max_errors: 5,
         counted_errors: CountedErrors::All,
@@ -144,7 +144,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         backend: Some(Arc::new(Backend { reference: "test".into(), endpoints: backends })),
         reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
-            tls: UpstreamTls::Off,
+            tls: UpstreamTls::Disabled,
             proxy_protocol: None,
             xclient: None,
             smtp_auth: true,
@@ -181,7 +181,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         address: address.clone(),
         options: SocketOptions::default(),
         protocol: Protocol::Pop3,
-        tls_mode: TlsMode::Off,
+        tls_mode: TlsMode::Disabled,
         proxy_protocol: None,
         listeners: vec![Arc::new(listener)],
     }

@@ -112,7 +112,7 @@ pub(super) fn server_tls(certificates: Vec<Arc<Certificate>>) -> ServerTls {
         certificates,
         min_version: MinVersion::Tls12,
         cipher_suites: Vec::new(),
-        client_auth: client_auth(ClientAuthMode::Off, Vec::new()),
+        client_auth: client_auth(ClientAuthMode::Disabled, Vec::new()),
         session_tickets: true,
         session_cache_size: 64,
         session_timeout: Duration::from_secs(300),
@@ -130,7 +130,7 @@ fn frontend() -> FrontendConfig {
         capabilities: Vec::new(),
         mechanisms: Vec::new(),
         password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Off,
+        start_tls: StartTlsOffer::Disabled,
         relay_sasl: false,
         max_errors: 5,
         counted_errors: CountedErrors::All,
@@ -143,7 +143,7 @@ fn frontend() -> FrontendConfig {
 /// A listener called like its first host name.
 pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     let upstream = Upstream {
-        tls: UpstreamTls::Off,
+        tls: UpstreamTls::Disabled,
         proxy_protocol: Some(ProxyVersion::V2),
         xclient: None,
         smtp_auth: false,

@@ -77,7 +77,7 @@ fn what_is_announced_by_itself_is_announced_once_and_only_where_it_is_true() {
 #[test]
 fn a_listener_for_mail_without_a_login_takes_no_login() {
     let none = json!({ "smtp": { "authMethods": ["NONE"] } });
-    let site = Site::start(passthrough(), &[("SMTP", "Off", servers().postfix.mx(), none)]);
+    let site = Site::start(passthrough(), &[("SMTP", "Disabled", servers().postfix.mx(), none)]);
     let user = new_user("none");
     for method in ["PLAIN", "LOGIN"] {
         site.clients.swaks(&site.endpoints[0], method, &user, PASSWORD).failed();
@@ -157,7 +157,7 @@ fn a_token_of_nine_kilobytes_is_taken_in_every_protocol() {
 
 #[test]
 fn dovecot_answers_a_login_under_tags_that_nginx_refuses() {
-    let site = Site::start(passthrough(), &[("IMAP", "Off", backend_of("IMAP"), json!({}))]);
+    let site = Site::start(passthrough(), &[("IMAP", "Disabled", backend_of("IMAP"), json!({}))]);
     // Dovecot has bounds of its own: 127 characters, and no `]`.
     for tag in ["!#$&'-./09:;<=>?@AZ[^_`az|}~".to_owned(), "t".repeat(120)] {
         let user = new_user("tag");
@@ -172,7 +172,7 @@ fn dovecot_answers_a_login_under_tags_that_nginx_refuses() {
 fn a_windows_client_with_a_name_beyond_ascii_sends_mail() {
     let auth = AuthService::routing(PASSWORD, |_| servers().postfix.mx_verbose());
     let none = json!({ "smtp": { "authMethods": ["NONE"] } });
-    let site = Site::start(http_auth(&auth.url()), &[("SMTP", "Off", servers().postfix.mx(), none)]);
+    let site = Site::start(http_auth(&auth.url()), &[("SMTP", "Disabled", servers().postfix.mx(), none)]);
     let user = new_user("windows");
     site.clients.swaks_anonymous(&site.endpoints[0], &user, &["--ehlo", "MÜLLER-PC"]).succeeded();
     let names: [(&[u8], &str); 2] =

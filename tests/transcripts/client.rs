@@ -48,7 +48,7 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
             Some(other) => panic!("password-logins: {other}"),
         },
         start_tls: match script.setting("tls") {
-            None | Some("off") => StartTlsOffer::Off,
+            None | Some("off") => StartTlsOffer::Disabled,
             Some("optional" | "implicit") => StartTlsOffer::Optional,
             Some("required") => StartTlsOffer::Required,
             Some(other) => panic!("tls: {other}"),

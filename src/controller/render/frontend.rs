@@ -34,7 +34,7 @@ pub(crate) fn render(
         mechanisms,
         password_logins,
         start_tls: match tls_mode {
-            TlsMode::Off | TlsMode::Implicit => StartTlsOffer::Off,
+            TlsMode::Disabled | TlsMode::Implicit => StartTlsOffer::Disabled,
             TlsMode::StartTls => StartTlsOffer::Optional,
             TlsMode::RequireStartTls => StartTlsOffer::Required,
         },

@@ -14,7 +14,7 @@ fn config(protocol: Protocol) -> FrontendConfig {
         capabilities: Vec::new(),
         mechanisms: vec![Mechanism::Plain, Mechanism::XOAuth2],
         password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Off,
+        start_tls: StartTlsOffer::Disabled,
         relay_sasl: false,
         max_errors: 5,
         counted_errors: CountedErrors::All,
