@@ -28,8 +28,8 @@ mod smtp;
 pub use backend::{Backend, BackendError, BackendPlan, BackendStep};
 pub use frontend::notices;
 pub use frontend::{
-    CloseReason, CountedErrors, Exchange, ExchangeStep, Frontend, FrontendConfig, PendingLogin, Refused,
-    SmtpRules, StartTls, StartTlsOffer, Step,
+    CloseReason, CountedErrors, Exchange, ExchangeStep, Frontend, FrontendConfig, OwnExtensions,
+    PasswordLogins, PendingLogin, Refused, SmtpRules, StartTls, StartTlsOffer, Step, own_extensions,
 };
 pub use imap::id::ClientId;
 pub use input::{EmptyInput, Input};

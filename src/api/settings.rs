@@ -159,31 +159,43 @@ pub struct HealthCheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProtocolSettings {
-    /// Capabilities announced before the login, as they are. Default: `IMAP4 IMAP4rev1 UIDPLUS` for IMAP,
-    /// `TOP USER UIDL` for POP3.
+    /// Capabilities announced before the login, as they are. What follows from other settings is announced by itself and
+    /// left out of the list: `AUTH=…`, `STARTTLS`, `LOGINDISABLED`, `SASL`, `STLS`, and `USER` where USER is refused.
+    /// Default: `IMAP4 IMAP4rev1 UIDPLUS` for IMAP, `TOP USER UIDL` for POP3.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
     pub capabilities: Option<Vec<String>>,
-    /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `APOP` for POP3.
-    /// Default: `PLAIN`.
+    /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `APOP` for POP3. What is
+    /// not listed is refused. `PLAIN` and `LOGIN` are announced as listed and stand for each other: with either, IMAP's
+    /// LOGIN command and POP3's USER and PASS are taken, too. Default: `PLAIN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub auth_methods: Option<Vec<AuthMethod>>,
+    /// Logins with a password: `Listed` takes them where `authMethods` has `PLAIN` or `LOGIN`, `Always` takes them whatever
+    /// is listed, as nginx does. Default: `Listed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_logins: Option<PasswordLogins>,
 }
 
 /// What SMTP announces and accepts before the login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SmtpSettings {
-    /// Lines of the EHLO reply, as they are. Default: none.
+    /// Lines of the EHLO reply, as they are. `AUTH` and `STARTTLS` follow from other settings, are announced by themselves
+    /// and left out of the list. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
     pub capabilities: Option<Vec<String>>,
     /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `NONE` for mail
-    /// without a login on port 25. Default: `PLAIN`, `LOGIN`.
+    /// without a login on port 25. What is not listed is refused: with `NONE` alone, nobody can log in. `PLAIN` and `LOGIN`
+    /// are announced as listed and stand for each other. Default: `PLAIN`, `LOGIN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub auth_methods: Option<Vec<AuthMethod>>,
+    /// Logins with a password: `Listed` takes them where `authMethods` has `PLAIN` or `LOGIN`, `Always` takes them whatever
+    /// is listed, as nginx does. Default: `Listed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_logins: Option<PasswordLogins>,
     /// How long the greeting is withheld; a client that talks before it is refused. Default: 0s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
@@ -196,6 +208,15 @@ pub struct SmtpSettings {
     /// clients and scripts do it, and it does no harm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_sequence: Option<bool>,
+}
+
+/// Which logins with a password are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PasswordLogins {
+    /// Where `authMethods` has `PLAIN` or `LOGIN`.
+    Listed,
+    /// Whatever is listed.
+    Always,
 }
 
 /// A way to log in.
@@ -316,7 +337,8 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_auth_failures: Option<u32>,
-    /// The longest command before the login, in bytes, from 512 to 1Mi. Default: 4Ki.
+    /// The longest command before the login, in bytes, from 512 to 1Mi. A SASL response (a password or token in AUTH or
+    /// AUTHENTICATE, or behind it) may have 12,288 bytes whatever stands here. Default: 4Ki.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_buffer: Option<Size>,
     /// Open connections of the listener, counted from the accept on. Connections on a port that several listeners share

@@ -288,6 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn a_capability_that_is_announced_by_itself_is_a_warning() {
+        let listener = "{name: a, port: 587, smtp: {capabilities: ['AUTH PLAIN']}, backendAddress: 'b:25'}";
+        let spec = format!(
+            "spec: {{auth: {{passthrough: {{}}}}, tls: {{mode: Disabled}}, listeners: [{listener}]}}\n"
+        );
+        let (lines, wrong) = check(&format!("{HEAD}{spec}"));
+        assert!(!wrong, "{lines:?}");
+        let warning =
+            "warning: MailServer default/s: spec.listeners[a].smtp.capabilities: CapabilityIgnored: ";
+        assert!(lines[0].contains(warning), "{lines:?}");
+    }
+
+    #[test]
     fn xclient_that_is_asked_for_is_a_warning_where_a_proxy_header_would_do() {
         let warned = |settings: &str| {
             let listener = "{name: a, port: 25, smtp: {authMethods: [NONE]}, backendAddress: 'b:25'}";

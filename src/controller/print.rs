@@ -64,6 +64,7 @@ fn listener(listener: &Listener) -> Value {
             "serverName": frontend.server_name,
             "capabilities": frontend.capabilities,
             "mechanisms": frontend.mechanisms.iter().map(|m| format!("{m:?}")).collect::<Vec<_>>(),
+            "passwordLogins": format!("{:?}", frontend.password_logins),
             "startTls": format!("{:?}", frontend.start_tls),
             "relaySasl": frontend.relay_sasl,
             "maxErrors": frontend.max_errors,

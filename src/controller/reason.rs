@@ -116,6 +116,8 @@ pub enum Reason {
     ImplicitTlsExpected,
     /// `ClearText`: passwords without TLS.
     ClearText,
+    /// `CapabilityIgnored`: a configured capability that is not announced.
+    CapabilityIgnored,
 }
 
 /// What there is to say about a reason.

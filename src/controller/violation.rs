@@ -36,11 +36,13 @@ pub enum Notice {
     ImplicitTlsExpected,
     /// Passwords may travel in clear because nothing was said about TLS.
     ClearText,
+    /// A capability is configured that follows from other settings, and is not announced for it.
+    CapabilityIgnored,
 }
 
 impl Notice {
     /// All of them.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::HostnameNotCovered,
@@ -49,6 +51,7 @@ impl Notice {
         Self::NoReadyEndpoints,
         Self::ImplicitTlsExpected,
         Self::ClearText,
+        Self::CapabilityIgnored,
     ];
 
     /// The condition's type.
@@ -63,6 +66,7 @@ impl Notice {
             Self::NoReadyEndpoints => "NoReadyEndpoints",
             Self::ImplicitTlsExpected => "ImplicitTLSExpected",
             Self::ClearText => "ClearText",
+            Self::CapabilityIgnored => "CapabilityIgnored",
         }
     }
 
@@ -77,6 +81,7 @@ impl Notice {
             Self::NoReadyEndpoints => Reason::NoReadyEndpoints,
             Self::ImplicitTlsExpected => Reason::ImplicitTlsExpected,
             Self::ClearText => Reason::ClearText,
+            Self::CapabilityIgnored => Reason::CapabilityIgnored,
         }
     }
 }

@@ -4,9 +4,10 @@ use crate::api::Settings;
 use crate::api::common::{Duration, Size};
 use crate::api::listener::Protocol;
 use crate::api::settings::{
-    AuthMethod, CountedErrors, EhloName, LimitSettings, ProtocolSettings, ProxyProtocolVersion,
-    ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
+    AuthMethod, CountedErrors, EhloName, LimitSettings, PasswordLogins, ProtocolSettings,
+    ProxyProtocolVersion, ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
+use crate::protocol::{self, own_extensions};
 
 use super::effective::Server;
 use super::problem::Note;
@@ -33,6 +34,7 @@ pub(super) fn settings(server: &Server<'_>, notes: &mut Vec<Note>) -> Settings {
     let protocol = |capabilities, methods, notes: &mut Vec<Note>| ProtocolSettings {
         capabilities: self::capabilities(server, capabilities, notes),
         auth_methods: auth_methods(server, methods),
+        password_logins: password_logins(server, methods),
     };
     match server.protocol {
         Protocol::Imap => settings.imap = Some(protocol("imap_capabilities", "imap_auth", notes)),
@@ -41,6 +43,7 @@ pub(super) fn settings(server: &Server<'_>, notes: &mut Vec<Note>) -> Settings {
             settings.smtp = Some(SmtpSettings {
                 capabilities: capabilities(server, "smtp_capabilities", notes),
                 auth_methods: auth_methods(server, "smtp_auth"),
+                password_logins: password_logins(server, "smtp_auth"),
                 greeting_delay: server.get("smtp_greeting_delay").map(|d| duration(d, 0, notes)),
                 ..SmtpSettings::default()
             });
@@ -136,7 +139,18 @@ fn capabilities<'a>(server: &Server<'a>, name: &'a str, notes: &mut Vec<Note>) -
     let directive = server.get(name)?;
     let visible = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
     let usable = |line: &String| line.len() <= 128 && line.split(' ').all(visible);
-    let (kept, dropped): (Vec<String>, Vec<String>) = list.into_iter().partition(usable);
+    let mut own = Vec::new();
+    let list = list.iter().filter_map(|line| {
+        let taken_apart = own_extensions(wire(server.protocol), line);
+        own.extend(taken_apart.own);
+        taken_apart.kept
+    });
+    let (kept, dropped): (Vec<String>, Vec<String>) = list.partition(usable);
+    for line in own {
+        let message =
+            format!("{name} {line:?} is left out: Mailgress announces it by itself, where it is true");
+        notes.push(directive.note(message));
+    }
     for line in dropped {
         let message = format!("{name} {line:?} is left out: write words of visible ASCII with single spaces");
         notes.push(directive.note(message));
@@ -152,6 +166,21 @@ fn auth_methods<'a>(server: &Server<'a>, name: &'a str) -> Option<Vec<AuthMethod
     methods.sort_unstable();
     methods.dedup();
     Some(methods)
+}
+
+/// nginx takes passwords whatever its list says. The field is written where that is more than the list allows.
+fn password_logins<'a>(server: &Server<'a>, name: &'a str) -> Option<PasswordLogins> {
+    let is_password = |method: &AuthMethod| matches!(method, AuthMethod::Plain | AuthMethod::Login);
+    let lists_passwords = auth_methods(server, name)?.iter().any(is_password);
+    (!lists_passwords).then_some(PasswordLogins::Always)
+}
+
+fn wire(protocol: Protocol) -> protocol::Protocol {
+    match protocol {
+        Protocol::Imap => protocol::Protocol::Imap,
+        Protocol::Pop3 => protocol::Protocol::Pop3,
+        Protocol::Smtp => protocol::Protocol::Smtp,
+    }
 }
 
 fn method(word: &str) -> Option<AuthMethod> {

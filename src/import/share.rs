@@ -155,6 +155,7 @@ fn default(path: &str) -> Option<Value> {
         "smtp.capabilities" => json!([]),
         "imap.authMethods" | "pop3.authMethods" => json!(["PLAIN"]),
         "smtp.authMethods" => json!(["PLAIN", "LOGIN"]),
+        "imap.passwordLogins" | "pop3.passwordLogins" | "smtp.passwordLogins" => json!("Listed"),
         "smtp.greetingDelay" => json!("0s"),
         "upstream.proxyProtocol" | "tls.clientAuth.mode" => json!("Disabled"),
         "upstream.ehloName" => json!("Client"),

@@ -4,9 +4,11 @@
 //! What happens once credentials are complete is in `pending`.
 
 pub(crate) mod core;
+mod extensions;
 pub mod notices;
 mod pending;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::core::Core;
@@ -18,6 +20,7 @@ use super::pop3::Pop3;
 use super::sasl::Mechanism;
 use super::smtp::Smtp;
 
+pub use self::extensions::{OwnExtensions, own_extensions};
 pub(crate) use self::pending::Waiting;
 pub use self::pending::{Exchange, ExchangeStep, PendingLogin, Refused};
 
@@ -29,10 +32,13 @@ pub struct FrontendConfig {
     pub protocol: Protocol,
     /// The name in greetings, EHLO replies and challenges.
     pub server_name: String,
-    /// Capabilities announced before the login, verbatim and in order.
+    /// Capabilities announced before the login, verbatim and in order; without our own ([`own_extensions`]), but for
+    /// POP3's USER, which is left out where USER is refused.
     pub capabilities: Vec<String>,
     /// Mechanisms enabled, in the order of [`Mechanism`], without duplicates.
     pub mechanisms: Vec<Mechanism>,
+    /// Which logins with a password are taken.
+    pub password_logins: PasswordLogins,
     /// Whether STARTTLS / STLS is offered on a connection that is not yet TLS.
     pub start_tls: StartTlsOffer,
     /// `passthrough`: the mechanisms other than PLAIN and LOGIN are relayed to the backend as they are.
@@ -65,6 +71,30 @@ pub enum CountedErrors {
     All,
     /// Lines that the parser rejects, as in nginx.
     Syntax,
+}
+
+/// Which logins with a password are taken: SASL PLAIN and LOGIN, IMAP's LOGIN command, POP3's USER and PASS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordLogins {
+    /// All of them where PLAIN or LOGIN is enabled, and none elsewhere.
+    Listed,
+    /// All of them everywhere, as in nginx.
+    Always,
+}
+
+impl FrontendConfig {
+    /// Whether logins with a password are taken.
+    #[must_use]
+    pub fn takes_passwords(&self) -> bool {
+        let listed = || self.mechanisms.iter().any(|mechanism| mechanism.is_password());
+        self.password_logins == PasswordLogins::Always || listed()
+    }
+
+    /// Whether anybody can log in at all.
+    #[must_use]
+    pub fn takes_logins(&self) -> bool {
+        self.takes_passwords() || self.mechanisms.iter().any(|mechanism| *mechanism != Mechanism::None)
+    }
 }
 
 /// STARTTLS as nginx's `starttls off | on | only`.
@@ -152,6 +182,15 @@ impl Frontend {
         self
     }
 
+    /// Who the client is where its own name cannot be passed on (RFC 5321 section 4.1.3); `None`: it is on this host.
+    #[must_use]
+    pub fn with_client(mut self, client: Option<IpAddr>) -> Self {
+        if let Machine::Smtp(smtp) = &mut self.0 {
+            smtp.core_mut().client = client;
+        }
+        self
+    }
+
     /// Appends the greeting. Not called after STARTTLS.
     pub fn greet(&mut self, out: &mut Vec<u8>) {
         match &self.0 {
@@ -214,3 +253,6 @@ impl StartTls {
 
 /// So that the contract is complete in one place: the proof that [`StartTls`] leads to.
 pub type HandshakeProof = EmptyInput;
+
+#[cfg(test)]
+mod tests;

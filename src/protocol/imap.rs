@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use crate::secret::Secret;
 
-use self::command::{Command, Reader, Received, Rejected, Rejection, Verb};
+use self::command::{Command, Logins, Reader, Received, Rejected, Rejection, Verb};
 use super::frontend::core::{Core, Line};
 use super::frontend::{CloseReason, PendingLogin, StartTls, Step, Waiting};
 use super::input::Input;
@@ -60,31 +60,42 @@ impl Imap {
 
     /// `BAD`, with the command's tag, or `*` where it has none that can be used.
     pub(crate) fn append_invalid(tag: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(if tag.is_empty() { b"* " } else { tag });
-        out.extend_from_slice(b"BAD invalid command\r\n");
+        append_refusal(tag, INVALID_COMMAND, out);
     }
 
     fn read_command(mut core: Core, mut reader: Reader, input: &mut Input, out: &mut Vec<u8>) -> Flow {
-        let command = match reader.read(core.lacks_tls(), input, out) {
+        let command = match reader.read(logins(&core), input, out) {
             Received::Incomplete => {
                 return Flow::Break(Step::Read(Self { core, state: State::Command(reader) }.into()));
             }
-            Received::TooLong { tag } => return close(&tag, CloseReason::TooLong, out),
+            Received::TooLong { tag } => return close(&tag, INVALID_COMMAND, CloseReason::TooLong, out),
             Received::Command(command) => Ok(command),
             Received::Rejected(rejected) => Err(rejected),
         };
         if core.exceeds_commands() {
             let (Ok(Command { tag, .. }) | Err(Rejected { tag, .. })) = &command;
-            return close(tag, CloseReason::TooManyCommands, out);
+            return close(tag, INVALID_COMMAND, CloseReason::TooManyCommands, out);
         }
         match command {
             Ok(command) => Self::run(core, command, out),
-            Err(Rejected { tag, literal_follows: true, .. }) => close(&tag, CloseReason::RefusedLiteral, out),
-            Err(Rejected { tag, reason: Rejection::NeedsTls, .. }) => Self::invalid(core, &tag, out),
-            Err(Rejected { tag, .. }) if core.exhausts_errors() => {
-                close(&tag, CloseReason::TooManyErrors, out)
-            }
-            Err(Rejected { tag, .. }) => Self::go_on(core, &tag, out),
+            Err(rejected) => Self::reject(core, &rejected, out),
+        }
+    }
+
+    fn reject(mut core: Core, rejected: &Rejected, out: &mut Vec<u8>) -> Flow {
+        let Rejected { tag, literal_follows, reason } = rejected;
+        let text = match reason {
+            Rejection::Syntax => INVALID_COMMAND,
+            Rejection::NeedsTls => NEEDS_TLS,
+            Rejection::NoPasswords => NO_PASSWORDS,
+        };
+        if *literal_follows {
+            return close(tag, text, CloseReason::RefusedLiteral, out);
+        }
+        match reason {
+            Rejection::Syntax if core.exhausts_errors() => close(tag, text, CloseReason::TooManyErrors, out),
+            Rejection::Syntax => Self::go_on(core, tag, out),
+            Rejection::NeedsTls | Rejection::NoPasswords => Self::refuse(core, tag, text, out),
         }
     }
 
@@ -95,20 +106,20 @@ impl Imap {
         input: &mut Input,
         out: &mut Vec<u8>,
     ) -> Flow {
-        let line = match core.take_line(input) {
+        let line = match core.take_answer(input) {
             Line::Incomplete => {
                 return Flow::Break(Step::Read(Self { core, state: State::Answer { tag, dialogue } }.into()));
             }
-            Line::TooLong => return close(&tag, CloseReason::TooLong, out),
+            Line::TooLong => return close(&tag, INVALID_COMMAND, CloseReason::TooLong, out),
             Line::Whole(line) => line,
         };
         if core.exceeds_commands() {
-            return close(&tag, CloseReason::TooManyCommands, out);
+            return close(&tag, INVALID_COMMAND, CloseReason::TooManyCommands, out);
         }
         let progress = dialogue.answer(first_word(line.expose()));
         let refused = matches!(progress, Progress::Invalid | Progress::Cancelled);
         if refused && line.expose().ends_with(b"+}") {
-            return close(&tag, CloseReason::RefusedLiteral, out);
+            return close(&tag, INVALID_COMMAND, CloseReason::RefusedLiteral, out);
         }
         Self::proceed(core, tag, progress, out)
     }
@@ -172,15 +183,22 @@ impl Imap {
             }
             Progress::Cancelled => Self::go_on(core, &tag, out),
             Progress::Invalid => Self::invalid(core, &tag, out),
+            Progress::Unsupported => Self::refuse(core, &tag, UNKNOWN_MECHANISM, out),
         }
     }
 
     /// A command that is known and wrong here.
-    fn invalid(mut core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
+    fn invalid(core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
+        Self::refuse(core, tag, INVALID_COMMAND, out)
+    }
+
+    /// Likewise, in other words.
+    fn refuse(mut core: Core, tag: &[u8], text: &[u8], out: &mut Vec<u8>) -> Flow {
         if core.exhausts_errors_with_refusal() {
-            return close(tag, CloseReason::TooManyErrors, out);
+            return close(tag, text, CloseReason::TooManyErrors, out);
         }
-        Self::go_on(core, tag, out)
+        append_refusal(tag, text, out);
+        Flow::Continue(Self::new(core))
     }
 
     /// Refused, and not counted here.
@@ -190,9 +208,26 @@ impl Imap {
     }
 }
 
-fn close(tag: &[u8], reason: CloseReason, out: &mut Vec<u8>) -> Flow {
-    Imap::append_invalid(tag, out);
+fn close(tag: &[u8], text: &[u8], reason: CloseReason, out: &mut Vec<u8>) -> Flow {
+    append_refusal(tag, text, out);
     Flow::Break(Step::Close(reason))
+}
+
+fn append_refusal(tag: &[u8], text: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(if tag.is_empty() { b"* " } else { tag });
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Which commands that log in are taken.
+fn logins(core: &Core) -> Logins {
+    if core.lacks_tls() {
+        Logins::NeedTls
+    } else if core.config.takes_passwords() {
+        Logins::Taken
+    } else {
+        Logins::ByAuthenticate
+    }
 }
 
 fn append_ok(tag: &[u8], out: &mut Vec<u8>) {
@@ -217,6 +252,16 @@ fn append_capabilities(core: &Core, out: &mut Vec<u8>) {
         if core.offers_start_tls() {
             out.extend_from_slice(b" STARTTLS");
         }
+        if !core.config.takes_passwords() {
+            out.extend_from_slice(b" LOGINDISABLED");
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
+
+const INVALID_COMMAND: &[u8] = b"BAD invalid command";
+/// RFC 5530 section 3; RFC 9051 section 6.2.3.
+const NEEDS_TLS: &[u8] = b"NO [PRIVACYREQUIRED] STARTTLS is required before a login";
+const NO_PASSWORDS: &[u8] = b"NO [CANNOT] LOGIN is disabled";
+/// RFC 9051 section 6.2.2.
+const UNKNOWN_MECHANISM: &[u8] = b"NO [CANNOT] unsupported authentication mechanism";

@@ -18,6 +18,8 @@ pub struct Input {
     limit: usize,
     /// Bytes at the front that came before the last question; `None` where nobody asks.
     unasked: Option<usize>,
+    /// What the line at the front may have in place of `limit`.
+    allowed: usize,
 }
 
 /// Proof that nothing a peer sent in clear is still buffered. Consumed by the TLS acceptor or connector.
@@ -43,7 +45,7 @@ impl Input {
     /// An empty input that will hold at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit, unasked: None }
+        Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit, unasked: None, allowed: limit }
     }
 
     /// The same for a server's replies: it knows which bytes came before the last question ([`Input::note_question`]).
@@ -66,10 +68,21 @@ impl Input {
         self.unasked.is_some_and(|bytes| bytes > 0)
     }
 
+    /// What it holds at most, unless more is allowed.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Lets it hold more until something is consumed: what stands at its front may be that long.
+    pub fn allow(&mut self, bytes: usize) {
+        self.allowed = bytes.max(self.limit);
+    }
+
     /// How many more bytes [`Input::append`] takes now; 0 means that a machine must consume first.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.limit.saturating_sub(self.len())
+        self.allowed.saturating_sub(self.len())
     }
 
     /// Appends what was read from the peer.
@@ -78,14 +91,26 @@ impl Input {
     /// [`InputFull`] when `bytes` is longer than [`Input::room`]; nothing is appended then.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), InputFull> {
         if bytes.len() > self.room() {
-            return Err(InputFull { limit: self.limit });
+            return Err(InputFull { limit: self.allowed });
         }
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
+        self.reserve(bytes.len());
         self.bytes.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Makes room without leaving an unwiped copy behind.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.bytes.len().saturating_add(more);
+        if needed > self.bytes.capacity() {
+            let roomy = self.bytes.capacity().saturating_mul(2).min(self.allowed).max(needed);
+            let mut bytes = Zeroizing::new(Vec::with_capacity(roomy));
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
+        }
     }
 
     /// Everything that was received and not consumed.
@@ -98,6 +123,7 @@ impl Input {
     pub fn consume(&mut self, count: usize) {
         self.unasked = self.unasked.map(|bytes| bytes.saturating_sub(count));
         self.start = self.start.saturating_add(count).min(self.bytes.len());
+        self.allowed = self.limit;
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
@@ -196,6 +222,19 @@ mod tests {
         commands.append(b"NOOP\n").unwrap();
         commands.note_question();
         assert!(!commands.is_unasked());
+    }
+
+    #[test]
+    fn what_is_allowed_lasts_until_something_is_consumed() {
+        let mut input = Input::new(4);
+        input.append(b"abcd").unwrap();
+        input.allow(6);
+        assert_eq!(input.room(), 2);
+        input.append(b"ef").unwrap();
+        input.consume(1);
+        assert_eq!((input.room(), input.is_full()), (0, true));
+        input.consume(3);
+        assert_eq!((input.peek(), input.room()), (&b"ef"[..], 2));
     }
 
     #[test]

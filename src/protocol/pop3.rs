@@ -68,7 +68,11 @@ impl Pop3 {
     }
 
     fn next(mut self, input: &mut Input, out: &mut Vec<u8>) -> Flow {
-        let line = match self.core.take_line(input) {
+        let line = match &self.state {
+            State::Answer(_) => self.core.take_answer(input),
+            State::Start | State::User { .. } => self.core.take_command(input),
+        };
+        let line = match line {
             Line::Incomplete => return Flow::Break(Step::Read(self.into())),
             Line::TooLong => return close(CloseReason::TooLong, out),
             Line::Whole(line) => line,
@@ -105,7 +109,7 @@ impl Pop3 {
             }
             // Everything below logs in.
             _ if core.lacks_tls() => return Self::invalid(core, out),
-            Command::User(login) if !login.is_empty() => {
+            Command::User(login) if !login.is_empty() && core.config.takes_passwords() => {
                 out.extend_from_slice(b"+OK\r\n");
                 return Flow::Continue(Self { core, state: State::User { login: login.to_vec() } });
             }
@@ -163,7 +167,7 @@ impl Pop3 {
                 Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3, out))
             }
             Progress::Cancelled => Self::go_on(core, out),
-            Progress::Invalid => Self::invalid(core, out),
+            Progress::Invalid | Progress::Unsupported => Self::invalid(core, out),
         }
     }
 
@@ -195,8 +199,9 @@ fn quit(out: &mut Vec<u8>) -> Flow {
 /// NGINX section 6.3. STLS is announced in the start state only, where it is accepted.
 fn append_capabilities(core: &Core, at_start: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK Capability list follows\r\n");
+    let takes_user = !core.lacks_tls() && core.config.takes_passwords();
     for capability in &core.config.capabilities {
-        if !(core.lacks_tls() && capability.eq_ignore_ascii_case("USER")) {
+        if takes_user || !capability.eq_ignore_ascii_case("USER") {
             out.extend_from_slice(capability.as_bytes());
             out.extend_from_slice(b"\r\n");
         }

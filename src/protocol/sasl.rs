@@ -16,7 +16,7 @@ use super::login::LoginRequest;
 /// A way to log in, as `authMethods` names it. The order is the order of announcement (nginx's).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mechanism {
-    /// SASL PLAIN (RFC 4616); also what enables POP3 USER/PASS and IMAP LOGIN.
+    /// SASL PLAIN (RFC 4616).
     Plain,
     /// SASL LOGIN (draft-murchison-sasl-login).
     Login,
@@ -80,6 +80,12 @@ impl Mechanism {
     #[must_use]
     pub const fn is_sasl(self) -> bool {
         !matches!(self, Self::Apop | Self::None)
+    }
+
+    /// Whether it sends a login and a password. The two that do are one way to log in under two names.
+    #[must_use]
+    pub const fn is_password(self) -> bool {
+        matches!(self, Self::Plain | Self::Login)
     }
 
     /// The SASL mechanism of that name; case does not matter.
@@ -212,6 +218,8 @@ fn unescape_saslname(text: &[u8]) -> Option<Vec<u8>> {
     Some(name)
 }
 
+/// RFC 4954 section 4: the bytes that a response of a client may have.
+pub(crate) const MAX_RESPONSE: usize = 12_288;
 /// Between the fields of XOAUTH2 and OAUTHBEARER.
 const SEPARATOR: u8 = 1;
 /// Length of an MD5 digest in hexadecimal.

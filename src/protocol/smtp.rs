@@ -2,6 +2,7 @@
 //! its repairs.
 
 mod command;
+mod name;
 
 use std::ops::ControlFlow;
 
@@ -65,7 +66,11 @@ impl Smtp {
     }
 
     fn next(mut self, input: &mut Input, out: &mut Vec<u8>) -> Flow {
-        let line = match self.core.take_line(input) {
+        let line = match &self.dialogue {
+            Some(_) => self.core.take_answer(input),
+            None => self.core.take_command(input),
+        };
+        let line = match line {
             Line::Incomplete => return Flow::Break(Step::Read(self.into())),
             Line::TooLong => return close(CloseReason::TooLong, out),
             Line::Whole(line) => line,
@@ -111,9 +116,6 @@ impl Smtp {
 
     fn hello(self, command: &CommandLine<'_>, extended: bool, out: &mut Vec<u8>) -> Flow {
         let [name] = command.arguments.as_slice() else { return self.refuse(INVALID_ARGUMENT, out) };
-        if !name.is_ascii() {
-            return self.refuse(INVALID_ARGUMENT, out);
-        }
         if extended {
             append_extensions(&self.core, out);
         } else {
@@ -121,13 +123,17 @@ impl Smtp {
         }
         // Who said EHLO once is an ESMTP client for good (NGINX section 7.3).
         let extended = extended || self.said.hello.is_some_and(|hello| hello.extended);
-        let said = Said { hello: Some(Hello { extended, name: name.to_vec() }), mail: None };
+        let name = name::in_ascii(name, self.core.client);
+        let said = Said { hello: Some(Hello { extended, name }), mail: None };
         Flow::Continue(Self { core: self.core, said, dialogue: None })
     }
 
     fn auth(mut self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
         if self.core.lacks_tls() {
-            return self.refuse(INVALID_COMMAND, out);
+            return self.refuse(NEEDS_TLS, out);
+        }
+        if !self.core.takes_sasl() {
+            return self.refuse(NO_LOGINS, out);
         }
         // RFC 4954 section 4: never within a transaction.
         if self.is_out_of_sequence() || (self.is_strict() && self.said.mail.is_some()) {
@@ -143,7 +149,7 @@ impl Smtp {
     fn mail(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
         // RFC 3207 section 4; nginx lets MAIL through (quirk Q-06).
         if self.core.lacks_tls() && !self.core.config.smtp.anonymous_before_tls {
-            return self.refuse(b"530 5.7.0 Must issue a STARTTLS command first\r\n", out);
+            return self.refuse(NEEDS_TLS, out);
         }
         if !self.core.is_enabled(Mechanism::None) {
             return self.refuse(b"530 5.7.1 Authentication required\r\n", out);
@@ -193,6 +199,7 @@ impl Smtp {
             }
             Progress::Cancelled => self.reply(INVALID_COMMAND, out),
             Progress::Invalid => self.refuse(INVALID_COMMAND, out),
+            Progress::Unsupported => self.refuse(UNKNOWN_MECHANISM, out),
         }
     }
 
@@ -244,4 +251,9 @@ fn append_extensions(core: &Core, out: &mut Vec<u8>) {
 const OK: &[u8] = b"250 2.0.0 OK\r\n";
 const INVALID_COMMAND: &[u8] = b"500 5.5.1 Invalid command\r\n";
 const INVALID_ARGUMENT: &[u8] = b"501 5.5.4 Invalid argument\r\n";
+/// RFC 3207 section 4.
+const NEEDS_TLS: &[u8] = b"530 5.7.0 Must issue a STARTTLS command first\r\n";
+const NO_LOGINS: &[u8] = b"503 5.5.1 Authentication is not enabled\r\n";
+/// RFC 4954 section 4.
+const UNKNOWN_MECHANISM: &[u8] = b"504 5.5.4 Unrecognized authentication type\r\n";
 const BAD_SEQUENCE: &[u8] = b"503 5.5.1 Bad sequence of commands\r\n";

@@ -372,7 +372,9 @@ const fn rule(reason: CloseReason) -> &'static str {
         CloseReason::TooManyErrors => "limits.maxErrors invalid commands",
         CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
         CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
-        CloseReason::TooLong => "a command longer than limits.clientBuffer",
+        CloseReason::TooLong => {
+            "a command longer than limits.clientBuffer, or a SASL response longer than 12,288 bytes"
+        }
         CloseReason::RefusedLiteral => {
             "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
         }

@@ -17,7 +17,9 @@ use crate::model::{
     SocketState, TlsMode, UntrustedPeers,
 };
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
-use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, SmtpRules, StartTlsOffer};
+use crate::protocol::{
+    CountedErrors, FrontendConfig, Mechanism, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
+};
 
 use super::{Channels, Options, Proxy};
 
@@ -121,6 +123,7 @@ fn frontend() -> FrontendConfig {
         server_name: "mail.test".into(),
         capabilities: vec!["TOP".into()],
         mechanisms: vec![Mechanism::Plain],
+        password_logins: PasswordLogins::Listed,
         start_tls: StartTlsOffer::Disabled,
         relay_sasl: true,
         max_errors: 5,

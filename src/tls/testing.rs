@@ -16,7 +16,9 @@ use crate::model::{
 };
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::proxy_header::ProxyVersion;
-use crate::protocol::{CountedErrors, EmptyInput, FrontendConfig, Input, Protocol, SmtpRules, StartTlsOffer};
+use crate::protocol::{
+    CountedErrors, EmptyInput, FrontendConfig, Input, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
+};
 
 /// A certificate authority, its own or below another.
 pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -127,6 +129,7 @@ fn frontend() -> FrontendConfig {
         server_name: "mail.test".to_owned(),
         capabilities: Vec::new(),
         mechanisms: Vec::new(),
+        password_logins: PasswordLogins::Listed,
         start_tls: StartTlsOffer::Disabled,
         relay_sasl: false,
         max_errors: 5,

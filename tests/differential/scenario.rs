@@ -143,6 +143,7 @@ const NOT_OF_NGINX: &[&str] = &[
     "passthrough",
     "max-commands",
     "counted-errors",
+    "password-logins",
     "max-auth-failures",
     "strict-sequence",
     "anonymous-before-tls",

@@ -211,7 +211,10 @@ fn no_password_is_taken_before_starttls_where_it_is_required() {
     imap.line().unwrap();
     let capabilities = imap.imap("a", "CAPABILITY").unwrap();
     assert!(capabilities[0].contains("STARTTLS") && capabilities[0].contains("LOGINDISABLED"));
-    assert_eq!(imap.ask("b LOGIN user secret").unwrap(), "b BAD invalid command");
+    assert_eq!(
+        imap.ask("b LOGIN user secret").unwrap(),
+        "b NO [PRIVACYREQUIRED] STARTTLS is required before a login"
+    );
     let mut pop3 = connect(1);
     pop3.line().unwrap();
     assert_eq!(pop3.ask("USER user").unwrap(), "-ERR invalid command");
@@ -220,7 +223,10 @@ fn no_password_is_taken_before_starttls_where_it_is_required() {
     let capabilities = smtp.smtp("EHLO client.example.test").unwrap();
     assert!(capabilities.iter().any(|line| line.ends_with("STARTTLS")), "{capabilities:?}");
     assert!(!capabilities.iter().any(|line| line.contains("AUTH")), "{capabilities:?}");
-    assert_eq!(smtp.ask("AUTH PLAIN AHVzZXIAc2VjcmV0").unwrap(), "500 5.5.1 Invalid command");
+    assert_eq!(
+        smtp.ask("AUTH PLAIN AHVzZXIAc2VjcmV0").unwrap(),
+        "530 5.7.0 Must issue a STARTTLS command first"
+    );
 }
 
 #[test]

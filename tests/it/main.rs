@@ -32,6 +32,7 @@ mod imported_mail;
 mod limits;
 mod log;
 mod logins;
+mod mechanisms;
 mod misfits;
 mod opening;
 mod probe;

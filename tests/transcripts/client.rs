@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
     Attempt, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest, Mechanism,
-    PendingLogin, Protocol, Refused, SmtpRules, Step,
+    PasswordLogins, PendingLogin, Protocol, Refused, SmtpRules, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -42,6 +42,11 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
             .into_iter()
             .filter(|mechanism| methods.iter().any(|method| method == mechanism.name()))
             .collect(),
+        password_logins: match script.setting("password-logins") {
+            None | Some("always") => PasswordLogins::Always,
+            Some("listed") => PasswordLogins::Listed,
+            Some(other) => panic!("password-logins: {other}"),
+        },
         start_tls: match script.setting("tls") {
             None | Some("off") => StartTlsOffer::Disabled,
             Some("optional" | "implicit") => StartTlsOffer::Optional,
@@ -105,7 +110,7 @@ impl Session {
 
     pub(crate) fn nonce(&mut self, nonce: &str) {
         if let Now::Reading(frontend) = std::mem::replace(&mut self.now, Now::Over) {
-            self.now = Now::Reading(frontend.with_nonce(nonce));
+            self.now = Now::Reading(frontend.with_nonce(nonce).with_client(Some([192, 0, 2, 1].into())));
         }
     }
 

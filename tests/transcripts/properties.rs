@@ -6,7 +6,8 @@ use mailgress::protocol::backend::{Backend, BackendLogin, BackendPlan, BackendSt
 use mailgress::protocol::frontend::StartTlsOffer;
 use mailgress::protocol::proxy_header;
 use mailgress::protocol::{
-    CountedErrors, Envelope, FrontendConfig, Input, LoginRequest, Mechanism, Protocol, SmtpRules,
+    CountedErrors, Envelope, FrontendConfig, Input, LoginRequest, Mechanism, PasswordLogins, Protocol,
+    SmtpRules,
 };
 use mailgress::secret::Secret;
 use proptest::prelude::*;
@@ -124,14 +125,17 @@ fn config() -> impl Strategy<Value = FrontendConfig> {
     let offers = vec![StartTlsOffer::Disabled, StartTlsOffer::Optional, StartTlsOffer::Required];
     let mechanisms = prop::sample::subsequence(Mechanism::ALL.to_vec(), 0..=Mechanism::ALL.len());
     let counted = prop::sample::select(vec![CountedErrors::All, CountedErrors::Syntax]);
+    let passwords = prop::sample::select(vec![PasswordLogins::Listed, PasswordLogins::Always]);
     let bounds = (counted, 1..30_u32, 1..5_u32);
     let smtp = (any::<bool>(), any::<bool>());
-    (protocol(), prop::sample::select(offers), mechanisms, any::<bool>(), bounds, smtp).prop_map(
-        |(protocol, start_tls, mechanisms, relay_sasl, bounds, smtp)| FrontendConfig {
+    let logins = (mechanisms, passwords, any::<bool>());
+    (protocol(), prop::sample::select(offers), logins, bounds, smtp).prop_map(
+        |(protocol, start_tls, (mechanisms, passwords, relay_sasl), bounds, smtp)| FrontendConfig {
             protocol,
             server_name: "mail.test".to_owned(),
             capabilities: vec!["USER".to_owned(), "SIZE 100".to_owned()],
             mechanisms,
+            password_logins: passwords,
             start_tls,
             relay_sasl,
             max_errors: 5,

@@ -230,6 +230,44 @@ fn both_directives_for_implicit_tls_mean_the_same() {
 }
 
 #[test]
+fn passwords_are_taken_whatever_is_listed_as_nginx_does() {
+    let text =
+        "mail { auth_http a; server { listen 25; smtp_auth none; } server { listen 143; imap_auth cram-md5; }
+        server { listen 110; pop3_auth apop; } server { listen 587; smtp_auth login; }
+        server { listen 1143; protocol imap; } }";
+    let document = inline(text).unwrap().manifests[0].document().unwrap();
+    let field = |index: usize, block: &str| {
+        let spec = &document["spec"];
+        let said =
+            |settings: &serde_yaml::Value| settings[block]["passwordLogins"].as_str().map(str::to_owned);
+        said(&spec["listeners"][index]).or_else(|| said(spec))
+    };
+    let always = Some("Always".to_owned());
+    assert_eq!([field(0, "smtp"), field(1, "imap"), field(2, "pop3")], [(); 3].map(|()| always.clone()));
+    assert_eq!([field(3, "smtp"), field(4, "imap")], [None, None]);
+}
+
+#[test]
+fn capabilities_that_are_announced_anyway_are_named_and_left_out() {
+    let text = "mail { auth_http a; server { listen 587;
+        smtp_capabilities PIPELINING \"AUTH PLAIN LOGIN\" STARTTLS; }
+        server { listen 143; imap_capabilities IMAP4rev1 AUTH=PLAIN; } }";
+    let imported = inline(text).unwrap();
+    let left_out = |line: u32, what: &str| {
+        format!("x.conf:{line}: {what} is left out: Mailgress announces it by itself, where it is true\n")
+    };
+    let expected = [
+        left_out(2, "smtp_capabilities \"AUTH PLAIN LOGIN\""),
+        left_out(2, "smtp_capabilities \"STARTTLS\""),
+        left_out(3, "imap_capabilities \"AUTH=PLAIN\""),
+    ];
+    assert_eq!(notes(&imported), expected.concat());
+    let printed = printed(&imported);
+    assert!(printed.contains("- PIPELINING") && printed.contains("- IMAP4rev1"), "{printed}");
+    assert!(!printed.contains("AUTH") && !printed.contains("STARTTLS"), "{printed}");
+}
+
+#[test]
 fn keys_are_masked_when_an_import_is_printed_for_debugging() {
     assert!(!format!("{:?}", import("tls.conf", false)).contains("secret string"));
 }

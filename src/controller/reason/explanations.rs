@@ -5,7 +5,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 44] = [
+pub static EXPLANATIONS: [Explanation; 45] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -388,5 +388,15 @@ pub static EXPLANATIONS: [Explanation; 44] = [
         cause: "`tls.certificateRefs` is missing on the listener and on its MailServer.",
         remedy: "Configure a certificate. Where clear text is meant (within a mesh, or on loopback), write \
                  `tls: { mode: Disabled }`.",
+    },
+    Explanation {
+        reason: Reason::CapabilityIgnored,
+        conditions: &[("CapabilityIgnored", True)],
+        meaning: "A list of `capabilities` has something that Mailgress announces itself, where it is true: AUTH, STARTTLS, \
+                  STLS, SASL, LOGINDISABLED, or USER where USER is refused. It is left out of the list.",
+        cause: "The list was copied from another server's configuration or reply. Announced as it stands, it would offer \
+                logins before TLS, or ways to log in that are refused.",
+        remedy: "Remove it from `capabilities`. `authMethods` says which ways to log in there are, `tls` whether STARTTLS is \
+                 offered.",
     },
 ];

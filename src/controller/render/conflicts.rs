@@ -277,6 +277,7 @@ fn before_handshake(ours: &Listener, theirs: &Listener) -> Option<&'static str> 
         ("serverName", a.server_name == b.server_name),
         (capabilities_field(a.protocol), a.capabilities == b.capabilities),
         (methods_field(a.protocol), a.mechanisms == b.mechanisms),
+        (password_logins_field(a.protocol), a.password_logins == b.password_logins),
         ("auth", a.relay_sasl == b.relay_sasl),
         ("limits.maxErrors", a.max_errors == b.max_errors),
         ("limits.countedErrors", a.counted_errors == b.counted_errors),
@@ -309,6 +310,14 @@ fn methods_field(protocol: Protocol) -> &'static str {
         Protocol::Imap => "imap.authMethods",
         Protocol::Pop3 => "pop3.authMethods",
         Protocol::Smtp => "smtp.authMethods",
+    }
+}
+
+fn password_logins_field(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Imap => "imap.passwordLogins",
+        Protocol::Pop3 => "pop3.passwordLogins",
+        Protocol::Smtp => "smtp.passwordLogins",
     }
 }
 

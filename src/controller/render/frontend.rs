@@ -3,9 +3,12 @@
 use crate::api::Settings;
 use crate::api::settings::{self as api, AuthMethod};
 use crate::model::TlsMode;
-use crate::protocol::{CountedErrors, FrontendConfig, Mechanism, Protocol, SmtpRules, StartTlsOffer};
+use crate::protocol::{
+    CountedErrors, FrontendConfig, Mechanism, OwnExtensions, PasswordLogins, Protocol, SmtpRules,
+    StartTlsOffer, own_extensions,
+};
 
-use super::super::violation::Violation;
+use super::super::violation::{Notice, Violation};
 use super::Environment;
 use super::scope::Scope;
 
@@ -23,11 +26,13 @@ pub(crate) fn render(
     let block = block_name(protocol);
     check_mechanisms(&scope.setting(&format!("{block}.authMethods")), kind, &mechanisms, found);
     let limits = settings.limits.as_ref();
-    FrontendConfig {
+    let password_logins = password_logins(settings, protocol);
+    let config = FrontendConfig {
         protocol,
         server_name: settings.server_name.clone().unwrap_or_else(|| environment.hostname.clone()),
-        capabilities: capabilities(settings, protocol),
+        capabilities: capabilities(scope, settings, protocol, found),
         mechanisms,
+        password_logins,
         start_tls: match tls_mode {
             TlsMode::Disabled | TlsMode::Implicit => StartTlsOffer::Disabled,
             TlsMode::StartTls => StartTlsOffer::Optional,
@@ -42,7 +47,18 @@ pub(crate) fn render(
         max_commands: limits.and_then(|limits| limits.max_commands).unwrap_or(1000),
         max_auth_failures: limits.and_then(|limits| limits.max_auth_failures).unwrap_or(10),
         smtp: smtp_rules(settings, protocol),
+    };
+    if protocol == Protocol::Pop3 && !config.takes_passwords() {
+        let configured = settings.pop3.as_ref().and_then(|pop3| pop3.capabilities.as_deref());
+        let user: Vec<String> = configured
+            .unwrap_or_default()
+            .iter()
+            .filter(|name| name.eq_ignore_ascii_case("USER"))
+            .cloned()
+            .collect();
+        ignore(scope, protocol, &user, found);
     }
+    config
 }
 
 /// Those of other protocols are equal, whatever the block says.
@@ -60,7 +76,38 @@ fn block_name(protocol: Protocol) -> &'static str {
     protocol.name()
 }
 
-fn capabilities(settings: &Settings, protocol: Protocol) -> Vec<String> {
+/// Those of the list that are not ours to announce.
+fn capabilities(
+    scope: &Scope<'_>,
+    settings: &Settings,
+    protocol: Protocol,
+    found: &mut Vec<Violation>,
+) -> Vec<String> {
+    let mut ignored = Vec::new();
+    let kept = listed_capabilities(settings, protocol).into_iter().filter_map(|capability| {
+        let OwnExtensions { kept, own } = own_extensions(protocol, &capability);
+        ignored.extend(own);
+        kept
+    });
+    let kept = kept.collect();
+    ignore(scope, protocol, &ignored, found);
+    kept
+}
+
+fn ignore(scope: &Scope<'_>, protocol: Protocol, ignored: &[String], found: &mut Vec<Violation>) {
+    if ignored.is_empty() {
+        return;
+    }
+    let written: Vec<String> = ignored.iter().map(|capability| format!("{capability:?}")).collect();
+    found.push(Violation::notice(
+        Notice::CapabilityIgnored,
+        &scope.setting(&format!("{}.capabilities", block_name(protocol))),
+        format!("what is announced by itself, where it is true, is left out: {}", written.join(", ")),
+        "remove it from the list; authMethods and tls say what is announced",
+    ));
+}
+
+fn listed_capabilities(settings: &Settings, protocol: Protocol) -> Vec<String> {
     let (configured, default): (_, &[&str]) = match protocol {
         Protocol::Imap => (
             settings.imap.as_ref().and_then(|imap| imap.capabilities.clone()),
@@ -72,6 +119,18 @@ fn capabilities(settings: &Settings, protocol: Protocol) -> Vec<String> {
         Protocol::Smtp => (settings.smtp.as_ref().and_then(|smtp| smtp.capabilities.clone()), &[]),
     };
     configured.unwrap_or_else(|| default.iter().map(|&name| name.to_owned()).collect())
+}
+
+fn password_logins(settings: &Settings, protocol: Protocol) -> PasswordLogins {
+    let configured = match protocol {
+        Protocol::Imap => settings.imap.as_ref().and_then(|imap| imap.password_logins),
+        Protocol::Pop3 => settings.pop3.as_ref().and_then(|pop3| pop3.password_logins),
+        Protocol::Smtp => settings.smtp.as_ref().and_then(|smtp| smtp.password_logins),
+    };
+    match configured {
+        None | Some(api::PasswordLogins::Listed) => PasswordLogins::Listed,
+        Some(api::PasswordLogins::Always) => PasswordLogins::Always,
+    }
 }
 
 fn mechanisms(settings: &Settings, protocol: Protocol) -> Vec<Mechanism> {

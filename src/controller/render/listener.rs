@@ -6,7 +6,7 @@ use crate::api::listener::ListenerFields;
 use crate::api::server::AllowedBackends;
 use crate::api::{Settings, listener as api};
 use crate::model::{Auth, Hostname, HttpAuth, Listener, ListenerId, ServerTls, TlsMode};
-use crate::protocol::{Mechanism, Protocol};
+use crate::protocol::{FrontendConfig, Protocol};
 
 use super::super::index::Key;
 use super::super::violation::{Notice, Violation};
@@ -120,7 +120,7 @@ fn candidate(
     if let Some(backend) = &backend {
         upstream::warn_of_implicit_tls(scope, settings, backend, found);
     }
-    warn_of_clear_text(scope, settings, tls_mode, &frontend.mechanisms, found);
+    warn_of_clear_text(scope, settings, tls_mode, &frontend, found);
     reach::check_settings(scope, fields, settings, protocol, &reach, found);
     let listener = Listener {
         id: source.id.clone(),
@@ -162,12 +162,11 @@ fn warn_of_clear_text(
     scope: &Scope<'_>,
     settings: &Settings,
     mode: TlsMode,
-    mechanisms: &[Mechanism],
+    frontend: &FrontendConfig,
     found: &mut Vec<Violation>,
 ) {
     let stated = settings.tls.as_ref().is_some_and(|tls| tls.mode.is_some());
-    let logins = mechanisms.iter().any(|mechanism| *mechanism != Mechanism::None);
-    if mode == TlsMode::Disabled && !stated && logins {
+    if mode == TlsMode::Disabled && !stated && frontend.takes_logins() {
         found.push(Violation::notice(
             Notice::ClearText,
             &scope.absent("tls.certificateRefs"),

@@ -87,8 +87,10 @@ inherit! {
     }
     UpstreamTls { mode, ca_certificate_refs, server_name, client_certificate_ref; }
     HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold; }
-    ProtocolSettings { capabilities, auth_methods; }
-    SmtpSettings { capabilities, auth_methods, greeting_delay, anonymous_before_tls, strict_sequence; }
+    ProtocolSettings { capabilities, auth_methods, password_logins; }
+    SmtpSettings {
+        capabilities, auth_methods, password_logins, greeting_delay, anonymous_before_tls, strict_sequence;
+    }
     ResolverSettings { nameservers, valid, ipv4, ipv6, timeout, statistics_zone; }
     TimeoutSettings { client, connect, idle, half_closed, announce; }
     LimitSettings {

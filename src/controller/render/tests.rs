@@ -207,6 +207,37 @@ fn without_a_certificate_tls_is_off_and_that_is_said() {
     assert_eq!(said(&rendered), "");
 }
 
+/// A listener with neither the protocol nor TLS said elsewhere.
+fn any(fields: &str) -> String {
+    server(&format!("{{name: a, backendAddress: 'backend:1', {fields}}}"), "")
+}
+
+#[test]
+fn clear_text_is_about_logins_that_are_taken() {
+    let warned = |own: &str| said(&once(&any(own))).contains("ClearText");
+    assert!(!warned("port: 25, smtp: {authMethods: [NONE]}"));
+    assert!(warned("port: 25, smtp: {authMethods: [NONE], passwordLogins: Always}"));
+    assert!(warned("port: 25, smtp: {authMethods: [NONE, XOAUTH2]}"));
+}
+
+#[test]
+fn what_is_announced_by_itself_is_dropped_from_capabilities_and_that_is_said() {
+    let smtp = "smtp: {capabilities: [PIPELINING, 'AUTH PLAIN LOGIN', STARTTLS]}";
+    let rendered = once(&any(&format!("port: 587, tls: {{mode: Disabled}}, {smtp}")));
+    assert_eq!(listener(&rendered, "a").frontend.capabilities, ["PIPELINING"]);
+    assert_eq!(
+        said(&rendered),
+        "CapabilityIgnored spec.listeners[a].smtp.capabilities: what is announced by itself, where it is true, is left \
+         out: \"AUTH PLAIN LOGIN\", \"STARTTLS\"; remove it from the list; authMethods and tls say what is announced\n"
+    );
+    let pop3 = |methods: &str| {
+        let block = format!("pop3: {{capabilities: [USER, TOP], authMethods: [{methods}]}}");
+        said(&once(&any(&format!("port: 110, tls: {{mode: Disabled}}, {block}"))))
+    };
+    assert_eq!(pop3("PLAIN"), "");
+    assert!(pop3("XOAUTH2").contains("pop3.capabilities: "), "{}", pop3("XOAUTH2"));
+}
+
 #[test]
 fn implicit_tls_needs_a_certificate() {
     let rendered = once(&server(&imap("a", "port: 993"), ""));

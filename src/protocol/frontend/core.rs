@@ -1,11 +1,12 @@
 //! What the three frontends have in common: configuration, counters, lines and challenges.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::protocol::frontend::{CountedErrors, FrontendConfig, StartTlsOffer};
 use crate::protocol::imap::id::ClientId;
 use crate::protocol::input::Input;
-use crate::protocol::sasl::Mechanism;
+use crate::protocol::sasl::{MAX_RESPONSE, Mechanism};
 use crate::secret::Secret;
 
 /// What is carried from command to command, and over STARTTLS.
@@ -15,6 +16,8 @@ pub(crate) struct Core {
     pub(crate) secured: bool,
     /// IMAP: what the client said of itself.
     pub(crate) client_id: ClientId,
+    /// SMTP: where it comes from; `None`: from this host.
+    pub(crate) client: Option<IpAddr>,
     nonce: String,
     challenges: u32,
     errors: u32,
@@ -30,7 +33,7 @@ pub(crate) struct Core {
 pub(crate) enum Line {
     /// Not yet.
     Incomplete,
-    /// The input is full and holds no line end.
+    /// Longer than a line of its kind may be.
     TooLong,
     /// Without its LF or CRLF; it may hold a password.
     Whole(Secret),
@@ -42,6 +45,7 @@ impl Core {
             config,
             secured,
             client_id: ClientId::default(),
+            client: None,
             nonce: String::new(),
             challenges: 0,
             errors: 0,
@@ -72,6 +76,16 @@ impl Core {
 
     pub(crate) fn is_enabled(&self, mechanism: Mechanism) -> bool {
         self.config.mechanisms.contains(&mechanism)
+    }
+
+    /// Whether a login with the mechanism is taken. Passwords may be without being announced, as in nginx.
+    pub(crate) fn takes(&self, mechanism: Mechanism) -> bool {
+        if mechanism.is_password() { self.config.takes_passwords() } else { self.is_enabled(mechanism) }
+    }
+
+    /// Whether AUTH has any mechanism to take.
+    pub(crate) fn takes_sasl(&self) -> bool {
+        Mechanism::ALL.into_iter().any(|mechanism| mechanism.is_sasl() && self.takes(mechanism))
     }
 
     /// The names of the SASL mechanisms to announce, in order.
@@ -131,15 +145,34 @@ impl Core {
         self.attempts
     }
 
-    /// Takes the next line. LF ends it; a CR directly before belongs to the end (NGINX section 4.1).
-    pub(crate) fn take_line(&mut self, input: &mut Input) -> Line {
+    /// Takes the next line, an answer to a challenge of ours.
+    pub(crate) fn take_answer(&mut self, input: &mut Input) -> Line {
+        self.take_line(input, MAX_RESPONSE.saturating_add(LINE_END), |_| true)
+    }
+
+    /// Takes the next line, a command. AUTH may hold a response besides what any command may hold.
+    pub(crate) fn take_command(&mut self, input: &mut Input) -> Line {
+        let takes_response = !self.lacks_tls() && self.takes_sasl();
+        let most = if takes_response { with_response(input.limit()) } else { 0 };
+        self.take_line(input, most, begins_auth)
+    }
+
+    /// LF ends a line; a CR directly before belongs to the end (NGINX section 4.1). One that `is_long` allows may have
+    /// `most` bytes, if that is more than others may have.
+    fn take_line(&mut self, input: &mut Input, most: usize, is_long: fn(&[u8]) -> bool) -> Line {
         let bytes = input.peek();
+        let most = if is_long(bytes) { most.max(input.limit()) } else { input.limit() };
         let unsearched = bytes.get(self.searched..).unwrap_or_default();
         let Some(found) = unsearched.iter().position(|&byte| byte == b'\n') else {
             self.searched = bytes.len();
+            input.allow(most);
             return if input.is_full() { Line::TooLong } else { Line::Incomplete };
         };
         let end = self.searched.saturating_add(found);
+        // It came behind a longer one that it had room with.
+        if end >= most {
+            return Line::TooLong;
+        }
         let line = bytes.get(..end).unwrap_or_default();
         let line = Secret::from(line.strip_suffix(b"\r").unwrap_or(line));
         self.searched = 0;
@@ -147,3 +180,17 @@ impl Core {
         Line::Whole(line)
     }
 }
+
+/// What a command may have where it may also hold a SASL response.
+pub(crate) fn with_response(limit: usize) -> usize {
+    limit.saturating_add(MAX_RESPONSE)
+}
+
+fn begins_auth(line: &[u8]) -> bool {
+    line.get(..AUTH.len()).is_some_and(|start| start.eq_ignore_ascii_case(AUTH))
+}
+
+/// Of SMTP and POP3.
+const AUTH: &[u8] = b"AUTH ";
+/// CRLF.
+const LINE_END: usize = 2;

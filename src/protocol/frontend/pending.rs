@@ -218,7 +218,7 @@ impl Exchange {
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> ExchangeStep {
         let Self(mut pending) = self;
-        let line = match pending.core.take_line(input) {
+        let line = match pending.core.take_answer(input) {
             Line::Incomplete => return ExchangeStep::Read(Self(pending)),
             Line::TooLong => return pending.close(CloseReason::TooLong, out),
             Line::Whole(line) => line,

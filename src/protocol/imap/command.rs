@@ -6,6 +6,7 @@
 
 use zeroize::Zeroizing;
 
+use crate::protocol::frontend::core::with_response;
 use crate::protocol::input::Input;
 use crate::secret::Secret;
 
@@ -59,8 +60,29 @@ pub(crate) struct Rejected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
     Syntax,
-    /// LOGIN or AUTHENTICATE in clear where TLS is required; rejected before a literal is asked for.
+    /// LOGIN or AUTHENTICATE in clear where TLS is required.
     NeedsTls,
+    /// LOGIN where no password is taken.
+    NoPasswords,
+}
+
+/// Which commands that log in are taken. The others are rejected before a literal is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logins {
+    Taken,
+    /// LOGIN is not.
+    ByAuthenticate,
+    NeedTls,
+}
+
+impl Logins {
+    fn rejection(self, verb: Verb) -> Option<Rejection> {
+        match (self, verb) {
+            (Self::NeedTls, Verb::Login | Verb::Authenticate) => Some(Rejection::NeedsTls),
+            (Self::ByAuthenticate, Verb::Login) => Some(Rejection::NoPasswords),
+            _ => None,
+        }
+    }
 }
 
 /// How far the command at the front of the input was looked at.
@@ -76,26 +98,29 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Takes a command from `input`; appends `+ OK` for each synchronising literal that is announced.
-    /// `lacks_tls`: commands that log in are rejected at their first line, whatever follows.
-    pub(crate) fn read(&mut self, lacks_tls: bool, input: &mut Input, out: &mut Vec<u8>) -> Received {
+    pub(crate) fn read(&mut self, logins: Logins, input: &mut Input, out: &mut Vec<u8>) -> Received {
         let bytes = input.peek();
         if !self.has_new_line(bytes) {
-            return self.wait(input);
+            return self.wait(logins, input);
         }
         let mut parser = Parser::new(bytes);
-        let outcome = parser.command(lacks_tls);
+        let outcome = parser.command(logins);
         for _ in self.continued..parser.synchronising {
             out.extend_from_slice(b"+ OK\r\n");
         }
         self.continued = parser.synchronising;
         let (received, length) = match outcome {
+            // It came behind a longer one that it had room with.
+            Ok((verb, _)) if parser.at > input.limit() && verb != Verb::Authenticate => {
+                return Received::TooLong { tag: parser.tag };
+            }
             Ok((verb, arguments)) => {
                 let Parser { tag, id, at, .. } = parser;
                 (Received::Command(Command { tag, verb, arguments, id }), at)
             }
             Err(Stop::Incomplete { literal_end }) => {
                 self.literal_end = literal_end;
-                return self.wait(input);
+                return self.wait(logins, input);
             }
             Err(Stop::Rejected(reason)) => {
                 let (literal_follows, end) = parser.rest_of_line();
@@ -112,14 +137,19 @@ impl Reader {
         bytes.get(from..).is_some_and(|rest| rest.contains(&b'\n'))
     }
 
-    fn wait(&mut self, input: &Input) -> Received {
+    /// AUTHENTICATE may hold a response besides what any command may hold.
+    fn wait(&mut self, logins: Logins, input: &mut Input) -> Received {
         self.searched = input.len();
-        if !input.is_full() {
+        if input.len() < input.limit() {
             return Received::Incomplete;
         }
         let mut parser = Parser::new(input.peek());
-        let tag = if parser.tag().is_ok() { parser.tag } else { Vec::new() };
-        Received::TooLong { tag }
+        let verb = parser.tag_and_verb();
+        let tag = parser.tag;
+        if matches!(verb, Ok(Verb::Authenticate)) && logins.rejection(Verb::Authenticate).is_none() {
+            input.allow(with_response(input.limit()));
+        }
+        if input.is_full() { Received::TooLong { tag } } else { Received::Incomplete }
     }
 }
 
@@ -155,24 +185,27 @@ impl<'a> Parser<'a> {
         Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0, id: ClientId::default() }
     }
 
-    fn command(&mut self, lacks_tls: bool) -> Result<(Verb, Vec<Secret>), Stop> {
-        self.tag()?;
-        self.skip(b" ")?;
-        let verb = self.verb()?;
-        if lacks_tls && matches!(verb, Verb::Login | Verb::Authenticate) {
-            return Err(Stop::Rejected(Rejection::NeedsTls));
+    fn command(&mut self, logins: Logins) -> Result<(Verb, Vec<Secret>), Stop> {
+        let verb = self.tag_and_verb()?;
+        if let Some(rejection) = logins.rejection(verb) {
+            return Err(Stop::Rejected(rejection));
         }
         let arguments = if verb == Verb::Id { self.id_list()? } else { self.arguments()? };
         Ok((verb, arguments))
     }
 
-    /// NGINX section 5.3. An empty tag is accepted; the reply then begins with its space.
+    fn tag_and_verb(&mut self) -> Result<Verb, Stop> {
+        self.tag()?;
+        self.skip(b" ")?;
+        self.verb()
+    }
+
+    /// RFC 9051 section 9: one or more ASTRING-CHAR but `+`. An empty tag is accepted, too (NGINX section 5.3); the reply
+    /// then begins with its space.
     fn tag(&mut self) -> Result<(), Stop> {
         let from = self.at;
         while self.peek()? != b' ' {
-            if !self.peek_is(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))?
-                || self.at.saturating_sub(from) >= MAX_TAG
-            {
+            if !self.peek_is(is_tag_char)? {
                 return Err(INVALID);
             }
             self.advance(1);
@@ -359,8 +392,10 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// nginx's bound on a tag, in bytes.
-const MAX_TAG: usize = 32;
+fn is_tag_char(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b'+')
+}
+
 /// nginx's bound on the arguments of a command.
 const MAX_ARGUMENTS: usize = 3;
 /// So many of an ID's list are looked at: twice as many as are kept, since some are left out.
@@ -385,7 +420,7 @@ mod tests {
         let mut input = Input::new(4096);
         input.append(bytes).unwrap();
         let mut out = Vec::new();
-        let received = Reader::default().read(false, &mut input, &mut out);
+        let received = Reader::default().read(Logins::Taken, &mut input, &mut out);
         (received, out)
     }
 
@@ -441,7 +476,8 @@ mod tests {
             b"a NOOP\rx\r\n",
             b"a FOO\r\n",
             b"a NOOP1\r\n",
-            b"a! NOOP\r\n",
+            b"a+ NOOP\r\n",
+            b"a\xfc NOOP\r\n",
             b"a NOOP 1 2 3 4\r\n",
             b"a LOGIN {-1}\r\n",
             b"a LOGIN {1} x\r\n",
@@ -454,11 +490,17 @@ mod tests {
     }
 
     #[test]
-    fn bounds_the_tag() {
-        let command = |length| [&b"t".repeat(length)[..], b" NOOP\r\n"].concat();
-        assert!(!is_invalid(&command(32)));
-        let (Received::Rejected(Rejected { tag, .. }), _) = read(&command(33)) else { panic!("accepted") };
-        assert!(tag.is_empty());
+    fn a_tag_is_of_every_astring_char_but_plus_at_any_length() {
+        for byte in 0..=u8::MAX {
+            let is_atom_special = byte <= b' '
+                || byte >= 0x7f
+                || matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\');
+            let command = [b"a", &[byte][..], b"b NOOP\r\n"].concat();
+            // The tag is `a`, and there is no command `b`.
+            let refused = byte == b' ' || is_atom_special || byte == b'+';
+            assert_eq!(is_invalid(&command), refused, "{}", byte.escape_ascii());
+        }
+        assert!(!is_invalid(&[&b"t".repeat(4000)[..], b" NOOP\r\n"].concat()));
     }
 
     #[test]
@@ -492,7 +534,7 @@ mod tests {
         let mut reader = Reader::default();
         for &byte in b"a LOGIN {2}\r\nme {2}\r\npw\r\n" {
             input.append(&[byte]).unwrap();
-            if let Received::Command(command) = reader.read(false, &mut input, &mut out) {
+            if let Received::Command(command) = reader.read(Logins::Taken, &mut input, &mut out) {
                 assert_eq!(command.verb, Verb::Login);
                 assert_eq!(command.tag, b"a ");
             }

@@ -32,6 +32,8 @@ pub(crate) enum Progress {
     Cancelled,
     /// An invalid command; the exchange is over.
     Invalid,
+    /// There is no such mechanism here.
+    Unsupported,
 }
 
 impl Dialogue {
@@ -42,16 +44,10 @@ impl Dialogue {
             [name, initial] => (*name, Some(*initial)),
             _ => return Progress::Invalid,
         };
-        let Some(mechanism) = Mechanism::from_sasl_name(name) else { return Progress::Invalid };
-        // PLAIN and LOGIN are accepted whatever is announced (nginx); of the others, what is not enabled is
-        // refused before its argument is looked at (quirk Q-01).
-        if matches!(mechanism, Mechanism::Plain | Mechanism::Login) {
-            return Self::local(core, mechanism, initial);
-        }
-        if !core.is_enabled(mechanism) {
-            return Progress::Invalid;
-        }
-        if core.config.relay_sasl {
+        // What is not taken is refused before its argument is looked at (quirk Q-01).
+        let taken = Mechanism::from_sasl_name(name).filter(|mechanism| core.takes(*mechanism));
+        let Some(mechanism) = taken else { return Progress::Unsupported };
+        if core.config.relay_sasl && !mechanism.is_password() {
             return relayed(mechanism, initial);
         }
         Self::local(core, mechanism, initial)

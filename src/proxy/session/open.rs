@@ -135,7 +135,7 @@ fn nonce() -> String {
 impl Session {
     /// Withholds the greeting as long as configured (SMTP), then sends it.
     async fn greeted(mut self, frontend: Frontend) -> Result<(Self, Frontend), End> {
-        let mut frontend = frontend.with_nonce(&nonce());
+        let mut frontend = frontend.with_nonce(&nonce()).with_client(self.ends.client.ip());
         match self.greet(&mut frontend).await {
             Ok(()) => Ok((self, frontend)),
             Err(end) => Err(self.farewell(end).await),

@@ -49,7 +49,7 @@ fn entry(explanation: &Explanation) -> String {
 }
 
 /// In the order in which an object shows them.
-const CONDITIONS: [&str; 16] = [
+const CONDITIONS: [&str; 17] = [
     "Accepted",
     "ResolvedRefs",
     "Conflicted",
@@ -66,6 +66,7 @@ const CONDITIONS: [&str; 16] = [
     "NoReadyEndpoints",
     "ImplicitTLSExpected",
     "ClearText",
+    "CapabilityIgnored",
 ];
 
 const HEAD: &str = "# Conditions and reasons
@@ -86,7 +87,7 @@ remedy, and ends with a link to the reason's entry here. `mailgress explain REAS
 | `Degraded` | the object cannot be used as it is, and an earlier generation is served | while it is so |
 | `BackendHealthy` | the backend's endpoints answer their health checks | with `upstream.healthCheck`, after the first check |
 | `ClientIPPreserved` | clients come with their own addresses | in a cluster, once it is known |
-| `CertificateExpired`, `CertificateExpiring`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ImplicitTLSExpected`, `ClearText` | alarms; they keep nothing from serving | while they are so |
+| `CertificateExpired`, `CertificateExpiring`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ImplicitTLSExpected`, `ClearText`, `CapabilityIgnored` | alarms; they keep nothing from serving | while they are so |
 
 ## Which reason a condition can have
 

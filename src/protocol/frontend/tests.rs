@@ -1,0 +1,140 @@
+//! How long the lines of clients may be: SASL responses as RFC 4954 has it, and everything else as it is configured.
+
+use super::*;
+use crate::protocol::LoginRequest;
+use crate::protocol::sasl::{MAX_RESPONSE, encode_base64};
+
+/// `limits.clientBuffer`.
+const BUFFER: usize = 4096;
+
+fn config(protocol: Protocol) -> FrontendConfig {
+    FrontendConfig {
+        protocol,
+        server_name: "mail.test".to_owned(),
+        capabilities: Vec::new(),
+        mechanisms: vec![Mechanism::Plain, Mechanism::XOAuth2],
+        password_logins: PasswordLogins::Listed,
+        start_tls: StartTlsOffer::Disabled,
+        relay_sasl: false,
+        max_errors: 5,
+        counted_errors: CountedErrors::All,
+        max_commands: 1000,
+        max_auth_failures: 10,
+        smtp: SmtpRules::default(),
+    }
+}
+
+/// XOAUTH2's message with a token that makes it `length` bytes of base64.
+fn response(length: usize) -> String {
+    let (before, after) = ("user=me\u{1}auth=Bearer ", "\u{1}\u{1}");
+    let token = "t".repeat(length / 4 * 3 - before.len() - after.len());
+    let message = encode_base64(format!("{before}{token}{after}").as_bytes());
+    assert_eq!(message.len(), length);
+    message
+}
+
+fn auth(protocol: Protocol) -> &'static str {
+    if protocol == Protocol::Imap { "a AUTHENTICATE XOAUTH2" } else { "AUTH XOAUTH2" }
+}
+
+/// What comes of bytes that arrive as there is room for them.
+fn outcome(config: FrontendConfig, bytes: &str) -> Step {
+    let mut input = Input::new(BUFFER);
+    let mut frontend = Frontend::new(Arc::new(config), false);
+    let mut rest = bytes.as_bytes();
+    loop {
+        let (now, later) = rest.split_at(rest.len().min(input.room()));
+        assert!(!now.is_empty(), "there is no room, or the machine waits for more");
+        input.append(now).unwrap();
+        rest = later;
+        frontend = match frontend.receive(&mut input, &mut Vec::new()) {
+            Step::Read(frontend) => frontend,
+            step => return step,
+        };
+    }
+}
+
+fn is_login(step: &Step, token_of: usize) -> bool {
+    let Step::Login(Attempt { request: LoginRequest::Token { token, .. }, .. }) = step else { return false };
+    token.expose().len() > token_of / 4 * 3 - 40
+}
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Imap, Protocol::Pop3, Protocol::Smtp];
+
+#[test]
+fn a_response_of_12288_octets_is_taken_in_every_protocol_and_no_longer_one() {
+    for protocol in PROTOCOLS {
+        let auth = auth(protocol);
+        let message = response(MAX_RESPONSE);
+        let initial = outcome(config(protocol), &format!("{auth} {message}\r\n"));
+        assert!(is_login(&initial, MAX_RESPONSE), "{protocol:?}: {initial:?}");
+        let answer = outcome(config(protocol), &format!("{auth}\r\n{message}\r\n"));
+        assert!(is_login(&answer, MAX_RESPONSE), "{protocol:?}: {answer:?}");
+        let too_long = outcome(config(protocol), &format!("{auth}\r\n{}\r\n", response(MAX_RESPONSE + 4)));
+        assert!(matches!(too_long, Step::Close(CloseReason::TooLong)), "{protocol:?}: {too_long:?}");
+        let endless = outcome(config(protocol), &format!("{auth} {}", "a".repeat(20_000)));
+        assert!(matches!(endless, Step::Close(CloseReason::TooLong)), "{protocol:?}: {endless:?}");
+    }
+}
+
+#[test]
+fn a_relayed_answer_may_be_as_long() {
+    let message = response(MAX_RESPONSE);
+    let relaying = FrontendConfig { relay_sasl: true, ..config(Protocol::Smtp) };
+    let Step::Login(Attempt { pending, .. }) = outcome(relaying, "AUTH XOAUTH2\r\n") else {
+        panic!("no login")
+    };
+    let mut exchange = pending.challenge(b"", &mut Vec::new());
+    let mut input = Input::new(BUFFER);
+    let line = format!("{message}\r\n");
+    let mut rest = line.as_bytes();
+    loop {
+        let (now, later) = rest.split_at(rest.len().min(input.room()));
+        input.append(now).unwrap();
+        rest = later;
+        exchange = match exchange.receive(&mut input, &mut Vec::new()) {
+            ExchangeStep::Read(exchange) => exchange,
+            ExchangeStep::Answer(answer, _) => {
+                assert_eq!(answer.expose(), message.as_bytes());
+                return;
+            }
+            ExchangeStep::Close(reason) => panic!("{reason:?}"),
+        };
+    }
+}
+
+#[test]
+fn no_other_command_grows() {
+    let long = "x".repeat(BUFFER);
+    for (protocol, command) in [
+        (Protocol::Imap, format!("a LOGIN me {long}\r\n")),
+        (Protocol::Imap, format!("a AUTHENTICATEX {long}\r\n")),
+        (Protocol::Imap, format!("{long} NOOP\r\n")),
+        (Protocol::Pop3, format!("PASS {long}\r\n")),
+        (Protocol::Pop3, format!("AUTHX {long}\r\n")),
+        (Protocol::Smtp, format!("EHLO {long}\r\n")),
+    ] {
+        let step = outcome(config(protocol), &command);
+        assert!(matches!(step, Step::Close(CloseReason::TooLong)), "{protocol:?}: {step:?}");
+    }
+}
+
+#[test]
+fn nor_does_one_behind_a_long_response() {
+    for protocol in PROTOCOLS {
+        let command = if protocol == Protocol::Imap { "b NOOP" } else { "NOOP" };
+        // The response is no base64, and refused.
+        let bytes = format!("{} {}!\r\n{command} {}\r\n", auth(protocol), "a".repeat(8000), "x".repeat(4200));
+        let step = outcome(config(protocol), &bytes);
+        assert!(matches!(step, Step::Close(CloseReason::TooLong)), "{protocol:?}: {step:?}");
+    }
+}
+
+#[test]
+fn nor_does_a_login_that_is_refused_anyway() {
+    for protocol in PROTOCOLS {
+        let in_clear = FrontendConfig { start_tls: StartTlsOffer::Required, ..config(protocol) };
+        let step = outcome(in_clear, &format!("{} {}\r\n", auth(protocol), "a".repeat(5000)));
+        assert!(matches!(step, Step::Close(CloseReason::TooLong)), "{protocol:?}: {step:?}");
+    }
+}
