@@ -39,7 +39,8 @@ impl Edge {
             .iter()
             .zip(&backends)
             .map(|((protocol, at), to)| {
-                with(listener(&protocol.to_lowercase(), protocol, "Off", at.port(), to.address()), fields)
+                let base = listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), to.address());
+                with(base, fields)
             })
             .collect();
         let folder = Folder::new();

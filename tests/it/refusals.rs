@@ -33,7 +33,7 @@ impl Edge {
             .iter()
             .zip(&backends)
             .map(|((protocol, at), to)| {
-                let base = listener(&protocol.to_lowercase(), protocol, "Off", at.port(), to.address());
+                let base = listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), to.address());
                 with(base, &json!({ "proxyProtocol": proxy }))
             })
             .collect();
@@ -131,7 +131,7 @@ fn a_login_that_the_auth_service_accepts_and_the_backend_does_not_is_no_guess() 
     let folder = Folder::new();
     let spec = json!({
         "auth": http_auth(&auth.url()),
-        "listeners": [listener("imap", "IMAP", "Off", at.port(), to)],
+        "listeners": [listener("imap", "IMAP", "Disabled", at.port(), to)],
     });
     folder.write("server.yaml", &mail_server(&spec));
     let mailgress = Mailgress::start(&folder);
