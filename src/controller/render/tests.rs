@@ -242,7 +242,7 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
                   upstream: {xclientNegotiation: Always}, timeouts: {halfClosed: 0s, announce: false}, \
                   proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Report}";
     let safe = "port: 25, proxyProtocol: {trustedPeers: ['::1']}";
-    let mixed = "port: 2525, proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Accept}";
+    let mixed = "protocol: SMTP, port: 2525, proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Accept}";
     let listeners = [smtp("safe", safe), smtp("nginxs", nginxs), smtp("mixed", mixed)].join(", ");
     let rendered = once(&server(&listeners, ""));
     let untrusted = |address| socket(&rendered, address).proxy_protocol.as_ref().unwrap().untrusted_peers;

@@ -2,7 +2,7 @@
 //! what the parser made of each line.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::json;
@@ -48,69 +48,77 @@ struct CrowdSec<'a> {
 
 impl<'a> CrowdSec<'a> {
     fn new(unpacked: &'a Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        for name in [
-            "data",
-            "dump",
-            "patterns",
-            "parsers/s00-raw",
-            "parsers/s01-parse",
-            "parsers/s02-enrich",
-            "scenarios",
-        ] {
-            fs::create_dir_all(at(name)).unwrap();
+        let crowdsec = Self { unpacked, folder: tempfile::tempdir().unwrap() };
+        crowdsec.copy_files();
+        let api = format!("127.0.0.1:{}", ports::free());
+        crowdsec.configure(&api);
+        let (url, credentials) = (format!("http://{api}/"), crowdsec.at("credentials.yaml"));
+        let add =
+            ["machines", "add", "test", "--password", "test", "--force", "-u", &url, "-f", &credentials];
+        crowdsec.run("cscli", &add);
+        crowdsec
+    }
+
+    fn copy_files(&self) {
+        let stages = ["parsers/s00-raw", "parsers/s01-parse", "parsers/s02-enrich"];
+        for name in ["data", "dump", "patterns", "scenarios"].iter().chain(&stages) {
+            fs::create_dir_all(self.at(name)).unwrap();
         }
-        let hub = unpacked.join("usr/share/crowdsec/hub");
-        for (from, to) in [
-            ("parsers/s00-raw/crowdsecurity/cri-logs.yaml", "parsers/s00-raw/cri-logs.yaml"),
-            ("parsers/s00-raw/crowdsecurity/syslog-logs.yaml", "parsers/s00-raw/syslog-logs.yaml"),
-            (
-                "parsers/s02-enrich/crowdsecurity/dateparse-enrich.yaml",
-                "parsers/s02-enrich/dateparse-enrich.yaml",
-            ),
-            (".index.json", "index.json"),
-        ] {
-            fs::copy(hub.join(from), at(to)).unwrap();
+        let parsers = [
+            ("s00-raw", "cri-logs.yaml"),
+            ("s00-raw", "syslog-logs.yaml"),
+            ("s02-enrich", "dateparse-enrich.yaml"),
+        ];
+        for (stage, name) in parsers {
+            let from = self.hub().join("parsers").join(stage).join("crowdsecurity").join(name);
+            fs::copy(from, self.at(&format!("parsers/{stage}/{name}"))).unwrap();
         }
-        for pattern in fs::read_dir(unpacked.join("etc/crowdsec/patterns")).unwrap() {
+        fs::copy(self.hub().join(".index.json"), self.at("index.json")).unwrap();
+        for pattern in fs::read_dir(self.unpacked.join("etc/crowdsec/patterns")).unwrap() {
             let pattern = pattern.unwrap();
-            fs::copy(pattern.path(), at("patterns").join(pattern.file_name())).unwrap();
+            fs::copy(pattern.path(), self.folder.path().join("patterns").join(pattern.file_name())).unwrap();
         }
         for ours in ["parsers/s01-parse/mailgress-logs.yaml", "scenarios/mailgress-bf.yaml"] {
-            fs::copy(root().join("deploy/examples/crowdsec").join(ours), at(ours)).unwrap();
+            fs::copy(root().join("deploy/examples/crowdsec").join(ours), self.at(ours)).unwrap();
         }
-        let api = format!("127.0.0.1:{}", ports::free());
+    }
+
+    /// With its API on this address.
+    fn configure(&self, api: &str) {
         let config = json!({
             "common": { "daemonize": false, "log_media": "stdout", "log_level": "info", "working_dir": "." },
             "config_paths": {
-                "config_dir": folder.path(), "data_dir": at("data"), "simulation_path": at("simulation.yaml"),
-                "hub_dir": hub, "index_path": at("index.json"),
+                "config_dir": self.folder.path(),
+                "data_dir": self.at("data"),
+                "simulation_path": self.at("simulation.yaml"),
+                "hub_dir": self.hub(),
+                "index_path": self.at("index.json"),
             },
             "crowdsec_service": { "parser_routines": 1 },
-            "db_config": { "type": "sqlite", "db_path": at("data/crowdsec.db") },
+            "db_config": { "type": "sqlite", "db_path": self.at("data/crowdsec.db") },
             "prometheus": { "enabled": false },
             "api": {
-                "client": { "credentials_path": at("credentials.yaml") },
-                "server": { "listen_uri": api, "profiles_path": at("profiles.yaml") },
+                "client": { "credentials_path": self.at("credentials.yaml") },
+                "server": { "listen_uri": api, "profiles_path": self.at("profiles.yaml") },
             },
         });
-        let profile = json!({ "name": "default", "filters": ["Alert.Remediation == true"], "decisions": [{ "type": "ban", "duration": "4h" }] });
+        let profile = json!({
+            "name": "default",
+            "filters": ["Alert.Remediation == true"],
+            "decisions": [{ "type": "ban", "duration": "4h" }],
+        });
         for (name, content) in [
             ("config.yaml", config),
             ("profiles.yaml", profile),
             ("simulation.yaml", json!({ "simulation": false })),
         ] {
-            fs::write(at(name), content.to_string()).unwrap();
+            fs::write(self.at(name), content.to_string()).unwrap();
         }
-        fs::write(at("credentials.yaml"), "").unwrap();
-        let crowdsec = Self { unpacked, folder };
-        let credentials = crowdsec.at("credentials.yaml");
-        let url = format!("http://{api}/");
-        let add =
-            ["machines", "add", "test", "--password", "test", "--force", "-u", &url, "-f", &credentials];
-        crowdsec.run("cscli", &add);
-        crowdsec
+        fs::write(self.at("credentials.yaml"), "").unwrap();
+    }
+
+    fn hub(&self) -> PathBuf {
+        self.unpacked.join("usr/share/crowdsec/hub")
     }
 
     /// The addresses that the parser finds in a log, and what CrowdSec says.
