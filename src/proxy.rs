@@ -11,6 +11,7 @@ mod balance;
 mod bans;
 mod certificates;
 mod end;
+mod guess;
 mod health;
 mod journal;
 mod leg;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian or Ubuntu packages that a make target needs, only those that are missing, and says which.
-# Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot.
+# Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot. Two are
+# only unpacked below target/.
 #
 # Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | bench
 set -eu
@@ -16,7 +17,7 @@ packages_of() {
         build) echo "build-essential cmake pkg-config ca-certificates" ;;
         quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
         test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
-            iproute2 nginx libnginx-mod-mail prometheus" ;;
+            iproute2 nginx libnginx-mod-mail prometheus libsqlite3-0" ;;
         cluster) go_package ;;
         e2e) node_packages ;;
         # Looks at the status page.
@@ -24,6 +25,37 @@ packages_of() {
         bench) echo "nginx libnginx-mod-mail" ;;
         *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page or bench"; exit 2 ;;
     esac
+}
+
+# Packages that are unpacked below target/ and not installed. Installed, fail2ban would change this machine's firewall with
+# the next boot, and CrowdSec would register the machine with its maker.
+unpacked_of() {
+    case $1 in
+        test) echo "fail2ban crowdsec" ;;
+    esac
+}
+
+download() {
+    (cd "$2" && apt-get download -q "$1" >&2)
+}
+
+# Unpacks one; where the distribution has none, the tests that need it say so.
+unpack() {
+    folder=$root/target/unpacked/$1
+    [ ! -d "$folder" ] || return 0
+    command -v apt-get >/dev/null || return 0
+    new=$folder.new
+    rm -rf "$new"
+    mkdir -p "$new/root"
+    say "Unpacking into target/unpacked, without installing it: $1"
+    if ! download "$1" "$new" && ! { as_root apt-get update -q >&2 && download "$1" "$new"; }; then
+        say "apt has no package $1; the tests that need it WILL BE SKIPPED."
+        rm -rf "$new"
+        return 0
+    fi
+    dpkg-deb -x "$new"/*.deb "$new/root"
+    mv "$new/root" "$folder"
+    rm -rf "$new"
 }
 
 # Go builds the control plane of tests/cluster. Since 1.21 it gets the version that a module asks for by itself.
@@ -137,6 +169,12 @@ if [ -n "$missing" ]; then
         done
     fi
 fi
+
+for group in "$@"; do
+    for package in $(unpacked_of "$group"); do
+        unpack "$package"
+    done
+done
 
 [ "${need_control_plane:-no}" = no ] || check_control_plane
 [ "${need_rust:-no}" = no ] || check_rust

@@ -80,8 +80,9 @@ pub struct ListenerFields {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub hostnames: Option<Vec<String>>,
-    /// Every connection begins with a PROXY protocol header. Default: none, but on all addresses (`*`) what the
-    /// instance that serves the class was told by `--proxy-protocol-trusted-peers`.
+    /// Connections begin with a PROXY protocol header: all of them, or with `untrustedPeers: Accept` those of trusted
+    /// peers. Default: none, but on all addresses (`*`) what the instance that serves the class was told by
+    /// `--proxy-protocol-trusted-peers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<InboundProxyProtocol>,
     /// How the socket is made.
@@ -114,7 +115,7 @@ pub enum Protocol {
     Smtp,
 }
 
-/// A PROXY header on every connection.
+/// A PROXY header on every connection of a trusted peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundProxyProtocol {
@@ -128,7 +129,8 @@ pub struct InboundProxyProtocol {
     /// Whether the header's source becomes the client's address.
     #[serde(default = "yes")]
     pub use_as_client_address: bool,
-    /// What becomes of every other peer: `Refuse` closes the connection without a word; with `Report`, as in nginx,
+    /// What becomes of every other peer: `Refuse` closes the connection without a word; `Accept` serves it as a client
+    /// that connects directly, without a header, and closes the connection if it sends one; with `Report`, as in nginx,
     /// its header is read, told to the auth service in `Proxy-Protocol-*`, and never used as anybody's address.
     /// Default: `Refuse`, since whoever can reach the port can write such a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +144,8 @@ pub enum UntrustedPeers {
     Refuse,
     /// Its header is reported and not believed.
     Report,
+    /// It is served as a client that sends no header.
+    Accept,
 }
 
 /// How a listening socket is made.

@@ -348,15 +348,26 @@ pub struct LimitSettings {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
     /// Open connections from one client address (IPv6: one /64), counted from the accept on. A trusted peer that waits
-    /// to send its PROXY header is not a client; it may have 256 such connections. Default: no bound.
+    /// to send its PROXY header is not a client; it may have 256 such connections. A connection whose header names no
+    /// client is not counted. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
     /// Refuse clients for a while after too many logins with wrong credentials: new connections, and logins in open
-    /// sessions. IPv6 clients are counted by /64; when the table is full, a /56 or /48 with many entries is counted as a
-    /// whole. Default: no bans.
+    /// sessions. The same wrong password for the same login counts once for each window: a device with an old password
+    /// guesses nothing. IPv6 clients are counted by /64; when the table is full, a /56 or /48 with many entries is
+    /// counted as a whole. The address of a trusted peer (`proxyProtocol`) is never banned. Default: no bans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_failures: Option<AuthFailures>,
+    /// Networks (or addresses) of clients to which `authFailures` and `maxConnectionsPerClient` do not apply, such as
+    /// webmail, monitoring, or many users behind one address. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 32),
+        inner(length(min = 1, max = 49)),
+        extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::networks())
+    )]
+    pub exempt: Option<Vec<String>>,
 }
 
 /// What counts towards `limits.maxErrors`.

@@ -115,6 +115,7 @@ fn limits(listener: &Listener) -> Value {
         "maxConnections": limits.max_connections,
         "maxConnectionsPerClient": limits.max_connections_per_client,
         "authFailures": failures,
+        "exempt": texts(&limits.exempt),
     })
 }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::net::BackendAddress;
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
@@ -138,7 +140,7 @@ pub struct Timeouts {
 }
 
 /// Bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of client input before the login.
     pub client_buffer: usize,
@@ -148,6 +150,16 @@ pub struct Limits {
     pub max_connections_per_client: Option<u32>,
     /// Bans of clients whose logins fail.
     pub auth_failures: Option<AuthFailures>,
+    /// Clients to which `max_connections_per_client` and `auth_failures` do not apply.
+    pub exempt: Arc<[IpNet]>,
+}
+
+impl Limits {
+    /// Whether the limits for each client do not apply to this one.
+    #[must_use]
+    pub fn exempts(&self, client: IpAddr) -> bool {
+        self.exempt.iter().any(|network| network.contains(&client))
+    }
 }
 
 /// `limits.authFailures`: so many refused logins in the window, and the client is refused for a while.

@@ -30,7 +30,8 @@ pub struct Socket {
     pub protocol: Protocol,
     /// When TLS begins.
     pub tls_mode: TlsMode,
-    /// A PROXY header is mandatory on every connection.
+    /// A PROXY header is mandatory on every connection of a trusted peer, and of others unless they are accepted
+    /// without one.
     pub proxy_protocol: Option<InboundProxyProtocol>,
     /// At least one. Several are told apart by SNI ([`super::ServerNames`]); with StartTLS modes they have
     /// equal frontends.
@@ -98,4 +99,6 @@ pub enum UntrustedPeers {
     Refuse,
     /// Its header goes to the auth service, and is not believed.
     Report,
+    /// It is a client without a header; one that sends a header is refused.
+    Accept,
 }

@@ -70,6 +70,17 @@ pub fn header_length(bytes: &[u8]) -> Result<Option<usize>, ProxyHeaderError> {
     Ok((bytes.len() >= whole).then_some(whole))
 }
 
+/// Whether a connection that begins with these bytes sends a header; `None` while that cannot be told. An IMAP client
+/// whose first tag is `PROXY` counts as one that does.
+#[must_use]
+pub fn is_header(first: &[u8]) -> Option<bool> {
+    let signatures = [V1_SIGNATURE, V2_SIGNATURE];
+    if signatures.iter().any(|signature| first.starts_with(signature)) {
+        return Some(true);
+    }
+    if signatures.iter().any(|signature| agrees(first, signature)) { None } else { Some(false) }
+}
+
 /// Takes a whole header from the front of `input`, or `None` when more bytes are needed; consumes only the
 /// header.
 ///
@@ -441,6 +452,19 @@ mod tests {
         assert_eq!(header_length(b""), Ok(None));
         assert_eq!(header_length(b"PRO"), Ok(None));
         assert_eq!(header_length(b"\r\n\r"), Ok(None));
+    }
+
+    #[test]
+    fn a_header_is_known_by_its_first_bytes() {
+        assert_eq!(is_header(b""), None);
+        assert_eq!(is_header(b"PROXY"), None);
+        assert_eq!(is_header(b"PROXY "), Some(true));
+        assert_eq!(is_header(b"PROXIED"), Some(false));
+        assert_eq!(is_header(b"a NOOP"), Some(false));
+        assert_eq!(is_header(b"\r\n"), None);
+        assert_eq!(is_header(b"\r\nQUIT"), Some(false));
+        assert_eq!(is_header(&v2_header([0x20, 0x00], b"")), Some(true));
+        assert_eq!(is_header(&[22, 3, 1]), Some(false), "a ClientHello");
     }
 
     fn v2_header(fixed: [u8; 2], body: &[u8]) -> Vec<u8> {

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use crate::model::settings::AuthFailures;
 
+use super::guess::{Guess, Tried};
+
 /// The table of one listener.
 #[derive(Debug)]
 pub(crate) struct Bans {
@@ -35,10 +37,23 @@ enum Standing {
         since: Instant,
         /// The end of the window.
         until: Instant,
+        /// Logins that are wrong for sure.
+        tried: Tried,
     },
     Banned {
         until: Instant,
     },
+}
+
+/// What became of a refused login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// It was tried before, and does not count again.
+    Again,
+    /// It counts.
+    Once,
+    /// The client is banned from now on.
+    Banned,
 }
 
 /// Who shares an entry: one IPv4 address, or an IPv6 network of 64, 56 or 48 bits. The order keeps the members of
@@ -76,10 +91,16 @@ impl Bans {
         )
     }
 
-    /// Counts a refused login; true when the client is banned from now on.
-    pub(crate) fn refused(&mut self, rule: &AuthFailures, client: IpAddr, now: Instant) -> bool {
+    /// Counts a refused login, unless the client has tried the same `guess` in this window.
+    pub(crate) fn refused(
+        &mut self,
+        rule: &AuthFailures,
+        client: IpAddr,
+        guess: Option<Guess>,
+        now: Instant,
+    ) -> Counted {
         if self.is_banned(client, now) {
-            return true;
+            return Counted::Banned;
         }
         self.forget_expired(now);
         let own = Network::of(client);
@@ -87,22 +108,27 @@ impl Bans {
         if counted != own {
             self.set(own, None);
         }
-        let (failures, since, until) = match self.known.get(&counted) {
-            Some(Standing::Counting { failures, since, until }) if now < *until => {
-                (*failures, *since, *until)
+        let (failures, since, until, mut tried) = match self.known.get(&counted) {
+            Some(Standing::Counting { failures, since, until, tried }) if now < *until => {
+                (*failures, *since, *until, *tried)
             }
-            _ => (0, now, now + rule.window),
+            _ => (0, now, now + rule.window, Tried::default()),
         };
-        let failures = failures.saturating_add(1);
-        let is_banned = failures >= rule.count;
+        let is_again = guess.is_some_and(|guess| tried.again(guess));
+        let failures = failures.saturating_add(u32::from(!is_again));
+        let is_banned = !is_again && failures >= rule.count;
         let standing = if is_banned {
             Standing::Banned { until: now + rule.ban }
         } else {
-            Standing::Counting { failures, since, until }
+            Standing::Counting { failures, since, until, tried }
         };
         self.make_room(counted, is_banned);
         self.set(counted, Some(standing));
-        is_banned
+        match (is_banned, is_again) {
+            (true, _) => Counted::Banned,
+            (false, true) => Counted::Again,
+            (false, false) => Counted::Once,
+        }
     }
 
     /// What a client is counted as: its own network; a wider one that is counted already, or, when the table is full,
@@ -178,7 +204,7 @@ impl Bans {
             None => self.known.remove(&network),
         };
         match before {
-            Some(Standing::Counting { failures, since, until }) => {
+            Some(Standing::Counting { failures, since, until, .. }) => {
                 self.counting.remove(&(failures, since, network));
                 self.windows.remove(&(until, network));
             }
@@ -188,7 +214,7 @@ impl Bans {
             None => {}
         }
         match standing {
-            Some(Standing::Counting { failures, since, until }) => {
+            Some(Standing::Counting { failures, since, until, .. }) => {
                 self.counting.insert((failures, since, network));
                 self.windows.insert((until, network));
             }
@@ -239,7 +265,7 @@ const fn mask(length: u8) -> u64 {
     u64::MAX << (64 - length as u32)
 }
 
-/// Networks whose refused logins are remembered, for each listener: some 12 MB when it is full.
+/// Networks whose refused logins are remembered, for each listener: some 20 MB when it is full.
 const MAX_TRACKED: usize = 65_536;
 
 /// From this number of entries on, a /56 is counted as a whole when the table is full.
@@ -260,6 +286,10 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::guess::GuessKey;
+    use crate::protocol::LoginRequest;
+    use crate::secret::Secret;
+
     const RULE: AuthFailures =
         AuthFailures { count: 3, window: Duration::from_secs(60), ban: Duration::from_secs(300) };
 
@@ -276,9 +306,14 @@ mod tests {
         Ipv4Addr::from_bits(0xc633_0000 + index).into()
     }
 
+    /// A wrong login that is like no other; whether it was the last one.
+    fn refused(bans: &mut Bans, client: IpAddr, now: Instant) -> bool {
+        bans.refused(&RULE, client, None, now) == Counted::Banned
+    }
+
     fn ban(bans: &mut Bans, client: IpAddr, now: Instant) {
         for _ in 0..RULE.count {
-            bans.refused(&RULE, client, now);
+            refused(bans, client, now);
         }
         assert!(bans.is_banned(client, now), "{client}");
     }
@@ -291,7 +326,7 @@ mod tests {
         assert_eq!(bans.counting.len(), bans.windows.len());
         for (network, standing) in &bans.known {
             assert!(match *standing {
-                Standing::Counting { failures, since, until } =>
+                Standing::Counting { failures, since, until, .. } =>
                     bans.counting.contains(&(failures, since, *network))
                         && bans.windows.contains(&(until, *network)),
                 Standing::Banned { until } => bans.banned.contains(&(until, *network)),
@@ -304,15 +339,38 @@ mod tests {
         let mut bans = Bans::default();
         let start = Instant::now();
         let client = ip("192.0.2.1");
-        assert!(!bans.refused(&RULE, client, start));
-        assert!(!bans.refused(&RULE, client, start));
+        assert!(!refused(&mut bans, client, start));
+        assert!(!refused(&mut bans, client, start));
         let later = start + RULE.window;
-        assert!(!bans.refused(&RULE, client, later), "the window is over");
-        assert!(!bans.refused(&RULE, client, later));
-        assert!(bans.refused(&RULE, client, later));
+        assert!(!refused(&mut bans, client, later), "the window is over");
+        assert!(!refused(&mut bans, client, later));
+        assert!(refused(&mut bans, client, later));
         assert!(bans.is_banned(client, later) && !bans.is_banned(ip("192.0.2.2"), later));
         assert!(!bans.is_banned(client, later + RULE.ban));
-        assert!(!bans.refused(&RULE, client, later + RULE.ban), "counts anew");
+        assert!(!refused(&mut bans, client, later + RULE.ban), "counts anew");
+    }
+
+    #[test]
+    fn the_same_wrong_password_of_a_client_counts_once_for_each_window() {
+        let (mut bans, key, start) = (Bans::default(), GuessKey::default(), Instant::now());
+        let guess = |login: &str, password: &str| {
+            let password = Secret::from(password.as_bytes());
+            let login = login.as_bytes().to_vec();
+            key.guess(&LoginRequest::Password { login, password, authzid: Vec::new() })
+        };
+        let phone = ip("192.0.2.1");
+        let mut tries = |client, guess, now| bans.refused(&RULE, client, guess, now);
+        assert_eq!(tries(phone, guess("ada", "old"), start), Counted::Once);
+        for second in 1..59 {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(tries(phone, guess("ada", "old"), now), Counted::Again);
+        }
+        assert_eq!(tries(phone, guess("ada", "old"), start + RULE.window), Counted::Once, "a new window");
+        let now = start + RULE.window;
+        assert_eq!(tries(ip("192.0.2.2"), guess("ada", "old"), now), Counted::Once, "another client");
+        assert_eq!(tries(phone, guess("bob", "old"), now), Counted::Once, "another login");
+        assert_eq!(tries(phone, guess("ada", "old"), now), Counted::Again, "in between");
+        assert_eq!(tries(phone, guess("ada", "new"), now), Counted::Banned, "another password");
     }
 
     #[test]
@@ -331,19 +389,19 @@ mod tests {
             let now = Instant::now();
             for index in 0..100 {
                 ban(&mut bans, stranger(index), now);
-                bans.refused(&RULE, stranger(1000 + index), now);
+                refused(&mut bans, stranger(1000 + index), now);
             }
             for index in 0..u16::MAX {
                 for _ in 0..failures_each {
-                    bans.refused(&RULE, flooding(index), now);
+                    refused(&mut bans, flooding(index), now);
                 }
             }
             check(&bans);
             assert!(bans.is_banned(flooding(u16::MAX), now), "{failures_each} failures each");
             for index in 0..100 {
                 assert!(bans.is_banned(stranger(index), now), "{failures_each} failures each");
-                bans.refused(&RULE, stranger(1000 + index), now);
-                assert!(bans.refused(&RULE, stranger(1000 + index), now), "{failures_each} failures each");
+                refused(&mut bans, stranger(1000 + index), now);
+                assert!(refused(&mut bans, stranger(1000 + index), now), "{failures_each} failures each");
             }
         }
     }
@@ -353,13 +411,13 @@ mod tests {
         let mut bans = Bans::with_capacity(256);
         let now = Instant::now();
         for index in 0..(256 - MANY_IN_56 as u32) {
-            bans.refused(&RULE, stranger(index), now);
+            refused(&mut bans, stranger(index), now);
         }
         for index in 0..MANY_IN_56 as u16 {
-            bans.refused(&RULE, flooding(index), now);
+            refused(&mut bans, flooding(index), now);
         }
         for index in 100..103 {
-            bans.refused(&RULE, flooding(index), now);
+            refused(&mut bans, flooding(index), now);
         }
         assert!(bans.is_banned(flooding(0xff), now));
         assert!(!bans.is_banned(flooding(0x100), now), "another /56");
@@ -383,12 +441,12 @@ mod tests {
         let mut bans = Bans::with_capacity(1024);
         let now = Instant::now();
         let client = ip("192.0.2.1");
-        bans.refused(&RULE, client, now);
-        bans.refused(&RULE, client, now);
+        refused(&mut bans, client, now);
+        refused(&mut bans, client, now);
         for index in 0..10_000 {
-            bans.refused(&RULE, stranger(index), now);
+            refused(&mut bans, stranger(index), now);
         }
-        assert!(bans.refused(&RULE, client, now));
+        assert!(refused(&mut bans, client, now));
     }
 
     #[test]
@@ -397,11 +455,11 @@ mod tests {
         let start = Instant::now();
         for index in 0..300 {
             ban(&mut bans, stranger(index), start);
-            bans.refused(&RULE, stranger(1000 + index), start);
+            refused(&mut bans, stranger(1000 + index), start);
         }
         let later = start + RULE.ban;
         for index in 0..200 {
-            bans.refused(&RULE, stranger(2000 + index), later);
+            refused(&mut bans, stranger(2000 + index), later);
         }
         check(&bans);
         assert_eq!(bans.known.len(), 200);
@@ -430,7 +488,7 @@ mod tests {
                 if *failures >= RULE.count && banned.is_none() {
                     *banned = Some(now + RULE.ban);
                 }
-                prop_assert_eq!(bans.refused(&RULE, client, now), banned.is_some());
+                prop_assert_eq!(refused(&mut bans, client, now), banned.is_some());
                 prop_assert_eq!(bans.is_banned(client, now), banned.is_some());
                 check(&bans);
             }
@@ -450,7 +508,7 @@ mod tests {
                     2 => flooding(index % 16),
                     _ => Ipv6Addr::new(0x2001, 0xdb8, index, index, 0, 0, 0, 1).into(),
                 };
-                let banned = bans.refused(&RULE, client, now);
+                let banned = refused(&mut bans, client, now);
                 prop_assert_eq!(bans.is_banned(client, now), banned);
             }
             check(&bans);

@@ -44,6 +44,9 @@ pub(crate) enum End {
     /// A peer outside of `proxyProtocol.trustedPeers`.
     #[error("the peer {0} is not among proxyProtocol.trustedPeers")]
     UntrustedPeer(String),
+    /// A peer that is served without a header, and sends one.
+    #[error("the peer {0} sent a PROXY header, and is not among proxyProtocol.trustedPeers")]
+    UnwantedHeader(String),
     /// The handshake with the client.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
@@ -215,7 +218,7 @@ impl End {
             Self::Rule(_) => "protocol_error",
             Self::ClientTimeout => "client_timeout",
             Self::Idle => "idle_timeout",
-            Self::ProxyHeader(_) | Self::UntrustedPeer(_) => "proxy_header",
+            Self::ProxyHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => "proxy_header",
             Self::Handshake(_) => "tls_handshake",
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
@@ -244,6 +247,9 @@ impl End {
     pub(crate) fn sentence(&self) -> String {
         let text = match self {
             Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
+            Self::UnwantedHeader(_) => {
+                "a peer sent a PROXY header, and is not among proxyProtocol.trustedPeers"
+            }
             Self::BackendRefused { cause, .. } => {
                 return format!("the backend {}; the log has its reply", refusal(*cause));
             }
@@ -302,9 +308,11 @@ impl End {
             | Self::LoginRefused => Fault::Client,
             Self::AuthService(AuthError::Configuration { .. }) => Fault::Configuration,
             Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
-            Self::NoBackend | Self::NotAllowed(_) | Self::ProxyHeader(_) | Self::UntrustedPeer(_) => {
-                Fault::Configuration
-            }
+            Self::NoBackend
+            | Self::NotAllowed(_)
+            | Self::ProxyHeader(_)
+            | Self::UntrustedPeer(_)
+            | Self::UnwantedHeader(_) => Fault::Configuration,
             Self::Backend(BackendError::NoPassword) => Fault::AuthService,
             Self::Backend(BackendError::ControlCharacters { .. })
             | Self::BackendRefused { cause: RefusalCause::Client, .. } => Fault::Client,

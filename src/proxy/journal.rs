@@ -181,6 +181,7 @@ mod tests {
         let cause = crate::protocol::backend::RefusalCause::Server;
         for end in [
             End::UntrustedPeer(secret.into()),
+            End::UnwantedHeader(secret.into()),
             End::BackendRefused { cause, text: secret.into() },
             End::AuthServiceUnavailable(secret.into()),
             End::Backend(refused),

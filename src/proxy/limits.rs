@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::model::Limits;
-use crate::model::settings::{AuthFailures, client_key};
+use crate::model::settings::client_key;
 use crate::net::ClientAddress;
+use crate::protocol::LoginRequest;
 
-use super::bans::Bans;
+use super::bans::{self, Bans};
+use super::guess::{Guess, GuessKey};
 use super::peers::Picture;
 
 /// The counters of one listener; they live as long as its sessions and over every swap.
@@ -21,6 +23,7 @@ pub(crate) struct Counters {
     open: AtomicU32,
     clients: Mutex<HashMap<IpAddr, u32>>,
     bans: Mutex<Bans>,
+    guesses: GuessKey,
     /// Whose addresses its clients come with.
     pub(crate) peers: Picture,
 }
@@ -40,6 +43,15 @@ pub(crate) enum Refusal {
     /// [`MAX_AWAITED_HEADERS`].
     #[error("the peer has too many connections that have not sent their PROXY header")]
     HeadersAwaited,
+}
+
+/// The addresses under which limits count a client; absent where they must not, because the address stands for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CountedAs {
+    /// For `limits.maxConnectionsPerClient`.
+    connections: Option<IpAddr>,
+    /// For `limits.authFailures`.
+    failures: Option<IpAddr>,
 }
 
 /// A connection that was let in; counted until it is dropped.
@@ -64,7 +76,7 @@ impl Counters {
     pub(crate) fn admit(
         self: &Arc<Self>,
         limits: &Limits,
-        client: ClientAddress,
+        client: CountedAs,
         now: Instant,
     ) -> Result<Admission, Refusal> {
         let mut admission = self.enter(limits)?;
@@ -72,30 +84,61 @@ impl Counters {
         Ok(admission)
     }
 
-    /// Counts a refused login; true when the client is banned from now on.
-    pub(crate) fn login_refused(&self, rule: &AuthFailures, client: ClientAddress, now: Instant) -> bool {
-        client.ip().is_some_and(|ip| lock(&self.bans).refused(rule, ip, now))
+    /// What a login is known by when it comes again.
+    pub(crate) fn guess(&self, request: &LoginRequest) -> Option<Guess> {
+        self.guesses.guess(request)
+    }
+
+    /// Counts a refused login; `None` where no rule counts it.
+    pub(crate) fn login_refused(
+        &self,
+        limits: &Limits,
+        client: CountedAs,
+        guess: Option<Guess>,
+        now: Instant,
+    ) -> Option<bans::Counted> {
+        let (rule, ip) = (limits.auth_failures?, client.failures.filter(|ip| !limits.exempts(*ip))?);
+        Some(lock(&self.bans).refused(&rule, ip, guess, now))
     }
 
     /// Whether `limits.authFailures` refuses the client now.
-    pub(crate) fn is_banned(&self, limits: &Limits, client: ClientAddress, now: Instant) -> bool {
-        let banned = |ip| lock(&self.bans).is_banned(ip, now);
-        limits.auth_failures.is_some() && client.ip().is_some_and(banned)
+    pub(crate) fn is_banned(&self, limits: &Limits, client: CountedAs, now: Instant) -> bool {
+        let banned = |ip| !limits.exempts(ip) && lock(&self.bans).is_banned(ip, now);
+        limits.auth_failures.is_some() && client.failures.is_some_and(banned)
+    }
+}
+
+impl CountedAs {
+    /// A client by its own address.
+    pub(crate) fn client(client: ClientAddress) -> Self {
+        Self { connections: client.ip(), failures: client.ip() }
+    }
+
+    /// A trusted peer whose header is not used: its address stands for all its clients. It may be limited, since it was
+    /// chosen as the client's, but one of its clients must not get all others banned.
+    pub(crate) fn trusted_peer(peer: ClientAddress) -> Self {
+        Self { connections: peer.ip(), failures: None }
+    }
+
+    /// A connection of a trusted peer that says of no client: its health check, or somebody it does not know.
+    pub(crate) const fn nobody() -> Self {
+        Self { connections: None, failures: None }
+    }
+
+    /// The address that a ban would be of.
+    pub(crate) const fn failures(self) -> Option<IpAddr> {
+        self.failures
     }
 }
 
 impl Admission {
     /// Counts the connection for its client, or says which limit refuses it.
-    pub(crate) fn count(
-        &mut self,
-        limits: &Limits,
-        client: ClientAddress,
-        now: Instant,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn count(&mut self, limits: &Limits, client: CountedAs, now: Instant) -> Result<(), Refusal> {
         if self.counters.is_banned(limits, client, now) {
             return Err(Refusal::Banned);
         }
-        if let (Some(max), Some(key)) = (limits.max_connections_per_client, client.ip().map(client_key)) {
+        let counted = client.connections.filter(|ip| !limits.exempts(*ip)).map(client_key);
+        if let (Some(max), Some(key)) = (limits.max_connections_per_client, counted) {
             let mut clients = lock(&self.counters.clients);
             let count = clients.entry(key).or_default();
             if *count >= max {
@@ -136,53 +179,61 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const LIMITS: Limits = Limits {
-        client_buffer: 4096,
-        max_connections: Some(3),
-        max_connections_per_client: Some(2),
-        auth_failures: Some(RULE),
-    };
+    use crate::model::settings::AuthFailures;
+
+    fn limits() -> Limits {
+        Limits {
+            client_buffer: 4096,
+            max_connections: Some(3),
+            max_connections_per_client: Some(2),
+            auth_failures: Some(RULE),
+            exempt: ["198.51.100.0/24", "2001:db8:5::/48"].map(|network| network.parse().unwrap()).into(),
+        }
+    }
     const RULE: AuthFailures =
         AuthFailures { count: 2, window: Duration::from_secs(60), ban: Duration::from_secs(300) };
 
-    fn client(text: &str) -> ClientAddress {
-        ClientAddress::new(text.parse().unwrap())
+    fn client(text: &str) -> CountedAs {
+        CountedAs::client(ClientAddress::new(text.parse().unwrap()))
     }
 
     #[test]
     fn bounds_the_listener_and_each_client() {
         let counters = Arc::new(Counters::default());
         let now = Instant::now();
-        let one = counters.admit(&LIMITS, client("192.0.2.1:1"), now).unwrap();
-        let _two = counters.admit(&LIMITS, client("192.0.2.1:2"), now).unwrap();
-        assert_eq!(counters.admit(&LIMITS, client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
-        let _other = counters.admit(&LIMITS, client("192.0.2.2:1"), now).unwrap();
-        assert_eq!(counters.admit(&LIMITS, client("192.0.2.3:1"), now).unwrap_err(), Refusal::ListenerFull);
+        let one = counters.admit(&limits(), client("192.0.2.1:1"), now).unwrap();
+        let _two = counters.admit(&limits(), client("192.0.2.1:2"), now).unwrap();
+        assert_eq!(counters.admit(&limits(), client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
+        let _other = counters.admit(&limits(), client("192.0.2.2:1"), now).unwrap();
+        assert_eq!(counters.admit(&limits(), client("192.0.2.3:1"), now).unwrap_err(), Refusal::ListenerFull);
         drop(one);
-        assert!(counters.admit(&LIMITS, client("192.0.2.1:4"), now).is_ok());
+        assert!(counters.admit(&limits(), client("192.0.2.1:4"), now).is_ok());
     }
 
     #[test]
     fn counts_a_connection_before_its_client_is_known() {
         let counters = Arc::new(Counters::default());
         let now = Instant::now();
-        let mut unknown: Vec<_> = (0..3).map(|_| counters.enter(&LIMITS).unwrap()).collect();
-        assert_eq!(counters.enter(&LIMITS).unwrap_err(), Refusal::ListenerFull);
+        let mut unknown: Vec<_> = (0..3).map(|_| counters.enter(&limits()).unwrap()).collect();
+        assert_eq!(counters.enter(&limits()).unwrap_err(), Refusal::ListenerFull);
         let [first, second, third] = &mut unknown[..] else { panic!() };
-        first.count(&LIMITS, client("192.0.2.1:1"), now).unwrap();
-        second.count(&LIMITS, client("192.0.2.1:2"), now).unwrap();
-        assert_eq!(third.count(&LIMITS, client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
+        first.count(&limits(), client("192.0.2.1:1"), now).unwrap();
+        second.count(&limits(), client("192.0.2.1:2"), now).unwrap();
+        assert_eq!(third.count(&limits(), client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
         drop(unknown);
-        assert!(counters.admit(&LIMITS, client("192.0.2.1:3"), now).is_ok());
+        assert!(counters.admit(&limits(), client("192.0.2.1:3"), now).is_ok());
     }
 
     #[test]
     fn counts_an_ipv6_client_by_its_prefix() {
         let counters = Arc::new(Counters::default());
         let now = Instant::now();
-        let _one = counters.admit(&LIMITS, client("[2001:db8::1]:1"), now).unwrap();
-        let _two = counters.admit(&LIMITS, client("[2001:db8::2]:1"), now).unwrap();
-        assert_eq!(counters.admit(&LIMITS, client("[2001:db8::3]:1"), now).unwrap_err(), Refusal::ClientFull);
+        let _one = counters.admit(&limits(), client("[2001:db8::1]:1"), now).unwrap();
+        let _two = counters.admit(&limits(), client("[2001:db8::2]:1"), now).unwrap();
+        assert_eq!(
+            counters.admit(&limits(), client("[2001:db8::3]:1"), now).unwrap_err(),
+            Refusal::ClientFull
+        );
     }
 
     #[test]
@@ -190,11 +241,57 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let start = Instant::now();
         let bad = client("192.0.2.1:1");
-        assert!(!counters.login_refused(&RULE, bad, start));
-        assert!(!counters.login_refused(&RULE, bad, start + Duration::from_secs(61)), "the window is over");
+        let refused = |now| counters.login_refused(&limits(), bad, None, now).unwrap();
+        assert_eq!(refused(start), bans::Counted::Once);
+        assert_eq!(refused(start + Duration::from_secs(61)), bans::Counted::Once, "the window is over");
         let banned = start + Duration::from_secs(62);
-        assert!(counters.login_refused(&RULE, bad, banned));
-        assert_eq!(counters.admit(&LIMITS, bad, banned).unwrap_err(), Refusal::Banned);
-        assert!(counters.admit(&LIMITS, bad, banned + RULE.ban).is_ok());
+        assert_eq!(refused(banned), bans::Counted::Banned);
+        assert_eq!(counters.admit(&limits(), bad, banned).unwrap_err(), Refusal::Banned);
+        assert!(counters.admit(&limits(), bad, banned + RULE.ban).is_ok());
+    }
+
+    #[test]
+    fn neither_limits_nor_bans_exempt_networks() {
+        let counters = Arc::new(Counters::default());
+        let now = Instant::now();
+        for exempt in ["198.51.100.7:1", "[2001:db8:5::7]:1"] {
+            let exempt = client(exempt);
+            for _ in 0..5 {
+                assert_eq!(counters.login_refused(&limits(), exempt, None, now), None);
+            }
+            let all: Vec<_> = (0..3).map(|_| counters.admit(&limits(), exempt, now).unwrap()).collect();
+            assert_eq!(counters.admit(&limits(), exempt, now).unwrap_err(), Refusal::ListenerFull);
+            drop(all);
+        }
+    }
+
+    #[test]
+    fn a_banned_client_whose_network_becomes_exempt_is_let_in() {
+        let counters = Arc::new(Counters::default());
+        let now = Instant::now();
+        let before = Limits { exempt: [].into(), ..limits() };
+        let exempt = client("198.51.100.7:1");
+        for _ in 0..RULE.count {
+            counters.login_refused(&before, exempt, None, now);
+        }
+        assert!(counters.is_banned(&before, exempt, now));
+        assert!(counters.admit(&limits(), exempt, now).is_ok());
+    }
+
+    #[test]
+    fn a_trusted_peers_own_address_is_never_banned() {
+        let counters = Arc::new(Counters::default());
+        let now = Instant::now();
+        let peer = ClientAddress::new("192.0.2.1:1".parse().unwrap());
+        for counted in [CountedAs::nobody(), CountedAs::trusted_peer(peer)] {
+            for _ in 0..5 {
+                assert_eq!(counters.login_refused(&limits(), counted, None, now), None);
+            }
+            assert!(!counters.is_banned(&limits(), counted, now));
+        }
+        let _all = [(); 2].map(|()| counters.admit(&limits(), CountedAs::trusted_peer(peer), now).unwrap());
+        let full = counters.admit(&limits(), CountedAs::trusted_peer(peer), now);
+        assert_eq!(full.unwrap_err(), Refusal::ClientFull);
+        assert!(counters.admit(&limits(), CountedAs::nobody(), now).is_ok());
     }
 }

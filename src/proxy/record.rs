@@ -63,10 +63,9 @@ impl Record {
         self.client = client;
     }
 
-    /// Keeps the login name: cut, and without what could forge a log line (quirk Q-24).
+    /// Keeps the login name.
     pub(crate) fn set_login(&mut self, login: &[u8]) {
-        let login = login.get(..MAX_LOGGED_LOGIN).unwrap_or(login);
-        self.login = Some(login.escape_ascii().to_string().into_boxed_str());
+        self.login = Some(shown(login));
     }
 
     /// Counts a login for the session's line.
@@ -113,6 +112,12 @@ impl Record {
             Fault::Backend | Fault::AuthService | Fault::Configuration | Fault::Us => line!(warn),
         }
     }
+}
+
+/// A login name for the log: cut, and without what could forge a line (quirk Q-24).
+pub(crate) fn shown(login: &[u8]) -> Box<str> {
+    let login = login.get(..MAX_LOGGED_LOGIN).unwrap_or(login);
+    login.escape_ascii().to_string().into_boxed_str()
 }
 
 /// A field that is left out where there is nothing to count.

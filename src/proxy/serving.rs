@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -228,10 +229,19 @@ fn opening(listeners: &[Arc<Listener>]) -> Limits {
         client_buffer: each().map(|limits| limits.client_buffer).max().unwrap_or_default(),
         max_connections: widest(|limits| limits.max_connections),
         max_connections_per_client: widest(|limits| limits.max_connections_per_client),
+        exempt: exempt(listeners),
         auth_failures: match listeners {
             [alone] => alone.limits.auth_failures,
             _ => None,
         },
+    }
+}
+
+/// Whom one of the listeners exempts: the connection may be for that one.
+fn exempt(listeners: &[Arc<Listener>]) -> Arc<[IpNet]> {
+    match listeners {
+        [alone] => Arc::clone(&alone.limits.exempt),
+        all => all.iter().flat_map(|listener| listener.limits.exempt.iter().copied()).collect(),
     }
 }
 

@@ -8,6 +8,7 @@
 //! Each phase is a future of its own that is freed when the next begins: an idle session in the relay
 //! keeps nothing of its login.
 
+mod attempt;
 mod client;
 mod dialogue;
 mod login;

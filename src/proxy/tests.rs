@@ -175,6 +175,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
             max_connections: None,
             max_connections_per_client: None,
             auth_failures: None,
+            exempt: [].into(),
         },
         greeting_delay: Duration::ZERO,
     };

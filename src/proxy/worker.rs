@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -72,6 +72,8 @@ pub(crate) struct WorkerContext {
     pub(crate) balancer: Arc<Balancer>,
     /// Whose addresses clients come with, for the report.
     pub(crate) peers: Arc<PeerNews>,
+    /// Room for refused connections that are waited for.
+    pub(crate) lingering: Arc<Semaphore>,
 }
 
 impl Workers {
@@ -82,6 +84,8 @@ impl Workers {
     pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
         let peers = Arc::new(PeerNews::default());
+        let descriptors = descriptors(count);
+        let lingering = Arc::new(Semaphore::new(lingering(descriptors)));
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         let mut queues = Vec::new();
@@ -93,7 +97,7 @@ impl Workers {
         let dispatcher = Arc::new(Dispatcher {
             workers,
             sessions: TaskTracker::new(),
-            descriptors: descriptors(count),
+            descriptors,
             each: AtomicUsize::new(SESSION_DESCRIPTORS),
         });
         for (index, work) in queues.into_iter().enumerate() {
@@ -103,6 +107,7 @@ impl Workers {
                 dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
                 peers: Arc::clone(&peers),
+                lingering: Arc::clone(&lingering),
             });
             let metrics = Arc::clone(metrics);
             let thread = std::thread::Builder::new()
@@ -204,6 +209,14 @@ fn descriptors(workers: usize) -> usize {
     let own = OWN_DESCRIPTORS.saturating_add(workers.saturating_mul(WORKER_DESCRIPTORS));
     limit.saturating_sub(RESERVE.min(limit / 4).max(own))
 }
+
+/// Refused connections that may wait for their peers at once, in the whole process. Each is a descriptor.
+fn lingering(descriptors: usize) -> usize {
+    (descriptors / 8).clamp(1, MAX_LINGERING)
+}
+
+/// Refused connections that are waited for, however many descriptors there are.
+const MAX_LINGERING: usize = 256;
 
 /// The client's connection and the backend's.
 const SESSION_DESCRIPTORS: usize = 2;

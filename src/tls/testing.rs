@@ -168,6 +168,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         max_connections: None,
         max_connections_per_client: None,
         auth_failures: None,
+        exempt: [].into(),
     };
     Arc::new(Listener {
         id: ListenerId {

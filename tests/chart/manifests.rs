@@ -115,8 +115,8 @@ fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(root().join(folder)).unwrap() {
         let path = folder.join(entry.unwrap().file_name());
         if root().join(&path).is_dir() {
-            // These have patches, which are no objects; another test applies them.
-            if !path.ends_with("overlays") {
+            // Overlays have patches, which another test applies; CrowdSec's files are not for Kubernetes.
+            if !["overlays", "crowdsec"].iter().any(|other| path.ends_with(other)) {
                 walk(&path, found);
             }
         } else if path.extension().is_some_and(|extension| extension == "yaml") {

@@ -1,6 +1,7 @@
-//! `limits.authFailures`: a ban holds for sessions that were open before it, and for a login that is under way.
+//! `limits.authFailures`: a ban holds for sessions that were open before it, and for a login that is under way. It is
+//! earned by guesses, not by the same old password, and never by the address of a load balancer.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use serde_json::{Value, json};
 use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::{Backend, WRONG};
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough};
+use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, with};
 use crate::support::ports;
 use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in, send_login};
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{self, PATIENCE};
 use crate::support::wire::Wire;
 
 /// One listener for every protocol, in clear, with bans after two refused logins.
@@ -25,6 +26,12 @@ struct Edge {
 
 impl Edge {
     fn start(auth: impl Fn(&[Backend; 3]) -> Value) -> Self {
+        let limits = json!({ "authFailures": { "count": 2, "window": "10m", "ban": "10m" } });
+        Self::with(auth, &limits, &json!({}))
+    }
+
+    /// With these limits, and listeners that have these fields.
+    fn with(auth: impl Fn(&[Backend; 3]) -> Value, limits: &Value, fields: &Value) -> Self {
         let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
         let listeners =
             PROTOCOLS.map(|protocol| (protocol, SocketAddr::from(([127, 0, 0, 1], ports::free()))));
@@ -32,7 +39,8 @@ impl Edge {
             .iter()
             .zip(&backends)
             .map(|((protocol, at), to)| {
-                listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), to.address())
+                let base = listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), to.address());
+                with(base, fields)
             })
             .collect();
         let folder = Folder::new();
@@ -40,12 +48,22 @@ impl Edge {
             "server.yaml",
             &mail_server(&json!({
                 "auth": auth(&backends),
-                "limits": { "authFailures": { "count": 2, "window": "10m", "ban": "10m" } },
+                "limits": limits,
                 "listeners": wanted,
             })),
         );
         let mailgress = Mailgress::start(&folder);
         Self { mailgress, listeners: listeners.into(), backends, _folder: folder }
+    }
+}
+
+impl Edge {
+    fn refusals_of_the_service(&self) -> u32 {
+        let metrics = self.mailgress.metrics();
+        let of_service = metrics.lines().filter(|line| {
+            line.starts_with("mailgress_auth_service_requests_total{") && line.contains("\"refused\"")
+        });
+        of_service.filter_map(|line| line.split(' ').nth(1)?.parse::<u32>().ok()).sum()
     }
 }
 
@@ -59,8 +77,8 @@ fn too_many(protocol: &str) -> &'static str {
 
 /// Two refused logins, each in a session of its own.
 fn earn_a_ban(protocol: &str, address: SocketAddr) {
-    for _ in 0..2 {
-        let answer = log_in(&mut greeted(address).unwrap(), protocol, "user", WRONG).unwrap();
+    for user in ["user", "another"] {
+        let answer = log_in(&mut greeted(address).unwrap(), protocol, user, WRONG).unwrap();
         assert!(!is_success(protocol, &answer), "{answer}");
     }
 }
@@ -123,6 +141,132 @@ fn a_login_that_is_under_way_when_a_ban_begins_is_refused_though_it_is_right() {
         earn_a_ban(protocol, *address);
         banned.send(backend.address()).unwrap();
         assert_eq!(late.rest(SOON).trim_end(), too_many(protocol), "{protocol}");
+    }
+}
+
+/// Refused logins, each in a connection of its own that begins with `header`.
+fn refused(address: SocketAddr, protocol: &str, header: &str, passwords: &[&str]) {
+    for password in passwords {
+        let mut wire = behind(address, header);
+        let answer = log_in(&mut wire, protocol, "user", password).unwrap();
+        assert!(!is_success(protocol, &answer) && answer != too_many(protocol), "{protocol}: {answer}");
+    }
+}
+
+/// A connection that begins with `header`, greeted.
+fn behind(address: SocketAddr, header: &str) -> Wire {
+    let mut wire = Wire::connect(address).unwrap();
+    wire.send(header).unwrap();
+    wire.line().unwrap();
+    wire
+}
+
+fn ban_after_two() -> Value {
+    json!({ "authFailures": { "count": 2, "window": "10m", "ban": "10m" } })
+}
+
+#[test]
+fn a_device_that_goes_on_with_an_old_password_is_not_banned_and_who_guesses_is() {
+    let auth = AuthService::start(|_| Answer::refuse("no"));
+    let url = auth.url();
+    for by in [http_auth(&url), passthrough()] {
+        let edge = Edge::start(|_| by.clone());
+        for (protocol, address) in &edge.listeners {
+            refused(*address, protocol, "", &[WRONG; 10]);
+        }
+        if by == http_auth(&url) {
+            for (protocol, address) in &edge.listeners {
+                refused(*address, protocol, "", &["guess"]);
+                let told = Wire::connect(*address).unwrap().rest(SOON);
+                assert_eq!(told.trim_end(), too_many(protocol), "{protocol}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exempt_network_is_neither_banned_nor_limited() {
+    let limits = json!({ "exempt": ["192.0.2.0/24", "127.0.0.1"], "maxConnectionsPerClient": 1 });
+    let edge = Edge::with(|_| passthrough(), &with(ban_after_two(), &limits), &json!({}));
+    for (protocol, address) in &edge.listeners {
+        let _open = [(); 3].map(|()| greeted(*address).unwrap());
+        for user in ["a", "b", "c", "d"] {
+            let answer = log_in(&mut greeted(*address).unwrap(), protocol, user, WRONG).unwrap();
+            assert!(!is_success(protocol, &answer) && answer != too_many(protocol), "{protocol}: {answer}");
+        }
+        let mut wire = greeted(*address).unwrap();
+        assert!(is_success(protocol, &log_in(&mut wire, protocol, "user", "secret").unwrap()));
+        let other = Ipv4Addr::new(127, 0, 0, 2);
+        let mut first = Wire::connect_from(other, *address).unwrap();
+        assert_ne!(first.line().unwrap(), too_many(protocol), "{protocol}");
+        let mut second = Wire::connect_from(other, *address).unwrap();
+        assert_eq!(second.line().unwrap(), too_many(protocol), "{protocol}: another network is limited");
+    }
+}
+
+#[test]
+fn a_load_balancer_that_names_no_client_is_never_banned_for_others_but_one_connection_has_its_limit() {
+    let proxy = json!({ "proxyProtocol": { "trustedPeers": ["127.0.0.1"] } });
+    let limits = json!({ "maxConnectionsPerClient": 2, "maxAuthFailures": 2 });
+    let edge = Edge::with(|_| passthrough(), &with(ban_after_two(), &limits), &proxy);
+    let local = String::from_utf8(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec()).unwrap();
+    for header in ["PROXY UNKNOWN\r\n", &local] {
+        for (protocol, address) in &edge.listeners {
+            let _health_checks = [(); 5].map(|()| behind(*address, header));
+            for user in ["a", "b", "c", "d"] {
+                let answer = log_in(&mut behind(*address, header), protocol, user, WRONG).unwrap();
+                assert!(answer.contains("refused by"), "{protocol}: {answer}");
+            }
+            let mut wire = behind(*address, header);
+            assert!(is_success(protocol, &log_in(&mut wire, protocol, "user", "secret").unwrap()));
+            let mut guessing = behind(*address, header);
+            for user in ["a", "b"] {
+                log_in(&mut guessing, protocol, user, WRONG).unwrap();
+            }
+            assert_eq!(guessing.rest(SOON), "", "{protocol}: maxAuthFailures holds");
+        }
+    }
+}
+
+#[test]
+fn a_load_balancer_whose_header_is_not_used_is_not_banned_for_one_of_its_clients() {
+    let proxy = json!({ "proxyProtocol": { "trustedPeers": ["127.0.0.1"], "useAsClientAddress": false } });
+    let edge = Edge::with(|_| passthrough(), &ban_after_two(), &proxy);
+    let header = "PROXY TCP4 192.0.2.7 203.0.113.1 40000 143\r\n";
+    for (protocol, address) in &edge.listeners {
+        for user in ["a", "b", "c", "d"] {
+            let answer = log_in(&mut behind(*address, header), protocol, user, WRONG).unwrap();
+            assert!(answer.contains("refused by"), "{protocol}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_its_refusal_is_held_back_is_counted() {
+    let (asked, is_asked) = mpsc::channel();
+    let asked = Mutex::new(asked);
+    let auth = AuthService::start(move |_| {
+        asked.lock().unwrap().send(()).unwrap();
+        Answer::Headers(vec![("Auth-Status", "no".to_owned()), ("Auth-Wait", "60".to_owned())])
+    });
+    let url = auth.url();
+    let edge = Edge::start(move |_| http_auth(&url));
+    let mut answered = 0;
+    for (protocol, address) in &edge.listeners {
+        for user in ["user", "another"] {
+            let mut wire = greeted(*address).unwrap();
+            send_login(&mut wire, protocol, user, WRONG).unwrap();
+            is_asked.recv_timeout(PATIENCE).unwrap();
+            answered += 1;
+            wait::eventually("Mailgress has the service's answer", || {
+                (edge.refusals_of_the_service() == answered).then_some(())
+            });
+            drop(wire);
+        }
+        wait::eventually("the client is banned", || {
+            let told = Wire::connect(*address).unwrap().line().unwrap();
+            (told == too_many(protocol)).then_some(())
+        });
     }
 }
 

@@ -125,7 +125,7 @@ fn a_client_whose_logins_fail_is_banned_for_a_while_and_others_are_not() {
         let refused = log_in(&mut wire, protocol, "user", WRONG).unwrap();
         assert!(refused.contains("refused by"), "{protocol}: {refused}");
         let last = Instant::now();
-        let refused = log_in(&mut wire, protocol, "user", WRONG).unwrap();
+        let refused = log_in(&mut wire, protocol, "another", WRONG).unwrap();
         assert!(refused.contains("refused by"), "{protocol}: {refused}");
         assert_eq!(wire.rest(SOON), "", "{protocol}: the session ends with the ban");
         let told = Wire::connect(address).unwrap().rest(SOON);

@@ -38,6 +38,7 @@ mod opening;
 mod probe;
 mod proxy_header;
 mod quickstart;
+mod refusals;
 mod relayed;
 mod seeing;
 mod shutdown;

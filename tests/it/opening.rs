@@ -125,6 +125,31 @@ fn connections_that_are_refused_leave_room_for_others_while_they_linger() {
 }
 
 #[test]
+fn a_flood_of_refused_connections_takes_few_descriptors_while_they_linger() {
+    let edge = Edge::start("Disabled", &json!({ "maxConnectionsPerClient": 1 }), &[json!({})]);
+    let _served = greeted(edge.address).unwrap();
+    let before = edge.mailgress.descriptors();
+    let refused: Vec<Wire> = (0..FLOOD)
+        .map(|_| {
+            let mut wire = Wire::connect(edge.address).unwrap();
+            assert!(wire.line().unwrap().starts_with("* BYE Too many connections"), "everybody is told");
+            wire
+        })
+        .collect();
+    // Those that linger do so for two seconds; on a machine that stood still, none is left.
+    let lingering = edge.mailgress.descriptors().saturating_sub(before);
+    assert!(lingering < MAX_LINGERING + 16, "{lingering} of {FLOOD} take a descriptor");
+    drop(refused);
+    let mut other = Wire::connect_from(ANOTHER, edge.address).unwrap();
+    assert!(other.line().unwrap().starts_with("* OK"), "another client is served");
+}
+
+/// Refused connections at once.
+const FLOOD: usize = 700;
+/// Of them, those that may linger; what each process has.
+const MAX_LINGERING: usize = 256;
+
+#[test]
 fn a_shared_port_has_the_widest_limit_of_its_listeners_until_the_name_is_known() {
     let listeners = [("localhost", LIMIT), ("other.test", 1)]
         .map(|(name, most)| json!({ "hostnames": [name], "limits": { "maxConnections": most } }));

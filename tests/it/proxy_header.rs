@@ -233,6 +233,72 @@ fn the_header_of_a_peer_that_is_not_trusted_is_reported_where_that_is_wanted_and
     assert_eq!(wire.rest(SOON), "");
 }
 
+/// A load balancer at 127.0.0.2, and pods that connect directly.
+fn accepting(settings: &Value) -> Edge {
+    Edge::start(&json!({ "trustedPeers": ["127.0.0.2"], "untrustedPeers": "Accept" }), settings)
+}
+
+#[test]
+fn a_peer_that_is_not_trusted_is_served_without_a_header_where_that_is_wanted() {
+    let edge = accepting(&json!({}));
+    let direct = |user: &str, wire: Wire| {
+        let (peer, ours) = (wire.local_address(), if user == "clear" { edge.clear } else { edge.implicit });
+        let passed_on = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}", peer.port(), ours.port());
+        edge.tells(user, wire, "127.0.0.1", &passed_on);
+    };
+    let mut wire = Wire::connect(edge.clear).unwrap();
+    assert_eq!(wire.line().unwrap(), "* OK IMAP4 ready");
+    assert_eq!(wire.ask("a NOOP").unwrap(), "a OK completed");
+    direct("clear", wire);
+    let wire = Wire::connect(edge.implicit).unwrap();
+    let mut wire = wire.handshake_as(AUTHORITY.client(), "localhost").unwrap();
+    assert_eq!(wire.line().unwrap(), "* OK IMAP4 ready");
+    direct("implicit", wire);
+    let mut trusted = Wire::connect_from(Ipv4Addr::new(127, 0, 0, 2), edge.clear).unwrap();
+    trusted.send(V1).unwrap();
+    assert_eq!(trusted.line().unwrap(), "* OK IMAP4 ready");
+    edge.tells("trusted", trusted, "192.0.2.7", V1.trim_end());
+}
+
+#[test]
+fn a_header_of_a_peer_that_is_served_without_one_ends_the_connection() {
+    let edge = accepting(&json!({}));
+    for (name, header, ..) in headers() {
+        for at in [edge.clear, edge.implicit] {
+            let mut wire = Wire::connect(at).unwrap();
+            wire.send([&header[..], b"a LOGIN user secret\r\n"].concat()).unwrap();
+            let told = wire.rest(SOON);
+            assert!(told.is_empty() || told == "* OK IMAP4 ready\r\n", "{name}: {told}");
+        }
+        let mut wire = Wire::connect(edge.clear).unwrap();
+        assert_eq!(wire.line().unwrap(), "* OK IMAP4 ready");
+        for byte in header.iter().take(12) {
+            // It may be closed before the last one.
+            let _ = wire.send([*byte]);
+        }
+        let told = wire.rest(SOON);
+        assert!(!told.contains(" OK "), "{name}: {told}");
+    }
+    edge.mailgress.logs(&["outcome=\"proxy_header\"", "the peer 127.0.0.1 sent a PROXY header"]);
+    assert!(edge.auth.requests().is_empty(), "nobody is logged in behind such a header");
+    assert_eq!(edge.backend.accepted(), 0);
+}
+
+#[test]
+fn a_trusted_peers_header_is_mandatory_where_others_are_served_without_one() {
+    let edge = accepting(&json!({ "timeouts": { "client": "1s" } }));
+    let trusted = Ipv4Addr::new(127, 0, 0, 2);
+    for bytes in ["", "a NOOP\r\n"] {
+        for at in [edge.clear, edge.implicit] {
+            let mut wire = Wire::connect_from(trusted, at).unwrap();
+            wire.send(bytes).unwrap();
+            assert_eq!(wire.rest(SOON), "", "{bytes:?}");
+        }
+    }
+    let wire = Wire::connect_from(trusted, edge.implicit).unwrap();
+    assert!(wire.handshake_as(AUTHORITY.client(), "localhost").is_err(), "TLS without a header");
+}
+
 #[test]
 fn a_load_balancer_before_all_listeners_is_said_once() {
     let flag = "--proxy-protocol-trusted-peers";

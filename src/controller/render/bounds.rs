@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::api::{Settings, common, settings as api};
 use crate::model::settings::AuthFailures;
 use crate::model::{Limits, Resolver, Timeouts};
-use crate::net::BackendAddress;
+use crate::net::{BackendAddress, network};
 use crate::protocol::Protocol;
 
 use super::super::violation::Violation;
@@ -72,6 +74,12 @@ pub(crate) fn limits(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Vio
         max_connections: limits.max_connections,
         max_connections_per_client: limits.max_connections_per_client,
         auth_failures: limits.auth_failures.map(|failures| auth_failures(scope, &failures, found)),
+        exempt: networks(
+            &scope.setting("limits.exempt"),
+            limits.exempt.as_deref().unwrap_or_default(),
+            found,
+        )
+        .into(),
     }
 }
 
@@ -136,6 +144,22 @@ fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>, found: &mut Vec
         ));
         DEFAULT_CLIENT_BUFFER
     })
+}
+
+/// Networks, or addresses as networks of themselves.
+pub(crate) fn networks(path: &str, texts: &[String], found: &mut Vec<Violation>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match network(text) {
+            Some(network) => networks.push(network),
+            None => found.push(Violation::invalid(
+                &format!("{path}[{index}]"),
+                format!("{text:?} is not a network"),
+                "write a network such as 10.0.0.0/8 or fd00::/8, or an address",
+            )),
+        }
+    }
+    networks
 }
 
 fn auth_failures(

@@ -95,7 +95,7 @@ inherit! {
     TimeoutSettings { client, connect, idle, half_closed, announce; }
     LimitSettings {
         max_errors, counted_errors, max_commands, max_auth_failures, client_buffer, max_connections,
-        max_connections_per_client; auth_failures
+        max_connections_per_client, exempt; auth_failures
     }
     AuthFailures { count, window, ban; }
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::api::common::Size;
 use crate::api::listener::{self as api, ListenerFields, SocketSettings};
 use crate::model::{InboundProxyProtocol, Listener, Socket, TlsMode, UntrustedPeers};
-use crate::net::{Keepalive, ListenAddress, SocketOptions, network};
+use crate::net::{Keepalive, ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
 
 use super::super::violation::Violation;
@@ -113,21 +113,13 @@ pub(crate) fn proxy_protocol(
             untrusted_peers: UntrustedPeers::Refuse,
         });
     };
-    let mut trusted_peers = Vec::new();
-    for (index, text) in settings.trusted_peers.iter().enumerate() {
-        match network(text) {
-            Some(network) => trusted_peers.push(network),
-            None => found.push(Violation::invalid(
-                &scope.field(&format!("proxyProtocol.trustedPeers[{index}]")),
-                format!("{text:?} is not a network"),
-                "write a network such as 10.0.0.0/8 or fd00::/8, or an address",
-            )),
-        }
-    }
+    let trusted_peers =
+        bounds::networks(&scope.field("proxyProtocol.trustedPeers"), &settings.trusted_peers, found);
     let use_as_client_address = settings.use_as_client_address;
     let untrusted_peers = match settings.untrusted_peers {
         None | Some(api::UntrustedPeers::Refuse) => UntrustedPeers::Refuse,
         Some(api::UntrustedPeers::Report) => UntrustedPeers::Report,
+        Some(api::UntrustedPeers::Accept) => UntrustedPeers::Accept,
     };
     Some(InboundProxyProtocol { trusted_peers, use_as_client_address, untrusted_peers })
 }

@@ -273,10 +273,12 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
                   upstream: {xclientNegotiation: Always}, timeouts: {halfClosed: 0s, announce: false}, \
                   proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Report}";
     let safe = "port: 25, proxyProtocol: {trustedPeers: ['::1']}";
-    let listeners = format!("{}, {}", smtp("safe", safe), smtp("nginxs", nginxs));
+    let mixed = "protocol: SMTP, port: 2525, proxyProtocol: {trustedPeers: ['::1'], untrustedPeers: Accept}";
+    let listeners = [smtp("safe", safe), smtp("nginxs", nginxs), smtp("mixed", mixed)].join(", ");
     let rendered = once(&server(&listeners, ""));
     let untrusted = |address| socket(&rendered, address).proxy_protocol.as_ref().unwrap().untrusted_peers;
     assert_eq!((untrusted("*:25"), untrusted("*:587")), (UntrustedPeers::Refuse, UntrustedPeers::Report));
+    assert_eq!(untrusted("*:2525"), UntrustedPeers::Accept);
     let (safe, nginxs) = (listener(&rendered, "safe"), listener(&rendered, "nginxs"));
     assert_eq!(safe.frontend.smtp, SmtpRules::default());
     let ends = |listener: &Listener| (listener.timeouts.half_closed.as_secs(), listener.timeouts.announce);
@@ -294,7 +296,7 @@ fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
 #[test]
 fn a_listeners_fields_win_one_by_one() {
     let settings = "serverName: outer.example, timeouts: {client: 10s, idle: 1h}, \
-                    limits: {maxErrors: 3, authFailures: {count: 4, ban: 1m}}, \
+                    limits: {maxErrors: 3, authFailures: {count: 4, ban: 1m}, exempt: [192.0.2.7]}, \
                     upstream: {xclient: false, tls: {mode: 'StartTLS', serverName: x}}";
     let own = "port: 143, timeouts: {client: 20s}, limits: {authFailures: {count: 9}}, \
                upstream: {tls: {mode: Implicit}}";
@@ -304,6 +306,8 @@ fn a_listeners_fields_win_one_by_one() {
     assert_eq!(listener.timeouts.client, Duration::from_secs(20));
     assert_eq!(listener.timeouts.idle, Duration::from_secs(3600));
     assert_eq!(listener.frontend.max_errors, 3);
+    assert!(listener.limits.exempts("192.0.2.7".parse().unwrap()));
+    assert!(!listener.limits.exempts("192.0.2.8".parse().unwrap()));
     let failures = listener.limits.auth_failures.unwrap();
     assert_eq!((failures.count, failures.ban, failures.window.as_secs()), (9, Duration::from_secs(60), 600));
     assert_eq!(listener.upstream.xclient, None);

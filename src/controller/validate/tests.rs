@@ -125,6 +125,7 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         ("{timeouts: {idle: 9000h}}".into(), "not between 1ms and 8760h"),
         ("{limits: {authFailures: {ban: 0s}}}".into(), "spec.limits.authFailures.ban: this is not between"),
         ("{limits: {maxConnections: 5, maxConnectionsPerClient: 6}}".into(), "above maxConnections"),
+        ("{limits: {exempt: [192.0.2.0/33]}}".into(), "one of these is not a network"),
         (listener("port: 143, socket: {keepalive: {idle: 10h}}"), "not between 1s and 32767s"),
         ("{auth: null, listeners: [{name: a, port: 143}]}".into(), "nobody decides about the logins"),
         ("{auth: {http: {timeout: 5s}}, listeners: [{name: a, port: 143}]}".into(), "auth.http names no auth service"),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth;
@@ -18,10 +19,12 @@ use crate::tls::ClientCertificate;
 
 use super::super::end::End;
 use super::super::leg::Leg;
-use super::super::limits::{Admission, Refusal};
+use super::super::limits::{Admission, CountedAs, Refusal};
 use super::super::metrics::{OpenSession, TlsLabel};
 use super::super::serving::{Served, Serving};
 use super::super::worker::WorkerContext;
+use super::attempt::Attempted;
+use super::proxied::FirstBytes;
 
 /// A session before its login.
 #[derive(Debug)]
@@ -36,8 +39,10 @@ pub(super) struct Session {
     pub(super) ends: Ends,
     /// SMTP: the client's verified host name, or a marker (NGINX section 3.4).
     pub(super) host: Box<str>,
-    /// Whether the attempt that is being decided has credentials; mail without a login has none to guess.
-    pub(super) has_credentials: bool,
+    /// The login that is being decided, until its refusal is logged.
+    pub(super) attempted: Option<Attempted>,
+    /// Its first bytes, while they may be a PROXY header that it must not send.
+    pub(super) first_bytes: Option<FirstBytes>,
     /// Whether it is in the picture that the listener has of its clients' addresses.
     pub(super) is_pictured: bool,
     /// Present under TLS.
@@ -62,6 +67,24 @@ pub(super) struct Ends {
     /// Where the client connected to, where `client` comes from a believed PROXY header, too. Otherwise the address of
     /// our socket is the other end of the same connection.
     pub(super) destination: Option<SocketAddr>,
+    /// The address that limits count.
+    pub(super) counted: CountedAs,
+    /// Whether a PROXY header at the beginning ends the connection.
+    pub(super) takes_no_header: bool,
+}
+
+impl Ends {
+    /// A connection that nobody stands in front of.
+    pub(super) fn direct(client: ClientAddress) -> Self {
+        Self {
+            client,
+            is_proxied: false,
+            proxied: None,
+            destination: None,
+            counted: CountedAs::client(client),
+            takes_no_header: false,
+        }
+    }
 }
 
 /// The TLS facts and the certificate of a session that is secured.
@@ -106,20 +129,27 @@ impl Counted {
     }
 
     /// Counts it for its client, too.
-    pub(super) fn for_client(&mut self, serving: &Serving, client: ClientAddress) -> Result<(), Refusal> {
+    pub(super) fn for_client(&mut self, serving: &Serving, client: CountedAs) -> Result<(), Refusal> {
         self.admission.count(&serving.opening, client, StdInstant::now())
     }
 
     /// Counts a session whose listener is known.
-    pub(super) fn at(served: &Served, client: ClientAddress, tls: TlsLabel) -> Result<Self, Refusal> {
+    pub(super) fn at(served: &Served, client: CountedAs, tls: TlsLabel) -> Result<Self, Refusal> {
         let admission = served.counters.admit(&served.listener.limits, client, StdInstant::now())?;
         Ok(Self { admission, _open: Some(served.metrics.open(tls)) })
     }
 }
 
-/// Tells a client that there is no room for it, if it listens, and closes.
-pub(super) async fn turn_away(leg: Leg, protocol: Protocol, end: End) -> End {
-    part(leg, notices::too_many_connections(protocol).to_vec()).await;
+/// Tells a client that there is no room for it, if it listens, and closes. Only as many as `lingering` has room for are
+/// waited for; the others are closed at once, so that a flood of them does not take the descriptors of those that are
+/// served.
+pub(super) async fn turn_away(mut leg: Leg, protocol: Protocol, end: End, lingering: &Semaphore) -> End {
+    let mut words = notices::too_many_connections(protocol).to_vec();
+    match lingering.try_acquire() {
+        Ok(_place) => part(leg, words).await,
+        // The buffer of a new connection has room for them.
+        Err(_) => drop(timeout_at(Instant::now() + LAST_WORDS_TIME, leg.send(&mut words)).await),
+    }
     end
 }
 
@@ -148,7 +178,8 @@ impl Session {
             context,
             ends,
             host: UNAVAILABLE.into(),
-            has_credentials: false,
+            attempted: None,
+            first_bytes: ends.takes_no_header.then(FirstBytes::default),
             is_pictured: false,
             secured: None,
             serving,
@@ -177,6 +208,7 @@ impl Session {
 
     /// Reads from the client within the deadline, unless the drain ends first.
     pub(super) async fn read(&mut self) -> Result<(), End> {
+        let held = self.leg.input.len();
         let read = tokio::select! {
             read = timeout_at(self.deadline, self.leg.fill()) => read,
             () = self.served.goodbye.cancelled() => return Err(End::Drained),
@@ -184,8 +216,20 @@ impl Session {
         match read {
             Err(_) => Err(End::ClientTimeout),
             Ok(Ok(0) | Err(_)) => Err(End::ClientGone),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => self.refuse_header(held),
         }
+    }
+
+    /// Looks at what came behind the first `held` bytes of the input: a peer that must not send a PROXY header is
+    /// refused with it.
+    pub(super) fn refuse_header(&mut self, held: usize) -> Result<(), End> {
+        let Some(first) = &mut self.first_bytes else { return Ok(()) };
+        match first.add(self.leg.input.peek().get(held..).unwrap_or_default()) {
+            None => {}
+            Some(false) => self.first_bytes = None,
+            Some(true) => return Err(End::UnwantedHeader(self.ends.client.to_string())),
+        }
+        Ok(())
     }
 
     /// Runs something that does not need the client, and gives up when the client is gone (quirk Q-30) or
@@ -221,7 +265,7 @@ impl Session {
     /// Whether the client is banned; a session outlasts the ban that another one earned.
     pub(super) fn is_banned(&self) -> bool {
         let limits = &self.served.listener.limits;
-        self.served.counters.is_banned(limits, self.ends.client, StdInstant::now())
+        self.served.counters.is_banned(limits, self.ends.counted, StdInstant::now())
     }
 
     /// nginx's client certificate policy: the handshake succeeds, and the protocol says why the session
@@ -239,6 +283,9 @@ impl Session {
 
 /// What a client is told at the end of a drain.
 pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";
+
+/// For the last words to a client that is not waited for.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(100);
 
 /// For one last line.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);

@@ -86,10 +86,11 @@ impl Session {
         let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
         // Bounds are those of the listener that the server name chose.
         drop(counted);
-        let counted = match Counted::at(&served, ends.client, record.tls) {
+        let counted = match Counted::at(&served, ends.counted, record.tls) {
             Ok(counted) => counted,
             Err(refusal) => {
-                return Err(turn_away(leg, served.listener.frontend.protocol, refusal.into()).await);
+                let protocol = served.listener.frontend.protocol;
+                return Err(turn_away(leg, protocol, refusal.into(), &context.lingering).await);
             }
         };
         let frontend = agreed.secured(Arc::clone(&served.listener.frontend));
@@ -100,7 +101,8 @@ impl Session {
             context,
             ends,
             host,
-            has_credentials: false,
+            attempted: None,
+            first_bytes: None,
             is_pictured: false,
             secured,
             serving,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::TEMPORARILY_UNAVAILABLE;
@@ -23,7 +24,7 @@ use super::super::record::Record;
 use super::super::serving::{Served, Serving};
 use super::super::worker::WorkerContext;
 use super::client::{Counted, Ends, Secured, Session, turn_away};
-use super::proxied::read_proxy_header;
+use super::proxied::{read_proxy_header, refuse_header_before_tls};
 
 /// Gives the descriptor to this worker's event queue.
 pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
@@ -50,29 +51,38 @@ pub(super) async fn open(
     record.tls = if is_implicit { TlsLabel::Implicit } else { TlsLabel::Off };
     let mut counted = match Counted::at_accept(&serving, &first, record.tls) {
         Ok(counted) => counted,
-        Err(refusal) => return Err(refuse(socket, &first, is_implicit, refusal).await),
+        Err(refusal) => return Err(refuse(socket, &first, is_implicit, refusal, &context.lingering).await),
     };
-    let ends = match &serving.socket.proxy_protocol {
-        None => Ends { client: peer, is_proxied: false, proxied: None, destination: None },
+    let mut ends = match &serving.socket.proxy_protocol {
+        None => Ends::direct(peer),
         Some(rules) => read_proxy_header(&socket, peer, rules, &serving, deadline).await?,
     };
     record.set_client(ends.client);
-    if let Err(refusal) = counted.for_client(&serving, ends.client) {
+    if is_implicit && std::mem::take(&mut ends.takes_no_header) {
+        refuse_header_before_tls(&socket, peer, deadline).await?;
+    }
+    if let Err(refusal) = counted.for_client(&serving, ends.counted) {
         // A refused client lingers, and must not take the place of another one meanwhile.
         drop(counted);
-        return Err(refuse(socket, &first, is_implicit, refusal).await);
+        return Err(refuse(socket, &first, is_implicit, refusal, &context.lingering).await);
     }
     let arrival = Arrival { socket, ends, first, serving, context, deadline, counted };
     if is_implicit { arrival.under_tls(record).await } else { arrival.in_clear().await }
 }
 
 /// A client over its limits is told so, but not under TLS: it does not even get the handshake, which costs most.
-async fn refuse(socket: Socket, first: &Served, is_implicit: bool, refusal: Refusal) -> End {
+async fn refuse(
+    socket: Socket,
+    first: &Served,
+    is_implicit: bool,
+    refusal: Refusal,
+    lingering: &Semaphore,
+) -> End {
     if is_implicit {
         return refusal.into();
     }
     let leg = Leg::new(Stream::Plain(socket), first.listener.limits.client_buffer);
-    turn_away(leg, first.listener.frontend.protocol, refusal.into()).await
+    turn_away(leg, first.listener.frontend.protocol, refusal.into(), lingering).await
 }
 
 /// A connection whose ends are known.
@@ -111,12 +121,13 @@ impl Arrival {
             Ok(counted)
         } else {
             drop(counted);
-            Counted::at(&served, ends.client, TlsLabel::Implicit)
+            Counted::at(&served, ends.counted, TlsLabel::Implicit)
         };
         let counted = match decided {
             Ok(counted) => counted,
             Err(refusal) => {
-                return Err(turn_away(leg, served.listener.frontend.protocol, refusal.into()).await);
+                let protocol = served.listener.frontend.protocol;
+                return Err(turn_away(leg, protocol, refusal.into(), &context.lingering).await);
             }
         };
         let config = Arc::clone(&served.listener.frontend);
@@ -160,6 +171,7 @@ impl Session {
 
     async fn greet(&mut self, frontend: &mut Frontend) -> Result<(), End> {
         self.look_up_client().await?;
+        self.refuse_header(0)?;
         let delay = self.served.listener.greeting_delay;
         if !delay.is_zero() && self.protocol() == Protocol::Smtp {
             self.wait_for_early_talkers(delay).await?;
@@ -176,7 +188,7 @@ impl Session {
             match timeout_at(Instant::now() + delay, self.leg.fill()).await {
                 Err(_) => return Ok(()),
                 Ok(Ok(0) | Err(_)) => return Err(End::ClientGone),
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => self.refuse_header(0)?,
             }
         }
         let mut out = notices::EARLY_TALKER.to_vec();

@@ -1,5 +1,5 @@
 //! Reads the PROXY header in front of a connection: exactly it, since what follows it in the same segment may be
-//! a TLS ClientHello.
+//! a TLS ClientHello. And finds the header of a peer that must not send one.
 
 use std::time::Instant as StdInstant;
 
@@ -11,7 +11,7 @@ use crate::protocol::Input;
 use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
 
 use super::super::end::End;
-use super::super::limits::{Admission, MAX_AWAITED_HEADERS, Refusal};
+use super::super::limits::{Admission, CountedAs, MAX_AWAITED_HEADERS, Refusal};
 use super::super::serving::Serving;
 use super::client::Ends;
 
@@ -25,33 +25,79 @@ pub(super) async fn read_proxy_header(
     deadline: Instant,
 ) -> Result<Ends, End> {
     let trusted = peer.ip().is_none_or(|ip| rules.trusted_peers.iter().any(|net| net.contains(&ip)));
-    if !trusted && rules.untrusted_peers == UntrustedPeers::Refuse {
-        return Err(End::UntrustedPeer(peer.to_string()));
+    match rules.untrusted_peers {
+        UntrustedPeers::Refuse if !trusted => return Err(End::UntrustedPeer(peer.to_string())),
+        UntrustedPeers::Accept if !trusted => {
+            return Ok(Ends { takes_no_header: true, ..Ends::direct(peer) });
+        }
+        UntrustedPeers::Refuse | UntrustedPeers::Accept | UntrustedPeers::Report => {}
     }
     let is_believed = trusted && rules.use_as_client_address;
     let _awaits = await_header(serving, peer, is_believed)?;
     let header = timeout_at(deadline, take_header(socket)).await.map_err(|_| End::ClientTimeout)??;
     Ok(match header {
-        ProxyHeader::Proxied { source, destination } => {
-            let client = if is_believed { ClientAddress::new(source) } else { peer };
-            let proxied = Some((source, destination));
-            Ends { client, is_proxied: is_believed, proxied, destination: is_believed.then_some(destination) }
+        ProxyHeader::Proxied { source, destination } if is_believed => {
+            let client = ClientAddress::new(source);
+            let (proxied, destination) = (Some((source, destination)), Some(destination));
+            Ends { is_proxied: true, proxied, destination, ..Ends::direct(client) }
         }
-        ProxyHeader::Local => Ends { client: peer, is_proxied: false, proxied: None, destination: None },
+        ProxyHeader::Proxied { source, destination } => {
+            let direct = Ends { proxied: Some((source, destination)), ..Ends::direct(peer) };
+            if trusted {
+                Ends { counted: CountedAs::trusted_peer(peer), ..direct }
+            } else {
+                direct
+            }
+        }
+        ProxyHeader::Local if trusted => Ends { counted: CountedAs::nobody(), ..Ends::direct(peer) },
+        ProxyHeader::Local => Ends::direct(peer),
     })
+}
+
+/// The first bytes of a connection that must not begin with a header, while they may still become one.
+#[derive(Debug, Default)]
+pub(super) struct FirstBytes(Vec<u8>);
+
+impl FirstBytes {
+    /// Adds what was received. Whether it is a header; `None` while that cannot be told.
+    pub(super) fn add(&mut self, received: &[u8]) -> Option<bool> {
+        // Bounded: what is longer than a signature is decided.
+        self.0.extend_from_slice(received.get(..proxy_header::MAX_HEADER).unwrap_or(received));
+        proxy_header::is_header(&self.0)
+    }
+}
+
+/// Waits for the first bytes of a connection that begins with TLS, and refuses it if they are a header's.
+pub(super) async fn refuse_header_before_tls(
+    socket: &Socket,
+    peer: ClientAddress,
+    deadline: Instant,
+) -> Result<(), End> {
+    let mut first = [0; 16];
+    let peeked = timeout_at(deadline, socket.peek(&mut first)).await.map_err(|_| End::ClientTimeout)?;
+    let seen = peeked.ok().and_then(|count| first.get(..count)).unwrap_or_default();
+    // No ClientHello begins as a header does, not even with one byte.
+    if seen.is_empty() || proxy_header::is_header(seen) == Some(false) {
+        return Ok(());
+    }
+    Err(End::UnwantedHeader(peer.to_string()))
 }
 
 /// Counts a connection of `peer` that has not sent its header. A peer whose header does not say who the client is has
 /// a client's limit.
 fn await_header(serving: &Serving, peer: ClientAddress, is_believed: bool) -> Result<Admission, Refusal> {
-    let own = serving.opening.max_connections_per_client.filter(|_| !is_believed);
+    let opening = &serving.opening;
+    let has_limit = !is_believed && !peer.ip().is_some_and(|ip| opening.exempts(ip));
+    let own = opening.max_connections_per_client.filter(|_| has_limit);
     let limits = Limits {
         client_buffer: 0,
         max_connections: None,
         max_connections_per_client: Some(own.unwrap_or(MAX_AWAITED_HEADERS)),
         auth_failures: None,
+        exempt: [].into(),
     };
-    serving.unproxied.admit(&limits, peer, StdInstant::now()).map_err(|_| Refusal::HeadersAwaited)
+    let counted = CountedAs::client(peer);
+    serving.unproxied.admit(&limits, counted, StdInstant::now()).map_err(|_| Refusal::HeadersAwaited)
 }
 
 async fn take_header(socket: &Socket) -> Result<ProxyHeader, End> {

@@ -37,7 +37,7 @@ impl Session {
         let Attempt { request, pending } = attempt;
         record.refused = None;
         self.picture(started);
-        self.has_credentials = !matches!(request, LoginRequest::Anonymous);
+        self.attempt(&request, &pending);
         if !request.login().is_empty() {
             record.set_login(request.login());
         }
@@ -48,6 +48,9 @@ impl Session {
             None => counted(&verdict),
         };
         record.count_login(counted);
+        if counted == verdicts::Verdict::Refused {
+            self.log_other_refusal(verdict.as_ref().err());
+        }
         self.served.metrics.login(counted, fault);
         verdict
     }
@@ -257,9 +260,10 @@ impl Session {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => backend_refused(cause, reply),
         });
+        let is_banned = self.count_refusal(cause);
         let mut out = Vec::new();
         let next = countable(pending, cause).refuse_verbatim(reply, &mut out);
-        self.refused(next, out, cause).await
+        self.refused(next, out, is_banned).await
     }
 
     /// The backend's own words for a dialogue that failed, as far as the client may see them.
@@ -288,6 +292,7 @@ impl Session {
             RefusalCause::Server => End::AuthServiceUnavailable(backend::first_line(refusal.text)),
         };
         record.refused = Some(end());
+        let is_banned = self.count_refusal(refusal.cause);
         let pending = countable(pending, refusal.cause);
         if let Some(wait) = refusal.wait {
             self.while_present(sleep(wait)).await?;
@@ -301,26 +306,15 @@ impl Session {
                 pending.refuse_answered(&answer, refusal.text, refusal.code, &mut out)
             }
         };
-        let verdict = self.refused(next, out, refusal.cause).await?;
+        let verdict = self.refused(next, out, is_banned).await?;
         if refusal.wait.is_some() { Ok(verdict) } else { Err(end()) }
     }
 
-    /// A refused login: told, counted if it was the credentials' fault, and the end of the session if the
-    /// client is banned by it or has no attempt left.
-    async fn refused(
-        &mut self,
-        next: Refused,
-        mut out: Vec<u8>,
-        cause: RefusalCause,
-    ) -> Result<Verdict, End> {
-        let counts = cause == RefusalCause::Credentials && self.has_credentials;
-        let rule = self.served.listener.limits.auth_failures.filter(|_| counts);
-        let banned = rule.is_some_and(|rule| {
-            self.served.counters.login_refused(&rule, self.ends.client, StdInstant::now())
-        });
+    /// A refused login: told, and the end of the session if the client is banned by it or has no attempt left.
+    async fn refused(&mut self, next: Refused, mut out: Vec<u8>, is_banned: bool) -> Result<Verdict, End> {
         self.start_deadline();
         self.send(&mut out).await?;
-        if banned {
+        if is_banned {
             return Err(End::LoginRefused);
         }
         next.map(Verdict::Refused).map_err(End::Rule)

@@ -111,11 +111,15 @@ fn unquoted(literal: &str) -> String {
 }
 
 /// What the fields mean.
-const FIELDS: [(&str, &str); 31] = [
+const FIELDS: [(&str, &str); 34] = [
     ("address", "where is listened or connected to"),
+    ("attempt", "counts the logins of a connection, from 1"),
     ("backend", "the backend's address that the session went to; empty where it did not get as far"),
     ("bound", "the sockets that were bound"),
-    ("client", "the client's address; behind a trusted PROXY header, what that says"),
+    (
+        "client",
+        "the client's address; behind a trusted PROXY header, what that says; `unix:` for UNIX sockets",
+    ),
     ("delay", "`--drain-delay`"),
     ("error", "what the operating system or a library said"),
     (
@@ -136,11 +140,13 @@ const FIELDS: [(&str, &str); 31] = [
         "logins of the session that were refused by the fault of the backend or the auth service: a temporary failure, or a \
          set-up that does not fit (it wants TLS, or does not know AUTH); left out where there are none",
     ),
+    ("method", "how the client logs in: nginx's `Auth-Method`"),
     ("node", "the node's name"),
     ("outcome", "how the session ended; the same word as in the metric `mailgress_sessions_total`"),
     ("ports", "the number of ports"),
     ("problem", "why, in a sentence"),
     ("protocol", "`smtp`, `imap`, `pop3`"),
+    ("reason", "why a login was refused; see above"),
     ("refused", "the number of bytes"),
     ("revision", "counts the snapshots of this process"),
     ("seconds", "how long the session lasted"),
@@ -171,6 +177,35 @@ too, is a line of this log, not of standard error.
 
 Every session has one line when it ends, of the target `mailgress::session`: at level info where nothing was wrong or the
 client was, at level warn where the backend, the auth service, the configuration or Mailgress itself was.
+
+## Refused logins
+
+Every login that `mailgress_logins_total{outcome=\"refused\"}` counts has a line of the target `mailgress::login`, at level info:
+
+```text
+2026-11-28T21:14:17.123456Z  INFO login refused client=192.0.2.7 listener=\"mail/example/imaps\" protocol=\"imap\" login=\"ada\" method=\"plain\" reason=\"credentials\" attempt=1
+```
+
+```text
+{\"timestamp\":\"2026-11-28T21:14:17.123456Z\",\"level\":\"INFO\",\"message\":\"login refused\",\"client\":\"192.0.2.7\",\"listener\":\"mail/example/imaps\",\"protocol\":\"imap\",\"login\":\"ada\",\"method\":\"plain\",\"reason\":\"credentials\",\"attempt\":1,\"target\":\"mailgress::login\"}
+```
+
+**This form is stable**: the message, the fields before `attempt`, their order, and the words of `reason` stay as they are. New
+fields may follow `attempt`, and `reason` may get new words. fail2ban and CrowdSec read it with what is in
+`deploy/examples/fail2ban` and `deploy/examples/crowdsec`.
+
+| field | what it says |
+| --- | --- |
+| `client` | the client's address, without a port. `unknown` where a trusted peer does not name the client (`PROXY UNKNOWN`, `LOCAL`), or where its header is not used (`useAsClientAddress: false`): the peer's own address is that of many clients, and nobody is to ban it. `unix:` on a UNIX socket |
+| `listener` | `namespace/object/listener`; for a MailListener `namespace/object` |
+| `protocol` | `imap`, `pop3`, `smtp` |
+| `login` | the login name as the client sent it, cut at 256 bytes; quotes, backslashes and what is not printable ASCII are escaped. Empty where the client named none in a form that Mailgress reads |
+| `method` | `plain` (LOGIN and USER/PASS, too), `apop`, `cram-md5`, `external`, `xoauth2`, `oauthbearer`, `none` (mail without a login) |
+| `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count; without `authFailures`, and for clients in `limits.exempt`, this is `credentials`. `policy`: the credentials may be right, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login, and the backend did not. `banned`: the client is banned by `limits.authFailures` |
+| `attempt` | counts the logins of the connection, from 1 |
+
+A login about which the backend or the auth service could not decide has no such line: the session's line counts it in
+`logins_unavailable`.
 
 ## Fields
 

@@ -1,0 +1,132 @@
+//! Recognises a login that was tried before, so that a device with an old password is not taken for somebody who
+//! guesses. What is remembered is a hash under a key that never leaves the process; a password is never kept.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::protocol::LoginRequest;
+use crate::protocol::sasl::Mechanism;
+
+/// The hash of a login with its password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Guess(u64);
+
+/// The random key of one listener.
+#[derive(Debug, Default)]
+pub(crate) struct GuessKey(RandomState);
+
+/// The last wrong logins of one client, the latest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tried([Option<Guess>; REMEMBERED]);
+
+impl GuessKey {
+    /// `None` where the same password does not give the same bytes (answers to a challenge), or where they are not known
+    /// to hold the password: such logins always count.
+    pub(crate) fn guess(&self, request: &LoginRequest) -> Option<Guess> {
+        let hash = match request {
+            LoginRequest::Password { login, password, authzid } => {
+                self.hash(Mechanism::Plain, [login, password.expose(), authzid])
+            }
+            LoginRequest::Token { mechanism, login, token } => {
+                self.hash(*mechanism, [login, token.expose(), &[]])
+            }
+            LoginRequest::External { login } => self.hash(Mechanism::External, [login, &[], &[]]),
+            LoginRequest::Relayed { mechanism, initial_response: Some(response) } if is_whole(*mechanism) => {
+                self.hash(*mechanism, [response.expose(), &[], &[]])
+            }
+            LoginRequest::Relayed { .. } | LoginRequest::Digest { .. } | LoginRequest::Anonymous => {
+                return None;
+            }
+        };
+        Some(Guess(hash))
+    }
+
+    /// A slice is hashed with its length, so that what is in one field cannot look like two.
+    fn hash(&self, mechanism: Mechanism, fields: [&[u8]; 3]) -> u64 {
+        self.0.hash_one((mechanism, fields))
+    }
+}
+
+/// Whether the first message of the mechanism is the whole login, and depends on no challenge.
+const fn is_whole(mechanism: Mechanism) -> bool {
+    matches!(mechanism, Mechanism::External | Mechanism::XOAuth2 | Mechanism::OAuthBearer)
+}
+
+impl Tried {
+    /// Remembers a wrong login; true if it is among the last ones.
+    pub(crate) fn again(&mut self, guess: Guess) -> bool {
+        let known = self.0.iter().position(|tried| *tried == Some(guess));
+        let last = known.unwrap_or(REMEMBERED - 1);
+        if let Some(moved) = self.0.get_mut(..=last) {
+            moved.rotate_right(1);
+        }
+        if let Some(first) = self.0.first_mut() {
+            *first = Some(guess);
+        }
+        known.is_some()
+    }
+}
+
+/// Wrong logins that are remembered for each client: those of a few devices behind one address.
+const REMEMBERED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn password(login: &[u8], password: &[u8], authzid: &[u8]) -> LoginRequest {
+        let password = Secret::from(password);
+        LoginRequest::Password { login: login.to_vec(), password, authzid: authzid.to_vec() }
+    }
+
+    #[test]
+    fn every_field_of_a_login_makes_another_guess() {
+        let key = GuessKey::default();
+        let one = key.guess(&password(b"ada", b"pw", b"")).unwrap();
+        assert_eq!(key.guess(&password(b"ada", b"pw", b"")), Some(one));
+        for other in [
+            password(b"ada", b"pW", b""),
+            password(b"adap", b"w", b""),
+            password(b"ada", b"pw", b"bob"),
+            password(b"ada", b"", b"pw"),
+            LoginRequest::External { login: b"ada".to_vec() },
+        ] {
+            assert_ne!(key.guess(&other), Some(one), "{other:?}");
+        }
+        assert_ne!(GuessKey::default().guess(&password(b"ada", b"pw", b"")), Some(one), "another key");
+    }
+
+    #[test]
+    fn an_answer_to_a_challenge_is_never_known_again() {
+        let key = GuessKey::default();
+        let digest = LoginRequest::Digest {
+            mechanism: Mechanism::CramMd5,
+            login: b"ada".to_vec(),
+            digest: Secret::from(&b"d"[..]),
+            salt: Vec::new(),
+        };
+        assert_eq!(key.guess(&digest), None);
+        let relayed = |mechanism| LoginRequest::Relayed {
+            mechanism,
+            initial_response: Some(Secret::from(&b"YQ=="[..])),
+        };
+        assert_eq!(key.guess(&relayed(Mechanism::CramMd5)), None);
+        assert!(key.guess(&relayed(Mechanism::XOAuth2)).is_some());
+        assert_eq!(key.guess(&LoginRequest::Anonymous), None);
+    }
+
+    #[test]
+    fn the_last_few_guesses_are_known_again_and_older_ones_are_not() {
+        let mut tried = Tried::default();
+        let guess = |number| Guess(number);
+        let many = u64::try_from(REMEMBERED).unwrap();
+        assert!(!tried.again(guess(0)));
+        for number in 1..=many {
+            assert!(!tried.again(guess(number)));
+            assert!(tried.again(guess(number)));
+            // One that comes again and again stays.
+            assert!(tried.again(guess(0)), "{number}");
+        }
+        assert!(!tried.again(guess(1)), "pushed out by newer ones");
+    }
+}
