@@ -7,6 +7,7 @@ pub mod client;
 mod describe;
 pub mod observe;
 pub mod parse;
+mod pss;
 mod resume;
 mod select;
 pub mod server;
@@ -154,7 +155,10 @@ fn certified_key(certificate: &Certificate, crypto: &CryptoProvider) -> Result<C
     let key = PrivateKeyDer::try_from(certificate.key.expose())
         .map_err(|what| unusable(rustls::Error::General(what.to_owned())))?
         .clone_key();
-    let key = crypto.key_provider.load_private_key(key).map_err(unusable)?;
+    let mut key = crypto.key_provider.load_private_key(key).map_err(unusable)?;
+    if let Some(leaf) = certificate.chain.first() {
+        key = pss::limited(leaf, key);
+    }
     Ok(CertifiedKey::new(certificate.chain.clone(), key))
 }
 

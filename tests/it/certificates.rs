@@ -109,6 +109,7 @@ fn the_page_about_certificates_has_a_row_for_every_variant() {
     if std::env::var_os("MAILGRESS_WRITE_DOCS").is_some() {
         std::fs::write(&page, &wanted).unwrap();
     }
+    let text = std::fs::read_to_string(&page).unwrap();
     assert!(text == wanted, "{} is not up to date:\n{rows}", page.display());
 }
 

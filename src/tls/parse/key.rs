@@ -7,7 +7,7 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
-use crate::tls::{describe, provider};
+use crate::tls::{describe, provider, pss};
 
 use super::{ParseError, pem};
 
@@ -22,7 +22,7 @@ pub(super) fn private_key(
     let (mut keys, mut broken) = (Vec::new(), None);
     for key in PrivateKeyDer::pem_slice_iter(&plain) {
         match key {
-            Ok(key) => keys.push(key),
+            Ok(key) => keys.push(pss::as_rsa(key)),
             Err(error) => broken = Some(pem::broken(&what(), &error)),
         }
     }
@@ -56,7 +56,7 @@ fn fits(key: &dyn SigningKey, certificate: &X509Certificate<'_>) -> bool {
     let Some(own) = key.public_key() else { return true };
     let wanted = certificate.public_key();
     let same = |own: SubjectPublicKeyInfo<'_>| {
-        own.algorithm.algorithm == wanted.algorithm.algorithm
+        (own.algorithm.algorithm == wanted.algorithm.algorithm || pss::is_limited(wanted))
             && own.subject_public_key.data == wanted.subject_public_key.data
     };
     own.as_ref() == wanted.raw || SubjectPublicKeyInfo::from_der(&own).is_ok_and(|(_, own)| same(own))

@@ -222,7 +222,15 @@ pub const VARIANTS: &[Variant] = &[
         "RSA-PSS (`id-RSASSA-PSS` in the certificate)",
         "openssl genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out tls.key; sign $names",
         Starts,
-        Refuses(UNSUPPORTED),
+        Serves,
+    ),
+    variant(
+        "rsa-pss-sha384",
+        "RSA-PSS for one hash only",
+        "openssl genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -pkeyopt rsa_pss_keygen_md:sha384 \
+             -pkeyopt rsa_pss_keygen_mgf1_md:sha384 -pkeyopt rsa_pss_keygen_saltlen:48 -out tls.key; sign $names",
+        Starts,
+        Serves,
     ),
     variant("rsa1024", "RSA of 1024 bits", "rsa 1024; sign $names", DoesNotStart, Refuses(UNSUPPORTED)),
     variant("rsa4096", "RSA of 4096 bits", "rsa 4096; sign $names", Starts, Serves),
