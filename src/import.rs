@@ -10,6 +10,7 @@ pub mod problem;
 mod auth;
 mod ciphers;
 mod effective;
+mod keys;
 mod listen;
 mod names;
 mod objects;
@@ -41,6 +42,10 @@ pub trait Source {
 
     /// The addresses of a host name; none where it is not known.
     fn resolve(&self, host: &str) -> Vec<IpAddr>;
+
+    /// What Mailgress does in another way than nginx with a certificate chain and its key, both PEM, that will be in
+    /// the Secret `name`; nothing where it serves the chain as it is.
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<String>;
 }
 
 /// What became of a configuration.

@@ -7,6 +7,7 @@ pub mod client;
 mod describe;
 pub mod observe;
 pub mod parse;
+mod pss;
 mod resume;
 mod select;
 pub mod server;
@@ -18,8 +19,11 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::{AlertDescription, SupportedCipherSuite};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, PeerIncompatible, SupportedCipherSuite};
+use rustls_pki_types::PrivateKeyDer;
 
+use crate::model::Certificate;
 use crate::net::CapReached;
 use crate::net::roots::provider;
 use crate::net::tls_names;
@@ -90,6 +94,9 @@ pub enum HandshakeFailure {
     /// It sent more than a handshake of its kind needs, and the handshake was not complete.
     #[error("sent a TLS handshake that is too long")]
     TooLong,
+    /// All versions of TLS that it offers are too old.
+    #[error("offers only {0}")]
+    OldVersion(&'static str),
     /// It refused us.
     #[error("refused the TLS handshake with the alert {0:?}")]
     Alert(AlertDescription),
@@ -111,12 +118,48 @@ impl From<io::Error> for HandshakeFailure {
         }
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::NoApplicationProtocol) => Self::ForeignProtocol,
+            Some(error @ rustls::Error::PeerIncompatible(cause)) => {
+                old_version(cause).map_or_else(|| Self::Protocol(error.clone()), Self::OldVersion)
+            }
             Some(rustls::Error::AlertReceived(alert)) => Self::Alert(*alert),
             Some(rustls::Error::InvalidCertificate(cause)) => Self::Certificate(cause.clone()),
             Some(other) => Self::Protocol(other.clone()),
             None => Self::Closed(error),
         }
     }
+}
+
+/// What a peer offers that fails for its versions of TLS. rustls looks for the extension `signature_algorithms` before it
+/// looks at the version. TLS 1.2 without it means SHA-1 (RFC 5246 section 7.4.1.4.1), which no implementation is known to
+/// want.
+fn old_version(cause: &PeerIncompatible) -> Option<&'static str> {
+    match cause {
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::ServerDoesNotSupportTls12Or13 => {
+            Some("TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2")
+        }
+        PeerIncompatible::Tls12NotOfferedOrEnabled
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => {
+            Some("versions of TLS that are older than tls.minVersion")
+        }
+        _ => None,
+    }
+}
+
+/// The chain with the key that signs for it. rustls' own check that they fit knows no certificates of version 1;
+/// [`parse`] has checked it.
+fn certified_key(certificate: &Certificate, crypto: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let unusable = |cause| TlsError::Certificate { reference: certificate.reference.clone(), cause };
+    let key = PrivateKeyDer::try_from(certificate.key.expose())
+        .map_err(|what| unusable(rustls::Error::General(what.to_owned())))?
+        .clone_key();
+    let mut key = crypto.key_provider.load_private_key(key).map_err(unusable)?;
+    if let Some(leaf) = certificate.chain.first() {
+        key = pss::limited(leaf, key);
+    }
+    Ok(CertifiedKey::new(certificate.chain.clone(), key))
 }
 
 /// The provider with only `names`, in their order; all of its own when there are none.

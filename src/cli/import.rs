@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use glob::MatchOptions;
 
 use crate::import::{self, Source};
+use crate::tls::parse::{self, Oddity};
 
 use super::yaml;
 
@@ -107,6 +108,17 @@ impl Source for Disk {
             }
         }
         addresses
+    }
+
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<String> {
+        let rearranged = |oddity: &Oddity| matches!(oddity, Oddity::Rearranged(_) | Oddity::NotInOrder);
+        match parse::certificate(&format!("Secret {name}"), chain, key) {
+            Ok(parsed) => {
+                let oddity = parsed.oddities.into_iter().find(rearranged)?;
+                Some(format!("{}; {}", oddity.problem(&format!("Secret {name}")), oddity.remedy()))
+            }
+            Err(error) => Some(format!("this certificate cannot be served: {error}")),
+        }
     }
 }
 

@@ -215,7 +215,8 @@ impl Manner {
             Some(path) => {
                 let pem = read(path)?;
                 let parsed = parse::certificate(&path.display().to_string(), &pem, &pem);
-                Some(Arc::new(parsed.map_err(|error| anyhow::anyhow!("--certificate: {error}"))?))
+                let parsed = parsed.map_err(|error| anyhow::anyhow!("--certificate: {error}"))?;
+                Some(Arc::new(parsed.certificate))
             }
         };
         Ok(Wish {

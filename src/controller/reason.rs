@@ -105,6 +105,20 @@ pub enum Reason {
     ExpiresWithinAMonth,
     /// `CertificateExpiring`: within seven days.
     ExpiresWithinAWeek,
+    /// `CertificateUnusual`: it is of X.509 version 1.
+    CertificateVersion1,
+    /// `CertificateUnusual`: its chain was sorted, or certificates were left out.
+    ChainRearranged,
+    /// `CertificateUnusual`: its chain cannot be sorted in one way only.
+    ChainNotInOrder,
+    /// `CertificateUnusual`: only its common name says what it is for.
+    NoAlternativeName,
+    /// `CertificateUnusual`: it is not for TLS servers.
+    WrongPurpose,
+    /// `CertificateUnusual`: it is signed with a broken hash.
+    WeakSignature,
+    /// `CertificateUnusual`: it is valid only later.
+    CertificateNotYetValid,
     /// `HostnameNotCovered`: a host name without a certificate.
     HostnameNotCovered,
     /// `IntroductionNotAllowed`: a listener of another namespace wants to introduce clients.

@@ -24,6 +24,8 @@ pub enum Notice {
     CertificateExpired,
     /// A certificate expires soon: [`crate::model::tls::EXPIRY_WARNINGS`].
     CertificateExpiring,
+    /// A certificate or chain that clients may refuse.
+    CertificateUnusual,
     /// A host name that no certificate covers.
     HostnameNotCovered,
     /// A listener of another namespace names a Service with endpoints that it may not connect to.
@@ -42,9 +44,10 @@ pub enum Notice {
 
 impl Notice {
     /// All of them.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
+        Self::CertificateUnusual,
         Self::HostnameNotCovered,
         Self::BackendNotAllowed,
         Self::IntroductionNotAllowed,
@@ -60,6 +63,7 @@ impl Notice {
         match self {
             Self::CertificateExpired => "CertificateExpired",
             Self::CertificateExpiring => "CertificateExpiring",
+            Self::CertificateUnusual => "CertificateUnusual",
             Self::HostnameNotCovered => "HostnameNotCovered",
             Self::BackendNotAllowed => "BackendNotAllowed",
             Self::IntroductionNotAllowed => "IntroductionNotAllowed",
@@ -75,6 +79,7 @@ impl Notice {
         match self {
             Self::CertificateExpired => Reason::CertificateExpired,
             Self::CertificateExpiring => Reason::ExpiresWithinAMonth,
+            Self::CertificateUnusual => Reason::CertificateVersion1,
             Self::HostnameNotCovered => Reason::HostnameNotCovered,
             Self::BackendNotAllowed => Reason::BackendNotAllowed,
             Self::IntroductionNotAllowed => Reason::IntroductionNotAllowed,

@@ -234,12 +234,7 @@ pub const DIRECTIVES: &[Known] = &[
     one("starttls", Kind::One(&["off", "on", "only"])),
     several("ssl_certificate", (1, 1), Kind::Text),
     several("ssl_certificate_key", (1, 1), Kind::Text),
-    one(
-        "ssl_password_file",
-        Kind::Missing(
-            "has no equivalent: Secrets hold keys without a passphrase; decrypt the key with `openssl pkey`",
-        ),
-    ),
+    one("ssl_password_file", Kind::Text),
     one("ssl_certificate_compression", Kind::Flag),
     several("ssl_protocols", (1, MANY), Kind::Set(TLS_VERSIONS)),
     one("ssl_ciphers", Kind::Text),

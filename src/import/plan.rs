@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use crate::api::listener::{InboundProxyProtocol, ListenerFields};
 use crate::api::server::Listener;
 use crate::api::{DEFAULT_CLASS, MailServerSpec, Settings};
@@ -25,16 +27,20 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// The file that a directive names, or what stands in its argument as `data:`.
     pub(super) fn text(&self, directive: &Directive, what: &str) -> Result<String, Problem> {
-        let name = directive.argument(0);
-        if let Some(text) = name.strip_prefix("data:") {
+        if let Some(text) = directive.argument(0).strip_prefix("data:") {
             return Ok(text.to_owned());
         }
-        let read = self.source.read(&self.prefix.join(name));
-        let bytes = read.map_err(|error| {
+        Ok(String::from_utf8_lossy(&self.bytes(directive, what)?).into_owned())
+    }
+
+    /// The content of the file that a directive names.
+    pub(super) fn bytes(&self, directive: &Directive, what: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
+        let name = directive.argument(0);
+        let read = self.source.read(&self.prefix.join(name)).map(Zeroizing::new);
+        read.map_err(|error| {
             let cause = system_error(&error);
             directive.problem(format!("cannot load {what} \"{name}\": {cause}"))
-        })?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        })
     }
 }
 

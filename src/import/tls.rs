@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 use crate::api::common::{BundleKind, BundleRef, SecretRef};
 use crate::api::tls::{ClientAuth, ClientAuthMode, MinVersion, SessionCache, TlsMode, TlsSettings};
 use crate::secret::Secret;
 
 use super::ciphers;
 use super::effective::Server;
+use super::keys::{self, Locked};
 use super::listen::Socket;
 use super::objects::Objects;
 use super::plan::Context;
@@ -101,7 +104,7 @@ fn certificates(
             );
             return Err(chain.problem(message));
         };
-        let name = certificate(chain, key, context, objects, notes)?;
+        let name = certificate(server, (chain, key), context, objects, notes)?;
         if !references.iter().any(|reference| reference.name == name) {
             references.push(SecretRef { name });
         }
@@ -116,8 +119,8 @@ fn certificates(
 
 /// The Secret with a certificate and its key.
 fn certificate(
-    chain: &Directive,
-    key: &Directive,
+    server: &Server<'_>,
+    (chain, key): (&Directive, &Directive),
     context: &Context<'_>,
     objects: &mut Objects,
     notes: &mut Vec<Note>,
@@ -142,19 +145,73 @@ fn certificate(
         let message = format!("cannot load certificate key \"{}\": no PEM key in it", key.argument(0));
         return Err(key.problem(message));
     }
-    if key_pem.contains("ENCRYPTED") {
-        let message = "ssl_certificate_key is encrypted; decrypt it with `openssl pkey` and import again";
-        notes.push(key.note(message));
-    }
+    let key_pem = without_passphrase(&key_pem, (server, key), context, notes)?;
     let data = BTreeMap::from([
         ("tls.crt".to_owned(), Secret::from(chain_pem.as_bytes())),
         ("tls.key".to_owned(), Secret::from(key_pem.as_bytes())),
     ]);
-    Ok(objects.secret("kubernetes.io/tls", &origin, "tls", data))
+    let name = objects.secret("kubernetes.io/tls", &origin, "tls", data);
+    let is_readable = !keys::is_encrypted(&key_pem);
+    let inspected = context.source.inspect(&name, chain_pem.as_bytes(), key_pem.as_bytes());
+    if let Some(text) = inspected.filter(|_| is_readable) {
+        notes.push(chain.note(format!("ssl_certificate {}: {text}", chain.argument(0))));
+    }
+    Ok(name)
+}
+
+/// The keys, decrypted with the passphrases of `ssl_password_file`.
+fn without_passphrase(
+    pem: &str,
+    (server, key): (&Server<'_>, &Directive),
+    context: &Context<'_>,
+    notes: &mut Vec<Note>,
+) -> Result<Zeroizing<String>, Problem> {
+    let encrypted = || Ok(Zeroizing::new(pem.to_owned()));
+    if !keys::is_encrypted(pem) {
+        return encrypted();
+    }
+    let name = key.argument(0);
+    let Some(file) = server.get("ssl_password_file") else {
+        let message = format!(
+            "ssl_certificate_key {name} is encrypted and there is no ssl_password_file, so nginx asks for the \
+             passphrase; decrypt the key with `openssl pkey` and import again"
+        );
+        notes.push(key.note(message));
+        return encrypted();
+    };
+    let text = context.bytes(file, "password file")?;
+    match keys::decrypt(pem, &keys::passphrases(&text)) {
+        Ok(plain) => {
+            let message = format!(
+                "ssl_certificate_key {name} was decrypted with a passphrase of {}; the Secret holds the key in clear, \
+                 so keep these manifests out of version control, or encrypt them",
+                file.argument(0)
+            );
+            notes.push(key.note(message));
+            Ok(plain)
+        }
+        Err(Locked::Unsupported(encryption)) => {
+            let message = format!(
+                "ssl_certificate_key {name} is encrypted with {encryption}, which the import cannot decrypt; decrypt \
+                 the key with `openssl pkey` and import again"
+            );
+            notes.push(key.note(message));
+            encrypted()
+        }
+        Err(why @ (Locked::WrongPassphrase | Locked::Broken)) => {
+            let cause = match why {
+                Locked::Broken => "the encrypted key is damaged".to_owned(),
+                _ => format!("no passphrase in \"{}\" decrypts it", file.argument(0)),
+            };
+            Err(key.problem(format!("cannot load certificate key \"{name}\": {cause}")))
+        }
+    }
 }
 
 /// The PEM blocks of some kind, without what stands between them.
 fn blocks(text: &str, wanted: impl Fn(&str) -> bool) -> String {
+    // A byte order mark may stand before the first block.
+    let text = text.trim_start_matches('\u{feff}');
     let mut kept = String::new();
     let mut inside = false;
     for line in text.lines() {

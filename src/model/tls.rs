@@ -48,7 +48,7 @@ impl ServerTls {
 pub struct Certificate {
     /// The Secret it came from: `namespace/name`.
     pub reference: String,
-    /// Leaf first, each issued by the next.
+    /// Leaf first, then each issuer, unless the file could not be sorted.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key, PKCS#8, PKCS#1 or SEC1, in DER.
     pub key: Secret,

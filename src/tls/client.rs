@@ -9,8 +9,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
 use rustls::server::ParsedCertificate;
+use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 
@@ -20,7 +21,7 @@ use crate::net::roots;
 use crate::protocol::{EmptyInput, Protocol};
 
 use super::verify::is_trusted_itself;
-use super::{HandshakeError, HandshakeFailure, TlsError, provider};
+use super::{HandshakeError, HandshakeFailure, TlsError, certified_key, provider};
 
 /// Connects to backends with one `upstream.tls`; holds the sessions that can be resumed.
 #[derive(Clone)]
@@ -83,11 +84,8 @@ pub(super) fn configure(
     let mut config = match &tls.certificate {
         None => builder.with_no_client_auth(),
         Some(certificate) => {
-            let unusable = |cause| TlsError::Certificate { reference: certificate.reference.clone(), cause };
-            let key = PrivateKeyDer::try_from(certificate.key.expose())
-                .map_err(|what| unusable(rustls::Error::General(what.to_owned())))?
-                .clone_key();
-            builder.with_client_auth_cert(certificate.chain.clone(), key).map_err(unusable)?
+            let key = certified_key(certificate, &provider())?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
     };
     config.alpn_protocols = protocol.iter().map(|protocol| protocol.name().into()).collect();

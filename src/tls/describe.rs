@@ -21,17 +21,40 @@ pub(super) fn common_name(der: &[u8]) -> Option<String> {
     (!name.chars().any(char::is_control)).then(|| name.to_owned())
 }
 
+/// The hash of the signature, if forging it is possible.
+pub(super) fn weak_hash(certificate: &X509Certificate<'_>) -> Option<&'static str> {
+    let signature = certificate.signature_algorithm.algorithm.to_id_string();
+    WEAK_SIGNATURES.iter().find(|(oid, _)| *oid == signature).map(|(_, hash)| *hash)
+}
+
+/// What a key is, for messages about those that cannot be used.
+pub(super) fn kind(info: &SubjectPublicKeyInfo<'_>) -> String {
+    if let Some(bits) = rsa_bits(info) {
+        return format!("RSA of {bits} bits");
+    }
+    let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+    let oid = curve.unwrap_or_else(|| info.algorithm.algorithm.clone()).to_id_string();
+    match KEYS.iter().chain(&STRANGE_KEYS).find(|(known, _)| *known == oid) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("object identifier {oid}"),
+    }
+}
+
 /// The kind and its size in bits: `RSA2048`, `EC256`.
 fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<String> {
-    if let Ok(PublicKey::RSA(key)) = info.parsed() {
-        let modulus = key.modulus.iter().skip_while(|byte| **byte == 0);
-        let first = key.modulus.iter().find(|byte| **byte != 0)?;
-        let bits = modulus.count() * 8 - usize::try_from(first.leading_zeros()).ok()?;
+    if let Some(bits) = rsa_bits(info) {
         return Some(format!("RSA{bits}"));
     }
     let of = |oid: String| KEYS.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_owned());
     let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
     of(curve.unwrap_or_else(|| info.algorithm.algorithm.clone()).to_id_string())
+}
+
+fn rsa_bits(info: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
+    let Ok(PublicKey::RSA(key)) = info.parsed() else { return None };
+    let modulus = key.modulus.iter().skip_while(|byte| **byte == 0);
+    let first = key.modulus.iter().find(|byte| **byte != 0)?;
+    Some(modulus.count() * 8 - usize::try_from(first.leading_zeros()).ok()?)
 }
 
 /// OpenSSL's short names.
@@ -44,6 +67,27 @@ const SIGNATURES: [(&str, &str); 8] = [
     ("1.2.840.10045.4.3.3", "ecdsa-with-SHA384"),
     ("1.2.840.10045.4.3.4", "ecdsa-with-SHA512"),
     ("1.3.101.112", "ED25519"),
+];
+
+/// RSA and ECDSA with hashes of which collisions are known.
+const WEAK_SIGNATURES: [(&str, &str); 4] = [
+    ("1.2.840.113549.1.1.4", "MD5"),
+    ("1.2.840.113549.1.1.5", "SHA-1"),
+    ("1.2.840.10045.4.1", "SHA-1"),
+    ("1.3.14.3.2.29", "SHA-1"),
+];
+
+/// Keys that certificates may have and TLS with us has not.
+const STRANGE_KEYS: [(&str, &str); 9] = [
+    ("1.2.840.113549.1.1.10", "RSA-PSS"),
+    ("1.2.840.10040.4.1", "DSA"),
+    ("1.2.840.10045.2.1", "EC with explicit parameters"),
+    ("1.3.132.0.10", "EC secp256k1"),
+    ("1.3.132.0.33", "EC P-224"),
+    ("1.3.36.3.3.2.8.1.1.7", "EC brainpoolP256r1"),
+    ("1.3.36.3.3.2.8.1.1.11", "EC brainpoolP384r1"),
+    ("1.3.36.3.3.2.8.1.1.13", "EC brainpoolP512r1"),
+    ("1.3.101.113", "Ed448"),
 ];
 
 /// Curves, and keys that are of one size only.

@@ -6,12 +6,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
-use rustls_pki_types::PrivateKeyDer;
 
 use crate::model::{Certificate, Hostname};
 use crate::protocol::proxy_header::CertificateAlgorithms;
 
-use super::{TlsError, describe};
+use super::{TlsError, certified_key, describe};
 
 /// All certificates of a listener, ready to sign.
 #[derive(Debug)]
@@ -84,11 +83,7 @@ impl ResolvesServerCert for CertificateChoice {
 
 impl Candidate {
     fn new(certificate: &Certificate, crypto: &CryptoProvider) -> Result<Self, TlsError> {
-        let unusable = |cause| TlsError::Certificate { reference: certificate.reference.clone(), cause };
-        let key = PrivateKeyDer::try_from(certificate.key.expose())
-            .map_err(|what| unusable(rustls::Error::General(what.to_owned())))?
-            .clone_key();
-        let key = CertifiedKey::from_der(certificate.chain.clone(), key, crypto).map_err(unusable)?;
+        let key = certified_key(certificate, crypto)?;
         let names = certificate.names.iter().map(|name| Hostname::new(name)).collect();
         let algorithms = certificate.chain.first().and_then(|leaf| describe::algorithms(leaf));
         Ok(Self { names, key: Arc::new(key), algorithms: algorithms.map(Arc::new) })

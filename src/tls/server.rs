@@ -402,13 +402,25 @@ mod tests {
     #[tokio::test]
     async fn the_longest_chain_that_is_taken_is_understood_by_clients() {
         let ca = Ca::new("ca");
-        let issued = ca.issue(&["a.test"]);
-        let fits = ((60_000 - issued.der.len() - 5) / (ca.der().len() + 5)).min(99);
-        let chain = format!("{}{}", issued.chain, ca.pem().repeat(fits));
-        let longest = Issued { chain, ..issued };
+        let mut authorities = vec![ca.below("authority")];
+        while authorities.len() < 99 {
+            authorities.push(authorities[authorities.len() - 1].below("authority"));
+        }
+        let issued = authorities[98].issue(&["a.test"]);
+        let above: Vec<_> = authorities.iter().rev().collect();
+        let bytes = |ca: &Ca| ca.der().len() + 5;
+        let fits = (0..=99)
+            .rev()
+            .find(|count| {
+                issued.der.len() + 5 + above[..*count].iter().copied().map(bytes).sum::<usize>() <= 60_000
+            })
+            .unwrap();
+        let chain = issued.chain + &above[..fits].iter().map(|ca| ca.pem()).collect::<String>();
+        let longest = Issued { chain, key: issued.key, der: issued.der };
         let acceptor = acceptor(vec![testing::listener(&[], server_tls(vec![longest.model()]))]);
         for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
-            let (server, client) = shake(&acceptor, &Arc::new(client(&ca, None, versions)), "a.test").await;
+            let (server, client) =
+                shake(&acceptor, &Arc::new(client(&authorities[98], None, versions)), "a.test").await;
             assert!(server.is_ok());
             assert_eq!(client.unwrap().get_ref().1.peer_certificates().unwrap().len(), fits + 1);
         }
@@ -669,11 +681,37 @@ mod tests {
         let acceptor = acceptor(vec![testing::listener(&[], tls)]);
         let old = Arc::new(client(&ca, None, &[&rustls::version::TLS12]));
         let error = shake(&acceptor, &old, "a.test").await.0.unwrap_err();
-        assert!(error.to_string().starts_with("the client cannot agree on TLS"), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "the client offers only versions of TLS that are older than tls.minVersion"
+        );
 
         let (mut near, far) = tokio::io::duplex(64);
         near.write_all(b"a LOGIN u p\r\n").await.unwrap();
         assert!(acceptor.accept(far, proof()).await.is_err());
+    }
+
+    /// A hello of TLS 1.0 or 1.1, which has no extensions, in a record.
+    fn old_hello(minor: u8) -> Vec<u8> {
+        let body = [&[3, minor][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x09], &[1, 0]].concat();
+        let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+        [&[22, 3, 1, 0, message.len() as u8][..], &message].concat()
+    }
+
+    #[tokio::test]
+    async fn a_client_of_tls_1_1_or_older_is_called_so() {
+        let ca = Ca::new("ca");
+        let acceptor =
+            acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+        for minor in [1, 2] {
+            let (mut near, far) = tokio::io::duplex(1024);
+            near.write_all(&old_hello(minor)).await.unwrap();
+            let error = acceptor.accept(far, proof()).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the client offers only TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2"
+            );
+        }
     }
 
     /// What becomes of a handshake of which a client of TLS 1.2 sends its hello and then these bytes.

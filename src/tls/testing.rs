@@ -35,6 +35,10 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(Self::params(name), KeyPair::generate().unwrap()).unwrap())
     }
 
+    pub(super) fn of(issuer: CertifiedIssuer<'static, KeyPair>) -> Self {
+        Self(issuer)
+    }
+
     pub(super) fn below(&self, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         Self(CertifiedIssuer::signed_by(Self::params(name), key, &self.0).unwrap())
@@ -87,7 +91,8 @@ impl Ca {
 impl Issued {
     pub(super) fn model(&self) -> Arc<Certificate> {
         let key = self.key.serialize_pem();
-        Arc::new(super::parse::certificate("mail/tls", self.chain.as_bytes(), key.as_bytes()).unwrap())
+        let parsed = super::parse::certificate("mail/tls", self.chain.as_bytes(), key.as_bytes()).unwrap();
+        Arc::new(parsed.certificate)
     }
 }
 

@@ -5,13 +5,16 @@
 //! [`ClientVerifier::judge`] checks the chain when the session can already speak. It runs for resumed
 //! sessions too: a certificate revoked meanwhile is noticed.
 
+mod version1;
+
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationOptions, RevocationOptionsBuilder, VerifiedPath,
@@ -46,6 +49,8 @@ pub(super) struct ClientVerifier {
     authorities: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
     crls: Vec<CertRevocationList<'static>>,
+    /// The same in DER, for certificates of version 1.
+    raw_crls: Vec<Vec<u8>>,
     depth: usize,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -69,6 +74,7 @@ impl ClientVerifier {
             mode: auth.mode,
             authorities: auth.authorities.clone(),
             anchors,
+            raw_crls: auth.crls.clone(),
             crls: auth.crls.iter().map(crl).collect::<Result<_, _>>()?,
             depth: usize::try_from(auth.depth).unwrap_or(usize::MAX),
             hints,
@@ -108,6 +114,9 @@ impl ClientVerifier {
         if self.crls.is_empty() && is_trusted_itself(leaf, &self.authorities, now) {
             return Ok(());
         }
+        if let Some(old) = version1::parse(leaf) {
+            return version1::verify(&old, &self.authorities, &self.raw_crls, now);
+        }
         let shallow = |path: &VerifiedPath<'_>| {
             if path.intermediate_certificates().count() > self.depth {
                 return Err(webpki::Error::MaximumPathDepthExceeded);
@@ -143,11 +152,8 @@ pub(super) fn is_trusted_itself(
     now: UnixTime,
 ) -> bool {
     trusted.iter().any(|other| other.as_ref() == leaf.as_ref())
-        && X509Certificate::from_der(leaf).is_ok_and(|(_, parsed)| {
-            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-            let validity = parsed.validity();
-            (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
-        })
+        && X509Certificate::from_der(leaf)
+            .is_ok_and(|(_, parsed)| version1::check_dates(&parsed, now).is_ok())
 }
 
 /// nginx's list for `optional_no_ca`: nothing is wrong with the certificate but who signed it.
@@ -202,7 +208,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        match version1::parse(cert) {
+            Some(old) => version1::verify_tls12_signature(message, &old, dss, &self.algorithms),
+            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -211,7 +220,13 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        match version1::parse(cert) {
+            Some(old) => {
+                let key = SubjectPublicKeyInfoDer::from(old.public_key().raw);
+                verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
+            }
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

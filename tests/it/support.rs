@@ -11,6 +11,7 @@ pub mod mailgress;
 pub mod manifest;
 pub mod message;
 pub mod name_server;
+pub mod openssl;
 pub mod pki;
 pub mod ports;
 pub mod postfix;

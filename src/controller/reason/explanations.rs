@@ -1,11 +1,13 @@
 //! What each reason means, where it comes from and what helps: Markdown, for the page and the terminal.
 
+mod certificates;
+
 use ConditionStatus::{False, True, Unknown};
 
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 45] = [
+pub static EXPLANATIONS: [Explanation; 52] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -339,6 +341,13 @@ pub static EXPLANATIONS: [Explanation; 45] = [
         cause: "Its renewal has failed for some time.",
         remedy: "Renew it now. With cert-manager, `kubectl describe certificate,certificaterequest,order` says what fails.",
     },
+    certificates::CERTIFICATE_VERSION_1,
+    certificates::CHAIN_REARRANGED,
+    certificates::CHAIN_NOT_IN_ORDER,
+    certificates::NO_ALTERNATIVE_NAME,
+    certificates::WRONG_PURPOSE,
+    certificates::WEAK_SIGNATURE,
+    certificates::CERTIFICATE_NOT_YET_VALID,
     Explanation {
         reason: Reason::HostnameNotCovered,
         conditions: &[("HostnameNotCovered", True)],

@@ -13,7 +13,7 @@ use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
 use crate::protocol::Protocol;
-use crate::tls::parse;
+use crate::tls::parse::{self, Oddity};
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::reason::Reason;
@@ -27,14 +27,25 @@ use super::scope::Scope;
 pub(crate) struct Certificates(BTreeMap<Key, (Arc<SecretData>, Parsed)>);
 
 /// A usable certificate, or why it is not.
-type Parsed = Result<Arc<Certificate>, String>;
+type Parsed = Result<Loaded, String>;
+
+/// A certificate from a Secret.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// What is served, or shown to backends.
+    pub(crate) certificate: Arc<Certificate>,
+    oddities: Arc<[Oddity]>,
+}
 
 impl Certificates {
     fn of(&mut self, key: &Key, secret: &Arc<SecretData>) -> Parsed {
         if let Some((_, parsed)) = self.0.get(key).filter(|(known, _)| Arc::ptr_eq(known, secret)) {
             return parsed.clone();
         }
-        let parsed = parse_secret(key, secret).map(Arc::new);
+        let parsed = parse_secret(key, secret).map(|parsed| Loaded {
+            certificate: Arc::new(parsed.certificate),
+            oddities: parsed.oddities.into(),
+        });
         self.0.insert(key.clone(), (Arc::clone(secret), parsed.clone()));
         parsed
     }
@@ -153,7 +164,7 @@ pub(crate) fn certificate(
     key: &Key,
     references: &mut References<'_>,
     found: &mut Vec<Violation>,
-) -> Option<Arc<Certificate>> {
+) -> Option<Loaded> {
     let Some(secret) = references.secret(key) else {
         let problem = format!("Secret {key} does not exist");
         let reference = (ReferenceKind::Secret, key);
@@ -161,7 +172,7 @@ pub(crate) fn certificate(
         return None;
     };
     match references.certificates.of(key, secret) {
-        Ok(certificate) => Some(certificate),
+        Ok(loaded) => Some(loaded),
         Err(problem) => {
             found.push(Violation::unusable(path, format!("Secret {key}: {problem}"), ""));
             None
@@ -203,21 +214,59 @@ fn certificates(
     for (index, reference) in names.iter().enumerate() {
         let path = format!("{}[{index}]", scope.setting("tls.certificateRefs"));
         let key = scope.key("tls.certificateRefs", &reference.name);
-        let Some(certificate) = certificate(&path, &key, references, found) else { continue };
-        references.until(&alarms(&certificate));
-        check_expiry(&path, &certificate, now, found);
-        certificates.push(certificate);
+        let Some(loaded) = certificate(&path, &key, references, found) else { continue };
+        references.until(&alarms(&loaded.certificate));
+        check_oddities(&path, &loaded, now, found);
+        check_expiry(&path, &loaded.certificate, now, found);
+        certificates.push(loaded.certificate);
     }
     certificates
 }
 
-/// When there is something else to say of its end: the first warning, the second, and the end.
-fn alarms(certificate: &Certificate) -> [i64; 3] {
-    expiry_alarms(certificate.not_before, certificate.not_after)
+/// When there is something else to say of its time: its beginning, the first warning, the second, and its end.
+fn alarms(certificate: &Certificate) -> [i64; 4] {
+    let [month, week, end] = expiry_alarms(certificate.not_before, certificate.not_after);
+    [certificate.not_before, month, week, end]
+}
+
+/// What clients may refuse it for. It is served all the same, as nginx does.
+fn check_oddities(path: &str, loaded: &Loaded, now: i64, found: &mut Vec<Violation>) {
+    let mut push = |reason, problem, remedy: &str| {
+        found.push(Violation::new(
+            Concern::Notice(Notice::CertificateUnusual),
+            reason,
+            path,
+            problem,
+            remedy,
+        ));
+    };
+    let certificate = &loaded.certificate;
+    let what = format!("Secret {}", certificate.reference);
+    for oddity in &*loaded.oddities {
+        let reason = match oddity {
+            Oddity::Version1 => Reason::CertificateVersion1,
+            Oddity::Rearranged(_) => Reason::ChainRearranged,
+            Oddity::NotInOrder => Reason::ChainNotInOrder,
+            Oddity::NoAlternativeName => Reason::NoAlternativeName,
+            Oddity::WrongPurpose(_) => Reason::WrongPurpose,
+            Oddity::WeakSignature(_) => Reason::WeakSignature,
+        };
+        push(reason, oddity.problem(&what), oddity.remedy());
+    }
+    if now < certificate.not_before {
+        let when = jiff::Timestamp::from_second(certificate.not_before).unwrap_or_default();
+        let problem =
+            format!("the certificate of {what} is not valid before {when} and is served all the same");
+        push(
+            Reason::CertificateNotYetValid,
+            problem,
+            "wait, put another one into the Secret, or correct the clock",
+        );
+    }
 }
 
 fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
-    let [month, week, end] = alarms(certificate);
+    let [_, month, week, end] = alarms(certificate);
     let (notice, reason, verb) = match now {
         _ if now >= end => (Notice::CertificateExpired, Reason::CertificateExpired, "expired"),
         _ if now >= week => (Notice::CertificateExpiring, Reason::ExpiresWithinAWeek, "expires"),
@@ -231,7 +280,7 @@ fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec
     found.push(Violation::new(Concern::Notice(notice), reason, path, problem, remedy));
 }
 
-fn parse_secret(key: &Key, secret: &SecretData) -> Result<Certificate, String> {
+fn parse_secret(key: &Key, secret: &SecretData) -> Result<parse::Parsed, String> {
     let value = |name: &str| {
         let missing =
             || format!("it has no {name}; it must be of type kubernetes.io/tls, with tls.crt and tls.key");

@@ -133,6 +133,7 @@ fn upstream_tls(
     let certificate = tls.client_certificate_ref.as_ref().and_then(|reference| {
         let setting = "upstream.tls.clientCertificateRef";
         tls::certificate(&scope.setting(setting), &scope.key(setting, &reference.name), references, found)
+            .map(|loaded| loaded.certificate)
     });
     let server_name = tls.server_name.clone().filter(|name| !name.is_empty());
     Some(make(Arc::new(ClientTls { trust, server_name, certificate })))

@@ -43,11 +43,7 @@ pub(super) async fn read_proxy_header(
         }
         ProxyHeader::Proxied { source, destination } => {
             let direct = Ends { proxied: Some((source, destination)), ..Ends::direct(peer) };
-            if trusted {
-                Ends { counted: CountedAs::trusted_peer(peer), ..direct }
-            } else {
-                direct
-            }
+            if trusted { Ends { counted: CountedAs::trusted_peer(peer), ..direct } } else { direct }
         }
         ProxyHeader::Local if trusted => Ends { counted: CountedAs::nobody(), ..Ends::direct(peer) },
         ProxyHeader::Local => Ends::direct(peer),

@@ -49,7 +49,7 @@ fn entry(explanation: &Explanation) -> String {
 }
 
 /// In the order in which an object shows them.
-const CONDITIONS: [&str; 17] = [
+const CONDITIONS: [&str; 18] = [
     "Accepted",
     "ResolvedRefs",
     "Conflicted",
@@ -60,6 +60,7 @@ const CONDITIONS: [&str; 17] = [
     "ClientIPPreserved",
     "CertificateExpired",
     "CertificateExpiring",
+    "CertificateUnusual",
     "HostnameNotCovered",
     "BackendNotAllowed",
     "IntroductionNotAllowed",
@@ -87,7 +88,7 @@ remedy, and ends with a link to the reason's entry here. `mailgress explain REAS
 | `Degraded` | the object cannot be used as it is, and an earlier generation is served | while it is so |
 | `BackendHealthy` | the backend's endpoints answer their health checks | with `upstream.healthCheck`, after the first check |
 | `ClientIPPreserved` | clients come with their own addresses | in a cluster, once it is known |
-| `CertificateExpired`, `CertificateExpiring`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ImplicitTLSExpected`, `ClearText`, `CapabilityIgnored` | alarms; they keep nothing from serving | while they are so |
+| `CertificateExpired`, `CertificateExpiring`, `CertificateUnusual`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ImplicitTLSExpected`, `ClearText`, `CapabilityIgnored` | alarms; they keep nothing from serving | while they are so |
 
 ## Which reason a condition can have
 

@@ -1,0 +1,72 @@
+//! What there is to say about certificates that clients may refuse.
+
+use super::{Explanation, Reason, True};
+
+pub(super) const CERTIFICATE_VERSION_1: Explanation = Explanation {
+    reason: Reason::CertificateVersion1,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "A certificate is of X.509 version 1. It is served, as nginx does. Clients on OpenSSL that trust it or its \
+              issuer accept it; Go, Python 3.13, Java, browsers and most phones refuse it, because it has no \
+              subjectAltName.",
+    cause: "`openssl req -x509` with a minimal configuration, or `openssl x509 -req` without `-extfile`, writes no \
+            extensions.",
+    remedy: "Issue it again with subjectAltName: `openssl req -x509 -addext subjectAltName=DNS:mail.example.com`, or \
+             `openssl x509 -req -extfile FILE`.",
+};
+
+pub(super) const CHAIN_REARRANGED: Explanation = Explanation {
+    reason: Reason::ChainRearranged,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "The certificates of a chain are not in order, one of them is there twice, or one does not belong to the \
+              chain. The chain is served sorted, and without what does not belong to it. The message names the \
+              certificates that are served.",
+    cause: "Files were concatenated in the wrong order, or the server's certificate was added to a chain that already \
+            had it.",
+    remedy: "Put the server's own certificate first into `tls.crt`, then its issuer, and so on, each once. The root may \
+             be left out.",
+};
+
+pub(super) const CHAIN_NOT_IN_ORDER: Explanation = Explanation {
+    reason: Reason::ChainNotInOrder,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "The certificates of a chain are not in order, and two of them could be the issuer of the same \
+              certificate, so there is more than one way to sort them. The chain is served as it is, without \
+              repeated certificates. Most clients sort it themselves (RFC 8446, section 4.4.2).",
+    cause: "An authority with two certificates (cross-signed), in a file with several chains.",
+    remedy: "Put one chain into `tls.crt`: the server's own certificate first, then each one's issuer.",
+};
+
+pub(super) const NO_ALTERNATIVE_NAME: Explanation = Explanation {
+    reason: Reason::NoAlternativeName,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "A certificate has neither a DNS name nor an IP address in subjectAltName. Most clients do not look at the \
+              common name and refuse it.",
+    cause: "It was made with `openssl req` without `-addext subjectAltName=…`, or by an old authority.",
+    remedy: "Issue it again with all names that clients connect to in subjectAltName.",
+};
+
+pub(super) const WRONG_PURPOSE: Explanation = Explanation {
+    reason: Reason::WrongPurpose,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "A certificate has an extendedKeyUsage without serverAuth, or a keyUsage without digitalSignature. Most \
+              clients refuse it as a server's certificate.",
+    cause: "The authority issued it with a profile for clients, for signing code, or for an authority.",
+    remedy: "Issue it again with the profile for servers. With cert-manager: `usages: [server auth, digital signature]`.",
+};
+
+pub(super) const WEAK_SIGNATURE: Explanation = Explanation {
+    reason: Reason::WeakSignature,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "The authority signed a certificate with SHA-1 or MD5. Most clients refuse it.",
+    cause: "An old authority, or an old configuration of it (`default_md = sha1`).",
+    remedy: "Issue it again, signed with SHA-256 (`openssl x509 -req -sha256`).",
+};
+
+pub(super) const CERTIFICATE_NOT_YET_VALID: Explanation = Explanation {
+    reason: Reason::CertificateNotYetValid,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "A certificate is valid only from a later time. It is served; clients that verify it refuse it until then.",
+    cause: "It was issued for later, or the clock of this host or of the authority is wrong.",
+    remedy: "Wait, put another certificate into the Secret, or correct the clock. The condition ends by itself when the \
+             certificate becomes valid.",
+};
