@@ -8,6 +8,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
 use crate::model::Certificate;
 use crate::secret::Secret;
+use crate::words::counted;
 
 use super::{TlsError, provider, provider_with};
 
@@ -88,9 +89,11 @@ pub enum ParseError {
     },
     /// A chain that no client takes.
     #[error(
-        "the chain of {what} has {certificates} certificates, which are {bytes} bytes in a handshake; TLS clients refuse \
+        "the chain of {what} has {number}, which {verb} {bytes} bytes in a handshake; TLS clients refuse \
              more than {MAX_CHAIN} certificates or {MAX_CHAIN_BYTES} bytes: leave only the server's own certificate and \
-             its intermediates in it"
+             its intermediates in it",
+        number = counted(*certificates, "certificate"),
+        verb = if *certificates == 1 { "is" } else { "are" }
     )]
     ChainTooLong {
         /// What was read.

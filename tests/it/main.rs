@@ -20,6 +20,7 @@ mod bad_backend;
 mod bad_client;
 mod balance;
 mod bans;
+mod check;
 mod client_certificates;
 mod client_names;
 mod delivery;

@@ -39,9 +39,9 @@ fn names_an_unknown_field_and_the_one_that_was_meant() {
 
 #[test]
 fn tells_to_quote_what_yaml_takes_for_a_boolean() {
-    let found = server("{tls: {mode: false}}");
+    let found = server("{listeners: [{name: true, port: 143}]}");
     assert!(
-        found.contains("WrongType spec.tls.mode: this is a boolean") && found.contains("quotes"),
+        found.contains("].name: this is a boolean, and must be a string; put it in quotes: \"true\""),
         "{found}"
     );
 }
@@ -49,10 +49,155 @@ fn tells_to_quote_what_yaml_takes_for_a_boolean() {
 #[test]
 fn refuses_what_is_out_of_range_or_form() {
     assert!(server("{listeners: [{name: a, port: 70000, protocol: IMAP}]}").contains("OutOfRange"));
-    assert!(server("{timeouts: {client: 5 days}}").contains("write a duration such as 30s"));
+    assert!(server("{timeouts: {client: 5 weeks}}").contains("write a duration such as 30s"));
     assert!(server("{limits: {clientBuffer: 4KB}}").contains("write a size"));
     assert!(server("{upstream: {proxyProtocol: V3}}").contains("choose one of \"Off\", \"V1\", \"V2\""));
     assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
+}
+
+#[test]
+fn advice_is_right_for_the_value_that_is_there() {
+    let listener = |fields: &str| format!("{{listeners: [{{name: a, port: 143, {fields}}}]}}");
+    for (spec, expected) in [
+        (
+            "{timeouts: {client: 60}}".to_owned(),
+            "WrongType spec.timeouts.client: this is a number, and must be a string; write it with a unit (h, m, s or ms): 60s",
+        ),
+        (
+            "{timeouts: {client: '60'}}".into(),
+            "WrongForm spec.timeouts.client: \"60\" does not have the right form; write it with a unit (h, m, s or ms): 60s",
+        ),
+        ("{timeouts: {client: 7d}}".into(), "; write days in hours: 168h"),
+        ("{timeouts: {client: 1.5h}}".into(), "; write a duration such as 1h30m, without fractions"),
+        (
+            "{timeouts: {client: 100000s}}".into(),
+            "; write a duration such as 24h, with numbers of at most five digits",
+        ),
+        ("{timeouts: {client: true}}".into(), "; write a duration such as 30s or 1h30m"),
+        (
+            "{limits: {clientBuffer: 1.5}}".into(),
+            "a number, and must be an integer or a string; write a size such as 64Ki",
+        ),
+        ("{limits: {clientBuffer: true}}".into(), "; write a size such as 64Ki"),
+        (
+            "{listeners: [{name: a, port: '143'}]}".into(),
+            "a string, and must be an integer; remove the quotes",
+        ),
+        ("{listeners: [{name: a, port: imap}]}".into(), "; write a whole number from 1 to 65535"),
+        ("{listeners: [{name: a, port: 1.5}]}".into(), "; write a whole number from 1 to 65535"),
+        (
+            "{listeners: [{name: a, port: 0}]}".into(),
+            "OutOfRange spec.listeners[a].port: 0 is not from 1 to 65535; write a number",
+        ),
+        ("{listeners: [{name: 1, port: 143}]}".into(), "; put it in quotes: \"1\""),
+        ("{listeners: [{name: A, port: 143}]}".into(), "; use lower-case letters, digits and hyphens"),
+        (
+            "{listeners: {name: a, port: 143}}".into(),
+            "an object, and must be a list; write a list: begin each element",
+        ),
+        ("{listeners: 143}".into(), "; write a list: [ ... ]"),
+        ("{smtp: {strictSequence: 'true'}}".into(), "; remove the quotes"),
+        ("{smtp: {strictSequence: yes}}".into(), "; write true or false"),
+        ("{tls: {mode: starttls}}".into(), "\"starttls\" is not supported; write \"StartTLS\""),
+        ("{tls: {mode: Never}}".into(), "; choose one of "),
+        (
+            "{tls: {mode: false}}".into(),
+            "WrongType spec.tls.mode: this is a boolean, and must be a string; choose one of ",
+        ),
+        (
+            "{tls: true}".into(),
+            "a boolean, and must be an object; write its fields below it; it has certificateRefs, ",
+        ),
+        ("{tls: {certificateRefs: [mail-tls]}}".into(), "; write { name: mail-tls }"),
+        ("{auth: {passthrough: true}}".into(), "; write {}"),
+        ("{auth: passthrough}".into(), "; write its fields below it; it has http, passthrough"),
+        ("{serverName: [a.test]}".into(), "; write one value instead of a list"),
+        ("{serverName: ''}".into(), "spec.serverName: this is empty; "),
+        ("{serverName: 'a b'}".into(), "; write a host name such as mail.example.com"),
+        (listener("hostnames: ['a b']"), "; write a host name such as imap.example.com, or *.example.com"),
+        (
+            listener("hostnames: []"),
+            "spec.listeners[a].hostnames: the list is empty; add an element, or remove the field",
+        ),
+        (listener("backendRef: {name: b, port: '143'}"), "; for a port number remove the quotes"),
+        (
+            listener("backendRef: {name: b, port: Imap}"),
+            "; write the number or the name of one of the Service's ports",
+        ),
+        (listener("backendRef: {name: b, port: 0}"), "; write a number from 1 to 65535"),
+        (listener("mode: Implicit"), "there is no such field; did you mean tls.mode?"),
+        (listener("className: a"), "there is no such field; did you mean spec.className?"),
+        (listener("backendref: {name: b, port: 143}"), "there is no such field; did you mean backendRef?"),
+        (listener("something: 1"), "there is no such field; remove it, or correct its name"),
+        ("{port: 143}".into(), "there is no such field; did you mean listeners[].port?"),
+    ] {
+        let found = server(&spec);
+        assert!(found.contains(expected) && !found.contains('\n'), "{spec}: {found}");
+    }
+    let long = server(&format!("{{serverName: {}}}", "a".repeat(300)));
+    assert!(
+        long.ends_with("spec.serverName: this has 300 characters, and at most 253 are allowed; shorten it"),
+        "{long}"
+    );
+}
+
+#[test]
+fn a_port_of_a_service_is_a_number_or_a_name() {
+    for port in ["143", "65535", "imap", "imap-1", "1-imap", "s3", "a"] {
+        let spec = format!("{{listeners: [{{name: a, port: 143, backendRef: {{name: b, port: {port}}}}}]}}");
+        assert_eq!(server(&spec), "", "{port}");
+        let spec = format!("{{auth: {{http: {{serviceRef: {{name: b, port: {port}}}}}}}}}");
+        assert_eq!(server(&spec), "", "{port}");
+    }
+    for port in ["0", "65536", "-1", "'143'", "'1-2'", "Imap", "-imap", "imap-", "im.ap", "''", "true", "1.5"]
+    {
+        let spec = format!("{{listeners: [{{name: a, port: 143, backendRef: {{name: b, port: {port}}}}}]}}");
+        assert!(server(&spec).contains("spec.listeners[a].backendRef.port: "), "{port}");
+    }
+}
+
+#[test]
+fn every_pattern_has_a_sentence() {
+    fn walk(node: &Value, told: &mut usize) {
+        if node["pattern"].is_string() {
+            let advice = sentences::advice_of_form(&Value::from(" "), node);
+            assert!(!advice.contains("it must match"), "{}", node["pattern"]);
+            *told += 1;
+        }
+        node["properties"].as_object().into_iter().flatten().for_each(|(_, child)| walk(child, told));
+        node.get("items").into_iter().for_each(|items| walk(items, told));
+    }
+    let mut told = 0;
+    walk(&validator().server.spec, &mut told);
+    assert!(told > 20, "{told}");
+}
+
+#[test]
+fn a_health_check_that_contradicts_itself_is_told_once() {
+    let block = "upstream: {healthCheck: {timeout: 20s, interval: 15s}}";
+    let once = |spec: &str| {
+        let found = server(spec);
+        assert!(found.contains("healthCheck") && !found.contains('\n'), "{spec}: {found}");
+    };
+    once(&format!("{{{block}, listeners: [{{name: a, port: 143}}]}}"));
+    once(&format!("{{listeners: [{{name: a, port: 143, {block}}}]}}"));
+    once("{upstream: {healthCheck: {timeout: 20s}}, listeners: [{name: a, port: 143}]}");
+    once(
+        "{upstream: {healthCheck: {timeout: 5s}}, listeners: [{name: a, port: 143, upstream: {healthCheck: {interval: 1s}}}]}",
+    );
+}
+
+#[test]
+fn every_rule_says_what_helps() {
+    fn walk(node: &Value) {
+        for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            assert!(rule["message"].as_str().unwrap().contains("; "), "{rule}");
+        }
+        node["properties"].as_object().into_iter().flatten().for_each(|(_, child)| walk(child));
+        node.get("items").into_iter().for_each(walk);
+    }
+    walk(&validator().server.spec);
+    walk(&validator().listener.spec);
 }
 
 #[test]
