@@ -113,7 +113,7 @@ fn texts(input: &mut Input) -> BTreeMap<PathBuf, Source> {
     let paths: BTreeSet<&PathBuf> = loaded.origins.values().chain(broken).collect();
     // What cannot be read is a finding already.
     let mut text = |path: &PathBuf| streams.remove(path).or_else(|| scan::read(path).ok());
-    paths.into_iter().filter_map(|path| Some((path.clone(), Source::new(text(&path)?)))).collect()
+    paths.into_iter().filter_map(|path| Some((path.clone(), Source::new(text(path)?)))).collect()
 }
 
 fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
@@ -141,7 +141,7 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
 
 /// Whether the cluster, and nobody in a file, has to make it: what another object promises, and endpoints.
 fn is_the_clusters(loaded: &Loaded, violation: &Violation) -> bool {
-    if let Some(Absent::Reference(reference)) = &violation.absent {
+    if let Some(Absent::Reference(reference)) = violation.absent.as_deref() {
         return loaded.promises.iter().any(|promise| promise.is(reference));
     }
     violation.reason == Reason::NoReadyEndpoints && loaded.objects.slices.is_empty()
@@ -189,7 +189,7 @@ fn of_object(
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
     let is_key = *reason == Reason::UnknownField;
     let place = texts.get(&file).and_then(|source| source.find(&named, path, is_key));
-    let problem = match absent {
+    let problem = match absent.as_deref() {
         Some(Absent::Reference(reference)) => format!("{reference} is in none of the files"),
         Some(Absent::Server(server)) => format!("MailServer {server} is in none of the files"),
         Some(Absent::Namespace(name)) => {

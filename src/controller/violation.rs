@@ -116,7 +116,7 @@ pub struct Violation {
     /// What helps.
     pub remedy: String,
     /// The object that is not there, where nothing else is wrong. Files often show only a part of what a cluster has.
-    pub absent: Option<Absent>,
+    pub absent: Option<Box<Absent>>,
 }
 
 /// An object that is not there.
@@ -157,7 +157,7 @@ impl Violation {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { absent: Some(absent), ..Self::missing(field, problem, remedy) }
+        Self { absent: Some(Box::new(absent)), ..Self::missing(field, problem, remedy) }
     }
 
     /// Something that it refers to is there and cannot be used.

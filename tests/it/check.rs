@@ -34,12 +34,12 @@ fn check_reads_standard_input() {
     let output = mailgress(folder.path(), &["check", "-f", "-"], &server("a", "prt: 25"));
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        out(&output).starts_with("<stdin>:6:37: MailServer default/a: spec.listeners[a].prt: UnknownField: "),
+        out(&output).starts_with("<stdin>:6:41: MailServer default/a: spec.listeners[a].prt: UnknownField: "),
         "{}",
         out(&output)
     );
     let output = mailgress(folder.path(), &["check", "-f", "-", "-o", "text"], &server("a", "prt: 25"));
-    assert!(out(&output).contains("--> <stdin>:6:37") && out(&output).contains("^^^"), "{}", out(&output));
+    assert!(out(&output).contains("--> <stdin>:6:41") && out(&output).contains("^^^"), "{}", out(&output));
     let output = mailgress(folder.path(), &["check", "-f", "/dev/stdin"], &server("a", "port: 25"));
     assert_eq!(out(&output), "1 object with 1 listener is valid\n");
 }

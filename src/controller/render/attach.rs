@@ -49,7 +49,7 @@ pub(crate) fn server(
         format!("MailServer {key} takes no listeners from namespace {}", listener.namespace),
         "let its owner extend spec.allowedListeners.namespaces",
     );
-    Err(Violation { absent: namespace.map(Absent::Namespace), ..refused })
+    Err(Violation { absent: namespace.map(Absent::Namespace).map(Box::new), ..refused })
 }
 
 fn allows(
