@@ -134,7 +134,7 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
     findings.extend(xclient::fields(&loaded.objects).iter().map(|asks| of_xclient(loaded, texts, asks)));
     let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
-        findings.extend(texts.get(path).into_iter().flat_map(|source| bare_off(path, source)));
+        findings.extend(texts.get(path).into_iter().flat_map(|source| old_booleans(path, source)));
     }
     findings
 }
@@ -234,9 +234,9 @@ fn inherited(field: &str) -> Option<(Kind, Key, &str)> {
     Some((Kind::Server, Key::new(namespace, name), path))
 }
 
-/// kubectl reads YAML 1.1, where a bare Off is false, and the API server refuses that. A file that works here
-/// is to work there, so each is a warning.
-fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
+/// kubectl reads YAML 1.1, where a bare `on` or `off` is a boolean, and the API server refuses a boolean where it
+/// wants a string. A file that works here must work there, so each is a warning.
+fn old_booleans(path: &Path, source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut start = 0_usize;
     let text = source.text.as_str();
@@ -246,11 +246,11 @@ fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
         for (index, value) in content.split(": ").enumerate() {
             let word = value.trim_start().split([',', '}', ' ', '\n', '\r']).next().unwrap_or_default();
             let is_told = findings.len() < MAX_BARE && index > 0;
-            if is_told && word.eq_ignore_ascii_case("off") && is_old_boolean(word) {
+            if is_told && is_old_boolean(word) {
                 let begins = at.saturating_add(value.len().saturating_sub(value.trim_start().len()));
                 let place =
                     Place::new(text, begins..begins.saturating_add(word.len()), source.is_ours(begins));
-                findings.push(of_bare_off(path, place));
+                findings.push(of_old_boolean(path, place, word));
             }
             at = at.saturating_add(value.len()).saturating_add(": ".len());
         }
@@ -259,7 +259,7 @@ fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
     findings
 }
 
-fn of_bare_off(path: &Path, place: Place) -> Finding {
+fn of_old_boolean(path: &Path, place: Place, word: &str) -> Finding {
     Finding {
         is_error: false,
         path: path.to_owned(),
@@ -267,8 +267,8 @@ fn of_bare_off(path: &Path, place: Place) -> Finding {
         object: String::new(),
         field: String::new(),
         reason: None,
-        problem: "kubectl reads a bare Off as false".to_owned(),
-        remedy: "put it in quotes: \"Off\"".to_owned(),
+        problem: format!("kubectl reads a bare {word} as a boolean"),
+        remedy: format!("put it in quotes if a string is meant: \"{word}\""),
     }
 }
 

@@ -120,26 +120,26 @@ fn says_what_the_api_server_says() {
 }
 
 #[test]
-fn a_bare_off_is_a_warning() {
+fn a_bare_boolean_of_yaml_1_1_is_a_warning() {
     let found = |text: &str| {
-        bare_off(Path::new("a.yaml"), &Source::new(text.to_owned()))
+        old_booleans(Path::new("a.yaml"), &Source::new(text.to_owned()))
             .iter()
             .map(Finding::short)
             .collect::<Vec<_>>()
     };
     assert_eq!(
         found("a: 1\ntls: { mode: Off }\n"),
-        ["a.yaml:2:14: warning: kubectl reads a bare Off as false; put it in quotes: \"Off\""]
+        [
+            "a.yaml:2:14: warning: kubectl reads a bare Off as a boolean; put it in quotes if a string is meant: \"Off\""
+        ]
     );
     assert_eq!(found("mode: 'Off'\nmode: \"Off\"\nname: Office # mode: Off\n"), Vec::<String>::new());
 }
 
 #[test]
 fn a_caret_is_below_what_is_meant() {
-    let (shown, _) = check_as(
-        Format::Text,
-        &format!("{HEAD}spec:\n  listeners:\n  - name: imaps\n    prt: 993\n    tls: {{ mode: Off }}\n"),
-    );
+    let (shown, _) =
+        check_as(Format::Text, &format!("{HEAD}spec:\n  listeners:\n  - name: no\n    prt: 993\n"));
     assert_eq!(
         shown[0],
         "\
@@ -147,20 +147,20 @@ error[UnknownField]: there is no such field
  --> a.yaml:7:5
   |
 7 |     prt: 993
-  |     ^^^ spec.listeners[imaps].prt of MailServer default/s
+  |     ^^^ spec.listeners[no].prt of MailServer default/s
   |
   = help: did you mean port?"
     );
     assert_eq!(
         shown.last().unwrap(),
         "\
-warning: kubectl reads a bare Off as false
- --> a.yaml:8:18
+warning: kubectl reads a bare no as a boolean
+ --> a.yaml:6:11
   |
-8 |     tls: { mode: Off }
-  |                  ^^^
+6 |   - name: no
+  |           ^^
   |
-  = help: put it in quotes: \"Off\""
+  = help: put it in quotes if a string is meant: \"no\""
     );
 }
 

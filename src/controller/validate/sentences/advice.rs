@@ -33,9 +33,12 @@ pub(super) fn of_type(value: &Value, node: &Value) -> String {
 pub(super) fn of_options(value: &Value, node: &Value) -> String {
     let options = node["enum"].as_array().map_or(&[][..], Vec::as_slice);
     let plain = |text: &str| text.replace(['-', '_', ' ', '.'], "").to_ascii_lowercase();
+    let written = plain(value.as_str().unwrap_or(&value.to_string()));
     let same = |option: &&Value| {
-        let option = option.as_str().unwrap_or_default();
-        value.as_str().is_some_and(|text| plain(text) == plain(option))
+        let option = plain(option.as_str().unwrap_or_default());
+        // nginx's words, as YAML reads them, and versions as numbers.
+        let is_off = option == "disabled" && ["false", "off", "none", "no"].contains(&written.as_str());
+        is_off || written == option || option.strip_prefix("tlsv") == Some(&written)
     };
     match options.iter().find(same) {
         Some(option) => format!("write {option}"),
