@@ -675,7 +675,7 @@ fn names_a_service_or_port_that_is_not_there() {
 }
 
 /// Asked for, so that there is no alarm.
-const NO_TLS: &str = "Off";
+const NO_TLS: &str = "Disabled";
 
 #[test]
 fn a_port_of_a_service_may_be_named() {

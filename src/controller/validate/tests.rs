@@ -55,90 +55,126 @@ fn refuses_what_is_out_of_range_or_form() {
     assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
 }
 
+/// Each spec is refused with one sentence that holds the text.
+fn each_is_told(cases: &[(&str, &str)]) {
+    for (spec, expected) in cases {
+        let found = server(spec);
+        assert!(found.contains(expected) && !found.contains('\n'), "{spec}: {found}");
+    }
+}
+
 #[test]
-fn advice_is_right_for_the_value_that_is_there() {
-    let listener = |fields: &str| format!("{{listeners: [{{name: a, port: 143, {fields}}}]}}");
-    for (spec, expected) in [
+fn advice_on_durations_sizes_and_numbers_is_right_for_the_value_that_is_there() {
+    each_is_told(&[
         (
-            "{timeouts: {client: 60}}".to_owned(),
+            "{timeouts: {client: 60}}",
             "WrongType spec.timeouts.client: this is a number, and must be a string; write it with a unit (h, m, s or ms): 60s",
         ),
         (
-            "{timeouts: {client: '60'}}".into(),
+            "{timeouts: {client: '60'}}",
             "WrongForm spec.timeouts.client: \"60\" does not have the right form; write it with a unit (h, m, s or ms): 60s",
         ),
-        ("{timeouts: {client: 7d}}".into(), "; write days in hours: 168h"),
-        ("{timeouts: {client: 1.5h}}".into(), "; write a duration such as 1h30m, without fractions"),
+        ("{timeouts: {client: 7d}}", "; write days in hours: 168h"),
+        ("{timeouts: {client: 1.5h}}", "; write a duration such as 1h30m, without fractions"),
         (
-            "{timeouts: {client: 100000s}}".into(),
+            "{timeouts: {client: 100000s}}",
             "; write a duration such as 24h, with numbers of at most five digits",
         ),
-        ("{timeouts: {client: true}}".into(), "; write a duration such as 30s or 1h30m"),
+        ("{timeouts: {client: true}}", "; write a duration such as 30s or 1h30m"),
         (
-            "{limits: {clientBuffer: 1.5}}".into(),
+            "{limits: {clientBuffer: 1.5}}",
             "a number, and must be an integer or a string; write a size such as 64Ki",
         ),
-        ("{limits: {clientBuffer: true}}".into(), "; write a size such as 64Ki"),
+        ("{limits: {clientBuffer: true}}", "; write a size such as 64Ki"),
+        ("{listeners: [{name: a, port: '143'}]}", "a string, and must be an integer; remove the quotes"),
+        ("{listeners: [{name: a, port: imap}]}", "; write a whole number from 1 to 65535"),
+        ("{listeners: [{name: a, port: 1.5}]}", "; write a whole number from 1 to 65535"),
         (
-            "{listeners: [{name: a, port: '143'}]}".into(),
-            "a string, and must be an integer; remove the quotes",
-        ),
-        ("{listeners: [{name: a, port: imap}]}".into(), "; write a whole number from 1 to 65535"),
-        ("{listeners: [{name: a, port: 1.5}]}".into(), "; write a whole number from 1 to 65535"),
-        (
-            "{listeners: [{name: a, port: 0}]}".into(),
+            "{listeners: [{name: a, port: 0}]}",
             "OutOfRange spec.listeners[a].port: 0 is not from 1 to 65535; write a number",
         ),
-        ("{listeners: [{name: 1, port: 143}]}".into(), "; put it in quotes: \"1\""),
-        ("{listeners: [{name: A, port: 143}]}".into(), "; use lower-case letters, digits and hyphens"),
         (
-            "{listeners: {name: a, port: 143}}".into(),
+            "{listeners: [{name: a, port: 143, backendRef: {name: b, port: '143'}}]}",
+            "; for a port number remove the quotes",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendRef: {name: b, port: Imap}}]}",
+            "; write the number or the name of one of",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendRef: {name: b, port: 0}}]}",
+            "; write a number from 1 to 65535",
+        ),
+    ]);
+}
+
+#[test]
+fn advice_on_words_and_blocks_is_right_for_the_value_that_is_there() {
+    each_is_told(&[
+        ("{listeners: [{name: 1, port: 143}]}", "; put it in quotes: \"1\""),
+        ("{listeners: [{name: A, port: 143}]}", "; use lower-case letters, digits and hyphens"),
+        (
+            "{listeners: {name: a, port: 143}}",
             "an object, and must be a list; write a list: begin each element",
         ),
-        ("{listeners: 143}".into(), "; write a list: [ ... ]"),
-        ("{smtp: {strictSequence: 'true'}}".into(), "; remove the quotes"),
-        ("{smtp: {strictSequence: yes}}".into(), "; write true or false"),
-        ("{tls: {mode: starttls}}".into(), "\"starttls\" is not supported; write \"StartTLS\""),
-        ("{tls: {mode: Never}}".into(), "; choose one of "),
+        ("{listeners: 143}", "; write a list: [ ... ]"),
+        ("{smtp: {strictSequence: 'true'}}", "; remove the quotes"),
+        ("{smtp: {strictSequence: yes}}", "; write true or false"),
+        ("{tls: {mode: starttls}}", "\"starttls\" is not supported; write \"StartTLS\""),
+        ("{tls: {mode: Never}}", "; choose one of "),
         (
-            "{tls: {mode: false}}".into(),
-            "WrongType spec.tls.mode: this is a boolean, and must be a string; choose one of ",
+            "{tls: {mode: false}}",
+            "WrongType spec.tls.mode: this is a boolean, and must be a string; write \"Disabled\"",
         ),
+        ("{tls: {mode: off}}", "\"off\" is not supported; write \"Disabled\""),
+        ("{tls: {minVersion: 1.2}}", "a number, and must be a string; write \"TLSv1.2\""),
         (
-            "{tls: true}".into(),
+            "{tls: true}",
             "a boolean, and must be an object; write its fields below it; it has certificateRefs, ",
         ),
-        ("{tls: {certificateRefs: [mail-tls]}}".into(), "; write { name: mail-tls }"),
-        ("{auth: {passthrough: true}}".into(), "; write {}"),
-        ("{auth: passthrough}".into(), "; write its fields below it; it has http, passthrough"),
-        ("{serverName: [a.test]}".into(), "; write one value instead of a list"),
-        ("{serverName: ''}".into(), "spec.serverName: this is empty; "),
-        ("{serverName: 'a b'}".into(), "; write a host name such as mail.example.com"),
-        (listener("hostnames: ['a b']"), "; write a host name such as imap.example.com, or *.example.com"),
+        ("{tls: {certificateRefs: [mail-tls]}}", "; write { name: mail-tls }"),
+        ("{auth: {passthrough: true}}", "; write {}"),
+        ("{auth: passthrough}", "; write its fields below it; it has http, passthrough"),
+        ("{serverName: [a.test]}", "; write one value instead of a list"),
+        ("{serverName: ''}", "spec.serverName: this is empty; "),
+        ("{serverName: 'a b'}", "; write a host name such as mail.example.com"),
         (
-            listener("hostnames: []"),
-            "spec.listeners[a].hostnames: the list is empty; add an element, or remove the field",
+            "{listeners: [{name: a, port: 143, hostnames: ['a b']}]}",
+            "; write a host name such as imap.example.com, or *.example",
         ),
-        (listener("backendRef: {name: b, port: '143'}"), "; for a port number remove the quotes"),
         (
-            listener("backendRef: {name: b, port: Imap}"),
-            "; write the number or the name of one of the Service's ports",
+            "{listeners: [{name: a, port: 143, hostnames: []}]}",
+            "the list is empty; add an element, or remove the field",
         ),
-        (listener("backendRef: {name: b, port: 0}"), "; write a number from 1 to 65535"),
-        (listener("mode: Implicit"), "there is no such field; did you mean tls.mode?"),
-        (listener("className: a"), "there is no such field; did you mean spec.className?"),
-        (listener("backendref: {name: b, port: 143}"), "there is no such field; did you mean backendRef?"),
-        (listener("something: 1"), "there is no such field; remove it, or correct its name"),
-        ("{port: 143}".into(), "there is no such field; did you mean listeners[].port?"),
-    ] {
-        let found = server(&spec);
-        assert!(found.contains(expected) && !found.contains('\n'), "{spec}: {found}");
-    }
+    ]);
     let long = server(&format!("{{serverName: {}}}", "a".repeat(300)));
     assert!(
         long.ends_with("spec.serverName: this has 300 characters, and at most 253 are allowed; shorten it"),
         "{long}"
     );
+}
+
+#[test]
+fn an_unknown_field_is_looked_for_where_it_exists() {
+    each_is_told(&[
+        (
+            "{listeners: [{name: a, port: 143, mode: Implicit}]}",
+            "there is no such field; did you mean tls.mode?",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, className: a}]}",
+            "there is no such field; did you mean spec.className?",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendref: {name: b}}]}",
+            "there is no such field; did you mean backendRef?",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, something: 1}]}",
+            "there is no such field; remove it, or correct its name",
+        ),
+        ("{port: 143}", "there is no such field; did you mean listeners[].port?"),
+    ]);
 }
 
 #[test]
