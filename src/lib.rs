@@ -19,3 +19,4 @@ pub mod protocol;
 pub mod proxy;
 pub mod secret;
 pub mod tls;
+pub mod words;

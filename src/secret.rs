@@ -58,12 +58,35 @@ pub const MASK: &str = "********";
 pub fn shown_url(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
     let separator = if scheme.is_empty() { "" } else { "://" };
+    if !rest.contains('@') && lacks_its_host(rest) {
+        let end = rest.rfind(['/', '?', '#']).unwrap_or(rest.len());
+        let path = rest.get(end..).filter(|path| path.starts_with('/')).unwrap_or_default();
+        return format!("{scheme}{separator}{MASK}{path}");
+    }
     // A password may hold anything, so that it ends at the last @ only.
     let (login, rest) =
         rest.rsplit_once('@').map_or((String::new(), rest), |(_, rest)| (format!("{MASK}@"), rest));
     let (rest, query) =
         rest.split_once('?').map_or((rest, String::new()), |(rest, _)| (rest, format!("?{MASK}")));
     format!("{scheme}{separator}{login}{rest}{query}")
+}
+
+/// Whether a login may stand in what is written as a URL, be it right or wrong.
+#[must_use]
+pub fn may_hold_login(text: &str) -> bool {
+    let mut authorities = text.split("://").skip(1);
+    text.contains('@') || authorities.any(lacks_its_host)
+}
+
+/// Whether the text behind `://` has something other than a port behind a colon: a login whose `@` and host are
+/// missing. A password may hold any character.
+fn lacks_its_host(rest: &str) -> bool {
+    let rest = rest.trim_start();
+    let is_address = rest.starts_with('[');
+    let behind = if is_address { rest.split_once(']').map_or("", |(_, rest)| rest) } else { rest };
+    let Some((host, port)) = behind.split_once(':') else { return false };
+    let port = port.split(['/', '?', '#', '\'', '"', ' ', ',', '}', ']']).next().unwrap_or_default();
+    !host.contains(['/', '?', '#', ' ', '\'', '"', ',']) && !port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -78,6 +101,11 @@ mod tests {
             ("http://u:hunter2@auth.test/a?b", "http://********@auth.test/a?********"),
             ("https://u:hun@ter?2/@auth.test", "https://********@auth.test"),
             ("u:hunter2@auth.test", "********@auth.test"),
+            ("http://u:hunter2/", "http://********/"),
+            ("http://u:hun/ter2/", "http://********/"),
+            ("http://u:hunter2", "http://********"),
+            ("http://[::1]:9000/a", "http://[::1]:9000/a"),
+            ("http://a.test/b:c", "http://a.test/b:c"),
             ("://u:hunter2@", "********@"),
             ("", ""),
         ] {

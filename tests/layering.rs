@@ -18,19 +18,20 @@ use syn::{Attribute, File, Item, ItemMod, Macro, Meta, UseTree};
 /// Every module directly below the crate, and what it may import besides itself. `secret` is a leaf for all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &[]),
+    ("words", &[]),
     ("protocol", &["secret"]),
     ("net", &["secret"]),
     ("api", &[]),
     ("model", &["protocol", "net", "secret"]),
-    ("tls", &["model", "protocol", "net", "secret"]),
+    ("tls", &["model", "protocol", "net", "secret", "words"]),
     ("dns", &["model", "protocol", "net", "secret"]),
     ("auth", &["dns", "tls", "model", "protocol", "net", "secret"]),
     ("proxy", &["auth", "dns", "tls", "model", "protocol", "net", "secret"]),
-    ("probe", &["tls", "model", "protocol", "net", "secret"]),
+    ("probe", &["tls", "model", "protocol", "net", "secret", "words"]),
     // The model is made of names from `protocol` and addresses from `net`.
-    ("controller", &["api", "model", "tls", "protocol", "net", "secret"]),
+    ("controller", &["api", "model", "tls", "protocol", "net", "secret", "words"]),
     ("import", &["api", "protocol", "net", "secret"]),
-    ("admin", &["model"]),
+    ("admin", &["model", "words"]),
     ("app", ALL),
     ("cli", ALL),
     // The binary.
@@ -39,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 const ALL: &[&str] = &[
     "secret",
+    "words",
     "protocol",
     "net",
     "api",

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Key, Objects, Owner, Resource, SecretData};
-use mailgress::controller::render::{Environment, LastGood, Locality, render};
+use mailgress::controller::render::{Completeness, Environment, LastGood, Locality, render};
 use mailgress::model::{BindReport, Listener, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
 use mailgress::secret::Secret;
@@ -186,6 +186,7 @@ impl Shape {
             now: 1_800_000_000,
             locality: Locality::default(),
             trusted_peers: Vec::new(),
+            completeness: Completeness::Whole,
         };
         render(&objects, &LastGood::default(), &environment).snapshot
     }

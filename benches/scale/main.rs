@@ -21,7 +21,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
 use mailgress::controller::publish::Publisher;
-use mailgress::controller::render::{Environment, Locality};
+use mailgress::controller::render::{Completeness, Environment, Locality};
 use mailgress::controller::status::{Facts, Status};
 use mailgress::model::{BindReport, SocketState};
 use mailgress::secret::Secret;
@@ -107,6 +107,7 @@ impl World {
                 now: 1_800_000_000,
                 locality: Locality::default(),
                 trusted_peers: Vec::new(),
+                completeness: Completeness::Whole,
             },
             status: Status::default(),
         };

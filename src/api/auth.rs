@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{BundleRef, Duration, SecretKeyRef};
+use super::common::{BundleRef, Duration, PortRef, SecretKeyRef};
 use super::rules;
 
 /// Exactly one of `http` and `passthrough`.
@@ -68,9 +68,8 @@ pub struct ServiceRef {
     /// The Service's name, in the object's own namespace.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The Service's port.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
+    /// The Service's port, by number or by name.
+    pub port: PortRef,
     /// Path and query of the request.
     #[serde(default = "root_path")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^/[^ ]*$"))]

@@ -1,6 +1,7 @@
 //! What both kinds and several settings share: durations, sizes and references.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,43 @@ pub struct BackendRef {
     /// The Service's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The Service's port.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
+    /// The Service's port, by number or by name.
+    pub port: PortRef,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PortRef {
+    /// `port` of one of the Service's ports, from 1 to 65535.
+    Number(u16),
+    /// `name` of one of the Service's ports.
+    Name(String),
+}
+
+/// As written: `143` or `imap`.
+impl fmt::Display for PortRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl JsonSchema for PortRef {
+    fn schema_name() -> Cow<'static, str> {
+        "PortRef".into()
+    }
+
+    /// The bounds are for numbers, the pattern is for names: a DNS label, as a Service requires, with a letter in it.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "minimum": 1,
+            "maximum": 65535,
+            "maxLength": 63,
+            "pattern": "^([0-9][0-9-]*)?[a-z]([a-z0-9-]*[a-z0-9])?$",
+        })
+    }
 }

@@ -31,11 +31,11 @@ fn listener_rules() -> Vec<Value> {
     rules.extend([
         rule(
             "has(self.port) != self.address.startsWith('unix:')",
-            "a listener needs a port, unless its address is unix:/path, which has none",
+            "a listener needs a port, unless its address is unix:/path, which has none; add port, or remove it",
         ),
         rule(
             "has(self.protocol) || (has(self.port) && self.port in [25, 110, 143, 465, 587, 993, 995])",
-            "protocol is required unless port is one of 25, 465, 587 (SMTP), 110, 995 (POP3), 143, 993 (IMAP)",
+            "protocol is required unless port is one of 25, 465, 587 (SMTP), 110, 995 (POP3), 143, 993 (IMAP); add it",
         ),
         rule(
             "!(has(self.backendRef) && has(self.backendAddress))",
@@ -84,7 +84,7 @@ pub fn server() -> Value {
 pub fn namespaces() -> Value {
     json!([rule(
         "has(self.selector) == (self.from == 'Selector')",
-        "selector goes with from: Selector, and only with it",
+        "selector goes with from: Selector, and only with it; add or remove selector, or correct from",
     )])
 }
 
@@ -119,7 +119,10 @@ pub fn limits() -> Value {
 /// Rules of `auth`.
 #[must_use]
 pub fn auth() -> Value {
-    json!([rule("has(self.http) != has(self.passthrough)", "auth has exactly one of http and passthrough",)])
+    json!([rule(
+        "has(self.http) != has(self.passthrough)",
+        "auth has exactly one of http and passthrough; write one of them"
+    )])
 }
 
 /// Rules of `auth.http`.
@@ -129,7 +132,8 @@ pub fn http_auth() -> Value {
         rule("!(has(self.serviceRef) && has(self.url))", "serviceRef and url exclude each other; remove one",),
         rule(
             "!(has(self.serviceRef) && has(self.caCertificateRefs))",
-            "caCertificateRefs is for an https url; a serviceRef is reached by plain http",
+            "caCertificateRefs is for an https url, and a serviceRef is reached by plain http; remove it, or write url \
+             instead of serviceRef",
         ),
     ])
 }
@@ -137,7 +141,10 @@ pub fn http_auth() -> Value {
 /// Rules of one extra header.
 #[must_use]
 pub fn header() -> Value {
-    json!([rule("has(self.value) != has(self.valueFrom)", "a header has exactly one of value and valueFrom")])
+    json!([rule(
+        "has(self.value) != has(self.valueFrom)",
+        "a header has exactly one of value and valueFrom; write one of them"
+    )])
 }
 
 /// Rules of `imap`.
@@ -163,7 +170,7 @@ pub fn smtp() -> Value {
 pub fn resolver() -> Value {
     json!([rule(
         "!(has(self.ipv4) && !self.ipv4 && has(self.ipv6) && !self.ipv6)",
-        "a resolver needs one of ipv4 and ipv6",
+        "a resolver needs one of ipv4 and ipv6; leave one of them on",
     )])
 }
 

@@ -15,11 +15,12 @@ use clap::{Args, ValueEnum};
 use crate::controller::folder::{Loaded, Problem, scan};
 use crate::controller::index::{Key, Kind};
 use crate::controller::reason::Reason;
-use crate::controller::render::{ObjectOutcome, Rendered};
-use crate::controller::violation::Violation;
+use crate::controller::render::{Completeness, ObjectOutcome};
+use crate::controller::violation::{Absent, Violation};
+use crate::words::counted;
 
 use super::colour::{Colour, When};
-use super::files::Files;
+use super::files::{Files, Input};
 use super::table::terminal_width;
 use super::yaml::is_old_boolean;
 use place::{Named, Place, Source};
@@ -32,6 +33,11 @@ pub struct Check {
     /// The manifests.
     #[command(flatten)]
     pub files: Files,
+
+    /// Take warnings for errors. Without it, a Secret or another object that is in none of the files is a warning, since
+    /// the cluster may have it.
+    #[arg(long)]
+    strict: bool,
 
     /// How it is printed [default: text on a terminal, short elsewhere].
     #[arg(short, long, value_enum)]
@@ -54,15 +60,15 @@ enum Format {
 }
 
 impl Check {
-    /// Prints what is wrong to standard output. Alarms, which keep nothing from serving, are printed as
-    /// warnings and do not count.
+    /// Prints what is wrong to standard output. Alarms, which keep nothing from serving, and references to what is in
+    /// none of the files are printed as warnings; they count with `--strict` only.
     ///
     /// # Errors
     /// When a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let (loaded, rendered) = self.files.render()?;
-        let texts = texts(&loaded);
-        let findings = findings(&loaded, &rendered, &texts);
+        let mut input = self.files.read(Completeness::Part)?;
+        let texts = texts(&mut input);
+        let findings = self.findings(&input, &texts);
         let wrong = findings.iter().any(|finding| finding.is_error);
         let for_people = std::io::stdout().is_terminal() || self.colour.when == When::Always;
         let default = if for_people { Format::Text } else { Format::Short };
@@ -82,29 +88,43 @@ impl Check {
         if wrong {
             return Ok(ExitCode::FAILURE);
         }
-        let listeners: usize = rendered.objects.iter().map(|object| object.listeners.len()).sum();
-        writeln!(out, "{} objects with {listeners} listeners are valid", rendered.objects.len())?;
+        let objects = &input.rendered.objects;
+        let listeners: usize = objects.iter().map(|object| object.listeners.len()).sum();
+        let verb = if objects.len() == 1 { "is" } else { "are" };
+        let (objects, listeners) = (counted(objects.len(), "object"), counted(listeners, "listener"));
+        writeln!(out, "{objects} with {listeners} {verb} valid")?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn findings(&self, input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
+        let mut findings = findings(input, texts);
+        if findings.is_empty() && input.rendered.objects.is_empty() {
+            findings.extend(self.files.paths.first().map(|path| of_nothing(path, &self.files.class)));
+        }
+        findings.iter_mut().for_each(|finding| finding.is_error |= self.strict);
+        findings
     }
 }
 
 /// Of all files that anything is to be said of.
-fn texts(loaded: &Loaded) -> BTreeMap<PathBuf, Source> {
+fn texts(input: &mut Input) -> BTreeMap<PathBuf, Source> {
+    let Input { loaded, streams, .. } = input;
     let broken = loaded.problems.iter().map(|problem| &problem.path);
     let paths: BTreeSet<&PathBuf> = loaded.origins.values().chain(broken).collect();
     // What cannot be read is a finding already.
-    let text = |path: &&PathBuf| scan::read(path).ok();
-    paths.into_iter().filter_map(|path| Some((path.clone(), Source::new(text(&path)?)))).collect()
+    let mut text = |path: &PathBuf| streams.remove(path).or_else(|| scan::read(path).ok());
+    paths.into_iter().filter_map(|path| Some((path.clone(), Source::new(text(path)?)))).collect()
 }
 
-fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
+fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
+    let Input { loaded, rendered, .. } = input;
     let mut findings: Vec<Finding> = loaded.problems.iter().map(|problem| of_file(problem, texts)).collect();
     for object in &rendered.objects {
         let mut seen: Vec<&Violation> = Vec::new();
         let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         for violation in object.violations.iter().chain(of_listeners) {
             // What is wrong with the object's own settings is found once for each listener.
-            if seen.contains(&violation) {
+            if seen.contains(&violation) || is_the_clusters(loaded, violation) {
                 continue;
             }
             seen.push(violation);
@@ -117,6 +137,28 @@ fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, Sour
         findings.extend(texts.get(path).into_iter().flat_map(|source| old_booleans(path, source)));
     }
     findings
+}
+
+/// Whether the cluster, and nobody in a file, has to make it: what another object promises, and endpoints.
+fn is_the_clusters(loaded: &Loaded, violation: &Violation) -> bool {
+    if let Some(Absent::Reference(reference)) = violation.absent.as_deref() {
+        return loaded.promises.iter().any(|promise| promise.is(reference));
+    }
+    violation.reason == Reason::NoReadyEndpoints && loaded.objects.slices.is_empty()
+}
+
+/// Nothing was checked, and that is most likely not what somebody wants to know.
+fn of_nothing(path: &Path, class: &str) -> Finding {
+    Finding {
+        is_error: false,
+        path: path.to_owned(),
+        place: None,
+        object: String::new(),
+        field: String::new(),
+        reason: None,
+        problem: format!("there is no MailServer of class {class} and no MailListener"),
+        remedy: "see that --filename and --class are right".to_owned(),
+    }
 }
 
 fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, Source>) -> Finding {
@@ -140,22 +182,31 @@ fn of_object(
     object: &ObjectOutcome,
     violation: &Violation,
 ) -> Finding {
-    let Violation { concern, field, reason, problem, remedy } = violation;
+    let Violation { concern, field, reason, problem, remedy, absent } = violation;
     // A setting that a MailListener inherits stands in the MailServer.
     let (kind, key, path) = inherited(field).unwrap_or_else(|| (object.kind, object.key.clone(), field));
     let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
     let is_key = *reason == Reason::UnknownField;
     let place = texts.get(&file).and_then(|source| source.find(&named, path, is_key));
+    let problem = match absent.as_deref() {
+        Some(Absent::Reference(reference)) => format!("{reference} is in none of the files"),
+        Some(Absent::Server(server)) => format!("MailServer {server} is in none of the files"),
+        Some(Absent::Namespace(name)) => {
+            format!("{problem}, as far as Namespace {name}, which is in none of the files, is known")
+        }
+        None => problem.clone(),
+    };
+    let remedy = if absent.is_some() { ELSEWHERE } else { remedy.as_str() };
     Finding {
-        is_error: concern.excludes(),
+        is_error: concern.excludes() && absent.is_none(),
         path: file,
         place,
         object: format!("{} {}", object.kind.name(), object.key),
         field: field.clone(),
         reason: Some(*reason),
-        problem: problem.clone(),
-        remedy: remedy.clone(),
+        problem,
+        remedy: remedy.to_owned(),
     }
 }
 
@@ -224,225 +275,12 @@ fn of_old_boolean(path: &Path, place: Place, word: &str) -> Finding {
 /// Words that are told of one file.
 const MAX_BARE: usize = 100;
 
+/// Of what only the cluster can show.
+const ELSEWHERE: &str = "see that it is in the cluster, or correct the name";
+
 const AFTER_HELP: &str = "\
 Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 the command line \
-makes no sense.";
+makes no sense. With --strict, warnings are errors.";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str) -> (Vec<String>, bool) {
-        check_as(Format::Short, text)
-    }
-
-    fn check_as(how: Format, text: &str) -> (Vec<String>, bool) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.yaml");
-        std::fs::write(&path, text).unwrap();
-        let files = Files { paths: vec![folder.path().to_owned()], class: "mailgress".to_owned() };
-        let (loaded, rendered) = files.render().unwrap();
-        let texts = texts(&loaded);
-        let findings = findings(&loaded, &rendered, &texts);
-        let prefix = format!("{}/", folder.path().display());
-        let shown = |finding: &Finding| match how {
-            Format::Text => {
-                let mut plain = anstream::StripStream::new(Vec::new());
-                write!(plain, "{}", finding.long(&texts, None)).unwrap();
-                String::from_utf8(plain.into_inner()).unwrap()
-            }
-            _ => finding.short(),
-        };
-        let lines = findings.iter().map(|finding| shown(finding).replace(&prefix, "")).collect();
-        (lines, findings.iter().any(|finding| finding.is_error))
-    }
-
-    const HEAD: &str = "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {name: s}\n";
-
-    #[test]
-    fn a_line_names_file_object_field_reason_and_remedy() {
-        let (lines, wrong) = check(&format!("{HEAD}spec: {{listeners: [{{name: a, prt: 993}}]}}\n"));
-        assert!(wrong);
-        assert_eq!(
-            lines[0],
-            "a.yaml:4:30: MailServer default/s: spec.listeners[a].prt: UnknownField: there is no such field; did you \
-             mean port?"
-        );
-    }
-
-    #[test]
-    fn what_all_listeners_inherit_is_told_once() {
-        let spec = "spec: {auth: {passthrough: {}}, tls: {certificateRefs: [{name: t}]}, listeners: [{name: a, port: \
-                    993, backendAddress: 'b:1'}, {name: b, port: 995, backendAddress: 'b:1'}]}\n";
-        let (lines, wrong) = check(&format!("{HEAD}{spec}"));
-        assert_eq!((lines.len(), wrong), (1, true), "{lines:?}");
-        assert!(lines[0].contains("RefNotFound: Secret default/t does not exist; create it"), "{lines:?}");
-    }
-
-    #[test]
-    fn an_alarm_is_a_warning() {
-        let spec =
-            "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, backendAddress: 'b:1'}]}\n";
-        let (lines, wrong) = check(&format!("{HEAD}{spec}"));
-        assert!(!wrong && lines[0].contains("a.yaml:4:1: warning: MailServer default/s: "), "{lines:?}");
-    }
-
-    #[test]
-    fn a_capability_that_is_announced_by_itself_is_a_warning() {
-        let listener = "{name: a, port: 587, smtp: {capabilities: ['AUTH PLAIN']}, backendAddress: 'b:25'}";
-        let spec = format!(
-            "spec: {{auth: {{passthrough: {{}}}}, tls: {{mode: Disabled}}, listeners: [{listener}]}}\n"
-        );
-        let (lines, wrong) = check(&format!("{HEAD}{spec}"));
-        assert!(!wrong, "{lines:?}");
-        let warning =
-            "warning: MailServer default/s: spec.listeners[a].smtp.capabilities: CapabilityIgnored: ";
-        assert!(lines[0].contains(warning), "{lines:?}");
-    }
-
-    #[test]
-    fn xclient_that_is_asked_for_is_a_warning_where_a_proxy_header_would_do() {
-        let warned = |settings: &str| {
-            let listener = "{name: a, port: 25, smtp: {authMethods: [NONE]}, backendAddress: 'b:25'}";
-            let (lines, wrong) = check(&format!("{HEAD}spec: {{{settings}, listeners: [{listener}]}}\n"));
-            assert!(!wrong, "{lines:?}");
-            lines.iter().filter(|line| line.contains("believes XCLIENT")).cloned().collect::<Vec<_>>()
-        };
-        let lines = warned("auth: {passthrough: {}}, upstream: {xclient: true}");
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(
-            lines[0].starts_with("a.yaml:4:53: warning: MailServer default/s: spec.upstream.xclient: "),
-            "{lines:?}"
-        );
-        for settings in [
-            "auth: {passthrough: {}}",
-            "auth: {passthrough: {}}, upstream: {xclient: false}",
-            "auth: {passthrough: {}}, upstream: {xclient: true, proxyProtocol: V2}",
-            "auth: {http: {url: 'http://a/'}}, upstream: {xclient: true}",
-        ] {
-            assert_eq!(warned(settings), [""; 0], "{settings}");
-        }
-    }
-
-    #[test]
-    fn broken_yaml_is_wrong() {
-        let (lines, wrong) = check("a: [1\n");
-        assert!(wrong && lines[0].starts_with("a.yaml:2:1: "), "{lines:?}");
-    }
-
-    #[test]
-    fn a_file_that_grows_without_bound_is_named_with_line_and_bound() {
-        let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(100_000));
-        let (lines, wrong) = check(&wide);
-        assert!(wrong && lines[0].starts_with("a.yaml:2:"), "{lines:?}");
-        assert!(lines[0].contains("anchors and aliases stand for more than 20000 values"), "{lines:?}");
-        let (lines, _) = check(&"{a: ".repeat(50_000));
-        assert!(lines[0].starts_with("a.yaml:1:") && lines[0].contains("more than 64 deep"), "{lines:?}");
-    }
-
-    #[test]
-    fn many_findings_in_a_large_file_are_bounded() {
-        let large =
-            format!("{HEAD}spec:\n{}", (0..50_000).map(|n| format!("  x{n}: Off\n")).collect::<String>());
-        let (lines, wrong) = check(&large);
-        assert!(wrong && lines.len() <= 200, "{}", lines.len());
-    }
-
-    #[test]
-    fn says_what_the_api_server_says() {
-        let spec = "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, backendAddress: 'b:1', \
-                    smtp: {}, proxyProtocol: {trustedPeers: [10.0.0.0/33]}}]}\n";
-        let (lines, wrong) = check(&format!("{HEAD}{spec}"));
-        assert!(wrong && lines.iter().any(|line| line.contains("smtp is for SMTP")), "{lines:?}");
-        assert!(lines.iter().any(|line| line.contains("write networks such as 10.0.0.0/8")), "{lines:?}");
-        let (lines, _) = check(&format!("{HEAD}spec: {{listeners: [{{name: a, port: 143}}]}}\n"));
-        assert!(
-            lines[0].contains("nobody decides about the logins of a listener; write auth.http"),
-            "{lines:?}"
-        );
-    }
-
-    #[test]
-    fn a_bare_boolean_of_yaml_1_1_is_a_warning() {
-        let found = |text: &str| {
-            old_booleans(Path::new("a.yaml"), &Source::new(text.to_owned()))
-                .iter()
-                .map(Finding::short)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            found("a: 1\ntls: { mode: Off }\n"),
-            [
-                "a.yaml:2:14: warning: kubectl reads a bare Off as a boolean; put it in quotes if a string is meant: \"Off\""
-            ]
-        );
-        assert_eq!(found("mode: 'Off'\nmode: \"Off\"\nname: Office # mode: Off\n"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_caret_is_below_what_is_meant() {
-        let (shown, _) =
-            check_as(Format::Text, &format!("{HEAD}spec:\n  listeners:\n  - name: no\n    prt: 993\n"));
-        assert_eq!(
-            shown[0],
-            "\
-error[UnknownField]: there is no such field
- --> a.yaml:7:5
-  |
-7 |     prt: 993
-  |     ^^^ spec.listeners[no].prt of MailServer default/s
-  |
-  = help: did you mean port?"
-        );
-        assert_eq!(
-            shown.last().unwrap(),
-            "\
-warning: kubectl reads a bare no as a boolean
- --> a.yaml:6:11
-  |
-6 |   - name: no
-  |           ^^
-  |
-  = help: put it in quotes if a string is meant: \"no\""
-        );
-    }
-
-    #[test]
-    fn the_line_of_a_broken_file_with_secrets_is_not_shown() {
-        let (shown, _) = check_as(Format::Text, "kind: Secret\nstringData: {password: hunter2\n");
-        assert!(shown[0].contains("--> a.yaml:3:1") && !shown[0].contains("hunter2"), "{shown:?}");
-    }
-
-    #[test]
-    fn the_login_of_an_auth_url_is_not_shown() {
-        for url in
-            ["http://u:hunter2@a.test/", "http://u:hun ter2@a.test/", "u:hunter2@a.test", "http://u:hunter2/"]
-        {
-            let spec =
-                format!("auth:\n    http:\n      url: '{url}'\n  listeners: [{{name: a, port: 143}}]\n");
-            let manifest = format!("{HEAD}spec:\n  {spec}");
-            for how in [Format::Text, Format::Short] {
-                let (shown, is_bad) = check_as(how, &manifest);
-                let about = shown.iter().find(|line| line.contains("spec.auth.http.url")).unwrap();
-                let hidden = ["hun", "ter2"].iter().all(|part| !about.contains(part));
-                // Without an @ nobody knows that it is a login; then the line of the file is shown.
-                assert!(is_bad && (hidden || !url.contains('@') && how == Format::Text), "{about}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_a_listener_inherits_is_pointed_at_in_its_server() {
-        let server = format!(
-            "{HEAD}spec: {{listeners: [], auth: {{passthrough: {{}}}}, tls: {{certificateRefs: [{{name: t}}]}}}}\n"
-        );
-        let listener = "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailListener\nmetadata: {name: l}\nspec: {serverRef: \
-                        {name: s}, port: 993, backendAddress: 'b:1'}\n";
-        let (lines, _) = check(&format!("{server}{listener}"));
-        assert!(lines[0].starts_with("a.yaml:4:"), "{lines:?}");
-        assert!(
-            lines[0].contains(": MailListener default/l: MailServer default/s spec.tls.certificateRefs"),
-            "{lines:?}"
-        );
-    }
-}
+mod tests;

@@ -1,21 +1,24 @@
-//! `-f`: files and folders, read as the folder source reads them, and rendered once.
+//! `-f`: files, folders, patterns and standard input, read as the folder source reads them, and rendered once.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
 
 use crate::api;
-use crate::controller::folder::scan::{Patience, Scan, scan};
+use crate::controller::folder::scan::{Patience, Reading, Scan, Seen, read_stream, scan};
 use crate::controller::folder::{Loaded, Store};
-use crate::controller::render::{Environment, LastGood, Locality, Rendered, render};
+use crate::controller::render::{Completeness, Environment, LastGood, Locality, Rendered, render};
 use crate::controller::validate::Validator;
 
 /// Which manifests.
 #[derive(Debug, Args)]
 pub struct Files {
-    /// Files or folders with manifests; may be repeated.
+    /// Files, folders or patterns in quotes ("mail/*.yaml") with manifests, or - for standard input; may be repeated.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     pub paths: Vec<PathBuf>,
     /// The class of the MailServers to look at.
@@ -23,24 +26,39 @@ pub struct Files {
     pub class: String,
 }
 
+/// What was read.
+#[derive(Debug)]
+pub struct Input {
+    /// The objects.
+    pub loaded: Loaded,
+    /// What comes of them.
+    pub rendered: Rendered,
+    /// The texts of what cannot be read again: standard input and pipes.
+    pub streams: BTreeMap<PathBuf, String>,
+}
+
 impl Files {
+    /// What they hold, and what comes of it if that is all that there is.
+    ///
+    /// # Errors
+    /// When a path does not exist, or standard input cannot be read.
+    pub fn render(&self) -> anyhow::Result<(Loaded, Rendered)> {
+        let Input { loaded, rendered, .. } = self.read(Completeness::Whole)?;
+        Ok((loaded, rendered))
+    }
+
     /// What they hold, and what comes of it.
     ///
     /// # Errors
-    /// When a path does not exist.
-    pub fn render(&self) -> anyhow::Result<(Loaded, Rendered)> {
+    /// When a path does not exist, or standard input cannot be read.
+    pub fn read(&self, completeness: Completeness) -> anyhow::Result<Input> {
         let validator = Validator::new()?;
-        let mut all = Scan::default();
+        let mut found = Found::default();
         for path in &self.paths {
-            if !path.exists() {
-                bail!("{}: there is no such file or folder", path.display());
-            }
-            let Scan { files, unreadable } = scan(path, &BTreeMap::new(), Patience::Read);
-            all.files.extend(files);
-            all.unreadable.extend(unreadable);
+            found.add(path)?;
         }
         let mut store = Store::default();
-        store.apply(all, &validator);
+        store.apply(found.scan, &validator);
         let loaded = store.load();
         let environment = Environment {
             class: self.class.clone(),
@@ -48,8 +66,76 @@ impl Files {
             now: jiff::Timestamp::now().as_second(),
             locality: Locality::default(),
             trusted_peers: Vec::new(),
+            completeness,
         };
         let rendered = render(&loaded.objects, &LastGood::default(), &environment);
-        Ok((loaded, rendered))
+        Ok(Input { loaded, rendered, streams: found.streams })
     }
 }
+
+/// All that was named, each file once.
+#[derive(Default)]
+struct Found {
+    scan: Scan,
+    streams: BTreeMap<PathBuf, String>,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Found {
+    fn add(&mut self, path: &Path) -> anyhow::Result<()> {
+        if path == Path::new(STDIN) {
+            self.add_stream(Path::new(STDIN_SHOWN), io::stdin().lock());
+            return Ok(());
+        }
+        if let Ok(metadata) = fs::metadata(path) {
+            let kind = metadata.file_type();
+            if kind.is_fifo() || kind.is_char_device() {
+                self.add_stream(path, fs::File::open(path)?);
+            } else {
+                self.add_tree(path);
+            }
+            return Ok(());
+        }
+        let pattern = path.to_string_lossy();
+        if !pattern.contains(['*', '?', '[']) {
+            bail!("{}: there is no such file or folder", path.display());
+        }
+        let matches = glob::glob(&pattern)?.flatten().filter(|path| path.is_dir() || is_manifest(path));
+        let matches: Vec<PathBuf> = matches.collect();
+        if matches.is_empty() {
+            bail!("{pattern}: no folder and no .yaml, .yml or .json file matches");
+        }
+        matches.iter().for_each(|path| self.add_tree(path));
+        Ok(())
+    }
+
+    fn add_tree(&mut self, path: &Path) {
+        let Scan { files, unreadable } = scan(path, &BTreeMap::new(), Patience::Read);
+        for (path, seen) in files {
+            if self.files.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
+                self.scan.files.insert(path, seen);
+            }
+        }
+        self.scan.unreadable.extend(unreadable);
+    }
+
+    fn add_stream(&mut self, shown: &Path, stream: impl io::Read) {
+        if self.scan.files.contains_key(shown) {
+            return;
+        }
+        let text = read_stream(stream).map_err(|error| error.to_string());
+        if let Ok(text) = &text {
+            self.streams.insert(shown.to_owned(), text.clone());
+        }
+        self.scan.files.insert(shown.to_owned(), Seen::Read(Reading::from(text)));
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json"))
+}
+
+/// Standard input on the command line.
+pub const STDIN: &str = "-";
+/// Standard input in messages.
+pub const STDIN_SHOWN: &str = "<stdin>";

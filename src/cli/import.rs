@@ -1,6 +1,6 @@
 //! `mailgress import nginx`: manifests out of an nginx or Angie mail configuration.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use glob::MatchOptions;
 use crate::import::{self, Source};
 use crate::tls::parse::{self, Oddity};
 
+use super::files::{STDIN, STDIN_SHOWN};
 use super::yaml;
 
 /// `mailgress import`.
@@ -32,7 +33,7 @@ pub enum From {
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Nginx {
-    /// The configuration.
+    /// The configuration, or - for standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Where relative paths in it begin [default: FILE's folder].
@@ -50,6 +51,16 @@ impl Import {
     /// When standard output cannot be written.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.from {
+            From::Nginx(nginx) if nginx.file == Path::new(STDIN) => {
+                let file = PathBuf::from(STDIN_SHOWN);
+                let (prefix, strict) = (nginx.prefix.clone(), nginx.strict);
+                let source = Stdin::read_all()?;
+                Nginx { file, prefix, strict }.import(
+                    &source,
+                    &mut io::stdout().lock(),
+                    &mut io::stderr().lock(),
+                )
+            }
             From::Nginx(nginx) => nginx.run(&mut io::stdout().lock(), &mut io::stderr().lock()),
         }
     }
@@ -57,9 +68,18 @@ impl Import {
 
 impl Nginx {
     fn run(&self, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<ExitCode> {
+        self.import(&Disk, out, err)
+    }
+
+    fn import(
+        &self,
+        source: &dyn Source,
+        out: &mut impl Write,
+        err: &mut impl Write,
+    ) -> anyhow::Result<ExitCode> {
         let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
         let prefix = self.prefix.as_deref().unwrap_or(folder);
-        let imported = match import::nginx(&self.file, prefix, &Disk) {
+        let imported = match import::nginx(&self.file, prefix, source) {
             Ok(imported) => imported,
             Err(problem) => {
                 writeln!(err, "{problem}")?;
@@ -121,6 +141,38 @@ impl Source for Disk {
         }
     }
 }
+
+/// As [`Disk`], with standard input in the place of the configuration's file.
+struct Stdin(Vec<u8>);
+
+impl Stdin {
+    fn read_all() -> io::Result<Self> {
+        let mut text = Vec::new();
+        io::stdin().lock().take(MAX_STDIN).read_to_end(&mut text)?;
+        Ok(Self(text))
+    }
+}
+
+impl Source for Stdin {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path == Path::new(STDIN_SHOWN) { Ok(self.0.clone()) } else { Disk.read(path) }
+    }
+
+    fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
+        Disk.glob(pattern)
+    }
+
+    fn resolve(&self, host: &str) -> Vec<IpAddr> {
+        Disk.resolve(host)
+    }
+
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<String> {
+        Disk.inspect(name, chain, key)
+    }
+}
+
+/// Bytes of standard input that are read.
+const MAX_STDIN: u64 = 64 << 20;
 
 const AFTER_HELP: &str = "\
 Exit status: 0 there are manifests (standard error names what has no equivalent), 1 there are none, 2 the command line \

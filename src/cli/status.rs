@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::api;
 use crate::app::Reader;
 use crate::controller::inventory::{Entry, Inventory, Ready, instance};
+use crate::words::counted;
 
 use super::colour::{BAD, Colour, GOOD, STRONG, WARNING};
 use super::run::namespace;
@@ -174,9 +175,8 @@ fn write(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io:
 fn summary(selected: &Selected) -> String {
     let Selected { all, matching, counts: [not_ready, alarming, pending], .. } = selected;
     let mut text = match (all, matching) {
-        (1, 1) => "1 listener".to_owned(),
-        (all, matching) if all == matching => format!("{all} listeners"),
-        (all, matching) => format!("{matching} of {all} listeners"),
+        (all, matching) if all == matching => counted(*all, "listener"),
+        (all, matching) => format!("{matching} of {}", counted(*all, "listener")),
     };
     if (*not_ready, *pending) == (0, 0) && *matching > 0 {
         text.push_str(", all ready");

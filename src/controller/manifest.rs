@@ -1,5 +1,8 @@
 //! A file's text into manifests: YAML or JSON, several documents, `List` kinds.
 
+mod promises;
+mod template;
+pub(crate) mod text;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
@@ -17,6 +20,8 @@ use super::index::{Key, Owner, Resource, SecretData};
 use super::render::Kind;
 use super::validate::Validator;
 use super::violation::{Violation, one_line};
+
+pub use promises::Promise;
 
 /// One object of a file.
 #[derive(Clone, Debug)]
@@ -89,6 +94,8 @@ pub struct Parsed {
     pub manifests: Vec<Manifest>,
     /// Objects whose name is known and whose content is not.
     pub broken: Vec<Broken>,
+    /// Secrets and ConfigMaps that others will make of objects that are not ours.
+    pub promises: Vec<Promise>,
 }
 
 /// An object that is broken by itself: it affects no other.
@@ -107,6 +114,10 @@ pub struct Broken {
 /// # Errors
 /// When the text is broken, or holds something that is not known to be any object: half a file is no file.
 pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
+    objects(text, validator).map_err(|error| template::told(text, error))
+}
+
+fn objects(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
     let mut parsed = Parsed::default();
     for document in yaml::Documents::new(text) {
         let document = document?;
@@ -118,6 +129,10 @@ pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
 }
 
 fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<(), ParseError> {
+    if is_foreign(&value) {
+        parsed.promises.extend(promises::of_kustomization(&value));
+        return Ok(());
+    }
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let (Some(api), Some(kind)) = (text("apiVersion"), text("kind")) else {
         return Err(plain("a document has no apiVersion and kind; a Kubernetes object begins with them"));
@@ -128,15 +143,46 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
         return items.into_iter().try_for_each(|item| object(item, validator, parsed));
     }
     let Some(name) = value["metadata"]["name"].as_str().filter(|name| !name.is_empty()) else {
-        return Err(plain(&format!("a {kind} has no metadata.name; give it one")));
+        if is_read(&api, &kind) {
+            return Err(plain(&format!("a {kind} has no metadata.name; give it one")));
+        }
+        parsed.promises.extend(promises::of_kustomization(&value));
+        return Ok(());
     };
+    if is_own(&api) && (template::is_in(&value["spec"]) || template::is_in(&value["metadata"]["name"])) {
+        return Err(plain("this is a template, and no manifest"));
+    }
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
     let key = Key::new(if kind == "Namespace" { "" } else { namespace }, name);
+    parsed.promises.extend(promises::of(&api, &kind, &key, &value));
     match content(&api, &kind, &key, value, validator) {
         Ok(content) => parsed.manifests.push(Manifest { kind, key, content }),
         Err(ParseError { message, .. }) => parsed.broken.push(Broken { kind, key, message }),
     }
     Ok(())
+}
+
+/// Whether a document is no Kubernetes object: a list (of JSON patches), the values of a chart, a `Chart.yaml`, or a
+/// `kustomization.yaml`, which needs neither apiVersion nor kind. An object that lost one of its first lines is none of
+/// these.
+fn is_foreign(value: &Value) -> bool {
+    let has = |name: &str| !value[name].is_null();
+    match value {
+        Value::Array(_) => true,
+        Value::Object(_) if has("kind") || has("metadata") || has("spec") => false,
+        Value::Object(_) => !has("apiVersion") || (has("name") && has("version")),
+        _ => false,
+    }
+}
+
+fn is_own(api: &str) -> bool {
+    api.split('/').next() == Some(GROUP)
+}
+
+/// Whether objects of a kind are looked at.
+fn is_read(api: &str, kind: &str) -> bool {
+    let is_core = api == "v1" && ["Secret", "ConfigMap", "Service", "Namespace"].contains(&kind);
+    is_core || is_own(api) || (api == "discovery.k8s.io/v1" && kind == "EndpointSlice")
 }
 
 /// What a single object holds.
@@ -156,11 +202,12 @@ pub(crate) fn content(
         (api, "MailServer" | "MailListener") if api.starts_with(GROUP) => {
             return Err(plain(&format!("{kind} {key} has apiVersion {api}; write {API_VERSION}")));
         }
-        (api, _) if api.split('/').next() == Some(GROUP) => {
+        (api, _) if is_own(api) => {
             return Err(plain(&format!(
                 "{kind} {key}: there is no such kind in {GROUP}, only MailServer and MailListener"
             )));
         }
+        ("v1", "Secret") if promises::is_encrypted(&value) => Content::Other,
         ("v1", "Secret") => Content::Secret(Arc::new(secret(typed(kind, key, value)?))),
         ("v1", "ConfigMap") => Content::ConfigMap(Arc::new(config_map(typed(kind, key, value)?))),
         ("v1", "Service") => Content::Service(Arc::new(typed(kind, key, value)?)),

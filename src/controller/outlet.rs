@@ -23,7 +23,7 @@ use super::index::{Index, Key, Kind, ObjectId, Reference};
 use super::metrics::Metrics;
 use super::ports::Ports;
 use super::publish::Publisher;
-use super::render::{Environment, Locality, Look};
+use super::render::{Completeness, Environment, Locality, Look};
 use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Surroundings};
 
@@ -140,6 +140,7 @@ impl Outlet {
             now: unix_now(),
             locality: self.locality.clone(),
             trusted_peers: self.trusted_peers.clone(),
+            completeness: Completeness::Whole,
         };
         self.publisher.look(index, &environment)
     }

@@ -59,6 +59,18 @@ pub struct Environment {
     pub locality: Locality,
     /// Whose PROXY headers are believed, and wanted, by listeners on all addresses that do not say it themselves.
     pub trusted_peers: Vec<IpNet>,
+    /// Whether the objects are all that there are.
+    pub completeness: Completeness,
+}
+
+/// Whether the objects are all that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Completeness {
+    /// What is not there does not exist, and excludes what refers to it.
+    #[default]
+    Whole,
+    /// Other objects may exist elsewhere: an absent one excludes nothing.
+    Part,
 }
 
 /// What came of a render.

@@ -58,12 +58,10 @@ impl Validator {
         };
         schema::prune_nulls(spec);
         schema::apply_defaults(&compiled.spec, spec);
-        let mut found: Vec<Violation> = compiled
-            .strict
-            .iter_errors(spec)
-            .flat_map(|error| sentences::violations(&error, spec, &compiled.spec))
-            .take(MAX_VIOLATIONS)
-            .collect();
+        let errors = compiled.strict.iter_errors(spec);
+        let mut found = sentences::once_each(
+            errors.flat_map(|error| sentences::violations(&error, spec, &compiled.spec)),
+        );
         schema::check_lists(&compiled.spec, spec, "spec", &mut found);
         found.truncate(MAX_VIOLATIONS);
         if found.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::index::{Key, Reference};
 use super::reason::Reason;
 
 /// The condition that a violation turns.
@@ -129,6 +130,19 @@ pub struct Violation {
     pub problem: String,
     /// What helps.
     pub remedy: String,
+    /// The object that is not there, where nothing else is wrong. Files often show only a part of what a cluster has.
+    pub absent: Option<Box<Absent>>,
+}
+
+/// An object that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// A Secret, ConfigMap or Service.
+    Reference(Reference),
+    /// The `MailServer` of a `MailListener`.
+    Server(Key),
+    /// A namespace whose labels decide something.
+    Namespace(String),
 }
 
 impl Violation {
@@ -148,6 +162,17 @@ impl Violation {
     #[must_use]
     pub fn missing(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Concern::ResolvedRefs, Reason::RefNotFound, field, problem, remedy)
+    }
+
+    /// An object that it refers to is not there, and nothing else is wrong.
+    #[must_use]
+    pub fn absent(
+        field: &str,
+        absent: Absent,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { absent: Some(Box::new(absent)), ..Self::missing(field, problem, remedy) }
     }
 
     /// Something that it refers to is there and cannot be used.
@@ -182,7 +207,8 @@ impl Violation {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { concern, reason, field: field.to_owned(), problem: problem.into(), remedy: remedy.into() }
+        let (problem, remedy) = (problem.into(), remedy.into());
+        Self { concern, reason, field: field.to_owned(), problem, remedy, absent: None }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::model::tls::expiry_alarms;
 use crate::tls::observe::{Distrust, Observed};
+use crate::words::{counted, plural};
 
 use super::report::{Finding, Outcome, Step, day, days_left};
 use super::{Strictness, Wish};
@@ -29,7 +30,7 @@ pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
     };
     let [month, ..] = expiry_alarms(leaf.not_before, leaf.not_after);
     let left = days_left(leaf.not_after, wish.now);
-    let message = format!("accepted for {left} more days, until {}", day(leaf.not_after));
+    let message = format!("accepted for {left} more {}, until {}", plural(left, "day"), day(leaf.not_after));
     if wish.now >= month {
         return (finding(Outcome::Warning, message, "renew it"), true);
     }
@@ -38,7 +39,7 @@ pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
 
 fn expiry(now: i64, observed: &Observed) -> Option<String> {
     let leaf = observed.chain.first()?;
-    Some(format!("ends in {} days; ", days_left(leaf.not_after, now)))
+    Some(format!("ends in {}; ", counted(days_left(leaf.not_after, now), "day")))
 }
 
 const fn remedy(why: &Distrust) -> &'static str {

@@ -110,7 +110,7 @@ async fn until_logged_in(
 impl LoggedIn {
     fn new(session: Session, accepted: Accepting) -> Self {
         let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
-        let start = SmtpStart { takes_chunks, is_logged_in: session.has_credentials };
+        let start = SmtpStart { takes_chunks, is_logged_in: session.is_logged_in() };
         let follower = Follower::new(session.protocol(), start);
         let Leg { stream, input, .. } = backend;
         let mut to_client = reply;

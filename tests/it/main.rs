@@ -21,6 +21,7 @@ mod bad_client;
 mod balance;
 mod bans;
 mod certificates;
+mod check;
 mod client_certificates;
 mod client_names;
 mod delivery;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::fmt::strtime;
 
 use crate::model::view::State;
+use crate::words::plural;
 
 /// The class of the style, the sign, and the word.
 pub(super) fn state(state: State) -> (&'static str, &'static str, &'static str) {
@@ -40,7 +41,7 @@ pub(super) fn size(number: usize) -> String {
 
 /// `1 listener`, `2 listeners`.
 pub(super) fn things(number: usize, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", size(number)) }
+    format!("{} {}", size(number), plural(number, one))
 }
 
 /// `0`, `0.4`, `12`.

@@ -40,10 +40,15 @@ pub(super) fn rules() -> Vec<Value> {
         ),
         rule(
             &of_each(&format!(
-                "duration({}) <= duration({})",
+                // A block that says both has a rule of its own.
+                "({timeout} && {interval}) || ({} && {} && !({timeout}) && !({interval})) || duration({}) <= duration({})",
+                has_check("self", "timeout"),
+                has_check("self", "interval"),
                 // Where nobody writes it, it is not above the interval.
                 check_setting("timeout", "100ms"),
-                check_setting("interval", "10s")
+                check_setting("interval", "10s"),
+                timeout = has_check("l", "timeout"),
+                interval = has_check("l", "interval"),
             )),
             "upstream.healthCheck.timeout of a listener (default 5s) is above its interval (default 10s), so that checks would overlap; \
              lower timeout, or raise interval",
@@ -65,11 +70,16 @@ fn names_a_service(whose: &str) -> String {
     format!("(has({whose}.auth) && has({http}) && (has({http}.serviceRef) || has({http}.url)))")
 }
 
+fn has_check(whose: &str, field: &str) -> String {
+    let upstream = format!("{whose}.upstream");
+    format!("has({upstream}) && has({upstream}.healthCheck) && has({upstream}.healthCheck.{field})")
+}
+
 fn check_setting(field: &str, default: &str) -> String {
-    let has = |whose: &str| {
-        let upstream = format!("{whose}.upstream");
-        format!("has({upstream}) && has({upstream}.healthCheck) && has({upstream}.healthCheck.{field})")
-    };
     let path = format!("upstream.healthCheck.{field}");
-    format!("({} ? l.{path} : {} ? self.{path} : '{default}')", has("l"), has("self"))
+    format!(
+        "({} ? l.{path} : {} ? self.{path} : '{default}')",
+        has_check("l", field),
+        has_check("self", field)
+    )
 }

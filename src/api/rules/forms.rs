@@ -103,8 +103,10 @@ pub fn verified_name() -> Value {
 
 /// From 1 to 65535.
 const PORT: &str = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
-/// A name whose last label is not a number, so that a mistyped IPv4 address is no name.
-const HOST: &str = "([A-Za-z0-9_-]+[.])*[0-9]*[A-Za-z_-][A-Za-z0-9_-]*[.]?";
+/// RFC 1123 section 2.1: labels of at most 63 letters, digits and hyphens, with a letter or digit at both ends; and
+/// underscores, which names in use have. The last label is not a number, so that a mistyped IPv4 address is no name.
+const HOST: &str = "([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*\
+                    [0-9]*([A-Za-z_]|[0-9]-+[A-Za-z0-9_])([A-Za-z0-9_-]*[A-Za-z0-9_])?[.]?";
 /// Near enough where the whole expression would cost an API server too much; the renderer reads the address itself.
 const LIKE_V6: &str = "[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*";
 
@@ -186,11 +188,22 @@ mod tests {
             &good,
             &["", "192.0.2", "192.0.2.256", "010.0.0.1", "localhost", "unix:run", "[::1"],
         );
-        let good =
-            ["a:1", "a.b.svc.:65535", "10.0.0.1:143", "[::1]:143", "unix:/run/a", "1a:143", "8.b-_:25"];
+        let good = [
+            "a:1",
+            "a.b.svc.:65535",
+            "10.0.0.1:143",
+            "[::1]:143",
+            "unix:/run/a",
+            "1a:143",
+            "8.b-_:25",
+            "1-2:25",
+        ];
         let bad =
             ["a", "a:0", "a:65536", "10.0.0.256:143", "::1:143", "[::1]", "a b:1", "a..b:1", "unix:", ":1"];
         check(&backend_address(), &good, &bad);
+        let long = |length: usize| format!("{}.test:25", "a".repeat(length));
+        check(&backend_address(), &[&long(63), "a--b.test:25"], &[&long(64)]);
+        check(&backend_address(), &[], &["-x.:1", "-x:1", "x-:1", "a.-b.test:1", "a-.test:1", "x-.:1"]);
         check(&verified_name(), &["", "a.test", "192.0.2.1", "::1"], &["a b", "a:1", "a..b", "192.0.2.256"]);
     }
 

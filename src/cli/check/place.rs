@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::controller::index::Kind;
+use crate::secret;
 
 use super::tree::{Content, Node, Pair, documents};
 
@@ -40,7 +41,7 @@ impl Place {
             line: before.matches('\n').count().saturating_add(1),
             column: text.get(start..span.start).unwrap_or_default().chars().count().saturating_add(1),
             span: span.start..span.start.saturating_add(first.len().max(1)).min(text.len()),
-            is_own: is_own && !may_hold_login(line),
+            is_own: is_own && !has_login(line),
         }
     }
 
@@ -58,8 +59,13 @@ impl Place {
 }
 
 /// Whether a URL with a login may stand there, written right or wrong.
-fn may_hold_login(line: &str) -> bool {
-    line.contains('@') && (line.contains("://") || line.contains("url"))
+fn has_login(line: &str) -> bool {
+    let mut urls = line.split("url").skip(1);
+    let bare = |value: &str| {
+        secret::may_hold_login(&format!("://{}", value.trim_start_matches(['"', '\'', ':', ' '])))
+    };
+    let is_url = line.contains("://") || line.contains("url");
+    (is_url && secret::may_hold_login(line)) || (!line.contains("://") && urls.any(bare))
 }
 
 /// A file's text. What stands in it is looked for once, when somebody asks.
@@ -269,7 +275,13 @@ spec:
         assert!(
             !shown("  url: 'http://u:p@host/'") && !shown("  url: u:p@host") && !shown("- http://u:p@host")
         );
+        assert!(!shown("  url: 'http://u:p/'") && !shown("  url: http://u:p") && !shown("  url: u:p"));
+        assert!(!shown("  http: {url: \"u:p\", timeout: 1s}"));
         assert!(shown("  url: 'http://host/'") && shown("  from: a@b.example"));
+        assert!(
+            shown("  http: {url: http://host:9000/a, timeout: 1s}") && shown("  url: 'http://[::1]:9000/'")
+        );
+        assert!(shown("  url: unix:/run/auth:/a"));
     }
 
     #[test]

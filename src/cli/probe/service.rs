@@ -21,6 +21,7 @@ use crate::net::BackendAddress;
 use crate::probe::{Finding, Outcome, Report, Step, Strictness, TlsWish, Wish, probe};
 use crate::protocol::Protocol;
 use crate::protocol::proxy_header::ProxyVersion;
+use crate::words::counted;
 
 use super::Manner;
 use super::text::outcome;
@@ -181,7 +182,8 @@ pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()>
         }
     }
     let works = visited.iter().filter(|visited| visited.report.outcome() != Outcome::Failed).count();
-    writeln!(out, "\n{works} of {} listeners work", visited.len())?;
+    let verb = if visited.len() == 1 { "works" } else { "work" };
+    writeln!(out, "\n{works} of {} {verb}", counted(visited.len(), "listener"))?;
     if works > 0 && visited.iter().all(|visited| visited.report.login.is_none()) {
         writeln!(out, "{NO_LOGIN}")?;
     }

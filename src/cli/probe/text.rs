@@ -6,6 +6,7 @@ use anstyle::Style;
 
 use crate::cli::colour::{BAD, FAINT, GOOD, STRONG, WARNING};
 use crate::probe::{CertificateFacts, Finding, Outcome, Report, Step};
+use crate::words::counted;
 
 /// Step by step, with the certificates below theirs.
 pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -35,7 +36,8 @@ fn shown(out: &mut impl Write, index: usize, certificate: &CertificateFacts) -> 
     let CertificateFacts { subject, issuer, names, not_before, not_after, days_left } = certificate;
     let number = index.saturating_add(1);
     writeln!(out, "{:20}{number} {subject}, issued by {issuer}", "")?;
-    let left = if *days_left < 0 { "is over".to_owned() } else { format!("{days_left} days left") };
+    let left =
+        if *days_left < 0 { "is over".to_owned() } else { format!("{} left", counted(*days_left, "day")) };
     writeln!(out, "{:22}{FAINT}{not_before} to {not_after}, {left}{FAINT:#}", "")?;
     if !names.is_empty() {
         writeln!(out, "{:22}{FAINT}for {}{FAINT:#}", "", names.join(", "))?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::super::manifest::text::decode;
 use super::super::manifest::yaml::{MAX_TEXT, too_large};
 use super::walk::{Tree, walk};
 
@@ -137,17 +138,26 @@ fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
 /// A file's text.
 ///
 /// # Errors
-/// When it cannot be read, is larger than a file may be, or is not UTF-8.
+/// When it cannot be read, is larger than a file may be, or is no text.
 pub fn read(path: &Path) -> io::Result<String> {
     let file = fs::File::open(path)?;
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if size > MAX_TEXT {
         return Err(io::Error::other(too_large(size)));
     }
-    let mut text = String::new();
-    // It may have grown, and the parser refuses what is too large.
-    file.take(MAX_TEXT as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
+    // It may have grown meanwhile.
+    read_stream(file)
+}
+
+/// The text of what has no size, such as a pipe.
+///
+/// # Errors
+/// When it cannot be read, is larger than a file may be, or is no text.
+pub fn read_stream(stream: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    // The parser refuses what is too large.
+    stream.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    decode(bytes).map_err(io::Error::other)
 }
 
 /// How long ago the file was written; `None` when its time lies in the future.

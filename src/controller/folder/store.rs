@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::index::{Key, Objects};
-use super::super::manifest::{self, Broken, Content, Manifest, Parsed};
+use super::super::manifest::{self, Broken, Content, Manifest, Parsed, Promise};
 use super::super::render::Kind;
 use super::super::validate::Validator;
 use super::half::{ends_cleanly, lacks_any};
@@ -31,6 +31,7 @@ struct File {
     stamp: Option<Stamp>,
     digest: Option<u64>,
     manifests: Vec<Manifest>,
+    promises: Vec<Promise>,
     problems: Vec<Problem>,
 }
 
@@ -41,6 +42,8 @@ pub struct Loaded {
     pub objects: Objects,
     /// Which file each of our own objects is from.
     pub origins: BTreeMap<(Kind, Key), PathBuf>,
+    /// Secrets and ConfigMaps that others will make of what the files hold.
+    pub promises: Vec<Promise>,
     /// What is wrong with files.
     pub problems: Vec<Problem>,
 }
@@ -131,7 +134,10 @@ impl Store {
         let mut generations = BTreeMap::new();
         for (path, file) in &self.files {
             loaded.problems.extend(file.problems.clone());
-            for manifest in &file.manifests {
+            loaded.promises.extend(file.promises.clone());
+            // What is not read may be there as often as it likes.
+            let read = |manifest: &&Manifest| !matches!(manifest.content, Content::Other);
+            for manifest in file.manifests.iter().filter(read) {
                 match owners.get(&(manifest.kind.as_str(), &manifest.key)) {
                     Some(first) => loaded.problems.push(duplicate(path, first, manifest)),
                     None => {
@@ -162,7 +168,7 @@ impl File {
             return Outcome::Same;
         }
         match manifest::parse(&text, validator) {
-            Ok(Parsed { mut manifests, broken }) => {
+            Ok(Parsed { mut manifests, broken, promises }) => {
                 let is_half = || !ends_cleanly(&text) || lacks_any(&self.manifests, &manifests);
                 if let Some(wait) = doubt.filter(|_| is_half()) {
                     return Outcome::Doubtful(wait);
@@ -171,7 +177,7 @@ impl File {
                 tell_ignored(path, &manifests);
                 keep_secrets(&self.manifests, &mut manifests);
                 self.problems = broken.iter().map(|broken| self.keep(path, broken, &mut manifests)).collect();
-                self.manifests = manifests;
+                (self.manifests, self.promises) = (manifests, promises);
                 Outcome::Changed
             }
             Err(error) => {
@@ -272,6 +278,11 @@ fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
 
 fn tell_ignored(path: &Path, manifests: &[Manifest]) {
     for Manifest { kind, key, .. } in manifests.iter().filter(|m| matches!(m.content, Content::Other)) {
+        if kind == "Secret" {
+            let file = path.display();
+            tracing::warn!(%file, "Secret {key} is encrypted by SOPS; ignoring it. Decrypt it before it is put there");
+            continue;
+        }
         tracing::debug!(file = %path.display(), "{kind} {key} is of no kind that mailgress reads; ignored");
     }
 }

@@ -39,6 +39,12 @@ impl Slices {
         keys.filter_map(|key| self.all.get(key).map(Arc::as_ref))
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// All of them by their own keys.
     #[must_use]
     pub(super) fn all(&self) -> &BTreeMap<Key, Arc<EndpointSlice>> {

@@ -9,7 +9,7 @@ use crate::api::{MailListenerSpec, MailServerSpec};
 
 use super::super::index::{Key, Objects};
 use super::super::reason::Reason;
-use super::super::violation::{Concern, Violation};
+use super::super::violation::{Absent, Concern, Violation};
 use super::LastGood;
 use super::references::Looked;
 
@@ -24,22 +24,32 @@ pub(crate) fn server(
     let key = Key::new(namespace, &spec.server_ref.name);
     looked.borrow_mut().servers.insert(key.clone());
     let Some(server) = last_good.server(objects, &key) else {
-        let (problem, remedy) = match objects.servers.get(&key) {
-            None => ("does not exist", "create it, or correct name and namespace"),
-            Some(_) => ("is invalid", "correct the MailServer; its own status says how"),
-        };
-        return Err(Violation::missing("spec.serverRef", format!("MailServer {key} {problem}"), remedy));
+        return Err(match objects.servers.get(&key) {
+            None => {
+                let problem = format!("MailServer {key} does not exist");
+                let remedy = "create it, or correct name and namespace";
+                Violation::absent("spec.serverRef", Absent::Server(key), problem, remedy)
+            }
+            Some(_) => {
+                let problem = format!("MailServer {key} is invalid");
+                let remedy = "correct the MailServer; its own status says how";
+                Violation::missing("spec.serverRef", problem, remedy)
+            }
+        });
     };
     if allows(objects, &key, &server, &listener.namespace, looked) {
         return Ok((key, server));
     }
-    Err(Violation::new(
+    // Labels decided, and nobody knows them.
+    let namespace = looked.borrow().namespace.clone().filter(|name| !objects.namespaces.contains_key(name));
+    let refused = Violation::new(
         Concern::Accepted,
         Reason::NotAllowed,
         "spec.serverRef",
         format!("MailServer {key} takes no listeners from namespace {}", listener.namespace),
         "let its owner extend spec.allowedListeners.namespaces",
-    ))
+    );
+    Err(Violation { absent: namespace.map(Absent::Namespace).map(Box::new), ..refused })
 }
 
 fn allows(

@@ -116,7 +116,7 @@ fn of_service(
 ) -> Option<Place> {
     let path = &scope.setting("auth.http.serviceRef");
     let key = scope.key("auth.http.serviceRef", &service.name);
-    let mut backend = backend::service(path, &key, service.port, references, found)?;
+    let mut backend = backend::service(path, &key, &service.port, references, found)?;
     reach::keep_allowed(path, reach, &mut backend, found);
     let external = references.service(&key).and_then(|service| backend::external_name(service));
     let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
@@ -209,11 +209,15 @@ fn header_value(
         }
     };
     let key = scope.key("auth.http.headers", &reference.name);
-    let secret = references.secret(&key);
-    let Some(value) = secret.and_then(|secret| secret.data.get(&reference.key)) else {
-        let problem = format!("Secret {key} with key {:?} does not exist", reference.key);
-        let (reference, remedy) = ((ReferenceKind::Secret, &key), "create it, or correct name and key");
+    let Some(secret) = references.secret(&key) else {
+        let problem = format!("Secret {key} does not exist");
+        let (reference, remedy) = ((ReferenceKind::Secret, &key), "create it, or correct the name");
         found.push(references.missing(path, reference, problem, remedy));
+        return None;
+    };
+    let Some(value) = secret.data.get(&reference.key) else {
+        let problem = format!("Secret {key} has no key {:?}", reference.key);
+        found.push(Violation::missing(path, problem, "add the key to the Secret, or correct its name"));
         return None;
     };
     // A file that became a Secret usually ends with a line break.

@@ -2,8 +2,10 @@
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
+use crate::api::common::PortRef;
 use crate::api::listener::ListenerFields;
 use crate::model::{Backend, Reach};
+use crate::net::BackendAddress;
 
 use super::super::index::{Key, ReferenceKind};
 use super::super::violation::{Notice, Violation};
@@ -39,7 +41,7 @@ pub(crate) fn render(
     }
     let reference = fields.backend_ref.as_ref()?;
     let (path, key) = (scope.field("backendRef"), scope.own_key(&reference.name));
-    let mut backend = service(&path, &key, reference.port, references, found)?;
+    let mut backend = service(&path, &key, &reference.port, references, found)?;
     reach::keep_allowed(&path, reach, &mut backend, found);
     Some(backend)
 }
@@ -48,7 +50,7 @@ pub(crate) fn render(
 pub(crate) fn service(
     path: &str,
     key: &Key,
-    port: u16,
+    port: &PortRef,
     references: &References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Backend> {
@@ -60,20 +62,22 @@ pub(crate) fn service(
         return None;
     };
     if let Some(name) = external_name(service) {
-        let Some(address) = units::named(name, port) else {
-            let problem = format!("the externalName {name:?} of Service {key} is not a host name");
-            found.push(Violation::unusable(path, problem, "correct it in the Service"));
-            return None;
+        let address = external_address(service, (key, name), port);
+        let endpoint = address.map_err(|(problem, remedy)| Violation::unusable(path, problem, remedy));
+        return match endpoint {
+            Ok(address) => Some(Backend::new(reference, vec![address])),
+            Err(violation) => {
+                found.push(violation);
+                None
+            }
         };
-        return Some(Backend::new(reference, vec![address]));
     }
-    let Some(service_port) = port_of(service, port) else {
-        let ports: Vec<String> = ports(service).iter().map(|port| port.port.to_string()).collect();
-        let problem = format!("Service {key} has no port {port}, only {}", ports.join(", "));
+    let Some(port_name) = port_name(service, key, port, references) else {
+        let problem = format!("Service {key} has no TCP port {port}{}", ports_of(service));
         found.push(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
-    let endpoints = endpoints(key, service_port.name.as_deref().unwrap_or_default(), references);
+    let endpoints = Endpoints::of(references.objects().slices.of(key), port_name, references.locality());
     if endpoints.are_terminating || endpoints.addresses.is_empty() {
         let consequence = if endpoints.are_terminating {
             "so those that are terminating are used"
@@ -90,6 +94,27 @@ pub(crate) fn service(
     Some(Backend { reference, endpoints: endpoints.addresses, names: endpoints.names })
 }
 
+/// Where an `ExternalName` Service leads, or the problem and its remedy. Such a Service need not list its ports.
+fn external_address(
+    service: &Service,
+    (key, name): (&Key, &str),
+    port: &PortRef,
+) -> Result<BackendAddress, (String, &'static str)> {
+    let number = match (port, port_of(service, port)) {
+        (PortRef::Number(number), _) => Some(*number),
+        (PortRef::Name(_), port) => port.and_then(|port| u16::try_from(port.port).ok()),
+    };
+    let number = number.ok_or_else(|| {
+        let problem =
+            format!("Service {key} of type ExternalName has no TCP port {port}{}", ports_of(service));
+        (problem, "write the port's number, or name the port in the Service")
+    })?;
+    units::named(name, number).ok_or_else(|| {
+        let problem = format!("the externalName {name:?} of Service {key} is not a host name");
+        (problem, "correct it in the Service")
+    })
+}
+
 /// The name that an `ExternalName` Service stands for.
 pub(crate) fn external_name(service: &Service) -> Option<&str> {
     let spec = service.spec.as_ref()?;
@@ -104,11 +129,40 @@ pub(crate) fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
 }
 
-fn port_of(service: &Service, port: u16) -> Option<&ServicePort> {
-    let tcp = |p: &&ServicePort| p.protocol.as_deref().unwrap_or("TCP") == "TCP";
-    ports(service).iter().filter(tcp).find(|p| p.port == i32::from(port))
+fn port_of<'a>(service: &'a Service, wanted: &PortRef) -> Option<&'a ServicePort> {
+    tcp_ports(service).find(|port| match wanted {
+        PortRef::Number(number) => port.port == i32::from(*number),
+        PortRef::Name(name) => port.name.as_ref() == Some(name),
+    })
 }
 
-fn endpoints(service: &Key, port_name: &str, references: &References<'_>) -> Endpoints {
-    Endpoints::of(references.objects().slices.of(service), port_name, references.locality())
+fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    ports(service).iter().filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
+}
+
+/// The name of a port in the Service's EndpointSlices. A headless Service may list no port; then the slices know the
+/// names.
+fn port_name<'a>(
+    service: &'a Service,
+    key: &Key,
+    wanted: &'a PortRef,
+    references: &References<'a>,
+) -> Option<&'a str> {
+    if let Some(port) = port_of(service, wanted) {
+        return Some(port.name.as_deref().unwrap_or_default());
+    }
+    let PortRef::Name(name) = wanted else { return None };
+    let mut ports = references.objects().slices.of(key).flat_map(|slice| slice.ports.iter().flatten());
+    let is_listed = ports.any(|port| port.name.as_ref() == Some(name));
+    (self::ports(service).is_empty() && is_listed).then_some(name)
+}
+
+/// The ports that there are, for a message.
+fn ports_of(service: &Service) -> String {
+    let all = tcp_ports(service).map(|port| match &port.name {
+        Some(name) => format!("{} ({name})", port.port),
+        None => port.port.to_string(),
+    });
+    let all: Vec<String> = all.collect();
+    if all.is_empty() { ", and lists none".to_owned() } else { format!(", only {}", all.join(", ")) }
 }

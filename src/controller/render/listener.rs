@@ -13,7 +13,7 @@ use super::super::violation::{Notice, Violation};
 use super::references::References;
 use super::scope::Scope;
 use super::socket::{self, Candidate};
-use super::{Environment, auth, backend, bounds, frontend, reach, tls, upstream};
+use super::{Completeness, Environment, auth, backend, bounds, frontend, reach, tls, upstream};
 
 /// A listener as its object says it.
 pub(crate) struct Source<'a> {
@@ -39,7 +39,9 @@ pub(crate) fn render(
     let scope = &Scope::new(source);
     let mut found = Vec::new();
     let candidate = candidate(scope, source, settings, references, environment, &mut found);
-    let excluded = found.iter().any(|violation| violation.concern.excludes());
+    let may_be_elsewhere =
+        |violation: &Violation| environment.completeness == Completeness::Part && violation.absent.is_some();
+    let excluded = found.iter().any(|violation| violation.concern.excludes() && !may_be_elsewhere(violation));
     (candidate.filter(|_| !excluded), found)
 }
 
@@ -102,7 +104,9 @@ fn candidate(
     let tls_mode = tls::mode(settings, fields.port);
     let hostnames = hostnames(scope, fields, tls_mode, found);
     let server_tls = tls::server(scope, settings, tls_mode, references, environment.now, found);
-    if let Some(tls) = &server_tls {
+    let named = settings.tls.as_ref().and_then(|tls| tls.certificate_refs.as_ref()).map_or(0, Vec::len);
+    // A certificate that is not there may have the names.
+    if let Some(tls) = server_tls.as_ref().filter(|tls| tls.certificates.len() == named) {
         tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls, found);
     }
     let reach = reach::render(scope, source, settings, references);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::reason::Reason;
-use super::super::violation::{Concern, Violation};
+use super::super::violation::{Absent, Concern, Violation};
 use super::endpoints::Locality;
 use super::tls::Certificates;
 
@@ -90,7 +90,7 @@ impl<'a> References<'a> {
     ) -> Violation {
         let reference = Reference::new(kind, key);
         match self.objects.unreadable.get(&reference) {
-            None => Violation::missing(path, problem, remedy),
+            None => Violation::absent(path, Absent::Reference(reference), problem, remedy),
             Some(why) => Violation::new(
                 Concern::ResolvedRefs,
                 Reason::RefNotReadable,

@@ -58,6 +58,7 @@ impl World {
             now: self.now,
             locality: Locality::default(),
             trusted_peers: self.trusted_peers.clone(),
+            completeness: Completeness::Whole,
         };
         let rendered = render(&loaded.objects, &self.last_good, &environment);
         self.last_good = rendered.last_good.clone();
@@ -508,9 +509,9 @@ fn names_what_is_missing_or_unusable() {
     assert!(refused(upstream, "").contains("ConfigMap mail/ca does not exist"));
     let auth = "port: 143, auth: {http: {url: 'http://a/', headers: [{name: X-Key, valueFrom: \
                 {secretKeyRef: {name: k, key: key}}}]}}";
-    assert!(
-        refused(auth, "").contains("auth.http.headers[X-Key]: Secret mail/k with key \"key\" does not exist")
-    );
+    assert!(refused(auth, "").contains("auth.http.headers[X-Key]: Secret mail/k does not exist"));
+    let other = secret("Opaque", "k", &[("other", "x")]);
+    assert!(refused(auth, &other).contains("Secret mail/k has no key \"key\"; add the key"));
 }
 
 // --- certificates ---
@@ -566,6 +567,7 @@ fn what_may_not_be_read_is_not_called_missing() {
         now: world.now,
         locality: Locality::default(),
         trusted_peers: Vec::new(),
+        completeness: Completeness::Whole,
     };
     let said = said(&render(&objects, &LastGood::default(), &environment));
     assert!(
@@ -746,7 +748,71 @@ fn names_a_service_or_port_that_is_not_there() {
         said(&once(&(server(&listener, "") + more)))
     };
     assert!(of(143, "").contains("spec.listeners[a].backendRef: Service mail/dovecot does not exist"));
-    assert!(of(1, SERVICE).contains("has no port 1, only 143, 4190"));
+    assert!(of(1, SERVICE).contains("has no TCP port 1, only 143 (imap), 4190 (sieve)"));
+}
+
+/// Asked for, so that there is no alarm.
+const NO_TLS: &str = "Disabled";
+
+#[test]
+fn a_port_of_a_service_may_be_named() {
+    let served = |port: &str, more: &str| {
+        let rendered = once(
+            &(server(
+                &format!(
+                    "{{name: a, port: 143, tls: {{mode: '{NO_TLS}'}}, backendRef: {{name: dovecot, port: {port}}}}}"
+                ),
+                "",
+            ) + more),
+        );
+        let said = said(&rendered);
+        let socket = rendered.snapshot.sockets.values().next().cloned();
+        let backend = socket.and_then(|socket| socket.listeners[0].backend.clone());
+        (backend.map(|backend| (backend.reference.clone(), backend.endpoints.clone())), said)
+    };
+    let endpoint = slice("x", "IPv4", "{addresses: [10.0.0.1]}");
+    let address = |text: &str| vec![units::backend_address(text, None).unwrap()];
+    let found =
+        |port: &str, endpoint: &str| Some((format!("Service mail/dovecot:{port}"), address(endpoint)));
+    let with_ports = SERVICE.to_owned() + &endpoint;
+    assert_eq!(served("imap", &with_ports), (found("imap", "10.0.0.1:10143"), String::new()));
+    assert_eq!(served("sieve", &with_ports), (found("sieve", "10.0.0.1:14190"), String::new()));
+    let (backend, said) = served("imaps", &with_ports);
+    assert_eq!(backend, None);
+    assert!(
+        said.contains("RefNotFound spec.listeners[a].backendRef: Service mail/dovecot has no TCP port imaps, only 143 (imap)"),
+        "{said}"
+    );
+    let (backend, said) = served("imap", SERVICE);
+    assert!(backend.is_some() && said.contains("has no ready endpoint for port imap"), "{said}");
+    // Of a headless Service without ports, the EndpointSlices know the names.
+    let service = |spec: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: dovecot, namespace: mail}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let headless = service("clusterIP: None") + &endpoint;
+    assert_eq!(served("imap", &headless), (found("imap", "10.0.0.1:10143"), String::new()));
+    let (_, said) = served("imaps", &headless);
+    assert!(said.contains("has no TCP port imaps, and lists none; "), "{said}");
+    let external =
+        service("type: ExternalName, externalName: imap.example.com, ports: [{name: imap, port: 1143}]");
+    assert_eq!(served("imap", &external), (found("imap", "imap.example.com:1143"), String::new()));
+    let (backend, said) = served("imap", &service("type: ExternalName, externalName: imap.example.com"));
+    assert!(
+        backend.is_none() && said.contains("has no TCP port imap, and lists none; write the port's number"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_port_of_the_auth_service_may_be_named() {
+    let auth = "auth: {http: {serviceRef: {name: dovecot, port: sieve}}}";
+    let rendered = once(
+        &(server("{name: a, port: 143}", auth) + SERVICE + &slice("x", "IPv4", "{addresses: [10.0.0.1]}")),
+    );
+    let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!("{}", said(&rendered)) };
+    assert_eq!(http.endpoints[0].to_string(), "10.0.0.1:14190");
 }
 
 // --- conflicts ---

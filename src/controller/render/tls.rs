@@ -359,13 +359,17 @@ fn pem<'a>(
         BundleKind::ConfigMap => (ReferenceKind::ConfigMap, references.in_config_map(key, name)),
     };
     let reference = Reference::new(kind, key);
-    let problem = match data {
+    found.push(match data {
         Some(Some(pem)) => return Some(pem),
-        Some(None) => format!("{reference} has no key {name:?}"),
-        None => format!("{reference} does not exist"),
-    };
-    let remedy = "create it, or correct kind, name and key";
-    found.push(references.missing(path, (kind, key), problem, remedy));
+        Some(None) => {
+            let problem = format!("{reference} has no key {name:?}");
+            Violation::missing(path, problem, "add the key, or name another one in key")
+        }
+        None => {
+            let problem = format!("{reference} does not exist");
+            references.missing(path, (kind, key), problem, "create it, or correct kind and name")
+        }
+    });
     None
 }
 

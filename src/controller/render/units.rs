@@ -95,6 +95,9 @@ pub fn named(host: &str, port: u16) -> Option<BackendAddress> {
         !label.is_empty()
             && label.len() <= 63
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            // RFC 1123 section 2.1.
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     (host.len() <= 253 && host.split('.').all(valid_label)).then_some(BackendAddress::Name { host, port })
 }
@@ -131,6 +134,7 @@ mod tests {
         assert_eq!(read("Dovecot.mail.svc.:143").as_deref(), Some("dovecot.mail.svc:143"));
         assert_eq!(read("[::1]:143").as_deref(), Some("[::1]:143"));
         assert_eq!(read("unix:/run/a").as_deref(), Some("unix:/run/a"));
+        assert_eq!((read("-x.:1"), read("x-.test:1"), read("my_app-1:143").is_some()), (None, None, true));
         assert_eq!(
             (read("host"), read("host:0"), read("a..b:1"), read("::1:143:x")),
             (None, None, None, None)

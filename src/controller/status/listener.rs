@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::status::{Condition, ConditionStatus};
 use crate::model::BackendHealth;
+use crate::words::counted;
 
 use super::super::reason::Reason;
 use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
@@ -63,17 +64,28 @@ pub(super) fn conditions(
 fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     let (all, out) = (health.endpoints, health.unhealthy.len());
     if out == 0 {
-        let text = format!("all {all} endpoints answer their health checks");
+        let text = match all {
+            1 => "the endpoint answers its health checks".to_owned(),
+            _ => format!("all {all} endpoints answer their health checks"),
+        };
         return stamp.condition("BackendHealthy", ConditionStatus::True, Reason::AllHealthy, &text);
     }
     let (reason, consequence) = if out == all {
-        (Reason::AllUnhealthy, "sessions are given to all of them anyway")
+        (
+            Reason::AllUnhealthy,
+            if all == 1 {
+                "sessions are given to it anyway"
+            } else {
+                "sessions are given to all of them anyway"
+            },
+        )
     } else {
-        (Reason::SomeUnhealthy, "they get no sessions")
+        (Reason::SomeUnhealthy, if out == 1 { "it gets no sessions" } else { "they get no sessions" })
     };
     let why: Vec<String> =
         health.unhealthy.iter().map(|(address, why)| format!("{address}: {why}")).collect();
-    let text =
-        format!("{out} of {all} endpoints fail their health checks, {consequence}: {}", why.join(" | "));
+    let fail = if out == 1 { "fails its" } else { "fail their" };
+    let all = counted(all, "endpoint");
+    let text = format!("{out} of {all} {fail} health checks, {consequence}: {}", why.join(" | "));
     stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
 }

@@ -1,15 +1,20 @@
 //! Schema errors as sentences with a remedy.
 
+mod advice;
+mod fields;
+
+#[cfg(test)]
+pub(super) use advice::of_form as advice_of_form;
+
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
-
-use crate::secret::shown_url;
 
 use super::super::reason::Reason;
 use super::super::violation::{Concern, Violation, one_line};
 use super::MAX_VIOLATIONS;
 use super::schema::element;
+use crate::words::counted;
 
 /// What one error of the schema says about a spec.
 pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Value) -> Vec<Violation> {
@@ -19,56 +24,86 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
         vec![Violation::new(Concern::Accepted, reason, field, problem, remedy)]
     };
     match error.kind() {
-        ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
-            .iter()
-            .take(MAX_VIOLATIONS)
-            .map(|name| {
-                let field = format!("{path}.{name}");
-                let problem = "there is no such field";
-                Violation::new(
-                    Concern::Accepted,
-                    Reason::UnknownField,
-                    &field,
-                    problem,
-                    did_you_mean(name, node),
-                )
-            })
-            .collect(),
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let unknown = unexpected.iter().take(MAX_VIOLATIONS);
+            let violation = |name: &String| {
+                let (field, remedy) = (format!("{path}.{name}"), fields::meant(name, node, schema));
+                let (concern, reason) = (Concern::Accepted, Reason::UnknownField);
+                Violation::new(concern, reason, &field, "there is no such field", remedy)
+            };
+            unknown.map(violation).collect()
+        }
         ValidationErrorKind::Required { property } => {
             let field = format!("{path}.{}", property.as_str().unwrap_or_default());
             one(Reason::Required, &field, "this field is required".to_owned(), "add it".to_owned())
         }
-        ValidationErrorKind::Enum { options } => {
-            let options: Vec<String> =
-                options.as_array().into_iter().flatten().map(Value::to_string).collect();
+        ValidationErrorKind::Enum { .. } => {
             let problem = format!("{value} is not supported");
-            one(Reason::NotSupported, &path, problem, format!("choose one of {}", options.join(", ")))
+            one(Reason::NotSupported, &path, problem, advice::of_options(value, node))
         }
         ValidationErrorKind::Type { .. } => {
-            let wanted = node["type"].as_str().unwrap_or("number or string");
-            let article = if wanted.starts_with(['a', 'i', 'o']) { "an" } else { "a" };
-            let problem = format!("this is {}, and must be {article} {wanted}", kind_of(value));
-            one(Reason::WrongType, &path, problem, type_remedy(value, wanted).to_owned())
+            let problem = format!("this is {}, and must be {}", kind_of(value), wanted(node));
+            one(Reason::WrongType, &path, problem, advice::of_type(value, node))
         }
-        ValidationErrorKind::Pattern { pattern } => one(
-            Reason::WrongForm,
-            &path,
-            format!("{} does not have the right form", shown(value)),
-            form(pattern, node),
-        ),
-        // Without the value: it may be long, or a key.
+        ValidationErrorKind::Pattern { pattern } => {
+            let problem = match value.as_str() {
+                Some("") => "this is empty".to_owned(),
+                _ => format!("{} does not have the right form", advice::shown(value, pattern)),
+            };
+            one(Reason::WrongForm, &path, problem, advice::of_form(value, node))
+        }
         _ => {
-            let problem = one_line(&error.masked().to_string());
-            one(Reason::OutOfRange, &path, problem, "stay within the bound".to_owned())
+            let (problem, remedy) = out_of_range(error, node);
+            one(Reason::OutOfRange, &path, problem, remedy)
         }
     }
 }
 
-/// A value as it may be shown: what may be a URL, without a login and a query.
-fn shown(value: &Value) -> String {
-    match value.as_str() {
-        Some(text) if text.contains("://") || text.contains('@') => format!("{:?}", shown_url(text)),
-        _ => value.to_string(),
+/// One sentence for each field: what is of the wrong type is not out of range as well.
+pub(super) fn once_each(all: impl Iterator<Item = Violation>) -> Vec<Violation> {
+    let mut kept: Vec<Violation> = Vec::new();
+    for violation in all.take(MAX_VIOLATIONS * 2) {
+        match kept.iter_mut().find(|kept| kept.field == violation.field) {
+            None => kept.push(violation),
+            Some(kept) if violation.reason == Reason::WrongType => *kept = violation,
+            Some(_) => {}
+        }
+    }
+    kept
+}
+
+/// Without the value: it may be long, or a key.
+fn out_of_range(error: &ValidationError<'_>, node: &Value) -> (String, String) {
+    let value = error.instance();
+    let length = value.as_str().map_or(0, |text| text.chars().count());
+    let items = value.as_array().map_or(0, Vec::len);
+    match error.kind() {
+        ValidationErrorKind::Minimum { .. } | ValidationErrorKind::Maximum { .. } => {
+            let range = advice::range(node);
+            (format!("{value} is not {range}"), format!("write a number {range}"))
+        }
+        ValidationErrorKind::MinLength { .. } if length == 0 => {
+            ("this is empty".to_owned(), "write a value, or remove the field".to_owned())
+        }
+        ValidationErrorKind::MaxLength { limit } => {
+            let problem =
+                format!("this has {}, and at most {limit} are allowed", counted(length, "character"));
+            (problem, "shorten it".to_owned())
+        }
+        ValidationErrorKind::MinItems { .. } if items == 0 => {
+            ("the list is empty".to_owned(), "add an element, or remove the field".to_owned())
+        }
+        ValidationErrorKind::MaxItems { limit } => {
+            let problem =
+                format!("the list has {}, and at most {limit} are allowed", counted(items, "element"));
+            (problem, "remove some".to_owned())
+        }
+        ValidationErrorKind::MaxProperties { limit } => {
+            let fields = value.as_object().map_or(0, serde_json::Map::len);
+            let problem = format!("this has {}, and at most {limit} are allowed", counted(fields, "field"));
+            (problem, "remove some".to_owned())
+        }
+        _ => (one_line(&error.masked().to_string()), String::new()),
     }
 }
 
@@ -104,51 +139,13 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn type_remedy(value: &Value, wanted: &str) -> &'static str {
-    match (value, wanted) {
-        // YAML 1.1 reads a bare on, off, yes or no as a boolean.
-        (Value::Bool(_) | Value::Number(_), "string") => "put it in quotes",
-        (Value::String(_), "integer" | "boolean") => "remove the quotes",
-        (_, "array") => "write a list: [ ... ]",
-        _ => "see its documentation",
+fn wanted(node: &Value) -> &'static str {
+    match node["type"].as_str() {
+        Some("string") => "a string",
+        Some("integer") => "an integer",
+        Some("boolean") => "a boolean",
+        Some("array") => "a list",
+        Some("object") => "an object",
+        _ => "an integer or a string",
     }
-}
-
-fn form(pattern: &str, node: &Value) -> String {
-    if pattern.contains("(h|m|s|ms)") {
-        return "write a duration such as 30s or 1h30m".to_owned();
-    }
-    if pattern.contains("Ki|Mi") {
-        return "write a size such as 64Ki or 4096".to_owned();
-    }
-    match node["description"].as_str() {
-        Some(description) => format!("it means: {description}"),
-        None => format!("it must match {pattern}"),
-    }
-}
-
-/// The known field that is nearest to an unknown one.
-fn did_you_mean(name: &str, node: &Value) -> String {
-    let fields = node["properties"].as_object().into_iter().flatten().map(|(field, _)| field);
-    let near = fields.map(|field| (distance(name, field), field)).min();
-    match near {
-        Some((distance, field)) if distance <= 1 + name.len() / 3 => format!("did you mean {field}?"),
-        _ => "remove it, or correct its name".to_owned(),
-    }
-}
-
-/// Levenshtein's, without case.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_ascii_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.to_ascii_lowercase().chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -39,9 +39,9 @@ fn names_an_unknown_field_and_the_one_that_was_meant() {
 
 #[test]
 fn tells_to_quote_what_yaml_takes_for_a_boolean() {
-    let found = server("{tls: {mode: false}}");
+    let found = server("{listeners: [{name: true, port: 143}]}");
     assert!(
-        found.contains("WrongType spec.tls.mode: this is a boolean") && found.contains("quotes"),
+        found.contains("].name: this is a boolean, and must be a string; put it in quotes: \"true\""),
         "{found}"
     );
 }
@@ -49,10 +49,191 @@ fn tells_to_quote_what_yaml_takes_for_a_boolean() {
 #[test]
 fn refuses_what_is_out_of_range_or_form() {
     assert!(server("{listeners: [{name: a, port: 70000, protocol: IMAP}]}").contains("OutOfRange"));
-    assert!(server("{timeouts: {client: 5 days}}").contains("write a duration such as 30s"));
+    assert!(server("{timeouts: {client: 5 weeks}}").contains("write a duration such as 30s"));
     assert!(server("{limits: {clientBuffer: 4KB}}").contains("write a size"));
     assert!(server("{upstream: {proxyProtocol: V3}}").contains("choose one of \"Disabled\", \"V1\", \"V2\""));
     assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
+}
+
+/// Each spec is refused with one sentence that holds the text.
+fn each_is_told(cases: &[(&str, &str)]) {
+    for (spec, expected) in cases {
+        let found = server(spec);
+        assert!(found.contains(expected) && !found.contains('\n'), "{spec}: {found}");
+    }
+}
+
+#[test]
+fn advice_on_durations_sizes_and_numbers_is_right_for_the_value_that_is_there() {
+    each_is_told(&[
+        (
+            "{timeouts: {client: 60}}",
+            "WrongType spec.timeouts.client: this is a number, and must be a string; write it with a unit (h, m, s or ms): 60s",
+        ),
+        (
+            "{timeouts: {client: '60'}}",
+            "WrongForm spec.timeouts.client: \"60\" does not have the right form; write it with a unit (h, m, s or ms): 60s",
+        ),
+        ("{timeouts: {client: 7d}}", "; write days in hours: 168h"),
+        ("{timeouts: {client: 1.5h}}", "; write a duration such as 1h30m, without fractions"),
+        (
+            "{timeouts: {client: 100000s}}",
+            "; write a duration such as 24h, with numbers of at most five digits",
+        ),
+        ("{timeouts: {client: true}}", "; write a duration such as 30s or 1h30m"),
+        (
+            "{limits: {clientBuffer: 1.5}}",
+            "a number, and must be an integer or a string; write a size such as 64Ki",
+        ),
+        ("{limits: {clientBuffer: true}}", "; write a size such as 64Ki"),
+        ("{listeners: [{name: a, port: '143'}]}", "a string, and must be an integer; remove the quotes"),
+        ("{listeners: [{name: a, port: imap}]}", "; write a whole number from 1 to 65535"),
+        ("{listeners: [{name: a, port: 1.5}]}", "; write a whole number from 1 to 65535"),
+        (
+            "{listeners: [{name: a, port: 0}]}",
+            "OutOfRange spec.listeners[a].port: 0 is not from 1 to 65535; write a number",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendRef: {name: b, port: '143'}}]}",
+            "; for a port number remove the quotes",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendRef: {name: b, port: Imap}}]}",
+            "; write the number or the name of one of",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendRef: {name: b, port: 0}}]}",
+            "; write a number from 1 to 65535",
+        ),
+    ]);
+}
+
+#[test]
+fn advice_on_words_and_blocks_is_right_for_the_value_that_is_there() {
+    each_is_told(&[
+        ("{listeners: [{name: 1, port: 143}]}", "; put it in quotes: \"1\""),
+        ("{listeners: [{name: A, port: 143}]}", "; use lower-case letters, digits and hyphens"),
+        (
+            "{listeners: {name: a, port: 143}}",
+            "an object, and must be a list; write a list: begin each element",
+        ),
+        ("{listeners: 143}", "; write a list: [ ... ]"),
+        ("{smtp: {strictSequence: 'true'}}", "; remove the quotes"),
+        ("{smtp: {strictSequence: yes}}", "; write true or false"),
+        ("{tls: {mode: starttls}}", "\"starttls\" is not supported; write \"StartTLS\""),
+        ("{tls: {mode: Never}}", "; choose one of "),
+        (
+            "{tls: {mode: false}}",
+            "WrongType spec.tls.mode: this is a boolean, and must be a string; write \"Disabled\"",
+        ),
+        ("{tls: {mode: off}}", "\"off\" is not supported; write \"Disabled\""),
+        ("{tls: {minVersion: 1.2}}", "a number, and must be a string; write \"TLSv1.2\""),
+        (
+            "{tls: true}",
+            "a boolean, and must be an object; write its fields below it; it has certificateRefs, ",
+        ),
+        ("{tls: {certificateRefs: [mail-tls]}}", "; write { name: mail-tls }"),
+        ("{auth: {passthrough: true}}", "; write {}"),
+        ("{auth: passthrough}", "; write its fields below it; it has http, passthrough"),
+        ("{serverName: [a.test]}", "; write one value instead of a list"),
+        ("{serverName: ''}", "spec.serverName: this is empty; "),
+        ("{serverName: 'a b'}", "; write a host name such as mail.example.com"),
+        (
+            "{listeners: [{name: a, port: 143, hostnames: ['a b']}]}",
+            "; write a host name such as imap.example.com, or *.example",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, hostnames: []}]}",
+            "the list is empty; add an element, or remove the field",
+        ),
+    ]);
+    let long = server(&format!("{{serverName: {}}}", "a".repeat(300)));
+    assert!(
+        long.ends_with("spec.serverName: this has 300 characters, and at most 253 are allowed; shorten it"),
+        "{long}"
+    );
+}
+
+#[test]
+fn an_unknown_field_is_looked_for_where_it_exists() {
+    each_is_told(&[
+        (
+            "{listeners: [{name: a, port: 143, mode: Implicit}]}",
+            "there is no such field; did you mean tls.mode?",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, className: a}]}",
+            "there is no such field; did you mean spec.className?",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, backendref: {name: b}}]}",
+            "there is no such field; did you mean backendRef?",
+        ),
+        (
+            "{listeners: [{name: a, port: 143, something: 1}]}",
+            "there is no such field; remove it, or correct its name",
+        ),
+        ("{port: 143}", "there is no such field; did you mean listeners[].port?"),
+    ]);
+}
+
+#[test]
+fn a_port_of_a_service_is_a_number_or_a_name() {
+    for port in ["143", "65535", "imap", "imap-1", "1-imap", "s3", "a"] {
+        let spec = format!("{{listeners: [{{name: a, port: 143, backendRef: {{name: b, port: {port}}}}}]}}");
+        assert_eq!(server(&spec), "", "{port}");
+        let spec = format!("{{auth: {{http: {{serviceRef: {{name: b, port: {port}}}}}}}}}");
+        assert_eq!(server(&spec), "", "{port}");
+    }
+    for port in ["0", "65536", "-1", "'143'", "'1-2'", "Imap", "-imap", "imap-", "im.ap", "''", "true", "1.5"]
+    {
+        let spec = format!("{{listeners: [{{name: a, port: 143, backendRef: {{name: b, port: {port}}}}}]}}");
+        assert!(server(&spec).contains("spec.listeners[a].backendRef.port: "), "{port}");
+    }
+}
+
+#[test]
+fn every_pattern_has_a_sentence() {
+    fn walk(node: &Value, told: &mut usize) {
+        if node["pattern"].is_string() {
+            let advice = sentences::advice_of_form(&Value::from(" "), node);
+            assert!(!advice.contains("it must match"), "{}", node["pattern"]);
+            *told += 1;
+        }
+        node["properties"].as_object().into_iter().flatten().for_each(|(_, child)| walk(child, told));
+        node.get("items").into_iter().for_each(|items| walk(items, told));
+    }
+    let mut told = 0;
+    walk(&validator().server.spec, &mut told);
+    assert!(told > 20, "{told}");
+}
+
+#[test]
+fn a_health_check_that_contradicts_itself_is_told_once() {
+    let block = "upstream: {healthCheck: {timeout: 20s, interval: 15s}}";
+    let once = |spec: &str| {
+        let found = server(spec);
+        assert!(found.contains("healthCheck") && !found.contains('\n'), "{spec}: {found}");
+    };
+    once(&format!("{{{block}, listeners: [{{name: a, port: 143}}]}}"));
+    once(&format!("{{listeners: [{{name: a, port: 143, {block}}}]}}"));
+    once("{upstream: {healthCheck: {timeout: 20s}}, listeners: [{name: a, port: 143}]}");
+    once(
+        "{upstream: {healthCheck: {timeout: 5s}}, listeners: [{name: a, port: 143, upstream: {healthCheck: {interval: 1s}}}]}",
+    );
+}
+
+#[test]
+fn every_rule_says_what_helps() {
+    fn walk(node: &Value) {
+        for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            assert!(rule["message"].as_str().unwrap().contains("; "), "{rule}");
+        }
+        node["properties"].as_object().into_iter().flatten().for_each(|(_, child)| walk(child));
+        node.get("items").into_iter().for_each(walk);
+    }
+    walk(&validator().server.spec);
+    walk(&validator().listener.spec);
 }
 
 #[test]

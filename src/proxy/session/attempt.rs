@@ -71,6 +71,11 @@ impl Session {
         });
     }
 
+    /// Whether the attempt that was accepted had credentials.
+    pub(super) fn is_logged_in(&self) -> bool {
+        self.attempted.as_ref().is_some_and(|attempted| attempted.has_credentials)
+    }
+
     /// Counts and logs a refusal as soon as it is known, so that a client which leaves before it hears of it is counted,
     /// too. True when the client is banned from now on.
     pub(super) fn count_refusal(&mut self, cause: RefusalCause) -> bool {

@@ -1,6 +1,7 @@
 //! What is wrong with PEM that a manifest refers to.
 
 use super::{MAX_CHAIN, MAX_CHAIN_BYTES};
+use crate::words::counted;
 
 /// What is wrong with PEM that a manifest refers to, and what to do. Never holds key material.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,9 +84,11 @@ pub enum ParseError {
     },
     /// A chain that no client takes.
     #[error(
-        "the chain of {what} has {certificates} certificates, which are {bytes} bytes in a handshake; TLS clients refuse \
+        "the chain of {what} has {number}, which {verb} {bytes} bytes in a handshake; TLS clients refuse \
              more than {MAX_CHAIN} certificates or {MAX_CHAIN_BYTES} bytes: leave only the server's own certificate and \
-             its intermediates in it"
+             its intermediates in it",
+        number = counted(*certificates, "certificate"),
+        verb = if *certificates == 1 { "is" } else { "are" }
     )]
     ChainTooLong {
         /// What was read.

@@ -77,7 +77,8 @@ fn text(value: &Value) -> String {
 
 fn type_of(field: &Value) -> String {
     if field["x-kubernetes-int-or-string"] == true {
-        return "size".to_owned();
+        let is_port = field.get("maximum").is_some();
+        return if is_port { "integer or string" } else { "size" }.to_owned();
     }
     let pattern = field["pattern"].as_str().unwrap_or_default();
     match field["type"].as_str() {

@@ -151,6 +151,7 @@ fn what_is_no_object_is_a_problem() {
     let mut files = Files::new();
     let mut found = |text: &str| problems(&files.write("a.yaml", text)).join("\n");
     assert!(found("just text").contains("no apiVersion and kind"));
+    assert!(found("kind: MailServer\nmetadata: {name: a}").contains("no apiVersion and kind"));
     assert!(found("{apiVersion: v1, kind: Secret}").contains("has no metadata.name"));
     assert!(
         found("{apiVersion: mailgress.dev/v1alpha1, kind: MailSever, metadata: {name: x}}")
@@ -197,4 +198,67 @@ fn an_object_that_breaks_affects_no_other_of_its_file() {
     let misspelt = server("one", 145).replace("MailServer", "MailSever");
     let loaded = files.write("a.yaml", &(secret("aGk=") + &misspelt));
     assert_eq!(generation(&loaded, "one"), 2, "it is what it was");
+}
+
+#[test]
+fn what_is_not_for_us_is_passed_over() {
+    let foreign = [
+        ("kustomization.yaml", "resources: [mail.yaml]\n"),
+        (
+            "b/kustomization.yaml",
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a]\n",
+        ),
+        (
+            "c/kustomization.yaml",
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [b]\n",
+        ),
+        ("chart/Chart.yaml", "apiVersion: v2\nname: mail\nversion: 1.0.0\n"),
+        ("chart/values.yaml", "replicas: 2\nimage: {tag: x}\n"),
+        ("patch.yaml", "- op: replace\n  path: /spec/replicas\n  value: 3\n"),
+        ("job.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: a-}\n"),
+        ("d.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n"),
+        ("e.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n"),
+    ];
+    let mut files = Files::new();
+    let mut loaded = files.write("mail.yaml", &server("one", 143));
+    for (path, text) in foreign {
+        loaded = files.write(path, text);
+        assert_eq!(problems(&loaded), [""; 0], "{path}");
+    }
+    assert_eq!(loaded.objects.servers.len(), 1);
+}
+
+#[test]
+fn a_template_is_named_with_its_line() {
+    let told = |text: &str| problems(&Files::new().write("t.yaml", text)).join("\n");
+    let is_told = |text: &str, place: &str| {
+        let told = told(text);
+        assert!(told.starts_with(&format!("t.yaml:{place}: this is a template with {{{{ }}}}")), "{told}");
+    };
+    is_told("{{- if .Values.enabled }}\nkind: MailServer\n{{- end }}\n", "1:1");
+    is_told("apiVersion: v1\nkind: Secret\nmetadata:\n  name: {{ .Release.Name }}\n", "4:9");
+    is_told(
+        &format!(
+            "{}  serverName: {{{{ .Values.name }}}}\n",
+            server("one", 143).replace("spec: {", "spec:\n  x: {")
+        ),
+        "6:15",
+    );
+    is_told(&server("one", 143).replace("name: one", "name: \"{{ .Release.Name }}\""), "3:19");
+    is_told(
+        &server("one", 143).replace("name: a,", "name: a, backendAddress: '{{ .Values.backend }}:143',"),
+        "4:47",
+    );
+    let alert = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 'of {{ $labels.pod }}'}\n";
+    assert_eq!(told(alert), "", "texts of other objects are theirs");
+    assert!(told("a: [1\n").contains("t.yaml:2:1: ") && !told("a: [1\n").contains("template"));
+}
+
+#[test]
+fn a_secret_that_sops_has_encrypted_is_promised_and_not_read() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {tls.crt: 'ENC[AES256_GCM,data:x]'}\n\
+                sops: {version: '3'}\n";
+    let loaded = Files::new().write("a.yaml", text);
+    assert_eq!(problems(&loaded), [""; 0]);
+    assert!(loaded.objects.secrets.is_empty() && loaded.promises.len() == 1, "{loaded:?}");
 }

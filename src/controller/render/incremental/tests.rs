@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::controller::index::{Key, Kind, Owner, ReferenceKind, Resource, SecretData};
 use crate::controller::publish::{Published, Publisher};
-use crate::controller::render::{Locality, Rendered, render};
+use crate::controller::render::{Completeness, Locality, Rendered, render};
 use crate::controller::violation::Violation;
 use crate::model::tls::EXPIRY_WARNINGS;
 use crate::model::{Listener, ListenerId, Socket};
@@ -352,6 +352,7 @@ fn environment(now: i64) -> Environment {
         now,
         locality: Locality::default(),
         trusted_peers: Vec::new(),
+        completeness: Completeness::Whole,
     }
 }
 

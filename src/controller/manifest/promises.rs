@@ -1,0 +1,161 @@
+//! Secrets and ConfigMaps that are in no file because something in the cluster, or kustomize, makes them of another
+//! object: cert-manager of a Certificate, External Secrets of an ExternalSecret, and so on.
+
+use serde_json::Value;
+
+use super::super::index::{Key, Reference, ReferenceKind};
+
+/// A Secret or ConfigMap that will be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    kind: ReferenceKind,
+    /// `None`: of any.
+    namespace: Option<String>,
+    name: String,
+}
+
+impl Promise {
+    /// Whether this is what is promised.
+    #[must_use]
+    pub fn is(&self, reference: &Reference) -> bool {
+        let namespace = self.namespace.as_ref();
+        self.kind == reference.kind
+            && self.name == reference.key.name
+            && namespace.is_none_or(|namespace| *namespace == reference.key.namespace)
+    }
+}
+
+/// What an object stands for.
+pub(super) fn of(api: &str, kind: &str, key: &Key, value: &Value) -> Vec<Promise> {
+    let group = api.split_once('/').map_or("", |(group, _)| group);
+    let promise = |kind: ReferenceKind, name: &str| Promise {
+        kind,
+        namespace: Some(key.namespace.clone()),
+        name: name.to_owned(),
+    };
+    let secret = |name: &str| promise(ReferenceKind::Secret, name);
+    match (group, kind) {
+        ("", "Secret") if is_encrypted(value) => vec![secret(&key.name)],
+        ("trust.cert-manager.io", "Bundle") => bundle(key),
+        ("networking.k8s.io", "Ingress") if asks_for_certificate(value) => {
+            let tls = value["spec"]["tls"].as_array().into_iter().flatten();
+            tls.filter_map(|tls| tls["secretName"].as_str()).map(secret).collect()
+        }
+        ("kustomize.config.k8s.io", _) => of_kustomization(value),
+        _ => {
+            let maker = MAKERS.iter().find(|maker| maker.group == group && maker.kind == kind);
+            let name = |maker: &Maker| value.pointer(maker.name).and_then(Value::as_str).unwrap_or(&key.name);
+            maker.map(|maker| secret(name(maker))).into_iter().collect()
+        }
+    }
+}
+
+/// What the generators of a Kustomization make. Its `namespace` becomes that of all its objects, whatever they say, so
+/// the names count in any namespace.
+pub(super) fn of_kustomization(value: &Value) -> Vec<Promise> {
+    let of = |generator: &str, kind: ReferenceKind| {
+        let made = value[generator].as_array().into_iter().flatten();
+        let promise = move |name: &str| Promise { kind, namespace: None, name: name.to_owned() };
+        made.filter_map(|made| made["name"].as_str()).map(promise).collect::<Vec<_>>()
+    };
+    let mut all = of("secretGenerator", ReferenceKind::Secret);
+    all.extend(of("configMapGenerator", ReferenceKind::ConfigMap));
+    all
+}
+
+/// Whether SOPS has encrypted a Secret: its data is not what will be in the cluster.
+pub(super) fn is_encrypted(value: &Value) -> bool {
+    value["sops"].is_object()
+}
+
+/// trust-manager writes a ConfigMap, or a Secret, of the Bundle's name into each namespace.
+fn bundle(key: &Key) -> Vec<Promise> {
+    let of = |kind| Promise { kind, namespace: None, name: key.name.clone() };
+    [ReferenceKind::ConfigMap, ReferenceKind::Secret].map(of).into()
+}
+
+fn asks_for_certificate(ingress: &Value) -> bool {
+    let annotations = ingress["metadata"]["annotations"].as_object();
+    annotations.into_iter().flatten().any(|(name, _)| {
+        ["cert-manager.io/issuer", "cert-manager.io/cluster-issuer", "kubernetes.io/tls-acme"]
+            .contains(&name.as_str())
+    })
+}
+
+/// A kind of which a Secret is made in the object's own namespace.
+struct Maker {
+    group: &'static str,
+    kind: &'static str,
+    /// Where the Secret's name stands; without one there it has the object's.
+    name: &'static str,
+}
+
+const fn maker(group: &'static str, kind: &'static str, name: &'static str) -> Maker {
+    Maker { group, kind, name }
+}
+
+const MAKERS: [Maker; 9] = [
+    maker("cert-manager.io", "Certificate", "/spec/secretName"),
+    maker("external-secrets.io", "ExternalSecret", "/spec/target/name"),
+    maker("bitnami.com", "SealedSecret", "/spec/template/metadata/name"),
+    maker("secrets.hashicorp.com", "VaultStaticSecret", "/spec/destination/name"),
+    maker("secrets.hashicorp.com", "VaultDynamicSecret", "/spec/destination/name"),
+    maker("secrets.hashicorp.com", "VaultPKISecret", "/spec/destination/name"),
+    maker("secrets.infisical.com", "InfisicalSecret", "/spec/managedSecretReference/secretName"),
+    maker("onepassword.com", "OnePasswordItem", "/metadata/name"),
+    maker("ricoberger.de", "VaultSecret", "/metadata/name"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::validate::tests::validator;
+    use super::super::parse;
+    use super::*;
+
+    fn promised(text: &str, kind: ReferenceKind, namespace: &str, name: &str) -> bool {
+        let parsed = parse(text, validator()).unwrap();
+        let reference = Reference::new(kind, &Key::new(namespace, name));
+        parsed.promises.iter().any(|promise| promise.is(&reference))
+    }
+
+    fn secret(text: &str) -> bool {
+        promised(text, ReferenceKind::Secret, "mail", "tls")
+    }
+
+    fn object(api: &str, kind: &str, name: &str, rest: &str) -> String {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: {name}, namespace: mail}}\n{rest}\n")
+    }
+
+    #[test]
+    fn secrets_that_others_make_are_promised() {
+        for (api, kind, name, rest) in [
+            ("cert-manager.io/v1", "Certificate", "x", "spec: {secretName: tls}"),
+            ("external-secrets.io/v1", "ExternalSecret", "x", "spec: {target: {name: tls}}"),
+            ("external-secrets.io/v1beta1", "ExternalSecret", "tls", "spec: {}"),
+            ("bitnami.com/v1alpha1", "SealedSecret", "tls", "spec: {encryptedData: {a: b}}"),
+            ("secrets.hashicorp.com/v1beta1", "VaultStaticSecret", "x", "spec: {destination: {name: tls}}"),
+            ("onepassword.com/v1", "OnePasswordItem", "tls", "spec: {}"),
+            ("trust.cert-manager.io/v1alpha1", "Bundle", "tls", "spec: {}"),
+            ("v1", "Secret", "tls", "data: {tls.crt: 'ENC[AES256_GCM,data:x]'}\nsops: {version: '3'}"),
+        ] {
+            assert!(secret(&object(api, kind, name, rest)), "{kind}");
+        }
+        let issued = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: x, namespace: mail, annotations: \
+                      {cert-manager.io/cluster-issuer: a}}\nspec: {tls: [{secretName: tls}]}\n";
+        assert!(secret(issued) && !secret(&issued.replace("cert-manager.io/cluster-issuer", "a.b/c")));
+        assert!(!secret(&object("example.com/v1", "Certificate", "x", "spec: {secretName: tls}")));
+        let elsewhere = object("cert-manager.io/v1", "Certificate", "x", "spec: {secretName: tls}");
+        assert!(!secret(&elsewhere.replace("namespace: mail", "namespace: web")));
+    }
+
+    #[test]
+    fn what_kustomize_generates_is_promised_with_and_without_a_kind() {
+        let generators = "namespace: mail\nresources: [mail.yaml]\nsecretGenerator: [{name: tls, files: [tls.crt]}]\n\
+                          configMapGenerator:\n- name: ca\n";
+        for head in ["", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"] {
+            let text = format!("{head}{generators}");
+            assert!(secret(&text) && promised(&text, ReferenceKind::ConfigMap, "default", "ca"), "{head}");
+            assert!(!promised(&text, ReferenceKind::ConfigMap, "mail", "tls"));
+        }
+    }
+}
