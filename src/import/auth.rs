@@ -111,7 +111,8 @@ fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) ->
         name: name.0.clone(),
         value: None,
         value_from: Some(HeaderSource {
-            secret_key_ref: SecretKeyRef { name: secret.clone(), key: key.clone() },
+            secret_key_ref: Some(SecretKeyRef { name: secret.clone(), key: key.clone() }),
+            session: None,
         }),
     };
     Some(pairs.iter().zip(&keys).map(header).collect())

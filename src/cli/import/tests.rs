@@ -10,8 +10,8 @@ use rcgen::{
 };
 
 use crate::cli::files::Files;
+use crate::import::Imported;
 use crate::import::directives::DIRECTIVES;
-use crate::import::{Imported, Problem};
 
 use super::*;
 
@@ -90,11 +90,11 @@ impl Source for Fake {
 }
 
 fn import(name: &str, real: bool) -> Imported {
-    import::nginx(Path::new(name), Path::new(""), &Fake { real, inline: None }).unwrap()
+    import::nginx(Path::new(name), None, &Fake { real, inline: None }).unwrap()
 }
 
-fn inline(text: &'static str) -> Result<Imported, Problem> {
-    import::nginx(Path::new("x.conf"), Path::new(""), &Fake { real: false, inline: Some(text) })
+fn inline(text: &'static str) -> Result<Imported, Refused> {
+    import::nginx(Path::new("x.conf"), None, &Fake { real: false, inline: Some(text) })
 }
 
 fn printed(imported: &Imported) -> String {
@@ -409,9 +409,70 @@ fn strict_prints_nothing_but_notes() {
     let (success, silent, said) = run(false, noted);
     assert!(success && !silent && said.contains("proxy_buffer"), "{said}");
     let (success, silent, said) = run(true, "mail { auth_http a; server { listen 25; } }");
-    assert!(success && !silent && said.is_empty(), "{said}");
-    let (success, silent, _) = run(false, "mail {");
-    assert!(!success && silent);
+    assert!(success && !silent && said.contains("nginx.conf:1: no server_name"), "advice: {said}");
+    let (success, silent, said) = run(false, "mail { foo; proxy_buffer 4k;");
+    assert!(!success && silent, "{said}");
+    assert!(
+        said.ends_with("\nnothing is printed; correct what the last 2 lines above name first\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn all_problems_of_all_files_are_named_in_one_run() {
+    let refused =
+        import::nginx(Path::new("broken.conf"), None, &Fake { real: false, inline: None }).unwrap_err();
+    let lines = |notes: &[Note]| notes.iter().map(|note| format!("{note}\n")).collect::<String>();
+    is_kept("broken.problems", &format!("{refused}\n---\n{}", lines(&refused.notes)));
+}
+
+#[test]
+fn where_a_file_is_missing_nothing_else_is_called_missing() {
+    let text = "mail { auth_http a; foo; include nothere.conf; server { include gone.conf; } }";
+    let said = inline(text).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "x.conf:1: open() \"gone.conf\" failed (2: No such file or directory)\n\
+         x.conf:1: open() \"nothere.conf\" failed (2: No such file or directory)\n\
+         x.conf:1: unknown directive \"foo\""
+    );
+}
+
+#[test]
+fn directives_of_forks_are_named_as_theirs_and_keep_nothing_from_being_imported() {
+    let imported = import("zimbra.conf", false);
+    is_kept("zimbra.notes", &notes(&imported));
+    assert!(printed(&imported).contains("name: imaps"));
+}
+
+#[test]
+fn a_dump_is_imported_with_its_includes_and_without_the_files_that_are_elsewhere() {
+    let imported = import("dump.txt", false);
+    is_kept("dump.notes", &notes(&imported));
+    is_kept("dump.yaml", &printed(&imported));
+    let missing = "# configuration file /n/nginx.conf:\nmail { include gone.conf; }\n";
+    assert_eq!(
+        inline(missing).unwrap_err().to_string(),
+        "/n/nginx.conf:1: open() \"/n/gone.conf\" failed (it is not in the dump)"
+    );
+    // On this machine there is such a file; it is not that of the dump.
+    let folder = "# configuration file x.d/nginx.conf:\nmail { include ../conf.d/*.conf; }\n";
+    assert!(inline(folder).unwrap_err().to_string().contains("there is no server {}"));
+}
+
+#[test]
+fn a_dump_has_the_files_that_are_here() {
+    let text = "# configuration file nginx.conf:\nmail { auth_http a; server { listen 993 ssl;
+        ssl_certificate tls/rsa.pem; ssl_certificate_key tls/rsa.key; } }\n";
+    assert!(printed(&inline(text).unwrap()).contains("tls.key: |"));
+}
+
+#[test]
+fn what_may_do_something_else_in_a_pod_is_named() {
+    let imported = import("advice.conf", false);
+    let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
+    is_kept("advice.notes", &advice);
+    assert_eq!(notes(&imported), "", "everything has an equivalent");
 }
 
 #[test]
@@ -432,7 +493,10 @@ fn relative_paths_begin_at_the_prefix() {
     let (out, err) = run(Some(elsewhere.path()));
     assert!(out.contains("name: imaps") && err.is_empty(), "{out}{err}");
     let (out, err) = run(None);
-    assert!(out.is_empty() && err.ends_with("there is no mail {} in this configuration\n"), "{err}");
+    assert!(
+        out.is_empty() && err.contains("nginx.conf:1: there is no mail {} in this configuration\n"),
+        "{err}"
+    );
 }
 
 #[test]
