@@ -476,6 +476,34 @@ fn what_may_do_something_else_in_a_pod_is_named() {
 }
 
 #[test]
+fn what_the_schema_bounds_is_cut_and_named() {
+    let headers: String = (0..40).map(|n| format!("auth_http_header X-{n} {n}; ")).collect();
+    let zone = "z".repeat(70);
+    let text = format!(
+        "mail {{ auth_http a; {headers} server {{ listen 25; resolver 192.0.2.1 valid=0 status_zone={zone}; }} }}"
+    );
+    let imported = inline(text.leak()).unwrap();
+    let said = notes(&imported);
+    for expected in ["the first 32 headers are kept", "resolver valid=0 became", "became status_zone=zzz"] {
+        assert!(said.contains(expected), "{said}");
+    }
+    is_valid(&imported);
+    let long = format!("mail {{ auth_http a/{}; server {{ listen 25; }} }}", "x".repeat(2100));
+    assert_eq!(
+        inline(long.leak()).unwrap_err().to_string(),
+        "x.conf:1: auth_http is longer than 2048 bytes; shorten it"
+    );
+}
+
+#[test]
+fn headers_whose_names_differ_in_signs_only_keep_their_own_values() {
+    let text =
+        "mail { auth_http a; auth_http_header X-A! one; auth_http_header X-A* two; server { listen 25; } }";
+    let printed = printed(&inline(text).unwrap());
+    assert!(printed.contains("x-a-: one") && printed.contains("x-a--2: two"), "{printed}");
+}
+
+#[test]
 fn relative_paths_begin_at_the_prefix() {
     let (configuration, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = configuration.path().join("nginx.conf");
