@@ -120,7 +120,7 @@ fn serve(text: &str) {
         Backend::smtp("b"),
         Backend::imap_behind_proxy("b", |header| assert!(header.starts_with("PROXY TCP4 "), "{header}")),
     ]);
-    let auth = AuthService::start(move |request| decide(request, &*backends));
+    let auth = AuthService::start(move |request| decide(request, &backends));
     let identity = AUTHORITY.issue_for_loopback();
     folder.write_text("mail.pem", &(identity.certificate + &identity.key));
     folder.write_text("ca.pem", &AUTHORITY.pem());
