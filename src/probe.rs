@@ -55,7 +55,7 @@ pub enum TlsWish {
     /// After STARTTLS where that is offered.
     IfOffered,
     /// Never; a password may be sent in clear.
-    Off,
+    Disabled,
     /// After STARTTLS.
     StartTls,
     /// With the first byte.
@@ -238,7 +238,7 @@ impl Visitor<'_> {
             Ok(answer) => answer,
             Err(silence) => {
                 let remedy = match (&silence, self.wish.tls) {
-                    (Silence::Late(_), TlsWish::Off | TlsWish::IfOffered | TlsWish::StartTls) => SILENT,
+                    (Silence::Late(_), TlsWish::Disabled | TlsWish::IfOffered | TlsWish::StartTls) => SILENT,
                     (Silence::Closed | Silence::Lost(_), _) => self.closed(),
                     _ => "",
                 };
@@ -290,7 +290,7 @@ impl Visitor<'_> {
     async fn start_tls(&mut self, talk: &mut Talk, offers: &Offers) -> Result<bool, Stop> {
         match self.wish.tls {
             TlsWish::Implicit => return Ok(false),
-            TlsWish::Off => {
+            TlsWish::Disabled => {
                 self.trusted = true;
                 return Ok(false);
             }
@@ -386,9 +386,10 @@ const UNTRUSTED_HEADER: &str =
 const FOREIGN: &str = "choose with --protocol, or correct the port";
 const PLAIN: &str = "it may speak no TLS from the first byte: --tls StartTLS";
 const OTHER_NAME: &str = "no listener there has this name: --server-name";
-const NO_CERTIFICATE: &str = "give the listener a certificate (tls.certificateRefs), or ask with --tls Off";
+const NO_CERTIFICATE: &str =
+    "give the listener a certificate (tls.certificateRefs), or ask with --tls Disabled";
 const UNVERIFIED: &str = "name its issuer with --ca, or say --no-verify";
-const IN_CLEAR: &str = "use TLS, or say --tls Off where that is meant";
+const IN_CLEAR: &str = "use TLS, or say --tls Disabled where that is meant";
 const NO_MECHANISM: &str = "allow PLAIN in authMethods";
 const BUSY: &str = "it cannot tell just now; that says nothing about the password";
 

@@ -42,8 +42,8 @@ fn listener_rules() -> Vec<Value> {
             "backendRef and backendAddress exclude each other; remove one",
         ),
         rule(
-            "!(has(self.hostnames) && has(self.tls) && has(self.tls.mode) && self.tls.mode == 'Off')",
-            "hostnames are told apart by TLS's SNI; remove them, or set tls.mode to something other than Off",
+            "!(has(self.hostnames) && has(self.tls) && has(self.tls.mode) && self.tls.mode == 'Disabled')",
+            "hostnames are told apart by TLS's SNI; remove them, or set tls.mode to something other than Disabled",
         ),
     ]);
     rules
@@ -178,7 +178,7 @@ pub fn resolver() -> Value {
 #[must_use]
 pub fn client_auth() -> Value {
     json!([rule(
-        "!(has(self.crlRefs) && has(self.mode) && self.mode == 'Off')",
+        "!(has(self.crlRefs) && has(self.mode) && self.mode == 'Disabled')",
         "crlRefs without client certificates have no meaning; remove them, or set mode",
     )])
 }

@@ -56,7 +56,7 @@ pub struct UpstreamSettings {
     /// TLS to the backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<UpstreamTls>,
-    /// A PROXY protocol header in front of everything else: `Off` (in quotes), `V1` or `V2`. Default: `Off`.
+    /// A PROXY protocol header in front of everything else: `Disabled`, `V1` or `V2`. Default: `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// SMTP: tell the backend about the client with XCLIENT. Default: true.
@@ -100,7 +100,7 @@ pub enum XclientNegotiation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ProxyProtocolVersion {
     /// None.
-    Off,
+    Disabled,
     /// The text form.
     V1,
     /// The binary form.

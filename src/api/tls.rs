@@ -10,17 +10,16 @@ use super::rules;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TlsSettings {
-    /// When TLS begins: `Off` (put it in quotes: YAML tools read a bare Off as false), `StartTLS` (the client
-    /// may ask for it), `RequireStartTLS` (nothing that matters is accepted before it) or `Implicit` (with the
-    /// first byte). Default: `Implicit` on ports 465, 993 and 995; otherwise `RequireStartTLS` where a
-    /// certificate is configured, except on port 25: `StartTLS`; `Off` where none is.
+    /// When TLS begins: `Disabled`, `StartTLS` (the client may ask for it), `RequireStartTLS` (no login or mail before
+    /// it) or `Implicit` (with the first byte). Default: `Implicit` on ports 465, 993 and 995. On other ports
+    /// `RequireStartTLS` where a certificate is configured (on port 25 `StartTLS`), and `Disabled` without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
     /// Secrets of type kubernetes.io/tls, chosen by SNI; the first is used where no name matches.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub certificate_refs: Option<Vec<SecretRef>>,
-    /// The oldest version accepted, `"1.2"` or `"1.3"`. Default: `"1.2"`.
+    /// The oldest version accepted, `TLSv1.2` or `TLSv1.3`. Default: `TLSv1.2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_version: Option<MinVersion>,
     /// Cipher suites by their IANA names, in the order of preference. Default: the TLS library's own choice.
@@ -42,7 +41,7 @@ pub struct TlsSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
     /// Never.
-    Off,
+    Disabled,
     /// When the client asks for it.
     #[serde(rename = "StartTLS")]
     StartTls,
@@ -57,10 +56,10 @@ pub enum TlsMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MinVersion {
     /// TLS 1.2.
-    #[serde(rename = "1.2")]
+    #[serde(rename = "TLSv1.2")]
     Tls12,
     /// TLS 1.3.
-    #[serde(rename = "1.3")]
+    #[serde(rename = "TLSv1.3")]
     Tls13,
 }
 
@@ -69,8 +68,8 @@ pub enum MinVersion {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::client_auth()))]
 pub struct ClientAuth {
-    /// `Off`, `Optional` (verified when sent), `Required`, or `OptionalNoCA` (accepted when only the trust is
-    /// missing). Default: `Off`.
+    /// `Disabled`, `Optional` (verified when sent), `Required`, or `OptionalNoCA` (accepted when only the trust is
+    /// missing). Default: `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<ClientAuthMode>,
     /// Who may issue client certificates.
@@ -91,7 +90,7 @@ pub struct ClientAuth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ClientAuthMode {
     /// Not asked for.
-    Off,
+    Disabled,
     /// Asked for; verified when sent.
     Optional,
     /// Asked for; the session ends without one.
@@ -119,7 +118,7 @@ pub struct SessionCache {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UpstreamTls {
-    /// `Off` (in quotes), `StartTLS` (a backend that does not offer it is refused) or `Implicit`. Default: `Off`.
+    /// `Disabled`, `StartTLS` (a backend that does not offer it is refused) or `Implicit`. Default: `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<UpstreamTlsMode>,
     /// Who may issue the backend's certificate. Default: the system's roots.
@@ -139,7 +138,7 @@ pub struct UpstreamTls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum UpstreamTlsMode {
     /// Never.
-    Off,
+    Disabled,
     /// After the protocol's STARTTLS.
     #[serde(rename = "StartTLS")]
     StartTls,

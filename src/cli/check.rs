@@ -114,7 +114,7 @@ fn findings(loaded: &Loaded, rendered: &Rendered, texts: &BTreeMap<PathBuf, Sour
     findings.extend(xclient::fields(&loaded.objects).iter().map(|asks| of_xclient(loaded, texts, asks)));
     let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
-        findings.extend(texts.get(path).into_iter().flat_map(|source| bare_off(path, source)));
+        findings.extend(texts.get(path).into_iter().flat_map(|source| old_booleans(path, source)));
     }
     findings
 }
@@ -183,9 +183,9 @@ fn inherited(field: &str) -> Option<(Kind, Key, &str)> {
     Some((Kind::Server, Key::new(namespace, name), path))
 }
 
-/// kubectl reads YAML 1.1, where a bare Off is false, and the API server refuses that. A file that works here
-/// is to work there, so each is a warning.
-fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
+/// kubectl reads YAML 1.1, where a bare `on` or `off` is a boolean, and the API server refuses a boolean where it
+/// wants a string. A file that works here must work there, so each is a warning.
+fn old_booleans(path: &Path, source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut start = 0_usize;
     let text = source.text.as_str();
@@ -195,11 +195,11 @@ fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
         for (index, value) in content.split(": ").enumerate() {
             let word = value.trim_start().split([',', '}', ' ', '\n', '\r']).next().unwrap_or_default();
             let is_told = findings.len() < MAX_BARE && index > 0;
-            if is_told && word.eq_ignore_ascii_case("off") && is_old_boolean(word) {
+            if is_told && is_old_boolean(word) {
                 let begins = at.saturating_add(value.len().saturating_sub(value.trim_start().len()));
                 let place =
                     Place::new(text, begins..begins.saturating_add(word.len()), source.is_ours(begins));
-                findings.push(of_bare_off(path, place));
+                findings.push(of_old_boolean(path, place, word));
             }
             at = at.saturating_add(value.len()).saturating_add(": ".len());
         }
@@ -208,7 +208,7 @@ fn bare_off(path: &Path, source: &Source) -> Vec<Finding> {
     findings
 }
 
-fn of_bare_off(path: &Path, place: Place) -> Finding {
+fn of_old_boolean(path: &Path, place: Place, word: &str) -> Finding {
     Finding {
         is_error: false,
         path: path.to_owned(),
@@ -216,8 +216,8 @@ fn of_bare_off(path: &Path, place: Place) -> Finding {
         object: String::new(),
         field: String::new(),
         reason: None,
-        problem: "kubectl reads a bare Off as false".to_owned(),
-        remedy: "put it in quotes: \"Off\"".to_owned(),
+        problem: format!("kubectl reads a bare {word} as a boolean"),
+        remedy: format!("put it in quotes if a string is meant: \"{word}\""),
     }
 }
 
@@ -350,26 +350,26 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_off_is_a_warning() {
+    fn a_bare_boolean_of_yaml_1_1_is_a_warning() {
         let found = |text: &str| {
-            bare_off(Path::new("a.yaml"), &Source::new(text.to_owned()))
+            old_booleans(Path::new("a.yaml"), &Source::new(text.to_owned()))
                 .iter()
                 .map(Finding::short)
                 .collect::<Vec<_>>()
         };
         assert_eq!(
             found("a: 1\ntls: { mode: Off }\n"),
-            ["a.yaml:2:14: warning: kubectl reads a bare Off as false; put it in quotes: \"Off\""]
+            [
+                "a.yaml:2:14: warning: kubectl reads a bare Off as a boolean; put it in quotes if a string is meant: \"Off\""
+            ]
         );
         assert_eq!(found("mode: 'Off'\nmode: \"Off\"\nname: Office # mode: Off\n"), Vec::<String>::new());
     }
 
     #[test]
     fn a_caret_is_below_what_is_meant() {
-        let (shown, _) = check_as(
-            Format::Text,
-            &format!("{HEAD}spec:\n  listeners:\n  - name: imaps\n    prt: 993\n    tls: {{ mode: Off }}\n"),
-        );
+        let (shown, _) =
+            check_as(Format::Text, &format!("{HEAD}spec:\n  listeners:\n  - name: no\n    prt: 993\n"));
         assert_eq!(
             shown[0],
             "\
@@ -377,20 +377,20 @@ error[UnknownField]: there is no such field
  --> a.yaml:7:5
   |
 7 |     prt: 993
-  |     ^^^ spec.listeners[imaps].prt of MailServer default/s
+  |     ^^^ spec.listeners[no].prt of MailServer default/s
   |
   = help: did you mean port?"
         );
         assert_eq!(
             shown.last().unwrap(),
             "\
-warning: kubectl reads a bare Off as false
- --> a.yaml:8:18
+warning: kubectl reads a bare no as a boolean
+ --> a.yaml:6:11
   |
-8 |     tls: { mode: Off }
-  |                  ^^^
+6 |   - name: no
+  |           ^^
   |
-  = help: put it in quotes: \"Off\""
+  = help: put it in quotes if a string is meant: \"no\""
         );
     }
 

@@ -104,8 +104,8 @@ enum Speaks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Never.
-    #[value(name = "Off")]
-    Off,
+    #[value(name = "Disabled")]
+    Disabled,
     /// After STARTTLS.
     #[value(name = "StartTLS")]
     StartTls,
@@ -183,7 +183,7 @@ impl Probe {
             bail!("what {target} speaks does not follow from its port; say --protocol imap, pop3 or smtp");
         };
         let tls = match self.tls {
-            Some(Mode::Off) => TlsWish::Off,
+            Some(Mode::Disabled) => TlsWish::Disabled,
             Some(Mode::StartTls) => TlsWish::StartTls,
             Some(Mode::Implicit) => TlsWish::Implicit,
             None if port.is_some_and(Protocol::is_implicit_tls) => TlsWish::Implicit,

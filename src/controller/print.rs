@@ -119,7 +119,7 @@ fn limits(listener: &Listener) -> Value {
 fn server_tls(tls: &ServerTls) -> Value {
     json!({
         "certificates": tls.certificates.iter().map(|c| certificate(c)).collect::<Vec<_>>(),
-        "minVersion": format!("{:?}", tls.min_version),
+        "minVersion": tls.min_version.name(),
         "cipherSuites": tls.cipher_suites,
         "clientAuth": {
             "mode": format!("{:?}", tls.client_auth.mode),
@@ -187,7 +187,7 @@ fn backend(backend: &Backend) -> Value {
 
 fn upstream(upstream: &Upstream) -> Value {
     let tls = match &upstream.tls {
-        UpstreamTls::Off => json!({ "mode": "Off" }),
+        UpstreamTls::Disabled => json!({ "mode": "Disabled" }),
         UpstreamTls::StartTls(tls) => client_tls("StartTLS", tls),
         UpstreamTls::Implicit(tls) => client_tls("Implicit", tls),
     };

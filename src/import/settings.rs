@@ -84,7 +84,7 @@ fn upstream(server: &Server<'_>) -> UpstreamSettings {
         proxy_protocol: server.word("proxy_protocol").map(|word| match word.as_str() {
             "on" => ProxyProtocolVersion::V1,
             "v2" => ProxyProtocolVersion::V2,
-            _ => ProxyProtocolVersion::Off,
+            _ => ProxyProtocolVersion::Disabled,
         }),
         xclient: server.flag("xclient"),
         smtp_auth: server.flag("proxy_smtp_auth"),

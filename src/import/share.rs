@@ -30,16 +30,16 @@ impl Draft {
     ) -> Self {
         let mut fields = Fields::new();
         flatten("", &serde_json::to_value(settings).unwrap_or_default(), &mut fields);
-        let off = fields.get(MODE).is_some_and(|mode| mode == "Off");
+        let off = fields.get(MODE).is_some_and(|mode| mode == "Disabled");
         fields.retain(|path, _| concerns(path, protocol, off));
         Self { listener, protocol, address, settings: fields }
     }
 
     fn is_off(&self) -> bool {
-        self.settings.get(MODE).is_some_and(|mode| mode == "Off")
+        self.settings.get(MODE).is_some_and(|mode| mode == "Disabled")
     }
 
-    /// The mode that this listener has when nobody says one; Off is always said, so that nobody is warned.
+    /// The mode that this listener has when nobody says one; Disabled is always said, so that nobody is warned.
     fn usual_mode(&self) -> &'static str {
         match self.address.port() {
             Some(465 | 993 | 995) => "Implicit",
@@ -156,11 +156,11 @@ fn default(path: &str) -> Option<Value> {
         "imap.authMethods" | "pop3.authMethods" => json!(["PLAIN"]),
         "smtp.authMethods" => json!(["PLAIN", "LOGIN"]),
         "smtp.greetingDelay" => json!("0s"),
-        "upstream.proxyProtocol" | "tls.clientAuth.mode" => json!("Off"),
+        "upstream.proxyProtocol" | "tls.clientAuth.mode" => json!("Disabled"),
         "upstream.smtpAuth" | "upstream.passErrorMessage" | "auth.http.passClientCertificate" => json!(false),
         "upstream.xclient" | "tls.sessionTickets" | "resolver.ipv4" | "resolver.ipv6" => json!(true),
         "resolver.timeout" => json!("30s"),
-        "tls.minVersion" => json!("1.2"),
+        "tls.minVersion" => json!("TLSv1.2"),
         "tls.clientAuth.depth" => json!(1),
         "tls.sessionCache.size" => json!(20_480),
         "tls.sessionCache.timeout" => json!("5m"),

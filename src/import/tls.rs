@@ -23,7 +23,7 @@ pub(super) fn mode(server: &Server<'_>, socket: &Socket) -> TlsMode {
     match server.word("starttls").as_deref() {
         Some("on") => TlsMode::StartTls,
         Some("only") => TlsMode::RequireStartTls,
-        _ => TlsMode::Off,
+        _ => TlsMode::Disabled,
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Listener {
     pub hostnames: Vec<Hostname>,
     /// What it says and accepts before the login.
     pub frontend: Arc<FrontendConfig>,
-    /// Present unless the socket's TLS mode is Off.
+    /// Present unless the socket's TLS mode is Disabled.
     pub tls: Option<Arc<ServerTls>>,
     /// Who decides about logins.
     pub auth: Auth,

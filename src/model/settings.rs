@@ -59,7 +59,7 @@ pub struct HealthCheck {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTls {
     /// None.
-    Off,
+    Disabled,
     /// After the protocol's STARTTLS; a backend that does not offer it is refused.
     StartTls(Arc<ClientTls>),
     /// With the first byte.

@@ -58,7 +58,7 @@ pub fn positions(old: &[Arc<Listener>], new: &[Arc<Listener>]) -> impl Iterator<
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {
     /// Never.
-    Off,
+    Disabled,
     /// When the client asks for it.
     StartTls,
     /// When the client asks for it, and no login or mail before that.
@@ -72,7 +72,7 @@ impl TlsMode {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Off => "Off",
+            Self::Disabled => "Disabled",
             Self::StartTls => "StartTLS",
             Self::RequireStartTls => "RequireStartTLS",
             Self::Implicit => "Implicit",

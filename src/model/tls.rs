@@ -85,12 +85,23 @@ pub enum MinVersion {
     Tls13,
 }
 
+impl MinVersion {
+    /// As manifests write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        }
+    }
+}
+
 /// Client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
     /// Whether they are asked for.
     pub mode: ClientAuthMode,
-    /// Who is trusted to issue them; empty only for Off and OptionalNoCA.
+    /// Who is trusted to issue them; empty only for Disabled and OptionalNoCA.
     pub authorities: Vec<CertificateDer<'static>>,
     /// Revocation lists, in DER.
     pub crls: Vec<Vec<u8>>,
@@ -102,7 +113,7 @@ pub struct ClientAuth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuthMode {
     /// Not asked for.
-    Off,
+    Disabled,
     /// Asked for; verified when sent.
     Optional,
     /// Asked for; the session ends without one.

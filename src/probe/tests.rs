@@ -45,7 +45,7 @@ const CAPABILITY: &str = "* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\nvisit OK\
 #[tokio::test]
 async fn a_password_travels_in_clear_only_where_that_is_meant() {
     let said = ["* OK hello\r\n", CAPABILITY, "visit OK in\r\n", "* BYE\r\nvisit OK\r\n"];
-    let report = visit(Protocol::Imap, TlsWish::Off, &said).await;
+    let report = visit(Protocol::Imap, TlsWish::Disabled, &said).await;
     assert_eq!(report.outcome(), Outcome::Ok, "{report:?}");
     assert!(report.login.unwrap().accepted);
     let said = ["* OK hello\r\n", CAPABILITY, "* BYE\r\nvisit OK\r\n"];
@@ -58,7 +58,7 @@ async fn a_password_travels_in_clear_only_where_that_is_meant() {
 #[tokio::test]
 async fn a_login_that_is_refused_is_told_in_the_servers_words() {
     let said = ["* OK hello\r\n", CAPABILITY, "visit NO [UNAVAILABLE] later\r\n", "* BYE\r\nvisit OK\r\n"];
-    let report = visit(Protocol::Imap, TlsWish::Off, &said).await;
+    let report = visit(Protocol::Imap, TlsWish::Disabled, &said).await;
     let login = report.findings.iter().find(|finding| finding.step == Step::Login).unwrap();
     assert_eq!(login.message, "AUTHENTICATE PLAIN as me: visit NO [UNAVAILABLE] later");
     assert_eq!(login.remedy, BUSY);
@@ -67,7 +67,8 @@ async fn a_login_that_is_refused_is_told_in_the_servers_words() {
 
 #[tokio::test]
 async fn a_server_of_another_protocol_is_named() {
-    let (step, outcome, text) = last(&visit(Protocol::Imap, TlsWish::Off, &["220 mail ESMTP\r\n"]).await);
+    let (step, outcome, text) =
+        last(&visit(Protocol::Imap, TlsWish::Disabled, &["220 mail ESMTP\r\n"]).await);
     assert_eq!((step, outcome), (Step::Greeting, Outcome::Failed));
     assert!(text.starts_with("this is SMTP (or FTP), and not IMAP: 220 mail ESMTP; "), "{text}");
     let (step, _, text) = last(&visit(Protocol::Imap, TlsWish::Implicit, &["* OK in clear\r\n"]).await);
@@ -79,7 +80,7 @@ async fn silence_is_told_with_what_may_be_the_cause() {
     let (step, outcome, text) = last(&visit(Protocol::Smtp, TlsWish::IfOffered, &[""]).await);
     assert_eq!((step, outcome), (Step::Greeting, Outcome::Failed));
     assert!(text.contains("no answer within 500ms") && text.contains("--tls Implicit"), "{text}");
-    let (_, _, text) = last(&visit(Protocol::Pop3, TlsWish::Off, &[]).await);
+    let (_, _, text) = last(&visit(Protocol::Pop3, TlsWish::Disabled, &[]).await);
     assert!(text.contains("closed the connection without an answer"), "{text}");
 }
 

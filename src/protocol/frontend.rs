@@ -71,7 +71,7 @@ pub enum CountedErrors {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartTlsOffer {
     /// Not offered.
-    Off,
+    Disabled,
     /// Offered.
     Optional,
     /// Nothing that needs TLS is accepted without it.

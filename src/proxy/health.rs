@@ -209,7 +209,7 @@ impl CheckId {
             tls: match &listener.upstream.tls {
                 UpstreamTls::Implicit(tls) => Some(fingerprint(tls)),
                 // The greeting comes in clear.
-                UpstreamTls::StartTls(_) | UpstreamTls::Off => None,
+                UpstreamTls::StartTls(_) | UpstreamTls::Disabled => None,
             },
             resolver: is_name.then(|| (Arc::clone(&listener.resolver), listener.reach.clone())),
         }

@@ -145,7 +145,7 @@ mod tests {
             address: ListenAddress::Any { port },
             options: SocketOptions::default(),
             protocol: Protocol::Imap,
-            tls_mode: TlsMode::Off,
+            tls_mode: TlsMode::Disabled,
             proxy_protocol: None,
             listeners: Vec::new(),
         };

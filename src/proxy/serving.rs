@@ -25,7 +25,7 @@ use super::metrics::{ListenerMetrics, Metrics};
 pub(crate) struct Serving {
     /// The rendered socket.
     pub(crate) socket: Arc<Socket>,
-    /// Present unless the socket's TLS mode is Off.
+    /// Present unless the socket's TLS mode is Disabled.
     pub(crate) acceptor: Option<TlsAcceptor>,
     /// What counts for a connection before its listener is known.
     pub(crate) opening: Limits,
@@ -257,7 +257,7 @@ impl Served {
 
 fn client_tls(listener: &Listener) -> Option<&Arc<ClientTls>> {
     match &listener.upstream.tls {
-        UpstreamTls::Off => None,
+        UpstreamTls::Disabled => None,
         UpstreamTls::StartTls(tls) | UpstreamTls::Implicit(tls) => Some(tls),
     }
 }

@@ -121,7 +121,7 @@ fn frontend() -> FrontendConfig {
         server_name: "mail.test".into(),
         capabilities: vec!["TOP".into()],
         mechanisms: vec![Mechanism::Plain],
-        start_tls: StartTlsOffer::Off,
+        start_tls: StartTlsOffer::Disabled,
         relay_sasl: true,
         max_errors: 5,
         counted_errors: CountedErrors::All,
@@ -141,7 +141,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         backend: Some(Arc::new(Backend { reference: "test".into(), endpoints: backends })),
         reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
-            tls: UpstreamTls::Off,
+            tls: UpstreamTls::Disabled,
             proxy_protocol: None,
             xclient: None,
             smtp_auth: true,
@@ -178,7 +178,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         address: address.clone(),
         options: SocketOptions::default(),
         protocol: Protocol::Pop3,
-        tls_mode: TlsMode::Off,
+        tls_mode: TlsMode::Disabled,
         proxy_protocol: None,
         listeners: vec![Arc::new(listener)],
     }

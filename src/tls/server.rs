@@ -212,7 +212,7 @@ impl Setup {
     }
 
     fn asks_for_certificates(&self) -> bool {
-        self.tls.client_auth.mode != ClientAuthMode::Off
+        self.tls.client_auth.mode != ClientAuthMode::Disabled
     }
 
     /// The certificate that the client got, which rustls does not tell. `schemes`: the signatures that it verifies.

@@ -110,7 +110,7 @@ pub(super) fn server_tls(certificates: Vec<Arc<Certificate>>) -> ServerTls {
         certificates,
         min_version: MinVersion::Tls12,
         cipher_suites: Vec::new(),
-        client_auth: client_auth(ClientAuthMode::Off, Vec::new()),
+        client_auth: client_auth(ClientAuthMode::Disabled, Vec::new()),
         session_tickets: true,
         session_cache_size: 64,
         session_timeout: Duration::from_secs(300),
@@ -127,7 +127,7 @@ fn frontend() -> FrontendConfig {
         server_name: "mail.test".to_owned(),
         capabilities: Vec::new(),
         mechanisms: Vec::new(),
-        start_tls: StartTlsOffer::Off,
+        start_tls: StartTlsOffer::Disabled,
         relay_sasl: false,
         max_errors: 5,
         counted_errors: CountedErrors::All,
@@ -140,7 +140,7 @@ fn frontend() -> FrontendConfig {
 /// A listener called like its first host name.
 pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     let upstream = Upstream {
-        tls: UpstreamTls::Off,
+        tls: UpstreamTls::Disabled,
         proxy_protocol: Some(ProxyVersion::V2),
         xclient: None,
         smtp_auth: false,

@@ -82,7 +82,7 @@ impl ClientVerifier {
         chain: Option<&[CertificateDer<'_>]>,
         now: UnixTime,
     ) -> (ClientCertificate, Option<CertificateProblem>) {
-        if self.mode == ClientAuthMode::Off {
+        if self.mode == ClientAuthMode::Disabled {
             return (ClientCertificate::NotRequested, None);
         }
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
@@ -176,7 +176,7 @@ fn reason(error: &webpki::Error) -> String {
 
 impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.mode != ClientAuthMode::Off
+        self.mode != ClientAuthMode::Disabled
     }
 
     fn client_auth_mandatory(&self) -> bool {

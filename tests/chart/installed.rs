@@ -267,7 +267,7 @@ impl Cluster {
     fn serve(&self, name: &str, ports: &[u16]) {
         let listener = |port: &u16| {
             json!({ "name": format!("imap-{port}"), "protocol": "IMAP", "port": port,
-                "tls": { "mode": "Off" }, "backendAddress": "127.0.0.1:9" })
+                "tls": { "mode": "Disabled" }, "backendAddress": "127.0.0.1:9" })
         };
         let spec = json!({ "auth": { "passthrough": {} }, "listeners": ports.iter().map(listener).collect::<Vec<_>>() });
         let server = json!({ "apiVersion": "mailgress.dev/v1alpha1", "kind": "MailServer",

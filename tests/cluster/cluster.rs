@@ -387,7 +387,7 @@ pub fn listener(name: &str, port: u16) -> Value {
         "protocol": "IMAP",
         "address": "127.0.0.1",
         "port": port,
-        "tls": { "mode": "Off" },
+        "tls": { "mode": "Disabled" },
         "backendRef": { "name": "backend", "port": 143 },
     })
 }

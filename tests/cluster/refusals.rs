@@ -27,7 +27,7 @@ fn refuses(cluster: &Cluster, cases: &[(Value, &[&str])]) {
 #[test]
 fn a_listener_that_contradicts_itself_is_refused() {
     let Some(cluster) = Cluster::new("listeners") else { return };
-    let hosts = json!({ "port": 993, "hostnames": ["mail.example.com"], "tls": { "mode": "Off" } });
+    let hosts = json!({ "port": 993, "hostnames": ["mail.example.com"], "tls": { "mode": "Disabled" } });
     let both = json!({ "port": 143, "backendRef": { "name": "b", "port": 143 }, "backendAddress": "b:143" });
     let twice = json!({ "listeners": [{ "name": "l", "port": 143 }, { "name": "l", "port": 993 }] });
     refuses(
@@ -85,7 +85,7 @@ fn settings_that_exclude_each_other_are_refused() {
             ),
             (
                 server(
-                    &json!({ "tls": { "clientAuth": { "mode": "Off", "crlRefs": [{ "kind": "ConfigMap", "name": "c" }] } } }),
+                    &json!({ "tls": { "clientAuth": { "mode": "Disabled", "crlRefs": [{ "kind": "ConfigMap", "name": "c" }] } } }),
                 ),
                 &["crlRefs without client certificates have no meaning"],
             ),

@@ -48,7 +48,7 @@ impl<'a> Tenant<'a> {
             "serverRef": { "name": "edge", "namespace": self.cluster.name },
             "address": "127.0.0.1",
             "port": self.at.port(),
-            "tls": { "mode": "Off" },
+            "tls": { "mode": "Disabled" },
         });
         self.cluster.apply(&json!({
             "apiVersion": "mailgress.dev/v1alpha1",

@@ -39,7 +39,7 @@ fn status_says_of_a_cluster_what_is_served_and_what_not_and_why() {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(0), "{said}");
         let row = said.lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-        let expected = [cluster.name, "mailserver/edge", "imap", &at.to_string(), "IMAP", "Off", "True"];
+        let expected = [cluster.name, "mailserver/edge", "imap", &at.to_string(), "IMAP", "Disabled", "True"];
         assert_eq!(row[..7], expected, "{said}");
     }
     let elsewhere = run(&cluster, "status", &["-n", "default"]);

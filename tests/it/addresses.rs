@@ -79,7 +79,7 @@ fn clients_log_in_over_unix_sockets_which_go_with_their_listener() {
     let sockets = tempfile::tempdir().unwrap();
     let path = |protocol: &str| sockets.path().join(protocol.to_lowercase());
     let listeners = ["IMAP", "POP3", "SMTP"].map(|protocol| {
-        let base = listener(&protocol.to_lowercase(), protocol, "Off", 1, backend_of(protocol));
+        let base = listener(&protocol.to_lowercase(), protocol, "Disabled", 1, backend_of(protocol));
         let mut on_socket = with(base, &json!({ "address": format!("unix:{}", path(protocol).display()) }));
         // A UNIX socket has no port.
         on_socket.as_object_mut().unwrap().remove("port");
@@ -123,7 +123,7 @@ fn multipath_tcp_is_switched_on_with_a_new_socket_and_plain_clients_are_served_a
     let (backend, folder, port) = (Backend::imap("imap"), Folder::new(), ports::free());
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let write = |multipath: bool| {
-        let listener = listener("imap", "IMAP", "Off", port, backend.address());
+        let listener = listener("imap", "IMAP", "Disabled", port, backend.address());
         let listeners = [with(listener, &json!({ "socket": { "multipath": multipath } }))];
         let server = mail_server(&json!({ "auth": passthrough(), "listeners": listeners }));
         folder.write("server.yaml", &server);

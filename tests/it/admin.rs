@@ -28,7 +28,7 @@ impl Edge {
     fn start(arguments: &[&str]) -> Self {
         let folder = Folder::new();
         let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-        let listeners = [listener("imap", "IMAP", "Off", ports::free(), nobody)];
+        let listeners = [listener("imap", "IMAP", "Disabled", ports::free(), nobody)];
         folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
         Self { mailgress: Mailgress::start_with(&folder, arguments), _folder: folder }
     }

@@ -30,12 +30,12 @@ impl Edge {
         let mut ports = Vec::new();
         for (protocol, backend) in PROTOCOLS.into_iter().zip(&backends) {
             let port = ports::free();
-            let base = listener(&protocol.to_lowercase(), protocol, "Off", port, backend.address());
+            let base = listener(&protocol.to_lowercase(), protocol, "Disabled", port, backend.address());
             listeners.push(with(base, &json!({ "auth": auth })));
             ports.push((protocol, SocketAddr::from(([127, 0, 0, 1], port))));
         }
         let port = ports::free();
-        let healthy = listener("healthy", "IMAP", "Off", port, backends[0].address());
+        let healthy = listener("healthy", "IMAP", "Disabled", port, backends[0].address());
         listeners.push(with(healthy, &json!({ "auth": passthrough() })));
         let folder = Folder::new();
         folder.write("server.yaml", &mail_server(&json!({ "listeners": listeners })));

@@ -32,13 +32,15 @@ impl Edge {
             for (kind, settings) in [("http", http_auth(&auth.url())), ("passthrough", passthrough())] {
                 let port = ports::free();
                 let name = format!("{}-{kind}", protocol.to_lowercase());
-                listeners
-                    .push(with(listener(&name, protocol, "Off", port, bad), &json!({ "auth": settings })));
+                listeners.push(with(
+                    listener(&name, protocol, "Disabled", port, bad),
+                    &json!({ "auth": settings }),
+                ));
                 ports.push((protocol, SocketAddr::from(([127, 0, 0, 1], port))));
             }
         }
         let port = ports::free();
-        let healthy = listener("healthy", "IMAP", "Off", port, good.address());
+        let healthy = listener("healthy", "IMAP", "Disabled", port, good.address());
         listeners.push(with(healthy, &json!({ "auth": passthrough() })));
         let folder = Folder::new();
         let spec = json!({ "timeouts": { "connect": "1s" }, "listeners": listeners });
@@ -124,7 +126,9 @@ fn with_passthrough_the_backends_refusal_is_the_clients_answer_and_the_session_g
     let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
     let ports = [ports::free(), ports::free(), ports::free()];
     let listeners: Vec<_> = (0..3)
-        .map(|i| listener(&PROTOCOLS[i].to_lowercase(), PROTOCOLS[i], "Off", ports[i], backends[i].address()))
+        .map(|i| {
+            listener(&PROTOCOLS[i].to_lowercase(), PROTOCOLS[i], "Disabled", ports[i], backends[i].address())
+        })
         .collect();
     let folder = Folder::new();
     folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
@@ -152,7 +156,7 @@ fn a_client_that_leaves_during_the_backends_silence_takes_its_session_with_it() 
     let spec = json!({
         "auth": passthrough(),
         "timeouts": { "connect": "60s" },
-        "listeners": [listener("imap", "IMAP", "Off", port, backend.address())],
+        "listeners": [listener("imap", "IMAP", "Disabled", port, backend.address())],
     });
     folder.write("server.yaml", &mail_server(&spec));
     let _mailgress = Mailgress::start(&folder);

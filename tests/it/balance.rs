@@ -50,7 +50,7 @@ impl Edge {
             folder.write(&format!("slice-{name}.yaml"), &slice(name, *address, true));
         }
         let imap = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-        let mut to_service = listener("imap", "IMAP", "Off", imap.port(), imap);
+        let mut to_service = listener("imap", "IMAP", "Disabled", imap.port(), imap);
         to_service.as_object_mut().unwrap().remove("backendAddress");
         let wanted = with(to_service, &json!({ "backendRef": { "name": "imap", "port": 143 } }));
         let upstream = json!({ "loadBalancing": policy });

@@ -32,7 +32,7 @@ impl Edge {
             .iter()
             .zip(&backends)
             .map(|((protocol, at), to)| {
-                listener(&protocol.to_lowercase(), protocol, "Off", at.port(), to.address())
+                listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), to.address())
             })
             .collect();
         let folder = Folder::new();

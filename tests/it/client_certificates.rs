@@ -25,7 +25,7 @@ const TLS_MODES: [&str; 2] = ["Implicit", "StartTLS"];
 /// For every client certificate mode: what becomes of a client without a certificate, with a good one, and with
 /// one that nobody trusts.
 const POLICIES: [(&str, [Outcome; 3]); 4] = [
-    ("Off", [Outcome::Served("NONE"), Outcome::Served("NONE"), Outcome::Served("NONE")]),
+    ("Disabled", [Outcome::Served("NONE"), Outcome::Served("NONE"), Outcome::Served("NONE")]),
     ("Optional", [Outcome::Served("NONE"), Outcome::Served("SUCCESS"), Outcome::Told(INVALID)]),
     ("Required", [Outcome::Told(MISSING), Outcome::Served("SUCCESS"), Outcome::Told(INVALID)]),
     ("OptionalNoCA", [Outcome::Served("NONE"), Outcome::Served("SUCCESS"), Outcome::Served("FAILED:")]),
@@ -70,7 +70,7 @@ fn ports_and_listeners() -> (Vec<Port>, Vec<Value>) {
                 "mode": mode, "caCertificateRefs": [{ "kind": "ConfigMap", "name": "client-ca" }],
             });
             listeners.push(with(wanted, &json!({ "tls": { "clientAuth": client_auth } })));
-            ports.push(Port { protocol, tls, outcomes, verified: mode != "Off", address });
+            ports.push(Port { protocol, tls, outcomes, verified: mode != "Disabled", address });
         }
     }
     (ports, listeners)

@@ -64,11 +64,11 @@ impl Site {
                 "ipv6": false,
                 "timeout": "20s",
             },
-            "listeners": [listener("mx", "SMTP", "Off", port, address), {
+            "listeners": [listener("mx", "SMTP", "Disabled", port, address), {
                 "name": "local",
                 "protocol": "SMTP",
                 "address": format!("unix:{}", socket.display()),
-                "tls": { "mode": "Off" },
+                "tls": { "mode": "Disabled" },
                 "backendAddress": address.to_string(),
             }],
         });

@@ -36,7 +36,7 @@ impl Site {
         let endpoint = |protocol, tls| Endpoint { protocol, tls, address: loopback(ports::free()) };
         let (submission, imap) = (endpoint("SMTP", "RequireStartTLS"), endpoint("IMAP", "Implicit"));
         let (pop3, mx_http) = (endpoint("POP3", "Implicit"), endpoint("SMTP", "StartTLS"));
-        let mx_passthrough = endpoint("SMTP", "Off");
+        let mx_passthrough = endpoint("SMTP", "Disabled");
         let on = |name: &str, at: &Endpoint, backend: SocketAddr| {
             listener(name, at.protocol, at.tls, at.address.port(), backend)
         };

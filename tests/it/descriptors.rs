@@ -31,7 +31,7 @@ impl Edge {
         let backend = Backend::imap("imap");
         let port = ports::free();
         let folder = Folder::new();
-        let listeners = [listener("imap", "IMAP", "Off", port, backend.address())];
+        let listeners = [listener("imap", "IMAP", "Disabled", port, backend.address())];
         folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
         let mailgress = Mailgress::start_with_descriptors(&folder, DESCRIPTORS);
         Self { mailgress, imap: ([127, 0, 0, 1], port).into(), backend, _folder: folder }
@@ -116,8 +116,7 @@ fn all_sessions_that_there_is_room_for_log_in_at_once_with_an_auth_service() {
     });
     let port = ports::free();
     let folder = Folder::new();
-    let spec =
-        json!({ "auth": http_auth(&auth.url()), "listeners": [listener("imap", "IMAP", "Off", port, to)] });
+    let spec = json!({ "auth": http_auth(&auth.url()), "listeners": [listener("imap", "IMAP", "Disabled", port, to)] });
     folder.write("server.yaml", &mail_server(&spec));
     let mailgress = Mailgress::start_with_descriptors(&folder, 256);
     let capacity = number(&mailgress, "mailgress_session_capacity").try_into().unwrap();

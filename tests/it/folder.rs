@@ -28,7 +28,7 @@ impl Edge {
 
     /// A `MailServer` called `name` that greets with `server_name`, on a port of its own.
     fn server(&self, name: &str, server_name: &str, at: SocketAddr) -> Value {
-        let listeners = [listener("smtp", "SMTP", "Off", at.port(), self.backend.address())];
+        let listeners = [listener("smtp", "SMTP", "Disabled", at.port(), self.backend.address())];
         let spec = json!({ "serverName": server_name, "auth": passthrough(), "listeners": listeners });
         with(mail_server(&spec), &json!({ "metadata": { "name": name } }))
     }

@@ -37,7 +37,7 @@ impl Edge {
         folder.write(
             "server.yaml",
             &mail_server(
-                &json!({ "listeners": [with(listener("l", protocol, "Off", port, backend), &extra)] }),
+                &json!({ "listeners": [with(listener("l", protocol, "Disabled", port, backend), &extra)] }),
             ),
         );
         let mailgress = Mailgress::start_with(&folder, &["--drain-delay", "0s", "--drain-timeout", "1s"]);

@@ -92,7 +92,7 @@ fn an_endpoint_that_fails_its_checks_gets_no_sessions_until_it_is_well_unless_al
         folder.write(&format!("slice-{}.yaml", patient.name), &slice);
     }
     let imap = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let mut wanted = listener("imap", "IMAP", "Off", imap.port(), imap);
+    let mut wanted = listener("imap", "IMAP", "Disabled", imap.port(), imap);
     wanted.as_object_mut().unwrap().remove("backendAddress");
     let wanted = with(wanted, &json!({ "backendRef": { "name": "imap", "port": 143 } }));
     let spec = json!({ "auth": passthrough(), "upstream": often(), "listeners": [wanted] });
@@ -154,7 +154,7 @@ fn real_servers_pass_their_checks_in_clear_with_tls_and_behind_a_proxy_header() 
         .iter()
         .map(|(name, protocol, address, upstream)| {
             let upstream = json!({ "upstream": with(upstream.clone(), &often()) });
-            with(listener(name, protocol, "Off", ports::free(), *address), &upstream)
+            with(listener(name, protocol, "Disabled", ports::free(), *address), &upstream)
         })
         .collect();
     let folder = Folder::new();

@@ -26,15 +26,15 @@ use crate::support::{digests, ports, tokens};
 const SERVERS: [(&str, &str, &str); 15] = [
     ("imap", "IMAP", "StartTLS"),
     ("imaps", "IMAP", "Implicit"),
-    ("pop3", "POP3", "Off"),
-    ("imap_balanced", "IMAP", "Off"),
+    ("pop3", "POP3", "Disabled"),
+    ("imap_balanced", "IMAP", "Disabled"),
     ("submission", "SMTP", "RequireStartTLS"),
-    ("submission_proxied", "SMTP", "Off"),
-    ("submission_balanced", "SMTP", "Off"),
-    ("mx", "SMTP", "Off"),
-    ("mx_balanced", "SMTP", "Off"),
-    ("mx_proxied", "SMTP", "Off"),
-    ("mx_verbose", "SMTP", "Off"),
+    ("submission_proxied", "SMTP", "Disabled"),
+    ("submission_balanced", "SMTP", "Disabled"),
+    ("mx", "SMTP", "Disabled"),
+    ("mx_balanced", "SMTP", "Disabled"),
+    ("mx_proxied", "SMTP", "Disabled"),
+    ("mx_verbose", "SMTP", "Disabled"),
     ("imap_device", "IMAP", "Implicit"),
     ("pop3_device", "POP3", "Implicit"),
     ("smtp_device", "SMTP", "RequireStartTLS"),
@@ -86,7 +86,7 @@ impl Site {
     fn connect(&self, name: &str) -> Wire {
         let to = self.at(name);
         let mut wire = match to.tls {
-            "Off" | "StartTLS" => greeted(to.address).unwrap(),
+            "Disabled" | "StartTLS" => greeted(to.address).unwrap(),
             mode => secured((to.protocol, mode), to.address, &AUTHORITY.client(), "localhost").unwrap(),
         };
         if to.protocol == "SMTP" {

@@ -37,7 +37,7 @@ impl Edge {
             .iter()
             .zip(&backends)
             .map(|((protocol, at), backend)| {
-                listener(&protocol.to_lowercase(), protocol, "Off", at.port(), backend.address())
+                listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), backend.address())
             })
             .collect();
         let spec = json!({ "serverName": "mail.test", "auth": passthrough(), "listeners": wanted });
@@ -256,7 +256,7 @@ fn a_client_that_ends_its_direction_hears_the_answer_unless_its_end_is_the_sessi
     });
     let ports = [ports::free(), ports::free()];
     let listeners = [("waiting", ports[0], "60s"), ("ending", ports[1], "0s")].map(|(name, port, time)| {
-        let base = listener(name, "IMAP", "Off", port, backend.address());
+        let base = listener(name, "IMAP", "Disabled", port, backend.address());
         with(base, &json!({ "timeouts": { "halfClosed": time } }))
     });
     let folder = Folder::new();
@@ -298,7 +298,7 @@ fn activity_of_either_side_keeps_a_session_and_silence_of_both_ends_it() {
     let listening = Backend::imap_then(|stream| std::io::copy(stream, &mut std::io::sink()).map(drop));
     let ports = [ports::free(), ports::free()];
     let listeners = [("talking", talking.address(), ports[0]), ("listening", listening.address(), ports[1])]
-        .map(|(name, backend, port)| listener(name, "IMAP", "Off", port, backend));
+        .map(|(name, backend, port)| listener(name, "IMAP", "Disabled", port, backend));
     let folder = Folder::new();
     let spec = json!({ "auth": passthrough(), "timeouts": { "idle": "3s" }, "listeners": listeners });
     folder.write("server.yaml", &mail_server(&spec));
@@ -389,7 +389,7 @@ fn a_backend_that_does_not_read_takes_no_memory() {
     });
     let port = ports::free();
     let folder = Folder::new();
-    let listeners = [listener("imap", "IMAP", "Off", port, backend.address())];
+    let listeners = [listener("imap", "IMAP", "Disabled", port, backend.address())];
     folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
     let mailgress = Mailgress::start(&folder);
     let before = mailgress.resident_bytes();

@@ -32,7 +32,7 @@ impl Edge {
         let backend = Backend::smtp("smtp");
         let port = ports::free();
         let folder = Folder::new();
-        let listeners = [listener("smtp", "SMTP", "Off", port, backend.address())];
+        let listeners = [listener("smtp", "SMTP", "Disabled", port, backend.address())];
         folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
         let mailgress = Mailgress::start_into(outputs, before, &folder);
         Self { mailgress, smtp: ([127, 0, 0, 1], port).into(), _folder: folder, _backend: backend }

@@ -26,7 +26,7 @@ impl Matrix {
         let auth = AuthService::routing(PASSWORD, move |_| backend);
         let mut endpoints = Vec::new();
         let mut listeners = Vec::new();
-        for tls in ["Off", "StartTLS", "RequireStartTLS", "Implicit"] {
+        for tls in ["Disabled", "StartTLS", "RequireStartTLS", "Implicit"] {
             for (kind, settings) in [("http", http_auth(&auth.url())), ("passthrough", passthrough())] {
                 let port = ports::free();
                 let name = format!("{}-{kind}", tls.to_lowercase());
@@ -93,7 +93,7 @@ fn auth_service_was_told_the_truth(matrix: &Matrix) {
         assert_eq!(request.header("Auth-Login-Attempt"), Some("1"));
     }
     let secured = requests.iter().filter(|request| request.header("Auth-SSL") == Some("on")).count();
-    assert_eq!(secured, 3 * 4, "all but those with TLS Off");
+    assert_eq!(secured, 3 * 4, "all but those with TLS Disabled");
     assert!(matrix.auth.connections() < 16, "connections to the auth service are kept");
 }
 
@@ -116,7 +116,7 @@ fn a_wrong_password_is_refused(protocol: &'static str) {
 fn openssl_logs_in(protocol: &'static str, login: &[&str], expected: &[&str]) {
     let matrix = Matrix::start(protocol);
     matrix.each(|endpoint, _| {
-        if endpoint.tls == "Off" {
+        if endpoint.tls == "Disabled" {
             return;
         }
         let ran = matrix.clients.openssl(endpoint, login);
@@ -235,7 +235,7 @@ fn an_auth_service_may_send_every_user_elsewhere() {
     let port = ports::free();
     let nobody = acceptor::Acceptor::start(drop);
     let folder = Folder::new();
-    let listeners = [listener("imap", "IMAP", "Off", port, nobody.address())];
+    let listeners = [listener("imap", "IMAP", "Disabled", port, nobody.address())];
     let spec = with(settings(&listeners), &json!({ "auth": http_auth(&auth.url()) }));
     folder.write("tls.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
     folder.write("server.yaml", &mail_server(&spec));

@@ -111,7 +111,7 @@ fn silent_connections_of_one_client_leave_room_for_others_on_a_shared_port() {
 #[test]
 fn connections_that_are_refused_leave_room_for_others_while_they_linger() {
     let edge = Edge::start(
-        "Off",
+        "Disabled",
         &json!({ "maxConnections": 4 * LIMIT, "maxConnectionsPerClient": LIMIT }),
         &[json!({})],
     );
@@ -141,7 +141,7 @@ fn a_shared_port_has_the_widest_limit_of_its_listeners_until_the_name_is_known()
 
 #[test]
 fn silent_connections_count_before_their_proxy_header() {
-    for tls in ["Off", "Implicit"] {
+    for tls in ["Disabled", "Implicit"] {
         let proxy = json!({ "proxyProtocol": { "trustedPeers": ["127.0.0.0/8"] } });
         let edge = Edge::start(tls, &json!({ "maxConnections": LIMIT }), &[proxy]);
         are_held(&edge.silent(), LIMIT);
@@ -159,7 +159,7 @@ fn a_peer_whose_header_is_not_believed_has_a_clients_limit_before_it_comes() {
         json!({ "trustedPeers": ["127.0.0.0/8"], "useAsClientAddress": false }),
     ] {
         let edge = Edge::start(
-            "Off",
+            "Disabled",
             &json!({ "maxConnectionsPerClient": LIMIT }),
             &[json!({ "proxyProtocol": proxy })],
         );
@@ -170,7 +170,7 @@ fn a_peer_whose_header_is_not_believed_has_a_clients_limit_before_it_comes() {
 #[test]
 fn a_load_balancers_connections_before_their_headers_are_not_one_clients() {
     let proxy = json!({ "proxyProtocol": { "trustedPeers": ["127.0.0.0/8"] } });
-    let edge = Edge::start("Off", &json!({ "maxConnectionsPerClient": 1 }), &[proxy]);
+    let edge = Edge::start("Disabled", &json!({ "maxConnectionsPerClient": 1 }), &[proxy]);
     let waiting: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(edge.address).unwrap()).collect();
     for (index, mut wire) in waiting.into_iter().enumerate() {
         wire.send(format!("PROXY TCP4 192.0.2.{index} 203.0.113.1 40000 143\r\n")).unwrap();
@@ -181,7 +181,7 @@ fn a_load_balancers_connections_before_their_headers_are_not_one_clients() {
 #[test]
 fn a_peer_has_a_bounded_number_of_connections_before_their_headers() {
     let proxy = json!({ "proxyProtocol": { "trustedPeers": ["127.0.0.0/8"] } });
-    let edge = Edge::start("Off", &json!({}), &[proxy]);
+    let edge = Edge::start("Disabled", &json!({}), &[proxy]);
     let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(edge.address).unwrap()).collect();
     are_held(&silent, 256);
     let mut other = Wire::connect_from(ANOTHER, edge.address).unwrap();

@@ -104,7 +104,7 @@ fn mailgress_works_in_every_tls_mode_and_says_so() {
         ("Implicit", Some("implicit")),
         ("RequireStartTLS", None),
         ("StartTLS", Some("starttls")),
-        ("Off", Some("off")),
+        ("Disabled", Some("off")),
     ] {
         let (_folder, _mailgress, at) = edge(mode, &identity, &json!({}));
         let asked: Vec<&str> = tls.iter().flat_map(|tls| ["--tls", tls]).collect();
@@ -112,7 +112,7 @@ fn mailgress_works_in_every_tls_mode_and_says_so() {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(0), "{mode}: {said}");
         assert!(said.contains("login"), "{said}");
-        assert_eq!(said.contains("issued by CN=Test CA"), mode != "Off", "{said}");
+        assert_eq!(said.contains("issued by CN=Test CA"), mode != "Disabled", "{said}");
         assert!(!said.contains('\u{1b}'), "colours in a pipe: {said}");
     }
 }

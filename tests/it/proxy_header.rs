@@ -42,7 +42,7 @@ impl Edge {
         let auth = AuthService::routing("secret", move |_| to);
         let [clear, implicit] = [(); 2].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free())));
         let listeners =
-            [("clear", "Off", clear), ("implicit", "Implicit", implicit)].map(|(name, tls, at)| {
+            [("clear", "Disabled", clear), ("implicit", "Implicit", implicit)].map(|(name, tls, at)| {
                 let wanted = listener(name, "IMAP", tls, at.port(), to);
                 with(wanted, fields)
             });

@@ -33,7 +33,7 @@ impl Edge {
         let ways = [
             ("RequireStartTLS", dovecot.imap()),
             ("Implicit", dovecot.pop3()),
-            ("Off", postfix.submission()),
+            ("Disabled", postfix.submission()),
         ];
         let mut listeners = Vec::new();
         let mut index = 0;
@@ -63,7 +63,7 @@ impl Edge {
     /// Up to where a client may log in.
     fn connect(&self, to: &Endpoint) -> Wire {
         let mut wire = match to.tls {
-            "Off" => greeted(to.address).unwrap(),
+            "Disabled" => greeted(to.address).unwrap(),
             mode => secured((to.protocol, mode), to.address, &AUTHORITY.client(), "localhost").unwrap(),
         };
         if to.protocol == "SMTP" {

@@ -22,7 +22,7 @@ impl Edge {
         let backend = Backend::imap("imap");
         let port = ports::free();
         let folder = Folder::new();
-        let listeners = [listener("imap", "IMAP", "Off", port, backend.address())];
+        let listeners = [listener("imap", "IMAP", "Disabled", port, backend.address())];
         folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
         let mailgress = Mailgress::start_with(&folder, arguments);
         Self { mailgress, imap: ([127, 0, 0, 1], port).into(), folder, backend }
@@ -85,8 +85,8 @@ fn a_port_in_use_is_reported_and_bound_when_it_becomes_free() {
     let port = ports::free();
     let squatter = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let listeners = [
-        listener("imap", "IMAP", "Off", edge.imap.port(), edge.backend.address()),
-        listener("second", "IMAP", "Off", port, edge.backend.address()),
+        listener("imap", "IMAP", "Disabled", edge.imap.port(), edge.backend.address()),
+        listener("second", "IMAP", "Disabled", port, edge.backend.address()),
     ];
     edge.folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
     edge.mailgress.logs(&["second", &port.to_string(), "in use"]);

@@ -28,7 +28,7 @@ impl Edge {
         let mut listeners = Vec::new();
         for (protocol, backend) in PROTOCOLS.into_iter().zip(&backends) {
             let port = ports::free();
-            listeners.push(listener(&protocol.to_lowercase(), protocol, "Off", port, backend.address()));
+            listeners.push(listener(&protocol.to_lowercase(), protocol, "Disabled", port, backend.address()));
             ports.push((protocol, SocketAddr::from(([127, 0, 0, 1], port))));
         }
         let folder = Folder::new();

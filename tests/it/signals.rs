@@ -43,7 +43,7 @@ impl Edge {
         let backend = Backend::imap("imap");
         let imap = SocketAddr::from(([127, 0, 0, 1], ports::free()));
         let folder = Folder::new();
-        let listeners = [listener("imap", "IMAP", "Off", imap.port(), backend.address())];
+        let listeners = [listener("imap", "IMAP", "Disabled", imap.port(), backend.address())];
         folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
         let mailgress = Mailgress::start_with(&folder, &["--drain-timeout", "1s"]);
         let mut session = greeted(imap).unwrap();

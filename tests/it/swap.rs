@@ -73,11 +73,11 @@ impl Edge {
             .collect();
         let backend = self.backends[usize::from(wanted.second_backend)].address();
         let auth = if wanted.http { http_auth(&self.auth.url()) } else { passthrough() };
-        let routed = listener("routed", "IMAP", "Off", self.routed.port(), backend);
+        let routed = listener("routed", "IMAP", "Disabled", self.routed.port(), backend);
         listeners.push(with(routed, &json!({ "auth": auth })));
         if let Some(port) = wanted.extra {
             let capabilities = ["IMAP4rev1".to_owned(), format!("XEDIT{}", wanted.extra_capability)];
-            let extra = listener("extra", "IMAP", "Off", port, backend);
+            let extra = listener("extra", "IMAP", "Disabled", port, backend);
             listeners.push(with(extra, &json!({ "imap": { "capabilities": capabilities } })));
         }
         for listener in &mut listeners {

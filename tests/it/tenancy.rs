@@ -75,7 +75,7 @@ fn tenant(at: SocketAddr, fields: &Value) -> Value {
         "serverRef": { "name": "edge", "namespace": "mail" },
         "address": at.ip().to_string(),
         "port": at.port(),
-        "tls": { "mode": "Off" },
+        "tls": { "mode": "Disabled" },
     });
     json!({
         "apiVersion": "mailgress.dev/v1alpha1",

@@ -223,7 +223,7 @@ fn a_new_certificate_is_shown_to_new_clients_while_old_sessions_go_on() {
 #[test]
 fn an_old_tls_version_is_refused_where_a_newer_one_is_the_minimum() {
     let backend = Backend::imap("imap");
-    let strict = json!({ "tls": { "minVersion": "1.3" } });
+    let strict = json!({ "tls": { "minVersion": "TLSv1.3" } });
     let (_folder, _mailgress, address) = serve_one("IMAP", &backend, &strict);
     let (old, new) = (TlsClient::new().tls12().build(), TlsClient::new().build());
     let refused = Wire::connect(address).unwrap().handshake_as(old.clone(), "localhost");

@@ -23,7 +23,7 @@ impl Edge {
     fn before(backends: &[(&str, SocketAddr)], settings: &Value) -> Self {
         let at: Vec<SocketAddr> = backends.iter().map(|_| ([127, 0, 0, 1], ports::free()).into()).collect();
         let wanted = backends.iter().zip(&at).map(|((protocol, backend), at)| {
-            listener(&protocol.to_lowercase(), protocol, "Off", at.port(), *backend)
+            listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), *backend)
         });
         let auth = settings.get("auth").cloned().unwrap_or_else(passthrough);
         let spec = json!({ "auth": auth, "listeners": wanted.collect::<Vec<Value>>() });

@@ -31,8 +31,9 @@ fn loopback(port: u16) -> SocketAddr {
 fn listeners(backends: &[(&'static str, SocketAddr)], upstream: &Value) -> (Vec<Value>, Vec<Endpoint>) {
     let each = backends.iter().map(|(protocol, backend)| {
         let port = ports::free();
-        let base = listener(&format!("{}-{port}", protocol.to_lowercase()), protocol, "Off", port, *backend);
-        let endpoint = Endpoint { protocol, tls: "Off", address: loopback(port) };
+        let base =
+            listener(&format!("{}-{port}", protocol.to_lowercase()), protocol, "Disabled", port, *backend);
+        let endpoint = Endpoint { protocol, tls: "Disabled", address: loopback(port) };
         (with(base, &json!({ "upstream": upstream })), endpoint)
     });
     each.unzip()
@@ -213,7 +214,7 @@ fn the_next_endpoint_of_a_service_is_tried_when_a_connect_fails() {
     let folder = Folder::new();
     let [service, slice] = service(&[alive.address(), nobody]);
     folder.write("service.yaml", &service).write("slice.yaml", &slice);
-    let mut to_service = listener("imap", "IMAP", "Off", port, nobody);
+    let mut to_service = listener("imap", "IMAP", "Disabled", port, nobody);
     to_service.as_object_mut().unwrap().remove("backendAddress");
     let to_service = with(to_service, &json!({ "backendRef": { "name": "imap", "port": 143 } }));
     let _mailgress = serve(&folder, &[to_service]);

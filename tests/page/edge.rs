@@ -113,9 +113,9 @@ fn troubled(asked: u16, occupied: u16, url: &str, to: &[SocketAddr]) -> Value {
     json!({
         "auth": with(http_auth(url), &secret),
         "listeners": [
-            listener("asked", "IMAP", "Off", asked, to[0]),
+            listener("asked", "IMAP", "Disabled", asked, to[0]),
             with(listener("expired", "POP3", "Implicit", ports::free(), to[1]), &tls("old-tls")),
-            listener("taken", "IMAP", "Off", occupied, to[0]),
+            listener("taken", "IMAP", "Disabled", occupied, to[0]),
             with(listener("lost", "IMAP", "Implicit", ports::free(), to[0]), &tls("nowhere")),
         ],
     })
@@ -126,8 +126,8 @@ fn sickly(rude: u16, to: &[SocketAddr]) -> Value {
     json!({
         "auth": passthrough(),
         "listeners": [
-            listener("rude", "IMAP", "Off", rude, to[4]),
-            with(listener("sick", "IMAP", "Off", ports::free(), to[3]),
+            listener("rude", "IMAP", "Disabled", rude, to[4]),
+            with(listener("sick", "IMAP", "Disabled", ports::free(), to[3]),
                 &json!({ "upstream": { "healthCheck": checked() } })),
         ],
     })

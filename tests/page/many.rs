@@ -22,7 +22,7 @@ fn a_page_of_five_thousand_servers_is_small_and_quick_and_finds_each_of_them() {
     let (folder, port) = (Folder::new(), ports::free());
     let documents: Vec<String> = (0..SERVERS)
         .map(|number| {
-            let one = listener("imap", "IMAP", "Off", port, ([127, 0, 0, 1], 9).into());
+            let one = listener("imap", "IMAP", "Disabled", port, ([127, 0, 0, 1], 9).into());
             // They are in each other's way, but for the first.
             let listeners = [with(one, &json!({}))];
             let spec = json!({ "auth": passthrough(), "listeners": listeners });

@@ -43,7 +43,7 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
             .filter(|mechanism| methods.iter().any(|method| method == mechanism.name()))
             .collect(),
         start_tls: match script.setting("tls") {
-            None | Some("off") => StartTlsOffer::Off,
+            None | Some("off") => StartTlsOffer::Disabled,
             Some("optional" | "implicit") => StartTlsOffer::Optional,
             Some("required") => StartTlsOffer::Required,
             Some(other) => panic!("tls: {other}"),

@@ -121,7 +121,7 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 }
 
 fn config() -> impl Strategy<Value = FrontendConfig> {
-    let offers = vec![StartTlsOffer::Off, StartTlsOffer::Optional, StartTlsOffer::Required];
+    let offers = vec![StartTlsOffer::Disabled, StartTlsOffer::Optional, StartTlsOffer::Required];
     let mechanisms = prop::sample::subsequence(Mechanism::ALL.to_vec(), 0..=Mechanism::ALL.len());
     let counted = prop::sample::select(vec![CountedErrors::All, CountedErrors::Syntax]);
     let bounds = (counted, 1..30_u32, 1..5_u32);

@@ -33,9 +33,9 @@ pub(super) fn rules() -> Vec<Value> {
         rule(
             &of_each(
                 "!has(l.hostnames) || (has(l.tls) && has(l.tls.mode)) || !has(self.tls) || !has(self.tls.mode) || \
-                 self.tls.mode != 'Off'",
+                 self.tls.mode != 'Disabled'",
             ),
-            "hostnames are told apart by TLS's SNI, and the MailServer's tls.mode is Off; remove them, or set the \
+            "hostnames are told apart by TLS's SNI, and the MailServer's tls.mode is Disabled; remove them, or set the \
              listener's tls.mode",
         ),
         rule(

@@ -75,7 +75,7 @@ fn could_use_proxy(fields: &ListenerFields, settings: &Settings) -> bool {
         None => fields.port.and_then(Protocol::of_port) == Some(Protocol::Smtp),
     };
     let upstream = settings.upstream.clone().unwrap_or_default();
-    let sends_proxy = !matches!(upstream.proxy_protocol, None | Some(ProxyProtocolVersion::Off));
+    let sends_proxy = !matches!(upstream.proxy_protocol, None | Some(ProxyProtocolVersion::Disabled));
     let by_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
     let carries_login = by_service && upstream.smtp_auth != Some(true);
     is_smtp && asks(settings) && !sends_proxy && !carries_login

@@ -135,7 +135,7 @@ fn plan(listener: &Entry, host: &str, reached: &Reached, manner: &Manner) -> any
         Err(_) => BackendAddress::Name { host: host.to_owned(), port },
     };
     let tls = match listener.tls {
-        "Off" => TlsWish::Off,
+        "Disabled" => TlsWish::Disabled,
         "Implicit" => TlsWish::Implicit,
         _ => TlsWish::StartTls,
     };

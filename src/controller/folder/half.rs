@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_noticed_and_what_is_other_is_not() {
-        let old = json!({ "tls": { "mode": "Off" }, "listeners": [{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }] });
+        let old = json!({ "tls": { "mode": "Disabled" }, "listeners": [{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }] });
         let other = json!({ "tls": {}, "x": 1,
             "listeners": [{ "name": "b", "port": 3 }, { "name": "a", "port": 1 }] });
         assert!(!lacks(&old, &old) && !lacks(&old, &other));

@@ -73,7 +73,7 @@ fn server(port: u16) -> String {
     format!(
         "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {{name: s}}\n\
          spec: {{auth: {{passthrough: {{}}}}, listeners: [{{name: a, protocol: IMAP, port: {port}, \
-         backendAddress: 'b:1', tls: {{mode: 'Off'}}}}]}}\n"
+         backendAddress: 'b:1', tls: {{mode: Disabled}}}}]}}\n"
     )
 }
 
@@ -144,7 +144,7 @@ async fn a_half_written_file_changes_nothing_and_is_told() {
 fn two_listeners() -> (String, usize) {
     let listener = |name: &str, port: u16| {
         format!(
-            "  - {{name: {name}, protocol: IMAP, port: {port}, backendAddress: 'b:1', tls: {{mode: 'Off'}}}}\n"
+            "  - {{name: {name}, protocol: IMAP, port: {port}, backendAddress: 'b:1', tls: {{mode: Disabled}}}}\n"
         )
     };
     let head = "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {name: s}\nspec:\n  \

@@ -12,7 +12,7 @@ use crate::model::{BindReport, SocketState};
 use crate::net::ListenAddress;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
+const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
 /// Its Secret is missing.
 const LOST: &str = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
 

@@ -75,7 +75,7 @@ fn found(entry: Entry, served: &Served<'_>) -> Entry {
             _ => "",
         },
         tls: match socket["tlsMode"].as_str() {
-            Some("Off") => "Off",
+            Some("Disabled") => "Disabled",
             Some("StartTls") => "StartTLS",
             Some("RequireStartTls") => "RequireStartTLS",
             Some("Implicit") => "Implicit",

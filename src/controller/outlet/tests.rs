@@ -27,7 +27,7 @@ async fn ports_from_before_a_restart_are_kept_while_listeners_are_being_bound() 
     let metrics = Metrics::register(&Registry::new()).unwrap();
     let mut outlet =
         Outlet::new("mailgress", "host.example", channels, metrics).with_patience(Duration::from_secs(1));
-    let listener = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
+    let listener = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
     let look = outlet.look(&mut index(&server(listener, "")));
     outlet.publish(look);
     assert!(outlet.tell(&[]).is_empty(), "it is under way");

@@ -50,8 +50,8 @@ pub static EXPLANATIONS: [Explanation; 44] = [
         reason: Reason::WrongType,
         conditions: &[("Accepted", False)],
         meaning: "A value has another type than its field.",
-        cause: "Most often YAML: a bare `Off`, `No` or `Yes` is a boolean to kubectl, and a bare `1.2` is a number.",
-        remedy: "Put strings in quotes (`\"Off\"`, `\"1.2\"`), and take the quotes from numbers and booleans.",
+        cause: "Most often YAML: kubectl reads a bare `on`, `off`, `yes` or `no` as a boolean, and a bare `60` as a number.",
+        remedy: "Put such strings in quotes (`\"on\"`), and remove the quotes from numbers and booleans.",
     },
     Explanation {
         reason: Reason::WrongForm,
@@ -386,6 +386,6 @@ pub static EXPLANATIONS: [Explanation; 44] = [
                   that this is meant.",
         cause: "`tls.certificateRefs` is missing on the listener and on its MailServer.",
         remedy: "Configure a certificate. Where clear text is meant (within a mesh, or on loopback), write \
-                 `tls: { mode: \"Off\" }`, in quotes.",
+                 `tls: { mode: Disabled }`.",
     },
 ];

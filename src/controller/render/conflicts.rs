@@ -224,7 +224,7 @@ struct Difference {
 fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
     const EQUAL: &str = "make both equal, or use another port";
     let differs = |field| Some(Difference { field, problem: format!("{field} differs"), remedy: EQUAL });
-    if ours.tls_mode == TlsMode::Off && theirs.tls_mode == TlsMode::Off {
+    if ours.tls_mode == TlsMode::Disabled && theirs.tls_mode == TlsMode::Disabled {
         return Some(Difference {
             field: "port",
             problem: "nothing tells them apart without TLS".to_owned(),
@@ -251,7 +251,7 @@ fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
         });
     }
     match ours.tls_mode {
-        TlsMode::Off | TlsMode::Implicit => None,
+        TlsMode::Disabled | TlsMode::Implicit => None,
         TlsMode::StartTls | TlsMode::RequireStartTls => {
             let field = before_handshake(&ours.listener, &theirs.listener)?;
             let problem =
@@ -325,7 +325,7 @@ mod tests {
         let mut all = Vec::new();
         for address in ["'*'", "127.0.0.1", "0.0.0.0", "'::'"] {
             for (mode, names) in [
-                ("'Off'", ""),
+                ("'Disabled'", ""),
                 ("Implicit", ""),
                 ("Implicit", "a.test"),
                 ("Implicit", "b.test"),
@@ -333,7 +333,7 @@ mod tests {
                 ("StartTLS", "a.test"),
                 ("StartTLS", "b.test"),
             ] {
-                let certificate = if mode == "'Off'" { "" } else { ", certificateRefs: [{name: t}]" };
+                let certificate = if mode == "'Disabled'" { "" } else { ", certificateRefs: [{name: t}]" };
                 for errors in [5, 6] {
                     let names =
                         if names.is_empty() { String::new() } else { format!("hostnames: [{names}],") };

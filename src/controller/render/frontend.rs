@@ -29,7 +29,7 @@ pub(crate) fn render(
         capabilities: capabilities(settings, protocol),
         mechanisms,
         start_tls: match tls_mode {
-            TlsMode::Off | TlsMode::Implicit => StartTlsOffer::Off,
+            TlsMode::Disabled | TlsMode::Implicit => StartTlsOffer::Disabled,
             TlsMode::StartTls => StartTlsOffer::Optional,
             TlsMode::RequireStartTls => StartTlsOffer::Required,
         },

@@ -144,7 +144,7 @@ fn hostnames(
     found: &mut Vec<Violation>,
 ) -> Vec<Hostname> {
     let names: Vec<Hostname> = fields.hostnames.iter().flatten().map(|name| Hostname::new(name)).collect();
-    if !names.is_empty() && mode == TlsMode::Off {
+    if !names.is_empty() && mode == TlsMode::Disabled {
         found.push(Violation::invalid(
             &scope.field("hostnames"),
             "host names are told apart by TLS's SNI, and this listener has no TLS",
@@ -154,7 +154,7 @@ fn hostnames(
     names
 }
 
-/// Off because nothing was configured is not the same as Off because somebody wrote it.
+/// A listener without a certificate takes logins in clear text: a warning, unless somebody wrote `Disabled`.
 fn warn_of_clear_text(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -164,12 +164,12 @@ fn warn_of_clear_text(
 ) {
     let stated = settings.tls.as_ref().is_some_and(|tls| tls.mode.is_some());
     let logins = mechanisms.iter().any(|mechanism| *mechanism != Mechanism::None);
-    if mode == TlsMode::Off && !stated && logins {
+    if mode == TlsMode::Disabled && !stated && logins {
         found.push(Violation::notice(
             Notice::ClearText,
             &scope.absent("tls.certificateRefs"),
             "there is no certificate, so logins travel in clear",
-            "configure a certificate, or write tls.mode: \"Off\" where that is meant",
+            "configure a certificate, or write tls.mode: Disabled where that is meant",
         ));
     }
 }

@@ -196,15 +196,15 @@ fn protocol_and_tls_mode_follow_from_well_known_ports() {
     assert_eq!(kinds, expected);
     assert_eq!(listener(&rendered, "p25").frontend.start_tls, StartTlsOffer::Optional);
     assert_eq!(listener(&rendered, "p143").frontend.start_tls, StartTlsOffer::Required);
-    assert_eq!(listener(&rendered, "p993").frontend.start_tls, StartTlsOffer::Off);
+    assert_eq!(listener(&rendered, "p993").frontend.start_tls, StartTlsOffer::Disabled);
 }
 
 #[test]
 fn without_a_certificate_tls_is_off_and_that_is_said() {
     let rendered = once(&server(&imap("a", "port: 143"), ""));
-    assert_eq!(socket(&rendered, "*:143").tls_mode, TlsMode::Off);
+    assert_eq!(socket(&rendered, "*:143").tls_mode, TlsMode::Disabled);
     assert!(said(&rendered).contains("ClearText"), "{}", said(&rendered));
-    let rendered = once(&server(&imap("a", "port: 143, tls: {mode: 'Off'}"), ""));
+    let rendered = once(&server(&imap("a", "port: 143, tls: {mode: Disabled}"), ""));
     assert_eq!(said(&rendered), "");
 }
 
@@ -215,7 +215,7 @@ fn implicit_tls_needs_a_certificate() {
     assert_eq!(
         said(&rendered),
         "Invalid spec.tls.certificateRefs: TLS mode Implicit needs a certificate; name a Secret of type \
-         kubernetes.io/tls there, or set tls.mode: \"Off\"\n"
+         kubernetes.io/tls there, or set tls.mode: Disabled\n"
     );
 }
 
@@ -231,7 +231,7 @@ fn what_nobody_says_has_the_documented_default() {
     assert_eq!((listener.limits.client_buffer, listener.limits.max_connections), (4096, None));
     assert_eq!(listener.upstream.xclient, Some(XclientNegotiation::Auto));
     assert!(listener.upstream.smtp_auth && !listener.upstream.imap_id);
-    assert_eq!(listener.upstream.tls, UpstreamTls::Off);
+    assert_eq!(listener.upstream.tls, UpstreamTls::Disabled);
     assert_eq!(socket(&rendered, "*:143").options, crate::net::SocketOptions::default());
 }
 

@@ -64,13 +64,13 @@ pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
     let tls = settings.tls.as_ref();
     let certificates = tls.and_then(|tls| tls.certificate_refs.as_ref()).is_some_and(|refs| !refs.is_empty());
     match tls.and_then(|tls| tls.mode) {
-        Some(api::TlsMode::Off) => TlsMode::Off,
+        Some(api::TlsMode::Disabled) => TlsMode::Disabled,
         Some(api::TlsMode::StartTls) => TlsMode::StartTls,
         Some(api::TlsMode::RequireStartTls) => TlsMode::RequireStartTls,
         Some(api::TlsMode::Implicit) => TlsMode::Implicit,
         None => match port {
             Some(port) if Protocol::is_implicit_tls(port) => TlsMode::Implicit,
-            _ if !certificates => TlsMode::Off,
+            _ if !certificates => TlsMode::Disabled,
             Some(25) => TlsMode::StartTls,
             _ => TlsMode::RequireStartTls,
         },
@@ -86,7 +86,7 @@ pub(crate) fn server(
     now: i64,
     found: &mut Vec<Violation>,
 ) -> Option<ServerTls> {
-    if mode == TlsMode::Off {
+    if mode == TlsMode::Disabled {
         return None;
     }
     let tls = settings.tls.clone().unwrap_or_default();
@@ -196,7 +196,7 @@ fn certificates(
         found.push(Violation::invalid(
             &scope.absent("tls.certificateRefs"),
             format!("TLS mode {} needs a certificate", mode.name()),
-            "name a Secret of type kubernetes.io/tls there, or set tls.mode: \"Off\"",
+            "name a Secret of type kubernetes.io/tls there, or set tls.mode: Disabled",
         ));
     }
     let mut certificates = Vec::new();
@@ -248,13 +248,13 @@ fn client_auth(
     found: &mut Vec<Violation>,
 ) -> ClientAuth {
     let mode = match settings.mode {
-        None | Some(api::ClientAuthMode::Off) => ClientAuthMode::Off,
+        None | Some(api::ClientAuthMode::Disabled) => ClientAuthMode::Disabled,
         Some(api::ClientAuthMode::Optional) => ClientAuthMode::Optional,
         Some(api::ClientAuthMode::Required) => ClientAuthMode::Required,
         Some(api::ClientAuthMode::OptionalNoCa) => ClientAuthMode::OptionalNoCa,
     };
     let depth = settings.depth.unwrap_or(1);
-    if mode == ClientAuthMode::Off {
+    if mode == ClientAuthMode::Disabled {
         return ClientAuth { mode, authorities: vec![], crls: vec![], depth };
     }
     let bundles = settings.ca_certificate_refs.unwrap_or_default();

@@ -27,9 +27,9 @@ pub(crate) fn render(
 ) -> Upstream {
     let upstream = settings.upstream.clone().unwrap_or_default();
     Upstream {
-        tls: upstream_tls(scope, &upstream, references, found).unwrap_or(UpstreamTls::Off),
+        tls: upstream_tls(scope, &upstream, references, found).unwrap_or(UpstreamTls::Disabled),
         proxy_protocol: match upstream.proxy_protocol {
-            None | Some(ProxyProtocolVersion::Off) => None,
+            None | Some(ProxyProtocolVersion::Disabled) => None,
             Some(ProxyProtocolVersion::V1) => Some(ProxyVersion::V1),
             Some(ProxyProtocolVersion::V2) => Some(ProxyVersion::V2),
         },
@@ -85,7 +85,7 @@ fn upstream_tls(
 ) -> Option<UpstreamTls> {
     let tls = upstream.tls.as_ref()?;
     let make = match tls.mode? {
-        UpstreamTlsMode::Off => return None,
+        UpstreamTlsMode::Disabled => return None,
         UpstreamTlsMode::StartTls => UpstreamTls::StartTls,
         UpstreamTlsMode::Implicit => UpstreamTls::Implicit,
     };

@@ -99,7 +99,7 @@ mod tests {
 
     fn listener(name: &str, port: u16, service: &str) -> String {
         let backend = format!("backendRef: {{name: {service}, port: 143}}");
-        format!("{{name: {name}, protocol: IMAP, port: {port}, {backend}, tls: {{mode: 'Off'}}}}")
+        format!("{{name: {name}, protocol: IMAP, port: {port}, {backend}, tls: {{mode: Disabled}}}}")
     }
 
     /// Unhealthy endpoints of a listener with three.
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn says_nothing_of_a_name_that_nobody_checks() {
         let named =
-            "{name: a, protocol: IMAP, port: 1143, backendAddress: 'dovecot:143', tls: {mode: 'Off'}}";
+            "{name: a, protocol: IMAP, port: 1143, backendAddress: 'dovecot:143', tls: {mode: Disabled}}";
         assert_eq!(told(&server(named, ""), &[]), "");
         assert_eq!(told(&server(named, ""), &[("a", 1)]), "2/3 ready");
     }

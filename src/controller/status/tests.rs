@@ -8,7 +8,7 @@ use crate::model::SocketState;
 use crate::model::served::{Bound, Entry, Page, Problem, Replica, Served};
 use crate::net::ListenAddress;
 
-const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: 'Off'}}";
+const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
 
 /// What comes of a manifest, and what of that is new.
 fn updated(
@@ -168,7 +168,7 @@ fn each_changed_condition_is_one_line() {
 #[test]
 fn what_is_wrong_with_several_listeners_is_said_once() {
     let two = format!("{GOOD}, {}", GOOD.replace("name: a", "name: b").replace("143", "110"));
-    let clear = two.replace(", tls: {mode: 'Off'}", "");
+    let clear = two.replace(", tls: {mode: Disabled}", "");
     let status = status(&mut World::new(), &server(&clear, ""), &bound(143), &Status::default(), 0);
     let conditions = &of(&status).conditions;
     let alarm = conditions.iter().find(|condition| condition.type_ == "ClearText").unwrap();
@@ -292,7 +292,7 @@ fn the_address_column_is_cut_between_characters() {
     let path = |name: char| format!("unix:/run/{name}{}", "é".repeat(40));
     let listener = |name| {
         format!(
-            "{{name: {name}, protocol: POP3, address: '{}', backendAddress: 'b:1', tls: {{mode: 'Off'}}}}",
+            "{{name: {name}, protocol: POP3, address: '{}', backendAddress: 'b:1', tls: {{mode: Disabled}}}}",
             path(name)
         )
     };

@@ -106,7 +106,7 @@ fn kind_of(value: &Value) -> &'static str {
 
 fn type_remedy(value: &Value, wanted: &str) -> &'static str {
     match (value, wanted) {
-        // YAML 1.1 reads bare Off, No and 1.2 as what they do not look like.
+        // YAML 1.1 reads a bare on, off, yes or no as a boolean.
         (Value::Bool(_) | Value::Number(_), "string") => "put it in quotes",
         (Value::String(_), "integer" | "boolean") => "remove the quotes",
         (_, "array") => "write a list: [ ... ]",

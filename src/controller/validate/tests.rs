@@ -51,7 +51,7 @@ fn refuses_what_is_out_of_range_or_form() {
     assert!(server("{listeners: [{name: a, port: 70000, protocol: IMAP}]}").contains("OutOfRange"));
     assert!(server("{timeouts: {client: 5 days}}").contains("write a duration such as 30s"));
     assert!(server("{limits: {clientBuffer: 4KB}}").contains("write a size"));
-    assert!(server("{upstream: {proxyProtocol: V3}}").contains("choose one of \"Off\", \"V1\", \"V2\""));
+    assert!(server("{upstream: {proxyProtocol: V3}}").contains("choose one of \"Disabled\", \"V1\", \"V2\""));
     assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
 }
 
@@ -85,7 +85,7 @@ fn evaluates_the_rules() {
     assert!(
         listener("port: 143, backendRef: {name: a, port: 1}, backendAddress: 'a:1'").contains("exclude each")
     );
-    assert!(listener("port: 993, hostnames: [a.b], tls: {mode: 'Off'}").contains("SNI"));
+    assert!(listener("port: 993, hostnames: [a.b], tls: {mode: Disabled}").contains("SNI"));
     assert!(listener("port: 143, imap: {authMethods: [NONE]}").contains("NONE exists in SMTP only"));
     assert!(server("{auth: {}}").contains("exactly one of http and passthrough"));
     assert!(server("{auth: {passthrough: {}, http: {url: 'http://a/'}}}").contains("exactly one"));
@@ -130,8 +130,8 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         ("{auth: {http: {timeout: 5s}}, listeners: [{name: a, port: 143}]}".into(), "auth.http names no auth service"),
         ("{auth: {passthrough: {}}, listeners: [{name: a, port: 143}]}".into(), "needs a backend to log in to"),
         (listener("port: 143, auth: {passthrough: {}}"), "needs a backend to log in to"),
-        ("{auth: {passthrough: {}}, tls: {mode: 'Off'}, listeners: [{name: a, port: 143, hostnames: [a.b], \
-          backendAddress: 'a:1'}]}".into(), "MailServer's tls.mode is Off"),
+        ("{auth: {passthrough: {}}, tls: {mode: Disabled}, listeners: [{name: a, port: 143, hostnames: [a.b], \
+          backendAddress: 'a:1'}]}".into(), "MailServer's tls.mode is Disabled"),
         (
             "{allowedListeners: {namespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: In}]}}}}"
                 .into(),

@@ -67,7 +67,7 @@ impl Core {
     }
 
     pub(crate) fn offers_start_tls(&self) -> bool {
-        !self.secured && self.config.start_tls != StartTlsOffer::Off
+        !self.secured && self.config.start_tls != StartTlsOffer::Disabled
     }
 
     pub(crate) fn is_enabled(&self, mechanism: Mechanism) -> bool {

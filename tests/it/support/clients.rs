@@ -15,7 +15,7 @@ use super::servers::PASSWORD;
 pub struct Endpoint {
     /// `IMAP`, `POP3` or `SMTP`.
     pub protocol: &'static str,
-    /// `Off`, `StartTLS`, `RequireStartTLS` or `Implicit`.
+    /// `Disabled`, `StartTLS`, `RequireStartTLS` or `Implicit`.
     pub tls: &'static str,
     /// Where.
     pub address: SocketAddr,
@@ -204,11 +204,11 @@ impl Clients {
         command.args(["--ehlo", "client.example.test", "--timeout", "30", "--header", "Subject: swaks"]);
         command.args(options);
         match to.tls {
-            "Off" => {}
+            "Disabled" => {}
             "Implicit" => drop(command.args(["--tls-on-connect", "--tls-verify", "--tls-sni", "localhost"])),
             _ => drop(command.args(["--tls", "--tls-verify", "--tls-sni", "localhost"])),
         }
-        if to.tls != "Off" {
+        if to.tls != "Disabled" {
             command.arg("--tls-ca-path").arg(self.file("ca.pem"));
         }
         run(&mut command, "")

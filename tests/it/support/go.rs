@@ -28,13 +28,20 @@ impl Module<'_> {
         let stamp = target.join("stamp");
         let read = |name: &&str| std::fs::read_to_string(source.join(name)).unwrap();
         let wanted = self.files.iter().map(read).chain(self.link.iter().cloned()).collect::<String>();
-        if std::fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
+        let is_built = || std::fs::read_to_string(&stamp).is_ok_and(|built| built == wanted);
+        if is_built() {
             return Ok(target);
         }
         check_go()?;
+        std::fs::create_dir_all(root.join("target")).unwrap();
+        // Other tests, of this process or of another, may want the same: one builds, the rest wait for it.
+        let lock = std::fs::File::create(root.join(format!("target/{}.lock", self.target))).unwrap();
+        lock.lock().unwrap();
+        if is_built() {
+            return Ok(target);
+        }
         // To the terminal, also when the test passes.
         let _ = writeln!(std::io::stderr(), "{}", self.notice);
-        // Another test run may do the same.
         let new = root.join(format!("target/{}.{}", self.target, std::process::id()));
         std::fs::create_dir_all(&new).unwrap();
         let link = ["-s", "-w"].into_iter().chain(self.link.iter().map(String::as_str)).collect::<Vec<_>>();

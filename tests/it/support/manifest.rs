@@ -65,7 +65,7 @@ pub fn mail_server(spec: &Value) -> Value {
     })
 }
 
-/// A listener on 127.0.0.1; `tls` is a mode, and Off needs no certificate.
+/// A listener on 127.0.0.1; `tls` is a mode, and Disabled needs no certificate.
 pub fn listener(name: &str, protocol: &str, tls: &str, port: u16, backend: SocketAddr) -> Value {
     json!({
         "name": name,

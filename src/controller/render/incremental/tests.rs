@@ -441,7 +441,7 @@ fn settings(bytes: &mut Bytes<'_>) -> Value {
             json!({ "certificateRefs": certificates }),
             json!({ "certificateRefs": certificates, "mode": "Implicit" }),
             json!({ "certificateRefs": certificates, "clientAuth": client }),
-            json!({ "mode": "Off" }),
+            json!({ "mode": "Disabled" }),
         ]),
         "timeouts": { "connect": bytes.one_of(&["5s", "6s"]) },
     });

@@ -22,7 +22,7 @@ fn listener(namespace: &str, fields: &str) -> String {
     format!(
         "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailListener\n\
          metadata: {{name: m, namespace: {namespace}}}\n\
-         spec: {{serverRef: {{name: s, namespace: mail}}, port: 143, tls: {{mode: 'Off'}}, {fields}}}\n"
+         spec: {{serverRef: {{name: s, namespace: mail}}, port: 143, tls: {{mode: Disabled}}, {fields}}}\n"
     )
 }
 
@@ -100,7 +100,7 @@ fn the_owner_allows_networks_and_hosts() {
 fn a_listener_in_the_namespace_of_its_server_connects_to_anything() {
     let rendered = once(&(owner("", "") + &listener("mail", "backendAddress: 'unix:/run/lmtp'")));
     assert_eq!((&served(&rendered).unwrap().reach, said(&rendered)), (&Reach::Anywhere, String::new()));
-    let own = "{name: a, port: 143, tls: {mode: 'Off'}, backendAddress: '127.0.0.1:143', \
+    let own = "{name: a, port: 143, tls: {mode: Disabled}, backendAddress: '127.0.0.1:143', \
                upstream: {proxyProtocol: V1, imapId: true}}";
     let rendered = once(&server(own, ""));
     assert_eq!((&served(&rendered).unwrap().reach, said(&rendered)), (&Reach::Anywhere, String::new()));
@@ -262,7 +262,7 @@ fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
     let ca = ", tls: {clientAuth: {mode: Optional, caCertificateRefs: [{name: ca}]}}";
     let fields = format!("port: 993, {TO_SERVICE}{ca}");
     let yaml = owner("", "auth: {http: {url: 'http://10.9.0.1:9000/'}}") + &guest(&fields);
-    let yaml = yaml.replace("port: 143, tls: {mode: 'Off'}, ", "");
+    let yaml = yaml.replace("port: 143, tls: {mode: Disabled}, ", "");
     let said = said(&once(&(yaml + &service(SELECTOR, &[POD]))));
     assert!(said.contains("BackendNotAllowed spec.tls.clientAuth.caCertificateRefs: "), "{said}");
 }
