@@ -47,4 +47,4 @@ fn a_resolver_that_never_answers_is_told_and_keeps_no_client_waiting() {
 }
 
 /// No TLS.
-const CLEAR: &str = "Off";
+const CLEAR: &str = "Disabled";
