@@ -4,12 +4,13 @@
 //! mix; they are few, and the least recently used goes when there are too many.
 //!
 //! `source` finds the name servers, `client` asks them, over connections that `counting` counts into
-//! `metrics`. `failures` remembers for a moment what failed.
+//! `metrics`. `failures` remembers for a moment what failed, and `silence` tells of name servers that do not answer.
 
 mod client;
 mod counting;
 mod failures;
 mod metrics;
+mod silence;
 mod source;
 mod tcp;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::Name;
 use prometheus::Registry;
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use crate::model::reach::NotAllowed;
@@ -34,6 +36,7 @@ use crate::net::{BackendAddress, is_ours};
 use client::{Client, Pointer};
 use failures::{Answers, Question};
 use metrics::Metrics;
+use silence::Silences;
 pub use source::Host;
 use source::Source;
 
@@ -41,6 +44,7 @@ use source::Source;
 pub struct Dns {
     host: Host,
     metrics: Metrics,
+    silences: Arc<Silences>,
     /// Most recently used first; at most [`MAX_RESOLVERS`].
     sources: Mutex<Vec<Arc<Source>>>,
 }
@@ -127,7 +131,14 @@ impl Dns {
     /// # Errors
     /// When `registry` has metrics of these names.
     pub fn new(host: Host, registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self { host, metrics: Metrics::register(registry)?, sources: Mutex::default() })
+        let (metrics, silences) = (Metrics::register(registry)?, Arc::new(Silences::register(registry)?));
+        Ok(Self { host, metrics, silences, sources: Mutex::default() })
+    }
+
+    /// The resolvers whose name servers do not answer.
+    #[must_use]
+    pub fn silent(&self) -> watch::Receiver<Arc<Vec<Resolver>>> {
+        self.silences.subscribe()
     }
 
     /// Counts for these zones, and forgets the counters of all others.
@@ -238,7 +249,10 @@ impl Dns {
         // That a name does not exist is an answer, and has its own time to live.
         if !matches!(error, DnsError::NotFound(_)) {
             let answers = Answers { before, now: client.answers() };
-            client.failures().add(question, &error, answers, Instant::now());
+            if client.failures().add(question, &error, answers, Instant::now()) {
+                let (asked, silences) = (Arc::downgrade(&client), Arc::clone(&self.silences));
+                tokio::spawn(silence::watch_over(asked, answers.now, block.clone(), silences));
+            }
         }
         Err(error)
     }

@@ -7,9 +7,12 @@ pub mod directives;
 pub mod manifest;
 pub mod problem;
 
+mod advice;
 mod auth;
 mod ciphers;
+mod dump;
 mod effective;
+mod forks;
 mod keys;
 mod listen;
 mod names;
@@ -21,13 +24,17 @@ mod share;
 mod tls;
 mod tree;
 mod values;
+mod variables;
 
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 pub use manifest::Manifest;
-pub use problem::{Note, Place, Problem};
+pub use problem::{Note, Place, Problem, Refused};
+
+use dump::Dump;
+use problem::{Findings, system_error};
 
 /// What an import looks up outside of the text it was given.
 pub trait Source {
@@ -55,19 +62,45 @@ pub struct Imported {
     pub manifests: Vec<Manifest>,
     /// What has no equivalent.
     pub notes: Vec<Note>,
+    /// What has an equivalent that may not do what is expected of it, above all in a pod.
+    pub advice: Vec<Note>,
 }
 
-/// Imports a configuration; relative paths in it begin at `prefix`.
+/// Imports a configuration, or what `nginx -T` printed. Relative paths in it begin at `prefix`, or else at the folder of
+/// the main file.
 ///
 /// # Errors
 /// When nginx would refuse it, or when it has no `mail {}`.
-pub fn nginx(file: &Path, prefix: &Path, source: &dyn Source) -> Result<Imported, Problem> {
-    let mail = tree::mail(file, prefix, source)?;
-    let mut notes = directives::check(&mail)?;
-    let servers = effective::servers(&mail, source)?;
-    let context = plan::Context { prefix, source };
-    let manifests = plan::manifests(&servers, &context, &mut notes)?;
-    notes.sort();
-    notes.dedup();
-    Ok(Imported { manifests, notes })
+pub fn nginx(file: &Path, prefix: Option<&Path>, source: &dyn Source) -> Result<Imported, Refused> {
+    let text = source.read(file).map_err(|error| {
+        let name = file.to_string_lossy();
+        let place = Place { file: name.as_ref().into(), line: 1 };
+        let message = format!("open() \"{name}\" failed ({})", system_error(&error));
+        Refused { problems: vec![Problem::new(&place, message)], notes: Vec::new() }
+    })?;
+    let dump = Dump::read(&text);
+    let (file, text) = dump.as_ref().map_or((file, text.as_slice()), Dump::main);
+    let prefix = prefix.or_else(|| file.parent()).unwrap_or_else(|| Path::new(""));
+    let context = plan::Context { prefix, source, dump: dump.as_ref() };
+    let (manifests, found) = manifests(file, text, &context);
+    let Findings { problems, notes, advice, .. } = found;
+    if problems.is_empty() {
+        return Ok(Imported { manifests, notes, advice });
+    }
+    Err(Refused { problems, notes })
+}
+
+fn manifests(file: &Path, text: &[u8], context: &plan::Context<'_>) -> (Vec<Manifest>, Findings) {
+    let mut found = Findings::default();
+    let mail = tree::mail(file, text, context, &mut found);
+    let mut manifests = Vec::new();
+    if let Some(mail) = &mail {
+        directives::check(mail, &mut found);
+        if !found.is_incomplete {
+            let servers = effective::servers(mail, context.source, &mut found);
+            manifests = plan::manifests(&servers, context, &mut found);
+        }
+    }
+    found.tidy();
+    (manifests, found)
 }

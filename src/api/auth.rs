@@ -88,17 +88,33 @@ pub struct Header {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub value: Option<String>,
-    /// Where the value is kept.
+    /// Where the value comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<HeaderSource>,
 }
 
-/// Where a header's value is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+/// Where a header's value comes from: exactly one of `secretKeyRef` and `session`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::header_source()))]
 pub struct HeaderSource {
     /// A key of a Secret.
-    pub secret_key_ref: SecretKeyRef,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+    /// What is different for each session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionValue>,
+}
+
+/// What a header says about the session of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SessionValue {
+    /// The port of the client's address; `0` for a client of a UNIX socket.
+    ClientPort,
+    /// The name of the listener; of a `MailListener`, its object's name.
+    ListenerName,
+    /// The port of the listener; `0` for a UNIX socket.
+    ListenerPort,
 }
 
 fn root_path() -> String {

@@ -147,6 +147,13 @@ pub fn header() -> Value {
     )])
 }
 
+/// Rules of where a header's value comes from.
+#[must_use]
+pub fn header_source() -> Value {
+    let text = "valueFrom has exactly one of secretKeyRef and session";
+    json!([rule("has(self.secretKeyRef) != has(self.session)", text)])
+}
+
 /// Rules of `imap`.
 #[must_use]
 pub fn imap() -> Value {

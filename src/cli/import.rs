@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use glob::MatchOptions;
 
-use crate::import::{self, Source};
+use crate::import::{self, Note, Refused, Source};
 use crate::tls::parse::{self, Oddity};
 
 use super::files::{STDIN, STDIN_SHOWN};
@@ -33,13 +33,13 @@ pub enum From {
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Nginx {
-    /// The configuration, or - for standard input.
+    /// The configuration, or what `nginx -T` printed; - for standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Where relative paths in it begin [default: FILE's folder].
+    /// Where relative paths in it begin [default: FILE's folder, or that of the first file of `nginx -T`].
     #[arg(long, value_name = "DIR")]
     pub prefix: Option<PathBuf>,
-    /// Fail, and print no manifests, when anything has no equivalent.
+    /// Fail, and print no manifests, when anything has no equivalent; advice is no reason to fail.
     #[arg(long)]
     pub strict: bool,
 }
@@ -77,16 +77,13 @@ impl Nginx {
         out: &mut impl Write,
         err: &mut impl Write,
     ) -> anyhow::Result<ExitCode> {
-        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
-        let prefix = self.prefix.as_deref().unwrap_or(folder);
-        let imported = match import::nginx(&self.file, prefix, source) {
+        let imported = match import::nginx(&self.file, self.prefix.as_deref(), source) {
             Ok(imported) => imported,
-            Err(problem) => {
-                writeln!(err, "{problem}")?;
-                return Ok(ExitCode::FAILURE);
-            }
+            Err(refused) => return told(&refused, err),
         };
-        for note in &imported.notes {
+        let mut notes: Vec<&Note> = imported.notes.iter().chain(&imported.advice).collect();
+        notes.sort();
+        for note in notes {
             writeln!(err, "{note}")?;
         }
         if self.strict && !imported.notes.is_empty() {
@@ -98,6 +95,22 @@ impl Nginx {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// All problems stand last, where they are seen first.
+fn told(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
+    for note in &refused.notes {
+        writeln!(err, "{note}")?;
+    }
+    for problem in &refused.problems {
+        writeln!(err, "{problem}")?;
+    }
+    let which = match refused.problems.len() {
+        1 => "the last line".to_owned(),
+        count => format!("the last {count} lines"),
+    };
+    writeln!(err, "nothing is printed; correct what {which} above name first")?;
+    Ok(ExitCode::FAILURE)
 }
 
 /// Files and names of this machine.

@@ -89,6 +89,8 @@ pub enum Reason {
     SomeUnhealthy,
     /// `BackendHealthy`: none does.
     AllUnhealthy,
+    /// `NameServersAnswer`: none does.
+    NameServersSilent,
     /// `ClientIPPreserved`: they come with their addresses.
     Preserved,
     /// `ClientIPPreserved`: their addresses come in PROXY headers.
@@ -207,9 +209,16 @@ fn suffix(reason: Reason) -> String {
     format!(" ({})", reason.link())
 }
 
-/// Conditions that are there all the time and are true where all is well; the others are alarms.
-const HOLD_WHEN_WELL: [&str; 6] =
-    ["Accepted", "ResolvedRefs", "Programmed", "Ready", "BackendHealthy", "ClientIPPreserved"];
+/// Conditions that are true where all is well; the others are alarms.
+const HOLD_WHEN_WELL: [&str; 7] = [
+    "Accepted",
+    "ResolvedRefs",
+    "Programmed",
+    "Ready",
+    "BackendHealthy",
+    "NameServersAnswer",
+    "ClientIPPreserved",
+];
 
 /// Where the page about reasons is published.
 const REASONS: &str = "https://mailgress.dev/docs/reasons/";

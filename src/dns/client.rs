@@ -20,6 +20,8 @@ use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Message, Query
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Hosts, NameServerPool, PoolContext, Resolver, ResponseCache, TlsConfig, TtlConfig};
 
+use tokio::time::timeout;
+
 use super::counting::Connections;
 use super::failures::Failures;
 use super::metrics::Zone;
@@ -168,6 +170,14 @@ impl Client {
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(false), Ok(false)) => Ok(false),
         }
+    }
+
+    /// Asks for what every name server answers, if only by a refusal, and waits no longer than `limit`.
+    pub(super) async fn probe(&self, limit: Duration) {
+        let query = Query::query(Name::root(), RecordType::NS);
+        let answer = self.pointers.lookup(query, DnsRequestOptions::default()).first_answer();
+        // Answers are counted where they arrive.
+        let _ = timeout(limit, answer).await;
     }
 
     async fn ask_for_pointer(&self, client: IpAddr) -> Result<Message, NetError> {

@@ -1,8 +1,8 @@
 //! What has just failed, so that it is not waited for again at once. Pure: the time is an argument.
 //!
-//! Two things are remembered. A question that failed is not asked again for a moment. And when a lookup ends without a
-//! sound from any name server, names of clients are not asked for until one answers: they are only told to others, and
-//! a greeting must not wait for each of them. One lookup in a while is let through to find out.
+//! Two things are remembered. A question that failed is not asked again for a moment. And when a lookup ends without an
+//! answer from any name server, names of clients are not asked for until one answers: they are only told to others, and
+//! a greeting must not wait for each of them. Somebody else finds out when one answers (`silence`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::DnsError;
+use super::silence::Silent;
 
 /// Questions remembered.
 const MAX_FAILURES: usize = 1024;
@@ -20,8 +21,8 @@ const ADDRESSES_TTL: Duration = Duration::from_secs(2);
 /// How long the name of a client is not asked for again; RFC 2308 section 7 allows five minutes.
 const CLIENT_TTL: Duration = Duration::from_secs(10);
 
-/// Between two lookups of clients' names while no name server answers.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a silence is remembered after the last question that it answered for.
+const SILENCE_TTL: Duration = Duration::from_secs(3600);
 
 /// What is looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +67,10 @@ struct Silence {
     /// Answers counted until then.
     answers: u64,
     error: DnsError,
-    next_probe: Instant,
+    /// When it last answered for the name servers.
+    used: Instant,
+    /// Present when it has been told.
+    silent: Option<Silent>,
 }
 
 impl Failures {
@@ -82,25 +86,47 @@ impl Failures {
             state.silence = None;
         }
         let silence = state.silence.as_mut().filter(|_| question.is_about_a_client())?;
-        if silence.next_probe <= now {
-            silence.next_probe = now + PROBE_INTERVAL;
-            return None;
-        }
+        silence.used = now;
         Some(silence.error.clone())
     }
 
-    /// The question has failed, and `answers` is what was counted when it was asked (`before`) and now.
-    pub(super) fn add(&self, question: Question, error: &DnsError, answers: Answers, now: Instant) {
+    /// The question has failed, and `answers` is what was counted when it was asked (`before`) and now. True where this
+    /// begins a silence, which somebody has to watch over.
+    #[must_use]
+    pub(super) fn add(&self, question: Question, error: &DnsError, answers: Answers, now: Instant) -> bool {
         let mut state = self.state();
         let is_known = state.silence.as_ref().is_some_and(|silence| silence.answers == answers.now);
-        if answers.before == answers.now && !is_known {
-            let next_probe = now + PROBE_INTERVAL;
-            state.silence = Some(Silence { answers: answers.now, error: error.clone(), next_probe });
+        let begins = answers.before == answers.now && !is_known;
+        if begins {
+            let error = error.clone();
+            state.silence = Some(Silence { answers: answers.now, error, used: now, silent: None });
         }
         state.expire(now, MAX_FAILURES - 1);
         let until = now + if question.is_about_a_client() { CLIENT_TTL } else { ADDRESSES_TTL };
         state.order.push_back((question.clone(), until));
         state.failed.insert(question, (error.clone(), until));
+        begins
+    }
+
+    /// Whether the silence that began at so many answers goes on, now that so many are counted. It is told when it has
+    /// not been yet, and ends when nobody has asked for long.
+    pub(super) fn stay_silent(
+        &self,
+        began_at: u64,
+        answers: u64,
+        now: Instant,
+        tell: impl FnOnce() -> Silent,
+    ) -> bool {
+        let mut state = self.state();
+        let Some(silence) = state.silence.as_mut().filter(|silence| silence.answers == began_at) else {
+            return false;
+        };
+        if answers != began_at || now.saturating_duration_since(silence.used) > SILENCE_TTL {
+            state.silence = None;
+            return false;
+        }
+        silence.silent.get_or_insert_with(tell);
+        true
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -152,12 +178,12 @@ mod tests {
     fn a_question_that_failed_is_not_asked_again_for_a_moment() {
         let (failures, now) = (Failures::default(), Instant::now());
         assert!(failures.known(&name("a"), 2, now).is_none());
-        failures.add(name("a"), &error(), HEARD, now);
+        assert!(!failures.add(name("a"), &error(), HEARD, now));
         assert!(failures.known(&name("a"), 2, now + ADDRESSES_TTL / 2).is_some());
         assert!(failures.known(&name("b"), 2, now).is_none());
         assert!(failures.known(&Question::LeadsBack("a".to_owned()), 2, now).is_none());
         assert!(failures.known(&name("a"), 2, now + ADDRESSES_TTL).is_none());
-        failures.add(client(1), &error(), HEARD, now);
+        assert!(!failures.add(client(1), &error(), HEARD, now));
         assert!(failures.known(&client(1), 2, now + CLIENT_TTL / 2).is_some());
         assert!(failures.known(&client(1), 2, now + CLIENT_TTL).is_none());
     }
@@ -166,34 +192,48 @@ mod tests {
     fn a_bounded_number_of_questions_is_remembered() {
         let (failures, now) = (Failures::default(), Instant::now());
         for count in 0..3 * MAX_FAILURES {
-            failures.add(name(&count.to_string()), &error(), HEARD, now);
-            failures.add(name("again"), &error(), HEARD, now);
+            assert!(!failures.add(name(&count.to_string()), &error(), HEARD, now));
+            assert!(!failures.add(name("again"), &error(), HEARD, now));
         }
         let state = failures.state();
         assert!(state.failed.len() <= MAX_FAILURES && state.order.len() == MAX_FAILURES);
         assert!(state.failed.contains_key(&name("again")) && !state.failed.contains_key(&name("0")));
         drop(state);
-        failures.add(name("later"), &error(), HEARD, now + ADDRESSES_TTL);
+        assert!(!failures.add(name("later"), &error(), HEARD, now + ADDRESSES_TTL));
         assert_eq!(failures.state().failed.len(), 1);
     }
 
     #[test]
-    fn while_no_name_server_answers_one_clients_name_is_looked_up_at_a_time() {
+    fn while_no_name_server_answers_no_clients_name_is_looked_up() {
         let (failures, now) = (Failures::default(), Instant::now());
-        failures.add(client(1), &error(), SILENT, now);
+        assert!(failures.add(client(1), &error(), SILENT, now));
+        assert!(!failures.add(client(1), &error(), SILENT, now), "it is known");
         assert!(failures.known(&client(2), 2, now).is_some());
         assert!(failures.known(&name("backend"), 2, now).is_none(), "a login needs the address");
-        let later = now + PROBE_INTERVAL;
-        assert!(failures.known(&client(2), 2, later).is_none(), "it probes");
-        assert!(failures.known(&client(3), 2, later).is_some());
+        let later = now + SILENCE_TTL / 2;
+        assert!(failures.known(&client(3), 2, later).is_some(), "no session probes");
         assert!(failures.known(&client(3), 3, later).is_none(), "a name server has answered");
         assert!(failures.known(&client(4), 3, later).is_none());
     }
 
     #[test]
+    fn a_silence_ends_with_an_answer_or_when_nobody_asks() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        let tell = || -> Silent { panic!("it is over") };
+        assert!(failures.add(client(1), &error(), SILENT, now));
+        assert!(!failures.stay_silent(2, 3, now, tell), "an answer");
+        assert!(failures.known(&client(2), 3, now).is_none());
+        let silent = Answers { before: 3, now: 3 };
+        assert!(failures.add(client(3), &error(), silent, now));
+        assert!(!failures.stay_silent(2, 3, now, tell), "another silence");
+        assert!(!failures.stay_silent(3, 3, now + SILENCE_TTL + Duration::from_secs(1), tell), "unused");
+        assert!(failures.known(&client(4), 3, now).is_none());
+    }
+
+    #[test]
     fn a_failure_beside_answers_is_no_silence() {
         let (failures, now) = (Failures::default(), Instant::now());
-        failures.add(client(1), &error(), HEARD, now);
+        assert!(!failures.add(client(1), &error(), HEARD, now));
         assert!(failures.known(&client(2), 2, now).is_none());
     }
 }

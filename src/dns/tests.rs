@@ -381,6 +381,49 @@ async fn clients_do_not_wait_for_name_servers_that_are_silent_until_they_answer_
     assert_eq!(fixture.dns.client_host(&edge, "192.0.2.1".parse().unwrap()).await, "imap.test");
 }
 
+#[tokio::test]
+async fn a_silent_resolver_is_told_once_costs_no_session_its_time_and_is_over_by_itself() {
+    let (server, fixture) = (Server::start().await, Fixture::new());
+    let edge = Resolver { timeout: Duration::from_millis(600), ..server.config() };
+    let mut silent = fixture.dns.silent();
+    let text = || prometheus::TextEncoder::new().encode_to_string(&fixture.registry.gather()).unwrap();
+    let line = format!("mailgress_resolver_silent{{nameservers=\"{}\"}} 1\n", server.address);
+    server.is_silent.store(true, Ordering::Relaxed);
+    fixture.dns.client_host(&edge, "192.0.2.100".parse().unwrap()).await;
+    let told = silent.wait_for(|blocks| !blocks.is_empty()).await.unwrap().clone();
+    assert_eq!(told.as_slice(), std::slice::from_ref(&edge));
+    assert!(text().contains(&line), "{}", text());
+    // Long after a pause that used to let one session through in each second.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let started = Instant::now();
+    for last in 101..110 {
+        let client = IpAddr::from([192, 0, 2, last]);
+        assert_eq!(fixture.dns.client_host(&edge, client).await, TEMPORARILY_UNAVAILABLE);
+    }
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    server.is_silent.store(false, Ordering::Relaxed);
+    silent.wait_for(|blocks| blocks.is_empty()).await.unwrap();
+    assert!(!text().contains("mailgress_resolver_silent"), "{}", text());
+    assert_eq!(fixture.dns.client_host(&edge, "192.0.2.1".parse().unwrap()).await, "imap.test");
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_answers_for_makes_no_name_server_silent() {
+    let (server, fixture) = (Server::start().await, Fixture::new());
+    let edge = Resolver { timeout: Duration::from_millis(600), ..server.config() };
+    let silent = fixture.dns.silent();
+    fixture.resolve(&edge, "silent.test").await.unwrap_err();
+    let asked = server.queries();
+    while server.queries() == asked {
+        tokio::task::yield_now().await;
+    }
+    let client = || fixture.dns.client_host(&edge, "192.0.2.1".parse().unwrap());
+    while client().await != "imap.test" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!silent.has_changed().unwrap());
+}
+
 // --- counters ---
 
 #[tokio::test]

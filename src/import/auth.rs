@@ -5,6 +5,7 @@ use crate::api::common::SecretKeyRef;
 use crate::secret::{Secret, shown_url};
 
 use super::effective::Server;
+use super::names;
 use super::objects::Objects;
 use super::problem::{Note, Problem};
 use super::settings;
@@ -20,6 +21,9 @@ pub(super) fn settings(
         return Err(server.own.problem("no \"auth_http\" is defined for server"));
     };
     let url = url(directive.argument(0)).map_err(|message| directive.problem(message))?;
+    if url.len() > LONGEST_URL {
+        return Err(directive.problem(format!("auth_http is longer than {LONGEST_URL} bytes; shorten it")));
+    }
     let http = HttpAuth {
         url: Some(url),
         headers: headers(server, objects, notes),
@@ -101,17 +105,25 @@ fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) ->
             pairs.push((name.to_owned(), value.to_owned()));
         }
     }
+    if let (true, Some(last)) = (pairs.len() > MOST_HEADERS, server.get("auth_http_header")) {
+        notes.push(last.note(format!("auth_http_header: the first {MOST_HEADERS} headers are kept")));
+        pairs.truncate(MOST_HEADERS);
+    }
     if pairs.is_empty() {
         return None;
     }
-    let keys: Vec<String> = pairs.iter().map(|(name, _)| key(name)).collect();
+    let mut keys: Vec<String> = Vec::new();
+    for (name, _) in &pairs {
+        keys.push(names::unique(&key(name), |wanted| keys.iter().any(|key| key == wanted)));
+    }
     let data = keys.iter().cloned().zip(pairs.iter().map(|(_, value)| Secret::from(value.as_bytes())));
     let secret = objects.secret("Opaque", &format!("{pairs:?}"), "auth-headers", data.collect());
     let header = |(name, key): (&(String, String), &String)| Header {
         name: name.0.clone(),
         value: None,
         value_from: Some(HeaderSource {
-            secret_key_ref: SecretKeyRef { name: secret.clone(), key: key.clone() },
+            secret_key_ref: Some(SecretKeyRef { name: secret.clone(), key: key.clone() }),
+            session: None,
         }),
     };
     Some(pairs.iter().zip(&keys).map(header).collect())
@@ -123,3 +135,8 @@ fn key(name: &str) -> String {
         .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c.to_ascii_lowercase() } else { '-' })
         .collect()
 }
+
+/// As the schema bounds them.
+const MOST_HEADERS: usize = 32;
+/// As the schema bounds it, in bytes.
+const LONGEST_URL: usize = 2048;

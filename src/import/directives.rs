@@ -1,10 +1,10 @@
 //! Every directive of nginx's and Angie's mail proxies: where it may stand, what it takes, and what is said about
 //! those that have no equivalent.
 
-use super::problem::{Note, Problem};
+use super::problem::{Findings, Note, Problem};
 use super::tree::Directive;
 use super::values::{self, Finest};
-use super::{auth, listen, settings, tls};
+use super::{auth, forks, listen, settings, tls, variables};
 
 /// A directive of the mail proxy.
 #[derive(Clone, Copy, Debug)]
@@ -44,36 +44,47 @@ pub(super) fn belongs_to_mail_only(name: &str) -> bool {
 }
 
 /// Checks all directives of `mail {}` as nginx does while it reads them.
-pub(super) fn check(mail: &Directive) -> Result<Vec<Note>, Problem> {
-    let mut notes = Vec::new();
-    level(mail, true, &mut notes)?;
-    Ok(notes)
+pub(super) fn check(mail: &Directive, found: &mut Findings) {
+    level(mail, true, found);
 }
 
-fn level(outer: &Directive, is_mail: bool, notes: &mut Vec<Note>) -> Result<(), Problem> {
+fn level(outer: &Directive, is_mail: bool, found: &mut Findings) {
     let mut seen: Vec<&str> = Vec::new();
     for directive in outer.block.iter().flatten() {
         let name = directive.name();
         let Some(known) = DIRECTIVES.iter().find(|known| known.name == name) else {
-            let message = match ELSEWHERE.contains(&name) {
-                true => format!("\"{name}\" directive is not allowed here"),
-                false => format!("unknown directive \"{name}\""),
-            };
-            return Err(directive.problem(message));
+            unknown(directive, found);
+            continue;
         };
-        form(directive, known, is_mail)?;
+        if found.keep(form(directive, known, is_mail)).is_none() {
+            continue;
+        }
         if seen.contains(&name) && !known.repeatable {
-            return Err(directive.problem(format!("\"{name}\" directive is duplicate")));
+            found.problems.push(directive.problem(format!("\"{name}\" directive is duplicate")));
         }
         seen.push(name);
-        value(directive, known).map_err(|message| directive.problem(message))?;
+        found.keep(value(directive, known).map_err(|message| directive.problem(message)));
+        found.advice.extend(variables::remark(directive));
         match known.kind {
-            Kind::Missing(remedy) => notes.push(directive.note(format!("{name} {remedy}"))),
-            Kind::Block => level(directive, false, notes)?,
-            _ => notes.extend(remark(directive)),
+            Kind::Missing(remedy) => found.notes.push(directive.note(format!("{name} {remedy}"))),
+            Kind::Block => level(directive, false, found),
+            _ => found.notes.extend(remark(directive)),
         }
     }
-    Ok(())
+}
+
+/// What another program than nginx and Angie has is a note; everything else is refused, as nginx does.
+fn unknown(directive: &Directive, found: &mut Findings) {
+    let name = directive.name();
+    if let Some(note) = forks::of_mail(directive) {
+        found.notes.push(note);
+        return;
+    }
+    let message = match ELSEWHERE.contains(&name) {
+        true => format!("\"{name}\" directive is not allowed here"),
+        false => format!("unknown directive \"{name}\""),
+    };
+    found.problems.push(directive.problem(message));
 }
 
 fn form(directive: &Directive, known: &Known, is_mail: bool) -> Result<(), Problem> {

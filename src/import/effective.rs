@@ -1,10 +1,11 @@
 //! `mail {}` and `server {}` as one: what a server says, or else inherits.
 
 use crate::api::listener::Protocol;
+use crate::net::ListenAddress;
 
 use super::Source;
 use super::listen::{self, Socket};
-use super::problem::Problem;
+use super::problem::Findings;
 use super::tree::Directive;
 
 /// A server with what it inherits.
@@ -18,36 +19,51 @@ pub(super) struct Server<'a> {
     pub(super) sockets: Vec<Socket>,
 }
 
-/// All servers, as nginx checks them after it has read everything.
-pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source) -> Result<Vec<Server<'a>>, Problem> {
+/// All servers, as nginx checks them after it has read everything; without those that have a problem.
+pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source, found: &mut Findings) -> Vec<Server<'a>> {
     let mut taken = Vec::new();
     let mut servers = Vec::new();
-    for own in mail.block.iter().flatten().filter(|directive| directive.name() == "server") {
-        let mut sockets: Vec<Socket> = Vec::new();
-        for directive in directives(own, "listen") {
-            for socket in listen::sockets(directive, source)? {
-                if taken.contains(&socket.address) {
-                    let message = format!("duplicate \"{}\" address and port pair", socket.written());
-                    return Err(directive.problem(message));
-                }
-                taken.push(socket.address.clone());
-                sockets.push(socket);
-            }
-        }
-        if sockets.is_empty() {
-            return Err(own.problem("no \"listen\" is defined for server"));
-        }
+    let all = || mail.block.iter().flatten().filter(|directive| directive.name() == "server");
+    for own in all() {
+        let Some(sockets) = sockets(own, source, &mut taken, found) else { continue };
         let named = directives(own, "protocol").last().map(|directive| directive.argument(0));
         let mut ports = sockets.iter().filter_map(|socket| socket.address.port());
-        let Some(protocol) = named.and_then(protocol).or_else(|| ports.find_map(protocol_of)) else {
-            return Err(own.problem("unknown mail protocol for server"));
-        };
-        servers.push(Server { own, mail, protocol, sockets });
+        match named.and_then(protocol).or_else(|| ports.find_map(protocol_of)) {
+            Some(protocol) => servers.push(Server { own, mail, protocol, sockets }),
+            // The name itself is refused already.
+            None if named.is_some() => {}
+            None => found.problems.push(own.problem("unknown mail protocol for server")),
+        }
     }
-    if servers.is_empty() {
-        return Err(mail.problem("there is no server {} in this mail {}"));
+    if all().next().is_none() && found.problems.is_empty() {
+        found.problems.push(mail.problem("there is no server {} in this mail {}"));
     }
-    Ok(servers)
+    servers
+}
+
+/// The sockets of a server; `None` where it has none, which is a problem.
+fn sockets(
+    own: &Directive,
+    source: &dyn Source,
+    taken: &mut Vec<ListenAddress>,
+    found: &mut Findings,
+) -> Option<Vec<Socket>> {
+    let mut sockets: Vec<Socket> = Vec::new();
+    for directive in directives(own, "listen") {
+        for socket in found.keep(listen::sockets(directive, source)).into_iter().flatten() {
+            if taken.contains(&socket.address) {
+                let message = format!("duplicate \"{}\" address and port pair", socket.written());
+                found.problems.push(directive.problem(message));
+                continue;
+            }
+            taken.push(socket.address.clone());
+            sockets.push(socket);
+        }
+    }
+    if directives(own, "listen").next().is_none() {
+        found.problems.push(own.problem("no \"listen\" is defined for server"));
+    }
+    (!sockets.is_empty()).then_some(sockets)
 }
 
 /// The protocol that goes with a port in nginx and in manifests.

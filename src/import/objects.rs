@@ -39,6 +39,11 @@ impl Objects {
         self.name("Secret", origin, suffix).0
     }
 
+    /// The name of a ConfigMap that somebody else has to make.
+    pub(super) fn foreign_config_map(&mut self, origin: &str, suffix: &str) -> String {
+        self.name("ConfigMap", origin, suffix).0
+    }
+
     /// A ConfigMap with one key.
     pub(super) fn config_map(&mut self, origin: &str, suffix: &str, key: &str, text: String) -> String {
         let (name, new) = self.name("ConfigMap", origin, suffix);

@@ -1,6 +1,7 @@
 //! Which `MailServer` objects there are, and which listeners they have.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -9,19 +10,22 @@ use crate::api::server::Listener;
 use crate::api::{DEFAULT_CLASS, MailServerSpec, Settings};
 use crate::net::ListenAddress;
 
+use super::dump::Dump;
 use super::effective::{self, Server};
 use super::listen::{self, Socket};
 use super::manifest::Manifest;
 use super::objects::Objects;
-use super::problem::{Note, Problem, system_error};
+use super::problem::{Findings, Note, Problem, system_error};
 use super::share::{self, Draft};
 use super::tree::Directive;
-use super::{Source, auth, names, settings, tls};
+use super::{Source, advice, auth, names, settings, tls};
 
 /// Where files and names are looked up.
 pub(super) struct Context<'a> {
     pub(super) prefix: &'a Path,
     pub(super) source: &'a dyn Source,
+    /// Where included files come from, if not from the source.
+    pub(super) dump: Option<&'a Dump>,
 }
 
 impl Context<'_> {
@@ -42,27 +46,56 @@ impl Context<'_> {
             directive.problem(format!("cannot load {what} \"{name}\": {cause}"))
         })
     }
+
+    /// An included file.
+    pub(super) fn included(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match self.dump {
+            Some(dump) => {
+                dump.file(path).map(<[u8]>::to_vec).ok_or_else(|| io::Error::other("it is not in the dump"))
+            }
+            None => self.source.read(path),
+        }
+    }
+
+    /// The files that the argument of an `include` names: one, or all that a pattern stands for, which may be none.
+    pub(super) fn named(&self, name: &str) -> Vec<PathBuf> {
+        let folder = self.dump.map_or(Some(self.prefix), |dump| dump.main().0.parent());
+        let path = folder.unwrap_or(self.prefix).join(name);
+        match self.dump {
+            _ if !name.contains(['*', '?', '[']) => vec![path],
+            Some(dump) => dump.glob(&path),
+            None => self.source.glob(&path),
+        }
+    }
+
+    /// Whether a dump names a file that is not here: `nginx -T` prints configurations only.
+    pub(super) fn is_elsewhere(&self, directive: &Directive) -> bool {
+        let name = directive.argument(0);
+        self.dump.is_some()
+            && !name.starts_with("data:")
+            && self.source.read(&self.prefix.join(name)).is_err()
+    }
 }
 
 /// All objects: the `MailServer`s, then what they refer to.
 pub(super) fn manifests(
     servers: &[Server<'_>],
     context: &Context<'_>,
-    notes: &mut Vec<Note>,
-) -> Result<Vec<Manifest>, Problem> {
-    let sockets = arrange(servers, notes);
+    found: &mut Findings,
+) -> Vec<Manifest> {
+    let sockets = arrange(servers, &mut found.notes);
     let mut objects = Objects::default();
     let mut manifests: Vec<Manifest> = Vec::new();
     let groups = groups(servers);
     let mut taken = server_names(&groups, servers);
     for (group, name) in groups.iter().zip(taken.clone()) {
-        let members = || group.iter().filter_map(|index| servers.get(*index));
         objects.owner.clone_from(&name);
         let mut drafts: Vec<Draft> = Vec::new();
-        for (server, index) in members().zip(group) {
-            let settings = whole(server, context, &mut objects, notes)?;
+        for (server, index) in group.iter().filter_map(|index| Some((servers.get(*index)?, index))) {
+            advice::of(server, &mut found.advice);
+            let settings = whole(server, context, &mut objects, found);
             for (address, socket) in sockets.get(*index).into_iter().flatten() {
-                drafts.push(draft(server, address, socket, &settings, context, notes)?);
+                drafts.extend(draft(server, address, socket, &settings, context, found));
             }
         }
         name_listeners(&mut drafts);
@@ -74,7 +107,7 @@ pub(super) fn manifests(
         }
     }
     manifests.extend(objects.into_manifests());
-    Ok(manifests)
+    manifests
 }
 
 /// A name for each group. Which of several gets a number does not depend on their order in the file: the one with the
@@ -179,23 +212,28 @@ fn whole(
     server: &Server<'_>,
     context: &Context<'_>,
     objects: &mut Objects,
-    notes: &mut Vec<Note>,
-) -> Result<Settings, Problem> {
-    Ok(Settings {
-        auth: Some(auth::settings(server, objects, notes)?),
-        tls: tls::settings(server, context, objects, notes)?,
-        ..settings::settings(server, notes)
-    })
+    found: &mut Findings,
+) -> Settings {
+    let auth = auth::settings(server, objects, &mut found.notes);
+    let tls = tls::settings(server, context, objects, found);
+    Settings {
+        auth: found.keep(auth),
+        tls: found.keep(tls).flatten(),
+        ..settings::settings(server, &mut found.notes)
+    }
 }
 
+/// One listener; `None` where it has a problem.
 fn draft(
     server: &Server<'_>,
     address: &ListenAddress,
     socket: &Socket,
     settings: &Settings,
     context: &Context<'_>,
-    notes: &mut Vec<Note>,
-) -> Result<Draft, Problem> {
+    found: &mut Findings,
+) -> Option<Draft> {
+    let proxy_protocol = proxy_protocol(server, socket, context, &mut found.notes);
+    let proxy_protocol = found.keep(proxy_protocol)?;
     let port = address.port();
     let implied = port.and_then(effective::protocol_of) == Some(server.protocol);
     let mut settings = settings.clone();
@@ -209,7 +247,7 @@ fn draft(
         },
         protocol: (!implied).then_some(server.protocol),
         hostnames: None,
-        proxy_protocol: proxy_protocol(server, socket, context, notes)?,
+        proxy_protocol,
         socket: (socket.options != crate::api::listener::SocketSettings::default())
             .then(|| socket.options.clone()),
         backend_ref: None,
@@ -217,7 +255,7 @@ fn draft(
         settings: Settings::default(),
     };
     let name = names::listener(server.protocol, address);
-    Ok(Draft::new(Listener { name, fields }, server.protocol, address.clone(), &settings))
+    Some(Draft::new(Listener { name, fields }, server.protocol, address.clone(), &settings))
 }
 
 /// Without `set_real_ip_from`, every peer's header is read, and none changes the client's address.

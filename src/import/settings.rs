@@ -257,11 +257,21 @@ fn resolver(server: &Server<'_>, directive: &Directive, notes: &mut Vec<Note>) -
         match word.split_once('=') {
             Some(("valid", time)) => {
                 let time = values::time(time, Finest::Seconds).unwrap_or_default();
-                settings.valid = Some(values::duration(time.clamp(1, YEAR)));
+                let kept = values::duration(time.clamp(1, YEAR));
+                if !(1..=YEAR).contains(&time) {
+                    notes.push(directive.note(format!("resolver {word} became valid={}", kept.0)));
+                }
+                settings.valid = Some(kept);
             }
             Some(("ipv4", value)) => settings.ipv4 = Some(value == "on"),
             Some(("ipv6", value)) => settings.ipv6 = Some(value == "on"),
-            Some(("status_zone", zone)) => settings.statistics_zone = Some(zone.chars().take(63).collect()),
+            Some(("status_zone", zone)) => {
+                let kept: String = zone.chars().take(63).collect();
+                if kept != zone {
+                    notes.push(directive.note(format!("resolver {word} became status_zone={kept}")));
+                }
+                settings.statistics_zone = Some(kept);
+            }
             Some(("conf", "/etc/resolv.conf")) => {}
             Some((name, path)) => {
                 let message =

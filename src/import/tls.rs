@@ -14,7 +14,7 @@ use super::keys::{self, Locked};
 use super::listen::Socket;
 use super::objects::Objects;
 use super::plan::Context;
-use super::problem::{Note, Problem};
+use super::problem::{Findings, Note, Problem};
 use super::tree::Directive;
 use super::values::{self, Finest};
 
@@ -35,21 +35,25 @@ pub(super) fn settings(
     server: &Server<'_>,
     context: &Context<'_>,
     objects: &mut Objects,
-    notes: &mut Vec<Note>,
+    found: &mut Findings,
 ) -> Result<Option<TlsSettings>, Problem> {
     let Some(reason) = reason(server) else { return Ok(None) };
     if let ("ssl", Some(starttls)) = (reason.name, wanted_starttls(server)) {
         return Err(starttls.problem("\"starttls\" directive conflicts with \"ssl on\""));
     }
-    let ciphers = server.get("ssl_ciphers").and_then(|directive| cipher_suites(directive, notes));
+    let ciphers = server.get("ssl_ciphers").and_then(|directive| cipher_suites(directive, &mut found.notes));
     let size = server.all("ssl_session_cache").last().map_or(Some(0), |d| session_cache(d).ok());
     let timeout = server.text("ssl_session_timeout").and_then(|text| values::time(text, Finest::Seconds));
+    let certificates = certificates(server, &reason, context, objects, found);
+    let client_auth = client_auth(server, context, objects, &mut found.notes);
+    let notes = &mut found.notes;
+    let min_version = server.get("ssl_protocols").and_then(|directive| min_version(server, directive, notes));
     Ok(Some(TlsSettings {
         mode: None,
-        certificate_refs: Some(certificates(server, &reason, context, objects, notes)?),
-        min_version: server.get("ssl_protocols").and_then(|directive| min_version(server, directive, notes)),
+        certificate_refs: found.keep(certificates),
+        min_version,
         cipher_suites: ciphers,
-        client_auth: client_auth(server, context, objects, notes)?,
+        client_auth: found.keep(client_auth).flatten(),
         session_tickets: server.flag("ssl_session_tickets"),
         session_cache: Some(SessionCache {
             size,
@@ -65,7 +69,8 @@ struct Reason<'a> {
 }
 
 fn wanted_starttls<'a>(server: &'a Server<'_>) -> Option<&'a Directive> {
-    server.get("starttls").filter(|directive| !directive.argument(0).eq_ignore_ascii_case("off"))
+    let is_wanted = |text: &str| ["on", "only"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    server.get("starttls").filter(|directive| is_wanted(directive.argument(0)))
 }
 
 fn reason<'a>(server: &'a Server<'_>) -> Option<Reason<'a>> {
@@ -84,7 +89,7 @@ fn certificates(
     reason: &Reason<'_>,
     context: &Context<'_>,
     objects: &mut Objects,
-    notes: &mut Vec<Note>,
+    found: &mut Findings,
 ) -> Result<Vec<SecretRef>, Problem> {
     let (chains, keys) = (server.all("ssl_certificate"), server.all("ssl_certificate_key"));
     let needed = format!("for the \"{}\" directive", reason.name);
@@ -104,14 +109,15 @@ fn certificates(
             );
             return Err(chain.problem(message));
         };
-        let name = certificate(server, (chain, key), context, objects, notes)?;
+        let name = certificate(server, (chain, key), context, objects, &mut found.notes);
+        let Some(name) = found.keep(name) else { continue };
         if !references.iter().any(|reference| reference.name == name) {
             references.push(SecretRef { name });
         }
     }
     if references.len() > MOST_REFERENCES {
         let message = format!("ssl_certificate: the first {MOST_REFERENCES} certificates are kept");
-        notes.push(reason.directive.note(message));
+        found.notes.push(reason.directive.note(message));
         references.truncate(MOST_REFERENCES);
     }
     Ok(references)
@@ -126,6 +132,13 @@ fn certificate(
     notes: &mut Vec<Note>,
 ) -> Result<String, Problem> {
     let origin = format!("{} {}", chain.argument(0), key.argument(0));
+    if let Some(file) = [chain, key].into_iter().find(|file| context.is_elsewhere(file)) {
+        let name = objects.foreign_secret(&origin, "tls");
+        let message = format!("{} {} is not in the dump and not here", file.name(), file.argument(0));
+        notes
+            .push(file.note(format!("{message}; make the Secret {name} yourself, with tls.crt and tls.key")));
+        return Ok(name);
+    }
     let chain_pem = context.text(chain, "certificate")?;
     let chain_pem = blocks(&chain_pem, |label| label.ends_with("CERTIFICATE"));
     if chain_pem.is_empty() {
@@ -306,14 +319,20 @@ fn client_auth(
     let files = ["ssl_client_certificate", "ssl_trusted_certificate"];
     let mut bundle = |name, suffix, key, label: &str| -> Result<Option<BundleRef>, Problem> {
         let Some(directive) = server.get(name) else { return Ok(None) };
+        let reference = |name| Some(BundleRef { kind: BundleKind::ConfigMap, name, key: None });
+        if context.is_elsewhere(directive) {
+            let map = objects.foreign_config_map(directive.argument(0), suffix);
+            let message = format!("{name} {} is not in the dump and not here", directive.argument(0));
+            notes.push(directive.note(format!("{message}; make the ConfigMap {map} yourself, with {key}")));
+            return Ok(reference(map));
+        }
         let text = context.text(directive, "certificate")?;
         let pem = blocks(&text, |found| found.ends_with(label));
         if pem.is_empty() {
             let message = format!("cannot load \"{}\": no PEM block of {label} in it", directive.argument(0));
             return Err(directive.problem(message));
         }
-        let name = objects.config_map(directive.argument(0), suffix, key, pem);
-        Ok(Some(BundleRef { kind: BundleKind::ConfigMap, name, key: None }))
+        Ok(reference(objects.config_map(directive.argument(0), suffix, key, pem)))
     };
     let mut authorities: Vec<BundleRef> = Vec::new();
     for name in files {

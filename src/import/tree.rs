@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Source;
-use super::problem::{Note, Place, Problem, system_error};
+use super::forks;
+use super::plan::Context;
+use super::problem::{Findings, Note, Place, Problem, system_error};
 use super::read::{Item, Reader};
 
 /// A directive.
@@ -46,107 +47,154 @@ const INCLUDE_DEPTH: usize = 16;
 /// How deep blocks may stand in blocks.
 const BLOCK_DEPTH: usize = 64;
 
-/// The `mail {}` of a configuration, with the includes of its two levels.
-pub(super) fn mail(file: &Path, prefix: &Path, source: &dyn Source) -> Result<Directive, Problem> {
-    let files = Files { prefix, source };
-    let main = files.expand(files.open(file, None)?, 0)?;
-    let mut found: Option<Directive> = None;
-    for directive in main {
-        match directive.name() {
-            "mail" if found.is_some() => return Err(directive.problem("\"mail\" directive is duplicate")),
-            "mail" => found = Some(directive),
-            name if super::directives::belongs_to_mail_only(name) => {
-                return Err(directive.problem(format!("\"{name}\" directive is not allowed here")));
-            }
-            _ => {}
-        }
-    }
-    let Some(mut mail) = found else {
+/// The `mail {}` of a configuration, with the includes of its two levels, as far as it can be read.
+pub(super) fn mail(
+    file: &Path,
+    text: &[u8],
+    context: &Context<'_>,
+    found: &mut Findings,
+) -> Option<Directive> {
+    let mut files = Files { context, found };
+    let main = files.parse(file, text);
+    let main = files.expand(main, 0);
+    let mut mail = only_mail(main, files.found);
+    if mail.is_none() && files.found.problems.is_empty() {
         let place = Place { file: file.to_string_lossy().into(), line: 1 };
-        return Err(Problem::new(&place, "there is no mail {} in this configuration"));
-    };
+        files.found.problems.push(Problem::new(&place, "there is no mail {} in this configuration"));
+    }
+    let mail = mail.as_mut()?;
     if !mail.arguments().is_empty() {
-        return Err(mail.problem("invalid number of arguments in \"mail\" directive"));
+        let problem = mail.problem("invalid number of arguments in \"mail\" directive");
+        files.found.problems.push(problem);
     }
     let Some(block) = mail.block.take() else {
-        return Err(mail.problem("directive \"mail\" has no opening \"{\""));
+        files.found.problems.push(mail.problem("directive \"mail\" has no opening \"{\""));
+        return None;
     };
-    let mut block = files.expand(block, 0)?;
+    let mut block = files.expand(block, 0);
     for server in block.iter_mut().filter(|directive| directive.name() == "server") {
-        let inner = server.block.take().map(|inner| files.expand(inner, 0)).transpose()?;
-        server.block = inner;
+        server.block = server.block.take().map(|inner| files.expand(inner, 0));
     }
     mail.block = Some(block);
-    Ok(mail)
+    Some(mail.clone())
 }
 
-/// Where files come from.
-struct Files<'a> {
-    prefix: &'a Path,
-    source: &'a dyn Source,
+/// The first `mail {}` of the main level; everything that does not belong to mail is skipped.
+fn only_mail(main: Vec<Directive>, found: &mut Findings) -> Option<Directive> {
+    let mut mail: Option<Directive> = None;
+    for directive in main {
+        match directive.name() {
+            "mail" if mail.is_some() => {
+                found.problems.push(directive.problem("\"mail\" directive is duplicate"));
+            }
+            "mail" => mail = Some(directive),
+            name if super::directives::belongs_to_mail_only(name) => {
+                found.problems.push(directive.problem(format!("\"{name}\" directive is not allowed here")));
+            }
+            _ => found.notes.extend(forks::of_the_main_level(&directive)),
+        }
+    }
+    mail
 }
 
-impl Files<'_> {
+/// Where files come from, and what is found in them.
+struct Files<'a, 'b> {
+    context: &'a Context<'a>,
+    found: &'b mut Findings,
+}
+
+impl Files<'_, '_> {
     /// The directives of a list, with those of included files in the place of each `include`.
-    fn expand(&self, directives: Vec<Directive>, depth: usize) -> Result<Vec<Directive>, Problem> {
+    fn expand(&mut self, directives: Vec<Directive>, depth: usize) -> Vec<Directive> {
         let mut all = Vec::new();
         for directive in directives {
             if directive.name() != "include" {
                 all.push(directive);
-                continue;
-            }
-            if directive.arguments().len() != 1 {
-                return Err(directive.problem("invalid number of arguments in \"include\" directive"));
-            }
-            if depth == INCLUDE_DEPTH {
-                let message = format!("files include each other more than {INCLUDE_DEPTH} deep");
-                return Err(directive.problem(message));
-            }
-            for path in self.named(directive.argument(0)) {
-                all.extend(self.expand(self.open(&path, Some(&directive.place))?, depth + 1)?);
+            } else if let Some(paths) = self.included(&directive, depth) {
+                for path in paths {
+                    let inner = self.open(&path, &directive);
+                    all.extend(self.expand(inner, depth + 1));
+                }
             }
         }
-        Ok(all)
+        all
     }
 
-    /// One file, or all that a pattern stands for, which may be none.
-    fn named(&self, name: &str) -> Vec<PathBuf> {
-        let path = self.prefix.join(name);
-        if name.contains(['*', '?', '[']) { self.source.glob(&path) } else { vec![path] }
+    /// The files of an `include`; `None` where it is wrong.
+    fn included(&mut self, directive: &Directive, depth: usize) -> Option<Vec<PathBuf>> {
+        let message = match directive.arguments().len() {
+            1 if depth < INCLUDE_DEPTH => return Some(self.context.named(directive.argument(0))),
+            1 => format!("files include each other more than {INCLUDE_DEPTH} deep"),
+            _ => "invalid number of arguments in \"include\" directive".to_owned(),
+        };
+        self.found.problems.push(directive.problem(message));
+        self.found.is_incomplete = true;
+        None
     }
 
-    fn open(&self, path: &Path, from: Option<&Place>) -> Result<Vec<Directive>, Problem> {
-        let name = path.to_string_lossy();
-        let text = self.source.read(path).map_err(|error| {
-            let own = Place { file: name.as_ref().into(), line: 1 };
-            Problem::new(from.unwrap_or(&own), format!("open() \"{name}\" failed ({})", system_error(&error)))
-        })?;
-        block(&mut Reader::new(&name, &text), 0)
+    fn open(&mut self, path: &Path, from: &Directive) -> Vec<Directive> {
+        match self.context.included(path) {
+            Ok(text) => self.parse(path, &text),
+            Err(error) => {
+                let name = path.to_string_lossy();
+                let message = format!("open() \"{name}\" failed ({})", system_error(&error));
+                self.found.problems.push(from.problem(message));
+                self.found.is_incomplete = true;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The directives of a file; up to where it is broken, if it is.
+    fn parse(&mut self, path: &Path, text: &[u8]) -> Vec<Directive> {
+        let mut parser = Parser { reader: Reader::new(&path.to_string_lossy(), text), problem: None };
+        let directives = parser.block(0);
+        self.found.is_incomplete |= parser.problem.is_some();
+        self.found.problems.extend(parser.problem);
+        directives
     }
 }
 
-/// Directives up to the end of the block, or of the file where that is no block.
-fn block(reader: &mut Reader<'_>, depth: usize) -> Result<Vec<Directive>, Problem> {
-    let mut directives = Vec::new();
-    loop {
-        match reader.next()? {
-            Item::Simple(words, place) => directives.push(Directive { words, place, block: None }),
-            Item::Open(words, place) if depth == BLOCK_DEPTH => {
-                let message = format!("{:?} stands in more than {BLOCK_DEPTH} blocks", words.concat());
-                return Err(Problem::new(&place, message));
-            }
-            Item::Open(words, place) => {
-                let code = words.first().is_some_and(|name| name.ends_with("_by_lua_block"));
-                let inner =
-                    if code { reader.skip_code().map(|()| vec![])? } else { block(reader, depth + 1)? };
-                directives.push(Directive { words, place, block: Some(inner) });
-            }
-            Item::Close(_) if depth > 0 => return Ok(directives),
-            Item::Close(place) => return Err(Problem::new(&place, "unexpected \"}\"")),
-            Item::End(_) if depth == 0 => return Ok(directives),
-            Item::End(place) => {
-                return Err(Problem::new(&place, "unexpected end of file, expecting \"}\""));
+/// Reads one file up to its end, or to what breaks it.
+struct Parser<'a> {
+    reader: Reader<'a>,
+    problem: Option<Problem>,
+}
+
+impl Parser<'_> {
+    /// Directives up to the end of the block, or of the file where that is no block.
+    fn block(&mut self, depth: usize) -> Vec<Directive> {
+        let mut directives = Vec::new();
+        while self.problem.is_none() {
+            match self.reader.next() {
+                Ok(Item::Simple(words, place)) => directives.push(Directive { words, place, block: None }),
+                Ok(Item::Open(words, place)) => {
+                    if let Some(inner) = self.inner(&words, &place, depth) {
+                        directives.push(Directive { words, place, block: Some(inner) });
+                    }
+                }
+                Ok(Item::Close(_)) if depth > 0 => break,
+                Ok(Item::End(_)) if depth == 0 => break,
+                Ok(Item::Close(place)) => self.problem = Some(Problem::new(&place, "unexpected \"}\"")),
+                Ok(Item::End(place)) => {
+                    self.problem = Some(Problem::new(&place, "unexpected end of file, expecting \"}\""));
+                }
+                Err(problem) => self.problem = Some(problem),
             }
         }
+        directives
+    }
+
+    fn inner(&mut self, words: &[String], place: &Place, depth: usize) -> Option<Vec<Directive>> {
+        if depth == BLOCK_DEPTH {
+            let message = format!("{:?} stands in more than {BLOCK_DEPTH} blocks", words.concat());
+            self.problem = Some(Problem::new(place, message));
+            return None;
+        }
+        if !words.first().is_some_and(|name| name.ends_with("_by_lua_block")) {
+            return Some(self.block(depth + 1));
+        }
+        self.problem = self.reader.skip_code().err();
+        Some(Vec::new())
     }
 }

@@ -1,5 +1,6 @@
 //! Who decides about logins.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct HttpAuth {
     /// `https`: who is trusted; the host is verified.
     pub tls: Option<TrustAnchors>,
     /// Extra request headers, in the configured order.
-    pub headers: Vec<(String, Secret)>,
+    pub headers: Vec<(String, HeaderText)>,
     /// For the whole answer, not extended by partial data.
     pub timeout: Duration,
     /// Whether connections are used again after an answer.
@@ -52,6 +53,25 @@ pub struct HttpAuth {
     pub pass_client_certificate: bool,
     /// What an answer must be to accept a login.
     pub proof: AuthProof,
+}
+
+/// What an extra header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderText {
+    /// Always the same.
+    Fixed(Secret),
+    /// The port of the client.
+    ClientPort,
+}
+
+/// For people: what is fixed may be a key, and is masked.
+impl fmt::Display for HeaderText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(text) => text.fmt(f),
+            Self::ClientPort => f.write_str("the client's port"),
+        }
+    }
 }
 
 /// What an answer must be to accept a login (quirk Q-17).

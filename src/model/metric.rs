@@ -200,6 +200,8 @@ families! {
         "Requests sent to name servers";
     RESOLVER_RESPONSES: Kind::Counter, "mailgress_resolver_responses_total", [ZONE, RESPONSE],
         "Responses of name servers, and lookups that had none in time";
+    RESOLVER_SILENT: Kind::Gauge, "mailgress_resolver_silent", [NAMESERVERS],
+        "Resolvers whose name servers do not answer; none while all is well";
     SESSION_CAPACITY: Kind::Gauge, "mailgress_session_capacity", [],
         "Open sessions that the process has file descriptors for";
     SESSIONS: Kind::Counter, "mailgress_sessions_total", [LISTENER, PROTOCOL, TLS, OUTCOME, FAULT],
@@ -267,6 +269,7 @@ const TLS: Label = label("tls", "`off`, `starttls`, `implicit`");
 const VERB: Label = label("verb", "`get`, `list`, `watch`, `create`, `patch`, `replace`, …, or `other`");
 const VERSION: Label = label("version", "the version of Mailgress");
 const WATCHED: Label = label("kind", "`MailServer`, `Secret`, `EndpointSlice`, …");
+const NAMESERVERS: Label = label("nameservers", "the `resolver.nameservers`, or `resolv.conf`");
 const ZONE: Label = label("zone", "the `resolver.statisticsZone`");
 
 /// Seconds: from a millisecond to a minute.

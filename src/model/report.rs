@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::net::{BackendAddress, ListenAddress};
 
 use super::listener::ListenerId;
+use super::settings::Resolver;
 
 /// The state of every socket of one snapshot. What did not change is shared with the report before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct BindReport {
     /// The listeners at which clients have tried to log in lately. Reported anew when the picture changes in kind, not
     /// with every client.
     pub peers: Arc<BTreeMap<ListenerId, Peers>>,
+    /// The resolvers whose name servers do not answer.
+    pub silent_resolvers: Arc<Vec<Resolver>>,
 }
 
 /// What the health checks of a listener's backend say.

@@ -22,6 +22,15 @@ impl ClientAddress {
         Self::Ip(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 
+    /// The port; 0 for a client of a UNIX socket, which has none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Ip(address) => address.port(),
+            Self::Unix => 0,
+        }
+    }
+
     /// The IP address, if it has one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {

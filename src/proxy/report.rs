@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::model::{BackendHealth, BindReport, ListenerId, Peers, SocketState};
+use crate::model::{BackendHealth, BindReport, ListenerId, Peers, Resolver, SocketState};
 use crate::net::ListenAddress;
 
 /// The next report, as far as it is known.
@@ -34,6 +34,11 @@ impl Reporter {
     /// Whose addresses the listener's clients come with; `None`: it is gone.
     pub(crate) fn peers(&mut self, listener: &ListenerId, peers: Option<Peers>) {
         put(&mut self.next.peers, listener, peers);
+    }
+
+    /// The resolvers whose name servers do not answer.
+    pub(crate) fn silent_resolvers(&mut self, silent: Arc<Vec<Resolver>>) {
+        self.next.silent_resolvers = silent;
     }
 
     /// Sends what is known, as the state of this snapshot.

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::Dns;
-use crate::model::{Listener, ListenerId, Snapshot, Socket, SocketState};
+use crate::model::{Listener, ListenerId, Resolver, Snapshot, Socket, SocketState};
 use crate::net::ListenAddress;
 use crate::net::socket;
 use crate::tls::TlsError;
@@ -39,6 +39,7 @@ pub(crate) struct Supervisor {
     workers: Workers,
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
+    silent: watch::Receiver<Arc<Vec<Resolver>>>,
     lives: Lives,
     health: HealthChecks,
     journal: Arc<Journal>,
@@ -76,6 +77,7 @@ impl Supervisor {
             reporter: Reporter::new(channels.reports),
             workers,
             metrics,
+            silent: dns.silent(),
             dns,
             journal,
             health,
@@ -128,6 +130,7 @@ impl Supervisor {
                 () = sleep_until(again), if !self.failed.is_empty() => return Event::Retry,
                 () = self.health.changed() => self.report_health(),
                 () = self.workers.peers().settled() => self.report(),
+                Ok(()) = self.silent.changed() => self.report(),
             }
         }
     }
@@ -286,6 +289,7 @@ impl Supervisor {
                 self.reporter.peers(&listener, Some(peers));
             }
         }
+        self.reporter.silent_resolvers(Arc::clone(&self.silent.borrow_and_update()));
         self.reporter.send(self.applied.revision);
     }
 

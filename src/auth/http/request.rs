@@ -8,6 +8,7 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 use crate::auth::{AuthRequest, ClientCertificate};
+use crate::model::HeaderText;
 use crate::protocol::{Envelope, LoginRequest};
 use crate::secret::Secret;
 
@@ -23,7 +24,7 @@ pub(super) struct Template {
     /// Without it, the service is told to close.
     pub(super) keep_alive: bool,
     /// The configured headers, in their order; HTTP allows them.
-    pub(super) extra: Vec<(String, Secret)>,
+    pub(super) extra: Vec<(String, HeaderText)>,
     /// Adds `Auth-SSL-Cert`.
     pub(super) pass_client_certificate: bool,
 }
@@ -65,7 +66,10 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
         }
     }
     for (name, value) in &template.extra {
-        lines.raw(name, value.expose());
+        match value {
+            HeaderText::Fixed(text) => lines.raw(name, text.expose()),
+            HeaderText::ClientPort => lines.raw(name, request.client.port().to_string().as_bytes()),
+        }
     }
     lines.0.extend(b"\r\n");
     Secret::new(lines.0)
@@ -180,7 +184,7 @@ mod tests {
             path: PathAndQuery::from_static("/auth"),
             host: HeaderValue::from_static("auth.test"),
             keep_alive: true,
-            extra: vec![("X-Auth-Key".to_owned(), Secret::from(&b"k"[..]))],
+            extra: vec![("X-Auth-Key".to_owned(), HeaderText::Fixed(Secret::from(&b"k"[..])))],
             pass_client_certificate: true,
         }
     }
@@ -298,6 +302,21 @@ mod tests {
                 "X-Auth-Key: k",
             ]
         );
+    }
+
+    #[test]
+    fn a_header_may_say_the_clients_port() {
+        let login = password(b"u", b"p");
+        let mut request = request(&login);
+        let mut template = template();
+        template.extra = vec![("Client-Port".to_owned(), HeaderText::ClientPort)];
+        for (client, line) in [
+            (request.client, &b"\r\nClient-Port: 5555\r\n\r\n"[..]),
+            (ClientAddress::Unix, &b"\r\nClient-Port: 0\r\n\r\n"[..]),
+        ] {
+            request.client = client;
+            assert!(bytes(&template, &request).expose().ends_with(line));
+        }
     }
 
     #[test]

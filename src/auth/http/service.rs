@@ -9,9 +9,8 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::model::{HttpAuth, TrustAnchors};
+use crate::model::{HeaderText, HttpAuth, TrustAnchors};
 use crate::net::{BackendAddress, roots};
-use crate::secret::Secret;
 
 use super::connect::Connector;
 use super::pool::Pool;
@@ -50,8 +49,12 @@ impl Service {
 fn template(auth: &HttpAuth) -> Result<Template, String> {
     let path: PathAndQuery = auth.path.parse().map_err(|error| format!("the path of its URL: {error}"))?;
     let host = HeaderValue::try_from(&auth.host).map_err(|_| format!("{:?} is not a host", auth.host))?;
-    let unusable = |(name, value): &&(String, Secret)| {
-        HeaderName::try_from(name).is_err() || HeaderValue::from_bytes(value.expose()).is_err()
+    let unusable = |(name, value): &&(String, HeaderText)| {
+        let is_allowed = match value {
+            HeaderText::Fixed(text) => HeaderValue::from_bytes(text.expose()).is_ok(),
+            HeaderText::ClientPort => true,
+        };
+        HeaderName::try_from(name).is_err() || !is_allowed
     };
     if let Some((name, _)) = auth.headers.iter().find(unusable) {
         return Err(format!("auth.http.headers: {name:?} or its value is not allowed in HTTP"));

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
 use crate::dns::{Dns, Host};
-use crate::model::{AuthProof, HttpAuth, Reach, Resolver, TrustAnchors};
+use crate::model::{AuthProof, HeaderText, HttpAuth, Reach, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::{LoginRequest, Protocol};
 use crate::secret::Secret;
@@ -102,7 +102,7 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
         host: "auth.test".to_owned(),
         path: "/auth?via=mail".to_owned(),
         tls: None,
-        headers: vec![("X-Auth-Key".to_owned(), Secret::from(&b"k"[..]))],
+        headers: vec![("X-Auth-Key".to_owned(), HeaderText::Fixed(Secret::from(&b"k"[..])))],
         timeout: Duration::from_secs(10),
         keep_alive: true,
         pass_client_certificate: false,
@@ -389,7 +389,8 @@ async fn a_tls_connection_is_kept_until_more_than_the_answer_is_decrypted() {
 async fn an_unusable_configuration_is_the_configurations_fault() {
     let address = refusing_address().await;
     let mut service = service(&[&address]);
-    service.headers.push(("bad name".to_owned(), Secret::from(&b"hunter2"[..])));
+    let value = HeaderText::Fixed(Secret::from(&b"hunter2"[..]));
+    service.headers.push(("bad name".to_owned(), value));
     let error = check(&client(), &Arc::new(service)).await.unwrap_err();
     assert!(matches!(error, AuthError::Configuration { .. }), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");

@@ -10,8 +10,8 @@ use rcgen::{
 };
 
 use crate::cli::files::Files;
+use crate::import::Imported;
 use crate::import::directives::DIRECTIVES;
-use crate::import::{Imported, Problem};
 
 use super::*;
 
@@ -94,11 +94,11 @@ impl Source for Fake {
 }
 
 fn import(name: &str, real: bool) -> Imported {
-    import::nginx(Path::new(name), Path::new(""), &Fake { real, inline: None }).unwrap()
+    import::nginx(Path::new(name), None, &Fake { real, inline: None }).unwrap()
 }
 
-fn inline(text: &'static str) -> Result<Imported, Problem> {
-    import::nginx(Path::new("x.conf"), Path::new(""), &Fake { real: false, inline: Some(text) })
+fn inline(text: &'static str) -> Result<Imported, Refused> {
+    import::nginx(Path::new("x.conf"), None, &Fake { real: false, inline: Some(text) })
 }
 
 fn printed(imported: &Imported) -> String {
@@ -451,9 +451,98 @@ fn strict_prints_nothing_but_notes() {
     let (success, silent, said) = run(false, noted);
     assert!(success && !silent && said.contains("proxy_buffer"), "{said}");
     let (success, silent, said) = run(true, "mail { auth_http a; server { listen 25; } }");
-    assert!(success && !silent && said.is_empty(), "{said}");
-    let (success, silent, _) = run(false, "mail {");
-    assert!(!success && silent);
+    assert!(success && !silent && said.contains("nginx.conf:1: no server_name"), "advice: {said}");
+    let (success, silent, said) = run(false, "mail { foo; proxy_buffer 4k;");
+    assert!(!success && silent, "{said}");
+    assert!(
+        said.ends_with("\nnothing is printed; correct what the last 2 lines above name first\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn all_problems_of_all_files_are_named_in_one_run() {
+    let refused =
+        import::nginx(Path::new("broken.conf"), None, &Fake { real: false, inline: None }).unwrap_err();
+    let lines = |notes: &[Note]| notes.iter().map(|note| format!("{note}\n")).collect::<String>();
+    is_kept("broken.problems", &format!("{refused}\n---\n{}", lines(&refused.notes)));
+}
+
+#[test]
+fn where_a_file_is_missing_nothing_else_is_called_missing() {
+    let text = "mail { auth_http a; foo; include nothere.conf; server { include gone.conf; } }";
+    let said = inline(text).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "x.conf:1: open() \"gone.conf\" failed (2: No such file or directory)\n\
+         x.conf:1: open() \"nothere.conf\" failed (2: No such file or directory)\n\
+         x.conf:1: unknown directive \"foo\""
+    );
+}
+
+#[test]
+fn directives_of_forks_are_named_as_theirs_and_keep_nothing_from_being_imported() {
+    let imported = import("zimbra.conf", false);
+    is_kept("zimbra.notes", &notes(&imported));
+    assert!(printed(&imported).contains("name: imaps"));
+}
+
+#[test]
+fn a_dump_is_imported_with_its_includes_and_without_the_files_that_are_elsewhere() {
+    let imported = import("dump.txt", false);
+    is_kept("dump.notes", &notes(&imported));
+    is_kept("dump.yaml", &printed(&imported));
+    let missing = "# configuration file /n/nginx.conf:\nmail { include gone.conf; }\n";
+    assert_eq!(
+        inline(missing).unwrap_err().to_string(),
+        "/n/nginx.conf:1: open() \"/n/gone.conf\" failed (it is not in the dump)"
+    );
+    // On this machine there is such a file; it is not that of the dump.
+    let folder = "# configuration file x.d/nginx.conf:\nmail { include ../conf.d/*.conf; }\n";
+    assert!(inline(folder).unwrap_err().to_string().contains("there is no server {}"));
+}
+
+#[test]
+fn a_dump_has_the_files_that_are_here() {
+    let text = "# configuration file nginx.conf:\nmail { auth_http a; server { listen 993 ssl;
+        ssl_certificate tls/rsa.pem; ssl_certificate_key tls/rsa.key; } }\n";
+    assert!(printed(&inline(text).unwrap()).contains("tls.key: |"));
+}
+
+#[test]
+fn what_may_do_something_else_in_a_pod_is_named() {
+    let imported = import("advice.conf", false);
+    let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
+    is_kept("advice.notes", &advice);
+    assert_eq!(notes(&imported), "", "everything has an equivalent");
+}
+
+#[test]
+fn what_the_schema_bounds_is_cut_and_named() {
+    let headers: String = (0..40).map(|n| format!("auth_http_header X-{n} {n}; ")).collect();
+    let zone = "z".repeat(70);
+    let text = format!(
+        "mail {{ auth_http a; {headers} server {{ listen 25; resolver 192.0.2.1 valid=0 status_zone={zone}; }} }}"
+    );
+    let imported = inline(text.leak()).unwrap();
+    let said = notes(&imported);
+    for expected in ["the first 32 headers are kept", "resolver valid=0 became", "became status_zone=zzz"] {
+        assert!(said.contains(expected), "{said}");
+    }
+    is_valid(&imported);
+    let long = format!("mail {{ auth_http a/{}; server {{ listen 25; }} }}", "x".repeat(2100));
+    assert_eq!(
+        inline(long.leak()).unwrap_err().to_string(),
+        "x.conf:1: auth_http is longer than 2048 bytes; shorten it"
+    );
+}
+
+#[test]
+fn headers_whose_names_differ_in_signs_only_keep_their_own_values() {
+    let text =
+        "mail { auth_http a; auth_http_header X-A! one; auth_http_header X-A* two; server { listen 25; } }";
+    let printed = printed(&inline(text).unwrap());
+    assert!(printed.contains("x-a-: one") && printed.contains("x-a--2: two"), "{printed}");
 }
 
 #[test]
@@ -474,7 +563,10 @@ fn relative_paths_begin_at_the_prefix() {
     let (out, err) = run(Some(elsewhere.path()));
     assert!(out.contains("name: imaps") && err.is_empty(), "{out}{err}");
     let (out, err) = run(None);
-    assert!(out.is_empty() && err.ends_with("there is no mail {} in this configuration\n"), "{err}");
+    assert!(
+        out.is_empty() && err.contains("nginx.conf:1: there is no mail {} in this configuration\n"),
+        "{err}"
+    );
 }
 
 #[test]

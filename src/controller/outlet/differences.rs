@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{BindReport, ListenerId, Snapshot};
+use crate::model::{BindReport, ListenerId, Resolver, Snapshot};
 
 use super::super::index::{Key, Kind, ObjectId};
 
@@ -14,7 +14,19 @@ pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -
     let of_sockets = of_sockets.flat_map(|socket| &socket.listeners).map(|listener| &listener.id);
     let of_listeners = different(&old.backends, &new.backends).into_iter();
     let of_peers = different(&old.peers, &new.peers);
-    of_sockets.chain(of_listeners).chain(of_peers).map(object_of).collect()
+    let of_resolvers = with_resolvers(old, new, snapshot);
+    of_sockets.chain(of_listeners).chain(of_peers).chain(of_resolvers).map(object_of).collect()
+}
+
+/// The listeners with a resolver that has become silent, or answers again.
+fn with_resolvers<'a>(old: &BindReport, new: &BindReport, snapshot: &'a Snapshot) -> Vec<&'a ListenerId> {
+    let (old, new) = (&old.silent_resolvers, &new.silent_resolvers);
+    if old == new {
+        return Vec::new();
+    }
+    let listeners = snapshot.sockets.values().flat_map(|socket| &socket.listeners);
+    let changes = |resolver: &Resolver| old.contains(resolver) != new.contains(resolver);
+    listeners.filter(|listener| changes(&listener.resolver)).map(|listener| &listener.id).collect()
 }
 
 /// Keys of which the values differ.

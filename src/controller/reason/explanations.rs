@@ -7,7 +7,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 52] = [
+pub static EXPLANATIONS: [Explanation; 53] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -277,6 +277,15 @@ pub static EXPLANATIONS: [Explanation; 52] = [
                 PROXY protocol on one side only).",
         remedy: "Look at the backend first. Then compare `upstream.tls` and `upstream.proxyProtocol` with its \
                  configuration.",
+    },
+    Explanation {
+        reason: Reason::NameServersSilent,
+        conditions: &[("NameServersAnswer", False)],
+        meaning: "No name server of the listener's resolver answers. SMTP clients are greeted without their names, and names \
+                  of backends and auth services are not found.",
+        cause: "`resolver.nameservers` holds an address without a name server, such as Docker's 127.0.0.11, which no pod \
+                has; or a NetworkPolicy keeps requests from it.",
+        remedy: "Correct `resolver.nameservers`, or leave it out, so that the pod's resolv.conf is used.",
     },
     Explanation {
         reason: Reason::Preserved,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef};
-use crate::model::{Auth, AuthProof, HttpAuth, Reach, TrustAnchors};
+use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
+use crate::model::{Auth, AuthProof, HeaderText, HttpAuth, Reach, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -174,7 +174,7 @@ fn headers(
     headers: &[Header],
     references: &References<'_>,
     found: &mut Vec<Violation>,
-) -> Vec<(String, Secret)> {
+) -> Vec<(String, HeaderText)> {
     let mut rendered = Vec::new();
     for header in headers {
         let path = format!("{}[{}]", scope.setting("auth.http.headers"), header.name);
@@ -183,7 +183,9 @@ fn headers(
             found.push(Violation::invalid(&path, problem, "use letters, digits and hyphens"));
         }
         let Some(value) = header_value(scope, &path, header, references, found) else { continue };
-        if HeaderValue::from_bytes(value.expose()).is_err() {
+        if let HeaderText::Fixed(text) = &value
+            && HeaderValue::from_bytes(text.expose()).is_err()
+        {
             let problem = "the value holds line breaks or control characters";
             found.push(Violation::unusable(&path, problem, "write it as one line"));
         }
@@ -198,12 +200,21 @@ fn header_value(
     header: &Header,
     references: &References<'_>,
     found: &mut Vec<Violation>,
-) -> Option<Secret> {
-    let reference = match (&header.value, &header.value_from) {
-        (Some(value), None) => return Some(Secret::from(value.as_bytes())),
-        (None, Some(source)) => &source.secret_key_ref,
+) -> Option<HeaderText> {
+    let source = match (&header.value, &header.value_from) {
+        (Some(value), None) => return Some(HeaderText::Fixed(Secret::from(value.as_bytes()))),
+        (None, Some(source)) => source,
         _ => {
             let problem = "a header has exactly one of value and valueFrom";
+            found.push(Violation::invalid(path, problem, "write one of them"));
+            return None;
+        }
+    };
+    let reference = match (&source.secret_key_ref, source.session) {
+        (Some(reference), None) => reference,
+        (None, Some(value)) => return Some(of_session(scope, value)),
+        _ => {
+            let problem = "valueFrom has exactly one of secretKeyRef and session";
             found.push(Violation::invalid(path, problem, "write one of them"));
             return None;
         }
@@ -223,5 +234,15 @@ fn header_value(
     // A file that became a Secret usually ends with a line break.
     let line = value.expose();
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    Some(Secret::from(line.strip_suffix(b"\r").unwrap_or(line)))
+    Some(HeaderText::Fixed(Secret::from(line.strip_suffix(b"\r").unwrap_or(line))))
+}
+
+/// What is the same for all sessions of the listener is known here.
+fn of_session(scope: &Scope<'_>, value: SessionValue) -> HeaderText {
+    let fixed = |text: String| HeaderText::Fixed(Secret::from(text.as_bytes()));
+    match value {
+        SessionValue::ClientPort => HeaderText::ClientPort,
+        SessionValue::ListenerName => fixed(scope.listener_name().to_owned()),
+        SessionValue::ListenerPort => fixed(scope.listener_port().to_string()),
+    }
 }

@@ -67,6 +67,17 @@ impl<'a> Scope<'a> {
         self.source.server.filter(|server| server.namespace != self.source.id.namespace)
     }
 
+    /// What the listener is called: the name of its object, where that is all there is.
+    pub(crate) fn listener_name(&self) -> &str {
+        let id = &self.source.id;
+        if id.listener.is_empty() { &id.object } else { &id.listener }
+    }
+
+    /// The listener's port; 0 for a UNIX socket.
+    pub(crate) fn listener_port(&self) -> u16 {
+        self.source.fields.port.unwrap_or_default()
+    }
+
     /// Whether the listener itself says the setting.
     pub(crate) fn is_own(&self, setting: &str) -> bool {
         setting.split('.').try_fold(&self.own, |value, name| value.get(name)).is_some()

@@ -13,12 +13,13 @@ use crate::controller::index::{Index, ReferenceKind};
 use crate::controller::publish::{Published, Publisher};
 use crate::controller::validate::tests::validator;
 use crate::model::{
-    Auth, AuthProof, ClientAuthMode, Listener, ServerNames, TlsMode, TrustAnchors, UntrustedPeers,
-    UpstreamTls,
+    Auth, AuthProof, ClientAuthMode, HeaderText, Listener, ServerNames, TlsMode, TrustAnchors,
+    UntrustedPeers, UpstreamTls,
 };
 use crate::net::BackendAddress;
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
+use crate::secret::Secret;
 
 /// A store that is fed texts, and the renders of it: each is made from scratch and from the changes, and both are the
 /// same.
@@ -517,6 +518,27 @@ fn names_what_is_missing_or_unusable() {
 // --- certificates ---
 
 #[test]
+fn headers_may_say_what_is_different_for_each_session() {
+    let auth = |source: &str| {
+        format!(
+            "port: 143, auth: {{http: {{url: 'http://a/', headers: [{{name: X, valueFrom: {source}}}]}}}}"
+        )
+    };
+    for (value, text) in [("ListenerName", "a"), ("ListenerPort", "143")] {
+        let rendered = once(&server(&imap("a", &auth(&format!("{{session: {value}}}"))), ""));
+        let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
+        assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(text.as_bytes())));
+    }
+    let rendered = once(&server(&imap("a", &auth("{session: ClientPort}")), ""));
+    let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
+    assert_eq!(http.headers[0].1, HeaderText::ClientPort);
+    for source in ["{}", "{session: ClientPort, secretKeyRef: {name: k, key: key}}"] {
+        let found = said(&once(&server(&imap("a", &auth(source)), "")));
+        assert!(found.contains("exactly one of secretKeyRef and session"), "{found}");
+    }
+}
+
+#[test]
 fn certificates_authorities_and_headers_come_from_their_objects() {
     let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required, caCertificateRefs: \
                [{name: ca}]}}, auth: {http: {url: 'unix:/run/auth:/x', headers: [{name: X-Key, valueFrom: \
@@ -532,7 +554,7 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!(tls.certificates[0].reference, "mail/t");
     assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
     let Auth::Http(http) = &listener.auth else { panic!() };
-    assert_eq!(http.headers[0].1.expose(), b"s3cret");
+    assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
     assert_eq!((http.endpoints[0].to_string().as_str(), http.path.as_str()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
 }

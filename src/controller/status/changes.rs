@@ -154,9 +154,8 @@ const MAX_TEXT: usize = 300;
 #[must_use]
 pub fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {
-        "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "ClientIPPreserved" => {
-            condition.status == ConditionStatus::False
-        }
+        "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "NameServersAnswer"
+        | "ClientIPPreserved" => condition.status == ConditionStatus::False,
         _ => condition.status == ConditionStatus::True,
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::status::{Condition, ConditionStatus};
-use crate::model::BackendHealth;
+use crate::model::{Auth, BackendHealth};
+use crate::net::BackendAddress;
 use crate::words::counted;
 
 use super::super::reason::Reason;
@@ -48,6 +49,7 @@ pub(super) fn conditions(
         conditions.push(stamp.degraded());
     }
     conditions.extend(facts.report.backends.get(&listener.id).map(|health| backend_healthy(health, stamp)));
+    conditions.extend(name_servers(facts, listener, stamp));
     conditions.extend(client_address::condition(facts, listener, stamp));
     let mut notices: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
     for violation in all().filter(|violation| !violation.concern.excludes()) {
@@ -88,4 +90,30 @@ fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     let all = counted(all, "endpoint");
     let text = format!("{out} of {all} {fail} health checks, {consequence}: {}", why.join(" | "));
     stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
+}
+
+/// There only while no name server answers, of a listener that looks names up.
+fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) -> Option<Condition> {
+    let served = facts.published.listener(&listener.id)?;
+    let is_name = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });
+    let has_name = |endpoints: &[BackendAddress]| endpoints.iter().any(is_name);
+    let asks_for_backend = served.backend.as_ref().is_some_and(|backend| has_name(&backend.endpoints));
+    let asks_for_service = match &served.auth {
+        Auth::Http(service) => has_name(&service.endpoints),
+        Auth::Passthrough => false,
+    };
+    let asks = served.resolver.looks_up_clients || asks_for_backend || asks_for_service;
+    let is_silent = asks && facts.report.silent_resolvers.contains(&served.resolver);
+    is_silent.then(|| {
+        let servers: Vec<String> = served.resolver.nameservers.iter().map(ToString::to_string).collect();
+        let which = match servers.as_slice() {
+            [] => "of resolv.conf".to_owned(),
+            servers => format!("of resolver.nameservers ({})", servers.join(", ")),
+        };
+        let text = format!(
+            "no name server {which} answers: SMTP clients have no names, and names of backends and auth services are \
+             not found; correct resolver.nameservers, or leave it out to use the pod's resolv.conf"
+        );
+        stamp.condition("NameServersAnswer", ConditionStatus::False, Reason::NameServersSilent, &text)
+    })
 }

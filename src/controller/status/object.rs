@@ -101,7 +101,7 @@ fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> V
     if listeners.iter().any(is_degraded) {
         conditions.push(stamp.degraded());
     }
-    for type_ in ["BackendHealthy", "ClientIPPreserved"] {
+    for type_ in ["BackendHealthy", "NameServersAnswer", "ClientIPPreserved"] {
         conditions.extend(worst(type_, listeners, stamp));
     }
     conditions.extend(alarms(listeners, stamp));

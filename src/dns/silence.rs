@@ -1,0 +1,134 @@
+//! Resolvers whose name servers do not answer: told in the log, the metrics and the status of listeners.
+//!
+//! Whoever notices the silence (`failures`) does not wait any more. A task asks the name servers again and again, so that
+//! no session has to, and ends the silence.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use prometheus::{IntGaugeVec, Registry};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::model::{Resolver, metric};
+use crate::net::BackendAddress;
+
+use super::client::Client;
+
+/// All resolvers that are silent.
+#[derive(Debug)]
+pub(super) struct Silences {
+    blocks: watch::Sender<Arc<Vec<Resolver>>>,
+    gauges: IntGaugeVec,
+}
+
+impl Silences {
+    /// None yet.
+    ///
+    /// # Errors
+    /// When a metric of the same name is registered already.
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self { blocks: watch::Sender::default(), gauges: metric::RESOLVER_SILENT.gauges(registry)? })
+    }
+
+    /// Follows the list of them.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Vec<Resolver>>> {
+        self.blocks.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Resolver>), servers: &str) {
+        self.blocks.send_modify(|blocks| change(Arc::make_mut(blocks)));
+        let count = self.blocks.borrow().iter().filter(|block| name(block) == servers).count();
+        if count == 0 {
+            // It was there while there was one.
+            let _ = self.gauges.remove_label_values(&[servers]);
+        } else {
+            self.gauges.with_label_values(&[servers]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// A resolver that is called silent until this is dropped.
+#[derive(Debug)]
+pub(super) struct Silent {
+    among: Arc<Silences>,
+    block: Resolver,
+}
+
+impl Silent {
+    fn new(among: &Arc<Silences>, block: &Resolver) -> Self {
+        warn!(
+            servers = %name(block),
+            "no name server answers; clients are greeted without waiting for their names until one does; {}",
+            remedy(block)
+        );
+        among.change(|blocks| blocks.push(block.clone()), &name(block));
+        Self { among: Arc::clone(among), block: block.clone() }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let is_other = |block: &Resolver| *block != self.block;
+        self.among.change(|blocks| blocks.retain(is_other), &name(&self.block));
+    }
+}
+
+/// Asks the name servers of a resolver that has become silent until one answers, or nobody uses it any more.
+pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resolver, among: Arc<Silences>) {
+    let mut pause = FIRST_PAUSE;
+    let mut was_told = false;
+    loop {
+        let Some(asked) = client.upgrade() else { return };
+        asked.probe(PROBE_LIMIT.min(block.timeout)).await;
+        // The first probe decides: a lookup may also have ended without an answer because of what it was about.
+        let tell = || {
+            was_told = true;
+            Silent::new(&among, &block)
+        };
+        if !asked.failures().stay_silent(began_at, asked.answers(), Instant::now(), tell) {
+            if was_told {
+                info!(servers = %name(&block), "name servers answer again, or are not asked any more");
+            }
+            return;
+        }
+        drop(asked);
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Its name servers, as logs and metrics name them.
+fn name(block: &Resolver) -> String {
+    if block.nameservers.is_empty() {
+        return "resolv.conf".to_owned();
+    }
+    block.nameservers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn remedy(block: &Resolver) -> &'static str {
+    let is_loopback = |server: &BackendAddress| match server {
+        BackendAddress::Ip(address) => address.ip().is_loopback(),
+        BackendAddress::Name { host, .. } => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        BackendAddress::Unix(_) => false,
+    };
+    match block.nameservers.iter().any(is_loopback) {
+        true => {
+            "a loopback address such as Docker's 127.0.0.11 has no name server in a pod: remove resolver.nameservers, \
+             so that the pod's resolv.conf is used"
+        }
+        false if block.nameservers.is_empty() => {
+            "check the host's resolv.conf and the way to its name servers"
+        }
+        false => "check resolver.nameservers and the way to them",
+    }
+}
+
+/// Between the first two probes; it doubles from one to the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Between two probes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// For the answer to a probe.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,80 @@
+//! Directives of other programs that come from nginx, named as theirs: nginx itself refuses them, and who wrote them
+//! wants to know what does the same here.
+
+use super::problem::Note;
+use super::tree::Directive;
+
+/// A directive in `mail {}` that only such a program has.
+pub(super) fn of_mail(directive: &Directive) -> Option<Note> {
+    let name = directive.name();
+    let note = |program: &str, remedy: &str| {
+        Some(directive.note(format!("\"{name}\" is a directive of {program} and is left out; {remedy}")))
+    };
+    if let Some((_, remedy)) = ZIMBRA.iter().find(|(names, _)| names.contains(&name)) {
+        return note("Zimbra's nginx", remedy);
+    }
+    if let Some((_, remedy)) = ZIMBRA_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+        return note("Zimbra's nginx", remedy);
+    }
+    let (_, program, remedy) = OTHERS.iter().find(|(known, _, _)| *known == name)?;
+    note(program, remedy)
+}
+
+/// A block outside of `mail {}` without which the mail proxy of such a program does not do the same.
+pub(super) fn of_the_main_level(directive: &Directive) -> Option<Note> {
+    let name = directive.name();
+    let is_zimbras = matches!(name, "zm_lookup" | "memcache") && directive.block.is_some();
+    is_zimbras
+        .then(|| directive.note(format!("\"{name}\" is a block of Zimbra's nginx and is left out; {LOOKUP}")))
+}
+
+const LOOKUP: &str = "an auth service (auth.http) names the backend of each login";
+const THROTTLE: &str = "set limits.authFailures and limits.maxConnectionsPerClient";
+const GSSAPI: &str = "Kerberos is not spoken";
+const MASTER: &str = "let the auth service answer with Auth-User and Auth-Pass of the backend's master user";
+const GREETING: &str = "the greeting is nginx's";
+
+/// Zimbra's (and Carbonio's, which comes from it), with what to do.
+const ZIMBRA: &[(&[&str], &str)] = &[
+    (&["auth_wait"], "let the auth service answer with Auth-Wait"),
+    (&["default_realm", "sasl_app_name", "sasl_service_name", "sasl_host_from_ip"], GSSAPI),
+    (&["master_auth_username", "master_auth_password"], MASTER),
+    (&["imap_greeting", "pop3_greeting"], GREETING),
+    (&["imap_id", "proxy_issue_imap_id"], "set upstream.imapId"),
+    (&["imap_literalauth"], "backends get logins as literals in any case"),
+    (&["proxy_issue_pop3_xoip"], "XOIP is not sent; set upstream.proxyProtocol"),
+    (&["proxy_ctimeout"], "set timeouts.connect"),
+    (&["pop3_client_buffer"], "set limits.clientBuffer"),
+];
+
+/// How families of Zimbra's directives begin.
+const ZIMBRA_PREFIXES: &[(&str, &str)] = &[
+    ("mail_login_", THROTTLE),
+    ("mail_throttle_", THROTTLE),
+    ("mail_whitelist_", THROTTLE),
+    ("memcache_", LOOKUP),
+    ("zm_lookup", LOOKUP),
+    ("proxy_ssl", "set upstream.tls"),
+];
+
+/// Those of others: the name, whose it is, and what to do.
+const OTHERS: &[(&str, &str, &str)] = &[
+    ("so_keepalive", "an old nginx", "write so_keepalive=on in each listen"),
+    ("auth", "an old nginx", "write imap_auth, pop3_auth or smtp_auth"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::directives::DIRECTIVES;
+
+    #[test]
+    fn no_directive_of_nginx_or_angie_is_called_somebody_elses() {
+        let is_ours = |name: &str| DIRECTIVES.iter().any(|known| known.name == name);
+        let named = ZIMBRA.iter().flat_map(|(names, _)| names.iter().copied());
+        let others = OTHERS.iter().map(|(name, _, _)| *name);
+        assert!(!named.chain(others).any(is_ours));
+        let begins = |name: &str| ZIMBRA_PREFIXES.iter().any(|(prefix, _)| name.starts_with(prefix));
+        assert!(!DIRECTIVES.iter().any(|known| begins(known.name)));
+    }
+}

@@ -1,0 +1,84 @@
+//! Values with a `$variable`. nginx's mail proxy has no variables: the text stands for itself. Who writes one expects
+//! something else, and is told which field does that here.
+
+use super::problem::Note;
+use super::tree::Directive;
+
+/// What is said about a directive with such a value.
+pub(super) fn remark(directive: &Directive) -> Option<Note> {
+    let value = directive.arguments().iter().find(|argument| variable(argument).is_some())?;
+    let variable = variable(value)?;
+    let text = "nginx's mail proxy has no variables, and this is taken as it stands";
+    let name = directive.name();
+    if name != "auth_http_header" {
+        return Some(directive.note(format!("{name} has {variable:?}: {text}; write the value itself")));
+    }
+    let header = directive.argument(0);
+    let remedy = match KNOWN.iter().find(|(known, _)| *known == variable.trim_matches(['$', '{', '}'])) {
+        Some((_, Known::Session(value))) => {
+            format!("write {{name: {header}, valueFrom: {{session: {value}}}}} in auth.http.headers")
+        }
+        Some((_, Known::Header(known))) => {
+            format!("the auth service gets it as {known} in any case; remove the directive")
+        }
+        None => "write the value itself; what changes from one session to the next is in \
+                 auth.http.headers[].valueFrom.session"
+            .to_owned(),
+    };
+    Some(directive.note(format!("auth_http_header {header} has {variable:?}: {text}; {remedy}")))
+}
+
+/// What a variable of nginx's other modules would be.
+enum Known {
+    /// A value of `valueFrom.session`.
+    Session(&'static str),
+    /// A header of every request to an auth service.
+    Header(&'static str),
+}
+
+const KNOWN: &[(&str, Known)] = &[
+    ("remote_port", Known::Session("ClientPort")),
+    ("remote_addr", Known::Header("Client-IP")),
+    ("server_port", Known::Session("ListenerPort")),
+    ("server_name", Known::Session("ListenerName")),
+    ("protocol", Known::Header("Auth-Protocol")),
+    ("proxy_protocol_addr", Known::Header("Proxy-Protocol-Addr")),
+    ("proxy_protocol_port", Known::Header("Proxy-Protocol-Port")),
+    ("proxy_protocol_server_addr", Known::Header("Proxy-Protocol-Server-Addr")),
+    ("proxy_protocol_server_port", Known::Header("Proxy-Protocol-Server-Port")),
+    ("ssl_protocol", Known::Header("Auth-SSL-Protocol")),
+    ("ssl_cipher", Known::Header("Auth-SSL-Cipher")),
+    ("ssl_client_verify", Known::Header("Auth-SSL-Verify")),
+    ("ssl_client_s_dn", Known::Header("Auth-SSL-Subject")),
+    ("ssl_client_i_dn", Known::Header("Auth-SSL-Issuer")),
+    ("ssl_client_serial", Known::Header("Auth-SSL-Serial")),
+    ("ssl_client_fingerprint", Known::Header("Auth-SSL-Fingerprint")),
+];
+
+/// The first `$name` or `${name}` of a text.
+fn variable(text: &str) -> Option<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices('$').find_map(|(start, _)| {
+        let rest = text.get(start + 1..)?;
+        let (braces, inner) = rest.strip_prefix('{').map_or((0, rest), |inner| (2, inner));
+        let length = inner.find(|c| !is_part(c)).unwrap_or(inner.len());
+        let is_name = inner.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let is_closed = braces == 0 || inner.get(length..).is_some_and(|rest| rest.starts_with('}'));
+        text.get(start..start + 1 + braces + length).filter(|_| is_name && is_closed)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_told_from_passwords() {
+        assert_eq!(variable("$remote_port"), Some("$remote_port"));
+        assert_eq!(variable("a-${remote_addr}-b"), Some("${remote_addr}"));
+        assert_eq!(variable("US$5 $host"), Some("$host"));
+        for text in ["", "$", "pa$$", "US$5", "${", "${a", "$-a"] {
+            assert_eq!(variable(text), None, "{text}");
+        }
+    }
+}
