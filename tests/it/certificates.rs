@@ -236,26 +236,7 @@ fn a_client_certificate_of_version_1_is_verified() {
     let made = TempDir::new().unwrap();
     authorities(made.path());
     script(&made.path().join("server"), "ec; sign $names");
-    script(
-        made.path(),
-        "for ca in ca other; do ec $ca.key; version1 -key $ca.key -subj /CN=$ca -out $ca.crt; done
-         : > index; echo 01 > crlnumber
-         printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\ncrlnumber=crlnumber\\ndefault_md=sha256\\n\
-             default_crl_days=100\\n' > ca.cnf
-         client() { # name, authority, serial number, then arguments
-             name=$1 ca=$2 serial=$3; shift 3
-             openssl req -new -key $name.key -subj /CN=$name -out $name.csr
-             openssl x509 -req -in $name.csr -CA $ca.crt -CAkey $ca.key -set_serial $serial -out $name.crt \"$@\"; }
-         ec alice.key; client alice ca 1 -days 100
-         openssl genrsa -out rsa.key 2048; client rsa ca 2 -days 100
-         ec foreign.key; client foreign other 3 -days 100
-         cp alice.key forged.key; cp ca.crt real.crt; cp other.key forger.key
-         version1 -key forger.key -subj /CN=ca -out forger.crt; client forged forger 4 -days 100
-         ec expired.key; client expired ca 5 -days -1
-         ec revoked.key; client revoked ca 6 -days 100
-         openssl ca -config ca.cnf -revoke revoked.crt -cert ca.crt -keyfile ca.key
-         openssl ca -config ca.cnf -gencrl -cert ca.crt -keyfile ca.key -out ca.crl",
-    );
+    script(made.path(), CLIENTS);
     let folder = Folder::new();
     folder.write("tls.yaml", &secret("mail-tls", &made.path().join("server")));
     let read = |name: &str| std::fs::read_to_string(made.path().join(name)).unwrap();
@@ -295,3 +276,22 @@ fn a_client_certificate_of_version_1_is_verified() {
         }
     }
 }
+
+/// Two authorities, one that takes the name of the first, certificates of each, and a revocation list of the first.
+const CLIENTS: &str = "for ca in ca other; do ec $ca.key; version1 -key $ca.key -subj /CN=$ca -out $ca.crt; done
+         : > index; echo 01 > crlnumber
+         printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\ncrlnumber=crlnumber\\ndefault_md=sha256\\n\
+             default_crl_days=100\\n' > ca.cnf
+         client() { # name, authority, serial number, then arguments
+             name=$1 ca=$2 serial=$3; shift 3
+             openssl req -new -key $name.key -subj /CN=$name -out $name.csr
+             openssl x509 -req -in $name.csr -CA $ca.crt -CAkey $ca.key -set_serial $serial -out $name.crt \"$@\"; }
+         ec alice.key; client alice ca 1 -days 100
+         openssl genrsa -out rsa.key 2048; client rsa ca 2 -days 100
+         ec foreign.key; client foreign other 3 -days 100
+         cp alice.key forged.key; cp ca.crt real.crt; cp other.key forger.key
+         version1 -key forger.key -subj /CN=ca -out forger.crt; client forged forger 4 -days 100
+         ec expired.key; client expired ca 5 -days -1
+         ec revoked.key; client revoked ca 6 -days 100
+         openssl ca -config ca.cnf -revoke revoked.crt -cert ca.crt -keyfile ca.key
+         openssl ca -config ca.cnf -gencrl -cert ca.crt -keyfile ca.key -out ca.crl";

@@ -1,5 +1,8 @@
 //! Certificates and keys as people have them, made with `openssl`: what nginx does with each, and what we do.
 
+use Nginx::{Refuses as DoesNotStart, Serves as Starts, ServesNobody};
+use Ours::{Refuses, Serves, Warns};
+
 /// One of them.
 pub struct Variant {
     /// The name of its Secret.
@@ -43,16 +46,16 @@ impl Variant {
     /// Its row in the documentation.
     pub fn row(&self) -> String {
         let nginx = match self.nginx {
-            Nginx::Serves => "served",
-            Nginx::ServesNobody => "starts; no usual client can connect",
-            Nginx::Refuses => "does not start",
+            Starts => "served",
+            ServesNobody => "starts; no usual client can connect",
+            DoesNotStart => "does not start",
         };
         let (ours, check) = match self.ours {
-            Ours::Serves => ("served", "nothing".to_owned()),
-            Ours::Warns(reason) => {
+            Serves => ("served", "nothing".to_owned()),
+            Warns(reason) => {
                 ("served", format!("warning [{reason}](../reasons/index.md#{})", reason.to_lowercase()))
             }
-            Ours::Refuses(text) => ("refused", format!("error: \"{text}\"")),
+            Refuses(text) => ("refused", format!("error: \"{text}\"")),
         };
         format!("| {} | {nginx} | {ours} | {check} |", self.title)
     }
@@ -67,9 +70,6 @@ const fn variant(
 ) -> Variant {
     Variant { name, title, script, nginx, ours }
 }
-
-use Nginx::{Refuses as DoesNotStart, Serves as Starts, ServesNobody};
-use Ours::{Refuses, Serves, Warns};
 
 const UNSUPPORTED: &str = "of a kind that is not supported";
 const NOT_PEM: &str = "not PEM";
