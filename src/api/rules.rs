@@ -150,7 +150,7 @@ pub fn header() -> Value {
 /// Rules of where a header's value comes from.
 #[must_use]
 pub fn header_source() -> Value {
-    let text = "valueFrom has exactly one of secretKeyRef and session";
+    let text = "valueFrom has neither or both of secretKeyRef and session; write exactly one of them";
     json!([rule("has(self.secretKeyRef) != has(self.session)", text)])
 }
 

@@ -206,7 +206,7 @@ fn header_value(
         (None, Some(source)) => source,
         _ => {
             let problem = "a header has exactly one of value and valueFrom";
-            found.push(Violation::invalid(path, problem, "write one of them"));
+            found.push(Violation::invalid(path, problem, "write exactly one of them"));
             return None;
         }
     };
@@ -214,8 +214,8 @@ fn header_value(
         (Some(reference), None) => reference,
         (None, Some(value)) => return Some(of_session(scope, value)),
         _ => {
-            let problem = "valueFrom has exactly one of secretKeyRef and session";
-            found.push(Violation::invalid(path, problem, "write one of them"));
+            let problem = "valueFrom has neither or both of secretKeyRef and session";
+            found.push(Violation::invalid(path, problem, "write exactly one of them"));
             return None;
         }
     };
