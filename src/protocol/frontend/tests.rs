@@ -27,7 +27,8 @@ fn config(protocol: Protocol) -> FrontendConfig {
 /// XOAUTH2's message with a token that makes it `length` bytes of base64.
 fn response(length: usize) -> String {
     let (before, after) = ("user=me\u{1}auth=Bearer ", "\u{1}\u{1}");
-    let token = "t".repeat(length / 4 * 3 - before.len() - after.len());
+    let token =
+        "t".repeat((length.saturating_mul(3) / 4).saturating_sub(before.len().saturating_add(after.len())));
     let message = encode_base64(format!("{before}{token}{after}").as_bytes());
     assert_eq!(message.len(), length);
     message
@@ -56,7 +57,7 @@ fn outcome(config: FrontendConfig, bytes: &str) -> Step {
 
 fn is_login(step: &Step, token_of: usize) -> bool {
     let Step::Login(Attempt { request: LoginRequest::Token { token, .. }, .. }) = step else { return false };
-    token.expose().len() > token_of / 4 * 3 - 40
+    token.expose().len() > (token_of.saturating_mul(3) / 4).saturating_sub(40)
 }
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Imap, Protocol::Pop3, Protocol::Smtp];
