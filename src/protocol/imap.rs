@@ -2,6 +2,7 @@
 
 mod command;
 pub(crate) mod id;
+mod parser;
 
 use std::ops::ControlFlow;
 

@@ -1,0 +1,268 @@
+//! Taking one IMAP command apart (RFC 9051 section 9).
+
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+use super::command::{Logins, Rejection, Verb};
+use super::id::{ClientId, MAX_PARAMETERS};
+
+/// Why parsing ended early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Rejected(Rejection),
+    Incomplete { literal_end: usize },
+}
+
+const INVALID: Stop = Stop::Rejected(Rejection::Syntax);
+
+/// How an argument was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Atom,
+    String,
+}
+
+/// The command at the front of some bytes.
+pub(super) struct Parser<'a> {
+    bytes: &'a [u8],
+    /// The next byte to look at; at an offending one when the command is invalid.
+    pub(super) at: usize,
+    /// Empty until it is known to be valid.
+    pub(super) tag: Vec<u8>,
+    pub(super) synchronising: usize,
+    literal_end: usize,
+    pub(super) id: ClientId,
+}
+
+impl<'a> Parser<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0, id: ClientId::default() }
+    }
+
+    pub(super) fn command(&mut self, logins: Logins) -> Result<(Verb, Vec<Secret>), Stop> {
+        let verb = self.tag_and_verb()?;
+        if let Some(rejection) = logins.rejection(verb) {
+            return Err(Stop::Rejected(rejection));
+        }
+        let arguments = if verb == Verb::Id { self.id_list()? } else { self.arguments()? };
+        Ok((verb, arguments))
+    }
+
+    pub(super) fn tag_and_verb(&mut self) -> Result<Verb, Stop> {
+        self.tag()?;
+        self.skip(b" ")?;
+        self.verb()
+    }
+
+    /// RFC 9051 section 9: one or more ASTRING-CHAR but `+`. An empty tag is accepted, too (NGINX section 5.3); the reply
+    /// then begins with its space.
+    fn tag(&mut self) -> Result<(), Stop> {
+        let from = self.at;
+        while self.peek()? != b' ' {
+            if !self.peek_is(is_tag_char)? {
+                return Err(INVALID);
+            }
+            self.advance(1);
+        }
+        self.advance(1);
+        self.tag = self.since(from).to_vec();
+        Ok(())
+    }
+
+    fn verb(&mut self) -> Result<Verb, Stop> {
+        let from = self.at;
+        while self.peek_is(|byte| byte.is_ascii_alphabetic())? {
+            self.advance(1);
+        }
+        let name = self.since(from);
+        let known = VERBS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        let (_, verb) = *known.ok_or(INVALID)?;
+        if self.peek_is(|byte| matches!(byte, b' ' | b'\r' | b'\n'))? { Ok(verb) } else { Err(INVALID) }
+    }
+
+    /// NGINX section 5.4, up to and including the line end.
+    fn arguments(&mut self) -> Result<Vec<Secret>, Stop> {
+        let mut arguments = Vec::new();
+        while self.has_argument(b" ")? {
+            if arguments.len() >= MAX_ARGUMENTS {
+                return Err(INVALID);
+            }
+            arguments.push(self.argument(b" ")?.0);
+        }
+        Ok(arguments)
+    }
+
+    /// ID's parameter list (RFC 2971), taken from whatever looks like one.
+    fn id_list(&mut self) -> Result<Vec<Secret>, Stop> {
+        let mut strings = Vec::new();
+        while self.has_argument(b" ()")? {
+            let (argument, form) = self.argument(b" ()")?;
+            if strings.len() < MAX_ID_STRINGS {
+                // The only atom of its grammar is NIL.
+                strings.push((form == Form::String).then_some(argument));
+            }
+        }
+        let parameters = strings.chunks_exact(2).filter_map(|pair| match pair {
+            [Some(field), value] => Some((field.expose(), value.as_ref().map(Secret::expose))),
+            _ => None,
+        });
+        self.id = ClientId::new(parameters);
+        Ok(Vec::new())
+    }
+
+    /// Whether one follows; otherwise the line end is taken.
+    fn has_argument(&mut self, separators: &[u8]) -> Result<bool, Stop> {
+        self.skip(separators)?;
+        let ends = matches!(self.peek()?, b'\r' | b'\n');
+        if ends {
+            self.line_end()?;
+        }
+        Ok(!ends)
+    }
+
+    fn argument(&mut self, separators: &[u8]) -> Result<(Secret, Form), Stop> {
+        Ok(match self.peek()? {
+            b'"' => (self.quoted()?, Form::String),
+            b'{' => (self.literal(separators)?, Form::String),
+            _ => (self.atom(separators)?, Form::Atom),
+        })
+    }
+
+    fn atom(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
+        let from = self.at;
+        while !self.peek_is(|byte| matches!(byte, b'\r' | b'\n') || separators.contains(&byte))? {
+            self.advance(1);
+        }
+        Ok(Secret::from(self.since(from)))
+    }
+
+    /// A line end inside the quotes is an error (quirk Q-34).
+    fn quoted(&mut self) -> Result<Secret, Stop> {
+        self.advance(1);
+        // Never grows, so no unwiped copy of a password stays behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(self.line_length()));
+        loop {
+            match self.peek()? {
+                b'"' => break,
+                b'\\' => self.advance(1),
+                _ => {}
+            }
+            match self.peek()? {
+                b'\r' | b'\n' => return Err(INVALID),
+                byte => text.push(byte),
+            }
+            self.advance(1);
+        }
+        self.advance(1);
+        Ok(Secret::from(text.as_slice()))
+    }
+
+    /// `{n}` or `{n+}` (RFC 7888), a line end, n bytes, and then a separator.
+    fn literal(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
+        self.advance(1);
+        let mut size = 0_usize;
+        while self.peek_is(|byte| byte.is_ascii_digit())? {
+            let digit = usize::from(self.peek()?.saturating_sub(b'0'));
+            let longer = size.checked_mul(10).and_then(|size| size.checked_add(digit));
+            size = longer.ok_or(INVALID)?;
+            self.advance(1);
+        }
+        let synchronising = self.peek()? != b'+';
+        if !synchronising {
+            self.advance(1);
+        }
+        if self.peek()? != b'}' {
+            return Err(INVALID);
+        }
+        let brace = self.at;
+        self.advance(1);
+        self.line_end()?;
+        let Some(end) = self.at.checked_add(size) else {
+            self.at = brace;
+            return Err(INVALID);
+        };
+        if synchronising {
+            self.synchronising = self.synchronising.saturating_add(1);
+        }
+        self.literal_end = end;
+        // What follows is judged with the rest of its line, so that the outcome does not depend on how much
+        // of it has come.
+        let rest = self.bytes.get(end..).filter(|rest| rest.contains(&b'\n'));
+        let content = rest.and_then(|_| self.bytes.get(self.at..end));
+        let content = content.ok_or(Stop::Incomplete { literal_end: end })?;
+        self.at = end;
+        let ends = self.peek_is(|byte| matches!(byte, b'\r' | b'\n') || separators.contains(&byte))?;
+        if ends { Ok(Secret::from(content)) } else { Err(INVALID) }
+    }
+
+    /// LF or CRLF; a CR alone is an error.
+    fn line_end(&mut self) -> Result<(), Stop> {
+        let length = match (self.peek()?, self.bytes.get(self.at.saturating_add(1))) {
+            (b'\n', _) => 1,
+            (b'\r', Some(b'\n')) => 2,
+            (b'\r', None) => return Err(Stop::Incomplete { literal_end: self.literal_end }),
+            _ => return Err(INVALID),
+        };
+        self.advance(length);
+        Ok(())
+    }
+
+    fn skip(&mut self, separators: &[u8]) -> Result<(), Stop> {
+        while self.peek_is(|byte| separators.contains(&byte))? {
+            self.advance(1);
+        }
+        Ok(())
+    }
+
+    fn peek(&self) -> Result<u8, Stop> {
+        self.bytes.get(self.at).copied().ok_or(Stop::Incomplete { literal_end: self.literal_end })
+    }
+
+    fn peek_is(&self, accepted: impl Fn(u8) -> bool) -> Result<bool, Stop> {
+        self.peek().map(accepted)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.at = self.at.saturating_add(count);
+    }
+
+    fn since(&self, from: usize) -> &'a [u8] {
+        self.bytes.get(from..self.at).unwrap_or_default()
+    }
+
+    /// Bytes before the next LF.
+    fn line_length(&self) -> usize {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())
+    }
+
+    /// Whether the rest of the rejected line ends with a non-synchronising literal's `+}`, and where the
+    /// next line begins.
+    pub(super) fn rest_of_line(&self) -> (bool, usize) {
+        let end = self.at.saturating_add(self.line_length());
+        let line = self.bytes.get(..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        (line.ends_with(b"+}"), end.saturating_add(1))
+    }
+}
+
+fn is_tag_char(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b'+')
+}
+
+/// nginx's bound on the arguments of a command.
+const MAX_ARGUMENTS: usize = 3;
+/// So many of an ID's list are looked at: twice as many as are kept, since some are left out.
+const MAX_ID_STRINGS: usize = 4 * MAX_PARAMETERS;
+
+const VERBS: [(&[u8], Verb); 8] = [
+    (b"NOOP", Verb::Noop),
+    (b"CAPABILITY", Verb::Capability),
+    (b"ID", Verb::Id),
+    (b"ENABLE", Verb::Enable),
+    (b"LOGOUT", Verb::Logout),
+    (b"STARTTLS", Verb::StartTls),
+    (b"LOGIN", Verb::Login),
+    (b"AUTHENTICATE", Verb::Authenticate),
+];
