@@ -70,6 +70,8 @@ pub struct AdminState {
     pub hosts: Hosts,
     /// What goes with it.
     pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
+    /// File descriptors for connections.
+    pub descriptors: usize,
 }
 
 /// A page that is made when it is asked for.
@@ -87,7 +89,7 @@ struct Desk {
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> io::Result<()> {
-    let hosts = Arc::new(state.hosts.clone());
+    let (hosts, open) = (Arc::new(state.hosts.clone()), Connections::new(state.descriptors));
     let router = Router::new()
         .route("/", get(page::page))
         .route(LIVEZ, get(async || "ok\n"))
@@ -97,7 +99,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: Cancellat
         .route("/model", get(model))
         .route("/served", get(served))
         .with_state(Desk { state, makers: Makers::new() });
-    let (open, tasks) = (Connections::default(), TaskTracker::new());
+    let tasks = TaskTracker::new();
     loop {
         let admitted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -297,6 +299,7 @@ mod tests {
                 served: ledger.clone(),
                 hosts: Hosts::new(["x".to_owned()]),
                 totals: Arc::new(|| Totals { sessions: 7, ..Totals::default() }),
+                descriptors: 81,
             };
             let (listener, shutdown) =
                 (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
