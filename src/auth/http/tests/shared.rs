@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::AuthClient;
 use crate::model::HttpAuth;
 
 use super::super::quota::Quota;
@@ -10,8 +11,9 @@ use super::{accepted, check, client_with, rest, service};
 
 const ACCEPTANCE: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
 
-/// One after the other, `logins` at once each.
-async fn log_in(quota: &Quota, services: &[Arc<HttpAuth>], logins: usize) {
+/// One service after the other, with so many logins at once each.
+async fn log_in(quota: &Quota, services: &[Arc<HttpAuth>], logins: usize) -> Vec<Arc<AuthClient>> {
+    let mut clients = Vec::new();
     for service in services {
         // A worker has a client of its own.
         let client = Arc::new(client_with(quota));
@@ -21,8 +23,9 @@ async fn log_in(quota: &Quota, services: &[Arc<HttpAuth>], logins: usize) {
             all.spawn(async move { assert_eq!(check(&client, &service).await.unwrap(), accepted()) });
         }
         all.join_all().await;
-        std::mem::forget(client);
+        clients.push(client);
     }
+    clients
 }
 
 #[tokio::test]
@@ -33,10 +36,10 @@ async fn kept_connections_of_all_services_and_workers_are_bounded_together() {
         .map(Arc::new)
         .collect();
     let quota = Quota::new(20);
-    log_in(&quota, &services, 20).await;
+    let _all = log_in(&quota, &services, 20).await;
     counting.has_open(20).await;
     quota.set(5);
-    log_in(&quota, &services[..1], 5).await;
+    let _one = log_in(&quota, &services[..1], 5).await;
     counting.has_open(5).await;
     quota.close_kept();
     counting.has_open(0).await;
