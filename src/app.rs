@@ -31,6 +31,7 @@ use crate::controller::render::Locality;
 use crate::model::served::{Ledger, Replica};
 use crate::model::view::Replica as ShownReplica;
 use crate::model::{BindReport, Snapshot};
+use crate::net::Descriptors;
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
 pub use log::Log;
@@ -117,7 +118,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             started,
         };
         tokio::spawn(mark_rates(observer));
-        let state = admin_state(sources, readiness.clone(), registry, admin_hosts(options, &hostname));
+        let state = admin_state(sources, readiness.clone(), registry, options, &hostname);
         let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
         serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
@@ -127,7 +128,13 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
 }
 
 /// What the admin server shows.
-fn admin_state(sources: page::Sources, readiness: Readiness, metrics: Registry, hosts: Hosts) -> AdminState {
+fn admin_state(
+    sources: page::Sources,
+    readiness: Readiness,
+    metrics: Registry,
+    options: &RunOptions,
+    hostname: &str,
+) -> AdminState {
     let page::Sources { board, snapshots, ledger: served, .. } = sources.clone();
     let counted = sources.clone();
     AdminState {
@@ -137,8 +144,9 @@ fn admin_state(sources: page::Sources, readiness: Readiness, metrics: Registry, 
         status: Arc::new(move || board.document()),
         model: Arc::new(move || print::snapshot(&snapshots.borrow())),
         served,
-        hosts,
+        hosts: admin_hosts(options, hostname),
         totals: Arc::new(move || counted.totals()),
+        descriptors: Descriptors::of_process(options.workers).admin,
     }
 }
 

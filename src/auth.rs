@@ -11,7 +11,7 @@ use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Envelope, LoginRequest, Protocol};
 use crate::secret::Secret;
 
-pub use http::AuthClient;
+pub use http::{AuthClient, Quota};
 
 /// All that an auth service is told about one attempt.
 #[derive(Clone, Copy, Debug)]

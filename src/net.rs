@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod capped;
+pub mod descriptors;
 pub mod local;
 pub mod roots;
 pub mod socket;
@@ -10,6 +11,7 @@ pub mod tls_names;
 
 pub use address::{BackendAddress, ClientAddress, ListenAddress, network};
 pub use capped::{CapReached, Capped};
+pub use descriptors::{Descriptors, has_no_descriptor};
 pub use local::is_ours;
 pub use socket::{Keepalive, Listening, SocketOptions, bind};
 pub use stream::{Socket, Stream};

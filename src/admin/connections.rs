@@ -1,31 +1,45 @@
 //! The open connections of the admin server: few in all, fewer of each peer, and always room for one more.
 //!
-//! A newcomer that finds no room takes the place of the connection that asked for something the longest ago, be it idle,
-//! half-sent, waiting for news or not reading its answer. A probe that has just connected is the last one to go, so
-//! whoever fills the server does not keep kubelets out.
+//! A newcomer that finds no room takes the place of another connection of the peer that has the most. Of these, that one
+//! goes which asked for something the longest ago, be it idle, half-sent, waiting for news or not reading its answer. One
+//! that connected or asked only just now is left some time, as long as there is any descriptor. So whoever fills the server
+//! does not keep kubelets out.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// All open connections; clones share one table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     table: Mutex<Table>,
     /// A connection ended, or may be ended now.
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    /// At once.
+    staying: usize,
+    /// Besides them: those that were told to end, and will in a moment, and young ones.
+    ending: usize,
+    /// Of one peer.
+    of_peer: usize,
+}
+
+#[derive(Debug)]
 struct Table {
+    room: Room,
     /// Counts connections and requests.
     clock: u64,
     open: BTreeMap<u64, Open>,
@@ -36,6 +50,8 @@ struct Open {
     peer: Peer,
     /// When it connected, or sent its last request.
     asked: u64,
+    /// Until when it is young.
+    young_until: Instant,
     stage: Stage,
     end: CancellationToken,
 }
@@ -63,6 +79,12 @@ pub(super) struct Connection {
 }
 
 impl Connections {
+    /// With so many file descriptors.
+    pub(super) fn new(descriptors: usize) -> Self {
+        let table = Table { room: Room::within(descriptors), clock: 0, open: BTreeMap::new() };
+        Self(Arc::new(Inner { table: Mutex::new(table), changed: Notify::new() }))
+    }
+
     /// A place for a connection from this address, once there is one. `None` where every other connection of this peer
     /// is still to be looked at after [`ADMISSION`].
     pub(super) async fn admit(&self, address: IpAddr) -> Option<Connection> {
@@ -120,7 +142,7 @@ impl Connection {
         let mut table = self.connections.lock();
         let now = table.tick();
         if let Some(open) = table.open.get_mut(&self.id) {
-            open.asked = now;
+            (open.asked, open.young_until) = (now, Instant::now() + YOUTH);
         }
     }
 }
@@ -132,20 +154,57 @@ impl Drop for Connection {
     }
 }
 
+impl Room {
+    fn within(descriptors: usize) -> Self {
+        // One is for the connection that waits for a place.
+        let (ending, others) = (descriptors / 5, descriptors.saturating_sub(1));
+        let staying = others.saturating_sub(ending).max(1);
+        Self { staying, ending, of_peer: (staying * 3 / 8).max(MIN_OF_PEER) }
+    }
+}
+
 impl Table {
-    /// Whether there is room. Where there is none, a connection is told to end, if one may be.
+    /// Whether there is room. Where there is none, connections are told to end, if they may be.
     fn make_room(&mut self, peer: Peer) -> bool {
-        let of_peer = self.staying().filter(|open| open.peer == peer).count();
-        let staying = self.staying().count();
-        let is_peers = |open: &Open| of_peer < MAX_OF_PEER || open.peer == peer;
-        if of_peer >= MAX_OF_PEER || staying >= MAX_CONNECTIONS {
-            let candidates =
-                self.open.values_mut().filter(|open| open.stage == Stage::Seen && is_peers(open));
-            let Some(longest_ago) = candidates.min_by_key(|open| open.asked) else { return false };
-            longest_ago.stage = Stage::Ending;
-            longest_ago.end.cancel();
+        let now = Instant::now();
+        while let Some(first) = self.first_to_go(peer) {
+            if now < first.young_until {
+                self.end_a_young_one(peer);
+                break;
+            }
+            first.end();
         }
-        self.open.len() < MAX_CONNECTIONS + MAX_ENDING
+        self.has_descriptor()
+    }
+
+    /// Only if nothing else helps, and one at a time.
+    fn end_a_young_one(&mut self, peer: Peer) {
+        let is_ending = self.open.values().any(|open| open.stage == Stage::Ending);
+        if !self.has_descriptor()
+            && !is_ending
+            && let Some(first) = self.first_to_go(peer)
+        {
+            first.end();
+        }
+    }
+
+    /// What has to go before this peer's newcomer comes; `None`: nothing has to, or nothing may.
+    fn first_to_go(&mut self, peer: Peer) -> Option<&mut Open> {
+        let mut of_peers = BTreeMap::<Peer, usize>::new();
+        for open in self.staying() {
+            *of_peers.entry(open.peer).or_default() += 1;
+        }
+        let of = |peer: Peer| of_peers.get(&peer).copied().unwrap_or_default();
+        let has_many = of(peer) >= self.room.of_peer;
+        if !has_many && of_peers.values().sum::<usize>() < self.room.staying {
+            return None;
+        }
+        let may_go = |open: &&mut Open| open.stage == Stage::Seen && (!has_many || open.peer == peer);
+        self.open.values_mut().filter(may_go).min_by_key(|open| (Reverse(of(open.peer)), open.asked))
+    }
+
+    fn has_descriptor(&self) -> bool {
+        self.open.len() < self.room.staying + self.room.ending
     }
 
     fn staying(&self) -> impl Iterator<Item = &Open> {
@@ -153,14 +212,21 @@ impl Table {
     }
 
     fn enter(&mut self, peer: Peer, end: CancellationToken) -> u64 {
-        let id = self.tick();
-        self.open.insert(id, Open { peer, asked: id, stage: Stage::New, end });
+        let (id, young_until) = (self.tick(), Instant::now() + YOUTH);
+        self.open.insert(id, Open { peer, asked: id, young_until, stage: Stage::New, end });
         id
     }
 
     fn tick(&mut self) -> u64 {
         self.clock = self.clock.saturating_add(1);
         self.clock
+    }
+}
+
+impl Open {
+    fn end(&mut self) {
+        self.stage = Stage::Ending;
+        self.end.cancel();
     }
 }
 
@@ -174,19 +240,22 @@ impl Peer {
     }
 }
 
-/// Connections at once. Probes, scrapes and other replicas need a handful; each has a file descriptor that no session
-/// has.
-const MAX_CONNECTIONS: usize = 64;
-/// Connections besides them that were told to end, and will in a moment.
-const MAX_ENDING: usize = 16;
-/// Of one peer.
-const MAX_OF_PEER: usize = 24;
+/// Of one peer, where descriptors are few: a kubelet's probes come together.
+const MIN_OF_PEER: usize = 4;
+/// How long a connection has been young since it connected, or since its last request.
+const YOUTH: Duration = Duration::from_millis(250);
 /// How long a new connection waits for another one to end.
 const ADMISSION: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ROOM: Room = Room { staying: 64, ending: 16, of_peer: 24 };
+
+    fn connections() -> Connections {
+        Connections::new(81)
+    }
 
     fn peer(last: u8) -> Peer {
         Peer::new([10, 0, 0, last].into())
@@ -204,11 +273,16 @@ mod tests {
         each.filter(|(_, connection)| connection.end().is_cancelled()).map(|(index, _)| index).collect()
     }
 
-    #[test]
-    fn a_peer_makes_room_for_its_own_connections_only() {
-        let connections = Connections::default();
+    async fn grow_old() {
+        tokio::time::advance(YOUTH).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_makes_room_for_its_own_connections_only() {
+        let connections = connections();
         let other = connect(&connections, peer(2));
-        let mut open: Vec<Connection> = (0..MAX_OF_PEER).map(|_| connect(&connections, peer(1))).collect();
+        let mut open: Vec<Connection> = (0..ROOM.of_peer).map(|_| connect(&connections, peer(1))).collect();
+        grow_old().await;
         open[0].asked();
         open.push(connect(&connections, peer(1)));
         assert_eq!(ends(&open), [1], "the first one has asked since");
@@ -217,35 +291,84 @@ mod tests {
         assert!(!other.end().is_cancelled());
     }
 
-    #[test]
-    fn when_all_places_are_taken_the_one_that_asked_the_longest_ago_goes() {
-        let connections = Connections::default();
-        let peers = (0..MAX_CONNECTIONS).map(|index| peer((index % 8) as u8));
+    #[tokio::test(start_paused = true)]
+    async fn when_all_places_are_taken_the_one_that_asked_the_longest_ago_goes() {
+        let connections = connections();
+        let peers = (0..ROOM.staying).map(|index| peer((index % 8) as u8));
         let mut open: Vec<Connection> = peers.map(|peer| connect(&connections, peer)).collect();
+        grow_old().await;
         open.push(connect(&connections, peer(99)));
         assert_eq!(ends(&open), [0]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn when_all_places_are_taken_a_peer_with_few_connections_keeps_them() {
+        let connections = connections();
+        let probe = connect(&connections, peer(1));
+        let mut open = Vec::new();
+        for index in 0..200 {
+            tokio::time::advance(YOUTH / 30).await;
+            open.push(connect(&connections, peer(2 + index % 3)));
+            open.retain(|connection| !connection.end().is_cancelled());
+        }
+        assert_eq!(open.len() + 1, ROOM.staying);
+        assert!(!probe.end().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_had_no_time_to_ask_stays_while_there_is_a_descriptor() {
+        let connections = connections();
+        let all = ROOM.staying + ROOM.ending;
+        let mut open: Vec<Connection> = (0..all).map(|_| connect(&connections, peer(1))).collect();
+        assert_eq!(ends(&open), [] as [usize; 0]);
+        for _ in 0..3 {
+            assert!(connections.enter(peer(1)).is_none());
+            assert_eq!(ends(&open), [0], "one is enough");
+        }
+        open.remove(0);
+        open.push(connect(&connections, peer(1)));
+        grow_old().await;
+        assert!(connections.enter(peer(1)).is_none());
+        assert_eq!(ends(&open).len(), all - ROOM.of_peer + 1, "as few as they may be");
+    }
+
     #[test]
-    fn newcomers_wait_while_too_many_connections_are_only_just_ending() {
-        let connections = Connections::default();
-        let peers = (0..MAX_CONNECTIONS + MAX_ENDING).map(|index| peer((index % 8) as u8));
-        let mut open: Vec<Connection> = peers.map(|peer| connect(&connections, peer)).collect();
-        assert_eq!(ends(&open).len(), MAX_ENDING);
+    fn as_many_connections_as_there_are_descriptors_for() {
+        assert_eq!(Room::within(81), ROOM);
+        assert_eq!(Room::within(21), Room { staying: 16, ending: 4, of_peer: 6 });
+        for descriptors in 2..100 {
+            let Room { staying, ending, .. } = Room::within(descriptors);
+            assert_eq!(staying + ending + 1, descriptors, "one waits for a place");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_wait_while_too_many_connections_are_only_just_ending() {
+        let connections = connections();
+        let mut open = Vec::new();
+        for index in 0..ROOM.staying + ROOM.ending {
+            grow_old().await;
+            open.push(connect(&connections, peer((index % 8) as u8)));
+        }
+        assert_eq!(ends(&open).len(), ROOM.ending);
         assert!(connections.enter(peer(99)).is_none());
         open.remove(0);
         assert!(connections.enter(peer(99)).is_some());
     }
 
-    #[test]
-    fn a_connection_whose_request_nobody_has_looked_for_yet_does_not_go() {
-        let connections = Connections::default();
-        let open: Vec<Connection> = (0..MAX_OF_PEER).map(|_| connections.enter(peer(1)).unwrap()).collect();
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_request_nobody_has_looked_for_yet_does_not_go() {
+        let connections = connections();
+        let all = ROOM.staying + ROOM.ending;
+        let mut open: Vec<Connection> = (0..all).map(|_| connections.enter(peer(1)).unwrap()).collect();
+        grow_old().await;
         assert!(connections.enter(peer(1)).is_none());
         assert_eq!(ends(&open), [] as [usize; 0]);
         open[5].seen();
-        assert!(connections.enter(peer(1)).is_some());
+        assert!(connections.enter(peer(1)).is_none());
         assert_eq!(ends(&open), [5]);
+        open.remove(5);
+        assert!(connections.enter(peer(1)).is_some());
     }
 
     #[test]

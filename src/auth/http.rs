@@ -5,7 +5,9 @@ mod client;
 mod connect;
 mod exchange;
 mod head;
+mod pace;
 mod pool;
+mod quota;
 mod reply;
 mod request;
 mod service;
@@ -13,4 +15,5 @@ mod service;
 mod tests;
 
 pub use client::AuthClient;
+pub use quota::Quota;
 pub use reply::ReplyError;

@@ -170,7 +170,7 @@ struct Inner {
     replica: Replica,
     state: Mutex<State>,
     version: watch::Sender<u64>,
-    /// Who asked last as the leader, and when.
+    /// Who led the last time that somebody looked, and when.
     leader: Mutex<Option<(String, Instant)>>,
 }
 
@@ -203,15 +203,15 @@ impl Ledger {
         &self.0.replica
     }
 
-    /// A replica that calls itself the leader has asked. Only for people: nothing depends on it.
-    pub fn asked_by(&self, leader: &str, now: Instant) {
+    /// Another replica leads. Only for people: nothing depends on it.
+    pub fn led_by(&self, leader: &str, now: Instant) {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
         if (1..=MAX_NAME).contains(&leader.len()) && leader.bytes().all(is_name) {
             *self.0.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader.to_owned(), now));
         }
     }
 
-    /// The leader's name, as long as it keeps asking.
+    /// The leader's name, while it is known.
     #[must_use]
     pub fn leader(&self, now: Instant) -> Option<String> {
         let leader = self.0.leader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -307,8 +307,8 @@ const LAST_GOOD: &str = "UsingLastGood";
 const MAX_GONE: usize = 4096;
 /// Bytes of a pod's name (RFC 1123 subdomain).
 const MAX_NAME: usize = 253;
-/// A leader asks at least every few seconds.
-const LEADER_KEPT: Duration = Duration::from_secs(15);
+/// The Lease is looked at every ten seconds.
+const LEADER_KEPT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -410,11 +410,11 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_is_known_while_it_asks() {
+    fn the_leader_is_known_for_a_while() {
         let (ledger, now) = (ledger(), Instant::now());
-        ledger.asked_by("<script>", now);
+        ledger.led_by("<script>", now);
         assert_eq!(ledger.leader(now), None);
-        ledger.asked_by("mailgress-1", now);
+        ledger.led_by("mailgress-1", now);
         assert_eq!(ledger.leader(now).as_deref(), Some("mailgress-1"));
         assert_eq!(ledger.leader(now + LEADER_KEPT), None);
     }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::warn;
 
-use crate::net::ClientAddress;
 use crate::net::socket::Listening;
+use crate::net::{ClientAddress, has_no_descriptor};
 
 use super::serving::Serving;
 use super::session::{self, Incoming};
@@ -84,6 +84,9 @@ impl AcceptLoop {
                 Ok(()) => ready.clear_ready(),
                 Err(error) => {
                     pauses.inc();
+                    if has_no_descriptor(&error) {
+                        context.auth.close_kept();
+                    }
                     self.tell_pause(&error, &mut told);
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -3,13 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::{Dns, DnsError, Target};
 use crate::model::{Listener, Reach, Resolver, UpstreamTls};
-use crate::net::{BackendAddress, Socket, Stream};
+use crate::net::{BackendAddress, Socket, Stream, has_no_descriptor};
 use crate::protocol::Input;
 use crate::tls::{ServerNameSource, TlsConnector};
 
@@ -137,11 +136,6 @@ fn unresolved(error: DnsError) -> End {
         DnsError::NotAllowed(refusal) => End::NotAllowed(refusal),
         error => End::Connect(error.to_string()),
     }
-}
-
-/// Our own limit, not the backend's fault.
-fn has_no_descriptor(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 async fn connect_target(target: &Target) -> io::Result<Socket> {

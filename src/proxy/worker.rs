@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::auth::AuthClient;
+use crate::auth::{AuthClient, Quota};
 use crate::dns::Dns;
 use crate::model::{Auth, Snapshot};
+use crate::net::Descriptors;
 
 use super::balance::Balancer;
 use super::listener::AcceptLoop;
@@ -38,6 +38,8 @@ pub(crate) struct Dispatcher {
     descriptors: usize,
     /// Descriptors that one session may need: an open session is sure to get those it has not yet.
     each: AtomicUsize,
+    /// Connections to auth services.
+    quota: Quota,
 }
 
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Workers {
     pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
         let peers = Arc::new(PeerNews::default());
-        let descriptors = descriptors(count);
+        let descriptors = Descriptors::of_process(count).sessions;
         let lingering = Arc::new(Semaphore::new(lingering(descriptors)));
         let mut workers = Vec::new();
         let mut threads = Vec::new();
@@ -99,11 +101,12 @@ impl Workers {
             sessions: TaskTracker::new(),
             descriptors,
             each: AtomicUsize::new(SESSION_DESCRIPTORS),
+            quota: Quota::new(usize::MAX),
         });
         for (index, work) in queues.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let context = Arc::new(WorkerContext {
-                auth: AuthClient::new(Arc::clone(dns)),
+                auth: AuthClient::new(Arc::clone(dns), dispatcher.quota.clone()),
                 dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
                 peers: Arc::clone(&peers),
@@ -149,11 +152,13 @@ impl Dispatcher {
     }
 
     /// Follows what is served from now on: where an auth service is asked, each session may need a connection to it.
-    /// It stays counted after the login, since the connection stays open for the next one.
+    /// It stays counted after the login, since the connection stays open for the next one: of used and kept connections
+    /// there are at most as many as sessions.
     pub(crate) fn provide_for(&self, snapshot: &Snapshot) {
         let mut listeners = snapshot.sockets.values().flat_map(|socket| &socket.listeners);
         let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http(_)));
         self.each.store(SESSION_DESCRIPTORS + usize::from(asks), Ordering::Relaxed);
+        self.quota.set(self.capacity());
     }
 
     /// Whether one session more could leave those that are here without a descriptor for their backend, or for the
@@ -201,15 +206,6 @@ async fn work_off(mut queue: mpsc::Receiver<Work>, context: Arc<WorkerContext>, 
     }
 }
 
-/// The descriptors for sessions: a quarter of the limit, at most [`RESERVE`], is left for everything else, and never
-/// less than what an idle process has open.
-fn descriptors(workers: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-    let limit = limit.unwrap_or(usize::MAX);
-    let own = OWN_DESCRIPTORS.saturating_add(workers.saturating_mul(WORKER_DESCRIPTORS));
-    limit.saturating_sub(RESERVE.min(limit / 4).max(own))
-}
-
 /// Refused connections that may wait for their peers at once, in the whole process. Each is a descriptor.
 fn lingering(descriptors: usize) -> usize {
     (descriptors / 8).clamp(1, MAX_LINGERING)
@@ -220,15 +216,6 @@ const MAX_LINGERING: usize = 256;
 
 /// The client's connection and the backend's.
 const SESSION_DESCRIPTORS: usize = 2;
-
-/// Descriptors for listeners, event queues, files, name servers and the admin server.
-const RESERVE: usize = 256;
-
-/// Those of them that an idle process with a few listeners has or needs for a moment, without its workers.
-const OWN_DESCRIPTORS: usize = 28;
-
-/// Event queue, wakers and a signal pipe of one worker.
-const WORKER_DESCRIPTORS: usize = 4;
 
 /// Connections handed over and not yet taken, for each worker.
 const QUEUE: usize = 1024;

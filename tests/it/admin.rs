@@ -144,6 +144,46 @@ fn probes_are_answered_while_others_connect_again_and_again() {
 }
 
 #[test]
+fn a_probe_that_takes_its_time_to_ask_is_answered_while_others_connect_again_and_again() {
+    let edge = Edge::start(&[]);
+    let (over, connects) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for index in 0..8 {
+            let (edge, over, connects) = (&edge, &over, &connects);
+            scope.spawn(move || {
+                let mut open = std::collections::VecDeque::new();
+                while !over.load(Ordering::Relaxed) {
+                    let source = Ipv4Addr::new(127, 0, 0, 2 + index % 3);
+                    if let Ok(mut wire) = Wire::connect_from(source, edge.mailgress.admin()) {
+                        let _ = wire.send("GET /livez HTTP/1.1\r\n");
+                        open.push_back(wire);
+                        connects.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if open.len() > 20 {
+                        open.pop_front();
+                    }
+                }
+            });
+        }
+        wait::eventually("many connects", || (connects.load(Ordering::Relaxed) > 200).then_some(()));
+        let answers: Vec<String> = (0..5)
+            .map(|_| {
+                let mut wire = Wire::connect_from(SOURCES[1], edge.mailgress.admin()).unwrap();
+                let from = connects.load(Ordering::Relaxed);
+                // More connects than there are places, before the probe asks.
+                wait::eventually("more connects", || {
+                    (connects.load(Ordering::Relaxed) > from + 200).then_some(())
+                });
+                let _ = wire.send("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                wire.rest(PROBE)
+            })
+            .collect();
+        over.store(true, Ordering::Relaxed);
+        assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200")), "{answers:?}");
+    });
+}
+
+#[test]
 fn an_answer_that_nobody_reads_and_half_a_request_end_by_themselves() {
     let edge = Edge::start(&[]);
     for request in [requests("/metrics", 1000), "GET /livez HTTP/1.1\r\nHo".to_owned(), String::new()] {

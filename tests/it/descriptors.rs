@@ -145,3 +145,68 @@ fn probes_and_metrics_are_answered_while_descriptors_are_short() {
     assert!(edge.pauses() > 0);
     drop(waiting);
 }
+
+#[test]
+fn kept_connections_to_many_auth_services_leave_descriptors_for_sessions() {
+    let backend = Backend::imap("imap");
+    let to = backend.address();
+    let auth = AuthService::start(move |_| {
+        // So that the logins are there at once.
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        Answer::Backend(to)
+    });
+    let ports: Vec<u16> = (0..6).map(|_| ports::free()).collect();
+    let folder = Folder::new();
+    let listeners: Vec<_> = ports
+        .iter()
+        .enumerate()
+        .map(|(index, port)| {
+            let mut listener = listener(&format!("imap{index}"), "IMAP", "Disabled", *port, to);
+            // An auth service of its own, as far as Mailgress knows.
+            listener["auth"] = http_auth(&format!("{}/{index}", auth.url()));
+            listener
+        })
+        .collect();
+    folder.write("server.yaml", &mail_server(&json!({ "listeners": listeners })));
+    let mailgress = Mailgress::start_with_descriptors(&folder, 256);
+    let capacity = number(&mailgress, "mailgress_session_capacity") as usize;
+    let before = mailgress.descriptors();
+    for port in ports {
+        std::thread::scope(|scope| {
+            for _ in 0..capacity - 4 {
+                scope.spawn(move || {
+                    let mut wire = greeted(([127, 0, 0, 1], port).into()).unwrap();
+                    assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+                });
+            }
+        });
+        wait::eventually("no more connections are kept than sessions have descriptors for", || {
+            (mailgress.descriptors() <= before + capacity + 8).then_some(())
+        });
+    }
+    assert_eq!(number(&mailgress, "mailgress_accept_pauses_total"), 0);
+}
+
+#[test]
+fn connections_to_the_admin_server_leave_descriptors_for_sessions() {
+    let backend = Backend::imap("imap");
+    let port = ports::free();
+    let folder = Folder::new();
+    let listeners = [listener("imap", "IMAP", "Disabled", port, backend.address())];
+    folder.write("server.yaml", &mail_server(&json!({ "auth": passthrough(), "listeners": listeners })));
+    let mailgress = Mailgress::start_with_descriptors(&folder, 256);
+    let capacity = number(&mailgress, "mailgress_session_capacity");
+    let admin: Vec<Wire> = (0..90)
+        .map(|index| Wire::connect_from([127, 0, 0, 2 + index % 8].into(), mailgress.admin()).unwrap())
+        .collect();
+    let sessions: Vec<Wire> = (0..capacity)
+        .map(|_| {
+            let mut wire = greeted(([127, 0, 0, 1], port).into()).unwrap();
+            assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
+            wire
+        })
+        .collect();
+    assert!(mailgress.descriptors() < 256, "{}", mailgress.descriptors());
+    assert!(mailgress.is_ready());
+    drop((admin, sessions));
+}

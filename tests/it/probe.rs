@@ -104,7 +104,7 @@ fn mailgress_works_in_every_tls_mode_and_says_so() {
         ("Implicit", Some("implicit")),
         ("RequireStartTLS", None),
         ("StartTLS", Some("starttls")),
-        ("Disabled", Some("off")),
+        ("Disabled", Some("disabled")),
     ] {
         let (_folder, _mailgress, at) = edge(mode, &identity, &json!({}));
         let asked: Vec<&str> = tls.iter().flat_map(|tls| ["--tls", tls]).collect();

@@ -11,6 +11,7 @@ use crate::secret::Secret;
 
 use super::connect::Silence;
 use super::exchange::{After, Answered, Failure, exchange};
+use super::quota::Quota;
 use super::reply::{self, Reply};
 use super::request;
 use super::service::Service;
@@ -28,6 +29,7 @@ const MIN_WAIT: Duration = Duration::from_secs(1);
 /// belongs to the runtime that opened it.
 pub struct AuthClient {
     dns: Arc<Dns>,
+    quota: Quota,
     /// As many as are in use: a service that no snapshot and no session holds goes with the next new one.
     services: Mutex<Vec<Known>>,
 }
@@ -44,10 +46,10 @@ struct Known {
 }
 
 impl AuthClient {
-    /// Without any connection yet.
+    /// Without any connection yet; the quota is that of the whole process.
     #[must_use]
-    pub fn new(dns: Arc<Dns>) -> Self {
-        Self { dns, services: Mutex::default() }
+    pub fn new(dns: Arc<Dns>, quota: Quota) -> Self {
+        Self { dns, quota, services: Mutex::default() }
     }
 
     /// The service's decision about one attempt. Dropping the future ends the request.
@@ -80,6 +82,11 @@ impl AuthClient {
                 },
             }
         }
+    }
+
+    /// Closes all connections that the process keeps to auth services: it has no descriptor left.
+    pub fn close_kept(&self) {
+        self.quota.close_kept();
     }
 
     /// One request, at the first endpoint that takes a connection.
@@ -116,7 +123,7 @@ impl AuthClient {
         let service = match services.iter().find(|known| known.auth == *auth) {
             Some(equal) => Arc::clone(&equal.service),
             None => Arc::new(
-                Service::new(auth)
+                Service::new(auth, &self.quota)
                     .map_err(|cause| AuthError::Configuration { service: auth.reference.clone(), cause })?,
             ),
         };
@@ -134,8 +141,8 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// One request to one endpoint. It is repeated on a new connection when a kept one turns out to be closed, and
-    /// when more than one answer is on it: which of them is ours, nobody can tell.
+    /// One request to one endpoint. It is repeated on a new connection when a kept one turns out to be closed, when more
+    /// than one answer is on it (which of them is ours, nobody can tell), and when its answer comes too early to be ours.
     async fn exchange(&self, target: Target) -> Result<Reply, AuthError> {
         let (pool, request) = (&self.service.pool, self.request.expose());
         if let Some(kept) = pool.take(&target) {
@@ -143,7 +150,12 @@ impl Asked<'_> {
                 Ok(Answered { after: After::Broken, .. }) => pool.distrust(),
                 // An answer that nobody asked for was seen on another connection meanwhile: this one may be late, too.
                 Ok(_) if !pool.keeps() => {}
-                Ok(answered) => return self.reply(target, answered),
+                // Whether another answer follows is seen while the connection rests.
+                Ok(Answered { after: After::Kept(kept), took, .. }) if pool.is_too_fast(took) => {
+                    pool.keep(target.clone(), kept);
+                }
+                Ok(Answered { took, .. }) if pool.is_too_fast(took) => {}
+                Ok(answered) => return self.reply(target, answered, false),
                 Err(Failure::Unanswered(_)) => {}
                 Err(failure) => return Err(self.broken(&failure)),
             }
@@ -154,10 +166,11 @@ impl Asked<'_> {
             return Err(self.broken(&Failure::Early));
         }
         let answered = exchange(fresh, request, pool.keeps()).await;
-        self.reply(target, answered.map_err(|failure| self.broken(&failure))?)
+        self.reply(target, answered.map_err(|failure| self.broken(&failure))?, true)
     }
 
-    fn reply(&self, target: Target, answered: Answered) -> Result<Reply, AuthError> {
+    fn reply(&self, target: Target, answered: Answered, is_fresh: bool) -> Result<Reply, AuthError> {
+        self.service.pool.answered(answered.took, is_fresh);
         match answered.after {
             After::Kept(connection) => self.service.pool.keep(target, connection),
             After::Closed => {}

@@ -15,6 +15,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use crate::dns::Target;
+use crate::net::has_no_descriptor;
+
+use super::quota::{Quota, Share};
 
 /// Until the next endpoint is tried; within the service's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Connector {
     /// `https`: trust, and the name to verify.
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Connections that the process may have.
+    pub(super) quota: Quota,
 }
 
 impl Connector {
@@ -31,12 +36,21 @@ impl Connector {
     /// # Errors
     /// The socket's, or TLS's.
     pub(super) async fn connect(&self, target: &Target) -> io::Result<Connection> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.stream(target));
+        let share = self.quota.take();
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            match self.stream(target).await {
+                Err(error) if has_no_descriptor(&error) => {
+                    self.quota.close_kept();
+                    self.stream(target).await
+                }
+                other => other,
+            }
+        });
         let stream = connecting.await.unwrap_or_else(|_| {
             let text = format!("no connection within {CONNECT_TIMEOUT:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         });
-        Ok(Connection { stream: stream? })
+        Ok(Connection { stream: stream?, _share: share })
     }
 
     async fn stream(&self, target: &Target) -> io::Result<Either<Plain, Box<TlsStream<Plain>>>> {
@@ -60,6 +74,8 @@ type Plain = Either<TcpStream, UnixStream>;
 /// A connection to one endpoint.
 pub(super) struct Connection {
     stream: Either<Plain, Box<TlsStream<Plain>>>,
+    // Behind the stream, which is closed first.
+    _share: Share,
 }
 
 /// What a connection holds on which nothing is awaited.
@@ -155,7 +171,7 @@ mod tests {
     async fn what_the_kernel_holds_is_seen_before_the_event_loop_turns() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::Tcp(listener.local_addr().unwrap());
-        let mut connection = Connector { tls: None }.connect(&target).await.unwrap();
+        let mut connection = Connector { tls: None, quota: Quota::new(1) }.connect(&target).await.unwrap();
         let (mut service, _) = listener.accept().unwrap();
         assert_eq!(connection.silence(), Silence::Kept);
         service.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();

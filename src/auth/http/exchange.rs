@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::connect::{Connection, Silence};
@@ -18,6 +19,8 @@ const BODY_TIME: Duration = Duration::from_millis(20);
 pub(super) struct Answered {
     /// What it says.
     pub(super) head: Head,
+    /// How long it took, from the request on.
+    pub(super) took: Duration,
     /// What became of the connection.
     pub(super) after: After,
 }
@@ -58,6 +61,7 @@ pub(super) async fn exchange(
     request: &[u8],
     keeps: bool,
 ) -> Result<Answered, Failure> {
+    let asked = Instant::now();
     connection.write(request).await.map_err(Failure::Unanswered)?;
     let mut received = Zeroizing::new(Vec::with_capacity(ROOM));
     let head = loop {
@@ -70,8 +74,9 @@ pub(super) async fn exchange(
             break head;
         }
     };
+    let took = asked.elapsed();
     let after = if keeps { finish(connection, &head, received).await } else { After::Closed };
-    Ok(Answered { head, after })
+    Ok(Answered { head, took, after })
 }
 
 /// Waits for the rest of the answer for a moment, and looks for what is behind it.

@@ -14,6 +14,7 @@ use crate::net::{BackendAddress, roots};
 
 use super::connect::Connector;
 use super::pool::Pool;
+use super::quota::Quota;
 use super::request::Template;
 
 /// A service with its connections.
@@ -27,12 +28,12 @@ pub(super) struct Service {
 
 impl Service {
     /// The error is a sentence's end: what in the configuration cannot be used.
-    pub(super) fn new(auth: &HttpAuth) -> Result<Self, String> {
+    pub(super) fn new(auth: &HttpAuth, quota: &Quota) -> Result<Self, String> {
         let tls = auth.tls.as_ref().map(|trust| tls(trust, &auth.host)).transpose()?;
         Ok(Self {
             template: template(auth)?,
-            connector: Connector { tls },
-            pool: Arc::new(Pool::new(auth.reference.clone(), auth.keep_alive)),
+            connector: Connector { tls, quota: quota.clone() },
+            pool: Pool::new(auth.reference.clone(), auth.keep_alive, quota),
             endpoints: auth.endpoints.clone(),
             next: AtomicUsize::new(0),
         })

@@ -1,6 +1,8 @@
 //! The auth client against a small real service on loopback.
 
 mod kept;
+mod late;
+mod shared;
 mod unasked;
 
 use std::io;
@@ -20,7 +22,8 @@ use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::{LoginRequest, Protocol};
 use crate::secret::Secret;
 
-use super::pool::REST;
+use super::pace::MIN_REST;
+use super::quota::Quota;
 
 /// What the service does with a request, by the number of the connection and of the request on it.
 type Script = fn(usize, usize) -> Act;
@@ -123,7 +126,12 @@ fn resolver() -> Resolver {
 }
 
 fn client() -> AuthClient {
-    AuthClient::new(Arc::new(Dns::new(Host::default(), &prometheus::Registry::new()).unwrap()))
+    client_with(&Quota::new(1000))
+}
+
+fn client_with(quota: &Quota) -> AuthClient {
+    let dns = Dns::new(Host::default(), &prometheus::Registry::new()).unwrap();
+    AuthClient::new(Arc::new(dns), quota.clone())
 }
 
 async fn check(client: &AuthClient, service: &Arc<HttpAuth>) -> Result<AuthAnswer, AuthError> {
@@ -159,7 +167,7 @@ async fn pass(time: Duration) {
 
 /// Until a kept connection may be used again.
 async fn rest() {
-    pass(REST).await;
+    pass(MIN_REST).await;
 }
 
 async fn refusing_address() -> BackendAddress {

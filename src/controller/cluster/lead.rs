@@ -22,7 +22,7 @@ use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
 use super::own_service::{Keeper, Known};
-use super::replicas::{self, Asker, Replicas};
+use super::replicas::{self, Replicas};
 use super::store::Store;
 use super::writer::{Outbox, Said, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
@@ -82,6 +82,8 @@ impl Lead {
         let (standings, standing) = watch::channel(Standing::default());
         let identity = format!("{}_{}", replica.name, replica.instance);
         let lease = Lease::new(clients.requests.clone(), options.lease.clone(), identity);
+        let naming = lease.clone().name_leader(outlet.ledger().clone(), standing.clone(), shutdown.clone());
+        tokio::spawn(naming);
         let outbox = Outbox::default();
         let writer = Writer::new(clients.requests.clone(), outlet.class(), outbox.clone(), lease.clone());
         tokio::spawn(writer.run(shutdown.clone()));
@@ -136,8 +138,7 @@ impl Lead {
         }
         self.asking = asks.then(|| {
             let (sender, events) = mpsc::channel(MAX_ANSWERS);
-            let us = Asker { name: outlet.ledger().replica().name.clone(), standing: self.standing.clone() };
-            let task = tokio::spawn(Replicas::new(self.client.clone(), service, us, sender).run());
+            let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
             Asking { events, _task: AbortOnDropHandle::new(task) }
         });
         outlet.ask(asks.then(|| Roll::awaited(&outlet.ledger().replica().instance)));

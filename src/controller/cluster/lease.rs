@@ -4,7 +4,7 @@
 //! answered in time, ends the lead at once, before the lease runs out and somebody else may take it.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1 as lease;
 use kube::Client;
@@ -13,6 +13,8 @@ use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerError, Lease
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::model::served::Ledger;
 
 use super::super::index::Key;
 use super::super::violation::one_line;
@@ -57,10 +59,32 @@ impl Lease {
 
     /// Whether the API server says that it is ours. Asked where it matters and time may have passed unnoticed.
     pub(super) async fn is_ours(&self) -> Result<bool, Failure> {
+        Ok(self.holder().await?.as_deref() == Some(&self.identity))
+    }
+
+    /// Tells the ledger who leads, while it is another replica. For people who look at the status page.
+    pub(super) async fn name_leader(
+        self,
+        ledger: Ledger,
+        standing: watch::Receiver<Standing>,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            let leads = standing.borrow().leads;
+            if !leads && let Ok(Some(holder)) = self.holder().await {
+                ledger.led_by(replica_of(&holder), Instant::now());
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(LEASE_DURATION) => {}
+            }
+        }
+    }
+
+    async fn holder(&self) -> Result<Option<String>, Failure> {
         let leases: Api<lease::Lease> = Api::namespaced(self.client.clone(), &self.key.namespace);
         let found = leases.get_opt(&self.key.name).await.map_err(|error| Failure::of(&error))?;
-        let holder = found.and_then(|lease| lease.spec?.holder_identity);
-        Ok(holder.as_deref() == Some(&self.identity))
+        Ok(found.and_then(|lease| lease.spec?.holder_identity))
     }
 
     /// Tries to lead until it is told to end, and then lets go.
@@ -147,7 +171,23 @@ impl Lease {
     }
 }
 
+/// The name of the replica in an identity.
+fn replica_of(identity: &str) -> &str {
+    identity.rsplit_once('_').map_or(identity, |(name, _)| name)
+}
+
 /// How long the lease lasts without being renewed. Another replica takes it within a second or two more.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// How long before its end it is renewed: longer than a request may take.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lease_is_named_by_its_replica() {
+        assert_eq!(replica_of("mailgress-1_6e0d"), "mailgress-1");
+        assert_eq!(replica_of("somebody"), "somebody");
+    }
+}

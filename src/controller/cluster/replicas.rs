@@ -19,7 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::Config;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -29,7 +29,6 @@ use super::super::index::Key;
 use super::super::violation::one_line;
 use super::failure::root;
 use super::follow::follow;
-use super::lease::Standing;
 
 /// What is heard of the replicas.
 #[derive(Debug)]
@@ -52,18 +51,8 @@ pub(super) struct Replicas {
     askers: Askers,
 }
 
-/// Which replica asks. While it leads, it says so, and the others can name the leader.
-#[derive(Clone, Debug)]
-pub(super) struct Asker {
-    /// The pod's name.
-    pub(super) name: String,
-    /// Whether it leads.
-    pub(super) standing: watch::Receiver<Standing>,
-}
-
 /// A task for each replica that is asked.
 struct Askers {
-    us: Asker,
     events: mpsc::Sender<Event>,
     http: Http,
     /// With their names: another one at the same address is asked from the beginning.
@@ -81,8 +70,8 @@ impl std::fmt::Debug for Replicas {
 
 impl Replicas {
     /// For the endpoints of `service`.
-    pub(super) fn new(client: Client, service: Key, us: Asker, events: mpsc::Sender<Event>) -> Self {
-        Self { client, service, askers: Askers::new(us, events.clone()), events }
+    pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
+        Self { client, service, askers: Askers::new(events.clone()), events }
     }
 
     /// Follows the Service's endpoints; ends when nobody listens.
@@ -110,30 +99,25 @@ impl Replicas {
     }
 }
 
-impl Asker {
-    /// What a replica is asked for: what is new since `read`.
-    fn uri(&self, address: SocketAddr, read: Option<&Bookmark>) -> String {
-        let mut query = form_urlencoded::Serializer::new(format!("wait={}", WAIT.as_secs()));
-        if self.standing.borrow().leads {
-            query.append_pair("leader", &self.name);
-        }
-        if let Some(Bookmark { instance, version }) = read {
-            query.append_pair("instance", instance).append_pair("version", &version.to_string());
-        }
-        format!("http://{address}/served?{}", query.finish())
+/// What a replica is asked for: what is new since `read`.
+fn uri(address: SocketAddr, read: Option<&Bookmark>) -> String {
+    let mut query = form_urlencoded::Serializer::new(format!("wait={}", WAIT.as_secs()));
+    if let Some(Bookmark { instance, version }) = read {
+        query.append_pair("instance", instance).append_pair("version", &version.to_string());
     }
+    format!("http://{address}/served?{}", query.finish())
 }
 
 impl Askers {
     /// Which tell what they hear to `events`.
-    fn new(us: Asker, events: mpsc::Sender<Event>) -> Self {
+    fn new(events: mpsc::Sender<Event>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEPT)
             .build(connector);
-        Self { us, events, http, asked: BTreeMap::new() }
+        Self { events, http, asked: BTreeMap::new() }
     }
 
     /// Asks these, and nobody else.
@@ -141,7 +125,7 @@ impl Askers {
         self.asked.retain(|address, (name, _)| ready.get(address) == Some(name));
         for (address, name) in ready {
             self.asked.entry(*address).or_insert_with(|| {
-                let task = ask(self.http.clone(), *address, self.us.clone(), self.events.clone());
+                let task = ask(self.http.clone(), *address, self.events.clone());
                 (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
@@ -149,10 +133,10 @@ impl Askers {
 }
 
 /// Asks one replica, again and again.
-async fn ask(http: Http, address: SocketAddr, us: Asker, events: mpsc::Sender<Event>) {
+async fn ask(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
     let mut read: Option<Bookmark> = None;
     loop {
-        let answer = timeout(ANSWER_TIMEOUT, request(&http, us.uri(address, read.as_ref())));
+        let answer = timeout(ANSWER_TIMEOUT, request(&http, uri(address, read.as_ref())));
         let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok(page) => {
                 read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
@@ -286,8 +270,7 @@ mod tests {
         let (address, mut asked) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let (_standings, standing) = watch::channel(Standing::default());
-        let mut askers = Askers::new(Asker { name: "mailgress-1".to_owned(), standing }, events);
+        let mut askers = Askers::new(events);
         for name in ["a", "b"] {
             askers.ask(&BTreeMap::from([(address, name.to_owned())]));
             for is_first in [true, false] {

@@ -81,7 +81,12 @@ impl Session {
         let balancer = Arc::clone(&self.context.balancer);
         let reference = &authorised.backend.reference;
         let connecting = connect_in_turn(&route, &balancer, &order, reference, deadline);
-        let connected = self.while_present(connecting).await?;
+        let mut connected = self.while_present(connecting).await?;
+        if matches!(connected, Err(End::Descriptors)) {
+            self.context.auth.close_kept();
+            let again = connect_in_turn(&route, &balancer, &order, reference, deadline);
+            connected = self.while_present(again).await?;
+        }
         self.served.metrics.took(Timing::Connect, started.elapsed());
         let connected = match connected {
             Ok(connected) => connected,

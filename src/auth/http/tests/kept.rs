@@ -12,14 +12,14 @@ use crate::net::BackendAddress;
 use super::{Act, OK, Played, accepted, check, client, pass, rest, service};
 
 /// A service on threads of its own that counts the connections that clients hold open.
-struct Counting {
-    address: BackendAddress,
+pub(super) struct Counting {
+    pub(super) address: BackendAddress,
     open: Arc<AtomicUsize>,
 }
 
 impl Counting {
     /// Writes the parts of its answer one by one, as far as the client takes them.
-    fn answering(parts: &'static [&'static str]) -> Self {
+    pub(super) fn answering(parts: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = BackendAddress::Ip(listener.local_addr().unwrap());
         let open = Arc::new(AtomicUsize::new(0));
@@ -46,7 +46,7 @@ impl Counting {
         Self { address, open }
     }
 
-    async fn has_open(&self, count: usize) {
+    pub(super) async fn has_open(&self, count: usize) {
         let reached = async {
             while self.open.load(Ordering::Relaxed) != count {
                 tokio::task::yield_now().await;

@@ -1,0 +1,111 @@
+//! A service that takes its time, and answers one request twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::auth::{AuthAnswer, AuthClient, AuthRequest};
+use crate::model::HttpAuth;
+use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::{LoginRequest, Protocol};
+use crate::secret::Secret;
+
+use super::{client, resolver, service};
+
+const NO: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
+/// Between two logins.
+const PACE: Duration = Duration::from_millis(25);
+
+/// Each answer takes its time. Accepts `good`, refuses others; `twice` is refused, and accepted `late` behind the refusal.
+async fn start(latency: Duration, late: Duration) -> BackendAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = BackendAddress::Ip(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(stream, latency, late));
+        }
+    });
+    address
+}
+
+async fn serve(stream: TcpStream, latency: Duration, late: Duration) {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    let (answers, mut asked) = tokio::sync::mpsc::unbounded_channel::<(Instant, &str)>();
+    tokio::spawn(async move {
+        while let Some((at, answer)) = asked.recv().await {
+            sleep_until(at).await;
+            let _ = write.write_all(answer.as_bytes()).await;
+        }
+    });
+    while let Ok(Some(line)) = lines.next_line().await {
+        let Some(login) = line.strip_prefix("Auth-User: ") else { continue };
+        let at = Instant::now() + latency;
+        let _ = answers.send((at, if login == "good" { OK } else { NO }));
+        if login == "twice" {
+            let _ = answers.send((at + late, OK));
+        }
+    }
+}
+
+async fn log_in(client: &AuthClient, service: &Arc<HttpAuth>, login: &str) -> AuthAnswer {
+    let login = LoginRequest::Password {
+        login: login.as_bytes().to_vec(),
+        password: Secret::from(&b"hunter2"[..]),
+        authzid: Vec::new(),
+    };
+    let request = AuthRequest {
+        protocol: Protocol::Imap,
+        request: &login,
+        attempt: 1,
+        client: ClientAddress::new("192.0.2.7:5555".parse().unwrap()),
+        client_host: None,
+        proxied: None,
+        envelope: None,
+        tls: None,
+        certificate: None,
+    };
+    client.check(service, &resolver(), &request).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_doubled_answer_does_not_shift_the_verdicts_behind_it() {
+    for late in [10, 40, 80, 200] {
+        let address = start(Duration::from_millis(60), Duration::from_millis(late)).await;
+        let client = client();
+        let service = Arc::new(service(&[&address]));
+        assert!(matches!(log_in(&client, &service, "twice").await, AuthAnswer::Refused { .. }));
+        for number in 0..8 {
+            sleep(PACE).await;
+            let login = if number % 2 == 1 { "good" } else { "wrong" };
+            let is_accepted = matches!(log_in(&client, &service, login).await, AuthAnswer::Accepted { .. });
+            assert_eq!(is_accepted, login == "good", "login {number} behind an answer {late} ms late");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_acceptance_that_comes_too_early_is_asked_for_again() {
+    // Later than connections rest, which is four times as long as an answer takes.
+    let (latency, late) = (Duration::from_millis(400), Duration::from_millis(2500));
+    let (client, address) = (Arc::new(client()), start(latency, late).await);
+    let service = Arc::new(service(&[&address]));
+    // Learns how long the service takes.
+    let mut logins = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, service) = (Arc::clone(&client), Arc::clone(&service));
+        logins.spawn(async move { log_in(&client, &service, "wrong").await });
+    }
+    logins.join_all().await;
+    sleep(Duration::from_millis(2000)).await;
+    // Asks on the connection that was kept last.
+    log_in(&client, &service, "twice").await;
+    sleep(late - Duration::from_millis(10)).await;
+    let answer = log_in(&client, &service, "wrong").await;
+    assert!(matches!(answer, AuthAnswer::Refused { .. }), "{answer:?}");
+}
