@@ -1,8 +1,9 @@
 //! Whether a replica that starts may be sent clients: not before it serves what the other ready replicas serve. Pure.
 //!
 //! A new process does not know the last good generation of anything. While another replica is ready, the new one waits
-//! without a bound, so that a rollout stops where it would take listeners away. Without another ready replica it waits
-//! for what was served before, for a while, and then serves what it has.
+//! without a bound, so that a rollout stops where it would take listeners away. The same holds while it cannot read
+//! which replicas there are. Without another ready replica it waits for what was served before, for a while, and then
+//! serves what it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailSer
 use crate::model::served::{Bound, ObjectName, Served};
 
 use super::index::{Key, Kind, ObjectId};
+use super::reason::Reason;
 use super::render::ObjectOutcome;
 use super::roll::{Others, Roll};
 use super::status::{self, Facts};
@@ -79,7 +81,7 @@ impl Gate {
     pub fn look(&mut self, view: &View<'_>) -> Verdict {
         let others = view.roll.map_or(Others::None, Roll::others);
         let is_over = match others {
-            Others::Some => {
+            Others::Some | Others::Unread => {
                 self.alone_since = None;
                 false
             }
@@ -95,14 +97,17 @@ impl Gate {
         if let Some(replica) = view.roll.and_then(Roll::first_awaited) {
             return Verdict::Asks(format!("replica {replica} has not said yet what it serves"));
         }
-        let missing = self.missing(view);
+        let mut missing = self.missing(view);
         if missing.is_empty() {
-            Verdict::Ready
-        } else if is_over {
-            Verdict::ReadyWithout(missing)
-        } else {
-            Verdict::Waits(missing)
+            return Verdict::Ready;
         }
+        if is_over {
+            return Verdict::ReadyWithout(missing);
+        }
+        if others == Others::Unread {
+            missing.extend(view.roll.into_iter().flat_map(Roll::problems));
+        }
+        Verdict::Waits(missing)
     }
 
     /// Keeps what the objects say, until this replica may have said it.
@@ -193,12 +198,13 @@ fn unknown(view: &View<'_>, roll: &Roll) -> BTreeSet<String> {
     missing
 }
 
-/// The listeners that a status says are programmed, of this generation.
+/// The listeners that a status says are served, in this generation or in the last good one.
 fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
     let is_programmed = |conditions: &[Condition]| {
         conditions.iter().any(|condition| {
             condition.type_ == "Programmed"
-                && condition.status == ConditionStatus::True
+                && (condition.status == ConditionStatus::True
+                    || condition.reason == Reason::UsingLastGood.to_string())
                 && condition.observed_generation == Some(generation)
         })
     };

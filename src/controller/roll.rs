@@ -46,6 +46,8 @@ pub enum Others {
     None,
     /// One is, or more.
     Some,
+    /// They cannot be read: one may be.
+    Unread,
 }
 
 /// Of which objects something may have changed.
@@ -232,6 +234,7 @@ impl Roll {
     pub fn others(&self) -> Others {
         match self.unknown {
             Some(Unknown::Awaited) => Others::Awaited,
+            Some(Unknown::Failed(_)) => Others::Unread,
             _ if self.strangers().next().is_some() => Others::Some,
             _ => Others::None,
         }

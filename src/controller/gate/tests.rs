@@ -95,8 +95,12 @@ fn two() -> String {
 
 /// A status that says of these listeners that they are programmed, of this generation.
 fn programmed_status(listeners: &[&str], generation: i64) -> Value {
+    status_with(listeners, generation, ("True", "Bound"))
+}
+
+fn status_with(listeners: &[&str], generation: i64, (status, reason): (&str, &str)) -> Value {
     let condition = json!({
-        "type": "Programmed", "status": "True", "observedGeneration": generation, "reason": "Bound", "message": "",
+        "type": "Programmed", "status": status, "observedGeneration": generation, "reason": reason, "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     let listener = |name: &&str| json!({ "name": name, "conditions": [condition] });
@@ -191,6 +195,32 @@ fn waits_for_a_while_for_what_was_served_before_where_no_other_replica_is_ready(
     let mut edited = Here::new(&two());
     edited.status = programmed_status(&["a", "b"], 0);
     assert_eq!(edited.look(Duration::ZERO), Verdict::Ready, "that was an earlier generation");
+}
+
+#[test]
+fn what_status_says_is_served_in_the_last_good_generation_counts() {
+    let mut here = Here::new(&two());
+    here.status = status_with(&["b"], 1, ("False", "UsingLastGood"));
+    assert!(here.waits(Duration::ZERO).ends_with("(its status says that it was served)"));
+    assert!(matches!(here.look(TIMEOUT), Verdict::ReadyWithout(_)));
+    here.status = status_with(&["b"], 1, ("False", "RefNotFound"));
+    here.gate = Gate::new(TIMEOUT);
+    assert_eq!(here.look(Duration::ZERO), Verdict::Ready);
+}
+
+/// Another replica may be ready and serve it.
+#[test]
+fn waits_without_a_limit_for_what_was_served_before_while_the_replicas_cannot_be_read() {
+    let mut here = Here::new(&two());
+    let mut roll = Roll::awaited("own");
+    roll.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
+    here.roll = Some(roll);
+    assert_eq!(here.look(Duration::ZERO), Verdict::Ready, "nobody serves what it lacks");
+    here.status = programmed_status(&["a", "b"], 1);
+    here.look(Duration::ZERO);
+    let told = here.waits(LATER);
+    assert!(told.contains("(its status says that it was served)"), "{told}");
+    assert!(told.ends_with("EndpointSlices of namespace mailgress: forbidden"), "{told}");
 }
 
 #[test]

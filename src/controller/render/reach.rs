@@ -173,15 +173,28 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec
     if !asks_service || names_auth_service(scope) {
         return;
     }
-    for setting in ["auth.http.headers", "auth.http.acceptAnyStatus", "tls.clientAuth.caCertificateRefs"] {
+    for setting in OF_THE_OWNERS_SERVICE {
         refuse(
             setting,
             "a listener of another namespace may not change what the MailServer's auth service is sent, or which of its \
-             answers and client certificates are accepted",
+             answers and client certificates are accepted, or how many logins may fail",
             "remove it, or name an auth service of the listener's own in auth.http.serviceRef",
         );
     }
 }
+
+/// What decides whom the auth service lets in, besides itself.
+const OF_THE_OWNERS_SERVICE: [&str; 9] = [
+    "auth.http.headers",
+    "auth.http.acceptAnyStatus",
+    "auth.http.passClientCertificate",
+    "tls.clientAuth.mode",
+    "tls.clientAuth.caCertificateRefs",
+    "tls.clientAuth.crlRefs",
+    "tls.clientAuth.depth",
+    "limits.authFailures",
+    "limits.maxAuthFailures",
+];
 
 /// Whether the listener itself names its auth service. One that the `MailServer` names is its owner's choice.
 pub(crate) fn names_auth_service(scope: &Scope<'_>) -> bool {

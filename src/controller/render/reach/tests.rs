@@ -254,6 +254,7 @@ fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
     for (http, field) in [
         ("headers: [{name: Auth-User, value: bob}]", "auth.http.headers"),
         ("acceptAnyStatus: true", "auth.http.acceptAnyStatus"),
+        ("passClientCertificate: true", "auth.http.passClientCertificate"),
     ] {
         assert_eq!(of("", http, ""), [format!("BackendNotAllowed spec.{field}")]);
         assert!(of(own, http, "").is_empty(), "{field} of its own service");
@@ -265,6 +266,19 @@ fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
     let yaml = yaml.replace("port: 143, tls: {mode: Disabled}, ", "");
     let said = said(&once(&(yaml + &service(SELECTOR, &[POD]))));
     assert!(said.contains("BackendNotAllowed spec.tls.clientAuth.caCertificateRefs: "), "{said}");
+    // The owner requires client certificates, and bounds the failures.
+    for (settings, field) in [
+        ("tls: {clientAuth: {mode: Disabled}}", "tls.clientAuth.mode"),
+        ("limits: {authFailures: {count: 1000}}", "limits.authFailures"),
+        ("limits: {maxAuthFailures: 1000}", "limits.maxAuthFailures"),
+    ] {
+        let yaml = owner("", "auth: {http: {url: 'http://10.9.0.1:9000/'}}");
+        let yaml = yaml + &guest(&format!("{TO_SERVICE}, {settings}")) + &service(SELECTOR, &[POD]);
+        let yaml =
+            if settings.starts_with("tls") { yaml.replace("tls: {mode: Disabled}, ", "") } else { yaml };
+        let said = self::said(&once(&yaml));
+        assert!(said.contains(&format!("BackendNotAllowed spec.{field}: ")), "{said}");
+    }
 }
 
 #[test]
