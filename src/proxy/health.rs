@@ -114,7 +114,8 @@ impl HealthChecks {
         let mut checks = lock(&self.checks);
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
-            let route = |header| Route::new(&self.dns, listener, connector.cloned(), header);
+            let route =
+                |header| Route::new(&self.dns, (listener, &listener.reach), connector.cloned(), header);
             let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
         });

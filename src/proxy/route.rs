@@ -37,17 +37,17 @@ pub(crate) struct Reached {
 }
 
 impl Route {
-    /// To the backends of a listener, with its TLS towards them.
+    /// To the backends of a listener that may connect to `reach` now, with its TLS towards them.
     pub(crate) fn new(
         dns: &Arc<Dns>,
-        listener: &Listener,
+        (listener, reach): (&Listener, &Reach),
         connector: Option<Arc<TlsConnector>>,
         header: Vec<u8>,
     ) -> Self {
         Self {
             dns: Arc::clone(dns),
             resolver: Arc::clone(&listener.resolver),
-            reach: listener.reach.clone(),
+            reach: reach.clone(),
             connector,
             implicit_tls: matches!(listener.upstream.tls, UpstreamTls::Implicit(_)),
             header,

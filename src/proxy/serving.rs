@@ -1,12 +1,14 @@
 //! A socket's configuration made ready for sessions: TLS acceptors and connectors built, counters attached.
 //!
 //! A swap makes a new [`Serving`] and replaces the old one in an `ArcSwap`; sessions keep the one they
-//! started with. Counters and metrics are those of the listener and live on over swaps.
+//! started with. Counters and metrics are those of the listener and live on over swaps. What a listener may connect to
+//! counts at once, for the sessions that began before, too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
 use crate::model::snapshot::positions;
-use crate::model::{Limits, Listener, ListenerId, Socket, UpstreamTls};
+use crate::model::{Limits, Listener, ListenerId, Reach, Socket, UpstreamTls};
 use crate::tls::{TlsAcceptor, TlsConnector, TlsError, connector};
 
 use super::health::{CheckedBackend, HealthChecks};
@@ -47,6 +49,8 @@ pub(crate) struct Served {
     pub(crate) listener: Arc<Listener>,
     /// Bounds over all sessions.
     pub(crate) counters: Arc<Counters>,
+    /// What it may connect to now, whatever it was when a session began.
+    pub(crate) reach: Arc<ArcSwap<Reach>>,
     /// Metric handles.
     pub(crate) metrics: Arc<ListenerMetrics>,
     /// Cancelled when its sessions have to say goodbye.
@@ -71,6 +75,7 @@ struct Known {
 #[derive(Debug)]
 struct Life {
     counters: Arc<Counters>,
+    reach: Arc<ArcSwap<Reach>>,
     goodbye: CancellationToken,
     /// Present while the listener is gone: will say goodbye to its sessions.
     ending: Option<AbortHandle>,
@@ -79,15 +84,25 @@ struct Life {
 impl Lives {
     /// The life of a listener: it begins with the first call, and goes on for a listener that was gone for
     /// less than the drain timeout. `all` ends every life at once.
-    fn of(&self, id: &ListenerId, all: &CancellationToken) -> (Arc<Counters>, CancellationToken) {
+    fn of(&self, listener: &Listener, all: &CancellationToken) -> Lasting {
         let lives = &mut lock(&self.0).lives;
-        if lives.get(id).is_none_or(|life| life.goodbye.is_cancelled()) {
-            let life = Life { counters: Arc::default(), goodbye: all.child_token(), ending: None };
-            lives.insert(id.clone(), life);
+        let new = || Life {
+            counters: Arc::default(),
+            reach: Arc::default(),
+            goodbye: all.child_token(),
+            ending: None,
+        };
+        let life = lives.entry(listener.id.clone()).or_insert_with(new);
+        if life.goodbye.is_cancelled() {
+            *life = new();
         }
-        let Some(life) = lives.get_mut(id) else { return (Arc::default(), all.child_token()) };
         life.go_on();
-        (Arc::clone(&life.counters), life.goodbye.clone())
+        life.reach.store(Arc::new(listener.reach.clone()));
+        Lasting {
+            counters: Arc::clone(&life.counters),
+            reach: Arc::clone(&life.reach),
+            goodbye: life.goodbye.clone(),
+        }
     }
 
     /// Whether the listener is wanted.
@@ -119,6 +134,13 @@ impl Lives {
             life.ending.is_some()
         });
     }
+}
+
+/// What a listener keeps over its configurations.
+struct Lasting {
+    counters: Arc<Counters>,
+    reach: Arc<ArcSwap<Reach>>,
+    goodbye: CancellationToken,
 }
 
 impl Life {
@@ -252,11 +274,12 @@ impl Served {
         old: Option<&Self>,
         workshop: Workshop<'_>,
     ) -> Result<Self, TlsError> {
-        let (counters, goodbye) = workshop.lives.of(&listener.id, workshop.goodbye);
+        let Lasting { counters, reach, goodbye } = workshop.lives.of(listener, workshop.goodbye);
         let connector = upstream_connector(listener, old)?;
         Ok(Self {
             listener: Arc::clone(listener),
             counters,
+            reach,
             goodbye,
             metrics: workshop.metrics.listener(&listener.id, socket.protocol),
             health: workshop.health.of(listener, connector.as_ref()),

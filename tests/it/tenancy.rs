@@ -231,11 +231,15 @@ fn xclient_reaches_the_owners_postfix_only_by_the_owners_permission() {
     let site = Site::start(&allowing(&["127.0.0.1"], "Always"), &smtp(&auth), &[]);
     assert_eq!(send_as(site.at, &user), "250 2.1.5 Ok");
     postfix.logs(&format!("sasl_username={user}"));
-    // What is taken back counts for the next session.
+    // What is taken back counts for the next login, in a session that began before, too.
+    let mut open = greeted(site.at).unwrap();
+    open.smtp("EHLO client.example.test").unwrap();
     site.folder.replace("owner.yaml", &owner(&allowing(&[], "Always"), site._names.address()));
     wait::eventually("the permission is gone", || {
         (send_as(site.at, &user) == internal_error("SMTP")).then_some(())
     });
+    let answer = open.ask(&format!("AUTH PLAIN {}", STANDARD.encode(format!("\0{user}\0guess")))).unwrap();
+    assert_eq!(answer, internal_error("SMTP"));
 }
 
 #[test]

@@ -168,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::dns::{Dns, Host};
+    use crate::model::Reach;
     use crate::net::{ListenAddress, Socket, Stream};
     use crate::protocol::backend::RefusalCause;
     use crate::proxy::tests::socket;
@@ -178,7 +179,7 @@ mod tests {
     fn route(header: &[u8]) -> Route {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
-        Route::new(&dns, &socket.listeners[0], None, header.to_vec())
+        Route::new(&dns, (&socket.listeners[0], &Reach::Anywhere), None, header.to_vec())
     }
 
     /// A dialogue over the connection, behind the route's header.

@@ -160,7 +160,8 @@ impl Session {
             header
         });
         let Served { listener, connector, .. } = &*self.served;
-        Route::new(&self.context.dns, listener, connector.clone(), header.unwrap_or_default())
+        let reach = self.served.reach.load();
+        Route::new(&self.context.dns, (listener, &reach), connector.clone(), header.unwrap_or_default())
     }
 
     /// Lets the backend's machine talk until the login is decided.
