@@ -1,6 +1,7 @@
 //! `limits.authFailures`: a ban holds for sessions that were open before it, and for a login that is under way. It is
 //! earned by guesses, not by the same old password, and never by the address of a load balancer.
 
+use std::cell::OnceCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -267,6 +268,74 @@ fn a_client_that_leaves_while_its_refusal_is_held_back_is_counted() {
             let told = Wire::connect(*address).unwrap().line().unwrap();
             (told == too_many(protocol)).then_some(())
         });
+    }
+}
+
+/// The right password is answered at once, so who leaves early would lose nothing by guessing.
+#[test]
+fn a_client_that_leaves_before_its_refusal_is_there_is_counted() {
+    let (asked, is_asked) = mpsc::channel();
+    let (release, is_released) = mpsc::channel::<()>();
+    let (asked, is_released) = (Mutex::new(asked), Mutex::new(is_released));
+    let auth = AuthService::start(move |_| {
+        asked.lock().unwrap().send(()).unwrap();
+        is_released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Answer::refuse("no")
+    });
+    let url = auth.url();
+    let edge = Edge::start(move |_| http_auth(&url));
+    for (protocol, address) in &edge.listeners {
+        for user in ["user", "another"] {
+            let mut wire = greeted(*address).unwrap();
+            send_login(&mut wire, protocol, user, WRONG).unwrap();
+            is_asked.recv_timeout(PATIENCE).unwrap();
+            drop(wire);
+            release.send(()).unwrap();
+        }
+        wait::eventually("the client is banned", || {
+            let told = Wire::connect(*address).unwrap().line().unwrap();
+            (told == too_many(protocol)).then_some(())
+        });
+    }
+}
+
+/// The auth service only says where to, and the backend checks the password.
+#[test]
+fn a_password_that_the_backend_refuses_is_counted_if_it_is_the_clients_own() {
+    let start = |password: Option<&'static str>| {
+        let service = OnceCell::new();
+        let edge = Edge::start(|backends| {
+            let to = backends.each_ref().map(Backend::address);
+            let auth = AuthService::start(move |request| {
+                let at = match request.header("Auth-Protocol") {
+                    Some("imap") => to[0],
+                    Some("pop3") => to[1],
+                    _ => to[2],
+                };
+                let mut headers = vec![
+                    ("Auth-Status", "OK".to_owned()),
+                    ("Auth-Server", at.ip().to_string()),
+                    ("Auth-Port", at.port().to_string()),
+                ];
+                headers.extend(password.map(|password| ("Auth-Pass", password.to_owned())));
+                Answer::Headers(headers)
+            });
+            http_auth(&service.get_or_init(|| auth).url())
+        });
+        (edge, service)
+    };
+    for (password, is_counted) in [(None, true), (Some(WRONG), false)] {
+        let (edge, _service) = start(password);
+        // A login at an SMTP backend has no password by default.
+        for (protocol, address) in edge.listeners.iter().filter(|(protocol, _)| *protocol != "SMTP") {
+            for user in ["user", "another"] {
+                let mut wire = greeted(*address).unwrap();
+                let answer = log_in(&mut wire, protocol, user, WRONG).unwrap();
+                assert!(!is_success(protocol, &answer), "{answer}");
+            }
+            let told = Wire::connect(*address).unwrap().line().unwrap();
+            assert_eq!(told == too_many(protocol), is_counted, "{protocol}: {told}");
+        }
     }
 }
 

@@ -99,12 +99,8 @@ impl Session {
 
     /// Logs a refusal that [`Self::count_refusal`] has not seen. `end` is how the session ends with it, if it does.
     pub(super) fn log_other_refusal(&mut self, end: Option<&End>) {
-        let relayed = self.served.listener.auth.is_passthrough();
         self.log_refusal(match end {
             Some(End::Limited(Refusal::Banned)) => Reason::Banned,
-            Some(End::BackendRefused { cause: RefusalCause::Credentials, .. }) if relayed => {
-                Reason::Credentials
-            }
             Some(End::BackendRefused { cause: RefusalCause::Credentials, .. }) => Reason::Backend,
             _ => Reason::Policy,
         });

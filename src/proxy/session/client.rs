@@ -234,11 +234,27 @@ impl Session {
 
     /// Runs something that does not need the client, and gives up when the client is gone (quirk Q-30) or
     /// the drain ends. What the client sends meanwhile is kept.
-    pub(super) async fn while_present<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+    pub(super) fn while_present<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> impl Future<Output = Result<T, End>> {
+        self.run(work, true)
+    }
+
+    /// Runs a part of a login. Where failed logins are counted, a client that leaves does not escape its verdict.
+    pub(super) fn while_deciding<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> impl Future<Output = Result<T, End>> {
+        let needs_client = self.served.listener.limits.auth_failures.is_none();
+        self.run(work, needs_client)
+    }
+
+    async fn run<T>(&mut self, work: impl Future<Output = T>, needs_client: bool) -> Result<T, End> {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            () = self.leg.gone() => Err(End::ClientGone),
+            () = self.leg.gone(), if needs_client => Err(End::ClientGone),
             () = self.served.goodbye.cancelled() => Err(End::Drained),
         }
     }

@@ -30,6 +30,8 @@ pub(super) struct Authorised {
     pub(super) backend: Arc<model::Backend>,
     /// With what.
     pub(super) login: BackendLogin,
+    /// Whether the client's own password or token decides there, and not one of the auth service.
+    pub(super) has_clients_password: bool,
     /// The name that steers the choice of an endpoint.
     pub(super) user: Vec<u8>,
 }
@@ -81,11 +83,11 @@ impl Session {
         let balancer = Arc::clone(&self.context.balancer);
         let reference = &authorised.backend.reference;
         let connecting = connect_in_turn(&route, &balancer, &order, reference, deadline);
-        let mut connected = self.while_present(connecting).await?;
+        let mut connected = self.while_deciding(connecting).await?;
         if matches!(connected, Err(End::Descriptors)) {
             self.context.auth.close_kept();
             let again = connect_in_turn(&route, &balancer, &order, reference, deadline);
-            connected = self.while_present(again).await?;
+            connected = self.while_deciding(again).await?;
         }
         self.served.metrics.took(Timing::Connect, started.elapsed());
         let connected = match connected {
@@ -185,7 +187,7 @@ impl Session {
                         });
                     }
                 },
-                BackendStep::StartTls(agreed) => match self.while_present(dialogue.upgrade(agreed)).await? {
+                BackendStep::StartTls(agreed) => match self.while_deciding(dialogue.upgrade(agreed)).await? {
                     Ok((next, secured)) => (backend, dialogue) = (secured, next),
                     Err(end) => return Ok(Answer::Failed(pending, end)),
                 },
@@ -201,10 +203,12 @@ impl Session {
                     return Ok(Answer::Accepted(accepted));
                 }
                 BackendStep::Refused(refusal) => {
-                    return Ok(match self.while_present(dialogue.judge(self.protocol(), &refusal)).await? {
-                        Ok(()) => Answer::Refused(pending, refusal),
-                        Err(end) => Answer::Failed(pending, end),
-                    });
+                    return Ok(
+                        match self.while_deciding(dialogue.judge(self.protocol(), &refusal)).await? {
+                            Ok(()) => Answer::Refused(pending, refusal),
+                            Err(end) => Answer::Failed(pending, end),
+                        },
+                    );
                 }
                 BackendStep::Failed(error) => {
                     return Ok(Answer::Failed(pending, dialogue.explain(error.into())));
@@ -215,7 +219,7 @@ impl Session {
 
     /// An exchange with the backend. A client that leaves because the backend says nothing is not at fault.
     async fn exchange(&mut self, dialogue: &mut Dialogue<'_>) -> Result<Result<(), End>, End> {
-        let exchanged = self.while_present(dialogue.exchange()).await;
+        let exchanged = self.while_deciding(dialogue.exchange()).await;
         exchanged.map_err(|end| match end {
             End::ClientGone => dialogue.long_silence().unwrap_or(end),
             end => end,

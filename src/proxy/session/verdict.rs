@@ -137,7 +137,8 @@ impl Session {
         };
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
-        self.try_backend(Authorised { backend, login, user }, pending, record).await
+        let authorised = Authorised { backend, login, has_clients_password: true, user };
+        self.try_backend(authorised, pending, record).await
     }
 
     async fn check(
@@ -163,7 +164,7 @@ impl Session {
             certificate: secured.as_ref().and_then(Secured::certificate),
         };
         let started = StdInstant::now();
-        let answer = self.while_present(context.auth.check(service, &listener.resolver, &question)).await;
+        let answer = self.while_deciding(context.auth.check(service, &listener.resolver, &question)).await;
         metrics.took(Timing::Auth, started.elapsed());
         metrics.auth_request(match &answer {
             Ok(Ok(AuthAnswer::Accepted { .. })) => verdicts::Verdict::Accepted,
@@ -192,6 +193,7 @@ impl Session {
             None => listener.backend.clone().ok_or(End::NoBackend)?,
         };
         let user = login.unwrap_or_else(|| user(&request, pending));
+        let has_clients_password = password.is_none();
         let needs_password = self.protocol() != Protocol::Smtp || listener.upstream.smtp_auth;
         let login = match request {
             LoginRequest::Anonymous => BackendLogin::Request(LoginRequest::Anonymous),
@@ -209,7 +211,7 @@ impl Session {
                 })
             }
         };
-        Ok(Authorised { backend, login, user })
+        Ok(Authorised { backend, login, has_clients_password, user })
     }
 
     /// Tries the login on the backend and words its answer.
@@ -220,6 +222,7 @@ impl Session {
         record: &mut Record,
     ) -> Result<Verdict, End> {
         let relayed = self.served.listener.auth.is_passthrough();
+        let is_clients_password = authorised.has_clients_password;
         match self.log_in_to(authorised, pending, record).await? {
             Answer::Accepted(accepted) => {
                 if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
@@ -237,6 +240,10 @@ impl Session {
             Answer::Refused(pending, backend::Refusal { reply, cause }) => {
                 if relayed && !backend::is_closing(self.protocol(), &reply) {
                     return self.refuse_verbatim(pending, &reply, cause, record).await;
+                }
+                if is_clients_password {
+                    // Its session ends in any case.
+                    let _ = self.count_refusal(cause);
                 }
                 let end = backend_refused(cause, &reply);
                 if relayed || self.served.listener.upstream.pass_error_message {

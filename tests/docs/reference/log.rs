@@ -201,7 +201,7 @@ fields may follow `attempt`, and `reason` may get new words. fail2ban and CrowdS
 | `protocol` | `imap`, `pop3`, `smtp` |
 | `login` | the login name as the client sent it, cut at 256 bytes; quotes, backslashes and what is not printable ASCII are escaped. Empty where the client named none in a form that Mailgress reads |
 | `method` | `plain` (LOGIN and USER/PASS, too), `apop`, `cram-md5`, `external`, `xoauth2`, `oauthbearer`, `none` (mail without a login) |
-| `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count; without `authFailures`, and for clients in `limits.exempt`, this is `credentials`. `policy`: the credentials may be right, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login, and the backend did not. `banned`: the client is banned by `limits.authFailures` |
+| `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count; without `authFailures`, and for clients in `limits.exempt`, this is `credentials`. `policy`: the credentials may be right, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login and gave a password of its own, which the backend refused. `banned`: the client is banned by `limits.authFailures` |
 | `attempt` | counts the logins of the connection, from 1 |
 
 A login about which the backend or the auth service could not decide has no such line: the session's line counts it in
