@@ -243,7 +243,7 @@ const LISTENER: Label = label("listener", "`mail/example/imaps`, or `mail/exampl
 const LOGIN: Label = label(
     "outcome",
     "`accepted`; `refused` to the client; `unavailable` where the backend or the auth service is at fault: a temporary \
-     failure, or a set-up that does not fit (it wants TLS, or does not know AUTH); `failed` for no verdict, whose session says whose fault it was; `abandoned` by a client that left meanwhile",
+     failure, or a backend that wants TLS; `failed` for no verdict, whose session says whose fault it was; `abandoned` by a client that left meanwhile",
 );
 const OBJECT: Label = label("object", "`mail/example`: the namespace and the name");
 const OUTCOME: Label = label(

@@ -22,11 +22,13 @@ impl Descriptors {
         Self::of(limit.unwrap_or(usize::MAX), workers)
     }
 
-    /// A quarter of the limit, at most [`RESERVE`], is not for sessions, and never less than what an idle process has
-    /// open and the admin server needs. The admin server has most of what an idle process leaves of it.
+    /// A quarter of the limit is not for sessions: at most [`RESERVE`], or what an idle process has open and the admin
+    /// server may have if that is more; and never less than the admin server needs. The admin server has most of what an
+    /// idle process leaves of it.
     fn of(limit: usize, workers: usize) -> Self {
         let own = OWN.saturating_add(workers.max(1).saturating_mul(OF_WORKER));
-        let reserve = RESERVE.min(limit / 4).max(own.saturating_add(ADMIN_LEAST));
+        let most = RESERVE.max(own.saturating_add(ADMIN_MOST * 4 / 3));
+        let reserve = most.min(limit / 4).max(own.saturating_add(ADMIN_LEAST));
         let spare = reserve.saturating_sub(own);
         Self {
             sessions: limit.saturating_sub(reserve),
@@ -71,5 +73,6 @@ mod tests {
         }
         assert_eq!(Descriptors::of(256, 2), Descriptors { sessions: 192, admin: 21 });
         assert_eq!(Descriptors::of(1024, 2), Descriptors { sessions: 768, admin: ADMIN_MOST });
+        assert_eq!(Descriptors::of(65_536, 100).admin, ADMIN_MOST);
     }
 }

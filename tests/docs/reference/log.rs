@@ -138,7 +138,7 @@ const FIELDS: [(&str, &str); 34] = [
     (
         "logins_unavailable",
         "logins of the session that were refused by the fault of the backend or the auth service: a temporary failure, or a \
-         set-up that does not fit (it wants TLS, or does not know AUTH); left out where there are none",
+         backend that wants TLS; left out where there are none",
     ),
     ("method", "how the client logs in: nginx's `Auth-Method`"),
     ("node", "the node's name"),
