@@ -8,7 +8,7 @@ use crate::edge::Edge;
 use crate::support::wait;
 
 /// What needs a cluster, or name servers, to be counted.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
     "mailgress_api_answered_timestamp_seconds",
     "mailgress_api_requests_total",
     "mailgress_leader",
@@ -17,6 +17,7 @@ const ELSEWHERE: [&str; 10] = [
     "mailgress_resolver_queries_total",
     "mailgress_resolver_requests_total",
     "mailgress_resolver_responses_total",
+    "mailgress_resolver_silent",
     "mailgress_watch_failures_total",
     "mailgress_watches",
 ];
