@@ -97,7 +97,7 @@ impl Log {
         self.flush();
     }
 
-    /// Waits until all lines are written, for [`LAST_WAIT`] at most: the reader may have stalled.
+    /// Waits until all lines are written, for `LAST_WAIT` at most: the reader may have stalled.
     pub fn flush(&self) {
         self.0.flush(LAST_WAIT);
     }

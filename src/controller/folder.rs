@@ -4,7 +4,7 @@
 //! - A file counts once it has settled. One that is written in place, and lacks an object, a listener or a block of
 //!   settings, or ends within a line, keeps what it held for two seconds more: its writer may be between two writes.
 //! - A file that cannot be read or understood keeps what it last held.
-//! - The objects of a deleted file go at once. Where all files are gone, they go after [`EMPTY_FOR`]; a folder that
+//! - The objects of a deleted file go at once. Where all files are gone, they go after `EMPTY_FOR`; a folder that
 //!   cannot be read keeps what it last held.
 //! - Of two objects with one name, the one in the first file by path order counts.
 //! - Editors' temporary files are not seen, and a ConfigMap volume's swap of `..data` is one change.
