@@ -135,8 +135,16 @@ fn client_with(quota: &Quota) -> AuthClient {
 }
 
 async fn check(client: &AuthClient, service: &Arc<HttpAuth>) -> Result<AuthAnswer, AuthError> {
+    check_login(client, service, "alice").await
+}
+
+async fn check_login(
+    client: &AuthClient,
+    service: &Arc<HttpAuth>,
+    login: &str,
+) -> Result<AuthAnswer, AuthError> {
     let login = LoginRequest::Password {
-        login: b"alice".to_vec(),
+        login: login.as_bytes().to_vec(),
         password: Secret::from(&b"hunter2"[..]),
         authzid: Vec::new(),
     };
@@ -152,6 +160,14 @@ async fn check(client: &AuthClient, service: &Arc<HttpAuth>) -> Result<AuthAnswe
         certificate: None,
     };
     client.check(service, &resolver(), &request).await
+}
+
+/// One after the other, each with time for its connection to rest.
+async fn three_logins_are_accepted(client: &AuthClient, service: &Arc<HttpAuth>) {
+    for _ in 0..3 {
+        assert_eq!(check(client, service).await.unwrap(), accepted());
+        rest().await;
+    }
 }
 
 fn accepted() -> AuthAnswer {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::auth::AuthAnswer;
 use crate::net::BackendAddress;
 
-use super::{Act, OK, Played, accepted, check, client, pass, rest, service};
+use super::{Act, OK, Played, accepted, check, client, pass, rest, service, three_logins_are_accepted};
 
 /// A service on threads of its own that counts the connections that clients hold open.
 pub(super) struct Counting {
@@ -153,10 +153,7 @@ async fn a_connection_that_the_service_closed_while_idle_is_replaced() {
     })
     .await;
     let (client, service) = (client(), Arc::new(service(&[&played.address])));
-    for _ in 0..3 {
-        assert_eq!(check(&client, &service).await.unwrap(), accepted());
-        rest().await;
-    }
+    three_logins_are_accepted(&client, &service).await;
     assert_eq!(played.connections(), [0, 1, 1]);
 }
 

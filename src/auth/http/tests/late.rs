@@ -7,13 +7,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::auth::{AuthAnswer, AuthClient, AuthRequest};
-use crate::model::HttpAuth;
-use crate::net::{BackendAddress, ClientAddress};
-use crate::protocol::{LoginRequest, Protocol};
-use crate::secret::Secret;
+use crate::auth::AuthAnswer;
+use crate::net::BackendAddress;
 
-use super::{client, resolver, service};
+use super::{check_login, client, service};
 
 const NO: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
@@ -53,37 +50,18 @@ async fn serve(stream: TcpStream, latency: Duration, late: Duration) {
     }
 }
 
-async fn log_in(client: &AuthClient, service: &Arc<HttpAuth>, login: &str) -> AuthAnswer {
-    let login = LoginRequest::Password {
-        login: login.as_bytes().to_vec(),
-        password: Secret::from(&b"hunter2"[..]),
-        authzid: Vec::new(),
-    };
-    let request = AuthRequest {
-        protocol: Protocol::Imap,
-        request: &login,
-        attempt: 1,
-        client: ClientAddress::new("192.0.2.7:5555".parse().unwrap()),
-        client_host: None,
-        proxied: None,
-        envelope: None,
-        tls: None,
-        certificate: None,
-    };
-    client.check(service, &resolver(), &request).await.unwrap()
-}
-
 #[tokio::test]
 async fn one_doubled_answer_does_not_shift_the_verdicts_behind_it() {
     for late in [10, 40, 80, 200] {
         let address = start(Duration::from_millis(60), Duration::from_millis(late)).await;
         let client = client();
         let service = Arc::new(service(&[&address]));
-        assert!(matches!(log_in(&client, &service, "twice").await, AuthAnswer::Refused { .. }));
+        assert!(matches!(check_login(&client, &service, "twice").await.unwrap(), AuthAnswer::Refused { .. }));
         for number in 0..8 {
             sleep(PACE).await;
             let login = if number % 2 == 1 { "good" } else { "wrong" };
-            let is_accepted = matches!(log_in(&client, &service, login).await, AuthAnswer::Accepted { .. });
+            let is_accepted =
+                matches!(check_login(&client, &service, login).await.unwrap(), AuthAnswer::Accepted { .. });
             assert_eq!(is_accepted, login == "good", "login {number} behind an answer {late} ms late");
         }
     }
@@ -99,13 +77,13 @@ async fn an_acceptance_that_comes_too_early_is_asked_for_again() {
     let mut logins = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (client, service) = (Arc::clone(&client), Arc::clone(&service));
-        logins.spawn(async move { log_in(&client, &service, "wrong").await });
+        logins.spawn(async move { check_login(&client, &service, "wrong").await.unwrap() });
     }
     logins.join_all().await;
     sleep(Duration::from_millis(2000)).await;
     // Asks on the connection that was kept last.
-    log_in(&client, &service, "twice").await;
+    check_login(&client, &service, "twice").await.unwrap();
     sleep(late - Duration::from_millis(10)).await;
-    let answer = log_in(&client, &service, "wrong").await;
+    let answer = check_login(&client, &service, "wrong").await.unwrap();
     assert!(matches!(answer, AuthAnswer::Refused { .. }), "{answer:?}");
 }

@@ -10,7 +10,7 @@ use crate::auth::AuthAnswer;
 use crate::model::HttpAuth;
 use crate::net::BackendAddress;
 
-use super::{Act, OK, Played, accepted, check, client, pass, rest, service};
+use super::{Act, OK, Played, check, client, pass, rest, service, three_logins_are_accepted};
 
 const REFUSAL: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
 const ACCEPTANCE: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
@@ -125,16 +125,10 @@ async fn no_connection_is_kept_for_a_while_after_bytes_that_nobody_asked_for() {
     })
     .await;
     let (client, service) = (client(), Arc::new(service(&[&played.address])));
-    for _ in 0..3 {
-        assert_eq!(check(&client, &service).await.unwrap(), accepted());
-        rest().await;
-    }
+    three_logins_are_accepted(&client, &service).await;
     assert_eq!(played.connections(), [0, 1, 2]);
     pass(Duration::from_secs(601)).await;
-    for _ in 0..3 {
-        assert_eq!(check(&client, &service).await.unwrap(), accepted());
-        rest().await;
-    }
+    three_logins_are_accepted(&client, &service).await;
     assert_eq!(played.connections(), [3, 3, 3]);
 }
 
@@ -143,10 +137,7 @@ async fn every_request_has_its_own_connection_without_keep_alive() {
     let mut played = Played::tcp(|_, _| OK).await;
     let service = Arc::new(HttpAuth { keep_alive: false, ..service(&[&played.address]) });
     let client = client();
-    for _ in 0..3 {
-        assert_eq!(check(&client, &service).await.unwrap(), accepted());
-        rest().await;
-    }
+    three_logins_are_accepted(&client, &service).await;
     let seen = played.seen();
     assert_eq!(seen.iter().map(|(connection, _)| *connection).collect::<Vec<_>>(), [0, 1, 2]);
     assert!(seen.iter().all(|(_, head)| head.contains("\r\nConnection: close\r\n")), "{seen:?}");
