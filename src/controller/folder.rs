@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::outlet::Outlet;
+use super::publisher::Publisher;
 use super::validate::{BrokenCrd, Validator};
 
 use scan::{Patience, Scan, read_tree};
@@ -37,7 +37,7 @@ pub use store::{Loaded, Problem, Store};
 #[derive(Debug)]
 pub struct FolderSource {
     root: PathBuf,
-    outlet: Outlet,
+    publisher: Publisher,
     validator: Arc<Validator>,
     store: Store,
     index: Index,
@@ -71,13 +71,13 @@ impl FolderSource {
     ///
     /// # Errors
     /// When there is no such folder.
-    pub fn new(root: PathBuf, outlet: Outlet) -> Result<Self, SourceError> {
+    pub fn new(root: PathBuf, publisher: Publisher) -> Result<Self, SourceError> {
         if !root.is_dir() {
             return Err(SourceError::NoFolder(root));
         }
         Ok(Self {
             root,
-            outlet,
+            publisher,
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
             index: Index::default(),
@@ -119,7 +119,7 @@ impl FolderSource {
                 _ = look.tick() => {}
                 () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
-                () = self.outlet.reported() => {
+                () = self.publisher.reported() => {
                     self.tell();
                     continue;
                 }
@@ -185,14 +185,13 @@ impl FolderSource {
     }
 
     fn render(&mut self) {
-        let look = self.outlet.look(&mut self.index);
-        self.outlet.publish(look);
+        self.publisher.render(&mut self.index);
         self.tell();
     }
 
     fn tell(&mut self) {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        self.outlet.tell(&problems);
+        self.publisher.tell(&problems);
     }
 }
 
