@@ -19,10 +19,10 @@ use crate::model::served::Ledger;
 use crate::model::{BindReport, Snapshot};
 
 use super::board::Board;
-use super::index::{Index, Key, Kind, ObjectId, Reference};
+use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
 use super::ports::Ports;
-use super::render::{Completeness, Delta, Environment, Locality, Renderer};
+use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
 use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Surroundings};
 
@@ -37,15 +37,6 @@ pub struct Channels {
     pub ledger: Ledger,
     /// To the admin server.
     pub board: Board,
-}
-
-/// What objects refer to now and did not before, and the other way round.
-#[derive(Debug)]
-pub struct ReferenceChanges {
-    /// References of which some object has one now, and none had before.
-    pub added: BTreeSet<Reference>,
-    /// References that no object has any more.
-    pub removed: BTreeSet<Reference>,
 }
 
 /// The channels, and what must be remembered of them.
@@ -138,8 +129,7 @@ impl Publisher {
         &self.channels.ledger
     }
 
-    /// Renders what has changed, and hands a new snapshot to the data plane. Returns what objects refer to now and did
-    /// not before, and the other way round.
+    /// Renders what has changed, and hands a new snapshot to the data plane. Returns which references are new.
     pub fn render(&mut self, index: &mut Index) -> ReferenceChanges {
         let environment = Environment {
             class: self.class.clone(),
@@ -150,7 +140,7 @@ impl Publisher {
             completeness: Completeness::Whole,
         };
         let timed = self.metrics.render();
-        let Delta { snapshot, objects, added, removed } = self.renderer.render(index, &environment);
+        let Delta { snapshot, objects, references } = self.renderer.render(index, &environment);
         drop(timed);
         self.is_attendance_stale |= !objects.is_empty();
         self.touch(objects);
@@ -158,7 +148,7 @@ impl Publisher {
             tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
             self.channels.snapshots.send_replace(snapshot);
         }
-        ReferenceChanges { added, removed }
+        references
     }
 
     /// Whether the data plane has been given anything yet.

@@ -39,6 +39,7 @@ use super::violation::Violation;
 pub use super::index::{Kind, ObjectId};
 pub use claim::{Candidate, Claim};
 pub use endpoints::Locality;
+pub use interest::ReferenceChanges;
 pub use renderer::{Delta, Renderer};
 
 /// What a render depends on besides the objects.

@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use crate::controller::index::{Index, Key, Reference, ReferenceKind, service_of};
 use crate::controller::manifest::Content;
-use crate::controller::publisher::ReferenceChanges;
-use crate::controller::render::{Kind, ObjectId};
+use crate::controller::render::{Kind, ObjectId, ReferenceChanges};
 
 use super::failure::Failure;
 use super::pause::TOLD;

@@ -14,6 +14,15 @@ pub(crate) struct Interest {
     times: BTreeMap<i64, BTreeSet<ObjectId>>,
 }
 
+/// How the set of all references has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferenceChanges {
+    /// References that some object has now, and none had before.
+    pub added: BTreeSet<Reference>,
+    /// References that no object has any more.
+    pub removed: BTreeSet<Reference>,
+}
+
 impl Interest {
     /// The objects to render again: those that changed, and those whose rendering depends on a change.
     pub(crate) fn touched(&self, changes: &Changes) -> BTreeSet<ObjectId> {
@@ -32,21 +41,30 @@ impl Interest {
         passed.into_iter().flatten().flat_map(|(_, ids)| ids)
     }
 
-    /// Replaces the dependencies of an object.
-    pub(crate) fn replace(&mut self, id: &ObjectId, old: &Dependencies, new: &Dependencies) -> ReferenceDiff {
+    /// Replaces the dependencies of an object, and notes which references are the first or the last of their kind.
+    pub(crate) fn replace(
+        &mut self,
+        id: &ObjectId,
+        old: &Dependencies,
+        new: &Dependencies,
+        changes: &mut ReferenceChanges,
+    ) {
         replace(&mut self.servers, id, &old.servers, &new.servers);
         replace(&mut self.namespaces, id, old.namespace.as_slice(), new.namespace.as_slice());
         replace(&mut self.times, id, &old.times, &new.times);
         let (added, removed) = replace(&mut self.references, id, &old.references, &new.references);
-        ReferenceDiff { added, removed }
+        // One object may have let go of what another takes up.
+        for reference in added {
+            if !changes.removed.remove(&reference) {
+                changes.added.insert(reference);
+            }
+        }
+        for reference in removed {
+            if !changes.added.remove(&reference) {
+                changes.removed.insert(reference);
+            }
+        }
     }
-}
-
-/// Which references are looked up by some rendering now and were by none before, and the other way round.
-#[derive(Debug)]
-pub(crate) struct ReferenceDiff {
-    pub(crate) added: Vec<Reference>,
-    pub(crate) removed: Vec<Reference>,
 }
 
 /// What has its first object now, and what has lost its last one.

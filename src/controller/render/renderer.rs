@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::controller::index::{Changes, Index, ObjectId, Objects, Reference};
+use crate::controller::index::{Changes, Index, ObjectId, Objects};
 use crate::model::{Listener, ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
 use super::draft::{Drafted, Drafting};
-use super::interest::Interest;
+use super::interest::{Interest, ReferenceChanges};
 use super::ports::{Effects, Ports};
 use super::table::{Rendering, Table};
 use super::tls::Certificates;
@@ -36,10 +36,8 @@ pub struct Delta {
     /// Every object that is new or gone, whose outcome differs, or of which a listener is served as it is only since
     /// this snapshot.
     pub objects: BTreeSet<ObjectId>,
-    /// References that some object has now and none had before.
-    pub added: BTreeSet<Reference>,
-    /// References that no object has any more.
-    pub removed: BTreeSet<Reference>,
+    /// How the references of all objects have changed.
+    pub references: ReferenceChanges,
 }
 
 impl Renderer {
@@ -63,13 +61,7 @@ impl Renderer {
         }
         self.assemble(&mut effects, &mut delta);
         delta.objects.append(&mut effects.renewed);
-        // One object may have let go of what another has taken up.
-        let both: Vec<Reference> = delta.added.intersection(&delta.removed).cloned().collect();
-        for reference in both {
-            delta.added.remove(&reference);
-            delta.removed.remove(&reference);
-        }
-        for reference in &delta.removed {
+        for reference in &delta.references.removed {
             self.certificates.forget(reference);
         }
         delta
@@ -139,9 +131,7 @@ impl Renderer {
         let exists = drafted.is_some();
         let new = drafted.map(|drafted| Rendering::new(with_same_allocations(&old, drafted)));
         let mut new = new.unwrap_or_default();
-        let diff = self.interest.replace(id, &old.dependencies, &new.dependencies);
-        delta.added.extend(diff.added);
-        delta.removed.extend(diff.removed);
+        self.interest.replace(id, &old.dependencies, &new.dependencies, &mut delta.references);
         self.ports.replace(&old.claims, &new.claims, effects);
         if exists {
             new.outcome = old.outcome;

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::index::{Answer, Key, Kind, Owner, ReferenceKind, Resource, SecretData};
+use crate::controller::index::{Answer, Key, Kind, Owner, Reference, ReferenceKind, Resource, SecretData};
 use crate::controller::render::oracle::Rendered;
 use crate::controller::render::{Completeness, Locality, tests as yaml};
 use crate::controller::violation::Violation;
@@ -111,10 +111,10 @@ impl World {
         let delta = self.renderer.render(&mut self.index, &environment);
         self.renderer.assert_is(&self.oracle);
         self.whole.take(&self.oracle, &self.renderer, &delta);
-        for reference in &delta.removed {
+        for reference in &delta.references.removed {
             assert!(self.watched.remove(reference));
         }
-        for reference in delta.added {
+        for reference in delta.references.added {
             assert!(self.watched.insert(reference));
         }
         assert_eq!(self.watched, self.oracle.references);
