@@ -35,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::index::Key;
 use super::metrics::Metrics;
-use super::publisher::Publisher;
+use super::publisher::{Publisher, REPORT_PATIENCE};
 use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
@@ -275,8 +275,6 @@ const MAX_RENDERS: usize = 3;
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a change waits at most.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(200);
-/// How long the data plane may take to bind before the status says that it has not done so.
-const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Patience with watches at the start, and with a failure that is not repeated, ends without an event.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Certificates expire without an event.

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::publisher::Publisher;
+use super::publisher::{Publisher, REPORT_PATIENCE};
 use super::validate::{BrokenCrd, Validator};
 
 use scan::{Patience, Scan, read_tree};
@@ -77,7 +77,7 @@ impl FolderSource {
         }
         Ok(Self {
             root,
-            publisher,
+            publisher: publisher.with_patience(REPORT_PATIENCE),
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
             index: Index::default(),
@@ -113,6 +113,7 @@ impl FolderSource {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
+            let next_tell = self.publisher.next_tell();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
@@ -120,6 +121,10 @@ impl FolderSource {
                 () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
                 () = self.publisher.reported() => {
+                    self.tell();
+                    continue;
+                }
+                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {
                     self.tell();
                     continue;
                 }

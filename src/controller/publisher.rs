@@ -386,6 +386,8 @@ fn log(changes: &[Change]) {
     }
 }
 
+/// How long the data plane may take to bind before the status says that it has not done so.
+pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 /// For all replicas to answer, or to be found silent, before who leads now says anything.
 const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 

@@ -64,12 +64,18 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
         return Verdict::new(False, Reason::UsingLastGood, text);
     }
     if is_pending(facts, listener) {
-        return Verdict::new(Unknown, Reason::Pending, format!("{address} is being bound"));
+        let text = match facts.report.sockets.get(address) {
+            Some(SocketState::Bound(_)) => format!("the new configuration is being applied on {address}"),
+            _ => format!("{address} is being bound"),
+        };
+        return Verdict::new(Unknown, Reason::Pending, text);
     }
     match facts.report.sockets.get(address) {
         Some(SocketState::Bound(bound)) => {
             let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
-            let sockets = if bound.is_empty() { String::new() } else { format!(" ({})", bound.join(", ")) };
+            let (bound, wanted) = (bound.join(", "), address.to_string());
+            let sockets =
+                if bound.is_empty() || bound == wanted { String::new() } else { format!(" ({bound})") };
             Verdict::new(True, Reason::Bound, format!("{address} is bound{sockets}"))
         }
         Some(SocketState::Failed(why)) => {
