@@ -172,7 +172,7 @@ impl Shape {
         }
     }
 
-    fn render(self, servers: usize) -> Arc<Snapshot> {
+    fn render(self, servers: usize) -> Snapshot {
         let mut index = Index::default();
         let ports = free_ports();
         for number in 0..servers {
@@ -190,7 +190,7 @@ impl Shape {
         };
         let mut renderer = Renderer::default();
         renderer.render(&mut index, &environment);
-        Arc::clone(renderer.snapshot())
+        (**renderer.snapshot()).clone()
     }
 
     fn server(self, number: usize, ports: [u16; 2]) -> Arc<Resource<MailServerSpec>> {

@@ -76,9 +76,9 @@ pub struct UpstreamSettings {
     /// SMTP: log in to the backend with AUTH. With `auth.passthrough` this is always done. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_auth: Option<bool>,
-    /// IMAP: send the client's address to the backend with the ID command (RFC 2971), together with the ID fields that
-    /// the client sent before its login, if the backend offers ID. Fields that begin with `x-` are set by Mailgress
-    /// only; a client's are removed. Default: false.
+    /// IMAP: send the client's address to the backend with the ID command (RFC 2971) if the backend offers ID, together
+    /// with the ID fields that the client sent before its login. A client's fields that begin with `x-` are removed.
+    /// Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imap_id: Option<bool>,
     /// Show the client the backend's own text when the backend refuses a login, instead of a general error. Default:
@@ -208,8 +208,7 @@ pub struct SmtpSettings {
     /// Default: false; such mail is refused with 530 5.7.0.
     #[serde(rename = "anonymousBeforeTLS", skip_serializing_if = "Option::is_none")]
     pub anonymous_before_tls: Option<bool>,
-    /// Refuse AUTH and MAIL before EHLO or HELO, and AUTH after MAIL, with 503 5.5.1. Default: false, as in nginx,
-    /// because some old clients and scripts need it.
+    /// Refuse AUTH and MAIL before EHLO or HELO, and AUTH after MAIL (503 5.5.1). Default: false, as in nginx.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_sequence: Option<bool>,
 }
@@ -259,8 +258,8 @@ pub enum AuthMethod {
 pub struct ResolverSettings {
     /// DNS servers, by address or name, with an optional port: `10.96.0.10`, `[::1]:5353`. A name is looked up again
     /// when its TTL is over, at the latest after five minutes, and all its addresses are used. Default: the pod's
-    /// resolv.conf, which is read again when it changes. As in nginx, the host names of SMTP clients are looked up only
-    /// if a `resolver` block exists.
+    /// resolv.conf, also after it changes. As in nginx, host names of SMTP clients are looked up only if a `resolver`
+    /// block exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 8),
@@ -305,9 +304,9 @@ pub struct TimeoutSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub idle: Option<Duration>,
-    /// The same once the client or the backend has closed its side. `0s`: the session ends as soon as the client closes
-    /// its side, and data that the backend has not sent yet is lost, as in nginx. Default: 60s, so that a client that
-    /// closes its side after its last command still gets the reply.
+    /// The same once the client or the backend has closed its side. `0s`: the session ends when the client closes its
+    /// side, and replies still to come are lost, as in nginx. Default: 60s, so that the client gets the reply to its
+    /// last command.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub half_closed: Option<Duration>,
@@ -343,15 +342,15 @@ pub struct LimitSettings {
     /// after AUTH or AUTHENTICATE) may always have 12,288 bytes. Default: 4Ki.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_buffer: Option<Size>,
-    /// Maximum number of open connections of the listener, from the accept on. If several listeners share a port, a
-    /// connection counts for the port until SNI tells the listener: up to the highest limit of these listeners, or
-    /// without a limit if one of them has none. Default: no limit.
+    /// Maximum number of open connections of the listener, from the accept on. On a port that several listeners share,
+    /// a connection counts for the port until SNI tells the listener; the highest limit of these listeners applies, or
+    /// none if one of them has none. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
     /// Maximum number of open connections from one client address (IPv6: one /64), from the accept on. A trusted peer
-    /// that has not sent its PROXY header yet is not a client; it may have 256 such connections. A connection whose
-    /// PROXY header has no client address is not counted. Default: no limit.
+    /// may have 256 connections that have not sent their PROXY header yet. A connection whose PROXY header has no
+    /// client address is not counted. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,

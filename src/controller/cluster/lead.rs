@@ -260,7 +260,7 @@ impl Lead {
         self.ask(false, publisher);
         publisher.lead(true, |id| store.own(id).map(|seen| &seen.status));
         // Of objects that went to another class, it may be that nobody has taken back what was said.
-        let others = store.told().filter(|id| !publisher.renderer().outcome(id).is_some());
+        let others = store.told().filter(|id| publisher.renderer().outcome(id).is_none());
         self.say_status(&others.collect(), publisher, store);
     }
 

@@ -47,6 +47,17 @@ pub(crate) fn render(
     Some(backend)
 }
 
+/// The number of the port in the Service that the listener names.
+pub(crate) fn service_port(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    references: &References<'_>,
+) -> Option<u16> {
+    let reference = fields.backend_ref.as_ref()?;
+    let service = references.service(&scope.own_key(&reference.name)).found()?;
+    u16::try_from(port_of(service, &reference.port)?.port).ok()
+}
+
 /// A Service's ready endpoints for one of its ports.
 pub(crate) fn service(
     path: &str,

@@ -146,7 +146,8 @@ fn candidate(
     }
     let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment, found);
     if let Some(backend) = &backend {
-        upstream::warn_of_implicit_tls(scope, settings, backend, found);
+        let service_port = backend::service_port(scope, fields, references);
+        upstream::warn_of_implicit_tls(scope, settings, backend, fields, service_port, found);
     }
     warn_of_clear_text(scope, settings, tls_mode, &frontend, found);
     reach::check_settings(scope, fields, settings, protocol, &reach, found);

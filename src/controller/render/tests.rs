@@ -789,7 +789,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
     let of = |backend: &str, settings: &str| {
         let listener = format!("{{name: a, protocol: IMAP, port: 1143, {backend}}}");
         let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
-                       spec: {ports: [{name: imap, port: 143}, {name: imaps, port: 993}]}\n";
+                       spec: {ports: [{name: imap, port: 143}, {name: imaps, port: 993}, {name: pop, port: 995}]}\n";
         let endpoints =
             slice("x", "IPv4", "{addresses: [10.0.0.1]}").replace("sieve, port: 14190", "imaps, port: 31993");
         let rendered =
@@ -801,12 +801,17 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
     let by_service = "backendRef: {name: dovecot, port: 993}";
     assert_eq!(
         of(by_address, ""),
-        "ImplicitTLSExpected spec.upstream.tls.mode: imap.example.com:993 is reached on port 993, where servers expect \
-         TLS from the first byte, and upstream.tls.mode is not set; set upstream.tls.mode: Implicit, or name the \
-         backend's port without TLS\n"
+        "ImplicitTLSExpected spec.listeners[a].backendAddress: imap.example.com:993 is reached on port 993, where servers expect \
+         TLS from the first byte, and upstream.tls.mode is not set; set the listener's upstream.tls.mode: \
+         Implicit, or name the backend's port without TLS\n"
     );
-    for backend in [by_address, by_service, "backendAddress: '[2001:db8::1]:995'", "backendAddress: 'mx:465'"]
-    {
+    for backend in [
+        by_address,
+        by_service,
+        "backendAddress: '[2001:db8::1]:995'",
+        "backendAddress: 'mx:465'",
+        "backendRef: {name: dovecot, port: imaps}",
+    ] {
         assert!(of(backend, "").starts_with("ImplicitTLSExpected "), "{backend}");
         let start_tls = of(backend, ", upstream: {tls: {mode: StartTLS}}");
         assert!(start_tls.contains("upstream.tls.mode is StartTLS"), "{start_tls}");
@@ -814,6 +819,9 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         assert!(off.contains("upstream.tls.mode is Disabled"), "{off}");
         assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
     }
+    // No endpoint has this port, and so its number is only the Service's.
+    let by_number = of("backendRef: {name: dovecot, port: pop}", "");
+    assert!(by_number.contains("ImplicitTLSExpected ") && by_number.contains("port 995"), "{by_number}");
     for backend in [
         "backendAddress: 'mx:143'",
         "backendRef: {name: dovecot, port: 143}",
