@@ -34,12 +34,12 @@ pub struct Check {
     #[command(flatten)]
     pub files: Files,
 
-    /// Take warnings for errors. Without it, a Secret or another object that is in none of the files is a warning, since
+    /// Treat warnings as errors. Without it, a Secret or other object that is in none of the files is a warning, because
     /// the cluster may have it.
     #[arg(long)]
     strict: bool,
 
-    /// How it is printed [default: text on a terminal, short elsewhere].
+    /// Output format [default: text on a terminal, otherwise short].
     #[arg(short, long, value_enum)]
     output: Option<Format>,
 
@@ -48,7 +48,7 @@ pub struct Check {
     colour: Colour,
 }
 
-/// How it is printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// With the lines that are meant.
@@ -279,8 +279,7 @@ const MAX_BARE: usize = 100;
 const ELSEWHERE: &str = "see that it is in the cluster, or correct the name";
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 the command line \
-makes no sense. With --strict, warnings are errors.";
+Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 usage error. With --strict, warnings are errors.";
 
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ pub struct Files {
     /// Files, folders or patterns in quotes ("mail/*.yaml") with manifests, or - for standard input; may be repeated.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     pub paths: Vec<PathBuf>,
-    /// The class of the MailServers to look at.
+    /// Read MailServers of this class.
     #[arg(long, value_name = "NAME", default_value = api::DEFAULT_CLASS, env = "MAILGRESS_CLASS")]
     pub class: String,
 }

@@ -17,7 +17,7 @@ pub struct Render {
     /// The manifests.
     #[command(flatten)]
     pub files: Files,
-    /// How it is printed.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     pub output: Format,
 }
@@ -62,5 +62,4 @@ impl Render {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 the command line makes \
-no sense.";
+Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 usage error.";
