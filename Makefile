@@ -12,7 +12,7 @@ IMAGE ?= docker.io/mailgress/mailgress
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 ARCH ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 
-.PHONY: help quickstart test e2e image bench scale docs lint
+.PHONY: help quickstart test generate e2e image bench scale docs lint
 
 help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
@@ -26,6 +26,14 @@ quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ct
 test: ## All tests, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, Chromium, and Go where apt has 1.21 or newer
 	@tests/install-packages.sh build test cluster e2e page
 	$(CARGO) test
+
+# Each file is made by the test that compares it: one whose name contains `generated`. The chart's files are made of the
+# definitions, one after the other, because Helm reads what another test writes.
+generate: export MAILGRESS_GENERATE = 1
+generate: ## Write every committed file that is generated: CRDs, chart files, reference pages, imports of tests/nginx; installs a C toolchain, and Go as test does
+	@tests/install-packages.sh build cluster
+	$(CARGO) test --lib --test docs --test it generated
+	$(CARGO) test --test chart generated -- --test-threads=1
 
 e2e: ## Mailgress in pods, before mail servers in pods: on the cluster in KUBECONFIG (kind, say), or on a node of its own; installs containerd and what a node needs, Dovecot, Postfix, curl, and Go as test does
 	@tests/install-packages.sh build test cluster e2e
