@@ -23,9 +23,9 @@ quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ct
 	$(CARGO) build --bin mailgress
 	@ONCE='$(ONCE)' MAILGRESS='$(MAILGRESS)' examples/quickstart/run.sh
 
-test: ## All tests, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, Chromium, and Go where apt has 1.21 or newer
+test: ## All tests, and how long each suite took, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, Chromium, and Go where apt has 1.21 or newer
 	@tests/install-packages.sh build test cluster e2e page
-	$(CARGO) test
+	CARGO='$(CARGO)' tests/run.sh
 
 # Each file is made by the test that compares it: one whose name contains `generated`. The chart's files are made of the
 # definitions, one after the other, because Helm reads what another test writes.
