@@ -2,6 +2,8 @@
 # (as root, or with sudo), and says which; Rust comes from rustup.
 
 CARGO ?= cargo
+# Some distributions keep theirs from getting the version that a module asks for.
+GO ?= GOTOOLCHAIN=$${GOTOOLCHAIN:-auto} go
 ONCE ?=
 MAILGRESS ?=
 MDBOOK = 0.5.4
@@ -10,13 +12,22 @@ PROFILE ?= release
 
 IMAGE ?= docker.io/mailgress/mailgress
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-ARCH ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+HOST_ARCH := $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+ARCH ?= $(HOST_ARCH)
+ARCHES ?= $(HOST_ARCH)
 
-.PHONY: help quickstart test generate e2e image bench scale docs lint audit
+# Development programs, each at one version, built or unpacked once. Linters need no optimization.
+PROGRAMS = target/programs
+CARGO_DENY = $(PROGRAMS)/cargo-deny@0.20.2
+CARGO_MACHETE = $(PROGRAMS)/cargo-machete@0.9.2
+CARGO_CYCLONEDX = $(PROGRAMS)/cargo-cyclonedx@0.5.9
+PROSE = $(PROGRAMS)/prose
+
+.PHONY: help quickstart test generate e2e image release-artifacts bench scale docs lint audit
 
 help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
-	@sed -n 's/^\([a-z0-9]*\):.*## /  \1	/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1	/p' Makefile
 
 quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ctrl-C (ONCE=1: end after the check); installs Dovecot, Postfix, curl, a C toolchain
 	@tests/install-packages.sh build quickstart
@@ -39,13 +50,25 @@ e2e: ## Mailgress in pods, before mail servers in pods: on the cluster in KUBECO
 	@tests/install-packages.sh build test cluster e2e
 	MAILGRESS_E2E_KUBECONFIG='$(or $(MAILGRESS_E2E_KUBECONFIG),$(KUBECONFIG))' $(CARGO) test --test e2e -- --nocapture
 
-image: ## target/mailgress-TAG-ARCH.tar, the image as an OCI archive, without Docker (IMAGE=, TAG=, ARCH=amd64 or arm64, PROFILE=dev: built fast); installs a C toolchain
-	@tests/install-packages.sh build
+image: ## target/mailgress-TAG-ARCH.tar, the image as an OCI archive, without Docker (IMAGE=, TAG=, ARCH=amd64 or arm64, PROFILE=dev: built fast); installs a C toolchain, and a cross compiler for another ARCH
+	@tests/install-packages.sh build $(if $(filter-out $(HOST_ARCH),$(ARCH)),cross)
 	@export SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}" && \
 	revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) && \
 	MAILGRESS_COMMIT=$$revision CARGO='$(CARGO)' PROFILE='$(PROFILE)' deploy/image/rootfs.sh target/image/rootfs-$(ARCH) $(ARCH) && \
 	deploy/image/archive.sh target/image/rootfs-$(ARCH) Dockerfile $(IMAGE):$(TAG) $(ARCH) \
 		target/mailgress-$(TAG)-$(ARCH).tar VERSION=$(TAG) REVISION=$$revision
+
+RELEASE = target/release-artifacts
+release-artifacts: $(CARGO_CYCLONEDX) ## target/release-artifacts: images (ARCHES="amd64 arm64"), chart, CRDs, install.yaml, SBOM and checksums of a release; installs what image does, and Go as test does; builds cargo-cyclonedx below target, once
+	@tests/install-packages.sh build cluster
+	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	@for arch in $(ARCHES); do \
+		$(MAKE) image ARCH=$$arch && mv target/mailgress-$(TAG)-$$arch.tar $(RELEASE) || exit 1; \
+	done
+	cd tests/tools && $(GO) build -trimpath -o ../../$(PROGRAMS)/helm helm.sh/helm/v3/cmd/helm
+	PATH="$(CURDIR)/$(CARGO_CYCLONEDX)/bin:$$PATH" HELM=$(CURDIR)/$(PROGRAMS)/helm CARGO='$(CARGO)' \
+		SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}" \
+		deploy/release.sh $(RELEASE) $(TAG)
 
 bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs nginx and its mail module
 	@tests/install-packages.sh build bench
@@ -63,19 +86,12 @@ docs: ## The documentation as a book, in target/book; builds mdBook below target
 	target/mdbook/bin/mdbook build docs
 	@echo "open target/book/index.html"
 
-# Development programs, each at one version, built or unpacked once. Linters need no optimization.
-PROGRAMS = target/programs
-CARGO_DENY = $(PROGRAMS)/cargo-deny@0.20.2
-CARGO_MACHETE = $(PROGRAMS)/cargo-machete@0.9.2
-CARGO_CYCLONEDX = $(PROGRAMS)/cargo-cyclonedx@0.5.9
-
 $(PROGRAMS)/cargo-%:
 	@tests/install-packages.sh build
 	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --quiet --debug --locked --no-default-features --root $@.new cargo-$*
 	mv $@.new $@
 
 # Typos and Harper, from PyPI, whose packages contain the programs.
-PROSE = $(PROGRAMS)/prose
 $(PROSE)/installed: tests/prose/requirements.txt
 	@tests/install-packages.sh lint
 	python3 -m venv --clear $(PROSE)
