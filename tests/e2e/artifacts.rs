@@ -68,8 +68,8 @@ fn the_image_of_a_release_has_its_version() {
 }
 
 #[test]
-fn the_chart_of_a_release_is_the_repositorys() {
-    let Some(folder) = folder("the_chart_of_a_release_is_the_repositorys") else { return };
+fn the_chart_of_a_release_is_the_one_of_this_repository() {
+    let Some(folder) = folder("the_chart_of_a_release_is_the_one_of_this_repository") else { return };
     let archive = folder.join(format!("mailgress-{VERSION}.tgz"));
     for file in ["values.yaml", "values.schema.json", "templates/workload.yaml"] {
         let name = format!("mailgress/{file}");

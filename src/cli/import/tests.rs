@@ -487,8 +487,14 @@ fn the_documentation_has_a_full_row_for_every_directive() {
     let read =
         |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let page = read("docs/nginx.md");
-    let sources =
-        ["src/cli/import/tests.rs", "tests/it/import.rs", "tests/it/certificates.rs"].map(read).concat();
+    let sources = [
+        "src/cli/import/tests.rs",
+        "src/cli/import/tests/generated.rs",
+        "tests/it/import.rs",
+        "tests/it/certificates.rs",
+    ]
+    .map(read)
+    .concat();
     let rows: Vec<Vec<&str>> = page
         .lines()
         .filter(|line| line.starts_with("| `"))
