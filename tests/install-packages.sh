@@ -3,7 +3,7 @@
 # Starts no daemon: packages are installed under a policy that forbids it, and none is enabled for the next boot. Two are
 # only unpacked below target/.
 #
-# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | bench
+# Usage: tests/install-packages.sh GROUP...     GROUP: build | quickstart | test | cluster | e2e | page | cross | lint | bench
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,8 +22,14 @@ packages_of() {
         e2e) node_packages ;;
         # Looks at the status page.
         page) echo "chromium chromium-driver fonts-dejavu-core" ;;
+        # A C compiler for the other of amd64 and arm64.
+        cross) case $(uname -m) in
+                x86_64) echo "gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;;
+                *) echo "gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;;
+            esac ;;
+        lint) echo "python3 python3-venv" ;;
         bench) echo "nginx libnginx-mod-mail" ;;
-        *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page or bench"; exit 2 ;;
+        *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page, cross, lint or bench"; exit 2 ;;
     esac
 }
 

@@ -34,30 +34,3 @@ fn document(crd: &Value) -> anyhow::Result<String> {
 }
 
 const AFTER_HELP: &str = "Exit status: 0 they are printed, 2 usage error.";
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    /// `MAILGRESS_WRITE_CRDS=1 cargo test` writes them instead.
-    #[test]
-    fn the_repositorys_crds_are_this_output() {
-        for crd in &api::crds() {
-            let name = format!("{}.yaml", crd["metadata"]["name"].as_str().unwrap());
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds").join(name);
-            let text = document(crd).unwrap();
-            if std::env::var_os("MAILGRESS_WRITE_CRDS").is_some() {
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(&path, &text).unwrap();
-            }
-            let kept = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                kept == text,
-                "{} is out of date: MAILGRESS_WRITE_CRDS=1 cargo test --lib crds",
-                path.display()
-            );
-        }
-    }
-}

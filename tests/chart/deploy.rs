@@ -1,12 +1,11 @@
 //! `deploy/` for kustomize: what it is made of is the chart's output, and what comes out of it is the chart's, too.
-//! `MAILGRESS_WRITE_CHART=1 cargo test --test chart files` makes it anew.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
-use crate::files::is_current;
+use crate::support::generated::is_current;
 use crate::tools::{Tools, documents, root, succeeded, tell};
 
 /// The parts of kustomizations that are rendered: for each file, values, and the templates that it is made of.
@@ -35,16 +34,16 @@ const OVERLAYS: [(&str, &[&str]); 3] =
     [("cluster", &[]), ("namespace", &["--set", "namespaces={mail}"]), ("hostnetwork", HOST_NETWORK)];
 
 #[test]
-fn files_of_kustomizations_are_the_charts() {
-    let Some(tools) = Tools::new("files_of_kustomizations_are_the_charts") else { return };
+fn generated_files_of_kustomizations_are_the_charts() {
+    let Some(tools) = Tools::new("generated_files_of_kustomizations_are_the_charts") else { return };
     for (file, values, templates) in FILES {
         let show: Vec<String> =
             templates.iter().map(|name| format!("--show-only=templates/{name}")).collect();
         let arguments = values.iter().copied().chain(show.iter().map(String::as_str)).collect::<Vec<_>>();
         let objects = tools.objects(&arguments).into_iter().filter(|object| belongs(file, object)).map(plain);
         let text = objects.map(|object| format!("---\n{}", serde_yaml::to_string(&object).unwrap()));
-        let head = "# Made of charts/mailgress by cargo test --test chart files.\n";
-        is_current(&root().join(file), &(head.to_owned() + &text.collect::<String>()));
+        let head = "# Generated from charts/mailgress by `make generate`; do not edit.\n";
+        is_current(file, &(head.to_owned() + &text.collect::<String>()));
     }
 }
 

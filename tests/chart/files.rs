@@ -1,19 +1,15 @@
-//! Files that are made of others: `MAILGRESS_WRITE_CHART=1 cargo test --test chart files` makes them anew.
+//! Files of the chart that are generated from others.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value as Json;
 use serde_yaml::Value;
 
+use crate::support::generated::is_current;
 use crate::tools::{CHART, Tools, root, succeeded};
 
 #[test]
 fn the_crds_of_the_chart_are_those_of_the_binary() {
-    for file in ["mailservers.mailgress.dev.yaml", "maillisteners.mailgress.dev.yaml"] {
-        let ours = std::fs::read_to_string(root().join("crds").join(file)).unwrap();
-        is_current(&root().join(CHART).join("files/crds").join(file), &ours);
-    }
     let Some(tools) = Tools::new("the_crds_of_the_chart_are_those_of_the_binary") else { return };
     let printed = succeeded(Command::new(env!("CARGO_BIN_EXE_mailgress")).arg("crds").output().unwrap());
     let rendered = tools.objects(&["--show-only", "templates/crds.yaml"]);
@@ -28,19 +24,20 @@ fn the_crds_of_the_chart_are_those_of_the_binary() {
 }
 
 #[test]
-fn the_readme_of_the_chart_is_made_of_its_values() {
-    let Some(tools) = Tools::new("the_readme_of_the_chart_is_made_of_its_values") else { return };
+fn generated_readme_of_the_chart_lists_its_values() {
+    let Some(tools) = Tools::new("generated_readme_of_the_chart_lists_its_values") else { return };
     let mut docs = tools.command("helm-docs");
     docs.args(["--chart-search-root", CHART, "--sort-values-order", "file", "--log-level", "warning"]);
-    is_current(&root().join(CHART).join("README.md"), &succeeded(docs.arg("--dry-run").output().unwrap()));
+    is_current(format!("{CHART}/README.md"), &succeeded(docs.arg("--dry-run").output().unwrap()));
 }
 
 /// Each value has one sentence: in values.yaml, from where the schema has it. What a MailServer may have is the CRD's.
 #[test]
-fn the_schema_says_of_each_value_what_values_yaml_and_the_crd_say() {
-    let path = root().join(CHART).join("values.schema.json");
+fn generated_schema_says_of_each_value_what_values_yaml_and_the_crd_say() {
+    let file = format!("{CHART}/values.schema.json");
     // YAML, since it keeps the order.
-    let mut schema: Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let mut schema: Value =
+        serde_yaml::from_str(&std::fs::read_to_string(root().join(&file)).unwrap()).unwrap();
     let values = std::fs::read_to_string(root().join(CHART).join("values.yaml")).unwrap();
     let mut described = 0;
     for (value, sentence) in comments(&values) {
@@ -51,7 +48,7 @@ fn the_schema_says_of_each_value_what_values_yaml_and_the_crd_say() {
     assert!(described > 100, "{described}");
     let spec = at(&mut schema, &["properties", "mailServers", "additionalProperties", "properties", "spec"]);
     *spec = mail_server(&spec["description"]);
-    is_current(&path, &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
+    is_current(file, &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
 }
 
 fn at<'a>(schema: &'a mut Value, path: &[&str]) -> &'a mut Value {
@@ -176,21 +173,4 @@ fn comments(text: &str) -> Vec<(Vec<String>, String)> {
         }
     }
     found
-}
-
-/// Compares, or writes where that is asked for.
-pub fn is_current(path: &Path, text: &str) {
-    if std::env::var_os("MAILGRESS_WRITE_CHART").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-        return;
-    }
-    let is = std::fs::read_to_string(path).unwrap_or_default();
-    let differs = is.lines().zip(text.lines()).position(|(is, wanted)| is != wanted);
-    assert!(
-        is == text,
-        "{} is not current (line {:?}): MAILGRESS_WRITE_CHART=1 cargo test --test chart files",
-        path.display(),
-        differs.map(|line| line + 1)
-    );
 }

@@ -22,6 +22,7 @@ mod deploy;
 mod examples;
 mod files;
 mod installed;
+mod listing;
 mod manifests;
 #[allow(dead_code, reason = "shared with tests/docs, which needs all of it")]
 #[path = "../docs/pages.rs"]

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::support::generated;
 use crate::support::go::Module;
 
 /// Helm, its linters and what else is in tests/tools.
@@ -32,6 +33,7 @@ impl Tools {
         match &*FOLDER {
             Ok(folder) => Some(Self { folder: folder.clone() }),
             Err(why) => {
+                assert!(!generated::is_written(), "`make generate` needs the chart's tools: {why}");
                 tell(&format!("SKIPPED the chart test `{name}`: {why}"));
                 None
             }

@@ -10,6 +10,8 @@ pub mod backend;
 pub mod clients;
 #[path = "../it/support/dovecot.rs"]
 pub mod dovecot;
+#[path = "../it/support/generated.rs"]
+pub mod generated;
 #[path = "../it/support/go.rs"]
 pub mod go;
 #[path = "../it/support/mailgress.rs"]

@@ -7,12 +7,15 @@
 //! mailgress: c OK completed
 //! ```
 //!
-//! With `MAILGRESS_WRITE_DIFFERENCES=1` the file is written anew; what is new gets `[?]`, and the test fails until
-//! somebody has put a register number there.
+//! `MAILGRESS_GENERATE=1 cargo test --test differential` writes the file. A new difference gets `[?]`, and the test
+//! fails until somebody has replaced that with a register number. `make generate` leaves this file alone: each
+//! difference is a decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+
+use crate::support::generated::is_written;
 
 use super::observed::Observed;
 
@@ -93,7 +96,7 @@ impl Listed {
     /// Fails with every difference that is not listed, and with everything listed that is not there.
     pub fn check(&self, found: Vec<Difference>) {
         let found: BTreeSet<Difference> = found.into_iter().collect();
-        if std::env::var_os("MAILGRESS_WRITE_DIFFERENCES").is_some() {
+        if is_written() {
             self.write(&found);
         }
         let is_numbered =

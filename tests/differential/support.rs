@@ -2,6 +2,8 @@
 
 #[path = "../it/support/acceptor.rs"]
 pub mod acceptor;
+#[path = "../it/support/generated.rs"]
+pub mod generated;
 #[path = "../it/support/mailgress.rs"]
 pub mod mailgress;
 #[path = "../it/support/manifest.rs"]

@@ -1,7 +1,5 @@
 //! The documentation: its links lead somewhere, its manifests are accepted, its commands run and print what it says,
 //! and its reference pages are what the code says.
-//!
-//! `MAILGRESS_WRITE_DOCS=1 cargo test --test docs reference` writes the reference pages instead of comparing them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The pages: README.md, CHANGELOG.md and what is below docs/, with their fenced blocks.
+//! The pages: README.md, CONTRIBUTING.md, CHANGELOG.md and what is below docs/, with their fenced blocks.
 
 use std::path::{Path, PathBuf};
 
@@ -97,7 +97,7 @@ impl Page {
 pub fn all() -> Vec<Page> {
     let mut found = Vec::new();
     walk(&root().join("docs"), &mut found);
-    found.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    found.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)));
     found.sort();
     let page = |path: PathBuf| Page {
         name: path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(),

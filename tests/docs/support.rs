@@ -1,5 +1,7 @@
 //! Fixtures of `tests/it` that are needed here too.
 
+#[path = "../it/support/generated.rs"]
+pub mod generated;
 #[path = "../it/support/go.rs"]
 pub mod go;
 #[path = "../it/support/pki.rs"]

@@ -10,6 +10,7 @@
     reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
 )]
 
+mod artifacts;
 mod book;
 mod by_hand;
 mod cluster;

@@ -6,6 +6,7 @@ pub mod backend;
 pub mod clients;
 pub mod digests;
 pub mod dovecot;
+pub mod generated;
 pub mod imported;
 pub mod mailgress;
 pub mod manifest;

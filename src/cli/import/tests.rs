@@ -15,6 +15,8 @@ use crate::import::directives::DIRECTIVES;
 
 use super::*;
 
+mod generated;
+
 /// tests/nginx, with certificates that are made up, and one host name.
 struct Fake {
     /// Certificates that the renderer takes, rather than the same text each time.
@@ -113,24 +115,6 @@ fn notes(imported: &Imported) -> String {
     imported.notes.iter().map(|note| format!("{note}\n")).collect()
 }
 
-/// `MAILGRESS_WRITE_NGINX=1 cargo test` writes what is to be reviewed instead.
-fn is_kept(name: &str, text: &str) {
-    let path = folder().join(name);
-    if std::env::var_os("MAILGRESS_WRITE_NGINX").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "{name} is not what comes out:\n{text}");
-}
-
-/// The manifests are those beside the configuration, and the controller has nothing to say about them.
-fn becomes_what_is_beside_it(name: &str) {
-    let imported = import(&format!("{name}.conf"), false);
-    is_kept(&format!("{name}.yaml"), &printed(&imported));
-    assert_eq!(notes(&imported), "", "everything has an equivalent");
-    is_valid(&import(&format!("{name}.conf"), true));
-}
-
 fn is_valid(imported: &Imported) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mail.yaml");
@@ -145,48 +129,6 @@ fn is_valid(imported: &Imported) {
         assert!(!object.listeners.is_empty());
     }
     assert!(!renderer.snapshot().sockets.is_empty());
-}
-
-#[test]
-fn the_example_of_the_documentation_is_imported() {
-    becomes_what_is_beside_it("documentation");
-}
-
-#[test]
-fn every_form_of_listen_is_imported() {
-    becomes_what_is_beside_it("listen");
-}
-
-#[test]
-fn tls_is_imported_with_its_files() {
-    becomes_what_is_beside_it("tls");
-}
-
-#[test]
-fn every_directive_is_imported_from_mail() {
-    becomes_what_is_beside_it("everything-mail");
-}
-
-#[test]
-fn every_directive_is_imported_from_server_and_wins() {
-    becomes_what_is_beside_it("everything-server");
-}
-
-#[test]
-fn what_is_not_said_is_nginxs_default() {
-    becomes_what_is_beside_it("defaults");
-}
-
-#[test]
-fn includes_are_followed_by_name_and_pattern() {
-    becomes_what_is_beside_it("included");
-}
-
-#[test]
-fn what_has_no_equivalent_is_named_with_its_line() {
-    let imported = import("missing.conf", false);
-    is_kept("missing.notes", &notes(&imported));
-    is_kept("missing.yaml", &printed(&imported));
 }
 
 #[test]
@@ -461,14 +403,6 @@ fn strict_prints_nothing_but_notes() {
 }
 
 #[test]
-fn all_problems_of_all_files_are_named_in_one_run() {
-    let refused =
-        import::nginx(Path::new("broken.conf"), None, &Fake { real: false, inline: None }).unwrap_err();
-    let lines = |notes: &[Note]| notes.iter().map(|note| format!("{note}\n")).collect::<String>();
-    is_kept("broken.problems", &format!("{refused}\n---\n{}", lines(&refused.notes)));
-}
-
-#[test]
 fn where_a_file_is_missing_nothing_else_is_called_missing() {
     let text = "mail { auth_http a; foo; include nothere.conf; server { include gone.conf; } }";
     let said = inline(text).unwrap_err().to_string();
@@ -481,40 +415,10 @@ fn where_a_file_is_missing_nothing_else_is_called_missing() {
 }
 
 #[test]
-fn directives_of_forks_are_named_as_theirs_and_keep_nothing_from_being_imported() {
-    let imported = import("zimbra.conf", false);
-    is_kept("zimbra.notes", &notes(&imported));
-    assert!(printed(&imported).contains("name: imaps"));
-}
-
-#[test]
-fn a_dump_is_imported_with_its_includes_and_without_the_files_that_are_elsewhere() {
-    let imported = import("dump.txt", false);
-    is_kept("dump.notes", &notes(&imported));
-    is_kept("dump.yaml", &printed(&imported));
-    let missing = "# configuration file /n/nginx.conf:\nmail { include gone.conf; }\n";
-    assert_eq!(
-        inline(missing).unwrap_err().to_string(),
-        "/n/nginx.conf:1: open() \"/n/gone.conf\" failed (it is not in the dump)"
-    );
-    // On this machine there is such a file; it is not that of the dump.
-    let folder = "# configuration file x.d/nginx.conf:\nmail { include ../conf.d/*.conf; }\n";
-    assert!(inline(folder).unwrap_err().to_string().contains("there is no server {}"));
-}
-
-#[test]
 fn a_dump_has_the_files_that_are_here() {
     let text = "# configuration file nginx.conf:\nmail { auth_http a; server { listen 993 ssl;
         ssl_certificate tls/rsa.pem; ssl_certificate_key tls/rsa.key; } }\n";
     assert!(printed(&inline(text).unwrap()).contains("tls.key: |"));
-}
-
-#[test]
-fn what_may_do_something_else_in_a_pod_is_named() {
-    let imported = import("advice.conf", false);
-    let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
-    is_kept("advice.notes", &advice);
-    assert_eq!(notes(&imported), "", "everything has an equivalent");
 }
 
 #[test]
@@ -583,8 +487,14 @@ fn the_documentation_has_a_full_row_for_every_directive() {
     let read =
         |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let page = read("docs/nginx.md");
-    let sources =
-        ["src/cli/import/tests.rs", "tests/it/import.rs", "tests/it/certificates.rs"].map(read).concat();
+    let sources = [
+        "src/cli/import/tests.rs",
+        "src/cli/import/tests/generated.rs",
+        "tests/it/import.rs",
+        "tests/it/certificates.rs",
+    ]
+    .map(read)
+    .concat();
     let rows: Vec<Vec<&str>> = page
         .lines()
         .filter(|line| line.starts_with("| `"))

@@ -62,8 +62,8 @@ impl Module<'_> {
     }
 }
 
-/// Since 1.21, Go gets the version that a module asks for by itself.
-fn check_go() -> Result<(), String> {
+/// Says why Go cannot be used here. Since 1.21, Go gets the version that a module asks for by itself.
+pub fn check_go() -> Result<(), String> {
     let found = Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().ok();
     let found = found.filter(|output| output.status.success());
     let found = found.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());

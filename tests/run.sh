@@ -1,0 +1,33 @@
+#!/bin/sh
+# Runs all tests, one suite after another, and says at the end how long each took. A suite that fails does not keep the
+# others from running; the exit status is 1 then. More arguments go to every suite: `tests/run.sh -- --nocapture`.
+set -u
+
+cargo=${CARGO:-cargo}
+cd "$(dirname "$0")/.." || exit 1
+
+table= failed= began=$(date +%s)
+
+timed() { # NAME COMMAND...
+    name=$1
+    shift
+    start=$(date +%s)
+    "$@" || failed="$failed $name"
+    table="$table$(printf '%-16s %6d' "$name" $(($(date +%s) - start)))
+"
+}
+
+timed build "$cargo" test --no-run
+if [ -z "$failed" ]; then
+    timed unit "$cargo" test --lib --bins "$@"
+    for suite in tests/*.rs tests/*/main.rs; do
+        suite=${suite#tests/}
+        suite=${suite%/main.rs}
+        suite=${suite%.rs}
+        timed "$suite" "$cargo" test --test "$suite" "$@"
+    done
+    timed doc "$cargo" test --doc "$@"
+fi
+
+printf '\n%-16s %6s\n%s%-16s %6d\n' suite seconds "$table" total $(($(date +%s) - began))
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
