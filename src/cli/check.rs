@@ -88,8 +88,8 @@ impl Check {
         if wrong {
             return Ok(ExitCode::FAILURE);
         }
-        let objects = &input.rendered.objects;
-        let listeners: usize = objects.iter().map(|object| object.listeners.len()).sum();
+        let objects: Vec<_> = input.renderer.outcomes().collect();
+        let listeners: usize = objects.iter().map(|(_, outcome)| outcome.listeners.len()).sum();
         let verb = if objects.len() == 1 { "is" } else { "are" };
         let (objects, listeners) = (counted(objects.len(), "object"), counted(listeners, "listener"));
         writeln!(out, "{objects} with {listeners} {verb} valid")?;
@@ -98,7 +98,7 @@ impl Check {
 
     fn findings(&self, input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
         let mut findings = findings(input, texts);
-        if findings.is_empty() && input.rendered.objects.is_empty() {
+        if findings.is_empty() && input.renderer.outcomes().next().is_none() {
             findings.extend(self.files.paths.first().map(|path| of_nothing(path, &self.files.class)));
         }
         findings.iter_mut().for_each(|finding| finding.is_error |= self.strict);
@@ -117,9 +117,9 @@ fn texts(input: &mut Input) -> BTreeMap<PathBuf, Source> {
 }
 
 fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
-    let Input { loaded, rendered, .. } = input;
+    let Input { loaded, renderer, .. } = input;
     let mut findings: Vec<Finding> = loaded.problems.iter().map(|problem| of_file(problem, texts)).collect();
-    for object in &rendered.objects {
+    for (_, object) in renderer.outcomes() {
         let mut seen: Vec<&Violation> = Vec::new();
         let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         for violation in object.violations.iter().chain(of_listeners) {

@@ -37,8 +37,8 @@ impl Render {
     /// # Errors
     /// When a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let (loaded, rendered) = self.files.render()?;
-        let model = print::snapshot(&rendered.snapshot);
+        let (loaded, renderer) = self.files.render()?;
+        let model = print::snapshot(renderer.snapshot());
         let text = match self.output {
             Format::Yaml => yaml::to_string(&model)?,
             Format::Json => serde_json::to_string_pretty(&model)? + "\n",
@@ -50,7 +50,7 @@ impl Render {
             wrong = true;
             writeln!(err, "{problem}")?;
         }
-        for object in &rendered.objects {
+        for (_, object) in renderer.outcomes() {
             let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
             for violation in object.violations.iter().chain(of_listeners).filter(|v| v.concern.excludes()) {
                 wrong = true;
