@@ -7,7 +7,7 @@ use super::*;
 mod current;
 
 fn is_kept(name: &str, text: &str) {
-    current::is_current(&Path::new("tests/nginx").join(name), text);
+    current::is_current(Path::new("tests/nginx").join(name), text);
 }
 
 /// The manifests are those beside the configuration, and the controller has nothing to say about them.
