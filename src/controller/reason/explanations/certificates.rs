@@ -5,11 +5,10 @@ use super::{Explanation, Reason, True};
 pub(super) const CERTIFICATE_VERSION_1: Explanation = Explanation {
     reason: Reason::CertificateVersion1,
     conditions: &[("CertificateUnusual", True)],
-    meaning: "A certificate is of X.509 version 1. It is served, as nginx does. Clients on OpenSSL that trust it or its \
-              issuer accept it; Go, Python 3.13, Java, browsers and most phones refuse it, because it has no \
-              subjectAltName.",
-    cause: "`openssl req -x509` with a minimal configuration, or `openssl x509 -req` without `-extfile`, writes no \
-            extensions.",
+    meaning: "A certificate has X.509 version 1. It is used, as in nginx. OpenSSL clients that trust it or its \
+                issuer accept it; most other clients refuse it, because it has no subjectAltName.",
+    cause: "`openssl req -x509` with a minimal configuration, or `openssl x509 -req` without `-extfile`, \
+                writes no extensions.",
     remedy: "Issue it again with subjectAltName: `openssl req -x509 -addext subjectAltName=DNS:mail.example.com`, or \
              `openssl x509 -req -extfile FILE`.",
 };

@@ -5,8 +5,9 @@ use super::{Explanation, Reason, True};
 pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
     reason: Reason::IntroductionNotAllowed,
     conditions: &[("IntroductionNotAllowed", True)],
-    meaning: "A MailListener of another namespace than its MailServer's is configured to tell backends who the client \
-              is (PROXY header, XCLIENT or IMAP's ID), and the MailServer does not allow it. Nothing of it is sent.",
+    meaning: "A MailListener in another namespace than its MailServer is configured to send client information \
+                to backends (PROXY header, XCLIENT or IMAP ID), but the MailServer does not allow it. Nothing is \
+                sent.",
     cause: "`upstream.proxyProtocol`, `upstream.xclient` or `upstream.imapId`, written on the listener or on its \
             MailServer. A backend that believes them believes whoever wrote the listener: with XCLIENT that is \
             enough to send mail as anybody.",
@@ -18,10 +19,11 @@ pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
 pub(super) const NO_READY_ENDPOINTS: Explanation = Explanation {
     reason: Reason::NoReadyEndpoints,
     conditions: &[("NoReadyEndpoints", True)],
-    meaning: "A Service has no ready endpoint. Logins are answered with an error, or given to endpoints that are \
-              terminating.",
-    cause: "Its Pods are not ready or not there, or its selector does not match their labels.",
-    remedy: "Look with `kubectl get endpointslices -l kubernetes.io/service-name=NAME`, and at the Pods' readiness.",
+    meaning: "A Service has no ready endpoint. Logins get an error, or are sent to endpoints that are \
+                terminating.",
+    cause: "Its Pods are not ready or do not exist, or its selector does not match their labels.",
+    remedy: "Check `kubectl get endpointslices -l kubernetes.io/service-name=NAME` and the readiness of the \
+                Pods.",
 };
 
 pub(super) const IMPLICIT_TLS_EXPECTED: Explanation = Explanation {
@@ -30,28 +32,28 @@ pub(super) const IMPLICIT_TLS_EXPECTED: Explanation = Explanation {
     meaning: "A backend's port is 465, 993 or 995, where servers expect TLS from the first byte, and \
               `upstream.tls.mode` is not `Implicit`. Such a server says nothing, and every login fails after \
               `timeouts.connect`.",
-    cause: "`backendRef` or `backendAddress` names the port for TLS, and TLS to the backend is not configured.",
-    remedy: "Set `upstream.tls.mode: Implicit`, or name the port without TLS. Where something on the way adds TLS, \
-             such as a mesh's sidecar, the alarm can be ignored.",
+    cause: "`backendRef` or `backendAddress` has the port for TLS, but TLS to the backend is not configured.",
+    remedy: "Set `upstream.tls.mode: Implicit`, or use the port without TLS. If something between adds TLS, \
+                such as a sidecar of a mesh, ignore this warning.",
 };
 
 pub(super) const CLEAR_TEXT: Explanation = Explanation {
     reason: Reason::ClearText,
     conditions: &[("ClearText", True)],
-    meaning: "Passwords may travel in clear: the listener takes logins and has no certificate, and nobody wrote \
-              that this is meant.",
+    meaning: "Passwords can be sent in clear text: the listener accepts logins, has no certificate, and \
+                `tls.mode: Disabled` is not set.",
     cause: "`tls.certificateRefs` is missing on the listener and on its MailServer.",
-    remedy: "Configure a certificate. Where clear text is meant (within a mesh, or on loopback), write \
-             `tls: { mode: Disabled }`.",
+    remedy: "Configure a certificate. If clear text is intended (inside a mesh, or on loopback), write `tls: \
+                { mode: Disabled }`.",
 };
 
 pub(super) const CAPABILITY_IGNORED: Explanation = Explanation {
     reason: Reason::CapabilityIgnored,
     conditions: &[("CapabilityIgnored", True)],
-    meaning: "A list of `capabilities` has something that Mailgress announces itself, where it is true: AUTH, STARTTLS, \
-              STLS, SASL, LOGINDISABLED, or USER where USER is refused. It is left out of the list.",
-    cause: "The list was copied from another server's configuration or reply. Announced as it stands, it would offer \
-            logins before TLS, or ways to log in that are refused.",
-    remedy: "Remove it from `capabilities`. `authMethods` says which ways to log in there are, `tls` whether STARTTLS is \
-             offered.",
+    meaning: "`capabilities` contains an entry that Mailgress announces by itself when it applies: AUTH, \
+                STARTTLS, STLS, SASL, LOGINDISABLED, or USER where USER is refused. The entry is ignored.",
+    cause: "The list was copied from another server. Announced as written, it would offer logins before TLS, \
+                or login methods that are refused.",
+    remedy: "Remove the entry from `capabilities`. `authMethods` determines the login methods, and `tls` \
+                whether STARTTLS is offered.",
 };
