@@ -195,7 +195,7 @@ async fn serve(
         done = &mut data_plane => return early(done.context("the data plane ended in an error of ours")),
     }
     readiness.drain();
-    info!(delay = ?options.drain_delay, "draining: /readyz fails, listeners close after the delay");
+    info!(delay = ?options.drain_delay, "draining: /readyz fails; closing the listeners after the delay");
     tokio::spawn(async move {
         signals.wait().await;
         warn!("second signal: ending at once");
@@ -258,7 +258,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     let listener = listen().with_context(|| format!("cannot listen on --admin-address {address}"))?;
-    info!(address = %listener.local_addr()?, "admin server: / /livez /readyz /metrics /status /model");
+    info!(address = %listener.local_addr()?, "admin server is listening; the status page is at /");
     Ok(listener)
 }
 

@@ -140,7 +140,7 @@ impl Shared {
             Ok(None) => {
                 self.speaks_http2.store(false, Ordering::Relaxed);
                 tracing::info!(
-                    "the API server speaks HTTP/1.1 only: every watch needs a connection of its own"
+                    "the API server supports HTTP/1.1 only; using one connection for each watch"
                 );
                 Ok(None)
             }

@@ -69,7 +69,7 @@ async fn hang_up(mut hangup: Signal, reread: Option<Arc<Notify>>) {
                 reread.notify_one();
             }
             None => info!(
-                "ignoring SIGHUP: objects are watched in the cluster, and there is nothing to read again"
+                "ignoring SIGHUP: changes in the cluster are applied without it"
             ),
         }
     }

@@ -244,7 +244,7 @@ impl ClusterSource {
             tracing::warn!("{problem}");
         }
         if problems.is_empty() {
-            tracing::info!("everything that is watched can be read again");
+            tracing::info!("all watches work again");
         }
         self.problems = problems;
     }

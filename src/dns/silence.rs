@@ -61,7 +61,7 @@ impl Silent {
     fn new(among: &Arc<Silences>, block: &Resolver) -> Self {
         warn!(
             servers = %name(block),
-            "no name server answers; clients are greeted without waiting for their names until one does; {}",
+            "no name server answers; greeting clients without looking up their names until one does; {}",
             remedy(block)
         );
         among.change(|blocks| blocks.push(block.clone()), &name(block));
@@ -90,7 +90,7 @@ pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resol
         };
         if !asked.failures().stay_silent(began_at, asked.answers(), Instant::now(), tell) {
             if was_told {
-                info!(servers = %name(&block), "name servers answer again, or are not asked any more");
+                info!(servers = %name(&block), "name servers answer again or are no longer used");
             }
             return;
         }

@@ -127,7 +127,7 @@ impl Source {
         let addresses = self.addresses(&resolved.names);
         match resolved.problem {
             Some(problem) if addresses.is_empty() => return Err(problem),
-            Some(problem) => warn!(%problem, "a name server is left out for now"),
+            Some(problem) => warn!(%problem, "ignoring a name server for now"),
             None => {}
         }
         let client = self.client_of_block(&addresses).map_err(unusable)?;
@@ -154,11 +154,11 @@ impl Source {
                 let file = self.host.resolv_conf.display();
                 match client {
                     Ok(client) => {
-                        info!("{file} has changed; names are looked up as it says now");
+                        info!("{file} has changed; using its name servers");
                         state.client = client;
                     }
                     Err(problem) => {
-                        warn!(%problem, "{file} cannot be used; names are looked up as it said last")
+                        warn!(%problem, "{file} cannot be used; keeping the previous name servers")
                     }
                 }
             }
@@ -178,7 +178,7 @@ impl Source {
             Err(problem) => Resolved { names: known.clone(), look_again: soon(), problem: Some(problem) },
         };
         if let Some(problem) = resolved.problem {
-            warn!(%problem, "a name server keeps its last addresses");
+            warn!(%problem, "keeping the previous addresses of a name server");
         }
         let mut state = self.state.lock().await;
         let Some(state) = &mut *state else { return };
@@ -188,11 +188,11 @@ impl Source {
         }
         match self.client_of_block(&self.addresses(&resolved.names)) {
             Ok(client) => {
-                info!(servers = ?resolved.names, "name servers have other addresses now");
+                info!(servers = ?resolved.names, "addresses of name servers have changed");
                 state.client = client;
                 state.basis = Basis::Names(resolved.names);
             }
-            Err(problem) => warn!(%problem, "name servers keep their last addresses"),
+            Err(problem) => warn!(%problem, "keeping the previous addresses of the name servers"),
         }
     }
 

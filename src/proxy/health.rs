@@ -337,12 +337,12 @@ impl Checker {
         self.endpoint.is_out.store(!is_well, Ordering::Relaxed);
         self.metrics.endpoint_up(&address.to_string(), protocol, is_well);
         if is_well {
-            info!(%address, protocol = protocol.name(), "the endpoint answers its health checks again");
+            info!(%address, protocol = protocol.name(), "endpoint passes its health checks again");
         } else {
             let problem = lock(&self.endpoint.problem).clone();
             warn!(
                 %address, protocol = protocol.name(),
-                "the endpoint fails its health checks and gets no sessions while another is well: {problem}"
+                "endpoint fails its health checks and gets no new sessions while another endpoint is healthy: {problem}"
             );
         }
         self.changed.notify_one();

@@ -106,7 +106,7 @@ impl AcceptLoop {
             *told = Some(Instant::now());
             warn!(
                 %error, address = %self.serving.load().socket.address,
-                "accepting pauses until sessions end; raise the limit of open files (ulimit -n) or set \
+                "paused accepting connections until sessions end; raise the limit of open files (ulimit -n) or set \
                  limits.maxConnections"
             );
         }

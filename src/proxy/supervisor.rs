@@ -98,7 +98,7 @@ impl Supervisor {
 
     /// Follows the snapshots until `shutdown`, then drains.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        info!(workers = self.workers.count(), "the data plane is up");
+        info!(workers = self.workers.count(), "data plane started");
         let mut retry = Backoff::default();
         loop {
             let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
@@ -177,7 +177,7 @@ impl Supervisor {
                     bound = ?running.bound(), "listening on {address}"
                 );
                 if running.lacks_multipath() {
-                    warn!("{address} speaks plain TCP: the kernel has no Multipath TCP for it");
+                    warn!("using plain TCP on {address}: the kernel does not support Multipath TCP");
                 }
                 self.journal.changed("bound", &address, names(&socket), SystemTime::now());
                 self.report_health_of(&running.serving.load_full());
@@ -253,7 +253,7 @@ impl Supervisor {
                 running.socket = socket;
             }
             Err(error) => {
-                warn!(listeners = %names(&socket), "{} keeps its last configuration: {error}", socket.address);
+                warn!(listeners = %names(&socket), "{}: cannot apply the new configuration, keeping the previous one: {error}", socket.address);
                 self.journal.changed(FAILED, &socket.address, error.to_string(), SystemTime::now());
                 self.failed.insert(socket.address.clone(), error.to_string());
             }
@@ -278,7 +278,7 @@ impl Supervisor {
             // Every goodbye is bounded; this is for what is not a session.
             let _ = timeout(LAST_WAIT, self.workers.idle()).await;
         }
-        info!("the data plane is down");
+        info!("data plane stopped");
     }
 
     /// What clients have, and what is known besides.

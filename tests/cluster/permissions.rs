@@ -71,7 +71,7 @@ fn one_namespace_is_served_with_the_permissions_of_that_namespace() {
     let arguments = ["--namespaces", cluster.name, "--node-name", "somewhere"];
     let mailgress = cluster.mailgress_as("narrow", &arguments);
     cluster.wait_for("Ready", EDGE);
-    mailgress.logs(&["topology hints for zones are not followed", "nodes \"somewhere\" is forbidden"]);
+    mailgress.logs(&["ignoring topology hints for zones", "nodes \"somewhere\" is forbidden"]);
     assert_eq!(mailgress.status()["objects"].as_array().unwrap().len(), 1);
     Wire::connect(at).unwrap();
     assert!(Wire::connect(other).is_err());

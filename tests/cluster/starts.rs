@@ -70,7 +70,7 @@ fn a_replica_without_the_secret_of_what_others_serve_is_not_ready_until_it_is_th
     assert!(pair.replica(1).metrics().contains("\nmailgress_ready 0\n"));
     pair.cluster.apply(&secret(&pair));
     wait::eventually("it is ready", || pair.replica(1).is_ready().then_some(()));
-    pair.replica(1).logs(&["ready: this replica serves what it was waiting for"]);
+    pair.replica(1).logs(&["ready: this replica serves all listeners that it waited for"]);
     pair.call_ready(1);
     pair.cluster.wait_for("Ready", EDGE);
     // Once ready, it stays so.

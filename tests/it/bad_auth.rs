@@ -149,7 +149,7 @@ fn an_auth_service_that_answers_twice_lets_no_wrong_password_in() {
         let mut wire = greeted(imap).unwrap();
         assert_eq!(log_in(&mut wire, "IMAP", "user", "wrong").unwrap(), "a NO no");
     }
-    edge.mailgress.logs(&["sent bytes that nobody asked for"]);
+    edge.mailgress.logs(&["sent unexpected data"]);
 }
 
 #[test]

@@ -120,8 +120,7 @@ impl Pool {
         state.idle.clear();
         if until.is_none_or(|until| until <= Instant::now()) {
             tracing::warn!(
-                "auth service {} sent bytes that nobody asked for; closed its connections, and every request has a \
-                 connection of its own for {DISTRUST:?}",
+                "auth service {} sent unexpected data; closed its connections, and opening a new one for each request for the next {DISTRUST:?}",
                 self.reference
             );
         }

@@ -25,7 +25,7 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
         let Some(event) = event(&change).filter(|_| allowance.take(Instant::now())) else { continue };
         let failure = answered(recorder.publish(&event, &reference(&change))).await.err();
         if let Some(why) = failure.as_ref().filter(|_| !failing) {
-            tracing::warn!("events cannot be written: {why}");
+            tracing::warn!("cannot write events: {why}");
         }
         failing = failure.is_some();
     }

@@ -216,7 +216,7 @@ impl Lead {
                     let news = publisher.news(id, &seen.uid, &seen.status);
                     for change in news.into_iter().filter(|change| !is_end_of_silence(change, &seen.status)) {
                         if let Err(error) = self.events.try_send(change) {
-                            tracing::debug!("an event is left out: {error}");
+                            tracing::debug!("dropped an event: {error}");
                         }
                     }
                     said.push((id.clone(), Said { uid, resource_version, status }));

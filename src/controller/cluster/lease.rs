@@ -155,9 +155,9 @@ impl Lease {
     fn stand(&self, standing: &watch::Sender<Standing>, now: Standing) {
         let changed = standing.borrow().leads != now.leads;
         if changed && now.leads {
-            tracing::info!("leading: this replica writes status and events (Lease {})", self.key);
+            tracing::info!("this replica is the leader now; it writes status and events (Lease {})", self.key);
         } else if changed {
-            tracing::info!("not leading any more (Lease {})", self.key);
+            tracing::info!("this replica is no longer the leader (Lease {})", self.key);
         }
         send_if_other(standing, now);
     }
@@ -166,7 +166,7 @@ impl Lease {
         let led = standing.borrow().leads;
         self.stand(standing, Standing::default());
         if led && timeout(LEASE_GRACE, manager.release()).await.is_ok_and(|released| released.is_ok()) {
-            tracing::info!("the Lease {} is free for another replica", self.key);
+            tracing::info!("released the Lease {}", self.key);
         }
     }
 }

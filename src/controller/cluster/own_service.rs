@@ -152,7 +152,7 @@ impl Keeper {
         let patch = Patch::Apply(service.patch(&ports));
         let applied = answered(api.patch(&key.name, &params, &patch)).await;
         applied.map_err(|why| Unwritten::Refused(why.to_string()))?;
-        tracing::info!(ports = ports.len(), "the Service {key} has the ports of our listeners");
+        tracing::info!(ports = ports.len(), "updated the ports of Service {key}");
         Ok(())
     }
 }

@@ -82,18 +82,18 @@ impl Starting {
                 let text = gate::told(&missing);
                 self.log(&text, now);
                 self.wait(format!(
-                    "listeners are missing that another replica serves, or that were served before: {text}"
+                    "this replica does not serve listeners that another replica serves or that were served before: {text}"
                 ));
             }
             Verdict::Ready => {
                 if self.logged.is_some() {
-                    tracing::info!("ready: this replica serves what it was waiting for");
+                    tracing::info!("ready: this replica serves all listeners that it waited for");
                 }
                 self.told.send_replace(Start::Over);
             }
             Verdict::ReadyWithout(missing) => {
                 tracing::warn!(
-                    "ready without what was served before: no other replica is ready, and --ready-timeout ({:?}) is \
+                    "ready although listeners are missing that were served before, because no other replica is ready and --ready-timeout ({:?}) is \
                      over: {}",
                     self.timeout,
                     gate::told(&missing)
@@ -116,7 +116,7 @@ impl Starting {
             return;
         }
         tracing::warn!(
-            "not ready: listeners are missing that another replica serves, or that were served before: {text}"
+            "not ready: this replica does not serve listeners that another replica serves or that were served before: {text}"
         );
         self.logged = Some((text.to_owned(), now));
     }

@@ -17,13 +17,13 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
         let why = match nodes.get_metadata(&node).await {
             Ok(found) => match found.metadata.labels.and_then(|mut labels| labels.remove(LABEL)) {
                 Some(zone) => {
-                    tracing::info!(node, zone, "endpoints for this zone are preferred where they have hints");
+                    tracing::info!(node, zone, "preferring endpoints with topology hints for this zone");
                     return Some(zone);
                 }
                 None => {
                     tracing::info!(
                         node,
-                        "the node has no label {LABEL}: topology hints for zones are not followed"
+                        "ignoring topology hints for zones: the node has no label {LABEL}"
                     );
                     return None;
                 }
@@ -37,7 +37,7 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
         };
         tracing::warn!(
             node,
-            "topology hints for zones are not followed, since the node cannot be read: {why}"
+            "ignoring topology hints for zones: cannot read the node: {why}"
         );
         return None;
     }

@@ -280,10 +280,10 @@ fn tell_ignored(path: &Path, manifests: &[Manifest]) {
     for Manifest { kind, key, .. } in manifests.iter().filter(|m| matches!(m.content, Content::Other)) {
         if kind == "Secret" {
             let file = path.display();
-            tracing::warn!(%file, "Secret {key} is encrypted by SOPS; ignoring it. Decrypt it before it is put there");
+            tracing::warn!(%file, "Secret {key} is encrypted by SOPS; ignoring it. Decrypt it before you write it to the folder");
             continue;
         }
-        tracing::debug!(file = %path.display(), "{kind} {key} is of no kind that mailgress reads; ignored");
+        tracing::debug!(file = %path.display(), "{kind} {key} is of a kind that Mailgress does not use; ignoring it");
     }
 }
 

@@ -90,7 +90,7 @@ impl Watch {
         if !self.is_told {
             let folder = self.root.display();
             tracing::warn!(
-                "{folder} cannot be watched completely; looking at it every {:?} instead: {error}",
+                "{folder} cannot be watched completely; reading it every {:?} instead: {error}",
                 super::LOOK_ANYWAY
             );
         }

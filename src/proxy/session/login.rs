@@ -71,7 +71,7 @@ impl Session {
         };
         let (proof, refused) = leg.input.refuse_rest();
         if refused > 0 {
-            tracing::debug!(client = %ends.client, refused, "bytes behind STARTTLS were refused");
+            tracing::debug!(client = %ends.client, refused, "refused data that was sent between STARTTLS and the handshake");
         }
         let accepted = tokio::select! {
             accepted = timeout_at(deadline, acceptor.accept(socket, proof)) => accepted,
