@@ -29,9 +29,9 @@ help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1	/p' Makefile
 
-quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ctrl-C (ONCE=1: end after the check); installs Dovecot, Postfix, curl, a C toolchain
+quickstart: ## Mailgress before a real Dovecot and Postfix on loopback, until Ctrl-C (ONCE=1: end after the check; MAILGRESS=FILE: use this binary and build none); installs Dovecot, Postfix, curl, a C toolchain
 	@tests/install-packages.sh build quickstart
-	$(CARGO) build --bin mailgress
+	$(if $(MAILGRESS),,$(CARGO) build --bin mailgress)
 	@ONCE='$(ONCE)' MAILGRESS='$(MAILGRESS)' examples/quickstart/run.sh
 
 test: ## All tests, and how long each suite took, with real servers, clients and a Kubernetes API server; installs what quickstart does, swaks, Python, nginx, Chromium, and Go where apt has 1.21 or newer

@@ -110,6 +110,14 @@ pub enum AuthError {
         /// `auth.http.timeout`.
         timeout: Duration,
     },
+    /// The service's fault: the client did not wait any longer.
+    #[error("the client left while auth service {service} had not answered for {waited:.1?}")]
+    GivenUp {
+        /// [`crate::model::HttpAuth::reference`].
+        service: String,
+        /// Since the question; at least [`LONG_SILENCE`].
+        waited: Duration,
+    },
     /// The service's fault: the connection or the HTTP in it broke.
     #[error("auth service {service} broke off its answer: {cause}")]
     Broken {
@@ -134,4 +142,28 @@ pub enum AuthError {
         /// How often it did.
         times: u32,
     },
+}
+
+impl AuthError {
+    /// For a client that left after waiting for an answer for so long. `None` if it left soon: then that is its own choice.
+    pub(crate) fn given_up(service: &str, waited: Duration) -> Option<Self> {
+        (waited >= LONG_SILENCE).then(|| Self::GivenUp { service: service.to_owned(), waited })
+    }
+}
+
+/// An auth service that takes longer is the reason why a client leaves.
+const LONG_SILENCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_leaves_a_slow_auth_service_leaves_because_of_it() {
+        let soon = AuthError::given_up("http://192.0.2.1/auth", Duration::from_millis(2_900));
+        assert!(soon.is_none(), "{soon:?}");
+        let late = AuthError::given_up("http://192.0.2.1/auth", Duration::from_millis(4_900)).unwrap();
+        let said = "the client left while auth service http://192.0.2.1/auth had not answered for 4.9s";
+        assert_eq!(late.to_string(), said);
+    }
 }

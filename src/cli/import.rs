@@ -109,7 +109,7 @@ fn told(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
         1 => "the last line".to_owned(),
         count => format!("the last {count} lines"),
     };
-    writeln!(err, "nothing is printed; correct what {which} above name first")?;
+    writeln!(err, "no manifests: correct {which} above")?;
     Ok(ExitCode::FAILURE)
 }
 

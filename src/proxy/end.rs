@@ -369,6 +369,9 @@ fn sentence_of(error: &AuthError) -> String {
         AuthError::Configuration { .. } => "the auth service cannot be used; the log says why".to_owned(),
         AuthError::Unreachable { cause, .. } => format!("the auth service cannot be reached: {cause}"),
         AuthError::Timeout { timeout, .. } => format!("the auth service did not answer within {timeout:?}"),
+        AuthError::GivenUp { waited, .. } => {
+            format!("the client left while the auth service had not answered for {waited:.1?}")
+        }
         AuthError::Broken { .. } => "the auth service broke off its answer".to_owned(),
         AuthError::Answer { cause, .. } => format!("the auth service answered wrongly: {cause}"),
         AuthError::Undecided { .. } => "the auth service did not decide".to_owned(),

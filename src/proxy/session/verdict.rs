@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use tokio::time::sleep;
 
-use crate::auth::{AuthAnswer, AuthRequest};
+use crate::auth::{AuthAnswer, AuthError, AuthRequest};
 use crate::model::{Auth, Backend, HttpAuth};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{self, BackendLogin, RefusalCause};
@@ -175,7 +175,13 @@ impl Session {
         });
         self.secured = secured;
         self.host = host;
-        Ok(answer??)
+        match answer {
+            Err(End::ClientGone) => {
+                let given_up = AuthError::given_up(&service.reference, started.elapsed());
+                Err(given_up.map_or(End::ClientGone, End::from))
+            }
+            answer => Ok(answer??),
+        }
     }
 
     /// What the backend is given for a login that the auth service accepted.

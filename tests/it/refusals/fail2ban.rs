@@ -15,6 +15,16 @@ fn fail2ban_finds_those_who_guess_and_nobody_else() {
     }
 }
 
+#[test]
+fn the_readme_tries_each_log_file_of_the_jail_by_itself() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples/fail2ban");
+    let jail = std::fs::read_to_string(example.join("jail.d/mailgress.conf")).unwrap();
+    let files = jail.lines().find_map(|line| line.strip_prefix("logpath = ")).unwrap();
+    let readme = std::fs::read_to_string(example.join("README.md")).unwrap();
+    let tried = format!("for log in {files}; do fail2ban-regex \"$log\" mailgress; done\n");
+    assert!(readme.contains(&tried), "{readme}");
+}
+
 /// The addresses that the filter finds in a log.
 fn found(log: &str) -> Vec<String> {
     assert!(log.contains(FORGED));
