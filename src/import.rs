@@ -52,7 +52,16 @@ pub trait Source {
 
     /// What Mailgress does in another way than nginx with a certificate chain and its key, both PEM, that will be in
     /// the Secret `name`; nothing where it serves the chain as it is.
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<String>;
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected>;
+}
+
+/// A certificate that is not served as it is, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inspected {
+    /// It is served in another form.
+    Rearranged(String),
+    /// It cannot be served.
+    Unusable(String),
 }
 
 /// What became of a configuration.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use glob::MatchOptions;
 
-use crate::import::{self, Note, Refused, Source};
+use crate::import::{self, Inspected, Note, Refused, Source};
 use crate::tls::parse::{self, Oddity};
 
 use super::files::{STDIN, STDIN_SHOWN};
@@ -143,14 +143,15 @@ impl Source for Disk {
         addresses
     }
 
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<String> {
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected> {
         let rearranged = |oddity: &Oddity| matches!(oddity, Oddity::Rearranged(_) | Oddity::NotInOrder);
         match parse::certificate(&format!("Secret {name}"), chain, key) {
             Ok(parsed) => {
                 let oddity = parsed.oddities.into_iter().find(rearranged)?;
-                Some(format!("{}; {}", oddity.problem(&format!("Secret {name}")), oddity.remedy()))
+                let problem = oddity.problem(&format!("Secret {name}"));
+                Some(Inspected::Rearranged(format!("{problem}; {}", oddity.remedy())))
             }
-            Err(error) => Some(format!("this certificate cannot be served: {error}")),
+            Err(error) => Some(Inspected::Unusable(format!("this certificate cannot be served: {error}"))),
         }
     }
 }
@@ -179,7 +180,7 @@ impl Source for Stdin {
         Disk.resolve(host)
     }
 
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<String> {
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected> {
         Disk.inspect(name, chain, key)
     }
 }

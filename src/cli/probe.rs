@@ -208,7 +208,10 @@ impl Manner {
             Some(path) => {
                 let pem = read(path)?;
                 let found = parse::authorities(&pem).with_context(|| path.display().to_string())?;
-                TrustAnchors::Certificates(found)
+                if found.certificates.is_empty() {
+                    bail!("{}: {}", path.display(), parse::ParseError::UnusableAuthorities);
+                }
+                TrustAnchors::Certificates(found.certificates)
             }
         };
         let certificate = match &self.certificate {

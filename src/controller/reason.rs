@@ -119,6 +119,8 @@ pub enum Reason {
     WrongPurpose,
     /// `CertificateUnusual`: it is signed with a broken hash.
     WeakSignature,
+    /// `CertificateUnusual`: a certificate of a CA bundle through which no chain goes.
+    AuthorityNotUsed,
     /// `CertificateUnusual`: it is valid only later.
     CertificateNotYetValid,
     /// `HostnameNotCovered`: a host name without a certificate.

@@ -35,6 +35,8 @@ enum Kind {
     Own(fn(&Directive) -> Result<(), String>),
     /// Something that Mailgress has not, and what to do.
     Missing(&'static str),
+    /// Something that Mailgress has not and does not need: nothing has to be done.
+    Unneeded(&'static str),
     Block,
 }
 
@@ -65,8 +67,10 @@ fn level(outer: &Directive, is_mail: bool, found: &mut Findings) {
         seen.push(name);
         found.keep(value(directive, known).map_err(|message| directive.problem(message)));
         found.advice.extend(variables::remark(directive));
+        found.advice.extend(unneeded(directive));
         match known.kind {
             Kind::Missing(remedy) => found.notes.push(directive.note(format!("{name} {remedy}"))),
+            Kind::Unneeded(reason) => found.advice.push(directive.note(format!("{name} {reason}"))),
             Kind::Block => level(directive, false, found),
             _ => found.notes.extend(remark(directive)),
         }
@@ -129,13 +133,18 @@ fn value(directive: &Directive, known: &Known) -> Result<(), String> {
     if fits { Ok(()) } else { Err(format!("\"{name}\" directive invalid value")) }
 }
 
+/// What is said about a directive that nothing here needs.
+fn unneeded(directive: &Directive) -> Option<Note> {
+    let is_on = directive.name() == "ssl_certificate_compression" && directive.argument(0) == "on";
+    let message = "ssl_certificate_compression on: certificates are not compressed; nothing needs to be done, handshakes \
+                   are a little larger";
+    is_on.then(|| directive.note(message))
+}
+
 /// What is said about a directive that has an equivalent for some values only.
 fn remark(directive: &Directive) -> Option<Note> {
     let first = directive.argument(0);
     let message = match (directive.name(), first) {
-        ("ssl_certificate_compression", "on") => {
-            "certificates are not compressed; nothing needs to be done, handshakes are a little larger"
-        }
         ("ssl_ecdh_curve", curve) if curve != "auto" => {
             "the TLS library's groups are used (X25519MLKEM768, X25519, P-256, P-384); remove the directive"
         }
@@ -211,7 +220,7 @@ pub const DIRECTIVES: &[Known] = &[
     several(
         "error_log",
         (1, MANY),
-        Kind::Missing(
+        Kind::Unneeded(
             "has no equivalent: logs go to standard error; set `mailgress run --log` and --log-format",
         ),
     ),
@@ -231,7 +240,7 @@ pub const DIRECTIVES: &[Known] = &[
     one("proxy", Kind::Flag),
     one(
         "proxy_buffer",
-        Kind::Missing(
+        Kind::Unneeded(
             "has no equivalent: relay buffers belong to the worker threads and are shared; remove the directive",
         ),
     ),
@@ -261,7 +270,7 @@ pub const DIRECTIVES: &[Known] = &[
     several(
         "ssl_session_ticket_key",
         (1, 1),
-        Kind::Missing(
+        Kind::Unneeded(
             "has no equivalent: every replica makes its own ticket keys and rotates them; remove the directive",
         ),
     ),

@@ -216,11 +216,7 @@ fn whole(
 ) -> Settings {
     let auth = auth::settings(server, objects, &mut found.notes);
     let tls = tls::settings(server, context, objects, found);
-    Settings {
-        auth: found.keep(auth),
-        tls: found.keep(tls).flatten(),
-        ..settings::settings(server, &mut found.notes)
-    }
+    Settings { auth: found.keep(auth), tls: found.keep(tls).flatten(), ..settings::settings(server, found) }
 }
 
 /// One listener; `None` where it has a problem.

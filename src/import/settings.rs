@@ -10,12 +10,13 @@ use crate::api::settings::{
 use crate::protocol::{self, own_extensions};
 
 use super::effective::Server;
-use super::problem::Note;
+use super::problem::{Findings, Note};
 use super::tree::Directive;
 use super::values::{self, Finest};
 
 /// What a server says about everything but TLS and the auth service.
-pub(super) fn settings(server: &Server<'_>, notes: &mut Vec<Note>) -> Settings {
+pub(super) fn settings(server: &Server<'_>, found: &mut Findings) -> Settings {
+    let notes = &mut found.notes;
     let client = deadline(server, "timeout", notes);
     let timeouts = TimeoutSettings {
         connect: client.clone(),
@@ -31,20 +32,20 @@ pub(super) fn settings(server: &Server<'_>, notes: &mut Vec<Note>) -> Settings {
         limits: Some(limits(server, notes)),
         ..Settings::default()
     };
-    let protocol = |capabilities, methods, notes: &mut Vec<Note>| ProtocolSettings {
-        capabilities: self::capabilities(server, capabilities, notes),
+    let protocol = |capabilities, methods, found: &mut Findings| ProtocolSettings {
+        capabilities: self::capabilities(server, capabilities, found),
         auth_methods: auth_methods(server, methods),
         password_logins: password_logins(server, methods),
     };
     match server.protocol {
-        Protocol::Imap => settings.imap = Some(protocol("imap_capabilities", "imap_auth", notes)),
-        Protocol::Pop3 => settings.pop3 = Some(protocol("pop3_capabilities", "pop3_auth", notes)),
+        Protocol::Imap => settings.imap = Some(protocol("imap_capabilities", "imap_auth", found)),
+        Protocol::Pop3 => settings.pop3 = Some(protocol("pop3_capabilities", "pop3_auth", found)),
         Protocol::Smtp => {
             settings.smtp = Some(SmtpSettings {
-                capabilities: capabilities(server, "smtp_capabilities", notes),
+                capabilities: capabilities(server, "smtp_capabilities", found),
                 auth_methods: auth_methods(server, "smtp_auth"),
                 password_logins: password_logins(server, "smtp_auth"),
-                greeting_delay: server.get("smtp_greeting_delay").map(|d| duration(d, 0, notes)),
+                greeting_delay: server.get("smtp_greeting_delay").map(|d| duration(d, 0, &mut found.notes)),
                 ..SmtpSettings::default()
             });
         }
@@ -134,7 +135,7 @@ fn bounded(
     kept
 }
 
-fn capabilities<'a>(server: &Server<'a>, name: &'a str, notes: &mut Vec<Note>) -> Option<Vec<String>> {
+fn capabilities<'a>(server: &Server<'a>, name: &'a str, found: &mut Findings) -> Option<Vec<String>> {
     let list = server.list(name)?;
     let directive = server.get(name)?;
     let visible = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
@@ -149,14 +150,14 @@ fn capabilities<'a>(server: &Server<'a>, name: &'a str, notes: &mut Vec<Note>) -
     for line in own {
         let message =
             format!("{name} {line:?} is left out: Mailgress announces it by itself, where it is true");
-        notes.push(directive.note(message));
+        found.advice.push(directive.note(message));
     }
     for line in dropped {
         let message = format!("{name} {line:?} is left out: write words of visible ASCII with single spaces");
-        notes.push(directive.note(message));
+        found.notes.push(directive.note(message));
     }
     if kept.len() > 64 {
-        notes.push(directive.note(format!("{name} has more than 64 entries; the first 64 are kept")));
+        found.notes.push(directive.note(format!("{name} has more than 64 entries; the first 64 are kept")));
     }
     Some(kept.into_iter().take(64).collect())
 }

@@ -8,6 +8,7 @@ use crate::api::common::{BundleKind, BundleRef, SecretRef};
 use crate::api::tls::{ClientAuth, ClientAuthMode, MinVersion, SessionCache, TlsMode, TlsSettings};
 use crate::secret::Secret;
 
+use super::Inspected;
 use super::ciphers;
 use super::effective::Server;
 use super::keys::{self, Locked};
@@ -109,7 +110,7 @@ fn certificates(
             );
             return Err(chain.problem(message));
         };
-        let name = certificate(server, (chain, key), context, objects, &mut found.notes);
+        let name = certificate(server, (chain, key), context, objects, found);
         let Some(name) = found.keep(name) else { continue };
         if !references.iter().any(|reference| reference.name == name) {
             references.push(SecretRef { name });
@@ -129,14 +130,14 @@ fn certificate(
     (chain, key): (&Directive, &Directive),
     context: &Context<'_>,
     objects: &mut Objects,
-    notes: &mut Vec<Note>,
+    found: &mut Findings,
 ) -> Result<String, Problem> {
     let origin = format!("{} {}", chain.argument(0), key.argument(0));
     if let Some(file) = [chain, key].into_iter().find(|file| context.is_elsewhere(file)) {
         let name = objects.foreign_secret(&origin, "tls");
         let message = format!("{} {} is not in the dump and not here", file.name(), file.argument(0));
-        notes
-            .push(file.note(format!("{message}; make the Secret {name} yourself, with tls.crt and tls.key")));
+        let remedy = format!("make the Secret {name} yourself, with tls.crt and tls.key");
+        found.notes.push(file.note(format!("{message}; {remedy}")));
         return Ok(name);
     }
     let chain_pem = context.text(chain, "certificate")?;
@@ -149,7 +150,8 @@ fn certificate(
     if elsewhere {
         let name = objects.foreign_secret(&origin, "tls");
         let message = format!("ssl_certificate_key {}: make the Secret {name} yourself", key.argument(0));
-        notes.push(key.note(format!("{message}, with tls.crt and tls.key; keys are read from Secrets only")));
+        let message = format!("{message}, with tls.crt and tls.key; keys are read from Secrets only");
+        found.notes.push(key.note(message));
         return Ok(name);
     }
     let key_text = context.text(key, "certificate key")?;
@@ -158,7 +160,7 @@ fn certificate(
         let message = format!("cannot load certificate key \"{}\": no PEM key in it", key.argument(0));
         return Err(key.problem(message));
     }
-    let key_pem = without_passphrase(&key_pem, (server, key), context, notes)?;
+    let key_pem = without_passphrase(&key_pem, (server, key), context, found)?;
     let data = BTreeMap::from([
         ("tls.crt".to_owned(), Secret::from(chain_pem.as_bytes())),
         ("tls.key".to_owned(), Secret::from(key_pem.as_bytes())),
@@ -166,8 +168,11 @@ fn certificate(
     let name = objects.secret("kubernetes.io/tls", &origin, "tls", data);
     let is_readable = !keys::is_encrypted(&key_pem);
     let inspected = context.source.inspect(&name, chain_pem.as_bytes(), key_pem.as_bytes());
-    if let Some(text) = inspected.filter(|_| is_readable) {
-        notes.push(chain.note(format!("ssl_certificate {}: {text}", chain.argument(0))));
+    let note = |text| chain.note(format!("ssl_certificate {}: {text}", chain.argument(0)));
+    match inspected.filter(|_| is_readable) {
+        Some(Inspected::Rearranged(text)) => found.advice.push(note(text)),
+        Some(Inspected::Unusable(text)) => found.notes.push(note(text)),
+        None => {}
     }
     Ok(name)
 }
@@ -177,7 +182,7 @@ fn without_passphrase(
     pem: &str,
     (server, key): (&Server<'_>, &Directive),
     context: &Context<'_>,
-    notes: &mut Vec<Note>,
+    found: &mut Findings,
 ) -> Result<Zeroizing<String>, Problem> {
     let encrypted = || Ok(Zeroizing::new(pem.to_owned()));
     if !keys::is_encrypted(pem) {
@@ -189,7 +194,7 @@ fn without_passphrase(
             "ssl_certificate_key {name} is encrypted and there is no ssl_password_file, so nginx asks for the \
              passphrase; decrypt the key with `openssl pkey` and import again"
         );
-        notes.push(key.note(message));
+        found.notes.push(key.note(message));
         return encrypted();
     };
     let text = context.bytes(file, "password file")?;
@@ -200,7 +205,7 @@ fn without_passphrase(
                  so keep these manifests out of version control, or encrypt them",
                 file.argument(0)
             );
-            notes.push(key.note(message));
+            found.advice.push(key.note(message));
             Ok(plain)
         }
         Err(Locked::Unsupported(encryption)) => {
@@ -208,7 +213,7 @@ fn without_passphrase(
                 "ssl_certificate_key {name} is encrypted with {encryption}, which the import cannot decrypt; decrypt \
                  the key with `openssl pkey` and import again"
             );
-            notes.push(key.note(message));
+            found.notes.push(key.note(message));
             encrypted()
         }
         Err(why @ (Locked::WrongPassphrase | Locked::Broken)) => {

@@ -181,15 +181,14 @@ pub enum BackendError {
     #[error("the backend speaks TLS from the first byte; set upstream.tls.mode: Implicit")]
     SpeaksTls,
     /// A login by a mechanism that the backend does not announce, which it refuses without having judged anything.
-    #[error(
-        "the backend does not offer {mechanism} and answered it with \"{reply}\"; enable it there, or set \
-         upstream.tls.mode if it is only offered under TLS"
-    )]
+    #[error("the backend does not offer {mechanism} and answered it with \"{reply}\"; {remedy}")]
     NotOffered {
         /// `AUTH`, `AUTH PLAIN`.
         mechanism: String,
         /// The first line, escaped, at most 200 characters.
         reply: String,
+        /// What helps.
+        remedy: &'static str,
     },
     /// IMAP: `LOGINDISABLED`, and no mechanism for a password.
     #[error(
@@ -230,7 +229,14 @@ impl BackendError {
 
     /// For a mechanism that is refused and was never announced.
     fn not_offered(command: &str, mechanism: Mechanism, reply: &[u8]) -> Self {
-        Self::NotOffered { mechanism: format!("{command} {}", mechanism.name()), reply: first_line(reply) }
+        let mechanism = format!("{command} {}", mechanism.name());
+        Self::NotOffered { mechanism, reply: first_line(reply), remedy: ENABLE }
+    }
+
+    /// The same where AUTH is missing and STARTTLS is offered (RFC 4954 section 4).
+    fn not_offered_in_clear(mechanism: Mechanism, reply: &[u8]) -> Self {
+        let mechanism = format!("AUTH {}", mechanism.name());
+        Self::NotOffered { mechanism, reply: first_line(reply), remedy: USE_START_TLS }
     }
 
     /// The backend's goodbye, where it is its answer to the login itself: the client's answer with
@@ -248,6 +254,11 @@ impl BackendError {
     }
 }
 
+/// For a mechanism that is not announced.
+const ENABLE: &str = "enable it there, or set upstream.tls.mode if it is only offered under TLS";
+/// For AUTH that is not announced in clear, where STARTTLS is.
+const USE_START_TLS: &str =
+    "it offers STARTTLS and no AUTH, so it takes logins under TLS only: set upstream.tls.mode: StartTLS";
 /// The name of the step that the greeting answers.
 const GREETING: &str = "the connection";
 

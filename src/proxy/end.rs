@@ -100,7 +100,7 @@ pub(crate) enum End {
     /// The backend takes connections and has not said a word.
     #[error("the backend said nothing for {waited:?}; {}", silence.hint())]
     BackendSilent {
-        /// For how long, in whole seconds.
+        /// For how long: `timeouts.connect`, or until the client left, in whole seconds.
         waited: Duration,
         /// What it may wait for.
         silence: Silence,
@@ -228,7 +228,12 @@ impl End {
             Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
-            Self::Backend(BackendError::Unavailable { .. })
+            Self::Backend(
+                BackendError::Unavailable { .. }
+                | BackendError::NotOffered { .. }
+                | BackendError::LoginDisabled
+                | BackendError::NoStartTls,
+            )
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
             Self::Backend(_)
             | Self::BackendGone
@@ -281,8 +286,8 @@ impl End {
             Self::Backend(BackendError::OutOfStep { .. }) => {
                 "the backend answered something else than the login; the log has its reply"
             }
-            Self::Backend(BackendError::NotOffered { mechanism, .. }) => {
-                return format!("the backend does not offer {mechanism}; the log has its reply");
+            Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
+                return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
             }
             Self::BehindHeader(end) => {
                 let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";

@@ -199,7 +199,12 @@ impl Relay {
         match down.poll(backend, client, note, cx) {
             Poll::Ready(Err(failure)) => Poll::Ready(failure.of("backend", "client")),
             Poll::Ready(Ok(())) => Poll::Ready(End::Done),
-            Poll::Pending if self.up.shut && self.ends_with_client() => Poll::Ready(End::Done),
+            // What waits for a reply of the backend waits for nothing any more.
+            Poll::Pending
+                if self.ends_with_client() && (self.up.shut || self.up.ended && self.up.is_waiting) =>
+            {
+                Poll::Ready(End::Done)
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -473,6 +478,78 @@ mod tests {
         assert_eq!(heard, "250 rcpt ok\r\n354 go\r\n250 queued\r\n221 bye\r\n");
         sending.await.unwrap();
         relay.await.unwrap();
+    }
+
+    /// An SMTP session with a command that waits for the backend's reply to DATA.
+    async fn waiting_for_a_reply(half_closed: Duration) -> Ends {
+        let mut ends =
+            relay_of(Protocol::Smtp, b"DATA\r\nSubject: x\r\n", b"250 rcpt ok\r\n", (HOUR, half_closed));
+        ends.backend.read_exact(&mut [0; 6]).await.unwrap();
+        ends.client.read_exact(&mut [0; 13]).await.unwrap();
+        ends.client.write_all(b"\r\nwords\r\n").await.unwrap();
+        ends
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_ends_while_its_bytes_wait_for_a_reply_has_the_time_of_a_half_closed_one() {
+        let mut ends = waiting_for_a_reply(HALF_CLOSED).await;
+        let started = Instant::now();
+        ends.client.shutdown().await.unwrap();
+        let (_, end) = ends.relay.await.unwrap();
+        assert!(matches!(end, End::Idle), "{end}");
+        assert!((HALF_CLOSED..HALF_CLOSED * 2).contains(&started.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_ends_while_its_bytes_wait_for_a_reply_still_sends_them_and_hears_the_answer() {
+        let mut ends = waiting_for_a_reply(HALF_CLOSED).await;
+        ends.client.write_all(b".\r\nQUIT\r\n").await.unwrap();
+        ends.client.shutdown().await.unwrap();
+        tokio::task::yield_now().await;
+        ends.backend.write_all(b"354 go\r\n").await.unwrap();
+        let mut sent = Vec::new();
+        ends.backend.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent, b"Subject: x\r\n\r\nwords\r\n.\r\nQUIT\r\n");
+        ends.backend.write_all(b"250 queued\r\n221 bye\r\n").await.unwrap();
+        drop(ends.backend);
+        assert_eq!(read_all(ends.client).await, b"354 go\r\n250 queued\r\n221 bye\r\n");
+        let (_, end) = ends.relay.await.unwrap();
+        assert!(matches!(end, End::Done), "{end}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_client_whose_bytes_wait_ends_the_session_where_nothing_is_waited_for() {
+        let mut ends = waiting_for_a_reply(Duration::ZERO).await;
+        let started = Instant::now();
+        ends.client.shutdown().await.unwrap();
+        let (_, end) = ends.relay.await.unwrap();
+        assert!(matches!(end, End::Done), "{end}");
+        assert!(started.elapsed() < HALF_CLOSED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_resets_while_its_bytes_wait_is_gone_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, _) = listener.accept().await.unwrap();
+        let (mut backend, theirs) = UnixStream::pair().unwrap();
+        let counter = || IntCounter::new("test", "test").unwrap();
+        let relay = Relay::new(
+            (Stream::Plain(Socket::Tcp(ours)), b"DATA\r\nSubject: x\r\n"),
+            (Stream::Plain(Socket::Unix(theirs)), b"250 rcpt ok\r\n"),
+            Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
+            Vec::new(),
+            (counter(), counter()),
+            Follower::new(Protocol::Smtp, SmtpStart::default()),
+        );
+        let relay = tokio::spawn(async move { relay.run(&CancellationToken::new()).await });
+        backend.read_exact(&mut [0; 6]).await.unwrap();
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        let started = Instant::now();
+        drop(client);
+        let (_, end) = relay.await.unwrap();
+        assert!(matches!(end, End::Relay { side: "client", .. }), "{end}");
+        assert!(started.elapsed() < HOUR);
     }
 
     #[tokio::test]

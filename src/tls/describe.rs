@@ -1,5 +1,6 @@
 //! What a PROXY header says about certificates: names of algorithms as OpenSSL has them, and the common name.
 
+use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
@@ -32,8 +33,7 @@ pub(super) fn kind(info: &SubjectPublicKeyInfo<'_>) -> String {
     if let Some(bits) = rsa_bits(info) {
         return format!("RSA of {bits} bits");
     }
-    let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-    let oid = curve.unwrap_or_else(|| info.algorithm.algorithm.clone()).to_id_string();
+    let oid = identifier(info);
     match KEYS.iter().chain(&STRANGE_KEYS).find(|(known, _)| *known == oid) {
         Some((_, name)) => (*name).to_owned(),
         None => format!("object identifier {oid}"),
@@ -45,9 +45,15 @@ fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<String> {
     if let Some(bits) = rsa_bits(info) {
         return Some(format!("RSA{bits}"));
     }
-    let of = |oid: String| KEYS.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_owned());
-    let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-    of(curve.unwrap_or_else(|| info.algorithm.algorithm.clone()).to_id_string())
+    let oid = identifier(info);
+    KEYS.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_owned())
+}
+
+/// Of the curve, where it has a name, or else of the algorithm.
+fn identifier(info: &SubjectPublicKeyInfo<'_>) -> String {
+    let named = info.algorithm.parameters.as_ref().filter(|parameters| parameters.tag() == Tag::Oid);
+    let curve = named.and_then(|parameters| parameters.as_oid().ok());
+    curve.unwrap_or_else(|| info.algorithm.algorithm.clone()).to_id_string()
 }
 
 fn rsa_bits(info: &SubjectPublicKeyInfo<'_>) -> Option<usize> {

@@ -1,5 +1,6 @@
 //! From a Secret's or ConfigMap's PEM to what the model holds: a chain in order, with the key that fits.
 
+mod authorities;
 mod chain;
 mod error;
 mod key;
@@ -14,6 +15,8 @@ use crate::secret::Secret;
 
 use super::{TlsError, provider_with};
 
+pub(in crate::tls) use authorities::is_authority;
+pub use authorities::{Authorities, Unused, UnusedAuthority, authorities};
 pub(super) use chain::is_same_name;
 pub use error::ParseError;
 pub use oddity::Oddity;
@@ -59,24 +62,6 @@ pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<
     };
     let oddities = arranged.oddity.into_iter().chain(Oddity::of(leaf)).collect();
     Ok(Parsed { certificate, oddities })
-}
-
-/// The certificates of a CA bundle.
-///
-/// # Errors
-/// When there is none, or one is broken.
-pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ParseError> {
-    const WHAT: &str = "the CA bundle";
-    let found = pem::certificates(WHAT, pem)?;
-    if found.is_empty() {
-        return Err(ParseError::NoAuthority);
-    }
-    for (index, der) in found.iter().enumerate() {
-        if webpki::anchor_from_trusted_cert(der).is_err() {
-            return Err(ParseError::NotX509 { what: WHAT.to_owned(), position: index + 1 });
-        }
-    }
-    Ok(found)
 }
 
 /// Certificate revocation lists, in DER.

@@ -25,6 +25,7 @@ use crate::model::{ClientAuth, ClientAuthMode};
 use crate::protocol::notices::CertificateProblem;
 
 use super::TlsError;
+use super::parse::is_authority;
 
 /// What is known of the client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,11 +118,11 @@ impl ClientVerifier {
         if let Some(old) = version1::parse(leaf) {
             return version1::verify(&old, &self.authorities, &self.raw_crls, now);
         }
-        let shallow = |path: &VerifiedPath<'_>| {
+        let is_accepted = |path: &VerifiedPath<'_>| {
             if path.intermediate_certificates().count() > self.depth {
                 return Err(webpki::Error::MaximumPathDepthExceeded);
             }
-            Ok(())
+            self.check_anchor(path.anchor(), leaf, now)
         };
         let crls: Vec<_> = self.crls.iter().collect();
         EndEntityCert::try_from(leaf)?.verify_for_usage(
@@ -131,9 +132,32 @@ impl ClientVerifier {
             now,
             KeyUsage::client_auth(),
             revocation(&crls),
-            Some(&shallow),
+            Some(&is_accepted),
         )?;
         Ok(())
+    }
+
+    /// webpki takes every anchor as it is; OpenSSL, and so nginx, wants one that is in date and an authority. A renewed
+    /// authority has several certificates with one name and key, of which one is enough.
+    fn check_anchor(
+        &self,
+        anchor: &TrustAnchor<'_>,
+        leaf: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let is_same = |other: &TrustAnchor<'_>| {
+            other.subject == anchor.subject && other.subject_public_key_info == anchor.subject_public_key_info
+        };
+        let mut verdict = Ok(());
+        for (_, der) in self.anchors.iter().zip(&self.authorities).filter(|(other, _)| is_same(other)) {
+            let Ok((_, parsed)) = X509Certificate::from_der(der) else { continue };
+            verdict = match version1::check_dates(&parsed, now) {
+                Ok(()) if der.as_ref() == leaf.as_ref() || is_authority(&parsed) => return Ok(()),
+                Ok(()) => Err(webpki::Error::EndEntityUsedAsCa),
+                Err(error) => Err(error),
+            };
+        }
+        verdict
     }
 }
 
@@ -169,6 +193,7 @@ fn reason(error: &webpki::Error) -> String {
         Error::CertNotValidYet { .. } => "certificate is not yet valid".to_owned(),
         Error::CertRevoked => "certificate revoked".to_owned(),
         Error::UnknownIssuer => "unable to get local issuer certificate".to_owned(),
+        Error::EndEntityUsedAsCa => "invalid CA certificate".to_owned(),
         Error::CaUsedAsEndEntity => "self-signed certificate".to_owned(),
         Error::UnknownRevocationStatus => "unable to get certificate CRL".to_owned(),
         Error::CrlExpired { .. } => "CRL has expired".to_owned(),
@@ -247,3 +272,47 @@ fn hints(anchors: &[TrustAnchor<'static>]) -> Vec<DistinguishedName> {
 const HINT_OVERHEAD: usize = 2;
 /// The list's length has 16 bits, and clients take a message of 65,535 bytes; the rest is for what stands beside the list.
 const MAX_HINT_BYTES: usize = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::provider;
+    use crate::tls::testing::{Ca, client_auth, named};
+    use rcgen::{CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+
+    /// What is said of a certificate of the first authority, where these are trusted.
+    fn verdict(issuer: &Ca, trusted: &[&Ca]) -> Result<(), String> {
+        let trusted = trusted.iter().map(|ca| ca.der()).collect();
+        let auth = client_auth(ClientAuthMode::Required, trusted);
+        let verifier = ClientVerifier::new(&auth, &provider()).unwrap();
+        match verifier.judge(Some(&[issuer.issue(&["alice"]).der]), UnixTime::now()).0 {
+            ClientCertificate::Presented { verified, .. } => verified,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn authority(is_ca: IsCa, until: i32, key: &KeyPair) -> Ca {
+        let mut params = named("ca", &[]);
+        (params.is_ca, params.not_after) = (is_ca, date_time_ymd(until, 1, 1));
+        let key = KeyPair::from_pem(&key.serialize_pem()).unwrap();
+        Ca::of(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    const CA: IsCa = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+
+    #[test]
+    fn no_chain_goes_through_an_authority_that_has_expired() {
+        let key = KeyPair::generate().unwrap();
+        let (old, renewed) = (authority(CA, 2020, &key), authority(CA, 2090, &key));
+        assert_eq!(verdict(&old, &[&old]), Err("certificate has expired".to_owned()));
+        assert_eq!(verdict(&old, &[&old, &renewed]), Ok(()), "it was renewed with the same key");
+        assert_eq!(verdict(&old, &[&renewed, &old, &old]), Ok(()));
+    }
+
+    #[test]
+    fn no_chain_goes_through_a_trusted_certificate_that_is_no_authority() {
+        let key = KeyPair::generate().unwrap();
+        let not_one = authority(IsCa::ExplicitNoCa, 2090, &key);
+        assert_eq!(verdict(&not_one, &[&not_one]), Err("invalid CA certificate".to_owned()));
+    }
+}

@@ -3,7 +3,7 @@
 //! What is known to differ is not generated: it stands among the written sessions, with its register number. Left
 //! out are EXTERNAL, empty literals, POP3 sessions of more than
 //! nginx's 128 bytes, MAIL where a login is required, control characters in SMTP, ID,
-//! quotes that are not closed, tags that only Mailgress takes (M-44), and in sessions with challenges: literals, quotes and
+//! quotes that are not closed, tags that only Mailgress takes (M-37), and in sessions with challenges: literals, quotes and
 //! many words, which nginx reads in an answer too (M-01, M-02).
 
 use std::collections::BTreeMap;
@@ -165,7 +165,7 @@ fn is_cut_short(nginx: &Observed, mailgress: &Observed) -> bool {
         && (&nginx.requests, &nginx.backend) == (&mailgress.requests, &mailgress.backend)
 }
 
-/// Mailgress says more of why a login is refused (M-42, M-43), and takes more tags (M-44).
+/// Mailgress says more of why a login is refused (M-35, M-36), and takes more tags (M-37).
 fn in_nginxs_words(mailgress: &mut Observed) {
     for line in &mut mailgress.replies {
         for refusal in ["NO [PRIVACYREQUIRED] ", "NO [CANNOT] "] {

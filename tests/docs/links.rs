@@ -34,6 +34,21 @@ fn every_page_of_the_book_stands_in_its_summary_once() {
     assert_eq!(listed, there);
 }
 
+#[test]
+fn the_numbers_of_differences_have_no_gap_and_every_page_names_one_that_is_there() {
+    let pages = all();
+    let table = pages.iter().find(|page| page.name == "docs/nginx-differences.md").unwrap();
+    let rows =
+        table.text.lines().filter_map(|line| line.strip_prefix("| M-")?.split(' ').next()?.parse().ok());
+    let numbers: Vec<usize> = rows.collect();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
+    for page in &pages {
+        for cited in page.text.split("M-").skip(1).filter_map(|rest| rest.get(..2)?.parse::<usize>().ok()) {
+            assert!(numbers.contains(&cited), "{}: M-{cited} is not in {}", page.name, table.name);
+        }
+    }
+}
+
 /// What is wrong with a link, if anything is.
 fn broken(page: &Page, link: &str, headings: &BTreeMap<&str, BTreeSet<String>>) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {

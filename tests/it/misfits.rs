@@ -170,6 +170,19 @@ fn a_backend_without_auth_is_told_as_one() {
 }
 
 #[test]
+fn a_backend_that_hides_auth_until_starttls_is_unavailable_and_the_log_names_the_field() {
+    let backend = Backend::smtp_hiding_auth();
+    let edge = Edge::before(&[("SMTP", backend.address())], &json!({}));
+    edge.fails_without_blame(edge.at[0], "SMTP");
+    edge.mailgress.logs(&[
+        "outcome=\"backend_unavailable\"",
+        "the backend does not offer AUTH PLAIN",
+        "set upstream.tls.mode: StartTLS",
+        "fault=\"backend\"",
+    ]);
+}
+
+#[test]
 fn a_password_that_is_not_ascii_reaches_the_imap_backend_as_utf_8_by_authenticate() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let memory = Arc::clone(&heard);

@@ -8,7 +8,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 53] = [
+pub static EXPLANATIONS: [Explanation; 54] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -367,6 +367,7 @@ pub static EXPLANATIONS: [Explanation; 53] = [
     certificates::NO_ALTERNATIVE_NAME,
     certificates::WRONG_PURPOSE,
     certificates::WEAK_SIGNATURE,
+    certificates::AUTHORITY_NOT_USED,
     certificates::CERTIFICATE_NOT_YET_VALID,
     Explanation {
         reason: Reason::HostnameNotCovered,

@@ -149,6 +149,19 @@ fn document(kind: &str, head: &str, name: &str, data: &[(&str, &str)]) -> String
     yaml
 }
 
+/// A CA bundle whose second certificate has a critical extension that nobody knows.
+fn ca_with_an_unknown_one() -> String {
+    let authority = |critical: bool| {
+        let mut params = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        extension.set_criticality(critical);
+        params.custom_extensions.push(extension);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    };
+    document("ConfigMap", "data:", "ca", &[("ca.crt", &(authority(false) + &authority(true)))])
+}
+
 fn ca() -> String {
     let CertifiedKey { cert, .. } = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
     document("ConfigMap", "data:", "ca", &[("ca.crt", &cert.pem())])
@@ -546,6 +559,21 @@ fn headers_may_say_what_is_different_for_each_session() {
         let found = said(&once(&server(&imap("a", &auth(source)), "")));
         assert!(found.contains("neither or both of secretKeyRef and session"), "{found}");
     }
+}
+
+#[test]
+fn an_authority_that_is_not_used_is_named_and_the_others_are_trusted() {
+    let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required, caCertificateRefs: \
+               [{name: ca}]}}";
+    let rendered =
+        once(&(server(&imap("a", own), "") + &tls_secret("t", &["a.test"]) + &ca_with_an_unknown_one()));
+    let trusted = &listener(&rendered, "a").tls.as_ref().unwrap().client_auth.authorities;
+    assert_eq!(trusted.len(), 1);
+    let found = said(&rendered);
+    assert!(
+        found.contains("AuthorityNotUsed") && found.contains("certificate 2 of ConfigMap mail/ca"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! TLS towards clients, and the certificates, authorities and revocation lists that anything refers to.
 
+mod authorities;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-use rustls_pki_types::CertificateDer;
 
 use crate::api::common::{BundleKind, BundleRef};
 use crate::api::{Settings, tls as api};
@@ -13,7 +13,7 @@ use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
 use crate::protocol::Protocol;
-use crate::tls::parse::{self, Oddity};
+use crate::tls::parse::{self, Oddity, Unused};
 
 use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
 use super::super::reason::Reason;
@@ -21,6 +21,7 @@ use super::super::violation::{Concern, Notice, Violation};
 use super::bounds;
 use super::references::References;
 use super::scope::Scope;
+use authorities::authorities;
 
 /// Certificates by Secret, so that only those are parsed that changed.
 #[derive(Clone, Debug, Default)]
@@ -187,7 +188,18 @@ pub(crate) fn trust(
     if bundles.is_empty() {
         return TrustAnchors::System;
     }
-    TrustAnchors::Certificates(authorities(scope, setting, bundles, references, found))
+    let before = found.len();
+    // The TLS library lets chains to backends go through whatever is trusted.
+    let trusted = authorities(scope, (setting, &[Unused::Unknown]), bundles, references, found);
+    let is_read = found.iter().skip(before).all(|violation| matches!(violation.concern, Concern::Notice(_)));
+    if trusted.is_empty() && is_read {
+        found.push(Violation::unusable(
+            &scope.setting(setting),
+            parse::ParseError::UnusableAuthorities.to_string(),
+            "",
+        ));
+    }
+    TrustAnchors::Certificates(trusted)
 }
 
 fn certificates(
@@ -317,24 +329,10 @@ fn client_auth(
         let pem = pem(&path, &scope.key(setting, &bundle.name), (bundle, "ca.crl"), references, found);
         crls.extend(usable(&path, pem.map(parse::crls), found).into_iter().flatten());
     }
-    let authorities = authorities(scope, "tls.clientAuth.caCertificateRefs", &bundles, references, found);
+    let unused = [Unused::Unknown, Unused::NotAnAuthority];
+    let setting = "tls.clientAuth.caCertificateRefs";
+    let authorities = authorities(scope, (setting, &unused), &bundles, references, found);
     ClientAuth { mode, authorities, crls, depth }
-}
-
-fn authorities(
-    scope: &Scope<'_>,
-    setting: &str,
-    bundles: &[BundleRef],
-    references: &References<'_>,
-    found: &mut Vec<Violation>,
-) -> Vec<CertificateDer<'static>> {
-    let mut all = Vec::new();
-    for (index, bundle) in bundles.iter().enumerate() {
-        let path = format!("{}[{index}]", scope.setting(setting));
-        let pem = pem(&path, &scope.key(setting, &bundle.name), (bundle, "ca.crt"), references, found);
-        all.extend(usable(&path, pem.map(parse::authorities), found).into_iter().flatten());
-    }
-    all
 }
 
 /// The PEM that a bundle reference names; the default key goes with the reference.

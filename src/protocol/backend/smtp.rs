@@ -30,8 +30,17 @@ pub(super) struct LoggingIn {
     login: Login,
     /// The backend's last reply to EHLO offers CHUNKING.
     takes_chunks: bool,
-    /// It names the mechanism that is used.
-    offers_mechanism: bool,
+    /// What it says about the mechanism that is used.
+    offer: Offer,
+}
+
+/// What a backend's EHLO says about a mechanism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    Named,
+    Missing,
+    /// There is no AUTH at all, but STARTTLS.
+    BehindStartTls,
 }
 
 /// What comes before the login, and what it needs.
@@ -250,29 +259,46 @@ impl Login {
             }
             Self::Rcpt => Self::Rcpt,
         };
-        let offers_mechanism = match &login {
-            Self::Auth { sasl, .. } => offers(extensions, "AUTH", sasl.mechanism().name()),
-            _ => true,
+        let offer = match &login {
+            Self::Auth { sasl, .. } => Offer::of(sasl.mechanism().name(), extensions),
+            _ => Offer::Named,
         };
-        Ok(Smtp::LoggingIn(LoggingIn { login, takes_chunks, offers_mechanism }).into())
+        Ok(Smtp::LoggingIn(LoggingIn { login, takes_chunks, offer }).into())
+    }
+}
+
+impl Offer {
+    fn of(mechanism: &str, extensions: &SmtpReply) -> Self {
+        let has = |name: &[u8]| {
+            extensions.texts().any(|text| {
+                text.split(|byte| *byte == b' ').next().is_some_and(|word| word.eq_ignore_ascii_case(name))
+            })
+        };
+        if offers(extensions, "AUTH", mechanism) {
+            Self::Named
+        } else if has(b"STARTTLS") && !has(b"AUTH") {
+            Self::BehindStartTls
+        } else {
+            Self::Missing
+        }
     }
 }
 
 impl LoggingIn {
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
-        let Self { login, takes_chunks, offers_mechanism } = self;
+        let Self { login, takes_chunks, offer } = self;
         let name = login.name();
         match (login, reply.code) {
             (Login::Auth { verbatim: false, .. }, 235) => Ok(authenticated(takes_chunks)),
             (Login::Auth { mut sasl, verbatim }, 334) => match sasl.challenged() {
                 Reaction::Answer(answer) => {
                     append_answer(&answer, out);
-                    Ok(Self { login: Login::Auth { sasl, verbatim }, takes_chunks, offers_mechanism }.into())
+                    Ok(Self { login: Login::Auth { sasl, verbatim }, takes_chunks, offer }.into())
                 }
                 Reaction::Relay => {
                     let challenge = reply.texts().next().unwrap_or_default().to_vec();
                     let login = Login::Auth { sasl, verbatim };
-                    let waiting = Self { login, takes_chunks, offers_mechanism };
+                    let waiting = Self { login, takes_chunks, offer };
                     let exchange = BackendExchange(Smtp::LoggingIn(waiting).into());
                     Ok(Flow::Outside(BackendStep::Challenge(challenge, exchange)))
                 }
@@ -280,7 +306,7 @@ impl LoggingIn {
             },
             (Login::Mail { rcpt, .. }, 250) => {
                 append_line(&rcpt, out);
-                Ok(Self { login: Login::Rcpt, takes_chunks, offers_mechanism }.into())
+                Ok(Self { login: Login::Rcpt, takes_chunks, offer }.into())
             }
             // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
             (Login::Rcpt, _) => {
@@ -290,8 +316,15 @@ impl LoggingIn {
             (Login::Auth { verbatim: true, .. }, 235) => {
                 Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused: None }))
             }
-            (Login::Auth { sasl, .. }, code) if !offers_mechanism && refusal::is_without_judgement(code) => {
-                Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply.lines))
+            (Login::Auth { sasl, .. }, code)
+                if offer != Offer::Named && refusal::is_without_judgement(code) =>
+            {
+                Err(match offer {
+                    Offer::BehindStartTls => {
+                        BackendError::not_offered_in_clear(sasl.mechanism(), &reply.lines)
+                    }
+                    _ => BackendError::not_offered("AUTH", sasl.mechanism(), &reply.lines),
+                })
             }
             (Login::Auth { .. }, 400..=599) => Ok(refused(Protocol::Smtp, reply.lines)),
             (Login::Mail { .. }, 400..=599) => {

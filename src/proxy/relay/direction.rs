@@ -133,6 +133,7 @@ impl Direction {
                 Halt::Sink => return Poll::Pending,
                 Halt::Waiting => {
                     self.is_waiting = true;
+                    self.read_ahead(from, cx)?;
                     ready!(self.poll_flush(to, cx))?;
                     return Poll::Pending;
                 }
@@ -184,6 +185,36 @@ impl Direction {
         let (cursor, halt) = self.write(chunk, Cursor::default(), to, gate, cx)?;
         self.keep(chunk, cursor, halt);
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads what the source sends while its bytes wait, so that its end or its reset is noticed at once. As much is kept
+    /// as one read takes; a source that has sent more is looked at again when the other direction moves.
+    fn read_ahead(&mut self, from: &mut Stream, cx: &mut Context<'_>) -> Result<(), Failure> {
+        while !self.ended {
+            let Some(pending) = &mut self.pending else { return Ok(()) };
+            let room = RELAY_BUFFER_SIZE.saturating_sub(pending.rest().len());
+            if room == 0 {
+                return Ok(());
+            }
+            let read = RELAY_BUFFER.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer.get_mut(..room).unwrap_or_default());
+                match Pin::new(&mut *from).poll_read(cx, &mut read) {
+                    Poll::Pending => return Ok(None),
+                    Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                        return Err(Failure::Read(error));
+                    }
+                    Poll::Ready(_) => {}
+                }
+                pending.append(read.filled());
+                Ok(Some(read.filled().len()))
+            })?;
+            match read {
+                None => return Ok(()),
+                Some(0) => self.ended = true,
+                Some(count) => self.count(count),
+            }
+        }
+        Ok(())
     }
 
     fn write_pending(
@@ -281,6 +312,14 @@ impl Direction {
 }
 
 impl Pending {
+    fn append(&mut self, more: &[u8]) {
+        if !more.is_empty() {
+            let Cursor { written, passed } = self.cursor;
+            self.cursor = Cursor { written: 0, passed: passed.saturating_sub(written) };
+            self.bytes = [self.bytes.get(written..).unwrap_or_default(), more].concat().into_boxed_slice();
+        }
+    }
+
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.cursor.written..).unwrap_or_default()
     }

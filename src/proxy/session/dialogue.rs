@@ -64,7 +64,7 @@ impl<'a> Dialogue<'a> {
         match within {
             Ok(Err(End::BackendGone)) => Err(self.explain(End::BackendGone)),
             Ok(exchanged) => exchanged,
-            Err(_) if !self.is_heard => Err(self.silence()),
+            Err(_) if !self.is_heard => Err(self.silence(self.patience)),
             Err(_) => Err(End::BackendTimeout),
         }
     }
@@ -138,13 +138,11 @@ impl<'a> Dialogue<'a> {
     /// For a client that does not wait any longer, where the backend has said nothing for some time.
     pub(super) fn long_silence(&self) -> Option<End> {
         let is_long = self.began.elapsed() >= LONG_SILENCE;
-        (is_long && !self.is_heard).then(|| self.silence())
+        let waited = Duration::from_secs(self.began.elapsed().as_secs());
+        (is_long && !self.is_heard).then(|| self.silence(waited))
     }
 
-    fn silence(&self) -> End {
-        let waited = Duration::from_secs(
-            self.began.elapsed().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
-        );
+    fn silence(&self, waited: Duration) -> End {
         End::BackendSilent { waited, silence: self.route.silence() }
     }
 }
@@ -203,7 +201,7 @@ mod tests {
         let mut dialogue = dialogue(&route, &address, ours);
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(dialogue.long_silence().is_none());
-        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_millis(2999)).await;
         let end = dialogue.long_silence().unwrap();
         assert!(end.to_string().starts_with("the backend said nothing for 6s; "), "{end}");
         dialogue.is_heard = true;
@@ -215,7 +213,10 @@ mod tests {
         let (route, address) = (route(b""), address());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut silent = dialogue(&route, &address, ours);
+        // The connection has taken some of timeouts.connect.
+        tokio::time::advance(Duration::from_millis(1)).await;
         let end = silent.exchange().await.unwrap_err();
+        assert!(end.to_string().starts_with("the backend said nothing for 60s; "), "{end}");
         assert!(end.to_string().contains("upstream.tls.mode: Implicit"), "{end}");
         let (ours, mut late) = UnixStream::pair().unwrap();
         late.write_all(b"+OK\r\n").await.unwrap();

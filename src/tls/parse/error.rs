@@ -12,6 +12,12 @@ pub enum ParseError {
     /// No CA certificate.
     #[error("no CA certificate found; put one or more PEM certificates into ca.crt")]
     NoAuthority,
+    /// CA certificates that all have something unknown.
+    #[error(
+        "the CA bundle has no certificate that can be used: each has an unknown critical extension, or an encoding that the \
+         TLS library cannot read; use another authority"
+    )]
+    UnusableAuthorities,
     /// No revocation list.
     #[error("no certificate revocation list found; put one or more PEM X509 CRL blocks into ca.crl")]
     NoCrl,

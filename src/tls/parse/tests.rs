@@ -3,8 +3,8 @@
 use super::super::testing::{self, Ca, Issued};
 use super::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 fn inspect(chain: &str, key: &str) -> Result<Parsed, ParseError> {
@@ -105,8 +105,26 @@ fn a_chain_that_no_client_takes_is_refused() {
 fn bundles_and_lists_are_checked_one_by_one() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
     let bundle = format!("{}{}", ca.pem(), other.pem());
-    assert_eq!(authorities(bundle.as_bytes()).unwrap(), [ca.der(), other.der()]);
+    assert_eq!(authorities(bundle.as_bytes()).unwrap().certificates, [ca.der(), other.der()]);
     assert_eq!(authorities(b"nothing").unwrap_err(), ParseError::NoAuthority);
+}
+
+#[test]
+fn an_authority_that_cannot_be_used_does_not_spoil_the_others() {
+    let ca = Ca::new("ca");
+    let mut params = testing::named("odd", &[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+    extension.set_criticality(true);
+    params.custom_extensions.push(extension);
+    let odd = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    let leaf = ca.issue(&["a.test"]);
+    let bundle = [odd.pem(), ca.pem(), leaf.chain.clone(), ca.pem()].concat();
+    let found = authorities(bundle.as_bytes()).unwrap();
+    assert_eq!(found.certificates, [ca.der(), leaf.der], "each once");
+    let unused = |position, why| UnusedAuthority { position, why };
+    assert_eq!(found.unused, [unused(1, Unused::Unknown), unused(3, Unused::NotAnAuthority)]);
+    assert_eq!(authorities(odd.pem().as_bytes()).unwrap().certificates, []);
     assert_eq!(crls(ca.crl(2090).pem().unwrap().as_bytes()).unwrap().len(), 1);
     assert_eq!(crls(b"").unwrap_err(), ParseError::NoCrl);
     let broken = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";

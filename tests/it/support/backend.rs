@@ -79,6 +79,21 @@ impl Backend {
         })
     }
 
+    /// SMTP with STARTTLS and, in clear, without AUTH.
+    pub fn smtp_hiding_auth() -> Self {
+        Self::new(move |session| {
+            session.say("220 scripted ESMTP")?;
+            while let Some(line) = session.line()? {
+                session.say(if line.starts_with("EHLO") {
+                    "250-scripted\r\n250 STARTTLS"
+                } else {
+                    "530 5.7.0 Must issue a STARTTLS command first"
+                })?;
+            }
+            Ok(())
+        })
+    }
+
     /// SMTP; every XCLIENT command is handed to `seen`.
     pub fn smtp_after_xclient(name: &str, seen: impl Fn(String) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();

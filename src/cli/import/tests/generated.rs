@@ -56,7 +56,8 @@ fn includes_are_followed_by_name_and_pattern() {
 #[test]
 fn what_has_no_equivalent_is_named_with_its_line() {
     let imported = import("missing.conf", false);
-    is_kept("missing.notes", &notes(&imported));
+    let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
+    is_kept("missing.notes", &format!("{}---\n{advice}", notes(&imported)));
     is_kept("missing.yaml", &printed(&imported));
 }
 

@@ -61,6 +61,16 @@ pub(super) const WEAK_SIGNATURE: Explanation = Explanation {
     remedy: "Issue it again, signed with SHA-256 (`openssl x509 -req -sha256`).",
 };
 
+pub(super) const AUTHORITY_NOT_USED: Explanation = Explanation {
+    reason: Reason::AuthorityNotUsed,
+    conditions: &[("CertificateUnusual", True)],
+    meaning: "A CA bundle has a certificate through which no chain is accepted: it has an unknown critical extension, \
+              the TLS library cannot read it, or it does not say that it is an authority. The other certificates of the bundle \
+              are trusted.",
+    cause: "A server's own certificate was added to the bundle, or an authority uses rare extensions.",
+    remedy: "Take the certificate out of the bundle. The message names its position.",
+};
+
 pub(super) const CERTIFICATE_NOT_YET_VALID: Explanation = Explanation {
     reason: Reason::CertificateNotYetValid,
     conditions: &[("CertificateUnusual", True)],
