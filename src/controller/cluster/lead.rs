@@ -208,7 +208,10 @@ impl Lead {
         for id in told {
             // What waits to be written was about another moment, or about what is gone.
             let is_under_way = self.outbox.forget(id);
-            let Some(seen) = store.own(id) else { continue };
+            let Some(seen) = store.own(id) else {
+                self.outbox.remove(id);
+                continue;
+            };
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
             match outlet.status_of(id) {
                 Some(status) if status != seen.status => {
