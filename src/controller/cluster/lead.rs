@@ -17,7 +17,7 @@ use super::super::index::{Key, ObjectId};
 use super::super::outlet::Outlet;
 use super::super::reason::Reason;
 use super::super::roll::{Roll, Touched};
-use super::super::service::{Front, OwnService};
+use super::super::service::{Front, OwnService, are_all_strangers};
 use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
@@ -90,7 +90,7 @@ impl Lead {
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
         let front = options.service.clone().map_or(Front::None, Front::Awaited);
-        let (known, service) = watch::channel(Known { front, problem: None });
+        let (known, service) = watch::channel(Known { front, ..Known::default() });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), outlet.class(), wanted, known);
@@ -267,7 +267,11 @@ impl Lead {
     }
 
     fn surroundings(&self, outlet: &Outlet) -> Surroundings {
-        let front = self.service.borrow().front.clone();
+        let Known { mut front, endpoints, .. } = self.service.borrow().clone();
+        if let Front::Known(service) = front {
+            let replicas = outlet.replicas().into_iter().flat_map(Roll::addresses).collect();
+            front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));
+        }
         let others = outlet.replicas().into_iter().flat_map(Roll::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
