@@ -81,6 +81,8 @@ pub enum Reason {
     ServicePortPending,
     /// `Ready`: the Service cannot be read, or does not get the port.
     ServiceRefused,
+    /// `Ready`: the Service leads elsewhere.
+    ServiceUnusable,
     /// `Ready`: there is no Service.
     ServiceNotFound,
     /// `BackendHealthy`: all endpoints answer.

@@ -282,6 +282,11 @@ impl Roll {
         self.members.values().filter(|member| member.answer != Answer::Own && member.is_ready)
     }
 
+    /// Where the ready replicas are, this one among them.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.members.keys().map(SocketAddr::ip)
+    }
+
     /// The nodes of all replicas that said theirs.
     pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.members.values().filter_map(|member| member.node_address)

@@ -1,14 +1,17 @@
 //! Our own Service: which ports it should have, where clients reach them, and whether it keeps clients' addresses.
 //! Pure.
 
+mod endpoints;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde_json::{Value, json};
 
 use super::index::Key;
+
+pub use endpoints::{EndpointPort, are_all_strangers, ready_addresses, ready_ports};
 
 /// What is known of the Service of `--service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Reach {
     Pending(String),
     /// Not before somebody gives a permission or changes the Service.
     Refused(String),
+    /// The Service leads elsewhere, or nowhere.
+    Unusable(String),
     /// There is no Service.
     NotFound(String),
 }
@@ -51,8 +56,14 @@ pub struct OwnService {
     /// Where it is reached, but for the ports.
     addresses: Vec<String>,
     ports: BTreeMap<u16, Port>,
-    /// The names of its ports that ready endpoints have; `None` where that cannot be read.
-    endpoints: Option<BTreeSet<String>>,
+    /// The ports that ready endpoints have; `None` where that cannot be read.
+    endpoints: Option<BTreeSet<EndpointPort>>,
+    /// Whether it has ready endpoints, and none of them is a replica.
+    selects_strangers: bool,
+    /// Why it leads nobody here, whatever its ports are.
+    hindrance: Option<String>,
+    /// Its pods are reached without it: `spec.clusterIP` is `None`.
+    is_headless: bool,
     /// Why its ports cannot be set.
     refused: Option<String>,
 }
@@ -150,18 +161,30 @@ impl OwnService {
             },
             ports: ports.collect(),
             endpoints: None,
+            selects_strangers: false,
+            hindrance: hindrance(service),
+            is_headless: spec.cluster_ip.as_deref() == Some("None"),
             refused: None,
         }
     }
 
-    /// With the names of the ports that ready endpoints have, and with why its ports cannot be set, as far as is known.
+    /// With the ports that ready endpoints have, and with why its ports cannot be set, as far as is known.
     #[must_use]
-    pub fn with(self, endpoints: Option<BTreeSet<String>>, refused: Option<String>) -> Self {
+    pub fn with(self, endpoints: Option<BTreeSet<EndpointPort>>, refused: Option<String>) -> Self {
         Self { endpoints, refused, ..self }
+    }
+
+    /// With whether its ready endpoints are all something else than a replica.
+    #[must_use]
+    pub fn with_strangers(self, selects_strangers: bool) -> Self {
+        Self { selects_strangers, ..self }
     }
 
     fn reach(&self, port: u16) -> Reach {
         let key = &self.key;
+        if let Some(why) = &self.hindrance {
+            return Reach::Unusable(format!("the Service {key} of --service {why}"));
+        }
         let Some(found) = self.ports.get(&port) else {
             return match &self.refused {
                 Some(why) => Reach::Refused(format!("the Service {key} does not get the port {port}: {why}")),
@@ -169,10 +192,53 @@ impl OwnService {
             };
         };
         // Nodes learn from endpoints where connections to a port go.
-        if self.endpoints.as_ref().is_some_and(|names| !names.contains(&found.name)) {
-            return Reach::Pending(format!("no ready endpoint of the Service {key} has the port {port} yet"));
+        let targets = self.targets(found);
+        if targets.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Reach::Pending(format!(
+                "no ready endpoint of the Service {key} has the port {port} yet; if this lasts, compare its \
+                 spec.selector with the labels of the pods"
+            ));
         }
-        Reach::Reached
+        if self.selects_strangers {
+            return Reach::Unusable(format!(
+                "no ready endpoint of the Service {key} of --service is a replica of Mailgress; correct its \
+                 spec.selector, so that it selects the pods of Mailgress"
+            ));
+        }
+        match targets.iter().flatten().next() {
+            Some(Some(other))
+                if !self.is_headless && !targets.iter().flatten().any(|to| leads_to(*to, port)) =>
+            {
+                Reach::Unusable(format!(
+                    "the Service {key} of --service leads its port {port} to port {other} of the pods, where this \
+                     listener does not listen; set targetPort of that port in its spec.ports to {port}"
+                ))
+            }
+            _ => Reach::Reached,
+        }
+    }
+
+    /// Where a port leads, `None` among it for any port; `None` where nobody knows: names of ports are the pods'.
+    fn targets(&self, port: &Port) -> Option<BTreeSet<Option<u16>>> {
+        let Some(endpoints) = &self.endpoints else {
+            let number = u16::try_from(port.target.as_u64()?).ok()?;
+            return Some(BTreeSet::from([Some(number)]));
+        };
+        Some(endpoints.iter().filter(|found| found.name == port.name).map(|found| found.number).collect())
+    }
+
+    /// What to tell of a port that clients outside of the cluster do not reach yet.
+    #[must_use]
+    pub fn pending_address(&self, port: u16) -> Option<String> {
+        let is_pending =
+            self.kind == ServiceKind::LoadBalancer && self.addresses.is_empty() && self.has(port);
+        is_pending.then(|| {
+            format!(
+                "the Service {} of type LoadBalancer has no address in status.loadBalancer yet, so it is reached inside \
+                 of the cluster only; if this lasts, install a load balancer, or set spec.type to NodePort",
+                self.key
+            )
+        })
     }
 
     /// The ports that we put there.
@@ -229,7 +295,9 @@ impl OwnService {
     /// Where clients reach a port; nowhere while it is not in the Service, or nobody has given it an address.
     #[must_use]
     pub fn addresses(&self, port: u16, nodes: &BTreeSet<IpAddr>) -> Vec<String> {
-        let Some(found) = self.ports.get(&port) else { return Vec::new() };
+        let Some(found) = self.ports.get(&port).filter(|_| self.hindrance.is_none()) else {
+            return Vec::new();
+        };
         match (self.kind, found.node_port) {
             (ServiceKind::NodePort, Some(node_port)) => {
                 nodes.iter().map(|node| joined(&node.to_string(), node_port)).collect()
@@ -240,27 +308,31 @@ impl OwnService {
     }
 }
 
-/// The names of the ports that ready endpoints have, in every family of addresses that has any.
-#[must_use]
-pub fn ready_ports<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<String> {
-    let mut families: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for slice in slices {
-        // A missing condition means ready.
-        let is_ready = |endpoint: &Endpoint| {
-            endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-        };
-        if slice.endpoints.iter().any(is_ready) {
-            let names = slice.ports.iter().flatten().map(|port| port.name.clone().unwrap_or_default());
-            families.entry(&slice.address_type).or_default().extend(names);
-        }
-    }
-    families.into_values().reduce(|all, family| &all & &family).unwrap_or_default()
-}
-
 /// `address:port`, with brackets where they belong.
 #[must_use]
 pub fn joined(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// Why a Service leads nobody here, whatever its ports are.
+fn hindrance(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    if service.metadata.deletion_timestamp.is_some() {
+        let text = "is being deleted (metadata.deletionTimestamp is set); create it again once it is gone, or name \
+                    another one in --service";
+        return Some(text.to_owned());
+    }
+    (spec.type_.as_deref() == Some("ExternalName")).then(|| {
+        format!(
+            "is of type ExternalName and leads to {}, not to the pods of Mailgress; set its spec.type to ClusterIP, \
+             NodePort or LoadBalancer",
+            spec.external_name.as_deref().unwrap_or("another host")
+        )
+    })
+}
+
+fn leads_to(target: Option<u16>, port: u16) -> bool {
+    target.is_none_or(|target| target == port)
 }
 
 fn is_tcp(port: &ServicePort) -> bool {
@@ -321,6 +393,21 @@ mod tests {
             all["spec"][field] = value.clone();
         }
         OwnService::read(&serde_json::from_value(all).unwrap(), "us")
+    }
+
+    /// With ready endpoints that have these ports.
+    fn with(service: OwnService, ports: &[(&str, u16)]) -> OwnService {
+        let port =
+            |(name, number): &(&str, u16)| EndpointPort { name: (*name).to_owned(), number: Some(*number) };
+        service.with(Some(ports.iter().map(port).collect()), None)
+    }
+
+    /// Why clients do not reach port 993 by this Service.
+    fn unusable(service: OwnService) -> String {
+        match Front::Known(Box::new(service)).reach(993) {
+            Reach::Unusable(why) => why,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn ports(ports: &[u16]) -> BTreeSet<u16> {
@@ -384,10 +471,8 @@ mod tests {
         let pending = |front: &Front, port| matches!(front.reach(port), Reach::Pending(_));
         assert_eq!(front(own()).reach(993), Reach::Reached, "endpoints cannot be read");
         assert!(pending(&front(own()), 995));
-        let with =
-            |names: &[&str]| own().with(Some(names.iter().map(|name| (*name).to_owned()).collect()), None);
-        assert_eq!(front(with(&["smtp", "mail-993"])).reach(993), Reach::Reached);
-        assert!(pending(&front(with(&["smtp"])), 993));
+        assert_eq!(front(with(own(), &[("smtp", 25), ("mail-993", 993)])).reach(993), Reach::Reached);
+        assert!(pending(&front(with(own(), &[("smtp", 25)])), 993));
         let refused = front(own().with(None, Some("forbidden".to_owned())));
         assert!(
             matches!(refused.reach(995), Reach::Refused(why) if why.ends_with("the port 995: forbidden"))
@@ -400,24 +485,68 @@ mod tests {
     }
 
     #[test]
-    fn ready_ports_are_those_that_every_family_of_addresses_has() {
-        let slice = |family: &str, ready: bool, names: &[&str]| -> EndpointSlice {
-            let ports: Vec<Value> = names.iter().map(|name| json!({ "name": name, "port": 1 })).collect();
-            serde_json::from_value(json!({
-                "addressType": family,
-                "ports": ports,
-                "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": ready } }],
-            }))
-            .unwrap()
-        };
-        let names = |slices: &[EndpointSlice]| ready_ports(slices.iter()).into_iter().collect::<Vec<_>>();
-        let old = slice("IPv4", true, &["a"]);
-        let new = slice("IPv4", true, &["a", "b"]);
-        assert_eq!(names(&[old.clone(), new.clone()]), ["a", "b"]);
-        assert_eq!(names(&[old, slice("IPv4", false, &["a", "b"])]), ["a"]);
-        assert_eq!(names(&[new.clone(), slice("IPv6", true, &["b"])]), ["b"]);
-        assert_eq!(names(&[new, slice("IPv6", false, &["b"])]), ["a", "b"]);
-        assert!(names(&[]).is_empty());
+    fn a_port_that_leads_to_another_port_of_the_pods_is_not_reached() {
+        let elsewhere = json!({ "ports": [{ "name": "mail-993", "port": 993, "targetPort": 10993 }] });
+        let by_name = json!({ "ports": [{ "name": "mail-993", "port": 993, "targetPort": "imaps" }] });
+        let own = |spec: &Value| service(spec, &json!({}));
+        for service in [own(&elsewhere), with(own(&by_name), &[("mail-993", 10993)])] {
+            let why = unusable(service);
+            for part in ["Service mail/edge", "port 993 to port 10993", "set targetPort", "spec.ports to 993"]
+            {
+                assert!(why.contains(part), "{why}");
+            }
+        }
+        let reach = |service: OwnService| Front::Known(Box::new(service)).reach(993);
+        assert_eq!(reach(own(&by_name)), Reach::Reached, "nobody knows what the name stands for");
+        assert_eq!(reach(with(own(&by_name), &[("mail-993", 993)])), Reach::Reached);
+        let rolling = [("mail-993", 993), ("mail-993", 10993)];
+        assert_eq!(reach(with(own(&by_name), &rolling)), Reach::Reached, "some pods have it");
+        let mut headless = elsewhere;
+        headless["clusterIP"] = json!("None");
+        assert_eq!(reach(own(&headless)), Reach::Reached, "clients connect to the pods themselves");
+    }
+
+    #[test]
+    fn a_service_that_selects_other_pods_is_told_with_its_selector() {
+        let strangers = with(service(&json!({}), &json!({})), &[("mail-993", 993)]).with_strangers(true);
+        let why = unusable(strangers);
+        assert!(why.contains("Service mail/edge") && why.contains("correct its spec.selector"), "{why}");
+    }
+
+    #[test]
+    fn a_service_that_is_going_or_stands_for_another_host_leads_nobody_here() {
+        let read = |service: Value| OwnService::read(&serde_json::from_value(service).unwrap(), "us");
+        let metadata = json!({ "namespace": "mail", "name": "edge" });
+        let ports = json!([{ "name": "mail-993", "port": 993 }]);
+        let mut going = metadata.clone();
+        going["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let spec = json!({ "ports": ports, "clusterIPs": ["10.96.0.9"] });
+        let going = read(json!({ "metadata": going, "spec": spec }));
+        assert!(going.addresses(993, &BTreeSet::new()).is_empty());
+        let why = unusable(going);
+        assert!(
+            why.contains("is being deleted (metadata.deletionTimestamp is set); create it again"),
+            "{why}"
+        );
+        let spec = json!({ "type": "ExternalName", "externalName": "mx.example", "ports": ports });
+        let why = unusable(read(json!({ "metadata": metadata, "spec": spec })));
+        assert!(
+            why.contains("type ExternalName and leads to mx.example") && why.contains("spec.type"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_load_balancer_without_an_address_is_told_and_still_leads_here() {
+        let balancer = |status: &Value| service(&json!({ "type": "LoadBalancer" }), status);
+        let waiting = balancer(&json!({}));
+        let text = waiting.pending_address(993).unwrap();
+        assert!(text.contains("Service mail/edge") && text.contains("status.loadBalancer"), "{text}");
+        assert_eq!(waiting.pending_address(995), None, "not a port of that Service");
+        assert_eq!(Front::Known(Box::new(waiting)).reach(993), Reach::Reached);
+        let balanced = json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.5" }] } });
+        assert_eq!(balancer(&balanced).pending_address(993), None);
+        assert_eq!(service(&json!({}), &json!({})).pending_address(993), None);
     }
 
     #[test]

@@ -62,6 +62,52 @@ fn a_port_that_the_api_server_refuses_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_target_port_that_leads_elsewhere_is_told_with_the_field() {
+    let Some(cluster) = Cluster::new("front-elsewhere") else { return };
+    let (port, backend) = (ports::free(), backend("backend"));
+    cluster.backends(&[(&backend, ready())]);
+    cluster.front("front");
+    cluster.front_endpoint("front", &[port]);
+    cluster.apply(&edge(&cluster, &[port]));
+    let _mailgress = cluster.replica(&["--service", "front-elsewhere/front"]);
+    cluster.wait_for("Ready", EDGE);
+    // Kubernetes writes the slice by the Service's targetPort.
+    let slice = |change: &Value| {
+        let change = change.to_string();
+        cluster.kubectl(&["patch", "endpointslice", "front", "--type=merge", "-p", &change]);
+    };
+    let name = format!("mail-{port}");
+    slice(&json!({ "ports": [{ "name": name, "port": 1 }] }));
+    let message = cluster.comes_to(EDGE, "Ready", "False", "ServiceUnusable");
+    let why =
+        format!("Service front-elsewhere/front of --service leads its port {port} to port 1 of the pods");
+    assert!(message.contains(&why) && message.contains("set targetPort"), "{message}");
+    slice(&json!({ "ports": [{ "name": name, "port": port }] }));
+    cluster.wait_for("Ready", EDGE);
+}
+
+#[test]
+fn a_service_that_is_being_deleted_is_told() {
+    let Some(cluster) = Cluster::new("front-going") else { return };
+    let (port, backend) = (ports::free(), backend("backend"));
+    cluster.backends(&[(&backend, ready())]);
+    cluster.front("front");
+    cluster.front_endpoint("front", &[port]);
+    cluster.apply(&edge(&cluster, &[port]));
+    let _mailgress = cluster.replica(&["--service", "front-going/front"]);
+    cluster.wait_for("Ready", EDGE);
+    let patch = |change: &Value| {
+        cluster.kubectl(&["patch", "service", "front", "--type=merge", "-p", &change.to_string()]);
+    };
+    patch(&json!({ "metadata": { "finalizers": ["example.com/wait"] } }));
+    cluster.kubectl(&["delete", "service", "front", "--wait=false"]);
+    let message = cluster.comes_to(EDGE, "Ready", "False", "ServiceUnusable");
+    assert!(message.contains("front-going/front of --service is being deleted"), "{message}");
+    patch(&json!({ "metadata": { "finalizers": null } }));
+    cluster.comes_to(EDGE, "Ready", "False", "ServiceNotFound");
+}
+
+#[test]
 fn a_service_that_is_deleted_is_told_and_no_node_stands_in_for_its_address() {
     let Some(cluster) = Cluster::new("front-deleted") else { return };
     let (port, backend) = (ports::free(), backend("backend"));

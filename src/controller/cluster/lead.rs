@@ -17,7 +17,7 @@ use super::super::index::{Key, ObjectId};
 use super::super::publisher::Publisher;
 use super::super::reason::Reason;
 use super::super::roll::{Roll, Touched};
-use super::super::service::{Front, OwnService};
+use super::super::service::{Front, OwnService, are_all_strangers};
 use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
@@ -91,7 +91,7 @@ impl Lead {
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
         let front = options.service.clone().map_or(Front::None, Front::Awaited);
-        let (known, service) = watch::channel(Known { front, problem: None });
+        let (known, service) = watch::channel(Known { front, ..Known::default() });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), publisher.class(), wanted, known);
@@ -209,7 +209,10 @@ impl Lead {
         for id in told {
             // What waits to be written was about another moment, or about what is gone.
             let is_under_way = self.outbox.forget(id);
-            let Some(seen) = store.own(id) else { continue };
+            let Some(seen) = store.own(id) else {
+                self.outbox.remove(id);
+                continue;
+            };
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
             match publisher.status_of(id) {
                 Some(status) if status != seen.status => {
@@ -265,7 +268,11 @@ impl Lead {
     }
 
     fn surroundings(&self, publisher: &Publisher) -> Surroundings {
-        let front = self.service.borrow().front.clone();
+        let Known { mut front, endpoints, .. } = self.service.borrow().clone();
+        if let Front::Known(service) = front {
+            let replicas = publisher.replicas().into_iter().flat_map(Roll::addresses).collect();
+            front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));
+        }
         let others = publisher.replicas().into_iter().flat_map(Roll::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }

@@ -4,6 +4,7 @@
 mod settle;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::index::Key;
-use super::super::service::{Front, OwnService, PortPlan, ready_ports};
+use super::super::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
 use super::failure::{Failure, answered};
 use super::follow::follow;
 use super::pause::{Pause, TOLD};
@@ -30,6 +31,8 @@ use settle::Endpoints;
 pub(super) struct Known {
     /// The Service.
     pub(super) front: Front,
+    /// The addresses of its ready endpoints.
+    pub(super) endpoints: BTreeSet<IpAddr>,
     /// Why it cannot be read or is not as it should be.
     pub(super) problem: Option<String>,
 }
@@ -40,6 +43,7 @@ struct Seen {
     /// `None` until it is known whether it exists.
     service: Option<Option<Arc<Service>>>,
     endpoints: Endpoints,
+    addresses: BTreeSet<IpAddr>,
     /// Why the Service cannot be read, and since when that is told.
     unread: Option<(Failure, Instant)>,
     unwritten: Option<Unwritten>,
@@ -108,8 +112,11 @@ impl Keeper {
                 found = slices.next() => match found {
                     None => return,
                     // Nobody makes endpoints of this Service: its ports are all that there is to know.
-                    Some(Ok(found)) if found.is_empty() => seen.endpoints = Endpoints::default(),
+                    Some(Ok(found)) if found.is_empty() => {
+                        (seen.endpoints, seen.addresses) = (Endpoints::default(), BTreeSet::new());
+                    }
                     Some(Ok(found)) => {
+                        seen.addresses = ready_addresses(found.iter().map(AsRef::as_ref));
                         seen.endpoints.read(ready_ports(found.iter().map(AsRef::as_ref)), Instant::now());
                     }
                     // What was known still counts. Without having known any, Ready does not wait for them.
@@ -182,7 +189,11 @@ impl Seen {
             ),
             _ => None,
         };
-        Known { front, problem: problem.map(|problem| format!("the Service {key} of --service {problem}")) }
+        Known {
+            front,
+            endpoints: self.addresses.clone(),
+            problem: problem.map(|problem| format!("the Service {key} of --service {problem}")),
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! It is a task of its own, so that a slow API server holds up nothing else. Every write names the version of the
 //! object that it was made for: where somebody else has written meanwhile, a newer leader among them, the API server
-//! refuses it, and it is made again only if it is still about what the object is.
+//! refuses it, and it is made again only if it is still about what the object is. Our own writes make new versions, too:
+//! a status that was made before the watch told of one is written for the version that it made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ struct Waiting {
     refused: BTreeMap<ObjectId, Said>,
     /// What is being written; what comes meanwhile of the same object waits until that is over.
     under_way: BTreeSet<ObjectId>,
+    /// What our own writes made of the versions that their statuses were made for.
+    versions: BTreeMap<ObjectId, Versions>,
     /// We do not lead any more: what could not be written is somebody else's affair.
     is_over: bool,
     /// Why something that is still to be written is not.
@@ -81,6 +84,12 @@ impl Outbox {
         waiting.failure = None;
         waiting.ready.clear();
         waiting.refused.clear();
+        waiting.versions.clear();
+    }
+
+    /// The object does not exist any more.
+    pub(super) fn remove(&self, id: &ObjectId) {
+        self.lock().versions.remove(id);
     }
 
     /// Why something that is still to be written is not.
@@ -90,10 +99,22 @@ impl Outbox {
 
     fn take(&self) -> Option<(ObjectId, Said)> {
         let mut waiting = self.lock();
-        let Waiting { ready, under_way, .. } = &mut *waiting;
+        let Waiting { ready, under_way, versions, .. } = &mut *waiting;
         let id = ready.keys().find(|id| !under_way.contains(id))?.clone();
         under_way.insert(id.clone());
-        ready.remove_entry(&id)
+        let (id, mut said) = ready.remove_entry(&id)?;
+        if let Some(now) = versions.get_mut(&id).and_then(|versions| versions.now(&said.resource_version)) {
+            said.resource_version = now;
+        }
+        Some((id, said))
+    }
+
+    /// A write has made version `to` of version `from`. The watch has not told of it yet.
+    fn wrote(&self, id: &ObjectId, from: String, to: String) {
+        let mut waiting = self.lock();
+        if !waiting.is_over && from != to {
+            waiting.versions.entry(id.clone()).or_default().add(from, to);
+        }
     }
 
     /// It is not under way any more; what could not be written is tried again, unless there is something newer by now.
@@ -136,6 +157,35 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Versions of an object that differ in nothing but the status that we wrote: what was made for an earlier one holds for
+/// the last one.
+#[derive(Debug, Default)]
+struct Versions {
+    /// Oldest first, at most [`MAX_VERSIONS`].
+    earlier: VecDeque<String>,
+    last: String,
+}
+
+impl Versions {
+    fn add(&mut self, from: String, to: String) {
+        if self.last != from {
+            self.earlier.clear();
+        }
+        self.earlier.push_back(from);
+        if self.earlier.len() > MAX_VERSIONS {
+            self.earlier.pop_front();
+        }
+        self.last = to;
+    }
+
+    /// The last version, where `known` is an earlier one. The watch, where `known` is from, never goes back.
+    fn now(&mut self, known: &str) -> Option<String> {
+        let position = self.earlier.iter().position(|earlier| earlier == known)?;
+        self.earlier.drain(..position);
+        Some(self.last.clone())
     }
 }
 
@@ -276,7 +326,12 @@ impl Writer {
         }
         let params = PatchParams::apply(&self.field_manager).force();
         match api.patch_status(&id.key.name, &params, &Patch::Apply(&patch)).await {
-            Ok(_) => Ok(None),
+            Ok(written) => {
+                if let Some(to) = written.metadata.resource_version {
+                    self.outbox.wrote(id, said.resource_version.clone(), to);
+                }
+                Ok(None)
+            }
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Api(status)) if status.code == CONFLICT => {
                 self.newer(&api, id, said).await.map_err(|why| (false, why))
@@ -323,6 +378,8 @@ const LONGEST_MANAGER: usize = 128;
 const AT_ONCE: usize = 8;
 /// How often a write is made again for a newer version of its object.
 const ATTEMPTS: usize = 4;
+/// Versions of one object that the watch may be behind our own writes.
+const MAX_VERSIONS: usize = 16;
 /// After which time what was refused is tried again, when permissions may be another's.
 const REFUSED_AGAIN: Duration = LAST;
 /// Codes of what another object need not be refused for: permissions and quotas, admission, the schema.
@@ -388,5 +445,31 @@ mod tests {
         outbox.put([(object("a"), said("1"))]);
         outbox.take();
         assert!(outbox.forget(&object("a")), "it is under way, and to be corrected");
+    }
+
+    #[test]
+    fn a_status_made_before_the_watch_told_of_our_own_write_is_written_for_the_version_of_that_write() {
+        let outbox = Outbox::default();
+        let taken = |version: &str| {
+            outbox.put([(object("a"), said(version))]);
+            let (id, taken) = outbox.take().unwrap();
+            outbox.end(id, None);
+            taken.resource_version
+        };
+        outbox.wrote(&object("a"), "1".into(), "2".into());
+        assert_eq!(taken("1"), "2");
+        outbox.wrote(&object("a"), "2".into(), "3".into());
+        assert_eq!(taken("1"), "3");
+        assert_eq!(taken("2"), "3", "the watch is one write behind");
+        assert_eq!(taken("3"), "3");
+        assert_eq!(taken("9"), "9", "somebody else has written");
+        outbox.wrote(&object("a"), "9".into(), "10".into());
+        assert_eq!(
+            (taken("2"), taken("9")),
+            ("2".into(), "10".into()),
+            "the writes before that do not count any more"
+        );
+        outbox.clear();
+        assert_eq!(taken("9"), "9", "somebody else has led meanwhile");
     }
 }

@@ -250,6 +250,16 @@ pub static EXPLANATIONS: [Explanation; 54] = [
                  chart's `service.managePorts`). To manage the ports yourself, run without `--service`.",
     },
     Explanation {
+        reason: Reason::ServiceUnusable,
+        conditions: &[("Ready", False)],
+        meaning: "All replicas serve the listener, but the Service of `--service` does not lead to them. Clients that come \
+                  by the Service get elsewhere, or nowhere.",
+        cause: "Its `targetPort` is not the listener's port; its `selector` selects other pods; it is of type \
+                `ExternalName`; or it is being deleted. The message says which.",
+        remedy: "Change the field that the message names. A Service that is being deleted is created again once it is \
+                 gone; if it does not go, look at its `metadata.finalizers`.",
+    },
+    Explanation {
         reason: Reason::ServiceNotFound,
         conditions: &[("Ready", False)],
         meaning: "All replicas serve the listener, but the Service of `--service` does not exist.",

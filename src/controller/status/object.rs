@@ -10,7 +10,7 @@ use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
 use super::super::service::{Front, joined as with_port};
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
-use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener};
+use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener, ready};
 
 /// Of an object as it was rendered.
 pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
@@ -32,7 +32,13 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
     {
         return ObjectStatus { generation, address, backends, conditions, listeners: Vec::new(), addresses };
     }
-    let conditions = aggregate(outcome, &listeners, &stamp);
+    let mut conditions = aggregate(outcome, &listeners, &stamp);
+    if let Some(pending) = facts.replicas.and_then(|_| pending_address(facts.surroundings, outcome))
+        && let Some(ready) = conditions.iter_mut().find(|condition| condition.type_ == "Ready")
+        && ready.status == ConditionStatus::True
+    {
+        ready.message = format!("{}; {pending}", ready.message);
+    }
     ObjectStatus { generation, address, backends, conditions, listeners, addresses: Vec::new() }
 }
 
@@ -62,12 +68,19 @@ impl Surroundings {
     }
 }
 
+/// What to tell of the first listener whose load balancer has no address yet.
+fn pending_address(surroundings: Option<&Surroundings>, outcome: &ObjectOutcome) -> Option<String> {
+    outcome.listeners.iter().find_map(|listener| ready::pending_address(surroundings, listener))
+}
+
 /// For people: the hosts where clients reach it, or else where it is bound.
 fn address(surroundings: Option<&Surroundings>, outcome: &ObjectOutcome, listeners: &[Listener]) -> String {
     let reached = listeners.iter().flat_map(|listener| &listener.addresses);
     let hosts: BTreeSet<&str> = reached.filter_map(|address| Some(address.rsplit_once(':')?.0)).collect();
     let text = if surroundings.is_some() && !hosts.is_empty() {
         hosts.into_iter().collect::<Vec<_>>().join(", ")
+    } else if pending_address(surroundings, outcome).is_some() {
+        PENDING.to_owned()
     } else {
         let bound = outcome.listeners.iter().filter_map(|listener| listener.address.as_ref());
         bound.map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -154,6 +167,8 @@ fn named(conditions: &[(&str, &Condition)]) -> String {
     said.into_iter().map(sentence).collect::<Vec<_>>().join(" | ")
 }
 
+/// Shown as the address while a load balancer has none, as `kubectl get services` does.
+const PENDING: &str = "<pending>";
 /// The bound of `addresses` in the schema.
 const MAX_ADDRESSES: usize = 16;
 /// The bound of `status.address` in the schema.

@@ -9,7 +9,7 @@ use super::super::roll::{Elsewhere, Wanted};
 use super::super::service::Reach;
 use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
-use super::{Facts, name};
+use super::{Facts, Surroundings, name};
 
 /// A condition without what all have in common.
 pub(super) struct Verdict {
@@ -32,7 +32,9 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> [Condition; 2] {
     let here = programmed(facts, listener);
-    let everywhere = elsewhere(facts, object, listener, &here).or_else(|| reached(facts, listener, &here));
+    let everywhere = elsewhere(facts, object, listener, &here)
+        .or_else(|| reached(facts, listener, &here))
+        .or_else(|| inside_only(facts, listener, &here));
     let condition =
         |type_, verdict: &Verdict| stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message);
     [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
@@ -126,9 +128,26 @@ fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &Verdict) -> Opt
         Reach::Reached => return None,
         Reach::Pending(why) => (ConditionStatus::Unknown, Reason::ServicePortPending, why),
         Reach::Refused(why) => (ConditionStatus::False, Reason::ServiceRefused, why),
+        Reach::Unusable(why) => (ConditionStatus::False, Reason::ServiceUnusable, why),
         Reach::NotFound(why) => (ConditionStatus::False, Reason::ServiceNotFound, why),
     };
     Some(Verdict::new(status, reason, message))
+}
+
+/// Ready as everywhere else, and told that the Service's load balancer has no address yet.
+fn inside_only(facts: &Facts<'_>, listener: &ListenerOutcome, here: &Verdict) -> Option<Verdict> {
+    facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
+    let pending = pending_address(facts.surroundings, listener)?;
+    Some(Verdict::new(ConditionStatus::True, &here.reason, format!("{}; {pending}", here.message)))
+}
+
+/// What to tell of a listener whose load balancer has no address yet.
+pub(super) fn pending_address(
+    surroundings: Option<&Surroundings>,
+    listener: &ListenerOutcome,
+) -> Option<String> {
+    let port = listener.address.as_ref()?.public_port()?;
+    surroundings?.front.known()?.pending_address(port)
 }
 
 /// What the other replicas say, where we are well ourselves and know of them; `None` where it is no other than what

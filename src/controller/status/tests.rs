@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::controller::render::tests::{World, server};
+use crate::controller::service::OwnService;
 use crate::model::SocketState;
 use crate::model::served::{Bound, Entry, Page, Problem, Replica, Served};
 use crate::net::ListenAddress;
@@ -181,6 +182,16 @@ fn what_is_wrong_with_several_listeners_is_said_once() {
 
 /// A world of two replicas, of which the other says this.
 fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
+    led_behind(world, yaml, other, None)
+}
+
+/// The same, with this Service in front.
+fn led_behind(
+    world: &mut World,
+    yaml: &str,
+    other: Option<Served>,
+    surroundings: Option<&Surroundings>,
+) -> Status {
     world.render(yaml);
     let publisher = &world.renderer;
     let (id, outcome) = publisher.outcomes().next().unwrap();
@@ -195,8 +206,7 @@ fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
     roll.heard(address, page, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
-    let facts =
-        Facts { published: publisher, report: &report, replicas: Some(&roll), surroundings: None, now: 0 };
+    let facts = Facts { published: publisher, report: &report, replicas: Some(&roll), surroundings, now: 0 };
     let mut status = Status::default();
     status.update(&facts, id);
     status
@@ -226,6 +236,38 @@ fn ready_asks_all_replicas_and_programmed_this_one() {
     let (ready, message) = here(served(1, vec![problem]));
     assert_eq!(ready, "Ready=False BindFailed");
     assert_eq!(message, "listener a: replica pod-b: address in use");
+}
+
+/// What is said of a listener on port 143 behind this Service: Ready, its message, and the address.
+fn behind(spec: &Value) -> [String; 3] {
+    let service = json!({ "metadata": { "namespace": "mail", "name": "edge" }, "spec": spec });
+    let service = OwnService::read(&serde_json::from_value(service).unwrap(), "us");
+    let front = Front::Known(Box::new(service));
+    let surroundings = Surroundings { front, ..Surroundings::default() };
+    let served = Served { uid: String::new(), generation: 1, bound: None, problems: vec![] };
+    let yaml = server(GOOD, "");
+    let status = led_behind(&mut World::new(), &yaml, Some(served), Some(&surroundings));
+    let object = of(&status);
+    [told(&object.conditions)[3].clone(), object.conditions[3].message.clone(), object.address.clone()]
+}
+
+#[test]
+fn a_load_balancer_without_an_address_leaves_ready_true_and_is_told() {
+    let ports = json!([{ "port": 143 }]);
+    let [ready, message, address] = behind(&json!({ "type": "LoadBalancer", "ports": ports }));
+    assert_eq!((ready.as_str(), address.as_str()), ("Ready=True Ready", "<pending>"));
+    assert!(message.contains("; the Service mail/edge of type LoadBalancer has no address"), "{message}");
+    let [ready, message, address] = behind(&json!({ "clusterIPs": ["10.96.0.9"], "ports": ports }));
+    assert_eq!((ready.as_str(), address.as_str()), ("Ready=True Ready", "10.96.0.9"));
+    assert_eq!(message, "all listeners are bound and serve this generation");
+}
+
+#[test]
+fn a_service_that_leads_to_another_port_is_not_ready_though_the_listener_is_programmed() {
+    let ports = json!([{ "port": 143, "targetPort": 10143 }]);
+    let [ready, message, _] = behind(&json!({ "clusterIPs": ["10.96.0.9"], "ports": ports }));
+    assert_eq!(ready, "Ready=False ServiceUnusable");
+    assert!(message.contains("leads its port 143 to port 10143 of the pods"), "{message}");
 }
 
 #[test]

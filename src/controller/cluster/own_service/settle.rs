@@ -8,31 +8,33 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The names of the ports that ready endpoints have.
+use crate::controller::service::EndpointPort;
+
+/// The ports that ready endpoints have.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
     /// With the time from which each counts; `None` until they have been read.
-    from: Option<BTreeMap<String, Instant>>,
+    from: Option<BTreeMap<EndpointPort, Instant>>,
 }
 
 impl Endpoints {
     /// These have been read. What was there when they were first read counts at once.
-    pub(super) fn read(&mut self, names: BTreeSet<String>, now: Instant) {
+    pub(super) fn read(&mut self, ports: BTreeSet<EndpointPort>, now: Instant) {
         let known = self.from.take();
-        let from = |name: String| {
+        let from = |port: EndpointPort| {
             let from = match &known {
                 None => now,
-                Some(known) => known.get(&name).copied().unwrap_or(now + SETTLE),
+                Some(known) => known.get(&port).copied().unwrap_or(now + SETTLE),
             };
-            (name, from)
+            (port, from)
         };
-        self.from = Some(names.into_iter().map(from).collect());
+        self.from = Some(ports.into_iter().map(from).collect());
     }
 
     /// Those that count; `None` where they cannot be read.
-    pub(super) fn settled(&self, now: Instant) -> Option<BTreeSet<String>> {
-        let settled = |from: &BTreeMap<String, Instant>| {
-            from.iter().filter(|(_, from)| **from <= now).map(|(name, _)| name.clone()).collect()
+    pub(super) fn settled(&self, now: Instant) -> Option<BTreeSet<EndpointPort>> {
+        let settled = |from: &BTreeMap<EndpointPort, Instant>| {
+            from.iter().filter(|(_, from)| **from <= now).map(|(port, _)| port.clone()).collect()
         };
         self.from.as_ref().map(settled)
     }
@@ -53,7 +55,8 @@ mod tests {
     #[test]
     fn a_port_counts_a_moment_after_it_came_unless_it_was_there_before() {
         let now = Instant::now();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let port = |name: &&str| EndpointPort { name: (*name).to_owned(), number: Some(993) };
+        let names = |names: &[&str]| names.iter().map(port).collect::<BTreeSet<_>>();
         let mut endpoints = Endpoints::default();
         assert_eq!((endpoints.settled(now), endpoints.next(now)), (None, None));
         endpoints.read(names(&["a"]), now);
