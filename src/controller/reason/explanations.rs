@@ -8,7 +8,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 54] = [
+pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
