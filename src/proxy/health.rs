@@ -110,7 +110,7 @@ impl HealthChecks {
         connector: Option<&Arc<TlsConnector>>,
     ) -> Option<Arc<CheckedBackend>> {
         let rule = listener.upstream.health_check?;
-        let backend = listener.backend.as_ref()?;
+        let backend = listener.auth.backend()?;
         let mut checks = lock(&self.checks);
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
@@ -189,7 +189,7 @@ impl Drop for Check {
 impl CheckId {
     /// All that a listener wants.
     fn of(listener: &Listener) -> impl Iterator<Item = Self> {
-        let wanted = listener.upstream.health_check.zip(listener.backend.as_ref());
+        let wanted = listener.upstream.health_check.zip(listener.auth.backend());
         wanted.into_iter().flat_map(move |(rule, backend)| {
             backend.endpoints.iter().map(move |address| Self::new(address, rule, listener))
         })

@@ -140,8 +140,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         hostnames: Vec::new(),
         frontend: Arc::new(frontend()),
         tls: None,
-        auth: Auth::Passthrough,
-        backend: Some(Arc::new(Backend::new("test".into(), backends))),
+        auth: Auth::Passthrough(Arc::new(Backend::new("test".into(), backends))),
         reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
             tls: UpstreamTls::Disabled,

@@ -11,8 +11,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, MinVersion, Reach,
-    ServerTls, Socket, TlsMode,
+    Auth, Backend, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, MinVersion,
+    Reach, ServerTls, Socket, TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::proxy_header::ProxyVersion;
@@ -184,8 +184,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         hostnames: hostnames.iter().map(|name| Hostname::new(name)).collect(),
         frontend: Arc::new(frontend()),
         tls: Some(Arc::new(tls)),
-        auth: Auth::Passthrough,
-        backend: None,
+        auth: Auth::Passthrough(Arc::new(Backend::new("test".into(), Vec::new()))),
         reach: Reach::Anywhere,
         upstream: Arc::new(upstream),
         resolver: Arc::new(resolver),
