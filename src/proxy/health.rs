@@ -23,13 +23,12 @@ use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
 use crate::protocol::proxy_header::{self, ProxyVersion};
-use crate::tls::TlsConnector;
 
 use super::end::End;
 use super::limits::lock;
 use super::metrics::Metrics;
 use super::plan::Turnover;
-use super::route::Route;
+use super::route::{BackendTls, Route};
 use super::uses::Uses;
 
 /// All checks of the process.
@@ -104,18 +103,13 @@ impl HealthChecks {
     }
 
     /// The endpoints of a listener that wants health checks; starts the checks that are not done yet.
-    pub(crate) fn of(
-        &self,
-        listener: &Listener,
-        connector: Option<&Arc<TlsConnector>>,
-    ) -> Option<Arc<CheckedBackend>> {
+    pub(crate) fn of(&self, listener: &Listener, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
         let rule = listener.upstream.health_check?;
         let backend = listener.auth.backend()?;
         let mut checks = lock(&self.checks);
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
-            let route =
-                |header| Route::new(&self.dns, (listener, &listener.reach), connector.cloned(), header);
+            let route = |header| Route::new(&self.dns, (listener, &listener.reach), tls.clone(), header);
             let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
         });
@@ -309,25 +303,25 @@ impl Checker {
     /// `is_silent` while the endpoint is connected and has not said a word.
     async fn ask(&self, is_silent: &AtomicBool) -> Result<(), End> {
         let until = Instant::now() + self.rule.timeout;
-        let mut leg = self.route.connect_to(&self.endpoint.address, until).await?.leg;
+        let mut connection = self.route.connect_to(&self.endpoint.address, until).await?.connection;
         let mut probe = Probe::new(self.protocol);
         let mut out = Vec::new();
         is_silent.store(true, Ordering::Relaxed);
         loop {
-            match probe.receive(&mut leg.input, &mut out) {
+            match probe.receive(&mut connection.input, &mut out) {
                 ProbeStep::Read(same) => probe = same,
                 ProbeStep::Healthy => break,
                 ProbeStep::Unhealthy(error) => return Err(error.into()),
             }
-            leg.send(&mut out).await.map_err(|_| End::BackendGone)?;
-            if leg.fill().await.map_err(|_| End::BackendGone)? == 0 {
+            connection.send(&mut out).await.map_err(|_| End::BackendGone)?;
+            if connection.fill().await.map_err(|_| End::BackendGone)? == 0 {
                 return Err(End::BackendGone);
             }
             is_silent.store(false, Ordering::Relaxed);
         }
         // It is well, whether it still hears the goodbye or not.
-        if leg.send(&mut out).await.is_ok() {
-            tokio::spawn(leg.stream.close());
+        if connection.send(&mut out).await.is_ok() {
+            tokio::spawn(connection.close());
         }
         Ok(())
     }

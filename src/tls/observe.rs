@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::model::settings::ClientTls;
 use crate::net::tls_names;
-use crate::protocol::{EmptyInput, Protocol};
+use crate::protocol::{Cleartext, Protocol};
 
 use super::client::{configure, parse_name, verifier};
 use super::{HandshakeError, HandshakeFailure, ServerNameSource, TlsError, provider};
@@ -80,11 +80,10 @@ pub enum Distrust {
 /// # Errors
 /// When there is no TLS to be had with this server, or the settings cannot be used.
 pub async fn observe<S>(
-    stream: S,
+    server: Cleartext<S>,
     tls: &ClientTls,
     protocol: Protocol,
     name: &ServerNameSource,
-    _proof: EmptyInput,
 ) -> Result<(TlsStream<S>, Observed), ObserveError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -104,7 +103,7 @@ where
     let config = configure(tls, Arc::clone(&observer) as Arc<dyn ServerCertVerifier>, Some(protocol))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = connector
-        .connect(name, stream)
+        .connect(name, server.into_parts().0)
         .await
         .map_err(|error| HandshakeError::Backend(HandshakeFailure::from(error)))?;
     let session = stream.get_ref().1;
@@ -241,7 +240,7 @@ mod tests {
     use rustls_pki_types::CertificateDer;
 
     use super::super::TlsAcceptor;
-    use super::super::testing::{self, Ca, Issued, proof, server_tls};
+    use super::super::testing::{self, Ca, Issued, clear, server_tls};
     use super::*;
     use crate::model::TrustAnchors;
     use rcgen::{KeyPair, date_time_ymd};
@@ -257,8 +256,8 @@ mod tests {
         };
         let (near, far) = tokio::io::duplex(16 * 1024);
         let source = ServerNameSource::Host(String::new());
-        let observing = observe(near, &tls, Protocol::Imap, &source, proof());
-        let (accepted, observed) = tokio::join!(acceptor.accept(far, proof()), observing);
+        let observing = observe(clear(near), &tls, Protocol::Imap, &source);
+        let (accepted, observed) = tokio::join!(acceptor.accept(clear(far)), observing);
         accepted.unwrap();
         observed.unwrap().1
     }
