@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,7 +26,6 @@ use crate::protocol::backend::{Probe, ProbeStep};
 use crate::protocol::proxy_header::{self, ProxyVersion};
 
 use super::end::End;
-use super::limits::lock;
 use super::metrics::Metrics;
 use super::plan::Turnover;
 use super::route::{BackendTls, Route};
@@ -106,7 +106,7 @@ impl HealthChecks {
     pub(crate) fn of(&self, listener: &Listener, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
         let rule = listener.upstream.health_check?;
         let backend = listener.auth.backend()?;
-        let mut checks = lock(&self.checks);
+        let mut checks = self.checks.lock();
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
             let route = |header| Route::new(&self.dns, (listener, &listener.reach), tls.clone(), header);
@@ -119,14 +119,14 @@ impl HealthChecks {
     /// What the checks of a listener say, if it has any, all of them have begun, and one has said something.
     pub(crate) fn report(&self, listener: &Listener) -> Option<BackendHealth> {
         listener.upstream.health_check?;
-        let checks = lock(&self.checks);
+        let checks = self.checks.lock();
         let endpoints = CheckId::of(listener).map(|id| Some(Arc::clone(&checks.get(&id)?.endpoint)));
         CheckedBackend(endpoints.collect::<Option<_>>()?).report()
     }
 
     /// Ends the checks that no listener wants any more.
     pub(crate) fn turn(&self, turnover: &Turnover<'_>) {
-        let mut wanted = lock(&self.wanted);
+        let mut wanted = self.wanted.lock();
         for id in turnover.come.iter().flat_map(|listener| CheckId::of(listener)) {
             let label = (id.address.clone(), id.protocol);
             if wanted.checks.begin(id) {
@@ -137,7 +137,7 @@ impl HealthChecks {
             if !wanted.checks.end(&id) {
                 continue;
             }
-            drop(lock(&self.checks).remove(&id));
+            drop(self.checks.lock().remove(&id));
             let label = (id.address, id.protocol);
             if wanted.labels.end(&label) {
                 self.metrics.forget_check(&label.0.to_string(), label.1);
@@ -237,7 +237,7 @@ impl CheckedBackend {
     pub(crate) fn report(&self) -> Option<BackendHealth> {
         let is_known = self.0.iter().any(|endpoint| endpoint.is_known.load(Ordering::Relaxed));
         let out = self.0.iter().filter(|endpoint| endpoint.is_out());
-        let why = |endpoint: &Arc<Endpoint>| (endpoint.address.clone(), lock(&endpoint.problem).clone());
+        let why = |endpoint: &Arc<Endpoint>| (endpoint.address.clone(), endpoint.problem.lock().clone());
         is_known.then(|| BackendHealth { endpoints: self.0.len(), unhealthy: out.map(why).collect() })
     }
 }
@@ -274,7 +274,7 @@ impl Checker {
             let turned = tally.record(problem.is_none());
             let is_known = problem.is_none() || turned.is_some();
             if let Some(problem) = problem {
-                *lock(&self.endpoint.problem) = problem;
+                *self.endpoint.problem.lock() = problem;
             }
             if let Some(is_well) = turned {
                 self.turn(is_well);
@@ -333,7 +333,7 @@ impl Checker {
         if is_well {
             info!(%address, protocol = protocol.name(), "the endpoint answers its health checks again");
         } else {
-            let problem = lock(&self.endpoint.problem).clone();
+            let problem = self.endpoint.problem.lock().clone();
             warn!(
                 %address, protocol = protocol.name(),
                 "the endpoint fails its health checks and gets no sessions while another is well: {problem}"

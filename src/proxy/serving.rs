@@ -5,11 +5,12 @@
 //! counts at once, for the sessions that began before, too.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::tls::{TlsAcceptor, TlsError, connector};
 
 use super::end::End;
 use super::health::{CheckedBackend, HealthChecks};
-use super::limits::{Counters, lock};
+use super::limits::Counters;
 use super::metrics::{ListenerMetrics, Metrics};
 use super::route::BackendTls;
 
@@ -112,7 +113,7 @@ impl Lives {
     /// The life of a listener: it begins with the first call, and goes on for a listener that was gone for
     /// less than the drain timeout. `all` ends every life at once.
     fn of(&self, listener: &Listener, all: &CancellationToken) -> Lasting {
-        let lives = &mut lock(&self.0).lives;
+        let lives = &mut self.0.lock().lives;
         let new = || Life {
             counters: Arc::default(),
             reach: Arc::default(),
@@ -134,13 +135,13 @@ impl Lives {
 
     /// Whether the listener is wanted.
     pub(crate) fn has(&self, id: &ListenerId) -> bool {
-        lock(&self.0).lives.get(id).is_some_and(|life| life.ending.is_none())
+        self.0.lock().lives.get(id).is_some_and(|life| life.ending.is_none())
     }
 
     /// These listeners are gone: their sessions end after `drain`, unless they come back, as those have
     /// that did. Those that were told are forgotten.
     pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
-        let Known { lives, ending } = &mut *lock(&self.0);
+        let Known { lives, ending } = &mut *self.0.lock();
         for id in come {
             if let Some(life) = lives.get_mut(*id) {
                 life.go_on();

@@ -2,8 +2,9 @@
 //!
 //! For `probe` only, which tells what it saw and sends no password where the verdict is against it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
@@ -116,7 +117,7 @@ where
             .unwrap_or_default(),
         alpn: session.alpn_protocol().map(|name| name.escape_ascii().to_string()),
         chain: chain.iter().map(|der| shown(der)).collect(),
-        verdict: observer.seen.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Ok(())),
+        verdict: observer.seen.lock().take().unwrap_or(Ok(())),
     };
     Ok((stream, observed))
 }
@@ -156,7 +157,7 @@ impl ServerCertVerifier for Observer {
                 .map(|_| ())
                 .map_err(|error| distrust(&error, end_entity, server_name)),
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        *self.seen.lock() = Some(verdict);
         Ok(ServerCertVerified::assertion())
     }
 
