@@ -175,10 +175,10 @@ impl ServerCertVerifier for TrustedVerifier {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TlsAcceptor;
-    use super::super::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use super::*;
     use crate::model::{ClientAuthMode, ServerTls};
+    use crate::tls::TlsAcceptor;
+    use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rcgen::{BasicConstraints, IsCa, KeyPair};
 
     fn trusting(authorities: Vec<CertificateDer<'static>>) -> ClientTls {
@@ -203,7 +203,7 @@ mod tests {
             tokio::join!(acceptor.accept(clear(far)), connector.connect(clear(near), name));
         connected?;
         let accepted = accepted.unwrap();
-        let seen = matches!(accepted.client, super::super::ClientCertificate::Presented { .. });
+        let seen = matches!(accepted.client, crate::tls::ClientCertificate::Presented { .. });
         Ok((accepted.facts.alpn, seen))
     }
 

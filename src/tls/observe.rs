@@ -240,10 +240,10 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 mod tests {
     use rustls_pki_types::CertificateDer;
 
-    use super::super::TlsAcceptor;
-    use super::super::testing::{self, Ca, Issued, clear, server_tls};
     use super::*;
     use crate::model::TrustAnchors;
+    use crate::tls::TlsAcceptor;
+    use crate::tls::testing::{self, Ca, Issued, clear, server_tls};
     use rcgen::{KeyPair, date_time_ymd};
 
     async fn look(issued: &Issued, trusted: Vec<CertificateDer<'static>>, name: &str) -> Observed {

@@ -313,9 +313,9 @@ fn client_facts(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use super::*;
     use crate::model::{ClientAuth, ClientAuthMode};
+    use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
     use rustls::{AlertDescription, ClientConfig, RootCertStore};
     use rustls_pki_types::{PrivateKeyDer, ServerName};
@@ -330,7 +330,7 @@ mod tests {
     ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(ca.der()).unwrap();
-        let builder = ClientConfig::builder_with_provider(super::super::provider())
+        let builder = ClientConfig::builder_with_provider(crate::tls::provider())
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
@@ -491,7 +491,7 @@ mod tests {
         assert_eq!(leaf_of(&shake(&acceptor, &modern, "a.test").await.1.unwrap()), &*ecdsa.der);
         assert_eq!(leaf_of(&shake(&acceptor, &modern, "x.b.test").await.1.unwrap()), &*wildcard.der);
 
-        let mut crypto = (*super::super::provider()).clone();
+        let mut crypto = (*crate::tls::provider()).clone();
         crypto.cipher_suites.retain(|suite| format!("{suite:?}").contains("_RSA_"));
         let mut roots = RootCertStore::empty();
         roots.add(ca.der()).unwrap();
@@ -606,7 +606,7 @@ mod tests {
             (ca.issue(&[]), ca.issue_with(testing::revocable(), KeyPair::generate().unwrap()));
         let judge = async |next_update, certificate| {
             let mut policy = client_auth(ClientAuthMode::Optional, vec![ca.der()]);
-            policy.crls = super::super::parse::crls(ca.crl(next_update).pem().unwrap().as_bytes()).unwrap();
+            policy.crls = crate::tls::parse::crls(ca.crl(next_update).pem().unwrap().as_bytes()).unwrap();
             let (client, refusal) = policy_verdict(&ca, policy, Some(certificate)).await;
             (reason_of(&client).map(ToOwned::to_owned), refusal)
         };
@@ -625,7 +625,7 @@ mod tests {
         let chain = [leaf.der.clone(), second.der(), first.der()];
         let judge = |depth| {
             let policy = ClientAuth { depth, ..client_auth(ClientAuthMode::Required, vec![root.der()]) };
-            ClientVerifier::new(&policy, &super::super::provider())
+            ClientVerifier::new(&policy, &crate::tls::provider())
                 .unwrap()
                 .judge(Some(&chain), UnixTime::now())
         };
@@ -770,7 +770,7 @@ mod tests {
         let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca.der()).unwrap();
-        let config = ClientConfig::builder_with_provider(super::super::provider())
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)

@@ -185,9 +185,9 @@ async fn sweep(pool: Weak<Pool>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connect::Connector;
-    use super::super::pace::MIN_REST;
     use super::*;
+    use crate::auth::http::connect::Connector;
+    use crate::auth::http::pace::MIN_REST;
 
     #[tokio::test]
     async fn a_connection_is_used_again_after_its_rest_and_for_its_own_endpoint() {

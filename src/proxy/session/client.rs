@@ -17,14 +17,14 @@ use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Frontend, Protocol};
 use crate::tls::ClientCertificate;
 
-use super::super::connection::Connection;
-use super::super::end::End;
-use super::super::limits::{Admission, CountedAs, Refusal};
-use super::super::metrics::{OpenSession, TlsLabel};
-use super::super::serving::{Served, Serving};
-use super::super::worker::WorkerContext;
 use super::attempt::Attempted;
 use super::proxied::FirstBytes;
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::limits::{Admission, CountedAs, Refusal};
+use crate::proxy::metrics::{OpenSession, TlsLabel};
+use crate::proxy::serving::{Served, Serving};
+use crate::proxy::worker::WorkerContext;
 
 /// A session before its login.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendStartTls, Refusal, header};
 use crate::protocol::{Backend, BackendError, Protocol};
 
-use super::super::connection::Connection;
-use super::super::end::End;
-use super::super::route::Route;
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::route::Route;
 
 /// A connection on which the backend's machine is talking.
 pub(super) struct Dialogue<'a> {

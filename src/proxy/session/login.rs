@@ -8,14 +8,14 @@ use crate::net::Stream;
 use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
-use super::super::connection::Connection;
-use super::super::end::End;
-use super::super::metrics::TlsLabel;
-use super::super::record::Record;
-use super::super::serving::SocketTls;
 use super::client::{Counted, Secured, Session, turn_away};
 use super::upstream::Accepting;
 use super::verdict::Verdict;
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::metrics::TlsLabel;
+use crate::proxy::record::Record;
+use crate::proxy::serving::SocketTls;
 
 /// What ends the reading of commands.
 enum Progress {

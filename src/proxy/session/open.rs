@@ -15,15 +15,15 @@ use crate::net::{ClientAddress, Socket, Stream};
 use crate::protocol::{Frontend, Protocol, notices};
 use crate::tls::{Accepted, TlsAcceptor};
 
-use super::super::connection::Connection;
-use super::super::end::End;
-use super::super::limits::Refusal;
-use super::super::metrics::TlsLabel;
-use super::super::record::Record;
-use super::super::serving::{Served, Serving, SocketTls};
-use super::super::worker::WorkerContext;
 use super::client::{Counted, Ends, Secured, Session, turn_away};
 use super::proxied::{read_proxy_header, refuse_header_before_tls};
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::limits::Refusal;
+use crate::proxy::metrics::TlsLabel;
+use crate::proxy::record::Record;
+use crate::proxy::serving::{Served, Serving, SocketTls};
+use crate::proxy::worker::WorkerContext;
 
 /// Gives the descriptor to this worker's event queue.
 pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {

@@ -13,15 +13,15 @@ use crate::protocol::proxy_header;
 use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
 use crate::secret::Secret;
 
-use super::super::balance::{Balancer, Placement};
-use super::super::connection::Connection;
-use super::super::end::End;
-use super::super::metrics::Timing;
-use super::super::record::Record;
-use super::super::route::{BackendTls, Reached, Route};
-use super::super::serving::Served;
 use super::client::Session;
 use super::dialogue::Dialogue;
+use crate::proxy::balance::{Balancer, Placement};
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::metrics::Timing;
+use crate::proxy::record::Record;
+use crate::proxy::route::{BackendTls, Reached, Route};
+use crate::proxy::serving::Served;
 
 /// A login that may go to the backend.
 #[derive(Debug)]

@@ -13,14 +13,14 @@ use crate::protocol::notices;
 use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
 use crate::secret::Secret;
 
-use super::super::end::{End, Fault};
-use super::super::limits;
-use super::super::metrics::Timing;
-use super::super::peers::Origin;
-use super::super::record::Record;
-use super::super::verdicts;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
+use crate::proxy::end::{End, Fault};
+use crate::proxy::limits;
+use crate::proxy::metrics::Timing;
+use crate::proxy::peers::Origin;
+use crate::proxy::record::Record;
+use crate::proxy::verdicts;
 
 /// What became of one attempt to log in.
 pub(super) enum Verdict {
