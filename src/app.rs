@@ -90,7 +90,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control threads")?;
     let done = runtime.block_on(async {
-        let hostname = hostname()?;
+        let hostname = hostname();
         let observer = proxy.observer();
         let (board, ledger) = (Board::default(), Ledger::new(replica(options, &hostname)));
         let channels = SourceChannels {
@@ -302,9 +302,8 @@ async fn mark_rates(observer: Observer) {
 const MARK_EVERY: Duration = Duration::from_secs(30);
 
 /// The default of `serverName`.
-fn hostname() -> anyhow::Result<String> {
-    let name = hostname::get().context("cannot read the host name")?;
-    Ok(name.to_string_lossy().into_owned())
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Every session needs two descriptors: the soft limit is raised to the hard one.

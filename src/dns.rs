@@ -20,11 +20,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::Name;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -147,7 +148,7 @@ impl Dns {
         let kept = |source: &Arc<Source>| {
             source.block().statistics_zone.as_deref().is_none_or(|zone| zones.contains(zone))
         };
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).retain(kept);
+        self.sources.lock().retain(kept);
     }
 
     /// The targets behind `address` that may be connected to: itself, unless it is a name. Never empty.
@@ -258,7 +259,7 @@ impl Dns {
     }
 
     fn source(&self, block: &Resolver) -> Arc<Source> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.sources.lock();
         match sources.iter().position(|source| source.block() == block) {
             Some(position) => sources.get_mut(..=position).unwrap_or_default().rotate_right(1),
             None => sources.insert(0, Arc::new(self.new_source(block))),

@@ -23,5 +23,5 @@ pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
 pub use report::{BackendHealth, BindReport, Peers, SocketState};
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
-pub use snapshot::{InboundProxyProtocol, Snapshot, Socket, TlsMode, UntrustedPeers};
+pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

@@ -190,7 +190,7 @@ impl Visitor<'_> {
 
     async fn secure(&mut self, talk: Talk) -> Result<Talk, Stop> {
         let (protocol, bound) = (self.wish.protocol, self.wish.timeout);
-        let Some((socket, proof)) = talk.into_clear() else {
+        let Some(clear) = talk.into_clear() else {
             let problem = "it sent more behind its answer to STARTTLS, before the handshake";
             return self.stop(Step::Tls, problem.to_owned(), "somebody may be in between");
         };
@@ -199,7 +199,7 @@ impl Visitor<'_> {
             BackendAddress::Name { host, .. } => ServerNameSource::Host(host.clone()),
             BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
         };
-        let handshake = observe(socket, &self.wish.client, protocol, &name, proof);
+        let handshake = observe(clear, &self.wish.client, protocol, &name);
         let (stream, observed) = match timeout(bound, handshake).await {
             Ok(Ok(observed)) => observed,
             Ok(Err(error)) => {

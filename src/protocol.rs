@@ -32,7 +32,7 @@ pub use frontend::{
     PasswordLogins, PendingLogin, Refused, SmtpRules, StartTls, StartTlsOffer, Step, own_extensions,
 };
 pub use imap::id::ClientId;
-pub use input::{EmptyInput, Input};
+pub use input::{Cleartext, HandshakeProof, Input};
 pub use login::{Attempt, Envelope, Hello, LoginRequest};
 pub use sasl::Mechanism;
 

@@ -10,11 +10,11 @@
 mod balance;
 mod bans;
 mod certificates;
+mod connection;
 mod end;
 mod guess;
 mod health;
 mod journal;
-mod leg;
 mod limits;
 mod listener;
 mod metrics;

@@ -1,4 +1,4 @@
-//! TLS on both legs: certificates from Secrets, acceptors for clients, connectors for backends.
+//! TLS on both sides: certificates from Secrets, acceptors for clients, connectors for backends.
 //!
 //! Parsing ([`parse`]) happens in the controller, so that only certificates that work reach the model.
 //! [`TlsAcceptor`] and [`TlsConnector`] are built from the model, once for each change of it.
@@ -71,10 +71,10 @@ pub enum TlsError {
 /// A handshake that failed, and whose fault it is.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// On the leg towards the client.
+    /// Towards the client.
     #[error("the client {0}")]
     Client(HandshakeFailure),
-    /// On the leg towards the backend.
+    /// Towards the backend.
     #[error("the backend {0}")]
     Backend(HandshakeFailure),
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
 use mailgress::controller::render::{Completeness, Environment, Locality, Renderer};
-use mailgress::model::{BindReport, Listener, Snapshot, Socket, SocketState};
+use mailgress::model::{BindReport, Listener, Listeners, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
 use mailgress::secret::Secret;
 use prometheus::Registry;
@@ -112,13 +112,16 @@ impl Measured {
 fn change(snapshot: &mut Snapshot, number: usize, change: impl FnOnce(&mut Vec<Arc<Listener>>, usize)) {
     let sockets = snapshot.sockets.len();
     let address = snapshot.sockets.keys().nth(number % sockets).unwrap().clone();
-    let mut socket = Socket::clone(&snapshot.sockets[&address]);
-    let position = number % socket.listeners.len();
-    change(&mut socket.listeners, position);
-    if socket.listeners.is_empty() {
-        snapshot.sockets.remove(&address);
-    } else {
-        snapshot.sockets.insert(address, Arc::new(socket));
+    let socket = Socket::clone(&snapshot.sockets[&address]);
+    let mut listeners = socket.listeners.to_vec();
+    change(&mut listeners, number % socket.listeners.len());
+    let mut listeners = listeners.into_iter();
+    match listeners.next() {
+        None => drop(snapshot.sockets.remove(&address)),
+        Some(first) => {
+            let listeners = Listeners::new(first, listeners);
+            snapshot.sockets.insert(address, Arc::new(Socket { listeners, ..socket }));
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! Probes are of no kind: nothing of them is bounded but their connection.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -70,7 +71,7 @@ impl Bounds {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(Kind, Peer), usize>> {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.taken.lock()
     }
 }
 

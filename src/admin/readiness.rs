@@ -1,9 +1,10 @@
 //! Whether the process may be sent clients, for `/readyz` and for whoever counts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Registry};
@@ -89,7 +90,7 @@ impl Readiness {
     }
 
     fn lock(&self) -> MutexGuard<'_, Reasons> {
-        self.0.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.reasons.lock()
     }
 }
 

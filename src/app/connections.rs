@@ -139,9 +139,7 @@ impl Shared {
             }
             Ok(None) => {
                 self.speaks_http2.store(false, Ordering::Relaxed);
-                tracing::info!(
-                    "the API server supports HTTP/1.1 only; using one connection for each watch"
-                );
+                tracing::info!("the API server supports HTTP/1.1 only; using one connection for each watch");
                 Ok(None)
             }
             Err(error) => {

@@ -6,11 +6,12 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, Registry};
 use tracing_subscriber::fmt::MakeWriter;
@@ -148,7 +149,7 @@ impl Queue {
         while state.lines.is_empty() && !(works && state.unreported > 0) {
             state.writer = Writer::Waiting;
             self.written.notify_all();
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.filled.wait(&mut state);
         }
         state.writer = Writer::Writing;
         std::mem::swap(&mut state.lines, batch);
@@ -170,12 +171,12 @@ impl Queue {
             if rest.is_zero() {
                 return;
             }
-            (state, _) = self.written.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
+            self.written.wait_for(&mut state, rest);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -291,12 +292,12 @@ mod tests {
 
     impl Pipe {
         fn behave(&self, behaviour: Behaviour) {
-            self.0.0.lock().unwrap().behaviour = behaviour;
+            self.0.0.lock().behaviour = behaviour;
             self.0.1.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().unwrap().written.clone()).unwrap()
+            String::from_utf8(self.0.0.lock().written.clone()).unwrap()
         }
 
         fn eventually_has(&self, text: &str) {
@@ -311,7 +312,8 @@ mod tests {
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let stalls = |inner: &mut Inner| inner.behaviour == Behaviour::Stalls;
-            let mut inner = self.0.1.wait_while(self.0.0.lock().unwrap(), stalls).unwrap();
+            let mut inner = self.0.0.lock();
+            self.0.1.wait_while(&mut inner, stalls);
             let size = match &mut inner.behaviour {
                 Behaviour::Fails(0) => return Err(ErrorKind::BrokenPipe.into()),
                 Behaviour::Fails(left) => {

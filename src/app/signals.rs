@@ -68,9 +68,7 @@ async fn hang_up(mut hangup: Signal, reread: Option<Arc<Notify>>) {
                 info!("SIGHUP: reading all files of the folder again");
                 reread.notify_one();
             }
-            None => info!(
-                "ignoring SIGHUP: changes in the cluster are applied without it"
-            ),
+            None => info!("ignoring SIGHUP: changes in the cluster are applied without it"),
         }
     }
 }

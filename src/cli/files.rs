@@ -63,7 +63,7 @@ impl Files {
         let loaded = store.load();
         let environment = Environment {
             class: self.class.clone(),
-            hostname: hostname::get()?.to_string_lossy().into_owned(),
+            hostname: crate::app::hostname(),
             now: jiff::Timestamp::now().as_second(),
             locality: Locality::default(),
             trusted_peers: Vec::new(),

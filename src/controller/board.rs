@@ -1,8 +1,9 @@
 //! What is known of everything, for whoever asks: the documents and pages of the admin server.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::model::view;
@@ -67,7 +68,7 @@ impl Board {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Posted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What becomes of objects, as gauges: each is set when a status is told, and goes with its object.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Registry};
 
 use crate::api::status::ConditionStatus;
@@ -74,7 +75,7 @@ impl ObjectGauges {
 
     /// An object is like this now; `None`: it is gone, or not ours.
     pub(super) fn show(&self, id: &ObjectId, summary: Option<Summary>) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         let before = match &summary {
             Some(summary) => shown.insert(id.clone(), summary.clone()),
             None => shown.remove(id),

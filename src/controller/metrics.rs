@@ -1,8 +1,9 @@
 //! What the controller counts, as Prometheus metrics.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::model::clock::unix_now;
@@ -76,7 +77,7 @@ impl Metrics {
             let behind = i64::try_from(replica.behind).unwrap_or(i64::MAX);
             self.replica_behind.with_label_values(&[&replica.name]).set(behind);
         }
-        let mut known = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.replicas.lock();
         for gone in known.difference(&names) {
             // They are there: they were set.
             let _ = self.replica_up.remove_label_values(&[gone]);

@@ -76,7 +76,7 @@ fn listener(listener: &Listener) -> Value {
         },
         "tls": listener.tls.as_ref().map(|tls| server_tls(tls)),
         "auth": auth(&listener.auth),
-        "backend": listener.backend.as_ref().map(|backend| self::backend(backend)),
+        "backend": listener.auth.backend().map(|backend| self::backend(backend)),
         "reach": reach(&listener.reach),
         "upstream": upstream(&listener.upstream),
         "resolver": resolver(listener),
@@ -149,8 +149,8 @@ fn certificate(certificate: &Certificate) -> Value {
 
 fn auth(auth: &Auth) -> Value {
     let http = match auth {
-        Auth::Passthrough => return json!({ "passthrough": {} }),
-        Auth::Http(http) => http,
+        Auth::Passthrough(_) => return json!({ "passthrough": {} }),
+        Auth::Http { service, .. } => service,
     };
     let headers: Vec<Value> = http
         .headers

@@ -145,7 +145,11 @@ impl Publisher {
         self.is_attendance_stale |= !objects.is_empty();
         self.touch(objects);
         if let Some(snapshot) = snapshot {
-            tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "serving a new configuration");
+            tracing::info!(
+                revision = snapshot.revision,
+                sockets = snapshot.sockets.len(),
+                "serving a new configuration"
+            );
             self.channels.snapshots.send_replace(snapshot);
         }
         references

@@ -1,10 +1,11 @@
 //! What resolvers count for a zone (`resolver.statisticsZone`), with the words of Angie's API.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
+use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, Registry};
 
 use crate::model::metric;
@@ -46,7 +47,7 @@ impl Metrics {
 
     /// The zone of this name, with all counters at zero when it is new.
     pub(super) fn zone(&self, name: &str) -> Arc<Zone> {
-        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut zones = self.zones.lock();
         let zone = zones.entry(name.to_owned()).or_insert_with(|| {
             Arc::new(Zone {
                 queries: Family::new(&self.queries, name, &KINDS),
@@ -59,7 +60,7 @@ impl Metrics {
 
     /// Names these zones and forgets all others.
     pub(super) fn keep(&self, names: &BTreeSet<&str>) {
-        self.zones.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, zone| {
+        self.zones.lock().retain(|name, zone| {
             let stays = names.contains(name.as_str());
             if !stays {
                 zone.queries.remove(&self.queries, name);

@@ -622,5 +622,5 @@ fn the_least_recently_used_resolver_goes_first() {
         dns.source(&config(seconds));
         assert!(Arc::ptr_eq(&kept, &dns.source(&config(0))));
     }
-    assert_eq!(dns.sources.lock().unwrap().len(), MAX_RESOLVERS);
+    assert_eq!(dns.sources.lock().len(), MAX_RESOLVERS);
 }

@@ -8,22 +8,37 @@ use crate::net::BackendAddress;
 use crate::secret::Secret;
 
 use super::reach::Reach;
+use super::settings::Backend;
 use super::tls::TrustAnchors;
 
 /// `auth`: exactly one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// An auth service that speaks nginx's HTTP protocol.
-    Http(Arc<HttpAuth>),
+    Http {
+        /// The service.
+        service: Arc<HttpAuth>,
+        /// Used where an answer names no server.
+        backend: Option<Arc<Backend>>,
+    },
     /// The backend itself.
-    Passthrough,
+    Passthrough(Arc<Backend>),
 }
 
 impl Auth {
     /// Whether the backend decides, and the client sees its replies.
     #[must_use]
     pub const fn is_passthrough(&self) -> bool {
-        matches!(self, Self::Passthrough)
+        matches!(self, Self::Passthrough(_))
+    }
+
+    /// The configured backend.
+    #[must_use]
+    pub const fn backend(&self) -> Option<&Arc<Backend>> {
+        match self {
+            Self::Http { backend, .. } => backend.as_ref(),
+            Self::Passthrough(backend) => Some(backend),
+        }
     }
 }
 

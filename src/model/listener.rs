@@ -8,7 +8,7 @@ use crate::protocol::FrontendConfig;
 
 use super::auth::Auth;
 use super::reach::Reach;
-use super::settings::{Backend, Limits, Resolver, Timeouts, Upstream};
+use super::settings::{Limits, Resolver, Timeouts, Upstream};
 use super::tls::ServerTls;
 
 /// Which listener of which object; stable over changes, and the value of metric labels.
@@ -43,9 +43,6 @@ pub struct Listener {
     pub tls: Option<Arc<ServerTls>>,
     /// Who decides about logins.
     pub auth: Auth,
-    /// The configured backend; with an auth service it is used where the answer names no server.
-    /// Always present for `passthrough`.
-    pub backend: Option<Arc<Backend>>,
     /// Where its backends may be, whoever names them.
     pub reach: Reach,
     /// How backends are talked to.

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -207,14 +208,14 @@ impl Ledger {
     pub fn led_by(&self, leader: &str, now: Instant) {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
         if (1..=MAX_NAME).contains(&leader.len()) && leader.bytes().all(is_name) {
-            *self.0.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader.to_owned(), now));
+            *self.0.leader.lock() = Some((leader.to_owned(), now));
         }
     }
 
     /// The leader's name, while it is known.
     #[must_use]
     pub fn leader(&self, now: Instant) -> Option<String> {
-        let leader = self.0.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let leader = self.0.leader.lock();
         let recent = leader.as_ref().filter(|(_, asked)| now.saturating_duration_since(*asked) < LEADER_KEPT);
         recent.map(|(name, _)| name.clone())
     }
@@ -257,7 +258,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 

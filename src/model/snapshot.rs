@@ -1,6 +1,8 @@
 //! The whole of what is to be served, by socket.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::slice;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -33,9 +35,47 @@ pub struct Socket {
     /// A PROXY header is mandatory on every connection of a trusted peer, and of others unless they are accepted
     /// without one.
     pub proxy_protocol: Option<InboundProxyProtocol>,
-    /// At least one. Several are told apart by SNI ([`super::ServerNames`]); with StartTLS modes they have
-    /// equal frontends.
-    pub listeners: Vec<Arc<Listener>>,
+    /// Several are told apart by SNI ([`super::ServerNames`]); with StartTLS modes they have equal frontends.
+    pub listeners: Listeners,
+}
+
+/// The listeners of a socket: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listeners {
+    default: Arc<Listener>,
+    all: Vec<Arc<Listener>>,
+}
+
+impl Listeners {
+    /// In this order.
+    pub fn new(first: Arc<Listener>, others: impl IntoIterator<Item = Arc<Listener>>) -> Self {
+        let all: Vec<_> = std::iter::once(Arc::clone(&first)).chain(others).collect();
+        let default = all.iter().find(|listener| listener.hostnames.is_empty()).cloned();
+        Self { default: default.unwrap_or(first), all }
+    }
+
+    /// The one for clients that name no server: the first without host names, or else the first of all.
+    #[must_use]
+    pub fn default(&self) -> &Arc<Listener> {
+        &self.default
+    }
+}
+
+impl Deref for Listeners {
+    type Target = [Arc<Listener>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl<'a> IntoIterator for &'a Listeners {
+    type Item = &'a Arc<Listener>;
+    type IntoIter = slice::Iter<'a, Arc<Listener>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.iter()
+    }
 }
 
 /// For each of the listeners `new`, where it is among `old`, by its identity. Both have most often the same order.

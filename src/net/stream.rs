@@ -1,4 +1,4 @@
-//! One stream type for every leg: TCP or UNIX, in clear or under TLS.
+//! one stream type: TCP or UNIX, in clear or under TLS.
 //!
 //! TLS state is boxed, so that a session in clear does not pay for it.
 
@@ -80,7 +80,7 @@ impl Socket {
     }
 }
 
-/// A leg of a session.
+/// A connection to a client or a backend.
 #[derive(Debug)]
 pub enum Stream {
     /// In clear.

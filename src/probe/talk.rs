@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 
 use crate::net::{Socket, Stream};
 use crate::protocol::backend::visit::{Answer, Login, Question, Visit};
-use crate::protocol::{BackendError, EmptyInput, Input, Protocol};
+use crate::protocol::{BackendError, Cleartext, Input, Protocol};
 
 /// A conversation.
 pub(super) struct Talk {
@@ -50,12 +50,10 @@ impl Talk {
         Self { visit: Visit::new(protocol), stream, input: Input::new(MAX_ANSWER), bound }
     }
 
-    /// The socket, and the proof that nothing came in clear that was not asked for.
-    pub(super) fn into_clear(self) -> Option<(Socket, EmptyInput)> {
-        match (self.stream, self.input.into_empty()) {
-            (Stream::Plain(socket), Ok(proof)) => Some((socket, proof)),
-            _ => None,
-        }
+    /// The socket, unless more came in clear than was asked for.
+    pub(super) fn into_clear(self) -> Option<Cleartext<Socket>> {
+        let Stream::Plain(socket) = self.stream else { return None };
+        Some(Cleartext::new(socket, self.input)).filter(|clear| clear.refused() == 0)
     }
 
     /// Asks, and waits for the answer.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use self::core::Core;
 use super::Protocol;
 use super::imap::Imap;
-use super::input::{EmptyInput, Input};
+use super::input::{HandshakeProof, Input};
 use super::login::Attempt;
 use super::pop3::Pop3;
 use super::sasl::Mechanism;
@@ -124,8 +124,7 @@ enum Machine {
 pub enum Step {
     /// The input holds no whole command: read more.
     Read(Frontend),
-    /// STARTTLS was accepted: prove that the input is empty, do the handshake, go on with
-    /// [`StartTls::secured`].
+    /// STARTTLS was accepted: do the handshake with a [`super::Cleartext`] and go on with [`StartTls::secured`].
     StartTls(StartTls),
     /// Credentials are complete.
     Login(Attempt),
@@ -243,16 +242,12 @@ impl StartTls {
         Self(core)
     }
 
-    /// The machine after the handshake. The proof is what the TLS acceptor consumed and returned: there is
-    /// no way to come here with bytes that were received in clear. Counters of errors and commands go on.
+    /// The machine after the handshake; the acceptor returned the proof. Counters of errors and commands go on.
     #[must_use]
-    pub fn secured(self, config: Arc<FrontendConfig>) -> Frontend {
+    pub fn secured(self, config: Arc<FrontendConfig>, _proof: HandshakeProof) -> Frontend {
         Frontend::with_core(self.0.secured(config))
     }
 }
-
-/// So that the contract is complete in one place: the proof that [`StartTls`] leads to.
-pub type HandshakeProof = EmptyInput;
 
 #[cfg(test)]
 mod tests;

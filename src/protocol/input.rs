@@ -1,8 +1,7 @@
 //! What a peer has sent and no machine has taken yet; bounded, wiped on drop.
 //!
-//! Also the home of [`EmptyInput`], the proof that STARTTLS needs: only an input that holds nothing can
-//! mint it, and minting consumes the input, so bytes that arrived in clear cannot reach the machine that
-//! reads after the handshake (RFC 3207 section 4.2, CVE-2011-0411).
+//! Also the home of [`Cleartext`], with which every TLS handshake starts. Making one consumes the input, so bytes that
+//! arrived in clear cannot reach the machine that reads after the handshake (RFC 3207 section 4.2, CVE-2011-0411).
 
 use std::fmt;
 
@@ -22,9 +21,37 @@ pub struct Input {
     allowed: usize,
 }
 
-/// Proof that nothing a peer sent in clear is still buffered. Consumed by the TLS acceptor or connector.
+/// A stream in clear, after its input was given up. TLS acceptors and connectors take nothing else.
 #[derive(Debug)]
-pub struct EmptyInput(());
+pub struct Cleartext<S> {
+    stream: S,
+    refused: usize,
+}
+
+/// Proof that nothing received in clear outlives the handshake; only a [`Cleartext`] gives it.
+#[derive(Debug)]
+pub struct HandshakeProof(());
+
+impl<S> Cleartext<S> {
+    /// `input` is everything that was received from `stream`. What it still holds is wiped and never parsed, as nginx
+    /// does.
+    #[must_use]
+    pub fn new(stream: S, input: Input) -> Self {
+        Self { stream, refused: input.len() }
+    }
+
+    /// The number of bytes that were wiped. A peer that pipelines behind STARTTLS is broken or an attack.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// For the handshake.
+    #[must_use]
+    pub fn into_parts(self) -> (S, HandshakeProof) {
+        (self.stream, HandshakeProof(()))
+    }
+}
 
 /// The peer sent more than the buffer may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -163,24 +190,6 @@ impl Input {
         bytes.drain(..start);
         bytes
     }
-
-    /// Proves that nothing is buffered, or hands the input back.
-    ///
-    /// # Errors
-    /// The input itself, when it still holds bytes.
-    pub fn into_empty(self) -> Result<EmptyInput, Self> {
-        if self.is_empty() { Ok(EmptyInput(())) } else { Err(self) }
-    }
-
-    /// Refuses what is still buffered (wiped, never parsed, as nginx does) and proves that nothing is left.
-    /// The count of refused bytes is for the log: a client that pipelines behind STARTTLS is broken or an
-    /// attack.
-    #[must_use]
-    pub fn refuse_rest(mut self) -> (EmptyInput, usize) {
-        let refused = self.len();
-        self.consume(refused);
-        (EmptyInput(()), refused)
-    }
 }
 
 #[cfg(test)]
@@ -247,12 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn mints_the_proof_only_when_nothing_is_buffered() {
+    fn what_came_in_clear_is_refused_before_the_handshake() {
         let mut input = Input::new(8);
         input.append(b"NOOP\r\n").unwrap();
-        let input = input.into_empty().unwrap_err();
-        let (_proof, refused) = input.refuse_rest();
-        assert_eq!(refused, 6);
-        assert!(Input::new(8).into_empty().is_ok());
+        assert_eq!(Cleartext::new((), input).refused(), 6);
+        assert_eq!(Cleartext::new((), Input::new(8)).refused(), 0);
     }
 }

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
 use crate::model::{Backend, LoadBalancing};
 use crate::net::BackendAddress;
-
-use super::limits::lock;
 
 /// Open sessions by endpoint and the turn of each backend; one for the whole data plane.
 #[derive(Debug, Default)]
@@ -43,7 +42,7 @@ impl Balancer {
             LoadBalancing::LeastSessions => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed) % order.len();
                 order.rotate_left(turn);
-                let counts = lock(&self.endpoints);
+                let counts = self.endpoints.lock();
                 let load = |address: &BackendAddress| {
                     counts.get(address).map_or(0, |count| count.load(Ordering::Relaxed))
                 };
@@ -59,7 +58,7 @@ impl Balancer {
 
     /// Counts a session on an endpoint.
     pub(crate) fn place(&self, address: &BackendAddress) -> Placement {
-        let mut endpoints = lock(&self.endpoints);
+        let mut endpoints = self.endpoints.lock();
         if endpoints.len() >= PRUNE_AT {
             endpoints.retain(|_, count| count.load(Ordering::Relaxed) > 0);
         }

@@ -286,8 +286,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::guess::GuessKey;
     use crate::protocol::LoginRequest;
+    use crate::proxy::guess::GuessKey;
     use crate::secret::Secret;
 
     const RULE: AuthFailures =

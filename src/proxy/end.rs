@@ -127,6 +127,9 @@ pub(crate) enum End {
         /// What the socket said.
         error: io::Error,
     },
+    /// A state that the types do not rule out and that cannot be.
+    #[error("internal error: {0}; please report it")]
+    Internal(&'static str),
     /// The listener was removed or the process ends, and the drain timeout is over.
     #[error("closed at the end of the drain timeout")]
     Drained,
@@ -243,6 +246,7 @@ impl End {
             Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
             Self::BackendRefused { .. } => "backend_refused",
             Self::Relay { .. } => "relay_error",
+            Self::Internal(_) => "internal_error",
             Self::Drained => "drained",
         }
     }
@@ -303,7 +307,7 @@ impl End {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
-            Self::Descriptors | Self::Limited(Refusal::ListenerFull) => Fault::Us,
+            Self::Descriptors | Self::Internal(_) | Self::Limited(Refusal::ListenerFull) => Fault::Us,
             Self::ClientGone
             | Self::Limited(_)
             | Self::Rule(_)

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,13 +24,11 @@ use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
 use crate::protocol::proxy_header::{self, ProxyVersion};
-use crate::tls::TlsConnector;
 
 use super::end::End;
-use super::limits::lock;
 use super::metrics::Metrics;
 use super::plan::Turnover;
-use super::route::Route;
+use super::route::{BackendTls, Route};
 use super::uses::Uses;
 
 /// All checks of the process.
@@ -104,18 +103,13 @@ impl HealthChecks {
     }
 
     /// The endpoints of a listener that wants health checks; starts the checks that are not done yet.
-    pub(crate) fn of(
-        &self,
-        listener: &Listener,
-        connector: Option<&Arc<TlsConnector>>,
-    ) -> Option<Arc<CheckedBackend>> {
+    pub(crate) fn of(&self, listener: &Listener, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
         let rule = listener.upstream.health_check?;
-        let backend = listener.backend.as_ref()?;
-        let mut checks = lock(&self.checks);
+        let backend = listener.auth.backend()?;
+        let mut checks = self.checks.lock();
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
-            let route =
-                |header| Route::new(&self.dns, (listener, &listener.reach), connector.cloned(), header);
+            let route = |header| Route::new(&self.dns, (listener, &listener.reach), tls.clone(), header);
             let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
         });
@@ -125,14 +119,14 @@ impl HealthChecks {
     /// What the checks of a listener say, if it has any, all of them have begun, and one has said something.
     pub(crate) fn report(&self, listener: &Listener) -> Option<BackendHealth> {
         listener.upstream.health_check?;
-        let checks = lock(&self.checks);
+        let checks = self.checks.lock();
         let endpoints = CheckId::of(listener).map(|id| Some(Arc::clone(&checks.get(&id)?.endpoint)));
         CheckedBackend(endpoints.collect::<Option<_>>()?).report()
     }
 
     /// Ends the checks that no listener wants any more.
     pub(crate) fn turn(&self, turnover: &Turnover<'_>) {
-        let mut wanted = lock(&self.wanted);
+        let mut wanted = self.wanted.lock();
         for id in turnover.come.iter().flat_map(|listener| CheckId::of(listener)) {
             let label = (id.address.clone(), id.protocol);
             if wanted.checks.begin(id) {
@@ -143,7 +137,7 @@ impl HealthChecks {
             if !wanted.checks.end(&id) {
                 continue;
             }
-            drop(lock(&self.checks).remove(&id));
+            drop(self.checks.lock().remove(&id));
             let label = (id.address, id.protocol);
             if wanted.labels.end(&label) {
                 self.metrics.forget_check(&label.0.to_string(), label.1);
@@ -189,7 +183,7 @@ impl Drop for Check {
 impl CheckId {
     /// All that a listener wants.
     fn of(listener: &Listener) -> impl Iterator<Item = Self> {
-        let wanted = listener.upstream.health_check.zip(listener.backend.as_ref());
+        let wanted = listener.upstream.health_check.zip(listener.auth.backend());
         wanted.into_iter().flat_map(move |(rule, backend)| {
             backend.endpoints.iter().map(move |address| Self::new(address, rule, listener))
         })
@@ -243,7 +237,7 @@ impl CheckedBackend {
     pub(crate) fn report(&self) -> Option<BackendHealth> {
         let is_known = self.0.iter().any(|endpoint| endpoint.is_known.load(Ordering::Relaxed));
         let out = self.0.iter().filter(|endpoint| endpoint.is_out());
-        let why = |endpoint: &Arc<Endpoint>| (endpoint.address.clone(), lock(&endpoint.problem).clone());
+        let why = |endpoint: &Arc<Endpoint>| (endpoint.address.clone(), endpoint.problem.lock().clone());
         is_known.then(|| BackendHealth { endpoints: self.0.len(), unhealthy: out.map(why).collect() })
     }
 }
@@ -280,7 +274,7 @@ impl Checker {
             let turned = tally.record(problem.is_none());
             let is_known = problem.is_none() || turned.is_some();
             if let Some(problem) = problem {
-                *lock(&self.endpoint.problem) = problem;
+                *self.endpoint.problem.lock() = problem;
             }
             if let Some(is_well) = turned {
                 self.turn(is_well);
@@ -309,25 +303,25 @@ impl Checker {
     /// `is_silent` while the endpoint is connected and has not said a word.
     async fn ask(&self, is_silent: &AtomicBool) -> Result<(), End> {
         let until = Instant::now() + self.rule.timeout;
-        let mut leg = self.route.connect_to(&self.endpoint.address, until).await?.leg;
+        let mut connection = self.route.connect_to(&self.endpoint.address, until).await?.connection;
         let mut probe = Probe::new(self.protocol);
         let mut out = Vec::new();
         is_silent.store(true, Ordering::Relaxed);
         loop {
-            match probe.receive(&mut leg.input, &mut out) {
+            match probe.receive(&mut connection.input, &mut out) {
                 ProbeStep::Read(same) => probe = same,
                 ProbeStep::Healthy => break,
                 ProbeStep::Unhealthy(error) => return Err(error.into()),
             }
-            leg.send(&mut out).await.map_err(|_| End::BackendGone)?;
-            if leg.fill().await.map_err(|_| End::BackendGone)? == 0 {
+            connection.send(&mut out).await.map_err(|_| End::BackendGone)?;
+            if connection.fill().await.map_err(|_| End::BackendGone)? == 0 {
                 return Err(End::BackendGone);
             }
             is_silent.store(false, Ordering::Relaxed);
         }
         // It is well, whether it still hears the goodbye or not.
-        if leg.send(&mut out).await.is_ok() {
-            tokio::spawn(leg.stream.close());
+        if connection.send(&mut out).await.is_ok() {
+            tokio::spawn(connection.close());
         }
         Ok(())
     }
@@ -339,7 +333,7 @@ impl Checker {
         if is_well {
             info!(%address, protocol = protocol.name(), "endpoint passes its health checks again");
         } else {
-            let problem = lock(&self.endpoint.problem).clone();
+            let problem = self.endpoint.problem.lock().clone();
             warn!(
                 %address, protocol = protocol.name(),
                 "endpoint fails its health checks and gets no new sessions while another endpoint is healthy: {problem}"

@@ -4,9 +4,10 @@
 //! words in it; equal ones are counted instead of repeated.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use crate::model::clock::unix_seconds;
 use crate::model::view::{Change, Fault as FaultView, Sentence, cut};
@@ -14,7 +15,6 @@ use crate::model::{Listener, Socket};
 use crate::net::ListenAddress;
 
 use super::end::{End, Fault};
-use super::limits::lock;
 
 /// What is remembered.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Journal {
             text,
             is_alarming,
         };
-        let mut changes = lock(&self.changes);
+        let mut changes = self.changes.lock();
         changes.push_front(change);
         changes.truncate(MAX_CHANGES);
     }
@@ -53,7 +53,7 @@ impl Journal {
         let Some(faults) = self.of(end.fault()) else { return };
         faults.sessions.fetch_add(1, Ordering::Relaxed);
         // One sentence less is better than a session that waits.
-        let Ok(mut sentences) = faults.sentences.try_lock() else { return };
+        let Some(mut sentences) = faults.sentences.try_lock() else { return };
         let text = cut(end.sentence(), MAX_SENTENCE);
         let known = sentences.iter().position(|sentence| sentence.text == text);
         let times = known.map_or(0, |position| sentences.remove(position).times);
@@ -73,7 +73,7 @@ impl Journal {
 
     /// The last changes, newest first.
     pub(crate) fn changes(&self) -> Vec<Change> {
-        lock(&self.changes).iter().cloned().collect()
+        self.changes.lock().iter().cloned().collect()
     }
 
     /// By whose fault sessions failed.
@@ -82,7 +82,7 @@ impl Journal {
             whose: fault.name().to_owned(),
             sessions: faults.sessions.load(Ordering::Relaxed),
             logins: faults.logins.load(Ordering::Relaxed),
-            sentences: lock(&faults.sentences).iter().rev().cloned().collect(),
+            sentences: faults.sentences.lock().iter().rev().cloned().collect(),
         };
         ORDER.iter().zip(&self.faults).map(view).collect()
     }

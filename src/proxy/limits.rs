@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::model::Limits;
 use crate::model::settings::client_key;
@@ -98,12 +100,12 @@ impl Counters {
         now: Instant,
     ) -> Option<bans::Counted> {
         let (rule, ip) = (limits.auth_failures?, client.failures.filter(|ip| !limits.exempts(*ip))?);
-        Some(lock(&self.bans).refused(&rule, ip, guess, now))
+        Some(self.bans.lock().refused(&rule, ip, guess, now))
     }
 
     /// Whether `limits.authFailures` refuses the client now.
     pub(crate) fn is_banned(&self, limits: &Limits, client: CountedAs, now: Instant) -> bool {
-        let banned = |ip| !limits.exempts(ip) && lock(&self.bans).is_banned(ip, now);
+        let banned = |ip| !limits.exempts(ip) && self.bans.lock().is_banned(ip, now);
         limits.auth_failures.is_some() && client.failures.is_some_and(banned)
     }
 }
@@ -139,7 +141,7 @@ impl Admission {
         }
         let counted = client.connections.filter(|ip| !limits.exempts(*ip)).map(client_key);
         if let (Some(max), Some(key)) = (limits.max_connections_per_client, counted) {
-            let mut clients = lock(&self.counters.clients);
+            let mut clients = self.counters.clients.lock();
             let count = clients.entry(key).or_default();
             if *count >= max {
                 return Err(Refusal::ClientFull);
@@ -159,7 +161,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.counters.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(key) = self.client
-            && let Entry::Occupied(mut count) = lock(&self.counters.clients).entry(key)
+            && let Entry::Occupied(mut count) = self.counters.clients.lock().entry(key)
         {
             *count.get_mut() = count.get().saturating_sub(1);
             if *count.get() == 0 {
@@ -167,11 +169,6 @@ impl Drop for Admission {
             }
         }
     }
-}
-
-/// A poisoned lock holds counters, which stay usable whatever happened to the thread that held it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

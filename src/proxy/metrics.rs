@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::model::metric::{self, PLAIN};
@@ -19,7 +20,6 @@ use crate::protocol::Protocol;
 use super::certificates::CertificateId;
 use super::end::{End, Fault};
 use super::journal::Journal;
-use super::limits::lock;
 use super::rates::{Counted, Rates};
 use super::verdicts::{Verdict, Verdicts};
 
@@ -156,7 +156,7 @@ impl Metrics {
 
     /// The handles of a listener; made at its first use. A listener whose protocol changed gets new ones.
     pub(crate) fn listener(&self, id: &ListenerId, protocol: Protocol) -> Arc<ListenerMetrics> {
-        let listeners = &mut lock(&self.listeners).known;
+        let listeners = &mut self.listeners.lock().known;
         if let Some(known) = listeners.get(id)
             && known.protocol == protocol.name()
         {
@@ -188,13 +188,13 @@ impl Metrics {
 
     /// What is counted of a listener, if it has been served.
     pub(crate) fn numbers(&self, id: &ListenerId, now: Instant) -> Option<Numbers> {
-        let listener = lock(&self.listeners).known.get(id).cloned()?;
+        let listener = self.listeners.lock().known.get(id).cloned()?;
         Some(listener.numbers(now))
     }
 
     /// The sum over all listeners.
     pub(crate) fn totals(&self, now: Instant) -> Numbers {
-        let listeners = lock(&self.listeners);
+        let listeners = self.listeners.lock();
         let each = listeners.known.values().map(|listener| listener.numbers(now));
         each.fold(Numbers::default(), |a, b| Numbers {
             open: a.open.saturating_add(b.open),
@@ -209,7 +209,7 @@ impl Metrics {
 
     /// Rates are told over the time since the last mark but one.
     pub(crate) fn mark(&self, now: Instant) {
-        for listener in lock(&self.listeners).known.values() {
+        for listener in self.listeners.lock().known.values() {
             listener.rates.mark(listener.counted(), now);
         }
     }
@@ -260,7 +260,7 @@ impl Metrics {
 
     /// These listeners are gone. Forgets those that have no sessions any more, so that changes do not grow the process.
     pub(crate) fn leave(&self, gone: &BTreeSet<&ListenerId>) {
-        let Listeners { known, leaving } = &mut *lock(&self.listeners);
+        let Listeners { known, leaving } = &mut *self.listeners.lock();
         leaving.extend(gone.iter().map(|id| (*id).clone()));
         leaving.retain(|id| match known.get(id) {
             Some(metrics) if Arc::strong_count(metrics) > 1 => true,
@@ -279,7 +279,7 @@ impl Metrics {
         for tls in TlsLabel::ALL {
             let _ = self.sessions_open.remove_label_values(&[listener, metrics.protocol, tls.name()]);
         }
-        for (tls, outcome, fault) in lock(&metrics.outcomes).iter() {
+        for (tls, outcome, fault) in metrics.outcomes.lock().iter() {
             let labels = [listener, metrics.protocol, tls, outcome, fault];
             let _ = self.sessions.remove_label_values(&labels);
         }
@@ -349,7 +349,7 @@ impl ListenerMetrics {
     pub(crate) fn ended(&self, tls: TlsLabel, end: &End, at: SystemTime) {
         let (outcome, fault) = (end.outcome(), end.fault().name());
         self.journal.failed(end, &self.id, at);
-        lock(&self.outcomes).insert((tls.name(), outcome, fault));
+        self.outcomes.lock().insert((tls.name(), outcome, fault));
         self.sessions.with_label_values(&[self.id.as_str(), self.protocol, tls.name(), outcome, fault]).inc();
     }
 }

@@ -6,15 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::model::{ListenerId, Peers};
-
-use super::limits::lock;
 
 /// Where the address of a connection's client is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +56,7 @@ impl Picture {
     /// Adds a connection. The picture, if it has changed in kind; nothing is allocated otherwise.
     pub(crate) fn add(&self, origin: Origin, now: Instant) -> Option<Peers> {
         // One connection less in the picture is better than a session that waits.
-        let mut windows = self.0.try_lock().ok()?;
+        let mut windows = self.0.try_lock()?;
         let rotated = windows.rotate(now);
         let is_new = windows.open.add(origin);
         if !(rotated || is_new) && windows.counts() == (windows.told.connections, windows.told.proxied) {
@@ -132,7 +130,7 @@ impl Window {
 impl PeerNews {
     /// For the next report.
     pub(crate) fn tell(&self, listener: &ListenerId, peers: Peers) {
-        lock(&self.pictures).insert(listener.clone(), peers);
+        self.pictures.lock().insert(listener.clone(), peers);
         self.changed.notify_one();
     }
 
@@ -144,7 +142,7 @@ impl PeerNews {
 
     /// What is new since the last call.
     pub(crate) fn take(&self) -> BTreeMap<ListenerId, Peers> {
-        std::mem::take(&mut *lock(&self.pictures))
+        std::mem::take(&mut *self.pictures.lock())
     }
 }
 

@@ -78,9 +78,8 @@ impl<'a> Turnover<'a> {
     pub fn new(before: &'a Snapshot, after: &'a Snapshot) -> Self {
         let mut turnover = Self::default();
         for (_, old, new) in beside(&before.sockets, &after.sockets) {
-            let listeners = |socket: Option<&'a Arc<Socket>>| {
-                socket.map(|socket| socket.listeners.as_slice()).unwrap_or_default()
-            };
+            let listeners =
+                |socket: Option<&'a Arc<Socket>>| socket.map(|socket| &*socket.listeners).unwrap_or_default();
             if !old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
                 turnover.add(listeners(old), listeners(new));
             }
@@ -137,7 +136,7 @@ fn needs_new_socket(old: &SocketOptions, new: &SocketOptions) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TlsMode;
+    use crate::model::{Listeners, TlsMode};
     use crate::protocol::Protocol;
 
     fn socket(port: u16, change: impl FnOnce(&mut Socket)) -> Arc<Socket> {
@@ -147,7 +146,7 @@ mod tests {
             protocol: Protocol::Imap,
             tls_mode: TlsMode::Disabled,
             proxy_protocol: None,
-            listeners: Vec::new(),
+            listeners: crate::proxy::tests::socket(&ListenAddress::Any { port }, Vec::new()).listeners,
         };
         change(&mut socket);
         Arc::new(socket)
@@ -195,7 +194,8 @@ mod tests {
             Arc::new(listener)
         };
         let snapshot = |port: u16, listeners: &[&Arc<Listener>]| {
-            let listeners = listeners.iter().copied().map(Arc::clone).collect();
+            let mut all = listeners.iter().copied().map(Arc::clone);
+            let listeners = Listeners::new(all.next().unwrap(), all);
             let sockets = sockets(&[socket(port, |socket| socket.listeners = listeners)]);
             Snapshot { revision: 1, sockets }
         };

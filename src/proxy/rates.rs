@@ -1,9 +1,8 @@
 //! Rates from counters: what was counted since a mark, by the time since then. Time comes in as an argument.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::limits::lock;
+use parking_lot::Mutex;
 
 /// The last two marks of a listener's counters.
 #[derive(Debug)]
@@ -34,14 +33,14 @@ impl Rates {
 
     /// The counters are so now.
     pub(crate) fn mark(&self, counted: Counted, now: Instant) {
-        let mut marks = lock(&self.0);
+        let mut marks = self.0.lock();
         let [_, last] = *marks;
         *marks = [last, Mark { at: now, counted }];
     }
 
     /// Sessions a minute and bytes a second since the mark before the last.
     pub(crate) fn since(&self, counted: Counted, now: Instant) -> (f64, f64) {
-        let [before, _] = *lock(&self.0);
+        let [before, _] = *self.0.lock();
         let elapsed = now.saturating_duration_since(before.at).max(SHORTEST).as_secs_f64();
         let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / elapsed;
         let sessions = per_second(counted.sessions, before.counted.sessions);

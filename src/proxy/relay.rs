@@ -16,6 +16,7 @@ use prometheus::IntCounter;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::model::Timeouts;
 use crate::net::Stream;
@@ -55,26 +56,32 @@ pub(crate) struct Relayed {
     pub(crate) to_client: u64,
 }
 
+/// One side of the relay.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) stream: Stream,
+    /// What came from it before the relay and is still to be delivered.
+    pub(crate) received: Zeroizing<Vec<u8>>,
+    /// Counts what comes from it.
+    pub(crate) relayed: IntCounter,
+}
+
 impl Relay {
-    /// A relay that first delivers `to_backend` (what the client pipelined behind its login) and
-    /// `to_client` (the backend's last reply and what came behind it). `goodbye` is the protocol's line for
-    /// the end of a drain; `counters` count towards the backend and towards the client. `follower` has seen nothing
-    /// yet.
+    /// `goodbye` is the protocol's line for the end of a drain. `follower` has seen nothing yet.
     pub(crate) fn new(
-        client: (Stream, &[u8]),
-        backend: (Stream, &[u8]),
+        client: Side,
+        backend: Side,
         timeouts: Timeouts,
         goodbye: Vec<u8>,
-        counters: (IntCounter, IntCounter),
         mut follower: Follower,
     ) -> Self {
-        follower.backend(backend.1);
+        follower.backend(&backend.received);
         Self {
-            up: Direction::new(client.1, 0, counters.0),
-            down: Direction::new(backend.1, backend.1.len(), counters.1),
+            up: Direction::new(&client.received, 0, client.relayed),
+            down: Direction::new(&backend.received, backend.received.len(), backend.relayed),
             follower,
-            client: client.0,
-            backend: backend.0,
+            client: client.stream,
+            backend: backend.stream,
             idle: timeouts.idle,
             half_closed: timeouts.half_closed,
             goodbye: goodbye.into_boxed_slice(),
@@ -262,13 +269,16 @@ mod tests {
         let (client, ours) = UnixStream::pair().unwrap();
         let (backend, theirs) = UnixStream::pair().unwrap();
         let drained = CancellationToken::new();
-        let counter = || IntCounter::new("test", "test").unwrap();
+        let side = |socket, received: &[u8]| Side {
+            stream: Stream::Plain(Socket::Unix(socket)),
+            received: received.to_vec().into(),
+            relayed: IntCounter::new("test", "test").unwrap(),
+        };
         let relay = Relay::new(
-            (Stream::Plain(Socket::Unix(ours)), to_backend),
-            (Stream::Plain(Socket::Unix(theirs)), to_client),
+            side(ours, to_backend),
+            side(theirs, to_client),
             Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
             b"* BYE later\r\n".to_vec(),
-            (counter(), counter()),
             Follower::new(protocol, SmtpStart::default()),
         );
         let token = drained.clone();
@@ -533,13 +543,16 @@ mod tests {
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (ours, _) = listener.accept().await.unwrap();
         let (mut backend, theirs) = UnixStream::pair().unwrap();
-        let counter = || IntCounter::new("test", "test").unwrap();
+        let side = |socket, received: &[u8]| Side {
+            stream: Stream::Plain(socket),
+            received: received.to_vec().into(),
+            relayed: IntCounter::new("test", "test").unwrap(),
+        };
         let relay = Relay::new(
-            (Stream::Plain(Socket::Tcp(ours)), b"DATA\r\nSubject: x\r\n"),
-            (Stream::Plain(Socket::Unix(theirs)), b"250 rcpt ok\r\n"),
+            side(Socket::Tcp(ours), b"DATA\r\nSubject: x\r\n"),
+            side(Socket::Unix(theirs), b"250 rcpt ok\r\n"),
             Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
             Vec::new(),
-            (counter(), counter()),
             Follower::new(Protocol::Smtp, SmtpStart::default()),
         );
         let relay = tokio::spawn(async move { relay.run(&CancellationToken::new()).await });

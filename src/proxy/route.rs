@@ -7,31 +7,37 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::{Dns, DnsError, Target};
-use crate::model::{Listener, Reach, Resolver, UpstreamTls};
+use crate::model::{Listener, Reach, Resolver};
 use crate::net::{BackendAddress, Socket, Stream, has_no_descriptor};
-use crate::protocol::Input;
 use crate::tls::{ServerNameSource, TlsConnector};
 
+use super::connection::Connection;
 use super::end::{End, Silence};
-use super::leg::Leg;
 
 /// Everything that connecting needs, but for the address.
 pub(crate) struct Route {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
     reach: Reach,
-    /// Towards the backend, implicit or after STARTTLS.
-    connector: Option<Arc<TlsConnector>>,
-    /// TLS begins with the first byte.
-    implicit_tls: bool,
+    tls: BackendTls,
     /// The PROXY header, or nothing.
     header: Vec<u8>,
+}
+
+/// TLS towards the backends of a listener.
+#[derive(Clone, Debug)]
+pub(crate) enum BackendTls {
+    Disabled,
+    /// After the protocol's STARTTLS.
+    StartTls(Arc<TlsConnector>),
+    /// From the first byte.
+    Implicit(Arc<TlsConnector>),
 }
 
 /// A backend that we are connected to.
 pub(crate) struct Reached {
     /// The connection.
-    pub(crate) leg: Leg,
+    pub(crate) connection: Connection,
     /// Whether it may be told who the client is.
     pub(crate) takes_introductions: bool,
 }
@@ -41,15 +47,14 @@ impl Route {
     pub(crate) fn new(
         dns: &Arc<Dns>,
         (listener, reach): (&Listener, &Reach),
-        connector: Option<Arc<TlsConnector>>,
+        tls: BackendTls,
         header: Vec<u8>,
     ) -> Self {
         Self {
             dns: Arc::clone(dns),
             resolver: Arc::clone(&listener.resolver),
             reach: reach.clone(),
-            connector,
-            implicit_tls: matches!(listener.upstream.tls, UpstreamTls::Implicit(_)),
+            tls,
             header,
         }
     }
@@ -61,10 +66,10 @@ impl Route {
 
     /// What a backend that does not greet may wait for.
     pub(crate) fn silence(&self) -> Silence {
-        match (self.implicit_tls, self.has_header()) {
-            (true, _) => Silence::UnderTls,
-            (false, true) => Silence::InClearBehindHeader,
-            (false, false) => Silence::InClear,
+        match self.tls {
+            BackendTls::Implicit(_) => Silence::UnderTls,
+            _ if self.has_header() => Silence::InClearBehindHeader,
+            _ => Silence::InClear,
         }
     }
 
@@ -80,8 +85,8 @@ impl Route {
                 match connect_target(&target).await {
                     Ok(socket) => {
                         let takes_introductions = self.reach.introduces(target.address());
-                        let leg = self.open(socket, address, takes_introductions).await?;
-                        return Ok(Reached { leg, takes_introductions });
+                        let connection = self.open(socket, address, takes_introductions).await?;
+                        return Ok(Reached { connection, takes_introductions });
                     }
                     Err(error) if has_no_descriptor(&error) => return Err(End::Descriptors),
                     Err(error) => last = End::Connect(error.to_string()),
@@ -99,36 +104,51 @@ impl Route {
         socket: Socket,
         address: &BackendAddress,
         takes_introductions: bool,
-    ) -> Result<Leg, End> {
-        let mut leg = Leg::to_backend(Stream::Plain(socket));
+    ) -> Result<Connection, End> {
+        let mut connection = Connection::to_backend(Stream::Plain(socket));
         if takes_introductions {
             let mut header = self.header.clone();
-            leg.send(&mut header).await.map_err(|_| End::BackendGone)?;
+            connection.send(&mut header).await.map_err(|_| End::BackendGone)?;
         }
-        if self.implicit_tls {
+        if let BackendTls::Implicit(connector) = &self.tls {
             let behind_header = takes_introductions && self.has_header();
-            leg = self.secure(leg, address).await.map_err(|end| match end {
+            connection = secure(connector, connection, address).await.map_err(|end| match end {
                 End::Connect(_) if behind_header => End::BehindHeader(Box::new(end)),
                 end => end,
             })?;
         }
-        Ok(leg)
+        Ok(connection)
     }
 
-    /// The handshake with the backend; bytes that it sent in clear before are refused.
+    /// The handshake after the backend's STARTTLS reply.
     ///
     /// # Errors
     /// [`End`], with the backend or the configuration to blame.
-    pub(crate) async fn secure(&self, leg: Leg, address: &BackendAddress) -> Result<Leg, End> {
-        let (Some(connector), Stream::Plain(socket)) = (&self.connector, leg.stream) else {
-            return Err(End::BackendGone);
-        };
-        let proof = leg.input.into_empty().map_err(|_: Input| End::BackendInjection)?;
-        let name = server_name(address);
-        let stream =
-            connector.connect(socket, &name, proof).await.map_err(|error| End::Connect(error.to_string()))?;
-        Ok(Leg::to_backend(Stream::Client(Box::new(stream))))
+    pub(crate) async fn start_tls(
+        &self,
+        connection: Connection,
+        address: &BackendAddress,
+    ) -> Result<Connection, End> {
+        match &self.tls {
+            BackendTls::StartTls(connector) => secure(connector, connection, address).await,
+            _ => Err(End::Internal("STARTTLS towards a backend without it")),
+        }
     }
+}
+
+/// The handshake with the backend; bytes that it sent in clear before are refused.
+async fn secure(
+    connector: &TlsConnector,
+    connection: Connection,
+    address: &BackendAddress,
+) -> Result<Connection, End> {
+    let clear = connection.into_handshake()?;
+    if clear.refused() > 0 {
+        return Err(End::BackendInjection);
+    }
+    let connected = connector.connect(clear, &server_name(address)).await;
+    let stream = connected.map_err(|error| End::Connect(error.to_string()))?;
+    Ok(Connection::to_backend(Stream::Client(Box::new(stream))))
 }
 
 fn unresolved(error: DnsError) -> End {

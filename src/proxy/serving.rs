@@ -5,31 +5,34 @@
 //! counts at once, for the sessions that began before, too.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
 use crate::model::snapshot::positions;
-use crate::model::{Limits, Listener, ListenerId, Reach, Socket, UpstreamTls};
-use crate::tls::{TlsAcceptor, TlsConnector, TlsError, connector};
+use crate::model::{Limits, Listener, ListenerId, Reach, Socket, TlsMode, UpstreamTls};
+use crate::tls::{TlsAcceptor, TlsError, connector};
 
+use super::end::End;
 use super::health::{CheckedBackend, HealthChecks};
-use super::limits::{Counters, lock};
+use super::limits::Counters;
 use super::metrics::{ListenerMetrics, Metrics};
+use super::route::BackendTls;
 
 /// What a new session is given.
 #[derive(Debug)]
 pub(crate) struct Serving {
     /// The rendered socket.
     pub(crate) socket: Arc<Socket>,
-    /// Present unless the socket's TLS mode is Disabled.
-    pub(crate) acceptor: Option<TlsAcceptor>,
+    /// TLS towards clients.
+    pub(crate) tls: SocketTls,
     /// What counts for a connection before its listener is known.
     pub(crate) opening: Limits,
     /// Counts the connections of which the handshake has still to say whose they are.
@@ -39,7 +42,32 @@ pub(crate) struct Serving {
     /// In the order of the socket's listeners.
     served: Vec<Arc<Served>>,
     /// Who speaks before a server name is known.
-    first: usize,
+    first: Arc<Served>,
+}
+
+/// TLS towards the clients of a socket.
+#[derive(Debug)]
+pub(crate) enum SocketTls {
+    Disabled,
+    /// When the client asks for it.
+    StartTls(TlsAcceptor),
+    /// From the first byte.
+    Implicit(TlsAcceptor),
+}
+
+impl SocketTls {
+    fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
+        let previous = match previous {
+            Some(Self::StartTls(acceptor) | Self::Implicit(acceptor)) => Some(acceptor),
+            Some(Self::Disabled) | None => None,
+        };
+        let acceptor = || TlsAcceptor::new(socket, previous);
+        Ok(match socket.tls_mode {
+            TlsMode::Disabled => Self::Disabled,
+            TlsMode::StartTls | TlsMode::RequireStartTls => Self::StartTls(acceptor()?),
+            TlsMode::Implicit => Self::Implicit(acceptor()?),
+        })
+    }
 }
 
 /// One listener with everything that its sessions need.
@@ -56,7 +84,7 @@ pub(crate) struct Served {
     /// Cancelled when its sessions have to say goodbye.
     pub(crate) goodbye: CancellationToken,
     /// TLS towards the backend.
-    pub(crate) connector: Option<Arc<TlsConnector>>,
+    pub(crate) backend_tls: BackendTls,
     /// What the health checks of its backend say, where there are any.
     pub(crate) health: Option<Arc<CheckedBackend>>,
 }
@@ -85,7 +113,7 @@ impl Lives {
     /// The life of a listener: it begins with the first call, and goes on for a listener that was gone for
     /// less than the drain timeout. `all` ends every life at once.
     fn of(&self, listener: &Listener, all: &CancellationToken) -> Lasting {
-        let lives = &mut lock(&self.0).lives;
+        let lives = &mut self.0.lock().lives;
         let new = || Life {
             counters: Arc::default(),
             reach: Arc::default(),
@@ -107,13 +135,13 @@ impl Lives {
 
     /// Whether the listener is wanted.
     pub(crate) fn has(&self, id: &ListenerId) -> bool {
-        lock(&self.0).lives.get(id).is_some_and(|life| life.ending.is_none())
+        self.0.lock().lives.get(id).is_some_and(|life| life.ending.is_none())
     }
 
     /// These listeners are gone: their sessions end after `drain`, unless they come back, as those have
     /// that did. Those that were told are forgotten.
     pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
-        let Known { lives, ending } = &mut *lock(&self.0);
+        let Known { lives, ending } = &mut *self.0.lock();
         for id in come {
             if let Some(life) = lives.get_mut(*id) {
                 life.go_on();
@@ -186,36 +214,37 @@ impl Serving {
         previous: Option<&Self>,
         workshop: Workshop<'_>,
     ) -> Result<Self, TlsError> {
-        let acceptor = if socket.listeners.iter().any(|listener| listener.tls.is_some()) {
-            Some(TlsAcceptor::new(socket, previous.and_then(|previous| previous.acceptor.as_ref()))?)
-        } else {
-            None
+        let tls = SocketTls::new(socket, previous.map(|previous| &previous.tls))?;
+        let before: &[Arc<Listener>] =
+            previous.map(|previous| &*previous.socket.listeners).unwrap_or_default();
+        let serve = |listener: &Arc<Listener>, old: Option<usize>| {
+            let old = old.and_then(|old| previous?.served.get(old));
+            match old.filter(|old| Arc::ptr_eq(&old.listener, listener)) {
+                Some(same) => Ok(Arc::clone(same)),
+                None => Served::new(listener, socket, old.map(|old| &**old), workshop).map(Arc::new),
+            }
         };
-        let before = previous.map(|previous| previous.socket.listeners.as_slice()).unwrap_or_default();
+        let default = socket.listeners.default();
+        let first = serve(default, before.iter().position(|old| old.id == default.id))?;
         let mut served = Vec::with_capacity(socket.listeners.len());
         for (listener, old) in socket.listeners.iter().zip(positions(before, &socket.listeners)) {
-            let old = old.and_then(|old| previous?.served.get(old));
-            let same = old.filter(|old| Arc::ptr_eq(&old.listener, listener)).cloned();
-            served.push(match same {
-                Some(same) => same,
-                None => Arc::new(Served::new(listener, socket, old.map(|old| &**old), workshop)?),
-            });
+            let is_first = Arc::ptr_eq(listener, default);
+            served.push(if is_first { Arc::clone(&first) } else { serve(listener, old)? });
         }
-        let first = socket.listeners.iter().position(|listener| listener.hostnames.is_empty());
         Ok(Self {
             socket: Arc::clone(socket),
-            acceptor,
+            tls,
             opening: opening(&socket.listeners),
             undecided: previous.map(|previous| Arc::clone(&previous.undecided)).unwrap_or_default(),
             unproxied: previous.map(|previous| Arc::clone(&previous.unproxied)).unwrap_or_default(),
             served,
-            first: first.unwrap_or_default(),
+            first,
         })
     }
 
     /// The listener that speaks before a server name is known.
-    pub(crate) fn first(&self) -> Option<&Arc<Served>> {
-        self.served.get(self.first)
+    pub(crate) fn first(&self) -> &Arc<Served> {
+        &self.first
     }
 
     /// What counts a session before the handshake says whose it is: with several listeners it is none's, so
@@ -235,8 +264,8 @@ impl Serving {
     }
 
     /// The listener that the acceptor chose, by its place among the socket's.
-    pub(crate) fn at(&self, position: usize) -> Option<&Arc<Served>> {
-        self.served.get(position)
+    pub(crate) fn at(&self, position: usize) -> Result<&Arc<Served>, End> {
+        self.served.get(position).ok_or(End::Internal("the TLS acceptor chose a listener of another socket"))
     }
 }
 
@@ -275,38 +304,36 @@ impl Served {
         workshop: Workshop<'_>,
     ) -> Result<Self, TlsError> {
         let Lasting { counters, reach, goodbye } = workshop.lives.of(listener, workshop.goodbye);
-        let connector = upstream_connector(listener, old)?;
+        let backend_tls = backend_tls(listener, old)?;
         Ok(Self {
             listener: Arc::clone(listener),
             counters,
             reach,
             goodbye,
             metrics: workshop.metrics.listener(&listener.id, socket.protocol),
-            health: workshop.health.of(listener, connector.as_ref()),
-            connector,
+            health: workshop.health.of(listener, &backend_tls),
+            backend_tls,
         })
     }
 }
 
-fn client_tls(listener: &Listener) -> Option<&Arc<ClientTls>> {
-    match &listener.upstream.tls {
-        UpstreamTls::Disabled => None,
-        UpstreamTls::StartTls(tls) | UpstreamTls::Implicit(tls) => Some(tls),
-    }
-}
-
 /// A connector keeps its session tickets while its configuration stays the same.
-fn upstream_connector(
-    listener: &Listener,
-    previous: Option<&Served>,
-) -> Result<Option<Arc<TlsConnector>>, TlsError> {
-    let Some(tls) = client_tls(listener) else { return Ok(None) };
-    let kept = previous.filter(|old| {
-        client_tls(&old.listener).is_some_and(|before| before == tls)
-            && old.listener.frontend.protocol == listener.frontend.protocol
-    });
-    match kept.and_then(|old| old.connector.clone()) {
-        Some(connector) => Ok(Some(connector)),
-        None => Ok(Some(Arc::new(connector(tls, Some(listener.frontend.protocol))?))),
-    }
+fn backend_tls(listener: &Listener, previous: Option<&Served>) -> Result<BackendTls, TlsError> {
+    let protocol = listener.frontend.protocol;
+    let connector = |tls: &Arc<ClientTls>| {
+        let same = previous.filter(|old| old.listener.frontend.protocol == protocol);
+        let kept = same.and_then(|old| match (&old.listener.upstream.tls, &old.backend_tls) {
+            (
+                UpstreamTls::StartTls(before) | UpstreamTls::Implicit(before),
+                BackendTls::StartTls(connector) | BackendTls::Implicit(connector),
+            ) if before == tls => Some(Arc::clone(connector)),
+            _ => None,
+        });
+        kept.map_or_else(|| connector(tls, Some(protocol)).map(Arc::new), Ok)
+    };
+    Ok(match &listener.upstream.tls {
+        UpstreamTls::Disabled => BackendTls::Disabled,
+        UpstreamTls::StartTls(tls) => BackendTls::StartTls(connector(tls)?),
+        UpstreamTls::Implicit(tls) => BackendTls::Implicit(connector(tls)?),
+    })
 }

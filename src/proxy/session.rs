@@ -21,17 +21,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use zeroize::Zeroizing;
-
-use crate::net::{ClientAddress, Stream};
+use crate::net::ClientAddress;
 use crate::protocol::Frontend;
 use crate::protocol::follow::{Follower, SmtpStart};
 
 use super::balance::Placement;
 use super::end::End;
-use super::leg::Leg;
 use super::record::Record;
-use super::relay::Relay;
+use super::relay::{Relay, Side};
 use super::serving::{Served, Serving};
 use super::worker::{Seat, WorkerContext};
 use client::{Counted, DRAIN_TEXT, Session};
@@ -57,10 +54,8 @@ pub(crate) struct Incoming {
 /// A session whose login the backend accepted.
 #[derive(Debug)]
 struct LoggedIn {
-    client: Stream,
-    backend: Stream,
-    to_client: Vec<u8>,
-    to_backend: Zeroizing<Vec<u8>>,
+    client: Side,
+    backend: Side,
     follower: Follower,
     placement: Placement,
     served: Arc<Served>,
@@ -96,8 +91,8 @@ async fn until_logged_in(
     context: Arc<WorkerContext>,
     record: &mut Record,
 ) -> Result<LoggedIn, End> {
-    let socket = socket.map_err(|_| End::ClientGone)?;
-    let Some(first) = serving.first().cloned() else { return Err(End::ClientGone) };
+    let socket = socket.map_err(|_| End::Internal("the event queue does not take the connection"))?;
+    let first = Arc::clone(serving.first());
     let goodbye = first.goodbye.clone();
     let (session, frontend) = tokio::select! {
         opened = open::open(socket, client, first, serving, context, record) => opened?,
@@ -112,19 +107,12 @@ impl LoggedIn {
         let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
         let start = SmtpStart { takes_chunks, is_logged_in: session.is_logged_in() };
         let follower = Follower::new(session.protocol(), start);
-        let Leg { stream, input, .. } = backend;
-        let mut to_client = reply;
-        to_client.extend_from_slice(input.peek());
-        Self {
-            client: session.leg.stream,
-            backend: stream,
-            to_client,
-            to_backend: session.leg.input.into_rest(),
-            follower,
-            placement,
-            served: session.served,
-            counted: session.counted,
-        }
+        let metrics = &session.served.metrics;
+        let client = session.connection.into_side(metrics.bytes_to_backend.clone());
+        let mut backend = backend.into_side(metrics.bytes_to_client.clone());
+        // The client gets the reply first.
+        backend.received.splice(..0, reply);
+        Self { client, backend, follower, placement, served: session.served, counted: session.counted }
     }
 
     /// The relay, and what stays counted beside it.
@@ -132,14 +120,8 @@ impl LoggedIn {
         let config = &self.served.listener.frontend;
         let mut goodbye = Vec::new();
         Frontend::goodbye(config.protocol, &config.server_name, DRAIN_TEXT, &mut goodbye);
-        let relay = Relay::new(
-            (self.client, &self.to_backend),
-            (self.backend, &self.to_client),
-            self.served.listener.timeouts,
-            goodbye,
-            (self.served.metrics.bytes_to_backend.clone(), self.served.metrics.bytes_to_client.clone()),
-            self.follower,
-        );
+        let relay =
+            Relay::new(self.client, self.backend, self.served.listener.timeouts, goodbye, self.follower);
         (relay, (self.placement, self.counted))
     }
 }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Peers, Reach, Snapshot, Socket,
-    SocketState, TlsMode, UntrustedPeers,
+    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Peers, Reach, Snapshot,
+    Socket, SocketState, TlsMode, UntrustedPeers,
 };
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
 use crate::protocol::{
@@ -140,8 +140,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         hostnames: Vec::new(),
         frontend: Arc::new(frontend()),
         tls: None,
-        auth: Auth::Passthrough,
-        backend: Some(Arc::new(Backend::new("test".into(), backends))),
+        auth: Auth::Passthrough(Arc::new(Backend::new("test".into(), backends))),
         reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
             tls: UpstreamTls::Disabled,
@@ -185,7 +184,7 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         protocol: Protocol::Pop3,
         tls_mode: TlsMode::Disabled,
         proxy_protocol: None,
-        listeners: vec![Arc::new(listener)],
+        listeners: Listeners::new(Arc::new(listener), []),
     }
 }
 
@@ -323,7 +322,7 @@ fn ends_the_sessions_that_outlive_the_drain_timeout() {
     let mut second = socket(&other, vec![one.clone()]);
     let mut listener = (*second.listeners[0]).clone();
     listener.id.listener = "other".into();
-    second.listeners = vec![Arc::new(listener)];
+    second.listeners = Listeners::new(Arc::new(listener), []);
     plane.serve(vec![socket(&address, vec![one.clone()]), second]);
     let removed = Client::logged_in(&address);
     let waiting = Client::connect(&other);

@@ -156,7 +156,7 @@ impl Dispatcher {
     /// there are at most as many as sessions.
     pub(crate) fn provide_for(&self, snapshot: &Snapshot) {
         let mut listeners = snapshot.sockets.values().flat_map(|socket| &socket.listeners);
-        let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http(_)));
+        let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http { .. }));
         self.each.store(SESSION_DESCRIPTORS + usize::from(asks), Ordering::Relaxed);
         self.quota.set(self.capacity());
     }

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use crate::model::TrustAnchors;
 use crate::model::settings::ClientTls;
 use crate::net::roots;
-use crate::protocol::{EmptyInput, Protocol};
+use crate::protocol::{Cleartext, Protocol};
 
 use super::verify::is_trusted_itself;
 use super::{HandshakeError, HandshakeFailure, TlsError, certified_key, provider};
@@ -93,29 +93,28 @@ pub(super) fn configure(
 }
 
 impl TlsConnector {
-    /// Does the handshake. The proof says that nothing the backend sent in clear is left. There is no
-    /// timeout here.
+    /// Does the handshake. There is no timeout here.
     ///
     /// # Errors
     /// When the backend is to blame, or its name cannot be verified.
     pub async fn connect<S>(
         &self,
-        stream: S,
+        backend: Cleartext<S>,
         name: &ServerNameSource,
-        _proof: EmptyInput,
     ) -> Result<TlsStream<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let backend = HandshakeError::Backend;
+        let fault = HandshakeError::Backend;
         let name = match (&self.server_name, name) {
             (Some(configured), _) => configured.clone(),
             (None, ServerNameSource::Ip(address)) => ServerName::IpAddress((*address).into()),
             (None, ServerNameSource::Host(host)) => {
-                parse_name(host).ok_or_else(|| backend(HandshakeFailure::Nameless(host.clone())))?
+                parse_name(host).ok_or_else(|| fault(HandshakeFailure::Nameless(host.clone())))?
             }
         };
-        self.inner.connect(name, stream).await.map_err(|error| backend(error.into()))
+        let (stream, _) = backend.into_parts();
+        self.inner.connect(name, stream).await.map_err(|error| fault(error.into()))
     }
 }
 
@@ -176,10 +175,10 @@ impl ServerCertVerifier for TrustedVerifier {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TlsAcceptor;
-    use super::super::testing::{self, Ca, Issued, client_auth, proof, server_tls};
     use super::*;
     use crate::model::{ClientAuthMode, ServerTls};
+    use crate::tls::TlsAcceptor;
+    use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rcgen::{BasicConstraints, IsCa, KeyPair};
 
     fn trusting(authorities: Vec<CertificateDer<'static>>) -> ClientTls {
@@ -201,10 +200,10 @@ mod tests {
         let connector = connector(tls, Some(Protocol::Imap)).unwrap();
         let (near, far) = tokio::io::duplex(16 * 1024);
         let (accepted, connected) =
-            tokio::join!(acceptor.accept(far, proof()), connector.connect(near, name, proof()));
+            tokio::join!(acceptor.accept(clear(far)), connector.connect(clear(near), name));
         connected?;
         let accepted = accepted.unwrap();
-        let seen = matches!(accepted.client, super::super::ClientCertificate::Presented { .. });
+        let seen = matches!(accepted.client, crate::tls::ClientCertificate::Presented { .. });
         Ok((accepted.facts.alpn, seen))
     }
 

@@ -106,8 +106,8 @@ const KEYS: [(&str, &str); 4] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::named;
     use super::*;
+    use crate::tls::testing::named;
     use rcgen::{
         KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
         PKCS_RSA_SHA256, SignatureAlgorithm,

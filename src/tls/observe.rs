@@ -2,8 +2,9 @@
 //!
 //! For `probe` only, which tells what it saw and sends no password where the verdict is against it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
@@ -14,7 +15,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::model::settings::ClientTls;
 use crate::net::tls_names;
-use crate::protocol::{EmptyInput, Protocol};
+use crate::protocol::{Cleartext, Protocol};
 
 use super::client::{configure, parse_name, verifier};
 use super::{HandshakeError, HandshakeFailure, ServerNameSource, TlsError, provider};
@@ -80,11 +81,10 @@ pub enum Distrust {
 /// # Errors
 /// When there is no TLS to be had with this server, or the settings cannot be used.
 pub async fn observe<S>(
-    stream: S,
+    server: Cleartext<S>,
     tls: &ClientTls,
     protocol: Protocol,
     name: &ServerNameSource,
-    _proof: EmptyInput,
 ) -> Result<(TlsStream<S>, Observed), ObserveError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -104,7 +104,7 @@ where
     let config = configure(tls, Arc::clone(&observer) as Arc<dyn ServerCertVerifier>, Some(protocol))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = connector
-        .connect(name, stream)
+        .connect(name, server.into_parts().0)
         .await
         .map_err(|error| HandshakeError::Backend(HandshakeFailure::from(error)))?;
     let session = stream.get_ref().1;
@@ -117,7 +117,7 @@ where
             .unwrap_or_default(),
         alpn: session.alpn_protocol().map(|name| name.escape_ascii().to_string()),
         chain: chain.iter().map(|der| shown(der)).collect(),
-        verdict: observer.seen.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Ok(())),
+        verdict: observer.seen.lock().take().unwrap_or(Ok(())),
     };
     Ok((stream, observed))
 }
@@ -157,7 +157,7 @@ impl ServerCertVerifier for Observer {
                 .map(|_| ())
                 .map_err(|error| distrust(&error, end_entity, server_name)),
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        *self.seen.lock() = Some(verdict);
         Ok(ServerCertVerified::assertion())
     }
 
@@ -240,10 +240,10 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 mod tests {
     use rustls_pki_types::CertificateDer;
 
-    use super::super::TlsAcceptor;
-    use super::super::testing::{self, Ca, Issued, proof, server_tls};
     use super::*;
     use crate::model::TrustAnchors;
+    use crate::tls::TlsAcceptor;
+    use crate::tls::testing::{self, Ca, Issued, clear, server_tls};
     use rcgen::{KeyPair, date_time_ymd};
 
     async fn look(issued: &Issued, trusted: Vec<CertificateDer<'static>>, name: &str) -> Observed {
@@ -257,8 +257,8 @@ mod tests {
         };
         let (near, far) = tokio::io::duplex(16 * 1024);
         let source = ServerNameSource::Host(String::new());
-        let observing = observe(near, &tls, Protocol::Imap, &source, proof());
-        let (accepted, observed) = tokio::join!(acceptor.accept(far, proof()), observing);
+        let observing = observe(clear(near), &tls, Protocol::Imap, &source);
+        let (accepted, observed) = tokio::join!(acceptor.accept(clear(far)), observing);
         accepted.unwrap();
         observed.unwrap().1
     }

@@ -18,7 +18,7 @@ use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls,
 use crate::net::{Capped, tls_names};
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, ProxyVersion, TlsFacts};
-use crate::protocol::{EmptyInput, Protocol};
+use crate::protocol::{Cleartext, HandshakeProof, Protocol};
 
 use super::provider_with;
 use super::resume::Resumption;
@@ -51,6 +51,8 @@ pub struct Accepted<S> {
     /// Whether the session has to end with the problem's line, by the listener's client
     /// certificate policy.
     pub refusal: Option<CertificateProblem>,
+    /// For [`crate::protocol::StartTls::secured`].
+    pub proof: HandshakeProof,
 }
 
 /// One `ServerTls`, ready to serve one protocol.
@@ -71,7 +73,7 @@ impl TlsAcceptor {
     /// # Errors
     /// When a listener's TLS settings cannot be used.
     pub fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
-        let before = previous.map(|previous| previous.socket.listeners.as_slice()).unwrap_or_default();
+        let before = previous.map(|previous| &*previous.socket.listeners).unwrap_or_default();
         let mut known = KnownSetups { previous, by_settings: None };
         let mut setups: Vec<Arc<Setup>> = Vec::with_capacity(socket.listeners.len());
         for (listener, old) in socket.listeners.iter().zip(positions(before, &socket.listeners)) {
@@ -98,24 +100,25 @@ impl TlsAcceptor {
         Ok(Self { socket: Arc::clone(socket), names, setups, longest_hello })
     }
 
-    /// Reads the client's hello, selects the listener by SNI, and does its handshake. The proof says that
-    /// nothing the client sent in clear is left. There is no timeout here, but a bound on what the client sends.
+    /// Reads the client's hello, selects the listener by SNI, and does its handshake. There is no timeout here, but a
+    /// bound on what the client sends.
     ///
     /// # Errors
     /// When the client is to blame; it has been sent the alert.
-    pub async fn accept<S>(&self, stream: S, _proof: EmptyInput) -> Result<Accepted<S>, HandshakeError>
+    pub async fn accept<S>(&self, client: Cleartext<S>) -> Result<Accepted<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        Box::pin(self.handshake(stream)).await
+        Box::pin(self.handshake(client)).await
     }
 
     /// Boxed by [`Self::accept`]: what a handshake needs on the way is several times what it leaves, and
     /// would stay in every idle session's task.
-    async fn handshake<S>(&self, stream: S) -> Result<Accepted<S>, HandshakeError>
+    async fn handshake<S>(&self, client: Cleartext<S>) -> Result<Accepted<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let (stream, proof) = client.into_parts();
         let stream = Capped::new(stream, self.longest_hello);
         let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(client_fault)?;
         let Some((position, listener, setup)) = self.select(hello.client_hello().server_name()) else {
@@ -134,7 +137,7 @@ impl TlsAcceptor {
             facts.shown = setup.shown(connection, schemes);
             facts.client = client_facts(connection, &client);
         }
-        Ok(Accepted { listener: position, facts, client, refusal, stream })
+        Ok(Accepted { listener: position, facts, client, refusal, stream, proof })
     }
 
     fn select(&self, server_name: Option<&str>) -> Option<(usize, &Listener, &Setup)> {
@@ -310,9 +313,9 @@ fn client_facts(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, Ca, Issued, client_auth, proof, server_tls};
     use super::*;
     use crate::model::{ClientAuth, ClientAuthMode};
+    use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
     use rustls::{AlertDescription, ClientConfig, RootCertStore};
     use rustls_pki_types::{PrivateKeyDer, ServerName};
@@ -327,7 +330,7 @@ mod tests {
     ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(ca.der()).unwrap();
-        let builder = ClientConfig::builder_with_provider(super::super::provider())
+        let builder = ClientConfig::builder_with_provider(crate::tls::provider())
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
@@ -363,7 +366,7 @@ mod tests {
         };
         let server = async {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut accepted = acceptor.accept(stream, proof()).await?;
+            let mut accepted = acceptor.accept(clear(stream)).await?;
             accepted.stream.write_all(b"*").await.unwrap();
             accepted.stream.flush().await.unwrap();
             Ok(accepted)
@@ -488,7 +491,7 @@ mod tests {
         assert_eq!(leaf_of(&shake(&acceptor, &modern, "a.test").await.1.unwrap()), &*ecdsa.der);
         assert_eq!(leaf_of(&shake(&acceptor, &modern, "x.b.test").await.1.unwrap()), &*wildcard.der);
 
-        let mut crypto = (*super::super::provider()).clone();
+        let mut crypto = (*crate::tls::provider()).clone();
         crypto.cipher_suites.retain(|suite| format!("{suite:?}").contains("_RSA_"));
         let mut roots = RootCertStore::empty();
         roots.add(ca.der()).unwrap();
@@ -603,7 +606,7 @@ mod tests {
             (ca.issue(&[]), ca.issue_with(testing::revocable(), KeyPair::generate().unwrap()));
         let judge = async |next_update, certificate| {
             let mut policy = client_auth(ClientAuthMode::Optional, vec![ca.der()]);
-            policy.crls = super::super::parse::crls(ca.crl(next_update).pem().unwrap().as_bytes()).unwrap();
+            policy.crls = crate::tls::parse::crls(ca.crl(next_update).pem().unwrap().as_bytes()).unwrap();
             let (client, refusal) = policy_verdict(&ca, policy, Some(certificate)).await;
             (reason_of(&client).map(ToOwned::to_owned), refusal)
         };
@@ -622,7 +625,7 @@ mod tests {
         let chain = [leaf.der.clone(), second.der(), first.der()];
         let judge = |depth| {
             let policy = ClientAuth { depth, ..client_auth(ClientAuthMode::Required, vec![root.der()]) };
-            ClientVerifier::new(&policy, &super::super::provider())
+            ClientVerifier::new(&policy, &crate::tls::provider())
                 .unwrap()
                 .judge(Some(&chain), UnixTime::now())
         };
@@ -688,7 +691,7 @@ mod tests {
 
         let (mut near, far) = tokio::io::duplex(64);
         near.write_all(b"a LOGIN u p\r\n").await.unwrap();
-        assert!(acceptor.accept(far, proof()).await.is_err());
+        assert!(acceptor.accept(clear(far)).await.is_err());
     }
 
     /// A hello of TLS 1.0 or 1.1, which has no extensions, in a record.
@@ -706,7 +709,7 @@ mod tests {
         for minor in [1, 2] {
             let (mut near, far) = tokio::io::duplex(1024);
             near.write_all(&old_hello(minor)).await.unwrap();
-            let error = acceptor.accept(far, proof()).await.unwrap_err();
+            let error = acceptor.accept(clear(far)).await.unwrap_err();
             assert_eq!(
                 error.to_string(),
                 "the client offers only TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2"
@@ -723,7 +726,7 @@ mod tests {
         let (mut near, far) = tokio::io::duplex(1 << 17);
         near.write_all(&hello).await.unwrap();
         near.write_all(bytes).await.unwrap();
-        acceptor.accept(far, proof()).await.unwrap_err()
+        acceptor.accept(clear(far)).await.unwrap_err()
     }
 
     /// The first bytes of a handshake message of this type and of 60,000 bytes, in records.
@@ -741,7 +744,7 @@ mod tests {
             acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
         let (mut near, far) = tokio::io::duplex(1 << 17);
         near.write_all(&endless(1, 50_000)).await.unwrap();
-        let of_hello = acceptor.accept(far, proof()).await.unwrap_err();
+        let of_hello = acceptor.accept(clear(far)).await.unwrap_err();
         // A ClientKeyExchange.
         let after_hello = failure_after(&ca, &acceptor, &endless(16, 50_000)).await;
         for error in [of_hello, after_hello] {
@@ -767,7 +770,7 @@ mod tests {
         let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca.der()).unwrap();
-        let config = ClientConfig::builder_with_provider(super::super::provider())
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)

@@ -11,13 +11,13 @@ use rustls_pki_types::CertificateDer;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, MinVersion, Reach,
-    ServerTls, Socket, TlsMode,
+    Auth, Backend, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, Listeners,
+    MinVersion, Reach, ServerTls, Socket, TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::proxy_header::ProxyVersion;
 use crate::protocol::{
-    CountedErrors, EmptyInput, FrontendConfig, Input, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
+    Cleartext, CountedErrors, FrontendConfig, Input, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
 };
 
 /// A certificate authority, its own or below another.
@@ -184,8 +184,7 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         hostnames: hostnames.iter().map(|name| Hostname::new(name)).collect(),
         frontend: Arc::new(frontend()),
         tls: Some(Arc::new(tls)),
-        auth: Auth::Passthrough,
-        backend: None,
+        auth: Auth::Passthrough(Arc::new(Backend::new("test".into(), Vec::new()))),
         reach: Reach::Anywhere,
         upstream: Arc::new(upstream),
         resolver: Arc::new(resolver),
@@ -208,10 +207,11 @@ pub(super) fn socket(listeners: Vec<Arc<Listener>>) -> Arc<Socket> {
         protocol: Protocol::Imap,
         tls_mode: TlsMode::Implicit,
         proxy_protocol: None,
-        listeners,
+        listeners: Listeners::new(Arc::clone(&listeners[0]), listeners.into_iter().skip(1)),
     })
 }
 
-pub(super) fn proof() -> EmptyInput {
-    Input::new(0).into_empty().unwrap()
+/// A stream from which nothing was read.
+pub(super) fn clear<S>(stream: S) -> Cleartext<S> {
+    Cleartext::new(stream, Input::new(0))
 }

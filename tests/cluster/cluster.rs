@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::LazyLock;
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -94,13 +95,13 @@ impl Drop for Running {
 impl Cluster {
     /// For the test `name`; `None` where there is no control plane, which is said.
     pub fn new(name: &'static str) -> Option<Self> {
-        let turn = Turn::Shared(SHARED.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let turn = Turn::Shared(SHARED.read());
         Self::with(name, turn)
     }
 
     /// The same, while no other test uses the API server; `None` also where it is not ours to be broken.
     pub fn alone(name: &'static str) -> Option<Self> {
-        let turn = Turn::Alone(SHARED.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let turn = Turn::Alone(SHARED.write());
         if let Ok(Plane::Given(_)) = &*PLANE {
             tell(&format!("SKIPPED the cluster test `{name}`: it would break a cluster that is not its own"));
             return None;

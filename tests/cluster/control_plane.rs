@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard};
 
+use parking_lot::{Mutex, MutexGuard};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -175,7 +175,7 @@ impl ControlPlane {
     }
 
     fn turn(&self) -> MutexGuard<'_, Option<Daemon>> {
-        self.api_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.api_server.lock()
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Forwards TCP connections until it is told otherwise.
 pub struct Forwarder {
@@ -79,8 +81,8 @@ impl Forwarder {
 }
 
 impl Shared {
-    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.connections.lock()
     }
 
     fn join(&self, client: TcpStream, to: SocketAddr) {

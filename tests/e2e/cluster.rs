@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -251,7 +251,7 @@ impl Cluster {
 fn turn() -> MutexGuard<'static, ()> {
     static TURNS: Mutex<()> = Mutex::new(());
     // Whoever failed is done with it.
-    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
+    TURNS.lock()
 }
 
 fn files_in(folder: &Path) -> TempDir {

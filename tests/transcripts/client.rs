@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
-    Attempt, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest, Mechanism,
-    PasswordLogins, PendingLogin, Protocol, Refused, SmtpRules, Step,
+    Attempt, Cleartext, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest,
+    Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, SmtpRules, StartTls, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -88,7 +88,7 @@ enum Now {
     Reading(Frontend),
     Exchanging(Exchange),
     /// The handshake: what is left of this turn was sent in clear.
-    Handshake(Frontend),
+    Handshake(StartTls),
     Over,
 }
 
@@ -184,7 +184,7 @@ impl Session {
                 return false;
             }
             Step::StartTls(start_tls) => {
-                self.now = Now::Handshake(start_tls.secured(Arc::clone(&self.config)));
+                self.now = Now::Handshake(start_tls);
                 return false;
             }
             Step::Login(attempt) => self.login(attempt),
@@ -267,18 +267,17 @@ impl Session {
 
     fn shake_hands(&mut self, unsent: usize) {
         let input = std::mem::replace(&mut self.input, Input::new(4096));
-        let refused = match input.into_empty() {
-            Ok(_proof) => unsent,
-            Err(input) => input.refuse_rest().1.saturating_add(unsent),
-        };
+        let cleartext = Cleartext::new((), input);
+        let refused = cleartext.refused().saturating_add(unsent);
         if refused == 0 {
             self.event("starttls", "");
         } else {
             self.flush();
             self.events.push(format!("starttls refused={refused}"));
         }
-        if let Now::Handshake(frontend) = std::mem::replace(&mut self.now, Now::Over) {
-            self.now = Now::Reading(frontend);
+        if let Now::Handshake(start_tls) = std::mem::replace(&mut self.now, Now::Over) {
+            let ((), proof) = cleartext.into_parts();
+            self.now = Now::Reading(start_tls.secured(Arc::clone(&self.config), proof));
         }
     }
 

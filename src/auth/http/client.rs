@@ -1,8 +1,10 @@
 //! Asking: kept connections, endpoints in turn, deadlines, and `WAIT`.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
 use crate::dns::{Dns, DnsError, Target};
@@ -116,7 +118,7 @@ impl AuthClient {
 
     /// The service behind `auth`; an equal one, from before a change elsewhere, keeps its connections.
     fn ready(&self, auth: &Arc<HttpAuth>) -> Result<Arc<Service>, AuthError> {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = self.services.lock();
         if let Some(known) = services.iter().find(|known| Arc::ptr_eq(&known.auth, auth)) {
             return Ok(Arc::clone(&known.service));
         }

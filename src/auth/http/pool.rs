@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::dns::Target;
@@ -157,7 +158,7 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -183,9 +184,9 @@ async fn sweep(pool: Weak<Pool>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connect::Connector;
-    use super::super::pace::MIN_REST;
     use super::*;
+    use crate::auth::http::connect::Connector;
+    use crate::auth::http::pace::MIN_REST;
 
     #[tokio::test]
     async fn a_connection_is_used_again_after_its_rest_and_for_its_own_endpoint() {

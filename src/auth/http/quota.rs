@@ -4,7 +4,9 @@
 //! one of them is closed where a new connection would be one too many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::pool::Pool;
 
@@ -74,7 +76,7 @@ impl Quota {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Pool>>> {
-        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.pools.lock()
     }
 }
 

@@ -155,7 +155,10 @@ impl Lease {
     fn stand(&self, standing: &watch::Sender<Standing>, now: Standing) {
         let changed = standing.borrow().leads != now.leads;
         if changed && now.leads {
-            tracing::info!("this replica is the leader now; it writes status and events (Lease {})", self.key);
+            tracing::info!(
+                "this replica is the leader now; it writes status and events (Lease {})",
+                self.key
+            );
         } else if changed {
             tracing::info!("this replica is no longer the leader (Lease {})", self.key);
         }

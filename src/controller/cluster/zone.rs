@@ -21,10 +21,7 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
                     return Some(zone);
                 }
                 None => {
-                    tracing::info!(
-                        node,
-                        "ignoring topology hints for zones: the node has no label {LABEL}"
-                    );
+                    tracing::info!(node, "ignoring topology hints for zones: the node has no label {LABEL}");
                     return None;
                 }
             },
@@ -35,10 +32,7 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
                 continue;
             }
         };
-        tracing::warn!(
-            node,
-            "ignoring topology hints for zones: cannot read the node: {why}"
-        );
+        tracing::warn!(node, "ignoring topology hints for zones: cannot read the node: {why}");
         return None;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
-use crate::model::{Auth, AuthProof, HeaderText, HttpAuth, Reach, TrustAnchors};
+use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -16,6 +16,22 @@ use super::references::References;
 use super::scope::Scope;
 use super::{backend, bounds, reach, tls, units};
 
+/// Who decides about logins, before the listener's backend is known.
+pub(crate) enum Decider {
+    Service(Arc<HttpAuth>),
+    Backend,
+}
+
+impl Decider {
+    /// `None`: the backend decides, and there is none.
+    pub(crate) fn with(self, backend: Option<Arc<Backend>>) -> Option<Auth> {
+        match self {
+            Self::Service(service) => Some(Auth::Http { service, backend }),
+            Self::Backend => backend.map(Auth::Passthrough),
+        }
+    }
+}
+
 /// `auth`: exactly one kind.
 pub(crate) fn render(
     scope: &Scope<'_>,
@@ -23,12 +39,14 @@ pub(crate) fn render(
     reach: &Reach,
     references: &References<'_>,
     found: &mut Vec<Violation>,
-) -> Option<Auth> {
+) -> Option<Decider> {
     let reach = if reach::names_auth_service(scope) { reach } else { &Reach::Anywhere };
     let auth = settings.auth.clone().unwrap_or_default();
     match (auth.http, auth.passthrough) {
-        (Some(http), None) => Some(Auth::Http(Arc::new(service(scope, &http, reach, references, found)?))),
-        (None, Some(_)) => Some(Auth::Passthrough),
+        (Some(http), None) => {
+            Some(Decider::Service(Arc::new(service(scope, &http, reach, references, found)?)))
+        }
+        (None, Some(_)) => Some(Decider::Backend),
         _ => {
             found.push(Violation::invalid(
                 &scope.absent("auth"),

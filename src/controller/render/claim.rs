@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Hostname, InboundProxyProtocol, Limits, Listener, ListenerId, Resolver, Socket, Timeouts, TlsMode,
+    Hostname, InboundProxyProtocol, Limits, Listener, ListenerId, Listeners, Resolver, Socket, Timeouts,
+    TlsMode,
 };
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::{FrontendConfig, Protocol, SmtpRules};
@@ -59,15 +60,15 @@ pub struct Candidate {
 }
 
 impl Claim {
-    /// The socket that it needs, with nobody behind it yet.
-    pub(crate) fn socket(&self) -> Socket {
+    /// The socket that it needs, with these listeners behind it.
+    pub(crate) fn socket(&self, listeners: Listeners) -> Socket {
         Socket {
             address: self.address.clone(),
             options: self.options.clone(),
             protocol: self.protocol,
             tls_mode: self.tls_mode,
             proxy_protocol: self.proxy_protocol.clone(),
-            listeners: Vec::new(),
+            listeners,
         }
     }
 }

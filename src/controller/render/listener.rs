@@ -10,10 +10,11 @@ use crate::protocol::{FrontendConfig, Protocol};
 
 use super::super::index::Key;
 use super::super::violation::{Notice, Violation};
+use super::auth::{self, Decider};
 use super::claim::{BeforeSni, Candidate, Claim};
 use super::references::References;
 use super::scope::Scope;
-use super::{Completeness, Environment, auth, backend, bounds, frontend, reach, socket, tls, upstream};
+use super::{Completeness, Environment, backend, bounds, frontend, reach, socket, tls, upstream};
 
 /// A listener as its object says it.
 pub(crate) struct Source<'a> {
@@ -83,12 +84,16 @@ pub(crate) fn refresh(
         reach.keep_own(&listener.reach);
     }
     let backend = backend::render(scope, source.fields, &reach, references, found);
-    if let (Some(old), Some(new)) = (&mut listener.backend, backend)
+    let configured = match &mut listener.auth {
+        Auth::Http { backend, .. } => backend.as_mut(),
+        Auth::Passthrough(backend) => Some(backend),
+    };
+    if let (Some(old), Some(new)) = (configured, backend)
         && old.reference == new.reference
     {
         *old = Arc::new(new);
     }
-    if let (Auth::Http(old), Some(Auth::Http(new))) =
+    if let (Auth::Http { service: old, .. }, Some(Decider::Service(new))) =
         (&mut listener.auth, auth::render(scope, settings, &reach, references, found))
         && old.reference == new.reference
     {
@@ -134,9 +139,9 @@ fn candidate(
         tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls, found);
     }
     let reach = reach::render(scope, source, settings, references);
-    let auth = auth::render(scope, settings, &reach, references, found);
+    let decider = auth::render(scope, settings, &reach, references, found);
     let backend = backend::render(scope, fields, &reach, references, found);
-    let passthrough = auth.as_ref().is_some_and(Auth::is_passthrough);
+    let passthrough = matches!(decider, Some(Decider::Backend));
     if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() {
         found.push(Violation::invalid(
             &scope.field("backendRef"),
@@ -159,6 +164,7 @@ fn candidate(
     let upstream = Arc::new(upstream::render(scope, settings, passthrough, references, found));
     let before_sni = BeforeSni::new(&frontend, &limits, &timeouts, greeting_delay, &resolver);
     let id = source.id.clone();
+    let auth = decider.and_then(|decider| decider.with(backend.map(Arc::new)));
     let listener = auth.map(|auth| Listener {
         id: id.clone(),
         hostnames: hostnames.clone(),
@@ -171,7 +177,6 @@ fn candidate(
         frontend,
         tls: server_tls.map(Arc::<ServerTls>::new),
         auth,
-        backend: backend.map(Arc::new),
     });
     let address = address?;
     let claim = Claim { id, address, options, protocol, tls_mode, proxy_protocol, hostnames, before_sni };

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::controller::index::{Kind, ObjectId, Objects, Reference};
-use crate::model::{Snapshot, Socket};
+use crate::model::{Listener, Listeners, Snapshot};
 use crate::net::ListenAddress;
 
+use super::claim::Claim;
 use super::conflicts::{Standing, among_strangers};
 use super::draft::Drafting;
 use super::ports::Claims;
@@ -60,12 +61,16 @@ impl Rendered {
 
 /// Sockets by address, from what the conflict rules left, the strongest first.
 fn assemble(claims: Vec<&Arc<Candidate>>) -> Snapshot {
-    let mut sockets: BTreeMap<ListenAddress, Socket> = BTreeMap::new();
+    let mut by_address: BTreeMap<&ListenAddress, (&Claim, Vec<Arc<Listener>>)> = BTreeMap::new();
     for Candidate { claim, listener } in claims.into_iter().map(AsRef::as_ref) {
         let Some(listener) = listener else { continue };
-        let socket = sockets.entry(claim.address.clone()).or_insert_with(|| claim.socket());
-        socket.listeners.push(Arc::clone(listener));
+        let (_, listeners) = by_address.entry(&claim.address).or_insert_with(|| (claim, Vec::new()));
+        listeners.push(Arc::clone(listener));
     }
-    let sockets = sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect();
-    Snapshot { revision: 0, sockets }
+    let sockets = by_address.into_iter().filter_map(|(address, (claim, listeners))| {
+        let mut listeners = listeners.into_iter();
+        let socket = claim.socket(Listeners::new(listeners.next()?, listeners));
+        Some((address.clone(), Arc::new(socket)))
+    });
+    Snapshot { revision: 0, sockets: sockets.collect() }
 }

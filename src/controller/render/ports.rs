@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::controller::index::ObjectId;
 use crate::controller::violation::Violation;
-use crate::model::{Listener, ListenerId, Snapshot, Socket};
+use crate::model::{Listener, ListenerId, Listeners, Snapshot, Socket};
 use crate::net::ListenAddress;
 
 use super::Candidate;
@@ -133,10 +133,10 @@ impl Ports {
     pub(crate) fn socket(&self, address: &ListenAddress) -> Option<Socket> {
         let entries = self.0.get(&Place::of(address)).into_iter().flat_map(BTreeMap::values);
         let served = entries.filter_map(|entry| Some((&entry.candidate.claim, entry.served()?)));
-        let mut here = served.filter(|(claim, _)| claim.address == *address).peekable();
-        let mut socket = here.peek()?.0.socket();
-        socket.listeners.extend(here.map(|(_, listener)| Arc::clone(listener)));
-        Some(socket)
+        let mut here = served.filter(|(claim, _)| claim.address == *address);
+        let (claim, first) = here.next()?;
+        let others = here.map(|(_, listener)| Arc::clone(listener));
+        Some(claim.socket(Listeners::new(Arc::clone(first), others)))
     }
 
     fn entry(&self, rank: &Rank, candidate: &Candidate) -> Option<&Entry> {

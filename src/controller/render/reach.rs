@@ -75,7 +75,7 @@ pub(crate) fn check_allowed(allowed: &AllowedBackends, found: &mut Vec<Violation
 
 /// A last good rendering gets the current bounds, and keeps nothing that these do not allow.
 pub(crate) fn renew(listener: &mut Listener, reach: Reach) {
-    if let Auth::Http(http) = &mut listener.auth
+    if let Auth::Http { service: http, .. } = &mut listener.auth
         && http.reach != Reach::Anywhere
         && http.reach != reach
     {

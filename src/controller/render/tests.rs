@@ -350,10 +350,10 @@ fn the_kind_of_auth_is_inherited_whole() {
         imap("slower", "port: 1145, auth: {http: {timeout: 9s}}")
     );
     let rendered = once(&server(&listeners, http));
-    assert_eq!(listener(&rendered, "own").auth, Auth::Passthrough);
+    assert!(listener(&rendered, "own").auth.is_passthrough());
     let of = |name: &str| match &listener(&rendered, name).auth {
-        Auth::Http(http) => Arc::clone(http),
-        Auth::Passthrough => panic!("{name}"),
+        Auth::Http { service: http, .. } => Arc::clone(http),
+        Auth::Passthrough(_) => panic!("{name}"),
     };
     assert_eq!((of("same").timeout.as_secs(), of("slower").timeout.as_secs()), (5, 9));
     assert_eq!((of("slower").host.as_str(), of("slower").path.as_str()), ("auth.example", "/a?b"));
@@ -389,8 +389,8 @@ fn what_a_service_is_trusted_with_is_not_inherited_by_another_one() {
     );
     let rendered = once(&server(&listeners, http));
     let of = |name: &str| match &listener(&rendered, name).auth {
-        Auth::Http(http) => (http.proof, http.keep_alive),
-        Auth::Passthrough => panic!("{name}"),
+        Auth::Http { service: http, .. } => (http.proof, http.keep_alive),
+        Auth::Passthrough(_) => panic!("{name}"),
     };
     assert_eq!(of("same"), (AuthProof::Headers, false));
     assert_eq!(of("strict"), (AuthProof::StatusAndHeader, false));
@@ -549,11 +549,11 @@ fn headers_may_say_what_is_different_for_each_session() {
     };
     for (value, text) in [("ListenerName", "a"), ("ListenerPort", "143")] {
         let rendered = once(&server(&imap("a", &auth(&format!("{{session: {value}}}"))), ""));
-        let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
+        let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else { panic!() };
         assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(text.as_bytes())));
     }
     let rendered = once(&server(&imap("a", &auth("{session: ClientPort}")), ""));
-    let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
+    let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::ClientPort);
     for source in ["{}", "{session: ClientPort, secretKeyRef: {name: k, key: key}}"] {
         let found = said(&once(&server(&imap("a", &auth(source)), "")));
@@ -591,7 +591,7 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!(tls.certificates[0].names, ["mail.example"]);
     assert_eq!(tls.certificates[0].reference, "mail/t");
     assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
-    let Auth::Http(http) = &listener.auth else { panic!() };
+    let Auth::Http { service: http, .. } = &listener.auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
     assert_eq!((http.endpoints[0].to_string().as_str(), http.path.as_str()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
@@ -803,7 +803,7 @@ fn a_service_resolves_to_its_ready_endpoints() {
              false}}, {addresses: [10.0.0.1], targetRef: {kind: Pod, name: dovecot-0, namespace: mail}}",
         );
     let rendered = once(&yaml);
-    let backend = listener(&rendered, "a").backend.clone().unwrap();
+    let backend = listener(&rendered, "a").auth.backend().unwrap();
     assert_eq!(backend.reference, "Service mail/dovecot:143");
     let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(endpoints, ["10.0.0.1:10143", "10.0.0.2:10143", "[fd00::1]:10143"]);
@@ -863,7 +863,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
 fn a_service_without_ready_endpoints_is_served_and_alarms() {
     let rendered =
         once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 143}}", "") + SERVICE));
-    assert_eq!(listener(&rendered, "a").backend.as_ref().unwrap().endpoints, []);
+    assert_eq!(listener(&rendered, "a").auth.backend().unwrap().endpoints, []);
     assert!(said(&rendered).contains("NoReadyEndpoints spec.listeners[a].backendRef: "));
 }
 
@@ -873,7 +873,7 @@ fn an_external_name_is_resolved_when_it_is_used() {
                    spec: {type: ExternalName, externalName: imap.example.com}\n";
     let rendered =
         once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 10143}}", "") + service));
-    let endpoints = &listener(&rendered, "a").backend.as_ref().unwrap().endpoints;
+    let endpoints = &listener(&rendered, "a").auth.backend().unwrap().endpoints;
     assert_eq!(endpoints[0].to_string(), "imap.example.com:10143");
 }
 
@@ -903,7 +903,7 @@ fn a_port_of_a_service_may_be_named() {
         );
         let said = said(&rendered);
         let socket = rendered.snapshot.sockets.values().next().cloned();
-        let backend = socket.and_then(|socket| socket.listeners[0].backend.clone());
+        let backend = socket.and_then(|socket| socket.listeners[0].auth.backend().cloned());
         (backend.map(|backend| (backend.reference.clone(), backend.endpoints.clone())), said)
     };
     let endpoint = slice("x", "IPv4", "{addresses: [10.0.0.1]}");
@@ -947,7 +947,9 @@ fn a_port_of_the_auth_service_may_be_named() {
     let rendered = once(
         &(server("{name: a, port: 143}", auth) + SERVICE + &slice("x", "IPv4", "{addresses: [10.0.0.1]}")),
     );
-    let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!("{}", said(&rendered)) };
+    let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else {
+        panic!("{}", said(&rendered))
+    };
     assert_eq!(http.endpoints[0].to_string(), "10.0.0.1:14190");
 }
 
@@ -1013,7 +1015,7 @@ fn what_stays_in_spite_of_a_conflict_has_current_endpoints_and_certificates() {
     };
     let seen = |rendered: &Rendered| {
         let kept = listener(rendered, "b");
-        let endpoint = kept.backend.as_ref().unwrap().endpoints[0].to_string();
+        let endpoint = kept.auth.backend().unwrap().endpoints[0].to_string();
         (kept.tls.as_ref().unwrap().certificates[0].names.clone(), endpoint)
     };
     let old = (vec!["old".to_owned()], "10.0.0.1:10143".to_owned());
@@ -1176,8 +1178,8 @@ fn a_servers_headers_do_not_go_to_somebody_elses_auth_service() {
         + &attached("team", "own", "port: 1143, protocol: IMAP, auth: {http: {url: 'http://evil/'}}");
     let rendered = once(&yaml);
     let headers = |address: &str| match &socket(&rendered, address).listeners[0].auth {
-        Auth::Http(http) => http.headers.len(),
-        Auth::Passthrough => panic!(),
+        Auth::Http { service: http, .. } => http.headers.len(),
+        Auth::Passthrough(_) => panic!(),
     };
     assert_eq!((headers("*:143"), headers("*:1143")), (1, 0));
 }
@@ -1233,7 +1235,7 @@ fn a_last_good_rendering_has_current_endpoints_and_certificates() {
     let rendered = world.render(&later);
     let kept = listener(&rendered, "a");
     assert_eq!(kept.timeouts.client, Duration::from_secs(5));
-    assert_eq!(kept.backend.as_ref().unwrap().endpoints[0].to_string(), "10.0.0.2:10143");
+    assert_eq!(kept.auth.backend().unwrap().endpoints[0].to_string(), "10.0.0.2:10143");
     assert_eq!(kept.tls.as_ref().unwrap().certificates[0].names, ["new"]);
 }
 

@@ -52,7 +52,7 @@ fn backing(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backing> {
         let ready = health.endpoints.saturating_sub(health.unhealthy.len());
         return Some(if ready == 0 { Backing::None } else { Backing::Ready(ready, health.endpoints) });
     }
-    let endpoints = &served.backend.as_ref().filter(|_| listener.is_backend_service)?.endpoints;
+    let endpoints = &served.auth.backend().filter(|_| listener.is_backend_service)?.endpoints;
     // A name that stands for a Service says nothing of what is behind it.
     let are_known = endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
     are_known.then_some(if endpoints.is_empty() {

@@ -97,10 +97,10 @@ fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) ->
     let served = facts.published.listener(&listener.id)?;
     let is_name = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });
     let has_name = |endpoints: &[BackendAddress]| endpoints.iter().any(is_name);
-    let asks_for_backend = served.backend.as_ref().is_some_and(|backend| has_name(&backend.endpoints));
+    let asks_for_backend = served.auth.backend().is_some_and(|backend| has_name(&backend.endpoints));
     let asks_for_service = match &served.auth {
-        Auth::Http(service) => has_name(&service.endpoints),
-        Auth::Passthrough => false,
+        Auth::Http { service, .. } => has_name(&service.endpoints),
+        Auth::Passthrough(_) => false,
     };
     let asks = served.resolver.looks_up_clients || asks_for_backend || asks_for_service;
     let is_silent = asks && facts.report.silent_resolvers.contains(&served.resolver);

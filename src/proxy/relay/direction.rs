@@ -12,7 +12,7 @@ use crate::net::Stream;
 use crate::protocol::CloseReason;
 use crate::protocol::follow::{MAX_COMMAND_LINE, Passage};
 
-use super::super::end::End;
+use crate::proxy::end::End;
 
 /// What could not be written yet, and how far the direction's end has come.
 #[derive(Debug)]

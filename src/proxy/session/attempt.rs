@@ -12,12 +12,12 @@ use crate::net::ClientAddress;
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, PendingLogin};
 
-use super::super::bans::Counted;
-use super::super::end::End;
-use super::super::guess::Guess;
-use super::super::limits::Refusal;
-use super::super::record;
 use super::client::Session;
+use crate::proxy::bans::Counted;
+use crate::proxy::end::End;
+use crate::proxy::guess::Guess;
+use crate::proxy::limits::Refusal;
+use crate::proxy::record;
 
 /// What is kept of a login until its verdict, or until its refusal is logged.
 #[derive(Debug)]

@@ -17,20 +17,20 @@ use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Frontend, Protocol};
 use crate::tls::ClientCertificate;
 
-use super::super::end::End;
-use super::super::leg::Leg;
-use super::super::limits::{Admission, CountedAs, Refusal};
-use super::super::metrics::{OpenSession, TlsLabel};
-use super::super::serving::{Served, Serving};
-use super::super::worker::WorkerContext;
 use super::attempt::Attempted;
 use super::proxied::FirstBytes;
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::limits::{Admission, CountedAs, Refusal};
+use crate::proxy::metrics::{OpenSession, TlsLabel};
+use crate::proxy::serving::{Served, Serving};
+use crate::proxy::worker::WorkerContext;
 
 /// A session before its login.
 #[derive(Debug)]
 pub(super) struct Session {
     /// The client.
-    pub(super) leg: Leg,
+    pub(super) connection: Connection,
     /// The listener that serves it.
     pub(super) served: Arc<Served>,
     /// Where it and its worker's shared parts are.
@@ -143,28 +143,31 @@ impl Counted {
 /// Tells a client that there is no room for it, if it listens, and closes. Only as many as `lingering` has room for are
 /// waited for; the others are closed at once, so that a flood of them does not take the descriptors of those that are
 /// served.
-pub(super) async fn turn_away(mut leg: Leg, protocol: Protocol, end: End, lingering: &Semaphore) -> End {
+pub(super) async fn turn_away(
+    mut connection: Connection,
+    protocol: Protocol,
+    end: End,
+    lingering: &Semaphore,
+) -> End {
     let mut words = notices::too_many_connections(protocol).to_vec();
     match lingering.try_acquire() {
-        Ok(_place) => part(leg, words).await,
+        Ok(_place) => part(connection, words).await,
         // The buffer of a new connection has room for them.
-        Err(_) => drop(timeout_at(Instant::now() + LAST_WORDS_TIME, leg.send(&mut words)).await),
+        Err(_) => drop(timeout_at(Instant::now() + LAST_WORDS_TIME, connection.send(&mut words)).await),
     }
     end
 }
 
 /// Says last words and closes. A client that does not read is not waited for.
-async fn part(mut leg: Leg, mut words: Vec<u8>) {
-    let _ = timeout_at(Instant::now() + FAREWELL_TIME, leg.send(&mut words)).await;
-    if !leg.is_ended() {
-        leg.stream.close().await;
-    }
+async fn part(mut connection: Connection, mut words: Vec<u8>) {
+    let _ = timeout_at(Instant::now() + FAREWELL_TIME, connection.send(&mut words)).await;
+    connection.close().await;
 }
 
 impl Session {
     /// A session whose client is connected and not yet greeted.
     pub(super) fn new(
-        leg: Leg,
+        connection: Connection,
         served: Arc<Served>,
         serving: Arc<Serving>,
         context: Arc<WorkerContext>,
@@ -173,7 +176,7 @@ impl Session {
     ) -> Self {
         let deadline = Instant::now() + served.listener.timeouts.client;
         Self {
-            leg,
+            connection,
             served,
             context,
             ends,
@@ -200,7 +203,7 @@ impl Session {
 
     /// Writes replies within the deadline.
     pub(super) async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
-        match timeout_at(self.deadline, self.leg.send(out)).await {
+        match timeout_at(self.deadline, self.connection.send(out)).await {
             Err(_) => Err(End::ClientTimeout),
             Ok(sent) => sent.map_err(|_| End::ClientGone),
         }
@@ -208,9 +211,9 @@ impl Session {
 
     /// Reads from the client within the deadline, unless the drain ends first.
     pub(super) async fn read(&mut self) -> Result<(), End> {
-        let held = self.leg.input.len();
+        let held = self.connection.input.len();
         let read = tokio::select! {
-            read = timeout_at(self.deadline, self.leg.fill()) => read,
+            read = timeout_at(self.deadline, self.connection.fill()) => read,
             () = self.served.goodbye.cancelled() => return Err(End::Drained),
         };
         match read {
@@ -224,7 +227,7 @@ impl Session {
     /// refused with it.
     pub(super) fn refuse_header(&mut self, held: usize) -> Result<(), End> {
         let Some(first) = &mut self.first_bytes else { return Ok(()) };
-        match first.add(self.leg.input.peek().get(held..).unwrap_or_default()) {
+        match first.add(self.connection.input.peek().get(held..).unwrap_or_default()) {
             None => {}
             Some(false) => self.first_bytes = None,
             Some(true) => return Err(End::UnwantedHeader(self.ends.client.to_string())),
@@ -254,7 +257,7 @@ impl Session {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            () = self.leg.gone(), if needs_client => Err(End::ClientGone),
+            () = self.connection.gone(), if needs_client => Err(End::ClientGone),
             () = self.served.goodbye.cancelled() => Err(End::Drained),
         }
     }
@@ -274,7 +277,7 @@ impl Session {
         if let Some(text) = text {
             Frontend::goodbye(protocol, &self.served.listener.frontend.server_name, text, &mut words);
         }
-        part(self.leg, words).await;
+        part(self.connection, words).await;
         end
     }
 

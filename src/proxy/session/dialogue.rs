@@ -10,16 +10,16 @@ use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendStartTls, Refusal, header};
 use crate::protocol::{Backend, BackendError, Protocol};
 
-use super::super::end::End;
-use super::super::leg::Leg;
-use super::super::route::Route;
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::route::Route;
 
 /// A connection on which the backend's machine is talking.
 pub(super) struct Dialogue<'a> {
     route: &'a Route,
     address: &'a BackendAddress,
     /// The connection.
-    pub(super) leg: Leg,
+    pub(super) connection: Connection,
     /// What the machine has to say.
     pub(super) out: Vec<u8>,
     began: Instant,
@@ -39,14 +39,14 @@ impl<'a> Dialogue<'a> {
     pub(super) fn new(
         route: &'a Route,
         address: &'a BackendAddress,
-        leg: Leg,
+        connection: Connection,
         (deadline, patience): (Instant, Duration),
         takes_introductions: bool,
     ) -> Self {
         Self {
             route,
             address,
-            leg,
+            connection,
             out: Vec::new(),
             began: Instant::now(),
             deadline,
@@ -70,19 +70,21 @@ impl<'a> Dialogue<'a> {
     }
 
     async fn send_and_read(&mut self) -> Result<(), End> {
-        let Self { leg, out, .. } = self;
+        let Self { connection, out, .. } = self;
         if !out.is_empty() {
             // The command may be a password, and what has come is perhaps a complaint.
-            if leg.fill_at_once().await > 0 {
+            if connection.fill_at_once().await > 0 {
                 self.is_heard = true;
-                leg.input.note_question();
+                connection.input.note_question();
                 return Ok(());
             }
-            leg.send(out).await.map_err(|_| End::BackendGone)?;
+            connection.send(out).await.map_err(|_| End::BackendGone)?;
             self.asked = self.asked.saturating_add(1);
         }
-        match leg.fill().await {
-            Ok(0) if leg.input.is_full() => Err(End::Backend(BackendError::TooLong { step: "a command" })),
+        match connection.fill().await {
+            Ok(0) if connection.input.is_full() => {
+                Err(End::Backend(BackendError::TooLong { step: "a command" }))
+            }
             Ok(0) | Err(_) => Err(End::BackendGone),
             Ok(_) => {
                 self.is_heard = true;
@@ -93,7 +95,7 @@ impl<'a> Dialogue<'a> {
 
     /// The handshake after the backend's STARTTLS reply.
     pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
-        self.leg = within(self.deadline, self.route.secure(self.leg, self.address)).await?;
+        self.connection = within(self.deadline, self.route.start_tls(self.connection, self.address)).await?;
         let backend = agreed.secured(&mut self.out);
         Ok((self, backend))
     }
@@ -107,7 +109,7 @@ impl<'a> Dialogue<'a> {
     pub(super) async fn judge(&mut self, protocol: Protocol, refusal: &Refusal) -> Result<(), End> {
         let Some(question) = header::question(protocol).filter(|_| self.is_in_doubt()) else { return Ok(()) };
         let asked = timeout(DOUBT_TIME, self.ask_last(question)).await;
-        if asked.is_ok_and(|()| header::is_in_step(self.leg.input.peek())) {
+        if asked.is_ok_and(|()| header::is_in_step(self.connection.input.peek())) {
             return Ok(());
         }
         let error = BackendError::out_of_step(&refusal.reply);
@@ -116,8 +118,10 @@ impl<'a> Dialogue<'a> {
 
     /// Sends a last command, and takes everything that comes until the backend closes.
     async fn ask_last(&mut self, question: &[u8]) {
-        let _ = self.leg.send(&mut question.to_vec()).await;
-        while self.leg.input.len() < header::MAX_HEARD && matches!(self.leg.fill().await, Ok(1..)) {}
+        let _ = self.connection.send(&mut question.to_vec()).await;
+        while self.connection.input.len() < header::MAX_HEARD
+            && matches!(self.connection.fill().await, Ok(1..))
+        {}
     }
 
     /// Whether the last reply may answer the PROXY header.
@@ -169,6 +173,7 @@ mod tests {
     use crate::model::Reach;
     use crate::net::{ListenAddress, Socket, Stream};
     use crate::protocol::backend::RefusalCause;
+    use crate::proxy::route::BackendTls;
     use crate::proxy::tests::socket;
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -177,13 +182,13 @@ mod tests {
     fn route(header: &[u8]) -> Route {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
-        Route::new(&dns, (&socket.listeners[0], &Reach::Anywhere), None, header.to_vec())
+        Route::new(&dns, (&socket.listeners[0], &Reach::Anywhere), BackendTls::Disabled, header.to_vec())
     }
 
     /// A dialogue over the connection, behind the route's header.
     fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
-        let leg = Leg::to_backend(Stream::Plain(Socket::Unix(connection)));
-        Dialogue::new(route, address, leg, (Instant::now() + PATIENCE, PATIENCE), true)
+        let connection = Connection::to_backend(Stream::Plain(Socket::Unix(connection)));
+        Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true)
     }
 
     fn address() -> BackendAddress {
@@ -234,7 +239,7 @@ mod tests {
         theirs.write_all(b"-ERR what\r\n").await.unwrap();
         dialogue.out = b"PASS secret\r\n".to_vec();
         dialogue.exchange().await.unwrap();
-        assert!(dialogue.leg.input.is_unasked() && dialogue.out == b"PASS secret\r\n");
+        assert!(dialogue.connection.input.is_unasked() && dialogue.out == b"PASS secret\r\n");
         drop(dialogue);
         let mut heard = Vec::new();
         theirs.read_to_end(&mut heard).await.unwrap_or_default();

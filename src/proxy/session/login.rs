@@ -8,13 +8,14 @@ use crate::net::Stream;
 use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
-use super::super::end::End;
-use super::super::leg::Leg;
-use super::super::metrics::TlsLabel;
-use super::super::record::Record;
 use super::client::{Counted, Secured, Session, turn_away};
 use super::upstream::Accepting;
 use super::verdict::Verdict;
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::metrics::TlsLabel;
+use crate::proxy::record::Record;
+use crate::proxy::serving::SocketTls;
 
 /// What ends the reading of commands.
 enum Progress {
@@ -45,7 +46,7 @@ impl Session {
         let mut frontend = frontend;
         let mut out = Vec::new();
         loop {
-            let step = frontend.receive(&mut self.leg.input, &mut out);
+            let step = frontend.receive(&mut self.connection.input, &mut out);
             self.send(&mut out).await?;
             match step {
                 Step::Read(same) => {
@@ -65,38 +66,39 @@ impl Session {
 
     /// STARTTLS: what was received in clear is refused, and only the proof of that opens the handshake.
     async fn upgrade(self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
-        let Self { leg, served, context, ends, host, serving, counted, deadline, .. } = self;
-        let (Some(acceptor), Stream::Plain(socket)) = (&serving.acceptor, leg.stream) else {
-            return Err(End::ClientGone);
+        let Self { connection, served, context, ends, host, serving, counted, deadline, .. } = self;
+        let SocketTls::StartTls(acceptor) = &serving.tls else {
+            return Err(End::Internal("STARTTLS on a socket without it"));
         };
-        let (proof, refused) = leg.input.refuse_rest();
-        if refused > 0 {
-            tracing::debug!(client = %ends.client, refused, "refused data that was sent between STARTTLS and the handshake");
+        let clear = connection.into_handshake()?;
+        if clear.refused() > 0 {
+            tracing::debug!(client = %ends.client, refused = clear.refused(), "refused data that was sent between STARTTLS and the handshake");
         }
         let accepted = tokio::select! {
-            accepted = timeout_at(deadline, acceptor.accept(socket, proof)) => accepted,
+            accepted = timeout_at(deadline, acceptor.accept(clear)) => accepted,
             () = served.goodbye.cancelled() => return Err(End::Drained),
         };
-        let Accepted { stream, listener, facts, client, refusal } =
+        let Accepted { stream, listener, facts, client, refusal, proof } =
             accepted.map_err(|_| End::ClientTimeout)??;
-        let Some(served) = serving.at(listener).cloned() else { return Err(End::ClientGone) };
+        let served = Arc::clone(serving.at(listener)?);
         record.served = Some(Arc::clone(&served));
         record.tls = TlsLabel::StartTls;
         record.tls_version = facts.version.as_str().into();
-        let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
+        let connection =
+            Connection::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
         // Bounds are those of the listener that the server name chose.
         drop(counted);
         let counted = match Counted::at(&served, ends.counted, record.tls) {
             Ok(counted) => counted,
             Err(refusal) => {
                 let protocol = served.listener.frontend.protocol;
-                return Err(turn_away(leg, protocol, refusal.into(), &context.lingering).await);
+                return Err(turn_away(connection, protocol, refusal.into(), &context.lingering).await);
             }
         };
-        let frontend = agreed.secured(Arc::clone(&served.listener.frontend));
+        let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof);
         let secured = Some(Secured { facts, certificate: client, refusal });
         let session = Self {
-            leg,
+            connection,
             served,
             context,
             ends,

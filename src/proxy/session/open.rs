@@ -11,20 +11,19 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::TEMPORARILY_UNAVAILABLE;
-use crate::model::TlsMode;
 use crate::net::{ClientAddress, Socket, Stream};
-use crate::protocol::{Frontend, Input, Protocol, notices};
-use crate::tls::Accepted;
+use crate::protocol::{Frontend, Protocol, notices};
+use crate::tls::{Accepted, TlsAcceptor};
 
-use super::super::end::End;
-use super::super::leg::Leg;
-use super::super::limits::Refusal;
-use super::super::metrics::TlsLabel;
-use super::super::record::Record;
-use super::super::serving::{Served, Serving};
-use super::super::worker::WorkerContext;
 use super::client::{Counted, Ends, Secured, Session, turn_away};
 use super::proxied::{read_proxy_header, refuse_header_before_tls};
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::limits::Refusal;
+use crate::proxy::metrics::TlsLabel;
+use crate::proxy::record::Record;
+use crate::proxy::serving::{Served, Serving, SocketTls};
+use crate::proxy::worker::WorkerContext;
 
 /// Gives the descriptor to this worker's event queue.
 pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
@@ -46,7 +45,7 @@ pub(super) async fn open(
     record: &mut Record,
 ) -> Result<(Session, Frontend), End> {
     let deadline = Instant::now() + first.listener.timeouts.client;
-    let is_implicit = serving.socket.tls_mode == TlsMode::Implicit;
+    let is_implicit = matches!(serving.tls, SocketTls::Implicit(_));
     record.served = Some(Arc::clone(&first));
     record.tls = if is_implicit { TlsLabel::Implicit } else { TlsLabel::Off };
     let mut counted = match Counted::at_accept(&serving, &first, record.tls) {
@@ -66,8 +65,13 @@ pub(super) async fn open(
         drop(counted);
         return Err(refuse(socket, &first, is_implicit, refusal, &context.lingering).await);
     }
-    let arrival = Arrival { socket, ends, first, serving, context, deadline, counted };
-    if is_implicit { arrival.under_tls(record).await } else { arrival.in_clear().await }
+    let connection = Connection::new(Stream::Plain(socket), first.listener.limits.client_buffer);
+    let arrival =
+        Arrival { connection, ends, first, serving: Arc::clone(&serving), context, deadline, counted };
+    match &serving.tls {
+        SocketTls::Implicit(acceptor) => arrival.under_tls(acceptor, record).await,
+        SocketTls::StartTls(_) | SocketTls::Disabled => arrival.in_clear().await,
+    }
 }
 
 /// A client over its limits is told so, but not under TLS: it does not even get the handshake, which costs most.
@@ -81,13 +85,13 @@ async fn refuse(
     if is_implicit {
         return refusal.into();
     }
-    let leg = Leg::new(Stream::Plain(socket), first.listener.limits.client_buffer);
-    turn_away(leg, first.listener.frontend.protocol, refusal.into(), lingering).await
+    let connection = Connection::new(Stream::Plain(socket), first.listener.limits.client_buffer);
+    turn_away(connection, first.listener.frontend.protocol, refusal.into(), lingering).await
 }
 
 /// A connection whose ends are known.
 struct Arrival {
-    socket: Socket,
+    connection: Connection,
     ends: Ends,
     first: Arc<Served>,
     serving: Arc<Serving>,
@@ -98,24 +102,26 @@ struct Arrival {
 
 impl Arrival {
     async fn in_clear(self) -> Result<(Session, Frontend), End> {
-        let Self { socket, ends, first: served, serving, context, counted, .. } = self;
-        let leg = Leg::new(Stream::Plain(socket), served.listener.limits.client_buffer);
+        let Self { connection, ends, first: served, serving, context, counted, .. } = self;
         let config = Arc::clone(&served.listener.frontend);
-        let session = Session::new(leg, served, serving, context, ends, counted);
+        let session = Session::new(connection, served, serving, context, ends, counted);
         session.greeted(Frontend::new(config, false)).await
     }
 
-    async fn under_tls(self, record: &mut Record) -> Result<(Session, Frontend), End> {
-        let Self { socket, ends, serving, context, deadline, counted, .. } = self;
-        let Some(acceptor) = &serving.acceptor else { return Err(End::ClientGone) };
-        let Ok(proof) = Input::new(0).into_empty() else { return Err(End::ClientGone) };
-        let accepted = timeout_at(deadline, acceptor.accept(socket, proof)).await;
-        let Accepted { stream, listener, facts, client, refusal } =
+    async fn under_tls(
+        self,
+        acceptor: &TlsAcceptor,
+        record: &mut Record,
+    ) -> Result<(Session, Frontend), End> {
+        let Self { connection, ends, serving, context, deadline, counted, .. } = self;
+        let accepted = timeout_at(deadline, acceptor.accept(connection.into_handshake()?)).await;
+        let Accepted { stream, listener, facts, client, refusal, .. } =
             accepted.map_err(|_| End::ClientTimeout)??;
-        let Some(served) = serving.at(listener).cloned() else { return Err(End::ClientGone) };
+        let served = Arc::clone(serving.at(listener)?);
         record.served = Some(Arc::clone(&served));
         record.tls_version = facts.version.as_str().into();
-        let leg = Leg::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
+        let connection =
+            Connection::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
         // With several listeners, bounds are those of the listener that the server name chose.
         let decided = if serving.is_alone() {
             Ok(counted)
@@ -127,11 +133,11 @@ impl Arrival {
             Ok(counted) => counted,
             Err(refusal) => {
                 let protocol = served.listener.frontend.protocol;
-                return Err(turn_away(leg, protocol, refusal.into(), &context.lingering).await);
+                return Err(turn_away(connection, protocol, refusal.into(), &context.lingering).await);
             }
         };
         let config = Arc::clone(&served.listener.frontend);
-        let mut session = Session::new(leg, served, serving, context, ends, counted);
+        let mut session = Session::new(connection, served, serving, context, ends, counted);
         session.secured = Some(Secured { facts, certificate: client, refusal });
         session.with_certificate_checked().await?.greeted(Frontend::new(config, true)).await
     }
@@ -184,8 +190,8 @@ impl Session {
 
     async fn wait_for_early_talkers(&mut self, delay: Duration) -> Result<(), End> {
         // What came during the lookup of its name has been read.
-        if self.leg.input.is_empty() {
-            match timeout_at(Instant::now() + delay, self.leg.fill()).await {
+        if self.connection.input.is_empty() {
+            match timeout_at(Instant::now() + delay, self.connection.fill()).await {
                 Err(_) => return Ok(()),
                 Ok(Ok(0) | Err(_)) => return Err(End::ClientGone),
                 Ok(Ok(_)) => self.refuse_header(0)?,

@@ -10,10 +10,10 @@ use crate::net::{ClientAddress, Socket};
 use crate::protocol::Input;
 use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
 
-use super::super::end::End;
-use super::super::limits::{Admission, CountedAs, MAX_AWAITED_HEADERS, Refusal};
-use super::super::serving::Serving;
 use super::client::Ends;
+use crate::proxy::end::End;
+use crate::proxy::limits::{Admission, CountedAs, MAX_AWAITED_HEADERS, Refusal};
+use crate::proxy::serving::Serving;
 
 /// The ends of the connection, as the header of a trusted peer has them. What any other peer writes is read for
 /// the auth service at most (quirk Q-14).

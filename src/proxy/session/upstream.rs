@@ -6,22 +6,22 @@ use std::time::{Duration, Instant as StdInstant};
 
 use tokio::time::Instant;
 
-use crate::model::{self, UpstreamTls};
+use crate::model;
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header;
 use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
 use crate::secret::Secret;
 
-use super::super::balance::{Balancer, Placement};
-use super::super::end::End;
-use super::super::leg::Leg;
-use super::super::metrics::Timing;
-use super::super::record::Record;
-use super::super::route::{Reached, Route};
-use super::super::serving::Served;
 use super::client::Session;
 use super::dialogue::Dialogue;
+use crate::proxy::balance::{Balancer, Placement};
+use crate::proxy::connection::Connection;
+use crate::proxy::end::End;
+use crate::proxy::metrics::Timing;
+use crate::proxy::record::Record;
+use crate::proxy::route::{BackendTls, Reached, Route};
+use crate::proxy::serving::Served;
 
 /// A login that may go to the backend.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Authorised {
 #[derive(Debug)]
 pub(super) struct Accepting {
     /// The connection; what its input holds comes after `reply`.
-    pub(super) backend: Leg,
+    pub(super) backend: Connection,
     /// The client's final reply.
     pub(super) reply: Vec<u8>,
     /// SMTP: it reads what follows BDAT as content.
@@ -95,11 +95,11 @@ impl Session {
             Err(end) => return Ok(Answer::Failed(pending, end)),
         };
         record.backend = Some(connected.address.clone());
-        let Reached { leg, takes_introductions } = connected.reached;
+        let Reached { connection, takes_introductions } = connected.reached;
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
         let dialogue =
-            Dialogue::new(&route, &connected.address, leg, (deadline, patience), takes_introductions);
+            Dialogue::new(&route, &connected.address, connection, (deadline, patience), takes_introductions);
         self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
     }
 
@@ -118,7 +118,7 @@ impl Session {
         };
         BackendPlan {
             protocol,
-            start_tls: matches!(upstream.tls, UpstreamTls::StartTls(_)),
+            start_tls: matches!(self.served.backend_tls, BackendTls::StartTls(_)),
             server_name: listener.frontend.server_name.clone(),
             client_hello: upstream.client_hello,
             tag: pending.tag().to_vec(),
@@ -135,7 +135,7 @@ impl Session {
     }
 
     fn destination(&self) -> Option<SocketAddr> {
-        self.ends.destination.or_else(|| self.leg.stream.socket().local_address())
+        self.ends.destination.or_else(|| self.connection.local_address())
     }
 
     /// The endpoints in the order in which they are tried: those that are well, as the load balancing has it; all
@@ -149,7 +149,7 @@ impl Session {
         order
     }
 
-    /// What connecting needs, without the client's leg.
+    /// What connecting needs, without the client's connection.
     fn route(&self) -> Route {
         let header = self.served.listener.upstream.proxy_protocol.map(|version| {
             let mut header = Vec::new();
@@ -161,9 +161,9 @@ impl Session {
             proxy_header::encode(version, ends, facts, &mut header);
             header
         });
-        let Served { listener, connector, .. } = &*self.served;
+        let Served { listener, backend_tls, .. } = &*self.served;
         let reach = self.served.reach.load();
-        Route::new(&self.context.dns, (listener, &reach), connector.clone(), header.unwrap_or_default())
+        Route::new(&self.context.dns, (listener, &reach), backend_tls.clone(), header.unwrap_or_default())
     }
 
     /// Lets the backend's machine talk until the login is decided.
@@ -177,7 +177,7 @@ impl Session {
         let mut backend = backend;
         let mut pending = pending;
         loop {
-            match backend.receive(&mut dialogue.leg.input, &mut dialogue.out) {
+            match backend.receive(&mut dialogue.connection.input, &mut dialogue.out) {
                 BackendStep::Read(same) => match self.exchange(&mut dialogue).await? {
                     Ok(()) => backend = same,
                     Err(end) => {
@@ -195,10 +195,10 @@ impl Session {
                     let (answer, waiting) = self.challenge(&challenge, pending).await?;
                     pending = waiting;
                     dialogue.extend_deadline();
-                    backend = exchange.answer(&answer, &mut dialogue.leg.input, &mut dialogue.out);
+                    backend = exchange.answer(&answer, &mut dialogue.connection.input, &mut dialogue.out);
                 }
                 BackendStep::Ready { reply, takes_chunks, refused } => {
-                    let backend = dialogue.leg;
+                    let backend = dialogue.connection;
                     let accepted = Accepting { backend, reply, takes_chunks, refused, placement };
                     return Ok(Answer::Accepted(accepted));
                 }
@@ -237,7 +237,7 @@ impl Session {
         self.start_deadline();
         loop {
             self.send(&mut out).await?;
-            match exchange.receive(&mut self.leg.input, &mut out) {
+            match exchange.receive(&mut self.connection.input, &mut out) {
                 ExchangeStep::Read(same) => {
                     exchange = same;
                     self.read().await?;

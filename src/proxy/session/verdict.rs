@@ -13,14 +13,14 @@ use crate::protocol::notices;
 use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
 use crate::secret::Secret;
 
-use super::super::end::{End, Fault};
-use super::super::limits;
-use super::super::metrics::Timing;
-use super::super::peers::Origin;
-use super::super::record::Record;
-use super::super::verdicts;
 use super::client::{Secured, Session};
 use super::upstream::{Accepting, Answer, Authorised};
+use crate::proxy::end::{End, Fault};
+use crate::proxy::limits;
+use crate::proxy::metrics::Timing;
+use crate::proxy::peers::Origin;
+use crate::proxy::record::Record;
+use crate::proxy::verdicts;
 
 /// What became of one attempt to log in.
 pub(super) enum Verdict {
@@ -67,8 +67,8 @@ impl Session {
             return Err(self.turn_out().await);
         }
         let verdict = match self.served.listener.auth.clone() {
-            Auth::Http(service) => self.ask_service(&service, request, pending, record).await,
-            Auth::Passthrough => self.ask_backend(request, pending, record).await,
+            Auth::Http { service, .. } => self.ask_service(&service, request, pending, record).await,
+            Auth::Passthrough(backend) => self.ask_backend(backend, request, pending, record).await,
         };
         if matches!(verdict, Ok(Verdict::Accepted(_))) && self.is_banned() {
             return Err(self.turn_out().await);
@@ -128,13 +128,11 @@ impl Session {
 
     async fn ask_backend(
         &mut self,
+        backend: Arc<Backend>,
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Verdict, End> {
-        let Some(backend) = self.served.listener.backend.clone() else {
-            return self.fail(pending, End::NoBackend).await;
-        };
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
         let authorised = Authorised { backend, login, has_clients_password: true, user };
@@ -196,7 +194,7 @@ impl Session {
         let listener = &self.served.listener;
         let backend = match server {
             Some(address) => Arc::new(Backend::new(address.to_string(), vec![address])),
-            None => listener.backend.clone().ok_or(End::NoBackend)?,
+            None => listener.auth.backend().cloned().ok_or(End::NoBackend)?,
         };
         let user = login.unwrap_or_else(|| user(&request, pending));
         let has_clients_password = password.is_none();

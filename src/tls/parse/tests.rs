@@ -1,7 +1,7 @@
 //! Certificates and keys that are usual, unusual and broken.
 
-use super::super::testing::{self, Ca, Issued};
 use super::*;
+use crate::tls::testing::{self, Ca, Issued};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,

@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::auth::AuthAnswer;
 use crate::net::BackendAddress;
@@ -173,7 +175,7 @@ fn service_with_late_answers() -> BackendAddress {
                 let mut line = String::new();
                 while reader.read_line(&mut line).is_ok_and(|length| length > 0) {
                     if line == "\r\n" {
-                        let mut count = asked.0.lock().unwrap();
+                        let mut count = asked.0.lock();
                         *count += 1;
                         asked.1.notify_all();
                         let (wanted, answer) = match *count {
@@ -182,7 +184,8 @@ fn service_with_late_answers() -> BackendAddress {
                             4 => (5, YES.to_owned()),
                             _ => (0, NO.to_owned()),
                         };
-                        drop(asked.1.wait_while(count, |count| *count < wanted).unwrap());
+                        asked.1.wait_while(&mut count, |count| *count < wanted);
+                        drop(count);
                         let _ = stream.write_all(answer.as_bytes());
                     }
                     line.clear();

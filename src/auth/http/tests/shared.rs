@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::auth::AuthClient;
 use crate::model::HttpAuth;
 
-use super::super::quota::Quota;
 use super::kept::Counting;
 use super::{accepted, check, client_with, rest, service};
+use crate::auth::http::quota::Quota;
 
 const ACCEPTANCE: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
 

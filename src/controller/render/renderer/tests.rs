@@ -251,8 +251,9 @@ impl Whole {
     fn since(&self, rendered: &Rendered) -> BTreeMap<ListenerId, u64> {
         let mut since = BTreeMap::new();
         for (address, socket) in &rendered.snapshot.sockets {
-            let bare = |socket: &Socket| Socket { listeners: vec![], ..socket.clone() };
-            let old = self.sockets.get(address).filter(|old| bare(old) == bare(socket));
+            let same =
+                |old: &Socket| Socket { listeners: socket.listeners.clone(), ..old.clone() } == **socket;
+            let old = self.sockets.get(address).filter(|old| same(old));
             let was = |listener: &Arc<Listener>| old.is_some_and(|old| old.listeners.contains(listener));
             for listener in &socket.listeners {
                 let before = self.since.get(&listener.id).filter(|_| was(listener));

@@ -5,39 +5,67 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use zeroize::Zeroize;
 
-use crate::net::Stream;
-use crate::protocol::Input;
+use crate::net::{Socket, Stream};
+use crate::protocol::{Cleartext, Input};
+
+use super::end::End;
+use super::relay::Side;
 
 /// A stream and its input.
 #[derive(Debug)]
-pub(crate) struct Leg {
-    /// The connection.
-    pub(crate) stream: Stream,
+pub(crate) struct Connection {
+    /// Private: nobody gets it without what was received from it.
+    stream: Stream,
     /// What was received and not taken.
     pub(crate) input: Input,
     ended: bool,
 }
 
-impl Leg {
-    /// A leg whose input holds at most `limit` bytes.
+impl Connection {
+    /// One whose input holds at most `limit` bytes.
     pub(crate) fn new(stream: Stream, limit: usize) -> Self {
         Self { stream, input: Input::new(limit), ended: false }
     }
 
-    /// A leg to a server, which knows what came before a question was sent.
+    /// To a server, which knows what came before a question was sent.
     pub(crate) fn to_backend(stream: Stream) -> Self {
         Self { stream, input: Input::of_replies(BACKEND_BUFFER), ended: false }
     }
 
-    /// Whether the peer has ended its direction.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.ended
+    /// For a TLS handshake; what was received and not taken is refused.
+    ///
+    /// # Errors
+    /// [`End::Internal`] under TLS.
+    pub(crate) fn into_handshake(self) -> Result<Cleartext<Socket>, End> {
+        match self.stream {
+            Stream::Plain(socket) => Ok(Cleartext::new(socket, self.input)),
+            Stream::Server(_) | Stream::Client(_) => Err(End::Internal("a TLS handshake under TLS")),
+        }
+    }
+
+    /// For the relay, which delivers what was received and not taken.
+    pub(crate) fn into_side(self, relayed: IntCounter) -> Side {
+        Side { stream: self.stream, received: self.input.into_rest(), relayed }
+    }
+
+    /// The address on our side; `None` for UNIX sockets.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.socket().local_address()
+    }
+
+    /// Closes it so that the peer can read what was sent last.
+    pub(crate) async fn close(self) {
+        if !self.ended {
+            self.stream.close().await;
+        }
     }
 
     /// Waits for bytes and appends as many as there is room for; 0 is the end of the stream. TLS clients
