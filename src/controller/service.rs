@@ -116,14 +116,14 @@ impl Front {
         match self {
             Self::None => Reach::Reached,
             Self::Awaited(key) => {
-                Reach::Pending(format!("the Service {key} of --service has not been read yet"))
+                Reach::Pending(format!("Service {key} (set by --service) has not been read yet"))
             }
             Self::NotFound(key) => Reach::NotFound(format!(
-                "the Service {key} of --service does not exist, so no client gets here by it; create it, or correct \
+                "Service {key} (set by --service) not found; create it, or correct \
                  --service"
             )),
             Self::NotReadable(key, why) => {
-                Reach::Refused(format!("the Service {key} of --service cannot be read: {why}"))
+                Reach::Refused(format!("cannot read Service {key} (set by --service): {why}"))
             }
             Self::Known(service) => service.reach(port),
         }
@@ -183,7 +183,7 @@ impl OwnService {
     fn reach(&self, port: u16) -> Reach {
         let key = &self.key;
         if let Some(why) = &self.hindrance {
-            return Reach::Unusable(format!("the Service {key} of --service {why}"));
+            return Reach::Unusable(format!("Service {key} (set by --service) {why}"));
         }
         let Some(found) = self.ports.get(&port) else {
             return match &self.refused {
@@ -201,7 +201,7 @@ impl OwnService {
         }
         if self.selects_strangers {
             return Reach::Unusable(format!(
-                "no ready endpoint of the Service {key} of --service is a replica of Mailgress; correct its \
+                "no ready endpoint of Service {key} (set by --service) is a replica of Mailgress; correct its \
                  spec.selector, so that it selects the pods of Mailgress"
             ));
         }
@@ -210,7 +210,7 @@ impl OwnService {
                 if !self.is_headless && !targets.iter().flatten().any(|to| leads_to(*to, port)) =>
             {
                 Reach::Unusable(format!(
-                    "the Service {key} of --service leads its port {port} to port {other} of the pods, where this \
+                    "Service {key} (set by --service) maps its port {port} to port {other} of the pods, where this \
                      listener does not listen; set targetPort of that port in its spec.ports to {port}"
                 ))
             }

@@ -124,7 +124,7 @@ impl Drop for SocketFile {
 /// where `ipv6_only` is off. With `reuse_port` every further call binds one more socket beside the first.
 ///
 /// # Errors
-/// A sentence that names the address and the remedy; its kind is that of the system's error.
+/// A sentence with the cause and the remedy; its kind is that of the system's error.
 pub fn bind(address: &ListenAddress, options: &SocketOptions) -> io::Result<Vec<Listening>> {
     let bound = match address {
         ListenAddress::Any { port } => bind_any(*port, options),
@@ -287,7 +287,7 @@ fn explain(address: &ListenAddress, error: &io::Error) -> io::Error {
             .to_owned(),
         _ => error.to_string(),
     };
-    io::Error::new(error.kind(), format!("cannot listen on {address}: {remedy}"))
+    io::Error::new(error.kind(), remedy)
 }
 
 #[cfg(test)]
@@ -386,7 +386,6 @@ mod tests {
         let address = ListenAddress::Ip(first.local_addr().unwrap());
         let error = bind(&address, &SocketOptions::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert!(error.to_string().contains("in use"), "{error}");
     }
 

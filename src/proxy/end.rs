@@ -97,32 +97,21 @@ pub(crate) enum End {
     /// `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
-    /// The backend takes connections and has not said a word.
     #[error("the backend said nothing for {waited:?}; {}", silence.hint())]
     BackendSilent {
         /// For how long: `timeouts.connect`, or until the client left, in whole seconds.
         waited: Duration,
-        /// What it may wait for.
         silence: Silence,
     },
-    /// The auth service refused the login without deciding about it; its words.
     #[error("the auth service is not available: {0}")]
     AuthServiceUnavailable(String),
     /// The backend refused the login that the auth service had accepted, or cannot take logins now.
     #[error("the backend {}: {text}", refusal(*.cause))]
-    BackendRefused {
-        /// Who has to change something.
-        cause: RefusalCause,
-        /// The first line of its reply.
-        text: String,
-    },
-    /// The backend sent bytes behind its STARTTLS reply.
+    BackendRefused { cause: RefusalCause, text: String },
     #[error("the backend sent bytes in clear behind its STARTTLS reply")]
     BackendInjection,
-    /// The relay broke.
     #[error("the {side} broke the connection: {error}")]
     Relay {
-        /// `client` or `backend`.
         side: &'static str,
         /// What the socket said.
         error: io::Error,

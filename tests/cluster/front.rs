@@ -79,8 +79,9 @@ fn a_target_port_that_leads_elsewhere_is_told_with_the_field() {
     let name = format!("mail-{port}");
     slice(&json!({ "ports": [{ "name": name, "port": 1 }] }));
     let message = cluster.comes_to(EDGE, "Ready", "False", "ServiceUnusable");
-    let why =
-        format!("Service front-elsewhere/front of --service leads its port {port} to port 1 of the pods");
+    let why = format!(
+        "Service front-elsewhere/front (set by --service) maps its port {port} to port 1 of the pods"
+    );
     assert!(message.contains(&why) && message.contains("set targetPort"), "{message}");
     slice(&json!({ "ports": [{ "name": name, "port": port }] }));
     cluster.wait_for("Ready", EDGE);
@@ -102,7 +103,7 @@ fn a_service_that_is_being_deleted_is_told() {
     patch(&json!({ "metadata": { "finalizers": ["example.com/wait"] } }));
     cluster.kubectl(&["delete", "service", "front", "--wait=false"]);
     let message = cluster.comes_to(EDGE, "Ready", "False", "ServiceUnusable");
-    assert!(message.contains("front-going/front of --service is being deleted"), "{message}");
+    assert!(message.contains("front-going/front (set by --service) is being deleted"), "{message}");
     patch(&json!({ "metadata": { "finalizers": null } }));
     cluster.comes_to(EDGE, "Ready", "False", "ServiceNotFound");
 }
@@ -122,7 +123,7 @@ fn a_service_that_is_deleted_is_told_and_no_node_stands_in_for_its_address() {
     assert_eq!(cluster.get(EDGE)["status"]["address"], address);
     cluster.kubectl(&["delete", "service", "front"]);
     let message = cluster.comes_to(EDGE, "Ready", "False", "ServiceNotFound");
-    assert!(message.contains("Service front-deleted/front of --service does not exist"), "{message}");
+    assert!(message.contains("Service front-deleted/front (set by --service) not found"), "{message}");
     let status = cluster.get(EDGE)["status"].clone();
     assert_eq!(status["address"], format!("*:{port}"), "where it is bound");
     assert!(status["listeners"][0]["addresses"].is_null(), "{status}");

@@ -221,7 +221,7 @@ fn settings_that_are_misplaced_or_missing_are_refused_with_a_sentence() {
             ),
             (check(json!({ "timeout": "20s" })), &["above its interval (default 10s)"]),
             (settings(&json!({ "limits": limits })), &["never reached"]),
-            (mail_server(&no_backend), &["nobody decides about the logins of a listener; write auth.http"]),
+            (mail_server(&no_backend), &["no authentication is configured for a listener; write auth.http"]),
             (mail_server(&passthrough(no_backend)), &["auth.passthrough needs a backend to log in to"]),
             (attached(&json!({ "auth": { "passthrough": {} } })), &["needs a backend to log in to"]),
             (attached(&json!({ "smtp": {} })), &["smtp is for SMTP"]),

@@ -1,4 +1,4 @@
-//! What a release consists of: `make release-artifacts`, with the development binary that the other tests here use.
+//! What a release consists of: the files that `make release-artifacts` wrote.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,21 +9,15 @@ use serde_yaml::Value as Yaml;
 
 use crate::images::{ARCHITECTURE, root};
 use crate::node::succeed;
-use crate::support::go;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The folder; or why there is none.
+/// The folder that `make release-artifacts` wrote; or why there is none. It takes too long for every `make test`.
 static FOLDER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-    go::check_go()?;
-    let mut make = Command::new("make");
-    make.current_dir(root()).args(["release-artifacts", "PROFILE=dev"]);
-    // Cargo tells its tests of its own build, which is another one.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_") && name != "CARGO_HOME") {
-        make.env_remove(name);
-    }
-    succeed(&mut make);
-    Ok(root().join("target/release-artifacts"))
+    let folder = std::env::var_os("MAILGRESS_RELEASE_ARTIFACTS").map(|folder| root().join(folder));
+    folder.ok_or_else(|| {
+        "run `make release-artifacts` and set MAILGRESS_RELEASE_ARTIFACTS to its folder".to_owned()
+    })
 });
 
 fn folder(test: &str) -> Option<&'static Path> {

@@ -112,7 +112,7 @@ fn an_endpoint_that_fails_its_checks_gets_no_sessions_until_it_is_well_unless_al
 
     patients[1].set_well(false);
     let message = wait_for(&mailgress, "imap", "AllUnhealthy");
-    assert!(message.contains("sessions are given to all of them anyway"), "{message}");
+    assert!(message.contains("connections are still sent to all of them"), "{message}");
     assert_eq!(answers(imap, 4), ["one", "two"]);
 
     for patient in &patients {

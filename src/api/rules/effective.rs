@@ -11,7 +11,7 @@ pub(super) fn rules() -> Vec<Value> {
     vec![
         rule(
             "!has(self.listeners) || has(self.auth) || self.listeners.all(l, has(l.auth))",
-            "nobody decides about the logins of a listener; write auth.http with an auth service, or auth.passthrough: {} \
+            "no authentication is configured for a listener; write auth.http with an auth service, or auth.passthrough: {} \
              to let the backend decide, in spec or in the listener",
         ),
         rule(

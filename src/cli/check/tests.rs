@@ -127,7 +127,10 @@ fn says_what_the_api_server_says() {
     assert!(wrong && lines.iter().any(|line| line.contains("smtp is for SMTP")), "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("write networks such as 10.0.0.0/8")), "{lines:?}");
     let (lines, _) = check(&format!("{HEAD}spec: {{listeners: [{{name: a, port: 143}}]}}\n"));
-    assert!(lines[0].contains("nobody decides about the logins of a listener; write auth.http"), "{lines:?}");
+    assert!(
+        lines[0].contains("no authentication is configured for a listener; write auth.http"),
+        "{lines:?}"
+    );
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Seen {
         Known {
             front,
             endpoints: self.addresses.clone(),
-            problem: problem.map(|problem| format!("the Service {key} of --service {problem}")),
+            problem: problem.map(|problem| format!("Service {key} (set by --service) {problem}")),
         }
     }
 }

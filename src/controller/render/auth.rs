@@ -50,7 +50,7 @@ pub(crate) fn render(
         _ => {
             found.push(Violation::invalid(
                 &scope.absent("auth"),
-                "nobody decides about logins",
+                "no authentication is configured",
                 "name an auth service in auth.http, or let the backend decide with auth.passthrough: {}",
             ));
             None

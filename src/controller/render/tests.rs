@@ -499,7 +499,7 @@ fn refuses_values_that_the_schema_cannot_judge() {
     assert!(refused("port: 143, tls: {mode: StartTLS, cipherSuites: [X]}").contains("cipherSuites"));
     let nobody = "{name: a, port: 143}";
     assert!(said(&once(&server(nobody, ""))).contains("needs a backend to log in to"));
-    assert!(said(&once(&server(nobody, "auth: null"))).contains("nobody decides about the logins"));
+    assert!(said(&once(&server(nobody, "auth: null"))).contains("no authentication is configured"));
     let url = "auth: {http: {url: 'http://user@host/'}}";
     assert!(said(&once(&server(nobody, url))).contains("without a login in it"));
 }

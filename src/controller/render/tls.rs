@@ -282,8 +282,10 @@ fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec
         _ => return,
     };
     let when = jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default();
-    let problem =
-        format!("the certificate in Secret {} {verb} at {when} and is served on", certificate.reference);
+    let problem = format!(
+        "the certificate in Secret {} {verb} at {when} and is still being used",
+        certificate.reference
+    );
     let remedy = "put a new one into the Secret";
     found.push(Violation::new(Concern::Notice(notice), reason, path, problem, remedy));
 }

@@ -47,7 +47,7 @@ impl Change {
         let which = format!("{}{}", self.object, listener.unwrap_or_default());
         let (what, text) = match &self.news {
             News::Is(condition) => (format!("{}={:?}", condition.type_, condition.status), public(condition)),
-            News::IsOver(type_) => (format!("{type_} is over"), String::new()),
+            News::IsOver(type_) => (format!("removed condition {type_}"), String::new()),
             News::Removed => ("removed".to_owned(), String::new()),
         };
         view::Change { at, what, which, text, is_alarming: self.is_alarming() }
@@ -71,7 +71,7 @@ impl fmt::Display for Change {
             News::Is(Condition { type_, status, reason, message, .. }) => {
                 write!(f, ": {type_}={status:?} ({reason}): {message}")
             }
-            News::IsOver(type_) => write!(f, ": {type_} is over"),
+            News::IsOver(type_) => write!(f, ": removed condition {type_}"),
             News::Removed => f.write_str(": removed"),
         }
     }

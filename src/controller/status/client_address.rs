@@ -59,7 +59,7 @@ fn verdict(
         && peers.connections >= ENOUGH
         && !many
     {
-        let text = format!("all recent connections come from {only}; if that is not their client, {REMEDY}");
+        let text = format!("all recent connections come from {only}; if these are many clients, {REMEDY}");
         return Some((False, Reason::OneSourceAddress, text));
     }
     let keeps = |service: &OwnService| !service.hides_clients && service.has(port);
@@ -70,7 +70,7 @@ fn verdict(
 
 /// What helps in every case.
 const REMEDY: &str =
-    "let what is in front speak the PROXY protocol and name it in proxyProtocol.trustedPeers";
+    "enable the PROXY protocol on your load balancer and add its addresses to proxyProtocol.trustedPeers";
 
 /// Connections from which something can be concluded.
 const ENOUGH: u64 = 100;

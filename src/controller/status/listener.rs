@@ -76,9 +76,9 @@ fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
         (
             Reason::AllUnhealthy,
             if all == 1 {
-                "sessions are given to it anyway"
+                "connections are still sent to it"
             } else {
-                "sessions are given to all of them anyway"
+                "connections are still sent to all of them"
             },
         )
     } else {

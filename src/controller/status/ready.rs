@@ -57,12 +57,12 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
         if !conflicts.is_empty() {
             return Verdict::new(False, Reason::NotServed, joined(&conflicts));
         }
-        let text = "the listener is not served, and no earlier generation is known to this process; its other \
-                    conditions say why";
+        let text = "this listener is not running, and this pod has no earlier working version; see Accepted, ResolvedRefs and Conflicted";
         return Verdict::new(False, Reason::NotServed, text.to_owned());
     };
     if listener.serving == Serving::LastGood {
-        let text = format!("an earlier generation is served on {address}; the other conditions say why");
+        let text =
+            format!("the previous configuration is still in use on {address}; see the other conditions");
         return Verdict::new(False, Reason::UsingLastGood, text);
     }
     if is_pending(facts, listener) {

@@ -52,7 +52,7 @@ impl Stamp {
     }
 
     pub(super) fn degraded(&self) -> Condition {
-        let message = "an earlier generation is served, because the current one cannot be used";
+        let message = "the current configuration cannot be used; the previous one is still in use";
         self.condition("Degraded", ConditionStatus::True, Reason::UsingLastGood, message)
     }
 }

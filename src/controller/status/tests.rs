@@ -267,7 +267,7 @@ fn a_service_that_leads_to_another_port_is_not_ready_though_the_listener_is_prog
     let ports = json!([{ "port": 143, "targetPort": 10143 }]);
     let [ready, message, _] = behind(&json!({ "clusterIPs": ["10.96.0.9"], "ports": ports }));
     assert_eq!(ready, "Ready=False ServiceUnusable");
-    assert!(message.contains("leads its port 143 to port 10143 of the pods"), "{message}");
+    assert!(message.contains("maps its port 143 to port 10143 of the pods"), "{message}");
 }
 
 #[test]

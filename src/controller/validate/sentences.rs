@@ -48,7 +48,7 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
         ValidationErrorKind::Pattern { pattern } => {
             let problem = match value.as_str() {
                 Some("") => "this is empty".to_owned(),
-                _ => format!("{} does not have the right form", advice::shown(value, pattern)),
+                _ => format!("{} is not valid", advice::shown(value, pattern)),
             };
             one(Reason::WrongForm, &path, problem, advice::of_form(value, node))
         }

@@ -72,7 +72,7 @@ fn advice_on_durations_sizes_and_numbers_is_right_for_the_value_that_is_there() 
         ),
         (
             "{timeouts: {client: '60'}}",
-            "WrongForm spec.timeouts.client: \"60\" does not have the right form; write it with a unit (h, m, s or ms): 60s",
+            "WrongForm spec.timeouts.client: \"60\" is not valid; write it with a unit (h, m, s or ms): 60s",
         ),
         ("{timeouts: {client: 7d}}", "; write days in hours: 168h"),
         ("{timeouts: {client: 1.5h}}", "; write a duration such as 1h30m, without fractions"),
@@ -308,7 +308,7 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         ("{limits: {maxConnections: 5, maxConnectionsPerClient: 6}}".into(), "above maxConnections"),
         ("{limits: {exempt: [192.0.2.0/33]}}".into(), "one of these is not a network"),
         (listener("port: 143, socket: {keepalive: {idle: 10h}}"), "not between 1s and 32767s"),
-        ("{auth: null, listeners: [{name: a, port: 143}]}".into(), "nobody decides about the logins"),
+        ("{auth: null, listeners: [{name: a, port: 143}]}".into(), "no authentication is configured"),
         ("{auth: {http: {timeout: 5s}}, listeners: [{name: a, port: 143}]}".into(), "auth.http names no auth service"),
         ("{auth: {passthrough: {}}, listeners: [{name: a, port: 143}]}".into(), "needs a backend to log in to"),
         (listener("port: 143, auth: {passthrough: {}}"), "needs a backend to log in to"),
