@@ -62,7 +62,7 @@ fn accepting_pauses_when_descriptors_run_out_and_open_sessions_go_on() {
     let mut sessions: Vec<Wire> = (0..5).map(|_| edge.logged_in()).collect();
     // The kernel connects them all; Mailgress cannot.
     let waiting: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(edge.imap).unwrap()).collect();
-    let line = edge.mailgress.logs(&["accepting pauses"]);
+    let line = edge.mailgress.logs(&["paused accepting"]);
     assert!(line.contains(&edge.imap.to_string()) && line.contains("ulimit -n"), "{line}");
     for wire in &mut sessions {
         assert!(backend_answers(wire, "IMAP").unwrap());
@@ -140,7 +140,7 @@ fn all_sessions_that_there_is_room_for_log_in_at_once_with_an_auth_service() {
 fn probes_and_metrics_are_answered_while_descriptors_are_short() {
     let edge = Edge::start();
     let waiting: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(edge.imap).unwrap()).collect();
-    edge.mailgress.logs(&["accepting pauses"]);
+    edge.mailgress.logs(&["paused accepting"]);
     assert!(edge.mailgress.is_ready());
     assert!(edge.pauses() > 0);
     drop(waiting);
