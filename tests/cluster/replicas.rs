@@ -218,7 +218,7 @@ fn another_replica_leads_within_seconds_and_says_nothing_twice() {
     leader.terminate();
     assert!(leader.wait(wait::PATIENCE).success());
     let log = leader.log();
-    assert!(log.contains("is free for another replica"), "{log}");
+    assert!(log.contains("released the Lease"), "{log}");
     pair.forget(1);
     pair.leads(0);
 }

@@ -70,7 +70,7 @@ fn endpoints_with_hints_for_the_zone_of_our_node_are_used() {
     let mailgress = Cluster::start(&cluster.account(), &arguments);
     cluster.apply(&cluster.edge(&[("imap", at.port())]));
     cluster.wait_for("Ready", "mailserver/edge");
-    mailgress.logs(&["zone-b", "are preferred"]);
+    mailgress.logs(&["zone-b", "preferring endpoints"]);
     wait::eventually("only the endpoint for our zone is used", || {
         (0..4).all(|_| served_by(at).is_some_and(|(_, answer)| answer == "a OK near")).then_some(())
     });
