@@ -340,6 +340,7 @@ pub struct LimitSettings {
     /// The longest command before the login, in bytes, from 512 to 1Mi. A SASL response (a password or token in AUTH or
     /// AUTHENTICATE, or behind it) may have 12,288 bytes whatever stands here. Default: 4Ki.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::size(512, 1 << 20, "512 and 1Mi")))]
     pub client_buffer: Option<Size>,
     /// Open connections of the listener, counted from the accept on. Connections on a port that several listeners share
     /// count for the port until the server name is known: up to the highest limit of these listeners, or without a bound if

@@ -9,6 +9,7 @@ use super::rules;
 /// TLS towards clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::tls()))]
 pub struct TlsSettings {
     /// When TLS begins: `Disabled`, `StartTLS` (the client may ask for it), `RequireStartTLS` (no login or mail before
     /// it) or `Implicit` (with the first byte). Default: `Implicit` on ports 465, 993 and 995. On other ports
@@ -24,7 +25,7 @@ pub struct TlsSettings {
     pub min_version: Option<MinVersion>,
     /// Cipher suites by their IANA names, in the order of preference. Default: the TLS library's own choice.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    #[schemars(length(max = 32), extend("items" = { "type": "string", "enum": CIPHER_SUITES }))]
     pub cipher_suites: Option<Vec<String>>,
     /// Client certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +37,19 @@ pub struct TlsSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_cache: Option<SessionCache>,
 }
+
+/// The cipher suites that are spoken, by IANA's names.
+pub const CIPHER_SUITES: [&str; 9] = [
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
 
 /// When TLS begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

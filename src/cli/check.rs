@@ -284,3 +284,5 @@ makes no sense. With --strict, warnings are errors.";
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod validity;
