@@ -25,8 +25,8 @@ use crate::admin::{self, AdminState, Hosts, Readiness, ReadinessGuard};
 use crate::controller::Start;
 use crate::controller::board::Board;
 use crate::controller::metrics::Metrics;
-use crate::controller::outlet::{Channels as SourceChannels, Outlet};
 use crate::controller::print;
+use crate::controller::publisher::{Channels as SourceChannels, Publisher};
 use crate::controller::render::Locality;
 use crate::model::served::{Ledger, Replica};
 use crate::model::view::Replica as ShownReplica;
@@ -100,10 +100,10 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             board: board.clone(),
         };
         let metrics = Metrics::register(&registry)?;
-        let mut outlet = Outlet::new(&options.class, &hostname, channels, metrics.clone())
+        let mut publisher = Publisher::new(&options.class, &hostname, channels, metrics.clone())
             .with_trusted_peers(options.trusted_peers.clone());
-        outlet.locate(options.locality.clone());
-        let source = Source::new(&options.origin, outlet, &metrics).await?;
+        publisher.locate(options.locality.clone());
+        let source = Source::new(&options.origin, publisher, &metrics).await?;
         let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
         readiness.register(&registry)?;

@@ -31,29 +31,29 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serves MailServer and MailListener objects.
+    /// Serve MailServer and MailListener objects.
     Run(Box<run::Run>),
-    /// Prints the CustomResourceDefinitions of MailServer and MailListener as YAML.
+    /// Print the CustomResourceDefinitions of MailServer and MailListener as YAML.
     Crds(crds::Crds),
-    /// Checks manifests as the API server and the controller would; exit status 1 if anything is wrong.
+    /// Check manifests offline, as the API server and the controller do. Exit status 1 if there is an error.
     Check(check::Check),
-    /// Prints what would be served, with secrets masked.
+    /// Print the configuration that would be served, with secrets masked.
     Render(render::Render),
-    /// Says what the reason of a condition means, and what helps.
+    /// Explain the reason of a condition, with its remedy.
     Explain(explain::Explain),
-    /// Turns the configuration of another mail proxy into manifests, on standard output.
+    /// Convert the configuration of another mail proxy to manifests, on standard output.
     Import(import::Import),
-    /// Visits a mail server as a client would, and says what works: TLS, certificate, capabilities, a login.
+    /// Connect to a mail server as a client does, and report what works: TLS, certificate, capabilities, login.
     Probe(Box<probe::Probe>),
-    /// Says what is served, on which sockets, and what is not and why; exit status 1 if anything is not ready.
+    /// Show the listeners, their sockets and their problems. Exit status 1 if a listener is not ready.
     Status(status::Status),
-    /// Prints the completions of a shell.
+    /// Print a completion script for a shell.
     Completions(completions::Completions),
-    /// Writes manual pages.
+    /// Write manual pages.
     Man(man::Man),
 }
 
-/// A command line that makes no sense: exit status 2, as for what clap itself refuses.
+/// A usage error: exit status 2, as for errors that clap finds.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(String);

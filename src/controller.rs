@@ -1,8 +1,8 @@
 //! From objects to a snapshot, and from what was bound to a status.
 //!
-//! A source (a folder, or a cluster) makes an [`index::Objects`]; [`render`] turns it into a snapshot and
-//! violations, purely; [`publish::Publisher`] gives the snapshot its revision and keeps what must be
-//! remembered between renders; [`status`] says, purely, how every object is.
+//! A source (a folder, or a cluster) keeps an [`index::Index`] current; [`render::Renderer`] turns what changed in it into
+//! numbered snapshots and the violations of each object, purely; [`publisher::Publisher`] hands both on; [`status`] makes
+//! the conditions of each object, purely.
 
 pub mod board;
 pub mod cluster;
@@ -13,10 +13,9 @@ pub mod index;
 pub mod inventory;
 pub mod manifest;
 pub mod metrics;
-pub mod outlet;
 pub mod ports;
 pub mod print;
-pub mod publish;
+pub mod publisher;
 pub mod reason;
 pub mod render;
 pub mod roll;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mailgress::api::MailServerSpec;
-use mailgress::controller::index::{Key, Objects, Owner, Resource, SecretData};
-use mailgress::controller::render::{Completeness, Environment, LastGood, Locality, render};
+use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
+use mailgress::controller::render::{Completeness, Environment, Locality, Renderer};
 use mailgress::model::{BindReport, Listener, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
 use mailgress::secret::Secret;
@@ -173,12 +173,12 @@ impl Shape {
     }
 
     fn render(self, servers: usize) -> Snapshot {
-        let mut objects = Objects::default();
+        let mut index = Index::default();
         let ports = free_ports();
         for number in 0..servers {
             let key = |name: &str| Key::new("mail", &format!("{name}-{number}"));
-            objects.servers.insert(key("mail"), self.server(number, ports));
-            objects.secrets.insert(key("tls"), secret(number));
+            index.set_server(&key("mail"), Some(self.server(number, ports)));
+            index.set_secret(&key("tls"), Some(secret(number)));
         }
         let environment = Environment {
             class: "mailgress".into(),
@@ -188,7 +188,9 @@ impl Shape {
             trusted_peers: Vec::new(),
             completeness: Completeness::Whole,
         };
-        render(&objects, &LastGood::default(), &environment).snapshot
+        let mut renderer = Renderer::default();
+        renderer.render(&mut index, &environment);
+        (**renderer.snapshot()).clone()
     }
 
     fn server(self, number: usize, ports: [u16; 2]) -> Arc<Resource<MailServerSpec>> {

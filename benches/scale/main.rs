@@ -20,8 +20,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
-use mailgress::controller::publish::Publisher;
-use mailgress::controller::render::{Completeness, Environment, Locality};
+use mailgress::controller::render::{Completeness, Environment, Locality, Renderer};
 use mailgress::controller::status::{Facts, Status};
 use mailgress::model::{BindReport, SocketState};
 use mailgress::secret::Secret;
@@ -87,7 +86,7 @@ struct World {
     certificates: [Certificate; 2],
     generation: i64,
     index: Index,
-    publisher: Publisher,
+    renderer: Renderer,
     environment: Environment,
     status: Status,
 }
@@ -100,7 +99,7 @@ impl World {
             certificates: [Certificate::new(), Certificate::new()],
             generation: 1,
             index: Index::default(),
-            publisher: Publisher::default(),
+            renderer: Renderer::default(),
             environment: Environment {
                 class: "mailgress".into(),
                 hostname: "host".into(),
@@ -138,10 +137,9 @@ impl World {
     /// How long a render takes, and the status of what it changes.
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
-        let look = self.publisher.look(&mut self.index, &self.environment);
-        let published = self.publisher.take(look);
+        let delta = self.renderer.render(&mut self.index, &self.environment);
         let rendered = started.elapsed();
-        let snapshot = published.snapshot.expect("something changed");
+        let snapshot = delta.snapshot.expect("something changed");
         let sockets = snapshot.sockets.keys().map(|address| (address.clone(), SocketState::Bound(vec![])));
         let report = BindReport {
             revision: snapshot.revision,
@@ -149,14 +147,14 @@ impl World {
             ..BindReport::default()
         };
         let facts = Facts {
-            published: &self.publisher,
+            published: &self.renderer,
             report: &report,
             replicas: None,
             surroundings: None,
             now: self.environment.now,
         };
         let started = Instant::now();
-        for id in &published.changed {
+        for id in &delta.objects {
             std::hint::black_box(self.status.update(&facts, id));
         }
         (rendered, started.elapsed())

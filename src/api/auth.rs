@@ -6,62 +6,62 @@ use serde::{Deserialize, Serialize};
 use super::common::{BundleRef, Duration, PortRef, SecretKeyRef};
 use super::rules;
 
-/// Exactly one of `http` and `passthrough`.
+/// How logins are checked: exactly one of `http` and `passthrough`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::auth()))]
 pub struct AuthSettings {
-    /// An auth service that speaks nginx's `auth_http` protocol.
+    /// Ask an auth service with nginx's `auth_http` protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpAuth>,
-    /// No auth service: the listener's backend itself accepts or refuses the login.
+    /// No auth service: the listener's backend checks the login itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passthrough: Option<Passthrough>,
 }
 
-/// Has no settings yet; write `passthrough: {}`.
+/// It has no fields yet; write `passthrough: {}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Passthrough {}
 
-/// An auth service.
+/// An auth service with nginx's `auth_http` protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::http_auth()))]
 pub struct HttpAuth {
-    /// A Service, reached by http.
+    /// The Service of the auth service. It is asked over http.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_ref: Option<ServiceRef>,
-    /// `http://host:port/path`, `https://…`, or `unix:/socket:/path`.
+    /// The URL of the auth service instead of a Service: `http://host:port/path`, `https://…`, or `unix:/socket:/path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = rules::forms::auth_url()))]
     pub url: Option<String>,
-    /// Extra request headers. A listener's list replaces the `MailServer`'s.
+    /// Additional request headers. A listener's list replaces the MailServer's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Option<Vec<Header>>,
-    /// How long the whole answer may take. Default: 60s.
+    /// Timeout of one request, including the answer. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub timeout: Option<Duration>,
-    /// Use a connection again after an answer that ends cleanly. With false, every request has a connection of its
-    /// own, as in nginx: for a service that may send more than one answer to a request. Default: true.
+    /// Keep connections to the auth service open and reuse them. With false, each request opens a new connection, as in
+    /// nginx; use this for a service that may send more than one answer to a request. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<bool>,
-    /// Sends the client's certificate (`Auth-SSL-Cert`). Default: false.
+    /// Send the client's certificate in `Auth-SSL-Cert`. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_client_certificate: Option<bool>,
-    /// Take an answer by its headers alone, as nginx does: whatever the HTTP status, and without `Auth-Status` as a
-    /// success, if it names `Auth-Server` and `Auth-Port`. Default: false: only a 2xx with `Auth-Status: OK` accepts a
-    /// login, so that a misrouted URL authorises nobody.
+    /// Accept an answer by its headers only, as nginx does: with any HTTP status, and without `Auth-Status` if
+    /// `Auth-Server` and `Auth-Port` are present. Default: false; a login is accepted only with a 2xx status and
+    /// `Auth-Status: OK`, so that a wrong URL never accepts logins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept_any_status: Option<bool>,
-    /// Who may issue the certificate of an https `url`. Default: the system's roots.
+    /// CA certificates to verify an https `url` with. Default: the system's root certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub ca_certificate_refs: Option<Vec<BundleRef>>,
 }
 
-/// A Service that answers auth requests.
+/// The Service of an auth service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRef {
@@ -76,7 +76,7 @@ pub struct ServiceRef {
     pub path: String,
 }
 
-/// One extra request header.
+/// An additional request header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::header()))]
@@ -84,16 +84,16 @@ pub struct Header {
     /// The header's name.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_|~-]+$"))]
     pub name: String,
-    /// The value, for what is no secret.
+    /// The value, if it is not secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096), regex(pattern = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"))]
     pub value: Option<String>,
-    /// Where the value comes from.
+    /// The source of the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<HeaderSource>,
 }
 
-/// Where a header's value comes from: exactly one of `secretKeyRef` and `session`.
+/// The source of a header's value: exactly one of `secretKeyRef` and `session`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::header_source()))]
@@ -101,19 +101,19 @@ pub struct HeaderSource {
     /// A key of a Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,
-    /// What is different for each session.
+    /// A value of the client's session: `ClientPort`, `ListenerName` or `ListenerPort`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionValue>,
 }
 
-/// What a header says about the session of a login.
+/// A value of the client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SessionValue {
-    /// The port of the client's address; `0` for a client of a UNIX socket.
+    /// The client's port; `0` for a UNIX socket.
     ClientPort,
-    /// The name of the listener; of a `MailListener`, its object's name.
+    /// The listener's name; for a `MailListener`, the object's name.
     ListenerName,
-    /// The port of the listener; `0` for a UNIX socket.
+    /// The listener's port; `0` for a UNIX socket.
     ListenerPort,
 }
 

@@ -49,7 +49,7 @@ impl JsonSchema for Size {
     }
 }
 
-/// A Secret of the object's own namespace.
+/// A Secret in the object's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
@@ -58,7 +58,7 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// One key of a Secret of the object's own namespace.
+/// One key of a Secret in the object's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
@@ -70,7 +70,7 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// PEM in a ConfigMap or Secret of the object's own namespace.
+/// PEM data in a ConfigMap or Secret of the object's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BundleRef {
@@ -80,7 +80,7 @@ pub struct BundleRef {
     /// The object's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The key in its data. Default: `ca.crt` for certificates, `ca.crl` for revocation lists.
+    /// The key in the object's data. Default: `ca.crt` for certificates, `ca.crl` for revocation lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -96,7 +96,7 @@ pub enum BundleKind {
     Secret,
 }
 
-/// A Service of the object's own namespace.
+/// A Service in the object's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendRef {

@@ -69,7 +69,8 @@ fn optional_is_the_type(schema: &mut schemars::Schema) {
     }
 }
 
-/// Leaves the formats that Kubernetes knows, and no titles.
+/// Leaves the formats that Kubernetes knows, no titles, and no line breaks within paragraphs: `kubectl explain` breaks
+/// lines itself.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -84,6 +85,10 @@ fn tidy(value: &mut Value) {
 fn tidy_fields(fields: &mut Map<String, Value>) {
     if fields.get("title").is_some_and(Value::is_string) {
         fields.remove("title");
+    }
+    if let Some(Value::String(description)) = fields.get_mut("description") {
+        let paragraphs = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+        *description = paragraphs.collect::<Vec<_>>().join("\n\n");
     }
     let known = match fields.get("format").and_then(Value::as_str) {
         Some("uint8" | "uint16" | "uint32") => Some("int32"),

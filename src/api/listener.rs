@@ -32,44 +32,44 @@ use super::status::MailListenerStatus;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::mail_listener()))]
 pub struct MailListenerSpec {
-    /// The MailServer that it belongs to, which must allow it (`allowedListeners`).
+    /// The MailServer to attach to. Its `allowedListeners` must allow this namespace.
     pub server_ref: ServerRef,
-    /// The listener itself.
+    /// The listener's fields.
     #[serde(flatten)]
     pub listener: ListenerFields,
 }
 
-/// A MailServer.
+/// A reference to a MailServer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerRef {
     /// The MailServer's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its namespace. Default: the MailListener's own.
+    /// The MailServer's namespace. Default: the MailListener's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
 }
 
-/// Where a listener is bound, what it speaks and where its sessions go.
+/// The socket of a listener, its protocol and its backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerFields {
-    /// The TCP port; none for a `unix:` address.
+    /// The TCP port. Not used with a `unix:` address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
-    /// `*` (every address of both families), an IPv4 or IPv6 address, or `unix:/path`.
+    /// The address to listen on: `*` (all IPv4 and IPv6 addresses), an IPv4 or IPv6 address, or `unix:/path`.
     #[serde(default = "any_address")]
     #[schemars(length(min = 1, max = 112), extend("x-kubernetes-validations" = rules::forms::listen_address()))]
     pub address: String,
-    /// `IMAP`, `POP3` or `SMTP`. Follows from ports 25, 465, 587 (SMTP), 110, 995 (POP3), 143 and 993 (IMAP);
-    /// required on all others.
+    /// `IMAP`, `POP3` or `SMTP`. Default for the standard ports: SMTP on 25, 465 and 587, POP3 on 110 and 995, IMAP on
+    /// 143 and 993. Required on all other ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// Names that the listener answers to by SNI, also `*.example.com`. Several listeners may share an address
-    /// and port where their names differ.
+    /// Host names (SNI) of the listener, also with a wildcard (`*.example.com`). Several listeners may share an address
+    /// and port if their host names differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 16),
@@ -80,23 +80,23 @@ pub struct ListenerFields {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub hostnames: Option<Vec<String>>,
-    /// Connections begin with a PROXY protocol header: all of them, or with `untrustedPeers: Accept` those of trusted
-    /// peers. Default: none, but on all addresses (`*`) what the instance that serves the class was told by
+    /// Expect a PROXY protocol header at the start of each connection (with `untrustedPeers: Accept`: of each
+    /// connection from a trusted peer). Default: no header; on all addresses (`*`), the peers given by
     /// `--proxy-protocol-trusted-peers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<InboundProxyProtocol>,
-    /// How the socket is made.
+    /// Socket options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<SocketSettings>,
-    /// The Service that sessions go to. With an auth service, it is used where the answer names no server.
+    /// The Service to connect sessions to. With an auth service, it is used when the answer names no server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_ref: Option<BackendRef>,
-    /// Instead of a Service: `host:port`, `[IPv6]:port` or `unix:/path`. For a MailListener of another namespace than its
-    /// MailServer's, the MailServer has to allow it (`allowedListeners.backends`).
+    /// The backend's address instead of a Service: `host:port`, `[IPv6]:port` or `unix:/path`. If a MailListener is in
+    /// another namespace than its MailServer, the MailServer must allow the address (`allowedListeners.backends`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 261), extend("x-kubernetes-validations" = rules::forms::backend_address()))]
     pub backend_address: Option<String>,
-    /// Settings of this listener; they win over the MailServer's, field by field.
+    /// Settings of this listener. They override the MailServer's, field by field.
     #[serde(flatten)]
     pub settings: Settings,
 }
@@ -115,60 +115,60 @@ pub enum Protocol {
     Smtp,
 }
 
-/// A PROXY header on every connection of a trusted peer.
+/// PROXY protocol headers from load balancers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundProxyProtocol {
-    /// Networks (or addresses) of the peers whose header is believed.
+    /// Networks or addresses of the load balancers. Only their headers are trusted.
     #[schemars(
         length(min = 1, max = 32),
         inner(length(min = 1, max = 49)),
         extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::networks())
     )]
     pub trusted_peers: Vec<String>,
-    /// Whether the header's source becomes the client's address.
+    /// Use the source address in the header as the client's address.
     #[serde(default = "yes")]
     pub use_as_client_address: bool,
-    /// What becomes of every other peer: `Refuse` closes the connection without a word; `Accept` serves it as a client
-    /// that connects directly, without a header, and closes the connection if it sends one; with `Report`, as in nginx,
-    /// its header is read, told to the auth service in `Proxy-Protocol-*`, and never used as anybody's address.
-    /// Default: `Refuse`, since whoever can reach the port can write such a header.
+    /// What to do with connections from other peers. `Refuse`: close the connection. `Accept`: treat the peer as a
+    /// client that connects directly; close the connection if it sends a header. `Report`, as in nginx: read the header
+    /// and pass it to the auth service in `Proxy-Protocol-*`, but do not use it as an address. Default: `Refuse`,
+    /// because anyone who can reach the port can send a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrusted_peers: Option<UntrustedPeers>,
 }
 
-/// What becomes of a peer that is not trusted with a PROXY header.
+/// What to do with connections from peers that are not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum UntrustedPeers {
-    /// Its connection is closed.
+    /// Close the connection.
     Refuse,
-    /// Its header is reported and not believed.
+    /// Report the header to the auth service without trusting it.
     Report,
-    /// It is served as a client that sends no header.
+    /// Treat the peer as a client that sends no header.
     Accept,
 }
 
-/// How a listening socket is made.
+/// Options of the listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SocketSettings {
     /// Length of the accept queue, in connections.
     #[schemars(range(min = 1, max = 65535))]
     pub backlog: u32,
-    /// Receive buffer (`SO_RCVBUF`), up to 64Mi. Default: the kernel's.
+    /// Size of the receive buffer (`SO_RCVBUF`), up to 64Mi. Default: the kernel's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::size(1, 64 << 20, "1 and 64Mi")))]
     pub receive_buffer: Option<Size>,
-    /// Send buffer (`SO_SNDBUF`), up to 64Mi. Default: the kernel's.
+    /// Size of the send buffer (`SO_SNDBUF`), up to 64Mi. Default: the kernel's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::size(1, 64 << 20, "1 and 64Mi")))]
     pub send_buffer: Option<Size>,
-    /// Whether an IPv6 wildcard address leaves IPv4 alone.
+    /// A socket on an IPv6 wildcard address does not accept IPv4 connections (`IPV6_V6ONLY`).
     pub ipv6_only: bool,
-    /// A socket for each worker (`SO_REUSEPORT`).
+    /// Open one socket for each worker thread (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// Multipath TCP (`IPPROTO_MPTCP`), also for clients without it; plain TCP, with a warning, where the
-    /// kernel has none.
+    /// Use multipath TCP (`IPPROTO_MPTCP`). Clients without it can connect as well. If the kernel does not support it,
+    /// plain TCP is used and a warning is logged.
     pub multipath: bool,
     /// TCP keepalive. Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,11 +189,11 @@ impl Default for SocketSettings {
     }
 }
 
-/// TCP keepalive; what is absent is the kernel's default.
+/// TCP keepalive. Fields that are not set have the kernel's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Keepalive {
-    /// Silence before the first probe.
+    /// Idle time before the first probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::keepalive()))]
     pub idle: Option<Duration>,
@@ -201,7 +201,7 @@ pub struct Keepalive {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::keepalive()))]
     pub interval: Option<Duration>,
-    /// Unanswered probes that end the connection.
+    /// Close the connection after this many unanswered probes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 127))]
     pub probes: Option<u32>,

@@ -33,18 +33,19 @@ use super::status::MailServerStatus;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::server()))]
 pub struct MailServerSpec {
-    /// Which controller takes this object.
+    /// The class of Mailgress instances that serve this object.
     #[serde(default = "default_class")]
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([a-z0-9./-]*[a-z0-9])?$"))]
     pub class_name: String,
-    /// Who may attach MailListeners. Default: the MailServer's own namespace.
+    /// Which MailListeners may attach. Default: those in the MailServer's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_listeners: Option<AllowedListeners>,
-    /// The listeners. Names are unique, and so are address and port, unless the host names differ.
+    /// The listeners. Names must be unique. Two listeners may share an address and port only with TLS and different
+    /// host names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Vec<Listener>,
-    /// Settings of all listeners.
+    /// Settings for all listeners.
     #[serde(flatten)]
     pub settings: Settings,
 }
@@ -54,34 +55,34 @@ pub struct MailServerSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::listener()))]
 pub struct Listener {
-    /// The listener's name, unique in the object.
+    /// The listener's name, unique in the object: lower-case letters, digits and hyphens.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
-    /// The listener itself.
+    /// The listener's own fields.
     #[serde(flatten)]
     pub fields: ListenerFields,
 }
 
-/// Who may attach MailListeners.
+/// Which MailListeners may attach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AllowedListeners {
-    /// By the MailListener's namespace.
+    /// The namespaces from which MailListeners may attach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
-    /// What MailListeners of other namespaces may connect to, as backends and as auth services, besides the Pods of the
-    /// Services that they name in their own namespace. Default: nothing.
+    /// Additional destinations for MailListeners of other namespaces, as backends and as auth services. The Pods of
+    /// Services in their own namespace are always allowed. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backends: Option<AllowedBackends>,
 }
 
-/// What MailListeners of other namespaces may connect to. It holds for each connection, whatever names the address: the
-/// listener, its auth service or DNS.
+/// Additional destinations for MailListeners of other namespaces. Every connection is checked, whether the listener,
+/// its auth service or DNS gave the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AllowedBackends {
-    /// Networks or addresses: `10.1.2.0/24`, `fd00::7`. Loopback, link-local and multicast addresses, and those of
-    /// Mailgress itself, need a network of their own: `0.0.0.0/0` does not include them.
+    /// Networks or addresses: `10.1.2.0/24`, `fd00::7`. Loopback, link-local and multicast addresses and Mailgress's
+    /// own addresses are allowed only by an entry of their own; `0.0.0.0/0` does not include them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 32),
@@ -89,8 +90,8 @@ pub struct AllowedBackends {
         extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::networks())
     )]
     pub networks: Option<Vec<String>>,
-    /// Host names, also `*.example.com`, for which addresses of the internet are allowed. Private addresses, such as
-    /// those of Pods and Services, need `networks` too.
+    /// Host names, also with a wildcard (`*.example.com`). They allow public addresses only. Private addresses, such as
+    /// those of Pods and Services, must also be allowed by `networks`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 32),
@@ -101,14 +102,14 @@ pub struct AllowedBackends {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub hosts: Option<Vec<String>>,
-    /// Where these listeners may tell a backend who the client is, with a PROXY header, XCLIENT or IMAP's ID: `Never`,
-    /// `OwnServices` (only to the Pods of their own Services), or `Always` (to everything that they may connect to: a
-    /// backend that believes it then believes the listener's author). Default: `Never`.
+    /// To which backends these listeners may send the client's address and login with a PROXY header, XCLIENT or IMAP
+    /// ID. `Never`. `OwnServices`: only to Pods of their own Services. `Always`: to every allowed destination; such a
+    /// backend then trusts what the author of the listener says. Default: `Never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub introductions: Option<Introductions>,
 }
 
-/// Where listeners of other namespaces may introduce clients.
+/// To which backends listeners of other namespaces may send client information.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Introductions {
     #[default]
@@ -120,15 +121,15 @@ pub enum Introductions {
     Always,
 }
 
-/// Namespaces whose MailListeners are taken.
+/// The namespaces from which MailListeners may attach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::namespaces()))]
 pub struct AllowedNamespaces {
-    /// `Same` (the MailServer's own), `All`, or `Selector`.
+    /// `Same` (the MailServer's own namespace), `All`, or `Selector`.
     #[serde(default)]
     pub from: FromNamespaces,
-    /// For `Selector`: the labels of the namespaces.
+    /// With `from: Selector`: the labels that a namespace must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
 }
@@ -153,23 +154,23 @@ pub struct Selector {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     pub match_labels: Option<BTreeMap<String, String>>,
-    /// Further requirements.
+    /// Further conditions on labels. All must be met.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub match_expressions: Option<Vec<Requirement>>,
 }
 
-/// One requirement on labels.
+/// A condition on one label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::requirement()))]
 pub struct Requirement {
-    /// The label.
+    /// The label's key.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
     pub operator: Operator,
-    /// For `In` and `NotIn`.
+    /// The values for `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), inner(length(max = 63)))]
     pub values: Option<Vec<String>>,
@@ -178,13 +179,13 @@ pub struct Requirement {
 /// How a label is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Operator {
-    /// One of the values.
+    /// The label has one of the values.
     In,
-    /// None of the values, or absent.
+    /// The label has none of the values, or is absent.
     NotIn,
-    /// Present.
+    /// The label is present.
     Exists,
-    /// Absent.
+    /// The label is absent.
     DoesNotExist,
 }
 

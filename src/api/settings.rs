@@ -9,254 +9,257 @@ use super::common::{Duration, Size};
 use super::rules;
 use super::tls::{TlsSettings, UpstreamTls};
 
-/// All settings blocks.
+/// Settings of a `MailServer`, for all its listeners, or of one listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Settings {
-    /// The name in greetings, challenges and EHLO. Default: the host's name.
+    /// The server's own name in greetings, SASL challenges and EHLO. Default: the host name of the machine or pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
     pub server_name: Option<String>,
-    /// TLS towards clients.
+    /// TLS between clients and Mailgress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
-    /// Who decides about logins.
+    /// How logins are checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSettings>,
-    /// How to talk to whichever backend was chosen.
+    /// How Mailgress connects to backends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamSettings>,
-    /// IMAP's own settings.
+    /// Settings for IMAP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::imap()))]
     pub imap: Option<ProtocolSettings>,
-    /// POP3's own settings.
+    /// Settings for POP3 only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::pop3()))]
     pub pop3: Option<ProtocolSettings>,
-    /// SMTP's own settings.
+    /// Settings for SMTP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::smtp()))]
     pub smtp: Option<SmtpSettings>,
-    /// Name resolution.
+    /// DNS lookups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolver: Option<ResolverSettings>,
-    /// Deadlines.
+    /// Timeouts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<TimeoutSettings>,
-    /// Bounds.
+    /// Limits for clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitSettings>,
 }
 
-/// How to talk to backends.
+/// How Mailgress connects to backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UpstreamSettings {
-    /// TLS to the backend.
+    /// TLS between Mailgress and the backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<UpstreamTls>,
-    /// A PROXY protocol header in front of everything else: `Disabled`, `V1` or `V2`. Default: `Disabled`.
+    /// Send a PROXY protocol header as the first bytes of each backend connection: `Disabled`, `V1` (text) or `V2`
+    /// (binary). Default: `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocolVersion>,
-    /// SMTP: tell the backend about the client with XCLIENT. Default: true.
+    /// SMTP: send the client's address, name and login to the backend with XCLIENT. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xclient: Option<bool>,
-    /// How XCLIENT is agreed on: `Auto` sends what the backend's EHLO offers; `Always` sends ADDR, LOGIN and NAME
-    /// without looking, as nginx does, and a backend that refuses them ends the session. Default: `Auto`, so that a
-    /// backend without XCLIENT is served.
+    /// When XCLIENT is sent. `Auto`: only the attributes that the backend offers in its EHLO reply; a backend without
+    /// XCLIENT gets none. `Always`: ADDR, LOGIN and NAME without checking the offer, as nginx does; if the backend
+    /// rejects them, the session ends. Default: `Auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xclient_negotiation: Option<XclientNegotiation>,
-    /// SMTP: whose name is in EHLO and HELO to the backend: `Client` passes on the name that the client said, so that
-    /// `Received` lines of mail show it even where the backend does not take XCLIENT; `Own` says `serverName`, as nginx
-    /// does. A client that has not said a name has `serverName`. Default: `Client`.
+    /// SMTP: the name in EHLO and HELO to the backend. `Client`: the name that the client sent, so that `Received`
+    /// headers show it even if the backend does not support XCLIENT; `serverName` if the client sent none. `Own`:
+    /// always `serverName`, as nginx does. Default: `Client`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ehlo_name: Option<EhloName>,
-    /// SMTP: log in to the backend with AUTH. Default: false; always so with `auth.passthrough`.
+    /// SMTP: log in to the backend with AUTH. With `auth.passthrough` this is always done. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_auth: Option<bool>,
-    /// IMAP: tell the backend the client's address with ID, and what the client said of itself before its login, where
-    /// the backend offers that. Fields that begin with `x-` are ours, and a client's are left out. Default: false.
+    /// IMAP: send the client's address to the backend with the ID command (RFC 2971) if the backend offers ID, together
+    /// with the ID fields that the client sent before its login. A client's fields that begin with `x-` are removed.
+    /// Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imap_id: Option<bool>,
-    /// The client sees the backend's own refusal of a login instead of an internal error. Default: false.
+    /// Show the client the backend's own text when the backend refuses a login, instead of a general error. Default:
+    /// false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_error_message: Option<bool>,
-    /// Which endpoint is tried first: `RoundRobin`, `LeastSessions`, or `UserHash` (a user stays on one endpoint).
-    /// Default: `RoundRobin`.
+    /// Which endpoint of the backend is tried first. `RoundRobin`: each in turn. `LeastSessions`: the one with the
+    /// fewest open sessions. `UserHash`: always the same one for a user. Default: `RoundRobin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
-    /// Checks of the listener's own backend apart from sessions: a greeting, NOOP (not in POP3) and a goodbye. An
-    /// endpoint that fails them gets no sessions while another is well. Default: none.
+    /// Check the endpoints of the listener's own backend regularly: connect, read the greeting, send NOOP (not for
+    /// POP3) and log out. A failing endpoint gets no new sessions while another endpoint is healthy. Default: no
+    /// checks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
 }
 
-/// How XCLIENT is agreed on.
+/// When XCLIENT is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum XclientNegotiation {
-    /// What the backend offers.
+    /// Only what the backend offers.
     Auto,
-    /// Without looking.
+    /// Without checking the offer.
     Always,
 }
 
-/// Whose name is in EHLO to the backend.
+/// The name in EHLO to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EhloName {
     /// `serverName`.
     Own,
-    /// What the client said.
+    /// The name that the client sent.
     Client,
 }
 
 /// The version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ProxyProtocolVersion {
-    /// None.
+    /// No header.
     Disabled,
-    /// The text form.
+    /// Version 1, text.
     V1,
-    /// The binary form.
+    /// Version 2, binary.
     V2,
 }
 
 /// Which endpoint is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LoadBalancing {
-    /// In turn.
+    /// Each endpoint in turn.
     RoundRobin,
-    /// The one with the fewest open sessions.
+    /// The endpoint with the fewest open sessions.
     LeastSessions,
-    /// By the login name.
+    /// By a hash of the login name.
     UserHash,
 }
 
-/// Checks of the backends.
+/// Health checks of backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::health_check()))]
 pub struct HealthCheck {
-    /// Time between checks. Default: 10s.
+    /// Time between two checks. Default: 10s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::check_time()))]
     pub interval: Option<Duration>,
-    /// How long one check may take. Default: 5s, or `interval` where that is shorter.
+    /// Timeout of one check. Default: 5s, or `interval` if that is shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::check_time()))]
     pub timeout: Option<Duration>,
-    /// Failures in a row that take an endpoint out. Default: 3.
+    /// Consecutive failures after which an endpoint counts as unhealthy. Default: 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub unhealthy_threshold: Option<u32>,
-    /// Successes in a row that bring it back. Default: 1.
+    /// Consecutive successes after which it counts as healthy again. Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub healthy_threshold: Option<u32>,
 }
 
-/// What IMAP or POP3 announces and accepts before the login.
+/// Capabilities and login methods of IMAP or POP3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProtocolSettings {
-    /// Capabilities announced before the login, as they are. What follows from other settings is announced by itself and
-    /// left out of the list: `AUTH=…`, `STARTTLS`, `LOGINDISABLED`, `SASL`, `STLS`, and `USER` where USER is refused.
-    /// Default: `IMAP4 IMAP4rev1 UIDPLUS` for IMAP, `TOP USER UIDL` for POP3.
+    /// Capabilities announced before the login. Capabilities that depend on other settings are announced automatically
+    /// and ignored in this list: `AUTH=…`, `STARTTLS`, `LOGINDISABLED`, `SASL`, `STLS`, and `USER` where USER is
+    /// refused. Default: `IMAP4 IMAP4rev1 UIDPLUS` for IMAP, `TOP USER UIDL` for POP3.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
     pub capabilities: Option<Vec<String>>,
-    /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `APOP` for POP3. What is
-    /// not listed is refused. `PLAIN` and `LOGIN` are announced as listed and stand for each other: with either, IMAP's
-    /// LOGIN command and POP3's USER and PASS are taken, too. Default: `PLAIN`.
+    /// Login methods: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `APOP` for POP3. Methods
+    /// that are not listed are refused. `PLAIN` and `LOGIN` each allow both, and also IMAP's LOGIN command and POP3's
+    /// USER and PASS; only the listed ones are announced. Default: `PLAIN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub auth_methods: Option<Vec<AuthMethod>>,
-    /// Logins with a password: `Listed` takes them where `authMethods` has `PLAIN` or `LOGIN`, `Always` takes them whatever
-    /// is listed, as nginx does. Default: `Listed`.
+    /// When logins with a password are allowed. `Listed`: only if `authMethods` has `PLAIN` or `LOGIN`. `Always`:
+    /// regardless of the list, as in nginx. Default: `Listed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_logins: Option<PasswordLogins>,
 }
 
-/// What SMTP announces and accepts before the login.
+/// Capabilities and login methods of SMTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SmtpSettings {
-    /// Lines of the EHLO reply, as they are. `AUTH` and `STARTTLS` follow from other settings, are announced by themselves
-    /// and left out of the list. Default: none.
+    /// Extensions in the EHLO reply, one per line. `AUTH` and `STARTTLS` depend on other settings, are announced
+    /// automatically, and are ignored in this list. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
     pub capabilities: Option<Vec<String>>,
-    /// Ways to log in: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `NONE` for mail
-    /// without a login on port 25. What is not listed is refused: with `NONE` alone, nobody can log in. `PLAIN` and `LOGIN`
-    /// are announced as listed and stand for each other. Default: `PLAIN`, `LOGIN`.
+    /// Login methods: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`, and `NONE` to accept mail
+    /// without a login on port 25. Methods that are not listed are refused; with `NONE` alone nobody can log in.
+    /// `PLAIN` and `LOGIN` each allow both; only the listed ones are announced. Default: `PLAIN`, `LOGIN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub auth_methods: Option<Vec<AuthMethod>>,
-    /// Logins with a password: `Listed` takes them where `authMethods` has `PLAIN` or `LOGIN`, `Always` takes them whatever
-    /// is listed, as nginx does. Default: `Listed`.
+    /// When logins with a password are allowed. `Listed`: only if `authMethods` has `PLAIN` or `LOGIN`. `Always`:
+    /// regardless of the list, as in nginx. Default: `Listed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_logins: Option<PasswordLogins>,
-    /// How long the greeting is withheld; a client that talks before it is refused. Default: 0s.
+    /// Wait this long before the greeting. A client that sends something before the greeting is refused. Default: 0s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub greeting_delay: Option<Duration>,
-    /// With `tls.mode: RequireStartTLS`, take mail without a login (`NONE`) before STARTTLS, as nginx does. Default:
-    /// false: it is refused (530 5.7.0), since whoever requires TLS means the mail itself.
+    /// With `tls.mode: RequireStartTLS`: accept mail without a login (`NONE`) also before STARTTLS, as nginx does.
+    /// Default: false; such mail is refused with 530 5.7.0.
     #[serde(rename = "anonymousBeforeTLS", skip_serializing_if = "Option::is_none")]
     pub anonymous_before_tls: Option<bool>,
-    /// Refuse AUTH and MAIL before EHLO or HELO, and AUTH after MAIL (503 5.5.1). Default: false, as in nginx: old
-    /// clients and scripts do it, and it does no harm.
+    /// Refuse AUTH and MAIL before EHLO or HELO, and AUTH after MAIL (503 5.5.1). Default: false, as in nginx.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict_sequence: Option<bool>,
 }
 
-/// Which logins with a password are taken.
+/// When logins with a password are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PasswordLogins {
-    /// Where `authMethods` has `PLAIN` or `LOGIN`.
+    /// If `authMethods` has `PLAIN` or `LOGIN`.
     Listed,
-    /// Whatever is listed.
+    /// Regardless of `authMethods`.
     Always,
 }
 
-/// A way to log in.
+/// A login method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum AuthMethod {
-    /// SASL PLAIN, IMAP LOGIN and POP3 USER/PASS.
+    /// SASL PLAIN, IMAP LOGIN, and POP3 USER and PASS.
     #[serde(rename = "PLAIN")]
     Plain,
     /// SASL LOGIN.
     #[serde(rename = "LOGIN")]
     Login,
-    /// POP3 APOP; needs an auth service.
+    /// POP3 APOP. It needs an auth service.
     #[serde(rename = "APOP")]
     Apop,
-    /// CRAM-MD5.
+    /// SASL CRAM-MD5. It needs an auth service, or a backend that supports it.
     #[serde(rename = "CRAM-MD5")]
     CramMd5,
-    /// The client certificate.
+    /// SASL EXTERNAL: login with the client certificate.
     #[serde(rename = "EXTERNAL")]
     External,
-    /// XOAUTH2.
+    /// SASL XOAUTH2.
     #[serde(rename = "XOAUTH2")]
     XOAuth2,
-    /// OAUTHBEARER.
+    /// SASL OAUTHBEARER.
     #[serde(rename = "OAUTHBEARER")]
     OAuthBearer,
-    /// SMTP without a login.
+    /// SMTP: mail without a login.
     #[serde(rename = "NONE")]
     None,
 }
 
-/// Name resolution.
+/// DNS lookups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::resolver()))]
 pub struct ResolverSettings {
-    /// Name servers by address or name, with an optional port: `10.96.0.10`, `[::1]:5353`. A name is looked up
-    /// again as its TTL says, at least every five minutes, and all its addresses are used. Default: the pod's
-    /// resolv.conf, which is read again when it changes. As in nginx, the names of SMTP clients are looked up only
-    /// where there is a resolver block.
+    /// DNS servers, by address or name, with an optional port: `10.96.0.10`, `[::1]:5353`. A name is looked up again
+    /// when its TTL is over, at the latest after five minutes, and all its addresses are used. Default: the pod's
+    /// resolv.conf, also after it changes. As in nginx, host names of SMTP clients are looked up only if a `resolver`
+    /// block exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 8),
@@ -264,7 +267,7 @@ pub struct ResolverSettings {
         extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules::forms::nameservers())
     )]
     pub nameservers: Option<Vec<String>>,
-    /// How long answers are kept, instead of their TTL.
+    /// Cache answers for this long, instead of their TTL.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub valid: Option<Duration>,
@@ -274,93 +277,92 @@ pub struct ResolverSettings {
     /// Look up IPv6 addresses. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<bool>,
-    /// How long one lookup may take. Default: 30s.
+    /// Timeout of one lookup. Default: 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub timeout: Option<Duration>,
-    /// The `zone` label under which the resolver's work is counted in the metrics `mailgress_resolver_…`.
-    /// Default: it is not counted.
+    /// Count lookups in the metrics `mailgress_resolver_…` with this value of the label `zone`. Default: lookups are
+    /// not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub statistics_zone: Option<String>,
 }
 
-/// Deadlines.
+/// Timeouts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TimeoutSettings {
-    /// From the greeting to the login, whatever the client does meanwhile. Default: 60s.
+    /// Time from the greeting to the end of the login. Commands do not extend it. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub client: Option<Duration>,
-    /// From the connect to the backend's answer to the login. Default: 60s.
+    /// Time from the connection attempt to the backend's reply to the login. Default: 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub connect: Option<Duration>,
-    /// How long a session may be silent in both directions after the login. Default: 24h.
+    /// Close a session after this time without data in either direction, after the login. Default: 24h.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub idle: Option<Duration>,
-    /// How long a session of which one side has ended may be silent. `0s`: the client's end ends the session at once,
-    /// and what its backend has not said yet is lost, as in nginx. Default: 60s, so that a client that ends its
-    /// direction behind its last command hears the answer.
+    /// The same once the client or the backend has closed its side. `0s`: the session ends when the client closes its
+    /// side, and replies still to come are lost, as in nginx. Default: 60s, so that the client gets the reply to its
+    /// last command.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub half_closed: Option<Duration>,
-    /// Whether a client hears that its time before the login is over (IMAP and SMTP; POP3 has no word for it). Default:
-    /// true, so that a client knows why. nginx closes without a word.
+    /// Tell the client when `timeouts.client` is over (IMAP and SMTP; POP3 has no reply for it). nginx closes the
+    /// connection without a reply. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub announce: Option<bool>,
 }
 
-/// Bounds.
+/// Limits for clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::limits()))]
 pub struct LimitSettings {
-    /// The invalid command at which a session ends. Default: 5.
+    /// Close the session after this many invalid commands. Default: 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_errors: Option<u32>,
-    /// What counts towards `maxErrors`: `All` commands that are answered with an error, or, as in nginx, only
-    /// those with an error of `Syntax`. Default: `All`, so that nobody probes mechanisms, addresses and bad base64
-    /// for as long as `maxCommands` allows.
+    /// Which commands count for `maxErrors`. `All`: every command that is answered with an error. `Syntax`: only
+    /// commands that cannot be parsed, as in nginx. Default: `All`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted_errors: Option<CountedErrors>,
-    /// Commands that a client may send before its login succeeds. Default: 1000.
+    /// Close the session after this many commands without a successful login. Default: 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_commands: Option<u32>,
-    /// End the session at this many refused logins, whether the auth service or the backend refuses them. Refusals that
-    /// are the server's own fault do not count: a temporary failure, or a set-up that does not fit. Default: 10, so that
-    /// one connection is not enough to guess passwords. nginx bounds only the number of commands.
+    /// Close the session after this many refused logins, whether the auth service or the backend refuses them.
+    /// Temporary failures and configuration errors do not count. nginx limits only the number of commands. Default: 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_auth_failures: Option<u32>,
-    /// The longest command before the login, in bytes, from 512 to 1Mi. A SASL response (a password or token in AUTH or
-    /// AUTHENTICATE, or behind it) may have 12,288 bytes whatever stands here. Default: 4Ki.
+    /// Maximum length of a command before the login, in bytes, from 512 to 1Mi. A SASL response (the password or token
+    /// after AUTH or AUTHENTICATE) may always have 12,288 bytes. Default: 4Ki.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::size(512, 1 << 20, "512 and 1Mi")))]
     pub client_buffer: Option<Size>,
-    /// Open connections of the listener, counted from the accept on. Connections on a port that several listeners share
-    /// count for the port until the server name is known: up to the highest limit of these listeners, or without a bound if
-    /// one of them has no limit. Default: no bound.
+    /// Maximum number of open connections of the listener, from the accept on. On a port that several listeners share,
+    /// a connection counts for the port until SNI tells the listener; the highest limit of these listeners applies, or
+    /// none if one of them has none. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
-    /// Open connections from one client address (IPv6: one /64), counted from the accept on. A trusted peer that waits
-    /// to send its PROXY header is not a client; it may have 256 such connections. A connection whose header names no
-    /// client is not counted. Default: no bound.
+    /// Maximum number of open connections from one client address (IPv6: one /64), from the accept on. A trusted peer
+    /// may have 256 connections that have not sent their PROXY header yet. A connection whose PROXY header has no
+    /// client address is not counted. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
-    /// Refuse clients for a while after too many logins with wrong credentials: new connections, and logins in open
-    /// sessions. The same wrong password for the same login counts once for each window: a device with an old password
-    /// guesses nothing. IPv6 clients are counted by /64; when the table is full, a /56 or /48 with many entries is
-    /// counted as a whole. The address of a trusted peer (`proxyProtocol`) is never banned. Default: no bans.
+    /// Ban a client address for some time after too many refused logins: new connections are refused, and so are logins
+    /// in open sessions. The same wrong password for the same login counts once in a window, so that a device with an
+    /// old password is not banned. IPv6 addresses are counted by /64; when the table is full, a /56 or /48 with many
+    /// entries is counted as a whole. The address of a trusted peer (`proxyProtocol`) is never banned. Default: no
+    /// bans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_failures: Option<AuthFailures>,
-    /// Networks (or addresses) of clients to which `authFailures` and `maxConnectionsPerClient` do not apply, such as
+    /// Networks or addresses of clients to which `authFailures` and `maxConnectionsPerClient` do not apply, for example
     /// webmail, monitoring, or many users behind one address. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -371,28 +373,28 @@ pub struct LimitSettings {
     pub exempt: Option<Vec<String>>,
 }
 
-/// What counts towards `limits.maxErrors`.
+/// Which commands count for `limits.maxErrors`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CountedErrors {
     /// Every command that is answered with an error.
     All,
-    /// Lines that are no known command, or cannot be read as one.
+    /// Only commands that cannot be parsed.
     Syntax,
 }
 
-/// So many refused logins in the window, and the client is refused for a while.
+/// Bans of client addresses after refused logins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthFailures {
-    /// Refused logins. Default: 10.
+    /// Number of refused logins that leads to a ban. Default: 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub count: Option<u32>,
-    /// The time in which they count. Default: 10m.
+    /// Period in which refused logins are counted. Default: 10m.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub window: Option<Duration>,
-    /// How long the client is refused then. Default: 15m.
+    /// Duration of the ban. Default: 15m.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub ban: Option<Duration>,

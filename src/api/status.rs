@@ -3,97 +3,97 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the controller says about a MailServer.
+/// The status of a MailServer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MailServerStatus {
-    /// The generation that this status is about.
+    /// The generation of the object that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How many listeners the spec has.
+    /// Number of listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub listener_count: Option<i32>,
-    /// For people: where clients reach it, or else where its listeners are bound: `*:993, *:587`.
+    /// For people: the addresses that clients connect to, or the sockets of the listeners (`*:993, *:587`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
-    /// For people: whether the backends are ready: `all ready`, `2/3 ready` for the listener with the smallest share,
-    /// `none ready`, `none ready for pop3s`. Absent where nobody can say: a name without health checks, or servers that
-    /// only an auth service names.
+    /// For people: the state of the backends: `all ready`, `2/3 ready` (of the listener with the smallest share), `none
+    /// ready`, `none ready for pop3s`. Absent if it is unknown: for a host name without health checks, or for servers
+    /// that only an auth service names.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub backends: Option<String>,
-    /// Conditions of the object: Accepted, ResolvedRefs, Programmed, Ready, and Degraded where it is.
+    /// Conditions of the object: Accepted, ResolvedRefs, Programmed, Ready, and warnings while they apply.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Conditions of each listener of the spec.
+    /// Status of each listener.
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Vec<ListenerStatus>,
 }
 
-/// What the controller says about a MailListener.
+/// The status of a MailListener.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MailListenerStatus {
-    /// The generation that this status is about.
+    /// The generation of the object that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// For people: where clients reach it, or else where it is bound.
+    /// For people: the address that clients connect to, or the socket of the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
-    /// For people: whether the backends are ready: `all ready`, `2/3 ready`, `none ready`. Absent where nobody can say: a
-    /// name without health checks, or servers that only an auth service names.
+    /// For people: the state of the backends: `all ready`, `2/3 ready`, `none ready`. Absent if it is unknown: for a
+    /// host name without health checks, or for servers that only an auth service names.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub backends: Option<String>,
-    /// Where clients reach it: `203.0.113.7:993`. Empty where that is not known.
+    /// Addresses that clients connect to: `203.0.113.7:993`. Empty if unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 300)))]
     pub addresses: Vec<String>,
-    /// Accepted, ResolvedRefs, Conflicted, Programmed, Ready, and Degraded where it is.
+    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, and warnings while they apply.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// One listener of a MailServer.
+/// The status of one listener of a MailServer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
     /// The listener's name.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// Where clients reach it: `203.0.113.7:993`. Empty where that is not known.
+    /// Addresses that clients connect to: `203.0.113.7:993`. Empty if unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 300)))]
     pub addresses: Vec<String>,
-    /// Accepted, ResolvedRefs, Conflicted, Programmed, Ready.
+    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, and warnings while they apply.
     #[serde(default)]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// A condition as everywhere in Kubernetes.
+/// A Kubernetes condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about, in CamelCase.
+    /// The condition's type, in CamelCase.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 316))]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: ConditionStatus,
-    /// The generation that it was decided for.
+    /// The generation of the object that this condition describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// When the status last changed (RFC 3339).
     #[schemars(length(max = 64), extend("format" = "date-time"))]
     pub last_transition_time: String,
-    /// Why, in one CamelCase word.
+    /// The reason for the status, in one CamelCase word.
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
-    /// Why, in a sentence that names the field and the remedy.
+    /// The reason for the status in a sentence that names the field and the remedy.
     #[schemars(length(max = 32768))]
     pub message: String,
 }
@@ -101,10 +101,10 @@ pub struct Condition {
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Not known yet.
+    /// It is not known yet.
     Unknown,
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
-use crate::controller::outlet::Outlet;
+use crate::controller::publisher::Publisher;
 use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource, Start};
 use crate::secret::shown_url;
 
@@ -72,9 +72,13 @@ pub(super) enum Source {
 
 impl Source {
     /// From where the options say.
-    pub(super) async fn new(origin: &Origin, outlet: Outlet, metrics: &Metrics) -> anyhow::Result<Self> {
+    pub(super) async fn new(
+        origin: &Origin,
+        publisher: Publisher,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
         Ok(match origin {
-            Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), outlet)?)),
+            Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), publisher)?)),
             Origin::Cluster(cluster) => {
                 let (clients, namespace) = clients(cluster.kubeconfig.as_deref(), metrics).await?;
                 let key = |object: &ObjectRef| object.key(&namespace);
@@ -85,7 +89,7 @@ impl Source {
                     replicas: cluster.replicas.as_ref().map(key),
                     ready_timeout: cluster.ready_timeout,
                 };
-                Self::Cluster(Box::new(ClusterSource::new(clients, options, outlet, metrics.clone())?))
+                Self::Cluster(Box::new(ClusterSource::new(clients, options, publisher, metrics.clone())?))
             }
         })
     }

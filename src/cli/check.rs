@@ -34,12 +34,12 @@ pub struct Check {
     #[command(flatten)]
     pub files: Files,
 
-    /// Take warnings for errors. Without it, a Secret or another object that is in none of the files is a warning, since
+    /// Treat warnings as errors. Without it, a Secret or other object that is in none of the files is a warning, because
     /// the cluster may have it.
     #[arg(long)]
     strict: bool,
 
-    /// How it is printed [default: text on a terminal, short elsewhere].
+    /// Output format [default: text on a terminal, otherwise short].
     #[arg(short, long, value_enum)]
     output: Option<Format>,
 
@@ -48,7 +48,7 @@ pub struct Check {
     colour: Colour,
 }
 
-/// How it is printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// With the lines that are meant.
@@ -88,8 +88,8 @@ impl Check {
         if wrong {
             return Ok(ExitCode::FAILURE);
         }
-        let objects = &input.rendered.objects;
-        let listeners: usize = objects.iter().map(|object| object.listeners.len()).sum();
+        let objects: Vec<_> = input.renderer.outcomes().collect();
+        let listeners: usize = objects.iter().map(|(_, outcome)| outcome.listeners.len()).sum();
         let verb = if objects.len() == 1 { "is" } else { "are" };
         let (objects, listeners) = (counted(objects.len(), "object"), counted(listeners, "listener"));
         writeln!(out, "{objects} with {listeners} {verb} valid")?;
@@ -98,7 +98,7 @@ impl Check {
 
     fn findings(&self, input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
         let mut findings = findings(input, texts);
-        if findings.is_empty() && input.rendered.objects.is_empty() {
+        if findings.is_empty() && input.renderer.outcomes().next().is_none() {
             findings.extend(self.files.paths.first().map(|path| of_nothing(path, &self.files.class)));
         }
         findings.iter_mut().for_each(|finding| finding.is_error |= self.strict);
@@ -117,9 +117,9 @@ fn texts(input: &mut Input) -> BTreeMap<PathBuf, Source> {
 }
 
 fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
-    let Input { loaded, rendered, .. } = input;
+    let Input { loaded, renderer, .. } = input;
     let mut findings: Vec<Finding> = loaded.problems.iter().map(|problem| of_file(problem, texts)).collect();
-    for object in &rendered.objects {
+    for (_, object) in renderer.outcomes() {
         let mut seen: Vec<&Violation> = Vec::new();
         let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         for violation in object.violations.iter().chain(of_listeners) {
@@ -279,8 +279,7 @@ const MAX_BARE: usize = 100;
 const ELSEWHERE: &str = "see that it is in the cluster, or correct the name";
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 the command line \
-makes no sense. With --strict, warnings are errors.";
+Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 usage error. With --strict, warnings are errors.";
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 /// Whether the output has colours.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Colour {
-    /// Colours: auto is on a terminal, unless NO_COLOR is set.
+    /// Use colours; `auto`: on a terminal, unless NO_COLOR is set.
     #[arg(long = "color", value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub when: When,
 }

@@ -12,7 +12,7 @@ use super::Cli;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Completions {
-    /// For which shell.
+    /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -35,4 +35,4 @@ const AFTER_HELP: &str = "\
   zsh   mailgress completions zsh > \"${fpath[1]}/_mailgress\"
   fish  mailgress completions fish > ~/.config/fish/completions/mailgress.fish
 
-Exit status: 0 the script is printed, 2 the command line makes no sense.";
+Exit status: 0 the script is printed, 2 usage error.";

@@ -33,7 +33,7 @@ fn document(crd: &Value) -> anyhow::Result<String> {
     Ok(format!("---\n{}", yaml::to_string(crd)?))
 }
 
-const AFTER_HELP: &str = "Exit status: 0 they are printed, 2 the command line makes no sense.";
+const AFTER_HELP: &str = "Exit status: 0 they are printed, 2 usage error.";
 
 #[cfg(test)]
 mod tests {

@@ -82,8 +82,7 @@ fn wrapped(text: &str) -> String {
 /// Columns.
 const WIDTH: usize = 80;
 
-const AFTER_HELP: &str =
-    "Exit status: 0 it is explained, 1 there is no such reason, 2 the command line makes no sense.";
+const AFTER_HELP: &str = "Exit status: 0 it is explained, 1 there is no such reason, 2 usage error.";
 
 #[cfg(test)]
 mod tests {

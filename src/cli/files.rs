@@ -12,7 +12,8 @@ use clap::Args;
 use crate::api;
 use crate::controller::folder::scan::{Patience, Reading, Scan, Seen, read_stream, scan};
 use crate::controller::folder::{Loaded, Store};
-use crate::controller::render::{Completeness, Environment, LastGood, Locality, Rendered, render};
+use crate::controller::index::Index;
+use crate::controller::render::{Completeness, Environment, Locality, Renderer};
 use crate::controller::validate::Validator;
 
 /// Which manifests.
@@ -21,7 +22,7 @@ pub struct Files {
     /// Files, folders or patterns in quotes ("mail/*.yaml") with manifests, or - for standard input; may be repeated.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     pub paths: Vec<PathBuf>,
-    /// The class of the MailServers to look at.
+    /// Read MailServers of this class.
     #[arg(long, value_name = "NAME", default_value = api::DEFAULT_CLASS, env = "MAILGRESS_CLASS")]
     pub class: String,
 }
@@ -32,7 +33,7 @@ pub struct Input {
     /// The objects.
     pub loaded: Loaded,
     /// What comes of them.
-    pub rendered: Rendered,
+    pub renderer: Renderer,
     /// The texts of what cannot be read again: standard input and pipes.
     pub streams: BTreeMap<PathBuf, String>,
 }
@@ -42,9 +43,9 @@ impl Files {
     ///
     /// # Errors
     /// When a path does not exist, or standard input cannot be read.
-    pub fn render(&self) -> anyhow::Result<(Loaded, Rendered)> {
-        let Input { loaded, rendered, .. } = self.read(Completeness::Whole)?;
-        Ok((loaded, rendered))
+    pub fn render(&self) -> anyhow::Result<(Loaded, Renderer)> {
+        let Input { loaded, renderer, .. } = self.read(Completeness::Whole)?;
+        Ok((loaded, renderer))
     }
 
     /// What they hold, and what comes of it.
@@ -68,8 +69,10 @@ impl Files {
             trusted_peers: Vec::new(),
             completeness,
         };
-        let rendered = render(&loaded.objects, &LastGood::default(), &environment);
-        Ok(Input { loaded, rendered, streams: found.streams })
+        let (mut index, mut renderer) = (Index::default(), Renderer::default());
+        index.replace(&loaded.objects);
+        renderer.render(&mut index, &environment);
+        Ok(Input { loaded, renderer, streams: found.streams })
     }
 }
 

@@ -188,8 +188,7 @@ impl Source for Stdin {
 const MAX_STDIN: u64 = 64 << 20;
 
 const AFTER_HELP: &str = "\
-Exit status: 0 there are manifests (standard error names what has no equivalent), 1 there are none, 2 the command line \
-makes no sense.";
+Exit status: 0 there are manifests (standard error names what has no equivalent), 1 there are none, 2 usage error.";
 
 #[cfg(test)]
 mod tests;

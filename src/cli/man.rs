@@ -13,7 +13,7 @@ use super::Cli;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Man {
-    /// Write a page for each command into this folder, which is made [default: print the first page].
+    /// Create this folder and write one page for each command into it [default: print the main page].
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -44,7 +44,7 @@ impl Man {
 const AFTER_HELP: &str = "\
   mailgress man /usr/local/share/man/man1
 
-Exit status: 0 the pages are written, 1 they cannot be written, 2 the command line makes no sense.";
+Exit status: 0 the pages are written, 1 they cannot be written, 2 usage error.";
 
 #[cfg(test)]
 mod tests {

@@ -35,15 +35,16 @@ pub struct Probe {
     #[arg(value_name = "HOST:PORT", required_unless_present = "service")]
     target: Option<String>,
 
-    /// What it speaks [default: as is well known for the port].
+    /// The protocol [default: by the port].
     #[arg(long, value_enum, ignore_case = true)]
     protocol: Option<Speaks>,
 
-    /// When TLS begins [default: with the first byte on 465, 993 and 995; elsewhere after STARTTLS where that is offered].
+    /// When TLS starts [default: with the first byte on ports 465, 993 and 995; on other ports with STARTTLS if the
+    /// server offers it].
     #[arg(long, value_enum, ignore_case = true, value_name = "MODE")]
     tls: Option<Mode>,
 
-    /// The name that is sent by SNI, and that the certificate must be for [default: the host].
+    /// The name to send as SNI and to verify in the certificate [default: the host].
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
 
@@ -59,15 +60,15 @@ pub struct Probe {
 /// How servers are visited.
 #[derive(Args, Debug)]
 struct Manner {
-    /// Trust the issuers in this PEM file [default: those of this host].
+    /// Trust the CA certificates in this PEM file [default: the host's root certificates].
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// Let every certificate through, and say what is against it.
+    /// Accept every certificate, and report its problems.
     #[arg(long)]
     no_verify: bool,
 
-    /// Show this certificate: a PEM file with its chain and its key.
+    /// Send this client certificate: a PEM file with the chain and the key.
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
 
@@ -75,15 +76,15 @@ struct Manner {
     #[command(flatten)]
     login: login::Login,
 
-    /// Begin with a PROXY header, as a load balancer would (v1 or v2).
+    /// Send a PROXY header first, as a load balancer does (v1 or v2).
     #[arg(long, value_enum, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "v2")]
     proxy_protocol: Option<Version>,
 
-    /// How long each step may take.
+    /// Timeout of each step.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = bound)]
     timeout: Duration,
 
-    /// How it is printed.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 
@@ -117,18 +118,18 @@ enum Mode {
 /// Of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Version {
-    /// The text form.
+    /// Version 1, text.
     V1,
-    /// The binary form.
+    /// Version 2, binary.
     V2,
 }
 
-/// How it is printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people.
+    /// Readable text.
     Text,
-    /// For programs.
+    /// JSON.
     Json,
 }
 
@@ -264,4 +265,4 @@ const LONGEST_STEP: Duration = Duration::from_secs(600);
 const AFTER_HELP: &str = "\
 Passwords never stand on the command line: --login-file, or --user with MAILGRESS_PROBE_PASSWORD.
 
-Exit status: 0 all that was asked for works (there may be warnings), 1 something does not, 2 the command line makes no sense.";
+Exit status: 0 all that was asked for works (there may be warnings), 1 something does not, 2 usage error.";

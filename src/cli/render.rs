@@ -17,7 +17,7 @@ pub struct Render {
     /// The manifests.
     #[command(flatten)]
     pub files: Files,
-    /// How it is printed.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     pub output: Format,
 }
@@ -37,8 +37,8 @@ impl Render {
     /// # Errors
     /// When a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let (loaded, rendered) = self.files.render()?;
-        let model = print::snapshot(&rendered.snapshot);
+        let (loaded, renderer) = self.files.render()?;
+        let model = print::snapshot(renderer.snapshot());
         let text = match self.output {
             Format::Yaml => yaml::to_string(&model)?,
             Format::Json => serde_json::to_string_pretty(&model)? + "\n",
@@ -50,7 +50,7 @@ impl Render {
             wrong = true;
             writeln!(err, "{problem}")?;
         }
-        for object in &rendered.objects {
+        for (_, object) in renderer.outcomes() {
             let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
             for violation in object.violations.iter().chain(of_listeners).filter(|v| v.concern.excludes()) {
                 wrong = true;
@@ -62,5 +62,4 @@ impl Render {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 the command line makes \
-no sense.";
+Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 usage error.";

@@ -22,97 +22,103 @@ use crate::net::network;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Run {
-    /// Take all objects from the YAML and JSON files in this folder, which is watched, and not from a cluster.
+    /// Read all objects from the YAML and JSON files in this folder instead of a cluster. Changes of the files are
+    /// applied at once.
     #[arg(long, value_name = "DIR", env = "MAILGRESS_MANIFESTS", conflicts_with_all = ["kubeconfig", "namespaces"])]
     manifests: Option<PathBuf>,
 
-    /// How to reach the cluster [default: with the service account of the pod].
+    /// Connect to the cluster with this kubeconfig [default: the pod's service account].
     #[arg(long, value_name = "FILE", env = "MAILGRESS_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
 
-    /// The only namespaces of the cluster to look at [default: all].
+    /// Watch only these namespaces [default: all].
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     namespaces: Vec<String>,
 
-    /// The Lease of the replica that leads [default: CLASS, in the pod's own namespace].
+    /// Lease for the election of the leader [default: CLASS, in the pod's own namespace].
     #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_LEASE", conflicts_with = "manifests", value_parser = object_ref)]
     lease: Option<ObjectRef>,
 
-    /// The Service that clients reach us by: its ports become those of the listeners that are served, and its addresses are in status.
+    /// The Service that clients connect to. Mailgress sets its ports to those of the listeners, and writes its
+    /// addresses to the status of the objects.
     #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_SERVICE", conflicts_with = "manifests", value_parser = object_ref)]
     service: Option<ObjectRef>,
 
-    /// The Service whose endpoints are the replicas, at its port `admin`: Ready waits for all of them [default: there is one replica].
+    /// The Service that selects all replicas, with their port `admin`. A listener is Ready when all of them serve it
+    /// [default: only one replica].
     #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_REPLICAS", conflicts_with = "manifests", value_parser = object_ref)]
     replicas: Option<ObjectRef>,
 
-    /// What this replica is called in the Lease, in events and by the others [default: the host's name].
+    /// Name of this replica in the Lease and in events [default: the host name].
     #[arg(long, value_name = "NAME", env = "MAILGRESS_POD_NAME")]
     pod_name: Option<String>,
 
-    /// The address of the node that this replica runs on (status.hostIP), where clients reach a NodePort, or the listeners where there is no --service.
+    /// Address of this replica's node (status.hostIP). It is written to status for a Service of type NodePort, and
+    /// without --service.
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_NODE_ADDRESS")]
     node_address: Option<IpAddr>,
 
-    /// The spec.className of the objects that are served.
+    /// Serve MailServers with this spec.className.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
     class: String,
 
-    /// The node that this runs on: endpoints are preferred as the topology hints of their EndpointSlices say. In a pod,
-    /// set it from spec.nodeName.
+    /// Name of this replica's node (spec.nodeName). Used to prefer near endpoints by the topology hints of
+    /// EndpointSlices.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_NODE_NAME")]
     node_name: Option<String>,
 
-    /// The zone that this runs in, for the same purpose [default: what the node's label topology.kubernetes.io/zone says].
+    /// Zone of this replica, for the same purpose [default: the node's label topology.kubernetes.io/zone].
     #[arg(long, value_name = "NAME", env = "MAILGRESS_ZONE")]
     zone: Option<String>,
 
-    /// The load balancer's networks: every listener on all addresses without a proxyProtocol of its own wants a PROXY header, and refuses all other peers.
+    /// Networks of the load balancer. Listeners on all addresses (`*`) without their own proxyProtocol expect a PROXY
+    /// header from these peers and refuse all others.
     #[arg(long, value_name = "NETWORKS", env = "MAILGRESS_PROXY_PROTOCOL_TRUSTED_PEERS", value_delimiter = ',', value_parser = peers)]
     proxy_protocol_trusted_peers: Vec<IpNet>,
 
-    /// Where /livez, /readyz, /metrics, /status, /model and, for other replicas, /served are served.
+    /// Listen on this address for /livez, /readyz, /metrics, /status, /model, the status page, and /served for other
+    /// replicas.
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
 
-    /// Host names for which the admin server answers, besides localhost, every IP address, the pod's and the host's own
-    /// name: those of a Service or an Ingress in front of it, or `*` for every name. Requests for other names get 421,
-    /// against DNS rebinding; /livez and /readyz are answered for every name.
+    /// Additional host names for requests to the admin server, such as those of an Ingress; `*` allows every name.
+    /// localhost, IP addresses and the names of pod and host are always allowed. Requests for other names get 421, as
+    /// protection against DNS rebinding; /livez and /readyz are answered for every name.
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
     admin_hosts: Vec<String>,
 
-    /// Worker threads of the data plane [default: one for each CPU].
+    /// Number of worker threads [default: one for each CPU].
     #[arg(long, value_name = "N", env = "MAILGRESS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 
-    /// Between SIGTERM and the closing of the listeners, while /readyz fails and load balancers notice.
+    /// After SIGTERM, keep listening for this time while /readyz fails, so that load balancers can react.
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
     drain_delay: Duration,
 
-    /// How long sessions may go on after their listener has closed, before they are ended.
+    /// After a listener is closed, let its sessions continue for this time, then close them.
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
 
-    /// How long a process that starts in a cluster waits to serve what was served before, while no other replica is
-    /// ready. While one is, it waits without a limit.
+    /// At the start, wait at most this time until everything is served that was served before. While another replica is
+    /// ready, the wait has no limit.
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_READY_TIMEOUT", default_value = "60s", value_parser = duration)]
     ready_timeout: Duration,
 
-    /// How log lines are written.
+    /// Format of the log.
     #[arg(long, value_name = "FORMAT", env = "MAILGRESS_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
 
-    /// What is logged: error, warn, info, debug, trace, or filters such as `info,mailgress::session=warn`.
+    /// Log level (error, warn, info, debug, trace) or filters such as `info,mailgress::session=warn`.
     #[arg(long, value_name = "FILTER", env = "MAILGRESS_LOG", default_value = "info")]
     log: String,
 }
 
-/// How log lines are written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
-    /// For machines: one JSON object for each line.
+    /// One JSON object for each line.
     Json,
 }
 
@@ -279,7 +285,7 @@ const LONGEST_NAMESPACE: usize = 63;
 const AFTER_HELP: &str = "\
 SIGTERM, SIGINT and SIGQUIT drain; a second one ends the process at once. SIGHUP reads the folder of --manifests again.
 
-Exit status: 0 after a signal and the drain, 1 it could not start, 2 the command line makes no sense, 130 a second signal \
+Exit status: 0 after a signal and the drain, 1 it could not start, 2 usage error, 130 a second signal \
 ended the drain.";
 
 #[cfg(test)]

@@ -23,35 +23,35 @@ use super::table::{Cell, Table, terminal_width};
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Status {
-    /// The admin address of the instance that is asked.
+    /// Admin address of the instance to ask.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", conflicts_with_all = ["kubeconfig", "namespace", "all_namespaces"])]
     address: String,
 
-    /// Ask the cluster that this file names, and no instance.
+    /// Ask the cluster of this kubeconfig instead of an instance.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Ask the cluster, about these namespaces [default: that of the kubeconfig, or of the pod].
+    /// Ask the cluster about these namespaces [default: the namespace of the kubeconfig or pod].
     #[arg(short, long, value_name = "NAMES", value_delimiter = ',', value_parser = namespace)]
     namespace: Vec<String>,
 
-    /// Ask the cluster, about all namespaces.
+    /// Ask the cluster about all namespaces.
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
 
-    /// In a cluster, the class of the MailServers to look at.
+    /// In a cluster: show MailServers of this class.
     #[arg(long, value_name = "NAME", default_value = api::DEFAULT_CLASS, env = "MAILGRESS_CLASS")]
     class: String,
 
-    /// Show only listeners that are not ready, or that somebody should look at.
+    /// Show only listeners that are not ready or have a warning.
     #[arg(long)]
     problems: bool,
 
-    /// Show only listeners with this text in namespace/object/listener, socket, protocol or host names, without case.
+    /// Show only listeners with this text in namespace/object/listener, socket, protocol or host names (case is ignored).
     #[arg(value_name = "TEXT")]
     filter: Option<String>,
 
-    /// How it is printed.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 
@@ -60,12 +60,12 @@ pub struct Status {
     colour: Colour,
 }
 
-/// How it is printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// A table.
     Text,
-    /// For programs.
+    /// JSON.
     Json,
 }
 

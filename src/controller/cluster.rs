@@ -35,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::index::Key;
 use super::metrics::Metrics;
-use super::outlet::Outlet;
+use super::publisher::{Publisher, REPORT_PATIENCE};
 use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
@@ -71,7 +71,7 @@ pub struct ClusterOptions {
 
 /// The API server, and what is known from it.
 pub struct ClusterSource {
-    outlet: Outlet,
+    publisher: Publisher,
     store: Store,
     watches: Watches,
     events: mpsc::Receiver<Event>,
@@ -79,32 +79,45 @@ pub struct ClusterSource {
     options: ClusterOptions,
     problems: Vec<String>,
     start: Starting,
+    /// Whether everything was rendered once that can be.
+    is_settled: bool,
     /// Reads the zone of our node, where that is to be known and is not.
     zone: Option<AbortOnDropHandle<Option<String>>>,
 }
 
 impl ClusterSource {
-    /// For the objects of the outlet's class.
+    /// For the objects of the publisher's class.
     ///
     /// # Errors
     /// When our own CRDs are broken.
     pub fn new(
         clients: Clients,
         options: ClusterOptions,
-        outlet: Outlet,
+        publisher: Publisher,
         metrics: Metrics,
     ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let outlet = outlet.with_patience(REPORT_PATIENCE);
-        let field_manager = writer::field_manager(outlet.class());
+        let publisher = publisher.with_patience(REPORT_PATIENCE);
+        let field_manager = writer::field_manager(publisher.class());
         let validator = Arc::new(Validator::new()?);
         let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);
         let store = Store::new(resources::base(&options.namespaces));
-        let Locality { zone, node } = outlet.locality().clone();
+        let Locality { zone, node } = publisher.locality().clone();
         let zone = node.filter(|_| zone.is_none()).map(|node| zone::of_node(clients.requests.clone(), node));
         let zone = zone.map(|reading| AbortOnDropHandle::new(tokio::spawn(reading)));
         let start = Starting::new(options.ready_timeout);
-        Ok(Self { outlet, store, watches, events, clients, options, problems: Vec::new(), start, zone })
+        Ok(Self {
+            publisher,
+            store,
+            watches,
+            events,
+            clients,
+            options,
+            problems: Vec::new(),
+            start,
+            is_settled: false,
+            zone,
+        })
     }
 
     /// How far the start of this process is: whether it may be sent clients.
@@ -115,26 +128,26 @@ impl ClusterSource {
 
     /// Watches, renders and publishes until it is told to end.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut lead = Lead::start(&self.clients, &self.options, &self.outlet, &shutdown);
+        let mut lead = Lead::start(&self.clients, &self.options, &self.publisher, &shutdown);
         self.follow();
-        let mut look = interval(LOOK_ANYWAY);
+        let mut look = interval(RESYNC_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
-            let next_tell = self.outlet.next_tell();
+            let next_tell = self.publisher.next_tell();
             let mut changed = false;
             let mut compared = BTreeSet::new();
             tokio::select! {
                 () = shutdown.cancelled() => return lead.end().await,
                 Some(event) = self.events.recv() => changed = self.settle(event).await,
-                () = self.outlet.reported() => {}
-                news = lead.news() => lead.take(news, &mut self.outlet, &self.store),
+                () = self.publisher.reported() => {}
+                news = lead.news() => lead.take(news, &mut self.publisher, &self.store),
                 () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {}
                 _ = look.tick() => {
-                    lead.look(&mut self.outlet);
-                    self.outlet.count_replicas();
+                    lead.look(&mut self.publisher);
+                    self.publisher.count_replicas();
                     compared = self.store.take_due(Instant::now());
-                    changed = self.store.is_held_up() || rendered.elapsed() > RENDER_ANYWAY;
+                    changed = self.store.index().has_changed() || rendered.elapsed() > RENDER_ANYWAY;
                 }
                 zone = known(&mut self.zone) => changed = self.locate(zone),
             }
@@ -143,13 +156,15 @@ impl ClusterSource {
                 self.render();
             }
             self.look_for_problems(&lead);
-            let mut told = self.outlet.tell(&self.problems);
+            let mut told = self.publisher.tell(&self.problems);
             told.append(&mut compared);
-            lead.say(&told, &mut self.outlet, &self.store);
-            lead.ask(self.start.goes_on(), &mut self.outlet);
-            self.start.look(&self.outlet, &self.store, lead.leads());
-            if self.outlet.has_published() && self.start.may_lead(&self.outlet) {
-                lead.run_for_it(&shutdown);
+            lead.say(&told, &mut self.publisher, &self.store);
+            lead.ask(self.start.goes_on(), &mut self.publisher);
+            if self.has_settled() {
+                self.start.look(&self.publisher, &self.store, lead.leads());
+                if self.start.may_lead(&self.publisher) {
+                    lead.run_for_it(&shutdown);
+                }
             }
         }
     }
@@ -176,34 +191,34 @@ impl ClusterSource {
     fn locate(&mut self, zone: Option<String>) -> bool {
         self.zone = None;
         let is_known = zone.is_some();
-        self.outlet.locate(Locality { zone, ..self.outlet.locality().clone() });
+        self.publisher.locate(Locality { zone, ..self.publisher.locality().clone() });
         is_known
     }
 
+    /// Whether this replica has rendered what it can: the API server has answered, or been silent for too long.
+    fn has_settled(&mut self) -> bool {
+        if !self.is_settled && self.publisher.has_published() && !self.store.awaits_answers(Instant::now()) {
+            self.is_settled = true;
+            self.store.believe_refusals();
+            self.render();
+        }
+        self.is_settled
+    }
+
+    /// Renders what has changed, and watches what objects refer to from now on.
     fn render(&mut self) {
-        let now = Instant::now();
         if !self.store.knows_the_base() {
             return;
         }
-        let is_beginning = !self.outlet.has_published();
-        if self.store.is_held_up() && !self.store.may_ask() {
+        // What is referred to newly may be watched already, with all of its namespace.
+        for _ in 0..MAX_RENDERS {
+            let references = self.publisher.render(self.store.index());
+            self.store.refer(&references);
             self.follow();
-            if self.store.wait(is_beginning, now) {
-                // It would be thrown away, and all that it can ask for is asked.
+            if !self.store.index().has_changed() {
                 return;
             }
         }
-        let look = self.outlet.look(self.store.index());
-        self.store.refer(look.asked());
-        self.follow();
-        if self.store.wait(is_beginning, now) {
-            return;
-        }
-        // What is known of what was only just asked for may be known already.
-        let look = if self.store.index().has_changed() { self.outlet.look(self.store.index()) } else { look };
-        let released = self.outlet.publish(look);
-        self.store.release(released, |reference| self.outlet.published().wants(reference));
-        self.follow();
     }
 
     /// Watches what is referred to and the base, and nothing else.
@@ -221,7 +236,7 @@ impl ClusterSource {
     /// Logs problems that are new.
     fn look_for_problems(&mut self, lead: &Lead) {
         let mut problems = self.store.problems(Instant::now());
-        problems.extend(lead.problems(&self.outlet));
+        problems.extend(lead.problems(&self.publisher));
         if problems == self.problems {
             return;
         }
@@ -254,13 +269,13 @@ fn send_if_other<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
 
 /// Events that the watches may be ahead.
 const MAX_EVENTS: usize = 1024;
+/// Renderings of one change at most; the next event goes on.
+const MAX_RENDERS: usize = 3;
 /// How long nothing must happen before a render.
 const QUIET: Duration = Duration::from_millis(20);
 /// How long a change waits at most.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(200);
-/// How long the data plane may take to bind before the status says that it has not done so.
-const REPORT_PATIENCE: Duration = Duration::from_secs(1);
-/// Patience with a watch, and with telling its failure, ends without an event.
-const LOOK_ANYWAY: Duration = Duration::from_secs(1);
+/// Patience with watches at the start, and with a failure that is not repeated, ends without an event.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Certificates expire without an event.
 const RENDER_ANYWAY: Duration = Duration::from_secs(600);

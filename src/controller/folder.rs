@@ -20,11 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::outlet::Outlet;
+use super::publisher::{Publisher, REPORT_PATIENCE};
 use super::validate::{BrokenCrd, Validator};
 
 use scan::{Patience, Scan, read_tree};
@@ -37,7 +37,7 @@ pub use store::{Loaded, Problem, Store};
 #[derive(Debug)]
 pub struct FolderSource {
     root: PathBuf,
-    outlet: Outlet,
+    publisher: Publisher,
     validator: Arc<Validator>,
     store: Store,
     index: Index,
@@ -71,13 +71,13 @@ impl FolderSource {
     ///
     /// # Errors
     /// When there is no such folder.
-    pub fn new(root: PathBuf, outlet: Outlet) -> Result<Self, SourceError> {
+    pub fn new(root: PathBuf, publisher: Publisher) -> Result<Self, SourceError> {
         if !root.is_dir() {
             return Err(SourceError::NoFolder(root));
         }
         Ok(Self {
             root,
-            outlet,
+            publisher: publisher.with_patience(REPORT_PATIENCE),
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
             index: Index::default(),
@@ -113,13 +113,18 @@ impl FolderSource {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
+            let next_tell = self.publisher.next_tell();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
                 _ = look.tick() => {}
                 () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
-                () = self.outlet.reported() => {
+                () = self.publisher.reported() => {
+                    self.tell();
+                    continue;
+                }
+                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {
                     self.tell();
                     continue;
                 }
@@ -185,14 +190,13 @@ impl FolderSource {
     }
 
     fn render(&mut self) {
-        let look = self.outlet.look(&mut self.index);
-        self.outlet.publish(look);
+        self.publisher.render(&mut self.index);
         self.tell();
     }
 
     fn tell(&mut self) {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        self.outlet.tell(&problems);
+        self.publisher.tell(&problems);
     }
 }
 

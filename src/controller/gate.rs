@@ -112,14 +112,14 @@ impl Gate {
 
     /// Keeps what the objects say, until this replica may have said it.
     fn remember(&mut self, view: &View<'_>) {
-        let outcomes = view.facts.published.outcomes();
+        let published = view.facts.published;
         self.before.retain(|id, before| {
-            outcomes.get(id).is_some_and(|outcome| before.is_about(outcome)) && view.leads
+            published.outcome(id).is_some_and(|outcome| before.is_about(outcome)) && view.leads
         });
         if view.leads {
             return;
         }
-        for (id, outcome) in outcomes {
+        for (id, outcome) in published.outcomes() {
             let Some((uid, status)) = (view.status)(id).filter(|(uid, _)| *uid == outcome.uid) else {
                 continue;
             };
@@ -172,7 +172,7 @@ fn unknown(view: &View<'_>, roll: &Roll) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
     for (replica, object, theirs) in roll.elsewhere() {
         let Some(id) = id(object) else { continue };
-        let outcome = view.facts.published.outcomes().get(&id);
+        let outcome = view.facts.published.outcome(&id);
         let why = match outcome {
             None => (view.unread)(&id),
             Some(outcome) if outcome.uid != theirs.uid => None,

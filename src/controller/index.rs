@@ -1,5 +1,6 @@
 //! The objects that a render sees: parsed, keyed, without a clue of where they came from.
 
+mod answers;
 mod changes;
 mod slices;
 
@@ -12,10 +13,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
 use crate::api::{DEFAULT_CLASS, MailListenerSpec, MailServerSpec};
+use crate::model::ListenerId;
 use crate::secret::Secret;
 
 use super::violation::Violation;
 
+pub use answers::{Answer, Answers, Lookup, UNANSWERED};
 pub use changes::{Changes, Index};
 pub use slices::Slices;
 
@@ -77,6 +80,13 @@ pub struct ObjectId {
 }
 
 impl ObjectId {
+    /// The object that holds a listener.
+    #[must_use]
+    pub fn of_listener(id: &ListenerId) -> Self {
+        let kind = if id.listener.is_empty() { Kind::Listener } else { Kind::Server };
+        Self { kind, key: Key::new(&id.namespace, &id.object) }
+    }
+
     /// From both parts.
     #[must_use]
     pub fn new(kind: Kind, key: &Key) -> Self {
@@ -107,8 +117,10 @@ pub enum ReferenceKind {
     Secret,
     /// A ConfigMap.
     ConfigMap,
-    /// A Service, with its EndpointSlices.
+    /// A Service.
     Service,
+    /// The EndpointSlices of the Service with this name.
+    EndpointSlices,
 }
 
 impl Reference {
@@ -126,6 +138,7 @@ impl fmt::Display for Reference {
             ReferenceKind::Secret => "Secret",
             ReferenceKind::ConfigMap => "ConfigMap",
             ReferenceKind::Service => "Service",
+            ReferenceKind::EndpointSlices => "EndpointSlices of Service",
         };
         write!(f, "{kind} {}", self.key)
     }
@@ -148,8 +161,8 @@ pub struct Objects {
     pub slices: Slices,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
-    /// What is not there because it could not be read, and why.
-    pub unreadable: BTreeMap<Reference, String>,
+    /// For which references the maps above can be believed.
+    pub answers: Answers,
 }
 
 /// Whose an object says that it is, whether the rest of its spec can be used or not.

@@ -1,50 +1,46 @@
 //! Renders objects into a snapshot. Pure: the same objects give the same snapshot, whoever asks and when.
 //!
-//! A violation excludes its own listener and nothing else. A listener that was good and now cannot be
-//! rendered keeps its last good rendering, and an object whose new spec is invalid keeps its last good spec,
-//! so that endpoints and certificates stay current for it.
+//! A violation excludes its own listener and nothing else. A listener that was good and now cannot be rendered keeps
+//! its last good rendering, and an object whose new spec is invalid keeps its last good spec, so that endpoints and
+//! certificates stay current for it. The same holds for a listener that refers to something not known yet; its socket
+//! and names are reserved meanwhile.
 
 pub mod attach;
 pub mod auth;
 pub mod backend;
 pub mod bounds;
+pub mod claim;
 pub mod conflicts;
 pub mod draft;
 pub mod endpoints;
 pub mod frontend;
-pub mod incremental;
 pub mod interest;
-pub mod last_good;
 pub mod listener;
 pub mod ports;
 pub mod reach;
 pub mod references;
+pub mod renderer;
 pub mod scope;
 pub mod settings;
 pub mod socket;
+pub mod table;
 pub mod tls;
 pub mod units;
 pub mod upstream;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
-use crate::model::{ListenerId, Snapshot, Socket};
+use crate::model::ListenerId;
 use crate::net::ListenAddress;
 
-use super::index::{Key, Objects, Reference};
+use super::index::Key;
 use super::violation::Violation;
 
 pub use super::index::{Kind, ObjectId};
-use draft::{Drafting, Ours};
+pub use claim::{Candidate, Claim};
 pub use endpoints::Locality;
-pub use incremental::Look;
-pub(crate) use incremental::Renderer;
-pub use last_good::LastGood;
-pub use socket::Candidate;
-use tls::Certificates;
+pub use interest::ReferenceChanges;
+pub use renderer::{Delta, Renderer};
 
 /// What a render depends on besides the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,19 +69,6 @@ pub enum Completeness {
     Part,
 }
 
-/// What came of a render.
-#[derive(Clone, Debug, Default)]
-pub struct Rendered {
-    /// What to serve; the publisher gives it its revision.
-    pub snapshot: Snapshot,
-    /// Every object that is ours, in the order of kind, namespace and name.
-    pub objects: Vec<ObjectOutcome>,
-    /// What was looked for by name, whether it is there or not.
-    pub references: BTreeSet<Reference>,
-    /// For the next render.
-    pub last_good: LastGood,
-}
-
 /// What became of one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectOutcome {
@@ -101,6 +84,16 @@ pub struct ObjectOutcome {
     pub violations: Vec<Violation>,
     /// Its listeners, in the manifest's order; exactly one for a `MailListener`.
     pub listeners: Vec<ListenerOutcome>,
+}
+
+impl ListenerOutcome {
+    /// Whether nothing else keeps it from being rendered than that a reference is not known yet.
+    #[must_use]
+    pub fn waits_for_references(&self) -> bool {
+        let mut excluding =
+            self.violations.iter().filter(|violation| violation.concern.excludes()).peekable();
+        excluding.peek().is_some() && excluding.all(Violation::is_pending)
+    }
 }
 
 impl ObjectOutcome {
@@ -139,51 +132,7 @@ pub enum Serving {
     Nothing,
 }
 
-/// Renders everything.
-#[must_use]
-pub fn render(objects: &Objects, previous: &LastGood, environment: &Environment) -> Rendered {
-    let certificates = &mut Certificates::default();
-    let mut drafting = Drafting { objects, environment, last_good: previous, certificates };
-    let servers = objects.servers.keys().map(|key| ObjectId::new(Kind::Server, key));
-    let listeners = objects.listeners.keys().map(|key| ObjectId::new(Kind::Listener, key));
-    let mut rendered = Rendered::default();
-    let mut all: Vec<Ours> = Vec::new();
-    for id in servers.chain(listeners) {
-        let Some(drafted) = drafting.object(&id) else { continue };
-        rendered.last_good.keep(&id, Some(&drafted));
-        rendered.references.extend(drafted.looked.references);
-        all.extend(drafted.ours);
-    }
-    let mut order: Vec<usize> = (0..all.len()).collect();
-    order.sort_by(|a, b| all[*a].precedence.cmp(&all[*b].precedence));
-    let of_object = |object: usize| {
-        let claims = all[object].claims.iter().enumerate();
-        claims.filter_map(move |(listener, claim)| Some((object, listener, Arc::clone(claim.as_ref()?))))
-    };
-    let claims: Vec<(usize, usize, Arc<Candidate>)> = order.into_iter().flat_map(of_object).collect();
-    let lost = conflicts::among_strangers(claims.iter().map(|(_, _, claim)| claim));
-    let mut served = Vec::new();
-    for ((object, listener, claim), lost) in claims.iter().zip(lost) {
-        match lost {
-            Some(violation) => all[*object].outcome.listeners[*listener].lose(violation),
-            None => served.push(claim),
-        }
-    }
-    rendered.snapshot = assemble(served);
-    rendered.objects = all.into_iter().map(|ours| ours.outcome).collect();
-    rendered
-}
-
-/// Sockets by address, from what the conflict rules left, the strongest first.
-fn assemble(claims: Vec<&Arc<Candidate>>) -> Snapshot {
-    let mut sockets: BTreeMap<ListenAddress, Socket> = BTreeMap::new();
-    for claim in claims {
-        let socket = sockets.entry(claim.address.clone()).or_insert_with(|| claim.socket());
-        socket.listeners.push(Arc::clone(&claim.listener));
-    }
-    let sockets = sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect();
-    Snapshot { revision: 0, sockets }
-}
-
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 pub(crate) mod tests;

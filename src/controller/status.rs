@@ -26,9 +26,8 @@ use crate::model::{BindReport, SocketState};
 
 use super::gauges::{ListenerSummary, Summary};
 use super::index::{Kind, ObjectId};
-use super::publish::Publisher;
 use super::reason;
-use super::render::ListenerOutcome;
+use super::render::{ListenerOutcome, Renderer};
 use super::roll::{Roll, Wanted};
 use super::service::Front;
 
@@ -39,7 +38,7 @@ pub use served::{claims, served};
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// What became of every object, and since when.
-    pub published: &'a Publisher,
+    pub published: &'a Renderer,
     /// What the data plane last reported.
     pub report: &'a BindReport,
     /// What the other replicas serve; `None` where we speak for ourselves alone.
@@ -111,7 +110,7 @@ impl Row<'_> {
 impl Status {
     /// Makes the status of an object anew; conditions that do not change keep their time. What has changed is told.
     pub fn update(&mut self, facts: &Facts<'_>, id: &ObjectId) -> Vec<Change> {
-        let Some(outcome) = facts.published.outcomes().get(id) else {
+        let Some(outcome) = facts.published.outcome(id) else {
             return self.0.remove(id).map(|_| Change::removed(id)).into_iter().collect();
         };
         let mut status = object::status(facts, outcome);
@@ -145,7 +144,7 @@ impl Status {
     /// What gauges tell of an object.
     #[must_use]
     pub fn summary(&self, facts: &Facts<'_>, id: &ObjectId) -> Option<Summary> {
-        let (status, outcome) = (self.0.get(id)?, facts.published.outcomes().get(id)?);
+        let (status, outcome) = (self.0.get(id)?, facts.published.outcome(id)?);
         let of_listener = |outcome: &ListenerOutcome| {
             let own = status.listeners.iter().find(|listener| listener.name == outcome.id.listener);
             let conditions = own.map_or(&status.conditions, |own| &own.conditions);
@@ -196,7 +195,7 @@ impl Status {
 /// plane, another replica, or the Service has not got as far.
 #[must_use]
 pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
-    let Some(outcome) = facts.published.outcomes().get(id) else { return false };
+    let Some(outcome) = facts.published.outcome(id) else { return false };
     let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
     let elsewhere = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));

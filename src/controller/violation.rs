@@ -181,6 +181,18 @@ impl Violation {
         Self::new(Concern::ResolvedRefs, Reason::InvalidRef, field, problem, remedy)
     }
 
+    /// It is not known yet whether something that it refers to exists.
+    #[must_use]
+    pub fn pending(field: &str, problem: impl Into<String>) -> Self {
+        Self::new(Concern::ResolvedRefs, Reason::Pending, field, problem, "")
+    }
+
+    /// Whether it is over as soon as the API server has answered.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.concern == Concern::ResolvedRefs && self.reason == Reason::Pending
+    }
+
     /// Whether the owner of the `MailServer` keeps the listener from being served.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

@@ -92,6 +92,15 @@ impl Reach {
         }
     }
 
+    /// Goes on allowing the Pods behind a listener's own Services that were allowed before.
+    pub fn keep_own(&mut self, before: &Self) {
+        if let (Self::Within(bounds), Self::Within(before)) = (self, before)
+            && bounds.namespace == before.namespace
+        {
+            Arc::make_mut(bounds).own.extend(&before.own);
+        }
+    }
+
     /// Whether clients may be introduced to who is at this address; `None` is a UNIX socket.
     #[must_use]
     pub fn introduces(&self, target: Option<SocketAddr>) -> bool {

@@ -1,9 +1,9 @@
 //! What a test has of the cluster: a namespace and a class of its own, and kubectl.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
@@ -81,6 +81,16 @@ enum Turn {
     Alone(RwLockWriteGuard<'static, ()>),
 }
 
+/// A program that ends with the test.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Cluster {
     /// For the test `name`; `None` where there is no control plane, which is said.
     pub fn new(name: &'static str) -> Option<Self> {
@@ -152,6 +162,26 @@ impl Cluster {
             json!({ "server": format!("https://{}", forwarder.address()), "tls-server-name": host });
         let kubeconfig = self.kubeconfig_to(&with(entry.clone(), &through), account, namespace);
         (forwarder, kubeconfig)
+    }
+
+    /// A kubeconfig through which Mailgress, as the administrator, gets no answer to GET requests that have this text in
+    /// them; it works while the guard lives.
+    pub fn stalled(&self, request: &str) -> (Running, PathBuf) {
+        let mut proxy = self.plane.kubectl();
+        let mut proxy = Running(proxy.args(["proxy", "--port=0"]).stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(proxy.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let to = line.trim().rsplit_once(' ').unwrap().1.parse().unwrap();
+        let address = Forwarder::stalling(to, request).address();
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": format!("http://{address}") } }],
+            "users": [{ "name": "u", "user": {} }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+        });
+        let path = self.files.path().join("stalled.yaml");
+        std::fs::write(&path, config.to_string()).unwrap();
+        (proxy, path)
     }
 
     /// What kubectl says against an object; panics when it has nothing against it.

@@ -15,6 +15,8 @@ pub struct Forwarder {
 #[derive(Default)]
 struct Shared {
     refuses: AtomicBool,
+    /// A connection on which a client sends this hangs from then on.
+    stalls: Option<String>,
     connections: Mutex<Vec<Connection>>,
 }
 
@@ -26,9 +28,18 @@ struct Connection {
 impl Forwarder {
     /// To this address.
     pub fn start(to: SocketAddr) -> Self {
+        Self::start_with(to, Shared::default())
+    }
+
+    /// To this address, with plain HTTP; requests that have this text in them are never answered.
+    pub fn stalling(to: SocketAddr, request: &str) -> Self {
+        Self::start_with(to, Shared { stalls: Some(request.to_owned()), ..Shared::default() })
+    }
+
+    fn start_with(to: SocketAddr, shared: Shared) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(shared);
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -78,17 +89,22 @@ impl Shared {
         let hangs = Arc::new(AtomicBool::new(false));
         for (from, into) in [(&client, &server), (&server, &client)] {
             let (from, into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
-            let hangs = Arc::clone(&hangs);
-            thread::spawn(move || copy(from, into, &hangs));
+            let (hangs, stalls) = (Arc::clone(&hangs), self.stalls.clone());
+            thread::spawn(move || copy(from, into, &hangs, stalls.as_deref()));
         }
         self.connections().push(Connection { ends: [client, server], hangs });
     }
 }
 
-fn copy(mut from: TcpStream, mut into: TcpStream, hangs: &AtomicBool) {
+fn copy(mut from: TcpStream, mut into: TcpStream, hangs: &AtomicBool, stalls: Option<&str>) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).unwrap_or(0);
+        // The head of a request comes in one piece.
+        let head = String::from_utf8_lossy(&buffer[..read]);
+        if stalls.is_some_and(|text| head.starts_with("GET ") && head.contains(text)) {
+            hangs.store(true, Ordering::Relaxed);
+        }
         if hangs.load(Ordering::Relaxed) {
             // Whatever comes is swallowed, and an end too.
             if read == 0 {

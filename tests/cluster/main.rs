@@ -23,6 +23,7 @@ mod given;
 mod mail;
 mod network;
 mod outage;
+mod pending;
 mod permissions;
 mod refusals;
 mod replicas;

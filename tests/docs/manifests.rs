@@ -76,11 +76,11 @@ fn problems(text: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("page.yaml"), text).unwrap();
     let files = Files { paths: vec![PathBuf::from(folder.path())], class: "mailgress".to_owned() };
-    let (loaded, rendered) = files.render().unwrap();
+    let (loaded, renderer) = files.render().unwrap();
     let mut found: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     let is_wrong =
         |violation: &&Violation| violation.concern.excludes() && !ELSEWHERE.contains(&violation.reason);
-    for object in &rendered.objects {
+    for (_, object) in renderer.outcomes() {
         let listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         found.extend(object.violations.iter().chain(listeners).filter(is_wrong).map(ToString::to_string));
     }

@@ -320,8 +320,8 @@ fn a_byte_order_mark_moves_no_caret() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.yaml"), wide).unwrap();
     let files = Files { paths: vec![folder.path().to_owned()], class: "mailgress".to_owned() };
-    let (loaded, rendered) = files.render().unwrap();
-    assert_eq!((loaded.problems, rendered.objects.len()), (vec![], 1));
+    let (loaded, renderer) = files.render().unwrap();
+    assert_eq!((loaded.problems, renderer.outcomes().count()), (vec![], 1));
 }
 
 #[test]

@@ -10,7 +10,8 @@ use crate::api::DEFAULT_CLASS;
 use crate::api::crd::{crds, schema_of};
 use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
-use crate::controller::render::{Environment, LastGood, Locality, render};
+use crate::controller::index::Index;
+use crate::controller::render::{Environment, Locality, Renderer};
 use crate::controller::validate::tests::validator;
 
 #[path = "../../../tests/validity/table.rs"]
@@ -39,8 +40,10 @@ fn said(case: &Case) -> (Vec<String>, Vec<String>) {
     let mut store = Store::default();
     store.apply(Scan { files: files.collect(), ..Scan::default() }, validator());
     let loaded = store.load();
-    let rendered = render(&loaded.objects, &LastGood::default(), &ENVIRONMENT);
-    let input = Input { loaded, rendered, streams: BTreeMap::new() };
+    let (mut index, mut renderer) = (Index::default(), Renderer::default());
+    index.replace(&loaded.objects);
+    renderer.render(&mut index, &ENVIRONMENT);
+    let input = Input { loaded, renderer, streams: BTreeMap::new() };
     let found = findings(&input, &BTreeMap::new());
     let errors = found.iter().filter(|finding| finding.is_error).map(Finding::short).collect();
     (refused, errors)

@@ -135,16 +135,16 @@ fn is_valid(imported: &Imported) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mail.yaml");
     std::fs::write(&path, printed(imported)).unwrap();
-    let (loaded, rendered) = Files { paths: vec![path], class: "mailgress".to_owned() }.render().unwrap();
+    let (loaded, renderer) = Files { paths: vec![path], class: "mailgress".to_owned() }.render().unwrap();
     let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems, Vec::<String>::new());
-    for object in &rendered.objects {
+    for (_, object) in renderer.outcomes() {
         let listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         let found: Vec<String> = object.violations.iter().chain(listeners).map(ToString::to_string).collect();
         assert_eq!(found, Vec::<String>::new(), "{}", printed(imported));
         assert!(!object.listeners.is_empty());
     }
-    assert!(!rendered.snapshot.sockets.is_empty());
+    assert!(!renderer.snapshot().sockets.is_empty());
 }
 
 #[test]

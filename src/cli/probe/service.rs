@@ -29,23 +29,23 @@ use super::text::outcome;
 /// Which listeners, and where.
 #[derive(Args, Debug)]
 pub(super) struct Behind {
-    /// Visit every listener of the class by way of this Service, as `helm test` does.
+    /// Connect to every listener of the class through this Service, as `helm test` does.
     #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = object_ref, conflicts_with_all = ["target", "protocol", "tls", "server_name"])]
     pub(super) service: Option<ObjectRef>,
 
-    /// With --service: reach it here, by name or address [default: in a pod NAME.NAMESPACE.svc, elsewhere its cluster address].
+    /// With --service: the Service's host name or address [default: NAME.NAMESPACE.svc in a pod, otherwise its cluster address].
     #[arg(long, value_name = "HOST", requires = "service")]
     at: Option<String>,
 
-    /// With --service: how to reach the cluster [default: as kubectl would, or as the pod that this is].
+    /// With --service: kubeconfig of the cluster [default: as kubectl, or the pod's service account].
     #[arg(long, value_name = "FILE", env = "MAILGRESS_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
 
-    /// With --service: the only namespaces of the cluster to look at [default: all].
+    /// With --service: read only these namespaces [default: all].
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     namespaces: Vec<String>,
 
-    /// With --service: the class of the MailServers to look at.
+    /// With --service: read MailServers of this class.
     #[arg(long, value_name = "NAME", default_value = api::DEFAULT_CLASS, env = "MAILGRESS_CLASS")]
     class: String,
 }

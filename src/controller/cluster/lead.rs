@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::api::status::ConditionStatus;
 
 use super::super::index::{Key, ObjectId};
-use super::super::outlet::Outlet;
+use super::super::publisher::Publisher;
 use super::super::reason::Reason;
 use super::super::roll::{Roll, Touched};
 use super::super::service::{Front, OwnService};
@@ -74,18 +74,19 @@ impl Lead {
     pub(super) fn start(
         clients: &Clients,
         options: &ClusterOptions,
-        outlet: &Outlet,
+        publisher: &Publisher,
         shutdown: &CancellationToken,
     ) -> Self {
-        outlet.stand_by();
-        let replica = outlet.ledger().replica().clone();
+        publisher.stand_by();
+        let replica = publisher.ledger().replica().clone();
         let (standings, standing) = watch::channel(Standing::default());
         let identity = format!("{}_{}", replica.name, replica.instance);
         let lease = Lease::new(clients.requests.clone(), options.lease.clone(), identity);
-        let naming = lease.clone().name_leader(outlet.ledger().clone(), standing.clone(), shutdown.clone());
+        let naming =
+            lease.clone().name_leader(publisher.ledger().clone(), standing.clone(), shutdown.clone());
         tokio::spawn(naming);
         let outbox = Outbox::default();
-        let writer = Writer::new(clients.requests.clone(), outlet.class(), outbox.clone(), lease.clone());
+        let writer = Writer::new(clients.requests.clone(), publisher.class(), outbox.clone(), lease.clone());
         tokio::spawn(writer.run(shutdown.clone()));
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
@@ -93,7 +94,7 @@ impl Lead {
         let (known, service) = watch::channel(Known { front, problem: None });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
-            let keeper = Keeper::new(clients.watches.clone(), key.clone(), outlet.class(), wanted, known);
+            let keeper = Keeper::new(clients.watches.clone(), key.clone(), publisher.class(), wanted, known);
             tokio::spawn(keeper.run());
         }
         Self {
@@ -125,11 +126,11 @@ impl Lead {
     }
 
     /// The other replicas are asked while this one starts or leads.
-    pub(super) fn ask(&mut self, is_starting: bool, outlet: &mut Outlet) {
+    pub(super) fn ask(&mut self, is_starting: bool, publisher: &mut Publisher) {
         let asks = is_starting || self.leads;
         let Some(service) = self.replicas.clone() else {
-            if asks && outlet.asked().is_none() {
-                outlet.ask(Some(Roll::alone(&outlet.ledger().replica().instance)));
+            if asks && publisher.asked().is_none() {
+                publisher.ask(Some(Roll::alone(&publisher.ledger().replica().instance)));
             }
             return;
         };
@@ -141,7 +142,7 @@ impl Lead {
             let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
             Asking { events, _task: AbortOnDropHandle::new(task) }
         });
-        outlet.ask(asks.then(|| Roll::awaited(&outlet.ledger().replica().instance)));
+        publisher.ask(asks.then(|| Roll::awaited(&publisher.ledger().replica().instance)));
     }
 
     /// Waits until the lease is free for somebody else, after the shutdown.
@@ -163,56 +164,56 @@ impl Lead {
     }
 
     /// Takes news over into what is known.
-    pub(super) fn take(&mut self, news: News, outlet: &mut Outlet, store: &Store) {
+    pub(super) fn take(&mut self, news: News, publisher: &mut Publisher, store: &Store) {
         let now = Instant::now();
         match news {
-            News::Standing => self.stand(outlet, store),
-            News::Service => outlet.look_at_ports(),
-            News::Replicas(replicas::Event::Ready(ready)) => outlet.hear(|roll| roll.set(&ready, now)),
+            News::Standing => self.stand(publisher, store),
+            News::Service => publisher.look_at_ports(),
+            News::Replicas(replicas::Event::Ready(ready)) => publisher.hear(|roll| roll.set(&ready, now)),
             News::Replicas(replicas::Event::Heard(from, page)) => {
-                outlet.hear(|roll| roll.heard(from, *page, now));
+                publisher.hear(|roll| roll.heard(from, *page, now));
             }
-            News::Replicas(replicas::Event::Failed(from, why)) => outlet.hear(|roll| {
+            News::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|roll| {
                 roll.failed(from, why);
                 Touched::none()
             }),
-            News::Replicas(replicas::Event::Unknown(why)) => outlet.hear(|roll| roll.fail(why)),
+            News::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|roll| roll.fail(why)),
         }
-        outlet.surround(self.surroundings(outlet));
+        publisher.surround(self.surroundings(publisher));
     }
 
     /// Time passes.
-    pub(super) fn look(&mut self, outlet: &mut Outlet) {
-        outlet.hear(|roll| roll.look(Instant::now()));
+    pub(super) fn look(&mut self, publisher: &mut Publisher) {
+        publisher.hear(|roll| roll.look(Instant::now()));
     }
 
     /// What is wrong with any of it.
-    pub(super) fn problems(&self, outlet: &Outlet) -> Vec<String> {
+    pub(super) fn problems(&self, publisher: &Publisher) -> Vec<String> {
         let standing = self.standing.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
-        let replicas = outlet.replicas().into_iter().flat_map(Roll::problems);
+        let replicas = publisher.replicas().into_iter().flat_map(Roll::problems);
         replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
     }
 
     /// Says what is known of these objects, where we lead and they say something else.
-    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, outlet: &mut Outlet, store: &Store) {
+    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, publisher: &mut Publisher, store: &Store) {
         if !self.leads {
             return;
         }
-        self.say_status(told, outlet, store);
-        self.show_ports(outlet);
+        self.say_status(told, publisher, store);
+        self.show_ports(publisher);
     }
 
-    fn say_status(&mut self, told: &BTreeSet<ObjectId>, outlet: &Outlet, store: &Store) {
+    fn say_status(&mut self, told: &BTreeSet<ObjectId>, publisher: &Publisher, store: &Store) {
         let mut said = Vec::new();
         for id in told {
             // What waits to be written was about another moment, or about what is gone.
             let is_under_way = self.outbox.forget(id);
             let Some(seen) = store.own(id) else { continue };
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
-            match outlet.status_of(id) {
+            match publisher.status_of(id) {
                 Some(status) if status != seen.status => {
-                    let news = outlet.news(id, &seen.uid, &seen.status);
+                    let news = publisher.news(id, &seen.uid, &seen.status);
                     for change in news.into_iter().filter(|change| !is_end_of_silence(change, &seen.status)) {
                         if let Err(error) = self.events.try_send(change) {
                             tracing::debug!("an event is left out: {error}");
@@ -237,14 +238,14 @@ impl Lead {
     }
 
     /// Has the Service show what clients should find.
-    fn show_ports(&self, outlet: &mut Outlet) {
+    fn show_ports(&self, publisher: &mut Publisher) {
         let shown = self.service.borrow().front.known().map(OwnService::shown).unwrap_or_default();
-        if let Some(wanted) = outlet.take_ports(&shown) {
+        if let Some(wanted) = publisher.take_ports(&shown) {
             send_if_other(&self.ports, Some(wanted));
         }
     }
 
-    fn stand(&mut self, outlet: &mut Outlet, store: &Store) {
+    fn stand(&mut self, publisher: &mut Publisher, store: &Store) {
         let leads = self.standing.borrow_and_update().leads;
         if leads == self.leads {
             return;
@@ -253,19 +254,19 @@ impl Lead {
         if !leads {
             self.outbox.clear();
             self.ports.send_replace(None);
-            outlet.lead(false, |_| None);
+            publisher.lead(false, |_| None);
             return;
         }
-        self.ask(false, outlet);
-        outlet.lead(true, |id| store.own(id).map(|seen| &seen.status));
+        self.ask(false, publisher);
+        publisher.lead(true, |id| store.own(id).map(|seen| &seen.status));
         // Of objects that went to another class, it may be that nobody has taken back what was said.
-        let others = store.told().filter(|id| !outlet.published().outcomes().contains_key(id));
-        self.say_status(&others.collect(), outlet, store);
+        let others = store.told().filter(|id| publisher.renderer().outcome(id).is_none());
+        self.say_status(&others.collect(), publisher, store);
     }
 
-    fn surroundings(&self, outlet: &Outlet) -> Surroundings {
+    fn surroundings(&self, publisher: &Publisher) -> Surroundings {
         let front = self.service.borrow().front.clone();
-        let others = outlet.replicas().into_iter().flat_map(Roll::node_addresses);
+        let others = publisher.replicas().into_iter().flat_map(Roll::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn by_name(reference: &Reference) -> Option<Watched> {
     let kind = match reference.kind {
         ReferenceKind::Secret => WatchedKind::Secret,
         ReferenceKind::ConfigMap => WatchedKind::ConfigMap,
-        ReferenceKind::Service => return None,
+        ReferenceKind::Service | ReferenceKind::EndpointSlices => return None,
     };
     is_name(&reference.key.name).then(|| Watched { kind, scope: Scope::Named(reference.key.clone()) })
 }
@@ -82,7 +82,8 @@ impl Watched {
         let kind = match self.kind {
             WatchedKind::Secret => ReferenceKind::Secret,
             WatchedKind::ConfigMap => ReferenceKind::ConfigMap,
-            WatchedKind::Service | WatchedKind::Slice => ReferenceKind::Service,
+            WatchedKind::Service => ReferenceKind::Service,
+            WatchedKind::Slice => ReferenceKind::EndpointSlices,
             WatchedKind::Server | WatchedKind::Listener | WatchedKind::Namespace => return Vec::new(),
         };
         let from = |namespace: &str| references.range(Reference::new(kind, &Key::new(namespace, ""))..);
@@ -140,14 +141,6 @@ impl WatchedKind {
         }
     }
 
-    /// Whether objects of this kind are only read because others refer to them; they refer to nothing themselves.
-    pub(super) fn is_referred_to(self) -> bool {
-        match self {
-            Self::Server | Self::Listener | Self::Namespace => false,
-            Self::Secret | Self::ConfigMap | Self::Service | Self::Slice => true,
-        }
-    }
-
     fn resource(self) -> ApiResource {
         match self {
             Self::Server => resource(Kind::Server),
@@ -194,15 +187,17 @@ mod tests {
 
     #[test]
     fn services_are_asked_for_with_their_namespace() {
-        let service = |namespace| Reference::new(ReferenceKind::Service, &Key::new(namespace, "backend"));
-        let [a, b] = ["a", "b"].map(service);
-        let all = BTreeSet::from([a.clone(), b.clone()]);
-        assert_eq!(by_name(&a), None);
-        for watched in services(&Scope::In("a".to_owned())) {
-            assert_eq!(watched.config(), Config::default());
-            assert_eq!(watched.covered(&all), [&a]);
+        let kinds = [ReferenceKind::Service, ReferenceKind::EndpointSlices];
+        let of = |kind| ["a", "b"].map(|namespace| Reference::new(kind, &Key::new(namespace, "backend")));
+        let all: BTreeSet<Reference> = kinds.into_iter().flat_map(of).collect();
+        for (kind, position) in kinds.into_iter().zip(0..) {
+            let [a, b] = of(kind);
+            assert_eq!(by_name(&a), None);
+            let watched = |scope: &Scope| services(scope)[position].clone();
+            assert_eq!(watched(&Scope::Everywhere).config(), Config::default());
+            assert_eq!(watched(&Scope::In("a".to_owned())).covered(&all), [&a]);
+            assert_eq!(watched(&Scope::Everywhere).covered(&all), [&a, &b]);
         }
-        assert_eq!(services(&Scope::Everywhere)[1].covered(&all), [&a, &b]);
     }
 
     #[test]

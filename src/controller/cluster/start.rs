@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::gate::{self, Gate, Verdict, View};
-use super::super::outlet::Outlet;
+use super::super::publisher::Publisher;
 use super::super::roll::{Others, Roll};
 use super::store::Store;
 
@@ -52,13 +52,13 @@ impl Starting {
     }
 
     /// Whether this replica may lead: one that is not ready leaves that to one that is.
-    pub(super) fn may_lead(&self, outlet: &Outlet) -> bool {
-        !self.goes_on() || outlet.asked().map_or(Others::None, Roll::others) == Others::None
+    pub(super) fn may_lead(&self, publisher: &Publisher) -> bool {
+        !self.goes_on() || publisher.asked().map_or(Others::None, Roll::others) == Others::None
     }
 
     /// Looks whether it is over, and says so.
-    pub(super) fn look(&mut self, outlet: &Outlet, store: &Store, leads: bool) {
-        if !self.goes_on() || !outlet.has_published() {
+    pub(super) fn look(&mut self, publisher: &Publisher, store: &Store, leads: bool) {
+        if !self.goes_on() || !publisher.has_published() {
             return;
         }
         let now = Instant::now();
@@ -67,8 +67,8 @@ impl Starting {
         }
         let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), &seen.status));
         let view = View {
-            facts: &outlet.facts(),
-            roll: outlet.asked(),
+            facts: &publisher.facts(),
+            roll: publisher.asked(),
             leads,
             status: &status,
             unread: &|id| store.why_unread(id),

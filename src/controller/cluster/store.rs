@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::index::{Index, Key, Reference, ReferenceKind, service_of};
-use super::super::manifest::Content;
-use super::super::render::{Kind, ObjectId};
+use crate::controller::index::{Index, Key, Reference, ReferenceKind, service_of};
+use crate::controller::manifest::Content;
+use crate::controller::render::{Kind, ObjectId, ReferenceChanges};
+
 use super::failure::Failure;
 use super::pause::TOLD;
 use super::resources::{Scope, Watched, WatchedKind};
@@ -21,7 +22,7 @@ use state::State;
 pub(super) use state::Answer;
 
 /// Everything that is watched, as last heard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Store {
     /// What is watched whatever anything refers to.
     base: Vec<Watched>,
@@ -34,23 +35,31 @@ pub(super) struct Store {
     beyond: usize,
     /// Whether anything has changed that decides what to watch.
     unfollowed: bool,
-    held_up: bool,
-    /// When a watch last said something for the first time.
+    /// When a watch last answered for the first time.
     answered: Option<Instant>,
-    /// Whether something changed that may refer to what nothing refers to yet.
-    asks: bool,
-    /// What renders have looked for since something was published.
-    asked: BTreeSet<Reference>,
     /// Objects of our own kinds that a watch has told of, and when to compare their status with ours.
     heard_of: BTreeMap<ObjectId, Instant>,
     /// The objects of all watches.
     index: Index,
+    /// Whether refusals count: not right after the start.
+    believes_refusals: bool,
 }
 
 impl Store {
     /// With nothing heard yet.
     pub(super) fn new(base: Vec<Watched>) -> Self {
-        Self { base, ..Self::default() }
+        Self {
+            base,
+            references: BTreeSet::new(),
+            states: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            beyond: 0,
+            unfollowed: false,
+            answered: None,
+            heard_of: BTreeMap::new(),
+            index: Index::of_watched(),
+            believes_refusals: false,
+        }
     }
 
     /// The objects that a render sees.
@@ -58,27 +67,15 @@ impl Store {
         &mut self.index
     }
 
-    /// A render has looked for these, too; whether anything is to be watched for them, [`Self::follow`] says.
-    pub(super) fn refer(&mut self, asked: &BTreeSet<Reference>) {
-        self.asks = false;
-        for reference in asked {
-            self.asked.insert(reference.clone());
-            if self.references.insert(reference.clone()) {
-                self.unfollowed = true;
-                self.show_reference(reference);
-            }
+    /// Objects refer to other things than before. [`Self::follow`] says what to watch for that.
+    pub(super) fn refer(&mut self, changes: &ReferenceChanges) {
+        for reference in &changes.added {
+            self.unfollowed |= self.references.insert(reference.clone());
+            self.show_reference(reference);
         }
-    }
-
-    /// What a render looked for has been published, or not: of what was asked for since, and of what is `released`,
-    /// only what is wanted still is referred to.
-    pub(super) fn release(&mut self, released: Vec<Reference>, is_wanted: impl Fn(&Reference) -> bool) {
-        let asked = std::mem::take(&mut self.asked);
-        for reference in asked.into_iter().chain(released).filter(|reference| !is_wanted(reference)) {
-            if self.references.remove(&reference) {
-                self.unfollowed = true;
-                self.show_reference(&reference);
-            }
+        for reference in &changes.removed {
+            self.unfollowed |= self.references.remove(reference);
+            self.show_reference(reference);
         }
     }
 
@@ -98,7 +95,7 @@ impl Store {
             for key in state.held.keys() {
                 self.show(watched.kind, key);
             }
-            self.show_unreadable(&watched);
+            self.show_answers(&watched);
         }
         self.numbers.retain(|_, watched| wanted.contains(watched));
         Some(wanted)
@@ -108,7 +105,7 @@ impl Store {
     pub(super) fn started(&mut self, watched: Watched, id: u64, now: Instant) {
         self.numbers.insert(id, watched.clone());
         self.states.insert(watched.clone(), State::new(now));
-        self.show_unreadable(&watched);
+        self.show_answers(&watched);
     }
 
     /// Takes an event over; whether a render could differ.
@@ -127,7 +124,6 @@ impl Store {
         if state.answer != before {
             self.answered = Some(now);
         }
-        self.asks |= changed && !watched.kind.is_referred_to();
         let is_other = state.unknown() != unknown;
         for key in keys {
             // With the first answer of a watch everything is rendered, and so compared, anyway.
@@ -137,7 +133,7 @@ impl Store {
             self.show(watched.kind, &key);
         }
         if is_other {
-            self.show_unreadable(&watched);
+            self.show_answers(&watched);
         }
         changed
     }
@@ -150,12 +146,12 @@ impl Store {
             && self.base.iter().filter(servers).any(|watched| answer(watched) == Answer::Whole)
     }
 
-    /// Whether to wait for what was asked only just now: what has not been heard of yet is not missing. At the
-    /// beginning, neither is what may not be read: an API server that has only just begun allows nothing at first.
-    pub(super) fn wait(&mut self, is_beginning: bool, now: Instant) -> bool {
+    /// Whether a watch may still answer that has not. For a while after the start, that is so of a refused one too: an
+    /// API server that has only just begun allows nothing at first.
+    pub(super) fn awaits_answers(&self, now: Instant) -> bool {
         let is_open = |state: &State| match state.answer {
             Answer::None => true,
-            Answer::Forbidden => is_beginning,
+            Answer::Forbidden => !self.believes_refusals,
             Answer::Whole => false,
         };
         // Thousands are answered one after another: who is next has not been silent.
@@ -164,18 +160,16 @@ impl Store {
             now.saturating_duration_since(since) < PATIENCE
                 && now.saturating_duration_since(state.started) < LONGEST_PATIENCE
         };
-        self.held_up = self.states.values().any(|state| is_open(state) && patient(state));
-        self.held_up
+        self.states.values().any(|state| is_open(state) && patient(state))
     }
 
-    /// Whether the last answer to [`Self::wait`] was yes.
-    pub(super) fn is_held_up(&self) -> bool {
-        self.held_up
-    }
-
-    /// Whether a render may look for what none has looked for.
-    pub(super) fn may_ask(&self) -> bool {
-        self.asks
+    /// The start is over: from now on a refusal counts at once. Until then what is refused is pending.
+    pub(super) fn believe_refusals(&mut self) {
+        if !std::mem::replace(&mut self.believes_refusals, true) {
+            for reference in self.references.clone() {
+                self.show_reference(&reference);
+            }
+        }
     }
 
     /// One of our own objects.
@@ -253,13 +247,13 @@ impl Store {
 
 /// Services and EndpointSlices are watched with their neighbours; everything else is only there because it concerns us.
 fn is_referred_to(references: &BTreeSet<Reference>, key: &Key, content: &Content) -> bool {
-    let name = match content {
-        Content::Service(_) => Some(key.name.as_str()),
-        Content::Slice(slice) => service_of(slice),
+    let (kind, name) = match content {
+        Content::Service(_) => (ReferenceKind::Service, Some(key.name.as_str())),
+        Content::Slice(slice) => (ReferenceKind::EndpointSlices, service_of(slice)),
         _ => return true,
     };
-    let service = |name| Reference::new(ReferenceKind::Service, &Key::new(&key.namespace, name));
-    name.is_some_and(|name| references.contains(&service(name)))
+    let reference = |name| Reference::new(kind, &Key::new(&key.namespace, name));
+    name.is_some_and(|name| references.contains(&reference(name)))
 }
 
 /// The API server that cannot be reached is one problem, however many watches have it.
@@ -285,7 +279,7 @@ fn subject(watched: &Watched) -> String {
 
 /// Whoever else writes our status, over and over, gets one answer in this time for each object.
 const COMPARE_AFTER: Duration = Duration::from_secs(60);
-/// How long the answer to a new watch is waited for before what it is about counts as missing.
+/// How long the start of this replica waits for the answer to a new watch.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same, as long as other watches are answered.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);

@@ -36,7 +36,9 @@ fn of_services(
     references: &BTreeSet<Reference>,
     answer: impl Fn(&Watched) -> Option<Answer>,
 ) -> BTreeSet<Watched> {
-    let of = |reference: &&Reference| reference.kind == ReferenceKind::Service;
+    let of = |reference: &&Reference| {
+        matches!(reference.kind, ReferenceKind::Service | ReferenceKind::EndpointSlices)
+    };
     let namespaces: BTreeSet<&str> =
         references.iter().filter(of).map(|reference| reference.key.namespace.as_str()).collect();
     let narrow = namespaces.iter().flat_map(|namespace| services(&Scope::In((*namespace).to_owned())));

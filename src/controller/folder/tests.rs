@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::controller::board::Board;
-use crate::controller::outlet::Channels;
+use crate::controller::publisher::Channels;
 use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 
@@ -32,9 +32,11 @@ impl Running {
         let board = Board::default();
         let channels =
             Channels { snapshots: to_plane, reports: from_plane, ledger: ledger(), board: board.clone() };
-        let source =
-            FolderSource::new(root.to_owned(), Outlet::new("mailgress", "host.example", channels, metrics()))
-                .unwrap();
+        let source = FolderSource::new(
+            root.to_owned(),
+            Publisher::new("mailgress", "host.example", channels, metrics()),
+        )
+        .unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
         Self { snapshots, board, reports, shutdown, task }
@@ -276,8 +278,9 @@ fn a_folder_that_is_not_there_is_an_error_that_says_so() {
     let (snapshots, _s) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
     let channels = Channels { snapshots, reports, ledger: ledger(), board: Board::default() };
-    let error = FolderSource::new("/nonexistent".into(), Outlet::new("mailgress", "h", channels, metrics()))
-        .unwrap_err();
+    let error =
+        FolderSource::new("/nonexistent".into(), Publisher::new("mailgress", "h", channels, metrics()))
+            .unwrap_err();
     assert!(error.to_string().contains("/nonexistent is not a folder"));
 }
 

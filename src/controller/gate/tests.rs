@@ -54,7 +54,7 @@ impl Here {
 
     fn look(&mut self, after: Duration) -> Verdict {
         let facts = Facts {
-            published: &self.world.publisher,
+            published: &self.world.renderer,
             report: &self.report,
             replicas: None,
             surroundings: None,

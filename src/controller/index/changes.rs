@@ -8,7 +8,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::{MailListenerSpec, MailServerSpec};
 
-use super::{Key, Kind, ObjectId, Objects, Reference, ReferenceKind, Resource, SecretData, put};
+use super::{
+    Answer, Answers, Key, Kind, ObjectId, Objects, Reference, ReferenceKind, Resource, SecretData, put,
+};
 
 /// Objects, with a note of each that is not as it was. What is put in and equals what was there is no change, and
 /// stays the same allocation.
@@ -23,7 +25,7 @@ pub struct Index {
 pub struct Changes {
     /// Our own objects.
     pub own: BTreeSet<ObjectId>,
-    /// What they refer to; for a Service, its EndpointSlices as well.
+    /// What they refer to.
     pub references: BTreeSet<Reference>,
     /// Namespaces whose labels changed.
     pub namespaces: BTreeSet<String>,
@@ -38,6 +40,14 @@ impl Changes {
 }
 
 impl Index {
+    /// An empty index of a source that reads only what is referred to: each reference is pending until
+    /// [`Self::set_answer`].
+    #[must_use]
+    pub fn of_watched() -> Self {
+        let objects = Objects { answers: Answers::of_watched(), ..Objects::default() };
+        Self { objects, changes: Changes::default() }
+    }
+
     /// The objects as they are now.
     #[must_use]
     pub fn objects(&self) -> &Objects {
@@ -47,6 +57,12 @@ impl Index {
     /// The objects, and what changed since this was last asked.
     pub fn take(&mut self) -> (&Objects, Changes) {
         (&self.objects, std::mem::take(&mut self.changes))
+    }
+
+    /// What changed since somebody looked.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Whether anything changed since somebody looked.
@@ -93,7 +109,7 @@ impl Index {
     /// An EndpointSlice as it is now.
     pub fn set_slice(&mut self, key: &Key, slice: Option<Arc<EndpointSlice>>) {
         for service in self.objects.slices.set(key, slice) {
-            self.refers(ReferenceKind::Service, &service);
+            self.refers(ReferenceKind::EndpointSlices, &service);
         }
     }
 
@@ -104,17 +120,11 @@ impl Index {
         }
     }
 
-    /// Why something cannot be read, if it cannot.
-    pub fn set_unreadable(&mut self, reference: &Reference, why: Option<String>) {
-        let unreadable = &mut self.objects.unreadable;
-        if unreadable.get(reference) == why.as_ref() {
-            return;
+    /// Whether a reference can be looked up; `None` when nothing refers to it any more.
+    pub fn set_answer(&mut self, reference: &Reference, answer: Option<Answer>) {
+        if self.objects.answers.set(reference, answer) {
+            self.changes.references.insert(reference.clone());
         }
-        match why {
-            Some(why) => unreadable.insert(reference.clone(), why),
-            None => unreadable.remove(reference),
-        };
-        self.changes.references.insert(reference.clone());
     }
 
     /// All objects as they are now.
@@ -127,7 +137,9 @@ impl Index {
         for_each(&old.services, &all.services, |key, service| self.set_service(key, service));
         for_each(&old.namespaces, &all.namespaces, |name, labels| self.set_namespace(name, labels));
         for_each(old.slices.all(), all.slices.all(), |key, slice| self.set_slice(key, slice));
-        for_each(&old.unreadable, &all.unreadable, |reference, why| self.set_unreadable(reference, why));
+        for_each(old.answers.listed(), all.answers.listed(), |reference, answer| {
+            self.set_answer(reference, answer);
+        });
     }
 
     fn refers(&mut self, kind: ReferenceKind, key: &Key) {

@@ -171,12 +171,13 @@ pub static EXPLANATIONS: [Explanation; 53] = [
     },
     Explanation {
         reason: Reason::Pending,
-        conditions: &[("Programmed", Unknown), ("Ready", Unknown)],
-        meaning: "It is on its way: the data plane has not reported yet, or a replica has not got as far.",
+        conditions: &[("ResolvedRefs", Unknown), ("Programmed", Unknown), ("Ready", Unknown)],
+        meaning: "The change is not finished: the API server has not answered yet what the object refers to, a socket is \
+                  being bound, or a replica is still working on it. Until then the previous configuration is in use.",
         cause: "A change takes some tens of milliseconds in each replica. A replica that starts has to read everything \
                 first.",
-        remedy: "Wait. Where it stays so for more than some seconds, the message names the replica: look at its log and \
-                 at its `/status`.",
+        remedy: "Wait. If it lasts for more than a few seconds, the message names the reference or the replica. For a \
+                 reference, look at the API server and at `/status`; for a replica, at its log and its `/status`.",
     },
     Explanation {
         reason: Reason::BindFailed,

@@ -10,20 +10,20 @@ use crate::api::{MailListenerSpec, MailServerSpec};
 use super::super::index::{Key, Objects};
 use super::super::reason::Reason;
 use super::super::violation::{Absent, Concern, Violation};
-use super::LastGood;
-use super::references::Looked;
+use super::references::Dependencies;
+use super::table::Table;
 
-/// The server's key and spec, or why there is none. What was looked at is put down in `looked`.
+/// The server's key and spec, or why there is none. What was looked at is noted in `dependencies`.
 pub(crate) fn server(
     objects: &Objects,
-    last_good: &LastGood,
+    table: &Table,
     (listener, spec): (&Key, &MailListenerSpec),
-    looked: &RefCell<Looked>,
+    dependencies: &RefCell<Dependencies>,
 ) -> Result<(Key, Arc<MailServerSpec>), Violation> {
     let namespace = spec.server_ref.namespace.as_deref().unwrap_or(&listener.namespace);
     let key = Key::new(namespace, &spec.server_ref.name);
-    looked.borrow_mut().servers.insert(key.clone());
-    let Some(server) = last_good.server(objects, &key) else {
+    dependencies.borrow_mut().servers.insert(key.clone());
+    let Some(server) = table.server(objects, &key) else {
         return Err(match objects.servers.get(&key) {
             None => {
                 let problem = format!("MailServer {key} does not exist");
@@ -37,11 +37,12 @@ pub(crate) fn server(
             }
         });
     };
-    if allows(objects, &key, &server, &listener.namespace, looked) {
+    if allows(objects, &key, &server, &listener.namespace, dependencies) {
         return Ok((key, server));
     }
     // Labels decided, and nobody knows them.
-    let namespace = looked.borrow().namespace.clone().filter(|name| !objects.namespaces.contains_key(name));
+    let namespace =
+        dependencies.borrow().namespace.clone().filter(|name| !objects.namespaces.contains_key(name));
     let refused = Violation::new(
         Concern::Accepted,
         Reason::NotAllowed,
@@ -57,14 +58,14 @@ fn allows(
     server: &Key,
     spec: &MailServerSpec,
     namespace: &str,
-    looked: &RefCell<Looked>,
+    dependencies: &RefCell<Dependencies>,
 ) -> bool {
     let allowed = spec.allowed_listeners.clone().unwrap_or_default().namespaces.unwrap_or_default();
     match allowed.from {
         FromNamespaces::Same => server.namespace == namespace,
         FromNamespaces::All => true,
         FromNamespaces::Selector => {
-            looked.borrow_mut().namespace = Some(namespace.to_owned());
+            dependencies.borrow_mut().namespace = Some(namespace.to_owned());
             allowed.selector.is_some_and(|selector| selects(&selector, &labels(objects, namespace)))
         }
     }

@@ -127,7 +127,7 @@ fn of_service(
     }
     let mut backend = backend::service(path, &key, &service.port, references, found)?;
     reach::keep_allowed(path, reach, &mut backend, found);
-    let external = references.service(&key).and_then(|service| backend::external_name(service));
+    let external = references.service(&key).found().and_then(|service| backend::external_name(service));
     let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
     Some(Place {
         reference: backend.reference,
@@ -231,12 +231,8 @@ fn header_value(
         }
     };
     let key = scope.key("auth.http.headers", &reference.name);
-    let Some(secret) = references.secret(&key) else {
-        let problem = format!("Secret {key} does not exist");
-        let (reference, remedy) = ((ReferenceKind::Secret, &key), "create it, or correct the name");
-        found.push(references.missing(path, reference, problem, remedy));
-        return None;
-    };
+    let remedy = "create it, or correct the name";
+    let secret = references.secret(&key).required((ReferenceKind::Secret, &key), path, remedy, found)?;
     let Some(value) = secret.data.get(&reference.key) else {
         let problem = format!("Secret {key} has no key {:?}", reference.key);
         found.push(Violation::missing(path, problem, "add the key to the Secret, or correct its name"));

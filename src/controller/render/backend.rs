@@ -1,6 +1,7 @@
 //! Backends: Services resolved to their endpoints, and plain addresses.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::common::PortRef;
 use crate::api::listener::ListenerFields;
@@ -46,6 +47,17 @@ pub(crate) fn render(
     Some(backend)
 }
 
+/// The number of the port in the Service that the listener names.
+pub(crate) fn service_port(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    references: &References<'_>,
+) -> Option<u16> {
+    let reference = fields.backend_ref.as_ref()?;
+    let service = references.service(&scope.own_key(&reference.name)).found()?;
+    u16::try_from(port_of(service, &reference.port)?.port).ok()
+}
+
 /// A Service's ready endpoints for one of its ports.
 pub(crate) fn service(
     path: &str,
@@ -55,12 +67,8 @@ pub(crate) fn service(
     found: &mut Vec<Violation>,
 ) -> Option<Backend> {
     let reference = format!("Service {key}:{port}");
-    let Some(service) = references.service(key) else {
-        let problem = format!("Service {key} does not exist");
-        let service = (ReferenceKind::Service, key);
-        found.push(references.missing(path, service, problem, "create it, or correct the name"));
-        return None;
-    };
+    let remedy = "create it, or correct the name";
+    let service = references.service(key).required((ReferenceKind::Service, key), path, remedy, found)?;
     if let Some(name) = external_name(service) {
         let address = external_address(service, (key, name), port);
         let endpoint = address.map_err(|(problem, remedy)| Violation::unusable(path, problem, remedy));
@@ -72,12 +80,14 @@ pub(crate) fn service(
             }
         };
     }
-    let Some(port_name) = port_name(service, key, port, references) else {
+    let slices =
+        references.slices(key).required((ReferenceKind::EndpointSlices, key), path, remedy, found)?;
+    let Some(port_name) = port_name(service, &slices, port) else {
         let problem = format!("Service {key} has no TCP port {port}{}", ports_of(service));
         found.push(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
-    let endpoints = Endpoints::of(references.objects().slices.of(key), port_name, references.locality());
+    let endpoints = Endpoints::of(slices.iter().copied(), port_name, references.locality());
     if endpoints.are_terminating || endpoints.addresses.is_empty() {
         let consequence = if endpoints.are_terminating {
             "so those that are terminating are used"
@@ -142,17 +152,12 @@ fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
 
 /// The name of a port in the Service's EndpointSlices. A headless Service may list no port; then the slices know the
 /// names.
-fn port_name<'a>(
-    service: &'a Service,
-    key: &Key,
-    wanted: &'a PortRef,
-    references: &References<'a>,
-) -> Option<&'a str> {
+fn port_name<'a>(service: &'a Service, slices: &[&EndpointSlice], wanted: &'a PortRef) -> Option<&'a str> {
     if let Some(port) = port_of(service, wanted) {
         return Some(port.name.as_deref().unwrap_or_default());
     }
     let PortRef::Name(name) = wanted else { return None };
-    let mut ports = references.objects().slices.of(key).flat_map(|slice| slice.ports.iter().flatten());
+    let mut ports = slices.iter().flat_map(|slice| slice.ports.iter().flatten());
     let is_listed = ports.any(|port| port.name.as_ref() == Some(name));
     (self::ports(service).is_empty() && is_listed).then_some(name)
 }

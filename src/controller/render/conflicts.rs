@@ -1,31 +1,43 @@
 //! Which listeners may share a socket, and who wins where they may not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::{Hostname, Listener, TlsMode};
+use crate::controller::reason::Reason;
+use crate::controller::violation::{Concern, Violation};
+use crate::model::{Hostname, Snapshot, TlsMode};
 use crate::net::ListenAddress;
-use crate::protocol::Protocol;
 
-use super::super::reason::Reason;
-use super::super::violation::{Concern, Violation};
-use super::{Candidate, ListenerOutcome, Serving};
+use super::{Candidate, Claim, ListenerOutcome, Serving};
 
-/// Inside one object what was served stays: a listener that has changed, or is new, and cannot be beside the others
-/// falls back to its `earlier` claim, and it is said why. Of rivals that are all new none wins.
+/// One claim of an object, compared with the object's other ones.
+#[derive(Debug)]
+pub(crate) struct Sibling {
+    /// The position of its listener in the object.
+    pub(crate) listener: usize,
+    /// What the object's spec wants.
+    pub(crate) wanted: Arc<Candidate>,
+    /// What the listener was served with until now.
+    pub(crate) earlier: Option<Arc<Candidate>>,
+}
+
+/// Decides which claims of one object stand, in the order of `siblings`. What was served stays: a listener that is new or
+/// has changed, and cannot share a socket with the others, falls back to its earlier claim, and its outcome says why.
+/// Of rivals that are all new none wins.
 pub(crate) fn among_siblings(
-    claims: &mut [Option<Arc<Candidate>>],
+    siblings: &[Sibling],
     outcomes: &mut [ListenerOutcome],
-    earlier: &[Option<Arc<Candidate>>],
-) {
-    let wanted = claims.to_vec();
+) -> Vec<Option<Arc<Candidate>>> {
+    let wanted: Vec<_> = siblings.iter().map(|sibling| Some(Arc::clone(&sibling.wanted))).collect();
+    let is_new = |sibling: &Sibling| sibling.earlier.is_none();
+    let newcomers: Vec<_> =
+        siblings.iter().map(|sibling| is_new(sibling).then(|| Arc::clone(&sibling.wanted))).collect();
+    let mut claims = wanted.clone();
     let contested: Vec<usize> =
-        (0..wanted.len()).filter(|index| rival(&wanted, *index, &wanted).is_some()).collect();
-    let newcomer = |(wanted, earlier): (&Option<_>, &Option<_>)| wanted.clone().filter(|_| earlier.is_none());
-    let newcomers: Vec<_> = wanted.iter().zip(earlier).map(newcomer).collect();
+        (0..siblings.len()).filter(|index| rival(&wanted, *index, &wanted).is_some()).collect();
     for index in &contested {
-        if let (Some(claim), Some(earlier)) = (claims.get_mut(*index), earlier.get(*index)) {
-            claim.clone_from(earlier);
+        if let (Some(claim), Some(sibling)) = (claims.get_mut(*index), siblings.get(*index)) {
+            claim.clone_from(&sibling.earlier);
         }
     }
     let why = |index: usize, claims: &[Option<Arc<Candidate>>]| {
@@ -36,7 +48,7 @@ pub(crate) fn among_siblings(
     // Each that changes may make room for another.
     for _ in &contested {
         for index in &contested {
-            if why(*index, claims).is_none()
+            if why(*index, &claims).is_none()
                 && let (Some(claim), Some(wanted)) = (claims.get_mut(*index), wanted.get(*index))
             {
                 claim.clone_from(wanted);
@@ -44,17 +56,19 @@ pub(crate) fn among_siblings(
         }
     }
     for index in contested {
-        let Some(violation) = why(index, claims) else { continue };
-        let has_room = rival(claims, index, claims).is_none();
-        let (Some(claim), Some(outcome)) = (claims.get_mut(index), outcomes.get_mut(index)) else { continue };
+        let Some(violation) = why(index, &claims) else { continue };
+        let has_room = rival(&claims, index, &claims).is_none();
+        let (Some(claim), Some(sibling)) = (claims.get_mut(index), siblings.get(index)) else { continue };
+        let Some(outcome) = outcomes.get_mut(sibling.listener) else { continue };
         match claim.as_ref().filter(|_| has_room) {
             Some(kept) => outcome.fall_back(kept, violation),
             None => {
                 *claim = None;
-                outcome.lose(violation);
+                outcome.lose(&sibling.wanted, violation);
             }
         }
     }
+    claims
 }
 
 /// Why a candidate loses against one of these, itself apart.
@@ -65,37 +79,85 @@ fn rival(
 ) -> Option<Violation> {
     let candidate = candidates.get(index)?.as_ref()?;
     let rivals = rivals.iter().enumerate().filter(|(rival, _)| *rival != index);
-    rivals.filter_map(|(_, rival)| loss(candidate, rival.as_ref()?)).next()
+    rivals.filter_map(|(_, rival)| loss(&candidate.claim, &rival.as_ref()?.claim)).next()
 }
 
-/// Why each of the candidates, the strongest first, loses against a stronger one, if it does.
-pub(crate) fn among_strangers<'a>(
-    candidates: impl Iterator<Item = &'a Arc<Candidate>>,
-) -> Vec<Option<Violation>> {
+/// What becomes of a claim among those of other objects.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Standing {
+    /// Nobody has decided yet.
+    Undecided,
+    /// It has its place: the listener is served, or the place is reserved for it.
+    Wins,
+    /// It is reserved only, and does not take its place from a weaker listener that is served.
+    Yields,
+    /// A stronger one keeps it from its place.
+    Loses(Violation),
+}
+
+/// What becomes of each of the candidates, the strongest first. `before` is what is served until now. Deciding again
+/// with what is served then comes to the same.
+pub(crate) fn among_strangers(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<Standing> {
+    let mut served = served_before(candidates, before);
+    loop {
+        let standings = decide(candidates, &served);
+        let wins = |position: &usize| standings.get(*position) == Some(&Standing::Wins);
+        let count = served.len();
+        // A reservation does not yield to one that loses anyway.
+        served.retain(wins);
+        if served.len() == count {
+            return standings;
+        }
+    }
+}
+
+/// Positions of the candidates that are served until now. Empty where nothing is reserved, for then it does not matter.
+fn served_before(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<usize> {
+    if candidates.iter().all(|candidate| candidate.listener.is_some()) {
+        return Vec::new();
+    }
+    let all = before.sockets.iter();
+    let all = all.flat_map(|(address, socket)| socket.listeners.iter().map(move |l| (address, &l.id)));
+    let all: HashSet<_> = all.collect();
+    let is_served = |candidate: &Candidate| {
+        candidate.listener.is_some() && all.contains(&(&candidate.claim.address, &candidate.claim.id))
+    };
+    (0..candidates.len()).filter(|at| candidates.get(*at).is_some_and(|one| is_served(one))).collect()
+}
+
+fn decide(candidates: &[&Arc<Candidate>], served: &[usize]) -> Vec<Standing> {
+    let mut protected = Admitted::default();
+    served.iter().filter_map(|at| candidates.get(*at)).for_each(|candidate| protected.admit(candidate));
     let mut admitted = Admitted::default();
-    candidates
-        .map(|candidate| {
-            let violation = admitted.against(candidate);
-            if violation.is_none() {
-                admitted.admit(candidate);
-            }
-            violation
-        })
-        .collect()
+    let mut standings = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        standings.push(if let Some(violation) = admitted.against(&candidate.claim) {
+            Standing::Loses(violation)
+        } else if candidate.listener.is_none() && protected.against(&candidate.claim).is_some() {
+            Standing::Yields
+        } else {
+            admitted.admit(candidate);
+            Standing::Wins
+        });
+    }
+    standings
 }
 
 impl ListenerOutcome {
     /// It is served as before, because of a conflict.
     fn fall_back(&mut self, kept: &Candidate, violation: Violation) {
-        self.address = Some(kept.address.clone());
+        self.address = Some(kept.claim.address.clone());
         self.serving = Serving::LastGood;
         self.violations.push(violation);
     }
 
-    /// It is not served, because of a conflict.
-    pub(crate) fn lose(&mut self, violation: Violation) {
-        self.address = None;
-        self.serving = Serving::Nothing;
+    /// The candidate is not served because of a conflict. Where only a reservation is lost, an earlier rendering of the
+    /// listener may be served.
+    pub(crate) fn lose(&mut self, candidate: &Candidate, violation: Violation) {
+        if candidate.listener.is_some() {
+            self.address = None;
+            self.serving = Serving::Nothing;
+        }
         self.violations.push(violation);
     }
 }
@@ -105,7 +167,7 @@ impl ListenerOutcome {
 #[derive(Default)]
 struct Admitted<'a> {
     /// The strongest first.
-    order: Vec<&'a Arc<Candidate>>,
+    order: Vec<&'a Claim>,
     /// Positions in `order`, by what keeps addresses apart, and then by address.
     places: HashMap<Place, BTreeMap<&'a ListenAddress, Sharers<'a>>>,
 }
@@ -126,60 +188,65 @@ impl Place {
     }
 }
 
-/// Positions of those that share an address. All are equal but for their host names.
+/// Positions of those that share an address. All are equal but for their host names, except that a listener may have a
+/// reservation beside what it is served with.
 struct Sharers<'a> {
-    first: usize,
+    /// The first, and reservations.
+    representatives: Vec<usize>,
     names: HashMap<&'a Hostname, usize>,
     unnamed: Option<usize>,
 }
 
 impl<'a> Admitted<'a> {
     /// Why the candidate cannot be served beside the others: the strongest of those that keep it from that.
-    fn against(&self, candidate: &Candidate) -> Option<Violation> {
-        let mut rivals = self.rivals(candidate);
+    fn against(&self, claim: &Claim) -> Option<Violation> {
+        let mut rivals = self.rivals(claim);
         rivals.sort_unstable();
-        rivals.into_iter().filter_map(|rival| loss(candidate, self.order.get(rival)?)).next()
+        rivals.into_iter().filter_map(|rival| loss(claim, self.order.get(rival)?)).next()
     }
 
     /// Positions of all that the candidate may conflict with.
-    fn rivals(&self, candidate: &Candidate) -> Vec<usize> {
-        let Some(addresses) = self.places.get(&Place::of(&candidate.address)) else { return Vec::new() };
+    fn rivals(&self, claim: &Claim) -> Vec<usize> {
+        let Some(addresses) = self.places.get(&Place::of(&claim.address)) else { return Vec::new() };
         let mut rivals: Vec<usize> = addresses
             .iter()
-            .filter(|(address, _)| candidate.address.overlaps(address))
-            .map(|(_, sharers)| sharers.first)
+            .filter(|(address, _)| claim.address.overlaps(address))
+            .flat_map(|(_, sharers)| sharers.representatives.iter().copied())
             .collect();
-        if let Some(sharers) = addresses.get(&candidate.address) {
-            let names = &candidate.listener.hostnames;
+        if let Some(sharers) = addresses.get(&claim.address) {
+            let names = &claim.hostnames;
             rivals.extend(names.iter().filter_map(|name| sharers.names.get(name)));
             rivals.extend(sharers.unnamed.filter(|_| names.is_empty()));
         }
         rivals
     }
 
-    fn admit(&mut self, candidate: &'a Arc<Candidate>) {
+    fn admit(&mut self, candidate: &'a Candidate) {
+        let claim = &candidate.claim;
         let position = self.order.len();
-        self.order.push(candidate);
-        let addresses = self.places.entry(Place::of(&candidate.address)).or_default();
-        let sharers = addresses.entry(&candidate.address).or_insert_with(|| Sharers {
-            first: position,
+        self.order.push(claim);
+        let addresses = self.places.entry(Place::of(&claim.address)).or_default();
+        let sharers = addresses.entry(&claim.address).or_insert_with(|| Sharers {
+            representatives: Vec::new(),
             names: HashMap::new(),
             unnamed: None,
         });
-        let names = &candidate.listener.hostnames;
-        sharers.names.extend(names.iter().map(|name| (name, position)));
-        if names.is_empty() {
+        if sharers.representatives.is_empty() || candidate.listener.is_none() {
+            sharers.representatives.push(position);
+        }
+        sharers.names.extend(claim.hostnames.iter().map(|name| (name, position)));
+        if claim.hostnames.is_empty() {
             sharers.unnamed = Some(position);
         }
     }
 }
 
 /// Why the first cannot be served beside the second, if so.
-fn loss(ours: &Candidate, theirs: &Candidate) -> Option<Violation> {
-    if !ours.address.overlaps(&theirs.address) {
+fn loss(ours: &Claim, theirs: &Claim) -> Option<Violation> {
+    if ours.id == theirs.id || !ours.address.overlaps(&theirs.address) {
         return None;
     }
-    let who = &theirs.listener.id;
+    let who = &theirs.id;
     let (field, problem, remedy) = if ours.address == theirs.address {
         let difference = difference(ours, theirs)?;
         let problem = format!("listener {who} has {} too: {}", ours.address, difference.problem);
@@ -188,30 +255,12 @@ fn loss(ours: &Candidate, theirs: &Candidate) -> Option<Violation> {
         let problem = format!("{} overlaps {} of listener {who}", ours.address, theirs.address);
         ("address", problem, "give both the same address, or one of them another port")
     };
-    let prefix = match ours.listener.id.listener.as_str() {
+    let prefix = match ours.id.listener.as_str() {
         "" => "spec".to_owned(),
         name => format!("spec.listeners[{name}]"),
     };
     let reason = if field == "hostnames" { Reason::HostnameConflict } else { Reason::SocketConflict };
     Some(Violation::new(Concern::Conflicted, reason, &format!("{prefix}.{field}"), problem, remedy))
-}
-
-/// Whether both conflict with the same others, and for the same reasons: one may replace the other, and nobody else
-/// sees a difference.
-pub(crate) fn is_same_claim(a: &Candidate, b: &Candidate) -> bool {
-    a.address == b.address
-        && a.listener.id == b.listener.id
-        && a.listener.hostnames == b.listener.hostnames
-        && has_same_head(a, b)
-        && before_handshake(&a.listener, &b.listener).is_none()
-}
-
-/// Whether both want the same socket at the same address.
-pub(crate) fn has_same_head(a: &Candidate, b: &Candidate) -> bool {
-    a.options == b.options
-        && a.protocol == b.protocol
-        && a.tls_mode == b.tls_mode
-        && a.proxy_protocol == b.proxy_protocol
 }
 
 /// What keeps two listeners from sharing an address.
@@ -221,7 +270,7 @@ struct Difference {
     remedy: &'static str,
 }
 
-fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
+fn difference(ours: &Claim, theirs: &Claim) -> Option<Difference> {
     const EQUAL: &str = "make both equal, or use another port";
     let differs = |field| Some(Difference { field, problem: format!("{field} differs"), remedy: EQUAL });
     if ours.tls_mode == TlsMode::Disabled && theirs.tls_mode == TlsMode::Disabled {
@@ -243,7 +292,7 @@ fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
     if ours.options != theirs.options {
         return differs("socket");
     }
-    if let Some(problem) = same_names(&ours.listener, &theirs.listener) {
+    if let Some(problem) = same_names(ours, theirs) {
         return Some(Difference {
             field: "hostnames",
             problem,
@@ -253,7 +302,7 @@ fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
     match ours.tls_mode {
         TlsMode::Disabled | TlsMode::Implicit => None,
         TlsMode::StartTls | TlsMode::RequireStartTls => {
-            let field = before_handshake(&ours.listener, &theirs.listener)?;
+            let field = ours.before_sni.difference(&theirs.before_sni)?;
             let problem =
                 format!("{field} differs, and clients see it before STARTTLS tells which host they want");
             Some(Difference { field, problem, remedy: EQUAL })
@@ -261,7 +310,7 @@ fn difference(ours: &Candidate, theirs: &Candidate) -> Option<Difference> {
     }
 }
 
-fn same_names(ours: &Listener, theirs: &Listener) -> Option<String> {
+fn same_names(ours: &Claim, theirs: &Claim) -> Option<String> {
     if ours.hostnames.is_empty() && theirs.hostnames.is_empty() {
         return Some("neither has host names".to_owned());
     }
@@ -269,63 +318,12 @@ fn same_names(ours: &Listener, theirs: &Listener) -> Option<String> {
     Some(format!("both have host name {}", shared.as_str()))
 }
 
-/// The first setting that has an effect before SNI is known, and differs.
-fn before_handshake(ours: &Listener, theirs: &Listener) -> Option<&'static str> {
-    let (a, b) = (&ours.frontend, &theirs.frontend);
-    let smtp = a.protocol == Protocol::Smtp;
-    let settings = [
-        ("serverName", a.server_name == b.server_name),
-        (capabilities_field(a.protocol), a.capabilities == b.capabilities),
-        (methods_field(a.protocol), a.mechanisms == b.mechanisms),
-        (password_logins_field(a.protocol), a.password_logins == b.password_logins),
-        ("auth", a.relay_sasl == b.relay_sasl),
-        ("limits.maxErrors", a.max_errors == b.max_errors),
-        ("limits.countedErrors", a.counted_errors == b.counted_errors),
-        ("limits.maxCommands", a.max_commands == b.max_commands),
-        ("limits.maxAuthFailures", a.max_auth_failures == b.max_auth_failures),
-        ("limits", ours.limits == theirs.limits),
-        ("timeouts.client", ours.timeouts.client == theirs.timeouts.client),
-        ("timeouts.announce", ours.timeouts.announce == theirs.timeouts.announce),
-        ("smtp.anonymousBeforeTLS", a.smtp.anonymous_before_tls == b.smtp.anonymous_before_tls),
-        ("smtp.strictSequence", a.smtp.strict_sequence == b.smtp.strict_sequence),
-        ("smtp.greetingDelay", ours.greeting_delay == theirs.greeting_delay),
-        (
-            "resolver",
-            !smtp || Arc::ptr_eq(&ours.resolver, &theirs.resolver) || ours.resolver == theirs.resolver,
-        ),
-    ];
-    settings.into_iter().find(|(_, equal)| !equal).map(|(field, _)| field)
-}
-
-fn capabilities_field(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Imap => "imap.capabilities",
-        Protocol::Pop3 => "pop3.capabilities",
-        Protocol::Smtp => "smtp.capabilities",
-    }
-}
-
-fn methods_field(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Imap => "imap.authMethods",
-        Protocol::Pop3 => "pop3.authMethods",
-        Protocol::Smtp => "smtp.authMethods",
-    }
-}
-
-fn password_logins_field(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Imap => "imap.passwordLogins",
-        Protocol::Pop3 => "pop3.passwordLogins",
-        Protocol::Smtp => "smtp.passwordLogins",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{once, server, tls_secret};
     use super::*;
-    use crate::model::ListenerId;
+    use crate::controller::render::claim::BeforeSni;
+    use crate::model::{Listener, ListenerId};
     use proptest::prelude::*;
 
     /// One candidate of every kind that matters here: addresses, TLS modes, host names and a setting.
@@ -352,14 +350,19 @@ mod tests {
                     );
                     let rendered = once(&(server(&listener, "") + &secret));
                     let socket = rendered.snapshot.sockets.into_values().next().unwrap();
-                    all.push(Candidate {
+                    let listener = &socket.listeners[0];
+                    let Listener { frontend, limits, timeouts, greeting_delay, resolver, .. } = &**listener;
+                    let claim = Claim {
+                        id: listener.id.clone(),
                         address: socket.address.clone(),
                         options: socket.options.clone(),
                         protocol: socket.protocol,
                         tls_mode: socket.tls_mode,
                         proxy_protocol: socket.proxy_protocol.clone(),
-                        listener: Arc::clone(&socket.listeners[0]),
-                    });
+                        hostnames: listener.hostnames.clone(),
+                        before_sni: BeforeSni::new(frontend, limits, timeouts, *greeting_delay, resolver),
+                    };
+                    all.push(Candidate { claim, listener: Some(Arc::clone(listener)) });
                 }
             }
         }
@@ -370,8 +373,8 @@ mod tests {
     fn claim(object: usize, candidate: &Candidate, number: usize) -> Arc<Candidate> {
         let id =
             ListenerId { namespace: "mail".into(), object: object.to_string(), listener: number.to_string() };
-        let listener = Arc::new(Listener { id, ..(*candidate.listener).clone() });
-        Arc::new(Candidate { listener, ..candidate.clone() })
+        let claim = Claim { id, ..candidate.claim.clone() };
+        Arc::new(Candidate { claim, listener: candidate.listener.clone() })
     }
 
     /// Everybody against everybody: who loses, and why.
@@ -383,11 +386,11 @@ mod tests {
                 .iter()
                 .map(|claim| {
                     let rivals = siblings.iter().filter(|rival| !Arc::ptr_eq(claim, rival));
-                    rivals.filter_map(|rival| loss(claim, rival)).next()
+                    rivals.filter_map(|rival| loss(&claim.claim, &rival.claim)).next()
                 })
                 .collect();
             for (claim, violation) in siblings.iter().zip(against_siblings) {
-                let against_others = || admitted.iter().find_map(|winner| loss(claim, winner));
+                let against_others = || admitted.iter().find_map(|winner| loss(&claim.claim, &winner.claim));
                 let violation = violation.or_else(against_others);
                 if violation.is_none() {
                     admitted.push(claim);
@@ -415,27 +418,33 @@ mod tests {
             let mut lost: Vec<Option<Violation>> = Vec::new();
             let mut left: Vec<(usize, Arc<Candidate>)> = Vec::new();
             for object in &objects {
-                let mut claims: Vec<_> = object.iter().cloned().map(Some).collect();
-                let mut outcomes: Vec<_> = object.iter().map(|claim| outcome(claim)).collect();
-                let earlier = vec![None; claims.len()];
-                among_siblings(&mut claims, &mut outcomes, &earlier);
+                let sibling = |(listener, wanted): (usize, &Arc<Candidate>)| {
+                    Sibling { listener, wanted: Arc::clone(wanted), earlier: None }
+                };
+                let siblings: Vec<_> = object.iter().enumerate().map(sibling).collect();
+                let mut outcomes: Vec<_> = object.iter().map(|claim| outcome(&claim.claim)).collect();
+                let claims = among_siblings(&siblings, &mut outcomes);
                 for (claim, mut outcome) in claims.into_iter().zip(outcomes) {
                     left.extend(claim.map(|claim| (lost.len(), claim)));
                     lost.push(outcome.violations.pop());
                 }
             }
-            let against_others = among_strangers(left.iter().map(|(_, claim)| claim));
-            for ((position, _), violation) in left.iter().zip(against_others) {
-                lost[*position] = violation;
+            let left_claims: Vec<_> = left.iter().map(|(_, claim)| claim).collect();
+            let against_others = among_strangers(&left_claims, &Snapshot::default());
+            for ((position, _), standing) in left.iter().zip(against_others) {
+                lost[*position] = match standing {
+                    Standing::Loses(violation) => Some(violation),
+                    _ => None,
+                };
             }
             prop_assert_eq!(lost, pairwise(&objects));
         });
     }
 
-    fn outcome(claim: &Candidate) -> ListenerOutcome {
+    fn outcome(claim: &Claim) -> ListenerOutcome {
         let address = Some(claim.address.clone());
         ListenerOutcome {
-            id: claim.listener.id.clone(),
+            id: claim.id.clone(),
             address,
             wanted: Some(claim.address.clone()),
             serving: Serving::Current,

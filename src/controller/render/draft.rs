@@ -10,11 +10,14 @@ use crate::model::ListenerId;
 
 use super::super::index::{Key, Kind, ObjectId, Objects, Owner, Resource};
 use super::super::violation::Violation;
-use super::references::{Looked, References};
+use super::conflicts::{self, Sibling};
+use super::listener::Obstacle;
+use super::ports::{Claims, Rank};
+use super::references::{Dependencies, References};
+use super::table::Table;
 use super::tls::Certificates;
 use super::{
-    Candidate, Environment, LastGood, ListenerOutcome, ObjectOutcome, Serving, attach, conflicts, listener,
-    reach, settings, units,
+    Candidate, Environment, ListenerOutcome, ObjectOutcome, Serving, attach, listener, reach, settings, units,
 };
 
 /// What objects are rendered from.
@@ -23,8 +26,8 @@ pub(crate) struct Drafting<'a> {
     pub(crate) objects: &'a Objects,
     /// What else counts.
     pub(crate) environment: &'a Environment,
-    /// What was good when it was last looked.
-    pub(crate) last_good: &'a LastGood,
+    /// The last renderings.
+    pub(crate) table: &'a Table,
     /// Certificates that are parsed already.
     pub(crate) certificates: &'a mut Certificates,
 }
@@ -33,7 +36,7 @@ pub(crate) struct Drafting<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Drafted {
     /// What its rendering depends on, besides itself.
-    pub(crate) looked: Looked,
+    pub(crate) dependencies: Dependencies,
     /// The spec that it was made of: its own, or the last good one.
     pub(crate) spec: Option<Spec>,
     /// `None`: it is of another class.
@@ -50,13 +53,11 @@ pub(crate) enum Spec {
 /// An object of our class.
 #[derive(Clone, Debug)]
 pub(crate) struct Ours {
-    /// Who wins a conflict with another object's listener: the smaller.
-    pub(crate) precedence: Precedence,
     /// Every listener that could be rendered, whether it can be served or not.
     pub(crate) good: Vec<Arc<Candidate>>,
-    /// By listener: what it wants, unless it has lost it inside its own object.
-    pub(crate) claims: Vec<Option<Arc<Candidate>>>,
-    /// What is known without looking at other objects.
+    /// What its listeners claim, but for what they lost inside the object.
+    pub(crate) claims: Claims,
+    /// What became of it without regard to other objects.
     pub(crate) outcome: ObjectOutcome,
 }
 
@@ -73,12 +74,12 @@ impl Drafting<'_> {
     }
 
     fn server(&mut self, key: &Key, resource: &Resource<MailServerSpec>) -> Drafted {
-        let looked = RefCell::default();
+        let dependencies = RefCell::default();
         let mut draft = Draft::new(Kind::Server, key, resource);
         let is_ours = self.is_ours(&resource.owner);
-        let Some(spec) = self.last_good.server(self.objects, key) else {
+        let Some(spec) = self.table.server(self.objects, key) else {
             let ours = is_ours.then(|| draft.finish());
-            return Drafted { looked: looked.into_inner(), spec: None, ours };
+            return Drafted { dependencies: dependencies.into_inner(), spec: None, ours };
         };
         for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
             let source = listener::Source {
@@ -89,36 +90,36 @@ impl Drafting<'_> {
                 allowed: None,
             };
             let settings = settings::effective(&spec.settings, &fields.settings);
-            self.draft(&mut draft, &source, &settings, &looked);
+            self.draft(&mut draft, &source, &settings, &dependencies);
         }
         if let Some(allowed) = spec.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref()) {
             reach::check_allowed(allowed, &mut draft.outcome.violations);
         }
         let ours = is_ours.then(|| draft.finish());
-        Drafted { looked: looked.into_inner(), spec: Some(Spec::Server(spec)), ours }
+        Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Server(spec)), ours }
     }
 
     fn listener(&mut self, key: &Key, resource: &Resource<MailListenerSpec>) -> Drafted {
-        let looked = RefCell::<Looked>::default();
+        let dependencies = RefCell::<Dependencies>::default();
         let mut draft = Draft::new(Kind::Listener, key, resource);
         if let Owner::Server(server) = &resource.owner {
-            looked.borrow_mut().servers.insert(server.clone());
+            dependencies.borrow_mut().servers.insert(server.clone());
         }
         let is_ours = self.is_ours(&resource.owner);
-        let Some(spec) = self.last_good.listener(self.objects, key) else {
+        let Some(spec) = self.table.listener(self.objects, key) else {
             draft.refuse(key, vec![]);
             let ours = is_ours.then(|| draft.finish());
-            return Drafted { looked: looked.into_inner(), spec: None, ours };
+            return Drafted { dependencies: dependencies.into_inner(), spec: None, ours };
         };
-        match attach::server(self.objects, self.last_good, (key, &spec), &looked) {
+        match attach::server(self.objects, self.table, (key, &spec), &dependencies) {
             _ if !is_ours => {}
             Err(violation) => draft.refuse(key, vec![violation]),
             Ok((server_key, server)) => {
-                self.attach(&mut draft, &spec.listener, (&server_key, &server), &looked);
+                self.attach(&mut draft, &spec.listener, (&server_key, &server), &dependencies);
             }
         }
         let ours = is_ours.then(|| draft.finish());
-        Drafted { looked: looked.into_inner(), spec: Some(Spec::Listener(spec)), ours }
+        Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Listener(spec)), ours }
     }
 
     /// Whether an object is of our class. One that belongs to nobody yet is told by all, which know the same of it.
@@ -137,7 +138,7 @@ impl Drafting<'_> {
         draft: &mut Draft,
         fields: &ListenerFields,
         (key, server): (&Key, &MailServerSpec),
-        looked: &RefCell<Looked>,
+        dependencies: &RefCell<Dependencies>,
     ) {
         let id = listener_id(&draft.outcome.key, "");
         let allowed = server.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref());
@@ -150,7 +151,7 @@ impl Drafting<'_> {
             settings::attached(&server.settings, &fields.settings)
         };
         let source = listener::Source { id, path: "spec".to_owned(), fields, server: Some(key), allowed };
-        self.draft(draft, &source, &settings, looked);
+        self.draft(draft, &source, &settings, dependencies);
     }
 
     fn draft(
@@ -158,33 +159,37 @@ impl Drafting<'_> {
         draft: &mut Draft,
         source: &listener::Source<'_>,
         settings: &Settings,
-        looked: &RefCell<Looked>,
+        dependencies: &RefCell<Dependencies>,
     ) {
         let old_spec = draft.outcome.violations.iter().any(|v| v.concern.excludes());
-        let kept = self.last_good.candidate(&draft.outcome.id(), &source.id);
+        let object = draft.outcome.id();
+        let kept = self.table.good(&object, &source.id);
         let mut references =
-            References::new(self.objects, looked, &self.environment.locality, self.certificates);
+            References::new(self.objects, dependencies, &self.environment.locality, self.certificates);
         let (rendered, violations) = listener::render(source, settings, &mut references, self.environment);
+        let (rendered, reserved) = match rendered {
+            Some(candidate) if candidate.listener.is_none() => (None, Some(candidate)),
+            other => (other, None),
+        };
+        let obstacle = if reserved.is_some() { Obstacle::Pending } else { Obstacle::Invalid };
+        let mut refresh =
+            |kept: &Candidate| listener::refresh(kept.clone(), source, settings, obstacle, &mut references);
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),
             Some(candidate) => (Some(candidate), Serving::Current),
             // What is not allowed any more is not served on.
             None => match kept.filter(|_| !violations.iter().any(Violation::is_refusal)) {
-                Some(kept) => {
-                    let kept = listener::refresh((**kept).clone(), source, settings, &mut references);
-                    (Some(kept), Serving::LastGood)
-                }
+                Some(kept) => (Some(refresh(kept)), Serving::LastGood),
                 None => (None, Serving::Nothing),
             },
         };
         let candidate = candidate.map(Arc::new);
-        let earlier = self.last_good.claim(&draft.outcome.id(), &source.id).map(|claim| match &candidate {
-            Some(candidate) if conflicts::is_same_claim(candidate, claim) => Arc::clone(candidate),
-            _ => Arc::new(listener::refresh((**claim).clone(), source, settings, &mut references)),
+        let earlier = self.table.claim(&object, &source.id).map(|claim| match &candidate {
+            Some(candidate) if candidate.claim == claim.claim => Arc::clone(candidate),
+            _ => Arc::new(refresh(claim)),
         });
-        let address = candidate.as_ref().map(|candidate| candidate.address.clone());
-        draft.candidates.push(candidate);
-        draft.earlier.push(earlier);
+        let address = candidate.as_ref().map(|candidate| candidate.claim.address.clone());
+        draft.claim(candidate, earlier, reserved);
         let wanted = units::listen_address(&source.fields.address, source.fields.port);
         draft.outcome.listeners.push(ListenerOutcome {
             id: source.id.clone(),
@@ -197,12 +202,11 @@ impl Drafting<'_> {
     }
 }
 
-/// An object on its way.
+/// An object that is being rendered.
 struct Draft {
     precedence: Precedence,
-    candidates: Vec<Option<Arc<Candidate>>>,
-    /// What each claimed when it was last looked, as that would be rendered now.
-    earlier: Vec<Option<Arc<Candidate>>>,
+    good: Vec<Arc<Candidate>>,
+    siblings: Vec<Sibling>,
     outcome: ObjectOutcome,
 }
 
@@ -217,16 +221,34 @@ impl Draft {
             listeners: vec![],
         };
         let age = resource.created.unwrap_or(i64::MAX);
-        Self { precedence: (kind, age, key.clone()), candidates: vec![], earlier: vec![], outcome }
+        Self { precedence: (kind, age, key.clone()), good: vec![], siblings: vec![], outcome }
+    }
+
+    /// Claims for the next listener what it is served with, and beside it what is reserved until references are known.
+    fn claim(
+        &mut self,
+        candidate: Option<Arc<Candidate>>,
+        earlier: Option<Arc<Candidate>>,
+        reserved: Option<Candidate>,
+    ) {
+        let listener = self.outcome.listeners.len();
+        let has_same_claim = |reserved: &Candidate| {
+            candidate.as_ref().is_some_and(|candidate| candidate.claim == reserved.claim)
+        };
+        let reserved = reserved.filter(|reserved| !has_same_claim(reserved));
+        if let Some(candidate) = candidate {
+            self.good.push(Arc::clone(&candidate));
+            self.siblings.push(Sibling { listener, wanted: candidate, earlier });
+        }
+        if let Some(reserved) = reserved {
+            self.siblings.push(Sibling { listener, wanted: Arc::new(reserved), earlier: None });
+        }
     }
 
     /// A `MailListener` that does not get as far as being rendered.
     fn refuse(&mut self, key: &Key, violations: Vec<Violation>) {
-        let id = listener_id(key, "");
-        self.candidates.push(None);
-        self.earlier.push(None);
         self.outcome.listeners.push(ListenerOutcome {
-            id,
+            id: listener_id(key, ""),
             address: None,
             wanted: None,
             serving: Serving::Nothing,
@@ -236,10 +258,15 @@ impl Draft {
     }
 
     fn finish(self) -> Ours {
-        let Self { precedence, candidates: mut claims, earlier, mut outcome } = self;
-        let good = claims.iter().flatten().map(Arc::clone).collect();
-        conflicts::among_siblings(&mut claims, &mut outcome.listeners, &earlier);
-        Ours { precedence, good, claims, outcome }
+        let Self { precedence, good, siblings, mut outcome } = self;
+        let claims = conflicts::among_siblings(&siblings, &mut outcome.listeners);
+        let claims = siblings.iter().zip(claims).filter_map(|(sibling, claim)| {
+            let candidate = claim?;
+            let is_reserved = candidate.listener.is_none();
+            let rank = Rank { precedence: precedence.clone(), listener: sibling.listener, is_reserved };
+            Some((rank, candidate))
+        });
+        Ours { good, claims: claims.collect(), outcome }
     }
 }
 

@@ -1,11 +1,11 @@
-//! Who has looked at what: from a change to the objects that it touches, without asking the others.
+//! From a change to the objects whose rendering depends on what changed, without looking at the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::index::{Changes, Key, Kind, ObjectId, Reference};
-use super::references::Looked;
+use super::references::Dependencies;
 
-/// What the renderings of all objects depend on, the other way round.
+/// The dependencies of all renderings, from what is depended on to the objects that do.
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
     references: BTreeMap<Reference, BTreeSet<ObjectId>>,
@@ -14,8 +14,17 @@ pub(crate) struct Interest {
     times: BTreeMap<i64, BTreeSet<ObjectId>>,
 }
 
+/// How the set of all references has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferenceChanges {
+    /// References that some object has now, and none had before.
+    pub added: BTreeSet<Reference>,
+    /// References that no object has any more.
+    pub removed: BTreeSet<Reference>,
+}
+
 impl Interest {
-    /// The objects that the changes touch: themselves, and those that looked at them.
+    /// The objects to render again: those that changed, and those whose rendering depends on a change.
     pub(crate) fn touched(&self, changes: &Changes) -> BTreeSet<ObjectId> {
         let servers = changes.own.iter().filter(|id| id.kind == Kind::Server);
         let attached = servers.filter_map(|id| self.servers.get(&id.key));
@@ -25,48 +34,64 @@ impl Interest {
         changes.own.iter().chain(others).cloned().collect()
     }
 
-    /// The objects of which something else is to be said at one time than at the other, with nothing changed.
+    /// The objects whose rendering differs between two times (Unix seconds), with nothing changed.
     pub(crate) fn between(&self, one: i64, other: i64) -> impl Iterator<Item = &ObjectId> {
         let after = one.min(other).saturating_add(1);
         let passed = (one != other).then(|| self.times.range(after..=one.max(other)));
         passed.into_iter().flatten().flat_map(|(_, ids)| ids)
     }
 
-    /// Whether anybody has looked for it.
-    pub(crate) fn has(&self, reference: &Reference) -> bool {
-        self.references.contains_key(reference)
-    }
-
-    /// An object has looked at other things than before; the references that nobody looks for any more.
-    pub(crate) fn replace(&mut self, id: &ObjectId, old: &Looked, new: &Looked) -> Vec<Reference> {
+    /// Replaces the dependencies of an object, and notes which references are the first or the last of their kind.
+    pub(crate) fn replace(
+        &mut self,
+        id: &ObjectId,
+        old: &Dependencies,
+        new: &Dependencies,
+        changes: &mut ReferenceChanges,
+    ) {
         replace(&mut self.servers, id, &old.servers, &new.servers);
         replace(&mut self.namespaces, id, old.namespace.as_slice(), new.namespace.as_slice());
         replace(&mut self.times, id, &old.times, &new.times);
-        replace(&mut self.references, id, &old.references, &new.references)
+        let (added, removed) = replace(&mut self.references, id, &old.references, &new.references);
+        // One object may have let go of what another takes up.
+        for reference in added {
+            if !changes.removed.remove(&reference) {
+                changes.added.insert(reference);
+            }
+        }
+        for reference in removed {
+            if !changes.added.remove(&reference) {
+                changes.removed.insert(reference);
+            }
+        }
     }
 }
 
-/// What nobody is interested in any more.
+/// What has its first object now, and what has lost its last one.
 fn replace<'a, T: Ord + Clone + 'a>(
     interest: &mut BTreeMap<T, BTreeSet<ObjectId>>,
     id: &ObjectId,
     old: impl IntoIterator<Item = &'a T>,
     new: impl IntoIterator<Item = &'a T>,
-) -> Vec<T> {
+) -> (Vec<T>, Vec<T>) {
     let mut over: BTreeSet<&T> = old.into_iter().collect();
+    let (mut added, mut removed) = (Vec::new(), Vec::new());
     for thing in new {
         if !over.remove(thing) {
-            interest.entry(thing.clone()).or_default().insert(id.clone());
+            let ids = interest.entry(thing.clone()).or_default();
+            if ids.is_empty() {
+                added.push(thing.clone());
+            }
+            ids.insert(id.clone());
         }
     }
-    let mut gone = Vec::new();
     for thing in over {
         let Some(ids) = interest.get_mut(thing) else { continue };
         ids.remove(id);
         if ids.is_empty() {
             interest.remove(thing);
-            gone.push(thing.clone());
+            removed.push(thing.clone());
         }
     }
-    gone
+    (added, removed)
 }

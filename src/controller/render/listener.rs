@@ -10,10 +10,10 @@ use crate::protocol::{FrontendConfig, Protocol};
 
 use super::super::index::Key;
 use super::super::violation::{Notice, Violation};
+use super::claim::{BeforeSni, Candidate, Claim};
 use super::references::References;
 use super::scope::Scope;
-use super::socket::{self, Candidate};
-use super::{Completeness, Environment, auth, backend, bounds, frontend, reach, tls, upstream};
+use super::{Completeness, Environment, auth, backend, bounds, frontend, reach, socket, tls, upstream};
 
 /// A listener as its object says it.
 pub(crate) struct Source<'a> {
@@ -29,7 +29,8 @@ pub(crate) struct Source<'a> {
     pub(crate) allowed: Option<&'a AllowedBackends>,
 }
 
-/// The listener, unless something excludes it, and everything that is to be said about it.
+/// The listener, unless something excludes it, and everything that is wrong with it. Where nothing worse is wrong than
+/// that references are pending, the candidate is the claim alone.
 pub(crate) fn render(
     source: &Source<'_>,
     settings: &Settings,
@@ -41,8 +42,26 @@ pub(crate) fn render(
     let candidate = candidate(scope, source, settings, references, environment, &mut found);
     let may_be_elsewhere =
         |violation: &Violation| environment.completeness == Completeness::Part && violation.absent.is_some();
-    let excluded = found.iter().any(|violation| violation.concern.excludes() && !may_be_elsewhere(violation));
-    (candidate.filter(|_| !excluded), found)
+    let excluding =
+        found.iter().filter(|violation| violation.concern.excludes() && !may_be_elsewhere(violation));
+    let excluding: Vec<&Violation> = excluding.collect();
+    let candidate = candidate.and_then(|candidate| match excluding.as_slice() {
+        [] => candidate.listener.is_some().then_some(candidate),
+        all if all.iter().all(|violation| violation.is_pending()) => {
+            Some(Candidate { listener: None, ..candidate })
+        }
+        _ => None,
+    });
+    (candidate, found)
+}
+
+/// Why a last good rendering is served and not the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The current spec, or something that it refers to, cannot be used.
+    Invalid,
+    /// Something that the current spec refers to is not known yet.
+    Pending,
 }
 
 /// A last good rendering with what moves on by itself as it is now: endpoints and certificates, as far as they
@@ -51,13 +70,18 @@ pub(crate) fn refresh(
     mut kept: Candidate,
     source: &Source<'_>,
     settings: &Settings,
+    obstacle: Obstacle,
     references: &mut References<'_>,
 ) -> Candidate {
+    let Some(listener) = &kept.listener else { return kept };
     let scope = &Scope::new(source);
     // Whatever is wrong has been said already.
     let found = &mut Vec::new();
-    let mut listener = (*kept.listener).clone();
-    let reach = reach::render(scope, source, settings, references);
+    let mut listener = (**listener).clone();
+    let mut reach = reach::render(scope, source, settings, references);
+    if obstacle == Obstacle::Pending {
+        reach.keep_own(&listener.reach);
+    }
     let backend = backend::render(scope, source.fields, &reach, references, found);
     if let (Some(old), Some(new)) = (&mut listener.backend, backend)
         && old.reference == new.reference
@@ -73,17 +97,17 @@ pub(crate) fn refresh(
     }
     let secrets = |tls: &ServerTls| tls.certificates.iter().map(|c| c.reference.clone()).collect::<Vec<_>>();
     if let (Some(old), Some(new)) =
-        (&mut listener.tls, tls::server(scope, settings, kept.tls_mode, references, 0, found))
+        (&mut listener.tls, tls::server(scope, settings, kept.claim.tls_mode, references, 0, found))
         && secrets(old) == secrets(&new)
     {
         *old = Arc::new(ServerTls { certificates: new.certificates, ..(**old).clone() });
     }
     reach::renew(&mut listener, reach);
-    kept.listener = Arc::new(listener);
+    kept.listener = Some(Arc::new(listener));
     kept
 }
 
-/// Whatever can be made, so that one look finds as much as possible; `None` only where the rest would have
+/// Whatever can be made, so that one rendering finds as much as possible; `None` only where the rest would have
 /// no meaning.
 fn candidate(
     scope: &Scope<'_>,
@@ -122,26 +146,36 @@ fn candidate(
     }
     let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment, found);
     if let Some(backend) = &backend {
-        upstream::warn_of_implicit_tls(scope, settings, backend, found);
+        let service_port = backend::service_port(scope, fields, references);
+        upstream::warn_of_implicit_tls(scope, settings, backend, fields, service_port, found);
     }
     warn_of_clear_text(scope, settings, tls_mode, &frontend, found);
     reach::check_settings(scope, fields, settings, protocol, &reach, found);
-    let listener = Listener {
-        id: source.id.clone(),
-        hostnames,
-        greeting_delay: bounds::greeting_delay(scope, settings, protocol, found),
+    let frontend = Arc::new(frontend);
+    let resolver = Arc::new(bounds::resolver(scope, settings, found));
+    let limits = bounds::limits(scope, settings, found);
+    let timeouts = bounds::timeouts(scope, settings, found);
+    let greeting_delay = bounds::greeting_delay(scope, settings, protocol, found);
+    let upstream = Arc::new(upstream::render(scope, settings, passthrough, references, found));
+    let before_sni = BeforeSni::new(&frontend, &limits, &timeouts, greeting_delay, &resolver);
+    let id = source.id.clone();
+    let listener = auth.map(|auth| Listener {
+        id: id.clone(),
+        hostnames: hostnames.clone(),
+        greeting_delay,
         reach,
-        upstream: Arc::new(upstream::render(scope, settings, passthrough, references, found)),
-        resolver: Arc::new(bounds::resolver(scope, settings, found)),
-        timeouts: bounds::timeouts(scope, settings, found),
-        limits: bounds::limits(scope, settings, found),
-        frontend: Arc::new(frontend),
+        upstream,
+        resolver,
+        timeouts,
+        limits,
+        frontend,
         tls: server_tls.map(Arc::<ServerTls>::new),
-        auth: auth?,
+        auth,
         backend: backend.map(Arc::new),
-    };
-    let listener = Arc::new(listener);
-    Some(Candidate { address: address?, options, protocol, tls_mode, proxy_protocol, listener })
+    });
+    let address = address?;
+    let claim = Claim { id, address, options, protocol, tls_mode, proxy_protocol, hostnames, before_sni };
+    Some(Candidate { claim, listener: listener.map(Arc::new) })
 }
 
 fn hostnames(

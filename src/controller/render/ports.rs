@@ -1,167 +1,213 @@
-//! What listeners claim, port by port, and who has it: judged again only where a claim has changed.
+//! What all listeners claim, port by port, and who has it: decided again only where a claim has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Listener, ListenerId, Socket};
+use crate::controller::index::ObjectId;
+use crate::controller::violation::Violation;
+use crate::model::{Listener, ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
-use super::super::index::ObjectId;
-use super::super::violation::Violation;
 use super::Candidate;
-use super::conflicts::{Place, among_strangers, is_same_claim};
+use super::conflicts::{Place, Standing, among_strangers};
 use super::draft::Precedence;
 
-/// Who is stronger: the smaller. The listeners of one object in their order.
-pub(crate) type Rank = (Precedence, usize);
+/// Who is stronger: the smaller. Within an object the order of its listeners counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) precedence: Precedence,
+    /// The listener's position in its object.
+    pub(crate) listener: usize,
+    /// A listener may have a reservation beside what it is served with.
+    pub(crate) is_reserved: bool,
+}
 
-/// What an object claims, by its listeners' positions.
+/// What an object claims.
 pub(crate) type Claims = BTreeMap<Rank, Arc<Candidate>>;
 
 /// All claims.
 #[derive(Debug, Default)]
-pub(crate) struct Ports(BTreeMap<Place, BTreeMap<Rank, Claim>>);
+pub(crate) struct Ports(BTreeMap<Place, BTreeMap<Rank, Entry>>);
 
 #[derive(Debug)]
-struct Claim {
+struct Entry {
     candidate: Arc<Candidate>,
-    verdict: Verdict,
-}
-
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    None,
-    Served,
-    Lost(Violation),
+    standing: Standing,
+    /// The revision of the snapshot since which the listener is served as it is, if it is.
+    since: u64,
 }
 
 /// What changed claims lead to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Effects {
+    /// The revision of the snapshot that is being made.
+    revision: u64,
     unsettled: BTreeSet<Place>,
-    /// Objects of which a listener has won or lost.
-    pub(crate) objects: BTreeSet<ObjectId>,
-    /// Addresses with other listeners behind them.
+    withdrawn: BTreeMap<ListenerId, Withdrawn>,
+    /// Objects with a claim whose standing is another.
+    pub(crate) decided: BTreeSet<ObjectId>,
+    /// Objects with a listener that is served as it is only since this revision.
+    pub(crate) renewed: BTreeSet<ObjectId>,
+    /// Addresses that may have other listeners now.
     pub(crate) addresses: BTreeSet<ListenAddress>,
-    /// Where these listeners are served now; `None`: nowhere.
-    pub(crate) listeners: BTreeMap<ListenerId, Option<Served>>,
 }
 
-/// A listener that is served.
-#[derive(Clone, Debug)]
-pub(crate) struct Served {
-    pub(crate) object: ObjectId,
-    pub(crate) address: ListenAddress,
-    pub(crate) listener: Arc<Listener>,
+/// A listener that was served by a claim that is gone. Another claim may go on with it.
+#[derive(Debug)]
+struct Withdrawn {
+    address: ListenAddress,
+    listener: Arc<Listener>,
+    since: u64,
+}
+
+impl Effects {
+    /// For the snapshot of this revision.
+    pub(crate) fn new(revision: u64) -> Self {
+        Self {
+            revision,
+            unsettled: BTreeSet::new(),
+            withdrawn: BTreeMap::new(),
+            decided: BTreeSet::new(),
+            renewed: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        }
+    }
 }
 
 impl Ports {
-    /// An object claims other things than before. What it claims newly is nobody's until [`Self::settle`].
+    /// Replaces the claims of an object. New ones are undecided until [`Self::settle`].
     pub(crate) fn replace(&mut self, old: &Claims, new: &Claims, effects: &mut Effects) {
         for (rank, before) in old {
-            let stays = new.get(rank).is_some_and(|after| is_same_claim(before, after));
-            if !stays {
+            if new.get(rank).is_none_or(|after| before.claim != after.claim) {
                 self.withdraw(rank, before, effects);
             }
         }
         for (rank, after) in new {
             match old.get(rank) {
-                Some(before) if is_same_claim(before, after) => self.renew(rank, after, effects),
+                Some(before) if before.claim == after.claim => self.renew(rank, after, effects),
                 _ => self.claim(rank, after, effects),
             }
         }
     }
 
-    /// Decides about everything that is claimed newly, and everything that this may change.
-    pub(crate) fn settle(&mut self, effects: &mut Effects) {
+    /// Decides all claims of the places where one has changed. `before` is what is served until now.
+    pub(crate) fn settle(&mut self, before: &Snapshot, effects: &mut Effects) {
         for place in std::mem::take(&mut effects.unsettled) {
-            let Some(claims) = self.0.get_mut(&place) else { continue };
-            let lost = among_strangers(claims.values().map(|claim| &claim.candidate));
-            for ((rank, claim), lost) in claims.iter_mut().zip(lost) {
-                let verdict = lost.map_or(Verdict::Served, Verdict::Lost);
-                if claim.verdict != verdict {
-                    claim.verdict = verdict;
-                    effects.objects.insert(object(rank));
-                    effects.note(rank, claim);
+            let Some(entries) = self.0.get_mut(&place) else { continue };
+            let candidates: Vec<_> = entries.values().map(|entry| Arc::clone(&entry.candidate)).collect();
+            let standings = among_strangers(&candidates.iter().collect::<Vec<_>>(), before);
+            for ((rank, entry), standing) in entries.iter_mut().zip(standings) {
+                if entry.standing != standing {
+                    entry.standing = standing;
+                    entry.decided(rank, effects);
                 }
+            }
+        }
+    }
+
+    /// Everything that is served at an address is served as it is only since this revision.
+    pub(crate) fn restart(&mut self, address: &ListenAddress, effects: &mut Effects) {
+        for (rank, entry) in self.0.get_mut(&Place::of(address)).into_iter().flatten() {
+            if entry.served().is_some() && entry.candidate.claim.address == *address {
+                entry.since = effects.revision;
+                effects.renewed.insert(object(rank));
             }
         }
     }
 
     /// Why the claim is lost, if it is.
     pub(crate) fn lost(&self, rank: &Rank, candidate: &Candidate) -> Option<&Violation> {
-        match &self.0.get(&Place::of(&candidate.address))?.get(rank)?.verdict {
-            Verdict::Lost(violation) => Some(violation),
-            Verdict::None | Verdict::Served => None,
+        match &self.entry(rank, candidate)?.standing {
+            Standing::Loses(violation) => Some(violation),
+            Standing::Undecided | Standing::Wins | Standing::Yields => None,
         }
+    }
+
+    /// The listener of a claim, where it is served, and the revision since which that is so.
+    pub(crate) fn served(&self, rank: &Rank, candidate: &Candidate) -> Option<(&Arc<Listener>, u64)> {
+        let entry = self.entry(rank, candidate)?;
+        Some((entry.served()?, entry.since))
     }
 
     /// The socket at an address, with all listeners behind it.
     pub(crate) fn socket(&self, address: &ListenAddress) -> Option<Socket> {
-        let mut socket = self.served(address).next()?.1.socket();
-        socket.listeners.extend(self.served(address).map(|(_, candidate)| Arc::clone(&candidate.listener)));
+        let entries = self.0.get(&Place::of(address)).into_iter().flat_map(BTreeMap::values);
+        let served = entries.filter_map(|entry| Some((&entry.candidate.claim, entry.served()?)));
+        let mut here = served.filter(|(claim, _)| claim.address == *address).peekable();
+        let mut socket = here.peek()?.0.socket();
+        socket.listeners.extend(here.map(|(_, listener)| Arc::clone(listener)));
         Some(socket)
     }
 
-    /// Whose these listeners are.
-    pub(crate) fn objects(&self, address: &ListenAddress) -> impl Iterator<Item = ObjectId> {
-        self.served(address).map(|(rank, _)| object(rank))
+    fn entry(&self, rank: &Rank, candidate: &Candidate) -> Option<&Entry> {
+        self.0.get(&Place::of(&candidate.claim.address))?.get(rank)
     }
 
-    fn served(&self, address: &ListenAddress) -> impl Iterator<Item = (&Rank, &Arc<Candidate>)> {
-        let claims = self.0.get(&Place::of(address)).into_iter().flatten();
-        let served = claims.filter(|(_, claim)| claim.verdict == Verdict::Served);
-        let candidates = served.map(|(rank, claim)| (rank, &claim.candidate));
-        candidates.filter(move |(_, candidate)| candidate.address == *address)
-    }
-
-    /// Nobody sees a difference but the clients.
+    /// The claim is the same; only clients see a difference.
     fn renew(&mut self, rank: &Rank, candidate: &Arc<Candidate>, effects: &mut Effects) {
-        let place = self.0.get_mut(&Place::of(&candidate.address));
-        if let Some(claim) = place.and_then(|claims| claims.get_mut(rank))
-            && !Arc::ptr_eq(&claim.candidate, candidate)
-        {
-            claim.candidate = Arc::clone(candidate);
-            if claim.verdict == Verdict::Served {
-                effects.note(rank, claim);
-            }
+        let place = self.0.get_mut(&Place::of(&candidate.claim.address));
+        let Some(entry) = place.and_then(|entries| entries.get_mut(rank)) else { return };
+        let before = std::mem::replace(&mut entry.candidate, Arc::clone(candidate));
+        let is_same = match (&before.listener, &candidate.listener) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            _ => false,
+        };
+        if !is_same && entry.served().is_some() {
+            entry.since = effects.revision;
+            effects.renewed.insert(object(rank));
+            effects.addresses.insert(candidate.claim.address.clone());
         }
     }
 
     fn claim(&mut self, rank: &Rank, candidate: &Arc<Candidate>, effects: &mut Effects) {
-        let place = Place::of(&candidate.address);
-        let claim = Claim { candidate: Arc::clone(candidate), verdict: Verdict::None };
-        self.0.entry(place.clone()).or_default().insert(rank.clone(), claim);
+        let place = Place::of(&candidate.claim.address);
+        let entry = Entry { candidate: Arc::clone(candidate), standing: Standing::Undecided, since: 0 };
+        self.0.entry(place.clone()).or_default().insert(rank.clone(), entry);
         effects.unsettled.insert(place);
     }
 
     fn withdraw(&mut self, rank: &Rank, candidate: &Candidate, effects: &mut Effects) {
-        let place = Place::of(&candidate.address);
-        let Some(claims) = self.0.get_mut(&place) else { return };
-        if let Some(mut claim) = claims.remove(rank) {
-            claim.verdict = Verdict::None;
-            effects.note(rank, &claim);
+        let place = Place::of(&candidate.claim.address);
+        let Some(entries) = self.0.get_mut(&place) else { return };
+        if let Some(entry) = entries.remove(rank)
+            && let Some(listener) = entry.served()
+        {
+            let address = entry.candidate.claim.address.clone();
+            effects.addresses.insert(address.clone());
+            let withdrawn = Withdrawn { address, listener: Arc::clone(listener), since: entry.since };
+            effects.withdrawn.insert(listener.id.clone(), withdrawn);
         }
-        if claims.is_empty() {
+        if entries.is_empty() {
             self.0.remove(&place);
         }
         effects.unsettled.insert(place);
     }
 }
 
-impl Effects {
-    fn note(&mut self, rank: &Rank, claim: &Claim) {
-        let Candidate { address, listener, .. } = &*claim.candidate;
-        let served = (claim.verdict == Verdict::Served).then(|| Served {
-            object: object(rank),
-            address: address.clone(),
-            listener: Arc::clone(listener),
-        });
-        self.addresses.insert(address.clone());
-        self.listeners.insert(listener.id.clone(), served);
+impl Entry {
+    /// The listener, if it is served.
+    fn served(&self) -> Option<&Arc<Listener>> {
+        self.candidate.listener.as_ref().filter(|_| self.standing == Standing::Wins)
+    }
+
+    /// The standing is another than before.
+    fn decided(&mut self, rank: &Rank, effects: &mut Effects) {
+        effects.decided.insert(object(rank));
+        let Some(listener) = &self.candidate.listener else { return };
+        let address = &self.candidate.claim.address;
+        effects.addresses.insert(address.clone());
+        if self.standing == Standing::Wins {
+            let same = effects.withdrawn.get(&listener.id);
+            let same = same.filter(|old| old.address == *address && Arc::ptr_eq(&old.listener, listener));
+            self.since = same.map_or(effects.revision, |old| old.since);
+            if same.is_none() {
+                effects.renewed.insert(object(rank));
+            }
+        }
     }
 }
 
-fn object(((kind, _, key), _): &Rank) -> ObjectId {
+fn object(rank: &Rank) -> ObjectId {
+    let (kind, _, key) = &rank.precedence;
     ObjectId::new(*kind, key)
 }

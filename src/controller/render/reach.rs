@@ -221,11 +221,12 @@ fn introductions(settings: &Settings, protocol: Protocol) -> Vec<(&'static str, 
 /// Where the Pods of a Service are reached: themselves, and by the cluster IPs unless something else is behind those, too.
 fn pods(service_key: &Key, references: &References<'_>) -> BTreeSet<SocketAddr> {
     let mut own = BTreeSet::new();
-    let Some(service) = references.service(service_key).filter(|service| selects_pods(service)) else {
+    let service = references.service(service_key).found().filter(|service| selects_pods(service));
+    let (Some(service), Some(slices)) = (service, references.slices(service_key).found()) else {
         return own;
     };
     let mut only_pods = true;
-    for slice in references.objects().slices.of(service_key) {
+    for slice in slices {
         let ports: Vec<u16> =
             slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
         for endpoint in &slice.endpoints {

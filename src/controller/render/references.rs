@@ -1,107 +1,124 @@
-//! Whatever objects refer to by name, and what of it was looked for: a source needs to read no more than that, and
-//! nothing else makes another rendering of the same object.
+//! Looks up what objects refer to by name, and notes each lookup: a source reads no more than that, and nothing else
+//! changes the rendering of an unchanged object.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
-use super::super::reason::Reason;
-use super::super::violation::{Absent, Concern, Violation};
+use crate::controller::index::{Answer, Key, Lookup, Objects, Reference, ReferenceKind, SecretData};
+use crate::controller::reason::Reason;
+use crate::controller::violation::{Absent, Concern, Violation};
+
 use super::endpoints::Locality;
 use super::tls::Certificates;
 
 /// What the rendering of an object depends on, besides itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Looked {
-    /// What was looked for by name, whether it is there or not.
+pub(crate) struct Dependencies {
+    /// The references that were looked up, with whatever result.
     pub(crate) references: BTreeSet<Reference>,
-    /// The `MailServer` of a `MailListener`, whether it is there or not: the one that it names and, where that spec
-    /// cannot be used, the one that the last good spec names.
+    /// The `MailServer` of a `MailListener`, whether it exists or not: the one that the spec names and, where that spec
+    /// is invalid, the one that the last valid spec names.
     pub(crate) servers: BTreeSet<Key>,
     /// The namespace whose labels decided something.
     pub(crate) namespace: Option<String>,
-    /// When something else is to be said with nothing changed: Unix seconds.
+    /// Unix seconds at which the rendering changes though no object does: a certificate comes close to its end.
     pub(crate) times: BTreeSet<i64>,
 }
 
-/// What references are looked up in.
+/// Where references are looked up.
 pub(crate) struct References<'a> {
     objects: &'a Objects,
-    looked: &'a RefCell<Looked>,
+    dependencies: &'a RefCell<Dependencies>,
     locality: &'a Locality,
     /// Certificates that are parsed already.
     pub(crate) certificates: &'a mut Certificates,
 }
 
 impl<'a> References<'a> {
-    /// Everything that is looked for is put down in `looked`, whether it is there or not.
+    /// Notes every lookup in `dependencies`.
     pub(crate) fn new(
         objects: &'a Objects,
-        looked: &'a RefCell<Looked>,
+        dependencies: &'a RefCell<Dependencies>,
         locality: &'a Locality,
         certificates: &'a mut Certificates,
     ) -> Self {
-        Self { objects, looked, locality, certificates }
+        Self { objects, dependencies, locality, certificates }
     }
 
-    /// Where we are, for endpoints that are near.
+    /// Where this process runs, to prefer near endpoints.
     pub(crate) fn locality(&self) -> &'a Locality {
         self.locality
     }
 
     /// A Secret.
-    pub(crate) fn secret(&self, key: &Key) -> Option<&'a Arc<SecretData>> {
-        self.want(ReferenceKind::Secret, key);
-        self.objects.secrets.get(key)
+    pub(crate) fn secret(&self, key: &Key) -> Lookup<&'a Arc<SecretData>> {
+        self.look_up(ReferenceKind::Secret, key, self.objects.secrets.get(key))
     }
 
-    /// A value of a ConfigMap; the outer `None` is a ConfigMap that is not there.
-    pub(crate) fn in_config_map(&self, key: &Key, name: &str) -> Option<Option<&'a [u8]>> {
-        self.want(ReferenceKind::ConfigMap, key);
-        self.objects.config_maps.get(key).map(|map| map.get(name).map(Vec::as_slice))
+    /// A value of a ConfigMap; `Found(None)` where the ConfigMap has no such key.
+    pub(crate) fn in_config_map(&self, key: &Key, name: &str) -> Lookup<Option<&'a [u8]>> {
+        let map = self.look_up(ReferenceKind::ConfigMap, key, self.objects.config_maps.get(key));
+        map.map(|map| map.get(name).map(Vec::as_slice))
     }
 
     /// A Service.
-    pub(crate) fn service(&self, key: &Key) -> Option<&'a Arc<Service>> {
-        self.want(ReferenceKind::Service, key);
-        self.objects.services.get(key)
+    pub(crate) fn service(&self, key: &Key) -> Lookup<&'a Arc<Service>> {
+        self.look_up(ReferenceKind::Service, key, self.objects.services.get(key))
     }
 
-    /// Says when something else will have to be said.
+    /// The EndpointSlices of a Service; never missing: a Service may have none.
+    pub(crate) fn slices(&self, service: &Key) -> Lookup<Vec<&'a EndpointSlice>> {
+        let slices = self.objects.slices.of(service).collect();
+        self.look_up(ReferenceKind::EndpointSlices, service, Some(slices))
+    }
+
+    /// Notes when the rendering changes though no object does: Unix seconds.
     pub(crate) fn until(&self, times: &[i64]) {
-        self.looked.borrow_mut().times.extend(times);
+        self.dependencies.borrow_mut().times.extend(times);
     }
 
-    /// All objects, for what goes with a reference.
-    pub(crate) fn objects(&self) -> &'a Objects {
-        self.objects
-    }
-
-    /// Says that something is not there; one that is there and may not be read needs another remedy.
-    pub(crate) fn missing(
-        &self,
-        path: &str,
-        (kind, key): (ReferenceKind, &Key),
-        problem: String,
-        remedy: &str,
-    ) -> Violation {
+    fn look_up<T>(&self, kind: ReferenceKind, key: &Key, held: Option<T>) -> Lookup<T> {
         let reference = Reference::new(kind, key);
-        match self.objects.unreadable.get(&reference) {
-            None => Violation::absent(path, Absent::Reference(reference), problem, remedy),
-            Some(why) => Violation::new(
+        let lookup = match self.objects.answers.get(&reference) {
+            Answer::Known => held.map_or(Lookup::Missing, Lookup::Found),
+            Answer::Forbidden(why) => Lookup::Forbidden(why.clone()),
+            Answer::Pending(why) => Lookup::Pending(why.clone()),
+        };
+        self.dependencies.borrow_mut().references.insert(reference);
+        lookup
+    }
+}
+
+impl<T> Lookup<T> {
+    /// What was found. Otherwise the violation of the field at `path` is added to `found`; `remedy` is for a reference
+    /// that does not exist.
+    pub(crate) fn required(
+        self,
+        (kind, key): (ReferenceKind, &Key),
+        path: &str,
+        remedy: &str,
+        found: &mut Vec<Violation>,
+    ) -> Option<T> {
+        let reference = Reference::new(kind, key);
+        found.push(match self {
+            Self::Found(value) => return Some(value),
+            Self::Missing => {
+                let problem = format!("{reference} does not exist");
+                Violation::absent(path, Absent::Reference(reference), problem, remedy)
+            }
+            Self::Forbidden(why) => Violation::new(
                 Concern::ResolvedRefs,
                 Reason::RefNotReadable,
                 path,
                 format!("{reference} cannot be read: {why}"),
-                "correct the name, or let the controller's ServiceAccount get, list and watch it by a Role that names it",
+                "grant the controller's ServiceAccount get, list and watch on it, or correct the name",
             ),
-        }
-    }
-
-    fn want(&self, kind: ReferenceKind, key: &Key) {
-        self.looked.borrow_mut().references.insert(Reference::new(kind, key));
+            Self::Pending(why) => Violation::pending(path, format!("waiting for {reference}: {why}")),
+        });
+        None
     }
 }

@@ -1,13 +1,12 @@
 //! What concerns the socket: where it is bound, what it speaks, how it is made, whom it believes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::api::common::Size;
 use crate::api::listener::{self as api, ListenerFields, SocketSettings};
-use crate::model::{InboundProxyProtocol, Listener, Socket, TlsMode, UntrustedPeers};
+use crate::model::{InboundProxyProtocol, UntrustedPeers};
 use crate::net::{Keepalive, ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
 
@@ -15,37 +14,6 @@ use super::super::violation::Violation;
 use super::bounds::{self, Bounded};
 use super::scope::Scope;
 use super::{listener, units};
-
-/// A rendered listener with the socket that it wants.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// Where it is bound.
-    pub address: ListenAddress,
-    /// How the socket is made.
-    pub options: SocketOptions,
-    /// The protocol spoken.
-    pub protocol: Protocol,
-    /// When TLS begins.
-    pub tls_mode: TlsMode,
-    /// A PROXY header on every connection.
-    pub proxy_protocol: Option<InboundProxyProtocol>,
-    /// Everything else.
-    pub listener: Arc<Listener>,
-}
-
-impl Candidate {
-    /// The socket that it wants, with nobody behind it yet.
-    pub(crate) fn socket(&self) -> Socket {
-        Socket {
-            address: self.address.clone(),
-            options: self.options.clone(),
-            protocol: self.protocol,
-            tls_mode: self.tls_mode,
-            proxy_protocol: self.proxy_protocol.clone(),
-            listeners: Vec::new(),
-        }
-    }
-}
 
 /// The address, of `address` and `port`.
 pub(crate) fn address(

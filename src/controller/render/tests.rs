@@ -1,19 +1,21 @@
 //! Tests of the renderer, from YAML to snapshots and violations.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rcgen::{CertificateParams, CertifiedKey, KeyPair};
 
+use super::oracle::Rendered;
 use super::*;
 use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
-use crate::controller::index::{Index, ReferenceKind};
-use crate::controller::publish::{Published, Publisher};
+use crate::controller::index::Objects;
+use crate::controller::index::{Answer, Index, Key, Reference, ReferenceKind};
 use crate::controller::validate::tests::validator;
 use crate::model::{
-    Auth, AuthProof, ClientAuthMode, HeaderText, Listener, ServerNames, TlsMode, TrustAnchors,
+    Auth, AuthProof, ClientAuthMode, HeaderText, Listener, ServerNames, Socket, TlsMode, TrustAnchors,
     UntrustedPeers, UpstreamTls,
 };
 use crate::net::BackendAddress;
@@ -25,9 +27,9 @@ use crate::secret::Secret;
 /// same.
 pub(crate) struct World {
     store: Store,
-    last_good: LastGood,
-    index: Index,
-    pub(crate) publisher: Publisher,
+    oracle: Rendered,
+    pub(crate) index: Index,
+    pub(crate) renderer: Renderer,
     pub(crate) now: i64,
     trusted_peers: Vec<IpNet>,
 }
@@ -36,9 +38,9 @@ impl World {
     pub(crate) fn new() -> Self {
         Self {
             store: Store::default(),
-            last_good: LastGood::default(),
+            oracle: Rendered::default(),
             index: Index::default(),
-            publisher: Publisher::default(),
+            renderer: Renderer::default(),
             now: 1_800_000_000,
             trusted_peers: Vec::new(),
         }
@@ -48,11 +50,23 @@ impl World {
         self.publish(yaml).0
     }
 
-    pub(crate) fn publish(&mut self, yaml: &str) -> (Rendered, Published) {
+    pub(crate) fn publish(&mut self, yaml: &str) -> (Rendered, Delta) {
         let files = [("a.yaml".into(), Seen::Read(Ok(yaml.to_owned()).into()))];
         self.store.apply(Scan { files: files.into(), ..Scan::default() }, validator());
         let loaded = self.store.load();
         assert_eq!(loaded.problems, vec![]);
+        let answers = self.index.objects().answers.clone();
+        self.index.replace(&Objects { answers, ..loaded.objects });
+        self.render_index()
+    }
+
+    /// Says from now on what is known of a reference.
+    pub(crate) fn answers(&mut self, reference: &Reference, answer: Answer) {
+        self.index.set_answer(reference, Some(answer));
+    }
+
+    /// Renders the objects of the index as it is.
+    pub(crate) fn render_index(&mut self) -> (Rendered, Delta) {
         let environment = Environment {
             class: "mailgress".to_owned(),
             hostname: "host.example".to_owned(),
@@ -61,24 +75,20 @@ impl World {
             trusted_peers: self.trusted_peers.clone(),
             completeness: Completeness::Whole,
         };
-        let rendered = render(&loaded.objects, &self.last_good, &environment);
-        self.last_good = rendered.last_good.clone();
-        self.index.replace(&loaded.objects);
-        let look = self.publisher.look(&mut self.index, &environment);
-        let published = self.publisher.take(look);
-        self.publisher.assert_is(&rendered);
-        (rendered, published)
+        self.oracle = self.oracle.next(self.index.objects(), &environment);
+        let delta = self.renderer.render(&mut self.index, &environment);
+        self.renderer.assert_is(&self.oracle);
+        (self.oracle.clone(), delta)
     }
 }
 
-impl Publisher {
+impl Renderer {
     /// What was rendered from changes is what is rendered from scratch.
     pub(crate) fn assert_is(&self, rendered: &Rendered) {
-        assert_eq!(self.current().sockets, rendered.snapshot.sockets);
-        let outcomes: Vec<&ObjectOutcome> = self.outcomes().values().map(Arc::as_ref).collect();
+        assert_eq!(self.snapshot().sockets, rendered.snapshot.sockets);
+        let outcomes: Vec<&ObjectOutcome> = self.outcomes().map(|(_, outcome)| outcome.as_ref()).collect();
         assert_eq!(outcomes, rendered.objects.iter().collect::<Vec<_>>());
-        assert!(self.outcomes().iter().all(|(id, outcome)| *id == outcome.id()));
-        assert!(rendered.references.iter().all(|reference| self.wants(reference)));
+        assert!(self.outcomes().all(|(id, outcome)| *id == outcome.id()));
     }
 }
 
@@ -584,24 +594,92 @@ fn what_may_not_be_read_is_not_called_missing() {
     let mut world = World::new();
     let yaml = server(&imap("a", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
     world.render(&yaml);
-    let mut objects = world.store.load().objects;
-    let secret = Reference::new(ReferenceKind::Secret, &Key::new("mail", "t"));
-    objects.unreadable.insert(secret, "may not list".to_owned());
-    let environment = Environment {
-        class: "mailgress".to_owned(),
-        hostname: "h".to_owned(),
-        now: world.now,
-        locality: Locality::default(),
-        trusted_peers: Vec::new(),
-        completeness: Completeness::Whole,
+    world.answers(&secret_t(), Answer::Forbidden("may not list".to_owned()));
+    let said = said(&world.render_index().0);
+    let begin = "RefNotReadable spec.tls.certificateRefs[0]: Secret mail/t cannot be read: may not list;";
+    assert!(said.starts_with(begin), "{said}");
+}
+
+fn secret_t() -> Reference {
+    Reference::new(ReferenceKind::Secret, &Key::new("mail", "t"))
+}
+
+fn pending() -> Answer {
+    Answer::Pending("no answer yet".to_owned())
+}
+
+#[test]
+fn a_listener_that_waits_for_a_reference_keeps_serving_what_it_served() {
+    let mut world = World::new();
+    let yaml = |secret: &str, port: u16| {
+        server(
+            &imap("a", &format!("port: {port}")),
+            &format!("tls: {{certificateRefs: [{{name: {secret}}}]}}"),
+        )
     };
-    let said = said(&render(&objects, &LastGood::default(), &environment));
-    assert!(
-        said.starts_with(
-            "RefNotReadable spec.tls.certificateRefs[0]: Secret mail/t cannot be read: may not list;"
-        ),
-        "{said}"
+    let (t, u) = (tls_secret("t", &["a"]), tls_secret("u", &["a"]));
+    let first = world.render(&(yaml("u", 993) + &u));
+    assert_eq!((sockets(&first), said(&first)), (vec!["*:993".to_owned()], String::new()));
+    world.answers(&secret_t(), pending());
+    let waiting = world.render(&(yaml("t", 993) + &u + &t));
+    assert_eq!(waiting.snapshot.sockets, first.snapshot.sockets);
+    assert_eq!(
+        said(&waiting),
+        "Pending spec.tls.certificateRefs[0]: waiting for Secret mail/t: no answer yet\n"
     );
+    assert_eq!(sockets(&world.render(&(yaml("t", 995) + &u + &t))), ["*:993"], "the new port waits too");
+    world.answers(&secret_t(), Answer::Known);
+    assert_eq!(sockets(&world.render_index().0), ["*:995"]);
+}
+
+#[test]
+fn the_place_of_a_listener_that_waits_is_reserved() {
+    let mut world = World::new();
+    let waits = named_server("a", &imap("x", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
+    let younger = named_server("b", &imap("y", "port: 993"), "tls: {certificateRefs: [{name: u}]}");
+    let secrets = tls_secret("t", &["a"]) + &tls_secret("u", &["a"]);
+    world.answers(&secret_t(), pending());
+    let rendered = world.render(&(waits.clone() + &younger + &secrets));
+    assert_eq!(sockets(&rendered), Vec::<String>::new());
+    assert!(
+        said(&rendered).contains("SocketConflict spec.listeners[y].hostnames")
+            || said(&rendered).contains("HostnameConflict spec.listeners[y].hostnames"),
+        "{}",
+        said(&rendered)
+    );
+    world.answers(&secret_t(), Answer::Known);
+    let rendered = world.render_index().0;
+    assert_eq!(socket(&rendered, "*:993").listeners[0].id.to_string(), "mail/a/x");
+}
+
+#[test]
+fn a_listener_that_waits_takes_nothing_from_one_that_is_served() {
+    let mut world = World::new();
+    let served = named_server("b", &imap("y", "port: 993"), "tls: {certificateRefs: [{name: u}]}");
+    let stronger = named_server("a", &imap("x", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
+    let secrets = tls_secret("t", &["a"]) + &tls_secret("u", &["a"]);
+    world.render(&(served.clone() + &secrets));
+    world.answers(&secret_t(), pending());
+    let rendered = world.render(&(served.clone() + &stronger + &secrets));
+    assert_eq!(socket(&rendered, "*:993").listeners[0].id.to_string(), "mail/b/y");
+    world.answers(&secret_t(), Answer::Known);
+    let rendered = world.render_index().0;
+    assert_eq!(socket(&rendered, "*:993").listeners[0].id.to_string(), "mail/a/x");
+}
+
+#[test]
+fn endpoints_that_may_not_be_read_are_not_called_none() {
+    let mut world = World::new();
+    let yaml = server(
+        "{name: a, protocol: IMAP, port: 143, backendRef: {name: b, port: 143}}",
+        "tls: {mode: Disabled}",
+    );
+    let service = document("Service", "spec: {ports: [{port: 143}]}", "b", &[]);
+    let slices = Reference::new(ReferenceKind::EndpointSlices, &Key::new("mail", "b"));
+    world.answers(&slices, Answer::Forbidden("may not list".to_owned()));
+    let said = said(&world.render(&(yaml + &service)));
+    let begin = "RefNotReadable spec.listeners[a].backendRef: EndpointSlices of Service mail/b cannot be read: may not list;";
+    assert!(said.starts_with(begin), "{said}");
 }
 
 #[test]
@@ -716,7 +794,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
     let of = |backend: &str, settings: &str| {
         let listener = format!("{{name: a, protocol: IMAP, port: 1143, {backend}}}");
         let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
-                       spec: {ports: [{name: imap, port: 143}, {name: imaps, port: 993}]}\n";
+                       spec: {ports: [{name: imap, port: 143}, {name: imaps, port: 993}, {name: pop, port: 995}]}\n";
         let endpoints =
             slice("x", "IPv4", "{addresses: [10.0.0.1]}").replace("sieve, port: 14190", "imaps, port: 31993");
         let rendered =
@@ -728,12 +806,17 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
     let by_service = "backendRef: {name: dovecot, port: 993}";
     assert_eq!(
         of(by_address, ""),
-        "ImplicitTLSExpected spec.upstream.tls.mode: imap.example.com:993 is reached on port 993, where servers expect \
-         TLS from the first byte, and upstream.tls.mode is not set; set upstream.tls.mode: Implicit, or name the \
-         backend's port without TLS\n"
+        "ImplicitTLSExpected spec.listeners[a].backendAddress: imap.example.com:993 is reached on port 993, where servers expect \
+         TLS from the first byte, and upstream.tls.mode is not set; set the listener's upstream.tls.mode: \
+         Implicit, or name the backend's port without TLS\n"
     );
-    for backend in [by_address, by_service, "backendAddress: '[2001:db8::1]:995'", "backendAddress: 'mx:465'"]
-    {
+    for backend in [
+        by_address,
+        by_service,
+        "backendAddress: '[2001:db8::1]:995'",
+        "backendAddress: 'mx:465'",
+        "backendRef: {name: dovecot, port: imaps}",
+    ] {
         assert!(of(backend, "").starts_with("ImplicitTLSExpected "), "{backend}");
         let start_tls = of(backend, ", upstream: {tls: {mode: StartTLS}}");
         assert!(start_tls.contains("upstream.tls.mode is StartTLS"), "{start_tls}");
@@ -741,6 +824,9 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         assert!(off.contains("upstream.tls.mode is Disabled"), "{off}");
         assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
     }
+    // No endpoint has this port, and so its number is only the Service's.
+    let by_number = of("backendRef: {name: dovecot, port: pop}", "");
+    assert!(by_number.contains("ImplicitTLSExpected ") && by_number.contains("port 995"), "{by_number}");
     for backend in [
         "backendAddress: 'mx:143'",
         "backendRef: {name: dovecot, port: 143}",

@@ -170,12 +170,8 @@ pub(crate) fn certificate(
     references: &mut References<'_>,
     found: &mut Vec<Violation>,
 ) -> Option<Loaded> {
-    let Some(secret) = references.secret(key) else {
-        let problem = format!("Secret {key} does not exist");
-        let reference = (ReferenceKind::Secret, key);
-        found.push(references.missing(path, reference, problem, "create it, or correct the name"));
-        return None;
-    };
+    let remedy = "create it, or correct the name";
+    let secret = references.secret(key).required((ReferenceKind::Secret, key), path, remedy, found)?;
     match references.certificates.of(key, secret) {
         Ok(loaded) => Some(loaded),
         Err(problem) => {
@@ -363,19 +359,12 @@ fn pem<'a>(
         }
         BundleKind::ConfigMap => (ReferenceKind::ConfigMap, references.in_config_map(key, name)),
     };
-    let reference = Reference::new(kind, key);
-    found.push(match data {
-        Some(Some(pem)) => return Some(pem),
-        Some(None) => {
-            let problem = format!("{reference} has no key {name:?}");
-            Violation::missing(path, problem, "add the key, or name another one in key")
-        }
-        None => {
-            let problem = format!("{reference} does not exist");
-            references.missing(path, (kind, key), problem, "create it, or correct kind and name")
-        }
-    });
-    None
+    let value = data.required((kind, key), path, "create it, or correct kind and name", found)?;
+    if value.is_none() {
+        let problem = format!("{} has no key {name:?}", Reference::new(kind, key));
+        found.push(Violation::missing(path, problem, "add the key, or name another one in key"));
+    }
+    value
 }
 
 fn usable<T>(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::Settings;
+use crate::api::listener::ListenerFields;
 use crate::api::settings::{self as api, ProxyProtocolVersion};
 use crate::api::tls::UpstreamTlsMode;
 use crate::model::settings::ClientTls;
@@ -80,15 +81,21 @@ pub(crate) fn warn_of_implicit_tls(
     scope: &Scope<'_>,
     settings: &Settings,
     backend: &Backend,
+    fields: &ListenerFields,
+    service_port: Option<u16>,
     found: &mut Vec<Violation>,
 ) {
     let mode = settings.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref()?.mode);
-    let Some(port) = implicit_tls_port(backend).filter(|_| mode != Some(UpstreamTlsMode::Implicit)) else {
+    let Some(port) =
+        implicit_tls_port(backend, service_port).filter(|_| mode != Some(UpstreamTlsMode::Implicit))
+    else {
         return;
     };
     let field = "upstream.tls.mode";
+    let backend_field = if fields.backend_address.is_some() { "backendAddress" } else { "backendRef" };
     let (field, problem) = match mode {
-        None => (scope.absent(field), "is not set"),
+        // Where the port is written.
+        None => (scope.field(backend_field), "is not set"),
         Some(UpstreamTlsMode::StartTls) => (scope.setting(field), "is StartTLS"),
         Some(_) => (scope.setting(field), "is Disabled"),
     };
@@ -99,16 +106,24 @@ pub(crate) fn warn_of_implicit_tls(
             "{} is reached on port {port}, where servers expect TLS from the first byte, and upstream.tls.mode {problem}",
             backend.reference
         ),
-        "set upstream.tls.mode: Implicit, or name the backend's port without TLS",
+        "set the listener's upstream.tls.mode: Implicit, or name the backend's port without TLS",
     ));
 }
 
-/// A port for TLS of the Service or address that is named, or else of an endpoint.
-fn implicit_tls_port(backend: &Backend) -> Option<u16> {
-    let named = backend.reference.rsplit(':').next().and_then(|port| port.parse().ok());
-    let ports = backend.endpoints.iter().filter_map(BackendAddress::port);
-    named.into_iter().chain(ports).find(|port| Protocol::is_implicit_tls(*port))
+/// A port for TLS from the first byte: as the manifest names it (by number, or by a name such as `imaps`), of the Service, or
+/// of an endpoint.
+fn implicit_tls_port(backend: &Backend, service_port: Option<u16>) -> Option<String> {
+    let written = backend.reference.rsplit(':').next().unwrap_or_default();
+    if IMPLICIT_TLS_NAMES.contains(&written) {
+        return Some(written.to_owned());
+    }
+    let endpoints = backend.endpoints.iter().filter_map(BackendAddress::port);
+    let mut ports = written.parse().ok().into_iter().chain(service_port).chain(endpoints);
+    ports.find(|port| Protocol::is_implicit_tls(*port)).map(|port| port.to_string())
 }
+
+/// What IANA calls these ports, and `smtps`, as they were called before.
+const IMPLICIT_TLS_NAMES: [&str; 4] = ["imaps", "pop3s", "submissions", "smtps"];
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);

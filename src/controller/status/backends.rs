@@ -116,14 +116,9 @@ mod tests {
             (id, BackendHealth { endpoints: 3, unhealthy })
         });
         let report = BindReport { backends: Arc::new(health.collect()), ..BindReport::default() };
-        let facts = Facts {
-            published: &world.publisher,
-            report: &report,
-            replicas: None,
-            surroundings: None,
-            now: 0,
-        };
-        summary(&facts, facts.published.outcomes().values().next().unwrap())
+        let facts =
+            Facts { published: &world.renderer, report: &report, replicas: None, surroundings: None, now: 0 };
+        summary(&facts, facts.published.outcomes().next().unwrap().1)
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &S
     let surroundings = facts.surroundings?;
     let address = listener.address.as_ref()?;
     let port = address.public_port()?;
-    let socket = facts.published.current().sockets.get(address)?;
+    let socket = facts.published.snapshot().sockets.get(address)?;
     let is_told = socket.proxy_protocol.as_ref().is_some_and(|header| header.use_as_client_address);
     let peers = facts.report.peers.get(&listener.id);
     let verdict = if is_told { proxied(peers) } else { verdict(surroundings, port, peers) };

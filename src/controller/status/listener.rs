@@ -45,7 +45,7 @@ pub(super) fn conditions(
         },
     ];
     conditions.extend(ready::conditions(facts, object, listener, stamp));
-    if listener.serving == Serving::LastGood {
+    if listener.serving == Serving::LastGood && !listener.waits_for_references() {
         conditions.push(stamp.degraded());
     }
     conditions.extend(facts.report.backends.get(&listener.id).map(|health| backend_healthy(health, stamp)));

@@ -41,6 +41,14 @@ pub(super) fn conditions(
 /// Whether the listener's own generation is bound in this process.
 pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdict {
     use ConditionStatus::{False, True, Unknown};
+    if listener.waits_for_references() {
+        let meanwhile = match &listener.address {
+            Some(address) => format!("; the previous configuration is still in use on {address}"),
+            None => String::new(),
+        };
+        let waits: Vec<&Violation> = listener.violations.iter().filter(|v| v.is_pending()).collect();
+        return Verdict::new(Unknown, Reason::Pending, format!("{}{meanwhile}", joined(&waits)));
+    }
     let Some(address) = &listener.address else {
         let conflicts: Vec<&Violation> =
             listener.violations.iter().filter(|v| v.concern == Concern::Conflicted).collect();
@@ -56,12 +64,18 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
         return Verdict::new(False, Reason::UsingLastGood, text);
     }
     if is_pending(facts, listener) {
-        return Verdict::new(Unknown, Reason::Pending, format!("{address} is being bound"));
+        let text = match facts.report.sockets.get(address) {
+            Some(SocketState::Bound(_)) => format!("the new configuration is being applied on {address}"),
+            _ => format!("{address} is being bound"),
+        };
+        return Verdict::new(Unknown, Reason::Pending, text);
     }
     match facts.report.sockets.get(address) {
         Some(SocketState::Bound(bound)) => {
             let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
-            let sockets = if bound.is_empty() { String::new() } else { format!(" ({})", bound.join(", ")) };
+            let (bound, wanted) = (bound.join(", "), address.to_string());
+            let sockets =
+                if bound.is_empty() || bound == wanted { String::new() } else { format!(" ({bound})") };
             Verdict::new(True, Reason::Bound, format!("{address} is bound{sockets}"))
         }
         Some(SocketState::Failed(why)) => {
@@ -71,8 +85,12 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
     }
 }
 
-/// Whether the data plane has not spoken yet about the listener as it is now.
+/// Whether the API server has not said yet what the listener refers to, or the data plane has not reported yet on the
+/// listener as it is now.
 pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool {
+    if listener.waits_for_references() {
+        return true;
+    }
     let Some(address) = &listener.address else { return false };
     let wanted = facts.published.since(&listener.id).unwrap_or(u64::MAX);
     facts.report.revision < wanted || !facts.report.sockets.contains_key(address)

@@ -15,7 +15,7 @@ use super::{Facts, object, ready};
 /// What this replica tells the others of an object; `None` where it does not have it.
 #[must_use]
 pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
-    let outcome = facts.published.outcomes().get(id)?;
+    let outcome = facts.published.outcome(id)?;
     let problem = |listener: &ListenerOutcome| {
         let verdict = ready::programmed(facts, listener);
         (verdict.status != ConditionStatus::True).then(|| Problem {
@@ -40,7 +40,7 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
 
 /// The ports that an object's listeners want, and that others than this host can reach.
 pub fn claims(facts: &Facts<'_>, id: &ObjectId) -> Vec<Claim> {
-    let Some(outcome) = facts.published.outcomes().get(id) else { return Vec::new() };
+    let Some(outcome) = facts.published.outcome(id) else { return Vec::new() };
     let claim = |listener: &ListenerOutcome| {
         let port = listener.address.as_ref().or(listener.wanted.as_ref())?.public_port()?;
         Some(Claim { port, is_ready: ready::is_served_everywhere(facts, outcome, listener) })

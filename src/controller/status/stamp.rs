@@ -40,8 +40,13 @@ impl Stamp {
         violations: &[&Violation],
         good: (Reason, &str),
     ) -> Condition {
-        match violations.first() {
-            Some(first) => self.condition(type_, ConditionStatus::False, first.reason, &joined(violations)),
+        // What is wrong already comes before what is not known yet.
+        let status = |violation: &Violation| match violation.is_pending() {
+            true => ConditionStatus::Unknown,
+            false => ConditionStatus::False,
+        };
+        match violations.iter().min_by_key(|violation| violation.is_pending()) {
+            Some(worst) => self.condition(type_, status(worst), worst.reason, &joined(violations)),
             None => self.condition(type_, ConditionStatus::True, good.0, good.1),
         }
     }

@@ -19,10 +19,11 @@ fn updated(
     now: i64,
 ) -> (Status, Vec<Change>) {
     world.render(yaml);
-    let publisher = &world.publisher;
+    let publisher = &world.renderer;
     let facts = Facts { published: publisher, report, replicas: None, surroundings: None, now };
     let mut status = previous.clone();
-    let ids: BTreeSet<ObjectId> = publisher.outcomes().keys().chain(previous.0.keys()).cloned().collect();
+    let ids: BTreeSet<ObjectId> =
+        publisher.outcomes().map(|(id, _)| id).chain(previous.0.keys()).cloned().collect();
     let changes = ids.iter().flat_map(|id| status.update(&facts, id)).collect();
     (status, changes)
 }
@@ -181,8 +182,8 @@ fn what_is_wrong_with_several_listeners_is_said_once() {
 /// A world of two replicas, of which the other says this.
 fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
     world.render(yaml);
-    let publisher = &world.publisher;
-    let (id, outcome) = publisher.outcomes().iter().next().unwrap();
+    let publisher = &world.renderer;
+    let (id, outcome) = publisher.outcomes().next().unwrap();
     let now = tokio::time::Instant::now();
     let address = "10.0.0.2:9090".parse().unwrap();
     let mut roll = Roll::awaited("own");
@@ -231,8 +232,8 @@ fn ready_asks_all_replicas_and_programmed_this_one() {
 fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
     let mut world = World::new();
     world.render(&server(GOOD, ""));
-    let publisher = &world.publisher;
-    let id = publisher.outcomes().keys().next().unwrap();
+    let publisher = &world.renderer;
+    let id = publisher.outcomes().map(|(id, _)| id).next().unwrap();
     let told = |report: &BindReport| {
         let facts = Facts { published: publisher, report, replicas: None, surroundings: None, now: 0 };
         served(&facts, id).unwrap()
@@ -248,10 +249,10 @@ fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
     assert!(changing.problems[0].pending && changing.bound == bound_here(Some(143)), "{changing:?}");
     // What cannot be used any more is served on, and the reason is this replica's own.
     world.render(&server(&GOOD.replace("'b:1'", "'nowhere'"), ""));
-    let publisher = &world.publisher;
+    let publisher = &world.renderer;
     let report = BindReport { revision: 9, ..bound(143) };
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
-    let degraded = served(&facts, publisher.outcomes().keys().next().unwrap()).unwrap();
+    let degraded = served(&facts, publisher.outcomes().map(|(id, _)| id).next().unwrap()).unwrap();
     assert_eq!(degraded.bound, bound_here(Some(143)));
     assert_eq!(degraded.problems[0].reason, "UsingLastGood");
     assert!(
@@ -265,10 +266,10 @@ fn the_port_of_a_listener_that_cannot_be_served_is_wanted_still() {
     let mut world = World::new();
     let lost = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
     world.render(&server(&format!("{GOOD}, {lost}"), ""));
-    let publisher = &world.publisher;
+    let publisher = &world.renderer;
     let report = bound(143);
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
-    let claims = claims(&facts, publisher.outcomes().keys().next().unwrap());
+    let claims = claims(&facts, publisher.outcomes().map(|(id, _)| id).next().unwrap());
     let claims: Vec<(u16, bool)> = claims.into_iter().map(|claim| (claim.port, claim.is_ready)).collect();
     assert_eq!(claims, [(143, true), (993, false)]);
 }

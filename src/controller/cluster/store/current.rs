@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::super::index::{Index, Key, Reference, ReferenceKind};
-use super::super::super::manifest::Content;
-use super::super::resources::{Scope, Watched, WatchedKind};
-use super::super::watches::{News, Seen};
+use crate::controller::cluster::resources::{Scope, Watched, WatchedKind, by_name};
+use crate::controller::cluster::watches::{News, Seen};
+use crate::controller::index::{self, Index, Key, Reference, ReferenceKind};
+use crate::controller::manifest::Content;
+
+use super::state::State;
 use super::{Answer, Store};
 
 impl Store {
@@ -18,41 +20,47 @@ impl Store {
         show(&mut self.index, kind, key, seen);
     }
 
-    /// What is known of a watch is another than before.
-    pub(super) fn show_unreadable(&mut self, watched: &Watched) {
+    /// What a watch has said so far is another answer than before.
+    pub(super) fn show_answers(&mut self, watched: &Watched) {
         let covered: Vec<Reference> = watched.covered(&self.references).into_iter().cloned().collect();
         for reference in &covered {
             self.show_reference(reference);
         }
     }
 
-    /// A reference is there that was not, or is not there any more.
+    /// What can be said of a reference may be another answer than before.
     pub(super) fn show_reference(&mut self, reference: &Reference) {
-        let why = self.references.contains(reference).then(|| self.why_unreadable(reference)).flatten();
-        self.index.set_unreadable(reference, why);
+        let answer = self.references.contains(reference).then(|| self.answer(reference));
+        self.index.set_answer(reference, answer);
     }
 
-    fn why_unreadable(&self, reference: &Reference) -> Option<String> {
-        let kinds: &[WatchedKind] = match reference.kind {
-            ReferenceKind::Secret => &[WatchedKind::Secret],
-            ReferenceKind::ConfigMap => &[WatchedKind::ConfigMap],
-            ReferenceKind::Service => &[WatchedKind::Service, WatchedKind::Slice],
+    fn answer(&self, reference: &Reference) -> index::Answer {
+        let kind = match reference.kind {
+            // Nothing can have this name.
+            ReferenceKind::Secret | ReferenceKind::ConfigMap if by_name(reference).is_none() => {
+                return index::Answer::Known;
+            }
+            ReferenceKind::Secret => WatchedKind::Secret,
+            ReferenceKind::ConfigMap => WatchedKind::ConfigMap,
+            ReferenceKind::Service => WatchedKind::Service,
+            ReferenceKind::EndpointSlices => WatchedKind::Slice,
         };
         let Key { namespace, .. } = &reference.key;
-        let scopes = [Scope::Everywhere, Scope::In(namespace.clone()), Scope::Named(reference.key.clone())];
-        let watched = |kind| scopes.iter().map(move |scope| Watched { kind, scope: scope.clone() });
-        let unknown = |watched: Watched| {
-            let why = self.states.get(&watched)?.unknown()?;
-            (!self.is_known_otherwise(&watched, reference)).then_some(why)
+        let scopes = [Scope::In(namespace.clone()), Scope::Named(reference.key.clone()), Scope::Everywhere];
+        let states = || {
+            let state = |scope: &Scope| self.states.get(&Watched { kind, scope: scope.clone() });
+            scopes.iter().filter_map(state)
         };
-        kinds.iter().flat_map(|kind| watched(*kind)).find_map(unknown)
-    }
-
-    /// Where all of the cluster may not be read, a namespace still may.
-    fn is_known_otherwise(&self, watched: &Watched, reference: &Reference) -> bool {
-        let scope = Scope::In(reference.key.namespace.clone());
-        let narrow = Watched { kind: watched.kind, scope };
-        self.states.get(&narrow).is_some_and(|state| state.answer == Answer::Whole)
+        if states().any(|state| state.answer == Answer::Whole) {
+            return index::Answer::Known;
+        }
+        // Where all of the cluster may not be read, a namespace still may.
+        let is_open = |state: &&State| state.answer == Answer::None || !self.believes_refusals;
+        match (states().find(is_open), states().next()) {
+            (Some(open), _) => index::Answer::Pending(open.why_unknown()),
+            (None, Some(refused)) => index::Answer::Forbidden(refused.why_unknown()),
+            (None, None) => index::Answer::Pending(index::UNANSWERED.to_owned()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::super::index::Key;
+use super::super::super::index::{Key, UNANSWERED};
 use super::super::super::manifest::Content;
 use super::super::failure::Failure;
 use super::super::watches::{News, Seen};
@@ -116,11 +116,12 @@ impl State {
 
     /// Why nothing is known, if nothing is.
     pub(super) fn unknown(&self) -> Option<String> {
-        match (self.answer, &self.failure) {
-            (Answer::Whole, _) => None,
-            (_, Some((failure, _))) => Some(failure.to_string()),
-            (_, None) => Some("the API server has not answered yet".to_owned()),
-        }
+        (self.answer != Answer::Whole).then(|| self.why_unknown())
+    }
+
+    /// Why nothing is known.
+    pub(super) fn why_unknown(&self) -> String {
+        self.failure.as_ref().map_or_else(|| UNANSWERED.to_owned(), |(failure, _)| failure.to_string())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::controller::index::{Objects, Reference, ReferenceKind};
+use crate::controller::index::{self, Answers, Objects, Reference, ReferenceKind, UNANSWERED};
 use crate::controller::manifest;
 use crate::controller::validate::Validator;
 
@@ -43,7 +43,7 @@ impl Heard {
 
     /// Follows one reference; the number of its first watch.
     fn refer(&mut self, reference: &Reference) -> u64 {
-        self.store.refer(&BTreeSet::from([reference.clone()]));
+        self.store.refer(&added([reference.clone()]));
         let wanted = self.store.follow().unwrap();
         let new: Vec<Watched> =
             wanted.into_iter().filter(|watched| !self.store.states.contains_key(watched)).collect();
@@ -64,6 +64,10 @@ impl Heard {
         self.store.apply(Event { watch, news }, self.now)
     }
 
+    fn answer(&self, reference: &Reference) -> index::Answer {
+        self.store.index.objects().answers.get(reference).clone()
+    }
+
     fn nothing_anywhere(&mut self) {
         for watch in 1..=self.watches {
             self.says(watch, News::All(BTreeMap::new()));
@@ -80,6 +84,14 @@ impl Heard {
 }
 
 const SERVERS: u64 = 1;
+
+fn added(references: impl IntoIterator<Item = Reference>) -> ReferenceChanges {
+    ReferenceChanges { added: references.into_iter().collect(), removed: BTreeSet::new() }
+}
+
+fn removed(reference: Reference) -> ReferenceChanges {
+    ReferenceChanges { added: BTreeSet::new(), removed: BTreeSet::from([reference]) }
+}
 
 fn key() -> Key {
     Key::new("mail", "edge")
@@ -106,16 +118,25 @@ fn nothing_is_rendered_before_our_own_objects_are_known() {
 }
 
 #[test]
-fn a_reference_is_waited_for_and_not_for_ever() {
+fn a_reference_is_pending_until_its_watch_has_answered() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();
     let watch = heard.refer(&reference());
-    assert!(heard.store.wait(false, heard.now) && heard.store.is_held_up());
-    assert!(!heard.store.wait(false, heard.now + PATIENCE), "the others are not held up by it");
-    assert_eq!(heard.store.index.objects().unreadable[&reference()], "the API server has not answered yet");
+    assert_eq!(heard.answer(&reference()), index::Answer::Pending(UNANSWERED.to_owned()));
+    heard.says(watch, News::Failed(Failure::Unreachable("refused".to_owned())));
+    assert!(matches!(heard.answer(&reference()), index::Answer::Pending(why) if why.contains("refused")));
     heard.says(watch, News::All(BTreeMap::new()));
-    assert!(!heard.store.wait(false, heard.now));
-    assert!(heard.store.index.objects().unreadable.is_empty(), "it does not exist, which is something else");
+    assert_eq!(heard.answer(&reference()), index::Answer::Known, "it does not exist");
+}
+
+#[test]
+fn the_start_waits_for_a_watch_and_not_for_ever() {
+    let mut heard = Heard::new();
+    heard.nothing_anywhere();
+    let watch = heard.refer(&reference());
+    assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(heard.now + PATIENCE));
+    heard.says(watch, News::All(BTreeMap::new()));
+    assert!(!heard.store.awaits_answers(heard.now));
 }
 
 #[test]
@@ -127,24 +148,12 @@ fn while_others_are_answered_the_next_one_is_waited_for_up_to_a_bound() {
     let begin = heard.now;
     heard.now = begin + PATIENCE / 2;
     heard.says(first, News::All(BTreeMap::new()));
-    assert!(heard.store.wait(false, begin + PATIENCE) && !heard.store.wait(false, heard.now + PATIENCE));
+    assert!(heard.store.awaits_answers(begin + PATIENCE));
+    assert!(!heard.store.awaits_answers(heard.now + PATIENCE));
     heard.refer(&of("third"));
     heard.now = begin + LONGEST_PATIENCE - PATIENCE / 2;
     heard.says(second + 1, News::All(BTreeMap::new()));
-    assert!(heard.store.wait(false, heard.now) && !heard.store.wait(false, begin + LONGEST_PATIENCE));
-}
-
-#[test]
-fn only_what_refers_to_others_makes_a_render_ask_for_more() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    heard.store.refer(&BTreeSet::new());
-    let watch = heard.refer(&reference());
-    heard.says(watch, News::All(BTreeMap::new()));
-    assert!(!heard.store.may_ask());
-    let seen = heard.seen(WatchedKind::Server, &key(), &server());
-    heard.says(SERVERS, News::Is(key(), Box::new(Ok(seen))));
-    assert!(heard.store.may_ask());
+    assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(begin + LONGEST_PATIENCE));
 }
 
 #[test]
@@ -153,17 +162,36 @@ fn at_the_beginning_a_refusal_is_not_believed_at_once() {
     heard.nothing_anywhere();
     let watch = heard.refer(&reference());
     heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())));
-    assert!(heard.store.wait(true, heard.now) && !heard.store.wait(true, heard.now + PATIENCE));
-    assert!(!heard.store.wait(false, heard.now));
+    assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(heard.now + PATIENCE));
+    assert_eq!(heard.answer(&reference()), index::Answer::Pending("no".to_owned()));
+    heard.store.believe_refusals();
+    assert!(!heard.store.awaits_answers(heard.now));
+    assert_eq!(heard.answer(&reference()), index::Answer::Forbidden("no".to_owned()));
 }
 
 #[test]
 fn a_secret_that_may_not_be_read_says_so() {
     let mut heard = Heard::new();
+    heard.store.believe_refusals();
     let watch = heard.refer(&reference());
     assert!(heard.says(watch, News::Failed(Failure::Forbidden("may not list".to_owned()))));
-    assert_eq!(heard.store.index.objects().unreadable[&reference()], "may not list");
+    assert_eq!(heard.answer(&reference()), index::Answer::Forbidden("may not list".to_owned()));
     assert_eq!(heard.store.problems(heard.now), ["Secret mail/mail-tls cannot be read: may not list"]);
+}
+
+#[test]
+fn endpoint_slices_that_may_not_be_read_are_not_none() {
+    let mut heard = Heard::new();
+    heard.store.believe_refusals();
+    let key = Key::new("mail", "backend");
+    let [service, slices] =
+        [ReferenceKind::Service, ReferenceKind::EndpointSlices].map(|kind| Reference::new(kind, &key));
+    let first = heard.refer(&service);
+    heard.refer(&slices);
+    heard.says(first, News::All(BTreeMap::new()));
+    heard.says(first + 1, News::Failed(Failure::Forbidden("may not list".to_owned())));
+    assert_eq!(heard.answer(&service), index::Answer::Known);
+    assert_eq!(heard.answer(&slices), index::Answer::Forbidden("may not list".to_owned()));
 }
 
 #[test]
@@ -245,7 +273,7 @@ fn a_secret_that_is_listed_again_is_not_parsed_again() {
 fn what_an_ended_watch_still_says_is_not_heard() {
     let mut heard = Heard::new();
     let watch = heard.refer(&reference());
-    heard.store.release(vec![reference()], |_| false);
+    heard.store.refer(&removed(reference()));
     heard.store.follow().unwrap();
     assert!(!heard.says(watch, News::All(BTreeMap::new())));
     let again = heard.refer(&reference());
@@ -257,7 +285,7 @@ fn too_many_references_are_told() {
     let mut store = Store::new(resources::base(&[]));
     let secret =
         |index: usize| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
-    store.refer(&(0..wanted::MAX_REFERRED + 2).map(secret).collect());
+    store.refer(&added((0..wanted::MAX_REFERRED + 2).map(secret)));
     store.follow();
     assert!(store.problems(Instant::now())[0].contains("2 more would be needed"));
 }
@@ -268,6 +296,7 @@ fn services_that_nothing_refers_to_need_no_render() {
     heard.nothing_anywhere();
     let backend = Key::new("mail", "backend");
     let watch = heard.refer(&Reference::new(ReferenceKind::Service, &backend));
+    heard.refer(&Reference::new(ReferenceKind::EndpointSlices, &backend));
     let slices = watch + 1;
     assert!(heard.says(watch, News::All(BTreeMap::new())), "it does not exist");
     let service = |heard: &Heard, port: u16| {
@@ -299,22 +328,23 @@ fn services_of_a_namespace_that_may_be_read_are_known_where_the_cluster_may_not(
     let mut heard = Heard::new();
     heard.nothing_anywhere();
     let service = Reference::new(ReferenceKind::Service, &Key::new("mail", "backend"));
+    heard.store.believe_refusals();
     let first = heard.refer(&service);
     let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
     for watch in wide {
-        assert!(heard.says(watch, News::Failed(Failure::Forbidden("at the cluster scope".to_owned()))));
+        heard.says(watch, News::Failed(Failure::Forbidden("at the cluster scope".to_owned())));
     }
-    assert_eq!(heard.store.index.objects().unreadable.len(), 1);
+    assert_eq!(heard.answer(&service), index::Answer::Pending(UNANSWERED.to_owned()));
     for watch in [first, first + 1] {
         heard.says(watch, News::All(BTreeMap::new()));
     }
-    assert!(heard.store.index.objects().unreadable.is_empty());
+    assert_eq!(heard.answer(&service), index::Answer::Known);
 }
 
 /// Put together from everything that is held, the more special watches last.
 fn whole(store: &Store) -> Objects {
-    let mut objects = Objects::default();
-    for (watched, state) in &store.states {
+    let mut objects = Objects { answers: Answers::of_watched(), ..Objects::default() };
+    for state in store.states.values() {
         for (key, Seen { content, uid, generation, .. }) in &state.held {
             let key = key.clone();
             match content {
@@ -327,16 +357,20 @@ fn whole(store: &Store) -> Objects {
                 other => panic!("{other:?}"),
             }
         }
-        let narrow = |reference: &Reference| {
-            let scope = Scope::In(reference.key.namespace.clone());
-            store.states.get(&Watched { kind: watched.kind, scope })
+    }
+    for reference in &store.references {
+        let covering = store
+            .states
+            .iter()
+            .filter(|(watched, _)| watched.covered(&store.references).contains(&reference));
+        let states: Vec<&State> = covering.map(|(_, state)| state).collect();
+        let any = |answer: Answer| states.iter().any(|state| state.answer == answer);
+        let answer = match (any(Answer::Whole), any(Answer::None), any(Answer::Forbidden)) {
+            (true, ..) => index::Answer::Known,
+            (false, false, true) => index::Answer::Forbidden(String::new()),
+            _ => index::Answer::Pending(String::new()),
         };
-        for reference in watched.covered(&store.references) {
-            let is_known = narrow(reference).is_some_and(|state| state.answer == Answer::Whole);
-            if let Some(why) = state.unknown().filter(|_| !is_known) {
-                objects.unreadable.entry(reference.clone()).or_insert(why);
-            }
-        }
+        objects.answers.set(reference, Some(answer));
     }
     objects
 }
@@ -355,11 +389,12 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
     };
     proptest!(ProptestConfig::with_cases(20), |(events in prop::collection::vec(any::<[u8; 4]>(), 0..40))| {
         let mut heard = Heard::new();
+        heard.store.believe_refusals();
         let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
         for [what, which, key, choice] in events {
             let name = Key::new(["mail", "other"][usize::from(key / 2 % 2)], ["a", "b"][usize::from(key % 2)]);
-            let kinds = [ReferenceKind::Secret, ReferenceKind::Service];
-            let reference = Reference::new(kinds[usize::from(choice % 2)], &name);
+            let kinds = [ReferenceKind::Secret, ReferenceKind::Service, ReferenceKind::EndpointSlices];
+            let reference = Reference::new(kinds[usize::from(choice % 3)], &name);
             let watch = 1 + u64::from(which) % heard.watches;
             let watched = heard.store.numbers.get(&watch).cloned();
             let kind = watched.as_ref().map_or(WatchedKind::Namespace, |watched| watched.kind);
@@ -370,8 +405,8 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
                 Some(Scope::Everywhere) | None => name,
             };
             match what % 6 {
-                0 => heard.store.refer(&BTreeSet::from([reference])),
-                1 => heard.store.release(vec![reference], |_| choice % 4 == 0),
+                0 => heard.store.refer(&added([reference])),
+                1 => heard.store.refer(&removed(reference)),
                 2 => drop(heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())))),
                 _ if matches!(kind, WatchedKind::Namespace | WatchedKind::Listener) => {}
                 3 => drop(heard.says(watch, News::Gone(name))),
@@ -391,7 +426,17 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
                     heard.watch(watched);
                 }
             }
-            prop_assert_eq!(heard.store.index.objects(), &whole(&heard.store), "{:?}", wide);
+            let mut objects = heard.store.index.objects().clone();
+            for reference in &heard.store.references {
+                // Which of several watches says why is of no interest here.
+                let answer = match objects.answers.get(reference) {
+                    index::Answer::Known => index::Answer::Known,
+                    index::Answer::Forbidden(_) => index::Answer::Forbidden(String::new()),
+                    index::Answer::Pending(_) => index::Answer::Pending(String::new()),
+                };
+                objects.answers.set(reference, Some(answer));
+            }
+            prop_assert_eq!(&objects, &whole(&heard.store), "{:?}", wide);
         }
     });
 }

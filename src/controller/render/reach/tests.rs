@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::super::tests::{World, once, said, server};
-use super::super::{Rendered, Serving};
+use crate::controller::render::Serving;
+use crate::controller::render::oracle::Rendered;
 use crate::model::{Auth, Introductions, Listener, Reach};
 
 /// The MailServer `mail/s`, which takes listeners of all namespaces; `backends` is what it allows them.

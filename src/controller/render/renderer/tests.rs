@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::index::{Key, Kind, Owner, ReferenceKind, Resource, SecretData};
-use crate::controller::publish::{Published, Publisher};
-use crate::controller::render::{Completeness, Locality, Rendered, render};
+use crate::controller::index::{Answer, Key, Kind, Owner, Reference, ReferenceKind, Resource, SecretData};
+use crate::controller::render::oracle::Rendered;
+use crate::controller::render::{Completeness, Locality, tests as yaml};
 use crate::controller::violation::Violation;
 use crate::model::tls::EXPIRY_WARNINGS;
 use crate::model::{Listener, ListenerId, Socket};
@@ -20,26 +20,24 @@ use crate::net::ListenAddress;
 use crate::secret::Secret;
 
 /// Kinds of events; some kinds are several, so that they are likelier.
-const EVENTS: u8 = 15;
+const EVENTS: u8 = 17;
 
 /// Everything that may happen between two renders, by numbers.
 #[derive(Clone, Debug)]
 struct Step {
     events: Vec<(u8, [u8; 16])>,
-    /// Whether the first look is thrown away.
-    looked_in_vain: bool,
     passed: i64,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let event = (0..EVENTS, any::<[u8; 16]>());
     let passed = prop_oneof![6 => Just(0), 1 => Just(EXPIRY_WARNINGS[1].0), 1 => Just(2 * 24 * 3600), 1 => Just(-3 * 24 * 3600)];
-    let step = (prop::collection::vec(event, 0..6), prop::bool::weighted(0.3), passed);
-    let step = step.prop_map(|(events, looked_in_vain, passed)| Step { events, looked_in_vain, passed });
+    let step = (prop::collection::vec(event, 0..6), passed);
+    let step = step.prop_map(|(events, passed)| Step { events, passed });
     // The first has something to begin with.
     let first = prop::collection::vec((0..EVENTS, any::<[u8; 16]>()), 0..20);
     (first, prop::collection::vec(step, 0..16)).prop_map(|(events, mut steps)| {
-        steps.insert(0, Step { events, looked_in_vain: false, passed: 0 });
+        steps.insert(0, Step { events, passed: 0 });
         steps
     })
 }
@@ -74,10 +72,10 @@ fn good() -> Index {
 /// The same history twice: rendered from changes, and from scratch and compared as a whole.
 struct World {
     index: Index,
-    publisher: Publisher,
+    renderer: Renderer,
     /// What a source would watch.
     watched: BTreeSet<Reference>,
-    last_good: LastGood,
+    oracle: Rendered,
     whole: Whole,
     now: i64,
     generation: i64,
@@ -89,9 +87,9 @@ impl Default for World {
     fn default() -> Self {
         let mut world = Self {
             index: good(),
-            publisher: Publisher::default(),
+            renderer: Renderer::default(),
             watched: BTreeSet::new(),
-            last_good: LastGood::default(),
+            oracle: Rendered::default(),
             whole: Whole::default(),
             now: NOW,
             generation: 0,
@@ -106,32 +104,20 @@ impl Default for World {
 
 impl World {
     fn step(&mut self, step: &Step) {
-        let (first, second) = step.events.split_at(step.events.len() / 2);
-        let mut asked = BTreeSet::new();
-        first.iter().for_each(|(kind, bytes)| self.happens(*kind, &mut Bytes::new(bytes)));
-        if step.looked_in_vain {
-            asked.extend(self.look().asked().iter().cloned());
-        }
-        second.iter().for_each(|(kind, bytes)| self.happens(*kind, &mut Bytes::new(bytes)));
+        step.events.iter().for_each(|(kind, bytes)| self.happens(*kind, &mut Bytes::new(bytes)));
         self.now += step.passed;
-        let look = self.look();
-        asked.extend(look.asked().iter().cloned());
-        let published = self.publisher.take(look);
-        let rendered = render(self.index.objects(), &self.last_good, &environment(self.now));
-        self.last_good = rendered.last_good.clone();
-        self.publisher.assert_is(&rendered);
-        self.whole.take(&rendered, &self.publisher, &published);
-        self.watched.extend(asked.iter().cloned());
-        for reference in asked.iter().chain(&published.released) {
-            if !self.publisher.wants(reference) {
-                self.watched.remove(reference);
-            }
+        let environment = environment(self.now);
+        self.oracle = self.oracle.next(self.index.objects(), &environment);
+        let delta = self.renderer.render(&mut self.index, &environment);
+        self.renderer.assert_is(&self.oracle);
+        self.whole.take(&self.oracle, &self.renderer, &delta);
+        for reference in &delta.references.removed {
+            assert!(self.watched.remove(reference));
         }
-        assert_eq!(self.watched, rendered.references);
-    }
-
-    fn look(&mut self) -> Look {
-        self.publisher.look(&mut self.index, &environment(self.now))
+        for reference in delta.references.added {
+            assert!(self.watched.insert(reference));
+        }
+        assert_eq!(self.watched, self.oracle.references);
     }
 
     fn happens(&mut self, kind: u8, bytes: &mut Bytes<'_>) {
@@ -179,11 +165,18 @@ impl World {
                 self.index.set_server(&key, server);
             }
             _ => {
-                let kind =
-                    bytes.one_of(&[ReferenceKind::Secret, ReferenceKind::ConfigMap, ReferenceKind::Service]);
-                let reference = Reference::new(kind, &key(bytes.one_of(&["t", "ca", "d"])));
-                let why = bytes.one_of(&[Some("forbidden".to_owned()), None]);
-                self.index.set_unreadable(&reference, why);
+                let (kind, name) = bytes.one_of(&[
+                    (ReferenceKind::Secret, "t"),
+                    (ReferenceKind::Secret, "u"),
+                    (ReferenceKind::ConfigMap, "ca"),
+                    (ReferenceKind::Service, "d"),
+                    (ReferenceKind::EndpointSlices, "d"),
+                    (ReferenceKind::EndpointSlices, "e"),
+                ]);
+                let pending = || Answer::Pending("no answer yet".to_owned());
+                let answers =
+                    [Answer::Known, pending(), pending(), Answer::Forbidden("forbidden".to_owned())];
+                self.index.set_answer(&Reference::new(kind, &key(name)), Some(bytes.one_of(&answers)));
             }
         }
     }
@@ -231,10 +224,10 @@ struct Whole {
 }
 
 impl Whole {
-    fn take(&mut self, rendered: &Rendered, publisher: &Publisher, published: &Published) {
+    fn take(&mut self, rendered: &Rendered, renderer: &Renderer, delta: &Delta) {
         let is_new = self.revision == 0 || self.sockets != rendered.snapshot.sockets;
         self.revision += u64::from(is_new);
-        assert_eq!(published.snapshot.as_ref().map(|s| s.revision), is_new.then_some(self.revision));
+        assert_eq!(delta.snapshot.as_ref().map(|s| s.revision), is_new.then_some(self.revision));
         let outcomes: BTreeMap<_, _> = rendered.objects.iter().map(|o| (o.id(), o.clone())).collect();
         let since = self.since(rendered);
         let mut changed: BTreeSet<ObjectId> = BTreeSet::new();
@@ -246,10 +239,10 @@ impl Whole {
                 changed.insert(id.clone());
             }
         }
-        assert_eq!(published.changed, changed);
+        assert_eq!(delta.objects, changed);
         for outcome in outcomes.values() {
             for listener in &outcome.listeners {
-                assert_eq!(publisher.since(&listener.id), since.get(&listener.id).copied());
+                assert_eq!(renderer.since(&listener.id), since.get(&listener.id).copied());
             }
         }
         (self.sockets, self.since, self.outcomes) = (rendered.snapshot.sockets.clone(), since, outcomes);
@@ -299,12 +292,11 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
         index.set_secret(&key(&name), Some(Arc::clone(&SECRETS[0])));
         index.set_service(&key(&name), Some(service(&mut Bytes::new(&[0; 16]))));
     }
-    let mut publisher = Publisher::default();
+    let mut renderer = Renderer::default();
     let mut touched = |index: &mut Index, environment: &Environment| {
-        let look = publisher.look(index, environment);
-        let touched = look.drafted.keys().map(ToString::to_string).collect::<Vec<_>>();
-        let published = publisher.take(look);
-        (touched, published.changed.len())
+        let touched = renderer.touched(index.changes(), environment);
+        let delta = renderer.render(index, environment);
+        (touched.iter().map(ToString::to_string).collect::<Vec<_>>(), delta.objects.len())
     };
     assert_eq!(touched(&mut index, &environment(NOW)).0.len(), 20);
     assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
@@ -327,6 +319,61 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
     assert_eq!(touched(&mut index, &moved).0.len(), 20);
     let trusting = Environment { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..environment(SOON) };
     assert_eq!(touched(&mut index, &trusting).0.len(), 20);
+}
+
+fn named_listener(name: &str, port: u16) -> String {
+    format!("{{name: {name}, port: {port}, backendAddress: 'b:1', hostnames: [{name}.test]}}")
+}
+
+fn published(world: &mut yaml::World, yaml: &str) -> (Option<u64>, Vec<String>) {
+    let Delta { snapshot, objects, .. } = world.publish(yaml).1;
+    (snapshot.map(|snapshot| snapshot.revision), objects.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_listener_is_as_it_is_since_its_own_change_and_not_its_neighbours() {
+    let mut world = yaml::World::new();
+    let secret = yaml::tls_secret("t", &["*.test"]);
+    let both = |settings: &str| {
+        let first = yaml::server(
+            &named_listener("a", 993),
+            &format!("tls: {{certificateRefs: [{{name: t}}]}}{settings}"),
+        );
+        let second = yaml::server(&named_listener("b", 993), "tls: {certificateRefs: [{name: t}]}");
+        first + &second.replace("name: s,", "name: r,") + &secret
+    };
+    let everything = vec!["MailServer mail/r".to_owned(), "MailServer mail/s".to_owned()];
+    assert_eq!(published(&mut world, &both("")), (Some(1), everything.clone()));
+    assert_eq!(published(&mut world, &both("")), (None, vec![]));
+    let changed = published(&mut world, &both(", timeouts: {connect: 5s}"));
+    assert_eq!(changed, (Some(2), vec!["MailServer mail/s".to_owned()]));
+    let since = |object: &str, listener: &str| {
+        let (namespace, object, listener) = ("mail".into(), object.into(), listener.into());
+        world.renderer.since(&ListenerId { namespace, object, listener })
+    };
+    assert_eq!((since("s", "a"), since("r", "b"), since("s", "c")), (Some(2), Some(1), None));
+    let gone = published(&mut world, "");
+    assert_eq!(gone, (Some(3), everything));
+}
+
+#[test]
+fn what_a_socket_is_made_of_is_every_listeners_of_it() {
+    let mut world = yaml::World::new();
+    let secret = yaml::tls_secret("t", &["*.test"]);
+    let with = |backlog: u16| {
+        let socket = |name| {
+            named_listener(name, 993).replace("port", &format!("socket: {{backlog: {backlog}}}, port"))
+        };
+        let listeners = format!("{}, {}", socket("a"), socket("b"));
+        yaml::server(&listeners, "tls: {certificateRefs: [{name: t}]}") + &secret
+    };
+    published(&mut world, &with(100));
+    published(&mut world, &with(200));
+    let since = |listener: &str| {
+        let (namespace, object, listener) = ("mail".into(), "s".into(), listener.into());
+        world.renderer.since(&ListenerId { namespace, object, listener })
+    };
+    assert_eq!((since("a"), since("b")), (Some(2), Some(2)));
 }
 
 // --- what there may be ---

@@ -19,11 +19,10 @@ use crate::model::served::Ledger;
 use crate::model::{BindReport, Snapshot};
 
 use super::board::Board;
-use super::index::{Index, Key, Kind, ObjectId, Reference};
+use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
 use super::ports::Ports;
-use super::publish::Publisher;
-use super::render::{Completeness, Environment, Locality, Look};
+use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
 use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Surroundings};
 
@@ -42,13 +41,13 @@ pub struct Channels {
 
 /// The channels, and what must be remembered of them.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct Publisher {
     class: String,
     hostname: String,
     locality: Locality,
     trusted_peers: Vec<IpNet>,
     channels: Channels,
-    publisher: Publisher,
+    renderer: Renderer,
     report: Arc<BindReport>,
     /// What the other replicas say, while they are asked.
     replicas: Option<Roll>,
@@ -68,7 +67,7 @@ pub struct Outlet {
     is_attendance_stale: bool,
 }
 
-impl Outlet {
+impl Publisher {
     /// `hostname` is the default server name, `class` the class that is ours.
     #[must_use]
     pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
@@ -78,7 +77,7 @@ impl Outlet {
             locality: Locality::default(),
             trusted_peers: Vec::new(),
             channels,
-            publisher: Publisher::default(),
+            renderer: Renderer::default(),
             report: Arc::default(),
             replicas: None,
             leads: false,
@@ -130,10 +129,8 @@ impl Outlet {
         &self.channels.ledger
     }
 
-    /// What would come of the changes since something was last published, now.
-    #[must_use]
-    pub fn look(&mut self, index: &mut Index) -> Look {
-        let _timed = self.metrics.render();
+    /// Renders what has changed, and hands a new snapshot to the data plane. Returns which references are new.
+    pub fn render(&mut self, index: &mut Index) -> ReferenceChanges {
         let environment = Environment {
             class: self.class.clone(),
             hostname: self.hostname.clone(),
@@ -142,25 +139,22 @@ impl Outlet {
             trusted_peers: self.trusted_peers.clone(),
             completeness: Completeness::Whole,
         };
-        self.publisher.look(index, &environment)
-    }
-
-    /// Hands the last look to the data plane, if it is anything new there; what nothing refers to any more.
-    pub fn publish(&mut self, look: Look) -> Vec<Reference> {
-        let published = self.publisher.take(look);
-        self.is_attendance_stale |= !published.changed.is_empty();
-        self.touch(published.changed);
-        if let Some(snapshot) = published.snapshot {
+        let timed = self.metrics.render();
+        let Delta { snapshot, objects, references } = self.renderer.render(index, &environment);
+        drop(timed);
+        self.is_attendance_stale |= !objects.is_empty();
+        self.touch(objects);
+        if let Some(snapshot) = snapshot {
             tracing::info!(revision = snapshot.revision, sockets = snapshot.sockets.len(), "published");
             self.channels.snapshots.send_replace(snapshot);
         }
-        published.released
+        references
     }
 
     /// Whether the data plane has been given anything yet.
     #[must_use]
     pub fn has_published(&self) -> bool {
-        self.publisher.current().revision > 0
+        self.renderer.snapshot().revision > 0
     }
 
     /// Waits for something new from the data plane; forever when that is gone.
@@ -191,7 +185,7 @@ impl Outlet {
         let deadline = Instant::now() + TAKE_OVER_PATIENCE;
         self.dirty.values_mut().for_each(|old| *old = deadline);
         let mut board = self.channels.board.lock();
-        for id in self.publisher.outcomes().keys() {
+        for id in self.renderer.outcomes().map(|(id, _)| id) {
             if let Some(status) = said(id) {
                 board.status.recall(id, status);
             }
@@ -237,7 +231,7 @@ impl Outlet {
             return;
         }
         let attendance = self.replicas().map(|roll| {
-            let outcomes = self.publisher.outcomes().iter();
+            let outcomes = self.renderer.outcomes();
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
             roll.attendance(&ours.collect::<Vec<_>>())
         });
@@ -262,7 +256,7 @@ impl Outlet {
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         Facts {
-            published: &self.publisher,
+            published: &self.renderer,
             report: &self.report,
             replicas: self.replicas(),
             surroundings: self.surroundings.as_ref(),
@@ -291,7 +285,7 @@ impl Outlet {
         self.read_report();
         let moment = Instant::now();
         let facts = Facts {
-            published: &self.publisher,
+            published: &self.renderer,
             report: &self.report,
             replicas: self.replicas.as_ref().filter(|_| self.leads),
             surroundings: self.surroundings.as_ref(),
@@ -320,7 +314,7 @@ impl Outlet {
             told.insert(id);
         }
         board.keep(&changes, facts.now);
-        board.revision = self.publisher.current().revision;
+        board.revision = self.renderer.snapshot().revision;
         problems.clone_into(&mut board.problems);
         self.metrics.problems(problems.len());
         drop(board);
@@ -356,8 +350,8 @@ impl Outlet {
 
     /// What became of every object, and since when.
     #[must_use]
-    pub fn published(&self) -> &Publisher {
-        &self.publisher
+    pub fn renderer(&self) -> &Renderer {
+        &self.renderer
     }
 
     fn touch(&mut self, ids: BTreeSet<ObjectId>) {
@@ -369,7 +363,7 @@ impl Outlet {
     }
 
     fn touch_all(&mut self) {
-        let ids = self.publisher.outcomes().keys().cloned().collect();
+        let ids = self.renderer.outcomes().map(|(id, _)| id).cloned().collect();
         self.touch(ids);
     }
 
@@ -377,7 +371,7 @@ impl Outlet {
     fn read_report(&mut self) {
         let report = Arc::clone(&self.channels.reports.borrow_and_update());
         let old = std::mem::replace(&mut self.report, Arc::clone(&report));
-        let ids = differences::objects(&old, &report, self.publisher.current());
+        let ids = differences::objects(&old, &report, self.renderer.snapshot());
         self.touch(ids);
     }
 }
@@ -392,6 +386,8 @@ fn log(changes: &[Change]) {
     }
 }
 
+/// How long the data plane may take to bind before the status says that it has not done so.
+pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 /// For all replicas to answer, or to be found silent, before who leads now says anything.
 const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 

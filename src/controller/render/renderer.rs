@@ -1,0 +1,239 @@
+//! Renders what changes touch, remembers the result of every object, and numbers the snapshots.
+//!
+//! The result is the one that rendering everything from scratch would have; `renderer/tests.rs` compares both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::controller::index::{Changes, Index, ObjectId, Objects};
+use crate::model::{Listener, ListenerId, Snapshot, Socket};
+use crate::net::ListenAddress;
+
+use super::draft::{Drafted, Drafting};
+use super::interest::{Interest, ReferenceChanges};
+use super::ports::{Effects, Ports};
+use super::table::{Rendering, Table};
+use super::tls::Certificates;
+use super::{Candidate, Environment, ObjectOutcome};
+
+/// Turns objects into numbered snapshots.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    table: Table,
+    ports: Ports,
+    interest: Interest,
+    certificates: Certificates,
+    /// What else the last rendering depended on.
+    environment: Option<Environment>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// What one call of [`Renderer::render`] changed.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// The next snapshot, if it differs from the last one.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Every object that is new or gone, whose outcome differs, or of which a listener is served as it is only since
+    /// this snapshot.
+    pub objects: BTreeSet<ObjectId>,
+    /// How the references of all objects have changed.
+    pub references: ReferenceChanges,
+}
+
+impl Renderer {
+    /// Renders what has changed since the last call.
+    pub fn render(&mut self, index: &mut Index, environment: &Environment) -> Delta {
+        let (objects, changes) = index.take();
+        let mut touched = self.touched(&changes, environment);
+        for reference in &changes.references {
+            self.certificates.renew(objects, reference);
+        }
+        let mut delta = Delta::default();
+        let mut effects = Effects::new(self.snapshot.revision + 1);
+        for (id, drafted) in self.draft(&touched, objects, environment) {
+            self.replace(&id, drafted, &mut effects, &mut delta);
+        }
+        self.environment = Some(environment.clone());
+        self.ports.settle(&self.snapshot, &mut effects);
+        touched.append(&mut effects.decided);
+        for id in touched {
+            self.compare_outcome(&id, &mut delta);
+        }
+        self.assemble(&mut effects, &mut delta);
+        delta.objects.append(&mut effects.renewed);
+        for reference in &delta.references.removed {
+            self.certificates.forget(reference);
+        }
+        delta
+    }
+
+    /// The last snapshot; revision 0 before the first.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// What became of an object; `None` where it does not exist, or is of another class.
+    #[must_use]
+    pub fn outcome(&self, id: &ObjectId) -> Option<&Arc<ObjectOutcome>> {
+        self.table.0.get(id)?.outcome.as_ref()
+    }
+
+    /// What became of every object.
+    pub fn outcomes(&self) -> impl Iterator<Item = (&ObjectId, &Arc<ObjectOutcome>)> {
+        self.table.0.iter().filter_map(|(id, rendering)| Some((id, rendering.outcome.as_ref()?)))
+    }
+
+    /// The revision since which a listener is served as it is now: itself, and what all listeners of its socket have in
+    /// common. A report of that revision or a later one speaks about it. `None` where it is not served.
+    #[must_use]
+    pub fn since(&self, id: &ListenerId) -> Option<u64> {
+        Some(self.served(id)?.1)
+    }
+
+    /// A listener as it is served now.
+    #[must_use]
+    pub fn listener(&self, id: &ListenerId) -> Option<&Listener> {
+        Some(self.served(id)?.0)
+    }
+
+    fn served(&self, id: &ListenerId) -> Option<(&Arc<Listener>, u64)> {
+        let claims = &self.table.0.get(&ObjectId::of_listener(id))?.claims;
+        let mut own = claims.iter().filter(|(_, candidate)| candidate.claim.id == *id);
+        own.find_map(|(rank, candidate)| self.ports.served(rank, candidate))
+    }
+
+    /// The objects to render again.
+    fn touched(&self, changes: &Changes, environment: &Environment) -> BTreeSet<ObjectId> {
+        let mut touched = self.interest.touched(changes);
+        if let Some(before) = &self.environment {
+            let same = Environment { now: before.now, ..environment.clone() } == *before;
+            touched.extend(self.table.0.keys().filter(|_| !same).cloned());
+            touched.extend(self.interest.between(before.now, environment.now).cloned());
+        }
+        touched
+    }
+
+    /// All are drafted before any is replaced: what was good before counts for all of them.
+    fn draft(
+        &mut self,
+        ids: &BTreeSet<ObjectId>,
+        objects: &Objects,
+        environment: &Environment,
+    ) -> BTreeMap<ObjectId, Option<Drafted>> {
+        let (table, certificates) = (&self.table, &mut self.certificates);
+        let mut drafting = Drafting { objects, environment, table, certificates };
+        ids.iter().map(|id| (id.clone(), drafting.object(id))).collect()
+    }
+
+    fn replace(&mut self, id: &ObjectId, drafted: Option<Drafted>, effects: &mut Effects, delta: &mut Delta) {
+        let old = self.table.0.remove(id).unwrap_or_default();
+        let exists = drafted.is_some();
+        let new = drafted.map(|drafted| Rendering::new(with_same_allocations(&old, drafted)));
+        let mut new = new.unwrap_or_default();
+        self.interest.replace(id, &old.dependencies, &new.dependencies, &mut delta.references);
+        self.ports.replace(&old.claims, &new.claims, effects);
+        if exists {
+            new.outcome = old.outcome;
+            self.table.0.insert(id.clone(), new);
+        } else if old.outcome.is_some() {
+            delta.objects.insert(id.clone());
+        }
+    }
+
+    /// Notes an outcome that is another than before.
+    fn compare_outcome(&mut self, id: &ObjectId, delta: &mut Delta) {
+        let Some(rendering) = self.table.0.get_mut(id) else { return };
+        let outcome = with_losses(rendering, &self.ports);
+        if rendering.outcome != outcome {
+            rendering.outcome = outcome;
+            delta.objects.insert(id.clone());
+        }
+    }
+
+    /// The next snapshot, where a socket is another than before.
+    fn assemble(&mut self, effects: &mut Effects, delta: &mut Delta) {
+        let addresses = std::mem::take(&mut effects.addresses);
+        let different = |address: ListenAddress| {
+            let socket = self.ports.socket(&address);
+            let same = match (self.snapshot.sockets.get(&address), &socket) {
+                (Some(old), Some(new)) => has_same_head(old, new) && has_same_listeners(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            (!same).then_some((address, socket))
+        };
+        let different: Vec<(ListenAddress, Option<Socket>)> =
+            addresses.into_iter().filter_map(different).collect();
+        if different.is_empty() && self.snapshot.revision > 0 {
+            return;
+        }
+        let mut sockets = self.snapshot.sockets.clone();
+        for (address, socket) in different {
+            let Some(socket) = socket else {
+                sockets.remove(&address);
+                continue;
+            };
+            if sockets.get(&address).is_some_and(|old| !has_same_head(old, &socket)) {
+                self.ports.restart(&address, effects);
+            }
+            sockets.insert(address, Arc::new(socket));
+        }
+        self.snapshot = Arc::new(Snapshot { revision: self.snapshot.revision + 1, sockets });
+        delta.snapshot = Some(Arc::clone(&self.snapshot));
+    }
+}
+
+/// What equals what it was becomes the same allocation: from here on only allocations are compared.
+fn with_same_allocations(old: &Rendering, mut drafted: Drafted) -> Drafted {
+    let Some(ours) = &mut drafted.ours else { return drafted };
+    let same = |candidate: &mut Arc<Candidate>| {
+        let id = &candidate.claim.id;
+        let earlier = || [old.good(id), old.claim(id)].into_iter().flatten();
+        if let Some(old) = earlier().find(|old| *old == candidate) {
+            *candidate = Arc::clone(old);
+        } else if candidate.listener.is_some()
+            && let Some(old) = earlier().find(|old| old.listener == candidate.listener)
+        {
+            *candidate =
+                Arc::new(Candidate { claim: candidate.claim.clone(), listener: old.listener.clone() });
+        }
+    };
+    ours.good.iter_mut().for_each(same);
+    ours.claims.values_mut().for_each(same);
+    drafted
+}
+
+/// The outcome of an object, with what other objects take from it.
+fn with_losses(rendering: &Rendering, ports: &Ports) -> Option<Arc<ObjectOutcome>> {
+    let own = rendering.own.as_ref()?;
+    let losses = rendering.claims.iter();
+    let losses = losses.filter_map(|(rank, claim)| Some((rank, claim, ports.lost(rank, claim)?)));
+    let mut losses = losses.peekable();
+    if losses.peek().is_none() {
+        return Some(Arc::clone(own));
+    }
+    let mut outcome = (**own).clone();
+    for (rank, candidate, violation) in losses {
+        if let Some(listener) = outcome.listeners.get_mut(rank.listener) {
+            listener.lose(candidate, violation.clone());
+        }
+    }
+    Some(Arc::new(outcome))
+}
+
+/// Whether all that listeners of a socket have in common is the same.
+fn has_same_head(old: &Socket, new: &Socket) -> bool {
+    old.options == new.options
+        && old.protocol == new.protocol
+        && old.tls_mode == new.tls_mode
+        && old.proxy_protocol == new.proxy_protocol
+}
+
+/// By allocation: equal ones have the same.
+fn has_same_listeners(old: &Socket, new: &Socket) -> bool {
+    old.listeners.len() == new.listeners.len()
+        && old.listeners.iter().zip(&new.listeners).all(|(old, new)| Arc::ptr_eq(old, new))
+}
+
+#[cfg(test)]
+mod tests;
