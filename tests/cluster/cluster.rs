@@ -214,13 +214,6 @@ impl Cluster {
         self.pipe(&["apply", "-f", "-"], &text);
     }
 
-    /// All that kubectl says when an API server is asked whether it would take an object.
-    pub fn dry_run(&self, object: &Value) -> String {
-        let text = serde_json::to_string(object).unwrap();
-        let output = self.piped(&["create", "--dry-run=server", "-n", self.name, "-f", "-"], &text);
-        [output.stdout, output.stderr].iter().map(|said| String::from_utf8_lossy(said)).collect()
-    }
-
     /// Whether kubectl takes it.
     pub fn takes(&self, object: &Value) -> bool {
         let text = serde_json::to_string(object).unwrap();

@@ -43,7 +43,7 @@ fn duration(least: &str, most: &str, remedy: &str) -> Value {
 pub fn listen_address() -> Value {
     json!([rule(
         &format!(
-            "self == '*' || self.matches('^{SOCKET}$') || self.matches('^{}$') || self.matches('^({v6}|\\\\[{v6}\\\\])$')",
+            "self == '*' || {SOCKET} || self.matches('^{}$') || self.matches('^({v6}|\\\\[{v6}\\\\])$')",
             v4(),
             v6 = v6()
         ),
@@ -57,7 +57,7 @@ pub fn listen_address() -> Value {
 pub fn backend_address() -> Value {
     json!([rule(
         &format!(
-            "(self.matches('^({}|{HOST}):{PORT}$') && !self.matches('^{LONG_HOST}')) || self.matches('^{SOCKET}$') || \
+            "(self.matches('^({}|{HOST}):{PORT}$') && !self.matches('^{LONG_HOST}')) || {SOCKET} || \
              self.matches('^\\\\[{}\\\\]:{PORT}$')",
             v4(),
             v6()
@@ -100,7 +100,7 @@ pub fn nameservers() -> Value {
 pub fn auth_url() -> Value {
     json!([rule(
         &format!(
-            "self.startsWith('unix:') ? self.matches('^unix:/[!-9;-~]{{1,106}}(:/{IN_PATH}*)?$') : self.contains('://[') ? \
+            "self.startsWith('unix:') ? self.matches('^unix:/[^\\\\x00-\\\\x20:\\\\x7f-\\\\x9f]{{1,106}}(:/{IN_PATH}*)?$') : self.contains('://[') ? \
              self.matches('^https?://\\\\[{}\\\\](:{PORT})?([/?]{IN_PATH}*)?$') : \
              self.matches('^https?://({}|{HOST})(:{PORT})?([/?]{IN_PATH}*)?$') && !self.matches('^https?://{LONG_HOST}')",
             v6(),
@@ -172,8 +172,9 @@ const HOST: &str = "([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*\
 const LONG_HOST: &str = "([A-Za-z0-9._-]*[A-Za-z0-9_-]{64}|[A-Za-z0-9._-]{254})";
 /// What HTTP takes in path and query, without a fragment.
 const IN_PATH: &str = "[^\\\\x00-\\\\x20\\\\x7f\"#<>\\\\x60]";
-/// A path that fits into the kernel's `sun_path`.
-const SOCKET: &str = "unix:/[!-~]{1,106}";
+/// The path of a socket. The kernel's `sun_path` has room for 107 bytes.
+const SOCKET: &str =
+    "(self.matches('^unix:/[^\\\\x00-\\\\x20\\\\x7f-\\\\x9f]+$') && size(bytes(self)) <= 112)";
 
 fn v4() -> String {
     let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
@@ -182,7 +183,7 @@ fn v4() -> String {
 
 /// RFC 4291 section 2.2: eight groups, or fewer around `::`, and the last two also as an IPv4 address.
 fn v6() -> String {
-    let group = "[0-9A-Fa-f]{1,4}";
+    let group = "[0-9a-f]{1,4}";
     let around = |after: usize| {
         let before = 7_usize.saturating_sub(after);
         format!("({group}:){{1,{before}}}(:{group}){{1,{after}}}")
@@ -194,7 +195,7 @@ fn v6() -> String {
         format!("(({group}:){{6}}|::({group}:){{0,5}}|({group}:){{1,5}}:({group}:){{0,4}}){}", v4()),
     ];
     forms.extend((1..=6).map(around));
-    format!("({})", forms.join("|"))
+    format!("(?i:{})", forms.join("|"))
 }
 
 #[cfg(test)]

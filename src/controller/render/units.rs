@@ -105,7 +105,8 @@ pub fn named(host: &str, port: u16) -> Option<BackendAddress> {
 /// An absolute path that fits into the kernel's `sun_path`.
 #[must_use]
 pub fn socket_path(path: &str) -> Option<&str> {
-    let is_path = path.len() > 1 && path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_path =
+        path.len() > 1 && path.starts_with('/') && !path.contains(|c: char| c == ' ' || c.is_control());
     (is_path && path.len() <= 107).then_some(path)
 }
 
