@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod common;
 pub mod crd;
+pub mod limits;
 pub mod listener;
 pub mod rules;
 pub mod server;

@@ -33,7 +33,7 @@ pub struct HttpAuth {
     pub service_ref: Option<ServiceRef>,
     /// The URL of the auth service instead of a Service: `http://host:port/path`, `https://…`, or `unix:/socket:/path`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = "^(https?://[^ ]+|unix:/[^ ]+)$"))]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = rules::forms::auth_url()))]
     pub url: Option<String>,
     /// Additional request headers. A listener's list replaces the MailServer's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub struct ServiceRef {
     pub port: PortRef,
     /// Path and query of the request.
     #[serde(default = "root_path")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = "^/[^ ]*$"))]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = rules::forms::auth_path()))]
     pub path: String,
 }
 
@@ -86,7 +86,7 @@ pub struct Header {
     pub name: String,
     /// The value, if it is not secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 4096), regex(pattern = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"))]
     pub value: Option<String>,
     /// The source of the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -44,7 +44,7 @@ impl JsonSchema for Size {
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "maxLength": 20,
-            "pattern": "^[0-9]{1,12}(k|M|G|Ki|Mi|Gi)?$",
+            "pattern": "^(0|[1-9][0-9]{0,11})(k|M|G|Ki|Mi|Gi)?$",
         })
     }
 }

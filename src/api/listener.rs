@@ -75,7 +75,7 @@ pub struct ListenerFields {
         length(min = 1, max = 16),
         inner(
             length(min = 1, max = 253),
-            regex(pattern = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$")
+            regex(pattern = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*$")
         ),
         extend("x-kubernetes-list-type" = "set")
     )]
@@ -157,9 +157,11 @@ pub struct SocketSettings {
     pub backlog: u32,
     /// Size of the receive buffer (`SO_RCVBUF`), up to 64Mi. Default: the kernel's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::size(1, 64 << 20, "1 and 64Mi")))]
     pub receive_buffer: Option<Size>,
     /// Size of the send buffer (`SO_SNDBUF`), up to 64Mi. Default: the kernel's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::size(1, 64 << 20, "1 and 64Mi")))]
     pub send_buffer: Option<Size>,
     /// A socket on an IPv6 wildcard address does not accept IPv4 connections (`IPV6_V6ONLY`).
     pub ipv6_only: bool,

@@ -22,6 +22,12 @@ pub fn mail_listener() -> Value {
         "!(has(self.auth) && has(self.auth.passthrough)) || has(self.backendRef) || has(self.backendAddress)",
         "auth.passthrough needs a backend to log in to; name one in backendRef or backendAddress",
     ));
+    rules.push(rule(
+        "!has(self.tls) || !has(self.tls.mode) || self.tls.mode == 'Disabled' || !has(self.tls.certificateRefs) || \
+         size(self.tls.certificateRefs) > 0",
+        "TLS needs a certificate, and tls.certificateRefs is empty; name a Secret of type kubernetes.io/tls there, remove \
+         it to have the MailServer's, or set tls.mode: Disabled",
+    ));
     Value::Array(rules)
 }
 
@@ -53,7 +59,7 @@ fn listener_rules() -> Vec<Value> {
 fn of_protocol(protocol: &str) -> Value {
     let block = protocol.to_ascii_lowercase();
     rule(
-        &format!("!has(self.{block}) || {PROTOCOL} == '{protocol}'"),
+        &format!("!has(self.{block}) || {} == '{protocol}'", spoken("self")),
         &format!(
             "{block} is for {protocol}, and this listener speaks another protocol; remove it, or move it to the \
              MailServer's spec, where it is for its {protocol} listeners"
@@ -62,8 +68,11 @@ fn of_protocol(protocol: &str) -> Value {
 }
 
 /// What a listener speaks, as written or as well known for its port.
-const PROTOCOL: &str = "(has(self.protocol) ? self.protocol : !has(self.port) ? '' : self.port in [25, 465, 587] ? 'SMTP' : \
-                        self.port in [110, 995] ? 'POP3' : self.port in [143, 993] ? 'IMAP' : '')";
+fn spoken(listener: &str) -> String {
+    let ports = [("[25, 465, 587]", "SMTP"), ("[110, 995]", "POP3"), ("[143, 993]", "IMAP")];
+    let of_port = ports.map(|(ports, name)| format!("{listener}.port in {ports} ? '{name}' : ")).concat();
+    format!("(has({listener}.protocol) ? {listener}.protocol : !has({listener}.port) ? '' : {of_port}'')")
+}
 
 /// Rules of a `MailServer`'s spec.
 #[must_use]
@@ -138,13 +147,19 @@ pub fn http_auth() -> Value {
     ])
 }
 
-/// Rules of one extra header.
+/// Rules of one extra header. The schema's pattern refuses the other control characters.
 #[must_use]
 pub fn header() -> Value {
-    json!([rule(
-        "has(self.value) != has(self.valueFrom)",
-        "a header has exactly one of value and valueFrom; write one of them"
-    )])
+    json!([
+        rule(
+            "has(self.value) != has(self.valueFrom)",
+            "a header has exactly one of value and valueFrom; write one of them"
+        ),
+        rule(
+            "!has(self.value) || !self.value.matches('[\\r\\n]')",
+            "value holds a line break; write it as one line",
+        ),
+    ])
 }
 
 /// Rules of where a header's value comes from.
@@ -178,6 +193,18 @@ pub fn resolver() -> Value {
     json!([rule(
         "!(has(self.ipv4) && !self.ipv4 && has(self.ipv6) && !self.ipv6)",
         "a resolver needs one of ipv4 and ipv6; leave one of them on",
+    )])
+}
+
+/// Rules of `tls`.
+#[must_use]
+pub fn tls() -> Value {
+    json!([rule(
+        &format!(
+            "!has(self.minVersion) || self.minVersion != 'TLSv1.3' || !has(self.cipherSuites) || {}",
+            effective::has_suites("self.cipherSuites")
+        ),
+        effective::NO_SUITE,
     )])
 }
 

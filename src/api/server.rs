@@ -97,7 +97,7 @@ pub struct AllowedBackends {
         length(max = 32),
         inner(
             length(min = 1, max = 253),
-            regex(pattern = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$")
+            regex(pattern = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*$")
         ),
         extend("x-kubernetes-list-type" = "set")
     )]

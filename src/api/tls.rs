@@ -9,6 +9,7 @@ use super::rules;
 /// TLS between clients and Mailgress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::tls()))]
 pub struct TlsSettings {
     /// When TLS starts. `Disabled`: never. `StartTLS`: when the client asks for it. `RequireStartTLS`: as `StartTLS`,
     /// and logins and mail are refused before. `Implicit`: with the first byte. Default: `Implicit` on ports 465, 993
@@ -26,7 +27,7 @@ pub struct TlsSettings {
     pub min_version: Option<MinVersion>,
     /// Cipher suites by their IANA names, most preferred first. Default: the TLS library's list.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    #[schemars(length(max = 32), extend("items" = { "type": "string", "enum": CIPHER_SUITES }))]
     pub cipher_suites: Option<Vec<String>>,
     /// Verification of client certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +39,19 @@ pub struct TlsSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_cache: Option<SessionCache>,
 }
+
+/// The cipher suites that Mailgress supports, by their IANA names.
+pub const CIPHER_SUITES: [&str; 9] = [
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
 
 /// When TLS starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -283,3 +283,5 @@ Exit status: 0 all of it is valid (there may be warnings), 1 something is not, o
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod validity;

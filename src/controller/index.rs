@@ -182,12 +182,26 @@ impl Owner {
     #[must_use]
     pub fn written(kind: Kind, namespace: &str, spec: &Value) -> Self {
         if kind == Kind::Server {
-            return Self::Class(spec["className"].as_str().unwrap_or(DEFAULT_CLASS).to_owned());
+            return match &spec["className"] {
+                Value::Null => Self::Class(DEFAULT_CLASS.to_owned()),
+                // Whoever reads a name that no class can have tells it.
+                Value::String(class) if is_class(class) => Self::Class(class.clone()),
+                _ => Self::Unsaid,
+            };
         }
         let server = &spec["serverRef"];
         let namespace = server["namespace"].as_str().unwrap_or(namespace);
         server["name"].as_str().map_or(Self::Unsaid, |name| Self::Server(Key::new(namespace, name)))
     }
+}
+
+/// Whether the API takes it for a class.
+fn is_class(name: &str) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 253
+        && bytes.iter().all(|byte| is_plain(byte) || b"./-".contains(byte))
+        && [bytes.first(), bytes.last()].iter().all(|end| end.is_some_and(is_plain))
 }
 
 /// One of our own objects.

@@ -57,6 +57,7 @@ impl Validator {
             Kind::Listener => &self.listener,
         };
         schema::prune_nulls(spec);
+        schema::make_integers(spec);
         schema::apply_defaults(&compiled.spec, spec);
         let errors = compiled.strict.iter_errors(spec);
         let mut found = sentences::once_each(

@@ -2,10 +2,11 @@
 
 use crate::api::Settings;
 use crate::api::common::{Duration, Size};
+use crate::api::limits::{CountedErrors, LimitSettings};
 use crate::api::listener::Protocol;
 use crate::api::settings::{
-    AuthMethod, CountedErrors, EhloName, LimitSettings, PasswordLogins, ProtocolSettings,
-    ProxyProtocolVersion, ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
+    AuthMethod, EhloName, PasswordLogins, ProtocolSettings, ProxyProtocolVersion, ResolverSettings,
+    SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
 use crate::protocol::{self, own_extensions};
 

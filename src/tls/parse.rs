@@ -92,6 +92,13 @@ pub fn cipher_suites(names: &[String]) -> Result<(), ParseError> {
     }
 }
 
+/// Whether TLS 1.3 has a suite among these; no names stand for all.
+#[must_use]
+pub fn has_suite_of_tls13(names: &[String]) -> bool {
+    let of_tls13 = |suite: &rustls::SupportedCipherSuite| suite.tls13().is_some();
+    provider_with(names).is_ok_and(|provider| provider.cipher_suites.iter().any(of_tls13))
+}
+
 fn parse_all<'a>(
     what: &str,
     chain: &'a [CertificateDer<'static>],

@@ -43,7 +43,7 @@ fn duration(least: &str, most: &str, remedy: &str) -> Value {
 pub fn listen_address() -> Value {
     json!([rule(
         &format!(
-            "self == '*' || self.startsWith('unix:/') || self.matches('^{}$') || self.matches('^({v6}|\\\\[{v6}\\\\])$')",
+            "self == '*' || {SOCKET} || self.matches('^{}$') || self.matches('^({v6}|\\\\[{v6}\\\\])$')",
             v4(),
             v6 = v6()
         ),
@@ -57,9 +57,9 @@ pub fn listen_address() -> Value {
 pub fn backend_address() -> Value {
     json!([rule(
         &format!(
-            "self.matches('^({}|{}):{PORT}$') || self.matches('^unix:/[^ ]+$') || self.matches('^\\\\[{}\\\\]:{PORT}$')",
+            "(self.matches('^({}|{HOST}):{PORT}$') && !self.matches('^{LONG_HOST}')) || {SOCKET} || \
+             self.matches('^\\\\[{}\\\\]:{PORT}$')",
             v4(),
-            HOST,
             v6()
         ),
         "this is not a backend's address; write host:port, [IPv6]:port or unix:/path, with a port from 1 to 65535",
@@ -84,7 +84,10 @@ pub fn networks() -> Value {
 pub fn nameservers() -> Value {
     json!([rule(
         &format!(
-            "self.all(n, n.matches('^({}|{HOST})(:{PORT})?$') || n.matches('^({LIKE_V6}|\\\\[{LIKE_V6}\\\\](:{PORT})?)$'))",
+            "self.all(n, n.startsWith('[') || n.matches('^[^:]*:[^:]*:') ? \
+             n.startsWith('[') == n.contains(']') && n.matches('^\\\\[?{}(\\\\](:{PORT})?)?$') : \
+             n.matches('^({}|{HOST})(:{PORT})?$') && !n.matches('^{LONG_HOST}'))",
+            v6(),
             v4()
         ),
         "one of these is not a name server; write an address or a host name, with a port if it is not 53: 10.96.0.10, \
@@ -92,11 +95,69 @@ pub fn nameservers() -> Value {
     )])
 }
 
+/// The URL of an auth service. A login in it is refused: it would be in every message about the service.
+#[must_use]
+pub fn auth_url() -> Value {
+    json!([rule(
+        &format!(
+            "self.startsWith('unix:') ? self.matches('^unix:/[^\\\\x00-\\\\x20:\\\\x7f-\\\\x9f]{{1,106}}(:/{IN_PATH}*)?$') : self.contains('://[') ? \
+             self.matches('^https?://\\\\[{}\\\\](:{PORT})?([/?]{IN_PATH}*)?$') : \
+             self.matches('^https?://({}|{HOST})(:{PORT})?([/?]{IN_PATH}*)?$') && !self.matches('^https?://{LONG_HOST}')",
+            v6(),
+            v4(),
+        ),
+        "this is not the URL of an auth service; write http://host:port/path, https://host/path or unix:/socket:/path, \
+         without a login in it",
+    )])
+}
+
+/// Path and query of an auth service.
+#[must_use]
+pub fn auth_path() -> Value {
+    json!([rule(
+        &format!("self.matches('^/{IN_PATH}*$')"),
+        "this is not a path; begin it with /, and write spaces, quotes and control characters as %20 and so on",
+    )])
+}
+
+/// Lengths in bytes as an integer, or as a string with a suffix. The schema's pattern allows no leading zeros, so that of
+/// two numbers with as many digits the greater one comes later in the alphabet: an API server reckons with a string of
+/// megabytes here, and only comparisons are cheap enough.
+#[must_use]
+pub fn size(least: u64, most: u64, shown: &str) -> Value {
+    let within = |suffix: &str, factor: u64| {
+        let (least, most) = (least.div_ceil(factor), most / factor);
+        let (low, high) = (format!("{least}{suffix}"), format!("{most}{suffix}"));
+        let at_least = format!("(size(self) > {0} || (size(self) == {0} && self >= '{low}'))", low.len());
+        let at_most = format!("(size(self) < {0} || (size(self) == {0} && self <= '{high}'))", high.len());
+        if least > most { "false".to_owned() } else { format!("({at_least} && {at_most})") }
+    };
+    let suffixes = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+    ];
+    let text = suffixes.iter().rev().fold(within("", 1), |rest, (suffix, factor)| {
+        format!("self.endsWith('{suffix}') ? {} : {rest}", within(suffix, *factor))
+    });
+    json!([rule(
+        &format!("type(self) == int ? self >= {least} && self <= {most} : ({text})"),
+        &format!("the size is not between {shown}; write a size such as 64Ki or 4096"),
+    )])
+}
+
 /// A server's name, as its certificate has it; empty is as good as absent.
 #[must_use]
 pub fn verified_name() -> Value {
     json!([rule(
-        &format!("self == '' || self.matches('^({}|{HOST})$') || self.matches('^({})$')", v4(), v6()),
+        &format!(
+            "self == '' || (self.matches('^({}|{HOST})$') && !self.matches('^{LONG_HOST}')) || self.matches('^({})$')",
+            v4(),
+            v6()
+        ),
         "this is neither a host name nor an address; write the name in the backend's certificate",
     )])
 }
@@ -107,8 +168,13 @@ const PORT: &str = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2
 /// underscores, which names in use have. The last label is not a number, so that a mistyped IPv4 address is no name.
 const HOST: &str = "([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*\
                     [0-9]*([A-Za-z_]|[0-9]-+[A-Za-z0-9_])([A-Za-z0-9_-]*[A-Za-z0-9_])?[.]?";
-/// Near enough where the whole expression would cost an API server too much; the renderer reads the address itself.
-const LIKE_V6: &str = "[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*";
+/// What [`HOST`] does not say: the last label, too, has at most 63 characters, and all of them together have at most 253.
+const LONG_HOST: &str = "([A-Za-z0-9._-]*[A-Za-z0-9_-]{64}|[A-Za-z0-9._-]{254})";
+/// What HTTP takes in path and query, without a fragment.
+const IN_PATH: &str = "[^\\\\x00-\\\\x20\\\\x7f\"#<>\\\\x60]";
+/// The path of a socket. The kernel's `sun_path` has room for 107 bytes.
+const SOCKET: &str =
+    "(self.matches('^unix:/[^\\\\x00-\\\\x20\\\\x7f-\\\\x9f]+$') && size(bytes(self)) <= 112)";
 
 fn v4() -> String {
     let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
@@ -117,7 +183,7 @@ fn v4() -> String {
 
 /// RFC 4291 section 2.2: eight groups, or fewer around `::`, and the last two also as an IPv4 address.
 fn v6() -> String {
-    let group = "[0-9A-Fa-f]{1,4}";
+    let group = "[0-9a-f]{1,4}";
     let around = |after: usize| {
         let before = 7_usize.saturating_sub(after);
         format!("({group}:){{1,{before}}}(:{group}){{1,{after}}}")
@@ -129,7 +195,7 @@ fn v6() -> String {
         format!("(({group}:){{6}}|::({group}:){{0,5}}|({group}:){{1,5}}:({group}:){{0,4}}){}", v4()),
     ];
     forms.extend((1..=6).map(around));
-    format!("({})", forms.join("|"))
+    format!("(?i:{})", forms.join("|"))
 }
 
 #[cfg(test)]

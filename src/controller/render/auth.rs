@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
@@ -134,6 +135,14 @@ fn of_service(
 ) -> Option<Place> {
     let path = &scope.setting("auth.http.serviceRef");
     let key = scope.key("auth.http.serviceRef", &service.name);
+    if service.path.parse::<PathAndQuery>().is_err() {
+        let problem = "this is not a path of an auth service";
+        found.push(Violation::invalid(
+            &format!("{path}.path"),
+            problem,
+            "begin it with /, and write %20 for a space",
+        ));
+    }
     let mut backend = backend::service(path, &key, &service.port, references, found)?;
     reach::keep_allowed(path, reach, &mut backend, found);
     let external = references.service(&key).found().and_then(|service| backend::external_name(service));
@@ -151,7 +160,9 @@ fn of_service(
 fn of_url(url: &str) -> Option<Place> {
     if let Some(rest) = url.strip_prefix("unix:") {
         let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
-        return path.starts_with('/').then(|| Place {
+        let is_path = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+        let socket = units::socket_path(socket).filter(|_| is_path)?;
+        return Some(Place {
             reference: without_query(url).to_owned(),
             endpoints: vec![BackendAddress::Unix(socket.into())],
             host: "localhost".to_owned(),
@@ -172,7 +183,7 @@ fn of_url(url: &str) -> Option<Place> {
         "" => 80,
         port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
     };
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     Some(Place {
         reference: without_query(url).to_owned(),
         endpoints: vec![units::named(authority.host(), port)?],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::api::{Settings, common, settings as api};
+use crate::api::{Settings, common, limits};
 use crate::model::settings::AuthFailures;
 use crate::model::{Limits, Resolver, Timeouts};
 use crate::net::{BackendAddress, network};
@@ -164,7 +164,7 @@ pub(crate) fn networks(path: &str, texts: &[String], found: &mut Vec<Violation>)
 
 fn auth_failures(
     scope: &Scope<'_>,
-    failures: &api::AuthFailures,
+    failures: &limits::AuthFailures,
     found: &mut Vec<Violation>,
 ) -> AuthFailures {
     let mut read = |name: &str, value: Option<&common::Duration>, minutes: u64| {

@@ -1,7 +1,7 @@
 //! What a listener announces and accepts before the login.
 
-use crate::api::Settings;
 use crate::api::settings::{self as api, AuthMethod};
+use crate::api::{Settings, limits};
 use crate::model::TlsMode;
 use crate::protocol::{
     CountedErrors, FrontendConfig, Mechanism, OwnExtensions, PasswordLogins, Protocol, SmtpRules,
@@ -41,8 +41,8 @@ pub(crate) fn render(
         relay_sasl: passthrough,
         max_errors: limits.and_then(|limits| limits.max_errors).unwrap_or(5),
         counted_errors: match limits.and_then(|limits| limits.counted_errors) {
-            None | Some(api::CountedErrors::All) => CountedErrors::All,
-            Some(api::CountedErrors::Syntax) => CountedErrors::Syntax,
+            None | Some(limits::CountedErrors::All) => CountedErrors::All,
+            Some(limits::CountedErrors::Syntax) => CountedErrors::Syntax,
         },
         max_commands: limits.and_then(|limits| limits.max_commands).unwrap_or(1000),
         max_auth_failures: limits.and_then(|limits| limits.max_auth_failures).unwrap_or(10),

@@ -2,9 +2,9 @@
 
 use crate::api::Settings;
 use crate::api::auth::{AuthSettings, HttpAuth};
+use crate::api::limits::{AuthFailures, LimitSettings};
 use crate::api::settings::{
-    AuthFailures, HealthCheck, LimitSettings, ProtocolSettings, ResolverSettings, SmtpSettings,
-    TimeoutSettings, UpstreamSettings,
+    HealthCheck, ProtocolSettings, ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
 use crate::api::tls::{ClientAuth, SessionCache, TlsSettings, UpstreamTls};
 

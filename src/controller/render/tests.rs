@@ -269,8 +269,8 @@ fn implicit_tls_needs_a_certificate() {
     assert!(rendered.snapshot.sockets.is_empty());
     assert_eq!(
         said(&rendered),
-        "Invalid spec.tls.certificateRefs: TLS mode Implicit needs a certificate; name a Secret of type \
-         kubernetes.io/tls there, or set tls.mode: Disabled\n"
+        "Invalid spec: a listener with TLS (by tls.mode, or by its port 465, 993 or 995) has no certificate; name a Secret \
+         of type kubernetes.io/tls in tls.certificateRefs, or set tls.mode: Disabled\n"
     );
 }
 
@@ -480,7 +480,11 @@ fn a_listener_is_told_by_the_class_of_its_server() {
 
 #[test]
 fn a_violation_excludes_its_own_listener_only() {
-    let listeners = format!("{}, {}", imap("bad", "port: 993"), imap("good", "port: 143"));
+    let listeners = format!(
+        "{}, {}",
+        imap("bad", "port: 993, tls: {certificateRefs: [{name: missing}]}"),
+        imap("good", "port: 143")
+    );
     let rendered = once(&server(&listeners, ""));
     assert_eq!(sockets(&rendered), ["*:143"]);
 }
@@ -495,7 +499,7 @@ fn refuses_values_that_the_schema_cannot_judge() {
     assert!(refused("port: 143, resolver: {nameservers: ['a b']}").contains("nameservers"));
     let unix = "port: 143, resolver: {nameservers: [10.0.0.1, 'unix:/run/dns.sock']}";
     assert!(refused(unix).contains("nameservers"));
-    assert!(refused("port: 143, hostnames: [a.example]").contains("has no TLS"));
+    assert!(refused("port: 143, hostnames: [a.example]").contains("with hostnames has no certificate"));
     assert!(refused("port: 143, tls: {mode: StartTLS, cipherSuites: [X]}").contains("cipherSuites"));
     let nobody = "{name: a, port: 143}";
     assert!(said(&once(&server(nobody, ""))).contains("needs a backend to log in to"));
@@ -711,7 +715,8 @@ fn client_certificates_need_somebody_who_vouches() {
     let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required}}";
     let rendered = once(&(server(&imap("a", own), "") + &tls_secret("t", &["a"])));
     assert!(
-        said(&rendered).contains("clientAuth.caCertificateRefs: client certificates are verified against")
+        said(&rendered)
+            .contains("tls.clientAuth.mode verifies client certificates against nothing; name a ConfigMap")
     );
 }
 

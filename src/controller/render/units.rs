@@ -56,7 +56,7 @@ pub fn size(size: &common::Size) -> Option<u64> {
 #[must_use]
 pub fn listen_address(address: &str, port: Option<u16>) -> Option<ListenAddress> {
     if let Some(path) = address.strip_prefix("unix:") {
-        return (port.is_none() && path.starts_with('/')).then(|| ListenAddress::Unix(path.into()));
+        return socket_path(path).filter(|_| port.is_none()).map(|path| ListenAddress::Unix(path.into()));
     }
     let port = port?;
     if address == "*" {
@@ -69,7 +69,7 @@ pub fn listen_address(address: &str, port: Option<u16>) -> Option<ListenAddress>
 #[must_use]
 pub fn backend_address(text: &str, default_port: Option<u16>) -> Option<BackendAddress> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return path.starts_with('/').then(|| BackendAddress::Unix(path.into()));
+        return socket_path(path).map(|path| BackendAddress::Unix(path.into()));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return (address.port() != 0).then_some(BackendAddress::Ip(address));
@@ -100,6 +100,14 @@ pub fn named(host: &str, port: u16) -> Option<BackendAddress> {
             && !label.ends_with('-')
     };
     (host.len() <= 253 && host.split('.').all(valid_label)).then_some(BackendAddress::Name { host, port })
+}
+
+/// An absolute path that fits into the kernel's `sun_path`.
+#[must_use]
+pub fn socket_path(path: &str) -> Option<&str> {
+    let is_path =
+        path.len() > 1 && path.starts_with('/') && !path.contains(|c: char| c == ' ' || c.is_control());
+    (is_path && path.len() <= 107).then_some(path)
 }
 
 fn ip(text: &str) -> Option<IpAddr> {

@@ -43,6 +43,27 @@ pub(super) fn prune_nulls(value: &mut Value) {
     }
 }
 
+/// A number without a fraction is an integer, however it is written: `143.0`, `1e3`.
+pub(super) fn make_integers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            if let Some(integer) = whole.and_then(integer) {
+                *number = integer.into();
+            }
+        }
+        Value::Object(fields) => fields.values_mut().for_each(make_integers),
+        Value::Array(items) => items.iter_mut().for_each(make_integers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// As far as a float counts whole numbers exactly.
+fn integer(float: f64) -> Option<i64> {
+    let most = 9_007_199_254_740_992.0;
+    (float.abs() <= most).then(|| format!("{float:.0}").parse().ok()).flatten()
+}
+
 /// Defaults of absent fields, in objects that are there.
 pub(super) fn apply_defaults(schema: &Value, value: &mut Value) {
     match value {

@@ -16,10 +16,11 @@ fn check(kind: Kind, yaml: &str) -> Vec<String> {
     found.iter().map(|violation| format!("{} {violation}", violation.reason)).collect()
 }
 
-/// Of a `MailServer` with an auth service, unless it says something about auth.
+/// Of a `MailServer` with an auth service and a certificate, unless it says something about auth or TLS.
 fn server(yaml: &str) -> String {
     let auth = if yaml.contains("auth:") { "{" } else { "{auth: {http: {url: 'http://a/'}}, " };
-    check(Kind::Server, &yaml.replacen('{', auth, 1)).join("\n")
+    let tls = if yaml.contains("tls:") { "" } else { "tls: {certificateRefs: [{name: t}]}, " };
+    check(Kind::Server, &yaml.replacen('{', &format!("{auth}{tls}"), 1)).join("\n")
 }
 
 #[test]
@@ -361,5 +362,5 @@ fn checks_mail_listeners_with_the_same_rules() {
 
 #[test]
 fn a_null_is_an_absent_field() {
-    assert_eq!(server("{tls: null, listeners: [{name: a, port: 993, hostnames: null}]}"), "");
+    assert_eq!(server("{tls: null, listeners: [{name: a, port: 143, hostnames: null}]}"), "");
 }
