@@ -165,7 +165,7 @@ const WITH_A_SERVER: [&str; 6] = [
     "--set",
     "kind=DaemonSet,service.type=ClusterIP",
     "--set-json",
-    r#"mailServers.example.spec={"auth":{"passthrough":{}},"listeners":[{"name":"imaps","port":993,"backendAddress":"dovecot.example.com:143"}]}"#,
+    r#"mailServers.example.spec={"auth":{"passthrough":{}},"tls":{"certificateRefs":[{"name":"mail"}]},"listeners":[{"name":"imaps","port":993,"backendAddress":"dovecot.example.com:143"}]}"#,
 ];
 
 /// A control plane of the test's own: CRDs come and go in it.

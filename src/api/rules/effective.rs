@@ -8,6 +8,10 @@ use super::{rule, spoken};
 
 /// Of a `MailServer`'s spec.
 pub(super) fn rules() -> Vec<Value> {
+    [authentication(), tls(), protocols_and_checks()].concat()
+}
+
+fn authentication() -> Vec<Value> {
     vec![
         rule(
             "!has(self.listeners) || has(self.auth) || self.listeners.all(l, has(l.auth))",
@@ -30,6 +34,11 @@ pub(super) fn rules() -> Vec<Value> {
             )),
             "auth.passthrough needs a backend to log in to; name one in backendRef or backendAddress of each listener",
         ),
+    ]
+}
+
+fn tls() -> Vec<Value> {
+    vec![
         rule(
             &of_each(
                 "!has(l.hostnames) || (has(l.tls) && has(l.tls.mode)) || !has(self.tls) || !has(self.tls.mode) || \
@@ -75,6 +84,11 @@ pub(super) fn rules() -> Vec<Value> {
             )),
             NO_SUITE,
         ),
+    ]
+}
+
+fn protocols_and_checks() -> Vec<Value> {
+    vec![
         rule(
             &of_each(&format!(
                 "{} != 'POP3' || !{} || !{}",
