@@ -7,6 +7,7 @@ use crate::net::BackendAddress;
 
 use super::super::reason::Reason;
 use super::super::render::{ListenerOutcome, ObjectOutcome};
+use super::super::violation::Concern;
 use super::Facts;
 
 /// What is known of the backend of one listener.
@@ -45,6 +46,10 @@ pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
 fn backing(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backing> {
     // What is not served has no backend; Ready says why.
     let served = facts.published.listener(&listener.id)?;
+    // The last good rendering has the endpoints of what a reference led to then.
+    if listener.violations.iter().any(|violation| violation.concern == Concern::ResolvedRefs) {
+        return None;
+    }
     if listener.violations.iter().any(|violation| violation.reason == Reason::NoReadyEndpoints) {
         return Some(Backing::None);
     }

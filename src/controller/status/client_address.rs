@@ -1,8 +1,8 @@
 //! Whether a listener sees its clients' own addresses. Where it does not, limits punish the wrong peer, and a backend
 //! that trusts its neighbours becomes an open relay.
 //!
-//! The condition is True only where connections show it. What stands in front of the Service is not known: a load balancer
-//! that hides clients cannot be told from a client before there are several of them.
+//! The condition is True only where connections prove it: with PROXY headers, or with more addresses than load balancers
+//! have. What stands in front of the Service is not known, and a few addresses may be those of a few load balancers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -62,10 +62,7 @@ fn verdict(
         let text = format!("all recent connections come from {only}; if these are many clients, {REMEDY}");
         return Some((False, Reason::OneSourceAddress, text));
     }
-    let keeps = |service: &OwnService| !service.hides_clients && service.has(port);
-    let is_kept = seen.len() >= SEVERAL && surroundings.front.known().is_some_and(keeps);
-    (many || is_kept)
-        .then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
+    many.then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
 }
 
 /// What helps in every case.
@@ -74,8 +71,6 @@ const REMEDY: &str =
 
 /// Connections from which something can be concluded.
 const ENOUGH: u64 = 100;
-/// Addresses that are clients' rather than a load balancer's, which often has two.
-const SEVERAL: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_to_be_preserved_before_several_clients_have_come() {
+    fn nothing_is_said_to_be_preserved_before_there_are_more_addresses_than_load_balancers_have() {
         let ports = json!([{ "port": 993 }]);
         for spec in [
             json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": ports }),
@@ -134,11 +129,11 @@ mod tests {
         ] {
             let surroundings = surroundings(&spec);
             assert_eq!(reason(&surroundings, None), None);
-            // These may be the addresses of two load balancers.
-            let few = peers(10, &["10.0.0.8", "10.0.0.9"], false);
+            // These may be the addresses of three load balancers.
+            let few = peers(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], false);
             assert_eq!(reason(&surroundings, Some(&few)), None);
-            let several = peers(10, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], false);
-            assert_eq!(reason(&surroundings, Some(&several)), Some("Preserved"));
+            let many = peers(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], true);
+            assert_eq!(reason(&surroundings, Some(&many)), Some("Preserved"));
         }
         assert_eq!(proxied(None), None);
         assert_eq!(proxied(Some(&peers(0, &[], false))), None);
