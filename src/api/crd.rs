@@ -19,6 +19,13 @@ pub fn crds() -> [Value; 2] {
     ]
 }
 
+/// The OpenAPI schema of a `spec`, the one in the CustomResourceDefinition.
+pub(crate) fn schema_of_spec<Spec: JsonSchema>() -> Value {
+    let mut schema = schema::<Spec>();
+    tidy(&mut schema);
+    schema
+}
+
 /// The OpenAPI schema in a CustomResourceDefinition that [`crds`] made.
 #[must_use]
 pub fn schema_of(crd: &Value) -> &Value {

@@ -8,17 +8,16 @@ mod rules;
 mod schema;
 mod sentences;
 
-use std::collections::BTreeMap;
-
-use cel::Program;
 use serde_json::Value;
 
-use crate::api::crd::{crds, schema_of};
+use crate::api::crd::schema_of_spec;
+use crate::api::{MailListenerSpec, MailServerSpec};
 
 use super::render::Kind;
 use super::violation::Violation;
+use rules::Rules;
 
-/// Both kinds' schemas and rules, compiled.
+/// Both kinds' schemas and rules.
 #[derive(Debug)]
 pub struct Validator {
     server: Compiled,
@@ -37,17 +36,19 @@ pub struct BrokenCrd {
 struct Compiled {
     spec: Value,
     strict: jsonschema::Validator,
-    rules: BTreeMap<String, Program>,
+    rules: Rules,
 }
 
 impl Validator {
-    /// Compiles the schemas and rules.
+    /// Compiles the schemas.
     ///
     /// # Errors
     /// When our own CRDs are broken.
     pub fn new() -> Result<Self, BrokenCrd> {
-        let [server, listener] = crds();
-        Ok(Self { server: compile(&server, Kind::Server)?, listener: compile(&listener, Kind::Listener)? })
+        Ok(Self {
+            server: compile(schema_of_spec::<MailServerSpec>(), Kind::Server)?,
+            listener: compile(schema_of_spec::<MailListenerSpec>(), Kind::Listener)?,
+        })
     }
 
     /// Applies the defaults to a spec, and says what is wrong with it.
@@ -66,7 +67,7 @@ impl Validator {
         schema::check_lists(&compiled.spec, spec, "spec", &mut found);
         found.truncate(MAX_VIOLATIONS);
         if found.is_empty() {
-            rules::check(&compiled.rules, &compiled.spec, spec, "spec", &mut found);
+            compiled.rules.check(&compiled.spec, spec, "spec", &mut found);
         }
         found
     }
@@ -75,14 +76,10 @@ impl Validator {
 /// What is said of one object: a large one can be wrong in as many places.
 const MAX_VIOLATIONS: usize = 100;
 
-fn compile(crd: &Value, kind: Kind) -> Result<Compiled, BrokenCrd> {
-    let broken = |problem: String| BrokenCrd { kind: kind.name(), problem };
-    let spec = schema_of(crd)["properties"]["spec"].clone();
-    let strict =
-        jsonschema::validator_for(&schema::strict(&spec)).map_err(|error| broken(error.to_string()))?;
-    let mut rules = BTreeMap::new();
-    rules::compile(&spec, &mut rules).map_err(broken)?;
-    Ok(Compiled { spec, strict, rules })
+fn compile(spec: Value, kind: Kind) -> Result<Compiled, BrokenCrd> {
+    let strict = jsonschema::validator_for(&schema::strict(&spec))
+        .map_err(|error| BrokenCrd { kind: kind.name(), problem: error.to_string() })?;
+    Ok(Compiled { rules: Rules::new(&spec), strict, spec })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! CEL: the rules of every schema node, evaluated on every value of that node.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cel::{Context, Program, Value as Cel};
 use serde_json::{Map, Value};
@@ -12,46 +12,73 @@ use super::super::render::units;
 use super::super::violation::Violation;
 use super::schema::element;
 
-/// Compiles the rules of a schema.
-pub(super) fn compile(schema: &Value, programs: &mut BTreeMap<String, Program>) -> Result<(), String> {
-    for (rule, _) in of(schema) {
-        let program = Program::compile(rule).map_err(|error| format!("{rule}: {error}"))?;
-        programs.insert(rule.to_owned(), program);
-    }
-    let children = schema["properties"].as_object().into_iter().flat_map(Map::values);
-    for child in children.chain(schema.get("items")) {
-        compile(child, programs)?;
-    }
-    Ok(())
-}
+/// The rules of a schema. Each is compiled when it is first evaluated: most manifests need few of them.
+#[derive(Debug, Default)]
+pub(super) struct Rules(BTreeMap<String, OnceLock<Option<Program>>>);
 
-/// Evaluates them.
-pub(super) fn check(
-    programs: &BTreeMap<String, Program>,
-    schema: &Value,
-    value: &Value,
-    path: &str,
-    found: &mut Vec<Violation>,
-) {
-    for (rule, message) in of(schema) {
-        let Some(program) = programs.get(rule) else { continue };
-        if !holds(program, value) {
-            let (problem, remedy) = message.split_once("; ").unwrap_or((message, ""));
-            found.push(Violation::invalid(path, problem, remedy));
+impl Rules {
+    pub(super) fn new(schema: &Value) -> Self {
+        let mut rules = Self::default();
+        rules.add(schema);
+        rules
+    }
+
+    fn add(&mut self, schema: &Value) {
+        self.0.extend(of(schema).map(|(rule, _)| (rule.to_owned(), OnceLock::new())));
+        let children = schema["properties"].as_object().into_iter().flat_map(Map::values);
+        children.chain(schema.get("items")).for_each(|child| self.add(child));
+    }
+
+    /// None if it does not compile.
+    fn program(&self, rule: &str) -> Option<&Program> {
+        self.0.get(rule)?.get_or_init(|| Program::compile(rule).ok()).as_ref()
+    }
+
+    /// Those that do not compile.
+    #[cfg(test)]
+    pub(super) fn broken(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).filter(|rule| self.program(rule).is_none()).collect()
+    }
+
+    /// Evaluates them on a value of the schema.
+    pub(super) fn check(&self, schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
+        let mut functions = Context::default();
+        // In milliseconds, which is all that comparing needs; the library's own would bring a calendar.
+        if functions.add_function("duration", |text: Arc<String>| milliseconds(&text)).is_ok() {
+            self.check_node(&functions, schema, value, path, found);
         }
     }
-    match value {
-        Value::Object(fields) => {
-            for (name, child) in fields {
-                check(programs, &schema["properties"][name], child, &format!("{path}.{name}"), found);
+
+    fn check_node(
+        &self,
+        functions: &Context<'_, '_>,
+        schema: &Value,
+        value: &Value,
+        path: &str,
+        found: &mut Vec<Violation>,
+    ) {
+        for (rule, message) in of(schema) {
+            // A rule that cannot be evaluated does not hold, as in the API server.
+            if !self.program(rule).is_some_and(|program| holds(program, functions, value)) {
+                let (problem, remedy) = message.split_once("; ").unwrap_or((message, ""));
+                found.push(Violation::invalid(path, problem, remedy));
             }
         }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                check(programs, &schema["items"], item, &element(path, index, item), found);
+        match value {
+            Value::Object(fields) => {
+                for (name, child) in fields {
+                    let path = format!("{path}.{name}");
+                    self.check_node(functions, &schema["properties"][name], child, &path, found);
+                }
             }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = element(path, index, item);
+                    self.check_node(functions, &schema["items"], item, &path, found);
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 
@@ -60,13 +87,10 @@ fn of(schema: &Value) -> impl Iterator<Item = (&str, &str)> {
     rules.filter_map(|rule| Some((rule["rule"].as_str()?, rule["message"].as_str()?)))
 }
 
-/// A rule that cannot be evaluated does not hold, as in the API server.
-fn holds(program: &Program, value: &Value) -> bool {
-    let mut context = Context::default();
+fn holds(program: &Program, functions: &Context<'_, '_>, value: &Value) -> bool {
+    let mut context = functions.new_inner_scope();
     context.add_variable_from_value("self", cel(value));
-    // In milliseconds, which is all that comparing needs; the library's own would bring a calendar.
-    let has_durations = context.add_function("duration", |text: Arc<String>| milliseconds(&text));
-    has_durations.is_ok() && program.execute(&context) == Ok(Cel::Bool(true))
+    program.execute(&context) == Ok(Cel::Bool(true))
 }
 
 /// The schema has checked the form.

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::*;
+use crate::api::crd::{crds, schema_of};
 
 /// Compiling the CRDs takes a while in a debug build, so all tests share one.
 pub(crate) fn validator() -> &'static Validator {
@@ -30,6 +31,14 @@ fn accepts_the_documented_example() {
     let found = validator().spec(Kind::Server, &mut document["spec"]);
     assert_eq!(found, vec![]);
     assert_eq!(document["spec"]["listeners"][0]["address"], "*");
+}
+
+#[test]
+fn the_schemas_are_those_of_the_definitions_and_their_rules_compile() {
+    for (crd, compiled) in crds().iter().zip([&validator().server, &validator().listener]) {
+        assert_eq!(schema_of(crd)["properties"]["spec"], compiled.spec);
+        assert_eq!(compiled.rules.broken(), Vec::<&str>::new());
+    }
 }
 
 #[test]
