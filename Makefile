@@ -70,7 +70,7 @@ release-artifacts: $(CARGO_CYCLONEDX) ## target/release-artifacts: images (ARCHE
 		SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}" \
 		deploy/release.sh $(RELEASE) $(TAG)
 
-bench: ## Compare CPU and memory with nginx's mail proxy, on loopback; installs nginx and its mail module
+bench: ## Compare CPU time, instructions and memory with nginx's mail proxy, on loopback; installs nginx, its mail module and valgrind
 	@tests/install-packages.sh build bench
 	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
 

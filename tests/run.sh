@@ -24,7 +24,10 @@ if [ -z "$failed" ]; then
         suite=${suite#tests/}
         suite=${suite%/main.rs}
         suite=${suite%.rs}
-        timed "$suite" "$cargo" test --test "$suite" "$@"
+        threads=${RUST_TEST_THREADS:-}
+        # Its tests wait most of the time.
+        [ "$suite" != it ] || threads=${threads:-$(($(nproc) * 2))}
+        timed "$suite" env ${threads:+RUST_TEST_THREADS="$threads"} "$cargo" test --test "$suite" "$@"
     done
     timed doc "$cargo" test --doc "$@"
 fi

@@ -2,11 +2,15 @@
 //! clients, which all live in this process. What is compared is what the kernel charged the proxies: CPU time and
 //! memory, each as a ratio.
 //!
+//! CPU time depends on how busy the machine is. The user-space instructions of a login, which Callgrind counts in processes
+//! of their own, do not.
+//!
 //! Both run with as many workers and with their default logging. The rounds of the two alternate, and a peer's
 //! figure is the median of its rounds. There is no session resumption, and X25519 and AES-256-GCM for both, since
 //! OpenSSL 3.0 knows no post-quantum key exchange.
 
 mod account;
+mod instructions;
 mod load;
 mod peer;
 mod services;
@@ -19,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use load::Target;
-use peer::{Peer, mailgress, nginx};
+use peer::{Peer, Run, mailgress, nginx};
 use table::{Row, Unit};
 
 /// How much work; the same for both.
@@ -30,6 +34,8 @@ struct Plan {
     plain_logins: usize,
     /// The same, with TLS from the first byte.
     tls_logins: usize,
+    /// Logins in the two runs whose instructions are counted.
+    counted_logins: [usize; 2],
     /// Logged in and silent.
     idle_sessions: usize,
     /// From the backend to the client, for each round.
@@ -42,6 +48,7 @@ const FULL: Plan = Plan {
     bulk_rounds: 5,
     plain_logins: 4_000,
     tls_logins: 2_000,
+    counted_logins: [200, 600],
     idle_sessions: 4_000,
     plain_bytes: 1 << 30,
     tls_bytes: 512 << 20,
@@ -53,6 +60,7 @@ const QUICK: Plan = Plan {
     bulk_rounds: 1,
     plain_logins: 400,
     tls_logins: 200,
+    counted_logins: [20, 60],
     idle_sessions: 400,
     plain_bytes: 64 << 20,
     tls_bytes: 64 << 20,
@@ -101,6 +109,11 @@ async fn compare(plan: &Plan) -> Result<()> {
         rows.push(idle(plan, &peers, &identity, secure).await?);
         table::print(&rows[rows.len() - 1..]);
     }
+    for secure in [false, true] {
+        let directory = directory.path().join(if secure { "counts-tls" } else { "counts-plain" });
+        rows.push(instructions::logins(plan.counted_logins, &directory, &identity, &services, secure).await?);
+        table::print(&rows[rows.len() - 1..]);
+    }
     println!();
     table::print_all(&rows);
     Ok(())
@@ -115,8 +128,8 @@ async fn start(
     std::fs::create_dir(directory)?;
     let binary = Path::new(env!("CARGO_BIN_EXE_mailgress"));
     let peers = [
-        nginx(directory, identity, services, WORKERS).context("nginx")?,
-        mailgress(directory, binary, identity, services, WORKERS).context("Mailgress")?,
+        nginx(directory, identity, services, &Run::Workers(WORKERS)).context("nginx")?,
+        mailgress(directory, binary, identity, services, &Run::Workers(WORKERS)).context("Mailgress")?,
     ];
     for peer in &peers {
         peer.wait_until_ready(identity).await.with_context(|| peer.failure())?;

@@ -1,5 +1,6 @@
 //! The two that are compared, as processes with the same configuration.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -107,9 +108,9 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // nginx ends its workers; both are given a moment before the kill.
+        // nginx ends its workers, and Callgrind writes its file; each is given time for that before the kill.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(POLL);
         }
@@ -118,12 +119,42 @@ impl Drop for Peer {
     }
 }
 
+/// How a peer is run.
+pub(crate) enum Run<'a> {
+    /// With so many workers.
+    Workers(usize),
+    /// With one worker under Callgrind, which writes its counts to this file when the peer ends.
+    Counted(&'a Path),
+}
+
+impl Run<'_> {
+    fn workers(&self) -> usize {
+        match self {
+            Self::Workers(workers) => *workers,
+            Self::Counted(_) => 1,
+        }
+    }
+
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        match self {
+            Self::Workers(_) => Command::new(program),
+            Self::Counted(counts) => {
+                let mut command = Command::new("valgrind");
+                let mut output = OsString::from("--callgrind-out-file=");
+                output.push(counts);
+                command.args(["--quiet", "--tool=callgrind"]).arg(output).arg(program);
+                command
+            }
+        }
+    }
+}
+
 /// Debian's nginx with its mail module and nothing else.
 pub(crate) fn nginx(
     directory: &Path,
     identity: &Identity,
     services: &Services,
-    workers: usize,
+    run: &Run<'_>,
 ) -> Result<Peer> {
     let home = directory.join("nginx");
     fs::create_dir(&home)?;
@@ -132,7 +163,7 @@ pub(crate) fn nginx(
     let home_text = home.display();
     let configuration = format!(
         "load_module /usr/lib/nginx/modules/ngx_mail_module.so;\n\
-         daemon off;\nworker_processes {workers};\npid {home_text}/nginx.pid;\nerror_log stderr error;\n\
+         daemon off;\nworker_processes {workers};\nmaster_process {master};\npid {home_text}/nginx.pid;\nerror_log stderr error;\n\
          events {{ worker_connections 16384; }}\n\
          mail {{\n\
            server_name bench.example.test;\n\
@@ -144,6 +175,8 @@ pub(crate) fn nginx(
            server {{ listen 127.0.0.1:{plain}; protocol imap; }}\n\
            server {{ listen 127.0.0.1:{secure} ssl; protocol imap; }}\n\
          }}\n",
+        workers = run.workers(),
+        master = if matches!(run, Run::Counted(_)) { "off" } else { "on" },
         auth = services.auth,
         plain = ports[0],
         secure = ports[1],
@@ -152,7 +185,7 @@ pub(crate) fn nginx(
     fs::write(&file, configuration)?;
     let version = Command::new("nginx").arg("-v").output().context("nginx is missing; see `make bench`")?;
     let version = String::from_utf8_lossy(&version.stderr).trim().to_owned();
-    let mut command = Command::new("nginx");
+    let mut command = run.command("nginx");
     // Before it has read its configuration, it would log to /var/log.
     command.args(["-e", "stderr", "-p"]).arg(&home).arg("-c").arg(file);
     Peer::start("nginx", version, command, ports, home.join("log"))
@@ -164,7 +197,7 @@ pub(crate) fn mailgress(
     binary: &Path,
     identity: &Identity,
     services: &Services,
-    workers: usize,
+    run: &Run<'_>,
 ) -> Result<Peer> {
     let home = directory.join("mailgress");
     let manifests = home.join("manifests");
@@ -189,16 +222,16 @@ pub(crate) fn mailgress(
             "tls": { "certificateRefs": [{ "name": "tls" }] },
             "auth": { "http": { "url": format!("http://{}/auth", services.auth) } },
             "imap": { "capabilities": ["IMAP4rev1"] },
-            "listeners": [listener("plain", "Off", ports[0]), listener("tls", "Implicit", ports[1])],
+            "listeners": [listener("plain", "Disabled", ports[0]), listener("tls", "Implicit", ports[1])],
         },
     });
     fs::write(manifests.join("secret.yaml"), serde_yaml::to_string(&secret)?)?;
     fs::write(manifests.join("server.yaml"), serde_yaml::to_string(&server)?)?;
     let version = Command::new(binary).arg("--version").output()?;
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    let mut command = Command::new(binary);
+    let mut command = run.command(binary);
     command.arg("run").arg("--manifests").arg(manifests);
-    command.args(["--workers", &workers.to_string(), "--drain-timeout", "0s"]);
+    command.args(["--workers", &run.workers().to_string(), "--drain-timeout", "0s"]);
     command.args(["--admin-address", &format!("127.0.0.1:{}", free_port()?)]);
     Peer::start("Mailgress", version, command, ports, home.join("log"))
 }

@@ -16,6 +16,8 @@ pub(crate) enum Unit {
     MicrosecondsPerSession,
     MillisecondsPerGibibyte,
     BytesPerSession,
+    /// User-space instructions.
+    InstructionsPerSession,
 }
 
 impl Unit {
@@ -24,6 +26,7 @@ impl Unit {
             Self::MicrosecondsPerSession => "µs CPU/session",
             Self::MillisecondsPerGibibyte => "ms CPU/GiB",
             Self::BytesPerSession => "bytes PSS/session",
+            Self::InstructionsPerSession => "instr./session",
         }
     }
 }

@@ -132,7 +132,7 @@ fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
 /// How old a write must be. A file that held something and is empty now was most likely truncated by a
 /// writer that has not written yet.
 fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
-    if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { HALF_WRITTEN } else { SETTLED }
+    if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { EMPTIED } else { SETTLED }
 }
 
 /// A file's text.
@@ -182,6 +182,9 @@ const SETTLED: Duration = Duration::from_millis(30);
 /// A writer in place may pause for so long between two writes. Until then a file that lost something, is empty, or ends
 /// in the middle of a line keeps what it held.
 const HALF_WRITTEN: Duration = Duration::from_secs(2);
+/// A file that is empty now keeps what it held for so long: on a busy disk, its writer may wait for seconds between
+/// truncating it and writing to it.
+const EMPTIED: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -220,7 +223,7 @@ mod tests {
         written("a: 1", Duration::from_secs(10));
         assert!(!unsettled(&BTreeMap::new()));
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
-        written("", Duration::from_millis(500));
+        written("", Duration::from_secs(4));
         assert!(unsettled(&known), "truncated, and not written yet");
         assert!(!unsettled(&BTreeMap::new()), "it held nothing before");
         written("", Duration::from_secs(10));

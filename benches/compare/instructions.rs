@@ -1,0 +1,57 @@
+//! How many instructions a login costs in user space. Callgrind counts them: the figure is the same on a busy machine.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::load::{self, Target};
+use crate::peer::{Peer, Run, mailgress, nginx};
+use crate::services::Services;
+use crate::table::{Row, Unit};
+use crate::tls::Identity;
+
+/// What a login costs more than none: the difference between two runs of new processes, by the logins that one has more.
+pub(crate) async fn logins(
+    counts: [usize; 2],
+    directory: &Path,
+    identity: &Identity,
+    services: &Services,
+    secure: bool,
+) -> Result<Row> {
+    let [few, many] = counts;
+    let mut rounds = [Vec::new(), Vec::new()];
+    for (index, name) in ["nginx", "Mailgress"].into_iter().enumerate() {
+        let mut totals = Vec::new();
+        for count in [few, many] {
+            let home = directory.join(format!("{name}-{count}"));
+            std::fs::create_dir_all(&home)?;
+            let file = home.join("callgrind.out");
+            let run = Run::Counted(&file);
+            let peer = if index == 0 {
+                nginx(&home, identity, services, &run)
+            } else {
+                let binary = Path::new(env!("CARGO_BIN_EXE_mailgress"));
+                mailgress(&home, binary, identity, services, &run)
+            };
+            run_logins(peer?, identity, secure, count).await?;
+            totals.push(total(&file).with_context(|| format!("the counts of {name}"))?);
+        }
+        ensure!(totals[1] > totals[0], "more logins cost {name} less");
+        rounds[index].push((totals[1] - totals[0]) as f64 / (many - few) as f64);
+    }
+    let name = if secure { "IMAP login, TLS" } else { "IMAP login, plain" };
+    Ok(Row { name, unit: Unit::InstructionsPerSession, rounds, bar: if secure { 1.0 } else { 4.0 } })
+}
+
+/// One after another; the peer has ended then.
+async fn run_logins(peer: Peer, identity: &Identity, secure: bool, count: usize) -> Result<()> {
+    peer.wait_until_ready(identity).await.with_context(|| peer.failure())?;
+    load::logins(&Target::new(&peer, identity, secure), count, 1).await.with_context(|| peer.failure())
+}
+
+/// What Callgrind counted in the whole life of a process.
+fn total(file: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(file).context("valgrind wrote no counts; see `make bench`")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("totals: ")).context("no totals")?;
+    Ok(line.trim().parse()?)
+}
