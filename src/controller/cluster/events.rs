@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::api::API_VERSION;
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::reason::Reason;
+use crate::controller::status::{Change, News};
 
-use super::super::reason::Reason;
-use super::super::status::{Change, News};
 use super::failure::answered;
 
 /// Publishes what it is given, as fast as is decent, until nobody gives it anything.

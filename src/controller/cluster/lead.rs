@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::status::ConditionStatus;
+use crate::controller::index::{Key, ObjectId};
+use crate::controller::publisher::Publisher;
+use crate::controller::reason::Reason;
+use crate::controller::roll::{Roll, Touched};
+use crate::controller::service::{Front, OwnService, are_all_strangers};
+use crate::controller::status::{self, Change, Surroundings};
 
-use super::super::index::{Key, ObjectId};
-use super::super::publisher::Publisher;
-use super::super::reason::Reason;
-use super::super::roll::{Roll, Touched};
-use super::super::service::{Front, OwnService, are_all_strangers};
-use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
 use super::own_service::{Keeper, Known};

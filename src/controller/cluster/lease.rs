@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::index::Key;
+use crate::controller::violation::one_line;
 use crate::model::served::Ledger;
 
-use super::super::index::Key;
-use super::super::violation::one_line;
 use super::failure::{Failure, root};
 use super::pause::Pause;
 use super::send_if_other;

@@ -18,8 +18,9 @@ use kube::runtime::watcher::Config;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::index::Key;
-use super::super::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
+use crate::controller::index::Key;
+use crate::controller::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
+
 use super::failure::{Failure, answered};
 use super::follow::follow;
 use super::pause::{Pause, TOLD};

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::gate::{self, Gate, Verdict, View};
-use super::super::publisher::Publisher;
-use super::super::roll::{Others, Roll};
+use crate::controller::gate::{self, Gate, Verdict, View};
+use crate::controller::publisher::Publisher;
+use crate::controller::roll::{Others, Roll};
+
 use super::store::Store;
 
 /// How far the start of a replica is.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::super::index::{Reference, ReferenceKind};
+use crate::controller::index::{Reference, ReferenceKind};
+
 use super::resources::{Scope, Watched, by_name, services};
 use super::store::Answer;
 
@@ -68,9 +69,9 @@ const MAX_NAMESPACES: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::index::Key;
-    use super::super::resources::{WatchedKind, base};
     use super::*;
+    use crate::controller::cluster::resources::{WatchedKind, base};
+    use crate::controller::index::Key;
 
     fn references(namespaces: usize) -> BTreeSet<Reference> {
         let of = |index| Reference::new(ReferenceKind::Service, &Key::new(&format!("n{index}"), "backend"));

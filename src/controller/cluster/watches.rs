@@ -14,11 +14,12 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::index::{Key, SERVICE_NAME};
-use super::super::manifest::{self, Content};
-use super::super::metrics::Metrics;
-use super::super::validate::Validator;
-use super::super::violation::one_line;
+use crate::controller::index::{Key, SERVICE_NAME};
+use crate::controller::manifest::{self, Content};
+use crate::controller::metrics::Metrics;
+use crate::controller::validate::Validator;
+use crate::controller::violation::one_line;
+
 use super::failure::Failure;
 use super::pause::Pause;
 use super::resources::{Watched, WatchedKind};

@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{API_VERSION, DEFAULT_CLASS};
+use crate::controller::index::ObjectId;
 
-use super::super::index::ObjectId;
 use super::failure::{Failure, NO_ANSWER, PATIENCE};
 use super::lease::Lease;
 use super::pause::{LAST, Pause};

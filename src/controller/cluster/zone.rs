@@ -5,7 +5,8 @@ use kube::api::Api;
 use kube::{Client, Error};
 use tokio::time::sleep;
 
-use super::super::violation::one_line;
+use crate::controller::violation::one_line;
+
 use super::pause::Pause;
 
 /// Asks until there is an answer. Without one (a permission that is missing, a node without a zone) topology hints for

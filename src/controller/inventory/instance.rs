@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::status::{MailListenerStatus, MailServerStatus};
+use crate::controller::index::{Key, Kind};
 
-use super::super::index::{Key, Kind};
 use super::{Entry, Inventory, Said, without_listeners};
 
 /// `/status`.

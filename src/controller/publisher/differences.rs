@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::controller::index::{Key, Kind, ObjectId};
 use crate::model::{BindReport, ListenerId, Resolver, Snapshot};
-
-use super::super::index::{Key, Kind, ObjectId};
 
 /// The objects with listeners that `new` says something else about than `old`.
 pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -> BTreeSet<ObjectId> {

@@ -2,13 +2,13 @@
 
 use crate::api::settings::{self as api, AuthMethod};
 use crate::api::{Settings, limits};
+use crate::controller::violation::{Notice, Violation};
 use crate::model::TlsMode;
 use crate::protocol::{
     CountedErrors, FrontendConfig, Mechanism, OwnExtensions, PasswordLogins, Protocol, SmtpRules,
     StartTlsOffer, own_extensions,
 };
 
-use super::super::violation::{Notice, Violation};
 use super::Environment;
 use super::scope::Scope;
 

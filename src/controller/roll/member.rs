@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 
+use crate::controller::reason::Reason;
 use crate::model::served::{ObjectName, Served, Totals};
 
-use super::super::reason::Reason;
 use super::{Attends, Elsewhere, Wanted};
 
 /// A ready replica.

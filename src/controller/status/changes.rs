@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::gauges::Ready;
+use crate::controller::index::ObjectId;
 use crate::model::view;
 
-use super::super::gauges::Ready;
-use super::super::index::ObjectId;
 use super::{Listener, ObjectStatus};
 
 /// One thing that changed.

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::reason::Reason;
+use crate::controller::render::ListenerOutcome;
+use crate::controller::service::OwnService;
 use crate::model::Peers;
 
-use super::super::reason::Reason;
-use super::super::render::ListenerOutcome;
-use super::super::service::OwnService;
 use super::stamp::Stamp;
 use super::{Facts, Surroundings};
 

@@ -1,13 +1,13 @@
 //! Whether a listener is served here, in all replicas, and where clients come in.
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::reason::Reason;
+use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
+use crate::controller::roll::{Elsewhere, Wanted};
+use crate::controller::service::Reach;
+use crate::controller::violation::{Concern, Violation};
 use crate::model::SocketState;
 
-use super::super::reason::Reason;
-use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
-use super::super::roll::{Elsewhere, Wanted};
-use super::super::service::Reach;
-use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
 use super::{Facts, Surroundings, name};
 

@@ -1,14 +1,14 @@
 //! What this replica serves of an object: for the other replicas, and for the ports of the Service.
 
 use crate::api::status::ConditionStatus;
+use crate::controller::index::ObjectId;
+use crate::controller::ports::Claim;
+use crate::controller::reason::Reason;
+use crate::controller::render::{ListenerOutcome, ObjectOutcome};
+use crate::controller::violation::Violation;
 use crate::model::SocketState;
 use crate::model::served::{Bound, Problem, Served};
 
-use super::super::index::ObjectId;
-use super::super::ports::Claim;
-use super::super::reason::Reason;
-use super::super::render::{ListenerOutcome, ObjectOutcome};
-use super::super::violation::Violation;
 use super::stamp::joined;
 use super::{Facts, object, ready};
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::super::index::{Key, UNANSWERED};
-use super::super::super::manifest::Content;
-use super::super::failure::Failure;
-use super::super::watches::{News, Seen};
+use crate::controller::cluster::failure::Failure;
+use crate::controller::cluster::watches::{News, Seen};
+use crate::controller::index::{Key, UNANSWERED};
+use crate::controller::manifest::Content;
 
 /// What one watch has said so far.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct State {
 
 /// What is known of what a watch is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Answer {
+pub(in crate::controller::cluster) enum Answer {
     /// Nothing yet.
     None,
     /// We may not know.

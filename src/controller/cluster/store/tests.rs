@@ -5,12 +5,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::controller::cluster::resources;
+use crate::controller::cluster::watches::News;
 use crate::controller::index::{self, Answers, Objects, Reference, ReferenceKind, UNANSWERED};
 use crate::controller::manifest;
 use crate::controller::validate::Validator;
 
-use super::super::resources;
-use super::super::watches::News;
 use super::*;
 
 /// It is there, so.
