@@ -129,7 +129,7 @@ impl Supervisor {
                 }
                 () = sleep_until(again), if !self.failed.is_empty() => return Event::Retry,
                 () = self.health.changed() => self.report_health(),
-                () = self.workers.peers().settled() => self.report(),
+                () = self.workers.sources().settled() => self.report(),
                 Ok(()) = self.silent.changed() => self.report(),
             }
         }
@@ -283,10 +283,10 @@ impl Supervisor {
 
     /// What clients have, and what is known besides.
     fn report(&mut self) {
-        for (listener, peers) in self.workers.peers().take() {
+        for (listener, sources) in self.workers.sources().take() {
             // A session of a listener that is gone has no say any more.
             if self.lives.has(&listener) {
-                self.reporter.peers(&listener, Some(peers));
+                self.reporter.source_addresses(&listener, Some(sources));
             }
         }
         self.reporter.silent_resolvers(Arc::clone(&self.silent.borrow_and_update()));
@@ -324,7 +324,7 @@ impl Supervisor {
         self.turn_certificates(&turnover);
         for id in gone {
             self.metrics.session_limit(id, None);
-            self.reporter.peers(id, None);
+            self.reporter.source_addresses(id, None);
             self.reporter.backend(id, None);
         }
         for listener in &turnover.come {

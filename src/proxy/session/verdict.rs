@@ -18,8 +18,8 @@ use super::upstream::{Accepting, Answer, Authorised};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
 use crate::proxy::metrics::Timing;
-use crate::proxy::peers::Origin;
 use crate::proxy::record::Record;
+use crate::proxy::source_addresses::Origin;
 use crate::proxy::verdicts;
 
 /// What became of one attempt to log in.
@@ -92,8 +92,8 @@ impl Session {
             Some(ip) => Origin::Peer(ip),
             None => return,
         };
-        if let Some(peers) = self.served.counters.peers.add(origin, now) {
-            self.context.peers.tell(&self.served.listener.id, peers);
+        if let Some(sources) = self.served.counters.sources.add(origin, now) {
+            self.context.sources.tell(&self.served.listener.id, sources);
         }
     }
 
