@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::api::status::ConditionStatus;
 use crate::controller::board::{Board, Surface};
 use crate::controller::index::Kind;
-use crate::controller::roll::{Attendance, Attends};
+use crate::controller::peers::{Attendance, Attends};
 use crate::controller::status::{Row, public};
 use crate::model::clock::unix_now;
 use crate::model::served::{self, Ledger};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::view;
 
 use super::index::ObjectId;
-use super::roll::Attendance;
+use super::peers::Attendance;
 use super::status::{Change, Row, Status};
 
 /// The status of everything; clones are of the same.

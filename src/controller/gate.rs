@@ -16,9 +16,9 @@ use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailSer
 use crate::model::served::{Bound, ObjectName, Served};
 
 use super::index::{Key, Kind, ObjectId};
+use super::peers::{Others, Peers};
 use super::reason::Reason;
 use super::render::ObjectOutcome;
-use super::roll::{Others, Roll};
 use super::status::{self, Facts};
 
 /// What a replica that starts waits for.
@@ -46,7 +46,7 @@ pub struct View<'a> {
     /// What this replica serves.
     pub facts: &'a Facts<'a>,
     /// The other replicas; `None` without `--replicas`.
-    pub roll: Option<&'a Roll>,
+    pub peers: Option<&'a Peers>,
     /// Whether this replica writes status: then status is its own word.
     pub leads: bool,
     /// The uid and the status of an object.
@@ -79,7 +79,7 @@ impl Gate {
 
     /// Whether the replica may be sent clients now.
     pub fn look(&mut self, view: &View<'_>) -> Verdict {
-        let others = view.roll.map_or(Others::None, Roll::others);
+        let others = view.peers.map_or(Others::None, Peers::others);
         let is_over = match others {
             Others::Some | Others::Unread => {
                 self.alone_since = None;
@@ -94,7 +94,7 @@ impl Gate {
         if others == Others::Awaited && !is_over {
             return Verdict::Asks("it is not known yet which replicas there are".to_owned());
         }
-        if let Some(replica) = view.roll.and_then(Roll::first_awaited) {
+        if let Some(replica) = view.peers.and_then(Peers::first_awaited) {
             return Verdict::Asks(format!("replica {replica} has not said yet what it serves"));
         }
         let mut missing = self.missing(view);
@@ -105,7 +105,7 @@ impl Gate {
             return Verdict::ReadyWithout(missing);
         }
         if others == Others::Unread {
-            missing.extend(view.roll.into_iter().flat_map(Roll::problems));
+            missing.extend(view.peers.into_iter().flat_map(Peers::problems));
         }
         Verdict::Waits(missing)
     }
@@ -136,7 +136,7 @@ impl Gate {
         let mut missing = Vec::new();
         // What this replica has written itself says nothing of others, who say more themselves.
         let does_status_count =
-            !view.leads || view.roll.is_none_or(|roll| roll.others() != Others::Some || !roll.is_heard());
+            !view.leads || view.peers.is_none_or(|peers| peers.others() != Others::Some || !peers.is_heard());
         for (id, outcome) in view.facts.published.outcomes() {
             let Some(ours) = status::served(view.facts, id) else { continue };
             let object = status::name(id);
@@ -145,7 +145,7 @@ impl Gate {
                 if is_bound(&ours, listener) {
                     continue;
                 }
-                let server = view.roll.and_then(|roll| roll.server_of(&object, &outcome.uid, listener));
+                let server = view.peers.and_then(|peers| peers.server_of(&object, &outcome.uid, listener));
                 let who = match server {
                     Some(replica) => format!("replica {replica} serves it"),
                     None if before.is_some_and(|before| before.listeners.contains(listener)) => {
@@ -156,7 +156,7 @@ impl Gate {
                 missing.push(sentence(id, listener, &why(&ours, listener), &who));
             }
         }
-        missing.extend(view.roll.into_iter().flat_map(|roll| unknown(view, roll)));
+        missing.extend(view.peers.into_iter().flat_map(|peers| unknown(view, peers)));
         missing
     }
 }
@@ -168,9 +168,9 @@ impl Before {
 }
 
 /// What others serve of objects, or generations of them, that this replica cannot read, or has not read yet.
-fn unknown(view: &View<'_>, roll: &Roll) -> BTreeSet<String> {
+fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
-    for (replica, object, theirs) in roll.elsewhere() {
+    for (replica, object, theirs) in peers.elsewhere() {
         let Some(id) = id(object) else { continue };
         let outcome = view.facts.published.outcome(&id);
         let why = match outcome {

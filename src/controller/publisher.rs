@@ -21,9 +21,9 @@ use crate::model::{BindReport, Snapshot};
 use super::board::Board;
 use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
+use super::peers::{Peers, SILENT_AFTER, Touched};
 use super::ports::Ports;
 use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
-use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Surroundings};
 
 /// Where snapshots and status go, and where reports come from.
@@ -50,7 +50,7 @@ pub struct Publisher {
     renderer: Renderer,
     report: Arc<BindReport>,
     /// What the other replicas say, while they are asked.
-    replicas: Option<Roll>,
+    replicas: Option<Peers>,
     leads: bool,
     surroundings: Option<Surroundings>,
     /// How long a status may wait for what is under way.
@@ -169,8 +169,8 @@ impl Publisher {
     }
 
     /// The other replicas are asked from now on, or are not any more.
-    pub fn ask(&mut self, roll: Option<Roll>) {
-        self.replicas = roll;
+    pub fn ask(&mut self, peers: Option<Peers>) {
+        self.replicas = peers;
     }
 
     /// Speaks for all replicas from now on, or for this one alone. What was said of an object before, by whoever led,
@@ -197,7 +197,7 @@ impl Publisher {
     }
 
     /// Something is heard of the other replicas.
-    pub fn hear(&mut self, hear: impl FnOnce(&mut Roll) -> Touched) {
+    pub fn hear(&mut self, hear: impl FnOnce(&mut Peers) -> Touched) {
         let touched = self.replicas.as_mut().map(hear).filter(|_| self.leads);
         let is_news = touched.as_ref().is_some_and(|touched| *touched != Touched::none());
         self.is_attendance_stale |= is_news;
@@ -227,17 +227,17 @@ impl Publisher {
     pub fn count_replicas(&mut self) {
         if !std::mem::take(&mut self.is_attendance_stale) {
             // Sums change all the time.
-            if let Some(roll) = &self.replicas {
+            if let Some(peers) = &self.replicas {
                 for replica in &mut self.channels.board.lock().replicas {
-                    replica.totals = roll.totals(replica.address);
+                    replica.totals = peers.totals(replica.address);
                 }
             }
             return;
         }
-        let attendance = self.replicas().map(|roll| {
+        let attendance = self.replicas().map(|peers| {
             let outcomes = self.renderer.outcomes();
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
-            roll.attendance(&ours.collect::<Vec<_>>())
+            peers.attendance(&ours.collect::<Vec<_>>())
         });
         let attendance = attendance.unwrap_or_default();
         self.metrics.replicas(&attendance);
@@ -246,13 +246,13 @@ impl Publisher {
 
     /// What is known of the other replicas, while we lead.
     #[must_use]
-    pub fn replicas(&self) -> Option<&Roll> {
+    pub fn replicas(&self) -> Option<&Peers> {
         self.replicas.as_ref().filter(|_| self.leads)
     }
 
     /// What is known of the other replicas, whether we lead or not.
     #[must_use]
-    pub fn asked(&self) -> Option<&Roll> {
+    pub fn asked(&self) -> Option<&Peers> {
         self.replicas.as_ref()
     }
 
@@ -330,8 +330,8 @@ impl Publisher {
     /// The ports that clients should find, where that may be others than before. Those that are `shown` already stay
     /// while a listener wants them or another ready replica may serve them.
     pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
-        let roll = self.replicas.as_ref();
-        let served = |port| roll.is_some_and(|roll| roll.may_serve_port(port));
+        let peers = self.replicas.as_ref();
+        let served = |port| peers.is_some_and(|peers| peers.may_serve_port(port));
         std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
     }
 

@@ -13,9 +13,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::status::ConditionStatus;
 use crate::controller::index::{Key, ObjectId};
+use crate::controller::peers::{Peers, Touched};
 use crate::controller::publisher::Publisher;
 use crate::controller::reason::Reason;
-use crate::controller::roll::{Roll, Touched};
 use crate::controller::service::{Front, OwnService, are_all_strangers};
 use crate::controller::status::{self, Change, Surroundings};
 
@@ -130,7 +130,7 @@ impl Lead {
         let asks = is_starting || self.leads;
         let Some(service) = self.replicas.clone() else {
             if asks && publisher.asked().is_none() {
-                publisher.ask(Some(Roll::alone(&publisher.ledger().replica().instance)));
+                publisher.ask(Some(Peers::alone(&publisher.ledger().replica().instance)));
             }
             return;
         };
@@ -142,7 +142,7 @@ impl Lead {
             let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
             Asking { events, _task: AbortOnDropHandle::new(task) }
         });
-        publisher.ask(asks.then(|| Roll::awaited(&publisher.ledger().replica().instance)));
+        publisher.ask(asks.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
     }
 
     /// Waits until the lease is free for somebody else, after the shutdown.
@@ -169,29 +169,29 @@ impl Lead {
         match news {
             News::Standing => self.stand(publisher, store),
             News::Service => publisher.look_at_ports(),
-            News::Replicas(replicas::Event::Ready(ready)) => publisher.hear(|roll| roll.set(&ready, now)),
+            News::Replicas(replicas::Event::Ready(ready)) => publisher.hear(|peers| peers.set(&ready, now)),
             News::Replicas(replicas::Event::Heard(from, page)) => {
-                publisher.hear(|roll| roll.heard(from, *page, now));
+                publisher.hear(|peers| peers.heard(from, *page, now));
             }
-            News::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|roll| {
-                roll.failed(from, why);
+            News::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|peers| {
+                peers.failed(from, why);
                 Touched::none()
             }),
-            News::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|roll| roll.fail(why)),
+            News::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|peers| peers.fail(why)),
         }
         publisher.surround(self.surroundings(publisher));
     }
 
     /// Time passes.
     pub(super) fn look(&mut self, publisher: &mut Publisher) {
-        publisher.hear(|roll| roll.look(Instant::now()));
+        publisher.hear(|peers| peers.look(Instant::now()));
     }
 
     /// What is wrong with any of it.
     pub(super) fn problems(&self, publisher: &Publisher) -> Vec<String> {
         let standing = self.standing.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
-        let replicas = publisher.replicas().into_iter().flat_map(Roll::problems);
+        let replicas = publisher.replicas().into_iter().flat_map(Peers::problems);
         replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
     }
 
@@ -270,10 +270,10 @@ impl Lead {
     fn surroundings(&self, publisher: &Publisher) -> Surroundings {
         let Known { mut front, endpoints, .. } = self.service.borrow().clone();
         if let Front::Known(service) = front {
-            let replicas = publisher.replicas().into_iter().flat_map(Roll::addresses).collect();
+            let replicas = publisher.replicas().into_iter().flat_map(Peers::addresses).collect();
             front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));
         }
-        let others = publisher.replicas().into_iter().flat_map(Roll::node_addresses);
+        let others = publisher.replicas().into_iter().flat_map(Peers::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
 }

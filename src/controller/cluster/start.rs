@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::controller::gate::{self, Gate, Verdict, View};
+use crate::controller::peers::{Others, Peers};
 use crate::controller::publisher::Publisher;
-use crate::controller::roll::{Others, Roll};
 
 use super::store::Store;
 
@@ -54,7 +54,7 @@ impl Starting {
 
     /// Whether this replica may lead: one that is not ready leaves that to one that is.
     pub(super) fn may_lead(&self, publisher: &Publisher) -> bool {
-        !self.goes_on() || publisher.asked().map_or(Others::None, Roll::others) == Others::None
+        !self.goes_on() || publisher.asked().map_or(Others::None, Peers::others) == Others::None
     }
 
     /// Looks whether it is over, and says so.
@@ -69,7 +69,7 @@ impl Starting {
         let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), &seen.status));
         let view = View {
             facts: &publisher.facts(),
-            roll: publisher.asked(),
+            peers: publisher.asked(),
             leads,
             status: &status,
             unread: &|id| store.why_unread(id),

@@ -20,7 +20,7 @@ const LOST: &str = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificat
 struct Here {
     world: World,
     report: BindReport,
-    roll: Option<Roll>,
+    peers: Option<Peers>,
     leads: bool,
     status: Value,
     unread: Option<String>,
@@ -36,19 +36,19 @@ impl Here {
         let report =
             BindReport { revision: 1, sockets: Arc::new([bound(143)].into()), ..BindReport::default() };
         let (gate, began) = (Gate::new(TIMEOUT), Instant::now());
-        Self { world, report, roll: None, leads: false, status: Value::Null, unread: None, gate, began }
+        Self { world, report, peers: None, leads: false, status: Value::Null, unread: None, gate, began }
     }
 
     /// With another ready replica, which says this of an object.
     fn beside(mut self, object: &str, served: Served) -> Self {
-        let mut roll = Roll::awaited("own");
-        roll.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
+        let mut peers = Peers::awaited("own");
+        peers.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
         let replica = Replica { name: "pod-a".into(), instance: "other".into(), node_address: None };
         let objects = vec![Entry { object, served: Some(served) }];
         let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
-        roll.heard(address(), page, self.began);
-        self.roll = Some(roll);
+        peers.heard(address(), page, self.began);
+        self.peers = Some(peers);
         self
     }
 
@@ -62,7 +62,7 @@ impl Here {
         };
         let view = View {
             facts: &facts,
-            roll: self.roll.as_ref(),
+            peers: self.peers.as_ref(),
             leads: self.leads,
             status: &|_| Some(("", &self.status)),
             unread: &|_| self.unread.clone(),
@@ -128,8 +128,8 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
     let mut here = Here::new(&two()).beside("s", degraded);
     here.waits(LATER);
     // It is not ready any more: the time of patience begins then.
-    let roll = here.roll.as_mut().unwrap();
-    roll.set(&BTreeMap::new(), here.began);
+    let peers = here.peers.as_mut().unwrap();
+    peers.set(&BTreeMap::new(), here.began);
     assert_eq!(
         here.look(LATER),
         Verdict::Ready,
@@ -166,15 +166,15 @@ fn waits_for_what_it_cannot_read() {
 #[test]
 fn waits_until_every_ready_replica_has_answered_or_is_silent() {
     let mut here = Here::new(&two());
-    here.roll = Some(Roll::awaited("own"));
+    here.peers = Some(Peers::awaited("own"));
     assert!(matches!(here.look(Duration::ZERO), Verdict::Asks(_)));
     let ready = BTreeMap::from([(address(), "pod-a".to_owned())]);
     let began = here.began;
-    here.roll.as_mut().unwrap().set(&ready, began);
+    here.peers.as_mut().unwrap().set(&ready, began);
     let asks = Verdict::Asks("replica pod-a has not said yet what it serves".to_owned());
     assert_eq!(here.look(LATER), asks);
     // It says nothing: what status says was served counts, without a limit.
-    here.roll.as_mut().unwrap().look(began + LATER);
+    here.peers.as_mut().unwrap().look(began + LATER);
     here.status = programmed_status(&["a", "b"], 1);
     assert!(here.waits(LATER * 2).ends_with("(its status says that it was served)"));
     here.status = programmed_status(&["a"], 1);
@@ -212,9 +212,9 @@ fn what_status_says_is_served_in_the_last_good_generation_counts() {
 #[test]
 fn waits_without_a_limit_for_what_was_served_before_while_the_replicas_cannot_be_read() {
     let mut here = Here::new(&two());
-    let mut roll = Roll::awaited("own");
-    roll.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
-    here.roll = Some(roll);
+    let mut peers = Peers::awaited("own");
+    peers.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
+    here.peers = Some(peers);
     assert_eq!(here.look(Duration::ZERO), Verdict::Ready, "nobody serves what it lacks");
     here.status = programmed_status(&["a", "b"], 1);
     here.look(Duration::ZERO);

@@ -1,9 +1,9 @@
 //! Whether a listener is served here, in all replicas, and where clients come in.
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::peers::{Elsewhere, Wanted};
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
-use crate::controller::roll::{Elsewhere, Wanted};
 use crate::controller::service::Reach;
 use crate::controller::violation::{Concern, Violation};
 use crate::model::SocketState;

@@ -197,16 +197,16 @@ fn led_behind(
     let (id, outcome) = publisher.outcomes().next().unwrap();
     let now = tokio::time::Instant::now();
     let address = "10.0.0.2:9090".parse().unwrap();
-    let mut roll = Roll::awaited("own");
-    roll.set(&BTreeMap::from([(address, "pod-b".to_owned())]), now);
+    let mut peers = Peers::awaited("own");
+    peers.set(&BTreeMap::from([(address, "pod-b".to_owned())]), now);
     let object = name(id);
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
     let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
-    roll.heard(address, page, now);
+    peers.heard(address, page, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
-    let facts = Facts { published: publisher, report: &report, replicas: Some(&roll), surroundings, now: 0 };
+    let facts = Facts { published: publisher, report: &report, replicas: Some(&peers), surroundings, now: 0 };
     let mut status = Status::default();
     status.update(&facts, id);
     status

@@ -16,9 +16,9 @@ use crate::model::served::{ObjectName, Page, Served, Totals};
 
 use member::{Answer, Member};
 
-/// All replicas.
+/// The ready replicas, with what each says that it serves.
 #[derive(Clone, Debug)]
-pub struct Roll {
+pub struct Peers {
     /// Which of them we are.
     instance: String,
     /// Why it is not known which there are; `None` when it is.
@@ -122,7 +122,7 @@ impl Touched {
     }
 }
 
-impl Roll {
+impl Peers {
     /// Nobody but ourselves; `instance` is ours.
     #[must_use]
     pub fn alone(instance: &str) -> Self {
@@ -365,116 +365,116 @@ mod tests {
         }
     }
 
-    fn roll(now: Instant) -> Roll {
-        let mut roll = Roll::awaited("a");
-        assert!(matches!(serve(&roll, 1), Elsewhere::Pending(_)));
-        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
-        roll.heard(address(1), page("a", 0, &[]), now);
-        roll
+    fn peers(now: Instant) -> Peers {
+        let mut peers = Peers::awaited("a");
+        assert!(matches!(serve(&peers, 1), Elsewhere::Pending(_)));
+        peers.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        peers.heard(address(1), page("a", 0, &[]), now);
+        peers
     }
 
-    fn serve(roll: &Roll, generation: i64) -> Elsewhere {
-        roll.serve(&Wanted { object: &object(), uid: "u", generation }, "imaps")
+    fn serve(peers: &Peers, generation: i64) -> Elsewhere {
+        peers.serve(&Wanted { object: &object(), uid: "u", generation }, "imaps")
     }
 
     #[test]
     fn what_all_others_serve_is_served_everywhere() {
         let now = Instant::now();
-        let mut roll = roll(now);
-        assert_eq!(serve(&roll, 2), Elsewhere::Pending("replica pod-b has not answered yet".into()));
-        assert_eq!(roll.heard(address(2), page("b", 1, &[]), now), Touched::All);
+        let mut peers = peers(now);
+        assert_eq!(serve(&peers, 2), Elsewhere::Pending("replica pod-b has not answered yet".into()));
+        assert_eq!(peers.heard(address(2), page("b", 1, &[]), now), Touched::All);
         let behind = "replica pod-b is at generation 1, and not at 2";
-        assert_eq!(serve(&roll, 2), Elsewhere::Pending(behind.into()));
-        let attendance = |roll: &Roll| {
-            let all = roll.attendance(&[(object(), "u", 2)]).into_iter();
+        assert_eq!(serve(&peers, 2), Elsewhere::Pending(behind.into()));
+        let attendance = |peers: &Peers| {
+            let all = peers.attendance(&[(object(), "u", 2)]).into_iter();
             all.map(|replica| (replica.name, replica.state, replica.behind)).collect::<Vec<_>>()
         };
         let own = ("pod-a".to_owned(), Attends::Own, 0);
-        assert_eq!(attendance(&roll), [own.clone(), ("pod-b".to_owned(), Attends::Heard, 1)]);
-        let touched = roll.heard(address(2), page("b", 2, &[]), now);
+        assert_eq!(attendance(&peers), [own.clone(), ("pod-b".to_owned(), Attends::Heard, 1)]);
+        let touched = peers.heard(address(2), page("b", 2, &[]), now);
         assert_eq!(touched, Touched::These(BTreeSet::from([object()])));
-        assert_eq!(attendance(&roll), [own, ("pod-b".to_owned(), Attends::Heard, 0)]);
-        assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
+        assert_eq!(attendance(&peers), [own, ("pod-b".to_owned(), Attends::Heard, 0)]);
+        assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
         let other = Wanted { object: &object(), uid: "another", generation: 2 };
-        assert!(matches!(roll.serve(&other, "imaps"), Elsewhere::Pending(_)));
+        assert!(matches!(peers.serve(&other, "imaps"), Elsewhere::Pending(_)));
     }
 
     #[test]
     fn one_that_cannot_serve_it_is_named_with_its_reason() {
         let now = Instant::now();
-        let mut roll = roll(now);
+        let mut peers = peers(now);
         let problem = |listener: &str, pending| Problem {
             listener: listener.into(),
             pending,
             reason: "BindFailed".into(),
             message: "*:993 cannot be bound".into(),
         };
-        roll.heard(address(2), page("b", 1, &[problem("imaps", false)]), now);
-        let Elsewhere::Not { reason, message } = serve(&roll, 1) else { panic!() };
+        peers.heard(address(2), page("b", 1, &[problem("imaps", false)]), now);
+        let Elsewhere::Not { reason, message } = serve(&peers, 1) else { panic!() };
         assert_eq!(
             (reason.as_str(), message.as_str()),
             ("BindFailed", "replica pod-b: *:993 cannot be bound")
         );
-        roll.heard(address(2), page("b", 1, &[problem("imaps", true)]), now);
-        assert!(matches!(serve(&roll, 1), Elsewhere::Pending(_)));
-        roll.heard(address(2), page("b", 1, &[problem("pop3s", false)]), now);
-        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        peers.heard(address(2), page("b", 1, &[problem("imaps", true)]), now);
+        assert!(matches!(serve(&peers, 1), Elsewhere::Pending(_)));
+        peers.heard(address(2), page("b", 1, &[problem("pop3s", false)]), now);
+        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
     }
 
     #[test]
     fn silence_is_told_after_a_while_and_until_it_ends() {
         let begin = Instant::now();
-        let mut roll = roll(begin);
-        roll.heard(address(2), page("b", 1, &[]), begin);
-        roll.failed(address(2), "connection refused".into());
-        assert_eq!(roll.look(begin + SILENT_AFTER / 2), Touched::none());
-        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        let mut peers = peers(begin);
+        peers.heard(address(2), page("b", 1, &[]), begin);
+        peers.failed(address(2), "connection refused".into());
+        assert_eq!(peers.look(begin + SILENT_AFTER / 2), Touched::none());
+        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
         let late = begin + SILENT_AFTER;
-        roll.heard(address(1), page("a", 0, &[]), late);
-        assert_eq!(roll.look(late), Touched::All);
-        assert_eq!(roll.look(late), Touched::none());
-        let Elsewhere::Not { reason, message } = serve(&roll, 1) else { panic!() };
+        peers.heard(address(1), page("a", 0, &[]), late);
+        assert_eq!(peers.look(late), Touched::All);
+        assert_eq!(peers.look(late), Touched::none());
+        let Elsewhere::Not { reason, message } = serve(&peers, 1) else { panic!() };
         assert_eq!(reason, "ReplicaUnreachable");
         assert!(message.contains("pod-b") && message.ends_with("connection refused"), "{message}");
-        assert_eq!(roll.problems().collect::<Vec<_>>(), [message]);
-        assert_eq!(roll.heard(address(2), page("b", 1, &[]), late), Touched::All);
-        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        assert_eq!(peers.problems().collect::<Vec<_>>(), [message]);
+        assert_eq!(peers.heard(address(2), page("b", 1, &[]), late), Touched::All);
+        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
     }
 
     #[test]
     fn another_replica_is_one_that_calls_itself_ready() {
         let now = Instant::now();
-        let mut roll = Roll::awaited("a");
-        assert_eq!(roll.others(), Others::Awaited);
-        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
-        roll.heard(address(1), page("a", 1, &[]), now);
-        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, Some("pod-b")));
-        assert!(roll.may_serve_port(993), "it has not said anything");
-        roll.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
-        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, None));
-        assert_eq!(roll.server_of(&object(), "u", "imaps"), Some("pod-b"));
-        roll.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
-        assert_eq!(roll.others(), Others::None, "its Service publishes addresses that are not ready");
-        assert_eq!(roll.server_of(&object(), "u", "imaps"), None);
-        roll.set(&BTreeMap::new(), now);
-        assert_eq!(roll.others(), Others::None);
-        assert!(!roll.may_serve_port(993));
+        let mut peers = Peers::awaited("a");
+        assert_eq!(peers.others(), Others::Awaited);
+        peers.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        peers.heard(address(1), page("a", 1, &[]), now);
+        assert_eq!((peers.others(), peers.first_awaited()), (Others::Some, Some("pod-b")));
+        assert!(peers.may_serve_port(993), "it has not said anything");
+        peers.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
+        assert_eq!((peers.others(), peers.first_awaited()), (Others::Some, None));
+        assert_eq!(peers.server_of(&object(), "u", "imaps"), Some("pod-b"));
+        peers.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
+        assert_eq!(peers.others(), Others::None, "its Service publishes addresses that are not ready");
+        assert_eq!(peers.server_of(&object(), "u", "imaps"), None);
+        peers.set(&BTreeMap::new(), now);
+        assert_eq!(peers.others(), Others::None);
+        assert!(!peers.may_serve_port(993));
     }
 
     #[test]
     fn one_that_is_no_longer_ready_is_not_waited_for() {
         let now = Instant::now();
-        let mut roll = roll(now);
-        roll.heard(address(2), page("b", 1, &[]), now);
+        let mut peers = peers(now);
+        peers.heard(address(2), page("b", 1, &[]), now);
         let one = BTreeMap::from([(address(1), "pod-a".into())]);
-        assert_eq!(roll.set(&one, now), Touched::All);
-        assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
-        assert_eq!(roll.set(&one, now), Touched::none());
+        assert_eq!(peers.set(&one, now), Touched::All);
+        assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
+        assert_eq!(peers.set(&one, now), Touched::none());
         // Where nobody is, not even we are, somebody named the wrong Service.
-        assert_eq!(roll.set(&BTreeMap::new(), now), Touched::All);
-        let Elsewhere::Pending(why) = serve(&roll, 2) else { panic!() };
-        assert!(why.contains("--replicas") && roll.problems().any(|problem| problem == why), "{why}");
-        assert_eq!(roll.set(&one, now), Touched::All);
-        assert!(roll.problems().next().is_none());
+        assert_eq!(peers.set(&BTreeMap::new(), now), Touched::All);
+        let Elsewhere::Pending(why) = serve(&peers, 2) else { panic!() };
+        assert!(why.contains("--replicas") && peers.problems().any(|problem| problem == why), "{why}");
+        assert_eq!(peers.set(&one, now), Touched::All);
+        assert!(peers.problems().next().is_none());
     }
 }
