@@ -18,13 +18,13 @@ use crate::model::clock::unix_now;
 use crate::model::served::Ledger;
 use crate::model::{BindReport, Snapshot};
 
-use super::board::Board;
 use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
 use super::peers::{Peers, SILENT_AFTER, Touched};
 use super::ports::Ports;
 use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
 use super::status::{self, Change, Facts, Surroundings};
+use super::status_store::StatusStore;
 
 /// Where snapshots and status go, and where reports come from.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Channels {
     /// To the other replicas.
     pub ledger: Ledger,
     /// To the admin server.
-    pub board: Board,
+    pub status_store: StatusStore,
 }
 
 /// The channels, and what must be remembered of them.
@@ -178,7 +178,7 @@ impl Publisher {
     pub fn lead<'a>(&mut self, leads: bool, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
         self.leads = leads;
         self.metrics.leads(leads);
-        self.channels.board.lock().leads = Some(leads);
+        self.channels.status_store.lock().leads = Some(leads);
         self.is_attendance_stale = true;
         self.are_ports_stale = true;
         self.touch_all();
@@ -188,10 +188,10 @@ impl Publisher {
         // Nobody has answered yet, which is no news for anybody.
         let deadline = Instant::now() + TAKE_OVER_PATIENCE;
         self.dirty.values_mut().for_each(|old| *old = deadline);
-        let mut board = self.channels.board.lock();
+        let mut status_store = self.channels.status_store.lock();
         for id in self.renderer.outcomes().map(|(id, _)| id) {
             if let Some(status) = said(id) {
-                board.status.recall(id, status);
+                status_store.status.recall(id, status);
             }
         }
     }
@@ -220,7 +220,7 @@ impl Publisher {
     /// Whether we lead is known from now on: not yet.
     pub fn stand_by(&self) {
         self.metrics.leads(false);
-        self.channels.board.lock().leads = Some(false);
+        self.channels.status_store.lock().leads = Some(false);
     }
 
     /// Counts what the replicas lack, if it may be another number than before.
@@ -228,7 +228,7 @@ impl Publisher {
         if !std::mem::take(&mut self.is_attendance_stale) {
             // Sums change all the time.
             if let Some(peers) = &self.replicas {
-                for replica in &mut self.channels.board.lock().replicas {
+                for replica in &mut self.channels.status_store.lock().replicas {
                     replica.totals = peers.totals(replica.address);
                 }
             }
@@ -241,7 +241,7 @@ impl Publisher {
         });
         let attendance = attendance.unwrap_or_default();
         self.metrics.replicas(&attendance);
-        self.channels.board.lock().replicas = attendance;
+        self.channels.status_store.lock().replicas = attendance;
     }
 
     /// What is known of the other replicas, while we lead.
@@ -295,7 +295,7 @@ impl Publisher {
             surroundings: self.surroundings.as_ref(),
             now: unix_now(),
         };
-        let mut board = self.channels.board.lock();
+        let mut status_store = self.channels.status_store.lock();
         let (mut told, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
         let waiting: Vec<ObjectId> = self.dirty.keys().chain(&self.unsettled).cloned().collect();
         for id in waiting {
@@ -313,15 +313,15 @@ impl Publisher {
             } else {
                 self.unsettled.remove(&id);
             }
-            changes.extend(board.status.update(&facts, &id));
-            self.metrics.objects.show(&id, board.status.summary(&facts, &id));
+            changes.extend(status_store.status.update(&facts, &id));
+            self.metrics.objects.show(&id, status_store.status.summary(&facts, &id));
             told.insert(id);
         }
-        board.keep(&changes, facts.now);
-        board.revision = self.renderer.snapshot().revision;
-        problems.clone_into(&mut board.problems);
+        status_store.keep(&changes, facts.now);
+        status_store.revision = self.renderer.snapshot().revision;
+        problems.clone_into(&mut status_store.problems);
         self.metrics.problems(problems.len());
-        drop(board);
+        drop(status_store);
         self.channels.ledger.enter(entries);
         log(&changes);
         told
@@ -343,13 +343,13 @@ impl Publisher {
     /// What is new in the status of an object for who knows only what the object itself says.
     #[must_use]
     pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
-        self.channels.board.lock().status.news(id, uid, said)
+        self.channels.status_store.lock().status.news(id, uid, said)
     }
 
     /// As the object itself should have it.
     #[must_use]
     pub fn status_of(&self, id: &ObjectId) -> Option<Value> {
-        self.channels.board.lock().status.value(id)
+        self.channels.status_store.lock().status.value(id)
     }
 
     /// What became of every object, and since when.
