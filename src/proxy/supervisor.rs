@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use crate::dns::Dns;
 use crate::model::{Listener, ListenerId, Resolver, Snapshot, Socket, SocketState};
-use crate::net::ListenAddress;
 use crate::net::socket;
+use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
 use super::certificates::{CertificateId, certificates};
@@ -99,15 +99,15 @@ impl Supervisor {
     /// Follows the snapshots until `shutdown`, then drains.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         info!(workers = self.workers.count(), "data plane started");
-        let mut retry = Backoff::default();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
             let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
             if snapshot.revision > 0 {
                 self.apply(snapshot).await;
             }
-            let again = retry.next(self.failed.is_empty());
+            let again = Instant::now() + backoff.pause();
             match self.next_event(again, &shutdown).await {
-                Event::Snapshot => retry.reset(),
+                Event::Snapshot => backoff.reset(),
                 Event::Retry => {}
                 Event::Shutdown => break,
             }
@@ -370,25 +370,10 @@ fn names(socket: &Socket) -> String {
     }
 }
 
-/// When failed sockets are tried again: soon, then less and less often.
-#[derive(Debug, Default)]
-struct Backoff(u32);
-
-impl Backoff {
-    fn next(&mut self, healthy: bool) -> Instant {
-        self.0 = if healthy { 0 } else { self.0.saturating_add(1) };
-        Instant::now() + RETRY_FIRST.saturating_mul(1 << self.0.min(7)).min(RETRY_MOST)
-    }
-
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
-}
-
 /// Listeners of a socket that a log line names.
 const SHOWN_NAMES: usize = 8;
-/// The first retry of a socket that could not be bound comes after twice this.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Before the first retry of a socket that could not be bound.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest pause between retries.
 const RETRY_MOST: Duration = Duration::from_secs(10);

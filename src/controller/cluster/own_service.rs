@@ -21,9 +21,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::controller::index::Key;
 use crate::controller::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
 
+use super::backoff::{TOLD, backoff};
 use super::failure::{Failure, answered};
 use super::follow::follow;
-use super::pause::{Pause, TOLD};
 use super::send_if_other;
 use settle::Endpoints;
 
@@ -97,7 +97,7 @@ impl Keeper {
         let selector = format!("kubernetes.io/service-name={}", self.key.name);
         let mut slices = pin!(follow(slices, Config::default().labels(&selector)));
         let mut seen = Seen::default();
-        let mut pauses = Pause::default();
+        let mut backoff = backoff();
         let (mut again, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
         loop {
             let over = seen.unread.as_ref().map(|(_, at)| *at + TOLD);
@@ -134,10 +134,10 @@ impl Keeper {
             seen.unwritten = self.apply(&api, &seen).await.err();
             again = match seen.unwritten {
                 None => {
-                    pauses = Pause::default();
+                    backoff.reset();
                     None
                 }
-                Some(_) => pauses.next(),
+                Some(_) => Some(backoff.pause()),
             };
             let now = Instant::now();
             settles = seen.endpoints.next(now);

@@ -12,8 +12,8 @@ use crate::controller::index::{Index, Key, Reference, ReferenceKind, service_of}
 use crate::controller::manifest::Content;
 use crate::controller::render::{Kind, ObjectId, ReferenceChanges};
 
+use super::backoff::TOLD;
 use super::failure::Failure;
-use super::pause::TOLD;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
 use super::watches::{Event, Seen};

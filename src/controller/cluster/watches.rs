@@ -20,8 +20,8 @@ use crate::controller::metrics::Metrics;
 use crate::controller::validate::Validator;
 use crate::controller::violation::one_line;
 
+use super::backoff::backoff;
 use super::failure::Failure;
-use super::pause::Pause;
 use super::resources::{Watched, WatchedKind};
 
 /// All watches that run.
@@ -127,7 +127,7 @@ impl Reader {
         let _running = self.metrics.watch(kind);
         let config = watched.config().timeout(rand::random_range(WATCH_SECONDS));
         let stream = watcher(watched.api(self.client.clone()), config);
-        let mut stream = pin!(StreamBackoff::new(stream, Pause::default()));
+        let mut stream = pin!(StreamBackoff::new(stream, backoff()));
         let mut listed = BTreeMap::new();
         while let Some(event) = stream.next().await {
             let Some(news) = self.news(&watched, event, &mut listed) else { continue };
