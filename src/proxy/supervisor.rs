@@ -25,7 +25,7 @@ use super::metrics::Metrics;
 use super::plan::{Action, Turnover, plan};
 use super::report::Reporter;
 use super::running::Running;
-use super::serving::{Lives, Serving, Workshop};
+use super::serving::{ListenerStates, Serving, ServingContext};
 use super::uses::Uses;
 use super::worker::{Work, Workers};
 use super::{Channels, Options};
@@ -40,7 +40,7 @@ pub(crate) struct Supervisor {
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
     silent: watch::Receiver<Arc<Vec<Resolver>>>,
-    lives: Lives,
+    states: ListenerStates,
     health: HealthChecks,
     journal: Arc<Journal>,
     running: BTreeMap<ListenAddress, Running>,
@@ -81,7 +81,7 @@ impl Supervisor {
             dns,
             journal,
             health,
-            lives: Lives::default(),
+            states: ListenerStates::default(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
             applied: Arc::default(),
@@ -228,13 +228,13 @@ impl Supervisor {
     }
 
     fn ready(&self, socket: &Arc<Socket>, previous: Option<&Serving>) -> Result<Serving, TlsError> {
-        let workshop = Workshop {
-            lives: &self.lives,
+        let context = ServingContext {
+            states: &self.states,
             metrics: &self.metrics,
             health: &self.health,
             goodbye: &self.goodbye,
         };
-        Serving::new(socket, previous, workshop)
+        Serving::new(socket, previous, context)
     }
 
     /// The socket stays; new sessions get the new configuration.
@@ -285,7 +285,7 @@ impl Supervisor {
     fn report(&mut self) {
         for (listener, sources) in self.workers.sources().take() {
             // A session of a listener that is gone has no say any more.
-            if self.lives.has(&listener) {
+            if self.states.has(&listener) {
                 self.reporter.source_addresses(&listener, Some(sources));
             }
         }
@@ -317,7 +317,7 @@ impl Supervisor {
         let come: BTreeSet<&ListenerId> = turnover.come.iter().map(|listener| &listener.id).collect();
         let gone =
             turnover.gone.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
-        self.lives.turn(&gone, &come, self.options.drain_timeout);
+        self.states.turn(&gone, &come, self.options.drain_timeout);
         self.metrics.leave(&gone);
         self.health.turn(&turnover);
         self.turn_zones(&turnover);
