@@ -22,7 +22,7 @@ use super::health::HealthChecks;
 use super::journal::{FAILED, Journal, difference};
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
-use super::plan::{Action, Turnover, plan};
+use super::plan::{Action, Diff, plan};
 use super::report::Reporter;
 use super::running::Running;
 use super::serving::{ListenerStates, Serving, ServingContext};
@@ -313,33 +313,32 @@ impl Supervisor {
     /// last of them: health checks, certificates, resolvers' zones.
     fn turn_over(&mut self, snapshot: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.applied, Arc::clone(&snapshot));
-        let turnover = Turnover::new(&before, &snapshot);
-        let come: BTreeSet<&ListenerId> = turnover.come.iter().map(|listener| &listener.id).collect();
-        let gone =
-            turnover.gone.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
+        let diff = Diff::new(&before, &snapshot);
+        let come: BTreeSet<&ListenerId> = diff.added.iter().map(|listener| &listener.id).collect();
+        let gone = diff.removed.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
         self.states.turn(&gone, &come, self.options.drain_timeout);
         self.metrics.leave(&gone);
-        self.health.turn(&turnover);
-        self.turn_zones(&turnover);
-        self.turn_certificates(&turnover);
+        self.health.turn(&diff);
+        self.turn_zones(&diff);
+        self.turn_certificates(&diff);
         for id in gone {
             self.metrics.session_limit(id, None);
             self.reporter.source_addresses(id, None);
             self.reporter.backend(id, None);
         }
-        for listener in &turnover.come {
+        for listener in &diff.added {
             self.metrics.session_limit(&listener.id, listener.limits.max_connections);
             self.reporter.backend(&listener.id, self.health.report(listener));
         }
     }
 
-    fn turn_zones(&mut self, turnover: &Turnover<'_>) {
+    fn turn_zones(&mut self, diff: &Diff<'_>) {
         let zone = |listener: &&Arc<Listener>| listener.resolver.statistics_zone.clone();
         let mut changed = false;
-        for zone in turnover.come.iter().filter_map(zone) {
+        for zone in diff.added.iter().filter_map(zone) {
             changed |= self.zones.begin(zone);
         }
-        for zone in turnover.gone.iter().filter_map(zone) {
+        for zone in diff.removed.iter().filter_map(zone) {
             changed |= self.zones.end(&zone);
         }
         if changed {
@@ -347,12 +346,12 @@ impl Supervisor {
         }
     }
 
-    fn turn_certificates(&mut self, turnover: &Turnover<'_>) {
-        for (id, certificate) in turnover.come.iter().flat_map(|listener| certificates(listener)) {
+    fn turn_certificates(&mut self, diff: &Diff<'_>) {
+        for (id, certificate) in diff.added.iter().flat_map(|listener| certificates(listener)) {
             self.metrics.certificate(&id, certificate);
             self.certificates.begin(id);
         }
-        for (id, _) in turnover.gone.iter().flat_map(|listener| certificates(listener)) {
+        for (id, _) in diff.removed.iter().flat_map(|listener| certificates(listener)) {
             if self.certificates.end(&id) {
                 self.metrics.forget_certificate(&id);
             }
