@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailServerStatus};
-use crate::model::served::{Bound, ObjectName, Served};
+use crate::model::served::{Bound, ObjectName, ServedObject};
 
 use super::index::{Key, Kind, ObjectId};
 use super::peers::{Others, Peers};
@@ -223,12 +223,12 @@ fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
     }
 }
 
-fn is_bound(served: &Served, listener: &str) -> bool {
+fn is_bound(served: &ServedObject, listener: &str) -> bool {
     let is_pending = served.problems.iter().any(|problem| problem.pending && problem.listener == listener);
     !is_pending && served.bound.iter().flatten().any(|bound| bound.listener == listener)
 }
 
-fn why(ours: &Served, listener: &str) -> String {
+fn why(ours: &ServedObject, listener: &str) -> String {
     let mut problems = ours.problems.iter();
     let problem = problems.find(|problem| problem.listener == listener || problem.listener.is_empty());
     problem.map_or_else(|| "it is not bound yet".to_owned(), |problem| problem.message.clone())

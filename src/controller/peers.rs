@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::served::{ObjectName, Page, Served, Totals};
+use crate::model::served::{ObjectName, Page, ServedObject, Totals};
 
 use member::{Answer, Member};
 
@@ -253,7 +253,7 @@ impl Peers {
     }
 
     /// What the other ready replicas serve, as they last said it, each with its name.
-    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &Served)> {
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &ServedObject)> {
         self.strangers().flat_map(|member| {
             member.objects.iter().map(|(object, served)| (member.name.as_str(), object, served))
         })
@@ -262,7 +262,7 @@ impl Peers {
     /// The first of the other ready replicas that serves a listener, or is about to.
     #[must_use]
     pub fn server_of(&self, object: &ObjectName, uid: &str, listener: &str) -> Option<&str> {
-        let serves = |served: &Served| served.uid == uid && served.serves(listener);
+        let serves = |served: &ServedObject| served.uid == uid && served.serves(listener);
         let mut servers = self.strangers().filter(|member| member.objects.get(object).is_some_and(serves));
         servers.next().map(|member| member.name.as_str())
     }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn page(instance: &str, generation: i64, problems: &[Problem]) -> Page {
-        let served = Served { uid: "u".into(), generation, bound: None, problems: problems.to_vec() };
+        let served = ServedObject { uid: "u".into(), generation, bound: None, problems: problems.to_vec() };
         Page {
             replica: Replica { name: instance.into(), instance: instance.into(), node_address: None },
             version: 1,

@@ -40,9 +40,9 @@ pub(crate) struct Serving {
     /// Counts the connections of each peer that have not sent their PROXY header.
     pub(crate) unproxied: Arc<Counters>,
     /// In the order of the socket's listeners.
-    served: Vec<Arc<Served>>,
+    served: Vec<Arc<ServedListener>>,
     /// Who speaks before a server name is known.
-    first: Arc<Served>,
+    first: Arc<ServedListener>,
 }
 
 /// TLS towards the clients of a socket.
@@ -72,7 +72,7 @@ impl SocketTls {
 
 /// One listener with everything that its sessions need.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedListener {
     /// The rendered listener.
     pub(crate) listener: Arc<Listener>,
     /// Bounds over all sessions.
@@ -190,7 +190,7 @@ impl ListenerState {
     }
 }
 
-/// What every [`Served`] is built with.
+/// What every [`ServedListener`] is built with.
 #[derive(Clone, Copy)]
 pub(crate) struct ServingContext<'a> {
     /// What goes on over all configurations.
@@ -221,7 +221,7 @@ impl Serving {
             let old = old.and_then(|old| previous?.served.get(old));
             match old.filter(|old| Arc::ptr_eq(&old.listener, listener)) {
                 Some(same) => Ok(Arc::clone(same)),
-                None => Served::new(listener, socket, old.map(|old| &**old), context).map(Arc::new),
+                None => ServedListener::new(listener, socket, old.map(|old| &**old), context).map(Arc::new),
             }
         };
         let default = socket.listeners.default();
@@ -243,13 +243,13 @@ impl Serving {
     }
 
     /// The listener that speaks before a server name is known.
-    pub(crate) fn first(&self) -> &Arc<Served> {
+    pub(crate) fn first(&self) -> &Arc<ServedListener> {
         &self.first
     }
 
     /// What counts a session before the handshake says whose it is: with several listeners it is none's, so
     /// that a full one does not lock out the clients of the others.
-    pub(crate) fn counters<'a>(&'a self, first: &'a Served) -> &'a Arc<Counters> {
+    pub(crate) fn counters<'a>(&'a self, first: &'a ServedListener) -> &'a Arc<Counters> {
         if self.is_alone() { &first.counters } else { &self.undecided }
     }
 
@@ -259,12 +259,12 @@ impl Serving {
     }
 
     /// All listeners, in the order of the socket's.
-    pub(crate) fn all(&self) -> &[Arc<Served>] {
+    pub(crate) fn all(&self) -> &[Arc<ServedListener>] {
         &self.served
     }
 
     /// The listener that the acceptor chose, by its place among the socket's.
-    pub(crate) fn at(&self, position: usize) -> Result<&Arc<Served>, End> {
+    pub(crate) fn at(&self, position: usize) -> Result<&Arc<ServedListener>, End> {
         self.served.get(position).ok_or(End::Internal("the TLS acceptor chose a listener of another socket"))
     }
 }
@@ -296,7 +296,7 @@ fn exempt(listeners: &[Arc<Listener>]) -> Arc<[IpNet]> {
     }
 }
 
-impl Served {
+impl ServedListener {
     fn new(
         listener: &Arc<Listener>,
         socket: &Socket,
@@ -318,7 +318,7 @@ impl Served {
 }
 
 /// A connector keeps its session tickets while its configuration stays the same.
-fn backend_tls(listener: &Listener, previous: Option<&Served>) -> Result<BackendTls, TlsError> {
+fn backend_tls(listener: &Listener, previous: Option<&ServedListener>) -> Result<BackendTls, TlsError> {
     let protocol = listener.frontend.protocol;
     let connector = |tls: &Arc<ClientTls>| {
         let same = previous.filter(|old| old.listener.frontend.protocol == protocol);

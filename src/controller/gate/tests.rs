@@ -40,7 +40,7 @@ impl Here {
     }
 
     /// With another ready replica, which says this of an object.
-    fn beside(mut self, object: &str, served: Served) -> Self {
+    fn beside(mut self, object: &str, served: ServedObject) -> Self {
         let mut peers = Peers::awaited("own");
         peers.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
@@ -84,9 +84,9 @@ fn address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 9090))
 }
 
-fn served(listeners: &[&str]) -> Served {
+fn served(listeners: &[&str]) -> ServedObject {
     let bound = listeners.iter().map(|name| Bound { listener: (*name).to_owned(), port: None }).collect();
-    Served { generation: 1, bound: Some(bound), ..Served::default() }
+    ServedObject { generation: 1, bound: Some(bound), ..ServedObject::default() }
 }
 
 fn two() -> String {
@@ -124,7 +124,7 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
         reason: "UsingLastGood".into(),
         message: "the Secret is gone".into(),
     };
-    let degraded = Served { problems: vec![problem], ..served(&["a", "b"]) };
+    let degraded = ServedObject { problems: vec![problem], ..served(&["a", "b"]) };
     let mut here = Here::new(&two()).beside("s", degraded);
     here.waits(LATER);
     // It is not ready any more: the time of patience begins then.
@@ -141,7 +141,7 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
 fn is_ready_at_once_where_nobody_serves_what_it_lacks() {
     assert_eq!(Here::new(&two()).look(Duration::ZERO), Verdict::Ready);
     assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), Verdict::Ready);
-    let other = Served { uid: "another object of that name".into(), ..served(&["a", "b"]) };
+    let other = ServedObject { uid: "another object of that name".into(), ..served(&["a", "b"]) };
     assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), Verdict::Ready);
     let removed = served(&["a", "removed from the spec"]);
     assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), Verdict::Ready);
@@ -155,7 +155,7 @@ fn waits_for_what_it_cannot_read() {
     let expected = "MailServer mail/hidden listener imaps: MailServer objects in mail cannot be read: forbidden \
                     (replica pod-a serves it)";
     assert_eq!(here.waits(LATER), expected);
-    let newer = Served { generation: 2, ..served(&["a", "new"]) };
+    let newer = ServedObject { generation: 2, ..served(&["a", "new"]) };
     let told = Here::new(&two()).beside("s", newer).waits(LATER);
     assert!(told.contains("listener new: generation 2 has not been read yet"), "{told}");
     let refused = two().replace("backendAddress", "backendAdress");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::time::Instant;
 
 use crate::controller::reason::Reason;
-use crate::model::served::{ObjectName, Served, Totals};
+use crate::model::served::{ObjectName, ServedObject, Totals};
 
 use super::{Attends, Elsewhere, Wanted};
 
@@ -20,7 +20,7 @@ pub(super) struct Member {
     pub(super) node_address: Option<IpAddr>,
     /// Whether it calls itself ready; a Service may publish addresses that are not.
     pub(super) is_ready: bool,
-    pub(super) objects: BTreeMap<ObjectName, Served>,
+    pub(super) objects: BTreeMap<ObjectName, ServedObject>,
     pub(super) totals: Option<Totals>,
     /// Why the last attempt to ask it failed.
     pub(super) failure: String,
@@ -63,7 +63,7 @@ impl Member {
 
     /// Whether it is not known to have got as far.
     pub(super) fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
-        let has = |served: &Served| served.uid == uid && served.generation == generation;
+        let has = |served: &ServedObject| served.uid == uid && served.generation == generation;
         self.answer != Answer::Own && !self.objects.get(object).is_some_and(has)
     }
 

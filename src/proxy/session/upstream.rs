@@ -21,7 +21,7 @@ use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
 use crate::proxy::route::{BackendTls, Reached, Route};
-use crate::proxy::serving::Served;
+use crate::proxy::serving::ServedListener;
 
 /// A login that may go to the backend.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Session {
             proxy_header::encode(version, ends, facts, &mut header);
             header
         });
-        let Served { listener, backend_tls, .. } = &*self.served;
+        let ServedListener { listener, backend_tls, .. } = &*self.served;
         let reach = self.served.reach.load();
         Route::new(&self.context.dns, (listener, &reach), backend_tls.clone(), header.unwrap_or_default())
     }
