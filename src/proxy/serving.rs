@@ -91,10 +91,10 @@ pub(crate) struct ServedListener {
 
 /// What every listener has from its first session to its last, over all its configurations.
 #[derive(Debug, Default)]
-pub(crate) struct ListenerStates(Mutex<Known>);
+pub(crate) struct ListenerStates(Mutex<KeptListeners>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct KeptListeners {
     states: HashMap<ListenerId, ListenerState>,
     /// Those that may have come to their end.
     ending: BTreeSet<ListenerId>,
@@ -141,7 +141,7 @@ impl ListenerStates {
     /// These listeners are gone: their sessions end after `drain`, unless they come back, as those have
     /// that did. Those that were told are forgotten.
     pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
-        let Known { states, ending } = &mut *self.0.lock();
+        let KeptListeners { states, ending } = &mut *self.0.lock();
         for id in come {
             if let Some(state) = states.get_mut(*id) {
                 state.go_on();

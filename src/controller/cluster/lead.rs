@@ -21,7 +21,7 @@ use crate::controller::status::{self, Change, Surroundings};
 
 use super::events;
 use super::lease::{Lease, Standing};
-use super::own_service::{Keeper, Known};
+use super::own_service::{Keeper, KnownService};
 use super::replicas::{self, Replicas};
 use super::store::Store;
 use super::writer::{Outbox, Said, Writer};
@@ -37,7 +37,7 @@ pub(super) struct Lead {
     replicas: Option<Key>,
     /// What the other replicas say, while they are asked.
     asking: Option<Asking>,
-    service: watch::Receiver<Known>,
+    service: watch::Receiver<KnownService>,
     /// To the keeper of the Service's ports.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
     /// To the writer of status.
@@ -91,7 +91,7 @@ impl Lead {
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
         let front = options.service.clone().map_or(Front::None, Front::Awaited);
-        let (known, service) = watch::channel(Known { front, ..Known::default() });
+        let (known, service) = watch::channel(KnownService { front, ..KnownService::default() });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), publisher.class(), wanted, known);
@@ -268,7 +268,7 @@ impl Lead {
     }
 
     fn surroundings(&self, publisher: &Publisher) -> Surroundings {
-        let Known { mut front, endpoints, .. } = self.service.borrow().clone();
+        let KnownService { mut front, endpoints, .. } = self.service.borrow().clone();
         if let Front::Known(service) = front {
             let replicas = publisher.replicas().into_iter().flat_map(Peers::addresses).collect();
             front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));

@@ -29,7 +29,7 @@ use settle::Endpoints;
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownService {
     /// The Service.
     pub(super) front: Front,
     /// The addresses of its ready endpoints.
@@ -65,7 +65,7 @@ pub(super) struct Keeper {
     field_manager: String,
     /// The ports that should be ours; `None` while we do not lead.
     wanted: watch::Receiver<Option<BTreeSet<u16>>>,
-    known: watch::Sender<Known>,
+    known: watch::Sender<KnownService>,
 }
 
 /// Without the client, which has nothing to show.
@@ -82,7 +82,7 @@ impl Keeper {
         key: Key,
         class: &str,
         wanted: watch::Receiver<Option<BTreeSet<u16>>>,
-        known: watch::Sender<Known>,
+        known: watch::Sender<KnownService>,
     ) -> Self {
         let field_manager = format!("mailgress-ports/{class}").chars().take(LONGEST_MANAGER).collect();
         Self { client, key, field_manager, wanted, known }
@@ -166,7 +166,7 @@ impl Keeper {
 }
 
 impl Seen {
-    fn known(&self, key: &Key, field_manager: &str, now: Instant) -> Known {
+    fn known(&self, key: &Key, field_manager: &str, now: Instant) -> KnownService {
         let refused = match &self.unwritten {
             Some(Unwritten::Refused(why)) => Some(why.clone()),
             Some(Unwritten::KeptLast) | None => None,
@@ -190,7 +190,7 @@ impl Seen {
             ),
             _ => None,
         };
-        Known {
+        KnownService {
             front,
             endpoints: self.addresses.clone(),
             problem: problem.map(|problem| format!("Service {key} (set by --service) {problem}")),
