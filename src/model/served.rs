@@ -169,14 +169,14 @@ pub struct Ledger(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     replica: Replica,
-    state: Mutex<State>,
+    state: Mutex<LedgerState>,
     version: watch::Sender<u64>,
     /// Who led the last time that somebody looked, and when.
     leader: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LedgerState {
     version: u64,
     entries: BTreeMap<ObjectName, (u64, ServedObject)>,
     /// The same, in the order of their last change.
@@ -257,12 +257,12 @@ impl Ledger {
         Page { replica, version, ready: None, whole: known.is_none(), objects, totals: None }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LedgerState> {
         self.0.state.lock()
     }
 }
 
-impl State {
+impl LedgerState {
     fn enter(&mut self, object: ObjectName, served: Option<ServedObject>) {
         let known = self.entries.get(&object).map(|(version, served)| (*version, served));
         if known.map(|(_, served)| served) == served.as_ref() {

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
 use super::watches::{Event, Seen};
-use state::State;
+use state::WatchState;
 
 pub(super) use state::Answer;
 
@@ -28,7 +28,7 @@ pub(super) struct Store {
     base: Vec<Watched>,
     /// What is referred to.
     references: BTreeSet<Reference>,
-    states: BTreeMap<Watched, State>,
+    states: BTreeMap<Watched, WatchState>,
     /// Which watch has which number.
     numbers: BTreeMap<u64, Watched>,
     /// Watches that there are not, being too many.
@@ -104,7 +104,7 @@ impl Store {
     /// A watch has begun.
     pub(super) fn started(&mut self, watched: Watched, id: u64, now: Instant) {
         self.numbers.insert(id, watched.clone());
-        self.states.insert(watched.clone(), State::new(now));
+        self.states.insert(watched.clone(), WatchState::new(now));
         self.show_answers(&watched);
     }
 
@@ -149,13 +149,13 @@ impl Store {
     /// Whether a watch may still answer that has not. For a while after the start, that is so of a refused one too: an
     /// API server that has only just begun allows nothing at first.
     pub(super) fn awaits_answers(&self, now: Instant) -> bool {
-        let is_open = |state: &State| match state.answer {
+        let is_open = |state: &WatchState| match state.answer {
             Answer::None => true,
             Answer::Forbidden => !self.believes_refusals,
             Answer::Whole => false,
         };
         // Thousands are answered one after another: who is next has not been silent.
-        let patient = |state: &State| {
+        let patient = |state: &WatchState| {
             let since = self.answered.map_or(state.started, |answered| answered.max(state.started));
             now.saturating_duration_since(since) < PATIENCE
                 && now.saturating_duration_since(state.started) < LONGEST_PATIENCE

@@ -8,7 +8,7 @@ use crate::controller::cluster::watches::{News, Seen};
 use crate::controller::index::{self, Index, Key, Reference, ReferenceKind};
 use crate::controller::manifest::Content;
 
-use super::state::State;
+use super::state::WatchState;
 use super::{Answer, Store};
 
 impl Store {
@@ -55,7 +55,7 @@ impl Store {
             return index::Answer::Known;
         }
         // Where all of the cluster may not be read, a namespace still may.
-        let is_open = |state: &&State| state.answer == Answer::None || !self.believes_refusals;
+        let is_open = |state: &&WatchState| state.answer == Answer::None || !self.believes_refusals;
         match (states().find(is_open), states().next()) {
             (Some(open), _) => index::Answer::Pending(open.why_unknown()),
             (None, Some(refused)) => index::Answer::Forbidden(refused.why_unknown()),

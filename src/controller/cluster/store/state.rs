@@ -12,7 +12,7 @@ use crate::controller::manifest::Content;
 
 /// What one watch has said so far.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct WatchState {
     /// When it began.
     pub(super) started: Instant,
     /// How much is known.
@@ -36,7 +36,7 @@ pub(in crate::controller::cluster) enum Answer {
     Whole,
 }
 
-impl State {
+impl WatchState {
     /// With nothing said yet.
     pub(super) fn new(started: Instant) -> Self {
         Self { started, answer: Answer::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }

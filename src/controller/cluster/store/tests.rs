@@ -363,7 +363,7 @@ fn whole(store: &Store) -> Objects {
             .states
             .iter()
             .filter(|(watched, _)| watched.covered(&store.references).contains(&reference));
-        let states: Vec<&State> = covering.map(|(_, state)| state).collect();
+        let states: Vec<&WatchState> = covering.map(|(_, state)| state).collect();
         let any = |answer: Answer| states.iter().any(|state| state.answer == answer);
         let answer = match (any(Answer::Whole), any(Answer::None), any(Answer::Forbidden)) {
             (true, ..) => index::Answer::Known,
