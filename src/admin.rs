@@ -265,10 +265,10 @@ mod tests {
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use crate::model::served::{ObjectName, Replica, Served as ServedObject};
+    use crate::model::served::{ObjectName, Replica, ServedObject};
     use crate::model::view::View;
 
-    struct Served {
+    struct TestServer {
         address: SocketAddr,
         readiness: Readiness,
         ledger: Ledger,
@@ -276,7 +276,7 @@ mod tests {
         task: tokio::task::JoinHandle<io::Result<()>>,
     }
 
-    impl Served {
+    impl TestServer {
         async fn start() -> Self {
             let replica = Replica { name: "a".into(), instance: "1".into(), node_address: None };
             let ledger = Ledger::new(replica);
@@ -317,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn is_ready_when_the_last_guard_is_dropped_and_never_after_draining() {
-        let served = Served::start().await;
+        let served = TestServer::start().await;
         let (first, second) = (served.readiness.block("no snapshot yet"), served.readiness.block("no lease"));
         drop(first);
         let page = served.get("/readyz").await;
@@ -331,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn shows_metrics_and_makes_its_pages_when_they_are_asked_for() {
-        let served = Served::start().await;
+        let served = TestServer::start().await;
         let page = served.get("/metrics").await;
         assert!(
             page.contains("content-type: text/plain") && page.contains("\nmailgress_swaps_total 1\n"),
@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_replica_that_waits_for_news_gets_them_when_they_come() {
-        let served = Served::start().await;
+        let served = TestServer::start().await;
         let first = served.get("/served").await;
         assert!(first.contains(r#""version":0,"ready":true,"whole":true"#), "{first}");
         assert!(first.contains(r#""totals":{"sessions":7"#), "{first}");
@@ -365,14 +365,14 @@ mod tests {
 
     #[tokio::test]
     async fn ends_on_shutdown() {
-        let served = Served::start().await;
+        let served = TestServer::start().await;
         served.shutdown.cancel();
         served.task.await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn a_request_that_never_arrives_keeps_neither_a_place_nor_the_process() {
-        let served = Served::start().await;
+        let served = TestServer::start().await;
         let mut slow = Vec::new();
         for _ in 0..3 {
             let mut stream = TcpStream::connect(served.address).await.unwrap();

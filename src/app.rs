@@ -23,11 +23,11 @@ use tracing::{info, warn};
 
 use crate::admin::{self, AdminState, Hosts, Readiness, ReadinessGuard};
 use crate::controller::Start;
-use crate::controller::board::Board;
 use crate::controller::metrics::Metrics;
 use crate::controller::print;
 use crate::controller::publisher::{Channels as SourceChannels, Publisher};
 use crate::controller::render::Locality;
+use crate::controller::status_store::StatusStore;
 use crate::model::served::{Ledger, Replica};
 use crate::model::view::Replica as ShownReplica;
 use crate::model::{BindReport, Snapshot};
@@ -92,12 +92,12 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         let hostname = hostname();
         let observer = proxy.observer();
-        let (board, ledger) = (Board::default(), Ledger::new(replica(options, &hostname)));
+        let (status_store, ledger) = (StatusStore::default(), Ledger::new(replica(options, &hostname)));
         let channels = SourceChannels {
             snapshots: snapshot_sender,
             reports: report_receiver.clone(),
             ledger: ledger.clone(),
-            board: board.clone(),
+            status_store: status_store.clone(),
         };
         let metrics = Metrics::register(&registry)?;
         let mut publisher = Publisher::new(&options.class, &hostname, channels, metrics.clone())
@@ -109,7 +109,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         readiness.register(&registry)?;
         let admin = listen(options.admin_address)?;
         let sources = page::Sources {
-            board,
+            status_store,
             snapshots,
             reports: report_receiver.clone(),
             observer: observer.clone(),
@@ -135,13 +135,13 @@ fn admin_state(
     options: &RunOptions,
     hostname: &str,
 ) -> AdminState {
-    let page::Sources { board, snapshots, ledger: served, .. } = sources.clone();
+    let page::Sources { status_store, snapshots, ledger: served, .. } = sources.clone();
     let counted = sources.clone();
     AdminState {
         page: Arc::new(move |question| sources.view(question)),
         readiness,
         metrics,
-        status: Arc::new(move || board.document()),
+        status: Arc::new(move || status_store.document()),
         model: Arc::new(move || print::snapshot(&snapshots.borrow())),
         served,
         hosts: admin_hosts(options, hostname),

@@ -4,7 +4,6 @@
 //! numbered snapshots and the violations of each object, purely; [`publisher::Publisher`] hands both on; [`status`] makes
 //! the conditions of each object, purely.
 
-pub mod board;
 pub mod cluster;
 pub mod folder;
 pub mod gate;
@@ -13,14 +12,15 @@ pub mod index;
 pub mod inventory;
 pub mod manifest;
 pub mod metrics;
+pub mod peers;
 pub mod ports;
 pub mod print;
 pub mod publisher;
 pub mod reason;
 pub mod render;
-pub mod roll;
 pub mod service;
 pub mod status;
+pub mod status_store;
 pub mod validate;
 pub mod violation;
 

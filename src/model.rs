@@ -21,7 +21,7 @@ pub use auth::{Auth, AuthProof, HeaderText, HttpAuth};
 pub use listener::{Hostname, Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
-pub use report::{BackendHealth, BindReport, Peers, SocketState};
+pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

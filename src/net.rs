@@ -1,6 +1,7 @@
 //! Addresses, sockets, streams and backoff: what the layers above build on; knows no mail protocol.
 
 pub mod address;
+pub mod backoff;
 pub mod capped;
 pub mod descriptors;
 pub mod local;
@@ -10,6 +11,7 @@ pub mod stream;
 pub mod tls_names;
 
 pub use address::{BackendAddress, ClientAddress, ListenAddress, network};
+pub use backoff::Backoff;
 pub use capped::{CapReached, Capped};
 pub use descriptors::{Descriptors, has_no_descriptor};
 pub use local::is_ours;

@@ -19,7 +19,6 @@ mod limits;
 mod listener;
 mod metrics;
 mod observer;
-mod peers;
 pub mod plan;
 mod rates;
 mod record;
@@ -29,6 +28,7 @@ mod route;
 mod running;
 mod serving;
 mod session;
+mod source_addresses;
 mod supervisor;
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ pub struct Log(Arc<Queue>);
 /// Lines that are not written yet.
 #[derive(Debug)]
 pub struct Queue {
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     /// Wakes the writer.
     filled: Condvar,
     /// Wakes whoever waits until everything is written.
@@ -35,7 +35,7 @@ pub struct Queue {
 }
 
 #[derive(Debug)]
-struct State {
+struct LogState {
     /// At most [`CAPACITY`] bytes.
     lines: Vec<u8>,
     writer: Writer,
@@ -57,7 +57,7 @@ impl Log {
     /// When the thread cannot be started.
     pub fn start(output: impl Write + Send + 'static) -> anyhow::Result<Self> {
         let family = metric::LOG_LINES_DROPPED.unregistered_counters()?;
-        let state = State { lines: Vec::with_capacity(CAPACITY), writer: Writer::Writing, unreported: 0 };
+        let state = LogState { lines: Vec::with_capacity(CAPACITY), writer: Writer::Writing, unreported: 0 };
         let queue = Arc::new(Queue {
             state: Mutex::new(state),
             filled: Condvar::new(),
@@ -175,7 +175,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock()
     }
 }

@@ -1,5 +1,5 @@
-//! Gathers what the status page shows: objects from the controller's board, what is served from the snapshot, numbers
-//! from the data plane.
+//! Gathers what the status page shows: objects from the controller's status store, what is served from the snapshot,
+//! numbers from the data plane.
 //!
 //! All listeners are looked at for each page, and only those that are shown are copied: with thousands of objects it is
 //! a matter of milliseconds.
@@ -14,10 +14,10 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::api::status::ConditionStatus;
-use crate::controller::board::{Board, Surface};
 use crate::controller::index::Kind;
-use crate::controller::roll::{Attendance, Attends};
+use crate::controller::peers::{Attendance, Attends};
 use crate::controller::status::{Row, public};
+use crate::controller::status_store::{Overview, StatusStore};
 use crate::model::clock::unix_now;
 use crate::model::served::{self, Ledger};
 use crate::model::tls::expiry_alarms;
@@ -31,7 +31,7 @@ use crate::proxy::Observer;
 #[derive(Clone)]
 pub(super) struct Sources {
     /// Objects and their status.
-    pub(super) board: Board,
+    pub(super) status_store: StatusStore,
     /// What is to be served.
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is bound.
@@ -53,13 +53,13 @@ impl Sources {
         let (snapshot, report) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.reports.borrow()));
         let now = unix_now();
         let places = Places::new(&snapshot, &report, now);
-        let (totals, mut listeners) = self.board.read(|rows| select(rows, question, &places));
+        let (totals, mut listeners) = self.status_store.read(|rows| select(rows, question, &places));
         for found in &mut listeners.shown {
             if let Some((id, serving)) = &mut found.serving {
                 serving.numbers = self.observer.numbers(id, moment).unwrap_or_default();
             }
         }
-        let Surface { problems, leads, replicas, changes } = self.board.surface();
+        let Overview { problems, leads, replicas, changes } = self.status_store.overview();
         let mut changes = [changes, self.observer.changes()].concat();
         changes.sort_by_key(|change| std::cmp::Reverse(change.at));
         changes.truncate(MAX_CHANGES);
@@ -90,7 +90,7 @@ impl Sources {
             self.observer.totals(Instant::now());
         let is_ready = |row: &Row<'_>| matches!(state(row), State::Good | State::Alarming);
         let (listeners, ready) = self
-            .board
+            .status_store
             .read(|rows| rows.fold((0, 0), |(all, ready), row| (all + 1, ready + u64::from(is_ready(&row)))));
         served::Totals { sessions: open, accepted, refused, unavailable, failed, listeners, ready }
     }

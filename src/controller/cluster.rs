@@ -7,13 +7,13 @@
 //!
 //! Every replica does this for itself. One leads, and does what must be done once (`lead.rs`).
 
+mod backoff;
 mod events;
 pub(super) mod failure;
 mod follow;
 mod lead;
 mod lease;
 mod own_service;
-mod pause;
 mod replicas;
 mod resources;
 mod start;

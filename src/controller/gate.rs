@@ -13,12 +13,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailServerStatus};
-use crate::model::served::{Bound, ObjectName, Served};
+use crate::model::served::{Bound, ObjectName, ServedObject};
 
 use super::index::{Key, Kind, ObjectId};
+use super::peers::{Others, Peers};
 use super::reason::Reason;
 use super::render::ObjectOutcome;
-use super::roll::{Others, Roll};
 use super::status::{self, Facts};
 
 /// What a replica that starts waits for.
@@ -46,7 +46,7 @@ pub struct View<'a> {
     /// What this replica serves.
     pub facts: &'a Facts<'a>,
     /// The other replicas; `None` without `--replicas`.
-    pub roll: Option<&'a Roll>,
+    pub peers: Option<&'a Peers>,
     /// Whether this replica writes status: then status is its own word.
     pub leads: bool,
     /// The uid and the status of an object.
@@ -59,7 +59,7 @@ pub struct View<'a> {
 
 /// What comes of a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum GateState {
     /// The replica serves what it should.
     Ready,
     /// It does not, and has waited long enough: nobody else is ready.
@@ -78,8 +78,8 @@ impl Gate {
     }
 
     /// Whether the replica may be sent clients now.
-    pub fn look(&mut self, view: &View<'_>) -> Verdict {
-        let others = view.roll.map_or(Others::None, Roll::others);
+    pub fn look(&mut self, view: &View<'_>) -> GateState {
+        let others = view.peers.map_or(Others::None, Peers::others);
         let is_over = match others {
             Others::Some | Others::Unread => {
                 self.alone_since = None;
@@ -92,22 +92,22 @@ impl Gate {
         };
         self.remember(view);
         if others == Others::Awaited && !is_over {
-            return Verdict::Asks("it is not known yet which replicas there are".to_owned());
+            return GateState::Asks("it is not known yet which replicas there are".to_owned());
         }
-        if let Some(replica) = view.roll.and_then(Roll::first_awaited) {
-            return Verdict::Asks(format!("replica {replica} has not said yet what it serves"));
+        if let Some(replica) = view.peers.and_then(Peers::first_awaited) {
+            return GateState::Asks(format!("replica {replica} has not said yet what it serves"));
         }
         let mut missing = self.missing(view);
         if missing.is_empty() {
-            return Verdict::Ready;
+            return GateState::Ready;
         }
         if is_over {
-            return Verdict::ReadyWithout(missing);
+            return GateState::ReadyWithout(missing);
         }
         if others == Others::Unread {
-            missing.extend(view.roll.into_iter().flat_map(Roll::problems));
+            missing.extend(view.peers.into_iter().flat_map(Peers::problems));
         }
-        Verdict::Waits(missing)
+        GateState::Waits(missing)
     }
 
     /// Keeps what the objects say, until this replica may have said it.
@@ -136,7 +136,7 @@ impl Gate {
         let mut missing = Vec::new();
         // What this replica has written itself says nothing of others, who say more themselves.
         let does_status_count =
-            !view.leads || view.roll.is_none_or(|roll| roll.others() != Others::Some || !roll.is_heard());
+            !view.leads || view.peers.is_none_or(|peers| peers.others() != Others::Some || !peers.is_heard());
         for (id, outcome) in view.facts.published.outcomes() {
             let Some(ours) = status::served(view.facts, id) else { continue };
             let object = status::name(id);
@@ -145,7 +145,7 @@ impl Gate {
                 if is_bound(&ours, listener) {
                     continue;
                 }
-                let server = view.roll.and_then(|roll| roll.server_of(&object, &outcome.uid, listener));
+                let server = view.peers.and_then(|peers| peers.server_of(&object, &outcome.uid, listener));
                 let who = match server {
                     Some(replica) => format!("replica {replica} serves it"),
                     None if before.is_some_and(|before| before.listeners.contains(listener)) => {
@@ -156,7 +156,7 @@ impl Gate {
                 missing.push(sentence(id, listener, &why(&ours, listener), &who));
             }
         }
-        missing.extend(view.roll.into_iter().flat_map(|roll| unknown(view, roll)));
+        missing.extend(view.peers.into_iter().flat_map(|peers| unknown(view, peers)));
         missing
     }
 }
@@ -168,9 +168,9 @@ impl Before {
 }
 
 /// What others serve of objects, or generations of them, that this replica cannot read, or has not read yet.
-fn unknown(view: &View<'_>, roll: &Roll) -> BTreeSet<String> {
+fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
-    for (replica, object, theirs) in roll.elsewhere() {
+    for (replica, object, theirs) in peers.elsewhere() {
         let Some(id) = id(object) else { continue };
         let outcome = view.facts.published.outcome(&id);
         let why = match outcome {
@@ -223,12 +223,12 @@ fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
     }
 }
 
-fn is_bound(served: &Served, listener: &str) -> bool {
+fn is_bound(served: &ServedObject, listener: &str) -> bool {
     let is_pending = served.problems.iter().any(|problem| problem.pending && problem.listener == listener);
     !is_pending && served.bound.iter().flatten().any(|bound| bound.listener == listener)
 }
 
-fn why(ours: &Served, listener: &str) -> String {
+fn why(ours: &ServedObject, listener: &str) -> String {
     let mut problems = ours.problems.iter();
     let problem = problems.find(|problem| problem.listener == listener || problem.listener.is_empty());
     problem.map_or_else(|| "it is not bound yet".to_owned(), |problem| problem.message.clone())

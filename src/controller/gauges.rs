@@ -143,8 +143,8 @@ fn name(status: ConditionStatus) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::Key;
     use super::*;
+    use crate::controller::index::Key;
 
     fn summary(
         status: ConditionStatus,

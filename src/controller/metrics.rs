@@ -10,7 +10,7 @@ use crate::model::clock::unix_now;
 use crate::model::metric::{self, PLAIN};
 
 use super::gauges::ObjectGauges;
-use super::roll::{Attendance, Attends};
+use super::peers::{Attendance, Attends};
 
 /// All metrics of the controller.
 #[derive(Clone, Debug)]

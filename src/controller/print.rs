@@ -240,8 +240,8 @@ fn time(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::render::tests::{once, server, tls_secret};
     use super::*;
+    use crate::controller::render::tests::{once, server, tls_secret};
 
     #[test]
     fn prints_everything_but_secrets() {

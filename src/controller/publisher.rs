@@ -18,13 +18,13 @@ use crate::model::clock::unix_now;
 use crate::model::served::Ledger;
 use crate::model::{BindReport, Snapshot};
 
-use super::board::Board;
 use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
+use super::peers::{Peers, SILENT_AFTER, Touched};
 use super::ports::Ports;
 use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
-use super::roll::{Roll, SILENT_AFTER, Touched};
 use super::status::{self, Change, Facts, Surroundings};
+use super::status_store::StatusStore;
 
 /// Where snapshots and status go, and where reports come from.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Channels {
     /// To the other replicas.
     pub ledger: Ledger,
     /// To the admin server.
-    pub board: Board,
+    pub status_store: StatusStore,
 }
 
 /// The channels, and what must be remembered of them.
@@ -50,7 +50,7 @@ pub struct Publisher {
     renderer: Renderer,
     report: Arc<BindReport>,
     /// What the other replicas say, while they are asked.
-    replicas: Option<Roll>,
+    replicas: Option<Peers>,
     leads: bool,
     surroundings: Option<Surroundings>,
     /// How long a status may wait for what is under way.
@@ -169,8 +169,8 @@ impl Publisher {
     }
 
     /// The other replicas are asked from now on, or are not any more.
-    pub fn ask(&mut self, roll: Option<Roll>) {
-        self.replicas = roll;
+    pub fn ask(&mut self, peers: Option<Peers>) {
+        self.replicas = peers;
     }
 
     /// Speaks for all replicas from now on, or for this one alone. What was said of an object before, by whoever led,
@@ -178,7 +178,7 @@ impl Publisher {
     pub fn lead<'a>(&mut self, leads: bool, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
         self.leads = leads;
         self.metrics.leads(leads);
-        self.channels.board.lock().leads = Some(leads);
+        self.channels.status_store.lock().leads = Some(leads);
         self.is_attendance_stale = true;
         self.are_ports_stale = true;
         self.touch_all();
@@ -188,16 +188,16 @@ impl Publisher {
         // Nobody has answered yet, which is no news for anybody.
         let deadline = Instant::now() + TAKE_OVER_PATIENCE;
         self.dirty.values_mut().for_each(|old| *old = deadline);
-        let mut board = self.channels.board.lock();
+        let mut status_store = self.channels.status_store.lock();
         for id in self.renderer.outcomes().map(|(id, _)| id) {
             if let Some(status) = said(id) {
-                board.status.recall(id, status);
+                status_store.status.recall(id, status);
             }
         }
     }
 
     /// Something is heard of the other replicas.
-    pub fn hear(&mut self, hear: impl FnOnce(&mut Roll) -> Touched) {
+    pub fn hear(&mut self, hear: impl FnOnce(&mut Peers) -> Touched) {
         let touched = self.replicas.as_mut().map(hear).filter(|_| self.leads);
         let is_news = touched.as_ref().is_some_and(|touched| *touched != Touched::none());
         self.is_attendance_stale |= is_news;
@@ -220,39 +220,39 @@ impl Publisher {
     /// Whether we lead is known from now on: not yet.
     pub fn stand_by(&self) {
         self.metrics.leads(false);
-        self.channels.board.lock().leads = Some(false);
+        self.channels.status_store.lock().leads = Some(false);
     }
 
     /// Counts what the replicas lack, if it may be another number than before.
     pub fn count_replicas(&mut self) {
         if !std::mem::take(&mut self.is_attendance_stale) {
             // Sums change all the time.
-            if let Some(roll) = &self.replicas {
-                for replica in &mut self.channels.board.lock().replicas {
-                    replica.totals = roll.totals(replica.address);
+            if let Some(peers) = &self.replicas {
+                for replica in &mut self.channels.status_store.lock().replicas {
+                    replica.totals = peers.totals(replica.address);
                 }
             }
             return;
         }
-        let attendance = self.replicas().map(|roll| {
+        let attendance = self.replicas().map(|peers| {
             let outcomes = self.renderer.outcomes();
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
-            roll.attendance(&ours.collect::<Vec<_>>())
+            peers.attendance(&ours.collect::<Vec<_>>())
         });
         let attendance = attendance.unwrap_or_default();
         self.metrics.replicas(&attendance);
-        self.channels.board.lock().replicas = attendance;
+        self.channels.status_store.lock().replicas = attendance;
     }
 
     /// What is known of the other replicas, while we lead.
     #[must_use]
-    pub fn replicas(&self) -> Option<&Roll> {
+    pub fn replicas(&self) -> Option<&Peers> {
         self.replicas.as_ref().filter(|_| self.leads)
     }
 
     /// What is known of the other replicas, whether we lead or not.
     #[must_use]
-    pub fn asked(&self) -> Option<&Roll> {
+    pub fn asked(&self) -> Option<&Peers> {
         self.replicas.as_ref()
     }
 
@@ -295,7 +295,7 @@ impl Publisher {
             surroundings: self.surroundings.as_ref(),
             now: unix_now(),
         };
-        let mut board = self.channels.board.lock();
+        let mut status_store = self.channels.status_store.lock();
         let (mut told, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
         let waiting: Vec<ObjectId> = self.dirty.keys().chain(&self.unsettled).cloned().collect();
         for id in waiting {
@@ -313,15 +313,15 @@ impl Publisher {
             } else {
                 self.unsettled.remove(&id);
             }
-            changes.extend(board.status.update(&facts, &id));
-            self.metrics.objects.show(&id, board.status.summary(&facts, &id));
+            changes.extend(status_store.status.update(&facts, &id));
+            self.metrics.objects.show(&id, status_store.status.summary(&facts, &id));
             told.insert(id);
         }
-        board.keep(&changes, facts.now);
-        board.revision = self.renderer.snapshot().revision;
-        problems.clone_into(&mut board.problems);
+        status_store.keep(&changes, facts.now);
+        status_store.revision = self.renderer.snapshot().revision;
+        problems.clone_into(&mut status_store.problems);
         self.metrics.problems(problems.len());
-        drop(board);
+        drop(status_store);
         self.channels.ledger.enter(entries);
         log(&changes);
         told
@@ -330,8 +330,8 @@ impl Publisher {
     /// The ports that clients should find, where that may be others than before. Those that are `shown` already stay
     /// while a listener wants them or another ready replica may serve them.
     pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
-        let roll = self.replicas.as_ref();
-        let served = |port| roll.is_some_and(|roll| roll.may_serve_port(port));
+        let peers = self.replicas.as_ref();
+        let served = |port| peers.is_some_and(|peers| peers.may_serve_port(port));
         std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
     }
 
@@ -343,13 +343,13 @@ impl Publisher {
     /// What is new in the status of an object for who knows only what the object itself says.
     #[must_use]
     pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
-        self.channels.board.lock().status.news(id, uid, said)
+        self.channels.status_store.lock().status.news(id, uid, said)
     }
 
     /// As the object itself should have it.
     #[must_use]
     pub fn status_of(&self, id: &ObjectId) -> Option<Value> {
-        self.channels.board.lock().status.value(id)
+        self.channels.status_store.lock().status.value(id)
     }
 
     /// What became of every object, and since when.

@@ -26,12 +26,12 @@ use crate::model::{BindReport, SocketState};
 
 use super::gauges::{ListenerSummary, Summary};
 use super::index::{Kind, ObjectId};
+use super::peers::{Peers, Wanted};
 use super::reason;
 use super::render::{ListenerOutcome, Renderer};
-use super::roll::{Roll, Wanted};
 use super::service::Front;
 
-pub use changes::{Change, News, alarming, public};
+pub use changes::{Change, ChangeKind, alarming, public};
 pub use served::{claims, served};
 
 /// What is known when a status is made.
@@ -42,7 +42,7 @@ pub struct Facts<'a> {
     /// What the data plane last reported.
     pub report: &'a BindReport,
     /// What the other replicas serve; `None` where we speak for ourselves alone.
-    pub replicas: Option<&'a Roll>,
+    pub replicas: Option<&'a Peers>,
     /// What is outside of the process; `None` without a cluster.
     pub surroundings: Option<&'a Surroundings>,
     /// Unix seconds.

@@ -52,10 +52,10 @@ impl Question {
 
 /// What a set of name servers has not answered.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<State>);
+pub(super) struct Failures(Mutex<FailureState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct FailureState {
     failed: HashMap<Question, (DnsError, Instant)>,
     /// The same, the oldest first; a question that has failed again is there twice.
     order: VecDeque<(Question, Instant)>,
@@ -130,7 +130,7 @@ impl Failures {
         true
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FailureState> {
         self.0.lock()
     }
 }
@@ -144,7 +144,7 @@ pub(super) struct Answers {
     pub(super) now: u64,
 }
 
-impl State {
+impl FailureState {
     /// Forgets what is over, and the oldest of what is more than `most`.
     fn expire(&mut self, now: Instant, most: usize) {
         while self.order.len() > most || self.order.front().is_some_and(|(_, until)| *until <= now) {

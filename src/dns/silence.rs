@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::model::{Resolver, metric};
-use crate::net::BackendAddress;
+use crate::net::{BackendAddress, Backoff};
 
 use super::client::Client;
 
@@ -78,7 +78,7 @@ impl Drop for Silent {
 
 /// Asks the name servers of a resolver that has become silent until one answers, or nobody uses it any more.
 pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resolver, among: Arc<Silences>) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut was_told = false;
     loop {
         let Some(asked) = client.upgrade() else { return };
@@ -95,8 +95,7 @@ pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resol
             return;
         }
         drop(asked);
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(backoff.pause()).await;
     }
 }
 

@@ -50,10 +50,10 @@ pub(super) struct Source {
     host: Host,
     zone: Option<Arc<Zone>>,
     /// Absent until the first lookup.
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<SourceState>>,
 }
 
-struct State {
+struct SourceState {
     client: Arc<Client>,
     basis: Basis,
     /// Never, where it cannot change.
@@ -112,7 +112,7 @@ impl Source {
         Ok(Arc::clone(&state.client))
     }
 
-    async fn first(&self) -> Result<State, DnsError> {
+    async fn first(&self) -> Result<SourceState, DnsError> {
         if !self.block.ipv4 && !self.block.ipv6 {
             let problem = "both families are off; set resolver.ipv4 or resolver.ipv6";
             return Err(DnsError::Configuration(problem.to_owned()));
@@ -121,7 +121,7 @@ impl Source {
             let content = self.read_resolv_conf().map_err(unusable)?;
             let client = self.client_of_file(&content).map_err(unusable)?;
             let look_again = Some(Instant::now() + FILE_INTERVAL);
-            return Ok(State { client, basis: Basis::File(content), look_again });
+            return Ok(SourceState { client, basis: Basis::File(content), look_again });
         }
         let resolved = self.resolve(&Names::new()).await?;
         let addresses = self.addresses(&resolved.names);
@@ -132,13 +132,13 @@ impl Source {
         }
         let client = self.client_of_block(&addresses).map_err(unusable)?;
         if resolved.names.is_empty() && self.server_names().next().is_none() {
-            return Ok(State { client, basis: Basis::Block, look_again: None });
+            return Ok(SourceState { client, basis: Basis::Block, look_again: None });
         }
         let look_again = Some(resolved.look_again);
-        Ok(State { client, basis: Basis::Names(resolved.names), look_again })
+        Ok(SourceState { client, basis: Basis::Names(resolved.names), look_again })
     }
 
-    fn look_again(self: &Arc<Self>, state: &mut State) {
+    fn look_again(self: &Arc<Self>, state: &mut SourceState) {
         match &mut state.basis {
             Basis::Block => state.look_again = None,
             Basis::File(seen) => {

@@ -8,7 +8,7 @@ use super::{auth, forks, listen, settings, tls, variables};
 
 /// A directive of the mail proxy.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct KnownDirective {
     /// Its name.
     pub name: &'static str,
     in_mail: bool,
@@ -91,7 +91,7 @@ fn unknown(directive: &Directive, found: &mut Findings) {
     found.problems.push(directive.problem(message));
 }
 
-fn form(directive: &Directive, known: &Known, is_mail: bool) -> Result<(), Problem> {
+fn form(directive: &Directive, known: &KnownDirective, is_mail: bool) -> Result<(), Problem> {
     let name = known.name;
     let is_block = matches!(known.kind, Kind::Block);
     let message = match (&directive.block, directive.arguments().len()) {
@@ -108,7 +108,7 @@ fn form(directive: &Directive, known: &Known, is_mail: bool) -> Result<(), Probl
     Err(directive.problem(message))
 }
 
-fn value(directive: &Directive, known: &Known) -> Result<(), String> {
+fn value(directive: &Directive, known: &KnownDirective) -> Result<(), String> {
     let (name, first) = (known.name, directive.argument(0));
     let fits = match known.kind {
         Kind::Flag if !["on", "off"].iter().any(|word| first.eq_ignore_ascii_case(word)) => {
@@ -157,21 +157,21 @@ fn remark(directive: &Directive) -> Option<Note> {
     Some(directive.note(format!("{} {first}: {message}", directive.name())))
 }
 
-const fn both(name: &'static str, arguments: (usize, usize), kind: Kind) -> Known {
-    Known { name, in_mail: true, arguments, repeatable: false, kind }
+const fn both(name: &'static str, arguments: (usize, usize), kind: Kind) -> KnownDirective {
+    KnownDirective { name, in_mail: true, arguments, repeatable: false, kind }
 }
 
-const fn one(name: &'static str, kind: Kind) -> Known {
+const fn one(name: &'static str, kind: Kind) -> KnownDirective {
     both(name, (1, 1), kind)
 }
 
 /// May stand several times: the arguments add up, or the last one wins, as in nginx.
-const fn several(name: &'static str, arguments: (usize, usize), kind: Kind) -> Known {
-    Known { name, in_mail: true, arguments, repeatable: true, kind }
+const fn several(name: &'static str, arguments: (usize, usize), kind: Kind) -> KnownDirective {
+    KnownDirective { name, in_mail: true, arguments, repeatable: true, kind }
 }
 
-const fn in_server(name: &'static str, arguments: (usize, usize), kind: Kind) -> Known {
-    Known { name, in_mail: false, arguments, repeatable: true, kind }
+const fn in_server(name: &'static str, arguments: (usize, usize), kind: Kind) -> KnownDirective {
+    KnownDirective { name, in_mail: false, arguments, repeatable: true, kind }
 }
 
 /// More arguments than anybody writes.
@@ -200,8 +200,8 @@ const SMTP_METHODS: &[&str] = &["plain", "login", "cram-md5", "external", "xoaut
 const TLS_VERSIONS: &[&str] = &["SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 
 /// All of them; docs/nginx.md has a row for each.
-pub const DIRECTIVES: &[Known] = &[
-    Known { name: "server", in_mail: true, arguments: (0, 0), repeatable: true, kind: Kind::Block },
+pub const DIRECTIVES: &[KnownDirective] = &[
+    KnownDirective { name: "server", in_mail: true, arguments: (0, 0), repeatable: true, kind: Kind::Block },
     in_server("listen", (1, MANY), Kind::Text),
     in_server(
         "protocol",

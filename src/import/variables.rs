@@ -15,10 +15,10 @@ pub(super) fn remark(directive: &Directive) -> Option<Note> {
     }
     let header = directive.argument(0);
     let remedy = match KNOWN.iter().find(|(known, _)| *known == variable.trim_matches(['$', '{', '}'])) {
-        Some((_, Known::Session(value))) => {
+        Some((_, KnownVariable::Session(value))) => {
             format!("write {{name: {header}, valueFrom: {{session: {value}}}}} in auth.http.headers")
         }
-        Some((_, Known::Header(known))) => {
+        Some((_, KnownVariable::Header(known))) => {
             format!("the auth service gets it as {known} in any case; remove the directive")
         }
         None => "write the value itself; what changes from one session to the next is in \
@@ -29,30 +29,30 @@ pub(super) fn remark(directive: &Directive) -> Option<Note> {
 }
 
 /// What a variable of nginx's other modules would be.
-enum Known {
+enum KnownVariable {
     /// A value of `valueFrom.session`.
     Session(&'static str),
     /// A header of every request to an auth service.
     Header(&'static str),
 }
 
-const KNOWN: &[(&str, Known)] = &[
-    ("remote_port", Known::Session("ClientPort")),
-    ("remote_addr", Known::Header("Client-IP")),
-    ("server_port", Known::Session("ListenerPort")),
-    ("server_name", Known::Session("ListenerName")),
-    ("protocol", Known::Header("Auth-Protocol")),
-    ("proxy_protocol_addr", Known::Header("Proxy-Protocol-Addr")),
-    ("proxy_protocol_port", Known::Header("Proxy-Protocol-Port")),
-    ("proxy_protocol_server_addr", Known::Header("Proxy-Protocol-Server-Addr")),
-    ("proxy_protocol_server_port", Known::Header("Proxy-Protocol-Server-Port")),
-    ("ssl_protocol", Known::Header("Auth-SSL-Protocol")),
-    ("ssl_cipher", Known::Header("Auth-SSL-Cipher")),
-    ("ssl_client_verify", Known::Header("Auth-SSL-Verify")),
-    ("ssl_client_s_dn", Known::Header("Auth-SSL-Subject")),
-    ("ssl_client_i_dn", Known::Header("Auth-SSL-Issuer")),
-    ("ssl_client_serial", Known::Header("Auth-SSL-Serial")),
-    ("ssl_client_fingerprint", Known::Header("Auth-SSL-Fingerprint")),
+const KNOWN: &[(&str, KnownVariable)] = &[
+    ("remote_port", KnownVariable::Session("ClientPort")),
+    ("remote_addr", KnownVariable::Header("Client-IP")),
+    ("server_port", KnownVariable::Session("ListenerPort")),
+    ("server_name", KnownVariable::Session("ListenerName")),
+    ("protocol", KnownVariable::Header("Auth-Protocol")),
+    ("proxy_protocol_addr", KnownVariable::Header("Proxy-Protocol-Addr")),
+    ("proxy_protocol_port", KnownVariable::Header("Proxy-Protocol-Port")),
+    ("proxy_protocol_server_addr", KnownVariable::Header("Proxy-Protocol-Server-Addr")),
+    ("proxy_protocol_server_port", KnownVariable::Header("Proxy-Protocol-Server-Port")),
+    ("ssl_protocol", KnownVariable::Header("Auth-SSL-Protocol")),
+    ("ssl_cipher", KnownVariable::Header("Auth-SSL-Cipher")),
+    ("ssl_client_verify", KnownVariable::Header("Auth-SSL-Verify")),
+    ("ssl_client_s_dn", KnownVariable::Header("Auth-SSL-Subject")),
+    ("ssl_client_i_dn", KnownVariable::Header("Auth-SSL-Issuer")),
+    ("ssl_client_serial", KnownVariable::Header("Auth-SSL-Serial")),
+    ("ssl_client_fingerprint", KnownVariable::Header("Auth-SSL-Fingerprint")),
 ];
 
 /// The first `$name` or `${name}` of a text.

@@ -21,7 +21,7 @@ pub struct BindReport {
     pub backends: Arc<BTreeMap<ListenerId, BackendHealth>>,
     /// The listeners at which clients have tried to log in lately. Reported anew when the picture changes in kind, not
     /// with every client.
-    pub peers: Arc<BTreeMap<ListenerId, Peers>>,
+    pub source_addresses: Arc<BTreeMap<ListenerId, SourceAddresses>>,
     /// The resolvers whose name servers do not answer.
     pub silent_resolvers: Arc<Vec<Resolver>>,
 }
@@ -38,19 +38,19 @@ pub struct BackendHealth {
 /// Whose addresses the clients of a listener came with lately. Only those count that tried to log in (or, without a
 /// login, to send mail): what probes a port is no client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peers {
+pub struct SourceAddresses {
     /// Connections whose client is taken for the peer itself, rounded down to a power of ten, at most
-    /// [`Peers::MANY`].
+    /// [`SourceAddresses::MANY`].
     pub connections: u64,
     /// Connections whose client a believed PROXY header named; rounded in the same way.
     pub proxied: u64,
-    /// The addresses of the former, sorted; none when there are more than [`Peers::MOST_ADDRESSES`].
+    /// The addresses of the former, sorted; none when there are more than [`SourceAddresses::MOST_ADDRESSES`].
     pub addresses: Vec<IpAddr>,
-    /// There are more than [`Peers::MOST_ADDRESSES`].
+    /// There are more than [`SourceAddresses::MOST_ADDRESSES`].
     pub more: bool,
 }
 
-impl Peers {
+impl SourceAddresses {
     /// So many connections, or more.
     pub const MANY: u64 = 1000;
     /// Addresses that are told one by one.

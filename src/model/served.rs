@@ -26,7 +26,7 @@ pub struct ObjectName {
 /// What a replica makes of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Served {
+pub struct ServedObject {
     /// Tells it from another one with its name.
     pub uid: String,
     /// The generation that this is about.
@@ -51,7 +51,7 @@ pub struct Bound {
     pub port: Option<u16>,
 }
 
-impl Served {
+impl ServedObject {
     /// Whether a listener is served, of whichever generation, or is about to be.
     #[must_use]
     pub fn serves(&self, listener: &str) -> bool {
@@ -150,7 +150,7 @@ pub struct Entry {
     pub object: ObjectName,
     /// Absent where it is served no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub served: Option<Served>,
+    pub served: Option<ServedObject>,
 }
 
 /// How far somebody has read.
@@ -169,16 +169,16 @@ pub struct Ledger(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     replica: Replica,
-    state: Mutex<State>,
+    state: Mutex<LedgerState>,
     version: watch::Sender<u64>,
     /// Who led the last time that somebody looked, and when.
     leader: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LedgerState {
     version: u64,
-    entries: BTreeMap<ObjectName, (u64, Served)>,
+    entries: BTreeMap<ObjectName, (u64, ServedObject)>,
     /// The same, in the order of their last change.
     order: BTreeMap<u64, ObjectName>,
     gone: VecDeque<(u64, ObjectName)>,
@@ -221,7 +221,7 @@ impl Ledger {
     }
 
     /// Enters what is made of objects now; what is as it was is no change.
-    pub fn enter(&self, entries: impl IntoIterator<Item = (ObjectName, Option<Served>)>) {
+    pub fn enter(&self, entries: impl IntoIterator<Item = (ObjectName, Option<ServedObject>)>) {
         let mut state = self.lock();
         let before = state.version;
         for (object, served) in entries {
@@ -257,13 +257,13 @@ impl Ledger {
         Page { replica, version, ready: None, whole: known.is_none(), objects, totals: None }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LedgerState> {
         self.0.state.lock()
     }
 }
 
-impl State {
-    fn enter(&mut self, object: ObjectName, served: Option<Served>) {
+impl LedgerState {
+    fn enter(&mut self, object: ObjectName, served: Option<ServedObject>) {
         let known = self.entries.get(&object).map(|(version, served)| (*version, served));
         if known.map(|(_, served)| served) == served.as_ref() {
             return;
@@ -298,7 +298,7 @@ impl State {
     }
 }
 
-fn entry(object: &ObjectName, served: Option<&Served>) -> Entry {
+fn entry(object: &ObjectName, served: Option<&ServedObject>) -> Entry {
     Entry { object: object.clone(), served: served.cloned() }
 }
 
@@ -323,8 +323,8 @@ mod tests {
         ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: name.into() }
     }
 
-    fn served(generation: i64) -> Option<Served> {
-        Some(Served { generation, ..Served::default() })
+    fn served(generation: i64) -> Option<ServedObject> {
+        Some(ServedObject { generation, ..ServedObject::default() })
     }
 
     fn names(page: &Page) -> Vec<(&str, bool)> {
@@ -345,12 +345,12 @@ mod tests {
         };
         let problems = vec![problem("old", false, LAST_GOOD), problem("none", false, "NotServed")];
         let bound = |listener: &str, port| Bound { listener: listener.into(), port: Some(port) };
-        let says = Served {
+        let says = ServedObject {
             bound: Some(vec![bound("old", 993), bound("new", 995)]),
             problems: [problems.clone(), vec![problem("soon", true, "Pending")]].concat(),
-            ..Served::default()
+            ..ServedObject::default()
         };
-        let served = |served: &Served| {
+        let served = |served: &ServedObject| {
             let all = ["old", "new", "soon", "none", "other"].into_iter();
             all.filter(|listener| served.serves(listener)).collect::<Vec<_>>()
         };
@@ -358,10 +358,11 @@ mod tests {
         assert!(says.may_serve_port(995) && !says.may_serve_port(25));
         // A replica of an earlier version names only what it does not serve.
         let page = r#"{"uid":"u","generation":3,"problems":[]}"#;
-        let older = Served { problems, ..serde_json::from_str(page).unwrap() };
+        let older = ServedObject { problems, ..serde_json::from_str(page).unwrap() };
         assert_eq!(served(&older), ["old", "new", "soon", "other"]);
         assert!(older.may_serve_port(25));
-        let refused = Served { problems: vec![problem("", false, "Invalid")], ..Served::default() };
+        let refused =
+            ServedObject { problems: vec![problem("", false, "Invalid")], ..ServedObject::default() };
         assert!(!refused.serves("imaps"));
     }
 

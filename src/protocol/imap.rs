@@ -19,11 +19,11 @@ use super::sasl::dialogue::{Dialogue, Progress, first_word};
 #[derive(Debug)]
 pub(crate) struct Imap {
     core: Core,
-    state: State,
+    state: ImapState,
 }
 
 #[derive(Debug)]
-enum State {
+enum ImapState {
     /// The next line begins a command.
     Command(Reader),
     /// The next line answers our challenge.
@@ -35,7 +35,7 @@ type Flow = ControlFlow<Step, Imap>;
 
 impl Imap {
     pub(crate) fn new(core: Core) -> Self {
-        Self { core, state: State::Command(Reader::default()) }
+        Self { core, state: ImapState::Command(Reader::default()) }
     }
 
     pub(crate) fn core_mut(&mut self) -> &mut Core {
@@ -49,8 +49,10 @@ impl Imap {
     pub(crate) fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> Step {
         loop {
             let flow = match self.state {
-                State::Command(reader) => Self::read_command(self.core, reader, input, out),
-                State::Answer { tag, dialogue } => Self::read_answer(self.core, tag, dialogue, input, out),
+                ImapState::Command(reader) => Self::read_command(self.core, reader, input, out),
+                ImapState::Answer { tag, dialogue } => {
+                    Self::read_answer(self.core, tag, dialogue, input, out)
+                }
             };
             match flow {
                 Flow::Continue(next) => self = next,
@@ -67,7 +69,7 @@ impl Imap {
     fn read_command(mut core: Core, mut reader: Reader, input: &mut Input, out: &mut Vec<u8>) -> Flow {
         let command = match reader.read(logins(&core), input, out) {
             Received::Incomplete => {
-                return Flow::Break(Step::Read(Self { core, state: State::Command(reader) }.into()));
+                return Flow::Break(Step::Read(Self { core, state: ImapState::Command(reader) }.into()));
             }
             Received::TooLong { tag } => return close(&tag, INVALID_COMMAND, CloseReason::TooLong, out),
             Received::Command(command) => Ok(command),
@@ -109,7 +111,9 @@ impl Imap {
     ) -> Flow {
         let line = match core.take_answer(input) {
             Line::Incomplete => {
-                return Flow::Break(Step::Read(Self { core, state: State::Answer { tag, dialogue } }.into()));
+                return Flow::Break(Step::Read(
+                    Self { core, state: ImapState::Answer { tag, dialogue } }.into(),
+                ));
             }
             Line::TooLong => return close(&tag, INVALID_COMMAND, CloseReason::TooLong, out),
             Line::Whole(line) => line,
@@ -177,7 +181,7 @@ impl Imap {
                 out.extend_from_slice(b"+ ");
                 out.extend_from_slice(text.as_bytes());
                 out.extend_from_slice(b"\r\n");
-                Flow::Continue(Self { core, state: State::Answer { tag, dialogue } })
+                Flow::Continue(Self { core, state: ImapState::Answer { tag, dialogue } })
             }
             Progress::Complete(request) => {
                 Flow::Break(PendingLogin::begin(core, request, Waiting::Imap { tag }, out))

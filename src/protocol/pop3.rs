@@ -18,11 +18,11 @@ use super::sasl::dialogue::{Dialogue, Progress, first_word};
 #[derive(Debug)]
 pub(crate) struct Pop3 {
     core: Core,
-    state: State,
+    state: Pop3State,
 }
 
 #[derive(Debug)]
-enum State {
+enum Pop3State {
     /// Anything may come.
     Start,
     /// USER was said; PASS may come.
@@ -36,7 +36,7 @@ type Flow = ControlFlow<Step, Pop3>;
 
 impl Pop3 {
     pub(crate) fn new(core: Core) -> Self {
-        Self { core, state: State::Start }
+        Self { core, state: Pop3State::Start }
     }
 
     pub(crate) fn core_mut(&mut self) -> &mut Core {
@@ -69,8 +69,8 @@ impl Pop3 {
 
     fn next(mut self, input: &mut Input, out: &mut Vec<u8>) -> Flow {
         let line = match &self.state {
-            State::Answer(_) => self.core.take_answer(input),
-            State::Start | State::User { .. } => self.core.take_command(input),
+            Pop3State::Answer(_) => self.core.take_answer(input),
+            Pop3State::Start | Pop3State::User { .. } => self.core.take_command(input),
         };
         let line = match line {
             Line::Incomplete => return Flow::Break(Step::Read(self.into())),
@@ -82,11 +82,11 @@ impl Pop3 {
         }
         let Self { mut core, state } = self;
         let user = match state {
-            State::Answer(dialogue) => {
+            Pop3State::Answer(dialogue) => {
                 return Self::proceed(core, dialogue.answer(first_word(line.expose())), out);
             }
-            State::Start => None,
-            State::User { login } => Some(login),
+            Pop3State::Start => None,
+            Pop3State::User { login } => Some(login),
         };
         match command::parse(line.expose()) {
             Some(command) => match user {
@@ -111,7 +111,7 @@ impl Pop3 {
             _ if core.lacks_tls() => return Self::invalid(core, out),
             Command::User(login) if !login.is_empty() && core.config.takes_passwords() => {
                 out.extend_from_slice(b"+OK\r\n");
-                return Flow::Continue(Self { core, state: State::User { login: login.to_vec() } });
+                return Flow::Continue(Self { core, state: Pop3State::User { login: login.to_vec() } });
             }
             Command::Auth(arguments) if arguments.is_empty() => append_mechanisms(&core, out),
             Command::Auth(arguments) => {
@@ -137,7 +137,7 @@ impl Pop3 {
             }
             _ => return Self::invalid(core, out),
         }
-        Flow::Continue(Self { core, state: State::User { login } })
+        Flow::Continue(Self { core, state: Pop3State::User { login } })
     }
 
     /// Not relayed: the challenge in the greeting was ours.
@@ -161,7 +161,7 @@ impl Pop3 {
                 out.extend_from_slice(b"+ ");
                 out.extend_from_slice(text.as_bytes());
                 out.extend_from_slice(b"\r\n");
-                Flow::Continue(Self { core, state: State::Answer(dialogue) })
+                Flow::Continue(Self { core, state: Pop3State::Answer(dialogue) })
             }
             Progress::Complete(request) => {
                 Flow::Break(PendingLogin::begin(core, request, Waiting::Pop3, out))

@@ -27,7 +27,7 @@ use crate::protocol::proxy_header::{self, ProxyVersion};
 
 use super::end::End;
 use super::metrics::Metrics;
-use super::plan::Turnover;
+use super::plan::Diff;
 use super::route::{BackendTls, Route};
 use super::uses::Uses;
 
@@ -125,15 +125,15 @@ impl HealthChecks {
     }
 
     /// Ends the checks that no listener wants any more.
-    pub(crate) fn turn(&self, turnover: &Turnover<'_>) {
+    pub(crate) fn turn(&self, diff: &Diff<'_>) {
         let mut wanted = self.wanted.lock();
-        for id in turnover.come.iter().flat_map(|listener| CheckId::of(listener)) {
+        for id in diff.added.iter().flat_map(|listener| CheckId::of(listener)) {
             let label = (id.address.clone(), id.protocol);
             if wanted.checks.begin(id) {
                 wanted.labels.begin(label);
             }
         }
-        for id in turnover.gone.iter().flat_map(|listener| CheckId::of(listener)) {
+        for id in diff.removed.iter().flat_map(|listener| CheckId::of(listener)) {
             if !wanted.checks.end(&id) {
                 continue;
             }

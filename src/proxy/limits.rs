@@ -17,7 +17,7 @@ use crate::protocol::LoginRequest;
 
 use super::bans::{self, Bans};
 use super::guess::{Guess, GuessKey};
-use super::peers::Picture;
+use super::source_addresses::Picture;
 
 /// The counters of one listener; they live as long as its sessions and over every swap.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Counters {
     bans: Mutex<Bans>,
     guesses: GuessKey,
     /// Whose addresses its clients come with.
-    pub(crate) peers: Picture,
+    pub(crate) sources: Picture,
 }
 
 /// Why a client is not served.

@@ -63,28 +63,28 @@ pub fn plan<'a>(
     drains.into_iter().chain(swaps).chain(rebinds).chain(binds).collect()
 }
 
-/// Which listeners a snapshot takes out and puts in. A listener that changed is in both.
+/// The listeners that a snapshot removes and adds. A listener that changed is in both.
 #[derive(Debug, Default)]
-pub struct Turnover<'a> {
+pub struct Diff<'a> {
     /// As they were.
-    pub gone: Vec<&'a Arc<Listener>>,
+    pub removed: Vec<&'a Arc<Listener>>,
     /// As they are.
-    pub come: Vec<&'a Arc<Listener>>,
+    pub added: Vec<&'a Arc<Listener>>,
 }
 
-impl<'a> Turnover<'a> {
+impl<'a> Diff<'a> {
     /// From one snapshot to another. What is the same object in both is not looked into.
     #[must_use]
     pub fn new(before: &'a Snapshot, after: &'a Snapshot) -> Self {
-        let mut turnover = Self::default();
+        let mut diff = Self::default();
         for (_, old, new) in beside(&before.sockets, &after.sockets) {
             let listeners =
                 |socket: Option<&'a Arc<Socket>>| socket.map(|socket| &*socket.listeners).unwrap_or_default();
             if !old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new)) {
-                turnover.add(listeners(old), listeners(new));
+                diff.add(listeners(old), listeners(new));
             }
         }
-        turnover
+        diff
     }
 
     fn add(&mut self, mut old: &'a [Arc<Listener>], mut new: &'a [Arc<Listener>]) {
@@ -101,8 +101,8 @@ impl<'a> Turnover<'a> {
         }
         let objects = |all: &[Arc<Listener>]| all.iter().map(Arc::as_ptr).collect::<HashSet<_>>();
         let (before, after) = (objects(old), objects(new));
-        self.gone.extend(old.iter().filter(|listener| !after.contains(&Arc::as_ptr(listener))));
-        self.come.extend(new.iter().filter(|listener| !before.contains(&Arc::as_ptr(listener))));
+        self.removed.extend(old.iter().filter(|listener| !after.contains(&Arc::as_ptr(listener))));
+        self.added.extend(new.iter().filter(|listener| !before.contains(&Arc::as_ptr(listener))));
     }
 }
 
@@ -202,16 +202,16 @@ mod tests {
         let names = |listeners: &[&Arc<Listener>]| {
             listeners.iter().map(|listener| listener.id.listener.clone()).collect::<Vec<_>>().join(" ")
         };
-        let turnover = |before: &Snapshot, after: &Snapshot| {
-            let turnover = Turnover::new(before, after);
-            (names(&turnover.gone), names(&turnover.come))
+        let diff = |before: &Snapshot, after: &Snapshot| {
+            let diff = Diff::new(before, after);
+            (names(&diff.removed), names(&diff.added))
         };
         let [a, b, c, d] = ["a", "b", "c", "d"].map(listener);
         let all = snapshot(993, &[&a, &b, &c, &d]);
-        assert_eq!(turnover(&all, &all.clone()), (String::new(), String::new()));
-        assert_eq!(turnover(&all, &snapshot(993, &[&a, &listener("b"), &c, &d])), ("b".into(), "b".into()));
-        assert_eq!(turnover(&all, &snapshot(993, &[&d, &c, &listener("e"), &a])), ("b".into(), "e".into()));
-        assert_eq!(turnover(&all, &snapshot(995, &[&a])), ("a b c d".into(), "a".into()), "another socket");
+        assert_eq!(diff(&all, &all.clone()), (String::new(), String::new()));
+        assert_eq!(diff(&all, &snapshot(993, &[&a, &listener("b"), &c, &d])), ("b".into(), "b".into()));
+        assert_eq!(diff(&all, &snapshot(993, &[&d, &c, &listener("e"), &a])), ("b".into(), "e".into()));
+        assert_eq!(diff(&all, &snapshot(995, &[&a])), ("a b c d".into(), "a".into()), "another socket");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::net::{BackendAddress, ClientAddress};
 
 use super::end::{End, Fault};
 use super::metrics::TlsLabel;
-use super::serving::Served;
+use super::serving::ServedListener;
 use super::verdicts::Verdict;
 
 /// What is known of a session while it lasts; written to the log when it ends.
@@ -18,7 +18,7 @@ pub(crate) struct Record {
     started: Instant,
     client: ClientAddress,
     /// The listener, once it is known.
-    pub(crate) served: Option<Arc<Served>>,
+    pub(crate) served: Option<Arc<ServedListener>>,
     /// Protection towards the client.
     pub(crate) tls: TlsLabel,
     /// `TLSv1.3`; empty in clear.

@@ -25,7 +25,7 @@ use crate::protocol::follow::{Follower, Passage};
 use self::direction::{Direction, Failure};
 use super::end::End;
 
-/// Both legs of a session that is logged in.
+/// Both connections of a session that is logged in.
 #[derive(Debug)]
 pub(crate) struct Relay {
     client: Stream,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::model::{BackendHealth, BindReport, ListenerId, Peers, Resolver, SocketState};
+use crate::model::{BackendHealth, BindReport, ListenerId, Resolver, SocketState, SourceAddresses};
 use crate::net::ListenAddress;
 
 /// The next report, as far as it is known.
@@ -32,8 +32,8 @@ impl Reporter {
     }
 
     /// Whose addresses the listener's clients come with; `None`: it is gone.
-    pub(crate) fn peers(&mut self, listener: &ListenerId, peers: Option<Peers>) {
-        put(&mut self.next.peers, listener, peers);
+    pub(crate) fn source_addresses(&mut self, listener: &ListenerId, sources: Option<SourceAddresses>) {
+        put(&mut self.next.source_addresses, listener, sources);
     }
 
     /// The resolvers whose name servers do not answer.

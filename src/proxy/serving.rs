@@ -40,9 +40,9 @@ pub(crate) struct Serving {
     /// Counts the connections of each peer that have not sent their PROXY header.
     pub(crate) unproxied: Arc<Counters>,
     /// In the order of the socket's listeners.
-    served: Vec<Arc<Served>>,
+    served: Vec<Arc<ServedListener>>,
     /// Who speaks before a server name is known.
-    first: Arc<Served>,
+    first: Arc<ServedListener>,
 }
 
 /// TLS towards the clients of a socket.
@@ -72,7 +72,7 @@ impl SocketTls {
 
 /// One listener with everything that its sessions need.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedListener {
     /// The rendered listener.
     pub(crate) listener: Arc<Listener>,
     /// Bounds over all sessions.
@@ -91,17 +91,17 @@ pub(crate) struct Served {
 
 /// What every listener has from its first session to its last, over all its configurations.
 #[derive(Debug, Default)]
-pub(crate) struct Lives(Mutex<Known>);
+pub(crate) struct ListenerStates(Mutex<KeptListeners>);
 
 #[derive(Debug, Default)]
-struct Known {
-    lives: HashMap<ListenerId, Life>,
+struct KeptListeners {
+    states: HashMap<ListenerId, ListenerState>,
     /// Those that may have come to their end.
     ending: BTreeSet<ListenerId>,
 }
 
 #[derive(Debug)]
-struct Life {
+struct ListenerState {
     counters: Arc<Counters>,
     reach: Arc<ArcSwap<Reach>>,
     goodbye: CancellationToken,
@@ -109,69 +109,69 @@ struct Life {
     ending: Option<AbortHandle>,
 }
 
-impl Lives {
-    /// The life of a listener: it begins with the first call, and goes on for a listener that was gone for
-    /// less than the drain timeout. `all` ends every life at once.
-    fn of(&self, listener: &Listener, all: &CancellationToken) -> Lasting {
-        let lives = &mut self.0.lock().lives;
-        let new = || Life {
+impl ListenerStates {
+    /// The state of a listener: it begins with the first call, and goes on for a listener that was gone for
+    /// less than the drain timeout. `all` ends all sessions at once.
+    fn of(&self, listener: &Listener, all: &CancellationToken) -> KeptState {
+        let states = &mut self.0.lock().states;
+        let new = || ListenerState {
             counters: Arc::default(),
             reach: Arc::default(),
             goodbye: all.child_token(),
             ending: None,
         };
-        let life = lives.entry(listener.id.clone()).or_insert_with(new);
-        if life.goodbye.is_cancelled() {
-            *life = new();
+        let state = states.entry(listener.id.clone()).or_insert_with(new);
+        if state.goodbye.is_cancelled() {
+            *state = new();
         }
-        life.go_on();
-        life.reach.store(Arc::new(listener.reach.clone()));
-        Lasting {
-            counters: Arc::clone(&life.counters),
-            reach: Arc::clone(&life.reach),
-            goodbye: life.goodbye.clone(),
+        state.go_on();
+        state.reach.store(Arc::new(listener.reach.clone()));
+        KeptState {
+            counters: Arc::clone(&state.counters),
+            reach: Arc::clone(&state.reach),
+            goodbye: state.goodbye.clone(),
         }
     }
 
     /// Whether the listener is wanted.
     pub(crate) fn has(&self, id: &ListenerId) -> bool {
-        self.0.lock().lives.get(id).is_some_and(|life| life.ending.is_none())
+        self.0.lock().states.get(id).is_some_and(|state| state.ending.is_none())
     }
 
     /// These listeners are gone: their sessions end after `drain`, unless they come back, as those have
     /// that did. Those that were told are forgotten.
     pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
-        let Known { lives, ending } = &mut *self.0.lock();
+        let KeptListeners { states, ending } = &mut *self.0.lock();
         for id in come {
-            if let Some(life) = lives.get_mut(*id) {
-                life.go_on();
+            if let Some(state) = states.get_mut(*id) {
+                state.go_on();
             }
         }
         for id in gone {
-            if let Some(life) = lives.get_mut(*id) {
-                life.end(drain);
+            if let Some(state) = states.get_mut(*id) {
+                state.end(drain);
                 ending.insert((*id).clone());
             }
         }
         ending.retain(|id| {
-            let Some(life) = lives.get(id) else { return false };
-            if life.goodbye.is_cancelled() {
-                lives.remove(id);
+            let Some(state) = states.get(id) else { return false };
+            if state.goodbye.is_cancelled() {
+                states.remove(id);
                 return false;
             }
-            life.ending.is_some()
+            state.ending.is_some()
         });
     }
 }
 
 /// What a listener keeps over its configurations.
-struct Lasting {
+struct KeptState {
     counters: Arc<Counters>,
     reach: Arc<ArcSwap<Reach>>,
     goodbye: CancellationToken,
 }
 
-impl Life {
+impl ListenerState {
     fn go_on(&mut self) {
         if let Some(ending) = self.ending.take() {
             ending.abort();
@@ -190,11 +190,11 @@ impl Life {
     }
 }
 
-/// What every [`Served`] is made of.
+/// What every [`ServedListener`] is built with.
 #[derive(Clone, Copy)]
-pub(crate) struct Workshop<'a> {
+pub(crate) struct ServingContext<'a> {
     /// What goes on over all configurations.
-    pub(crate) lives: &'a Lives,
+    pub(crate) states: &'a ListenerStates,
     /// Of the process.
     pub(crate) metrics: &'a Metrics,
     /// Of the process.
@@ -212,7 +212,7 @@ impl Serving {
     pub(crate) fn new(
         socket: &Arc<Socket>,
         previous: Option<&Self>,
-        workshop: Workshop<'_>,
+        context: ServingContext<'_>,
     ) -> Result<Self, TlsError> {
         let tls = SocketTls::new(socket, previous.map(|previous| &previous.tls))?;
         let before: &[Arc<Listener>] =
@@ -221,7 +221,7 @@ impl Serving {
             let old = old.and_then(|old| previous?.served.get(old));
             match old.filter(|old| Arc::ptr_eq(&old.listener, listener)) {
                 Some(same) => Ok(Arc::clone(same)),
-                None => Served::new(listener, socket, old.map(|old| &**old), workshop).map(Arc::new),
+                None => ServedListener::new(listener, socket, old.map(|old| &**old), context).map(Arc::new),
             }
         };
         let default = socket.listeners.default();
@@ -243,13 +243,13 @@ impl Serving {
     }
 
     /// The listener that speaks before a server name is known.
-    pub(crate) fn first(&self) -> &Arc<Served> {
+    pub(crate) fn first(&self) -> &Arc<ServedListener> {
         &self.first
     }
 
     /// What counts a session before the handshake says whose it is: with several listeners it is none's, so
     /// that a full one does not lock out the clients of the others.
-    pub(crate) fn counters<'a>(&'a self, first: &'a Served) -> &'a Arc<Counters> {
+    pub(crate) fn counters<'a>(&'a self, first: &'a ServedListener) -> &'a Arc<Counters> {
         if self.is_alone() { &first.counters } else { &self.undecided }
     }
 
@@ -259,12 +259,12 @@ impl Serving {
     }
 
     /// All listeners, in the order of the socket's.
-    pub(crate) fn all(&self) -> &[Arc<Served>] {
+    pub(crate) fn all(&self) -> &[Arc<ServedListener>] {
         &self.served
     }
 
     /// The listener that the acceptor chose, by its place among the socket's.
-    pub(crate) fn at(&self, position: usize) -> Result<&Arc<Served>, End> {
+    pub(crate) fn at(&self, position: usize) -> Result<&Arc<ServedListener>, End> {
         self.served.get(position).ok_or(End::Internal("the TLS acceptor chose a listener of another socket"))
     }
 }
@@ -296,29 +296,29 @@ fn exempt(listeners: &[Arc<Listener>]) -> Arc<[IpNet]> {
     }
 }
 
-impl Served {
+impl ServedListener {
     fn new(
         listener: &Arc<Listener>,
         socket: &Socket,
         old: Option<&Self>,
-        workshop: Workshop<'_>,
+        context: ServingContext<'_>,
     ) -> Result<Self, TlsError> {
-        let Lasting { counters, reach, goodbye } = workshop.lives.of(listener, workshop.goodbye);
+        let KeptState { counters, reach, goodbye } = context.states.of(listener, context.goodbye);
         let backend_tls = backend_tls(listener, old)?;
         Ok(Self {
             listener: Arc::clone(listener),
             counters,
             reach,
             goodbye,
-            metrics: workshop.metrics.listener(&listener.id, socket.protocol),
-            health: workshop.health.of(listener, &backend_tls),
+            metrics: context.metrics.listener(&listener.id, socket.protocol),
+            health: context.health.of(listener, &backend_tls),
             backend_tls,
         })
     }
 }
 
 /// A connector keeps its session tickets while its configuration stays the same.
-fn backend_tls(listener: &Listener, previous: Option<&Served>) -> Result<BackendTls, TlsError> {
+fn backend_tls(listener: &Listener, previous: Option<&ServedListener>) -> Result<BackendTls, TlsError> {
     let protocol = listener.frontend.protocol;
     let connector = |tls: &Arc<ClientTls>| {
         let same = previous.filter(|old| old.listener.frontend.protocol == protocol);

@@ -10,12 +10,12 @@
 
 mod attempt;
 mod client;
+mod decision;
 mod dialogue;
 mod login;
 mod open;
 mod proxied;
 mod upstream;
-mod verdict;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use super::balance::Placement;
 use super::end::End;
 use super::record::Record;
 use super::relay::{Relay, Side};
-use super::serving::{Served, Serving};
+use super::serving::{ServedListener, Serving};
 use super::worker::{Seat, WorkerContext};
 use client::{Counted, DRAIN_TEXT, Session};
 use upstream::Accepting;
@@ -58,7 +58,7 @@ struct LoggedIn {
     backend: Side,
     follower: Follower,
     placement: Placement,
-    served: Arc<Served>,
+    served: Arc<ServedListener>,
     counted: Counted,
 }
 

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use crate::dns::Dns;
 use crate::model::{Listener, ListenerId, Resolver, Snapshot, Socket, SocketState};
-use crate::net::ListenAddress;
 use crate::net::socket;
+use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
 use super::certificates::{CertificateId, certificates};
@@ -22,10 +22,10 @@ use super::health::HealthChecks;
 use super::journal::{FAILED, Journal, difference};
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
-use super::plan::{Action, Turnover, plan};
+use super::plan::{Action, Diff, plan};
 use super::report::Reporter;
 use super::running::Running;
-use super::serving::{Lives, Serving, Workshop};
+use super::serving::{ListenerStates, Serving, ServingContext};
 use super::uses::Uses;
 use super::worker::{Work, Workers};
 use super::{Channels, Options};
@@ -40,7 +40,7 @@ pub(crate) struct Supervisor {
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
     silent: watch::Receiver<Arc<Vec<Resolver>>>,
-    lives: Lives,
+    states: ListenerStates,
     health: HealthChecks,
     journal: Arc<Journal>,
     running: BTreeMap<ListenAddress, Running>,
@@ -81,7 +81,7 @@ impl Supervisor {
             dns,
             journal,
             health,
-            lives: Lives::default(),
+            states: ListenerStates::default(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
             applied: Arc::default(),
@@ -99,15 +99,15 @@ impl Supervisor {
     /// Follows the snapshots until `shutdown`, then drains.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         info!(workers = self.workers.count(), "data plane started");
-        let mut retry = Backoff::default();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
             let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
             if snapshot.revision > 0 {
                 self.apply(snapshot).await;
             }
-            let again = retry.next(self.failed.is_empty());
+            let again = Instant::now() + backoff.pause();
             match self.next_event(again, &shutdown).await {
-                Event::Snapshot => retry.reset(),
+                Event::Snapshot => backoff.reset(),
                 Event::Retry => {}
                 Event::Shutdown => break,
             }
@@ -129,7 +129,7 @@ impl Supervisor {
                 }
                 () = sleep_until(again), if !self.failed.is_empty() => return Event::Retry,
                 () = self.health.changed() => self.report_health(),
-                () = self.workers.peers().settled() => self.report(),
+                () = self.workers.sources().settled() => self.report(),
                 Ok(()) = self.silent.changed() => self.report(),
             }
         }
@@ -228,13 +228,13 @@ impl Supervisor {
     }
 
     fn ready(&self, socket: &Arc<Socket>, previous: Option<&Serving>) -> Result<Serving, TlsError> {
-        let workshop = Workshop {
-            lives: &self.lives,
+        let context = ServingContext {
+            states: &self.states,
             metrics: &self.metrics,
             health: &self.health,
             goodbye: &self.goodbye,
         };
-        Serving::new(socket, previous, workshop)
+        Serving::new(socket, previous, context)
     }
 
     /// The socket stays; new sessions get the new configuration.
@@ -283,10 +283,10 @@ impl Supervisor {
 
     /// What clients have, and what is known besides.
     fn report(&mut self) {
-        for (listener, peers) in self.workers.peers().take() {
+        for (listener, sources) in self.workers.sources().take() {
             // A session of a listener that is gone has no say any more.
-            if self.lives.has(&listener) {
-                self.reporter.peers(&listener, Some(peers));
+            if self.states.has(&listener) {
+                self.reporter.source_addresses(&listener, Some(sources));
             }
         }
         self.reporter.silent_resolvers(Arc::clone(&self.silent.borrow_and_update()));
@@ -313,33 +313,32 @@ impl Supervisor {
     /// last of them: health checks, certificates, resolvers' zones.
     fn turn_over(&mut self, snapshot: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.applied, Arc::clone(&snapshot));
-        let turnover = Turnover::new(&before, &snapshot);
-        let come: BTreeSet<&ListenerId> = turnover.come.iter().map(|listener| &listener.id).collect();
-        let gone =
-            turnover.gone.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
-        self.lives.turn(&gone, &come, self.options.drain_timeout);
+        let diff = Diff::new(&before, &snapshot);
+        let come: BTreeSet<&ListenerId> = diff.added.iter().map(|listener| &listener.id).collect();
+        let gone = diff.removed.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
+        self.states.turn(&gone, &come, self.options.drain_timeout);
         self.metrics.leave(&gone);
-        self.health.turn(&turnover);
-        self.turn_zones(&turnover);
-        self.turn_certificates(&turnover);
+        self.health.turn(&diff);
+        self.turn_zones(&diff);
+        self.turn_certificates(&diff);
         for id in gone {
             self.metrics.session_limit(id, None);
-            self.reporter.peers(id, None);
+            self.reporter.source_addresses(id, None);
             self.reporter.backend(id, None);
         }
-        for listener in &turnover.come {
+        for listener in &diff.added {
             self.metrics.session_limit(&listener.id, listener.limits.max_connections);
             self.reporter.backend(&listener.id, self.health.report(listener));
         }
     }
 
-    fn turn_zones(&mut self, turnover: &Turnover<'_>) {
+    fn turn_zones(&mut self, diff: &Diff<'_>) {
         let zone = |listener: &&Arc<Listener>| listener.resolver.statistics_zone.clone();
         let mut changed = false;
-        for zone in turnover.come.iter().filter_map(zone) {
+        for zone in diff.added.iter().filter_map(zone) {
             changed |= self.zones.begin(zone);
         }
-        for zone in turnover.gone.iter().filter_map(zone) {
+        for zone in diff.removed.iter().filter_map(zone) {
             changed |= self.zones.end(&zone);
         }
         if changed {
@@ -347,12 +346,12 @@ impl Supervisor {
         }
     }
 
-    fn turn_certificates(&mut self, turnover: &Turnover<'_>) {
-        for (id, certificate) in turnover.come.iter().flat_map(|listener| certificates(listener)) {
+    fn turn_certificates(&mut self, diff: &Diff<'_>) {
+        for (id, certificate) in diff.added.iter().flat_map(|listener| certificates(listener)) {
             self.metrics.certificate(&id, certificate);
             self.certificates.begin(id);
         }
-        for (id, _) in turnover.gone.iter().flat_map(|listener| certificates(listener)) {
+        for (id, _) in diff.removed.iter().flat_map(|listener| certificates(listener)) {
             if self.certificates.end(&id) {
                 self.metrics.forget_certificate(&id);
             }
@@ -370,25 +369,10 @@ fn names(socket: &Socket) -> String {
     }
 }
 
-/// When failed sockets are tried again: soon, then less and less often.
-#[derive(Debug, Default)]
-struct Backoff(u32);
-
-impl Backoff {
-    fn next(&mut self, healthy: bool) -> Instant {
-        self.0 = if healthy { 0 } else { self.0.saturating_add(1) };
-        Instant::now() + RETRY_FIRST.saturating_mul(1 << self.0.min(7)).min(RETRY_MOST)
-    }
-
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
-}
-
 /// Listeners of a socket that a log line names.
 const SHOWN_NAMES: usize = 8;
-/// The first retry of a socket that could not be bound comes after twice this.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Before the first retry of a socket that could not be bound.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest pause between retries.
 const RETRY_MOST: Duration = Duration::from_secs(10);

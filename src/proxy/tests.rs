@@ -13,13 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Peers, Reach, Snapshot,
-    Socket, SocketState, TlsMode, UntrustedPeers,
+    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Reach, Snapshot,
+    Socket, SocketState, SourceAddresses, TlsMode, UntrustedPeers,
 };
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
-use crate::protocol::{
-    CountedErrors, FrontendConfig, Mechanism, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
-};
+use crate::protocol::{FrontendConfig, Mechanism, Protocol};
 
 use super::{Channels, Options, Proxy};
 
@@ -56,11 +54,15 @@ impl DataPlane {
         (*report.sockets).clone()
     }
 
-    /// Waits until the report says this of the peers of a listener.
-    fn comes_to_see(&mut self, listener: &ListenerId, expected: impl Fn(&Peers) -> bool) -> Peers {
-        let seen = |report: &Arc<BindReport>| report.peers.get(listener).is_some_and(&expected);
+    /// Waits until the report says this of the source addresses of a listener.
+    fn comes_to_see(
+        &mut self,
+        listener: &ListenerId,
+        expected: impl Fn(&SourceAddresses) -> bool,
+    ) -> SourceAddresses {
+        let seen = |report: &Arc<BindReport>| report.source_addresses.get(listener).is_some_and(&expected);
         let report = self.runtime.block_on(self.reports.wait_for(seen)).unwrap();
-        report.peers[listener].clone()
+        report.source_addresses[listener].clone()
     }
 
     fn metric(&self, line: &str) -> bool {
@@ -123,14 +125,8 @@ fn frontend() -> FrontendConfig {
         server_name: "mail.test".into(),
         capabilities: vec!["TOP".into()],
         mechanisms: vec![Mechanism::Plain],
-        password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Disabled,
         relay_sasl: true,
-        max_errors: 5,
-        counted_errors: CountedErrors::All,
-        max_commands: 1000,
-        max_auth_failures: 10,
-        smtp: SmtpRules::default(),
+        ..FrontendConfig::default()
     }
 }
 
@@ -374,18 +370,18 @@ fn a_listener_tells_whose_addresses_its_clients_come_with() {
     };
     let one = from(7);
     let seen = plane.comes_to_see(&id, |_| true);
-    assert_eq!(seen, Peers { connections: 1, addresses: vec![one], ..Peers::default() });
+    assert_eq!(seen, SourceAddresses { connections: 1, addresses: vec![one], ..SourceAddresses::default() });
     for _ in 0..9 {
         from(7);
     }
-    let seen = plane.comes_to_see(&id, |peers| peers.connections > 1);
-    assert_eq!(seen, Peers { connections: 10, addresses: vec![one], ..Peers::default() });
+    let seen = plane.comes_to_see(&id, |sources| sources.connections > 1);
+    assert_eq!(seen, SourceAddresses { connections: 10, addresses: vec![one], ..SourceAddresses::default() });
     let another = from(3);
     // Another configuration is still the same listener.
     plane.serve(vec![socket(&address, vec![backend("two")])]);
-    plane.comes_to_see(&id, |peers| peers.addresses == [another, one]);
+    plane.comes_to_see(&id, |sources| sources.addresses == [another, one]);
     plane.serve(Vec::new());
-    assert!(plane.reports.borrow().peers.is_empty());
+    assert!(plane.reports.borrow().source_addresses.is_empty());
     plane.end();
 }
 
@@ -409,9 +405,12 @@ fn addresses_of_believed_proxy_headers_are_counted_apart() {
         assert_eq!(client.ask("PASS secret"), "+OK logged in");
     };
     log_in([127, 0, 0, 1]);
-    assert_eq!(plane.comes_to_see(&id, |_| true), Peers { proxied: 1, ..Peers::default() });
+    assert_eq!(
+        plane.comes_to_see(&id, |_| true),
+        SourceAddresses { proxied: 1, ..SourceAddresses::default() }
+    );
     log_in([127, 5, 5, 5]);
-    let seen = plane.comes_to_see(&id, |peers| peers.connections > 0);
+    let seen = plane.comes_to_see(&id, |sources| sources.connections > 0);
     assert_eq!((seen.proxied, seen.addresses), (1, vec![IpAddr::from([127, 5, 5, 5])]));
     plane.end();
 }

@@ -18,14 +18,14 @@ use crate::net::Descriptors;
 use super::balance::Balancer;
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
-use super::peers::PeerNews;
 use super::session::{self, Incoming};
+use super::source_addresses::ChangedSources;
 
 /// All workers; their threads end when this and every accept loop is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
-    peers: Arc<PeerNews>,
+    sources: Arc<ChangedSources>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct WorkerContext {
     /// Endpoint choice, over all workers.
     pub(crate) balancer: Arc<Balancer>,
     /// Whose addresses clients come with, for the report.
-    pub(crate) peers: Arc<PeerNews>,
+    pub(crate) sources: Arc<ChangedSources>,
     /// Room for refused connections that are waited for.
     pub(crate) lingering: Arc<Semaphore>,
 }
@@ -85,7 +85,7 @@ impl Workers {
     /// When the system gives no thread or no event queue.
     pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
-        let peers = Arc::new(PeerNews::default());
+        let sources = Arc::new(ChangedSources::default());
         let descriptors = Descriptors::of_process(count).sessions;
         let lingering = Arc::new(Semaphore::new(lingering(descriptors)));
         let mut workers = Vec::new();
@@ -109,7 +109,7 @@ impl Workers {
                 auth: AuthClient::new(Arc::clone(dns), dispatcher.quota.clone()),
                 dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
-                peers: Arc::clone(&peers),
+                sources: Arc::clone(&sources),
                 lingering: Arc::clone(&lingering),
             });
             let metrics = Arc::clone(metrics);
@@ -118,7 +118,7 @@ impl Workers {
                 .spawn(move || runtime.block_on(work_off(work, context, metrics)))?;
             threads.push(thread);
         }
-        Ok(Self { dispatcher, peers, threads })
+        Ok(Self { dispatcher, sources, threads })
     }
 
     /// Where accept loops and sessions are handed over.
@@ -127,8 +127,8 @@ impl Workers {
     }
 
     /// Whose addresses clients come with.
-    pub(crate) fn peers(&self) -> &Arc<PeerNews> {
-        &self.peers
+    pub(crate) fn sources(&self) -> &Arc<ChangedSources> {
+        &self.sources
     }
 
     /// Waits until every session has ended.

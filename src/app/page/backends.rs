@@ -7,7 +7,7 @@ use crate::model::{BackendHealth, BindReport, Snapshot};
 
 /// Those that are asked for, the worst first.
 pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Question) -> Excerpt<Backend> {
-    let mut all: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    let mut all: BTreeMap<&str, BackendSummary<'_>> = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
         let Some(backend) = listener.auth.backend() else { continue };
         let known = all.entry(&backend.reference).or_default();
@@ -34,13 +34,13 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
 
 /// What is known of one backend.
 #[derive(Default)]
-struct Known<'a> {
+struct BackendSummary<'a> {
     endpoints: usize,
     listeners: usize,
     health: Option<&'a BackendHealth>,
 }
 
-impl Known<'_> {
+impl BackendSummary<'_> {
     fn state(&self) -> State {
         let unhealthy = self.health.map_or(0, |health| health.unhealthy.len());
         if self.endpoints == 0 || (unhealthy > 0 && unhealthy >= self.endpoints) {

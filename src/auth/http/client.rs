@@ -33,7 +33,7 @@ pub struct AuthClient {
     dns: Arc<Dns>,
     quota: Quota,
     /// As many as are in use: a service that no snapshot and no session holds goes with the next new one.
-    services: Mutex<Vec<Known>>,
+    services: Mutex<Vec<CachedService>>,
 }
 
 impl fmt::Debug for AuthClient {
@@ -42,7 +42,7 @@ impl fmt::Debug for AuthClient {
     }
 }
 
-struct Known {
+struct CachedService {
     auth: Arc<HttpAuth>,
     service: Arc<Service>,
 }
@@ -130,7 +130,7 @@ impl AuthClient {
             ),
         };
         services.retain(|known| Arc::strong_count(&known.auth) > 1);
-        services.push(Known { auth: Arc::clone(auth), service: Arc::clone(&service) });
+        services.push(CachedService { auth: Arc::clone(auth), service: Arc::clone(&service) });
         Ok(service)
     }
 }

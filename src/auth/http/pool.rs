@@ -37,7 +37,7 @@ pub(super) struct Pool {
     reference: String,
     keeps: bool,
     quota: Quota,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
 /// Without the connections, which have nothing to show.
@@ -48,7 +48,7 @@ impl fmt::Debug for Pool {
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     /// The longest kept first.
     idle: VecDeque<Idle>,
     pace: Pace,
@@ -157,12 +157,12 @@ impl Pool {
         is_swept
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl PoolState {
     /// The connection to `target` that was used last, among those that have rested.
     fn take(&mut self, target: &Target, now: Instant) -> Option<Connection> {
         let rest = self.pace.rest()?;
@@ -194,7 +194,7 @@ mod tests {
         let target = Target::Tcp(listener.local_addr().unwrap());
         let connector = Connector { tls: None, quota: Quota::new(1) };
         let connection = connector.connect(&target).await.unwrap();
-        let (mut state, since) = (State::default(), Instant::now());
+        let (mut state, since) = (PoolState::default(), Instant::now());
         state.idle.push_back(Idle { target: target.clone(), connection, since });
         assert!(state.take(&target, since).is_none());
         assert!(state.take(&Target::Unix("/run/other.sock".into()), since + MIN_REST).is_none());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::runtime::watcher;
 use tokio::time::timeout;
 
-use super::super::violation::one_line;
+use crate::controller::violation::one_line;
 
 /// Why a request or a watch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use kube::runtime::reflector::{self, reflector};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher::{self, Config, Event, watcher};
 
+use super::backoff::backoff;
 use super::failure::Failure;
-use super::pause::Pause;
 
 /// All objects there are, whenever they are others than before, and every failure, which is tried again.
 pub(super) fn follow<T>(api: Api<T>, config: Config) -> impl Stream<Item = Result<Vec<Arc<T>>, Failure>>
@@ -20,7 +20,7 @@ where
     T: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let (objects, writer) = reflector::store();
-    let events = StreamBackoff::new(reflector(writer, watcher(api, config)), Pause::default());
+    let events = StreamBackoff::new(reflector(writer, watcher(api, config)), backoff());
     events.filter_map(move |event: watcher::Result<Event<T>>| {
         ready(match event {
             Ok(Event::Init | Event::InitApply(_)) => None,

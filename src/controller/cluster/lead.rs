@@ -12,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::status::ConditionStatus;
+use crate::controller::index::{Key, ObjectId};
+use crate::controller::peers::{Peers, Touched};
+use crate::controller::publisher::Publisher;
+use crate::controller::reason::Reason;
+use crate::controller::service::{Front, OwnService, are_all_strangers};
+use crate::controller::status::{self, Change, Surroundings};
 
-use super::super::index::{Key, ObjectId};
-use super::super::publisher::Publisher;
-use super::super::reason::Reason;
-use super::super::roll::{Roll, Touched};
-use super::super::service::{Front, OwnService, are_all_strangers};
-use super::super::status::{self, Change, Surroundings};
 use super::events;
 use super::lease::{Lease, Standing};
-use super::own_service::{Keeper, Known};
+use super::own_service::{Keeper, KnownService};
 use super::replicas::{self, Replicas};
 use super::store::Store;
 use super::writer::{Outbox, Said, Writer};
@@ -37,7 +37,7 @@ pub(super) struct Lead {
     replicas: Option<Key>,
     /// What the other replicas say, while they are asked.
     asking: Option<Asking>,
-    service: watch::Receiver<Known>,
+    service: watch::Receiver<KnownService>,
     /// To the keeper of the Service's ports.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
     /// To the writer of status.
@@ -60,7 +60,7 @@ struct Asking {
 
 /// Something that the lead has to do with.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum LeadEvent {
     /// We lead, or do not any more.
     Standing,
     /// The Service is another.
@@ -91,7 +91,7 @@ impl Lead {
         let (events, changes) = mpsc::channel(MAX_CHANGES);
         tokio::spawn(events::publish(clients.requests.clone(), replica.name.clone(), changes));
         let front = options.service.clone().map_or(Front::None, Front::Awaited);
-        let (known, service) = watch::channel(Known { front, ..Known::default() });
+        let (known, service) = watch::channel(KnownService { front, ..KnownService::default() });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), publisher.class(), wanted, known);
@@ -130,7 +130,7 @@ impl Lead {
         let asks = is_starting || self.leads;
         let Some(service) = self.replicas.clone() else {
             if asks && publisher.asked().is_none() {
-                publisher.ask(Some(Roll::alone(&publisher.ledger().replica().instance)));
+                publisher.ask(Some(Peers::alone(&publisher.ledger().replica().instance)));
             }
             return;
         };
@@ -142,7 +142,7 @@ impl Lead {
             let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
             Asking { events, _task: AbortOnDropHandle::new(task) }
         });
-        publisher.ask(asks.then(|| Roll::awaited(&publisher.ledger().replica().instance)));
+        publisher.ask(asks.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
     }
 
     /// Waits until the lease is free for somebody else, after the shutdown.
@@ -154,44 +154,46 @@ impl Lead {
     }
 
     /// Waits for news; where nobody has any more, for ever.
-    pub(super) async fn news(&mut self) -> News {
+    pub(super) async fn news(&mut self) -> LeadEvent {
         tokio::select! {
-            Ok(()) = self.standing.changed() => News::Standing,
-            Ok(()) = self.service.changed() => News::Service,
+            Ok(()) = self.standing.changed() => LeadEvent::Standing,
+            Ok(()) = self.service.changed() => LeadEvent::Service,
             // It waits for ever where nobody has any news.
-            event = heard(&mut self.asking) => News::Replicas(event),
+            event = heard(&mut self.asking) => LeadEvent::Replicas(event),
         }
     }
 
-    /// Takes news over into what is known.
-    pub(super) fn take(&mut self, news: News, publisher: &mut Publisher, store: &Store) {
+    /// Takes an event over into what is known.
+    pub(super) fn take(&mut self, event: LeadEvent, publisher: &mut Publisher, store: &Store) {
         let now = Instant::now();
-        match news {
-            News::Standing => self.stand(publisher, store),
-            News::Service => publisher.look_at_ports(),
-            News::Replicas(replicas::Event::Ready(ready)) => publisher.hear(|roll| roll.set(&ready, now)),
-            News::Replicas(replicas::Event::Heard(from, page)) => {
-                publisher.hear(|roll| roll.heard(from, *page, now));
+        match event {
+            LeadEvent::Standing => self.stand(publisher, store),
+            LeadEvent::Service => publisher.look_at_ports(),
+            LeadEvent::Replicas(replicas::Event::Ready(ready)) => {
+                publisher.hear(|peers| peers.set(&ready, now))
             }
-            News::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|roll| {
-                roll.failed(from, why);
+            LeadEvent::Replicas(replicas::Event::Heard(from, page)) => {
+                publisher.hear(|peers| peers.heard(from, *page, now));
+            }
+            LeadEvent::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|peers| {
+                peers.failed(from, why);
                 Touched::none()
             }),
-            News::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|roll| roll.fail(why)),
+            LeadEvent::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|peers| peers.fail(why)),
         }
         publisher.surround(self.surroundings(publisher));
     }
 
     /// Time passes.
     pub(super) fn look(&mut self, publisher: &mut Publisher) {
-        publisher.hear(|roll| roll.look(Instant::now()));
+        publisher.hear(|peers| peers.look(Instant::now()));
     }
 
     /// What is wrong with any of it.
     pub(super) fn problems(&self, publisher: &Publisher) -> Vec<String> {
         let standing = self.standing.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
-        let replicas = publisher.replicas().into_iter().flat_map(Roll::problems);
+        let replicas = publisher.replicas().into_iter().flat_map(Peers::problems);
         replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
     }
 
@@ -268,12 +270,12 @@ impl Lead {
     }
 
     fn surroundings(&self, publisher: &Publisher) -> Surroundings {
-        let Known { mut front, endpoints, .. } = self.service.borrow().clone();
+        let KnownService { mut front, endpoints, .. } = self.service.borrow().clone();
         if let Front::Known(service) = front {
-            let replicas = publisher.replicas().into_iter().flat_map(Roll::addresses).collect();
+            let replicas = publisher.replicas().into_iter().flat_map(Peers::addresses).collect();
             front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));
         }
-        let others = publisher.replicas().into_iter().flat_map(Roll::node_addresses);
+        let others = publisher.replicas().into_iter().flat_map(Peers::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
 }
@@ -290,7 +292,7 @@ async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
 
 /// That a replica does not answer is no event of each object, and neither is that it does again.
 fn is_end_of_silence(change: &Change, said: &Value) -> bool {
-    let Change { news: status::News::Is(condition), .. } = change else { return false };
+    let Change { kind: status::ChangeKind::Is(condition), .. } = change else { return false };
     let mut before = said["conditions"].as_array().into_iter().flatten();
     condition.type_ == "Ready"
         && condition.status == ConditionStatus::True

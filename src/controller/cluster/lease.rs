@@ -14,12 +14,13 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::index::Key;
+use crate::controller::violation::one_line;
 use crate::model::served::Ledger;
+use crate::net::Backoff;
 
-use super::super::index::Key;
-use super::super::violation::one_line;
+use super::backoff::backoff;
 use super::failure::{Failure, root};
-use super::pause::Pause;
 use super::send_if_other;
 
 /// The lease, and who wants it.
@@ -89,13 +90,13 @@ impl Lease {
 
     /// Tries to lead until it is told to end, and then lets go.
     pub(super) async fn run(self, standing: watch::Sender<Standing>, shutdown: CancellationToken) {
-        let mut pauses = Pause::default();
+        let mut backoff = backoff();
         loop {
             let failure = tokio::select! {
                 () = shutdown.cancelled() => return,
                 manager = self.manager() => match manager {
                     Ok(manager) => {
-                        let kept = self.keep(&manager, &standing, &mut pauses);
+                        let kept = self.keep(&manager, &standing, &mut backoff);
                         tokio::select! {
                             () = shutdown.cancelled() => return self.release(&manager, &standing).await,
                             failure = kept => failure,
@@ -109,7 +110,7 @@ impl Lease {
             self.stand(&standing, Standing { leads: false, failure: Some(why) });
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = sleep(pauses.next().unwrap_or(LEASE_GRACE)) => {}
+                () = sleep(backoff.pause()) => {}
             }
         }
     }
@@ -129,7 +130,7 @@ impl Lease {
         &self,
         manager: &LeaseManager,
         standing: &watch::Sender<Standing>,
-        pauses: &mut Pause,
+        backoff: &mut Backoff,
     ) -> LeaseManagerError {
         loop {
             let mut changed = pin!(manager.changed());
@@ -144,7 +145,7 @@ impl Lease {
             };
             match outcome {
                 Ok(leads) => {
-                    *pauses = Pause::default();
+                    backoff.reset();
                     self.stand(standing, Standing { leads, failure: None });
                 }
                 Err(error) => return error,

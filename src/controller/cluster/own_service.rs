@@ -18,17 +18,18 @@ use kube::runtime::watcher::Config;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::index::Key;
-use super::super::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
+use crate::controller::index::Key;
+use crate::controller::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
+
+use super::backoff::{TOLD, backoff};
 use super::failure::{Failure, answered};
 use super::follow::follow;
-use super::pause::{Pause, TOLD};
 use super::send_if_other;
 use settle::Endpoints;
 
 /// What is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownService {
     /// The Service.
     pub(super) front: Front,
     /// The addresses of its ready endpoints.
@@ -64,7 +65,7 @@ pub(super) struct Keeper {
     field_manager: String,
     /// The ports that should be ours; `None` while we do not lead.
     wanted: watch::Receiver<Option<BTreeSet<u16>>>,
-    known: watch::Sender<Known>,
+    known: watch::Sender<KnownService>,
 }
 
 /// Without the client, which has nothing to show.
@@ -81,7 +82,7 @@ impl Keeper {
         key: Key,
         class: &str,
         wanted: watch::Receiver<Option<BTreeSet<u16>>>,
-        known: watch::Sender<Known>,
+        known: watch::Sender<KnownService>,
     ) -> Self {
         let field_manager = format!("mailgress-ports/{class}").chars().take(LONGEST_MANAGER).collect();
         Self { client, key, field_manager, wanted, known }
@@ -96,7 +97,7 @@ impl Keeper {
         let selector = format!("kubernetes.io/service-name={}", self.key.name);
         let mut slices = pin!(follow(slices, Config::default().labels(&selector)));
         let mut seen = Seen::default();
-        let mut pauses = Pause::default();
+        let mut backoff = backoff();
         let (mut again, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
         loop {
             let over = seen.unread.as_ref().map(|(_, at)| *at + TOLD);
@@ -133,10 +134,10 @@ impl Keeper {
             seen.unwritten = self.apply(&api, &seen).await.err();
             again = match seen.unwritten {
                 None => {
-                    pauses = Pause::default();
+                    backoff.reset();
                     None
                 }
-                Some(_) => pauses.next(),
+                Some(_) => Some(backoff.pause()),
             };
             let now = Instant::now();
             settles = seen.endpoints.next(now);
@@ -165,7 +166,7 @@ impl Keeper {
 }
 
 impl Seen {
-    fn known(&self, key: &Key, field_manager: &str, now: Instant) -> Known {
+    fn known(&self, key: &Key, field_manager: &str, now: Instant) -> KnownService {
         let refused = match &self.unwritten {
             Some(Unwritten::Refused(why)) => Some(why.clone()),
             Some(Unwritten::KeptLast) | None => None,
@@ -189,7 +190,7 @@ impl Seen {
             ),
             _ => None,
         };
-        Known {
+        KnownService {
             front,
             endpoints: self.addresses.clone(),
             problem: problem.map(|problem| format!("Service {key} (set by --service) {problem}")),

@@ -23,10 +23,10 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::controller::index::Key;
+use crate::controller::violation::one_line;
 use crate::model::served::{Bookmark, Page};
 
-use super::super::index::Key;
-use super::super::violation::one_line;
 use super::failure::root;
 use super::follow::follow;
 

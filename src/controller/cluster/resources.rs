@@ -8,9 +8,8 @@ use kube::core::GroupVersionKind;
 use kube::runtime::watcher::Config;
 
 use crate::api::{API_VERSION, GROUP, VERSION};
-
-use super::super::index::{Key, Reference, ReferenceKind};
-use super::super::render::Kind;
+use crate::controller::index::{Key, Reference, ReferenceKind};
+use crate::controller::render::Kind;
 
 /// One watch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::gate::{self, Gate, Verdict, View};
-use super::super::publisher::Publisher;
-use super::super::roll::{Others, Roll};
+use crate::controller::gate::{self, Gate, GateState, View};
+use crate::controller::peers::{Others, Peers};
+use crate::controller::publisher::Publisher;
+
 use super::store::Store;
 
 /// How far the start of a replica is.
@@ -53,7 +54,7 @@ impl Starting {
 
     /// Whether this replica may lead: one that is not ready leaves that to one that is.
     pub(super) fn may_lead(&self, publisher: &Publisher) -> bool {
-        !self.goes_on() || publisher.asked().map_or(Others::None, Roll::others) == Others::None
+        !self.goes_on() || publisher.asked().map_or(Others::None, Peers::others) == Others::None
     }
 
     /// Looks whether it is over, and says so.
@@ -68,7 +69,7 @@ impl Starting {
         let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), &seen.status));
         let view = View {
             facts: &publisher.facts(),
-            roll: publisher.asked(),
+            peers: publisher.asked(),
             leads,
             status: &status,
             unread: &|id| store.why_unread(id),
@@ -77,21 +78,21 @@ impl Starting {
         let verdict = self.gate.look(&view);
         self.next_look = Some(now + now.elapsed() * SHARE);
         match verdict {
-            Verdict::Asks(why) => self.wait(why),
-            Verdict::Waits(missing) => {
+            GateState::Asks(why) => self.wait(why),
+            GateState::Waits(missing) => {
                 let text = gate::told(&missing);
                 self.log(&text, now);
                 self.wait(format!(
                     "this replica does not serve listeners that another replica serves or that were served before: {text}"
                 ));
             }
-            Verdict::Ready => {
+            GateState::Ready => {
                 if self.logged.is_some() {
                     tracing::info!("ready: this replica serves all listeners that it waited for");
                 }
                 self.told.send_replace(Start::Over);
             }
-            Verdict::ReadyWithout(missing) => {
+            GateState::ReadyWithout(missing) => {
                 tracing::warn!(
                     "ready although listeners are missing that were served before, because no other replica is ready and --ready-timeout ({:?}) is \
                      over: {}",

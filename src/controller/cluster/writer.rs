@@ -20,11 +20,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{API_VERSION, DEFAULT_CLASS};
+use crate::controller::index::ObjectId;
 
-use super::super::index::ObjectId;
+use super::backoff::{LAST, backoff};
 use super::failure::{Failure, NO_ANSWER, PATIENCE};
 use super::lease::Lease;
-use super::pause::{LAST, Pause};
 use super::resources::resource;
 
 /// What is to be said of an object.
@@ -231,7 +231,7 @@ impl Writer {
 
     /// Writes until it is told to end.
     pub(super) async fn run(self, shutdown: CancellationToken) {
-        let mut pauses = Pause::default();
+        let mut backoff = backoff();
         let mut again = None;
         loop {
             let Failures { failed, refused } = tokio::select! {
@@ -242,9 +242,9 @@ impl Writer {
             self.outbox.fail(failed.or(refused));
             let wait = async {
                 if has_failed {
-                    return sleep(pauses.next().unwrap_or(PATIENCE)).await;
+                    return sleep(backoff.pause()).await;
                 }
-                pauses = Pause::default();
+                backoff.reset();
                 self.news(&mut again).await;
             };
             tokio::select! {

@@ -5,14 +5,15 @@ use kube::api::Api;
 use kube::{Client, Error};
 use tokio::time::sleep;
 
-use super::super::violation::one_line;
-use super::pause::Pause;
+use crate::controller::violation::one_line;
+
+use super::backoff::backoff;
 
 /// Asks until there is an answer. Without one (a permission that is missing, a node without a zone) topology hints for
 /// zones are not followed, which is said once.
 pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
     let nodes: Api<Node> = Api::all(client);
-    let mut pauses = Pause::default();
+    let mut backoff = backoff();
     loop {
         let why = match nodes.get_metadata(&node).await {
             Ok(found) => match found.metadata.labels.and_then(|mut labels| labels.remove(LABEL)) {
@@ -27,8 +28,8 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
             },
             Err(Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => one_line(&status.message),
             Err(_) => {
-                // The pauses never end. Why there is no API server is told of elsewhere.
-                sleep(pauses.next().unwrap_or_default()).await;
+                // Why there is no API server is told of elsewhere.
+                sleep(backoff.pause()).await;
                 continue;
             }
         };

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Service;
 use serde_json::Value;
 
-use super::super::manifest::{Content, Manifest};
+use crate::controller::manifest::{Content, Manifest};
 
 /// Whether the last line is complete.
 pub(super) fn ends_cleanly(text: &str) -> bool {

@@ -7,8 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::super::manifest::text::decode;
-use super::super::manifest::yaml::{MAX_TEXT, too_large};
+use crate::controller::manifest::text::decode;
+use crate::controller::manifest::yaml::{MAX_TEXT, too_large};
+
 use super::walk::{Tree, walk};
 
 /// The state of a file by which a change is noticed.

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::index::{Key, Objects};
-use super::super::manifest::{self, Broken, Content, Manifest, Parsed, Promise};
-use super::super::render::Kind;
-use super::super::validate::Validator;
+use crate::controller::index::{Key, Objects};
+use crate::controller::manifest::{self, Broken, Content, Manifest, Parsed, Promise};
+use crate::controller::render::Kind;
+use crate::controller::validate::Validator;
+
 use super::half::{ends_cleanly, lacks_any};
 use super::scan::{Reading, Scan, Seen, Stamp};
 

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::controller::board::Board;
 use crate::controller::publisher::Channels;
+use crate::controller::status_store::StatusStore;
 use crate::model::served::{Ledger, Replica};
 use crate::model::{BindReport, Snapshot};
 
@@ -19,7 +19,7 @@ use crate::controller::metrics::Metrics;
 
 struct Running {
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    board: Board,
+    status_store: StatusStore,
     reports: watch::Sender<Arc<BindReport>>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), SourceError>>,
@@ -29,9 +29,13 @@ impl Running {
     fn start(root: &Path) -> Self {
         let (to_plane, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (reports, from_plane) = watch::channel(Arc::new(BindReport::default()));
-        let board = Board::default();
-        let channels =
-            Channels { snapshots: to_plane, reports: from_plane, ledger: ledger(), board: board.clone() };
+        let status_store = StatusStore::default();
+        let channels = Channels {
+            snapshots: to_plane,
+            reports: from_plane,
+            ledger: ledger(),
+            status_store: status_store.clone(),
+        };
         let source = FolderSource::new(
             root.to_owned(),
             Publisher::new("mailgress", "host.example", channels, metrics()),
@@ -39,7 +43,7 @@ impl Running {
         .unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
-        Self { snapshots, board, reports, shutdown, task }
+        Self { snapshots, status_store, reports, shutdown, task }
     }
 
     async fn sockets(&mut self) -> Vec<String> {
@@ -51,7 +55,7 @@ impl Running {
     async fn status(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         let told = async {
             loop {
-                let status = self.board.document();
+                let status = self.status_store.document();
                 if is_so(&status) {
                     return status;
                 }
@@ -277,7 +281,7 @@ async fn a_report_makes_listeners_ready() {
 fn a_folder_that_is_not_there_is_an_error_that_says_so() {
     let (snapshots, _s) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
-    let channels = Channels { snapshots, reports, ledger: ledger(), board: Board::default() };
+    let channels = Channels { snapshots, reports, ledger: ledger(), status_store: StatusStore::default() };
     let error =
         FolderSource::new("/nonexistent".into(), Publisher::new("mailgress", "h", channels, metrics()))
             .unwrap_err();

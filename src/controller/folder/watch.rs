@@ -105,8 +105,8 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::super::walk::walk;
     use super::*;
+    use crate::controller::folder::walk::walk;
 
     /// Long enough for a loaded machine.
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -20,7 +20,7 @@ const LOST: &str = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificat
 struct Here {
     world: World,
     report: BindReport,
-    roll: Option<Roll>,
+    peers: Option<Peers>,
     leads: bool,
     status: Value,
     unread: Option<String>,
@@ -36,23 +36,23 @@ impl Here {
         let report =
             BindReport { revision: 1, sockets: Arc::new([bound(143)].into()), ..BindReport::default() };
         let (gate, began) = (Gate::new(TIMEOUT), Instant::now());
-        Self { world, report, roll: None, leads: false, status: Value::Null, unread: None, gate, began }
+        Self { world, report, peers: None, leads: false, status: Value::Null, unread: None, gate, began }
     }
 
     /// With another ready replica, which says this of an object.
-    fn beside(mut self, object: &str, served: Served) -> Self {
-        let mut roll = Roll::awaited("own");
-        roll.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
+    fn beside(mut self, object: &str, served: ServedObject) -> Self {
+        let mut peers = Peers::awaited("own");
+        peers.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
         let replica = Replica { name: "pod-a".into(), instance: "other".into(), node_address: None };
         let objects = vec![Entry { object, served: Some(served) }];
         let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
-        roll.heard(address(), page, self.began);
-        self.roll = Some(roll);
+        peers.heard(address(), page, self.began);
+        self.peers = Some(peers);
         self
     }
 
-    fn look(&mut self, after: Duration) -> Verdict {
+    fn look(&mut self, after: Duration) -> GateState {
         let facts = Facts {
             published: &self.world.renderer,
             report: &self.report,
@@ -62,7 +62,7 @@ impl Here {
         };
         let view = View {
             facts: &facts,
-            roll: self.roll.as_ref(),
+            peers: self.peers.as_ref(),
             leads: self.leads,
             status: &|_| Some(("", &self.status)),
             unread: &|_| self.unread.clone(),
@@ -74,7 +74,7 @@ impl Here {
     /// What it waits for, in one sentence.
     fn waits(&mut self, after: Duration) -> String {
         match self.look(after) {
-            Verdict::Waits(missing) => missing.join(" | "),
+            GateState::Waits(missing) => missing.join(" | "),
             other => panic!("{other:?}"),
         }
     }
@@ -84,9 +84,9 @@ fn address() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 9090))
 }
 
-fn served(listeners: &[&str]) -> Served {
+fn served(listeners: &[&str]) -> ServedObject {
     let bound = listeners.iter().map(|name| Bound { listener: (*name).to_owned(), port: None }).collect();
-    Served { generation: 1, bound: Some(bound), ..Served::default() }
+    ServedObject { generation: 1, bound: Some(bound), ..ServedObject::default() }
 }
 
 fn two() -> String {
@@ -124,28 +124,28 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
         reason: "UsingLastGood".into(),
         message: "the Secret is gone".into(),
     };
-    let degraded = Served { problems: vec![problem], ..served(&["a", "b"]) };
+    let degraded = ServedObject { problems: vec![problem], ..served(&["a", "b"]) };
     let mut here = Here::new(&two()).beside("s", degraded);
     here.waits(LATER);
     // It is not ready any more: the time of patience begins then.
-    let roll = here.roll.as_mut().unwrap();
-    roll.set(&BTreeMap::new(), here.began);
+    let peers = here.peers.as_mut().unwrap();
+    peers.set(&BTreeMap::new(), here.began);
     assert_eq!(
         here.look(LATER),
-        Verdict::Ready,
+        GateState::Ready,
         "nobody serves it, and status does not say that anybody did"
     );
 }
 
 #[test]
 fn is_ready_at_once_where_nobody_serves_what_it_lacks() {
-    assert_eq!(Here::new(&two()).look(Duration::ZERO), Verdict::Ready);
-    assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), Verdict::Ready);
-    let other = Served { uid: "another object of that name".into(), ..served(&["a", "b"]) };
-    assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).look(Duration::ZERO), GateState::Ready);
+    assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), GateState::Ready);
+    let other = ServedObject { uid: "another object of that name".into(), ..served(&["a", "b"]) };
+    assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), GateState::Ready);
     let removed = served(&["a", "removed from the spec"]);
-    assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), Verdict::Ready);
-    assert_eq!(Here::new(&two()).beside("deleted", served(&["b"])).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), GateState::Ready);
+    assert_eq!(Here::new(&two()).beside("deleted", served(&["b"])).look(Duration::ZERO), GateState::Ready);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn waits_for_what_it_cannot_read() {
     let expected = "MailServer mail/hidden listener imaps: MailServer objects in mail cannot be read: forbidden \
                     (replica pod-a serves it)";
     assert_eq!(here.waits(LATER), expected);
-    let newer = Served { generation: 2, ..served(&["a", "new"]) };
+    let newer = ServedObject { generation: 2, ..served(&["a", "new"]) };
     let told = Here::new(&two()).beside("s", newer).waits(LATER);
     assert!(told.contains("listener new: generation 2 has not been read yet"), "{told}");
     let refused = two().replace("backendAddress", "backendAdress");
@@ -166,19 +166,19 @@ fn waits_for_what_it_cannot_read() {
 #[test]
 fn waits_until_every_ready_replica_has_answered_or_is_silent() {
     let mut here = Here::new(&two());
-    here.roll = Some(Roll::awaited("own"));
-    assert!(matches!(here.look(Duration::ZERO), Verdict::Asks(_)));
+    here.peers = Some(Peers::awaited("own"));
+    assert!(matches!(here.look(Duration::ZERO), GateState::Asks(_)));
     let ready = BTreeMap::from([(address(), "pod-a".to_owned())]);
     let began = here.began;
-    here.roll.as_mut().unwrap().set(&ready, began);
-    let asks = Verdict::Asks("replica pod-a has not said yet what it serves".to_owned());
+    here.peers.as_mut().unwrap().set(&ready, began);
+    let asks = GateState::Asks("replica pod-a has not said yet what it serves".to_owned());
     assert_eq!(here.look(LATER), asks);
     // It says nothing: what status says was served counts, without a limit.
-    here.roll.as_mut().unwrap().look(began + LATER);
+    here.peers.as_mut().unwrap().look(began + LATER);
     here.status = programmed_status(&["a", "b"], 1);
     assert!(here.waits(LATER * 2).ends_with("(its status says that it was served)"));
     here.status = programmed_status(&["a"], 1);
-    assert_eq!(here.look(LATER * 2), Verdict::Ready);
+    assert_eq!(here.look(LATER * 2), GateState::Ready);
 }
 
 #[test]
@@ -191,10 +191,10 @@ fn waits_for_a_while_for_what_was_served_before_where_no_other_replica_is_ready(
     here.leads = true;
     here.status = programmed_status(&["a"], 1);
     assert_eq!(here.waits(TIMEOUT / 2), told);
-    assert_eq!(here.look(TIMEOUT), Verdict::ReadyWithout(vec![told]));
+    assert_eq!(here.look(TIMEOUT), GateState::ReadyWithout(vec![told]));
     let mut edited = Here::new(&two());
     edited.status = programmed_status(&["a", "b"], 0);
-    assert_eq!(edited.look(Duration::ZERO), Verdict::Ready, "that was an earlier generation");
+    assert_eq!(edited.look(Duration::ZERO), GateState::Ready, "that was an earlier generation");
 }
 
 #[test]
@@ -202,20 +202,20 @@ fn what_status_says_is_served_in_the_last_good_generation_counts() {
     let mut here = Here::new(&two());
     here.status = status_with(&["b"], 1, ("False", "UsingLastGood"));
     assert!(here.waits(Duration::ZERO).ends_with("(its status says that it was served)"));
-    assert!(matches!(here.look(TIMEOUT), Verdict::ReadyWithout(_)));
+    assert!(matches!(here.look(TIMEOUT), GateState::ReadyWithout(_)));
     here.status = status_with(&["b"], 1, ("False", "RefNotFound"));
     here.gate = Gate::new(TIMEOUT);
-    assert_eq!(here.look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(here.look(Duration::ZERO), GateState::Ready);
 }
 
 /// Another replica may be ready and serve it.
 #[test]
 fn waits_without_a_limit_for_what_was_served_before_while_the_replicas_cannot_be_read() {
     let mut here = Here::new(&two());
-    let mut roll = Roll::awaited("own");
-    roll.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
-    here.roll = Some(roll);
-    assert_eq!(here.look(Duration::ZERO), Verdict::Ready, "nobody serves what it lacks");
+    let mut peers = Peers::awaited("own");
+    peers.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
+    here.peers = Some(peers);
+    assert_eq!(here.look(Duration::ZERO), GateState::Ready, "nobody serves what it lacks");
     here.status = programmed_status(&["a", "b"], 1);
     here.look(Duration::ZERO);
     let told = here.waits(LATER);
@@ -230,7 +230,7 @@ fn does_not_wait_for_its_own_word_beside_replicas_that_answer() {
     here.waits(Duration::ZERO);
     here.leads = true;
     let mut here = here.beside("s", served(&["a"]));
-    assert_eq!(here.look(LATER), Verdict::Ready);
+    assert_eq!(here.look(LATER), GateState::Ready);
 }
 
 #[test]

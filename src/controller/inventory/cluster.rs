@@ -12,12 +12,12 @@ use serde_json::Value;
 use crate::api::listener::ListenerFields;
 use crate::api::status::{MailListenerStatus, MailServerStatus};
 use crate::api::{GROUP, MailListenerSpec, MailServerSpec, Settings, VERSION};
+pub use crate::controller::cluster::failure::Failure;
+use crate::controller::cluster::failure::answered;
+use crate::controller::index::{Key, Kind, Owner};
+use crate::controller::render::{listener, settings, tls, units};
 use crate::protocol::Protocol;
 
-pub use super::super::cluster::failure::Failure;
-use super::super::cluster::failure::answered;
-use super::super::index::{Key, Kind, Owner};
-use super::super::render::{listener, settings, tls, units};
 use super::{Entry, Inventory, Problem, Said, without_listeners};
 
 /// One of our own objects as the API server has it.

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::status::{MailListenerStatus, MailServerStatus};
+use crate::controller::index::{Key, Kind};
 
-use super::super::index::{Key, Kind};
 use super::{Entry, Inventory, Said, without_listeners};
 
 /// `/status`.
@@ -26,7 +26,7 @@ struct Object {
 }
 
 /// What is served: by listener, its socket.
-type Served<'a> = BTreeMap<&'a str, (&'a Value, &'a Value)>;
+type ListenersById<'a> = BTreeMap<&'a str, (&'a Value, &'a Value)>;
 
 /// Out of both documents.
 ///
@@ -34,7 +34,7 @@ type Served<'a> = BTreeMap<&'a str, (&'a Value, &'a Value)>;
 /// When the first is not what an instance of this version says.
 pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
     let Document { objects, problems } = Document::deserialize(status)?;
-    let served: Served<'_> = model["sockets"]
+    let served: ListenersById<'_> = model["sockets"]
         .as_array()
         .into_iter()
         .flatten()
@@ -61,7 +61,7 @@ pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
 }
 
 /// With what the model says of it.
-fn found(entry: Entry, served: &Served<'_>) -> Entry {
+fn found(entry: Entry, served: &ListenersById<'_>) -> Entry {
     let tail = if entry.listener.is_empty() { String::new() } else { format!("/{}", entry.listener) };
     let id = format!("{}/{}{tail}", entry.namespace, entry.object);
     let Some((socket, listener)) = served.get(id.as_str()) else { return entry };

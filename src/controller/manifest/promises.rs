@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::super::index::{Key, Reference, ReferenceKind};
+use crate::controller::index::{Key, Reference, ReferenceKind};
 
 /// A Secret or ConfigMap that will be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,9 +108,9 @@ const MAKERS: [Maker; 9] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::validate::tests::validator;
-    use super::super::parse;
     use super::*;
+    use crate::controller::manifest::parse;
+    use crate::controller::validate::tests::validator;
 
     fn promised(text: &str, kind: ReferenceKind, namespace: &str, name: &str) -> bool {
         let parsed = parse(text, validator()).unwrap();

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::controller::index::{Key, Kind, ObjectId};
 use crate::model::{BindReport, ListenerId, Resolver, Snapshot};
-
-use super::super::index::{Key, Kind, ObjectId};
 
 /// The objects with listeners that `new` says something else about than `old`.
 pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -> BTreeSet<ObjectId> {
@@ -13,9 +12,9 @@ pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -
     let of_sockets = sockets.into_iter().filter_map(|address| snapshot.sockets.get(address));
     let of_sockets = of_sockets.flat_map(|socket| &socket.listeners).map(|listener| &listener.id);
     let of_listeners = different(&old.backends, &new.backends).into_iter();
-    let of_peers = different(&old.peers, &new.peers);
+    let of_sources = different(&old.source_addresses, &new.source_addresses);
     let of_resolvers = with_resolvers(old, new, snapshot);
-    of_sockets.chain(of_listeners).chain(of_peers).chain(of_resolvers).map(object_of).collect()
+    of_sockets.chain(of_listeners).chain(of_sources).chain(of_resolvers).map(object_of).collect()
 }
 
 /// The listeners with a resolver that has become silent, or answers again.

@@ -23,7 +23,7 @@ async fn ports_from_before_a_restart_are_kept_while_listeners_are_being_bound() 
     let (snapshots, _to_plane) = watch::channel(Arc::default());
     let (_from_plane, reports) = watch::channel(Arc::default());
     let ledger = Ledger::new(Replica { name: "a".into(), instance: "1".into(), node_address: None });
-    let channels = Channels { snapshots, reports, ledger, board: Board::default() };
+    let channels = Channels { snapshots, reports, ledger, status_store: StatusStore::default() };
     let metrics = Metrics::register(&Registry::new()).unwrap();
     let mut publisher =
         Publisher::new("mailgress", "host.example", channels, metrics).with_patience(Duration::from_secs(1));

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::api::server::{FromNamespaces, Operator, Requirement, Selector};
 use crate::api::{MailListenerSpec, MailServerSpec};
+use crate::controller::index::{Key, Objects};
+use crate::controller::reason::Reason;
+use crate::controller::violation::{Absent, Concern, Violation};
 
-use super::super::index::{Key, Objects};
-use super::super::reason::Reason;
-use super::super::violation::{Absent, Concern, Violation};
 use super::references::Dependencies;
 use super::table::Table;
 

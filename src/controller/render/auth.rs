@@ -7,12 +7,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
+use crate::controller::index::ReferenceKind;
+use crate::controller::violation::Violation;
 use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
-use super::super::index::ReferenceKind;
-use super::super::violation::Violation;
 use super::references::References;
 use super::scope::Scope;
 use super::{backend, bounds, reach, tls, units};

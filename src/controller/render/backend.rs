@@ -5,11 +5,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::common::PortRef;
 use crate::api::listener::ListenerFields;
+use crate::controller::index::{Key, ReferenceKind};
+use crate::controller::violation::{Notice, Violation};
 use crate::model::{Backend, Reach};
 use crate::net::BackendAddress;
 
-use super::super::index::{Key, ReferenceKind};
-use super::super::violation::{Notice, Violation};
 use super::endpoints::Endpoints;
 use super::references::References;
 use super::scope::Scope;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::{Settings, common, limits};
+use crate::controller::violation::Violation;
 use crate::model::settings::AuthFailures;
 use crate::model::{Limits, Resolver, Timeouts};
 use crate::net::{BackendAddress, network};
 use crate::protocol::Protocol;
 
-use super::super::violation::Violation;
 use super::scope::Scope;
 use super::units;
 

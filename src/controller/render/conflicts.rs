@@ -320,9 +320,9 @@ fn same_names(ours: &Claim, theirs: &Claim) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{once, server, tls_secret};
     use super::*;
     use crate::controller::render::claim::BeforeSni;
+    use crate::controller::render::tests::{once, server, tls_secret};
     use crate::model::{Listener, ListenerId};
     use proptest::prelude::*;
 

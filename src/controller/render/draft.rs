@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::api::listener::ListenerFields;
 use crate::api::server::{Introductions, Listener as ServerListener};
 use crate::api::{MailListenerSpec, MailServerSpec, Settings};
+use crate::controller::index::{Key, Kind, ObjectId, Objects, Owner, Resource};
+use crate::controller::violation::Violation;
 use crate::model::ListenerId;
 
-use super::super::index::{Key, Kind, ObjectId, Objects, Owner, Resource};
-use super::super::violation::Violation;
 use super::conflicts::{self, Sibling};
 use super::listener::Obstacle;
 use super::ports::{Claims, Rank};

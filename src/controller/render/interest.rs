@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::index::{Changes, Key, Kind, ObjectId, Reference};
+use crate::controller::index::{Changes, Key, Kind, ObjectId, Reference};
+
 use super::references::Dependencies;
 
 /// The dependencies of all renderings, from what is depended on to the objects that do.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::api::listener::ListenerFields;
 use crate::api::server::AllowedBackends;
 use crate::api::{Settings, listener as api};
+use crate::controller::index::Key;
+use crate::controller::violation::{Notice, Violation};
 use crate::model::{Auth, Hostname, HttpAuth, Listener, ListenerId, ServerTls, TlsMode};
 use crate::protocol::{FrontendConfig, Protocol};
 
-use super::super::index::Key;
-use super::super::violation::{Notice, Violation};
 use super::auth::{self, Decider};
 use super::claim::{BeforeSni, Candidate, Claim};
 use super::references::References;

@@ -15,13 +15,13 @@ use crate::api::Settings;
 use crate::api::listener::ListenerFields;
 use crate::api::server::{AllowedBackends, Introductions as Allowed};
 use crate::api::settings::ProxyProtocolVersion;
+use crate::controller::index::Key;
+use crate::controller::violation::{Notice, Violation};
 use crate::model::reach::{Bounds, special};
 use crate::model::{Auth, Backend, Hostname, HttpAuth, Introductions, Listener, Reach};
 use crate::net::{BackendAddress, network};
 use crate::protocol::Protocol;
 
-use super::super::index::Key;
-use super::super::violation::{Notice, Violation};
 use super::backend;
 use super::listener::Source;
 use super::references::References;

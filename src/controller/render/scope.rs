@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::api::Settings;
+use crate::controller::index::Key;
 
-use super::super::index::Key;
 use super::listener::Source;
 
 /// The two places that a listener's settings may stand in.

@@ -6,11 +6,11 @@ use ipnet::IpNet;
 
 use crate::api::common::Size;
 use crate::api::listener::{self as api, ListenerFields, SocketSettings};
+use crate::controller::violation::Violation;
 use crate::model::{InboundProxyProtocol, UntrustedPeers};
 use crate::net::{Keepalive, ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
 
-use super::super::violation::Violation;
 use super::bounds::{self, Bounded};
 use super::scope::Scope;
 use super::{listener, units};

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::api::common::{BundleKind, BundleRef};
 use crate::api::{Settings, tls as api};
+use crate::controller::index::{Key, Objects, Reference, ReferenceKind, SecretData};
+use crate::controller::reason::Reason;
+use crate::controller::violation::{Concern, Notice, Violation};
 use crate::model::tls::expiry_alarms;
 use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
@@ -15,9 +18,6 @@ use crate::model::{
 use crate::protocol::Protocol;
 use crate::tls::parse::{self, Oddity, Unused};
 
-use super::super::index::{Key, Objects, Reference, ReferenceKind, SecretData};
-use super::super::reason::Reason;
-use super::super::violation::{Concern, Notice, Violation};
 use super::bounds;
 use super::references::References;
 use super::scope::Scope;

@@ -7,6 +7,7 @@ use crate::api::Settings;
 use crate::api::listener::ListenerFields;
 use crate::api::settings::{self as api, ProxyProtocolVersion};
 use crate::api::tls::UpstreamTlsMode;
+use crate::controller::violation::{Notice, Violation};
 use crate::model::settings::ClientTls;
 use crate::model::{Backend, HealthCheck, LoadBalancing, Upstream, UpstreamTls};
 use crate::net::BackendAddress;
@@ -14,7 +15,6 @@ use crate::protocol::Protocol;
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
 
-use super::super::violation::{Notice, Violation};
 use super::bounds::{Bounded, duration};
 use super::references::References;
 use super::scope::Scope;

@@ -3,11 +3,11 @@
 //!
 //! There are no numbers while all is well, so that a Service that is scaled writes no status.
 
+use crate::controller::reason::Reason;
+use crate::controller::render::{ListenerOutcome, ObjectOutcome};
+use crate::controller::violation::Concern;
 use crate::net::BackendAddress;
 
-use super::super::reason::Reason;
-use super::super::render::{ListenerOutcome, ObjectOutcome};
-use super::super::violation::Concern;
 use super::Facts;
 
 /// What is known of the backend of one listener.

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::api::status::{Condition, ConditionStatus};
-use crate::model::Peers;
+use crate::controller::reason::Reason;
+use crate::controller::render::ListenerOutcome;
+use crate::controller::service::OwnService;
+use crate::model::SourceAddresses;
 
-use super::super::reason::Reason;
-use super::super::render::ListenerOutcome;
-use super::super::service::OwnService;
 use super::stamp::Stamp;
 use super::{Facts, Surroundings};
 
@@ -23,23 +23,25 @@ pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &S
     let port = address.public_port()?;
     let socket = facts.published.snapshot().sockets.get(address)?;
     let is_told = socket.proxy_protocol.as_ref().is_some_and(|header| header.use_as_client_address);
-    let peers = facts.report.peers.get(&listener.id);
-    let verdict = if is_told { proxied(peers) } else { verdict(surroundings, port, peers) };
+    let sources = facts.report.source_addresses.get(&listener.id);
+    let verdict = if is_told { proxied(sources) } else { verdict(surroundings, port, sources) };
     verdict.map(|(status, reason, message)| stamp.condition("ClientIPPreserved", status, reason, &message))
 }
 
-fn proxied(peers: Option<&Peers>) -> Option<(ConditionStatus, Reason, String)> {
+fn proxied(sources: Option<&SourceAddresses>) -> Option<(ConditionStatus, Reason, String)> {
     let text = "clients' addresses come with PROXY headers".to_owned();
-    peers.filter(|peers| peers.proxied > 0).map(|_| (ConditionStatus::True, Reason::ProxyProtocol, text))
+    sources
+        .filter(|sources| sources.proxied > 0)
+        .map(|_| (ConditionStatus::True, Reason::ProxyProtocol, text))
 }
 
 fn verdict(
     surroundings: &Surroundings,
     port: u16,
-    peers: Option<&Peers>,
+    sources: Option<&SourceAddresses>,
 ) -> Option<(ConditionStatus, Reason, String)> {
     use ConditionStatus::{False, True};
-    let many = peers.is_some_and(|peers| peers.more);
+    let many = sources.is_some_and(|sources| sources.more);
     let hidden = |service: &&OwnService| service.hides_clients && service.has(port);
     if let Some(service) = surroundings.front.known().filter(hidden).filter(|_| !many) {
         let text = format!(
@@ -50,13 +52,13 @@ fn verdict(
         return Some((False, Reason::ExternalTrafficPolicyCluster, text));
     }
     let seen: BTreeSet<IpAddr> =
-        peers.map(|peers| peers.addresses.iter().copied().collect()).unwrap_or_default();
+        sources.map(|sources| sources.addresses.iter().copied().collect()).unwrap_or_default();
     if let Some(node) = surroundings.nodes.intersection(&seen).next() {
         let text = format!("connections come from the node {node} and not from their clients; {REMEDY}");
         return Some((False, Reason::NodeAddress, text));
     }
-    if let (Some(peers), [only]) = (peers, seen.iter().collect::<Vec<_>>().as_slice())
-        && peers.connections >= ENOUGH
+    if let (Some(sources), [only]) = (sources, seen.iter().collect::<Vec<_>>().as_slice())
+        && sources.connections >= ENOUGH
         && !many
     {
         let text = format!("all recent connections come from {only}; if these are many clients, {REMEDY}");
@@ -87,13 +89,13 @@ mod tests {
         Surroundings { front: Front::Known(Box::new(service)), nodes }
     }
 
-    fn peers(connections: u64, addresses: &[&str], more: bool) -> Peers {
+    fn sources(connections: u64, addresses: &[&str], more: bool) -> SourceAddresses {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Peers { connections, addresses, more, ..Peers::default() }
+        SourceAddresses { connections, addresses, more, ..SourceAddresses::default() }
     }
 
-    fn reason(surroundings: &Surroundings, peers: Option<&Peers>) -> Option<&'static str> {
-        verdict(surroundings, 993, peers).map(|(_, reason, _)| reason.name())
+    fn reason(surroundings: &Surroundings, sources: Option<&SourceAddresses>) -> Option<&'static str> {
+        verdict(surroundings, 993, sources).map(|(_, reason, _)| reason.name())
     }
 
     #[test]
@@ -106,7 +108,7 @@ mod tests {
         assert_eq!((status, reason_), (ConditionStatus::False, Reason::ExternalTrafficPolicyCluster));
         assert!(message.contains("Service mail/edge") && message.contains("Local"), "{message}");
         assert_eq!(verdict(&balancer("Cluster"), 995, None), None, "not a port of that Service");
-        let many = peers(100, &[], true);
+        let many = sources(100, &[], true);
         assert_eq!(reason(&balancer("Cluster"), Some(&many)), Some("Preserved"), "what is seen counts more");
     }
 
@@ -114,10 +116,10 @@ mod tests {
     fn one_address_for_everybody_is_suspicious_once_there_are_enough() {
         let nothing = Surroundings::default();
         assert_eq!(reason(&nothing, None), None);
-        assert_eq!(reason(&nothing, Some(&peers(10, &["10.0.0.9"], false))), None);
-        assert_eq!(reason(&nothing, Some(&peers(100, &["10.0.0.9"], false))), Some("OneSourceAddress"));
-        assert_eq!(reason(&nothing, Some(&peers(100, &["10.0.0.9", "10.0.0.8"], false))), None);
-        assert_eq!(reason(&nothing, Some(&peers(100, &[], true))), Some("Preserved"));
+        assert_eq!(reason(&nothing, Some(&sources(10, &["10.0.0.9"], false))), None);
+        assert_eq!(reason(&nothing, Some(&sources(100, &["10.0.0.9"], false))), Some("OneSourceAddress"));
+        assert_eq!(reason(&nothing, Some(&sources(100, &["10.0.0.9", "10.0.0.8"], false))), None);
+        assert_eq!(reason(&nothing, Some(&sources(100, &[], true))), Some("Preserved"));
     }
 
     #[test]
@@ -130,14 +132,14 @@ mod tests {
             let surroundings = surroundings(&spec);
             assert_eq!(reason(&surroundings, None), None);
             // These may be the addresses of three load balancers.
-            let few = peers(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], false);
+            let few = sources(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], false);
             assert_eq!(reason(&surroundings, Some(&few)), None);
-            let many = peers(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], true);
+            let many = sources(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], true);
             assert_eq!(reason(&surroundings, Some(&many)), Some("Preserved"));
         }
         assert_eq!(proxied(None), None);
-        assert_eq!(proxied(Some(&peers(0, &[], false))), None);
-        let header = Peers { proxied: 1, ..Peers::default() };
+        assert_eq!(proxied(Some(&sources(0, &[], false))), None);
+        let header = SourceAddresses { proxied: 1, ..SourceAddresses::default() };
         let (status, reason, _) = proxied(Some(&header)).unwrap();
         assert_eq!((status, reason), (ConditionStatus::True, Reason::ProxyProtocol));
     }
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn a_nodes_address_is_no_clients() {
         let surroundings = surroundings(&json!({}));
-        let seen = peers(2, &["192.0.2.1", "198.51.100.1"], false);
+        let seen = sources(2, &["192.0.2.1", "198.51.100.1"], false);
         assert_eq!(reason(&surroundings, Some(&seen)), Some("NodeAddress"));
     }
 }

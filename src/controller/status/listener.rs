@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::reason::Reason;
+use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
+use crate::controller::violation::{Concern, Violation};
 use crate::model::{Auth, BackendHealth};
 use crate::net::BackendAddress;
 use crate::words::counted;
 
-use super::super::reason::Reason;
-use super::super::render::{ListenerOutcome, ObjectOutcome, Serving};
-use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
 use super::{Facts, client_address, ready};
 

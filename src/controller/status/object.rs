@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::api::status::{Condition, ConditionStatus};
+use crate::controller::reason::Reason;
+use crate::controller::render::{Kind, ListenerOutcome, ObjectOutcome};
+use crate::controller::service::{Front, joined as with_port};
+use crate::controller::violation::{Concern, Violation};
 
-use super::super::reason::Reason;
-use super::super::render::{Kind, ListenerOutcome, ObjectOutcome};
-use super::super::service::{Front, joined as with_port};
-use super::super::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
 use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener, ready};
 

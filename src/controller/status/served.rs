@@ -1,20 +1,20 @@
 //! What this replica serves of an object: for the other replicas, and for the ports of the Service.
 
 use crate::api::status::ConditionStatus;
+use crate::controller::index::ObjectId;
+use crate::controller::ports::Claim;
+use crate::controller::reason::Reason;
+use crate::controller::render::{ListenerOutcome, ObjectOutcome};
+use crate::controller::violation::Violation;
 use crate::model::SocketState;
-use crate::model::served::{Bound, Problem, Served};
+use crate::model::served::{Bound, Problem, ServedObject};
 
-use super::super::index::ObjectId;
-use super::super::ports::Claim;
-use super::super::reason::Reason;
-use super::super::render::{ListenerOutcome, ObjectOutcome};
-use super::super::violation::Violation;
 use super::stamp::joined;
 use super::{Facts, object, ready};
 
 /// What this replica tells the others of an object; `None` where it does not have it.
 #[must_use]
-pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
+pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<ServedObject> {
     let outcome = facts.published.outcome(id)?;
     let problem = |listener: &ListenerOutcome| {
         let verdict = ready::programmed(facts, listener);
@@ -35,7 +35,12 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<Served> {
         });
     }
     let bound = outcome.listeners.iter().filter_map(|listener| bound(facts, listener)).collect();
-    Some(Served { uid: outcome.uid.clone(), generation: outcome.generation, bound: Some(bound), problems })
+    Some(ServedObject {
+        uid: outcome.uid.clone(),
+        generation: outcome.generation,
+        bound: Some(bound),
+        problems,
+    })
 }
 
 /// The ports that an object's listeners want, and that others than this host can reach.

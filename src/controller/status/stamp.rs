@@ -1,9 +1,8 @@
 //! What all conditions of an object have in common.
 
 use crate::api::status::{Condition, ConditionStatus};
-
-use super::super::reason::Reason;
-use super::super::violation::Violation;
+use crate::controller::reason::Reason;
+use crate::controller::violation::Violation;
 
 /// Their generation, and when they were made.
 pub(super) struct Stamp {

@@ -6,7 +6,7 @@ use super::*;
 use crate::controller::render::tests::{World, server};
 use crate::controller::service::OwnService;
 use crate::model::SocketState;
-use crate::model::served::{Bound, Entry, Page, Problem, Replica, Served};
+use crate::model::served::{Bound, Entry, Page, Problem, Replica, ServedObject};
 use crate::net::ListenAddress;
 
 const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
@@ -181,7 +181,7 @@ fn what_is_wrong_with_several_listeners_is_said_once() {
 }
 
 /// A world of two replicas, of which the other says this.
-fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
+fn led(world: &mut World, yaml: &str, other: Option<ServedObject>) -> Status {
     led_behind(world, yaml, other, None)
 }
 
@@ -189,7 +189,7 @@ fn led(world: &mut World, yaml: &str, other: Option<Served>) -> Status {
 fn led_behind(
     world: &mut World,
     yaml: &str,
-    other: Option<Served>,
+    other: Option<ServedObject>,
     surroundings: Option<&Surroundings>,
 ) -> Status {
     world.render(yaml);
@@ -197,16 +197,16 @@ fn led_behind(
     let (id, outcome) = publisher.outcomes().next().unwrap();
     let now = tokio::time::Instant::now();
     let address = "10.0.0.2:9090".parse().unwrap();
-    let mut roll = Roll::awaited("own");
-    roll.set(&BTreeMap::from([(address, "pod-b".to_owned())]), now);
+    let mut peers = Peers::awaited("own");
+    peers.set(&BTreeMap::from([(address, "pod-b".to_owned())]), now);
     let object = name(id);
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
     let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
-    roll.heard(address, page, now);
+    peers.heard(address, page, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
-    let facts = Facts { published: publisher, report: &report, replicas: Some(&roll), surroundings, now: 0 };
+    let facts = Facts { published: publisher, report: &report, replicas: Some(&peers), surroundings, now: 0 };
     let mut status = Status::default();
     status.update(&facts, id);
     status
@@ -221,7 +221,7 @@ fn ready_asks_all_replicas_and_programmed_this_one() {
         (conditions[3].clone(), of(&status).conditions[3].message.clone())
     };
     let served =
-        |generation, problems| Some(Served { uid: String::new(), generation, bound: None, problems });
+        |generation, problems| Some(ServedObject { uid: String::new(), generation, bound: None, problems });
     assert_eq!(here(served(1, vec![])).0, "Ready=True Ready");
     let (ready, message) = here(served(0, vec![]));
     assert_eq!(ready, "Ready=Unknown Pending");
@@ -244,7 +244,7 @@ fn behind(spec: &Value) -> [String; 3] {
     let service = OwnService::read(&serde_json::from_value(service).unwrap(), "us");
     let front = Front::Known(Box::new(service));
     let surroundings = Surroundings { front, ..Surroundings::default() };
-    let served = Served { uid: String::new(), generation: 1, bound: None, problems: vec![] };
+    let served = ServedObject { uid: String::new(), generation: 1, bound: None, problems: vec![] };
     let yaml = server(GOOD, "");
     let status = led_behind(&mut World::new(), &yaml, Some(served), Some(&surroundings));
     let object = of(&status);
@@ -281,7 +281,7 @@ fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
         served(&facts, id).unwrap()
     };
     let bound_here = |port| Some(vec![Bound { listener: "a".into(), port }]);
-    let good = Served { generation: 1, bound: bound_here(Some(143)), ..Served::default() };
+    let good = ServedObject { generation: 1, bound: bound_here(Some(143)), ..ServedObject::default() };
     assert_eq!(told(&bound(143)), good);
     let pending = told(&BindReport::default());
     assert_eq!((pending.problems[0].listener.as_str(), pending.problems[0].pending), ("a", true));

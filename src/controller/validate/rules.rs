@@ -7,9 +7,9 @@ use cel::{Context, Program, Value as Cel};
 use serde_json::{Map, Value};
 
 use crate::api::common::Duration;
+use crate::controller::render::units;
+use crate::controller::violation::Violation;
 
-use super::super::render::units;
-use super::super::violation::Violation;
 use super::schema::element;
 
 /// The rules of a schema. Each is compiled when it is first evaluated: most manifests need few of them.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::super::violation::Violation;
+use crate::controller::violation::Violation;
 
 /// A JSON Schema that takes no unknown fields.
 pub(super) fn strict(schema: &Value) -> Value {

@@ -10,10 +10,10 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
-use super::super::reason::Reason;
-use super::super::violation::{Concern, Violation, one_line};
 use super::MAX_VIOLATIONS;
 use super::schema::element;
+use crate::controller::reason::Reason;
+use crate::controller::violation::{Concern, Violation, one_line};
 use crate::words::counted;
 
 /// What one error of the schema says about a spec.

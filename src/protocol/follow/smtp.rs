@@ -7,7 +7,7 @@
 //! In a session that began without a login, AUTH is refused: nobody here would see its password, count its failures or
 //! ask for TLS first.
 //!
-//! Where it cannot be told how the backend reads what comes ([`State::Doubt`]: an end of a message that servers
+//! Where it cannot be told how the backend reads what comes ([`SmtpState::Doubt`]: an end of a message that servers
 //! disagree about, a reply that nothing asked for), all is passed for the rest of the session, but a line that begins
 //! with a command that is refused ends it. So does one that begins with BDAT: a chunk may end within a line, and what
 //! follows it there would be a command that does not stand at the start of a line.
@@ -21,7 +21,7 @@ use super::{CloseReason, MAX_COMMAND_LINE, Passage, SmtpStart};
 /// Both directions.
 #[derive(Debug)]
 pub(super) struct SmtpFollower {
-    state: State,
+    state: SmtpState,
     replies: Replies,
     /// Replies that the backend owes.
     outstanding: u32,
@@ -31,7 +31,7 @@ pub(super) struct SmtpFollower {
 
 /// How the client's bytes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SmtpState {
     Commands,
     /// DATA was passed; its reply decides.
     Data,
@@ -59,11 +59,11 @@ enum Look {
     /// So many bytes to pass, the state behind them, and whether they are replied to.
     Pass {
         length: usize,
-        state: State,
+        state: SmtpState,
         is_replied_to: bool,
     },
     /// No bytes; only the state changes.
-    Turn(State),
+    Turn(SmtpState),
     /// A command of so many bytes to refuse with this.
     Refuse {
         length: usize,
@@ -77,7 +77,7 @@ enum Look {
 impl SmtpFollower {
     /// The backend's reply to the login is still to be seen.
     pub(super) const fn new(start: SmtpStart) -> Self {
-        Self { state: State::Commands, replies: Replies::new(), outstanding: 1, answer: None, start }
+        Self { state: SmtpState::Commands, replies: Replies::new(), outstanding: 1, answer: None, start }
     }
 
     pub(super) const fn take_answer(&mut self) -> Option<&'static [u8]> {
@@ -85,7 +85,8 @@ impl SmtpFollower {
     }
 
     pub(super) const fn may_go_on(&self) -> bool {
-        !matches!(self.state, State::Data | State::Auth | State::Refusing(_)) && self.answer.is_none()
+        !matches!(self.state, SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_))
+            && self.answer.is_none()
     }
 
     pub(super) const fn is_between_replies(&self) -> bool {
@@ -109,12 +110,12 @@ impl SmtpFollower {
                     return Passage::Pass(passed);
                 }
                 Look::Refuse { length, answer } => {
-                    self.state = State::Refusing(answer);
+                    self.state = SmtpState::Refusing(answer);
                     self.settle(0);
                     return Passage::Drop(length);
                 }
                 Look::Skip(length) => {
-                    self.state = State::Overlong;
+                    self.state = SmtpState::Overlong;
                     return Passage::Drop(length);
                 }
                 Look::Other(passage) => return passage,
@@ -132,7 +133,7 @@ impl SmtpFollower {
 
     fn replied(&mut self, code: u16) {
         match (self.state, self.outstanding) {
-            (State::Doubt { .. } | State::Lost, _) => {}
+            (SmtpState::Doubt { .. } | SmtpState::Lost, _) => {}
             // Going away may be said at any time (RFC 5321 section 3.8).
             (_, 0) if code == CLOSING => {}
             (_, 0) => self.doubt(),
@@ -147,14 +148,14 @@ impl SmtpFollower {
     fn settle(&mut self, code: u16) {
         let is_last = self.outstanding == 0;
         match (self.state, code) {
-            (State::Data, GO_AHEAD) if is_last => self.state = State::Message(Place::FIRST),
-            (State::Auth, CHALLENGE) if is_last => self.state = State::Response,
+            (SmtpState::Data, GO_AHEAD) if is_last => self.state = SmtpState::Message(Place::FIRST),
+            (SmtpState::Auth, CHALLENGE) if is_last => self.state = SmtpState::Response,
             // These belong to no command that we know of.
             (_, GO_AHEAD | CHALLENGE) => self.doubt(),
-            (State::Data | State::Auth, _) if is_last => self.state = State::Commands,
-            (State::Refusing(answer), _) if is_last => {
+            (SmtpState::Data | SmtpState::Auth, _) if is_last => self.state = SmtpState::Commands,
+            (SmtpState::Refusing(answer), _) if is_last => {
                 self.answer = Some(answer);
-                self.state = State::Commands;
+                self.state = SmtpState::Commands;
             }
             _ => {}
         }
@@ -163,8 +164,8 @@ impl SmtpFollower {
     /// The client is not told about a command that was refused meanwhile: nobody knows which replies are due.
     const fn doubt(&mut self) {
         self.state = match self.state {
-            State::Chunk(1..) | State::Lost => State::Lost,
-            _ => State::Doubt { at_start: true },
+            SmtpState::Chunk(1..) | SmtpState::Lost => SmtpState::Lost,
+            _ => SmtpState::Doubt { at_start: true },
         };
     }
 
@@ -172,30 +173,30 @@ impl SmtpFollower {
         let pass = |length, state| Look::Pass { length, state, is_replied_to: false };
         match self.state {
             _ if !self.may_go_on() => Look::Other(Passage::Wait),
-            State::Data | State::Auth | State::Refusing(_) => Look::Other(Passage::Wait),
-            State::Commands => self.look_at_command(bytes),
-            State::Overlong => look_at_overlong(bytes),
-            State::Response => match whole_line(bytes) {
-                Ok(line) => Look::Pass { length: line.len(), state: State::Auth, is_replied_to: true },
+            SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) => Look::Other(Passage::Wait),
+            SmtpState::Commands => self.look_at_command(bytes),
+            SmtpState::Overlong => look_at_overlong(bytes),
+            SmtpState::Response => match whole_line(bytes) {
+                Ok(line) => Look::Pass { length: line.len(), state: SmtpState::Auth, is_replied_to: true },
                 Err(passage) => Look::Other(passage),
             },
-            State::Message(place) => match place.read(bytes) {
-                Extent::All(place) => pass(bytes.len(), State::Message(place)),
-                Extent::End(length) => Look::Pass { length, state: State::Commands, is_replied_to: true },
-                Extent::Doubt(0) => Look::Turn(State::Doubt { at_start: true }),
-                Extent::Doubt(length) => pass(length, State::Doubt { at_start: true }),
+            SmtpState::Message(place) => match place.read(bytes) {
+                Extent::All(place) => pass(bytes.len(), SmtpState::Message(place)),
+                Extent::End(length) => Look::Pass { length, state: SmtpState::Commands, is_replied_to: true },
+                Extent::Doubt(0) => Look::Turn(SmtpState::Doubt { at_start: true }),
+                Extent::Doubt(length) => pass(length, SmtpState::Doubt { at_start: true }),
             },
-            State::Chunk(0) => Look::Turn(State::Commands),
-            State::Chunk(size) => {
+            SmtpState::Chunk(0) => Look::Turn(SmtpState::Commands),
+            SmtpState::Chunk(size) => {
                 let length = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
                 let left = size.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
-                pass(length, State::Chunk(left))
+                pass(length, SmtpState::Chunk(left))
             }
-            State::Lost => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
-            State::Doubt { at_start: true } => look_in_doubt(bytes, self.auth()),
-            State::Doubt { at_start: false } => {
+            SmtpState::Lost => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
+            SmtpState::Doubt { at_start: true } => look_in_doubt(bytes, self.auth()),
+            SmtpState::Doubt { at_start: false } => {
                 let end = memchr2(b'\r', b'\n', bytes).map(|end| end.saturating_add(1));
-                pass(end.unwrap_or(bytes.len()), State::Doubt { at_start: end.is_some() })
+                pass(end.unwrap_or(bytes.len()), SmtpState::Doubt { at_start: end.is_some() })
             }
         }
     }
@@ -216,14 +217,14 @@ impl SmtpFollower {
         }
         let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let state = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
-            b"DATA" => State::Data,
-            b"AUTH" => State::Auth,
+            b"DATA" => SmtpState::Data,
+            b"AUTH" => SmtpState::Auth,
             b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks()) {
-                Some(size) => State::Chunk(size),
+                Some(size) => SmtpState::Chunk(size),
                 // What follows is read as commands by some.
                 None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
             },
-            _ => State::Commands,
+            _ => SmtpState::Commands,
         };
         Look::Pass { length, state, is_replied_to: true }
     }
@@ -269,7 +270,7 @@ fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
         (Resemblance::MayBecome, None) => Look::Other(Passage::More),
         (Resemblance::No | Resemblance::MayBecome, _) => {
             let length = end.map_or(line.len(), |end| end.saturating_add(1));
-            let state = State::Doubt { at_start: end.is_some() };
+            let state = SmtpState::Doubt { at_start: end.is_some() };
             Look::Pass { length, state, is_replied_to: false }
         }
     }

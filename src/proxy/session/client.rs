@@ -23,7 +23,7 @@ use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::limits::{Admission, CountedAs, Refusal};
 use crate::proxy::metrics::{OpenSession, TlsLabel};
-use crate::proxy::serving::{Served, Serving};
+use crate::proxy::serving::{ServedListener, Serving};
 use crate::proxy::worker::WorkerContext;
 
 /// A session before its login.
@@ -32,7 +32,7 @@ pub(super) struct Session {
     /// The client.
     pub(super) connection: Connection,
     /// The listener that serves it.
-    pub(super) served: Arc<Served>,
+    pub(super) served: Arc<ServedListener>,
     /// Where it and its worker's shared parts are.
     pub(super) context: Arc<WorkerContext>,
     /// The client's address and the PROXY header's.
@@ -122,7 +122,11 @@ pub(super) struct Counted {
 
 impl Counted {
     /// Counts a connection that was just accepted. `first` is who speaks before a server name is known.
-    pub(super) fn at_accept(serving: &Serving, first: &Served, tls: TlsLabel) -> Result<Self, Refusal> {
+    pub(super) fn at_accept(
+        serving: &Serving,
+        first: &ServedListener,
+        tls: TlsLabel,
+    ) -> Result<Self, Refusal> {
         let admission = serving.counters(first).enter(&serving.opening)?;
         let is_known = serving.is_alone() || tls == TlsLabel::Off;
         Ok(Self { admission, _open: is_known.then(|| first.metrics.open(tls)) })
@@ -134,7 +138,7 @@ impl Counted {
     }
 
     /// Counts a session whose listener is known.
-    pub(super) fn at(served: &Served, client: CountedAs, tls: TlsLabel) -> Result<Self, Refusal> {
+    pub(super) fn at(served: &ServedListener, client: CountedAs, tls: TlsLabel) -> Result<Self, Refusal> {
         let admission = served.counters.admit(&served.listener.limits, client, StdInstant::now())?;
         Ok(Self { admission, _open: Some(served.metrics.open(tls)) })
     }
@@ -168,7 +172,7 @@ impl Session {
     /// A session whose client is connected and not yet greeted.
     pub(super) fn new(
         connection: Connection,
-        served: Arc<Served>,
+        served: Arc<ServedListener>,
         serving: Arc<Serving>,
         context: Arc<WorkerContext>,
         ends: Ends,

@@ -22,7 +22,7 @@ use crate::proxy::end::End;
 use crate::proxy::limits::Refusal;
 use crate::proxy::metrics::TlsLabel;
 use crate::proxy::record::Record;
-use crate::proxy::serving::{Served, Serving, SocketTls};
+use crate::proxy::serving::{ServedListener, Serving, SocketTls};
 use crate::proxy::worker::WorkerContext;
 
 /// Gives the descriptor to this worker's event queue.
@@ -39,7 +39,7 @@ pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
 pub(super) async fn open(
     socket: Socket,
     peer: ClientAddress,
-    first: Arc<Served>,
+    first: Arc<ServedListener>,
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
@@ -77,7 +77,7 @@ pub(super) async fn open(
 /// A client over its limits is told so, but not under TLS: it does not even get the handshake, which costs most.
 async fn refuse(
     socket: Socket,
-    first: &Served,
+    first: &ServedListener,
     is_implicit: bool,
     refusal: Refusal,
     lingering: &Semaphore,
@@ -93,7 +93,7 @@ async fn refuse(
 struct Arrival {
     connection: Connection,
     ends: Ends,
-    first: Arc<Served>,
+    first: Arc<ServedListener>,
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     deadline: Instant,

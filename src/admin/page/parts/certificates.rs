@@ -2,14 +2,14 @@
 
 use maud::{Markup, html};
 
+use crate::admin::page::words;
 use crate::model::view::{Certificate, CertificateOrder, Question, View};
 
-use super::super::words;
 use super::listener::certificate;
 use super::{BY_SECRET, TROUBLED, table};
 
 /// The certificates that were asked for.
-pub(in super::super) fn certificates(view: &View, question: &Question) -> Markup {
+pub(in crate::admin::page) fn certificates(view: &View, question: &Question) -> Markup {
     let excerpt = &view.certificates;
     html! {
         section #certificates data-live aria-labelledby="certificates-title" {

@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 
+use crate::admin::page::{BY_SECRET, TROUBLED, words};
 use crate::model::view::{Certificate, CertificateOrder, Excerpt, Listener, Question, Serving, State, View};
 
-use super::super::{BY_SECRET, TROUBLED, words};
 use super::table;
 
 /// The listeners that were asked for.
-pub(in super::super) fn listeners(view: &View, question: &Question, draining: bool) -> Markup {
+pub(in crate::admin::page) fn listeners(view: &View, question: &Question, draining: bool) -> Markup {
     let excerpt = &view.listeners;
     html! {
         section #listeners data-live aria-labelledby="listeners-title" {

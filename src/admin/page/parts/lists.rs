@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 
+use crate::admin::page::words;
 use crate::model::view::{Backend, Change, Fault, Peer, Sentence, State, View};
 
-use super::super::words;
 use super::table;
 
 /// What cannot be read or written.
-pub(in super::super) fn problems(view: &View) -> Markup {
+pub(in crate::admin::page) fn problems(view: &View) -> Markup {
     html! {
         section #problems data-live aria-label="Problems" {
             @if !view.problems.is_empty() {
@@ -20,7 +20,7 @@ pub(in super::super) fn problems(view: &View) -> Markup {
 }
 
 /// The backends that were asked for.
-pub(in super::super) fn backends(view: &View) -> Markup {
+pub(in crate::admin::page) fn backends(view: &View) -> Markup {
     let excerpt = &view.backends;
     html! {
         section #backends data-live aria-labelledby="backends-title" {
@@ -74,7 +74,7 @@ fn backend_row(backend: &Backend) -> Markup {
 }
 
 /// Failed sessions by whose fault they are.
-pub(in super::super) fn faults(view: &View) -> Markup {
+pub(in crate::admin::page) fn faults(view: &View) -> Markup {
     html! {
         section #faults data-live aria-labelledby="faults-title" {
             h2 #faults-title {
@@ -126,7 +126,7 @@ fn fault_row(fault: &Fault, now: i64) -> Markup {
 }
 
 /// The last changes.
-pub(in super::super) fn changes(view: &View) -> Markup {
+pub(in crate::admin::page) fn changes(view: &View) -> Markup {
     html! {
         section #changes data-live aria-labelledby="changes-title" {
             h2 #changes-title { "Last changes" }
@@ -152,7 +152,7 @@ fn change_item(change: &Change, now: i64) -> Markup {
 }
 
 /// All replicas, where this one leads several.
-pub(in super::super) fn replicas(view: &View) -> Markup {
+pub(in crate::admin::page) fn replicas(view: &View) -> Markup {
     html! {
         section #replicas data-live aria-label="Replicas" {
             @if let Some(leader) = &view.replica.leader {

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::super::index::{Key, UNANSWERED};
-use super::super::super::manifest::Content;
-use super::super::failure::Failure;
-use super::super::watches::{News, Seen};
+use crate::controller::cluster::failure::Failure;
+use crate::controller::cluster::watches::{Seen, WatchUpdate};
+use crate::controller::index::{Key, UNANSWERED};
+use crate::controller::manifest::Content;
 
 /// What one watch has said so far.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct WatchState {
     /// When it began.
     pub(super) started: Instant,
-    /// How much is known.
-    pub(super) answer: Answer,
+    /// How much of its list it has.
+    pub(super) list: ListState,
     /// The objects, as they were last good.
     pub(super) held: BTreeMap<Key, Seen>,
     /// What is wrong with those that cannot be read.
@@ -25,9 +25,9 @@ pub(super) struct State {
     pub(super) failure: Option<(Failure, Instant)>,
 }
 
-/// What is known of what a watch is about.
+/// How much of its list a watch has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Answer {
+pub(in crate::controller::cluster) enum ListState {
     /// Nothing yet.
     None,
     /// We may not know.
@@ -36,47 +36,47 @@ pub(in super::super) enum Answer {
     Whole,
 }
 
-impl State {
+impl WatchState {
     /// With nothing said yet.
     pub(super) fn new(started: Instant) -> Self {
-        Self { started, answer: Answer::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
+        Self { started, list: ListState::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
     }
 
     /// Whether a render could differ; only what `concerns` us counts.
     pub(super) fn apply(
         &mut self,
-        news: News,
+        update: WatchUpdate,
         now: Instant,
         concerns: &impl Fn(&Key, &Seen) -> bool,
     ) -> bool {
-        if !matches!(news, News::Failed(_)) {
+        if !matches!(update, WatchUpdate::Failed(_)) {
             self.failure = None;
         }
-        match news {
-            News::All(all) => {
+        match update {
+            WatchUpdate::All(all) => {
                 let mut old = std::mem::take(&mut self.held);
                 self.broken.clear();
-                let mut changed = self.answer != Answer::Whole;
+                let mut changed = self.list != ListState::Whole;
                 for (key, seen) in all {
                     let before = old.remove(&key);
                     changed |= self.put(key, seen, before, concerns);
                 }
-                self.answer = Answer::Whole;
+                self.list = ListState::Whole;
                 changed | old.iter().any(|(key, seen)| concerns(key, seen))
             }
-            News::Is(key, seen) => {
+            WatchUpdate::Is(key, seen) => {
                 let old = self.held.remove(&key);
                 self.put(key, *seen, old, concerns)
             }
-            News::Gone(key) => {
+            WatchUpdate::Gone(key) => {
                 self.broken.remove(&key);
                 self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
             }
-            News::Failed(failure) => {
+            WatchUpdate::Failed(failure) => {
                 // Whatever was known before is kept.
-                let first = self.answer == Answer::None && matches!(failure, Failure::Forbidden(_));
+                let first = self.list == ListState::None && matches!(failure, Failure::Forbidden(_));
                 if first {
-                    self.answer = Answer::Forbidden;
+                    self.list = ListState::Forbidden;
                 }
                 self.failure = Some((failure, now));
                 first
@@ -116,7 +116,7 @@ impl State {
 
     /// Why nothing is known, if nothing is.
     pub(super) fn unknown(&self) -> Option<String> {
-        (self.answer != Answer::Whole).then(|| self.why_unknown())
+        (self.list != ListState::Whole).then(|| self.why_unknown())
     }
 
     /// Why nothing is known.

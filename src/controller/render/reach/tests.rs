@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::super::tests::{World, once, said, server};
 use crate::controller::render::Serving;
 use crate::controller::render::oracle::Rendered;
+use crate::controller::render::tests::{World, once, said, server};
 use crate::model::{Auth, Introductions, Listener, Reach};
 
 /// The MailServer `mail/s`, which takes listeners of all namespaces; `backends` is what it allows them.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::schema::strict;
+use crate::controller::validate::schema::strict;
 use crate::secret::shown_url;
 
 /// For a value of the wrong type.
@@ -50,7 +50,7 @@ pub(super) fn of_options(value: &Value, node: &Value) -> String {
 }
 
 /// For a text that does not match its pattern.
-pub(in super::super) fn of_form(value: &Value, node: &Value) -> String {
+pub(in crate::controller::validate) fn of_form(value: &Value, node: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
     let pattern = node["pattern"].as_str().unwrap_or_default();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -355,9 +355,9 @@ fn a_reply_that_nothing_asked_for_is_in_doubt_and_a_goodbye_is_not() {
         follower.backend(replies);
         follower.state
     };
-    assert_eq!(follow(b"250 ok\r\n421 bye\r\n"), State::Commands);
-    assert_eq!(follow(b"250 ok\r\n250 what\r\n"), State::Doubt { at_start: true });
-    assert_eq!(follow(b"354 go\r\n"), State::Doubt { at_start: true });
+    assert_eq!(follow(b"250 ok\r\n421 bye\r\n"), SmtpState::Commands);
+    assert_eq!(follow(b"250 ok\r\n250 what\r\n"), SmtpState::Doubt { at_start: true });
+    assert_eq!(follow(b"354 go\r\n"), SmtpState::Doubt { at_start: true });
 }
 
 #[test]

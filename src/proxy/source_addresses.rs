@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::model::{ListenerId, Peers};
+use crate::model::{ListenerId, SourceAddresses};
 
 /// Where the address of a connection's client is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ struct Windows {
     since: Option<Instant>,
     open: Window,
     before: Window,
-    told: Peers,
+    told: SourceAddresses,
 }
 
 /// What was seen in one window.
@@ -40,21 +40,21 @@ struct Windows {
 struct Window {
     connections: u64,
     proxied: u64,
-    /// Sorted, at most [`Peers::MOST_ADDRESSES`].
+    /// Sorted, at most [`SourceAddresses::MOST_ADDRESSES`].
     addresses: Vec<IpAddr>,
     more: bool,
 }
 
 /// The pictures that have changed in kind, for the report.
 #[derive(Debug, Default)]
-pub(crate) struct PeerNews {
-    pictures: Mutex<BTreeMap<ListenerId, Peers>>,
+pub(crate) struct ChangedSources {
+    pictures: Mutex<BTreeMap<ListenerId, SourceAddresses>>,
     changed: Notify,
 }
 
 impl Picture {
     /// Adds a connection. The picture, if it has changed in kind; nothing is allocated otherwise.
-    pub(crate) fn add(&self, origin: Origin, now: Instant) -> Option<Peers> {
+    pub(crate) fn add(&self, origin: Origin, now: Instant) -> Option<SourceAddresses> {
         // One connection less in the picture is better than a session that waits.
         let mut windows = self.0.try_lock()?;
         let rotated = windows.rotate(now);
@@ -97,16 +97,16 @@ impl Windows {
     }
 
     /// Both windows as one.
-    fn seen(&self) -> Peers {
+    fn seen(&self) -> SourceAddresses {
         let mut addresses = [self.before.addresses.as_slice(), self.open.addresses.as_slice()].concat();
         addresses.sort_unstable();
         addresses.dedup();
-        let more = self.before.more || self.open.more || addresses.len() > Peers::MOST_ADDRESSES;
+        let more = self.before.more || self.open.more || addresses.len() > SourceAddresses::MOST_ADDRESSES;
         if more {
             addresses.clear();
         }
         let (connections, proxied) = self.counts();
-        Peers { connections, proxied, addresses, more }
+        SourceAddresses { connections, proxied, addresses, more }
     }
 }
 
@@ -119,7 +119,7 @@ impl Window {
         };
         self.connections = self.connections.saturating_add(1);
         let Err(position) = self.addresses.binary_search(&address) else { return false };
-        if self.addresses.len() < Peers::MOST_ADDRESSES {
+        if self.addresses.len() < SourceAddresses::MOST_ADDRESSES {
             self.addresses.insert(position, address);
             return true;
         }
@@ -127,10 +127,10 @@ impl Window {
     }
 }
 
-impl PeerNews {
+impl ChangedSources {
     /// For the next report.
-    pub(crate) fn tell(&self, listener: &ListenerId, peers: Peers) {
-        self.pictures.lock().insert(listener.clone(), peers);
+    pub(crate) fn tell(&self, listener: &ListenerId, sources: SourceAddresses) {
+        self.pictures.lock().insert(listener.clone(), sources);
         self.changed.notify_one();
     }
 
@@ -141,19 +141,19 @@ impl PeerNews {
     }
 
     /// What is new since the last call.
-    pub(crate) fn take(&self) -> BTreeMap<ListenerId, Peers> {
+    pub(crate) fn take(&self) -> BTreeMap<ListenerId, SourceAddresses> {
         std::mem::take(&mut *self.pictures.lock())
     }
 }
 
 fn rounded(count: u64) -> u64 {
-    count.checked_ilog10().map_or(0, |digits| 10_u64.saturating_pow(digits)).min(Peers::MANY)
+    count.checked_ilog10().map_or(0, |digits| 10_u64.saturating_pow(digits)).min(SourceAddresses::MANY)
 }
 
 /// What was seen is forgotten after one to two of these, so that a set-up that was mended is seen to be.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// Reports of peers have at least this between them.
+/// Reports of source addresses have at least this between them.
 const SETTLE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -164,15 +164,15 @@ mod tests {
         Origin::Peer(IpAddr::from([192, 0, 2, last]))
     }
 
-    fn addresses(of: &Peers) -> Vec<String> {
+    fn addresses(of: &SourceAddresses) -> Vec<String> {
         of.addresses.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_picture_is_told_when_it_changes_in_kind_and_not_with_every_connection() {
         let (picture, now) = (Picture::default(), Instant::now());
-        let told: Vec<Peers> = (0..5000).filter_map(|_| picture.add(peer(1), now)).collect();
-        assert_eq!(told.iter().map(|peers| peers.connections).collect::<Vec<_>>(), [1, 10, 100, 1000]);
+        let told: Vec<SourceAddresses> = (0..5000).filter_map(|_| picture.add(peer(1), now)).collect();
+        assert_eq!(told.iter().map(|sources| sources.connections).collect::<Vec<_>>(), [1, 10, 100, 1000]);
         let second = picture.add(peer(0), now).unwrap();
         assert_eq!((addresses(&second), second.more), (vec!["192.0.2.0".into(), "192.0.2.1".into()], false));
         assert_eq!(picture.add(peer(1), now), None);
@@ -183,12 +183,16 @@ mod tests {
     #[test]
     fn addresses_are_listed_while_they_are_few() {
         let (picture, now) = (Picture::default(), Instant::now());
-        let told: Vec<Peers> = (0..200).filter_map(|last| picture.add(peer(last), now)).collect();
-        let few = told.iter().rfind(|peers| !peers.more).unwrap();
-        assert_eq!(few.addresses.len(), Peers::MOST_ADDRESSES);
+        let told: Vec<SourceAddresses> = (0..200).filter_map(|last| picture.add(peer(last), now)).collect();
+        let few = told.iter().rfind(|sources| !sources.more).unwrap();
+        assert_eq!(few.addresses.len(), SourceAddresses::MOST_ADDRESSES);
         let last = told.last().unwrap();
         assert_eq!((last.connections, last.addresses.len(), last.more), (100, 0, true));
-        assert_eq!(told.iter().filter(|peers| peers.more).count(), 2, "when they become many, and at 100");
+        assert_eq!(
+            told.iter().filter(|sources| sources.more).count(),
+            2,
+            "when they become many, and at 100"
+        );
     }
 
     #[test]

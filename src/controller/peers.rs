@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::served::{ObjectName, Page, Served, Totals};
+use crate::model::served::{ObjectName, Page, ServedObject, Totals};
 
-use member::{Answer, Member};
+use member::{Member, MemberState};
 
-/// All replicas.
+/// The ready replicas, with what each says that it serves.
 #[derive(Clone, Debug)]
-pub struct Roll {
+pub struct Peers {
     /// Which of them we are.
     instance: String,
     /// Why it is not known which there are; `None` when it is.
@@ -122,7 +122,7 @@ impl Touched {
     }
 }
 
-impl Roll {
+impl Peers {
     /// Nobody but ourselves; `instance` is ours.
     #[must_use]
     pub fn alone(instance: &str) -> Self {
@@ -168,12 +168,12 @@ impl Roll {
         member.node_address = page.replica.node_address;
         member.is_ready = page.ready.unwrap_or(true);
         member.totals = page.totals;
-        let before = member.answer;
+        let before = member.state;
         if page.replica.instance == self.instance {
-            member.answer = Answer::Own;
-            return if before == Answer::Own { Touched::none() } else { Touched::All };
+            member.state = MemberState::Own;
+            return if before == MemberState::Own { Touched::none() } else { Touched::All };
         }
-        member.answer = Answer::Heard;
+        member.state = MemberState::Heard;
         if page.whole {
             member.objects.clear();
         }
@@ -185,7 +185,7 @@ impl Roll {
                 None => drop(member.objects.remove(&entry.object)),
             }
         }
-        if page.whole || before != Answer::Heard { Touched::All } else { Touched::These(touched) }
+        if page.whole || before != MemberState::Heard { Touched::All } else { Touched::These(touched) }
     }
 
     /// A replica could not be asked.
@@ -200,8 +200,8 @@ impl Roll {
         let mut touched = Touched::none();
         for member in self.members.values_mut() {
             let patience_is_over = now.saturating_duration_since(member.heard) >= SILENT_AFTER;
-            if patience_is_over && member.answer != Answer::Silent {
-                member.answer = Answer::Silent;
+            if patience_is_over && member.state != MemberState::Silent {
+                member.state = MemberState::Silent;
                 touched = Touched::All;
             }
         }
@@ -243,17 +243,17 @@ impl Roll {
     /// The first of the other ready replicas that has not answered yet, and may still.
     #[must_use]
     pub fn first_awaited(&self) -> Option<&str> {
-        self.strangers().find(|member| member.answer == Answer::None).map(|member| member.name.as_str())
+        self.strangers().find(|member| member.state == MemberState::None).map(|member| member.name.as_str())
     }
 
     /// Whether all other ready replicas answer.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        self.strangers().all(|member| member.answer == Answer::Heard)
+        self.strangers().all(|member| member.state == MemberState::Heard)
     }
 
     /// What the other ready replicas serve, as they last said it, each with its name.
-    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &Served)> {
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &ServedObject)> {
         self.strangers().flat_map(|member| {
             member.objects.iter().map(|(object, served)| (member.name.as_str(), object, served))
         })
@@ -262,7 +262,7 @@ impl Roll {
     /// The first of the other ready replicas that serves a listener, or is about to.
     #[must_use]
     pub fn server_of(&self, object: &ObjectName, uid: &str, listener: &str) -> Option<&str> {
-        let serves = |served: &Served| served.uid == uid && served.serves(listener);
+        let serves = |served: &ServedObject| served.uid == uid && served.serves(listener);
         let mut servers = self.strangers().filter(|member| member.objects.get(object).is_some_and(serves));
         servers.next().map(|member| member.name.as_str())
     }
@@ -274,12 +274,12 @@ impl Roll {
         let serves = |member: &Member| {
             member.is_unheard() || member.objects.values().any(|served| served.may_serve_port(port))
         };
-        is_unknown || self.members.values().filter(|member| member.answer != Answer::Own).any(serves)
+        is_unknown || self.members.values().filter(|member| member.state != MemberState::Own).any(serves)
     }
 
     /// Ready replicas that are not known to be this process.
     fn strangers(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| member.answer != Answer::Own && member.is_ready)
+        self.members.values().filter(|member| member.state != MemberState::Own && member.is_ready)
     }
 
     /// Where the ready replicas are, this one among them.
@@ -318,7 +318,7 @@ impl Roll {
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let unknown = self.unknown.iter().filter(|why| **why != Unknown::Awaited);
         let unknown = unknown.map(ToString::to_string);
-        let silent = self.members.iter().filter(|(_, member)| member.answer == Answer::Silent);
+        let silent = self.members.iter().filter(|(_, member)| member.state == MemberState::Silent);
         unknown.chain(silent.map(|(address, member)| member.silence(*address)))
     }
 }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn page(instance: &str, generation: i64, problems: &[Problem]) -> Page {
-        let served = Served { uid: "u".into(), generation, bound: None, problems: problems.to_vec() };
+        let served = ServedObject { uid: "u".into(), generation, bound: None, problems: problems.to_vec() };
         Page {
             replica: Replica { name: instance.into(), instance: instance.into(), node_address: None },
             version: 1,
@@ -365,116 +365,116 @@ mod tests {
         }
     }
 
-    fn roll(now: Instant) -> Roll {
-        let mut roll = Roll::awaited("a");
-        assert!(matches!(serve(&roll, 1), Elsewhere::Pending(_)));
-        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
-        roll.heard(address(1), page("a", 0, &[]), now);
-        roll
+    fn peers(now: Instant) -> Peers {
+        let mut peers = Peers::awaited("a");
+        assert!(matches!(serve(&peers, 1), Elsewhere::Pending(_)));
+        peers.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        peers.heard(address(1), page("a", 0, &[]), now);
+        peers
     }
 
-    fn serve(roll: &Roll, generation: i64) -> Elsewhere {
-        roll.serve(&Wanted { object: &object(), uid: "u", generation }, "imaps")
+    fn serve(peers: &Peers, generation: i64) -> Elsewhere {
+        peers.serve(&Wanted { object: &object(), uid: "u", generation }, "imaps")
     }
 
     #[test]
     fn what_all_others_serve_is_served_everywhere() {
         let now = Instant::now();
-        let mut roll = roll(now);
-        assert_eq!(serve(&roll, 2), Elsewhere::Pending("replica pod-b has not answered yet".into()));
-        assert_eq!(roll.heard(address(2), page("b", 1, &[]), now), Touched::All);
+        let mut peers = peers(now);
+        assert_eq!(serve(&peers, 2), Elsewhere::Pending("replica pod-b has not answered yet".into()));
+        assert_eq!(peers.heard(address(2), page("b", 1, &[]), now), Touched::All);
         let behind = "replica pod-b is at generation 1, and not at 2";
-        assert_eq!(serve(&roll, 2), Elsewhere::Pending(behind.into()));
-        let attendance = |roll: &Roll| {
-            let all = roll.attendance(&[(object(), "u", 2)]).into_iter();
+        assert_eq!(serve(&peers, 2), Elsewhere::Pending(behind.into()));
+        let attendance = |peers: &Peers| {
+            let all = peers.attendance(&[(object(), "u", 2)]).into_iter();
             all.map(|replica| (replica.name, replica.state, replica.behind)).collect::<Vec<_>>()
         };
         let own = ("pod-a".to_owned(), Attends::Own, 0);
-        assert_eq!(attendance(&roll), [own.clone(), ("pod-b".to_owned(), Attends::Heard, 1)]);
-        let touched = roll.heard(address(2), page("b", 2, &[]), now);
+        assert_eq!(attendance(&peers), [own.clone(), ("pod-b".to_owned(), Attends::Heard, 1)]);
+        let touched = peers.heard(address(2), page("b", 2, &[]), now);
         assert_eq!(touched, Touched::These(BTreeSet::from([object()])));
-        assert_eq!(attendance(&roll), [own, ("pod-b".to_owned(), Attends::Heard, 0)]);
-        assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
+        assert_eq!(attendance(&peers), [own, ("pod-b".to_owned(), Attends::Heard, 0)]);
+        assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
         let other = Wanted { object: &object(), uid: "another", generation: 2 };
-        assert!(matches!(roll.serve(&other, "imaps"), Elsewhere::Pending(_)));
+        assert!(matches!(peers.serve(&other, "imaps"), Elsewhere::Pending(_)));
     }
 
     #[test]
     fn one_that_cannot_serve_it_is_named_with_its_reason() {
         let now = Instant::now();
-        let mut roll = roll(now);
+        let mut peers = peers(now);
         let problem = |listener: &str, pending| Problem {
             listener: listener.into(),
             pending,
             reason: "BindFailed".into(),
             message: "*:993 cannot be bound".into(),
         };
-        roll.heard(address(2), page("b", 1, &[problem("imaps", false)]), now);
-        let Elsewhere::Not { reason, message } = serve(&roll, 1) else { panic!() };
+        peers.heard(address(2), page("b", 1, &[problem("imaps", false)]), now);
+        let Elsewhere::Not { reason, message } = serve(&peers, 1) else { panic!() };
         assert_eq!(
             (reason.as_str(), message.as_str()),
             ("BindFailed", "replica pod-b: *:993 cannot be bound")
         );
-        roll.heard(address(2), page("b", 1, &[problem("imaps", true)]), now);
-        assert!(matches!(serve(&roll, 1), Elsewhere::Pending(_)));
-        roll.heard(address(2), page("b", 1, &[problem("pop3s", false)]), now);
-        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        peers.heard(address(2), page("b", 1, &[problem("imaps", true)]), now);
+        assert!(matches!(serve(&peers, 1), Elsewhere::Pending(_)));
+        peers.heard(address(2), page("b", 1, &[problem("pop3s", false)]), now);
+        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
     }
 
     #[test]
     fn silence_is_told_after_a_while_and_until_it_ends() {
         let begin = Instant::now();
-        let mut roll = roll(begin);
-        roll.heard(address(2), page("b", 1, &[]), begin);
-        roll.failed(address(2), "connection refused".into());
-        assert_eq!(roll.look(begin + SILENT_AFTER / 2), Touched::none());
-        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        let mut peers = peers(begin);
+        peers.heard(address(2), page("b", 1, &[]), begin);
+        peers.failed(address(2), "connection refused".into());
+        assert_eq!(peers.look(begin + SILENT_AFTER / 2), Touched::none());
+        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
         let late = begin + SILENT_AFTER;
-        roll.heard(address(1), page("a", 0, &[]), late);
-        assert_eq!(roll.look(late), Touched::All);
-        assert_eq!(roll.look(late), Touched::none());
-        let Elsewhere::Not { reason, message } = serve(&roll, 1) else { panic!() };
+        peers.heard(address(1), page("a", 0, &[]), late);
+        assert_eq!(peers.look(late), Touched::All);
+        assert_eq!(peers.look(late), Touched::none());
+        let Elsewhere::Not { reason, message } = serve(&peers, 1) else { panic!() };
         assert_eq!(reason, "ReplicaUnreachable");
         assert!(message.contains("pod-b") && message.ends_with("connection refused"), "{message}");
-        assert_eq!(roll.problems().collect::<Vec<_>>(), [message]);
-        assert_eq!(roll.heard(address(2), page("b", 1, &[]), late), Touched::All);
-        assert_eq!(serve(&roll, 1), Elsewhere::Everywhere);
+        assert_eq!(peers.problems().collect::<Vec<_>>(), [message]);
+        assert_eq!(peers.heard(address(2), page("b", 1, &[]), late), Touched::All);
+        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
     }
 
     #[test]
     fn another_replica_is_one_that_calls_itself_ready() {
         let now = Instant::now();
-        let mut roll = Roll::awaited("a");
-        assert_eq!(roll.others(), Others::Awaited);
-        roll.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
-        roll.heard(address(1), page("a", 1, &[]), now);
-        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, Some("pod-b")));
-        assert!(roll.may_serve_port(993), "it has not said anything");
-        roll.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
-        assert_eq!((roll.others(), roll.first_awaited()), (Others::Some, None));
-        assert_eq!(roll.server_of(&object(), "u", "imaps"), Some("pod-b"));
-        roll.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
-        assert_eq!(roll.others(), Others::None, "its Service publishes addresses that are not ready");
-        assert_eq!(roll.server_of(&object(), "u", "imaps"), None);
-        roll.set(&BTreeMap::new(), now);
-        assert_eq!(roll.others(), Others::None);
-        assert!(!roll.may_serve_port(993));
+        let mut peers = Peers::awaited("a");
+        assert_eq!(peers.others(), Others::Awaited);
+        peers.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
+        peers.heard(address(1), page("a", 1, &[]), now);
+        assert_eq!((peers.others(), peers.first_awaited()), (Others::Some, Some("pod-b")));
+        assert!(peers.may_serve_port(993), "it has not said anything");
+        peers.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
+        assert_eq!((peers.others(), peers.first_awaited()), (Others::Some, None));
+        assert_eq!(peers.server_of(&object(), "u", "imaps"), Some("pod-b"));
+        peers.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
+        assert_eq!(peers.others(), Others::None, "its Service publishes addresses that are not ready");
+        assert_eq!(peers.server_of(&object(), "u", "imaps"), None);
+        peers.set(&BTreeMap::new(), now);
+        assert_eq!(peers.others(), Others::None);
+        assert!(!peers.may_serve_port(993));
     }
 
     #[test]
     fn one_that_is_no_longer_ready_is_not_waited_for() {
         let now = Instant::now();
-        let mut roll = roll(now);
-        roll.heard(address(2), page("b", 1, &[]), now);
+        let mut peers = peers(now);
+        peers.heard(address(2), page("b", 1, &[]), now);
         let one = BTreeMap::from([(address(1), "pod-a".into())]);
-        assert_eq!(roll.set(&one, now), Touched::All);
-        assert_eq!(serve(&roll, 2), Elsewhere::Everywhere);
-        assert_eq!(roll.set(&one, now), Touched::none());
+        assert_eq!(peers.set(&one, now), Touched::All);
+        assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
+        assert_eq!(peers.set(&one, now), Touched::none());
         // Where nobody is, not even we are, somebody named the wrong Service.
-        assert_eq!(roll.set(&BTreeMap::new(), now), Touched::All);
-        let Elsewhere::Pending(why) = serve(&roll, 2) else { panic!() };
-        assert!(why.contains("--replicas") && roll.problems().any(|problem| problem == why), "{why}");
-        assert_eq!(roll.set(&one, now), Touched::All);
-        assert!(roll.problems().next().is_none());
+        assert_eq!(peers.set(&BTreeMap::new(), now), Touched::All);
+        let Elsewhere::Pending(why) = serve(&peers, 2) else { panic!() };
+        assert!(why.contains("--replicas") && peers.problems().any(|problem| problem == why), "{why}");
+        assert_eq!(peers.set(&one, now), Touched::All);
+        assert!(peers.problems().next().is_none());
     }
 }

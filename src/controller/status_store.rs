@@ -9,16 +9,16 @@ use serde_json::Value;
 use crate::model::view;
 
 use super::index::ObjectId;
-use super::roll::Attendance;
+use super::peers::Attendance;
 use super::status::{Change, Row, Status};
 
-/// The status of everything; clones are of the same.
+/// The status of everything. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Posted>>);
+pub struct StatusStore(Arc<Mutex<Stored>>);
 
-/// What is on it.
+/// What it holds.
 #[derive(Debug, Default)]
-pub(super) struct Posted {
+pub(super) struct Stored {
     pub(super) status: Status,
     pub(super) revision: u64,
     pub(super) problems: Vec<String>,
@@ -31,7 +31,7 @@ pub(super) struct Posted {
 
 /// What there is besides the rows.
 #[derive(Clone, Debug, Default)]
-pub struct Surface {
+pub struct Overview {
     /// What cannot be read or written.
     pub problems: Vec<String>,
     /// `None` without a cluster.
@@ -42,12 +42,12 @@ pub struct Surface {
     pub changes: Vec<view::Change>,
 }
 
-impl Board {
+impl StatusStore {
     /// The document that `/status` serves.
     #[must_use]
     pub fn document(&self) -> Value {
-        let posted = self.lock();
-        posted.status.document(posted.revision, &posted.problems)
+        let stored = self.lock();
+        stored.status.document(stored.revision, &stored.problems)
     }
 
     /// What `read` makes of the listeners of all objects; it holds up the controller and must be quick.
@@ -57,22 +57,22 @@ impl Board {
 
     /// What there is besides them.
     #[must_use]
-    pub fn surface(&self) -> Surface {
-        let posted = self.lock();
-        Surface {
-            problems: posted.problems.clone(),
-            leads: posted.leads,
-            replicas: posted.replicas.clone(),
-            changes: posted.changes.iter().cloned().collect(),
+    pub fn overview(&self) -> Overview {
+        let stored = self.lock();
+        Overview {
+            problems: stored.problems.clone(),
+            leads: stored.leads,
+            replicas: stored.replicas.clone(),
+            changes: stored.changes.iter().cloned().collect(),
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Posted> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Stored> {
         self.0.lock()
     }
 }
 
-impl Posted {
+impl Stored {
     /// Remembers changes, the last few of them.
     pub(super) fn keep(&mut self, changes: &[Change], now: i64) {
         // What an object says as a whole repeats its listeners.

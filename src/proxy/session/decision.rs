@@ -14,16 +14,16 @@ use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogi
 use crate::secret::Secret;
 
 use super::client::{Secured, Session};
-use super::upstream::{Accepting, Answer, Authorised};
+use super::upstream::{Accepting, Authorised, LoginReply};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
 use crate::proxy::metrics::Timing;
-use crate::proxy::peers::Origin;
 use crate::proxy::record::Record;
+use crate::proxy::source_addresses::Origin;
 use crate::proxy::verdicts;
 
 /// What became of one attempt to log in.
-pub(super) enum Verdict {
+pub(super) enum LoginDecision {
     /// Refused; the client may go on.
     Refused(Frontend),
     /// The backend accepted it.
@@ -32,7 +32,11 @@ pub(super) enum Verdict {
 
 impl Session {
     /// Decides about one attempt.
-    pub(super) async fn decide(&mut self, attempt: Attempt, record: &mut Record) -> Result<Verdict, End> {
+    pub(super) async fn decide(
+        &mut self,
+        attempt: Attempt,
+        record: &mut Record,
+    ) -> Result<LoginDecision, End> {
         let started = StdInstant::now();
         let Attempt { request, pending } = attempt;
         record.refused = None;
@@ -62,7 +66,7 @@ impl Session {
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<Verdict, End> {
+    ) -> Result<LoginDecision, End> {
         if self.is_banned() {
             return Err(self.turn_out().await);
         }
@@ -70,7 +74,7 @@ impl Session {
             Auth::Http { service, .. } => self.ask_service(&service, request, pending, record).await,
             Auth::Passthrough(backend) => self.ask_backend(backend, request, pending, record).await,
         };
-        if matches!(verdict, Ok(Verdict::Accepted(_))) && self.is_banned() {
+        if matches!(verdict, Ok(LoginDecision::Accepted(_))) && self.is_banned() {
             return Err(self.turn_out().await);
         }
         verdict
@@ -92,8 +96,8 @@ impl Session {
             Some(ip) => Origin::Peer(ip),
             None => return,
         };
-        if let Some(peers) = self.served.counters.peers.add(origin, now) {
-            self.context.peers.tell(&self.served.listener.id, peers);
+        if let Some(sources) = self.served.counters.sources.add(origin, now) {
+            self.context.sources.tell(&self.served.listener.id, sources);
         }
     }
 
@@ -103,7 +107,7 @@ impl Session {
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<Verdict, End> {
+    ) -> Result<LoginDecision, End> {
         let answer = match self.check(service, &request, &pending).await {
             Ok(answer) => answer,
             Err(end) => return self.fail(pending, end).await,
@@ -132,7 +136,7 @@ impl Session {
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<Verdict, End> {
+    ) -> Result<LoginDecision, End> {
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
         let authorised = Authorised { backend, login, has_clients_password: true, user };
@@ -224,24 +228,24 @@ impl Session {
         authorised: Authorised,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<Verdict, End> {
+    ) -> Result<LoginDecision, End> {
         let relayed = self.served.listener.auth.is_passthrough();
         let is_clients_password = authorised.has_clients_password;
         match self.log_in_to(authorised, pending, record).await? {
-            Answer::Accepted(accepted) => {
+            LoginReply::Accepted(accepted) => {
                 if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
                     record.refused = Some(backend_refused(RefusalCause::Server, &accepted.reply));
                 }
-                Ok(Verdict::Accepted(accepted))
+                Ok(LoginDecision::Accepted(accepted))
             }
-            Answer::Failed(pending, end) => {
+            LoginReply::Failed(pending, end) => {
                 if let Some(shown) = self.shown(&end) {
                     let mut out = shown.to_vec();
                     return Err(self.tell_last(&mut out, end).await);
                 }
                 self.fail(pending, end).await
             }
-            Answer::Refused(pending, backend::Refusal { reply, cause }) => {
+            LoginReply::Refused(pending, backend::Refusal { reply, cause }) => {
                 if relayed && !backend::is_closing(self.protocol(), &reply) {
                     return self.refuse_verbatim(pending, &reply, cause, record).await;
                 }
@@ -266,7 +270,7 @@ impl Session {
         reply: &[u8],
         cause: RefusalCause,
         record: &mut Record,
-    ) -> Result<Verdict, End> {
+    ) -> Result<LoginDecision, End> {
         record.refused = Some(match cause {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => backend_refused(cause, reply),
@@ -297,7 +301,7 @@ impl Session {
         pending: PendingLogin,
         refusal: Refusal<'_>,
         record: &mut Record,
-    ) -> Result<Verdict, End> {
+    ) -> Result<LoginDecision, End> {
         let end = || match refusal.cause {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => End::AuthServiceUnavailable(backend::first_line(refusal.text)),
@@ -322,17 +326,22 @@ impl Session {
     }
 
     /// A refused login: told, and the end of the session if the client is banned by it or has no attempt left.
-    async fn refused(&mut self, next: Refused, mut out: Vec<u8>, is_banned: bool) -> Result<Verdict, End> {
+    async fn refused(
+        &mut self,
+        next: Refused,
+        mut out: Vec<u8>,
+        is_banned: bool,
+    ) -> Result<LoginDecision, End> {
         self.start_deadline();
         self.send(&mut out).await?;
         if is_banned {
             return Err(End::LoginRefused);
         }
-        next.map(Verdict::Refused).map_err(End::Rule)
+        next.map(LoginDecision::Refused).map_err(End::Rule)
     }
 
     /// The internal-error line, and the end of the session.
-    async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<Verdict, End> {
+    async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<LoginDecision, End> {
         let mut out = Vec::new();
         pending.internal_error(&mut out);
         Err(self.tell_last(&mut out, end).await)
@@ -349,15 +358,15 @@ impl Session {
 }
 
 /// What a login is counted as, and by whose fault.
-fn counted(verdict: &Result<Verdict, End>) -> (verdicts::Verdict, Fault) {
+fn counted(verdict: &Result<LoginDecision, End>) -> (verdicts::Verdict, Fault) {
     match verdict {
-        Ok(Verdict::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
+        Ok(LoginDecision::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
             (verdicts::Verdict::Unavailable, Fault::Backend)
         }
-        Ok(Verdict::Accepted(Accepting { refused: Some(_), .. }) | Verdict::Refused(_)) => {
+        Ok(LoginDecision::Accepted(Accepting { refused: Some(_), .. }) | LoginDecision::Refused(_)) => {
             (verdicts::Verdict::Refused, Fault::Client)
         }
-        Ok(Verdict::Accepted(_)) => (verdicts::Verdict::Accepted, Fault::None),
+        Ok(LoginDecision::Accepted(_)) => (verdicts::Verdict::Accepted, Fault::None),
         Err(end) => match end.verdict() {
             verdicts::Verdict::Abandoned => (verdicts::Verdict::Abandoned, Fault::None),
             verdict => (verdict, end.fault()),
