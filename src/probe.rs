@@ -16,7 +16,7 @@ use crate::model::settings::ClientTls;
 use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Protocol;
 use crate::protocol::backend::RefusalCause;
-use crate::protocol::backend::visit::{Login, Offers, Question, Verdict, spoken_instead};
+use crate::protocol::backend::visit::{Login, Offers, Question, ReplyKind, spoken_instead};
 use crate::protocol::proxy_header::{self, ProxyVersion};
 use crate::secret::Secret;
 use crate::tls::ServerNameSource;
@@ -121,7 +121,7 @@ impl Visitor<'_> {
             self.log_in(&mut talk, &offers, login).await?;
         }
         match talk.ask(Question::Goodbye).await {
-            Ok(answer) if answer.verdict == Verdict::Yes => self.report.good(Step::Goodbye, answer.first()),
+            Ok(answer) if answer.kind == ReplyKind::Yes => self.report.good(Step::Goodbye, answer.first()),
             Ok(answer) => self.report.warn(Step::Goodbye, answer.first(), ""),
             Err(silence) => self.report.warn(Step::Goodbye, silence.to_string(), ""),
         }
@@ -247,12 +247,12 @@ impl Visitor<'_> {
         };
         let first = answer.first();
         self.report.greeting = Some(first.clone());
-        match answer.verdict {
-            Verdict::Yes => {
+        match answer.kind {
+            ReplyKind::Yes => {
                 self.report.good(Step::Greeting, first);
                 Ok(())
             }
-            Verdict::Foreign => {
+            ReplyKind::Foreign => {
                 let wanted = self.wish.protocol.name().to_ascii_uppercase();
                 let problem = match spoken_instead(&answer.lines) {
                     Some(other) => format!("this is {other}, and not {wanted}: {first}"),
@@ -260,7 +260,7 @@ impl Visitor<'_> {
                 };
                 self.stop(Step::Greeting, problem, FOREIGN)
             }
-            Verdict::No | Verdict::GoOn => self.stop(Step::Greeting, first, "it wants nobody just now"),
+            ReplyKind::No | ReplyKind::GoOn => self.stop(Step::Greeting, first, "it wants nobody just now"),
         }
     }
 
@@ -277,7 +277,7 @@ impl Visitor<'_> {
         };
         *place = Some(words.clone());
         let separator = if self.wish.protocol == Protocol::Imap { " " } else { ", " };
-        if answer.verdict == Verdict::Yes {
+        if answer.kind == ReplyKind::Yes {
             let message = format!("{when}: {}", words.join(separator));
             self.report.good(Step::Capabilities, message);
         } else {
@@ -308,7 +308,7 @@ impl Visitor<'_> {
             TlsWish::IfOffered | TlsWish::StartTls => {}
         }
         match talk.ask(Question::StartTls).await {
-            Ok(answer) if answer.verdict == Verdict::Yes => Ok(true),
+            Ok(answer) if answer.kind == ReplyKind::Yes => Ok(true),
             Ok(answer) => self.stop(Step::Tls, format!("STARTTLS is refused: {}", answer.decisive()), ""),
             Err(silence) => self.stop(Step::Tls, silence.to_string(), ""),
         }
@@ -335,7 +335,7 @@ impl Visitor<'_> {
             Ok(answer) => answer,
             Err(silence) => return self.stop(Step::Login, format!("{mechanism}: {silence}"), ""),
         };
-        let (reply, accepted) = (answer.decisive(), answer.verdict == Verdict::Yes);
+        let (reply, accepted) = (answer.decisive(), answer.kind == ReplyKind::Yes);
         self.report.login =
             Some(LoginFacts { user: who.user.clone(), mechanism, accepted, reply: reply.clone() });
         let message = format!("{mechanism} as {}: {reply}", who.user);

@@ -59,7 +59,7 @@ pub struct View<'a> {
 
 /// What comes of a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum GateState {
     /// The replica serves what it should.
     Ready,
     /// It does not, and has waited long enough: nobody else is ready.
@@ -78,7 +78,7 @@ impl Gate {
     }
 
     /// Whether the replica may be sent clients now.
-    pub fn look(&mut self, view: &View<'_>) -> Verdict {
+    pub fn look(&mut self, view: &View<'_>) -> GateState {
         let others = view.peers.map_or(Others::None, Peers::others);
         let is_over = match others {
             Others::Some | Others::Unread => {
@@ -92,22 +92,22 @@ impl Gate {
         };
         self.remember(view);
         if others == Others::Awaited && !is_over {
-            return Verdict::Asks("it is not known yet which replicas there are".to_owned());
+            return GateState::Asks("it is not known yet which replicas there are".to_owned());
         }
         if let Some(replica) = view.peers.and_then(Peers::first_awaited) {
-            return Verdict::Asks(format!("replica {replica} has not said yet what it serves"));
+            return GateState::Asks(format!("replica {replica} has not said yet what it serves"));
         }
         let mut missing = self.missing(view);
         if missing.is_empty() {
-            return Verdict::Ready;
+            return GateState::Ready;
         }
         if is_over {
-            return Verdict::ReadyWithout(missing);
+            return GateState::ReadyWithout(missing);
         }
         if others == Others::Unread {
             missing.extend(view.peers.into_iter().flat_map(Peers::problems));
         }
-        Verdict::Waits(missing)
+        GateState::Waits(missing)
     }
 
     /// Keeps what the objects say, until this replica may have said it.

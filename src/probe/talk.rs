@@ -73,7 +73,7 @@ impl Talk {
                 return self.say(Question::Login, out).await;
             }
             let answer = self.say(Question::Login, out).await?;
-            if !login.goes_on(answer.verdict) {
+            if !login.goes_on(answer.kind) {
                 return Ok(answer);
             }
         }

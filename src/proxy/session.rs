@@ -10,12 +10,12 @@
 
 mod attempt;
 mod client;
+mod decision;
 mod dialogue;
 mod login;
 mod open;
 mod proxied;
 mod upstream;
-mod verdict;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::controller::gate::{self, Gate, Verdict, View};
+use crate::controller::gate::{self, Gate, GateState, View};
 use crate::controller::peers::{Others, Peers};
 use crate::controller::publisher::Publisher;
 
@@ -78,21 +78,21 @@ impl Starting {
         let verdict = self.gate.look(&view);
         self.next_look = Some(now + now.elapsed() * SHARE);
         match verdict {
-            Verdict::Asks(why) => self.wait(why),
-            Verdict::Waits(missing) => {
+            GateState::Asks(why) => self.wait(why),
+            GateState::Waits(missing) => {
                 let text = gate::told(&missing);
                 self.log(&text, now);
                 self.wait(format!(
                     "this replica does not serve listeners that another replica serves or that were served before: {text}"
                 ));
             }
-            Verdict::Ready => {
+            GateState::Ready => {
                 if self.logged.is_some() {
                     tracing::info!("ready: this replica serves all listeners that it waited for");
                 }
                 self.told.send_replace(Start::Over);
             }
-            Verdict::ReadyWithout(missing) => {
+            GateState::ReadyWithout(missing) => {
                 tracing::warn!(
                     "ready although listeners are missing that were served before, because no other replica is ready and --ready-timeout ({:?}) is \
                      over: {}",

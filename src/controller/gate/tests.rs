@@ -52,7 +52,7 @@ impl Here {
         self
     }
 
-    fn look(&mut self, after: Duration) -> Verdict {
+    fn look(&mut self, after: Duration) -> GateState {
         let facts = Facts {
             published: &self.world.renderer,
             report: &self.report,
@@ -74,7 +74,7 @@ impl Here {
     /// What it waits for, in one sentence.
     fn waits(&mut self, after: Duration) -> String {
         match self.look(after) {
-            Verdict::Waits(missing) => missing.join(" | "),
+            GateState::Waits(missing) => missing.join(" | "),
             other => panic!("{other:?}"),
         }
     }
@@ -132,20 +132,20 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
     peers.set(&BTreeMap::new(), here.began);
     assert_eq!(
         here.look(LATER),
-        Verdict::Ready,
+        GateState::Ready,
         "nobody serves it, and status does not say that anybody did"
     );
 }
 
 #[test]
 fn is_ready_at_once_where_nobody_serves_what_it_lacks() {
-    assert_eq!(Here::new(&two()).look(Duration::ZERO), Verdict::Ready);
-    assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).look(Duration::ZERO), GateState::Ready);
+    assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), GateState::Ready);
     let other = ServedObject { uid: "another object of that name".into(), ..served(&["a", "b"]) };
-    assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), GateState::Ready);
     let removed = served(&["a", "removed from the spec"]);
-    assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), Verdict::Ready);
-    assert_eq!(Here::new(&two()).beside("deleted", served(&["b"])).look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), GateState::Ready);
+    assert_eq!(Here::new(&two()).beside("deleted", served(&["b"])).look(Duration::ZERO), GateState::Ready);
 }
 
 #[test]
@@ -167,18 +167,18 @@ fn waits_for_what_it_cannot_read() {
 fn waits_until_every_ready_replica_has_answered_or_is_silent() {
     let mut here = Here::new(&two());
     here.peers = Some(Peers::awaited("own"));
-    assert!(matches!(here.look(Duration::ZERO), Verdict::Asks(_)));
+    assert!(matches!(here.look(Duration::ZERO), GateState::Asks(_)));
     let ready = BTreeMap::from([(address(), "pod-a".to_owned())]);
     let began = here.began;
     here.peers.as_mut().unwrap().set(&ready, began);
-    let asks = Verdict::Asks("replica pod-a has not said yet what it serves".to_owned());
+    let asks = GateState::Asks("replica pod-a has not said yet what it serves".to_owned());
     assert_eq!(here.look(LATER), asks);
     // It says nothing: what status says was served counts, without a limit.
     here.peers.as_mut().unwrap().look(began + LATER);
     here.status = programmed_status(&["a", "b"], 1);
     assert!(here.waits(LATER * 2).ends_with("(its status says that it was served)"));
     here.status = programmed_status(&["a"], 1);
-    assert_eq!(here.look(LATER * 2), Verdict::Ready);
+    assert_eq!(here.look(LATER * 2), GateState::Ready);
 }
 
 #[test]
@@ -191,10 +191,10 @@ fn waits_for_a_while_for_what_was_served_before_where_no_other_replica_is_ready(
     here.leads = true;
     here.status = programmed_status(&["a"], 1);
     assert_eq!(here.waits(TIMEOUT / 2), told);
-    assert_eq!(here.look(TIMEOUT), Verdict::ReadyWithout(vec![told]));
+    assert_eq!(here.look(TIMEOUT), GateState::ReadyWithout(vec![told]));
     let mut edited = Here::new(&two());
     edited.status = programmed_status(&["a", "b"], 0);
-    assert_eq!(edited.look(Duration::ZERO), Verdict::Ready, "that was an earlier generation");
+    assert_eq!(edited.look(Duration::ZERO), GateState::Ready, "that was an earlier generation");
 }
 
 #[test]
@@ -202,10 +202,10 @@ fn what_status_says_is_served_in_the_last_good_generation_counts() {
     let mut here = Here::new(&two());
     here.status = status_with(&["b"], 1, ("False", "UsingLastGood"));
     assert!(here.waits(Duration::ZERO).ends_with("(its status says that it was served)"));
-    assert!(matches!(here.look(TIMEOUT), Verdict::ReadyWithout(_)));
+    assert!(matches!(here.look(TIMEOUT), GateState::ReadyWithout(_)));
     here.status = status_with(&["b"], 1, ("False", "RefNotFound"));
     here.gate = Gate::new(TIMEOUT);
-    assert_eq!(here.look(Duration::ZERO), Verdict::Ready);
+    assert_eq!(here.look(Duration::ZERO), GateState::Ready);
 }
 
 /// Another replica may be ready and serve it.
@@ -215,7 +215,7 @@ fn waits_without_a_limit_for_what_was_served_before_while_the_replicas_cannot_be
     let mut peers = Peers::awaited("own");
     peers.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
     here.peers = Some(peers);
-    assert_eq!(here.look(Duration::ZERO), Verdict::Ready, "nobody serves what it lacks");
+    assert_eq!(here.look(Duration::ZERO), GateState::Ready, "nobody serves what it lacks");
     here.status = programmed_status(&["a", "b"], 1);
     here.look(Duration::ZERO);
     let told = here.waits(LATER);
@@ -230,7 +230,7 @@ fn does_not_wait_for_its_own_word_beside_replicas_that_answer() {
     here.waits(Duration::ZERO);
     here.leads = true;
     let mut here = here.beside("s", served(&["a"]));
-    assert_eq!(here.look(LATER), Verdict::Ready);
+    assert_eq!(here.look(LATER), GateState::Ready);
 }
 
 #[test]

@@ -12,13 +12,13 @@ use super::stamp::{Stamp, joined};
 use super::{Facts, Surroundings, name};
 
 /// A condition without what all have in common.
-pub(super) struct Verdict {
+pub(super) struct ConditionBody {
     pub(super) status: ConditionStatus,
     pub(super) reason: String,
     pub(super) message: String,
 }
 
-impl Verdict {
+impl ConditionBody {
     fn new(status: ConditionStatus, reason: impl AsRef<str>, message: String) -> Self {
         Self { status, reason: reason.as_ref().to_owned(), message }
     }
@@ -35,13 +35,14 @@ pub(super) fn conditions(
     let everywhere = elsewhere(facts, object, listener, &here)
         .or_else(|| reached(facts, listener, &here))
         .or_else(|| inside_only(facts, listener, &here));
-    let condition =
-        |type_, verdict: &Verdict| stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message);
+    let condition = |type_, verdict: &ConditionBody| {
+        stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message)
+    };
     [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
 }
 
 /// Whether the listener's own generation is bound in this process.
-pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdict {
+pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> ConditionBody {
     use ConditionStatus::{False, True, Unknown};
     if listener.waits_for_references() {
         let meanwhile = match &listener.address {
@@ -49,28 +50,28 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
             None => String::new(),
         };
         let waits: Vec<&Violation> = listener.violations.iter().filter(|v| v.is_pending()).collect();
-        return Verdict::new(Unknown, Reason::Pending, format!("{}{meanwhile}", joined(&waits)));
+        return ConditionBody::new(Unknown, Reason::Pending, format!("{}{meanwhile}", joined(&waits)));
     }
     let Some(address) = &listener.address else {
         let conflicts: Vec<&Violation> =
             listener.violations.iter().filter(|v| v.concern == Concern::Conflicted).collect();
         if !conflicts.is_empty() {
-            return Verdict::new(False, Reason::NotServed, joined(&conflicts));
+            return ConditionBody::new(False, Reason::NotServed, joined(&conflicts));
         }
         let text = "this listener is not running, and this pod has no earlier working version; see Accepted, ResolvedRefs and Conflicted";
-        return Verdict::new(False, Reason::NotServed, text.to_owned());
+        return ConditionBody::new(False, Reason::NotServed, text.to_owned());
     };
     if listener.serving == Serving::LastGood {
         let text =
             format!("the previous configuration is still in use on {address}; see the other conditions");
-        return Verdict::new(False, Reason::UsingLastGood, text);
+        return ConditionBody::new(False, Reason::UsingLastGood, text);
     }
     if is_pending(facts, listener) {
         let text = match facts.report.sockets.get(address) {
             Some(SocketState::Bound(_)) => format!("the new configuration is being applied on {address}"),
             _ => format!("{address} is being bound"),
         };
-        return Verdict::new(Unknown, Reason::Pending, text);
+        return ConditionBody::new(Unknown, Reason::Pending, text);
     }
     match facts.report.sockets.get(address) {
         Some(SocketState::Bound(bound)) => {
@@ -78,12 +79,12 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Verdi
             let (bound, wanted) = (bound.join(", "), address.to_string());
             let sockets =
                 if bound.is_empty() || bound == wanted { String::new() } else { format!(" ({bound})") };
-            Verdict::new(True, Reason::Bound, format!("{address} is bound{sockets}"))
+            ConditionBody::new(True, Reason::Bound, format!("{address} is bound{sockets}"))
         }
         Some(SocketState::Failed(why)) => {
-            Verdict::new(False, Reason::BindFailed, format!("{address} cannot be bound: {why}"))
+            ConditionBody::new(False, Reason::BindFailed, format!("{address} cannot be bound: {why}"))
         }
-        None => Verdict::new(Unknown, Reason::Pending, format!("{address} is being bound")),
+        None => ConditionBody::new(Unknown, Reason::Pending, format!("{address} is being bound")),
     }
 }
 
@@ -115,13 +116,13 @@ pub(super) fn waits_for_service(
     listener: &ListenerOutcome,
 ) -> bool {
     let here = programmed(facts, listener);
-    let is_pending = |verdict: Verdict| verdict.status == ConditionStatus::Unknown;
+    let is_pending = |verdict: ConditionBody| verdict.status == ConditionStatus::Unknown;
     elsewhere(facts, object, listener, &here).is_none()
         && reached(facts, listener, &here).is_some_and(is_pending)
 }
 
 /// What the Service of `--service` has to do with it, while we lead; `None` where clients reach the listener.
-fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &Verdict) -> Option<Verdict> {
+fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) -> Option<ConditionBody> {
     let surroundings = facts.surroundings.filter(|_| facts.replicas.is_some())?;
     let port = listener.address.as_ref().filter(|_| here.status == ConditionStatus::True)?.public_port()?;
     let (status, reason, message) = match surroundings.front.reach(port) {
@@ -131,14 +132,14 @@ fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &Verdict) -> Opt
         Reach::Unusable(why) => (ConditionStatus::False, Reason::ServiceUnusable, why),
         Reach::NotFound(why) => (ConditionStatus::False, Reason::ServiceNotFound, why),
     };
-    Some(Verdict::new(status, reason, message))
+    Some(ConditionBody::new(status, reason, message))
 }
 
 /// Ready as everywhere else, and told that the Service's load balancer has no address yet.
-fn inside_only(facts: &Facts<'_>, listener: &ListenerOutcome, here: &Verdict) -> Option<Verdict> {
+fn inside_only(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) -> Option<ConditionBody> {
     facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
     let pending = pending_address(facts.surroundings, listener)?;
-    Some(Verdict::new(ConditionStatus::True, &here.reason, format!("{}; {pending}", here.message)))
+    Some(ConditionBody::new(ConditionStatus::True, &here.reason, format!("{}; {pending}", here.message)))
 }
 
 /// What to tell of a listener whose load balancer has no address yet.
@@ -156,14 +157,16 @@ fn elsewhere(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
     listener: &ListenerOutcome,
-    here: &Verdict,
-) -> Option<Verdict> {
+    here: &ConditionBody,
+) -> Option<ConditionBody> {
     let replicas = facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
     let id = object.id();
     let wanted = Wanted { object: &name(&id), uid: &object.uid, generation: object.generation };
     match replicas.serve(&wanted, &listener.id.listener) {
         Elsewhere::Everywhere => None,
-        Elsewhere::Pending(why) => Some(Verdict::new(ConditionStatus::Unknown, Reason::Pending, why)),
-        Elsewhere::Not { reason, message } => Some(Verdict::new(ConditionStatus::False, &reason, message)),
+        Elsewhere::Pending(why) => Some(ConditionBody::new(ConditionStatus::Unknown, Reason::Pending, why)),
+        Elsewhere::Not { reason, message } => {
+            Some(ConditionBody::new(ConditionStatus::False, &reason, message))
+        }
     }
 }

@@ -40,14 +40,14 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Yes, no, or go on.
-    pub verdict: Verdict,
+    pub kind: ReplyKind,
     /// All of it, as it came.
     pub lines: Vec<u8>,
 }
 
 /// Yes, no, or go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReplyKind {
     /// `OK`, `+OK`, 2yz.
     Yes,
     /// `NO`, `BAD`, `BYE`, `-ERR`, 4yz, 5yz.
@@ -94,7 +94,7 @@ impl Visit {
                     Question::Capabilities => take_dotted(input, step)?,
                     _ => take_line(input, step)?,
                 };
-                Ok(taken.map(|lines| Answer { verdict: pop3_verdict(&lines), lines }))
+                Ok(taken.map(|lines| Answer { kind: pop3_kind(&lines), lines }))
             }
             Protocol::Smtp => smtp(step, input),
         }
@@ -103,13 +103,13 @@ impl Visit {
     fn imap(&mut self, question: Question, input: &mut Input) -> Result<Option<Answer>, BackendError> {
         let step = question.name();
         while let Some(line) = take_response(input, step)? {
-            let verdict = imap_verdict(question, &line);
+            let kind = imap_kind(question, &line);
             self.held.extend_from_slice(&line);
             if self.held.len() > MAX_HELD {
                 return Err(BackendError::TooLong { step });
             }
-            if let Some(verdict) = verdict {
-                return Ok(Some(Answer { verdict, lines: std::mem::take(&mut self.held) }));
+            if let Some(kind) = kind {
+                return Ok(Some(Answer { kind, lines: std::mem::take(&mut self.held) }));
             }
         }
         Ok(None)
@@ -159,7 +159,7 @@ impl Offers {
     pub fn read(protocol: Protocol, answer: &Answer) -> Self {
         let lines = answer.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         let words = match protocol {
-            _ if answer.verdict != Verdict::Yes => Vec::new(),
+            _ if answer.kind != ReplyKind::Yes => Vec::new(),
             Protocol::Imap => {
                 let listed = lines.filter_map(|line| strip_word(line.strip_prefix(b"* ")?, b"CAPABILITY"));
                 listed.flat_map(|rest| rest.split(u8::is_ascii_whitespace)).map(first_line).collect()
@@ -290,11 +290,11 @@ impl Login {
 
     /// Whether this is not the last word.
     #[must_use]
-    pub fn goes_on(&self, verdict: Verdict) -> bool {
-        match verdict {
-            Verdict::GoOn => true,
-            Verdict::Yes => self.in_steps && !self.lines.is_empty(),
-            Verdict::No | Verdict::Foreign => false,
+    pub fn goes_on(&self, kind: ReplyKind) -> bool {
+        match kind {
+            ReplyKind::GoOn => true,
+            ReplyKind::Yes => self.in_steps && !self.lines.is_empty(),
+            ReplyKind::No | ReplyKind::Foreign => false,
         }
     }
 }
@@ -319,35 +319,35 @@ pub fn spoken_instead(bytes: &[u8]) -> Option<&'static str> {
     known.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, name)| *name)
 }
 
-fn imap_verdict(question: Question, response: &[u8]) -> Option<Verdict> {
+fn imap_kind(question: Question, response: &[u8]) -> Option<ReplyKind> {
     let word =
         |text: &[u8]| text.split(u8::is_ascii_whitespace).next().unwrap_or_default().to_ascii_uppercase();
     if let Some(text) = response.strip_prefix(b"* ") {
         return match (question, word(text).as_slice()) {
-            (Question::Greeting, b"OK" | b"PREAUTH") => Some(Verdict::Yes),
+            (Question::Greeting, b"OK" | b"PREAUTH") => Some(ReplyKind::Yes),
             (Question::Goodbye, b"BYE") => None,
-            (_, b"BYE" | b"BAD") => Some(Verdict::No),
-            (Question::Greeting, _) => Some(Verdict::Foreign),
+            (_, b"BYE" | b"BAD") => Some(ReplyKind::No),
+            (Question::Greeting, _) => Some(ReplyKind::Foreign),
             _ => None,
         };
     }
     if response.starts_with(b"+") && question != Question::Greeting {
-        return Some(Verdict::GoOn);
+        return Some(ReplyKind::GoOn);
     }
-    let verdict = strip_word(response, b"visit").map(|text| match word(text).as_slice() {
-        b"OK" => Verdict::Yes,
-        b"NO" | b"BAD" => Verdict::No,
-        _ => Verdict::Foreign,
+    let kind = strip_word(response, b"visit").map(|text| match word(text).as_slice() {
+        b"OK" => ReplyKind::Yes,
+        b"NO" | b"BAD" => ReplyKind::No,
+        _ => ReplyKind::Foreign,
     });
-    Some(verdict.filter(|_| question != Question::Greeting).unwrap_or(Verdict::Foreign))
+    Some(kind.filter(|_| question != Question::Greeting).unwrap_or(ReplyKind::Foreign))
 }
 
-fn pop3_verdict(line: &[u8]) -> Verdict {
+fn pop3_kind(line: &[u8]) -> ReplyKind {
     match line {
-        [b'+', b'O', b'K', ..] => Verdict::Yes,
-        [b'-', b'E', b'R', b'R', ..] => Verdict::No,
-        [b'+', ..] => Verdict::GoOn,
-        _ => Verdict::Foreign,
+        [b'+', b'O', b'K', ..] => ReplyKind::Yes,
+        [b'-', b'E', b'R', b'R', ..] => ReplyKind::No,
+        [b'+', ..] => ReplyKind::GoOn,
+        _ => ReplyKind::Foreign,
     }
 }
 
@@ -355,16 +355,16 @@ fn smtp(step: &'static str, input: &mut Input) -> Result<Option<Answer>, Backend
     match take_smtp(input, step) {
         Ok(None) => Ok(None),
         Ok(Some(reply)) => {
-            let verdict = match reply.code {
-                200..=299 => Verdict::Yes,
-                300..=399 => Verdict::GoOn,
-                400..=599 => Verdict::No,
-                _ => Verdict::Foreign,
+            let kind = match reply.code {
+                200..=299 => ReplyKind::Yes,
+                300..=399 => ReplyKind::GoOn,
+                400..=599 => ReplyKind::No,
+                _ => ReplyKind::Foreign,
             };
-            Ok(Some(Answer { verdict, lines: reply.lines }))
+            Ok(Some(Answer { kind, lines: reply.lines }))
         }
         Err(BackendError::Unexpected { verbatim, .. }) => {
-            Ok(Some(Answer { verdict: Verdict::Foreign, lines: verbatim }))
+            Ok(Some(Answer { kind: ReplyKind::Foreign, lines: verbatim }))
         }
         Err(error) => Err(error),
     }
@@ -415,25 +415,25 @@ mod tests {
         use Protocol::{Imap, Pop3, Smtp};
         use Question::{Capabilities, Goodbye, Greeting, Login, StartTls};
         for (protocol, question, text, expected) in [
-            (Imap, Greeting, "* OK ready\r\n", Verdict::Yes),
-            (Imap, Greeting, "* PREAUTH hello\r\n", Verdict::Yes),
-            (Imap, Greeting, "* BYE full\r\n", Verdict::No),
-            (Imap, Greeting, "220 smtp\r\n", Verdict::Foreign),
-            (Imap, Greeting, "+OK pop\r\n", Verdict::Foreign),
-            (Imap, Login, "+ \r\n", Verdict::GoOn),
-            (Imap, Login, "* CAPABILITY A\r\nvisit NO wrong\r\n", Verdict::No),
-            (Imap, StartTls, "* BYE away\r\n", Verdict::No),
-            (Imap, Goodbye, "* BYE\r\nvisit OK\r\n", Verdict::Yes),
-            (Pop3, Greeting, "+OK\r\n", Verdict::Yes),
-            (Pop3, Greeting, "* OK\r\n", Verdict::Foreign),
-            (Pop3, Capabilities, "-ERR what\r\n", Verdict::No),
-            (Pop3, Login, "+ \r\n", Verdict::GoOn),
-            (Smtp, Greeting, "220-a\r\n220 b\r\n", Verdict::Yes),
-            (Smtp, Greeting, "554 no\r\n", Verdict::No),
-            (Smtp, Greeting, "* OK\r\n", Verdict::Foreign),
-            (Smtp, Login, "334 UGFzc3dvcmQ6\r\n", Verdict::GoOn),
+            (Imap, Greeting, "* OK ready\r\n", ReplyKind::Yes),
+            (Imap, Greeting, "* PREAUTH hello\r\n", ReplyKind::Yes),
+            (Imap, Greeting, "* BYE full\r\n", ReplyKind::No),
+            (Imap, Greeting, "220 smtp\r\n", ReplyKind::Foreign),
+            (Imap, Greeting, "+OK pop\r\n", ReplyKind::Foreign),
+            (Imap, Login, "+ \r\n", ReplyKind::GoOn),
+            (Imap, Login, "* CAPABILITY A\r\nvisit NO wrong\r\n", ReplyKind::No),
+            (Imap, StartTls, "* BYE away\r\n", ReplyKind::No),
+            (Imap, Goodbye, "* BYE\r\nvisit OK\r\n", ReplyKind::Yes),
+            (Pop3, Greeting, "+OK\r\n", ReplyKind::Yes),
+            (Pop3, Greeting, "* OK\r\n", ReplyKind::Foreign),
+            (Pop3, Capabilities, "-ERR what\r\n", ReplyKind::No),
+            (Pop3, Login, "+ \r\n", ReplyKind::GoOn),
+            (Smtp, Greeting, "220-a\r\n220 b\r\n", ReplyKind::Yes),
+            (Smtp, Greeting, "554 no\r\n", ReplyKind::No),
+            (Smtp, Greeting, "* OK\r\n", ReplyKind::Foreign),
+            (Smtp, Login, "334 UGFzc3dvcmQ6\r\n", ReplyKind::GoOn),
         ] {
-            assert_eq!(answer(protocol, question, text).verdict, expected, "{text}");
+            assert_eq!(answer(protocol, question, text).kind, expected, "{text}");
         }
         assert_eq!(answer(Imap, Login, "* CAPABILITY A\r\nvisit OK in\r\n").decisive(), "visit OK in");
     }
