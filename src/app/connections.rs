@@ -154,7 +154,7 @@ impl Shared {
         &self,
         mut request: Request<Body>,
         asked: Instant,
-    ) -> Result<Result<Response<Answer>, Request<Body>>, Failure> {
+    ) -> Result<Result<Response<ResponseBody>, Request<Body>>, Failure> {
         for _ in 0..ATTEMPTS {
             let stream = self.stream(asked).await?;
             let Some(Stream { mut sender, permit }) = stream else { return Ok(Err(request)) };
@@ -165,7 +165,7 @@ impl Shared {
             }
             match sent.map_err(|_| "the API server does not answer")? {
                 Ok(response) => {
-                    return Ok(Ok(response.map(|body| Answer { body, _stream: Some(permit) })));
+                    return Ok(Ok(response.map(|body| ResponseBody { body, _stream: Some(permit) })));
                 }
                 // The connection was about to end, and the request has not gone out.
                 Err(mut error) => match error.take_message() {
@@ -232,7 +232,7 @@ where
     Plain::Error: Into<Failure>,
     Plain::Future: Send,
 {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
 
@@ -257,7 +257,7 @@ where
                 Err(request) => {
                     let answer = timeout(shared.answer_timeout, plain.call(request)).await;
                     let answer = answer.map_err(|_| "the API server does not answer")?;
-                    answer.map_err(Into::into)?.map(|body| Answer { body, _stream: None })
+                    answer.map_err(Into::into)?.map(|body| ResponseBody { body, _stream: None })
                 }
             };
             if response.status().is_success() {
@@ -269,12 +269,12 @@ where
 }
 
 /// An answer's body, which keeps its stream.
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     body: Incoming,
     _stream: Option<OwnedSemaphorePermit>,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

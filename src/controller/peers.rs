@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::model::served::{ObjectName, Page, ServedObject, Totals};
 
-use member::{Answer, Member};
+use member::{Member, MemberState};
 
 /// The ready replicas, with what each says that it serves.
 #[derive(Clone, Debug)]
@@ -168,12 +168,12 @@ impl Peers {
         member.node_address = page.replica.node_address;
         member.is_ready = page.ready.unwrap_or(true);
         member.totals = page.totals;
-        let before = member.answer;
+        let before = member.state;
         if page.replica.instance == self.instance {
-            member.answer = Answer::Own;
-            return if before == Answer::Own { Touched::none() } else { Touched::All };
+            member.state = MemberState::Own;
+            return if before == MemberState::Own { Touched::none() } else { Touched::All };
         }
-        member.answer = Answer::Heard;
+        member.state = MemberState::Heard;
         if page.whole {
             member.objects.clear();
         }
@@ -185,7 +185,7 @@ impl Peers {
                 None => drop(member.objects.remove(&entry.object)),
             }
         }
-        if page.whole || before != Answer::Heard { Touched::All } else { Touched::These(touched) }
+        if page.whole || before != MemberState::Heard { Touched::All } else { Touched::These(touched) }
     }
 
     /// A replica could not be asked.
@@ -200,8 +200,8 @@ impl Peers {
         let mut touched = Touched::none();
         for member in self.members.values_mut() {
             let patience_is_over = now.saturating_duration_since(member.heard) >= SILENT_AFTER;
-            if patience_is_over && member.answer != Answer::Silent {
-                member.answer = Answer::Silent;
+            if patience_is_over && member.state != MemberState::Silent {
+                member.state = MemberState::Silent;
                 touched = Touched::All;
             }
         }
@@ -243,13 +243,13 @@ impl Peers {
     /// The first of the other ready replicas that has not answered yet, and may still.
     #[must_use]
     pub fn first_awaited(&self) -> Option<&str> {
-        self.strangers().find(|member| member.answer == Answer::None).map(|member| member.name.as_str())
+        self.strangers().find(|member| member.state == MemberState::None).map(|member| member.name.as_str())
     }
 
     /// Whether all other ready replicas answer.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        self.strangers().all(|member| member.answer == Answer::Heard)
+        self.strangers().all(|member| member.state == MemberState::Heard)
     }
 
     /// What the other ready replicas serve, as they last said it, each with its name.
@@ -274,12 +274,12 @@ impl Peers {
         let serves = |member: &Member| {
             member.is_unheard() || member.objects.values().any(|served| served.may_serve_port(port))
         };
-        is_unknown || self.members.values().filter(|member| member.answer != Answer::Own).any(serves)
+        is_unknown || self.members.values().filter(|member| member.state != MemberState::Own).any(serves)
     }
 
     /// Ready replicas that are not known to be this process.
     fn strangers(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| member.answer != Answer::Own && member.is_ready)
+        self.members.values().filter(|member| member.state != MemberState::Own && member.is_ready)
     }
 
     /// Where the ready replicas are, this one among them.
@@ -318,7 +318,7 @@ impl Peers {
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let unknown = self.unknown.iter().filter(|why| **why != Unknown::Awaited);
         let unknown = unknown.map(ToString::to_string);
-        let silent = self.members.iter().filter(|(_, member)| member.answer == Answer::Silent);
+        let silent = self.members.iter().filter(|(_, member)| member.state == MemberState::Silent);
         unknown.chain(silent.map(|(address, member)| member.silence(*address)))
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use zeroize::Zeroize;
 
 use crate::net::{Socket, Stream};
-use crate::protocol::backend::visit::{Answer, Login, Question, Visit};
+use crate::protocol::backend::visit::{Login, Question, ServerReply, Visit};
 use crate::protocol::{BackendError, Cleartext, Input, Protocol};
 
 /// A conversation.
@@ -57,14 +57,14 @@ impl Talk {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(&mut self, question: Question) -> Result<Answer, Silence> {
+    pub(super) async fn ask(&mut self, question: Question) -> Result<ServerReply, Silence> {
         let mut out = Vec::new();
         self.visit.ask(question, OUR_NAME, &mut out);
         self.say(question, out).await
     }
 
     /// All lines of a login; the last answer.
-    pub(super) async fn log_in(&mut self, login: &mut Login) -> Result<Answer, Silence> {
+    pub(super) async fn log_in(&mut self, login: &mut Login) -> Result<ServerReply, Silence> {
         loop {
             let mut out = Vec::new();
             if !login.next(&mut out) {
@@ -90,7 +90,7 @@ impl Talk {
         self.stream.close().await;
     }
 
-    async fn say(&mut self, question: Question, mut out: Vec<u8>) -> Result<Answer, Silence> {
+    async fn say(&mut self, question: Question, mut out: Vec<u8>) -> Result<ServerReply, Silence> {
         let bound = self.bound;
         let Self { visit, stream, input, .. } = self;
         let asking = async {

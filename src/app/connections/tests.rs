@@ -136,7 +136,11 @@ impl HttpBody for Endless {
 }
 
 /// So many at once, with what they hold.
-async fn ask(server: &ApiServer, client: &Connections<impl Plain>, count: usize) -> Vec<Response<Answer>> {
+async fn ask(
+    server: &ApiServer,
+    client: &Connections<impl Plain>,
+    count: usize,
+) -> Vec<Response<ResponseBody>> {
     let mut asked = JoinSet::new();
     for _ in 0..count {
         let sent = client.clone().call(server.request());

@@ -19,7 +19,7 @@ use super::wanted;
 use super::watches::{Event, Seen};
 use state::WatchState;
 
-pub(super) use state::Answer;
+pub(super) use state::ListState;
 
 /// Everything that is watched, as last heard.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Store {
         if !self.states.is_empty() && !std::mem::take(&mut self.unfollowed) {
             return None;
         }
-        let answer = |watched: &Watched| self.states.get(watched).map(|state| state.answer);
+        let answer = |watched: &Watched| self.states.get(watched).map(|state| state.list);
         let (wanted, beyond) = wanted::wanted(&self.base, &self.references, answer);
         self.beyond = beyond;
         let over: Vec<Watched> =
@@ -115,19 +115,19 @@ impl Store {
         let state = watched.and_then(|watched| Some((self.states.get_mut(&watched)?, watched)));
         let Some((state, watched)) = state else { return false };
         let keys = event.news.keys(state.held.keys());
-        let (before, unknown) = (state.answer, state.unknown());
+        let (before, unknown) = (state.list, state.unknown());
         let concerns = |key: &Key, seen: &Seen| is_referred_to(&self.references, key, &seen.content);
         let changed = state.apply(event.news, now, &concerns);
         // Which Services are watched depends on what may be.
         let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice);
-        self.unfollowed |= state.answer != before && decides;
-        if state.answer != before {
+        self.unfollowed |= state.list != before && decides;
+        if state.list != before {
             self.answered = Some(now);
         }
         let is_other = state.unknown() != unknown;
         for key in keys {
             // With the first answer of a watch everything is rendered, and so compared, anyway.
-            if let Some(kind) = watched.kind.own().filter(|_| before == Answer::Whole) {
+            if let Some(kind) = watched.kind.own().filter(|_| before == ListState::Whole) {
                 self.heard_of.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
             }
             self.show(watched.kind, &key);
@@ -140,19 +140,19 @@ impl Store {
 
     /// Whether our own objects are known, as far as they may be.
     pub(super) fn knows_the_base(&self) -> bool {
-        let answer = |watched: &Watched| self.states.get(watched).map_or(Answer::None, |state| state.answer);
+        let answer = |watched: &Watched| self.states.get(watched).map_or(ListState::None, |state| state.list);
         let servers = |watched: &&Watched| watched.kind == WatchedKind::Server;
-        self.base.iter().all(|watched| answer(watched) != Answer::None)
-            && self.base.iter().filter(servers).any(|watched| answer(watched) == Answer::Whole)
+        self.base.iter().all(|watched| answer(watched) != ListState::None)
+            && self.base.iter().filter(servers).any(|watched| answer(watched) == ListState::Whole)
     }
 
     /// Whether a watch may still answer that has not. For a while after the start, that is so of a refused one too: an
     /// API server that has only just begun allows nothing at first.
     pub(super) fn awaits_answers(&self, now: Instant) -> bool {
-        let is_open = |state: &WatchState| match state.answer {
-            Answer::None => true,
-            Answer::Forbidden => !self.believes_refusals,
-            Answer::Whole => false,
+        let is_open = |state: &WatchState| match state.list {
+            ListState::None => true,
+            ListState::Forbidden => !self.believes_refusals,
+            ListState::Whole => false,
         };
         // Thousands are answered one after another: who is next has not been silent.
         let patient = |state: &WatchState| {
@@ -198,7 +198,7 @@ impl Store {
             if let Some(broken) = state.broken.get(&id.key) {
                 return Some(broken.clone());
             }
-            if state.answer == Answer::Whole {
+            if state.list == ListState::Whole {
                 return None;
             }
             why = state.unknown().map(|why| format!("{} cannot be read: {why}", subject(watched)));

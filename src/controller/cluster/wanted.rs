@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use crate::controller::index::{Reference, ReferenceKind};
 
 use super::resources::{Scope, Watched, by_name, services};
-use super::store::Answer;
+use super::store::ListState;
 
 /// The base with what these references need, up to the bound, and how many watches there would be beyond it. `answer`
 /// is what a watch that runs has said so far.
 pub(super) fn wanted(
     base: &[Watched],
     references: &BTreeSet<Reference>,
-    answer: impl Fn(&Watched) -> Option<Answer>,
+    answer: impl Fn(&Watched) -> Option<ListState>,
 ) -> (BTreeSet<Watched>, usize) {
     let mut wanted: BTreeSet<Watched> = base.iter().cloned().collect();
     let fixed = wanted.len();
@@ -35,7 +35,7 @@ pub(super) fn wanted(
 fn of_services(
     base: &[Watched],
     references: &BTreeSet<Reference>,
-    answer: impl Fn(&Watched) -> Option<Answer>,
+    answer: impl Fn(&Watched) -> Option<ListState>,
 ) -> BTreeSet<Watched> {
     let of = |reference: &&Reference| {
         matches!(reference.kind, ReferenceKind::Service | ReferenceKind::EndpointSlices)
@@ -45,7 +45,7 @@ fn of_services(
     let narrow = namespaces.iter().flat_map(|namespace| services(&Scope::In((*namespace).to_owned())));
     let all = services(&Scope::Everywhere);
     let is_cluster_wide = base.iter().any(|watched| watched.scope == Scope::Everywhere);
-    let runs = all.iter().any(|watched| answer(watched) == Some(Answer::Whole));
+    let runs = all.iter().any(|watched| answer(watched) == Some(ListState::Whole));
     // Once it is there it stays: going to and fro at the bound would list everything each time.
     if !is_cluster_wide || !runs && namespaces.len() <= MAX_NAMESPACES {
         return narrow.collect();
@@ -55,9 +55,9 @@ fn of_services(
         wide.and_then(&answer)
     };
     let kept = narrow.filter(|watched| match is_known(watched.kind) {
-        Some(Answer::Whole) => false,
-        Some(Answer::Forbidden) => true,
-        Some(Answer::None) | None => answer(watched).is_some(),
+        Some(ListState::Whole) => false,
+        Some(ListState::Forbidden) => true,
+        Some(ListState::None) | None => answer(watched).is_some(),
     });
     kept.chain(all.clone()).collect()
 }
@@ -81,7 +81,7 @@ mod tests {
     fn of_services_in(
         base: &[Watched],
         namespaces: usize,
-        answer: impl Fn(&Watched) -> Option<Answer>,
+        answer: impl Fn(&Watched) -> Option<ListState>,
     ) -> (usize, usize) {
         let (wanted, beyond) = wanted(base, &references(namespaces), answer);
         assert_eq!(beyond, 0);
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn services_of_few_namespaces_are_watched_there_and_those_of_many_everywhere() {
         let nothing = |_: &Watched| None;
-        let whole = |_: &Watched| Some(Answer::Whole);
+        let whole = |_: &Watched| Some(ListState::Whole);
         assert_eq!(of_services_in(&base(&[]), 3, nothing), (0, 6));
         assert_eq!(of_services_in(&base(&[]), MAX_NAMESPACES + 1, nothing), (2, 0));
         assert_eq!(of_services_in(&base(&[]), 3, whole), (2, 0), "it is there, and it stays");
@@ -104,11 +104,12 @@ mod tests {
     fn what_is_known_of_namespaces_is_kept_until_the_whole_is_known() {
         let is_old = |watched: &Watched| matches!(&watched.scope, Scope::In(namespace) if namespace != "n0");
         let asked = |watched: &Watched| match watched.scope {
-            Scope::Everywhere => Some(Answer::None),
-            _ => is_old(watched).then_some(Answer::Whole),
+            Scope::Everywhere => Some(ListState::None),
+            _ => is_old(watched).then_some(ListState::Whole),
         };
         assert_eq!(of_services_in(&base(&[]), MAX_NAMESPACES + 1, asked), (2, 2 * MAX_NAMESPACES));
-        let forbidden = |watched: &Watched| (watched.scope == Scope::Everywhere).then_some(Answer::Forbidden);
+        let forbidden =
+            |watched: &Watched| (watched.scope == Scope::Everywhere).then_some(ListState::Forbidden);
         let each = 2 * (MAX_NAMESPACES + 1);
         assert_eq!(of_services_in(&base(&[]), MAX_NAMESPACES + 1, forbidden), (2, each));
     }

@@ -16,7 +16,7 @@ pub(super) struct Member {
     pub(super) name: String,
     /// Its last word, or when it was first looked for.
     pub(super) heard: Instant,
-    pub(super) answer: Answer,
+    pub(super) state: MemberState,
     pub(super) node_address: Option<IpAddr>,
     /// Whether it calls itself ready; a Service may publish addresses that are not.
     pub(super) is_ready: bool,
@@ -26,8 +26,9 @@ pub(super) struct Member {
     pub(super) failure: String,
 }
 
+/// Whether it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum MemberState {
     /// Not yet.
     None,
     /// It is this process, which knows better than to listen to itself.
@@ -43,7 +44,7 @@ impl Member {
         Self {
             name: name.to_owned(),
             heard: now,
-            answer: Answer::None,
+            state: MemberState::None,
             node_address: None,
             is_ready: true,
             objects: BTreeMap::new(),
@@ -53,23 +54,23 @@ impl Member {
     }
 
     pub(super) fn attends(&self) -> Attends {
-        match self.answer {
-            Answer::Own => Attends::Own,
-            Answer::None => Attends::Awaited,
-            Answer::Heard => Attends::Heard,
-            Answer::Silent => Attends::Silent(self.failure.clone()),
+        match self.state {
+            MemberState::Own => Attends::Own,
+            MemberState::None => Attends::Awaited,
+            MemberState::Heard => Attends::Heard,
+            MemberState::Silent => Attends::Silent(self.failure.clone()),
         }
     }
 
     /// Whether it is not known to have got as far.
     pub(super) fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
         let has = |served: &ServedObject| served.uid == uid && served.generation == generation;
-        self.answer != Answer::Own && !self.objects.get(object).is_some_and(has)
+        self.state != MemberState::Own && !self.objects.get(object).is_some_and(has)
     }
 
     /// Whether nothing is known of it.
     pub(super) fn is_unheard(&self) -> bool {
-        self.answer != Answer::Heard && self.objects.is_empty()
+        self.state != MemberState::Heard && self.objects.is_empty()
     }
 
     pub(super) fn silence(&self, address: SocketAddr) -> String {
@@ -78,16 +79,16 @@ impl Member {
 
     pub(super) fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
         let name = &self.name;
-        match self.answer {
-            Answer::Own => return Elsewhere::Everywhere,
-            Answer::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
-            Answer::Silent => {
+        match self.state {
+            MemberState::Own => return Elsewhere::Everywhere,
+            MemberState::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
+            MemberState::Silent => {
                 return Elsewhere::Not {
                     reason: Reason::ReplicaUnreachable.to_string(),
                     message: self.silence(address),
                 };
             }
-            Answer::Heard => {}
+            MemberState::Heard => {}
         }
         let Some(served) = self.objects.get(wanted.object).filter(|served| served.uid == wanted.uid) else {
             return Elsewhere::Pending(format!("replica {name} does not serve it yet"));
@@ -111,10 +112,10 @@ impl Member {
     }
 
     pub(super) fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
-        match self.answer {
-            Answer::Own | Answer::Silent => false,
-            Answer::None => true,
-            Answer::Heard => !self.objects.get(wanted.object).is_some_and(|served| {
+        match self.state {
+            MemberState::Own | MemberState::Silent => false,
+            MemberState::None => true,
+            MemberState::Heard => !self.objects.get(wanted.object).is_some_and(|served| {
                 served.uid == wanted.uid
                     && served.generation == wanted.generation
                     && !served.problems.iter().any(|problem| problem.pending)

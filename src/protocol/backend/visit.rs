@@ -38,7 +38,7 @@ pub enum Question {
 
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ServerReply {
     /// Yes, no, or go on.
     pub kind: ReplyKind,
     /// All of it, as it came.
@@ -85,7 +85,11 @@ impl Visit {
     ///
     /// # Errors
     /// When it does not fit into the input.
-    pub fn take(&mut self, question: Question, input: &mut Input) -> Result<Option<Answer>, BackendError> {
+    pub fn take(
+        &mut self,
+        question: Question,
+        input: &mut Input,
+    ) -> Result<Option<ServerReply>, BackendError> {
         let step = question.name();
         match self.protocol {
             Protocol::Imap => self.imap(question, input),
@@ -94,13 +98,13 @@ impl Visit {
                     Question::Capabilities => take_dotted(input, step)?,
                     _ => take_line(input, step)?,
                 };
-                Ok(taken.map(|lines| Answer { kind: pop3_kind(&lines), lines }))
+                Ok(taken.map(|lines| ServerReply { kind: pop3_kind(&lines), lines }))
             }
             Protocol::Smtp => smtp(step, input),
         }
     }
 
-    fn imap(&mut self, question: Question, input: &mut Input) -> Result<Option<Answer>, BackendError> {
+    fn imap(&mut self, question: Question, input: &mut Input) -> Result<Option<ServerReply>, BackendError> {
         let step = question.name();
         while let Some(line) = take_response(input, step)? {
             let kind = imap_kind(question, &line);
@@ -109,7 +113,7 @@ impl Visit {
                 return Err(BackendError::TooLong { step });
             }
             if let Some(kind) = kind {
-                return Ok(Some(Answer { kind, lines: std::mem::take(&mut self.held) }));
+                return Ok(Some(ServerReply { kind, lines: std::mem::take(&mut self.held) }));
             }
         }
         Ok(None)
@@ -130,7 +134,7 @@ impl Question {
     }
 }
 
-impl Answer {
+impl ServerReply {
     /// The line that says yes or no, escaped and cut.
     #[must_use]
     pub fn decisive(&self) -> String {
@@ -156,7 +160,7 @@ pub struct Offers {
 impl Offers {
     /// Out of the answer to [`Question::Capabilities`].
     #[must_use]
-    pub fn read(protocol: Protocol, answer: &Answer) -> Self {
+    pub fn read(protocol: Protocol, answer: &ServerReply) -> Self {
         let lines = answer.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         let words = match protocol {
             _ if answer.kind != ReplyKind::Yes => Vec::new(),
@@ -351,7 +355,7 @@ fn pop3_kind(line: &[u8]) -> ReplyKind {
     }
 }
 
-fn smtp(step: &'static str, input: &mut Input) -> Result<Option<Answer>, BackendError> {
+fn smtp(step: &'static str, input: &mut Input) -> Result<Option<ServerReply>, BackendError> {
     match take_smtp(input, step) {
         Ok(None) => Ok(None),
         Ok(Some(reply)) => {
@@ -361,10 +365,10 @@ fn smtp(step: &'static str, input: &mut Input) -> Result<Option<Answer>, Backend
                 400..=599 => ReplyKind::No,
                 _ => ReplyKind::Foreign,
             };
-            Ok(Some(Answer { kind, lines: reply.lines }))
+            Ok(Some(ServerReply { kind, lines: reply.lines }))
         }
         Err(BackendError::Unexpected { verbatim, .. }) => {
-            Ok(Some(Answer { kind: ReplyKind::Foreign, lines: verbatim }))
+            Ok(Some(ServerReply { kind: ReplyKind::Foreign, lines: verbatim }))
         }
         Err(error) => Err(error),
     }
@@ -392,7 +396,7 @@ const MAX_HELD: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn answer(protocol: Protocol, question: Question, text: &str) -> Answer {
+    fn answer(protocol: Protocol, question: Question, text: &str) -> ServerReply {
         let mut input = Input::new(4096);
         input.append(text.as_bytes()).unwrap();
         Visit::new(protocol).take(question, &mut input).unwrap().unwrap()

@@ -14,7 +14,7 @@ use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogi
 use crate::secret::Secret;
 
 use super::client::{Secured, Session};
-use super::upstream::{Accepting, Answer, Authorised};
+use super::upstream::{Accepting, Authorised, LoginReply};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
 use crate::proxy::metrics::Timing;
@@ -228,20 +228,20 @@ impl Session {
         let relayed = self.served.listener.auth.is_passthrough();
         let is_clients_password = authorised.has_clients_password;
         match self.log_in_to(authorised, pending, record).await? {
-            Answer::Accepted(accepted) => {
+            LoginReply::Accepted(accepted) => {
                 if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
                     record.refused = Some(backend_refused(RefusalCause::Server, &accepted.reply));
                 }
                 Ok(Decision::Accepted(accepted))
             }
-            Answer::Failed(pending, end) => {
+            LoginReply::Failed(pending, end) => {
                 if let Some(shown) = self.shown(&end) {
                     let mut out = shown.to_vec();
                     return Err(self.tell_last(&mut out, end).await);
                 }
                 self.fail(pending, end).await
             }
-            Answer::Refused(pending, backend::Refusal { reply, cause }) => {
+            LoginReply::Refused(pending, backend::Refusal { reply, cause }) => {
                 if relayed && !backend::is_closing(self.protocol(), &reply) {
                     return self.refuse_verbatim(pending, &reply, cause, record).await;
                 }

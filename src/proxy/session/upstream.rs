@@ -52,7 +52,7 @@ pub(super) struct Accepting {
 }
 
 /// What the backend said to a login.
-pub(super) enum Answer {
+pub(super) enum LoginReply {
     /// Yes.
     Accepted(Accepting),
     /// No.
@@ -75,7 +75,7 @@ impl Session {
         authorised: Authorised,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<Answer, End> {
+    ) -> Result<LoginReply, End> {
         let deadline = Instant::now() + self.served.listener.timeouts.connect;
         let started = StdInstant::now();
         let route = self.route();
@@ -92,7 +92,7 @@ impl Session {
         self.served.metrics.took(Timing::Connect, started.elapsed());
         let connected = match connected {
             Ok(connected) => connected,
-            Err(end) => return Ok(Answer::Failed(pending, end)),
+            Err(end) => return Ok(LoginReply::Failed(pending, end)),
         };
         record.backend = Some(connected.address.clone());
         let Reached { connection, takes_introductions } = connected.reached;
@@ -173,7 +173,7 @@ impl Session {
         backend: Backend,
         pending: PendingLogin,
         placement: Placement,
-    ) -> Result<Answer, End> {
+    ) -> Result<LoginReply, End> {
         let mut backend = backend;
         let mut pending = pending;
         loop {
@@ -182,14 +182,14 @@ impl Session {
                     Ok(()) => backend = same,
                     Err(end) => {
                         return Ok(match same.unanswered() {
-                            Some(refusal) => Answer::Refused(pending, refusal),
-                            None => Answer::Failed(pending, end),
+                            Some(refusal) => LoginReply::Refused(pending, refusal),
+                            None => LoginReply::Failed(pending, end),
                         });
                     }
                 },
                 BackendStep::StartTls(agreed) => match self.while_deciding(dialogue.upgrade(agreed)).await? {
                     Ok((next, secured)) => (backend, dialogue) = (secured, next),
-                    Err(end) => return Ok(Answer::Failed(pending, end)),
+                    Err(end) => return Ok(LoginReply::Failed(pending, end)),
                 },
                 BackendStep::Challenge(challenge, exchange) => {
                     let (answer, waiting) = self.challenge(&challenge, pending).await?;
@@ -200,18 +200,18 @@ impl Session {
                 BackendStep::Ready { reply, takes_chunks, refused } => {
                     let backend = dialogue.connection;
                     let accepted = Accepting { backend, reply, takes_chunks, refused, placement };
-                    return Ok(Answer::Accepted(accepted));
+                    return Ok(LoginReply::Accepted(accepted));
                 }
                 BackendStep::Refused(refusal) => {
                     return Ok(
                         match self.while_deciding(dialogue.judge(self.protocol(), &refusal)).await? {
-                            Ok(()) => Answer::Refused(pending, refusal),
-                            Err(end) => Answer::Failed(pending, end),
+                            Ok(()) => LoginReply::Refused(pending, refusal),
+                            Err(end) => LoginReply::Failed(pending, end),
                         },
                     );
                 }
                 BackendStep::Failed(error) => {
-                    return Ok(Answer::Failed(pending, dialogue.explain(error.into())));
+                    return Ok(LoginReply::Failed(pending, dialogue.explain(error.into())));
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::controller::index::{self, Index, Key, Reference, ReferenceKind};
 use crate::controller::manifest::Content;
 
 use super::state::WatchState;
-use super::{Answer, Store};
+use super::{ListState, Store};
 
 impl Store {
     /// An object is another than before, or is not among what is watched any more. Several watches may know it.
@@ -51,11 +51,11 @@ impl Store {
             let state = |scope: &Scope| self.states.get(&Watched { kind, scope: scope.clone() });
             scopes.iter().filter_map(state)
         };
-        if states().any(|state| state.answer == Answer::Whole) {
+        if states().any(|state| state.list == ListState::Whole) {
             return index::Answer::Known;
         }
         // Where all of the cluster may not be read, a namespace still may.
-        let is_open = |state: &&WatchState| state.answer == Answer::None || !self.believes_refusals;
+        let is_open = |state: &&WatchState| state.list == ListState::None || !self.believes_refusals;
         match (states().find(is_open), states().next()) {
             (Some(open), _) => index::Answer::Pending(open.why_unknown()),
             (None, Some(refused)) => index::Answer::Forbidden(refused.why_unknown()),

@@ -15,8 +15,8 @@ use crate::controller::manifest::Content;
 pub(super) struct WatchState {
     /// When it began.
     pub(super) started: Instant,
-    /// How much is known.
-    pub(super) answer: Answer,
+    /// How much of its list it has.
+    pub(super) list: ListState,
     /// The objects, as they were last good.
     pub(super) held: BTreeMap<Key, Seen>,
     /// What is wrong with those that cannot be read.
@@ -25,9 +25,9 @@ pub(super) struct WatchState {
     pub(super) failure: Option<(Failure, Instant)>,
 }
 
-/// What is known of what a watch is about.
+/// How much of its list a watch has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::controller::cluster) enum Answer {
+pub(in crate::controller::cluster) enum ListState {
     /// Nothing yet.
     None,
     /// We may not know.
@@ -39,7 +39,7 @@ pub(in crate::controller::cluster) enum Answer {
 impl WatchState {
     /// With nothing said yet.
     pub(super) fn new(started: Instant) -> Self {
-        Self { started, answer: Answer::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
+        Self { started, list: ListState::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
     }
 
     /// Whether a render could differ; only what `concerns` us counts.
@@ -56,12 +56,12 @@ impl WatchState {
             News::All(all) => {
                 let mut old = std::mem::take(&mut self.held);
                 self.broken.clear();
-                let mut changed = self.answer != Answer::Whole;
+                let mut changed = self.list != ListState::Whole;
                 for (key, seen) in all {
                     let before = old.remove(&key);
                     changed |= self.put(key, seen, before, concerns);
                 }
-                self.answer = Answer::Whole;
+                self.list = ListState::Whole;
                 changed | old.iter().any(|(key, seen)| concerns(key, seen))
             }
             News::Is(key, seen) => {
@@ -74,9 +74,9 @@ impl WatchState {
             }
             News::Failed(failure) => {
                 // Whatever was known before is kept.
-                let first = self.answer == Answer::None && matches!(failure, Failure::Forbidden(_));
+                let first = self.list == ListState::None && matches!(failure, Failure::Forbidden(_));
                 if first {
-                    self.answer = Answer::Forbidden;
+                    self.list = ListState::Forbidden;
                 }
                 self.failure = Some((failure, now));
                 first
@@ -116,7 +116,7 @@ impl WatchState {
 
     /// Why nothing is known, if nothing is.
     pub(super) fn unknown(&self) -> Option<String> {
-        (self.answer != Answer::Whole).then(|| self.why_unknown())
+        (self.list != ListState::Whole).then(|| self.why_unknown())
     }
 
     /// Why nothing is known.

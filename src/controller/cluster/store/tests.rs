@@ -364,8 +364,8 @@ fn whole(store: &Store) -> Objects {
             .iter()
             .filter(|(watched, _)| watched.covered(&store.references).contains(&reference));
         let states: Vec<&WatchState> = covering.map(|(_, state)| state).collect();
-        let any = |answer: Answer| states.iter().any(|state| state.answer == answer);
-        let answer = match (any(Answer::Whole), any(Answer::None), any(Answer::Forbidden)) {
+        let any = |answer: ListState| states.iter().any(|state| state.list == answer);
+        let answer = match (any(ListState::Whole), any(ListState::None), any(ListState::Forbidden)) {
             (true, ..) => index::Answer::Known,
             (false, false, true) => index::Answer::Forbidden(String::new()),
             _ => index::Answer::Pending(String::new()),
