@@ -31,7 +31,7 @@ use super::reason;
 use super::render::{ListenerOutcome, Renderer};
 use super::service::Front;
 
-pub use changes::{Change, News, alarming, public};
+pub use changes::{Change, ChangeKind, alarming, public};
 pub use served::{claims, served};
 
 /// What is known when a status is made.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::api::API_VERSION;
 use crate::api::status::{Condition, ConditionStatus};
 use crate::controller::reason::Reason;
-use crate::controller::status::{Change, News};
+use crate::controller::status::{Change, ChangeKind};
 
 use super::failure::answered;
 
@@ -34,7 +34,7 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
 /// What an operator acts on: alarms of the object as a whole, and that it is ready. What is no object's own fault is
 /// in the log and in the conditions, and not in an event for each of thousands.
 fn event(change: &Change) -> Option<Event> {
-    let News::Is(Condition { type_, status, reason, message, .. }) = &change.news else { return None };
+    let ChangeKind::Is(Condition { type_, status, reason, message, .. }) = &change.kind else { return None };
     // Whatever degrades an object keeps it from being ready, which says of which listener.
     let is_said = type_ == "Degraded";
     if is_said || change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
@@ -126,7 +126,7 @@ mod tests {
             object: ObjectId::new(Kind::Server, &Key::new("mail", "edge")),
             uid: "u".into(),
             listener: listener.map(Into::into),
-            news: News::Is(condition),
+            kind: ChangeKind::Is(condition),
         }
     }
 

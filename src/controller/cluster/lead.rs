@@ -60,7 +60,7 @@ struct Asking {
 
 /// Something that the lead has to do with.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum LeadEvent {
     /// We lead, or do not any more.
     Standing,
     /// The Service is another.
@@ -154,30 +154,32 @@ impl Lead {
     }
 
     /// Waits for news; where nobody has any more, for ever.
-    pub(super) async fn news(&mut self) -> News {
+    pub(super) async fn news(&mut self) -> LeadEvent {
         tokio::select! {
-            Ok(()) = self.standing.changed() => News::Standing,
-            Ok(()) = self.service.changed() => News::Service,
+            Ok(()) = self.standing.changed() => LeadEvent::Standing,
+            Ok(()) = self.service.changed() => LeadEvent::Service,
             // It waits for ever where nobody has any news.
-            event = heard(&mut self.asking) => News::Replicas(event),
+            event = heard(&mut self.asking) => LeadEvent::Replicas(event),
         }
     }
 
-    /// Takes news over into what is known.
-    pub(super) fn take(&mut self, news: News, publisher: &mut Publisher, store: &Store) {
+    /// Takes an event over into what is known.
+    pub(super) fn take(&mut self, event: LeadEvent, publisher: &mut Publisher, store: &Store) {
         let now = Instant::now();
-        match news {
-            News::Standing => self.stand(publisher, store),
-            News::Service => publisher.look_at_ports(),
-            News::Replicas(replicas::Event::Ready(ready)) => publisher.hear(|peers| peers.set(&ready, now)),
-            News::Replicas(replicas::Event::Heard(from, page)) => {
+        match event {
+            LeadEvent::Standing => self.stand(publisher, store),
+            LeadEvent::Service => publisher.look_at_ports(),
+            LeadEvent::Replicas(replicas::Event::Ready(ready)) => {
+                publisher.hear(|peers| peers.set(&ready, now))
+            }
+            LeadEvent::Replicas(replicas::Event::Heard(from, page)) => {
                 publisher.hear(|peers| peers.heard(from, *page, now));
             }
-            News::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|peers| {
+            LeadEvent::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|peers| {
                 peers.failed(from, why);
                 Touched::none()
             }),
-            News::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|peers| peers.fail(why)),
+            LeadEvent::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|peers| peers.fail(why)),
         }
         publisher.surround(self.surroundings(publisher));
     }
@@ -290,7 +292,7 @@ async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
 
 /// That a replica does not answer is no event of each object, and neither is that it does again.
 fn is_end_of_silence(change: &Change, said: &Value) -> bool {
-    let Change { news: status::News::Is(condition), .. } = change else { return false };
+    let Change { kind: status::ChangeKind::Is(condition), .. } = change else { return false };
     let mut before = said["conditions"].as_array().into_iter().flatten();
     condition.type_ == "Ready"
         && condition.status == ConditionStatus::True

@@ -114,10 +114,10 @@ impl Store {
         let watched = self.numbers.get(&event.watch).cloned();
         let state = watched.and_then(|watched| Some((self.states.get_mut(&watched)?, watched)));
         let Some((state, watched)) = state else { return false };
-        let keys = event.news.keys(state.held.keys());
+        let keys = event.update.keys(state.held.keys());
         let (before, unknown) = (state.list, state.unknown());
         let concerns = |key: &Key, seen: &Seen| is_referred_to(&self.references, key, &seen.content);
-        let changed = state.apply(event.news, now, &concerns);
+        let changed = state.apply(event.update, now, &concerns);
         // Which Services are watched depends on what may be.
         let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice);
         self.unfollowed |= state.list != before && decides;

@@ -48,12 +48,12 @@ pub(super) struct Event {
     /// Which watch: one that has ended may still be heard.
     pub(super) watch: u64,
     /// What it says.
-    pub(super) news: News,
+    pub(super) update: WatchUpdate,
 }
 
 /// What a watch says.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum WatchUpdate {
     /// These are all.
     All(BTreeMap<Key, Result<Seen, String>>),
     /// This one is new, or has changed.
@@ -130,20 +130,20 @@ impl Reader {
         let mut stream = pin!(StreamBackoff::new(stream, backoff()));
         let mut listed = BTreeMap::new();
         while let Some(event) = stream.next().await {
-            let Some(news) = self.news(&watched, event, &mut listed) else { continue };
-            if self.events.send(Event { watch, news }).await.is_err() {
+            let Some(update) = self.update(&watched, event, &mut listed) else { continue };
+            if self.events.send(Event { watch, update }).await.is_err() {
                 return;
             }
         }
     }
 
     /// What an event says; `None` while a list is not complete.
-    fn news(
+    fn update(
         &self,
         watched: &Watched,
         event: watcher::Result<watcher::Event<DynamicObject>>,
         listed: &mut BTreeMap<Key, Result<Seen, String>>,
-    ) -> Option<News> {
+    ) -> Option<WatchUpdate> {
         let read = |object: DynamicObject| {
             let key = key(&object);
             let seen = self.seen(watched.kind, &key, object);
@@ -159,17 +159,17 @@ impl Reader {
                 listed.insert(key, seen);
                 None
             }
-            Ok(watcher::Event::InitDone) => Some(News::All(std::mem::take(listed))),
+            Ok(watcher::Event::InitDone) => Some(WatchUpdate::All(std::mem::take(listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
-                Some(News::Is(key, Box::new(seen)))
+                Some(WatchUpdate::Is(key, Box::new(seen)))
             }
-            Ok(watcher::Event::Delete(object)) => Some(News::Gone(key(&object))),
+            Ok(watcher::Event::Delete(object)) => Some(WatchUpdate::Gone(key(&object))),
             Err(error) => {
                 let failure = Failure::of_watch(error);
                 let reason = failure.as_ref().map_or("expired", Failure::reason);
                 self.metrics.watch_failed(watched.kind.names().1, reason);
-                failure.map(News::Failed)
+                failure.map(WatchUpdate::Failed)
             }
         }
     }

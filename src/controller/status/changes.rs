@@ -20,12 +20,12 @@ pub struct Change {
     /// Of which of its listeners; `None` for the object as a whole.
     pub listener: Option<String>,
     /// What it is.
-    pub news: News,
+    pub kind: ChangeKind,
 }
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum ChangeKind {
     /// A condition says something else.
     Is(Condition),
     /// A condition that only exists while it is true.
@@ -37,7 +37,7 @@ pub enum News {
 impl Change {
     /// The object is gone.
     pub(super) fn removed(object: &ObjectId) -> Self {
-        Self { object: object.clone(), uid: String::new(), listener: None, news: News::Removed }
+        Self { object: object.clone(), uid: String::new(), listener: None, kind: ChangeKind::Removed }
     }
 
     /// For the status page, at this time.
@@ -45,10 +45,12 @@ impl Change {
     pub fn view(&self, at: i64) -> view::Change {
         let listener = self.listener.as_ref().map(|listener| format!(" listener {listener}"));
         let which = format!("{}{}", self.object, listener.unwrap_or_default());
-        let (what, text) = match &self.news {
-            News::Is(condition) => (format!("{}={:?}", condition.type_, condition.status), public(condition)),
-            News::IsOver(type_) => (format!("removed condition {type_}"), String::new()),
-            News::Removed => ("removed".to_owned(), String::new()),
+        let (what, text) = match &self.kind {
+            ChangeKind::Is(condition) => {
+                (format!("{}={:?}", condition.type_, condition.status), public(condition))
+            }
+            ChangeKind::IsOver(type_) => (format!("removed condition {type_}"), String::new()),
+            ChangeKind::Removed => ("removed".to_owned(), String::new()),
         };
         view::Change { at, what, which, text, is_alarming: self.is_alarming() }
     }
@@ -56,7 +58,7 @@ impl Change {
     /// Whether somebody should look.
     #[must_use]
     pub fn is_alarming(&self) -> bool {
-        matches!(&self.news, News::Is(condition) if alarming(condition))
+        matches!(&self.kind, ChangeKind::Is(condition) if alarming(condition))
     }
 }
 
@@ -67,12 +69,12 @@ impl fmt::Display for Change {
         if let Some(listener) = &self.listener {
             write!(f, " listener {listener}")?;
         }
-        match &self.news {
-            News::Is(Condition { type_, status, reason, message, .. }) => {
+        match &self.kind {
+            ChangeKind::Is(Condition { type_, status, reason, message, .. }) => {
                 write!(f, ": {type_}={status:?} ({reason}): {message}")
             }
-            News::IsOver(type_) => write!(f, ": removed condition {type_}"),
-            News::Removed => f.write_str(": removed"),
+            ChangeKind::IsOver(type_) => write!(f, ": removed condition {type_}"),
+            ChangeKind::Removed => f.write_str(": removed"),
         }
     }
 }
@@ -84,22 +86,22 @@ pub(super) fn of_object(
     old: Option<&ObjectStatus>,
     new: &ObjectStatus,
 ) -> Vec<Change> {
-    let change = |listener, news| Change { object: object.clone(), uid: uid.to_owned(), listener, news };
+    let change = |listener, kind| Change { object: object.clone(), uid: uid.to_owned(), listener, kind };
     let before = old.map(|old| old.listeners.as_slice()).unwrap_or_default();
     let mut changes = Vec::new();
     for Listener { name, conditions, .. } in &new.listeners {
         let previous = before.iter().find(|other| other.name == *name);
-        let news = of_conditions(previous.map(|previous| previous.conditions.as_slice()), conditions);
-        changes.extend(news.into_iter().map(|news| change(Some(name.clone()), news)));
+        let kinds = of_conditions(previous.map(|previous| previous.conditions.as_slice()), conditions);
+        changes.extend(kinds.into_iter().map(|kind| change(Some(name.clone()), kind)));
     }
     let gone = before.iter().filter(|old| !new.listeners.iter().any(|new| new.name == old.name));
-    changes.extend(gone.map(|listener| change(Some(listener.name.clone()), News::Removed)));
-    let news = of_conditions(old.map(|old| old.conditions.as_slice()), &new.conditions);
-    changes.extend(news.into_iter().map(|news| change(None, news)));
+    changes.extend(gone.map(|listener| change(Some(listener.name.clone()), ChangeKind::Removed)));
+    let kinds = of_conditions(old.map(|old| old.conditions.as_slice()), &new.conditions);
+    changes.extend(kinds.into_iter().map(|kind| change(None, kind)));
     changes
 }
 
-fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<News> {
+fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<ChangeKind> {
     let old = old.unwrap_or_default();
     let is_told = |condition: &&Condition| {
         let previous = old.iter().find(|other| other.type_ == condition.type_);
@@ -114,7 +116,7 @@ fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<News> {
     // Where Programmed is false, Ready says why.
     let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_told);
     let over = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
-    changed.cloned().map(News::Is).chain(over.map(|c| News::IsOver(c.type_.clone()))).collect()
+    changed.cloned().map(ChangeKind::Is).chain(over.map(|c| ChangeKind::IsOver(c.type_.clone()))).collect()
 }
 
 /// The condition Ready among these.

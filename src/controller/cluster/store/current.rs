@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::controller::cluster::resources::{Scope, Watched, WatchedKind, by_name};
-use crate::controller::cluster::watches::{News, Seen};
+use crate::controller::cluster::watches::{Seen, WatchUpdate};
 use crate::controller::index::{self, Index, Key, Reference, ReferenceKind};
 use crate::controller::manifest::Content;
 
@@ -64,7 +64,7 @@ impl Store {
     }
 }
 
-impl News {
+impl WatchUpdate {
     /// The objects that this is about.
     pub(super) fn keys<'a>(&'a self, held: impl Iterator<Item = &'a Key>) -> BTreeSet<Key> {
         match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::controller::cluster::failure::Failure;
-use crate::controller::cluster::watches::{News, Seen};
+use crate::controller::cluster::watches::{Seen, WatchUpdate};
 use crate::controller::index::{Key, UNANSWERED};
 use crate::controller::manifest::Content;
 
@@ -45,15 +45,15 @@ impl WatchState {
     /// Whether a render could differ; only what `concerns` us counts.
     pub(super) fn apply(
         &mut self,
-        news: News,
+        update: WatchUpdate,
         now: Instant,
         concerns: &impl Fn(&Key, &Seen) -> bool,
     ) -> bool {
-        if !matches!(news, News::Failed(_)) {
+        if !matches!(update, WatchUpdate::Failed(_)) {
             self.failure = None;
         }
-        match news {
-            News::All(all) => {
+        match update {
+            WatchUpdate::All(all) => {
                 let mut old = std::mem::take(&mut self.held);
                 self.broken.clear();
                 let mut changed = self.list != ListState::Whole;
@@ -64,15 +64,15 @@ impl WatchState {
                 self.list = ListState::Whole;
                 changed | old.iter().any(|(key, seen)| concerns(key, seen))
             }
-            News::Is(key, seen) => {
+            WatchUpdate::Is(key, seen) => {
                 let old = self.held.remove(&key);
                 self.put(key, *seen, old, concerns)
             }
-            News::Gone(key) => {
+            WatchUpdate::Gone(key) => {
                 self.broken.remove(&key);
                 self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
             }
-            News::Failed(failure) => {
+            WatchUpdate::Failed(failure) => {
                 // Whatever was known before is kept.
                 let first = self.list == ListState::None && matches!(failure, Failure::Forbidden(_));
                 if first {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::controller::cluster::resources;
-use crate::controller::cluster::watches::News;
+use crate::controller::cluster::watches::WatchUpdate;
 use crate::controller::index::{self, Answers, Objects, Reference, ReferenceKind, UNANSWERED};
 use crate::controller::manifest;
 use crate::controller::validate::Validator;
@@ -14,8 +14,8 @@ use crate::controller::validate::Validator;
 use super::*;
 
 /// It is there, so.
-fn is(key: Key, seen: Result<Seen, String>) -> News {
-    News::Is(key, Box::new(seen))
+fn is(key: Key, seen: Result<Seen, String>) -> WatchUpdate {
+    WatchUpdate::Is(key, Box::new(seen))
 }
 
 struct Heard {
@@ -60,8 +60,8 @@ impl Heard {
         self.watches
     }
 
-    fn says(&mut self, watch: u64, news: News) -> bool {
-        self.store.apply(Event { watch, news }, self.now)
+    fn says(&mut self, watch: u64, update: WatchUpdate) -> bool {
+        self.store.apply(Event { watch, update }, self.now)
     }
 
     fn answer(&self, reference: &Reference) -> index::Answer {
@@ -70,7 +70,7 @@ impl Heard {
 
     fn nothing_anywhere(&mut self) {
         for watch in 1..=self.watches {
-            self.says(watch, News::All(BTreeMap::new()));
+            self.says(watch, WatchUpdate::All(BTreeMap::new()));
         }
     }
 
@@ -109,11 +109,11 @@ fn reference() -> Reference {
 fn nothing_is_rendered_before_our_own_objects_are_known() {
     let mut heard = Heard::new();
     assert!(!heard.store.knows_the_base());
-    heard.says(SERVERS, News::All(BTreeMap::new()));
-    heard.says(2, News::Failed(Failure::Unreachable("refused".to_owned())));
-    heard.says(3, News::All(BTreeMap::new()));
+    heard.says(SERVERS, WatchUpdate::All(BTreeMap::new()));
+    heard.says(2, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
+    heard.says(3, WatchUpdate::All(BTreeMap::new()));
     assert!(!heard.store.knows_the_base());
-    heard.says(2, News::Failed(Failure::Forbidden("no".to_owned())));
+    heard.says(2, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
     assert!(heard.store.knows_the_base(), "what we may not know is not waited for");
 }
 
@@ -123,9 +123,9 @@ fn a_reference_is_pending_until_its_watch_has_answered() {
     heard.nothing_anywhere();
     let watch = heard.refer(&reference());
     assert_eq!(heard.answer(&reference()), index::Answer::Pending(UNANSWERED.to_owned()));
-    heard.says(watch, News::Failed(Failure::Unreachable("refused".to_owned())));
+    heard.says(watch, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
     assert!(matches!(heard.answer(&reference()), index::Answer::Pending(why) if why.contains("refused")));
-    heard.says(watch, News::All(BTreeMap::new()));
+    heard.says(watch, WatchUpdate::All(BTreeMap::new()));
     assert_eq!(heard.answer(&reference()), index::Answer::Known, "it does not exist");
 }
 
@@ -135,7 +135,7 @@ fn the_start_waits_for_a_watch_and_not_for_ever() {
     heard.nothing_anywhere();
     let watch = heard.refer(&reference());
     assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(heard.now + PATIENCE));
-    heard.says(watch, News::All(BTreeMap::new()));
+    heard.says(watch, WatchUpdate::All(BTreeMap::new()));
     assert!(!heard.store.awaits_answers(heard.now));
 }
 
@@ -147,12 +147,12 @@ fn while_others_are_answered_the_next_one_is_waited_for_up_to_a_bound() {
     let (first, second) = (heard.refer(&of("first")), heard.refer(&of("second")));
     let begin = heard.now;
     heard.now = begin + PATIENCE / 2;
-    heard.says(first, News::All(BTreeMap::new()));
+    heard.says(first, WatchUpdate::All(BTreeMap::new()));
     assert!(heard.store.awaits_answers(begin + PATIENCE));
     assert!(!heard.store.awaits_answers(heard.now + PATIENCE));
     heard.refer(&of("third"));
     heard.now = begin + LONGEST_PATIENCE - PATIENCE / 2;
-    heard.says(second + 1, News::All(BTreeMap::new()));
+    heard.says(second + 1, WatchUpdate::All(BTreeMap::new()));
     assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(begin + LONGEST_PATIENCE));
 }
 
@@ -161,7 +161,7 @@ fn at_the_beginning_a_refusal_is_not_believed_at_once() {
     let mut heard = Heard::new();
     heard.nothing_anywhere();
     let watch = heard.refer(&reference());
-    heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())));
+    heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
     assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(heard.now + PATIENCE));
     assert_eq!(heard.answer(&reference()), index::Answer::Pending("no".to_owned()));
     heard.store.believe_refusals();
@@ -174,7 +174,7 @@ fn a_secret_that_may_not_be_read_says_so() {
     let mut heard = Heard::new();
     heard.store.believe_refusals();
     let watch = heard.refer(&reference());
-    assert!(heard.says(watch, News::Failed(Failure::Forbidden("may not list".to_owned()))));
+    assert!(heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("may not list".to_owned()))));
     assert_eq!(heard.answer(&reference()), index::Answer::Forbidden("may not list".to_owned()));
     assert_eq!(heard.store.problems(heard.now), ["Secret mail/mail-tls cannot be read: may not list"]);
 }
@@ -188,8 +188,8 @@ fn endpoint_slices_that_may_not_be_read_are_not_none() {
         [ReferenceKind::Service, ReferenceKind::EndpointSlices].map(|kind| Reference::new(kind, &key));
     let first = heard.refer(&service);
     heard.refer(&slices);
-    heard.says(first, News::All(BTreeMap::new()));
-    heard.says(first + 1, News::Failed(Failure::Forbidden("may not list".to_owned())));
+    heard.says(first, WatchUpdate::All(BTreeMap::new()));
+    heard.says(first + 1, WatchUpdate::Failed(Failure::Forbidden("may not list".to_owned())));
     assert_eq!(heard.answer(&service), index::Answer::Known);
     assert_eq!(heard.answer(&slices), index::Answer::Forbidden("may not list".to_owned()));
 }
@@ -201,7 +201,7 @@ fn an_api_server_that_is_away_is_one_problem_and_changes_nothing() {
     heard.nothing_anywhere();
     heard.says(SERVERS, is(key(), Ok(seen)));
     for watch in 1..=3 {
-        assert!(!heard.says(watch, News::Failed(Failure::Unreachable("refused".to_owned()))));
+        assert!(!heard.says(watch, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned()))));
     }
     assert!(heard.store.index.objects().servers.contains_key(&key()));
     let problems = heard.store.problems(heard.now);
@@ -216,12 +216,12 @@ fn a_broken_object_stays_what_it_was_and_affects_no_other() {
     let (first, second) = (key(), Key::new("mail", "other"));
     let seen = |heard: &Heard, key: &Key| Ok(heard.seen(WatchedKind::Server, key, &server()));
     let both = [&first, &second].map(|key| (key.clone(), seen(&heard, key)));
-    heard.says(SERVERS, News::All(BTreeMap::from(both)));
+    heard.says(SERVERS, WatchUpdate::All(BTreeMap::from(both)));
     let listed = [(first.clone(), Err("it is broken".to_owned())), (second.clone(), seen(&heard, &second))];
-    heard.says(SERVERS, News::All(BTreeMap::from(listed)));
+    heard.says(SERVERS, WatchUpdate::All(BTreeMap::from(listed)));
     assert_eq!(heard.store.index.objects().servers.len(), 2);
     assert_eq!(heard.store.problems(heard.now), ["it is broken; it keeps what it last held"]);
-    heard.says(SERVERS, News::All(BTreeMap::new()));
+    heard.says(SERVERS, WatchUpdate::All(BTreeMap::new()));
     assert!(heard.store.index.objects().servers.is_empty() && heard.store.problems(heard.now).is_empty());
 }
 
@@ -243,7 +243,7 @@ fn our_own_status_coming_back_needs_no_render() {
 fn an_object_that_was_heard_of_is_compared_once_after_a_while() {
     let mut heard = Heard::new();
     let seen = heard.seen(WatchedKind::Server, &key(), &server());
-    heard.says(SERVERS, News::All(BTreeMap::from([(key(), Ok(seen.clone()))])));
+    heard.says(SERVERS, WatchUpdate::All(BTreeMap::from([(key(), Ok(seen.clone()))])));
     let later = heard.now + COMPARE_AFTER;
     assert_eq!(heard.store.take_due(later), BTreeSet::new(), "it is rendered now");
     heard.says(SERVERS, is(key(), Ok(seen.clone())));
@@ -261,7 +261,7 @@ fn a_secret_that_is_listed_again_is_not_parsed_again() {
     let secret = json!({ "metadata": { "name": "mail-tls" }, "data": { "tls.crt": "AAAA" } });
     for _ in 0..2 {
         let seen = heard.seen(WatchedKind::Secret, &key, &secret);
-        heard.says(watch, News::All(BTreeMap::from([(key.clone(), Ok(seen))])));
+        heard.says(watch, WatchUpdate::All(BTreeMap::from([(key.clone(), Ok(seen))])));
     }
     let first = Arc::clone(&heard.store.index.objects().secrets[&key]);
     let seen = heard.seen(WatchedKind::Secret, &key, &secret);
@@ -275,9 +275,12 @@ fn what_an_ended_watch_still_says_is_not_heard() {
     let watch = heard.refer(&reference());
     heard.store.refer(&removed(reference()));
     heard.store.follow().unwrap();
-    assert!(!heard.says(watch, News::All(BTreeMap::new())));
+    assert!(!heard.says(watch, WatchUpdate::All(BTreeMap::new())));
     let again = heard.refer(&reference());
-    assert!(!heard.says(watch, News::All(BTreeMap::new())) && heard.says(again, News::All(BTreeMap::new())));
+    assert!(
+        !heard.says(watch, WatchUpdate::All(BTreeMap::new()))
+            && heard.says(again, WatchUpdate::All(BTreeMap::new()))
+    );
 }
 
 #[test]
@@ -298,7 +301,7 @@ fn services_that_nothing_refers_to_need_no_render() {
     let watch = heard.refer(&Reference::new(ReferenceKind::Service, &backend));
     heard.refer(&Reference::new(ReferenceKind::EndpointSlices, &backend));
     let slices = watch + 1;
-    assert!(heard.says(watch, News::All(BTreeMap::new())), "it does not exist");
+    assert!(heard.says(watch, WatchUpdate::All(BTreeMap::new())), "it does not exist");
     let service = |heard: &Heard, port: u16| {
         let object = json!({ "metadata": {}, "spec": { "ports": [{ "port": port }] } });
         Ok(heard.seen(WatchedKind::Service, &backend, &object))
@@ -309,8 +312,10 @@ fn services_that_nothing_refers_to_need_no_render() {
     assert!(heard.says(watch, is(backend.clone(), one.clone())));
     assert!(!heard.says(watch, is(backend.clone(), one)), "nothing changed");
     assert!(heard.says(watch, is(backend.clone(), two)));
-    assert!(!heard.says(watch, News::Gone(other)) && heard.says(watch, News::Gone(backend.clone())));
-    heard.says(slices, News::All(BTreeMap::new()));
+    assert!(
+        !heard.says(watch, WatchUpdate::Gone(other)) && heard.says(watch, WatchUpdate::Gone(backend.clone()))
+    );
+    heard.says(slices, WatchUpdate::All(BTreeMap::new()));
     for (of, is_ours) in [("backend", true), ("other", false)] {
         let slice = json!({
             "metadata": { "labels": { "kubernetes.io/service-name": of } },
@@ -332,11 +337,11 @@ fn services_of_a_namespace_that_may_be_read_are_known_where_the_cluster_may_not(
     let first = heard.refer(&service);
     let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
     for watch in wide {
-        heard.says(watch, News::Failed(Failure::Forbidden("at the cluster scope".to_owned())));
+        heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("at the cluster scope".to_owned())));
     }
     assert_eq!(heard.answer(&service), index::Answer::Pending(UNANSWERED.to_owned()));
     for watch in [first, first + 1] {
-        heard.says(watch, News::All(BTreeMap::new()));
+        heard.says(watch, WatchUpdate::All(BTreeMap::new()));
     }
     assert_eq!(heard.answer(&service), index::Answer::Known);
 }
@@ -407,9 +412,9 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
             match what % 6 {
                 0 => heard.store.refer(&added([reference])),
                 1 => heard.store.refer(&removed(reference)),
-                2 => drop(heard.says(watch, News::Failed(Failure::Forbidden("no".to_owned())))),
+                2 => drop(heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())))),
                 _ if matches!(kind, WatchedKind::Namespace | WatchedKind::Listener) => {}
-                3 => drop(heard.says(watch, News::Gone(name))),
+                3 => drop(heard.says(watch, WatchUpdate::Gone(name))),
                 4 => {
                     let seen = heard.seen(kind, &name, &object(kind, choice));
                     heard.says(watch, is(name, Ok(seen)));
@@ -417,7 +422,7 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
                 _ => {
                     let seen = heard.seen(kind, &name, &object(kind, choice));
                     let all = if choice % 3 == 0 { BTreeMap::new() } else { BTreeMap::from([(name, Ok(seen))]) };
-                    heard.says(watch, News::All(all));
+                    heard.says(watch, WatchUpdate::All(all));
                 }
             }
             // The wide ones stay, as if there were many namespaces.
