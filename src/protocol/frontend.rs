@@ -55,6 +55,26 @@ pub struct FrontendConfig {
     pub smtp: SmtpRules,
 }
 
+/// The defaults of the API, for an IMAP listener without TLS that takes no logins.
+impl Default for FrontendConfig {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Imap,
+            server_name: String::new(),
+            capabilities: Vec::new(),
+            mechanisms: Vec::new(),
+            password_logins: PasswordLogins::Listed,
+            start_tls: StartTlsOffer::Disabled,
+            relay_sasl: false,
+            max_errors: 5,
+            counted_errors: CountedErrors::All,
+            max_commands: 1000,
+            max_auth_failures: 10,
+            smtp: SmtpRules::default(),
+        }
+    }
+}
+
 /// How strict SMTP is; the default is Mailgress's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SmtpRules {

@@ -17,9 +17,7 @@ use crate::model::{
     Socket, SocketState, SourceAddresses, TlsMode, UntrustedPeers,
 };
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
-use crate::protocol::{
-    CountedErrors, FrontendConfig, Mechanism, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
-};
+use crate::protocol::{FrontendConfig, Mechanism, Protocol};
 
 use super::{Channels, Options, Proxy};
 
@@ -127,14 +125,8 @@ fn frontend() -> FrontendConfig {
         server_name: "mail.test".into(),
         capabilities: vec!["TOP".into()],
         mechanisms: vec![Mechanism::Plain],
-        password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Disabled,
         relay_sasl: true,
-        max_errors: 5,
-        counted_errors: CountedErrors::All,
-        max_commands: 1000,
-        max_auth_failures: 10,
-        smtp: SmtpRules::default(),
+        ..FrontendConfig::default()
     }
 }
 

@@ -16,9 +16,7 @@ use crate::model::{
 };
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::proxy_header::ProxyVersion;
-use crate::protocol::{
-    Cleartext, CountedErrors, FrontendConfig, Input, PasswordLogins, Protocol, SmtpRules, StartTlsOffer,
-};
+use crate::protocol::{Cleartext, FrontendConfig, Input, Protocol};
 
 /// A certificate authority, its own or below another.
 pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
@@ -129,20 +127,7 @@ pub(super) fn client_auth(mode: ClientAuthMode, authorities: Vec<CertificateDer<
 }
 
 fn frontend() -> FrontendConfig {
-    FrontendConfig {
-        protocol: Protocol::Imap,
-        server_name: "mail.test".to_owned(),
-        capabilities: Vec::new(),
-        mechanisms: Vec::new(),
-        password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Disabled,
-        relay_sasl: false,
-        max_errors: 5,
-        counted_errors: CountedErrors::All,
-        max_commands: 1000,
-        max_auth_failures: 10,
-        smtp: SmtpRules::default(),
-    }
+    FrontendConfig { server_name: "mail.test".to_owned(), ..FrontendConfig::default() }
 }
 
 /// A listener called like its first host name.

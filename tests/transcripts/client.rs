@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
     Attempt, Cleartext, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest,
-    Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, SmtpRules, StartTls, Step,
+    Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, StartTls, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -34,7 +34,8 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
         Protocol::Smtp => ("", "PLAIN, LOGIN"),
     };
     let methods = script.list("auth-methods", methods);
-    FrontendConfig {
+    let defaults = FrontendConfig::default();
+    let mut config = FrontendConfig {
         protocol,
         server_name: script.setting("server-name").unwrap_or("mail.test").to_owned(),
         capabilities: script.list("capabilities", capabilities),
@@ -54,19 +55,19 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
             Some(other) => panic!("tls: {other}"),
         },
         relay_sasl: script.setting("passthrough") == Some("yes"),
-        max_errors: script.number("max-errors", 5),
+        max_errors: script.number("max-errors", defaults.max_errors),
         counted_errors: match script.setting("counted-errors") {
             None | Some("syntax") => CountedErrors::Syntax,
             Some("all") => CountedErrors::All,
             Some(other) => panic!("counted-errors: {other}"),
         },
-        max_commands: script.number("max-commands", 1000),
-        max_auth_failures: script.number("max-auth-failures", 10),
-        smtp: SmtpRules {
-            anonymous_before_tls: script.setting("anonymous-before-tls") == Some("yes"),
-            strict_sequence: script.setting("strict-sequence") == Some("yes"),
-        },
-    }
+        max_commands: script.number("max-commands", defaults.max_commands),
+        max_auth_failures: script.number("max-auth-failures", defaults.max_auth_failures),
+        ..defaults
+    };
+    config.smtp.anonymous_before_tls = script.setting("anonymous-before-tls") == Some("yes");
+    config.smtp.strict_sequence = script.setting("strict-sequence") == Some("yes");
+    config
 }
 
 /// A connection, from the greeting to its end.

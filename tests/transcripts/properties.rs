@@ -138,11 +138,11 @@ fn config() -> impl Strategy<Value = FrontendConfig> {
             password_logins: passwords,
             start_tls,
             relay_sasl,
-            max_errors: 5,
             counted_errors: bounds.0,
             max_commands: bounds.1,
             max_auth_failures: bounds.2,
             smtp: SmtpRules { anonymous_before_tls: smtp.0, strict_sequence: smtp.1 },
+            ..FrontendConfig::default()
         },
     )
 }

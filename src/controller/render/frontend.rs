@@ -27,6 +27,7 @@ pub(crate) fn render(
     check_mechanisms(&scope.setting(&format!("{block}.authMethods")), kind, &mechanisms, found);
     let limits = settings.limits.as_ref();
     let password_logins = password_logins(settings, protocol);
+    let defaults = FrontendConfig::default();
     let config = FrontendConfig {
         protocol,
         server_name: settings.server_name.clone().unwrap_or_else(|| environment.hostname.clone()),
@@ -39,13 +40,16 @@ pub(crate) fn render(
             TlsMode::RequireStartTls => StartTlsOffer::Required,
         },
         relay_sasl: passthrough,
-        max_errors: limits.and_then(|limits| limits.max_errors).unwrap_or(5),
+        max_errors: limits.and_then(|limits| limits.max_errors).unwrap_or(defaults.max_errors),
         counted_errors: match limits.and_then(|limits| limits.counted_errors) {
-            None | Some(limits::CountedErrors::All) => CountedErrors::All,
+            None => defaults.counted_errors,
+            Some(limits::CountedErrors::All) => CountedErrors::All,
             Some(limits::CountedErrors::Syntax) => CountedErrors::Syntax,
         },
-        max_commands: limits.and_then(|limits| limits.max_commands).unwrap_or(1000),
-        max_auth_failures: limits.and_then(|limits| limits.max_auth_failures).unwrap_or(10),
+        max_commands: limits.and_then(|limits| limits.max_commands).unwrap_or(defaults.max_commands),
+        max_auth_failures: limits
+            .and_then(|limits| limits.max_auth_failures)
+            .unwrap_or(defaults.max_auth_failures),
         smtp: smtp_rules(settings, protocol),
     };
     if protocol == Protocol::Pop3 && !config.takes_passwords() {

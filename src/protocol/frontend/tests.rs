@@ -11,16 +11,8 @@ fn config(protocol: Protocol) -> FrontendConfig {
     FrontendConfig {
         protocol,
         server_name: "mail.test".to_owned(),
-        capabilities: Vec::new(),
         mechanisms: vec![Mechanism::Plain, Mechanism::XOAuth2],
-        password_logins: PasswordLogins::Listed,
-        start_tls: StartTlsOffer::Disabled,
-        relay_sasl: false,
-        max_errors: 5,
-        counted_errors: CountedErrors::All,
-        max_commands: 1000,
-        max_auth_failures: 10,
-        smtp: SmtpRules::default(),
+        ..FrontendConfig::default()
     }
 }
 
