@@ -23,7 +23,7 @@ use crate::proxy::source_addresses::Origin;
 use crate::proxy::verdicts;
 
 /// What became of one attempt to log in.
-pub(super) enum LoginDecision {
+pub(super) enum Decision {
     /// Refused; the client may go on.
     Refused(Frontend),
     /// The backend accepted it.
@@ -32,11 +32,7 @@ pub(super) enum LoginDecision {
 
 impl Session {
     /// Decides about one attempt.
-    pub(super) async fn decide(
-        &mut self,
-        attempt: Attempt,
-        record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    pub(super) async fn decide(&mut self, attempt: Attempt, record: &mut Record) -> Result<Decision, End> {
         let started = StdInstant::now();
         let Attempt { request, pending } = attempt;
         record.refused = None;
@@ -66,7 +62,7 @@ impl Session {
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    ) -> Result<Decision, End> {
         if self.is_banned() {
             return Err(self.turn_out().await);
         }
@@ -74,7 +70,7 @@ impl Session {
             Auth::Http { service, .. } => self.ask_service(&service, request, pending, record).await,
             Auth::Passthrough(backend) => self.ask_backend(backend, request, pending, record).await,
         };
-        if matches!(verdict, Ok(LoginDecision::Accepted(_))) && self.is_banned() {
+        if matches!(verdict, Ok(Decision::Accepted(_))) && self.is_banned() {
             return Err(self.turn_out().await);
         }
         verdict
@@ -107,7 +103,7 @@ impl Session {
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    ) -> Result<Decision, End> {
         let answer = match self.check(service, &request, &pending).await {
             Ok(answer) => answer,
             Err(end) => return self.fail(pending, end).await,
@@ -136,7 +132,7 @@ impl Session {
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    ) -> Result<Decision, End> {
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
         let authorised = Authorised { backend, login, has_clients_password: true, user };
@@ -228,7 +224,7 @@ impl Session {
         authorised: Authorised,
         pending: PendingLogin,
         record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    ) -> Result<Decision, End> {
         let relayed = self.served.listener.auth.is_passthrough();
         let is_clients_password = authorised.has_clients_password;
         match self.log_in_to(authorised, pending, record).await? {
@@ -236,7 +232,7 @@ impl Session {
                 if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
                     record.refused = Some(backend_refused(RefusalCause::Server, &accepted.reply));
                 }
-                Ok(LoginDecision::Accepted(accepted))
+                Ok(Decision::Accepted(accepted))
             }
             LoginReply::Failed(pending, end) => {
                 if let Some(shown) = self.shown(&end) {
@@ -270,7 +266,7 @@ impl Session {
         reply: &[u8],
         cause: RefusalCause,
         record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    ) -> Result<Decision, End> {
         record.refused = Some(match cause {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => backend_refused(cause, reply),
@@ -301,7 +297,7 @@ impl Session {
         pending: PendingLogin,
         refusal: Refusal<'_>,
         record: &mut Record,
-    ) -> Result<LoginDecision, End> {
+    ) -> Result<Decision, End> {
         let end = || match refusal.cause {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => End::AuthServiceUnavailable(backend::first_line(refusal.text)),
@@ -326,22 +322,17 @@ impl Session {
     }
 
     /// A refused login: told, and the end of the session if the client is banned by it or has no attempt left.
-    async fn refused(
-        &mut self,
-        next: Refused,
-        mut out: Vec<u8>,
-        is_banned: bool,
-    ) -> Result<LoginDecision, End> {
+    async fn refused(&mut self, next: Refused, mut out: Vec<u8>, is_banned: bool) -> Result<Decision, End> {
         self.start_deadline();
         self.send(&mut out).await?;
         if is_banned {
             return Err(End::LoginRefused);
         }
-        next.map(LoginDecision::Refused).map_err(End::Rule)
+        next.map(Decision::Refused).map_err(End::Rule)
     }
 
     /// The internal-error line, and the end of the session.
-    async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<LoginDecision, End> {
+    async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<Decision, End> {
         let mut out = Vec::new();
         pending.internal_error(&mut out);
         Err(self.tell_last(&mut out, end).await)
@@ -358,15 +349,15 @@ impl Session {
 }
 
 /// What a login is counted as, and by whose fault.
-fn counted(verdict: &Result<LoginDecision, End>) -> (verdicts::Verdict, Fault) {
+fn counted(verdict: &Result<Decision, End>) -> (verdicts::Verdict, Fault) {
     match verdict {
-        Ok(LoginDecision::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
+        Ok(Decision::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
             (verdicts::Verdict::Unavailable, Fault::Backend)
         }
-        Ok(LoginDecision::Accepted(Accepting { refused: Some(_), .. }) | LoginDecision::Refused(_)) => {
+        Ok(Decision::Accepted(Accepting { refused: Some(_), .. }) | Decision::Refused(_)) => {
             (verdicts::Verdict::Refused, Fault::Client)
         }
-        Ok(LoginDecision::Accepted(_)) => (verdicts::Verdict::Accepted, Fault::None),
+        Ok(Decision::Accepted(_)) => (verdicts::Verdict::Accepted, Fault::None),
         Err(end) => match end.verdict() {
             verdicts::Verdict::Abandoned => (verdicts::Verdict::Abandoned, Fault::None),
             verdict => (verdict, end.fault()),

@@ -9,7 +9,7 @@ use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
 use super::client::{Counted, Secured, Session, turn_away};
-use super::decision::LoginDecision;
+use super::decision::Decision;
 use super::upstream::Accepting;
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
@@ -55,8 +55,8 @@ impl Session {
                 }
                 Step::StartTls(agreed) => return Ok(Progress::StartTls(agreed)),
                 Step::Login(attempt) => match Box::pin(self.decide(attempt, record)).await? {
-                    LoginDecision::Refused(next) => frontend = next,
-                    LoginDecision::Accepted(accepted) => return Ok(Progress::Accepted(accepted)),
+                    Decision::Refused(next) => frontend = next,
+                    Decision::Accepted(accepted) => return Ok(Progress::Accepted(accepted)),
                 },
                 Step::Close(CloseReason::Quit) => return Err(End::Quit),
                 Step::Close(reason) => return Err(End::Rule(reason)),
