@@ -1,10 +1,10 @@
 //! The admin server: health, metrics, status and the rendered model.
 //!
-//! It knows no mail: what it shows is handed in as JSON and as a registry of metrics. It runs beside the
-//! data plane's threads, never on them.
+//! It does not know about mail: its data are passed in as JSON and as a metrics registry. It runs on the control
+//! threads, not on those of the data plane.
 //!
-//! Probes are answered whatever others do: connections, pages and waiting replicas are bounded in number, of each peer
-//! too, and so is the time that a client may take to send a request or to read an answer.
+//! Probes are answered regardless of other clients. The number of connections, pages and waiting replicas is limited,
+//! in total and for each peer. So is the time that a client may take to send a request or to read an answer.
 
 mod bounds;
 mod connections;
@@ -51,43 +51,43 @@ use stream::Bounded;
 pub use hosts::Hosts;
 pub use readiness::{Readiness, ReadinessGuard};
 
-/// What the pages are made of.
+/// What the pages show.
 #[derive(Clone)]
 pub struct AdminState {
-    /// `/`.
+    /// For `/`.
     pub page: page::Look,
-    /// `/readyz`.
+    /// For `/readyz`.
     pub readiness: Readiness,
-    /// `/metrics`.
+    /// For `/metrics`.
     pub metrics: Registry,
-    /// `/status`.
+    /// For `/status`.
     pub status: Made,
-    /// `/model`; secrets masked by whoever makes it.
+    /// For `/model`. The function must mask secrets.
     pub model: Made,
-    /// `/served`: what other replicas ask for.
+    /// For `/served`, which other replicas request.
     pub served: Ledger,
-    /// The names by which all this is served.
+    /// The host names that are answered.
     pub hosts: Hosts,
-    /// What goes with it.
+    /// Totals of this replica, for `/served`.
     pub totals: Arc<dyn Fn() -> Totals + Send + Sync>,
     /// File descriptors for connections.
     pub descriptors: usize,
 }
 
-/// A page that is made when it is asked for.
+/// Creates a page when it is requested.
 pub type Made = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// What requests are answered with.
+/// The shared state of the handlers.
 #[derive(Clone)]
 struct Desk {
     state: AdminState,
     makers: Makers,
 }
 
-/// Serves until `shutdown`; requests under way have a moment to finish.
+/// Serves until `shutdown`. Then requests in progress have [`LAST_MOMENT`] to finish.
 ///
 /// # Errors
-/// When the listener fails.
+/// The listener fails.
 pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> io::Result<()> {
     let (hosts, open) = (Arc::new(state.hosts.clone()), Connections::new(state.descriptors));
     let router = Router::new()
@@ -113,11 +113,11 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: Cancellat
     Ok(())
 }
 
-/// The next connection, with its place.
+/// Accepts a connection and reserves its place.
 async fn admit(listener: &TcpListener, open: &Connections) -> Option<(TcpStream, Connection)> {
     match listener.accept().await {
         Ok((stream, peer)) => open.admit(SocketAddr::ip(&peer)).await.map(|connection| (stream, connection)),
-        // The peer's trouble, or descriptors ran out: the next one may be fine.
+        // The peer failed or descriptors ran out. The next accept may succeed.
         Err(_) => {
             sleep(ACCEPT_PAUSE).await;
             None
@@ -142,7 +142,7 @@ async fn converse(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Bounded::new(stream)), service);
     tokio::pin!(http);
-    // The network is looked at between two tries: a request that was sent at once is answered here.
+    // Yielding lets the event loop read, so that a request sent at once is answered here.
     for _ in 0..2 {
         if poll_fn(|cx| Poll::Ready(http.as_mut().poll(cx).is_ready())).await {
             return;
@@ -151,7 +151,7 @@ async fn converse(
     }
     connection.seen();
     tokio::select! {
-        // A client that breaks off is its own affair.
+        // A client may disconnect at any time.
         _ = http.as_mut() => {}
         () = connection.end().cancelled() => {}
         () = shutdown.cancelled() => {
@@ -179,13 +179,13 @@ const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 const MISDIRECTED: &str = "the admin server does not answer for this host name: use localhost, an IP address or the pod's \
                            name, or add the name to --admin-hosts (MAILGRESS_ADMIN_HOSTS; admin.hosts in the chart)\n";
-/// For a request to arrive, also the next one on a kept connection.
+/// Time limit for a request to arrive, also for the next one on a kept connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of a request's head, and of an answer that wait to be written.
+/// Maximum bytes of a request's head, and of an answer that waits to be written.
 const MAX_HEAD: usize = 16 << 10;
-/// For requests under way at the end.
+/// Time limit for requests in progress when the process ends.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
-/// After an accept that failed.
+/// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 type Visitor = Extension<Arc<Connection>>;
@@ -221,12 +221,12 @@ async fn model(State(Desk { state, makers }): State<Desk>, visitor: Visitor) -> 
     makers.make(Kind::Page, visitor.peer(), move || reply::json(&(state.model)())).await
 }
 
-/// How far the asker has read, and how long it likes to wait for more.
+/// What the other replica has read, and how long it wants to wait.
 #[derive(Debug, Deserialize)]
 struct Asked {
     instance: Option<String>,
     version: Option<u64>,
-    /// Seconds.
+    /// In seconds.
     wait: Option<u64>,
 }
 
@@ -239,7 +239,7 @@ async fn served(
     let place = makers.bounds.take(Kind::Poll, visitor.peer());
     let longest = if place.is_some() { LONGEST_WAIT } else { WAIT_OF_MANY };
     let wait = Duration::from_secs(asked.wait.unwrap_or_default()).min(longest);
-    // Without news in time the page is empty, and the asker knows that we are alive.
+    // Without changes in time, the page is empty and shows that this replica is alive.
     let _ = timeout(wait, state.served.news(read.as_ref())).await;
     drop(place);
     let page = move || {
@@ -250,9 +250,9 @@ async fn served(
     makers.make(Kind::Served, visitor.peer(), page).await
 }
 
-/// For news that somebody waits for.
+/// Maximum time that a replica waits for changes.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// The same when too many wait already.
+/// The maximum if too many requests are already waiting.
 const WAIT_OF_MANY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -304,7 +304,7 @@ mod tests {
             Self { address, readiness, ledger, shutdown, task }
         }
 
-        /// The whole response.
+        /// Returns the whole response.
         async fn get(&self, path: &str) -> String {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
             let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -1,4 +1,4 @@
-//! The only wiring: objects -> renderer -> data plane -> reports -> status, and the admin server beside it.
+//! Connects all parts: objects, renderer, data plane, reports, status, and the admin server. No other module does this.
 
 mod connections;
 mod log;
@@ -40,38 +40,38 @@ use signals::Signals;
 use source::Source;
 pub use source::{Cluster, ObjectRef, Origin};
 
-/// Everything that `run` is told.
+/// The options of `mailgress run`.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Where objects come from.
+    /// The source of objects.
     pub origin: Origin,
-    /// `spec.className` of the objects that are taken.
+    /// Only objects with this `spec.className` are used.
     pub class: String,
-    /// Where we are, for endpoints that are near. In a cluster, the zone of a node is looked up.
+    /// Our location, for preferring near endpoints. In a cluster, the zone is read from the node.
     pub locality: Locality,
-    /// Whose PROXY headers are believed, and wanted, by listeners on all addresses that do not say it themselves.
+    /// Peers whose PROXY headers are trusted and required, for listeners on all addresses without `proxyProtocol`.
     pub trusted_peers: Vec<IpNet>,
-    /// Where health, metrics and status are served.
+    /// The address of the admin server.
     pub admin_address: SocketAddr,
-    /// Names by which it is served, besides addresses, localhost and our own.
+    /// Host names for the admin server, in addition to addresses, localhost and our own name.
     pub admin_hosts: Vec<String>,
     /// Worker threads of the data plane.
     pub workers: usize,
-    /// Between the signal and the closing of the listeners, so that load balancers notice.
+    /// Time between the signal and closing the listeners, so that load balancers notice.
     pub drain_delay: Duration,
-    /// Between the closing of a listener and the goodbye to its sessions.
+    /// Time between closing a listener and ending its sessions.
     pub drain_timeout: Duration,
-    /// What this replica is called; by default as the host is.
+    /// The name of this replica; the default is the host's name.
     pub replica: Option<String>,
-    /// The address of the node that it runs on.
+    /// The address of the node that runs this replica.
     pub node_address: Option<IpAddr>,
 }
 
-/// Runs until a signal and a drain.
+/// Runs until a signal has ended the process and sessions are drained.
 ///
 /// # Errors
-/// When the admin address cannot be bound, the folder cannot be read or watched, nothing says how to reach the
-/// cluster, or threads cannot be started. Nothing that happens later is an error of the process.
+/// The admin address cannot be bound, the folder cannot be read or watched, nothing tells how to reach the cluster, or
+/// threads cannot be started. A later event does not end the process with an error.
 pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let started = Instant::now();
     raise_descriptor_limit();
@@ -122,12 +122,12 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
         serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
-    // A read that hangs (a network file system) does not keep the process.
+    // A read that blocks (on a network file system) must not delay the end of the process.
     runtime.shutdown_background();
     done
 }
 
-/// What the admin server shows.
+/// Collects what the admin server shows.
 fn admin_state(
     sources: page::Sources,
     readiness: Readiness,
@@ -150,7 +150,7 @@ fn admin_state(
     }
 }
 
-/// What the admin server is made of.
+/// The parts of the admin server.
 struct Admin {
     listener: TcpListener,
     state: AdminState,
@@ -183,13 +183,13 @@ async fn serve(
     let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
     let mut source = tokio::spawn(source.run(draining.clone()));
     let ready = tokio::spawn(async move {
-        // Any report means that a first snapshot was applied; an error means that the process ends.
+        // Any report means that the first snapshot was applied. An error means that the process is ending.
         let _ = reports.wait_for(|report| report.revision > 0).await;
         drop(first_report);
     });
     tokio::select! {
         () = signals.wait() => {}
-        // Each of these lasts as long as the process: one that ends early takes the process with it.
+        // Each of these tasks lasts as long as the process. If one ends early, the process ends.
         done = &mut source => return early(done.context("the source of objects ended in an error of ours")?),
         done = &mut serving => return early(done.context("the admin server ended in an error of ours")?),
         done = &mut data_plane => return early(done.context("the data plane ended in an error of ours")),
@@ -207,7 +207,7 @@ async fn serve(
     data_plane.await.context("the data plane ended in an error of ours")?;
     ready.abort();
     ended.cancel();
-    // All sessions have ended: what still reads a file or answers a probe is not waited for any longer.
+    // All sessions have ended. Do not wait longer for tasks that read a file or answer a probe.
     let rest = async { tokio::try_join!(source, serving) };
     if let Ok(done) = timeout(LAST_WAIT, rest).await {
         let (source, serving) = done.context("a control task ended in an error of ours")?;
@@ -217,7 +217,7 @@ async fn serve(
     Ok(())
 }
 
-/// Blocks readiness until the start is over, and says why.
+/// Blocks readiness until the start is complete, and gives the reason.
 async fn wait_for_start(mut start: watch::Receiver<Start>, guard: ReadinessGuard) {
     loop {
         match start.borrow_and_update().clone() {
@@ -225,22 +225,22 @@ async fn wait_for_start(mut start: watch::Receiver<Start>, guard: ReadinessGuard
             Start::Over => return,
         }
         if start.changed().await.is_err() {
-            // The process ends.
+            // The process is ending.
             return std::future::pending().await;
         }
     }
 }
 
-/// The end of a task that should have lasted.
+/// Returns the error for a task that ended too early.
 fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
     done.map_err(Into::into)?;
     anyhow::bail!("a part of the process ended without a reason; this is an error of ours")
 }
 
-/// For the control tasks, when all sessions have ended.
+/// Time limit for the control tasks to end, after all sessions have ended.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// A registry with what is known of the process as a whole.
+/// Creates a registry with the metrics of the process and the log.
 fn registry(log: &Log) -> anyhow::Result<Registry> {
     let registry = Registry::new();
     process::register(&registry)?;
@@ -248,11 +248,11 @@ fn registry(log: &Log) -> anyhow::Result<Registry> {
     Ok(registry)
 }
 
-/// Opens the admin server's socket.
+/// Opens the socket of the admin server.
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A process that ended just now leaves connections behind that would keep the address.
+        // Connections of a process that has just ended may still occupy the address.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -262,24 +262,24 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Connections to the admin server that wait to be accepted. When the queue is full, the kernel drops a probe's first
-/// packet, and the probe is a second late.
+/// Length of the accept queue. If the queue is full, the kernel drops the first packet of a probe, which delays the
+/// probe by a second.
 const BACKLOG: u32 = 4096;
 
-/// Who we are among the replicas. A process that is started anew is somebody else.
+/// Identifies this replica. After a restart, `instance` differs.
 fn replica(options: &RunOptions, hostname: &str) -> Replica {
     let name = options.replica.clone().unwrap_or_else(|| hostname.to_owned());
     let instance = format!("{:016x}", rand::random::<u64>());
     Replica { name, instance, node_address: options.node_address }
 }
 
-/// By which names people may look at us.
+/// Returns the host names of the admin server.
 fn admin_hosts(options: &RunOptions, hostname: &str) -> Hosts {
     let own = options.replica.iter().cloned().chain([hostname.to_owned()]);
     Hosts::new(own.chain(options.admin_hosts.iter().cloned()))
 }
 
-/// Who we are, for people.
+/// Describes this replica for the status page.
 fn shown_replica(options: &RunOptions, replica: &Replica, admin_port: u16) -> ShownReplica {
     ShownReplica {
         name: replica.name.clone(),
@@ -290,7 +290,7 @@ fn shown_replica(options: &RunOptions, replica: &Replica, admin_port: u16) -> Sh
     }
 }
 
-/// Until the process ends.
+/// Sets marks for rates until the process ends.
 async fn mark_rates(observer: Observer) {
     let mut ticks = tokio::time::interval(MARK_EVERY);
     loop {
@@ -298,15 +298,15 @@ async fn mark_rates(observer: Observer) {
     }
 }
 
-/// Rates are told over once to twice this.
+/// Interval of the marks. Rates are computed over one to two intervals.
 const MARK_EVERY: Duration = Duration::from_secs(30);
 
-/// The default of `serverName`.
+/// Returns the host's name, the default of `serverName`.
 pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Every session needs two descriptors: the soft limit is raised to the hard one.
+/// Raises the soft limit of open files to the hard limit, because every session needs two descriptors.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! Auth services: who may log in, and where to. The service's protocol is nginx's ([`http`]).
+//! Auth services: they decide who may log in, and name the backend. [`http`] implements nginx's protocol.
 
 pub mod http;
 
@@ -13,80 +13,80 @@ use crate::secret::Secret;
 
 pub use http::{AuthClient, Quota};
 
-/// All that an auth service is told about one attempt.
+/// What an auth service is told about a login.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthRequest<'a> {
-    /// The protocol that the client speaks.
+    /// The protocol of the client.
     pub protocol: Protocol,
     /// The credentials.
     pub request: &'a LoginRequest,
-    /// Counts from 1 in a session.
+    /// The number of the login, counted from 1 for each session.
     pub attempt: u32,
-    /// The client.
+    /// The client's address.
     pub client: ClientAddress,
-    /// SMTP: its verified name, or a marker.
+    /// SMTP: the client's verified host name, or a marker.
     pub client_host: Option<&'a str>,
-    /// Source and destination of an incoming PROXY header.
+    /// Source and destination of a received PROXY header.
     pub proxied: Option<(SocketAddr, SocketAddr)>,
-    /// SMTP: what the client said; sent for [`LoginRequest::Anonymous`].
+    /// SMTP: the client's commands; sent for [`LoginRequest::Anonymous`].
     pub envelope: Option<&'a Envelope>,
-    /// Present when the client uses TLS.
+    /// Set if the client uses TLS.
     pub tls: Option<&'a TlsFacts>,
-    /// Present when client certificates are asked for.
+    /// Set if client certificates are requested.
     pub certificate: Option<ClientCertificate<'a>>,
 }
 
 /// The client's certificate.
 #[derive(Clone, Copy, Debug)]
 pub enum ClientCertificate<'a> {
-    /// It sent none.
+    /// The client sent no certificate.
     Absent,
-    /// It sent one and holds its key.
+    /// The client sent a certificate and has its key.
     Presented {
-        /// The certificate.
+        /// The certificate in DER.
         der: &'a [u8],
-        /// Or why it is not trusted.
+        /// Whether it is trusted, else the reason.
         verified: Result<(), &'a str>,
     },
 }
 
-/// A service's decision.
+/// The decision of an auth service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthAnswer {
-    /// The login is good.
+    /// The login is accepted.
     Accepted {
-        /// The backend to use; `None`: the listener's own.
+        /// The backend to use; `None` for the listener's own.
         server: Option<BackendAddress>,
-        /// The login for the backend, if it differs from the client's.
+        /// The login for the backend; `None` for the client's own.
         login: Option<Vec<u8>>,
-        /// The password for the backend, if it differs from the client's.
+        /// The password for the backend; `None` for the client's own.
         password: Option<Secret>,
     },
-    /// The login is not good.
+    /// The login is refused.
     Refused {
-        /// For the client; may begin with an IMAP response code. Never empty.
+        /// The text for the client; may start with an IMAP response code. Never empty.
         text: Vec<u8>,
-        /// SMTP: the reply code and enhanced code, instead of `535 5.7.0`.
+        /// SMTP: reply code and enhanced code; the default is `535 5.7.0`.
         code: Option<String>,
-        /// The client is answered after this time and may try again; `None`: the session ends.
+        /// Delay of the client's reply, after which it may try again. `None`: the session ends.
         wait: Option<Duration>,
-        /// XOAUTH2 and OAUTHBEARER: base64, for the challenge before the refusal.
+        /// XOAUTH2 and OAUTHBEARER: the challenge before the refusal, in base64.
         sasl: Option<String>,
-        /// Who has to change something; the service itself when it says that it cannot decide.
+        /// Who has to act. [`RefusalCause::Server`] if the service says that it cannot decide.
         cause: RefusalCause,
     },
 }
 
-/// No decision. The client gets the protocol's internal-error line; this is for the operator.
+/// Why there is no decision, for the operator. The client gets the protocol's internal-error line.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The configuration's fault: a Service without ready endpoints.
+    /// The auth service has no ready endpoint.
     #[error("auth service {service} has no ready endpoint")]
     NoEndpoint {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
     },
-    /// The configuration's fault.
+    /// The configuration of the auth service cannot be used.
     #[error("auth service {service} cannot be used: {cause}")]
     Configuration {
         /// [`crate::model::HttpAuth::reference`].
@@ -94,15 +94,15 @@ pub enum AuthError {
         /// What is wrong.
         cause: String,
     },
-    /// The service's fault, or its network's: no endpoint takes a connection.
+    /// No endpoint of the auth service accepts a connection.
     #[error("auth service {service} cannot be reached: {cause}")]
     Unreachable {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
-        /// The last endpoint's failure.
+        /// The failure of the last endpoint.
         cause: String,
     },
-    /// The service's fault.
+    /// The auth service did not answer in time.
     #[error("auth service {service} did not answer within {timeout:?}")]
     Timeout {
         /// [`crate::model::HttpAuth::reference`].
@@ -110,23 +110,23 @@ pub enum AuthError {
         /// `auth.http.timeout`.
         timeout: Duration,
     },
-    /// The service's fault: the client did not wait any longer.
+    /// The auth service took so long that the client left.
     #[error("the client left while auth service {service} had not answered for {waited:.1?}")]
     GivenUp {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
-        /// Since the question; at least [`LONG_SILENCE`].
+        /// The time since the request; at least [`LONG_SILENCE`].
         waited: Duration,
     },
-    /// The service's fault: the connection or the HTTP in it broke.
+    /// The connection failed, or the answer is not HTTP.
     #[error("auth service {service} broke off its answer: {cause}")]
     Broken {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
-        /// What the library says.
+        /// The error of the connection or the parser.
         cause: String,
     },
-    /// The service's fault: HTTP, but not an answer.
+    /// The answer is HTTP, but not a decision.
     #[error("auth service {service} answered wrongly: {cause}")]
     Answer {
         /// [`crate::model::HttpAuth::reference`].
@@ -134,24 +134,25 @@ pub enum AuthError {
         /// What is wrong with it.
         cause: http::ReplyError,
     },
-    /// The service's fault: `WAIT` for too long.
+    /// The service answered `WAIT` too often or for too long.
     #[error("auth service {service} did not decide: it answered WAIT {times} times")]
     Undecided {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
-        /// How often it did.
+        /// The number of `WAIT` answers.
         times: u32,
     },
 }
 
 impl AuthError {
-    /// For a client that left after waiting for an answer for so long. `None` if it left soon: then that is its own choice.
+    /// Returns an error if the client left after waiting for an answer for a long time. `None` if it left soon, because
+    /// that was its own decision.
     pub(crate) fn given_up(service: &str, waited: Duration) -> Option<Self> {
         (waited >= LONG_SILENCE).then(|| Self::GivenUp { service: service.to_owned(), waited })
     }
 }
 
-/// An auth service that takes longer is the reason why a client leaves.
+/// If a client leaves after waiting this long, the auth service is the reason.
 const LONG_SILENCE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Names of backends, auth services and clients.
+//! Resolves the names of backends, auth services and clients.
 //!
-//! One resolver of its own for each distinct `resolver` block, so that caches and name servers never
-//! mix; they are few, and the least recently used goes when there are too many.
+//! Each distinct `resolver` block has its own resolver, so that caches and name servers do not mix. There are few of
+//! them; if there are too many, the least recently used one is dropped.
 //!
-//! `source` finds the name servers, `client` asks them, over connections that `counting` counts into
-//! `metrics`. `failures` remembers for a moment what failed, and `silence` tells of name servers that do not answer.
+//! `source` finds the name servers, and `client` asks them over connections that `counting` counts in `metrics`.
+//! `failures` remembers recent failures, and `silence` reports name servers that do not answer.
 
 mod client;
 mod counting;
@@ -41,7 +41,7 @@ use silence::Silences;
 pub use source::Host;
 use source::Source;
 
-/// Resolves names with whatever `resolver` block a listener has. One for the process.
+/// Resolves names with the `resolver` block of a listener. The process has one.
 pub struct Dns {
     host: Host,
     metrics: Metrics,
@@ -56,17 +56,17 @@ impl fmt::Debug for Dns {
     }
 }
 
-/// Where to connect to.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// An address.
+    /// An IP address and port.
     Tcp(SocketAddr),
     /// A UNIX socket.
     Unix(PathBuf),
 }
 
 impl Target {
-    /// The address; a UNIX socket has none.
+    /// Returns the address; `None` for a UNIX socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -76,7 +76,7 @@ impl Target {
     }
 }
 
-/// As in logs: `192.0.2.1:143`, `unix:/run/imap.sock`.
+/// Formats the target as in logs: `192.0.2.1:143`, `unix:/run/imap.sock`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,63 +86,64 @@ impl fmt::Display for Target {
     }
 }
 
-/// A name that gave no address.
+/// Why a name has no usable address.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DnsError {
-    /// The name servers say that there is none.
+    /// The name servers answer that the name or its addresses do not exist.
     #[error("the name {0:?} does not exist, or has no address of an enabled family (resolver.ipv4, ipv6)")]
     NotFound(String),
-    /// The name servers do not answer.
+    /// The name servers do not answer in time.
     #[error("the name {host:?} was not resolved within {timeout:?}; check resolver.nameservers")]
     Timeout {
-        /// What was asked for.
+        /// The name or address in question.
         host: String,
         /// `resolver.timeout`.
         timeout: Duration,
     },
-    /// The name servers answer badly.
+    /// The name servers answer with an error.
     #[error("the name {host:?} cannot be resolved: {cause}")]
     Failed {
-        /// What was asked for.
+        /// The name or address in question.
         host: String,
-        /// What the library says.
+        /// The library's error.
         cause: String,
     },
-    /// The listener may not connect to where the address leads.
+    /// The listener may not connect to the address.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
-    /// The `resolver` block, or this host's resolv.conf.
+    /// The `resolver` block or this host's resolv.conf cannot be used.
     #[error("names cannot be resolved: {0}")]
     Configuration(String),
 }
 
-/// Distinct `resolver` blocks kept.
+/// Maximum number of distinct `resolver` blocks that are kept.
 const MAX_RESOLVERS: usize = 64;
 
-/// A client whose name does not exist or does not lead back to it (XCLIENT's word, as nginx uses it).
+/// The host name of a client whose name does not exist or does not resolve to its address (XCLIENT's word, as in
+/// nginx).
 pub const UNAVAILABLE: &str = "[UNAVAILABLE]";
 
-/// A client whose name cannot be found out just now.
+/// The host name of a client whose name cannot be resolved at present.
 pub const TEMPORARILY_UNAVAILABLE: &str = "[TEMPUNAVAIL]";
 
 impl Dns {
-    /// Without any resolver yet: each is made when it is first used. `host` knows the name servers where a
-    /// block names none, and the addresses of those that a block gives by name.
+    /// Creates no resolver yet; each is created when it is first used. `host` has the name servers for blocks that have
+    /// none, and resolves name servers that a block has by name.
     ///
     /// # Errors
-    /// When `registry` has metrics of these names.
+    /// `registry` already has metrics with these names.
     pub fn new(host: Host, registry: &Registry) -> prometheus::Result<Self> {
         let (metrics, silences) = (Metrics::register(registry)?, Arc::new(Silences::register(registry)?));
         Ok(Self { host, metrics, silences, sources: Mutex::default() })
     }
 
-    /// The resolvers whose name servers do not answer.
+    /// Returns the resolvers whose name servers do not answer.
     #[must_use]
     pub fn silent(&self) -> watch::Receiver<Arc<Vec<Resolver>>> {
         self.silences.subscribe()
     }
 
-    /// Counts for these zones, and forgets the counters of all others.
+    /// Counts for these zones, and removes the counters of all others.
     pub fn keep_zones(&self, zones: &BTreeSet<&str>) {
         self.metrics.keep(zones);
         let kept = |source: &Arc<Source>| {
@@ -151,10 +152,11 @@ impl Dns {
         self.sources.lock().retain(kept);
     }
 
-    /// The targets behind `address` that may be connected to: itself, unless it is a name. Never empty.
+    /// Returns the targets of `address` that `reach` permits; at least one. An address that is not a name is its own
+    /// target.
     ///
     /// # Errors
-    /// When the name leads nowhere, or only to what `reach` does not permit.
+    /// The name has no address, or only addresses that `reach` does not permit.
     pub async fn resolve(
         &self,
         resolver: &Resolver,
@@ -194,8 +196,8 @@ impl Dns {
         }
     }
 
-    /// SMTP: the client's name, if it leads back to the client; else one of the two markers (NGINX section
-    /// 3.4).
+    /// SMTP: returns the client's host name if it resolves to the client's address, else one of the two markers (NGINX
+    /// section 3.4).
     pub async fn client_host(&self, resolver: &Resolver, client: IpAddr) -> String {
         match self.confirmed_name(resolver, client).await {
             Ok(Some(name)) => name,
@@ -219,7 +221,7 @@ impl Dns {
         Ok(self.ask(block, Question::LeadsBack(host.clone()), ask).await?.then_some(host))
     }
 
-    /// One lookup within `resolver.timeout`, unless it has just failed.
+    /// Does one lookup within `resolver.timeout`, unless the same one has just failed.
     async fn ask<T, F: Future<Output = Result<T, NetError>>>(
         &self,
         block: &Resolver,
@@ -247,7 +249,7 @@ impl Dns {
             }
             Ok(Err(error)) => failure(&question.subject(), &error),
         };
-        // That a name does not exist is an answer, and has its own time to live.
+        // A name that does not exist is an answer, and the cache keeps it for its TTL.
         if !matches!(error, DnsError::NotFound(_)) {
             let answers = Answers { before, now: client.answers() };
             if client.failures().add(question, &error, answers, Instant::now()) {
@@ -277,7 +279,7 @@ impl Dns {
     }
 }
 
-/// A name as it goes into commands, checked as nginx does since CVE-2026-28753, and in its lower case.
+/// Checks a name for use in commands, as nginx does since CVE-2026-28753, and converts it to lower case.
 fn host_name(name: &Name) -> Option<String> {
     let name = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
     let harmless = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

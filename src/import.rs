@@ -1,7 +1,7 @@
-//! `import`: the configuration of nginx's or Angie's mail proxy, turned into manifests.
+//! `import`: converts the configuration of nginx's or Angie's mail proxy to manifests.
 //!
-//! Pure but for [`Source`], through which files and host names are looked up: text in, manifests and notes out.
-//! What nginx refuses is a [`Problem`]; what it has and Mailgress has not is a [`Note`].
+//! Pure, except for [`Source`], which reads files and resolves host names. What nginx refuses is a [`Problem`]. What
+//! has no equivalent in Mailgress is a [`Note`].
 
 pub mod directives;
 pub mod manifest;
@@ -36,50 +36,50 @@ pub use problem::{Note, Place, Problem, Refused};
 use dump::Dump;
 use problem::{Findings, system_error};
 
-/// What an import looks up outside of the text it was given.
+/// Lookups outside of the given text. The CLI implements it, and tests use fakes.
 pub trait Source {
-    /// The content of a file.
+    /// Returns the content of a file.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// The file cannot be read.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// The files that a pattern stands for, sorted.
+    /// Returns the files that match a pattern, sorted.
     fn glob(&self, pattern: &Path) -> Vec<PathBuf>;
 
-    /// The addresses of a host name; none where it is not known.
+    /// Returns the addresses of a host name; empty if it is unknown.
     fn resolve(&self, host: &str) -> Vec<IpAddr>;
 
-    /// What Mailgress does in another way than nginx with a certificate chain and its key, both PEM, that will be in
-    /// the Secret `name`; nothing where it serves the chain as it is.
+    /// Tells whether Mailgress serves a certificate chain and its key (both PEM) differently from nginx. They will be
+    /// in the Secret `name`. `None` if the chain is served unchanged.
     fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected>;
 }
 
-/// A certificate that is not served as it is, and why.
+/// How a certificate is served differently, with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspected {
-    /// It is served in another form.
+    /// The chain is sorted or shortened.
     Rearranged(String),
-    /// It cannot be served.
+    /// The certificate cannot be served.
     Unusable(String),
 }
 
-/// What became of a configuration.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
-    /// The objects, in the order in which they are printed.
+    /// The objects, in the order to print.
     pub manifests: Vec<Manifest>,
-    /// What has no equivalent.
+    /// Settings without an equivalent.
     pub notes: Vec<Note>,
-    /// What has an equivalent that may not do what is expected of it, above all in a pod.
+    /// Settings whose equivalent may not work as expected, especially in a pod.
     pub advice: Vec<Note>,
 }
 
-/// Imports a configuration, or what `nginx -T` printed. Relative paths in it begin at `prefix`, or else at the folder of
-/// the main file.
+/// Imports a configuration file, or the output of `nginx -T`. Relative paths in it start at `prefix`, by default at the
+/// directory of the main file.
 ///
 /// # Errors
-/// When nginx would refuse it, or when it has no `mail {}`.
+/// nginx would refuse the configuration, or it has no `mail {}`.
 pub fn nginx(file: &Path, prefix: Option<&Path>, source: &dyn Source) -> Result<Imported, Refused> {
     let text = source.read(file).map_err(|error| {
         let name = file.to_string_lossy();

@@ -1,8 +1,8 @@
 //! Mailgress: an ingress controller for mail on Kubernetes.
 //!
-//! Two halves live in one process and meet at two channels: the controller renders objects into a
-//! [`model::Snapshot`], and the data plane ([`proxy`]) serves it and reports back what it bound.
-//! The modules are layers; `tests/layering.rs` holds the table of which may import which.
+//! One process has two halves, which communicate through two channels. The controller renders objects into a
+//! [`model::Snapshot`]. The data plane ([`proxy`]) serves it and reports what it has bound. The modules are layers;
+//! `tests/layering.rs` has the table of allowed imports.
 
 pub mod admin;
 pub mod api;

@@ -1,8 +1,8 @@
-//! The rendered snapshot: all that the data plane may know.
+//! The rendered configuration, and the only interface between the controller and the data plane.
 //!
-//! Past this point nothing is optional "until checked": certificates fit their keys, names are valid,
-//! durations and sizes are in range. The controller makes snapshots, the proxy serves them, and the two
-//! meet nowhere else. Everything compares by value, so that `plan` can tell what changed.
+//! Everything in a snapshot is checked: certificates match their keys, names are valid, durations and sizes are in
+//! range. The controller creates snapshots, and the proxy serves them. All types compare by value, so that `plan` finds
+//! what changed.
 
 pub mod auth;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Addresses, sockets, streams and backoff: what the layers above build on; knows no mail protocol.
+//! Addresses, sockets and streams for the layers above; independent of mail protocols.
 
 pub mod address;
 pub mod backoff;

@@ -1,7 +1,7 @@
-//! Visiting a mail server as a client does, and telling what works: `mailgress probe`, and what `helm test` runs.
+//! Visits a mail server as a client and reports what works: `mailgress probe`, which `helm test` also runs.
 //!
-//! Every step is one finding; the first that nothing can follow ends the visit. A password is sent only where the
-//! server has proved who it is, or where somebody said that it need not.
+//! Every step produces a finding. A failure that prevents all further steps ends the visit. A password is sent only if
+//! the server has proved its identity, or if the user said that this is not needed.
 
 mod report;
 mod talk;
@@ -26,76 +26,76 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 pub use report::{Capabilities, CertificateFacts, Finding, LoginFacts, Outcome, Report, Step, TlsFacts};
 use talk::{Silence, Talk};
 
-/// What is visited, and how.
+/// The server to visit, and how.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// The server.
+    /// The server's address.
     pub target: BackendAddress,
-    /// What it speaks.
+    /// The protocol to speak.
     pub protocol: Protocol,
-    /// When TLS begins.
+    /// When TLS starts.
     pub tls: TlsWish,
-    /// Whom we trust, the name that is sent and verified, and our own certificate.
+    /// The trusted authorities, the server name, and our own certificate.
     pub client: ClientTls,
-    /// What counts against a certificate.
+    /// How strictly the certificate is checked.
     pub strictness: Strictness,
-    /// Who logs in, if anybody.
+    /// The user that logs in; `None` for no login.
     pub login: Option<Credentials>,
-    /// A PROXY header before everything else.
+    /// Send a PROXY header first.
     pub proxy_protocol: Option<ProxyVersion>,
-    /// For each step.
+    /// Time limit of each step.
     pub timeout: Duration,
-    /// Unix seconds.
+    /// The current time in Unix seconds.
     pub now: i64,
 }
 
-/// When TLS begins.
+/// When TLS starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsWish {
-    /// After STARTTLS where that is offered.
+    /// After STARTTLS, if the server offers it.
     IfOffered,
-    /// Never; a password may be sent in clear.
+    /// Never. A password may be sent in cleartext.
     Disabled,
-    /// After STARTTLS.
+    /// After STARTTLS, which is required.
     StartTls,
-    /// With the first byte.
+    /// From the first byte.
     Implicit,
 }
 
-/// What counts against a certificate.
+/// How strictly a certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strictness {
-    /// Everything.
+    /// Everything must be correct.
     All,
-    /// Its time, and what is said here.
+    /// Its validity is checked, and what the fields say.
     Known {
-        /// Whether it must be for the name that was asked for.
+        /// Whether it must have the requested name.
         name: bool,
-        /// Whether its issuer must be known.
+        /// Whether its issuer must be trusted.
         issuer: bool,
     },
-    /// Nothing.
+    /// Nothing is checked.
     None,
 }
 
-/// A user and a password.
+/// A user name and a password.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The user.
+    /// The user name.
     pub user: String,
     /// The password.
     pub password: Secret,
 }
 
-/// Visits, and tells.
+/// Visits the server. All results, including failures, are in the report.
 pub async fn probe(wish: &Wish) -> Report {
     let mut report = Report::new(wish.target.to_string(), wish.protocol);
-    // What stopped it is in the report.
+    // The report contains the reason why the visit stopped.
     let _: Result<(), Stop> = Visitor { wish, report: &mut report, trusted: false }.visit().await;
     report
 }
 
-/// Nothing can follow what was found.
+/// The visit cannot continue.
 struct Stop;
 
 struct Visitor<'a> {
@@ -154,7 +154,7 @@ impl Visitor<'_> {
         Ok(talk)
     }
 
-    /// The connection and where it goes, or what is wrong and what to do.
+    /// Connects. Returns the connection and its address, or the problem and the remedy.
     async fn reach(&self) -> Result<(Socket, String), (String, &'static str)> {
         let bound = self.wish.timeout;
         let late = |what: &str| (format!("{what}: no answer within {bound:?}"), DROPPED);
@@ -228,7 +228,7 @@ impl Visitor<'_> {
         self.report.findings.push(finding);
     }
 
-    /// What may be the matter with a server that closes the connection at once.
+    /// Returns the likely reason if the server closes the connection at once.
     fn closed(&self) -> &'static str {
         if self.wish.proxy_protocol.is_none() { CLOSED } else { UNTRUSTED_HEADER }
     }
@@ -286,7 +286,7 @@ impl Visitor<'_> {
         Ok(offers)
     }
 
-    /// Whether TLS begins now.
+    /// Sends STARTTLS if needed. Returns whether the TLS handshake follows.
     async fn start_tls(&mut self, talk: &mut Talk, offers: &Offers) -> Result<bool, Stop> {
         match self.wish.tls {
             TlsWish::Implicit => return Ok(false),
@@ -355,7 +355,7 @@ impl Visitor<'_> {
     }
 }
 
-/// What is wrong with a handshake, and what to do; `closed` where the connection was.
+/// Explains why a handshake failed, with the remedy. `closed` is the remedy for a closed connection.
 fn explain(error: ObserveError, closed: &'static str) -> (String, &'static str) {
     let failure = match error {
         ObserveError::Handshake(HandshakeError::Backend(failure) | HandshakeError::Client(failure)) => {

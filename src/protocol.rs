@@ -1,16 +1,17 @@
 //! IMAP, POP3, SMTP, SASL and the PROXY protocol as pure state machines.
 //!
-//! Bytes in, events and bytes out: no tokio, no clock, no randomness, no Kubernetes. The contract that
-//! every machine keeps is the same in both directions:
+//! Bytes in, events and bytes out: no tokio, no clock, no randomness, no Kubernetes. Every state machine has the same
+//! interface, in both directions:
 //!
-//! * **Frontend** (towards the client, before the login): [`Frontend::receive`] consumes itself, takes
-//!   whole commands from an [`Input`] and appends replies to a byte vector, until something has to
-//!   happen outside: [`Step::Read`] more, [`Step::StartTls`], [`Step::Login`], [`Step::Close`]. Whatever
+//! * **Frontend** (to the client, before the login): [`Frontend::receive`] consumes `self`, takes whole commands from
+//!   an [`Input`] and appends replies to a byte vector. It returns when the caller has to act: [`Step::Read`] more,
+//!   [`Step::StartTls`], [`Step::Login`], [`Step::Close`]. With every step, the caller first writes the replies, in one
+//!   write.
 //!   the step, the replies are written first, in one write.
-//! * **Backend** (towards the server that was chosen): [`Backend::receive`] in the same way.
+//! * **Backend** (to the selected server): [`Backend::receive`] works in the same way.
 //!
-//! A state holds only what that state knows, and a transition consumes it: a frontend that waits for the
-//! verdict on a login ([`PendingLogin`]) has no `receive`.
+//! A state holds only its own data, and a transition consumes it. For example, a frontend that waits for the decision
+//! on a login ([`PendingLogin`]) has no `receive`.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -36,7 +37,7 @@ pub use input::{Cleartext, HandshakeProof, Input};
 pub use login::{Attempt, Envelope, Hello, LoginRequest};
 pub use sasl::Mechanism;
 
-/// The three protocols that a listener can speak.
+/// The protocols that a listener can speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// RFC 9051 / RFC 3501.
@@ -48,7 +49,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// What is spoken on a well-known port.
+    /// Returns the protocol of a well-known port.
     #[must_use]
     pub const fn of_port(port: u16) -> Option<Self> {
         match port {
@@ -59,14 +60,14 @@ impl Protocol {
         }
     }
 
-    /// Whether TLS begins with the first byte on a well-known port (RFC 8314).
+    /// Tells whether a well-known port uses implicit TLS (RFC 8314).
     #[must_use]
     pub const fn is_implicit_tls(port: u16) -> bool {
         matches!(port, 465 | 993 | 995)
     }
 
-    /// The name in lower case: nginx's `Auth-Protocol`, the ALPN identifier (RFC 7301 registry has `imap`
-    /// and `pop3`; nginx also uses `smtp`), and the value of metric labels.
+    /// The name in lower case: the value of nginx's `Auth-Protocol`, of metric labels, and the ALPN identifier (the
+    /// registry of RFC 7301 has `imap` and `pop3`; nginx also uses `smtp`).
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,11 +1,11 @@
-//! The data plane: serves a snapshot, and the next one without dropping a session.
+//! The data plane: serves a snapshot and changes to the next one without dropping a session.
 //!
-//! [`plan`] decides (pure), the supervisor obeys: it binds, swaps and drains sockets and reports what
-//! became of each. Workers are threads of their own; a session stays on the one it was given.
+//! [`plan`] is pure and decides what to do. The supervisor carries it out: it binds, swaps and drains sockets and
+//! reports the state of each. Workers are separate threads, and a session stays on its worker.
 //!
-//! Where things are: a socket is bound in `supervisor`, accepted from in `listener`; STARTTLS is decided by
-//! the protocol's frontend and carried out in `session/login`; a login goes to the backend in
-//! `session/upstream`, by a `route` to an endpoint that `health` has not taken out; bytes flow in `relay`.
+//! The path of a session: `supervisor` binds a socket and `listener` accepts from it. The protocol's frontend decides
+//! about STARTTLS and `session/login` carries it out. `session/upstream` logs in to the backend, through a `route` to
+//! an endpoint that passes its `health` checks. `relay` moves the bytes.
 
 mod balance;
 mod bans;
@@ -52,42 +52,42 @@ pub use observer::Observer;
 use supervisor::Supervisor;
 use worker::Workers;
 
-/// How the data plane is run.
+/// Settings of the data plane as a whole; they cannot change while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Worker threads, at least one.
+    /// Number of worker threads. With 0, one thread is started.
     pub workers: usize,
-    /// How long the sessions of a removed listener, and all at the end, may go on before they are told
-    /// goodbye.
+    /// How long the sessions of a removed listener may continue, and all sessions when the process ends. Then they get
+    /// the protocol's closing message.
     pub drain_timeout: Duration,
 }
 
 /// The two channels where the controller and the data plane meet.
 #[derive(Debug)]
 pub struct Channels {
-    /// What is wanted.
+    /// The configuration to serve. The data plane waits for the first one with a revision above 0.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// What became of it.
+    /// What is served: the state of each socket, and what the data plane knows about backends and clients.
     pub reports: watch::Sender<Arc<BindReport>>,
 }
 
-/// The data plane, its threads started.
+/// The data plane with its worker threads, before it binds any socket.
 #[derive(Debug)]
 pub struct Proxy(Supervisor);
 
-/// The data plane could not be started.
+/// Why the data plane could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No thread or no event queue.
+    /// The system refused a thread or an event queue.
     #[error("cannot start worker threads: {0}")]
     Threads(#[from] io::Error),
-    /// The registry has metrics of these names.
+    /// The registry already has metrics with these names.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
 impl Proxy {
-    /// Starts the worker threads; nothing is bound before [`Proxy::run`].
+    /// Starts the worker threads. [`Proxy::run`] binds the sockets.
     ///
     /// # Errors
     /// [`StartError`].
@@ -98,14 +98,15 @@ impl Proxy {
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 
-    /// Looks at it while it runs.
+    /// Gives access to counters and recent events while the data plane runs. Call it before [`Proxy::run`], which
+    /// consumes `self`.
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer::new(self.0.metrics())
     }
 
-    /// Serves snapshots until `shutdown`; then stops accepting, lets the sessions end until the drain
-    /// timeout, says goodbye to those that are left, and returns when all are gone.
+    /// Serves snapshots until `shutdown`. Then it stops accepting, waits for sessions until the drain timeout, sends
+    /// the closing message to the rest, and returns when all have ended.
     pub async fn run(self, shutdown: CancellationToken) {
         self.0.run(shutdown).await;
     }

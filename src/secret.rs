@@ -1,8 +1,8 @@
-//! The one type for everything that must not be seen: passwords, tokens, private keys, header values.
+//! The only type for secret values: passwords, tokens, private keys, header values.
 //!
-//! It stands below all layers because both ends of the program hold secrets: the protocol machines read
-//! them from clients, the renderer from Kubernetes Secrets. `Debug` and `Display` mask the content in
-//! every build, and the bytes are wiped when the value is dropped.
+//! It is below all layers, because both halves handle secrets: the protocol machines read them from clients, and the
+//! renderer reads them from Kubernetes Secrets. `Debug` and `Display` mask the content in every build, and the bytes
+//! are wiped on drop.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the bytes over; the caller keeps no copy.
+    /// Takes ownership of the bytes. The caller must not keep a copy.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes themselves, for the one place that needs them: the wire, a key parser, a hash.
+    /// Returns the bytes, for the code that needs them: the wire, a key parser, a hash.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether there is nothing in it.
+    /// Tells whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -50,10 +50,10 @@ impl fmt::Display for Secret {
     }
 }
 
-/// What is printed in a secret's place; of constant length, so that not even the length is told.
+/// The text that replaces a secret. Its length is constant, so it does not reveal the secret's length.
 pub const MASK: &str = "********";
 
-/// A URL as it may be shown: without a login and a query, which may hold keys. `text` need not be a valid URL.
+/// Returns a URL for messages, without login and query, which may contain keys. `text` need not be a valid URL.
 #[must_use]
 pub fn shown_url(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
@@ -63,7 +63,7 @@ pub fn shown_url(text: &str) -> String {
         let path = rest.get(end..).filter(|path| path.starts_with('/')).unwrap_or_default();
         return format!("{scheme}{separator}{MASK}{path}");
     }
-    // A password may hold anything, so that it ends at the last @ only.
+    // A password may contain any character, so the login ends at the last `@`.
     let (login, rest) =
         rest.rsplit_once('@').map_or((String::new(), rest), |(_, rest)| (format!("{MASK}@"), rest));
     let (rest, query) =
@@ -71,15 +71,15 @@ pub fn shown_url(text: &str) -> String {
     format!("{scheme}{separator}{login}{rest}{query}")
 }
 
-/// Whether a login may stand in what is written as a URL, be it right or wrong.
+/// Tells whether a text may contain a login, even if it is not a valid URL.
 #[must_use]
 pub fn may_hold_login(text: &str) -> bool {
     let mut authorities = text.split("://").skip(1);
     text.contains('@') || authorities.any(lacks_its_host)
 }
 
-/// Whether the text behind `://` has something other than a port behind a colon: a login whose `@` and host are
-/// missing. A password may hold any character.
+/// Tells whether the text after `://` has a colon that is not followed by a port: a login without `@` and host. A
+/// password may contain any character.
 fn lacks_its_host(rest: &str) -> bool {
     let rest = rest.trim_start();
     let is_address = rest.starts_with('[');

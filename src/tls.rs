@@ -1,7 +1,7 @@
-//! TLS on both sides: certificates from Secrets, acceptors for clients, connectors for backends.
+//! TLS in both directions: certificates from Secrets, acceptors for clients, connectors for backends.
 //!
-//! Parsing ([`parse`]) happens in the controller, so that only certificates that work reach the model.
-//! [`TlsAcceptor`] and [`TlsConnector`] are built from the model, once for each change of it.
+//! The controller calls [`parse`], so that the model contains only usable certificates. [`TlsAcceptor`] and
+//! [`TlsConnector`] are built from the model when it changes.
 
 pub mod client;
 mod describe;
@@ -33,80 +33,81 @@ pub use parse::ParseError;
 pub use server::{Accepted, TlsAcceptor};
 pub use verify::ClientCertificate;
 
-/// A model that no TLS configuration can be made of. Every variant is the configuration's fault; the
-/// controller's checks leave only what depends on this host.
+/// Why TLS cannot be configured from a model. The configuration is at fault. The controller has already checked what
+/// does not depend on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A socket with TLS and a listener without.
+    /// The socket uses TLS, but a listener has no certificate.
     #[error("listener {0} has no certificate, and its address speaks TLS; set tls.certificateRefs")]
     NoCertificate(String),
-    /// The library refuses a certificate or its key.
+    /// The TLS library refuses a certificate or its key.
     #[error("certificate {reference} cannot be used: {cause}")]
     Certificate {
         /// The Secret.
         reference: String,
-        /// Why.
+        /// The library's reason.
         cause: rustls::Error,
     },
-    /// A CA certificate that is not one.
+    /// A CA certificate is invalid.
     #[error("a CA certificate cannot be used: {0}")]
     Authority(String),
-    /// A revocation list that is not one.
+    /// A certificate revocation list is invalid.
     #[error("a certificate revocation list cannot be used: {0}")]
     Crl(String),
-    /// Unknown cipher suites, or none for the versions allowed.
+    /// A cipher suite is unknown, or none fits the allowed versions.
     #[error("{0}")]
     CipherSuites(String),
-    /// A server name that is neither a DNS name nor an address.
+    /// A server name is neither a DNS name nor an address.
     #[error("{0:?} is neither a DNS name nor an IP address; correct upstream.tls.serverName")]
     ServerName(String),
-    /// The host's roots.
+    /// The CA certificates cannot be used.
     #[error(transparent)]
     Roots(#[from] crate::net::roots::RootsError),
-    /// Anything else the library refuses.
+    /// Another error of the TLS library.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
 }
 
-/// A handshake that failed, and whose fault it is.
+/// A failed handshake, and who is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// Towards the client.
+    /// The handshake with a client failed.
     #[error("the client {0}")]
     Client(HandshakeFailure),
-    /// Towards the backend.
+    /// The handshake with a backend failed.
     #[error("the backend {0}")]
     Backend(HandshakeFailure),
 }
 
-/// What a peer did in its handshake.
+/// What the peer did wrong in a handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeFailure {
-    /// The connection ended.
+    /// The peer closed the connection.
     #[error("closed the connection during the TLS handshake: {0}")]
     Closed(io::Error),
-    /// No listener of the address has the name; `unrecognized_name` was sent.
+    /// No listener of the address has the requested name. The alert `unrecognized_name` was sent.
     #[error("asked for {0:?} by SNI, a name that no listener on this address has")]
     UnknownName(String),
-    /// ALPN without our protocol; `no_application_protocol` was sent (ALPACA).
+    /// The peer offered only other protocols with ALPN. The alert `no_application_protocol` was sent, to prevent
+    /// cross-protocol attacks (ALPACA).
     #[error("offers only protocols by ALPN that are not spoken here")]
     ForeignProtocol,
-    /// It sent more than a handshake of its kind needs, and the handshake was not complete.
+    /// The peer sent more bytes than its part of a handshake may have.
     #[error("sent a TLS handshake that is too long")]
     TooLong,
-    /// All versions of TLS that it offers are too old.
+    /// The peer offers only TLS versions that are too old.
     #[error("offers only {0}")]
     OldVersion(&'static str),
-    /// It refused us.
+    /// The peer sent an alert.
     #[error("refused the TLS handshake with the alert {0:?}")]
     Alert(AlertDescription),
-    /// Its certificate is not accepted.
+    /// The peer's certificate is not accepted.
     #[error("presents a certificate that is not accepted: {0}")]
     Certificate(rustls::CertificateError),
-    /// Neither host name nor `serverName` says what its certificate must be for.
+    /// There is no valid name to verify the backend's certificate for: neither `serverName` nor the host name is one.
     #[error("has no name that its certificate could be verified for; set upstream.tls.serverName ({0:?})")]
     Nameless(String),
-    /// Anything else.
+    /// Any other failure.
     #[error("cannot agree on TLS with us: {0}")]
     Protocol(rustls::Error),
 }
@@ -129,9 +130,9 @@ impl From<io::Error> for HandshakeFailure {
     }
 }
 
-/// What a peer offers that fails for its versions of TLS. rustls looks for the extension `signature_algorithms` before it
-/// looks at the version. TLS 1.2 without it means SHA-1 (RFC 5246 section 7.4.1.4.1), which no implementation is known to
-/// want.
+/// Returns a description if the peer failed because of its TLS version. rustls checks the extension
+/// `signature_algorithms` before the version. TLS 1.2 without it means SHA-1 (RFC 5246 section 7.4.1.4.1), which no
+/// known implementation needs.
 fn old_version(cause: &PeerIncompatible) -> Option<&'static str> {
     match cause {
         PeerIncompatible::SignatureAlgorithmsExtensionRequired
@@ -148,7 +149,7 @@ fn old_version(cause: &PeerIncompatible) -> Option<&'static str> {
     }
 }
 
-/// The chain with the key that signs for it. rustls' own check that they fit knows no certificates of version 1;
+/// Returns the chain with its signing key. rustls' own check that both fit does not support X.509 version 1, so
 /// [`parse`] has checked it.
 fn certified_key(certificate: &Certificate, crypto: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let unusable = |cause| TlsError::Certificate { reference: certificate.reference.clone(), cause };
@@ -162,7 +163,7 @@ fn certified_key(certificate: &Certificate, crypto: &CryptoProvider) -> Result<C
     Ok(CertifiedKey::new(certificate.chain.clone(), key))
 }
 
-/// The provider with only `names`, in their order; all of its own when there are none.
+/// Returns the provider with only the suites `names`, in this order; with all suites if `names` is empty.
 fn provider_with(names: &[String]) -> Result<Arc<CryptoProvider>, TlsError> {
     let provider = provider();
     if names.is_empty() {

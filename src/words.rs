@@ -1,14 +1,14 @@
-//! Numbers with their nouns, for everything that people read.
+//! Formats numbers with their nouns, for all texts that people read.
 
 use std::fmt::Display;
 
-/// `1 listener`, `2 listeners`.
+/// Formats `1 listener`, `2 listeners`.
 #[must_use]
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
     format!("{number} {}", plural(number, noun))
 }
 
-/// The noun alone, as it stands beside the number.
+/// Returns the noun in the form that matches the number.
 #[must_use]
 pub fn plural<N: PartialEq + From<u8>>(number: N, noun: &str) -> String {
     if number == N::from(1) { noun.to_owned() } else { format!("{noun}s") }

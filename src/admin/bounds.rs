@@ -1,6 +1,6 @@
-//! How many requests of each kind are served at once, in all and of one peer.
+//! Limits the concurrent requests of each kind, in total and for each peer.
 //!
-//! Probes are of no kind: nothing of them is bounded but their connection.
+//! Probes have no kind; only their connections are limited.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::time::timeout;
 
 use super::connections::Peer;
 
-/// What a request costs.
+/// The kind of a request, by its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// Waits for news at `/served`.
+    /// Waits for changes at `/served`.
     Poll,
     /// The answer of `/served`, until it is written.
     Served,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Page,
 }
 
-/// What is being served; clones share it.
+/// Counts of the requests in progress. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bounds(Arc<Inner>);
 
@@ -35,7 +35,7 @@ struct Inner {
     freed: Notify,
 }
 
-/// One request's place.
+/// Counts one request until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     bounds: Bounds,
@@ -44,7 +44,7 @@ pub(super) struct Place {
 }
 
 impl Bounds {
-    /// A place at once, or none.
+    /// Reserves a place if one is free.
     pub(super) fn take(&self, kind: Kind, peer: Peer) -> Option<Place> {
         let mut taken = self.lock();
         let in_all: usize = taken.iter().filter(|((of, _), _)| *of == kind).map(|(_, count)| count).sum();
@@ -56,7 +56,7 @@ impl Bounds {
         Some(Place { bounds: self.clone(), kind, peer })
     }
 
-    /// A place, if there is one within [`PATIENCE`].
+    /// Reserves a place. Waits for one at most [`PATIENCE`].
     pub(super) async fn wait(&self, kind: Kind, peer: Peer) -> Option<Place> {
         let taken = async {
             loop {

@@ -1,9 +1,10 @@
-//! The open connections of the admin server: few in all, fewer of each peer, and always room for one more.
+//! Limits the open connections of the admin server, in total and for each peer, so that a new one can always be
+//! accepted.
 //!
-//! A newcomer that finds no room takes the place of another connection of the peer that has the most. Of these, that one
-//! goes which asked for something the longest ago, be it idle, half-sent, waiting for news or not reading its answer. One
-//! that connected or asked only just now is left some time, as long as there is any descriptor. So whoever fills the server
-//! does not keep kubelets out.
+//! If there is no room, a new connection replaces another one of the peer with the most connections. Of these, the one
+//! is closed whose last request is the oldest, whether it is idle, incomplete, waiting for changes or not reading its
+//! answer. A connection that connected or sent a request just now is spared as long as there is a descriptor. Thus a
+//! client that opens many connections does not lock out the kubelet.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,32 +17,32 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// All open connections; clones share one table.
+/// All open connections. Clones share one table.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     table: Mutex<Table>,
-    /// A connection ended, or may be ended now.
+    /// A connection has ended, or can be ended now.
     changed: Notify,
 }
 
-/// How many connections there may be.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Room {
-    /// At once.
+    /// Maximum number of connections.
     staying: usize,
-    /// Besides them: those that were told to end, and will in a moment, and young ones.
+    /// Additional connections: those that were told to end, and young ones.
     ending: usize,
-    /// Of one peer.
+    /// Maximum for one peer.
     of_peer: usize,
 }
 
 #[derive(Debug)]
 struct Table {
     room: Room,
-    /// Counts connections and requests.
+    /// Counts connections and requests, as a logical time.
     clock: u64,
     open: BTreeMap<u64, Open>,
 }
@@ -49,9 +50,9 @@ struct Table {
 #[derive(Debug)]
 struct Open {
     peer: Peer,
-    /// When it connected, or sent its last request.
+    /// When it connected or sent its last request.
     asked: u64,
-    /// Until when it is young.
+    /// It is spared until this time.
     young_until: Instant,
     stage: Stage,
     end: CancellationToken,
@@ -59,18 +60,18 @@ struct Open {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nobody has looked yet whether a request is there.
+    /// It has not been checked for a request yet.
     New,
     Seen,
-    /// It is to make room, and ends in a moment.
+    /// It was told to end.
     Ending,
 }
 
-/// One client, as far as bounds go.
+/// A client, as far as limits distinguish clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Peer(IpAddr);
 
-/// A connection's place; dropped with the connection.
+/// The place of a connection; dropped with it.
 #[derive(Debug)]
 pub(super) struct Connection {
     connections: Connections,
@@ -80,14 +81,14 @@ pub(super) struct Connection {
 }
 
 impl Connections {
-    /// With so many file descriptors.
+    /// Divides this many file descriptors.
     pub(super) fn new(descriptors: usize) -> Self {
         let table = Table { room: Room::within(descriptors), clock: 0, open: BTreeMap::new() };
         Self(Arc::new(Inner { table: Mutex::new(table), changed: Notify::new() }))
     }
 
-    /// A place for a connection from this address, once there is one. `None` where every other connection of this peer
-    /// is still to be looked at after [`ADMISSION`].
+    /// Reserves a place for a connection from this address, and waits for one if needed. `None` if after [`ADMISSION`]
+    /// no other connection can be ended.
     pub(super) async fn admit(&self, address: IpAddr) -> Option<Connection> {
         let peer = Peer::new(address);
         let admitted = async {
@@ -118,17 +119,17 @@ impl Connections {
 }
 
 impl Connection {
-    /// Whose it is.
+    /// The client of the connection.
     pub(super) fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// Cancelled when it has to make room.
+    /// Cancelled when the connection must end.
     pub(super) fn end(&self) -> &CancellationToken {
         &self.end
     }
 
-    /// If it had a request to send with the connect, that request has been seen.
+    /// Records that a request sent right after connecting has been read.
     pub(super) fn seen(&self) {
         if let Some(open) = self.connections.lock().open.get_mut(&self.id)
             && open.stage == Stage::New
@@ -138,7 +139,7 @@ impl Connection {
         self.connections.0.changed.notify_waiters();
     }
 
-    /// A request of it has come.
+    /// Records a request.
     pub(super) fn asked(&self) {
         let mut table = self.connections.lock();
         let now = table.tick();
@@ -157,7 +158,7 @@ impl Drop for Connection {
 
 impl Room {
     fn within(descriptors: usize) -> Self {
-        // One is for the connection that waits for a place.
+        // One descriptor is for the connection that waits for a place.
         let (ending, others) = (descriptors / 5, descriptors.saturating_sub(1));
         let staying = others.saturating_sub(ending).max(1);
         Self { staying, ending, of_peer: (staying * 3 / 8).max(MIN_OF_PEER) }
@@ -165,7 +166,7 @@ impl Room {
 }
 
 impl Table {
-    /// Whether there is room. Where there is none, connections are told to end, if they may be.
+    /// Tells whether there is room. If there is not, tells connections to end, if possible.
     fn make_room(&mut self, peer: Peer) -> bool {
         let now = Instant::now();
         while let Some(first) = self.first_to_go(peer) {
@@ -178,7 +179,7 @@ impl Table {
         self.has_descriptor()
     }
 
-    /// Only if nothing else helps, and one at a time.
+    /// Ends a young connection, only if there is no other way, and one at a time.
     fn end_a_young_one(&mut self, peer: Peer) {
         let is_ending = self.open.values().any(|open| open.stage == Stage::Ending);
         if !self.has_descriptor()
@@ -189,7 +190,7 @@ impl Table {
         }
     }
 
-    /// What has to go before this peer's newcomer comes; `None`: nothing has to, or nothing may.
+    /// Returns the connection that must end before this peer gets another one. `None` if none must or can.
     fn first_to_go(&mut self, peer: Peer) -> Option<&mut Open> {
         let mut of_peers = BTreeMap::<Peer, usize>::new();
         for open in self.staying() {
@@ -232,7 +233,7 @@ impl Open {
 }
 
 impl Peer {
-    /// IPv6 clients are counted by their /64, which is what one host has.
+    /// Counts IPv6 clients by their /64, because a host can have all its addresses.
     pub(super) fn new(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(address.into()),
@@ -241,9 +242,9 @@ impl Peer {
     }
 }
 
-/// Of one peer, where descriptors are few: a kubelet's probes come together.
+/// Minimum for one peer, because a kubelet sends several probes at once.
 const MIN_OF_PEER: usize = 4;
-/// How long a connection has been young since it connected, or since its last request.
+/// How long a connection is young after connecting or after its last request.
 const YOUTH: Duration = Duration::from_millis(250);
 /// How long a new connection waits for another one to end.
 const ADMISSION: Duration = Duration::from_millis(500);
@@ -262,7 +263,7 @@ mod tests {
         Peer::new([10, 0, 0, last].into())
     }
 
-    /// Connects, and has been looked at.
+    /// Opens a connection that has been checked for a request.
     fn connect(connections: &Connections, peer: Peer) -> Connection {
         let connection = connections.enter(peer).unwrap();
         connection.seen();

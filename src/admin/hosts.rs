@@ -1,9 +1,9 @@
-//! By which names the admin server may be called, against DNS rebinding.
+//! Checks the host names of requests to the admin server, against DNS rebinding.
 //!
-//! A website can have its own name resolve to the address of an admin server, and then read the pages through the
-//! browser of somebody who visits it: for the browser they are the website's own. The browser still says the name that
-//! it was given. So names are served that no stranger can have: localhost, the pod's own, and those that the operator
-//! lists. A literal address cannot be made to resolve to anything else, so any is served.
+//! A website can resolve its own name to the address of an admin server, and read the pages through a visitor's
+//! browser, which treats them as the website's own. The browser still sends the website's name as the host. Therefore
+//! only names are answered that a website cannot use: localhost, the pod's own names, and those that the operator
+//! lists. Any literal address is answered, because it cannot resolve to another address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,18 +12,19 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
-/// The names that are served.
+/// The host names that are answered.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(BTreeSet<String>);
 
 impl Hosts {
-    /// These, besides localhost and all addresses; `*` is every name.
+    /// Answers these names, in addition to localhost and all addresses. `*` is any name.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| canonical(&name)).collect())
     }
 
-    /// Whether a request is served, by every name in it. A browser always sends one; what sends none cannot be one.
+    /// Tells whether all host names of a request are allowed. A browser always sends one, so a request without one is
+    /// not from a browser.
     pub(super) fn serve(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         if self.0.contains(ANY) {
             return true;
@@ -34,7 +35,7 @@ impl Hosts {
 
     fn has(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
-        // Neither a user's name before it, nor anything but a port behind it.
+        // The host must not have a user name before it, and only a port after it.
         let Some(port) = host.strip_prefix(authority.host()) else { return false };
         if !port.is_empty() && authority.port_u16().is_none_or(|number| port != format!(":{number}")) {
             return false;
@@ -45,7 +46,7 @@ impl Hosts {
     }
 }
 
-/// Without case, and without the dot at the end.
+/// Ignores case and a final dot.
 fn canonical(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }

@@ -1,7 +1,7 @@
-//! The status page at `/`: one document without anything from elsewhere, that works without JavaScript.
+//! The status page at `/`: one document without external resources. It works without JavaScript.
 //!
-//! Everything that is written into it is escaped by the template library. The script fetches the page anew and changes
-//! what differs; style and script are allowed by their hashes, and nothing else is.
+//! The template library escapes everything in the page. The script loads the page again and replaces what has changed.
+//! Only this style and script are allowed, by their hashes.
 
 mod parts;
 mod words;
@@ -24,10 +24,10 @@ use super::readiness::DRAINING;
 use super::reply::{self, Whole};
 use super::{AdminState, Desk, Visitor};
 
-/// Makes what is shown.
+/// Creates the data of the page.
 pub type Look = Arc<dyn Fn(&Question) -> View + Send + Sync>;
 
-/// The query string; what is wrong in it is as if it were not there.
+/// The query string. Invalid values are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Asked {
     q: Option<String>,
@@ -122,15 +122,15 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// An envelope, so that browsers need not ask for one.
+/// An envelope, so that browsers do not request an icon.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect x='1' \
                     y='3' width='14' height='10' rx='2' fill='%231d4f9e'/%3E%3Cpath d='M2 5l6 4 6-4' fill='none' \
                     stroke='%23fff' stroke-width='1.5'/%3E%3C/svg%3E";
-/// The value of `only` that there is.
+/// The only value of `only`.
 const TROUBLED: &str = "troubled";
-/// The value of `certificates` that is not the default.
+/// The value of `certificates` for a sort by Secret; the default is by expiry.
 const BY_SECRET: &str = "secret";
-/// Characters that are looked for.
+/// Maximum length of the search text, in characters.
 const MAX_TEXT: usize = 100;
 
 #[cfg(test)]

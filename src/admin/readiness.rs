@@ -1,4 +1,4 @@
-//! Whether the process may be sent clients, for `/readyz` and for whoever counts.
+//! Whether the process is ready for clients, for `/readyz` and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use prometheus::{IntGaugeVec, Registry};
 
 use crate::model::metric::{self, PLAIN};
 
-/// Whether the process may be sent clients: when nobody blocks it any more, and never again after
-/// [`Readiness::drain`].
+/// Whether the process is ready for clients. It becomes ready when the last guard is dropped, and is never ready again
+/// after [`Readiness::drain`].
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Inner>);
 
@@ -22,7 +22,7 @@ struct Inner {
     draining: AtomicBool,
 }
 
-/// Why it is not ready, each with the number of its guard.
+/// The reasons for not being ready, by the number of their guard.
 #[derive(Debug, Default)]
 struct Reasons {
     all: BTreeMap<u64, String>,
@@ -37,17 +37,17 @@ pub struct ReadinessGuard {
     number: u64,
 }
 
-/// The reason that stays.
+/// The reason after [`Readiness::drain`].
 pub(super) const DRAINING: &str = "draining";
 
 impl Readiness {
-    /// Ready at once; block it before anybody asks.
+    /// Starts as ready. Block it before the first probe.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Not ready for `reason`, until the guard is dropped.
+    /// Blocks readiness with `reason` until the guard is dropped.
     pub fn block(&self, reason: impl Into<String>) -> ReadinessGuard {
         let mut reasons = self.lock();
         reasons.guards = reasons.guards.saturating_add(1);
@@ -56,12 +56,12 @@ impl Readiness {
         ReadinessGuard { readiness: self.clone(), number }
     }
 
-    /// Never ready again: the process is about to end.
+    /// Makes the process not ready for good, because it is about to end.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why it is not ready; empty when it is.
+    /// Returns why the process is not ready. Empty if it is ready.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.lock().all.values().cloned().collect();
@@ -71,16 +71,16 @@ impl Readiness {
         reasons
     }
 
-    /// Whether the process is about to end.
+    /// Tells whether the process is about to end.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Has the registry tell it, too.
+    /// Registers the readiness as metrics.
     ///
     /// # Errors
-    /// When a metric of the same name is registered already.
+    /// A metric with the same name is already registered.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(Gauges {
             readiness: self.clone(),
@@ -95,7 +95,7 @@ impl Readiness {
 }
 
 impl ReadinessGuard {
-    /// It is for another reason now.
+    /// Changes the reason.
     pub fn say(&self, reason: String) {
         self.readiness.lock().all.insert(self.number, reason);
     }
@@ -107,7 +107,7 @@ impl Drop for ReadinessGuard {
     }
 }
 
-/// What a scrape is told, as it is then.
+/// Sets the gauges at each scrape.
 struct Gauges {
     readiness: Readiness,
     ready: IntGaugeVec,

@@ -1,5 +1,5 @@
-//! Answers that take time to make and memory to hold: made off the control threads, few at once, and each counted until
-//! its last byte is on its way.
+//! Creates answers that need time and memory: outside of the control threads, few at once, and each counted until its
+//! last byte is handed over.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,14 +16,14 @@ use tokio::sync::Semaphore;
 use super::bounds::{Bounds, Kind, Place};
 use super::connections::Peer;
 
-/// Makes answers; clones share the bounds.
+/// Creates answers. Clones share the limits.
 #[derive(Clone, Debug)]
 pub(super) struct Makers {
     pub(super) bounds: Bounds,
     working: Arc<Semaphore>,
 }
 
-/// An answer with all its bytes.
+/// An answer with its whole body.
 pub(super) type Whole = http::Response<Vec<u8>>;
 
 impl Makers {
@@ -31,7 +31,7 @@ impl Makers {
         Self { bounds: Bounds::default(), working: Arc::new(Semaphore::new(MAKERS)) }
     }
 
-    /// The answer that `make` gives, when it is this request's turn.
+    /// Waits for its turn and returns the answer of `make`.
     pub(super) async fn make(
         &self,
         kind: Kind,
@@ -52,7 +52,7 @@ impl Makers {
     }
 }
 
-/// A value as JSON.
+/// Converts a value to JSON.
 pub(super) fn json(value: &impl Serialize) -> Whole {
     match serde_json::to_vec(value) {
         Ok(bytes) => with_type(HeaderValue::from_static("application/json"), bytes),
@@ -66,7 +66,7 @@ pub(super) fn with_type(content_type: HeaderValue, bytes: Vec<u8>) -> Whole {
     whole
 }
 
-/// Our own fault.
+/// Creates the answer for an error of Mailgress.
 pub(super) fn failed(error: &str) -> Whole {
     let mut whole = Whole::new(format!("{error}\n").into_bytes());
     *whole.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -78,7 +78,8 @@ fn busy() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response()
 }
 
-/// Handed over bit by bit, so that hyper holds no more than a bit of it, and the place is free when the rest is gone.
+/// A body that is handed over in pieces, so that hyper buffers only one piece, and the place is free when the rest is
+/// handed over.
 #[derive(Debug)]
 struct Written {
     rest: Bytes,
@@ -106,7 +107,7 @@ impl hyper::body::Body for Written {
     }
 }
 
-/// Answers that are made at once.
+/// Answers that are created at once.
 const MAKERS: usize = 2;
-/// Bytes that hyper is handed at once.
+/// Bytes that hyper gets at once.
 const BIT: usize = 16 << 10;

@@ -1,4 +1,4 @@
-//! A client's stream that does not wait for ever for the client to read.
+//! A client's stream that does not wait forever for the client to read.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A stream whose writes fail when the other side does not read for [`SILENCE`], or not fast enough for all that is to
-/// be written to be gone within [`WHOLE`].
+/// A stream whose writes fail if the client reads nothing for [`SILENCE`], or is so slow that the output is not written
+/// within [`WHOLE`].
 #[derive(Debug)]
 pub(super) struct Bounded<S> {
     stream: S,
-    /// Since the first write that had to wait, until all is written.
+    /// Set by the first write that must wait, until everything is written.
     slow: Option<Slow>,
 }
 
@@ -73,7 +73,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Called when all is written.
+    /// Called when everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.slow = None;
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -86,7 +86,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 
 /// How long a client may read nothing.
 const SILENCE: Duration = Duration::from_secs(5);
-/// For a whole answer, once the client is slower than we are.
+/// Time limit for an answer to a slow client.
 const WHOLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The connections to the API server: a few, which all requests and watches share over HTTP/2.
+//! The connections to the API server: all requests and watches share a few of them over HTTP/2.
 //!
-//! kube's own client speaks HTTP/1.1, where every watch needs a TLS connection to itself: thousands of Secrets that
-//! are watched by name would cost as many descriptors, and some 50 KiB each on either side. Where the server, or what
-//! stands before it, does not speak HTTP/2, that is how it is.
+//! kube's own client uses HTTP/1.1, where each watch needs its own TLS connection. Thousands of Secrets that are
+//! watched by name would cost as many descriptors, and about 50 KiB each on both sides. If the server, or a proxy in
+//! front of it, does not support HTTP/2, HTTP/1.1 is used.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,7 +28,7 @@ use tower_service::Service;
 
 use crate::controller::metrics::Metrics;
 
-/// A service for requests; `Plain` is the one for HTTP/1.1.
+/// A service for requests. `Plain` is the service for HTTP/1.1.
 #[derive(Clone)]
 pub(super) struct Connections<Plain> {
     shared: Arc<Shared>,
@@ -37,17 +37,17 @@ pub(super) struct Connections<Plain> {
 
 struct Shared {
     server: Server,
-    /// Until the server chooses something else.
+    /// False after the server has selected HTTP/1.1.
     speaks_http2: AtomicBool,
     open: Mutex<Open>,
     metrics: Metrics,
-    /// For the head of an answer.
+    /// Time limit for the head of an answer.
     answer_timeout: Duration,
-    /// Of requests that are not answered yet.
+    /// Limits the requests that are not answered yet.
     turns: Semaphore,
 }
 
-/// Where, and as whom.
+/// The address and credentials of the API server.
 struct Server {
     url: Uri,
     name: ServerName<'static>,
@@ -58,7 +58,7 @@ struct Server {
 #[derive(Default)]
 struct Open {
     connections: Vec<Connection>,
-    /// The last attempt that failed: whoever waited for it has failed with it.
+    /// The last failed attempt. Requests that waited for it fail too.
     failed: Option<(Instant, String)>,
 }
 
@@ -67,7 +67,7 @@ struct Connection {
     streams: Arc<Semaphore>,
 }
 
-/// A stream of a connection.
+/// A stream of an HTTP/2 connection.
 struct Stream {
     sender: SendRequest<Body>,
     permit: OwnedSemaphorePermit,
@@ -87,7 +87,7 @@ impl Server {
         Ok(Self { url, name, tls: TlsConnector::from(Arc::new(tls)), tcp })
     }
 
-    /// A new connection; `None` where the other side chooses HTTP/1.1.
+    /// Opens a connection. `None` if the server selects HTTP/1.1.
     async fn connect(&self) -> Result<Option<SendRequest<Body>>, Failure> {
         let tcp = self.tcp.clone().call(self.url.clone()).await?.into_inner();
         let stream = self.tls.connect(self.name.clone(), tcp).await?;
@@ -111,8 +111,8 @@ impl Server {
 }
 
 impl Shared {
-    /// A stream of a connection that has one left, or of a new one; `None` where HTTP/2 is not spoken. Asked for since
-    /// `asked`.
+    /// Returns a free stream, on a new connection if needed. `None` if the server does not support HTTP/2. `asked` is
+    /// the time of the request, to share a failed attempt.
     async fn stream(&self, asked: Instant) -> Result<Option<Stream>, Failure> {
         let mut open = self.open.lock().await;
         open.connections.retain(|connection| connection.is_usable());
@@ -149,7 +149,7 @@ impl Shared {
         }
     }
 
-    /// Sends it; gives it back where HTTP/2 is not spoken.
+    /// Sends a request. Returns it if the server does not support HTTP/2.
     async fn send(
         &self,
         mut request: Request<Body>,
@@ -160,14 +160,14 @@ impl Shared {
             let Some(Stream { mut sender, permit }) = stream else { return Ok(Err(request)) };
             let sent = timeout(self.answer_timeout, sender.try_send_request(request)).await;
             if sent.is_err() {
-                // It may hang: what comes next goes over another one.
+                // The connection may hang, so later requests use another one.
                 permit.semaphore().close();
             }
             match sent.map_err(|_| "the API server does not answer")? {
                 Ok(response) => {
                     return Ok(Ok(response.map(|body| ResponseBody { body, _stream: Some(permit) })));
                 }
-                // The connection was about to end, and the request has not gone out.
+                // The connection was closing and the request was not sent.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(error.into_error().into()),
@@ -190,11 +190,11 @@ impl Connection {
 }
 
 impl<Plain> Connections<Plain> {
-    /// To the server of this configuration; nothing is connected yet. The head of an answer may take
+    /// Creates a service for the server in `config`, without connecting yet. The head of an answer may take
     /// `answer_timeout`.
     ///
     /// # Errors
-    /// When its address or credentials cannot be used.
+    /// The address or the credentials cannot be used.
     pub(super) fn new(
         config: &Config,
         plain: Plain,
@@ -213,13 +213,13 @@ impl<Plain> Connections<Plain> {
     }
 }
 
-/// How the API server is connected to, whatever is spoken then.
+/// Returns the connector for TCP connections to the API server, with HTTP/1.1 or HTTP/2.
 pub(super) fn tcp() -> HttpConnector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    // Over HTTP/1.1 nothing else would notice a peer that is gone without a word.
+    // With HTTP/1.1, only keepalive notices a server that has disappeared.
     tcp.set_keepalive(Some(PING_INTERVAL));
     tcp.set_keepalive_interval(Some(PING_TIMEOUT));
     tcp.set_keepalive_retries(Some(1));
@@ -244,13 +244,13 @@ where
         let verb = request.extensions().get::<&'static str>().copied().unwrap_or("other");
         let path = request.uri().path().to_owned();
         self.shared.metrics.api_request(verb, &path);
-        // The one that is ready goes with the request.
+        // The clone may not be ready, so use the service that was polled.
         let plain = self.plain.clone();
         let mut plain = std::mem::replace(&mut self.plain, plain);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let asked = Instant::now();
-            // Until the head of the answer is there; it is never closed.
+            // Held until the head of the answer arrives. The semaphore is never closed.
             let _turn = shared.turns.acquire().await;
             let response = match shared.send(request, asked).await? {
                 Ok(response) => response,
@@ -268,7 +268,7 @@ where
     }
 }
 
-/// An answer's body, which keeps its stream.
+/// The body of an answer. It occupies its stream until it is dropped.
 pub(super) struct ResponseBody {
     body: Incoming,
     _stream: Option<OwnedSemaphorePermit>,
@@ -294,20 +294,20 @@ impl HttpBody for ResponseBody {
     }
 }
 
-/// In ALPN.
+/// The ALPN name of HTTP/2.
 const HTTP2: &[u8] = b"h2";
-/// Streams of one connection: kube-apiserver allows 100 and more, and so do proxies.
+/// Streams per connection. kube-apiserver and proxies allow 100 or more.
 const MAX_STREAMS: usize = 64;
-/// Requests at once that are not answered yet: thousands of watches that begin would have some of themselves refused, with
-/// 429, by a server that shares itself out fairly (API priority and fairness), and everybody else wait.
+/// Maximum number of unanswered requests. If thousands of watches started at once, the API server's fairness (API
+/// priority and fairness) would refuse some with 429 and delay everybody else.
 const MAX_UNANSWERED: usize = 32;
-/// An address of an API server that is away may not answer at all.
+/// Time limit for connecting, because an address may not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long nothing comes before the other side is asked whether it is there.
+/// If nothing arrives for this time, a PING is sent.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long it may take to say so.
+/// Time limit for the answer to a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that end just when a request is to go out.
+/// Attempts to send a request, if connections close at that moment.
 const ATTEMPTS: u32 = 3;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Log lines on their way to standard output: a bounded queue, and one thread that writes.
+//! Writes log lines to standard output: a bounded queue, and a thread that writes.
 //!
-//! Logging copies a line into memory and never waits for whoever reads standard output. A line that finds the queue
-//! full is dropped and counted, and so is a line that cannot be written. A warning says how many were lost as soon as
-//! lines get through again. Nothing here ends the process.
+//! Logging copies a line to memory and never waits for the reader of standard output. A line is dropped and counted if
+//! the queue is full or the line cannot be written. When lines can be written again, a warning reports the number of
+//! dropped ones. Nothing here ends the process.
 
 use std::io::{self, ErrorKind, Write};
 use std::panic::PanicHookInfo;
@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::model::metric::{self, PLAIN};
 
-/// The log of the process; clones share one queue.
+/// The log of the process. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Queue>);
 
@@ -28,7 +28,7 @@ pub struct Queue {
     state: Mutex<LogState>,
     /// Wakes the writer.
     filled: Condvar,
-    /// Wakes whoever waits until everything is written.
+    /// Wakes callers of [`Log::flush`].
     written: Condvar,
     dropped: IntCounter,
     family: IntCounterVec,
@@ -39,11 +39,11 @@ struct LogState {
     /// At most [`CAPACITY`] bytes.
     lines: Vec<u8>,
     writer: Writer,
-    /// Dropped lines that no warning has mentioned yet.
+    /// Dropped lines that have not been reported.
     unreported: u64,
 }
 
-/// What the writing thread does.
+/// The state of the writing thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writer {
     Waiting,
@@ -54,7 +54,7 @@ impl Log {
     /// Starts the thread that writes to `output`.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub fn start(output: impl Write + Send + 'static) -> anyhow::Result<Self> {
         let family = metric::LOG_LINES_DROPPED.unregistered_counters()?;
         let state = LogState { lines: Vec::with_capacity(CAPACITY), writer: Writer::Writing, unreported: 0 };
@@ -74,21 +74,21 @@ impl Log {
         Ok(Self(queue))
     }
 
-    /// Adds the counter of dropped lines to a registry.
+    /// Registers the counter of dropped lines.
     ///
     /// # Errors
-    /// When the registry has it already.
+    /// The registry already has this metric.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.0.family.clone()) as Box<dyn Collector>)
     }
 
-    /// Makes panics a line of this log. The default hook writes to standard error, and waits for its reader.
+    /// Logs panics as lines of this log. The default hook would write to standard error and wait for its reader.
     pub fn catch_panics(&self) {
         let log = self.clone();
         std::panic::set_hook(Box::new(move |panic| log.last_words(&description(panic))));
     }
 
-    /// Logs what ends the process, whatever the filter says, and waits until it is written.
+    /// Logs the reason for the end of the process, regardless of the log filter, and waits until it is written.
     pub fn last_words(&self, text: &str) {
         if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!("{text}");
@@ -98,7 +98,7 @@ impl Log {
         self.flush();
     }
 
-    /// Waits until all lines are written, for `LAST_WAIT` at most: the reader may have stalled.
+    /// Waits until all lines are written, at most [`LAST_WAIT`], because the reader may not read.
     pub fn flush(&self) {
         self.0.flush(LAST_WAIT);
     }
@@ -112,7 +112,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// `tracing-subscriber` writes each line at once.
+/// `tracing-subscriber` writes each line with one call.
 impl Write for &Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -141,8 +141,8 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, and moves them all into `batch`. Returns how many were dropped and are to be reported now;
-    /// nothing is reported while the output does not work.
+    /// Waits for lines and moves all of them to `batch`. Returns the number of dropped lines to report now. Nothing is
+    /// reported while the output does not work.
     fn take(&self, batch: &mut Vec<u8>, works: bool) -> u64 {
         batch.clear();
         let mut state = self.lock();
@@ -180,14 +180,14 @@ impl Queue {
     }
 }
 
-/// Writes for as long as the process lives.
+/// Writes lines as long as the process runs.
 fn write(queue: &Queue, mut output: Output<impl Write>) {
     let mut batch = Vec::with_capacity(CAPACITY);
     let mut works = true;
     loop {
         let lost = queue.take(&mut batch, works);
         if lost > 0 {
-            // The queue has just been emptied, so this line has room.
+            // The queue was just emptied, so there is room for this line.
             tracing::warn!(
                 lines = lost,
                 "log lines were dropped: standard output was not read, or could not be written"
@@ -201,7 +201,7 @@ fn write(queue: &Queue, mut output: Output<impl Write>) {
     }
 }
 
-/// Where lines go.
+/// The destination of lines.
 struct Output<W> {
     to: W,
     /// The last write failed within a line.
@@ -209,7 +209,7 @@ struct Output<W> {
 }
 
 impl<W: Write> Output<W> {
-    /// Writes whole lines; returns how many of them could not be written.
+    /// Writes whole lines. Returns the number of lines that could not be written.
     fn write(&mut self, lines: &[u8]) -> u64 {
         if self.is_mid_line && !self.write_all(b"\n").is_empty() {
             return count(lines);
@@ -221,14 +221,14 @@ impl<W: Write> Output<W> {
         unwritten
     }
 
-    /// What could not be written.
+    /// Writes bytes. Returns those that could not be written.
     fn write_all<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
         while !rest.is_empty() {
             match self.to.write(rest) {
                 Ok(0) => break,
                 Ok(size) => rest = rest.get(size..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Another process made the pipe that we share with it non-blocking.
+                // The pipe is non-blocking, set by another process that shares it.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
                 Err(_) => break,
             }
@@ -241,7 +241,7 @@ fn count(lines: &[u8]) -> u64 {
     lines.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// One line, and the backtrace where `RUST_BACKTRACE` asks for one.
+/// Describes a panic in one line, with the backtrace if `RUST_BACKTRACE` is set.
 fn description(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -257,11 +257,11 @@ fn description(panic: &PanicHookInfo<'_>) -> String {
     format!("thread {thread} panicked at {place}: {text}; this is an error in Mailgress{backtrace}")
 }
 
-/// Bytes of lines that wait to be written: some thousand sessions.
+/// Size of the queue in bytes: the lines of several thousand sessions.
 const CAPACITY: usize = 1 << 20;
-/// How long the end of the process waits for the last lines to be written.
+/// How long the process waits at its end for the last lines to be written.
 const LAST_WAIT: Duration = Duration::from_secs(2);
-/// Between attempts to write to a pipe that is full and does not block.
+/// Interval of attempts to write to a full pipe that is non-blocking.
 const RETRY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -271,7 +271,7 @@ mod tests {
 
     use tracing::info;
 
-    /// Standard output, as the test wants it.
+    /// A simulated standard output.
     #[derive(Default)]
     struct Inner {
         written: Vec<u8>,
@@ -283,7 +283,7 @@ mod tests {
         #[default]
         Works,
         Stalls,
-        /// Takes this many bytes, and then fails.
+        /// Accepts this many bytes, then fails.
         Fails(usize),
     }
 
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Warnings come from the writing thread, so the subscriber is that of all tests, with a filter.
+    /// The writing thread logs warnings, so the subscriber is global to all tests and has a filter.
     #[test]
     fn lines_that_nobody_reads_are_dropped_counted_and_reported_when_lines_get_through_again_and_panics_are_lines()
      {
@@ -349,7 +349,7 @@ mod tests {
 
         pipe.behave(Behaviour::Stalls);
         let long = "x".repeat(1000);
-        // Nothing here waits, or this test would never end.
+        // If a call waited here, this test would never end.
         for _ in 0..3 * CAPACITY / long.len() {
             info!("{long}");
         }

@@ -1,8 +1,8 @@
-//! Gathers what the status page shows: objects from the controller's status store, what is served from the snapshot,
-//! numbers from the data plane.
+//! Collects the data of the status page: objects from the controller's status store, listeners from the snapshot, and numbers
+//! from the data plane.
 //!
-//! All listeners are looked at for each page, and only those that are shown are copied: with thousands of objects it is
-//! a matter of milliseconds.
+//! Each request iterates over all listeners, but copies only those that are shown. With thousands of objects, this
+//! takes milliseconds.
 
 mod backends;
 mod certificates;
@@ -27,27 +27,27 @@ use crate::model::view::{
 use crate::model::{self, BindReport, ListenerId, Snapshot, Socket, SocketState};
 use crate::proxy::Observer;
 
-/// Where everything is known.
+/// The sources of the page's data.
 #[derive(Clone)]
 pub(super) struct Sources {
     /// Objects and their status.
     pub(super) status_store: StatusStore,
-    /// What is to be served.
+    /// The wanted configuration.
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// What is bound.
+    /// The state of the sockets.
     pub(super) reports: watch::Receiver<Arc<BindReport>>,
-    /// What is counted.
+    /// The counters.
     pub(super) observer: Observer,
-    /// Who we are: name, version and class.
+    /// The name, version and class of this replica.
     pub(super) replica: Replica,
-    /// Who asks us what we serve.
+    /// For the leader's name.
     pub(super) ledger: Ledger,
-    /// When the process began.
+    /// The start of the process.
     pub(super) started: Instant,
 }
 
 impl Sources {
-    /// What there is to see, for who asks this.
+    /// Returns the data for a request.
     pub(super) fn view(&self, question: &Question) -> View {
         let moment = Instant::now();
         let (snapshot, report) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.reports.borrow()));
@@ -84,7 +84,7 @@ impl Sources {
 }
 
 impl Sources {
-    /// What other replicas are told of our numbers.
+    /// Returns our numbers for other replicas.
     pub(super) fn totals(&self) -> served::Totals {
         let Numbers { open, accepted, refused, unavailable, failed, .. } =
             self.observer.totals(Instant::now());
@@ -96,15 +96,15 @@ impl Sources {
     }
 }
 
-/// Where listeners are served.
+/// Where and how listeners are served.
 struct Places<'a> {
     by_listener: HashMap<&'a ListenerId, (&'a Socket, &'a model::Listener)>,
     report: &'a BindReport,
-    /// Unix seconds.
+    /// In Unix seconds.
     now: i64,
 }
 
-/// A listener that was asked for.
+/// A listener that matches the request.
 struct Found {
     listener: Listener,
     serving: Option<(ListenerId, Serving)>,
@@ -123,7 +123,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The rows that are asked for, the worst first, and what all of them are together.
+/// Returns the matching rows, worst state first, and the totals of all rows.
 fn select(
     rows: &mut dyn Iterator<Item = Row<'_>>,
     question: &Question,
@@ -147,7 +147,7 @@ fn select(
             asked_for.push((state, row));
         }
     }
-    // Those that are alike stay in the order of their names.
+    // The sort is stable, so rows with the same state stay sorted by name.
     asked_for.sort_by_key(|(state, _)| *state);
     let excerpt = excerpt(asked_for, totals.listeners, question.page, LISTENERS_SHOWN);
     (totals, excerpt.map(|(state, row)| Found::new(state, &row, places)))
@@ -170,7 +170,7 @@ fn state(row: &Row<'_>) -> State {
     }
 }
 
-/// Whether any of what a row shows of names holds the text, which is in lower case.
+/// Tells whether a row contains the text, which is in lower case, in the names and reasons that it shows.
 fn contains(row: &Row<'_>, places: &Places<'_>, text: &str) -> bool {
     let has = |value: &str| value.to_lowercase().contains(text);
     let id = id(row);
@@ -212,7 +212,7 @@ impl Found {
             notes: notes.map(|note| (note.reason.clone(), public(note))).take(MAX_NOTES).collect(),
             serving: None,
         };
-        // A MailServer without listeners must not be taken for a MailListener of the same name.
+        // A MailServer without listeners must not be confused with a MailListener of the same name.
         let is_one = row.object.kind == Kind::Listener || !row.listener.is_empty();
         let serving = places.of(&id).filter(|_| is_one);
         let serving = serving.map(|(socket, listener)| serving_of(socket, listener, places));
@@ -231,7 +231,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
     };
     let certificates = listener.tls.as_ref().map(|tls| tls.certificates.as_slice()).unwrap_or_default();
     let certificate = |certificate: &Arc<model::Certificate>| certificate_view(certificate, places.now);
-    // What expires first is seen first.
+    // Show the first certificates to expire.
     let mut by_expiry: Vec<_> = certificates.iter().collect();
     by_expiry.sort_by_key(|certificate| certificate.not_after);
     Serving {
@@ -288,17 +288,17 @@ fn peer(replica: &Attendance) -> Peer {
     }
 }
 
-/// Listeners of one page.
+/// Listeners per page.
 const LISTENERS_SHOWN: usize = 25;
-/// Things to look at of one listener.
+/// Problems and warnings shown per listener.
 const MAX_NOTES: usize = 4;
-/// Addresses of one socket.
+/// Addresses shown per socket.
 const MAX_BOUND: usize = 4;
-/// Names of one certificate, and host names of one listener.
+/// Names shown per certificate, and host names per listener.
 const MAX_NAMES: usize = 3;
-/// Certificates of one listener.
+/// Certificates shown per listener.
 const MAX_CERTIFICATES: usize = 2;
-/// Of both halves together.
+/// Changes shown, of the controller and the data plane together.
 const MAX_CHANGES: usize = 20;
-/// What cannot be read: one for each kind and namespace at most, but there may be many.
+/// Problems shown. There is at most one for each kind and namespace, but this may be many.
 const MAX_PROBLEMS: usize = 20;

@@ -1,22 +1,22 @@
-//! What runs, and what it takes: metrics of the process as a whole.
+//! Metrics of the build and the process.
 
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 
 use crate::model::metric;
 
-/// Registers the build, and what the kernel counts for the process.
+/// Registers the build information and the kernel's counters for the process.
 ///
 /// # Errors
-/// When a metric of the same name is registered already.
+/// A metric with the same name is already registered.
 pub(super) fn register(registry: &Registry) -> prometheus::Result<()> {
     metric::BUILD_INFO.gauges(registry)?.with_label_values(&[VERSION, COMMIT]).set(1);
     registry.register(Box::new(ProcessCollector::for_self()))
 }
 
-/// For people: with the commit where it is known.
+/// The version for people, with the commit if it is known.
 pub(super) const SHOWN_VERSION: &str = env!("MAILGRESS_VERSION");
-/// The package's.
+/// The package's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// `unknown` where nobody said it to the build.
+/// The commit; `unknown` if the build was not told.
 const COMMIT: &str = env!("MAILGRESS_BUILD_COMMIT");

@@ -1,4 +1,4 @@
-//! A cluster, looked at once: for the commands that tell and do not serve.
+//! Reads a cluster once, for commands that report but do not serve.
 
 use std::path::Path;
 
@@ -11,49 +11,49 @@ use crate::controller::inventory::cluster::{self, Reached};
 
 use super::source::{self, ObjectRef};
 
-/// Asks the API server.
+/// Sends requests to the API server.
 pub struct Reader {
     client: Client,
     namespace: String,
 }
 
 impl Reader {
-    /// By this kubeconfig; without one, by the one that kubectl would take, or as the pod that we are in.
+    /// Uses this kubeconfig. Without one, uses the same as kubectl, or the pod's service account.
     ///
     /// # Errors
-    /// When nothing says how the cluster is reached.
+    /// Nothing tells how to reach the cluster.
     pub async fn new(kubeconfig: Option<&Path>) -> anyhow::Result<Self> {
         let (client, namespace) = source::reader(kubeconfig).await?;
         Ok(Self { client, namespace })
     }
 
-    /// The namespace that is meant where none is named.
+    /// Returns the default namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// The listeners of a class, in these namespaces or, where there are none, everywhere.
+    /// Returns the listeners of a class in these namespaces, or in all if there are none.
     ///
     /// # Errors
-    /// When the API server does not say.
+    /// The API server does not answer or refuses.
     pub async fn inventory(&self, namespaces: &[String], class: &str) -> anyhow::Result<Inventory> {
         let objects = cluster::list(&self.client, namespaces).await;
         let objects = objects.context("MailServer and MailListener objects cannot be listed")?;
         Ok(cluster::entries(&objects, class))
     }
 
-    /// A Service, as its name and namespace, and how it is reached.
+    /// Reads a Service and how it can be reached. Without a namespace, uses the default one.
     ///
     /// # Errors
-    /// When the API server does not say.
+    /// The API server does not answer or refuses.
     pub async fn service(&self, service: &ObjectRef) -> anyhow::Result<Reached> {
         let key: Key = service.key(&self.namespace);
         cluster::service(&self.client, &key).await.context("the Service cannot be read")
     }
 }
 
-/// Whether this is a pod: Kubernetes says to its pods how to reach it.
+/// Tells whether this process runs in a pod: Kubernetes sets this variable in its pods.
 #[must_use]
 pub fn in_a_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()

@@ -1,7 +1,7 @@
-//! What signals do to `mailgress run`: three drain, SIGHUP reads again, and no other one ends the process by accident.
+//! Signals for `mailgress run`: three of them drain, SIGHUP reads files again, and the others are ignored.
 //!
-//! The default action of most signals is to end the process with all its sessions. Each that nobody sends to end a
-//! server is caught and logged.
+//! The default action of most signals would end the process with all its sessions. Every signal that is not meant to
+//! end a server is caught and logged.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tracing::info;
 
-/// SIGTERM, SIGINT and SIGQUIT, counted.
+/// Counts SIGTERM, SIGINT and SIGQUIT.
 pub(super) struct Signals {
     received: watch::Receiver<u32>,
     waited: u32,
 }
 
 impl Signals {
-    /// Catches signals from now on. `reread` is told of SIGHUP, where that means something.
+    /// Catches signals from now on. SIGHUP notifies `reread`, if it is set.
     ///
     /// # Errors
-    /// When the operating system refuses a handler.
+    /// The operating system refuses a handler.
     pub(super) fn new(reread: Option<Arc<Notify>>) -> anyhow::Result<Self> {
         let mut terminate = catch(SignalKind::terminate(), "SIGTERM")?;
         let mut interrupt = catch(SignalKind::interrupt(), "SIGINT")?;
         let mut quit = catch(SignalKind::quit(), "SIGQUIT")?;
-        // A log file that has reached RLIMIT_FSIZE: the write fails, which the log counts. A line about it would be
-        // another such write.
+        // A log file has reached RLIMIT_FSIZE. The write fails, and the log counts this. A log line about it would only
+        // be another such write.
         drop(catch(SignalKind::from_raw(number::XFSZ), "SIGXFSZ")?);
         let hangup = catch(SignalKind::hangup(), "SIGHUP")?;
         let ignored = ignored().map(|(kind, name)| catch(kind, &name).map(|signal| (signal, name)));
@@ -48,7 +48,7 @@ impl Signals {
         Ok(Self { received, waited: 0 })
     }
 
-    /// Waits for one more signal than were waited for before.
+    /// Waits for one signal more than the previous calls have waited for.
     pub(super) async fn wait(&mut self) {
         self.waited = self.waited.saturating_add(1);
         let waited = self.waited;
@@ -79,7 +79,7 @@ async fn ignore(mut signal: Signal, name: String) {
     }
 }
 
-/// Signals that would end the process by default, without being about a fault of the process itself.
+/// Returns signals that end the process by default but do not report a fault of the process.
 fn ignored() -> impl Iterator<Item = (SignalKind, String)> {
     let named = number::NAMED.map(|(number, name)| (SignalKind::from_raw(number), name.to_owned()));
     let real_time =
@@ -87,7 +87,7 @@ fn ignored() -> impl Iterator<Item = (SignalKind, String)> {
     named.into_iter().chain(real_time)
 }
 
-/// Numbers of Linux on amd64 and arm64.
+/// Signal numbers of Linux on amd64 and arm64.
 mod number {
     use std::ops::RangeInclusive;
 
@@ -102,6 +102,6 @@ mod number {
         (29, "SIGIO"),
         (30, "SIGPWR"),
     ];
-    /// Below are those that C libraries keep for themselves.
+    /// C libraries use the lower real-time signals for themselves.
     pub(super) const REAL_TIME: RangeInclusive<i32> = 35..=64;
 }

@@ -1,4 +1,4 @@
-//! Where objects come from: a folder, or a cluster. The one place that makes a client of the Kubernetes API.
+//! Creates the source of objects: a folder or a cluster. No other module creates a client of the Kubernetes API.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::secret::shown_url;
 
 use super::connections::{self, Connections};
 
-/// Where objects come from.
+/// The source of objects.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// A folder of manifests.
@@ -31,47 +31,47 @@ pub enum Origin {
     Cluster(Box<Cluster>),
 }
 
-/// A cluster, and what is ours in it. A namespace that is not named is that of the pod, or of the kubeconfig.
+/// A cluster, and which of its objects are ours. The default namespace is that of the pod, or of the kubeconfig.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    /// How it is reached; without one, as the pod that we are in.
+    /// The kubeconfig; `None` for the pod's service account.
     pub kubeconfig: Option<PathBuf>,
-    /// The only namespaces that are looked at; all of them when there are none here.
+    /// The namespaces to watch; empty for all.
     pub namespaces: Vec<String>,
-    /// The Lease of the replica that leads.
+    /// The Lease of the leader.
     pub lease: ObjectRef,
     /// The Service whose ports are managed.
     pub service: Option<ObjectRef>,
     /// The Service whose endpoints are the replicas.
     pub replicas: Option<ObjectRef>,
-    /// How long a process that starts waits to serve what was served before, while no other replica is ready.
+    /// How long a starting process waits to serve what was served before, while no other replica is ready.
     pub ready_timeout: Duration,
 }
 
-/// `namespace/name`, or a name alone.
+/// A reference to an object: `namespace/name`, or only a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectRef {
-    /// The namespace.
+    /// The namespace; `None` for the default one.
     pub namespace: Option<String>,
     /// The name.
     pub name: String,
 }
 
 impl ObjectRef {
-    /// With this namespace where it has none.
+    /// Adds the default namespace.
     pub(super) fn key(&self, namespace: &str) -> Key {
         Key::new(self.namespace.as_deref().unwrap_or(namespace), &self.name)
     }
 }
 
-/// What reads them.
+/// A source with its state.
 pub(super) enum Source {
     Folder(Box<FolderSource>),
     Cluster(Box<ClusterSource>),
 }
 
 impl Source {
-    /// From where the options say.
+    /// Creates the source that the options name.
     pub(super) async fn new(
         origin: &Origin,
         publisher: Publisher,
@@ -94,7 +94,7 @@ impl Source {
         })
     }
 
-    /// How far its start is; `None` where there are no other replicas.
+    /// Reports the progress of the start; `None` for a folder, which has no other replicas.
     pub(super) fn start(&self) -> Option<watch::Receiver<Start>> {
         match self {
             Self::Folder(_) => None,
@@ -102,7 +102,7 @@ impl Source {
         }
     }
 
-    /// Tells it to read everything again, where it does not hear of all changes by itself.
+    /// Returns how to request reading everything again; `None` if the source notices all changes.
     pub(super) fn reread(&self) -> Option<Arc<Notify>> {
         match self {
             Self::Folder(folder) => Some(folder.reread()),
@@ -110,7 +110,7 @@ impl Source {
         }
     }
 
-    /// Reads until it is told to end.
+    /// Runs until `shutdown`.
     pub(super) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         match self {
             Self::Folder(folder) => folder.run(shutdown).await?,
@@ -120,7 +120,7 @@ impl Source {
     }
 }
 
-/// The clients, and the namespace that we are in.
+/// Creates the clients. Returns them with the default namespace.
 async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result<(Clients, String)> {
     let config = match kubeconfig {
         Some(path) => written(path).await?,
@@ -131,8 +131,8 @@ async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result
     Ok((Clients { watches: client(LIST_TIMEOUT)?, requests: client(REQUEST_TIMEOUT)? }, namespace))
 }
 
-/// A client that asks once and is done, and the namespace that is meant where none is named. Without a kubeconfig that
-/// is named, it is the one that kubectl would take, or the pod's service account.
+/// Creates a client for a few requests, and returns the default namespace. Without a kubeconfig, it uses the same as
+/// kubectl, or the pod's service account.
 pub(super) async fn reader(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, String)> {
     let config = match kubeconfig {
         Some(path) => written(path).await?,
@@ -144,7 +144,7 @@ pub(super) async fn reader(kubeconfig: Option<&Path>) -> anyhow::Result<(Client,
     Ok((client(&config, &metrics, LIST_TIMEOUT)?, config.default_namespace))
 }
 
-/// What a kubeconfig says.
+/// Reads the configuration in a kubeconfig.
 async fn written(path: &Path) -> anyhow::Result<Config> {
     let shown = path.display();
     let read = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {shown}"))?;
@@ -152,8 +152,8 @@ async fn written(path: &Path) -> anyhow::Result<Config> {
     made.with_context(|| format!("--kubeconfig {shown}"))
 }
 
-/// kube's client with connections of ours. Its retries are left out: watches and the writer of status try again by
-/// themselves, with a bound, and say so.
+/// Creates kube's client with our connections. kube's retries are not used: watches and the status writer retry
+/// themselves, with limits and log messages.
 fn client(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result<Client> {
     make(config, metrics, timeout).context("no client of the Kubernetes API can be made")
 }
@@ -175,7 +175,7 @@ fn make(config: &Config, metrics: &Metrics, timeout: Duration) -> anyhow::Result
     })
 }
 
-/// For the head of an answer to a list or a watch; as long as kube-apiserver itself gives a request.
+/// Time limit for the head of an answer to a list or watch; the same as kube-apiserver's limit for a request.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
-/// For all others: shorter than the renewal of a lease may take.
+/// Time limit for other requests; shorter than the renewal of the Lease may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

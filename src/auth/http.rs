@@ -1,4 +1,5 @@
-//! nginx's HTTP auth protocol: a GET whose headers ask, and a reply whose headers answer.
+//! nginx's HTTP auth protocol: a GET request with the login in its headers, and a reply with the decision in its
+//! headers.
 
 mod certificate;
 mod client;

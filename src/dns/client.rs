@@ -1,8 +1,8 @@
-//! Asks name servers, and keeps what they answered for as long as it is valid.
+//! Asks name servers and caches their answers.
 //!
-//! Names of backends are looked up as programs do it: the hosts file first, then the search list where there
-//! is one. Names of clients are looked up as nginx does it: only what the name servers say counts, and they
-//! are asked about every address, also those that RFC 6761 would have answered here.
+//! For names of backends, the hosts file comes first, then the search list if there is one, as in other programs. For
+//! names of clients, only the answers of the name servers count, as in nginx. They are asked about every address,
+//! including those that RFC 6761 would answer locally.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,16 +27,16 @@ use super::failures::Failures;
 use super::metrics::Zone;
 use crate::model;
 
-/// Name servers and how they are asked.
+/// Name servers and the options for asking them.
 #[derive(Clone)]
 pub(super) struct Servers {
-    /// Where they are, and the search list.
+    /// The addresses and the search list.
     pub(super) config: ResolverConfig,
-    /// Of resolv.conf, or the library's own.
+    /// The options of resolv.conf, or the library's defaults.
     pub(super) options: ResolverOpts,
 }
 
-/// One set of name servers with its cache.
+/// Asks one set of name servers, with a cache for their answers.
 pub(super) struct Client {
     resolver: Resolver<Connections>,
     connections: Connections,
@@ -52,28 +52,28 @@ pub(super) struct Client {
 /// The addresses of a name.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// In the order in which they were given; may be empty.
+    /// In the order of the answer; may be empty.
     pub(super) addresses: Vec<IpAddr>,
-    /// How long the name servers vouch for them.
+    /// How long the answer is valid.
     pub(super) valid: Duration,
 }
 
-/// What a PTR lookup gives.
+/// The result of a PTR lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pointer {
-    /// The first name.
+    /// The first name of the answer.
     Name(Name),
-    /// There is none.
+    /// There is no PTR record.
     NotFound,
-    /// An answer of something else.
+    /// The answer is an error or has no PTR record where it should.
     Nonsense,
 }
 
 impl Client {
-    /// Asks nobody yet.
+    /// Creates a client; it sends no query yet.
     ///
     /// # Errors
-    /// When the library takes offence at its options.
+    /// The library refuses the options.
     pub(super) fn new(
         block: &model::Resolver,
         servers: Servers,
@@ -103,20 +103,20 @@ impl Client {
         })
     }
 
-    /// What has just failed.
+    /// Recent failures of these name servers.
     pub(super) fn failures(&self) -> &Failures {
         &self.failures
     }
 
-    /// How many answers the name servers have given.
+    /// Returns the number of answers from the name servers.
     pub(super) fn answers(&self) -> u64 {
         self.connections.answers()
     }
 
-    /// The addresses of a backend, an auth service or a name server.
+    /// Returns the addresses of a backend, an auth service or a name server.
     ///
     /// # Errors
-    /// The library's.
+    /// The library's error.
     pub(super) async fn addresses(&self, host: &str) -> Result<Found, NetError> {
         let known = self.in_hosts(host);
         if !known.is_empty() {
@@ -130,10 +130,10 @@ impl Client {
         Ok(Found { addresses: found.iter().collect(), valid })
     }
 
-    /// The name of a client's address.
+    /// Looks up the name of a client's address.
     ///
     /// # Errors
-    /// When the name servers do not answer, or answer that they cannot.
+    /// The name servers do not answer.
     pub(super) async fn pointer(&self, client: IpAddr) -> Result<Pointer, NetError> {
         if let Some(zone) = &self.zone {
             zone.asked_for_address();
@@ -149,10 +149,10 @@ impl Client {
         })
     }
 
-    /// Whether a client's address is among those of its name.
+    /// Tells whether the client's address is among the addresses of its name.
     ///
     /// # Errors
-    /// When it is not, as far as the name servers answer, and they do not answer it all.
+    /// One family could not be resolved, and the other one does not have the address.
     pub(super) async fn leads_back(&self, name: &Name, client: IpAddr) -> Result<bool, NetError> {
         if let Some(zone) = &self.zone {
             zone.asked_for_name();
@@ -172,11 +172,11 @@ impl Client {
         }
     }
 
-    /// Asks for what every name server answers, if only by a refusal, and waits no longer than `limit`.
+    /// Sends a query that every name server answers, possibly with a refusal. Waits at most `limit`.
     pub(super) async fn probe(&self, limit: Duration) {
         let query = Query::query(Name::root(), RecordType::NS);
         let answer = self.pointers.lookup(query, DnsRequestOptions::default()).first_answer();
-        // Answers are counted where they arrive.
+        // `counting` counts the answer.
         let _ = timeout(limit, answer).await;
     }
 
@@ -218,7 +218,8 @@ fn apply(block: &model::Resolver, options: &mut ResolverOpts) {
         (false, true) => LookupIpStrategy::Ipv6Only,
         (true, true) | (false, false) => LookupIpStrategy::Ipv4AndIpv6,
     };
-    // All attempts fit into the lookup's own time: one that is cut off teaches the library nothing about its servers.
+    // All attempts must fit into the lookup's time. If an attempt is cut off, the library learns nothing about its
+    // servers.
     let attempts = u32::try_from(options.attempts).unwrap_or(u32::MAX).saturating_add(1);
     options.timeout = block.timeout.checked_div(attempts).unwrap_or_default().min(ATTEMPT_TIMEOUT);
     options.cache_size = CACHE_SIZE;
@@ -230,24 +231,24 @@ fn apply(block: &model::Resolver, options: &mut ResolverOpts) {
     }
 }
 
-/// A hosts file that cannot be read has no names.
+/// Reads a hosts file. A file that cannot be read counts as empty.
 fn read_hosts(path: &Path) -> Hosts {
     let mut hosts = Hosts::default();
     if let Ok(file) = File::open(path) {
-        // What was read before an error counts.
+        // Keep what was read before an error.
         let _ = hosts.read_hosts_conf(file.take(MAX_HOSTS));
     }
     hosts
 }
 
-/// Answers kept of each kind.
+/// Cached answers for addresses, and as many for PTR records.
 const CACHE_SIZE: u64 = 1024;
 
-/// Until the name servers are asked again, at most.
+/// Maximum time until a query is sent again.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a failure is remembered at most.
+/// Maximum time that a negative answer is cached.
 const NEGATIVE_TTL: Duration = Duration::from_secs(30);
 
-/// Bytes read of a hosts file.
+/// Bytes of a hosts file that are read.
 const MAX_HOSTS: u64 = 1 << 20;

@@ -1,8 +1,7 @@
-//! How name servers are asked: over UDP, and once more over TCP where the answer is truncated. What goes out and what
-//! comes back is counted.
+//! Connections to name servers: UDP, then TCP if the answer is truncated. Requests and answers are counted.
 //!
-//! A request over UDP is counted where the datagram is sent, because one that stays unanswered is sent again
-//! below everything else that could be counted. A request over TCP is sent once.
+//! A UDP request is counted where its datagram is sent, because the library below sends it again if no answer arrives.
+//! A TCP request is sent once.
 
 use std::future::Future;
 use std::io;
@@ -25,38 +24,38 @@ use tokio::net::UdpSocket;
 use super::metrics::Zone;
 use super::tcp;
 
-/// Makes connections to name servers; they count where there is a zone.
+/// Creates connections to name servers. They count if there is a zone.
 #[derive(Clone)]
 pub(super) struct Connections {
     sockets: Sockets,
-    /// Answers of all name servers, whatever they say.
+    /// Number of answers from all name servers, including errors.
     answers: Arc<AtomicU64>,
 }
 
-/// Makes the sockets of these connections.
+/// Creates the sockets of these connections.
 #[derive(Clone)]
 pub(super) struct Sockets {
     tokio: TokioRuntimeProvider,
     zone: Option<Arc<Zone>>,
 }
 
-/// A UDP socket that counts what it sends.
+/// A UDP socket that counts the requests it sends.
 pub(super) struct Datagrams {
     socket: UdpSocket,
     zone: Option<Arc<Zone>>,
 }
 
-/// A way to one name server. It holds no socket: each request has its own.
+/// A connection to one name server. It holds no socket: each request has its own.
 #[derive(Clone)]
 pub(super) struct Connection {
     datagrams: DnsExchange<Sockets>,
     server: SocketAddr,
-    /// For the request over TCP.
+    /// Time limit of a TCP request.
     limit: Duration,
     counter: Counter,
 }
 
-/// Counts what goes out over TCP, and what comes back.
+/// Counts TCP requests, and all answers.
 #[derive(Clone)]
 struct Counter {
     zone: Option<Arc<Zone>>,
@@ -64,13 +63,12 @@ struct Counter {
 }
 
 impl Connections {
-    /// For this zone.
     pub(super) fn new(zone: Option<Arc<Zone>>) -> Self {
         let sockets = Sockets { tokio: TokioRuntimeProvider::default(), zone };
         Self { sockets, answers: Arc::default() }
     }
 
-    /// How many answers there were.
+    /// Returns the number of answers.
     pub(super) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -187,8 +185,8 @@ impl Counter {
         }
     }
 
-    /// A name server that cannot be reached, or says nothing, has not answered; that a whole lookup has had no
-    /// answer is counted where its deadline is.
+    /// Counts an answer. A name server that cannot be reached or is silent has not answered; a lookup without any
+    /// answer is counted at its deadline.
     fn came_back(&self, answer: &Result<DnsResponse, NetError>) {
         let zone = self.zone.as_ref();
         match answer {

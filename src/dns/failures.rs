@@ -1,8 +1,8 @@
-//! What has just failed, so that it is not waited for again at once. Pure: the time is an argument.
+//! Remembers recent failures, so that sessions do not wait for them again. Pure: time is an argument.
 //!
-//! Two things are remembered. A question that failed is not asked again for a moment. And when a lookup ends without an
-//! answer from any name server, names of clients are not asked for until one answers: they are only told to others, and
-//! a greeting must not wait for each of them. Somebody else finds out when one answers (`silence`).
+//! There are two kinds. A question that failed is not asked again for some seconds. And if no name server answered
+//! during a whole lookup (a silence), names of clients are not looked up until one answers: they are only
+//! informational, and a greeting must not wait for each of them. `silence` finds out when a name server answers again.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -13,31 +13,31 @@ use parking_lot::{Mutex, MutexGuard};
 use super::DnsError;
 use super::silence::Silent;
 
-/// Questions remembered.
+/// Maximum number of remembered questions.
 const MAX_FAILURES: usize = 1024;
 
-/// How long the address of a backend or an auth service is not asked for again: logins fail meanwhile.
+/// How long the address of a backend or an auth service is not asked for again. Logins fail during this time.
 const ADDRESSES_TTL: Duration = Duration::from_secs(2);
 
-/// How long the name of a client is not asked for again; RFC 2308 section 7 allows five minutes.
+/// How long the name of a client is not asked for again. RFC 2308 section 7 allows five minutes.
 const CLIENT_TTL: Duration = Duration::from_secs(10);
 
-/// How long a silence is remembered after the last question that it answered for.
+/// How long a silence is remembered after its last use.
 const SILENCE_TTL: Duration = Duration::from_secs(3600);
 
-/// What is looked up.
+/// A lookup.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Question {
-    /// The addresses of a backend, an auth service.
+    /// The addresses of a backend or an auth service.
     Addresses(String),
     /// The name of a client.
     Pointer(IpAddr),
-    /// Whether a client's name leads back to it.
+    /// Whether a client's name resolves to its address.
     LeadsBack(String),
 }
 
 impl Question {
-    /// What is asked about.
+    /// Returns the name or address in question.
     pub(super) fn subject(&self) -> String {
         match self {
             Self::Addresses(host) | Self::LeadsBack(host) => host.clone(),
@@ -50,14 +50,14 @@ impl Question {
     }
 }
 
-/// What a set of name servers has not answered.
+/// Recent failures of one set of name servers.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Mutex<FailureState>);
 
 #[derive(Debug, Default)]
 struct FailureState {
     failed: HashMap<Question, (DnsError, Instant)>,
-    /// The same, the oldest first; a question that has failed again is there twice.
+    /// The same questions, oldest first. A question that has failed again is contained twice.
     order: VecDeque<(Question, Instant)>,
     silence: Option<Silence>,
 }
@@ -65,17 +65,18 @@ struct FailureState {
 /// No name server answered during a whole lookup.
 #[derive(Debug)]
 struct Silence {
-    /// Answers counted until then.
+    /// The number of answers at that time.
     answers: u64,
     error: DnsError,
-    /// When it last answered for the name servers.
+    /// The last time that it replaced a lookup.
     used: Instant,
-    /// Present when it has been told.
+    /// Set when the silence has been reported.
     silent: Option<Silent>,
 }
 
 impl Failures {
-    /// Why the question shall not be asked now. `answers` counts all answers of the name servers.
+    /// Returns the error if the question must not be asked now. `answers` is the number of answers from the name
+    /// servers.
     pub(super) fn known(&self, question: &Question, answers: u64, now: Instant) -> Option<DnsError> {
         let mut state = self.state();
         if let Some((error, until)) = state.failed.get(question)
@@ -91,8 +92,8 @@ impl Failures {
         Some(silence.error.clone())
     }
 
-    /// The question has failed, and `answers` is what was counted when it was asked (`before`) and now. True where this
-    /// begins a silence, which somebody has to watch over.
+    /// Records a failed question. `answers` has the number of answers before and after the lookup. Returns true if a
+    /// silence begins, which the caller must have watched.
     #[must_use]
     pub(super) fn add(&self, question: Question, error: &DnsError, answers: Answers, now: Instant) -> bool {
         let mut state = self.state();
@@ -109,8 +110,8 @@ impl Failures {
         begins
     }
 
-    /// Whether the silence that began at so many answers goes on, now that so many are counted. It is told when it has
-    /// not been yet, and ends when nobody has asked for long.
+    /// Tells whether the silence that began at `began_at` answers continues, now that there are `answers`. Reports it
+    /// if this has not been done. It ends if it has not been used for [`SILENCE_TTL`].
     pub(super) fn stay_silent(
         &self,
         began_at: u64,
@@ -135,17 +136,17 @@ impl Failures {
     }
 }
 
-/// Answers of name servers, counted.
+/// The number of answers from name servers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
-    /// When a lookup began.
+    /// Before the lookup.
     pub(super) before: u64,
-    /// When it ended.
+    /// After the lookup.
     pub(super) now: u64,
 }
 
 impl FailureState {
-    /// Forgets what is over, and the oldest of what is more than `most`.
+    /// Removes expired entries, and the oldest ones beyond `most`.
     fn expire(&mut self, now: Instant, most: usize) {
         while self.order.len() > most || self.order.front().is_some_and(|(_, until)| *until <= now) {
             let Some((question, until)) = self.order.pop_front() else { return };

@@ -1,4 +1,4 @@
-//! What resolvers count for a zone (`resolver.statisticsZone`), with the words of Angie's API.
+//! Counters of resolvers with a zone (`resolver.statisticsZone`), with the label values of Angie's API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use prometheus::{IntCounter, IntCounterVec, Registry};
 
 use crate::model::metric;
 
-/// The counters of all zones that are named.
+/// The counters of all zones.
 #[derive(Debug)]
 pub(super) struct Metrics {
     queries: IntCounterVec,
@@ -19,7 +19,7 @@ pub(super) struct Metrics {
     zones: Mutex<BTreeMap<String, Arc<Zone>>>,
 }
 
-/// The counters of one zone. Resolvers that outlive the zone's name count on, unseen.
+/// The counters of one zone. A resolver that still uses a removed zone counts without effect.
 #[derive(Debug)]
 pub(super) struct Zone {
     queries: Family,
@@ -27,15 +27,15 @@ pub(super) struct Zone {
     responses: Family,
 }
 
-/// The counters of one metric, by their label.
+/// The counters of one metric, by label.
 #[derive(Debug)]
 struct Family(Vec<(&'static str, IntCounter)>);
 
 impl Metrics {
-    /// Registers all metrics; they are empty until zones are named.
+    /// Registers all metrics. They have no series until zones are added.
     ///
     /// # Errors
-    /// When a metric of the same name is registered already.
+    /// A metric with the same name is already registered.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             queries: metric::RESOLVER_QUERIES.counters(registry)?,
@@ -45,7 +45,7 @@ impl Metrics {
         })
     }
 
-    /// The zone of this name, with all counters at zero when it is new.
+    /// Returns the zone with this name. A new zone has all its counters at zero.
     pub(super) fn zone(&self, name: &str) -> Arc<Zone> {
         let mut zones = self.zones.lock();
         let zone = zones.entry(name.to_owned()).or_insert_with(|| {
@@ -58,7 +58,7 @@ impl Metrics {
         Arc::clone(zone)
     }
 
-    /// Names these zones and forgets all others.
+    /// Adds these zones and removes all others.
     pub(super) fn keep(&self, names: &BTreeSet<&str>) {
         self.zones.lock().retain(|name, zone| {
             let stays = names.contains(name.as_str());
@@ -76,17 +76,17 @@ impl Metrics {
 }
 
 impl Zone {
-    /// A name is to become addresses.
+    /// Counts a lookup from a name to addresses.
     pub(super) fn asked_for_name(&self) {
         self.queries.count(NAME);
     }
 
-    /// An address is to become a name.
+    /// Counts a lookup from an address to a name.
     pub(super) fn asked_for_address(&self) {
         self.queries.count(ADDRESS);
     }
 
-    /// A request goes to a name server.
+    /// Counts a request to a name server.
     pub(super) fn sent(&self, of: RecordType) {
         match of {
             RecordType::A => self.requests.count(A),
@@ -97,7 +97,7 @@ impl Zone {
         }
     }
 
-    /// A name server has answered.
+    /// Counts an answer from a name server.
     pub(super) fn answered(&self, code: ResponseCode) {
         self.responses.count(match code {
             ResponseCode::NoError => SUCCESS,
@@ -110,12 +110,12 @@ impl Zone {
         });
     }
 
-    /// A name server has answered with what is no answer.
+    /// Counts an invalid answer from a name server.
     pub(super) fn answered_badly(&self) {
         self.responses.count(OTHER);
     }
 
-    /// No name server has answered a lookup in time.
+    /// Counts a lookup that no name server answered in time.
     pub(super) fn timed_out(&self) {
         self.responses.count(TIMED_OUT);
     }
@@ -134,7 +134,7 @@ impl Family {
 
     fn remove(&self, counters: &IntCounterVec, zone: &str) {
         for (label, _) in &self.0 {
-            // It is there: the family was made with it.
+            // The series exists, because [`Family::new`] created it.
             let _ = counters.remove_label_values(&[zone, *label]);
         }
     }

@@ -1,7 +1,7 @@
-//! Resolvers whose name servers do not answer: told in the log, the metrics and the status of listeners.
+//! Reports resolvers whose name servers do not answer: in the log, in metrics and in the status of listeners.
 //!
-//! Whoever notices the silence (`failures`) does not wait any more. A task asks the name servers again and again, so that
-//! no session has to, and ends the silence.
+//! `failures` detects the silence, after which lookups no longer wait. A task probes the name servers, so that no
+//! session has to, and ends the silence when one answers.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ use crate::net::{BackendAddress, Backoff};
 
 use super::client::Client;
 
-/// All resolvers that are silent.
+/// All silent resolvers.
 #[derive(Debug)]
 pub(super) struct Silences {
     blocks: watch::Sender<Arc<Vec<Resolver>>>,
@@ -25,15 +25,15 @@ pub(super) struct Silences {
 }
 
 impl Silences {
-    /// None yet.
+    /// Starts without a silent resolver.
     ///
     /// # Errors
-    /// When a metric of the same name is registered already.
+    /// A metric with the same name is already registered.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self { blocks: watch::Sender::default(), gauges: metric::RESOLVER_SILENT.gauges(registry)? })
     }
 
-    /// Follows the list of them.
+    /// Returns a channel with the silent resolvers.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Vec<Resolver>>> {
         self.blocks.subscribe()
     }
@@ -42,7 +42,7 @@ impl Silences {
         self.blocks.send_modify(|blocks| change(Arc::make_mut(blocks)));
         let count = self.blocks.borrow().iter().filter(|block| name(block) == servers).count();
         if count == 0 {
-            // It was there while there was one.
+            // The series exists if a resolver with these servers was silent.
             let _ = self.gauges.remove_label_values(&[servers]);
         } else {
             self.gauges.with_label_values(&[servers]).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -50,7 +50,7 @@ impl Silences {
     }
 }
 
-/// A resolver that is called silent until this is dropped.
+/// A silent resolver. It is reported as silent until this is dropped.
 #[derive(Debug)]
 pub(super) struct Silent {
     among: Arc<Silences>,
@@ -76,14 +76,14 @@ impl Drop for Silent {
     }
 }
 
-/// Asks the name servers of a resolver that has become silent until one answers, or nobody uses it any more.
+/// Probes the name servers of a silent resolver until one answers or the resolver is no longer used.
 pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resolver, among: Arc<Silences>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut was_told = false;
     loop {
         let Some(asked) = client.upgrade() else { return };
         asked.probe(PROBE_LIMIT.min(block.timeout)).await;
-        // The first probe decides: a lookup may also have ended without an answer because of what it was about.
+        // Report the silence only after the first probe, because a lookup may also fail because of its question.
         let tell = || {
             was_told = true;
             Silent::new(&among, &block)
@@ -99,7 +99,7 @@ pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resol
     }
 }
 
-/// Its name servers, as logs and metrics name them.
+/// Returns the name servers as shown in logs and metrics.
 fn name(block: &Resolver) -> String {
     if block.nameservers.is_empty() {
         return "resolv.conf".to_owned();
@@ -125,9 +125,9 @@ fn remedy(block: &Resolver) -> &'static str {
     }
 }
 
-/// Between the first two probes; it doubles from one to the next.
+/// Time between the first two probes; it doubles after each probe.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Between two probes.
+/// Longest time between two probes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// For the answer to a probe.
+/// Time limit for the answer to a probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);

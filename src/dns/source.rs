@@ -1,8 +1,7 @@
-//! Where the name servers of a resolver come from, and whether they are still the same.
+//! Determines the name servers of a resolver, and follows their changes.
 //!
-//! Those of this host's resolv.conf are followed, unless the file has become useless. Those that are given by
-//! name are looked up again as long as they are used. In both cases a lookup that is under way ends with the
-//! servers that it began with.
+//! Changes of this host's resolv.conf are used, unless the file has become unusable. Name servers given by name are
+//! resolved again as long as the resolver is used. A lookup in progress ends with the servers that it started with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -27,14 +26,14 @@ use super::metrics::Zone;
 use crate::model::Resolver;
 use crate::net::BackendAddress;
 
-/// What this host knows about names.
+/// The files of this host for name resolution.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// Its name servers and search list.
+    /// The file with the host's name servers and search list.
     pub resolv_conf: PathBuf,
-    /// Names with their addresses.
+    /// The file with names and their addresses.
     pub hosts: PathBuf,
-    /// Where the name servers of resolv.conf, which has no ports, listen.
+    /// The port for the name servers of resolv.conf, which has no ports.
     pub port: u16,
 }
 
@@ -56,50 +55,49 @@ pub(super) struct Source {
 struct SourceState {
     client: Arc<Client>,
     basis: Basis,
-    /// Never, where it cannot change.
+    /// When to look for changes; `None` if nothing can change.
     look_again: Option<Instant>,
 }
 
 enum Basis {
-    /// Servers by address.
+    /// All servers are given by address.
     Block,
-    /// resolv.conf as it was last read, usable or not.
+    /// The last content of resolv.conf, usable or not.
     File(Vec<u8>),
-    /// Servers by name, some or all of them.
+    /// Some or all servers are given by name.
     Names(Names),
 }
 
-/// The addresses, in order, of the name servers that are given by name.
+/// The sorted addresses of the name servers that are given by name.
 type Names = BTreeMap<String, Vec<IpAddr>>;
 
-/// Names that were looked up.
+/// The result of resolving these names.
 struct Resolved {
     names: Names,
     look_again: Instant,
-    /// The last one, where there were any.
+    /// The last failure, if any.
     problem: Option<DnsError>,
 }
 
 impl Source {
-    /// Looks at nothing yet.
+    /// Creates a source; it reads nothing yet.
     pub(super) fn new(block: Resolver, host: Host, zone: Option<Arc<Zone>>) -> Self {
         Self { block, host, zone, state: Mutex::default() }
     }
 
-    /// The block it was made for.
     pub(super) fn block(&self) -> &Resolver {
         &self.block
     }
 
-    /// The zone that it counts for.
+    /// Returns the zone to count for.
     pub(super) fn zone(&self) -> Option<&Zone> {
         self.zone.as_deref()
     }
 
-    /// Whoever asks the name servers that are to be asked now.
+    /// Returns the client for the current name servers. Starts to look for changes if it is time.
     ///
     /// # Errors
-    /// When there never was one.
+    /// No name servers have been found yet.
     pub(super) async fn client(self: &Arc<Self>) -> Result<Arc<Client>, DnsError> {
         let mut state = self.state.lock().await;
         let state = match &mut *state {
@@ -163,7 +161,7 @@ impl Source {
                 }
             }
             Basis::Names(known) => {
-                // Nobody else begins before this has ended.
+                // Prevents a second task before this one has ended.
                 state.look_again = Some(Instant::now() + NAMES_MOST);
                 let (source, known) = (Arc::clone(self), known.clone());
                 tokio::spawn(async move { source.follow(known).await });
@@ -171,7 +169,7 @@ impl Source {
         }
     }
 
-    /// Looks the names of name servers up again, beside the lookups that go on with the known ones.
+    /// Resolves the names of name servers again, while lookups continue with the known addresses.
     async fn follow(&self, known: Names) {
         let resolved = match self.resolve(&known).await {
             Ok(resolved) => resolved,
@@ -196,8 +194,8 @@ impl Source {
         }
     }
 
-    /// Looks the names of name servers up with resolv.conf and the hosts file; one that cannot be found keeps
-    /// what is known.
+    /// Resolves the names of name servers with resolv.conf and the hosts file. If this fails for a name, its known
+    /// addresses are kept.
     async fn resolve(&self, known: &Names) -> Result<Resolved, DnsError> {
         let mut resolved =
             Resolved { names: Names::new(), look_again: Instant::now() + NAMES_MOST, problem: None };
@@ -281,7 +279,8 @@ impl Source {
         Ok(Servers { config, options })
     }
 
-    /// For the names of name servers; nothing of it is counted, because it asks others than the zone's.
+    /// Creates a client for the names of name servers. It does not count for the zone, because it uses the host's name
+    /// servers.
     fn system_client(&self, limit: Duration) -> Result<Client, DnsError> {
         let block = Resolver {
             nameservers: Vec::new(),
@@ -297,7 +296,7 @@ impl Source {
         Client::new(&block, servers, &self.host.hosts, None).map_err(unusable)
     }
 
-    /// It is small, and local: no thread is worth the wait.
+    /// Reads the file on this thread, because it is small and local.
     fn read_resolv_conf(&self) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         File::open(&self.host.resolv_conf)?.take(MAX_RESOLV_CONF).read_to_end(&mut content)?;
@@ -314,27 +313,27 @@ fn soon() -> Instant {
 }
 
 fn name_server(ip: IpAddr, port: u16) -> NameServerConfig {
-    // What is truncated is asked for over TCP by our own connections.
+    // If the answer is truncated, `counting` asks again over TCP.
     let mut connection = ConnectionConfig::new(ProtocolConfig::Udp);
     connection.port = port;
     NameServerConfig::new(ip, true, vec![connection])
 }
 
-/// Between two looks at resolv.conf, which only a lookup makes.
+/// Minimum time between two reads of resolv.conf, which only happen with a lookup.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Bytes read of resolv.conf.
+/// Bytes of resolv.conf that are read.
 const MAX_RESOLV_CONF: u64 = 64 * 1024;
 
-/// Bounds of the time until the names of name servers are looked up again, whatever their TTL.
+/// Bounds for the time until the names of name servers are resolved again, whatever their TTL.
 const NAMES_LEAST: Duration = Duration::from_secs(5);
 const NAMES_MOST: Duration = Duration::from_secs(300);
 
-/// The same after a failure.
+/// The time after a failure.
 const NAMES_RETRY: Duration = Duration::from_secs(30);
 
-/// For one such name.
+/// Time limit for one of these names.
 const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Addresses used of one such name.
+/// Addresses of one such name that are used.
 const MAX_ADDRESSES: usize = 16;

@@ -1,8 +1,8 @@
-//! One question over TCP, for an answer that is too long for UDP.
+//! Sends one question over TCP, if its answer is too long for UDP.
 //!
-//! Every question has a connection of its own. The library would keep it and prefer it to UDP once a datagram was lost;
-//! on a connection that is accepted and never answered, every later lookup then waits until it is given up, and the
-//! library, which sees no end of it, never counts a failure. It also keeps the connection of a lookup that is given up.
+//! Every question has its own connection. hickory would keep a connection and prefer it to UDP after a lost datagram.
+//! If a server accepted the connection but never answered, every later lookup would wait until its deadline, and
+//! hickory would never count a failure. It would also keep the connection of a cancelled lookup.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// Asks within `limit`. Dropping the future closes the connection.
 ///
 /// # Errors
-/// When nobody answers this question.
+/// No valid answer to this question arrives.
 pub(super) async fn ask(
     server: SocketAddr,
     request: &DnsRequest,

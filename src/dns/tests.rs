@@ -1,4 +1,4 @@
-//! Against name servers on loopback.
+//! Tests with name servers on loopback.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
 
-/// A name server over UDP and TCP that counts what it is asked.
+/// A name server over UDP and TCP that counts its queries.
 struct Server {
     address: SocketAddr,
     queries: Arc<AtomicUsize>,
-    /// It counts, but does not answer.
+    /// If set, the server counts queries but does not answer.
     is_silent: Arc<AtomicBool>,
 }
 
@@ -24,7 +24,7 @@ enum Reply {
     Silence,
     Code(ResponseCode),
     Records(Vec<RData>),
-    /// Over UDP; the records over TCP.
+    /// Truncated over UDP, complete over TCP.
     Truncated(Vec<RData>),
 }
 
@@ -37,7 +37,7 @@ impl Server {
         Self::start_as(address, true).await
     }
 
-    /// Over TCP it accepts connections and never answers.
+    /// Starts a server that accepts TCP connections but never answers on them.
     async fn start_with_silent_tcp() -> Self {
         Self::start_as("127.0.0.1:0".parse().unwrap(), false).await
     }
@@ -45,7 +45,7 @@ impl Server {
     async fn start_as(address: SocketAddr, answers_tcp: bool) -> Self {
         let (socket, listener) = loop {
             let socket = UdpSocket::bind(address).await.unwrap();
-            // The port may be somebody else's on TCP.
+            // Another process may use the port for TCP.
             match TcpListener::bind(socket.local_addr().unwrap()).await {
                 Ok(listener) => break (socket, listener),
                 Err(error) => assert_eq!(address.port(), 0, "{error}"),
@@ -164,7 +164,7 @@ fn fully(name: &str) -> Name {
     Name::from_ascii(name).unwrap()
 }
 
-/// The host's resolv.conf and IPv4, where nothing else is said.
+/// The default block: the host's resolv.conf and IPv4.
 fn block() -> Resolver {
     Resolver {
         nameservers: Vec::new(),
@@ -177,7 +177,7 @@ fn block() -> Resolver {
     }
 }
 
-/// A host with files of its own, and the resolver on it.
+/// A host with its own files, and the resolver on it.
 struct Fixture {
     files: TempDir,
     registry: Registry,
@@ -220,7 +220,7 @@ fn name(host: &str) -> BackendAddress {
     BackendAddress::Name { host: host.to_owned(), port: 143 }
 }
 
-/// Lets time pass without waiting; the clock runs again afterwards, as sockets need it.
+/// Advances the clock without waiting. The clock runs again afterwards, as sockets need it.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -294,7 +294,7 @@ async fn a_name_that_failed_is_not_asked_for_again_at_once() {
     assert_eq!((again, server.queries()), (error, asked));
 }
 
-// --- the names of clients ---
+// --- names of clients ---
 
 #[tokio::test]
 async fn a_client_host_must_lead_back_to_the_client() {
@@ -302,20 +302,20 @@ async fn a_client_host_must_lead_back_to_the_client() {
     for (client, expected) in [
         ("192.0.2.1", "imap.test"),
         ("127.0.0.1", "client.test"),
-        // The pointer: of nobody, SERVFAIL, without a record, without a PTR record, without a host name.
+        // The PTR lookup: no such name, SERVFAIL, no record, no PTR record, no host name.
         ("192.0.2.5", UNAVAILABLE),
         ("192.0.2.6", TEMPORARILY_UNAVAILABLE),
         ("192.0.2.7", UNAVAILABLE),
         ("192.0.2.8", TEMPORARILY_UNAVAILABLE),
         ("192.0.2.4", TEMPORARILY_UNAVAILABLE),
         ("192.0.2.13", TEMPORARILY_UNAVAILABLE),
-        // Its name: with other addresses, of nobody, SERVFAIL, without an address, no name but an address.
+        // The name: other addresses, no such name, SERVFAIL, no address, an address instead of a name.
         ("192.0.2.3", UNAVAILABLE),
         ("192.0.2.9", UNAVAILABLE),
         ("192.0.2.10", TEMPORARILY_UNAVAILABLE),
         ("192.0.2.11", UNAVAILABLE),
         ("192.0.2.12", UNAVAILABLE),
-        // The hosts file does not speak for clients.
+        // The hosts file is not used for clients.
         ("192.0.2.14", UNAVAILABLE),
     ] {
         let found = fixture.dns.client_host(&server.config(), client.parse().unwrap()).await;
@@ -376,7 +376,7 @@ async fn clients_do_not_wait_for_name_servers_that_are_silent_until_they_answer_
     let lookups = fixture.counted("queries", r#"kind="addr""#).unwrap();
     assert!(lookups < 50, "{lookups} of 100 clients waited");
     server.is_silent.store(false, Ordering::Relaxed);
-    // Whoever asks for a backend hears that they answer.
+    // A lookup for a backend notices that they answer.
     fixture.resolve(&edge, "imap.test").await.unwrap();
     assert_eq!(fixture.dns.client_host(&edge, "192.0.2.1".parse().unwrap()).await, "imap.test");
 }
@@ -393,7 +393,7 @@ async fn a_silent_resolver_is_told_once_costs_no_session_its_time_and_is_over_by
     let told = silent.wait_for(|blocks| !blocks.is_empty()).await.unwrap().clone();
     assert_eq!(told.as_slice(), std::slice::from_ref(&edge));
     assert!(text().contains(&line), "{}", text());
-    // Long after a pause that used to let one session through in each second.
+    // An earlier version let one session per second wait.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let started = Instant::now();
     for last in 101..110 {
@@ -441,7 +441,7 @@ async fn a_zone_counts_lookups_and_what_they_cost() {
         ("queries", r#"kind="name""#, 6),
         ("queries", r#"kind="addr""#, 1),
         ("queries", r#"kind="srv""#, 0),
-        // A server that fails is asked again twice.
+        // A server that fails is asked twice more.
         ("requests", r#"type="a""#, 5),
         ("requests", r#"type="aaaa""#, 0),
         ("requests", r#"type="ptr""#, 1),
@@ -500,7 +500,7 @@ async fn a_zone_is_counted_until_it_is_not_named_any_more_and_from_zero_when_it_
     }
 }
 
-// --- where name servers come from ---
+// --- origin of name servers ---
 
 #[tokio::test]
 async fn resolv_conf_is_followed_and_a_useless_one_is_not() {
@@ -508,7 +508,7 @@ async fn resolv_conf_is_followed_and_a_useless_one_is_not() {
     let port = first.address.port();
     let second = Server::start_at(SocketAddr::new([127, 0, 0, 2].into(), port)).await;
     let fixture = Fixture::with_servers_at(port);
-    // Nothing is kept, so that every lookup asks.
+    // Nothing is cached, so that every lookup sends a query.
     let block = Resolver { valid: Some(Duration::ZERO), ..block() };
     let asks = async |expected: (usize, usize)| {
         fixture.resolve(&block, "imap.test").await.unwrap();
@@ -573,7 +573,7 @@ async fn name_servers_by_name_are_looked_up_again_and_keep_their_addresses_when_
         fixture.resolve(&block, "imap.test").await.unwrap();
     }
 
-    // Nobody knows the name any more.
+    // The name no longer resolves.
     fixture.write("hosts", "");
     pass(Duration::from_secs(301)).await;
     let source = fixture.dns.source(&block);

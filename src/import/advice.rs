@@ -1,4 +1,4 @@
-//! What has an equivalent here, and may still not do what it did: mostly because a pod is not the machine that nginx
+//! Warns about settings whose equivalent may not work as before, usually because a pod is not the machine that nginx
 //! runs on.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +10,7 @@ use super::effective::Server;
 use super::listen::Socket;
 use super::problem::Note;
 
-/// All that there is to say about a server.
+/// Collects all warnings about a server.
 pub(super) fn of(server: &Server<'_>, advice: &mut Vec<Note>) {
     advice.extend(auth_http(server));
     advice.extend(resolver(server));
@@ -47,7 +47,7 @@ fn resolver(server: &Server<'_>) -> Option<Note> {
     Some(directive.note(format!("resolver {server} {whose}: {message}")))
 }
 
-/// nginx looks the host of `auth_http` up once, with the machine's own name servers.
+/// nginx resolves the host of `auth_http` once, with the machine's name servers.
 fn resolver_of_auth_http(server: &Server<'_>) -> Option<Note> {
     let directive = server.get("resolver").filter(|_| server.protocol == Protocol::Smtp)?;
     let is_used =
@@ -61,7 +61,7 @@ fn resolver_of_auth_http(server: &Server<'_>) -> Option<Note> {
     })
 }
 
-/// nginx's default is the machine's name, and so is ours.
+/// In nginx and in Mailgress, the default is the name of the machine.
 fn server_name(server: &Server<'_>) -> Option<Note> {
     let is_told = server.protocol == Protocol::Smtp && server.get("server_name").is_none();
     let message = "no server_name: SMTP clients and backends are told the machine's name, which is the pod's name in a \
@@ -97,13 +97,13 @@ fn untrusted_peers(server: &Server<'_>) -> Option<Note> {
     Some(directive.note(message))
 }
 
-/// The host of an `auth_http`; `None` for a UNIX socket.
+/// Returns the host of an `auth_http`; `None` for a UNIX socket.
 fn auth_host(text: &str) -> Option<&str> {
     let authority = text.strip_prefix("http://").unwrap_or(text).split(['/', '?']).next()?;
     (!text.starts_with("unix:")).then(|| host(authority))
 }
 
-/// Of `host`, `host:port`, `[v6]:port`.
+/// Returns the host of `host`, `host:port` or `[v6]:port`.
 fn host(authority: &str) -> &str {
     match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -115,5 +115,5 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Of Docker's user-defined networks.
+/// The name server of Docker's user-defined networks.
 const DOCKERS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));

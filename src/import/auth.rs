@@ -1,4 +1,4 @@
-//! `auth_http` and what goes with it.
+//! Converts `auth_http` and related directives.
 
 use crate::api::auth::{AuthSettings, Header, HeaderSource, HttpAuth};
 use crate::api::common::SecretKeyRef;
@@ -11,7 +11,7 @@ use super::problem::{Note, Problem};
 use super::settings;
 use super::values;
 
-/// Who decides about a server's logins.
+/// Returns the settings for deciding about a server's logins.
 pub(super) fn settings(
     server: &Server<'_>,
     objects: &mut Objects,
@@ -34,7 +34,7 @@ pub(super) fn settings(
     Ok(AuthSettings { http: Some(http), passthrough: None })
 }
 
-/// `[http://]host[:port][/uri]` or `unix:path[:uri]`, as a URL.
+/// Converts `[http://]host[:port][/uri]` or `unix:path[:uri]` to a URL.
 pub(super) fn url(text: &str) -> Result<String, String> {
     let shown = shown_url(text);
     if let Some(rest) = text.strip_prefix("unix:") {
@@ -74,7 +74,8 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     Ok(format!("http://{authority}{slash}{path}"))
 }
 
-/// nginx sends any text; a request line has none but a path from `/`, without blanks (RFC 9112 section 3.2).
+/// Checks the URI. nginx sends any text, but HTTP requires a path that starts with `/` and has no blanks (RFC 9112
+/// section 3.2).
 fn uri_of_http(uri: &str, shown: &str) -> Result<(), String> {
     if uri.starts_with('/') && uri.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
@@ -84,7 +85,7 @@ fn uri_of_http(uri: &str, shown: &str) -> Result<(), String> {
     ))
 }
 
-/// Extra headers, with their values in a Secret: they are usually keys.
+/// Converts additional headers. Their values go into a Secret, because they are usually keys.
 fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) -> Option<Vec<Header>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for directive in server.all("auth_http_header") {
@@ -129,14 +130,14 @@ fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) ->
     Some(pairs.iter().zip(&keys).map(header).collect())
 }
 
-/// A header's name as the key of a Secret.
+/// Converts a header's name to a key of a Secret.
 fn key(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c.to_ascii_lowercase() } else { '-' })
         .collect()
 }
 
-/// As the schema bounds them.
+/// The limit in the schema.
 const MOST_HEADERS: usize = 32;
-/// As the schema bounds it, in bytes.
+/// The limit in the schema, in bytes.
 const LONGEST_URL: usize = 2048;

@@ -1,17 +1,17 @@
-//! `ssl_ciphers`: the names in OpenSSL's list that are spoken here, by their IANA names.
+//! Converts `ssl_ciphers`: finds the supported suites in OpenSSL's list and returns their IANA names.
 
 use crate::net::tls_names;
 
-/// What became of a list.
+/// The result of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ciphers {
-    /// IANA names, those of TLS 1.3 first: OpenSSL's list does not touch them.
+    /// IANA names. Suites of TLS 1.3 come first, because OpenSSL's list does not affect them.
     pub(super) suites: Vec<String>,
-    /// Parts that have no equivalent.
+    /// Parts without an equivalent.
     pub(super) strangers: Vec<String>,
 }
 
-/// Reads a list. What nginx has by default, and every mere exclusion of what is not spoken here, is nothing.
+/// Reads a list. Ignores nginx's default, and exclusions of suites that are not supported anyway.
 pub(super) fn read(list: &str) -> Ciphers {
     let mut found = Ciphers { suites: Vec::new(), strangers: Vec::new() };
     if list == DEFAULT {
@@ -35,12 +35,12 @@ pub(super) fn read(list: &str) -> Ciphers {
     found
 }
 
-/// nginx's own.
+/// nginx's default.
 const DEFAULT: &str = "HIGH:!aNULL:!MD5";
 
 const TLS13: [&str; 3] = ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"];
 
-/// Classes whose exclusion changes nothing, because no suite of them is spoken here.
+/// Classes whose exclusion changes nothing, because none of their suites is supported.
 const NEVER_SPOKEN: [&str; 30] = [
     "aNULL", "eNULL", "NULL", "EXPORT", "EXP", "LOW", "MEDIUM", "DES", "3DES", "RC4", "MD5", "PSK", "SRP",
     "DSS", "aDSS", "CAMELLIA", "IDEA", "SEED", "ARIA", "SSLv2", "SSLv3", "kRSA", "RSA", "DH", "DHE", "EDH",

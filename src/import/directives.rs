@@ -1,5 +1,5 @@
-//! Every directive of nginx's and Angie's mail proxies: where it may stand, what it takes, and what is said about
-//! those that have no equivalent.
+//! The table of all directives of nginx's and Angie's mail proxies: where they are allowed, their arguments, and
+//! messages for those without an equivalent.
 
 use super::problem::{Findings, Note, Problem};
 use super::tree::Directive;
@@ -9,7 +9,7 @@ use super::{auth, forks, listen, settings, tls, variables};
 /// A directive of the mail proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownDirective {
-    /// Its name.
+    /// The directive's name.
     pub name: &'static str,
     in_mail: bool,
     arguments: (usize, usize),
@@ -17,11 +17,11 @@ pub struct KnownDirective {
     kind: Kind,
 }
 
-/// What the arguments are.
+/// The type of the arguments.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Flag,
-    /// A time that may be finer than seconds.
+    /// A time, possibly in milliseconds.
     Time,
     Seconds,
     Size,
@@ -31,21 +31,21 @@ enum Kind {
     /// Several of these words.
     Set(&'static [&'static str]),
     Text,
-    /// Checked by whoever reads it.
+    /// Checked by this function.
     Own(fn(&Directive) -> Result<(), String>),
-    /// Something that Mailgress has not, and what to do.
+    /// Mailgress has no equivalent; the text says what to do.
     Missing(&'static str),
-    /// Something that Mailgress has not and does not need: nothing has to be done.
+    /// Mailgress has no equivalent and needs none; nothing has to be done.
     Unneeded(&'static str),
     Block,
 }
 
-/// Whether a directive exists for mail and nowhere else, so that it is misplaced outside of `mail {}`.
+/// Tells whether a directive exists only for mail, so that it is an error outside of `mail {}`.
 pub(super) fn belongs_to_mail_only(name: &str) -> bool {
     name == "server" || DIRECTIVES.iter().any(|known| known.name == name && known.name != "error_log")
 }
 
-/// Checks all directives of `mail {}` as nginx does while it reads them.
+/// Checks all directives of `mail {}` as nginx does while reading them.
 pub(super) fn check(mail: &Directive, found: &mut Findings) {
     level(mail, true, found);
 }
@@ -77,7 +77,7 @@ fn level(outer: &Directive, is_mail: bool, found: &mut Findings) {
     }
 }
 
-/// What another program than nginx and Angie has is a note; everything else is refused, as nginx does.
+/// Handles an unknown directive. One of another program is a note. Any other is refused, as in nginx.
 fn unknown(directive: &Directive, found: &mut Findings) {
     let name = directive.name();
     if let Some(note) = forks::of_mail(directive) {
@@ -133,7 +133,7 @@ fn value(directive: &Directive, known: &KnownDirective) -> Result<(), String> {
     if fits { Ok(()) } else { Err(format!("\"{name}\" directive invalid value")) }
 }
 
-/// What is said about a directive that nothing here needs.
+/// Returns the message for a directive that is not needed.
 fn unneeded(directive: &Directive) -> Option<Note> {
     let is_on = directive.name() == "ssl_certificate_compression" && directive.argument(0) == "on";
     let message = "ssl_certificate_compression on: certificates are not compressed; nothing needs to be done, handshakes \
@@ -141,7 +141,7 @@ fn unneeded(directive: &Directive) -> Option<Note> {
     is_on.then(|| directive.note(message))
 }
 
-/// What is said about a directive that has an equivalent for some values only.
+/// Returns the message for a directive that has an equivalent only for some values.
 fn remark(directive: &Directive) -> Option<Note> {
     let first = directive.argument(0);
     let message = match (directive.name(), first) {
@@ -165,7 +165,7 @@ const fn one(name: &'static str, kind: Kind) -> KnownDirective {
     both(name, (1, 1), kind)
 }
 
-/// May stand several times: the arguments add up, or the last one wins, as in nginx.
+/// Allowed several times: the arguments are added or the last one counts, as in nginx.
 const fn several(name: &'static str, arguments: (usize, usize), kind: Kind) -> KnownDirective {
     KnownDirective { name, in_mail: true, arguments, repeatable: true, kind }
 }
@@ -174,10 +174,10 @@ const fn in_server(name: &'static str, arguments: (usize, usize), kind: Kind) ->
     KnownDirective { name, in_mail: false, arguments, repeatable: true, kind }
 }
 
-/// More arguments than anybody writes.
+/// More arguments than any directive has in practice.
 const MANY: usize = 1024;
 
-/// Directives of nginx's that exist, and have no place in `mail {}`.
+/// Directives of nginx that are not allowed in `mail {}`.
 const ELSEWHERE: [&str; 12] = [
     "mail",
     "http",
@@ -199,7 +199,7 @@ const POP3_METHODS: &[&str] = &["plain", "apop", "cram-md5", "external", "xoauth
 const SMTP_METHODS: &[&str] = &["plain", "login", "cram-md5", "external", "xoauth2", "oauthbearer", "none"];
 const TLS_VERSIONS: &[&str] = &["SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 
-/// All of them; docs/nginx.md has a row for each.
+/// All directives. docs/nginx.md has a row for each.
 pub const DIRECTIVES: &[KnownDirective] = &[
     KnownDirective { name: "server", in_mail: true, arguments: (0, 0), repeatable: true, kind: Kind::Block },
     in_server("listen", (1, MANY), Kind::Text),

@@ -1,19 +1,20 @@
-//! What `nginx -T` prints: all files of a configuration, one after the other, each below a line with its name.
+//! Reads the output of `nginx -T`: all files of a configuration, each after a line with its name.
 //!
-//! Includes are resolved from the dump only: files of the same name on this machine may be those of another nginx.
+//! Includes are resolved only from the dump, because files with the same name on this machine may belong to another
+//! nginx.
 
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-/// The files of a dump, in their order there; at least one.
+/// The files of a dump in their order; at least one.
 pub(super) struct Dump {
     main: (PathBuf, Vec<u8>),
     included: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl Dump {
-    /// `None` where the text is no dump. What nginx says about the test of the configuration may stand above the dump.
+    /// Reads a dump; `None` if the text is none. nginx's messages about the configuration test may precede it.
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut lines = text.split_inclusive(|byte| *byte == b'\n').skip_while(|line| is_message(line));
@@ -28,17 +29,17 @@ impl Dump {
         Some(Self { main, included })
     }
 
-    /// The name and the text of the file that nginx was started with.
+    /// Returns the name and the text of the main file.
     pub(super) fn main(&self) -> (&Path, &[u8]) {
         (&self.main.0, &self.main.1)
     }
 
-    /// The text of a file.
+    /// Returns the text of a file.
     pub(super) fn file(&self, path: &Path) -> Option<&[u8]> {
         self.files().find(|(name, _)| name == path).map(|(_, text)| text.as_slice())
     }
 
-    /// The files that a pattern stands for, sorted.
+    /// Returns the files that match a pattern, sorted.
     pub(super) fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
         let options = MatchOptions {
             case_sensitive: true,
@@ -58,20 +59,20 @@ impl Dump {
     }
 }
 
-/// The name in `# configuration file NAME:`.
+/// Returns the name in `# configuration file NAME:`.
 fn name(line: &[u8]) -> Option<PathBuf> {
     let line = str::from_utf8(line).ok()?.trim_end();
     let name = line.strip_prefix("# configuration file ")?.strip_suffix(':')?;
     (!name.is_empty()).then(|| name.into())
 }
 
-/// `nginx: the configuration file … syntax is ok`, warnings, and blank lines.
+/// Tells whether a line is a message such as `nginx: the configuration file … syntax is ok`, or blank.
 fn is_message(line: &[u8]) -> bool {
     let line = line.trim_ascii();
     line.is_empty() || PROGRAMS.iter().any(|program| line.starts_with(program.as_bytes()))
 }
 
-/// How nginx and those that come from it begin their messages.
+/// How messages of nginx and its forks start.
 const PROGRAMS: [&str; 4] = ["nginx: ", "angie: ", "freenginx: ", "openresty: "];
 
 #[cfg(test)]

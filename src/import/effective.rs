@@ -1,4 +1,4 @@
-//! `mail {}` and `server {}` as one: what a server says, or else inherits.
+//! Combines `server {}` with `mail {}`: a server's own directives, else the inherited ones.
 
 use crate::api::listener::Protocol;
 use crate::net::ListenAddress;
@@ -8,18 +8,18 @@ use super::listen::{self, Socket};
 use super::problem::Findings;
 use super::tree::Directive;
 
-/// A server with what it inherits.
+/// A server with its inherited directives.
 pub(super) struct Server<'a> {
-    /// The `server {}`.
+    /// The `server {}` block.
     pub(super) own: &'a Directive,
     mail: &'a Directive,
-    /// What it speaks.
+    /// The protocol, from `protocol` or the port.
     pub(super) protocol: Protocol,
-    /// What it listens on.
+    /// The sockets of its `listen` directives.
     pub(super) sockets: Vec<Socket>,
 }
 
-/// All servers, as nginx checks them after it has read everything; without those that have a problem.
+/// Returns all servers without a problem, checked as nginx does after reading the whole configuration.
 pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source, found: &mut Findings) -> Vec<Server<'a>> {
     let mut taken = Vec::new();
     let mut servers = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source, found: &mut 
         let mut ports = sockets.iter().filter_map(|socket| socket.address.port());
         match named.and_then(protocol).or_else(|| ports.find_map(protocol_of)) {
             Some(protocol) => servers.push(Server { own, mail, protocol, sockets }),
-            // The name itself is refused already.
+            // The protocol's name has already been refused.
             None if named.is_some() => {}
             None => found.problems.push(own.problem("unknown mail protocol for server")),
         }
@@ -41,7 +41,7 @@ pub(super) fn servers<'a>(mail: &'a Directive, source: &dyn Source, found: &mut 
     servers
 }
 
-/// The sockets of a server; `None` where it has none, which is a problem.
+/// Returns the sockets of a server; `None` if it has none, which is a problem.
 fn sockets(
     own: &Directive,
     source: &dyn Source,
@@ -66,7 +66,7 @@ fn sockets(
     (!sockets.is_empty()).then_some(sockets)
 }
 
-/// The protocol that goes with a port in nginx and in manifests.
+/// Returns the protocol of a port, as in nginx and in manifests.
 pub(super) fn protocol_of(port: u16) -> Option<Protocol> {
     match port {
         25 | 465 | 587 => Some(Protocol::Smtp),
@@ -90,35 +90,35 @@ fn directives<'a>(level: &'a Directive, name: &'a str) -> impl Iterator<Item = &
 }
 
 impl<'a> Server<'a> {
-    /// All directives of a name: the server's own, or else those of `mail {}`.
+    /// Returns all directives with this name: the server's own, else those of `mail {}`.
     pub(super) fn all(&self, name: &'a str) -> Vec<&'a Directive> {
         let own: Vec<_> = directives(self.own, name).collect();
         if own.is_empty() { directives(self.mail, name).collect() } else { own }
     }
 
-    /// The directive of a name; the last, where there are several.
+    /// Returns the directive with this name; the last one if there are several.
     pub(super) fn get(&self, name: &'a str) -> Option<&'a Directive> {
         self.all(name).last().copied()
     }
 
-    /// The first argument of a directive.
+    /// Returns the first argument of a directive.
     pub(super) fn text(&self, name: &'a str) -> Option<&'a str> {
         self.get(name).map(|directive| directive.argument(0))
     }
 
-    /// The first argument of a directive that takes one of some words, in lower case.
+    /// Returns the first argument of a directive in lower case.
     pub(super) fn word(&self, name: &'a str) -> Option<String> {
         self.text(name).map(str::to_ascii_lowercase)
     }
 
-    /// The arguments of all directives of a name, one after the other.
+    /// Returns the arguments of all directives with this name.
     pub(super) fn list(&self, name: &'a str) -> Option<Vec<String>> {
         let all = self.all(name);
         let words = || all.iter().flat_map(|directive| directive.arguments()).cloned().collect();
         (!all.is_empty()).then(words)
     }
 
-    /// A flag.
+    /// Returns the value of an `on` / `off` directive.
     pub(super) fn flag(&self, name: &'a str) -> Option<bool> {
         self.text(name).map(|text| text.eq_ignore_ascii_case("on"))
     }

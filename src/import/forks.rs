@@ -1,10 +1,10 @@
-//! Directives of other programs that come from nginx, named as theirs: nginx itself refuses them, and who wrote them
-//! wants to know what does the same here.
+//! Recognises directives of nginx's forks. nginx refuses them, but the operator needs to know the equivalent in
+//! Mailgress.
 
 use super::problem::Note;
 use super::tree::Directive;
 
-/// A directive in `mail {}` that only such a program has.
+/// Returns the note about a fork's directive in `mail {}`.
 pub(super) fn of_mail(directive: &Directive) -> Option<Note> {
     let name = directive.name();
     let note = |program: &str, remedy: &str| {
@@ -20,7 +20,7 @@ pub(super) fn of_mail(directive: &Directive) -> Option<Note> {
     note(program, remedy)
 }
 
-/// A block outside of `mail {}` without which the mail proxy of such a program does not do the same.
+/// Returns the note about a fork's block outside of `mail {}` that its mail proxy depends on.
 pub(super) fn of_the_main_level(directive: &Directive) -> Option<Note> {
     let name = directive.name();
     let is_zimbras = matches!(name, "zm_lookup" | "memcache") && directive.block.is_some();
@@ -34,7 +34,7 @@ const GSSAPI: &str = "Kerberos is not spoken";
 const MASTER: &str = "let the auth service answer with Auth-User and Auth-Pass of the backend's master user";
 const GREETING: &str = "the greeting is nginx's";
 
-/// Zimbra's (and Carbonio's, which comes from it), with what to do.
+/// Directives of Zimbra (and of its fork Carbonio), with the remedy.
 const ZIMBRA: &[(&[&str], &str)] = &[
     (&["auth_wait"], "let the auth service answer with Auth-Wait"),
     (&["default_realm", "sasl_app_name", "sasl_service_name", "sasl_host_from_ip"], GSSAPI),
@@ -47,7 +47,7 @@ const ZIMBRA: &[(&[&str], &str)] = &[
     (&["pop3_client_buffer"], "set limits.clientBuffer"),
 ];
 
-/// How families of Zimbra's directives begin.
+/// Prefixes of Zimbra's directives.
 const ZIMBRA_PREFIXES: &[(&str, &str)] = &[
     ("mail_login_", THROTTLE),
     ("mail_throttle_", THROTTLE),
@@ -57,7 +57,7 @@ const ZIMBRA_PREFIXES: &[(&str, &str)] = &[
     ("proxy_ssl", "set upstream.tls"),
 ];
 
-/// Those of others: the name, whose it is, and what to do.
+/// Directives of others: the name, the program and the remedy.
 const OTHERS: &[(&str, &str, &str)] = &[
     ("so_keepalive", "an old nginx", "write so_keepalive=on in each listen"),
     ("auth", "an old nginx", "write imap_auth, pop3_auth or smtp_auth"),

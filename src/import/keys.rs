@@ -1,6 +1,6 @@
-//! Encrypted private keys, decrypted with the passphrases of `ssl_password_file`: Secrets hold keys without one.
+//! Decrypts private keys with the passphrases of `ssl_password_file`, because Secrets contain unencrypted keys.
 //!
-//! PKCS#8 with PBES2, and the PEM encryption of OpenSSL before it (`Proc-Type: 4,ENCRYPTED` and `DEK-Info`).
+//! Supports PKCS#8 with PBES2, and OpenSSL's older PEM encryption (`Proc-Type: 4,ENCRYPTED` and `DEK-Info`).
 
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockCipherDecrypt, BlockModeDecrypt, KeyInit, KeyIvInit};
@@ -13,29 +13,29 @@ use zeroize::Zeroizing;
 /// Why a key stays encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Locked {
-    /// No passphrase fits.
+    /// No passphrase decrypts it.
     WrongPassphrase,
-    /// An encryption that is not known here.
+    /// The encryption is not supported.
     Unsupported(String),
-    /// Not a key.
+    /// The data are damaged.
     Broken,
 }
 
-/// The passphrases in the text of an `ssl_password_file`, as nginx reads it: one in each line, none in an empty line.
+/// Returns the passphrases of an `ssl_password_file` as nginx reads it: one per line, ignoring empty lines.
 pub(super) fn passphrases(text: &[u8]) -> Vec<&[u8]> {
     let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     lines.filter(|line| !line.is_empty()).collect()
 }
 
-/// Whether one of the keys has a passphrase.
+/// Tells whether a key is encrypted.
 pub(super) fn is_encrypted(pem: &str) -> bool {
     pem.contains("ENCRYPTED")
 }
 
-/// The keys in PEM without passphrases.
+/// Decrypts all keys of a PEM text.
 ///
 /// # Errors
-/// When one of them cannot be decrypted.
+/// A key cannot be decrypted.
 pub(super) fn decrypt(pem: &str, passphrases: &[&[u8]]) -> Result<Zeroizing<String>, Locked> {
     let mut plain = Zeroizing::new(String::new());
     for block in blocks(pem) {
@@ -59,10 +59,9 @@ pub(super) fn decrypt(pem: &str, passphrases: &[&[u8]]) -> Result<Zeroizing<Stri
 
 type Der = Zeroizing<Vec<u8>>;
 
-/// One PEM block.
 struct Block<'a> {
     label: &'a str,
-    /// What `DEK-Info` says.
+    /// The value of `DEK-Info`.
     encryption: Option<&'a str>,
     body: String,
     text: &'a str,
@@ -91,7 +90,7 @@ fn block(text: &str) -> Option<Block<'_>> {
     Some(Block { label, encryption, body, text: text.get(..length)? })
 }
 
-/// The first passphrase that opens it. An encryption that is not known is told at once.
+/// Tries the passphrases in turn. Stops at an unsupported encryption.
 fn first(passphrases: &[&[u8]], open: impl Fn(&[u8]) -> Result<Der, Locked>) -> Result<Der, Locked> {
     for passphrase in passphrases {
         match open(passphrase) {
@@ -113,7 +112,7 @@ fn pkcs8(der: &[u8], passphrase: &[u8]) -> Result<Der, Locked> {
     Ok(Zeroizing::new(opened.as_bytes().to_vec()))
 }
 
-/// `AES-256-CBC,` and the initialisation vector in hexadecimal.
+/// Decrypts the older PEM encryption. `encryption` is `AES-256-CBC,` and the initialisation vector in hexadecimal.
 fn traditional(encryption: &str, encrypted: &[u8], passphrase: &[u8]) -> Result<Der, Locked> {
     let (cipher, iv) = encryption.split_once(',').ok_or(Locked::Broken)?;
     let iv = hex(iv.trim()).ok_or(Locked::Broken)?;
@@ -139,7 +138,8 @@ fn cbc<C: BlockCipherDecrypt + KeyInit>(
     Ok(Zeroizing::new(opened))
 }
 
-/// OpenSSL's `EVP_BytesToKey` with MD5 and one round; the salt is the beginning of the initialisation vector.
+/// Derives the key as OpenSSL's `EVP_BytesToKey` with MD5 and one round. The salt is the start of the initialisation
+/// vector.
 fn derive(passphrase: &[u8], iv: &[u8], length: usize) -> Option<Zeroizing<Vec<u8>>> {
     let salt = iv.get(..SALT)?;
     let mut key = Zeroizing::new(Vec::new());
@@ -159,7 +159,7 @@ fn derive(passphrase: &[u8], iv: &[u8], length: usize) -> Option<Zeroizing<Vec<u
     Some(key)
 }
 
-/// A wrong passphrase leaves a valid padding once in 256 times, and then this does not hold.
+/// Checks the decrypted data, because a wrong passphrase produces a valid padding once in 256 times.
 fn is_one_sequence(der: &[u8]) -> bool {
     let length = match der {
         [0x30, length @ ..=0x7f, rest @ ..] => Some((usize::from(*length), rest)),
@@ -187,14 +187,15 @@ fn write(pem: &mut String, label: &str, der: &[u8]) {
 
 /// Bytes of salt in `EVP_BytesToKey`.
 const SALT: usize = 8;
-/// Characters of base64 in a line (RFC 7468 section 2).
+/// Base64 characters per line (RFC 7468 section 2).
 const LINE: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `openssl ecparam -name prime256v1 -genkey -noout`, encrypted as in the test in the name; each with "secret".
+    /// The output of `openssl ecparam -name prime256v1 -genkey -noout`, encrypted with "secret" as the test's name
+    /// says.
     const TRADITIONAL: &str = "\
 -----BEGIN EC PRIVATE KEY-----
 Proc-Type: 4,ENCRYPTED
@@ -233,7 +234,7 @@ qs/dRDqU3kD5fzmLYl1V28MbmnJsCBo97g==
         assert_eq!(decrypt(TRADITIONAL, &passphrases).unwrap().as_str(), PLAIN);
         let opened = decrypt(PBES2, &passphrases).unwrap();
         assert!(opened.starts_with("-----BEGIN PRIVATE KEY-----\n"), "{}", opened.as_str());
-        // The SEC1 key lies within the PKCS#8 key.
+        // The SEC1 key is part of the PKCS#8 key.
         let [inner, outer] = [PLAIN, &opened].map(|pem| STANDARD.decode(body(pem)).unwrap());
         assert!(memchr::memmem::find(&outer, &inner[7..39]).is_some());
         let both = format!("{PLAIN}{TRADITIONAL}");
@@ -255,7 +256,7 @@ qs/dRDqU3kD5fzmLYl1V28MbmnJsCBo97g==
         assert_eq!(decrypt(&damaged, &[b"secret"]).unwrap_err(), Locked::Broken);
     }
 
-    /// Of 2000 wrong passphrases, some leave a valid padding.
+    /// Of 2000 wrong passphrases, some produce a valid padding.
     #[test]
     fn no_wrong_passphrase_opens_a_key() {
         for number in 0..2000 {

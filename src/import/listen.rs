@@ -1,4 +1,4 @@
-//! `listen` with its parameters, and the networks of `set_real_ip_from`.
+//! Converts `listen` with its parameters, and the networks of `set_real_ip_from`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,24 +16,24 @@ use super::values::{self, Finest};
 /// One socket of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Socket {
-    /// The directive, for its place.
+    /// The directive, for messages.
     pub(super) directive: Directive,
     pub(super) address: ListenAddress,
-    /// TLS from the first byte.
+    /// Implicit TLS.
     pub(super) ssl: bool,
-    /// A PROXY header on every connection.
+    /// Every connection starts with a PROXY header.
     pub(super) proxy_protocol: bool,
     pub(super) options: SocketSettings,
 }
 
 impl Socket {
-    /// The address as nginx writes it.
+    /// Returns the address as nginx writes it.
     pub(super) fn written(&self) -> String {
         self.address.to_string()
     }
 }
 
-/// The sockets of a `listen`: several for a host name or a range of ports.
+/// Returns the sockets of a `listen`. A host name or a range of ports may have several.
 pub(super) fn sockets(directive: &Directive, source: &dyn Source) -> Result<Vec<Socket>, Problem> {
     let text = directive.argument(0);
     let problem = |message: String| directive.problem(message);
@@ -64,7 +64,7 @@ fn parameter(socket: &mut Socket, word: &str) -> Result<(), String> {
         ("backlog", true) => {
             let number = values::number(value).filter(|number| *number > 0);
             let number = number.ok_or_else(|| format!("invalid backlog \"{word}\""))?;
-            // The kernel bounds it far below.
+            // The kernel's limit is far lower.
             socket.options.backlog = u32::try_from(number.min(65_535)).unwrap_or(65_535);
         }
         ("rcvbuf" | "sndbuf", true) => {
@@ -92,7 +92,7 @@ fn parameter(socket: &mut Socket, word: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `on`, `off`, or `idle[:interval[:probes]]`, each of which may be empty; `None` where it is none of these.
+/// Parses `on`, `off`, or `idle[:interval[:probes]]`, where each part may be empty; `None` if it is invalid.
 fn keepalive(value: &str) -> Option<Option<Keepalive>> {
     match value {
         "on" => return Some(Some(Keepalive::default())),
@@ -121,7 +121,7 @@ fn keepalive(value: &str) -> Option<Option<Keepalive>> {
     Some(Some(Keepalive { idle: seconds(idle)?, interval: seconds(interval.unwrap_or_default())?, probes }))
 }
 
-/// A port, an address with a port, or a path; a bare port is every IPv4 address.
+/// Parses a port, an address with a port, or a path. A port alone stands for all IPv4 addresses.
 fn addresses(text: &str, source: &dyn Source) -> Result<Vec<ListenAddress>, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
@@ -180,7 +180,7 @@ fn ports(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     }
 }
 
-/// `set_real_ip_from`: the networks, with host names looked up; none for `unix:`, which is always trusted.
+/// Returns the networks of `set_real_ip_from`, with host names resolved. `unix:` is always trusted, so it returns none.
 pub(super) fn networks(directive: &Directive, source: &dyn Source) -> Result<Vec<IpNet>, Problem> {
     let text = directive.argument(0);
     if text == "unix:" {
@@ -196,7 +196,7 @@ pub(super) fn networks(directive: &Directive, source: &dyn Source) -> Result<Vec
     Ok(found.into_iter().map(IpNet::from).collect())
 }
 
-/// What no host name can mend.
+/// Refuses a network that is invalid whatever its host name resolves to.
 pub(super) fn check_network(directive: &Directive) -> Result<(), String> {
     let text = directive.argument(0);
     if text.contains('/') && network(text).is_none() {
@@ -205,9 +205,9 @@ pub(super) fn check_network(directive: &Directive) -> Result<(), String> {
     Ok(())
 }
 
-/// Of a UNIX socket, in bytes (`sun_path`, with its NUL).
+/// Maximum length of a UNIX socket's path in bytes (`sun_path` without its NUL).
 const LONGEST_PATH: usize = 107;
-/// As the renderer's: 64Mi, in bytes.
+/// The renderer's limit: 64Mi, in bytes.
 const MAX_BUFFER: u64 = 64 << 20;
-/// As the renderer's: the kernel's bound, in milliseconds.
+/// The renderer's limit, which is the kernel's, in milliseconds.
 const KEEPALIVE_MAX: u64 = 32_767_000;

@@ -1,4 +1,4 @@
-//! The objects that an import gives, and how they look as YAML values.
+//! The objects that an import creates, and their conversion to YAML values.
 
 use std::collections::BTreeMap;
 
@@ -14,34 +14,34 @@ use crate::secret::Secret;
 pub enum Manifest {
     /// A `MailServer`.
     Server {
-        /// Its name.
+        /// The value of `metadata.name`.
         name: String,
-        /// Its spec.
+        /// The spec.
         spec: Box<MailServerSpec>,
     },
     /// A Secret.
     Secret {
-        /// Its name.
+        /// The value of `metadata.name`.
         name: String,
         /// `Opaque` or `kubernetes.io/tls`.
         type_: &'static str,
-        /// Its data.
+        /// The data, printed as `stringData`.
         data: BTreeMap<String, Secret>,
     },
     /// A ConfigMap.
     ConfigMap {
-        /// Its name.
+        /// The value of `metadata.name`.
         name: String,
-        /// Its data.
+        /// The data.
         data: BTreeMap<String, String>,
     },
 }
 
 impl Manifest {
-    /// The document to print, secrets included.
+    /// Returns the document to print, including secret values.
     ///
     /// # Errors
-    /// When a value cannot be YAML.
+    /// A value cannot be represented in YAML.
     pub fn document(&self) -> Result<Value, serde_yaml::Error> {
         let mut fields = Mapping::new();
         let mut put = |name: &str, value: Value| fields.insert(name.into(), value);
@@ -70,7 +70,7 @@ impl Manifest {
     }
 }
 
-/// A spec without what its types write although it is the default; settings before listeners, as people do.
+/// Converts a spec. Removes fields with default values, and puts settings before listeners, as people do.
 fn server(spec: &MailServerSpec) -> Result<Value, serde_yaml::Error> {
     let mut value = serde_yaml::to_value(spec)?;
     let Some(fields) = value.as_mapping_mut() else { return Ok(value) };

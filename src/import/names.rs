@@ -1,11 +1,11 @@
-//! Names of objects and listeners: from what the configuration says, and the same each time.
+//! Names of objects and listeners: derived from the configuration, and the same in each import.
 
 use std::path::Path;
 
 use crate::api::listener::Protocol;
 use crate::net::ListenAddress;
 
-/// The name itself, or with the first number from 2 up that makes it free.
+/// Returns the name, with the lowest number from 2 if it is already used.
 pub(super) fn unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     let mut name = base.to_owned();
     let mut number = 2_u32;
@@ -16,7 +16,7 @@ pub(super) fn unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     name
 }
 
-/// A name for Kubernetes: lower-case letters, digits and hyphens, not at its ends.
+/// Converts a text to a Kubernetes name: lower-case letters and digits, with hyphens in between.
 pub(super) fn label(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let each = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
@@ -25,7 +25,7 @@ pub(super) fn label(text: &str) -> String {
     if parts.is_empty() { "mail".to_owned() } else { parts.join("-") }
 }
 
-/// The `MailServer` of servers with these names: the name that they share, or the domain.
+/// Returns the name of the `MailServer` for servers with these names: their common name or domain.
 pub(super) fn server(server_names: &[Option<&str>]) -> String {
     let Some(Some(first)) = server_names.first() else { return "mail".to_owned() };
     let mut shared: Vec<&str> = first.split('.').collect();
@@ -34,14 +34,14 @@ pub(super) fn server(server_names: &[Option<&str>]) -> String {
         let same = shared.iter().rev().zip(labels.iter().rev()).take_while(|(a, b)| a == b).count();
         shared.drain(..shared.len() - same);
     }
-    // A mere top-level domain names nobody.
+    // A top-level domain alone does not identify a server.
     if server_names.len() > 1 && shared.len() < 2 && server_names.iter().any(|name| name != &Some(*first)) {
         return "mail".to_owned();
     }
     label(&shared.join("."))
 }
 
-/// A listener: by its well-known port, or by protocol and port.
+/// Returns the name of a listener: by its well-known port, or by protocol and port.
 pub(super) fn listener(protocol: Protocol, address: &ListenAddress) -> String {
     let name = match protocol {
         Protocol::Imap => "imap",
@@ -63,7 +63,7 @@ pub(super) fn listener(protocol: Protocol, address: &ListenAddress) -> String {
     }
 }
 
-/// What tells listeners of one name apart: the address, where it is not a wildcard.
+/// Returns a suffix for listeners with the same name: the address, unless it is an IPv4 wildcard.
 pub(super) fn address_suffix(address: &ListenAddress) -> Option<String> {
     match address {
         ListenAddress::Ip(address) if address.ip().is_unspecified() && address.is_ipv6() => {
@@ -81,7 +81,7 @@ fn stem(path: &Path) -> String {
     label(&path.file_stem().unwrap_or_default().to_string_lossy())
 }
 
-/// Leaves room for the suffixes in the 63 characters of a listener's name.
+/// Leaves room for suffixes in the 63 characters of a listener's name.
 const LONGEST: usize = 40;
 
 #[cfg(test)]

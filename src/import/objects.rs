@@ -1,4 +1,4 @@
-//! Secrets and ConfigMaps made on the way: one for each distinct content, with names that nothing else has.
+//! Secrets and ConfigMaps of an import: one for each distinct content, with unique names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,19 +7,19 @@ use crate::secret::Secret;
 use super::manifest::Manifest;
 use super::names;
 
-/// The objects so far.
+/// The objects created so far.
 #[derive(Default)]
 pub(super) struct Objects {
-    /// What names begin with: the name of the `MailServer` that is being made.
+    /// The prefix of names: the current `MailServer`.
     pub(super) owner: String,
     made: Vec<Manifest>,
-    /// By kind and what they were made from.
+    /// Names, by kind and origin.
     known: BTreeMap<(&'static str, String), String>,
     taken: BTreeSet<(&'static str, String)>,
 }
 
 impl Objects {
-    /// A Secret of a type, made from `origin`; the same origin is the same Secret.
+    /// Creates a Secret from `origin`, or returns the existing one with the same origin.
     pub(super) fn secret(
         &mut self,
         type_: &'static str,
@@ -34,17 +34,17 @@ impl Objects {
         name
     }
 
-    /// The name of a Secret that somebody else has to make.
+    /// Returns the name of a Secret that the operator has to create.
     pub(super) fn foreign_secret(&mut self, origin: &str, suffix: &str) -> String {
         self.name("Secret", origin, suffix).0
     }
 
-    /// The name of a ConfigMap that somebody else has to make.
+    /// Returns the name of a ConfigMap that the operator has to create.
     pub(super) fn foreign_config_map(&mut self, origin: &str, suffix: &str) -> String {
         self.name("ConfigMap", origin, suffix).0
     }
 
-    /// A ConfigMap with one key.
+    /// Creates a ConfigMap with one key, or returns the existing one with the same origin.
     pub(super) fn config_map(&mut self, origin: &str, suffix: &str, key: &str, text: String) -> String {
         let (name, new) = self.name("ConfigMap", origin, suffix);
         if new {
@@ -54,7 +54,7 @@ impl Objects {
         name
     }
 
-    /// All that were made.
+    /// Returns all created objects.
     pub(super) fn into_manifests(self) -> Vec<Manifest> {
         self.made
     }

@@ -1,4 +1,4 @@
-//! Which `MailServer` objects there are, and which listeners they have.
+//! Decides which `MailServer` objects to create, with which listeners.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,16 +20,16 @@ use super::share::{self, Draft};
 use super::tree::Directive;
 use super::{Source, advice, auth, names, settings, tls};
 
-/// Where files and names are looked up.
+/// How files and names are looked up.
 pub(super) struct Context<'a> {
     pub(super) prefix: &'a Path,
     pub(super) source: &'a dyn Source,
-    /// Where included files come from, if not from the source.
+    /// The source of included files, instead of `source`.
     pub(super) dump: Option<&'a Dump>,
 }
 
 impl Context<'_> {
-    /// The file that a directive names, or what stands in its argument as `data:`.
+    /// Returns the text of the file in a directive, or of its `data:` argument.
     pub(super) fn text(&self, directive: &Directive, what: &str) -> Result<String, Problem> {
         if let Some(text) = directive.argument(0).strip_prefix("data:") {
             return Ok(text.to_owned());
@@ -37,7 +37,7 @@ impl Context<'_> {
         Ok(String::from_utf8_lossy(&self.bytes(directive, what)?).into_owned())
     }
 
-    /// The content of the file that a directive names.
+    /// Returns the content of the file in a directive.
     pub(super) fn bytes(&self, directive: &Directive, what: &str) -> Result<Zeroizing<Vec<u8>>, Problem> {
         let name = directive.argument(0);
         let read = self.source.read(&self.prefix.join(name)).map(Zeroizing::new);
@@ -47,7 +47,7 @@ impl Context<'_> {
         })
     }
 
-    /// An included file.
+    /// Returns the content of an included file.
     pub(super) fn included(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self.dump {
             Some(dump) => {
@@ -57,7 +57,7 @@ impl Context<'_> {
         }
     }
 
-    /// The files that the argument of an `include` names: one, or all that a pattern stands for, which may be none.
+    /// Returns the files of an `include`: one, or all that match a pattern, which may be none.
     pub(super) fn named(&self, name: &str) -> Vec<PathBuf> {
         let folder = self.dump.map_or(Some(self.prefix), |dump| dump.main().0.parent());
         let path = folder.unwrap_or(self.prefix).join(name);
@@ -68,7 +68,8 @@ impl Context<'_> {
         }
     }
 
-    /// Whether a dump names a file that is not here: `nginx -T` prints configurations only.
+    /// Tells whether the file is missing here but may exist at the origin of a dump: `nginx -T` prints only
+    /// configurations.
     pub(super) fn is_elsewhere(&self, directive: &Directive) -> bool {
         let name = directive.argument(0);
         self.dump.is_some()
@@ -77,7 +78,7 @@ impl Context<'_> {
     }
 }
 
-/// All objects: the `MailServer`s, then what they refer to.
+/// Creates all objects: the `MailServer`s, then what they refer to.
 pub(super) fn manifests(
     servers: &[Server<'_>],
     context: &Context<'_>,
@@ -110,8 +111,8 @@ pub(super) fn manifests(
     manifests
 }
 
-/// A name for each group. Which of several gets a number does not depend on their order in the file: the one with the
-/// lowest address has none.
+/// Names each group. Numbers in names do not depend on the order in the file: the group with the lowest address has
+/// none.
 fn server_names(groups: &[Vec<usize>], servers: &[Server<'_>]) -> Vec<String> {
     let members = |group: &[usize]| group.iter().filter_map(|index| servers.get(*index)).collect::<Vec<_>>();
     let lowest = |group: &[usize]| {
@@ -138,7 +139,7 @@ fn free_name(base: &str, taken: &[String]) -> String {
     names::unique(base, |wanted| taken.iter().any(|name| name == wanted))
 }
 
-/// Servers with one auth service are one `MailServer`.
+/// Groups the servers: those with the same auth service form one `MailServer`.
 fn groups(servers: &[Server<'_>]) -> Vec<Vec<usize>> {
     let mut groups: Vec<(Option<&str>, Vec<usize>)> = Vec::new();
     for (index, server) in servers.iter().enumerate() {
@@ -151,7 +152,8 @@ fn groups(servers: &[Server<'_>]) -> Vec<Vec<usize>> {
     groups.into_iter().map(|(_, members)| members).collect()
 }
 
-/// Each server's sockets: both wildcards of a port as one, and none within another one's wildcard.
+/// Returns the sockets of each server. Merges the IPv4 and IPv6 wildcards of a port, and drops sockets that are
+/// contained in another one's wildcard.
 fn arrange<'a>(servers: &'a [Server<'_>], notes: &mut Vec<Note>) -> Vec<Vec<(ListenAddress, &'a Socket)>> {
     let mut all: Vec<Vec<(ListenAddress, &Socket)>> =
         servers.iter().map(|server| merged(&server.sockets)).collect();
@@ -207,7 +209,7 @@ fn merged(sockets: &[Socket]) -> Vec<(ListenAddress, &Socket)> {
     kept
 }
 
-/// A server's settings, all but the TLS mode.
+/// Returns the settings of a server, except the TLS mode.
 fn whole(
     server: &Server<'_>,
     context: &Context<'_>,
@@ -219,7 +221,7 @@ fn whole(
     Settings { auth: found.keep(auth), tls: found.keep(tls).flatten(), ..settings::settings(server, found) }
 }
 
-/// One listener; `None` where it has a problem.
+/// Creates one listener; `None` if it has a problem.
 fn draft(
     server: &Server<'_>,
     address: &ListenAddress,
@@ -254,7 +256,7 @@ fn draft(
     Some(Draft::new(Listener { name, fields }, server.protocol, address.clone(), &settings))
 }
 
-/// Without `set_real_ip_from`, every peer's header is read, and none changes the client's address.
+/// Without `set_real_ip_from`, the headers of all peers are read, but none changes the client's address.
 fn proxy_protocol(
     server: &Server<'_>,
     socket: &Socket,
@@ -285,11 +287,12 @@ fn proxy_protocol(
     if peers.is_empty() {
         peers = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
     }
-    // nginx reports the headers of all others to the auth service, which whoever reaches the port can write.
+    // nginx passes the headers of untrusted peers to the auth service, although anybody who reaches the port can write
+    // them.
     Ok(Some(InboundProxyProtocol { trusted_peers: peers, use_as_client_address, untrusted_peers: None }))
 }
 
-/// Where names are the same, the address tells them apart, and then a number.
+/// Makes the names of listeners unique, by the address if possible, else by a number.
 fn name_listeners(drafts: &mut [Draft]) {
     let names: Vec<String> = drafts.iter().map(|draft| draft.listener.name.clone()).collect();
     let mut taken: Vec<String> = Vec::new();
@@ -310,9 +313,9 @@ fn spec(drafts: &[Draft]) -> MailServerSpec {
     MailServerSpec { class_name: DEFAULT_CLASS.to_owned(), allowed_listeners: None, listeners, settings }
 }
 
-/// As the schema bounds them.
+/// The limit in the schema.
 const MOST_LISTENERS: usize = 64;
-/// As the schema bounds them.
+/// The limit in the schema.
 const MOST_PEERS: usize = 32;
 /// Leaves room for a number in the 63 characters that the schema allows.
 const LONGEST_NAME: usize = 58;

@@ -1,4 +1,4 @@
-//! What an import says about a configuration, with the place that it is about.
+//! Messages of an import about a configuration, with their place.
 
 use std::fmt;
 use std::io;
@@ -7,9 +7,9 @@ use std::rc::Rc;
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The file, as it is opened.
+    /// The file's path.
     pub file: Rc<str>,
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: u32,
 }
 
@@ -19,34 +19,34 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why a configuration is refused, in nginx's words where nginx has some.
+/// Why a configuration is refused, in nginx's words if nginx refuses it too.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct Problem {
-    /// Where.
+    /// The place of the problem.
     pub place: Place,
-    /// What.
+    /// The message.
     pub message: String,
 }
 
 impl Problem {
-    /// A refusal.
+    /// Creates a problem.
     pub fn new(place: &Place, message: impl Into<String>) -> Self {
         Self { place: place.clone(), message: message.into() }
     }
 }
 
-/// What has no equivalent, and what to do about it.
+/// A setting without an equivalent, or with a warning.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
-    /// Where.
+    /// The place of the setting.
     pub place: Place,
-    /// What it is, and what to do.
+    /// The message, with the remedy.
     pub message: String,
 }
 
 impl Note {
-    /// A note.
+    /// Creates a note.
     pub fn new(place: &Place, message: impl Into<String>) -> Self {
         Self { place: place.clone(), message: message.into() }
     }
@@ -58,35 +58,36 @@ impl fmt::Display for Note {
     }
 }
 
-/// A configuration without manifests: what has to be corrected first.
+/// The result of an import that cannot create manifests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{}", listed(.problems))]
 pub struct Refused {
-    /// Why there are no manifests: at least one, in the order of the files' lines.
+    /// What has to be corrected first, sorted by place; at least one.
     pub problems: Vec<Problem>,
-    /// What has no equivalent besides.
+    /// Settings without an equivalent.
     pub notes: Vec<Note>,
 }
 
-/// Everything that an import finds, so that one run names all of it.
+/// Collects everything that an import finds, so that one run reports all of it.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
-    /// Some of the text could not be read: what it should have said is not called missing.
+    /// A part of the text could not be read, so that missing directives are not reported.
     pub(super) is_incomplete: bool,
-    /// What has no equivalent.
+    /// Settings without an equivalent.
     pub(super) notes: Vec<Note>,
-    /// What has an equivalent that may not do what is expected of it.
+    /// Settings whose equivalent may not work as expected.
     pub(super) advice: Vec<Note>,
 }
 
 impl Findings {
-    /// Remembers a problem, and goes on without the value.
+    /// Records a problem and continues without the value.
     pub(super) fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    /// Sorts by place, and names nothing twice. A note about a line that has a problem only follows from it.
+    /// Sorts by place and removes duplicates. Also removes notes about a line with a problem, because they only follow
+    /// from it.
     pub(super) fn tidy(&mut self) {
         self.problems.sort();
         self.problems.dedup();
@@ -103,7 +104,7 @@ fn listed(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// An error as nginx writes it: `2: No such file or directory`.
+/// Formats an error as nginx does: `2: No such file or directory`.
 pub(super) fn system_error(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {

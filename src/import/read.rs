@@ -1,14 +1,14 @@
-//! nginx's configuration language: words, quotes, escapes, comments and blocks, one directive at a time.
+//! Tokenises nginx's configuration language: words, quotes, escapes, comments and blocks.
 
 use std::rc::Rc;
 
 use super::problem::{Place, Problem};
 
-/// What was read.
+/// A token of the configuration.
 pub(super) enum Item {
-    /// Words up to a `;`.
+    /// Words that end with `;`.
     Simple(Vec<String>, Place),
-    /// Words up to a `{`.
+    /// Words that end with `{`.
     Open(Vec<String>, Place),
     /// A `}`.
     Close(Place),
@@ -24,7 +24,7 @@ pub(super) struct Reader<'a> {
     file: Rc<str>,
 }
 
-/// The longest word, as nginx's buffer bounds it.
+/// Maximum length of a word in bytes, from nginx's buffer.
 const LONGEST_WORD: usize = 4096;
 
 impl<'a> Reader<'a> {
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         Self { text, position: 0, line: 1, file: file.into() }
     }
 
-    /// The next directive, or whatever ends the block.
+    /// Returns the next directive, or the end of the block or file.
     pub(super) fn next(&mut self) -> Result<Item, Problem> {
         let mut words: Vec<String> = Vec::new();
         let mut start = None;
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Skips the code of a `…_by_lua_block`, which is not in this language, with its `}`.
+    /// Skips the code of a `…_by_lua_block` with its `}`, because it is not in this language.
     pub(super) fn skip_code(&mut self) -> Result<(), Problem> {
         let mut depth = 1_u32;
         while let Some(byte) = self.bump() {
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A word in quotes; what follows it must be a blank or the end of the directive.
+    /// Reads a quoted word. White space or the end of the directive must follow.
     fn quoted(&mut self, quote: u8) -> Result<String, Problem> {
         let place = self.place();
         self.bump();
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A word without quotes; `${` does not open a block.
+    /// Reads a word without quotes. `${` does not start a block.
     fn bare(&mut self) -> Result<String, Problem> {
         let place = self.place();
         let mut word = Vec::new();
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         Err(self.cut_off())
     }
 
-    /// One character of a word; a backslash before anything but quotes, itself, `t`, `r` and `n` stays.
+    /// Reads one character. A backslash is kept, unless a quote, a backslash, `t`, `r` or `n` follows.
     fn character(&mut self, byte: u8, word: &mut Vec<u8>) -> Result<(), Problem> {
         if byte != b'\\' {
             word.push(byte);

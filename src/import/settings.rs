@@ -1,4 +1,4 @@
-//! Directives as the fields of `Settings`; TLS and the auth service have files of their own.
+//! Converts directives to the fields of `Settings`, except TLS and the auth service.
 
 use crate::api::Settings;
 use crate::api::common::{Duration, Size};
@@ -15,7 +15,7 @@ use super::problem::{Findings, Note};
 use super::tree::Directive;
 use super::values::{self, Finest};
 
-/// What a server says about everything but TLS and the auth service.
+/// Returns a server's settings, except TLS and the auth service.
 pub(super) fn settings(server: &Server<'_>, found: &mut Findings) -> Settings {
     let notes = &mut found.notes;
     let client = deadline(server, "timeout", notes);
@@ -54,7 +54,7 @@ pub(super) fn settings(server: &Server<'_>, found: &mut Findings) -> Settings {
     settings
 }
 
-/// A deadline, which is at least a millisecond.
+/// Returns a time limit of at least one millisecond.
 pub(super) fn deadline<'a>(server: &Server<'a>, name: &'a str, notes: &mut Vec<Note>) -> Option<Duration> {
     server.get(name).map(|directive| duration(directive, 1, notes))
 }
@@ -103,7 +103,7 @@ fn limits(server: &Server<'_>, notes: &mut Vec<Note>) -> LimitSettings {
     let mut count = |name| {
         let directive = server.get(name)?;
         let number = values::number(directive.argument(0))?;
-        // The first error closes the session for 0 as it does for 1.
+        // With 0, the first error closes the session, as with 1.
         bounded(directive, number, (u64::from(name != "max_errors"), 1, 1_000_000), notes).try_into().ok()
     };
     let (max_errors, max_commands) = (count("max_errors"), count("max_commands"));
@@ -116,12 +116,12 @@ fn limits(server: &Server<'_>, notes: &mut Vec<Note>) -> LimitSettings {
         let bytes = values::size(directive.argument(0))?;
         Some(values::quantity(bounded(directive, bytes, (512, 512, 1 << 20), notes)))
     });
-    // What nginx counts is no danger, since there is always a bound on commands.
+    // nginx counts only syntax errors. This is safe, because the number of commands is always limited.
     let counted_errors = Some(CountedErrors::Syntax);
     LimitSettings { max_errors, counted_errors, max_commands, client_buffer, ..LimitSettings::default() }
 }
 
-/// A number in its range; one that was below `spoken` or above the range is named.
+/// Limits a number to its range. Adds a note if the value changes and was at least `spoken`.
 fn bounded(
     directive: &Directive,
     number: u64,
@@ -170,7 +170,7 @@ fn auth_methods<'a>(server: &Server<'a>, name: &'a str) -> Option<Vec<AuthMethod
     Some(methods)
 }
 
-/// nginx takes passwords whatever its list says. The field is written where that is more than the list allows.
+/// nginx always accepts passwords. Returns a value if this is more than the list allows.
 fn password_logins<'a>(server: &Server<'a>, name: &'a str) -> Option<PasswordLogins> {
     let is_password = |method: &AuthMethod| matches!(method, AuthMethod::Plain | AuthMethod::Login);
     let lists_passwords = auth_methods(server, name)?.iter().any(is_password);
@@ -199,7 +199,7 @@ fn method(word: &str) -> Option<AuthMethod> {
     })
 }
 
-/// What nginx checks while it reads a `resolver`.
+/// Checks a `resolver` as nginx does while reading it.
 pub(super) fn check_resolver(directive: &Directive) -> Result<(), String> {
     if directive.arguments() == ["off"] {
         return Ok(());
@@ -238,7 +238,7 @@ pub(super) fn check_resolver(directive: &Directive) -> Result<(), String> {
     }
 }
 
-/// What stands behind the colon of `host:port` or `[v6]:port`.
+/// Returns the port of `host:port` or `[v6]:port`.
 fn port_of(word: &str) -> Option<&str> {
     match word.strip_prefix('[') {
         Some(rest) => rest.split_once(']').and_then(|(_, tail)| tail.strip_prefix(':')),
@@ -292,7 +292,7 @@ fn resolver(server: &Server<'_>, directive: &Directive, notes: &mut Vec<Note>) -
     Some(settings)
 }
 
-/// As the schema bounds them.
+/// The limit in the schema.
 const MOST_SERVERS: usize = 8;
-/// As the renderer's: a year, in milliseconds.
+/// The renderer's limit: a year, in milliseconds.
 const YEAR: u64 = 365 * 86_400_000;

@@ -1,4 +1,4 @@
-//! What listeners have in common goes to their `MailServer`, and what is the default is not written at all.
+//! Moves common settings of listeners to their `MailServer`, and removes default values.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use crate::api::listener::Protocol;
 use crate::api::server::Listener;
 use crate::net::ListenAddress;
 
-/// A listener with all of its settings, not yet divided.
+/// A listener with all its settings, before they are divided.
 pub(super) struct Draft {
-    /// Without its settings.
+    /// The listener without settings.
     pub(super) listener: Listener,
     protocol: Protocol,
     pub(super) address: ListenAddress,
     settings: Fields,
 }
 
-/// Settings by their paths: `tls.clientAuth.mode`.
+/// Settings by their paths, such as `tls.clientAuth.mode`.
 type Fields = BTreeMap<String, Value>;
 
 impl Draft {
@@ -39,7 +39,8 @@ impl Draft {
         self.settings.get(MODE).is_some_and(|mode| mode == "Disabled")
     }
 
-    /// The mode that this listener has when nobody says one; Disabled is always said, so that nobody is warned.
+    /// Returns the TLS mode that the port implies for a listener with a certificate. This is never `Disabled`, so that
+    /// `Disabled` is always written and causes no warning.
     fn usual_mode(&self) -> &'static str {
         match self.address.port() {
             Some(465 | 993 | 995) => "Implicit",
@@ -49,7 +50,7 @@ impl Draft {
     }
 }
 
-/// The settings of the `MailServer`, and the listeners with what is different.
+/// Returns the settings of the `MailServer`, and the listeners with only their own settings.
 pub(super) fn share(drafts: &[Draft]) -> (Settings, Vec<Listener>) {
     let mut own: Vec<Fields> = drafts.iter().map(|draft| draft.settings.clone()).collect();
     let paths: std::collections::BTreeSet<String> =
@@ -71,7 +72,7 @@ pub(super) fn share(drafts: &[Draft]) -> (Settings, Vec<Listener>) {
     (settings(common), listeners)
 }
 
-/// A field goes to the `MailServer` when most of the listeners that it concerns have one value.
+/// Moves a field to the `MailServer` if most of the affected listeners have the same value.
 fn share_field(path: &str, drafts: &[Draft], own: &mut [Fields], common: &mut Fields) {
     let default = default(path);
     let concerned: Vec<usize> = (0..drafts.len())
@@ -88,7 +89,7 @@ fn share_field(path: &str, drafts: &[Draft], own: &mut [Fields], common: &mut Fi
         let count = values.iter().filter(|other| other.as_ref() == Some(*value)).count();
         count * 2 > values.len()
     });
-    // An absent value hides nothing of the MailServer's, so all must have one.
+    // A listener without a value would inherit the MailServer's, so all of them need one.
     let shared = most.filter(|_| values.iter().all(Option::is_some)).cloned().or_else(|| default.clone());
     for (index, value) in concerned.iter().zip(values) {
         let Some(fields) = own.get_mut(*index) else { continue };
@@ -102,7 +103,7 @@ fn share_field(path: &str, drafts: &[Draft], own: &mut [Fields], common: &mut Fi
     }
 }
 
-/// The mode follows from the port where it can; where all must say the same, the `MailServer` says it.
+/// Moves the TLS mode to the `MailServer` if all listeners need the same one; removes it if the port implies it.
 fn share_mode(drafts: &[Draft], own: &mut [Fields], common: &mut Fields) {
     let modes: Vec<Option<Value>> = drafts
         .iter()
@@ -118,7 +119,7 @@ fn share_mode(drafts: &[Draft], own: &mut [Fields], common: &mut Fields) {
     common.extend(shared.map(|mode| (MODE.to_owned(), mode)));
 }
 
-/// Whether a setting has a meaning for a listener.
+/// Tells whether a setting has an effect on a listener.
 fn concerns(path: &str, protocol: Protocol, off: bool) -> bool {
     match path.split('.').next() {
         Some("imap") => protocol == Protocol::Imap,
@@ -133,7 +134,7 @@ fn concerns(path: &str, protocol: Protocol, off: bool) -> bool {
     }
 }
 
-/// Whether a listener has the block that the setting is of: what is off has no defaults.
+/// Tells whether a listener has the block of the setting. Without the block, there is no default.
 fn has_block(path: &str, fields: &Fields) -> bool {
     match path.strip_suffix(".depth").or(path.starts_with("resolver.").then_some("resolver")) {
         Some(block) => fields.keys().any(|known| known.starts_with(block)),
@@ -141,7 +142,7 @@ fn has_block(path: &str, fields: &Fields) -> bool {
     }
 }
 
-/// What a setting is where nobody says it; none where that cannot be written.
+/// Returns the default of a setting; `None` if it cannot be written.
 fn default(path: &str) -> Option<Value> {
     Some(match path {
         "timeouts.client" | "timeouts.connect" | "auth.http.timeout" => json!("60s"),
@@ -189,7 +190,7 @@ fn settings(fields: Fields) -> Settings {
     for (path, value) in fields {
         insert(&mut root, &path, value);
     }
-    // The fields came out of `Settings`.
+    // Cannot fail, because the fields come from `Settings`.
     serde_json::from_value(Value::Object(root)).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! `starttls` and `ssl_…`: TLS towards clients, with the files that they name.
+//! Converts `starttls` and `ssl_…`: TLS to clients, with the files of certificates.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use super::problem::{Findings, Note, Problem};
 use super::tree::Directive;
 use super::values::{self, Finest};
 
-/// When TLS begins on one of a server's sockets.
+/// Returns the TLS mode of a server's socket.
 pub(super) fn mode(server: &Server<'_>, socket: &Socket) -> TlsMode {
     if socket.ssl || server.flag("ssl").unwrap_or_default() {
         return TlsMode::Implicit;
@@ -31,7 +31,7 @@ pub(super) fn mode(server: &Server<'_>, socket: &Socket) -> TlsMode {
     }
 }
 
-/// Everything but the mode; none where no socket has TLS.
+/// Returns all TLS settings except the mode; `None` if no socket uses TLS.
 pub(super) fn settings(
     server: &Server<'_>,
     context: &Context<'_>,
@@ -63,7 +63,7 @@ pub(super) fn settings(
     }))
 }
 
-/// Why a server needs TLS: what nginx names in its messages, and where.
+/// Why a server needs TLS: the directive that nginx names in its messages.
 struct Reason<'a> {
     name: &'static str,
     directive: &'a Directive,
@@ -124,7 +124,7 @@ fn certificates(
     Ok(references)
 }
 
-/// The Secret with a certificate and its key.
+/// Creates the Secret of a certificate and its key. Returns its name.
 fn certificate(
     server: &Server<'_>,
     (chain, key): (&Directive, &Directive),
@@ -177,7 +177,7 @@ fn certificate(
     Ok(name)
 }
 
-/// The keys, decrypted with the passphrases of `ssl_password_file`.
+/// Returns the keys, decrypted with the passphrases of `ssl_password_file`.
 fn without_passphrase(
     pem: &str,
     (server, key): (&Server<'_>, &Directive),
@@ -226,9 +226,9 @@ fn without_passphrase(
     }
 }
 
-/// The PEM blocks of some kind, without what stands between them.
+/// Returns the PEM blocks with a matching label, without the text between them.
 fn blocks(text: &str, wanted: impl Fn(&str) -> bool) -> String {
-    // A byte order mark may stand before the first block.
+    // A byte order mark may precede the first block.
     let text = text.trim_start_matches('\u{feff}');
     let mut kept = String::new();
     let mut inside = false;
@@ -279,7 +279,7 @@ fn min_version(server: &Server<'_>, directive: &Directive, notes: &mut Vec<Note>
     Some(if has("TLSv1.3") && versions.len() == 1 { MinVersion::Tls13 } else { MinVersion::Tls12 })
 }
 
-/// How many sessions a cache keeps: OpenSSL's number, or what fits into nginx's shared memory.
+/// Returns the number of sessions in a cache: OpenSSL's number, or what fits into nginx's shared memory.
 fn session_cache(directive: &Directive) -> Result<u32, String> {
     let mut sessions = 0_u32;
     for word in directive.arguments() {
@@ -303,7 +303,7 @@ fn session_cache(directive: &Directive) -> Result<u32, String> {
     Ok(sessions)
 }
 
-/// What nginx checks while it reads an `ssl_session_cache`.
+/// Checks an `ssl_session_cache` as nginx does while reading it.
 pub(super) fn check_session_cache(directive: &Directive) -> Result<(), String> {
     session_cache(directive).map(|_| ())
 }
@@ -363,11 +363,11 @@ fn client_auth(
     }))
 }
 
-/// As the schema bounds them.
+/// The limit in the schema.
 const MOST_REFERENCES: usize = 16;
-/// As the schema's bound of `depth`.
+/// The limit of `depth` in the schema.
 const DEEPEST: u64 = 16;
-/// Eight pages.
+/// nginx's minimum: eight pages.
 const SMALLEST_ZONE: u64 = 8 * 4096;
-/// nginx: one megabyte keeps about 4000 sessions.
+/// In nginx, one megabyte holds about 4,000 sessions.
 const BYTES_PER_SESSION: u64 = 256;

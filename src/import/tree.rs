@@ -1,4 +1,4 @@
-//! Directives with their blocks, includes followed, and the `mail {}` among them.
+//! Parses directives and blocks, follows includes, and finds `mail {}`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,14 @@ use super::plan::Context;
 use super::problem::{Findings, Note, Place, Problem, system_error};
 use super::read::{Item, Reader};
 
-/// A directive.
+/// A directive with its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directive {
-    /// Its name and arguments; at least the name.
+    /// The name and the arguments; at least the name.
     words: Vec<String>,
-    /// Where it begins.
+    /// The place of the first word.
     pub(super) place: Place,
-    /// What stands between its braces, if it has some.
+    /// The content of its braces, if it has some.
     pub(super) block: Option<Vec<Directive>>,
 }
 
@@ -27,7 +27,7 @@ impl Directive {
         self.words.get(1..).unwrap_or_default()
     }
 
-    /// An argument, empty where there is none.
+    /// Returns an argument, or an empty text if there is none.
     pub(super) fn argument(&self, index: usize) -> &str {
         self.arguments().get(index).map_or("", String::as_str)
     }
@@ -41,13 +41,13 @@ impl Directive {
     }
 }
 
-/// How deep files may include files; nginx itself ends when it is out of descriptors.
+/// Maximum nesting of includes. nginx stops when it runs out of descriptors.
 const INCLUDE_DEPTH: usize = 16;
 
-/// How deep blocks may stand in blocks.
+/// Maximum nesting of blocks.
 const BLOCK_DEPTH: usize = 64;
 
-/// The `mail {}` of a configuration, with the includes of its two levels, as far as it can be read.
+/// Returns the `mail {}` of a configuration with its includes resolved, as far as it can be read.
 pub(super) fn mail(
     file: &Path,
     text: &[u8],
@@ -79,7 +79,7 @@ pub(super) fn mail(
     Some(mail.clone())
 }
 
-/// The first `mail {}` of the main level; everything that does not belong to mail is skipped.
+/// Returns the first `mail {}` of the main level. Directives that do not belong to mail are skipped.
 fn only_mail(main: Vec<Directive>, found: &mut Findings) -> Option<Directive> {
     let mut mail: Option<Directive> = None;
     for directive in main {
@@ -97,14 +97,14 @@ fn only_mail(main: Vec<Directive>, found: &mut Findings) -> Option<Directive> {
     mail
 }
 
-/// Where files come from, and what is found in them.
+/// Reads files and collects the problems in them.
 struct Files<'a, 'b> {
     context: &'a Context<'a>,
     found: &'b mut Findings,
 }
 
 impl Files<'_, '_> {
-    /// The directives of a list, with those of included files in the place of each `include`.
+    /// Replaces each `include` of a list by the directives of its files.
     fn expand(&mut self, directives: Vec<Directive>, depth: usize) -> Vec<Directive> {
         let mut all = Vec::new();
         for directive in directives {
@@ -120,7 +120,7 @@ impl Files<'_, '_> {
         all
     }
 
-    /// The files of an `include`; `None` where it is wrong.
+    /// Returns the files of an `include`; `None` if it is invalid.
     fn included(&mut self, directive: &Directive, depth: usize) -> Option<Vec<PathBuf>> {
         let message = match directive.arguments().len() {
             1 if depth < INCLUDE_DEPTH => return Some(self.context.named(directive.argument(0))),
@@ -145,7 +145,7 @@ impl Files<'_, '_> {
         }
     }
 
-    /// The directives of a file; up to where it is broken, if it is.
+    /// Parses a file, up to an error if there is one.
     fn parse(&mut self, path: &Path, text: &[u8]) -> Vec<Directive> {
         let mut parser = Parser { reader: Reader::new(&path.to_string_lossy(), text), problem: None };
         let directives = parser.block(0);
@@ -155,14 +155,14 @@ impl Files<'_, '_> {
     }
 }
 
-/// Reads one file up to its end, or to what breaks it.
+/// Parses one file, up to its end or an error.
 struct Parser<'a> {
     reader: Reader<'a>,
     problem: Option<Problem>,
 }
 
 impl Parser<'_> {
-    /// Directives up to the end of the block, or of the file where that is no block.
+    /// Parses directives up to the end of the block, or of the file at depth 0.
     fn block(&mut self, depth: usize) -> Vec<Directive> {
         let mut directives = Vec::new();
         while self.problem.is_none() {

@@ -1,16 +1,16 @@
-//! nginx's times, sizes and numbers, and how manifests write them.
+//! Parses nginx's times, sizes and numbers, and formats them for manifests.
 
 use crate::api::common::{Duration, Size};
 
-/// The finest unit that a directive takes.
+/// The finest unit that a directive accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finest {
     Milliseconds,
     Seconds,
 }
 
-/// A time in milliseconds: `90`, `1h30m`, `1h 30m`, `500ms`; units only from the largest down. As in nginx, what may be
-/// finer than seconds knows no months and years.
+/// Parses a time in milliseconds: `90`, `1h30m`, `1h 30m`, `500ms`. Units must be in descending order. As in nginx,
+/// times with milliseconds have no months and years.
 pub(super) fn time(text: &str, finest: Finest) -> Option<u64> {
     let mut rest = text;
     let mut total = 0_u64;
@@ -22,7 +22,7 @@ pub(super) fn time(text: &str, finest: Finest) -> Option<u64> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
         let unit = UNITS.iter().position(|(name, _)| {
-            // `ms` is no minute.
+            // `ms` must not be read as a minute.
             tail.starts_with(name) && !(*name == "m" && tail.starts_with("ms"))
         });
         let (unit, tail) = match unit {
@@ -39,11 +39,11 @@ pub(super) fn time(text: &str, finest: Finest) -> Option<u64> {
         total = total.checked_add(milliseconds)?;
         rest = tail.trim_start_matches(' ');
     }
-    // nginx keeps times in signed numbers.
+    // nginx stores times in signed integers.
     i64::try_from(total).ok().map(|_| total)
 }
 
-/// A size in bytes: `4096`, `8k`, `1m`.
+/// Parses a size in bytes: `4096`, `8k`, `1m`.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, factor) = match text.as_bytes().last()? {
         b'k' | b'K' => (text.get(..text.len() - 1)?, 1 << 10),
@@ -53,12 +53,12 @@ pub(super) fn size(text: &str) -> Option<u64> {
     self::number(number)?.checked_mul(factor)
 }
 
-/// A number of digits only.
+/// Parses a number that consists of digits only.
 pub(super) fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// As manifests write it: `60s`, `5m`, `1h30m`, `500ms`.
+/// Formats a duration for manifests: `60s`, `5m`, `1h30m`, `500ms`.
 pub(super) fn duration(milliseconds: u64) -> Duration {
     let (seconds, rest) = (milliseconds / 1000, milliseconds % 1000);
     let parts = if seconds < 120 {
@@ -70,7 +70,7 @@ pub(super) fn duration(milliseconds: u64) -> Duration {
     Duration(if text.is_empty() { "0s".to_owned() } else { text })
 }
 
-/// As manifests write it: `4Ki`, `1Mi`, or bytes.
+/// Formats a quantity for manifests: `4Ki`, `1Mi`, or bytes.
 pub(super) fn quantity(bytes: u64) -> Size {
     match bytes {
         bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => Size::Text(format!("{}Mi", bytes >> 20)),
@@ -79,7 +79,7 @@ pub(super) fn quantity(bytes: u64) -> Size {
     }
 }
 
-/// From the largest down, in milliseconds.
+/// In descending order, in milliseconds.
 const UNITS: [(&str, u64); 8] = [
     ("y", 365 * 86_400_000),
     ("M", 30 * 86_400_000),

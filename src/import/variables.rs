@@ -1,10 +1,10 @@
-//! Values with a `$variable`. nginx's mail proxy has no variables: the text stands for itself. Who writes one expects
-//! something else, and is told which field does that here.
+//! Warns about values with a `$variable`. nginx's mail proxy has no variables and uses the text as it is. An operator
+//! who writes one expects something else, so the note names the equivalent field.
 
 use super::problem::Note;
 use super::tree::Directive;
 
-/// What is said about a directive with such a value.
+/// Returns the note about a directive with such a value.
 pub(super) fn remark(directive: &Directive) -> Option<Note> {
     let value = directive.arguments().iter().find(|argument| variable(argument).is_some())?;
     let variable = variable(value)?;
@@ -28,7 +28,7 @@ pub(super) fn remark(directive: &Directive) -> Option<Note> {
     Some(directive.note(format!("auth_http_header {header} has {variable:?}: {text}; {remedy}")))
 }
 
-/// What a variable of nginx's other modules would be.
+/// The equivalent of a variable of nginx's other modules.
 enum KnownVariable {
     /// A value of `valueFrom.session`.
     Session(&'static str),
@@ -55,7 +55,7 @@ const KNOWN: &[(&str, KnownVariable)] = &[
     ("ssl_client_fingerprint", KnownVariable::Header("Auth-SSL-Fingerprint")),
 ];
 
-/// The first `$name` or `${name}` of a text.
+/// Returns the first `$name` or `${name}` of a text.
 fn variable(text: &str) -> Option<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices('$').find_map(|(start, _)| {

@@ -1,4 +1,4 @@
-//! Who decides about logins.
+//! Who decides about logins: an auth service or the backend.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use super::tls::TrustAnchors;
 /// `auth`: exactly one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// An auth service that speaks nginx's HTTP protocol.
+    /// An auth service with nginx's HTTP protocol.
     Http {
         /// The service.
         service: Arc<HttpAuth>,
-        /// Used where an answer names no server.
+        /// The backend for answers without a server.
         backend: Option<Arc<Backend>>,
     },
-    /// The backend itself.
+    /// The backend itself decides.
     Passthrough(Arc<Backend>),
 }
 
 impl Auth {
-    /// Whether the backend decides, and the client sees its replies.
+    /// Tells whether the backend decides. Then the client gets its replies.
     #[must_use]
     pub const fn is_passthrough(&self) -> bool {
         matches!(self, Self::Passthrough(_))
     }
 
-    /// The configured backend.
+    /// Returns the configured backend.
     #[must_use]
     pub const fn backend(&self) -> Option<&Arc<Backend>> {
         match self {
@@ -45,41 +45,40 @@ impl Auth {
 /// An auth service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAuth {
-    /// How the manifest names it, for logs and messages: the URL, or `Service mail/auth:9000`.
+    /// The name in the manifest, for logs and messages: the URL, or `Service mail/auth:9000`.
     pub reference: String,
-    /// Where it is reached; several endpoints are used in turn. May be empty (a Service without ready
-    /// endpoints).
+    /// The endpoints, which are used in turn. May be empty (a Service without ready endpoints).
     pub endpoints: Vec<BackendAddress>,
-    /// What the names among the endpoints may resolve to.
+    /// Limits what the endpoints' names may resolve to.
     pub reach: Reach,
-    /// The `Host` header, without port, as nginx sends it.
+    /// The `Host` header without port, as in nginx.
     pub host: String,
-    /// Path and query, beginning with `/`.
+    /// The path and query, starting with `/`.
     pub path: String,
-    /// `https`: who is trusted; the host is verified.
+    /// For `https`: the trusted authorities. The certificate must match `host`.
     pub tls: Option<TrustAnchors>,
-    /// Extra request headers, in the configured order.
+    /// Additional request headers, in the configured order.
     pub headers: Vec<(String, HeaderText)>,
-    /// For the whole answer, not extended by partial data.
+    /// Time limit for the whole answer. Partial data do not extend it.
     pub timeout: Duration,
-    /// Whether connections are used again after an answer.
+    /// Whether connections are reused.
     pub keep_alive: bool,
     /// Adds `Auth-SSL-Cert`.
     pub pass_client_certificate: bool,
-    /// What an answer must be to accept a login.
+    /// What an answer needs to accept a login.
     pub proof: AuthProof,
 }
 
-/// What an extra header says.
+/// The value of an additional header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderText {
-    /// Always the same.
+    /// The same value in each request.
     Fixed(Secret),
-    /// The port of the client.
+    /// The client's port.
     ClientPort,
 }
 
-/// For people: what is fixed may be a key, and is masked.
+/// Formats the value for messages. A fixed value may be a key, so it is masked.
 impl fmt::Display for HeaderText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -89,11 +88,11 @@ impl fmt::Display for HeaderText {
     }
 }
 
-/// What an answer must be to accept a login (quirk Q-17).
+/// What an answer needs to accept a login (quirk Q-17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthProof {
-    /// A 2xx with `Auth-Status: OK`.
+    /// A 2xx status and `Auth-Status: OK`.
     StatusAndHeader,
-    /// `Auth-Status: OK`, or else a server and a port, whatever the HTTP status.
+    /// `Auth-Status: OK`, or a server and a port, whatever the HTTP status.
     Headers,
 }

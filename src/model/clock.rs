@@ -1,14 +1,14 @@
-//! Times as everything that is told carries them: Unix seconds.
+//! Unix seconds, the form of times in reports and on pages.
 
 use std::time::SystemTime;
 
-/// Now, in Unix seconds.
+/// Returns the current time in Unix seconds.
 #[must_use]
 pub fn unix_now() -> i64 {
     unix_seconds(SystemTime::now())
 }
 
-/// Whole Unix seconds; 0 for what lies before 1970.
+/// Converts to whole Unix seconds; 0 for times before 1970.
 #[must_use]
 pub fn unix_seconds(at: SystemTime) -> i64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

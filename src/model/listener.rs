@@ -1,4 +1,4 @@
-//! One listener with all its settings resolved.
+//! A listener with all its settings resolved.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use super::reach::Reach;
 use super::settings::{Limits, Resolver, Timeouts, Upstream};
 use super::tls::ServerTls;
 
-/// Which listener of which object; stable over changes, and the value of metric labels.
+/// Identifies a listener across changes. It is the value of the metric label `listener`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId {
-    /// The namespace of the object that holds the listener.
+    /// The namespace of the listener's object.
     pub namespace: String,
-    /// The `MailServer` or, for an attached listener, the `MailListener`.
+    /// The `MailServer`, or the `MailListener` of an attached listener.
     pub object: String,
-    /// The listener's name; empty for a `MailListener`, whose name is the object's.
+    /// The listener's name in the `MailServer`; empty for a `MailListener`.
     pub listener: String,
 }
 
-/// `mail/example/imaps`, or `mail/example` for a `MailListener`.
+/// Formats the id: `mail/example/imaps`, or `mail/example` for a `MailListener`.
 impl fmt::Display for ListenerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.object)?;
@@ -30,64 +30,64 @@ impl fmt::Display for ListenerId {
     }
 }
 
-/// A listener as the data plane sees it.
+/// A listener with its settings, as the data plane uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its identity.
+    /// The listener's id.
     pub id: ListenerId,
-    /// Names it answers to by SNI; empty: all.
+    /// The host names that select it by SNI. Empty: all names.
     pub hostnames: Vec<Hostname>,
-    /// What it says and accepts before the login.
+    /// What it announces and accepts before the login.
     pub frontend: Arc<FrontendConfig>,
-    /// Present unless the socket's TLS mode is Disabled.
+    /// Set unless the socket's TLS mode is `Disabled`.
     pub tls: Option<Arc<ServerTls>>,
     /// Who decides about logins.
     pub auth: Auth,
-    /// Where its backends may be, whoever names them.
+    /// Limits what it may connect to, whoever names the backend.
     pub reach: Reach,
-    /// How backends are talked to.
+    /// How it talks to backends.
     pub upstream: Arc<Upstream>,
-    /// Name resolution.
+    /// How it resolves names.
     pub resolver: Arc<Resolver>,
-    /// Deadlines.
+    /// The time limits of its sessions.
     pub timeouts: Timeouts,
-    /// Bounds.
+    /// The limits of its sessions and clients.
     pub limits: Limits,
-    /// SMTP: how long the greeting is withheld; a client that talks earlier is refused.
+    /// SMTP: delay of the greeting. A client that sends before the greeting is refused.
     pub greeting_delay: Duration,
 }
 
-/// `mail.example.com` or `*.example.com`, in lower case.
+/// A host name such as `mail.example.com` or `*.example.com`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hostname(String);
 
 impl Hostname {
-    /// From a name that the schema has checked; a leading `*.` makes it a wildcard.
+    /// Creates a host name from a name that the schema has validated. A leading `*.` is a wildcard.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(name.trim_end_matches('.').to_ascii_lowercase())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is this very name, without case.
+    /// Tells whether `name` is the same, ignoring case.
     #[must_use]
     pub fn is_exactly(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name)
     }
 
-    /// The one wildcard that covers it, if there is a label before its first dot.
+    /// Returns the only wildcard that can cover this name, if it has a label before its first dot.
     #[must_use]
     pub fn wildcard(&self) -> Option<Self> {
         let (label, rest) = self.0.split_once('.')?;
         (!label.is_empty()).then(|| Self(format!("*.{rest}")))
     }
 
-    /// Whether it is a wildcard that covers `name`: exactly one more label (RFC 6125 section 6.4.3).
+    /// Tells whether this is a wildcard that covers `name`: it replaces exactly one label (RFC 6125 section 6.4.3).
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
         let Some(suffix) = self.0.strip_prefix("*.") else { return false };

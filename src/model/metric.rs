@@ -1,87 +1,87 @@
-//! Everything that is counted: the one table of metrics, with types, labels and help.
+//! The table of all metrics, with types, labels and help texts.
 //!
-//! Whoever counts makes its handles from an entry of this table, so that nothing is counted that is not in it. The
-//! reference in the docs is made of it, and tests hold `/metrics` to it.
+//! All counters are created from entries of this table, so that no metric is missing in it. The reference page is
+//! generated from it, and tests compare `/metrics` with it.
 //!
-//! No label is called as one that Prometheus' operator puts on targets (`namespace`, `pod`, `service`, `container`,
-//! `endpoint`, `node`): it would be renamed.
+//! No label has a name that the Prometheus operator adds to targets (`namespace`, `pod`, `service`, `container`,
+//! `endpoint`, `node`), because Prometheus would rename it.
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-/// A metric with all its labels.
+/// A metric with its labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Family {
-    /// `mailgress_sessions_open`.
+    /// The full name, such as `mailgress_sessions_open`.
     pub name: &'static str,
-    /// What may be done with it.
+    /// The type.
     pub kind: Kind,
-    /// Its labels, in the order in which values are given.
+    /// The labels, in the order in which values are passed.
     pub labels: &'static [Label],
     /// One sentence.
     pub help: &'static str,
 }
 
-/// What is done with a metric.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Only grows.
+    /// It only increases.
     Counter,
-    /// Goes up and down.
+    /// It increases and decreases.
     Gauge,
-    /// Seconds, counted by their size; these are the bounds.
+    /// Durations in seconds. Has the upper bounds of the buckets.
     Histogram(&'static [f64]),
 }
 
 /// A label of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// `listener`.
+    /// The name, such as `listener`.
     pub name: &'static str,
-    /// What its values are; each has a bound, or is a name that somebody wrote into an object.
+    /// Describes the values. Their number is bounded, or they are names from objects.
     pub values: &'static str,
 }
 
 impl Family {
-    /// Its counters.
+    /// Creates and registers the metric as counters.
     ///
     /// # Errors
-    /// When the registry has it already.
+    /// The registry already has a metric with this name.
     pub fn counters(&self, registry: &Registry) -> prometheus::Result<IntCounterVec> {
         let counters = self.unregistered_counters()?;
         registry.register(Box::new(counters.clone()))?;
         Ok(counters)
     }
 
-    /// Its counters, for whoever counts before there is a registry.
+    /// Creates the metric as counters without registering it, for code that runs before there is a registry.
     ///
     /// # Errors
-    /// When name or labels cannot be used.
+    /// The name or labels are invalid.
     pub fn unregistered_counters(&self) -> prometheus::Result<IntCounterVec> {
         IntCounterVec::new(self.opts(), &self.label_names())
     }
 
-    /// Its gauges.
+    /// Creates and registers the metric as gauges.
     ///
     /// # Errors
-    /// When the registry has it already.
+    /// The registry already has a metric with this name.
     pub fn gauges(&self, registry: &Registry) -> prometheus::Result<IntGaugeVec> {
         let gauges = self.unregistered_gauges()?;
         registry.register(Box::new(gauges.clone()))?;
         Ok(gauges)
     }
 
-    /// Its gauges, for a collector that sets them when it is asked.
+    /// Creates the metric as gauges without registering it, for a collector that sets the values on request.
     ///
     /// # Errors
-    /// When name or labels cannot be used.
+    /// The name or labels are invalid.
     pub fn unregistered_gauges(&self) -> prometheus::Result<IntGaugeVec> {
         IntGaugeVec::new(self.opts(), &self.label_names())
     }
 
-    /// Its histograms.
+    /// Creates and registers the metric as histograms.
     ///
     /// # Errors
-    /// When the registry has it already.
+    /// The registry already has a metric with this name.
     pub fn histograms(&self, registry: &Registry) -> prometheus::Result<HistogramVec> {
         let buckets = match self.kind {
             Kind::Histogram(bounds) => bounds.to_vec(),
@@ -102,7 +102,7 @@ impl Family {
     }
 }
 
-/// The value of a metric without labels.
+/// The label values of a metric without labels.
 pub const PLAIN: [&str; 0] = [];
 
 macro_rules! families {
@@ -111,7 +111,7 @@ macro_rules! families {
             #[doc = $help]
             pub const $id: Family = Family { name: $name, kind: $kind, labels: &[$($label),*], help: $help };
         )*
-        /// All of them.
+        /// All metrics, in the order of the table.
         pub const ALL: &[Family] = &[$($id),*];
     };
 }
@@ -272,16 +272,16 @@ const WATCHED: Label = label("kind", "`MailServer`, `Secret`, `EndpointSlice`, â
 const NAMESERVERS: Label = label("nameservers", "the `resolver.nameservers`, or `resolv.conf`");
 const ZONE: Label = label("zone", "the `resolver.statisticsZone`");
 
-/// Seconds: from a millisecond to a minute.
+/// Bucket bounds in seconds, from a millisecond to a minute.
 const DURATIONS: &[f64] = &[0.001, 0.004, 0.016, 0.064, 0.256, 1.024, 4.096, 16.384, 65.536];
-/// Seconds: a change of one object, and thousands at the start.
+/// Bucket bounds in seconds, for a change of one object up to the start with thousands.
 const RENDERS_TAKE: &[f64] = &[0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Labels that a ServiceMonitor or a PodMonitor gives to whatever is scraped.
+    /// Labels that a ServiceMonitor or a PodMonitor adds to targets.
     const TAKEN: [&str; 9] =
         ["namespace", "pod", "service", "container", "endpoint", "node", "instance", "job", "prometheus"];
 

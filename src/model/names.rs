@@ -1,23 +1,23 @@
-//! Which listener of a socket a client gets, by the server name that it asked for.
+//! Selects the listener of a socket by the server name that the client requested with SNI.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::listener::{Hostname, Listener};
 
-/// The host names of a socket's listeners, looked up without going through all of them.
+/// The host names of a socket's listeners, for a lookup that does not iterate over all listeners.
 #[derive(Debug, Default)]
 pub struct ServerNames {
-    /// Exact names, and wildcards as they are written.
+    /// Exact names, and wildcards as written.
     names: HashMap<Hostname, usize>,
-    /// The first listener without host names, or else the first of all.
+    /// The first listener without host names, else the first listener.
     unnamed: Option<usize>,
     /// The first listener without host names.
     rest: Option<usize>,
 }
 
 impl ServerNames {
-    /// Of these listeners, told by their position.
+    /// Creates the table. Listeners are identified by their position.
     #[must_use]
     pub fn new(listeners: &[Arc<Listener>]) -> Self {
         Self::of(listeners.iter().map(|listener| listener.hostnames.as_slice()))
@@ -38,9 +38,9 @@ impl ServerNames {
         all
     }
 
-    /// The listener for a client that asked for `server_name` by SNI: an exact host name first, then a
-    /// wildcard, then a listener without host names. A client that sends no SNI gets the listener without
-    /// host names, or else the first. `None`: the name is nobody's.
+    /// Returns the listener for a client that requested `server_name`: one with this exact host name, else with a
+    /// matching wildcard, else one without host names. A client without SNI gets a listener without host names, else
+    /// the first one. `None` if no listener has the name.
     #[must_use]
     pub fn select(&self, server_name: Option<&str>) -> Option<usize> {
         let Some(name) = server_name else { return self.unnamed };

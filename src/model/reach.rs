@@ -1,8 +1,9 @@
-//! What a listener may connect to, and to whom it may introduce clients.
+//! What a listener may connect to, and which backends may get the client's identity.
 //!
-//! A listener in the namespace of its `MailServer` may connect to anything. A `MailListener` of another namespace may not:
-//! backends trust our address, and its author is somebody else than their owner. It reaches the Pods of the Services that it
-//! names, and what the `MailServer` allows. Names are judged by the addresses that they resolve to, before each connect.
+//! A listener in the namespace of its `MailServer` may connect to anything. A `MailListener` in another namespace may
+//! not, because backends may trust our address, and the author of the `MailListener` may not own them. It may connect
+//! to the Pods of the Services that it names, and to what the `MailServer` allows. For a name, the resolved addresses
+//! are checked before each connection.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,21 +18,21 @@ use crate::net::BackendAddress;
 /// What a listener may connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// Anything: the listener belongs to the owner of the `MailServer`.
+    /// Anything: the listener is in the namespace of the `MailServer`.
     #[default]
     Anywhere,
-    /// Only this: the listener is of another namespace.
+    /// Only the allowed targets: the listener is in another namespace.
     Within(Arc<Bounds>),
 }
 
-/// What a listener of another namespace may connect to.
+/// The allowed targets of a listener in another namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bounds {
     /// The listener's namespace, for messages.
     pub namespace: String,
     /// `namespace/name` of the `MailServer`, for messages.
     pub server: String,
-    /// The Pods and cluster IPs of the Services that the listener names, with their ports.
+    /// Pods and cluster IPs of the Services that the listener names, with their ports.
     pub own: BTreeSet<SocketAddr>,
     /// `allowedListeners.backends.networks`.
     pub networks: Vec<IpNet>,
@@ -41,19 +42,19 @@ pub struct Bounds {
     pub introductions: Introductions,
 }
 
-/// Where a listener of another namespace may use PROXY headers, XCLIENT and IMAP's ID.
+/// Which backends may get PROXY headers, XCLIENT and IMAP's ID from a listener in another namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Introductions {
-    /// Nowhere.
+    /// None.
     #[default]
     Never,
-    /// To [`Bounds::own`].
+    /// Those in [`Bounds::own`].
     OwnServices,
-    /// To everything that it may connect to.
+    /// All that it may connect to.
     Always,
 }
 
-/// A connection that the owner of the `MailServer` has to allow.
+/// A refused connection, which the owner of the `MailServer` can allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a listener of namespace {namespace} may not connect to {target}: it is not a Pod of a Service that the listener \
@@ -66,8 +67,8 @@ pub struct NotAllowed {
 }
 
 impl Reach {
-    /// Whether a connection to this address is allowed; `host` is the name that resolved to it, and `is_ours` says
-    /// whether this machine has an address.
+    /// Tells whether a connection to this address is allowed. `host` is the name that resolved to it. `is_ours` tells
+    /// whether an address belongs to this machine.
     #[must_use]
     pub fn permits(&self, host: Option<&str>, target: SocketAddr, is_ours: impl Fn(IpAddr) -> bool) -> bool {
         let Self::Within(bounds) = self else { return true };
@@ -79,7 +80,7 @@ impl Reach {
                 && !is_ours(target.ip())
     }
 
-    /// Whether there is any address for which it could be allowed: names are not resolved here.
+    /// Tells whether `address` may be allowed, before its name is resolved.
     #[must_use]
     pub fn could_permit(&self, address: &BackendAddress) -> bool {
         match (self, address) {
@@ -92,7 +93,7 @@ impl Reach {
         }
     }
 
-    /// Goes on allowing the Pods behind a listener's own Services that were allowed before.
+    /// Keeps the listener's own Pods of `before` allowed.
     pub fn keep_own(&mut self, before: &Self) {
         if let (Self::Within(bounds), Self::Within(before)) = (self, before)
             && bounds.namespace == before.namespace
@@ -101,7 +102,7 @@ impl Reach {
         }
     }
 
-    /// Whether clients may be introduced to who is at this address; `None` is a UNIX socket.
+    /// Tells whether the backend at this address may get the client's identity. `None` is a UNIX socket.
     #[must_use]
     pub fn introduces(&self, target: Option<SocketAddr>) -> bool {
         let Self::Within(bounds) = self else { return true };
@@ -114,7 +115,7 @@ impl Reach {
         }
     }
 
-    /// Why a connection is refused.
+    /// Returns the error for a refused connection.
     #[must_use]
     pub fn refusal(&self, target: &impl fmt::Display) -> NotAllowed {
         let (namespace, server) = match self {
@@ -130,8 +131,8 @@ impl Bounds {
         self.hosts.iter().any(|pattern| pattern.is_exactly(host) || pattern.covers(host))
     }
 
-    /// A wide network does not mean the addresses within it that are this machine's or a link's: those need a network of
-    /// their own.
+    /// Tells whether a network allows the address. An address of this machine, or a special one, needs its own network;
+    /// a wider network does not allow it.
     fn has_network(&self, ip: IpAddr, is_ours: &impl Fn(IpAddr) -> bool) -> bool {
         let mut networks = self.networks.iter().filter(|network| network.contains(&ip)).peekable();
         if networks.peek().is_none() {
@@ -145,18 +146,18 @@ impl Bounds {
     }
 }
 
-/// IPv4 addresses that are written as IPv6 are judged as what they are.
+/// Converts IPv4-mapped addresses to IPv4.
 fn canonical(target: SocketAddr) -> SocketAddr {
     SocketAddr::new(target.ip().to_canonical(), target.port())
 }
 
-/// The range of an address that means this machine, its link, or many machines.
+/// Returns the special range of an address: this machine, its link, multicast or reserved.
 #[must_use]
 pub fn special(ip: IpAddr) -> Option<&'static IpNet> {
     SPECIAL.iter().find(|network| network.contains(&ip))
 }
 
-/// Whether the address is of the internet, and not of a cluster or a private network.
+/// Tells whether the address is on the internet, not in a cluster or private network.
 fn is_public(ip: IpAddr) -> bool {
     let is_within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
     match ip {
@@ -165,8 +166,8 @@ fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// Unspecified, loopback, link-local (metadata services), multicast and reserved addresses, and the metadata services of
-/// AWS by IPv6.
+/// Unspecified, loopback, link-local (metadata services), multicast and reserved addresses, and the IPv6 metadata
+/// services of AWS.
 static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     networks(&[
         "0.0.0.0/8",
@@ -180,8 +181,8 @@ static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     ])
 });
 
-/// Private and shared addresses (RFC 1918, RFC 6598), those for protocols, documentation and benchmarks, and IPv6 that
-/// stands for IPv4 (Teredo, 6to4).
+/// Private and shared addresses (RFC 1918, RFC 6598), those for protocols, documentation and benchmarks, and IPv6 forms
+/// of IPv4 (Teredo, 6to4).
 static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     networks(&[
         "10.0.0.0/8",
@@ -199,7 +200,7 @@ static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     ])
 });
 
-/// The IPv6 addresses that the internet routes.
+/// The IPv6 addresses that are routed on the internet.
 static GLOBAL_UNICAST: LazyLock<Vec<IpNet>> = LazyLock::new(|| networks(&["2000::/3"]));
 
 fn networks(text: &[&str]) -> Vec<IpNet> {

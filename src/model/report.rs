@@ -1,5 +1,5 @@
-//! What the data plane says back: which sockets are bound, which cannot be and why, which endpoints are well, and whose
-//! addresses clients come with.
+//! The report of the data plane: which sockets are bound, which are not and why, which endpoints are healthy, and which
+//! addresses clients come from.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,58 +10,57 @@ use crate::net::{BackendAddress, ListenAddress};
 use super::listener::ListenerId;
 use super::settings::Resolver;
 
-/// The state of every socket of one snapshot. What did not change is shared with the report before.
+/// The state of all sockets of a snapshot. Unchanged parts are shared with the previous report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindReport {
-    /// The snapshot that this is the state of.
+    /// The revision of the snapshot.
     pub revision: u64,
     /// By address, as in the snapshot.
     pub sockets: Arc<BTreeMap<ListenAddress, SocketState>>,
-    /// The endpoints of the listeners that have health checks.
+    /// For listeners with health checks.
     pub backends: Arc<BTreeMap<ListenerId, BackendHealth>>,
-    /// The listeners at which clients have tried to log in lately. Reported anew when the picture changes in kind, not
-    /// with every client.
+    /// For listeners where clients have recently tried to log in. Updated when the summary changes significantly, not
+    /// for each client.
     pub source_addresses: Arc<BTreeMap<ListenerId, SourceAddresses>>,
-    /// The resolvers whose name servers do not answer.
+    /// Resolvers whose name servers do not answer.
     pub silent_resolvers: Arc<Vec<Resolver>>,
 }
 
-/// What the health checks of a listener's backend say.
+/// The results of the health checks of a listener's backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendHealth {
-    /// Endpoints that are checked.
+    /// Number of checked endpoints.
     pub endpoints: usize,
-    /// Those that are out, and why.
+    /// Failing endpoints with the reason.
     pub unhealthy: Vec<(BackendAddress, String)>,
 }
 
-/// Whose addresses the clients of a listener came with lately. Only those count that tried to log in (or, without a
-/// login, to send mail): what probes a port is no client.
+/// Recent client addresses of a listener. Only clients count that tried to log in or, without a login, to send mail,
+/// because a probe of the port is not a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceAddresses {
-    /// Connections whose client is taken for the peer itself, rounded down to a power of ten, at most
-    /// [`SourceAddresses::MANY`].
+    /// Connections whose peer is the client, rounded down to a power of ten, at most [`SourceAddresses::MANY`].
     pub connections: u64,
-    /// Connections whose client a believed PROXY header named; rounded in the same way.
+    /// Connections whose client is from a trusted PROXY header, rounded in the same way.
     pub proxied: u64,
-    /// The addresses of the former, sorted; none when there are more than [`SourceAddresses::MOST_ADDRESSES`].
+    /// Sorted addresses of [`Peers::connections`]. Empty if there are more than [`SourceAddresses::MOST_ADDRESSES`].
     pub addresses: Vec<IpAddr>,
-    /// There are more than [`SourceAddresses::MOST_ADDRESSES`].
+    /// There are more than [`SourceAddresses::MOST_ADDRESSES`] addresses.
     pub more: bool,
 }
 
 impl SourceAddresses {
-    /// So many connections, or more.
+    /// Maximum of the reported numbers: this many connections or more.
     pub const MANY: u64 = 1000;
-    /// Addresses that are told one by one.
+    /// Maximum number of reported addresses.
     pub const MOST_ADDRESSES: usize = 32;
 }
 
-/// One socket.
+/// The state of one socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketState {
-    /// Serving; the addresses really bound (two for `*` on a host with both families, none for `unix:`).
+    /// The socket is served. Has the bound addresses: two for `*` on a dual-stack host, none for a UNIX socket.
     Bound(Vec<SocketAddr>),
-    /// Not bound, and tried again; a sentence that says why.
+    /// The socket is not bound, with the reason. The data plane retries.
     Failed(String),
 }

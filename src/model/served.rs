@@ -1,7 +1,7 @@
-//! What a replica tells the others of the objects that it serves: the leader compares, and says Ready.
+//! What each replica serves. The leader reads it from all replicas and computes the condition `Ready`.
 //!
-//! A ledger counts its changes, so that a reader who has seen some of them is told only the rest, and may wait for
-//! the next one. Nothing is written to the API server for it.
+//! A ledger numbers its changes. A reader that knows a version gets only later changes, and can wait for the next one.
+//! This needs no writes to the API server.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// One of the cluster's objects, by name.
+/// The name of an object in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectName {
     /// `MailServer` or `MailListener`.
@@ -23,19 +23,19 @@ pub struct ObjectName {
     pub name: String,
 }
 
-/// What a replica makes of an object.
+/// How a replica serves an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServedObject {
-    /// Tells it from another one with its name.
+    /// The object's uid, which distinguishes it from a later one with the same name.
     pub uid: String,
-    /// The generation that this is about.
+    /// The generation that was rendered.
     pub generation: i64,
-    /// The listeners that accept connections, of this generation or an earlier one. `None`: the replica is of a version
-    /// that does not say.
+    /// Listeners that accept connections, with this or an earlier generation. `None` if the replica's version does not
+    /// report them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Vec<Bound>>,
-    /// The listeners that do not serve it; empty when all do.
+    /// Listeners that do not serve this generation; empty if all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
@@ -44,15 +44,15 @@ pub struct ServedObject {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bound {
-    /// Its name; empty for a `MailListener`.
+    /// The listener's name; empty for a `MailListener`.
     pub listener: String,
-    /// Its TCP port, where others than its own host reach it.
+    /// The TCP port, if other hosts can reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
 impl ServedObject {
-    /// Whether a listener is served, of whichever generation, or is about to be.
+    /// Tells whether a listener is served, with any generation, or will be soon.
     #[must_use]
     pub fn serves(&self, listener: &str) -> bool {
         let problem = self.problems.iter().find(|problem| problem.listener == listener);
@@ -67,7 +67,7 @@ impl ServedObject {
         !is_refused && problem.is_none_or(|problem| problem.reason == LAST_GOOD)
     }
 
-    /// Whether a port may be served: a replica that does not say may serve any.
+    /// Tells whether a port may be served. True if the replica does not report ports.
     #[must_use]
     pub fn may_serve_port(&self, port: u16) -> bool {
         self.bound.as_ref().is_none_or(|bound| bound.iter().any(|bound| bound.port == Some(port)))
@@ -78,51 +78,51 @@ impl ServedObject {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// Its name; empty for a `MailListener`, and for an object that is refused as a whole.
+    /// The listener's name. Empty for a `MailListener`, and if the whole object is refused.
     pub listener: String,
-    /// Whether it may yet become so without a change of anything.
+    /// Whether it may be served soon without another change.
     pub pending: bool,
-    /// One CamelCase word.
+    /// The reason in CamelCase.
     pub reason: String,
-    /// A sentence.
+    /// The message.
     pub message: String,
 }
 
-/// Who is speaking.
+/// The replica that reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Replica {
     /// The pod's name.
     pub name: String,
-    /// Tells this process from others, also of the same pod.
+    /// Identifies this process, also among restarts in the same pod.
     pub instance: String,
-    /// The address of the node that it runs on, if it was told.
+    /// The address of its node, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_address: Option<IpAddr>,
 }
 
-/// What has changed in a ledger since a version of it.
+/// The changes of a ledger since a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
-    /// Whose ledger it is.
+    /// The replica of the ledger.
     pub replica: Replica,
-    /// The version that a reader of this has seen.
+    /// The version after these changes.
     pub version: u64,
-    /// Whether it may be sent clients, as it says itself. `None`: it is of a version that does not say.
+    /// Whether the replica is ready. `None` if its version does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
-    /// Whether these are all objects there are; otherwise they are added to those that were read before.
+    /// Whether `objects` are all objects. Otherwise, add them to those already read.
     pub whole: bool,
-    /// Objects, and what is made of them.
+    /// The changed objects.
     pub objects: Vec<Entry>,
-    /// Sums of the replica; absent in answers of versions that do not tell them.
+    /// Totals of the replica. `None` if its version does not report them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
 }
 
-/// Sums of a replica, for the leader's status page. A field that another version does not know is 0 or ignored, so
-/// that old and new replicas talk during a rollout.
+/// Totals of a replica for the leader's status page. Missing fields are 0 and unknown ones are ignored, so that
+/// versions can be mixed during a rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Totals {
@@ -130,39 +130,39 @@ pub struct Totals {
     pub sessions: u64,
     /// Logins since the start of the process.
     pub accepted: u64,
-    /// Logins that were refused to clients.
+    /// Refused logins.
     pub refused: u64,
     /// Logins for which a backend or the auth service was not available.
     pub unavailable: u64,
-    /// Logins without a verdict.
+    /// Logins without a decision, because something failed.
     pub failed: u64,
     /// Listeners of all objects.
     pub listeners: u64,
-    /// Those that are ready.
+    /// Ready listeners.
     pub ready: u64,
 }
 
 /// One object of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Which.
+    /// The object's name.
     #[serde(flatten)]
     pub object: ObjectName,
-    /// Absent where it is served no more.
+    /// `None` if the object is no longer served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<ServedObject>,
 }
 
-/// How far somebody has read.
+/// What a reader has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bookmark {
-    /// Of which process's ledger: another one counts anew.
+    /// The process of the ledger. Another process has another numbering.
     pub instance: String,
-    /// Up to which version.
+    /// The last version read.
     pub version: u64,
 }
 
-/// All that a replica tells; clones are of the same ledger.
+/// Everything that a replica reports. Clones share the same ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger(Arc<Inner>);
 
@@ -171,7 +171,7 @@ struct Inner {
     replica: Replica,
     state: Mutex<LedgerState>,
     version: watch::Sender<u64>,
-    /// Who led the last time that somebody looked, and when.
+    /// The last known leader, and when it was read from the Lease.
     leader: Mutex<Option<(String, Instant)>>,
 }
 
@@ -179,15 +179,15 @@ struct Inner {
 struct LedgerState {
     version: u64,
     entries: BTreeMap<ObjectName, (u64, ServedObject)>,
-    /// The same, in the order of their last change.
+    /// The same objects in the order of their last change.
     order: BTreeMap<u64, ObjectName>,
     gone: VecDeque<(u64, ObjectName)>,
-    /// Who has read less than this may have missed that something is gone.
+    /// A reader with an earlier version may have missed a removal.
     forgotten: u64,
 }
 
 impl Ledger {
-    /// With nothing in it.
+    /// Creates an empty ledger.
     #[must_use]
     pub fn new(replica: Replica) -> Self {
         Self(Arc::new(Inner {
@@ -198,13 +198,13 @@ impl Ledger {
         }))
     }
 
-    /// Whose it is.
+    /// Returns the replica of the ledger.
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.0.replica
     }
 
-    /// Another replica leads. Only for people: nothing depends on it.
+    /// Records that another replica is the leader. For display only.
     pub fn led_by(&self, leader: &str, now: Instant) {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
         if (1..=MAX_NAME).contains(&leader.len()) && leader.bytes().all(is_name) {
@@ -212,7 +212,7 @@ impl Ledger {
         }
     }
 
-    /// The leader's name, while it is known.
+    /// Returns the leader's name, while it is known.
     #[must_use]
     pub fn leader(&self, now: Instant) -> Option<String> {
         let leader = self.0.leader.lock();
@@ -220,7 +220,7 @@ impl Ledger {
         recent.map(|(name, _)| name.clone())
     }
 
-    /// Enters what is made of objects now; what is as it was is no change.
+    /// Records how objects are served. Unchanged ones do not count as a change.
     pub fn enter(&self, entries: impl IntoIterator<Item = (ObjectName, Option<ServedObject>)>) {
         let mut state = self.lock();
         let before = state.version;
@@ -234,14 +234,14 @@ impl Ledger {
         }
     }
 
-    /// Waits until there is something that this reader has not seen.
+    /// Waits until there is a change that this reader has not read.
     pub async fn news(&self, read: Option<&Bookmark>) {
         let Some(read) = read.filter(|read| read.instance == self.0.replica.instance) else { return };
-        // The sender lives in the ledger.
+        // Cannot fail, because the ledger owns the sender.
         let _ = self.0.version.subscribe().wait_for(|version| *version != read.version).await;
     }
 
-    /// What this reader has not seen.
+    /// Returns the changes that this reader has not read.
     #[must_use]
     pub fn page(&self, read: Option<&Bookmark>) -> Page {
         let state = self.lock();
@@ -302,13 +302,13 @@ fn entry(object: &ObjectName, served: Option<&ServedObject>) -> Entry {
     Entry { object: object.clone(), served: served.cloned() }
 }
 
-/// The reason of a problem with a listener that serves an earlier generation.
+/// The reason of a listener that serves an earlier generation.
 const LAST_GOOD: &str = "UsingLastGood";
-/// Objects that are gone and still remembered; a reader who is further behind reads everything again.
+/// Removals that are remembered. A reader that is further behind reads everything again.
 const MAX_GONE: usize = 4096;
 /// Bytes of a pod's name (RFC 1123 subdomain).
 const MAX_NAME: usize = 253;
-/// The Lease is looked at every ten seconds.
+/// The leader is known for this time. Replicas read the Lease every ten seconds.
 const LEADER_KEPT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -356,7 +356,7 @@ mod tests {
         };
         assert_eq!(served(&says), ["old", "new", "soon"]);
         assert!(says.may_serve_port(995) && !says.may_serve_port(25));
-        // A replica of an earlier version names only what it does not serve.
+        // A replica of an earlier version reports only problems.
         let page = r#"{"uid":"u","generation":3,"problems":[]}"#;
         let older = ServedObject { problems, ..serde_json::from_str(page).unwrap() };
         assert_eq!(served(&older), ["old", "new", "soon", "other"]);

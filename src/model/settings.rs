@@ -1,4 +1,4 @@
-//! Backends, upstream behaviour, deadlines and bounds.
+//! Settings for backends, name resolution, time limits and limits.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,166 +14,167 @@ use crate::protocol::proxy_header::ProxyVersion;
 use super::tls::{Certificate, TrustAnchors};
 use std::sync::Arc;
 
-/// A configured backend: where the sessions of a listener go.
+/// A configured backend: the target of a listener's sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// How the manifest names it, for logs and messages: `Service mail/dovecot:143` or `host:port`.
+    /// The name in the manifest, for logs and messages: `Service mail/dovecot:143` or `host:port`.
     pub reference: String,
-    /// Ready endpoints, in a stable order. May be empty (a Service without ready endpoints): every login
-    /// then gets the internal-error reply, and status says why.
+    /// Ready endpoints in a stable order. May be empty (a Service without ready endpoints): then logins get the
+    /// internal-error reply, and the status reports the reason.
     pub endpoints: Vec<BackendAddress>,
-    /// What endpoints are called wherever they run: the names of Pods. [`LoadBalancing::UserHash`] goes by these, and
-    /// by the address of an endpoint without a name.
+    /// Names of endpoints that do not depend on their address: the names of Pods. [`LoadBalancing::UserHash`] uses
+    /// them, and the address of an endpoint without a name.
     pub names: BTreeMap<BackendAddress, String>,
 }
 
 impl Backend {
-    /// A backend with these endpoints, which have no names.
+    /// Creates a backend whose endpoints have no names.
     #[must_use]
     pub fn new(reference: String, endpoints: Vec<BackendAddress>) -> Self {
         Self { reference, endpoints, names: BTreeMap::new() }
     }
 }
 
-/// How backends are talked to.
+/// How a listener talks to backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// TLS to the backend.
     pub tls: UpstreamTls,
-    /// A PROXY header in front of everything else.
+    /// Send a PROXY header first.
     pub proxy_protocol: Option<ProxyVersion>,
-    /// SMTP: announce the client with XCLIENT.
+    /// SMTP: send the client's identity with XCLIENT.
     pub xclient: Option<XclientNegotiation>,
-    /// SMTP: greet the backend with the client's name, where it has said one.
+    /// SMTP: send the client's name in EHLO and HELO, if it has sent one.
     pub client_hello: bool,
     /// SMTP: log in to the backend with AUTH. Always true with `passthrough`.
     pub smtp_auth: bool,
-    /// IMAP: announce the client, with what it said of itself, with ID where the backend offers it.
+    /// IMAP: send the client's identity, and the parameters of its own ID, with ID if the backend offers it.
     pub imap_id: bool,
-    /// The client sees the backend's own refusal instead of the internal-error line.
+    /// The client gets the backend's own refusal instead of the internal-error line.
     pub pass_error_message: bool,
     /// Which endpoint is tried first.
     pub load_balancing: LoadBalancing,
-    /// Checks of the configured endpoints apart from sessions.
+    /// Health checks of the configured endpoints.
     pub health_check: Option<HealthCheck>,
 }
 
 /// `upstream.healthCheck`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
-    /// Time between checks.
+    /// Time between two checks.
     pub interval: Duration,
-    /// For one check.
+    /// Time limit of one check.
     pub timeout: Duration,
-    /// Failures in a row that take an endpoint out; at least one.
+    /// Consecutive failures before an endpoint is not used; at least one.
     pub unhealthy_threshold: u32,
-    /// Successes in a row that bring it back; at least one.
+    /// Consecutive successes before it is used again; at least one.
     pub healthy_threshold: u32,
 }
 
-/// TLS towards the backend.
+/// TLS to the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTls {
-    /// None.
+    /// No TLS.
     Disabled,
-    /// After the protocol's STARTTLS; a backend that does not offer it is refused.
+    /// After the protocol's STARTTLS. A backend that does not offer it is not used.
     StartTls(Arc<ClientTls>),
-    /// With the first byte.
+    /// From the first byte.
     Implicit(Arc<ClientTls>),
 }
 
-/// What a TLS client needs.
+/// The settings of a TLS client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Who is trusted.
+    /// The trusted authorities.
     pub trust: TrustAnchors,
-    /// The name that is verified and sent as SNI; `None`: the backend's host name, or its address.
+    /// The name to verify and to send as SNI. `None` is the backend's host name or address.
     pub server_name: Option<String>,
     /// Our own certificate.
     pub certificate: Option<Arc<Certificate>>,
 }
 
-/// Which endpoint is tried first; the others follow when a connect fails.
+/// Which endpoint is tried first. The others follow if it cannot be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
-    /// In turn.
+    /// Each endpoint in turn.
     RoundRobin,
-    /// The one with the fewest open sessions of this process.
+    /// The one with the fewest open sessions in this process.
     LeastSessions,
-    /// By a hash of the login and the endpoint's name, so that a user stays on one endpoint (rendezvous hashing: few
-    /// move when endpoints come and go, and none when a Pod of a StatefulSet gets another address).
+    /// By a hash of the login and the endpoint's name, so that a user stays on one endpoint. With rendezvous hashing,
+    /// few users move when endpoints change, and none when a Pod of a StatefulSet gets another address.
     UserHash,
 }
 
-/// Name resolution.
+/// How names are resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resolver {
-    /// Name servers by address or name, in turn; empty: the host's resolv.conf.
+    /// Name servers by address or name, used in turn. Empty: the host's resolv.conf.
     pub nameservers: Vec<BackendAddress>,
-    /// Instead of the answers' TTL.
+    /// How long answers are cached, instead of their TTL.
     pub valid: Option<Duration>,
-    /// Look up A records.
+    /// Whether A records are looked up.
     pub ipv4: bool,
-    /// Look up AAAA records.
+    /// Whether AAAA records are looked up.
     pub ipv6: bool,
-    /// For one lookup.
+    /// Time limit of one lookup.
     pub timeout: Duration,
-    /// The zone that the counters are kept under.
+    /// The zone in which lookups are counted.
     pub statistics_zone: Option<String>,
-    /// Whether the names of SMTP clients are looked up: only where a `resolver` block is written, as in nginx.
+    /// Whether names of SMTP clients are looked up: only with a `resolver` block, as in nginx.
     pub looks_up_clients: bool,
 }
 
-/// Deadlines.
+/// The time limits of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the greeting to the login, not extended by activity; also for handshakes and stalled writes.
+    /// From the greeting to the login; activity does not extend it. Also for handshakes and blocked writes.
     pub client: Duration,
-    /// From the connect to the backend's answer to the login.
+    /// From connecting to the backend until it has answered the login.
     pub connect: Duration,
     /// Without a byte in either direction of the relay.
     pub idle: Duration,
-    /// The same once one side has ended (quirk Q-33); zero: the client's end is the session's.
+    /// As `idle`, after one side has ended (quirk Q-33). Zero: the session ends with the client.
     pub half_closed: Duration,
-    /// Whether a client hears that `client` is over (quirk Q-26).
+    /// Whether a client is told that `client` is over (quirk Q-26).
     pub announce: bool,
 }
 
-/// Bounds.
+/// The limits of sessions and clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of client input before the login.
+    /// Maximum size of a command before the login, in bytes.
     pub client_buffer: usize,
-    /// Open sessions of the listener.
+    /// Maximum number of open sessions of the listener.
     pub max_connections: Option<u32>,
-    /// Open sessions of the listener from one client address (IPv6: one /64).
+    /// Maximum number of open sessions from one client address (IPv6: a /64).
     pub max_connections_per_client: Option<u32>,
-    /// Bans of clients whose logins fail.
+    /// Bans clients after failed logins.
     pub auth_failures: Option<AuthFailures>,
     /// Clients to which `max_connections_per_client` and `auth_failures` do not apply.
     pub exempt: Arc<[IpNet]>,
 }
 
 impl Limits {
-    /// Whether the limits for each client do not apply to this one.
+    /// Tells whether the limits for each client do not apply to this one.
     #[must_use]
     pub fn exempts(&self, client: IpAddr) -> bool {
         self.exempt.iter().any(|network| network.contains(&client))
     }
 }
 
-/// `limits.authFailures`: so many refused logins in the window, and the client is refused for a while.
+/// `limits.authFailures`: this many refused logins in the window cause a ban.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthFailures {
-    /// Refused logins.
+    /// Refused logins that cause a ban.
     pub count: u32,
-    /// The time in which they count.
+    /// The time in which they are counted.
     pub window: Duration,
-    /// How long the client is refused then.
+    /// Duration of the ban.
     pub ban: Duration,
 }
 
-/// What a client is counted under: its address, or its /64 for IPv6, since that is what one customer has.
+/// Returns the address that a client is counted under: IPv6 clients by their /64, because one customer has at least
+/// that.
 #[must_use]
 pub fn client_key(address: IpAddr) -> IpAddr {
     match address {
@@ -186,7 +187,7 @@ pub fn client_key(address: IpAddr) -> IpAddr {
 }
 
 impl From<SocketAddr> for Backend {
-    /// A backend that an auth service named.
+    /// Creates a backend that an auth service named.
     fn from(address: SocketAddr) -> Self {
         Self::new(address.to_string(), vec![BackendAddress::Ip(address)])
     }

@@ -1,4 +1,4 @@
-//! The whole of what is to be served, by socket.
+//! The configuration of all sockets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -12,34 +12,34 @@ use crate::protocol::Protocol;
 
 use super::listener::{Listener, ListenerId};
 
-/// Everything the data plane serves. Published whole; never changed afterwards.
+/// Everything that the data plane serves. It is published as a whole and does not change afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Counts up with every published change; 0 is the empty snapshot before the first.
+    /// Increases with each published change. 0 is the empty snapshot before the first one.
     pub revision: u64,
-    /// The sockets wanted; no two overlap.
+    /// The wanted sockets. They do not overlap.
     pub sockets: BTreeMap<ListenAddress, Arc<Socket>>,
 }
 
-/// One address to be bound, and the listeners behind it. What is here is the same for all of them.
+/// An address to bind, with its listeners. The other fields are common to all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Where it is bound.
+    /// The address to bind.
     pub address: ListenAddress,
-    /// How the socket is made.
+    /// The options of the socket.
     pub options: SocketOptions,
-    /// The protocol spoken.
+    /// The protocol of all listeners.
     pub protocol: Protocol,
-    /// When TLS begins.
+    /// When TLS starts.
     pub tls_mode: TlsMode,
-    /// A PROXY header is mandatory on every connection of a trusted peer, and of others unless they are accepted
+    /// Requires a PROXY header on every connection of a trusted peer, and of other peers unless they are accepted
     /// without one.
     pub proxy_protocol: Option<InboundProxyProtocol>,
-    /// Several are told apart by SNI ([`super::ServerNames`]); with StartTLS modes they have equal frontends.
+    /// SNI selects one of several ([`super::ServerNames`]). With the StartTLS modes, their frontends are equal.
     pub listeners: Listeners,
 }
 
-/// The listeners of a socket: at least one.
+/// The listeners of a socket; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listeners {
     default: Arc<Listener>,
@@ -47,14 +47,14 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// In this order.
+    /// Keeps this order.
     pub fn new(first: Arc<Listener>, others: impl IntoIterator<Item = Arc<Listener>>) -> Self {
         let all: Vec<_> = std::iter::once(Arc::clone(&first)).chain(others).collect();
         let default = all.iter().find(|listener| listener.hostnames.is_empty()).cloned();
         Self { default: default.unwrap_or(first), all }
     }
 
-    /// The one for clients that name no server: the first without host names, or else the first of all.
+    /// Returns the listener for clients without SNI: the first one without host names, else the first one.
     #[must_use]
     pub fn default(&self) -> &Arc<Listener> {
         &self.default
@@ -78,7 +78,7 @@ impl<'a> IntoIterator for &'a Listeners {
     }
 }
 
-/// For each of the listeners `new`, where it is among `old`, by its identity. Both have most often the same order.
+/// Returns, for each listener of `new`, its position in `old` by id. Usually both have the same order.
 pub fn positions(old: &[Arc<Listener>], new: &[Arc<Listener>]) -> impl Iterator<Item = Option<usize>> {
     let is_same = |a: &Arc<Listener>, b: &Arc<Listener>| Arc::ptr_eq(a, b) || a.id == b.id;
     let mut by_id: Option<HashMap<&ListenerId, usize>> = None;
@@ -95,21 +95,21 @@ pub fn positions(old: &[Arc<Listener>], new: &[Arc<Listener>]) -> impl Iterator<
     })
 }
 
-/// When TLS begins on a listener.
+/// When TLS starts on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {
     /// Never.
     Disabled,
-    /// When the client asks for it.
+    /// After the client's STARTTLS, which is optional.
     StartTls,
-    /// When the client asks for it, and no login or mail before that.
+    /// After the client's STARTTLS, which is required before a login or mail.
     RequireStartTls,
     /// With the first byte.
     Implicit,
 }
 
 impl TlsMode {
-    /// As manifests write it.
+    /// Returns the value of `tls.mode` in manifests.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -121,24 +121,24 @@ impl TlsMode {
     }
 }
 
-/// `proxyProtocol` on a listener.
+/// `proxyProtocol` of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundProxyProtocol {
-    /// Peers whose header is believed.
+    /// Peers whose header is trusted.
     pub trusted_peers: Vec<IpNet>,
     /// Whether the header's source becomes the client's address.
     pub use_as_client_address: bool,
-    /// What becomes of all others.
+    /// What happens to other peers.
     pub untrusted_peers: UntrustedPeers,
 }
 
-/// What becomes of a peer that is not trusted with a PROXY header (quirk Q-14).
+/// What happens to a peer whose PROXY header is not trusted (quirk Q-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UntrustedPeers {
-    /// Its connection is closed.
+    /// The connection is closed.
     Refuse,
-    /// Its header goes to the auth service, and is not believed.
+    /// The header is passed to the auth service but not used otherwise.
     Report,
-    /// It is a client without a header; one that sends a header is refused.
+    /// The peer is the client and must not send a header.
     Accept,
 }

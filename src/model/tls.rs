@@ -1,4 +1,4 @@
-//! Certificates, keys and trust, parsed and known to fit together.
+//! Certificates, keys and trusted authorities, already parsed and checked.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -8,27 +8,27 @@ use rustls_pki_types::CertificateDer;
 
 use crate::secret::Secret;
 
-/// TLS as a server.
+/// TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// At least one; chosen by SNI, the first is the default.
+    /// At least one. SNI selects one; the first is the default.
     pub certificates: Vec<Arc<Certificate>>,
-    /// The oldest version accepted.
+    /// The oldest accepted version.
     pub min_version: MinVersion,
-    /// IANA names, in the order of preference; empty: the library's choice.
+    /// IANA names in the order of preference. Empty: the TLS library's default.
     pub cipher_suites: Vec<String>,
     /// Client certificates.
     pub client_auth: ClientAuth,
-    /// Stateless resumption.
+    /// Whether stateless resumption is enabled.
     pub session_tickets: bool,
-    /// Stateful resumption (TLS 1.2 session ids): how many are kept.
+    /// Maximum number of sessions for stateful resumption (TLS 1.2 session ids). 0 disables it.
     pub session_cache_size: usize,
-    /// How long a ticket or cached session may be resumed.
+    /// How long a ticket or cached session can be resumed.
     pub session_timeout: Duration,
 }
 
 impl ServerTls {
-    /// Equal for equal settings, and most often not for others; cheap.
+    /// A cheap hash: equal for equal settings, and usually different for others.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -36,38 +36,38 @@ impl ServerTls {
             (&certificate.reference, certificate.not_after).hash(&mut hasher);
         }
         (&self.cipher_suites, self.session_cache_size, self.session_timeout).hash(&mut hasher);
-        // Not their content, which may be long.
+        // Hash the numbers only, because the content may be long.
         let clients = &self.client_auth;
         (clients.authorities.len(), clients.crls.len(), clients.depth).hash(&mut hasher);
         hasher.finish()
     }
 }
 
-/// A certificate chain with the key that fits its leaf. Made only by `tls::parse`.
+/// A certificate chain and the key of its first certificate. Created by `tls::parse`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// The Secret it came from: `namespace/name`.
+    /// The Secret of the certificate: `namespace/name`.
     pub reference: String,
-    /// Leaf first, then each issuer, unless the file could not be sorted.
+    /// The server's own certificate first, then each issuer, unless the file could not be sorted.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key, PKCS#8, PKCS#1 or SEC1, in DER.
     pub key: Secret,
-    /// DNS names of the leaf's subjectAltName, in lower case.
+    /// DNS names of subjectAltName, or without any the common name; in lower case.
     pub names: Vec<String>,
-    /// Unix time in seconds from which the leaf is valid.
+    /// Start of the first certificate's validity, in Unix seconds.
     pub not_before: i64,
-    /// Unix time in seconds of the first certificate of the chain to expire.
+    /// End of the chain's validity, in Unix seconds: the first certificate to expire counts.
     pub not_after: i64,
 }
 
-/// How long before its end a certificate is worth an alarm, in seconds: thirty days, and seven.
-/// For a certificate that does not live long, it is no more than this part of its life: one of 90 days is renewed with
-/// 30 left, and an alarm that is always there says nothing.
+/// When to warn before a certificate expires: in seconds (30 days, 7 days), but at most this part of its lifetime. A
+/// certificate with 90 days is renewed with 30 days left, so an earlier warning would always be present and mean
+/// nothing.
 pub const EXPIRY_WARNINGS: [(i64, i64); 2] = [(30 * DAY, 4), (7 * DAY, 10)];
 
 const DAY: i64 = 24 * 3600;
 
-/// When there is something new to say of a certificate's end: the first warning, the second, and the end.
+/// Returns the times of the first warning, the second warning and the expiry.
 #[must_use]
 pub fn expiry_alarms(not_before: i64, not_after: i64) -> [i64; 3] {
     let life = not_after.saturating_sub(not_before).max(0);
@@ -76,7 +76,7 @@ pub fn expiry_alarms(not_before: i64, not_after: i64) -> [i64; 3] {
     [month, week, not_after]
 }
 
-/// The oldest TLS version accepted.
+/// The oldest accepted TLS version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinVersion {
     /// TLS 1.2.
@@ -86,7 +86,7 @@ pub enum MinVersion {
 }
 
 impl MinVersion {
-    /// As manifests write it.
+    /// Returns the value of `tls.minVersion` in manifests.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -96,37 +96,37 @@ impl MinVersion {
     }
 }
 
-/// Client certificates.
+/// Settings for client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// Whether they are asked for.
+    /// Whether they are requested and required.
     pub mode: ClientAuthMode,
-    /// Who is trusted to issue them; empty only for Disabled and OptionalNoCA.
+    /// The trusted authorities. Empty only for `Disabled` and `OptionalNoCA`.
     pub authorities: Vec<CertificateDer<'static>>,
-    /// Revocation lists, in DER.
+    /// Revocation lists in DER.
     pub crls: Vec<Vec<u8>>,
-    /// The longest chain accepted, in intermediate certificates.
+    /// Maximum number of intermediate certificates in a chain.
     pub depth: u32,
 }
 
-/// nginx's `ssl_verify_client`.
+/// The values of nginx's `ssl_verify_client`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuthMode {
-    /// Not asked for.
+    /// Not requested.
     Disabled,
-    /// Asked for; verified when sent.
+    /// Requested, and verified if sent.
     Optional,
-    /// Asked for; the session ends without one.
+    /// Requested; a session without one ends.
     Required,
-    /// Asked for; accepted when only the trust is missing.
+    /// Requested; accepted if only its issuer is not trusted.
     OptionalNoCa,
 }
 
-/// Who is trusted as a server.
+/// The authorities that a TLS client trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustAnchors {
-    /// The host's own roots.
+    /// The host's CA certificates.
     System,
-    /// These certificates only; at least one.
+    /// Only these certificates; at least one.
     Certificates(Vec<CertificateDer<'static>>),
 }

@@ -1,13 +1,14 @@
-//! What the status page shows: made where things are known, drawn by the admin server, which knows no mail.
+//! The data of the status page. The app collects them, and the admin server, which knows nothing of mail, displays
+//! them.
 //!
-//! It holds no secret, no login, no address of a client, and no words of theirs, of backends or of auth services. All
-//! lists are bounded by whoever makes them.
+//! They contain no secrets, logins or client addresses, and no text from clients, backends or auth services. The code
+//! that fills a list limits its length.
 
 use std::time::Duration;
 
 use super::served;
 
-/// As much of a text as there is room for, in characters.
+/// Shortens a text to `most` characters, followed by an ellipsis.
 #[must_use]
 pub fn cut(mut text: String, most: usize) -> String {
     if let Some((end, _)) = text.char_indices().nth(most) {
@@ -17,49 +18,49 @@ pub fn cut(mut text: String, most: usize) -> String {
     text
 }
 
-/// What somebody wants to see.
+/// A request for the page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
-    /// What rows must contain, without case; empty: all.
+    /// Text that rows must contain, ignoring case. Empty: all rows.
     pub text: String,
-    /// Only what somebody should look at.
+    /// Only rows with a problem.
     pub only_troubled: bool,
-    /// Which page of the listeners, from 1.
+    /// The page number of the listeners, from 1.
     pub page: usize,
-    /// How certificates are sorted.
+    /// The order of certificates.
     pub certificates: CertificateOrder,
 }
 
-/// How certificates are sorted.
+/// The order of certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CertificateOrder {
-    /// What ends first is first.
+    /// The first to expire comes first.
     #[default]
     Expiry,
     /// By Secret.
     Secret,
 }
 
-/// The page.
+/// The content of the page.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// This process.
     pub replica: Replica,
-    /// Of everything, whatever was asked for.
+    /// Totals of all listeners, whatever was requested.
     pub totals: Totals,
-    /// What cannot be read or written.
+    /// Problems with reading objects or writing status.
     pub problems: Vec<String>,
-    /// The listeners asked for, those in trouble first.
+    /// The requested listeners, those with problems first.
     pub listeners: Excerpt<Listener>,
-    /// The certificates asked for, each once, with the number of listeners that serve it.
+    /// The requested certificates, each once, with the number of listeners that serve it.
     pub certificates: Excerpt<(Certificate, usize)>,
-    /// The backends asked for, those in trouble first.
+    /// The requested backends, those with problems first.
     pub backends: Excerpt<Backend>,
-    /// Sessions that failed, by whose fault it was.
+    /// Failed sessions, by fault.
     pub faults: Vec<Fault>,
     /// The last changes, newest first.
     pub changes: Vec<Change>,
-    /// All replicas, where this one leads several.
+    /// All replicas, if this one leads several.
     pub replicas: Vec<Peer>,
 }
 
@@ -68,68 +69,68 @@ pub struct View {
 pub struct Replica {
     /// The pod's name.
     pub name: String,
-    /// Of Mailgress.
+    /// The version of Mailgress.
     pub version: String,
-    /// The class that is ours.
+    /// Our class.
     pub class: String,
-    /// Since the start.
+    /// Time since the start.
     pub uptime: Duration,
-    /// Unix seconds, for everything that is told with its time.
+    /// The current time in Unix seconds, for relative times.
     pub now: i64,
-    /// `None` without a cluster.
+    /// Whether this replica leads. `None` without a cluster.
     pub leads: Option<bool>,
-    /// The name of the one that leads, if it is another one and asks us.
+    /// The name of another leader, if it is known.
     pub leader: Option<String>,
     /// The port of the admin server.
     pub admin_port: u16,
 }
 
-/// Sums.
+/// Totals of all listeners.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Listeners of all objects.
     pub listeners: usize,
     /// Those that are not ready.
     pub not_ready: usize,
-    /// Those that are on their way to be.
+    /// Those that may soon be ready.
     pub pending: usize,
-    /// Those that are ready with an alarm.
+    /// Those that are ready but have a warning.
     pub alarming: usize,
-    /// What is counted.
+    /// Sessions, logins and bytes.
     pub numbers: Numbers,
 }
 
-/// What is counted of a listener, or of all.
+/// Counters of a listener, or their sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Numbers {
     /// Open sessions.
     pub open: u64,
-    /// New sessions, over the last minute or less.
+    /// New sessions per minute, over the last minute or less.
     pub sessions_per_minute: f64,
-    /// Relayed bytes in both directions, over the same time.
+    /// Relayed bytes per second in both directions, over the same time.
     pub bytes_per_second: f64,
-    /// Logins since the start.
+    /// Accepted logins since the start.
     pub accepted: u64,
-    /// Logins that the auth service or the backend refused to the client.
+    /// Logins that the auth service or the backend refused.
     pub refused: u64,
     /// Logins for which the auth service or the backend was not available.
     pub unavailable: u64,
-    /// Logins without a verdict.
+    /// Logins without a decision, because something failed.
     pub failed: u64,
 }
 
 /// A part of a list.
 #[derive(Clone, Debug)]
 pub struct Excerpt<T> {
-    /// What is shown.
+    /// The entries of this page.
     pub shown: Vec<T>,
-    /// How many there are that were asked for.
+    /// Number of entries that match the request.
     pub matching: usize,
-    /// How many there are.
+    /// Number of all entries.
     pub all: usize,
-    /// Which page this is, from 1.
+    /// The page number, from 1.
     pub page: usize,
-    /// How many there are of them; at least one.
+    /// Number of pages; at least one.
     pub pages: usize,
 }
 
@@ -140,23 +141,23 @@ impl<T> Default for Excerpt<T> {
 }
 
 impl<T> Excerpt<T> {
-    /// The same of something else.
+    /// Converts the entries.
     pub fn map<U>(self, map: impl FnMut(T) -> U) -> Excerpt<U> {
         let Self { shown, matching, all, page, pages } = self;
         Excerpt { shown: shown.into_iter().map(map).collect(), matching, all, page, pages }
     }
 }
 
-/// How something is; the worst first.
+/// How well something works; the worst state is first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// It does not work.
     Bad,
-    /// It works, and somebody should look.
+    /// It works, but needs attention.
     Alarming,
-    /// It may become good without a change of anything.
+    /// It may work soon without another change.
     Pending,
-    /// Nothing is known against it.
+    /// It works.
     #[default]
     Good,
 }
@@ -166,115 +167,115 @@ pub enum State {
 pub struct Listener {
     /// `MailServer` or `MailListener`.
     pub kind: String,
-    /// `mail/example`.
+    /// Namespace and name of the object, such as `mail/example`.
     pub object: String,
-    /// Its name; empty for a `MailListener`, and for an object of which no listener is known.
+    /// The listener's name. Empty for a `MailListener`, and for an object without known listeners.
     pub name: String,
-    /// How it is.
+    /// The state of the listener.
     pub state: State,
-    /// Reason and sentence of what somebody should look at.
+    /// Reasons and messages of problems and warnings.
     pub notes: Vec<(String, String)>,
-    /// Where and how it is served, if it is.
+    /// How it is served; `None` if it is not.
     pub serving: Option<Serving>,
 }
 
 /// How a listener is served.
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
-    /// `*:993`.
+    /// The configured address, such as `*:993`.
     pub address: String,
-    /// The addresses really bound.
+    /// The bound addresses.
     pub bound: Vec<String>,
-    /// `IMAP`.
+    /// The protocol, such as `IMAP`.
     pub protocol: String,
-    /// `Implicit`.
+    /// The TLS mode, such as `Implicit`.
     pub tls: String,
-    /// The names that it answers to.
+    /// The host names that select it.
     pub hostnames: Vec<String>,
-    /// Those that clients are shown.
+    /// Its certificates; at most the first few.
     pub certificates: Vec<Certificate>,
-    /// How many there are.
+    /// Number of all its certificates.
     pub certificates_in_all: usize,
-    /// What is counted.
+    /// Its counters.
     pub numbers: Numbers,
     /// `limits.maxConnections`.
     pub limit: Option<u32>,
-    /// `Service mail/dovecot:143`.
+    /// The backend, such as `Service mail/dovecot:143`.
     pub backend: Option<String>,
 }
 
 /// A certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
-    /// `mail/mail-tls`.
+    /// Namespace and name of the Secret, such as `mail/mail-tls`.
     pub secret: String,
     /// The first of its names.
     pub names: Vec<String>,
-    /// How many it has.
+    /// Number of all its names.
     pub names_in_all: usize,
-    /// Alarming where the end is near for a certificate of such a life, bad after it.
+    /// `Alarming` when it expires soon, `Bad` when it has expired.
     pub state: State,
-    /// Unix seconds.
+    /// The end of validity in Unix seconds.
     pub not_after: i64,
 }
 
-/// A backend that objects name.
+/// A backend that an object names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
-    /// `Service mail/dovecot:143`.
+    /// The name, such as `Service mail/dovecot:143`.
     pub reference: String,
-    /// How it is.
+    /// The state of the backend.
     pub state: State,
-    /// How many endpoints it has.
+    /// Number of endpoints.
     pub endpoints: usize,
-    /// Whether they are checked.
+    /// Whether it has health checks.
     pub is_checked: bool,
-    /// Those that fail their checks, with the reason; the first few.
+    /// The first failing endpoints, with the reason.
     pub unhealthy: Vec<(String, String)>,
-    /// How many fail.
+    /// Number of all failing endpoints.
     pub unhealthy_in_all: usize,
-    /// How many listeners use it.
+    /// Number of listeners that use it.
     pub listeners: usize,
 }
 
-/// Failed sessions that are the fault of one party.
+/// Failed sessions and logins with one fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// `client`, `backend`, `auth_service`, `configuration`, `us`.
+    /// The fault: `client`, `backend`, `auth_service`, `configuration` or `us`.
     pub whose: String,
-    /// Since the start.
+    /// Failed sessions since the start.
     pub sessions: u64,
-    /// Logins that were not accepted, since the start; a session may have several.
+    /// Logins that were not accepted since the start; a session may have several.
     pub logins: u64,
-    /// What was wrong lately, newest first.
+    /// Recent problems, newest first.
     pub sentences: Vec<Sentence>,
 }
 
-/// Something that was wrong.
+/// A recent problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sentence {
-    /// What.
+    /// The description.
     pub text: String,
-    /// At which listener the last time.
+    /// The listener where it occurred last.
     pub listener: String,
-    /// How often while it is remembered.
+    /// How often it has occurred since it was first recorded.
     pub times: u64,
     /// The last time, in Unix seconds.
     pub last: i64,
 }
 
-/// Something that has changed.
+/// A recent change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Unix seconds.
+    /// The time in Unix seconds.
     pub at: i64,
-    /// `bound`, `swapped`, `Ready=False`.
+    /// The kind of change, such as `bound`, `swapped` or `Ready=False`.
     pub what: String,
-    /// Which socket, object or listeners.
+    /// The socket, object or listeners.
     pub which: String,
-    /// A sentence, or nothing.
+    /// The details; may be empty.
     pub text: String,
-    /// Whether somebody should look.
+    /// Whether it needs attention.
     pub is_alarming: bool,
 }
 
@@ -283,16 +284,16 @@ pub struct Change {
 pub struct Peer {
     /// The pod's name.
     pub name: String,
-    /// Where it is asked.
+    /// The address of its admin server.
     pub address: String,
-    /// How it is.
+    /// The state of the replica.
     pub state: State,
     /// Whether it is this process.
     pub is_own: bool,
     /// Why it does not answer.
     pub problem: Option<String>,
-    /// Objects of which it has not got as far as this one.
+    /// Number of objects whose generation it does not serve yet, unlike this replica.
     pub behind: usize,
-    /// Its sums, if it tells them.
+    /// Its totals, if it reports them.
     pub totals: Option<served::Totals>,
 }

@@ -1,4 +1,4 @@
-//! Addresses as newtypes, so that a client's address can never be taken for a backend's.
+//! Addresses as separate types, so that a client's address cannot be used as a backend's.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,23 +6,23 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-/// Where a client comes from: the TCP peer, or what a trusted PROXY header says.
+/// The address of a client: the TCP peer, or the source in a trusted PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAddress {
-    /// An IPv4 or IPv6 peer; IPv4-mapped addresses are unmapped when it is made.
+    /// An IPv4 or IPv6 address and port. [`ClientAddress::new`] converts IPv4-mapped addresses to IPv4.
     Ip(SocketAddr),
-    /// A client of a `unix:` listener.
+    /// A client of a UNIX socket.
     Unix,
 }
 
 impl ClientAddress {
-    /// From a socket's peer address; `::ffff:a.b.c.d` becomes `a.b.c.d`.
+    /// Converts a socket's peer address; `::ffff:a.b.c.d` becomes `a.b.c.d`.
     #[must_use]
     pub fn new(peer: SocketAddr) -> Self {
         Self::Ip(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 
-    /// The port; 0 for a client of a UNIX socket, which has none.
+    /// Returns the port; 0 for a UNIX socket.
     #[must_use]
     pub fn port(&self) -> u16 {
         match self {
@@ -31,7 +31,7 @@ impl ClientAddress {
         }
     }
 
-    /// The IP address, if it has one.
+    /// Returns the IP address; `None` for a UNIX socket.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
@@ -41,7 +41,7 @@ impl ClientAddress {
     }
 }
 
-/// The address without port, as nginx writes it in `Client-IP`: `unix:` for UNIX sockets.
+/// Formats the address without its port, as in nginx's `Client-IP`; `unix:` for UNIX sockets.
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -51,22 +51,22 @@ impl fmt::Display for ClientAddress {
     }
 }
 
-/// Where a listener is bound.
+/// The address that a listener binds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListenAddress {
-    /// `*`: every address of both families, as far as the host has them.
+    /// `*`: all addresses of each family that the host supports.
     Any {
         /// 1..=65535.
         port: u16,
     },
-    /// One IPv4 or IPv6 address (or a family's wildcard, written out).
+    /// One IPv4 or IPv6 address, possibly the wildcard of a family.
     Ip(SocketAddr),
     /// A UNIX socket.
     Unix(PathBuf),
 }
 
 impl ListenAddress {
-    /// The TCP port, if it is one.
+    /// Returns the TCP port; `None` for a UNIX socket.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -76,7 +76,7 @@ impl ListenAddress {
         }
     }
 
-    /// The TCP port that others than this host may reach: of all addresses, not of one that was chosen.
+    /// Returns the TCP port if other hosts may reach it: only for wildcards, not for one selected address.
     #[must_use]
     pub fn public_port(&self) -> Option<u16> {
         match self {
@@ -86,7 +86,7 @@ impl ListenAddress {
         }
     }
 
-    /// Whether both cannot be bound at once: the same address, or a wildcard over it on the same port.
+    /// Tells whether both cannot be bound at once: they are equal, or one is a wildcard that contains the other.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
@@ -103,7 +103,7 @@ impl ListenAddress {
     }
 }
 
-/// As written in manifests and logs: `*:143`, `[::1]:143`, `unix:/run/imap.sock`.
+/// Formats the address as in manifests and logs: `*:143`, `[::1]:143`, `unix:/run/imap.sock`.
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,12 +114,12 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Where a backend or an auth service is reached, before names are resolved.
+/// The address of a backend, an auth service or a name server, before names are resolved.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BackendAddress {
-    /// An endpoint.
+    /// An IP address and port.
     Ip(SocketAddr),
-    /// A host name, resolved when it is used.
+    /// A host name. It is resolved for each connection.
     Name {
         /// Without a trailing dot.
         host: String,
@@ -141,7 +141,7 @@ impl fmt::Display for BackendAddress {
 }
 
 impl BackendAddress {
-    /// The TCP port, if it is one.
+    /// Returns the TCP port; `None` for a UNIX socket.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -152,7 +152,7 @@ impl BackendAddress {
     }
 }
 
-/// A network, or an address as the network of itself; without the bits of a host.
+/// Parses a network, or an address as a network with only itself. Clears the host bits.
 #[must_use]
 pub fn network(text: &str) -> Option<IpNet> {
     let network: Option<IpNet> = text.parse().ok();

@@ -1,5 +1,5 @@
-//! A stream that gives only so many bytes until its cap is lifted: it bounds what a library buffers for a peer that has
-//! not shown yet what it wants.
+//! A stream with a cap on the bytes that can be read, to bound what a library buffers for a peer that is not trusted
+//! yet.
 
 use std::io;
 use std::pin::Pin;
@@ -7,36 +7,36 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream with a cap on what is read from it. Writes are not capped.
+/// A stream with a cap on reads. Writes are not capped.
 #[derive(Debug)]
 pub struct Capped<S> {
     inner: S,
-    /// Bytes that may still be read; `None`: as many as come.
+    /// Bytes that may still be read; `None` without a cap.
     left: Option<usize>,
 }
 
-/// Inside the [`io::Error`] of a read beyond the cap.
+/// The source of the [`io::Error`] of a read beyond the cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more bytes than may be read now")]
 pub struct CapReached;
 
 impl<S> Capped<S> {
-    /// At most `bytes` can be read, until another cap is set.
+    /// Caps reads at `bytes` until another cap is set.
     pub fn new(inner: S, bytes: usize) -> Self {
         Self { inner, left: Some(bytes) }
     }
 
-    /// At most `bytes` more can be read.
+    /// Allows `bytes` more to be read.
     pub fn cap(&mut self, bytes: usize) {
         self.left = Some(bytes);
     }
 
-    /// There is no cap any more.
+    /// Removes the cap.
     pub fn lift(&mut self) {
         self.left = None;
     }
 
-    /// The stream below.
+    /// Returns the inner stream.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }

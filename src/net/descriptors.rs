@@ -1,30 +1,30 @@
-//! Who may have how many of the process's file descriptors.
+//! Divides the process's limit of open files between its parts.
 
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// What the limit of open files is divided into. The rest is for everything else.
+/// The shares of the limit. The rest is for everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// For mail sessions, with their connections to backends and auth services.
+    /// For sessions, with their connections to backends and auth services.
     pub sessions: usize,
     /// For connections to the admin server.
     pub admin: usize,
 }
 
 impl Descriptors {
-    /// As the process's limit is now, for this number of workers.
+    /// Divides the process's current limit. Each worker needs some descriptors for itself.
     #[must_use]
     pub fn of_process(workers: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         Self::of(limit.unwrap_or(usize::MAX), workers)
     }
 
-    /// A quarter of the limit is not for sessions: at most [`RESERVE`], or what an idle process has open and the admin
-    /// server may have if that is more; and never less than the admin server needs. The admin server has most of what an
-    /// idle process leaves of it.
+    /// Reserves a quarter of the limit, but at most [`RESERVE`] (or more, if an idle process and the admin server's
+    /// maximum need more), and at least the admin server's minimum. The admin server gets most of the reserve that an
+    /// idle process does not need.
     fn of(limit: usize, workers: usize) -> Self {
         let own = OWN.saturating_add(workers.max(1).saturating_mul(OF_WORKER));
         let most = RESERVE.max(own.saturating_add(ADMIN_MOST * 4 / 3));
@@ -37,7 +37,7 @@ impl Descriptors {
     }
 }
 
-/// Whether descriptors ran out: our own limit, nobody else's fault.
+/// Tells whether the error means that file descriptors ran out, of this process or of the system.
 #[must_use]
 pub fn has_no_descriptor(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
@@ -46,16 +46,16 @@ pub fn has_no_descriptor(error: &io::Error) -> bool {
 /// Descriptors for listeners, event queues, files, name servers and the admin server.
 const RESERVE: usize = 256;
 
-/// Those of them that an idle process with a few listeners has or needs for a moment, without its workers.
+/// Descriptors that an idle process with a few listeners needs, without its workers.
 const OWN: usize = 28;
 
-/// Event queue, wakers and a signal pipe of one worker.
+/// An event queue, wakers and a signal pipe for each worker.
 const OF_WORKER: usize = 4;
 
-/// The admin server's, where the limit is low.
+/// Minimum for the admin server, with a low limit.
 const ADMIN_LEAST: usize = 8;
 
-/// The admin server's, where there are enough.
+/// Maximum for the admin server.
 const ADMIN_MOST: usize = 81;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Which addresses are this machine's.
+//! Finds out whether an address belongs to this machine.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// Whether this machine has the address: then the kernel talks to it from the same address. Connecting a UDP socket sends
-/// nothing. When the kernel gives no answer, the address counts as ours, since the callers refuse ours.
+/// Tells whether the address belongs to this machine: then the kernel uses the same address as the source. Connecting a
+/// UDP socket sends no packet. If the kernel gives no answer, the result is true, because callers refuse own addresses.
 #[must_use]
 pub fn is_ours(ip: IpAddr) -> bool {
     source_for(ip).map_or(true, |source| source == ip)
@@ -17,7 +17,7 @@ fn source_for(ip: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The port of the discard service; any would do.
+/// The port of the discard service; any port would do.
 const DISCARD: u16 = 9;
 
 #[cfg(test)]
@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn knows_this_machines_addresses_from_others() {
         assert!(is_ours(Ipv4Addr::LOCALHOST.into()));
-        // TEST-NET-1: no machine has an address of it. Without any route there is no answer, either.
+        // TEST-NET-1: no machine has such an address. Without a route, the kernel gives no answer.
         let elsewhere = "192.0.2.1".parse().unwrap();
         assert_eq!(is_ours(elsewhere), source_for(elsewhere).is_err());
     }

@@ -1,4 +1,4 @@
-//! Listening sockets and the options that std cannot set.
+//! Listening sockets, with options that the standard library cannot set.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::address::ListenAddress;
 
-/// What a listening socket is made with; a change of any of them needs a new socket.
+/// The options of a listening socket. [`tune`] can change some of them; the others need a new socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
     /// Length of the accept queue, in connections.
@@ -22,13 +22,13 @@ pub struct SocketOptions {
     pub receive_buffer: Option<u32>,
     /// `SO_SNDBUF`, in bytes.
     pub send_buffer: Option<u32>,
-    /// `IPV6_V6ONLY`: whether an IPv6 wildcard leaves IPv4 alone.
+    /// `IPV6_V6ONLY`: an IPv6 wildcard does not accept IPv4.
     pub ipv6_only: bool,
-    /// A socket for each worker (`SO_REUSEPORT`).
+    /// One socket for each worker (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// Multipath TCP, where the kernel has it; see [`Listening::is_multipath`].
+    /// Multipath TCP, if the kernel supports it; see [`Listening::is_multipath`].
     pub multipath: bool,
-    /// TCP keepalive.
+    /// TCP keepalive; `None` is the kernel's default.
     pub keepalive: Option<Keepalive>,
 }
 
@@ -46,28 +46,28 @@ impl Default for SocketOptions {
     }
 }
 
-/// TCP keepalive; what is absent is the kernel's default.
+/// TCP keepalive; an absent field is the kernel's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keepalive {
-    /// `TCP_KEEPIDLE`.
+    /// `TCP_KEEPIDLE`: time before the first probe.
     pub idle: Option<Duration>,
-    /// `TCP_KEEPINTVL`.
+    /// `TCP_KEEPINTVL`: time between probes.
     pub interval: Option<Duration>,
-    /// `TCP_KEEPCNT`.
+    /// `TCP_KEEPCNT`: unanswered probes before the connection is closed.
     pub probes: Option<u32>,
 }
 
-/// A listening socket that does not block.
+/// A listening socket in non-blocking mode.
 #[derive(Debug)]
 pub enum Listening {
     /// IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A UNIX socket and the guard of its file.
+    /// A UNIX socket with its file.
     Unix(UnixListening),
 }
 
 impl Listening {
-    /// The address really bound; `None` for UNIX sockets.
+    /// Returns the bound address; `None` for UNIX sockets.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
@@ -76,7 +76,7 @@ impl Listening {
         }
     }
 
-    /// Whether it takes Multipath TCP; clients without it are served by such a socket, too.
+    /// Tells whether the socket accepts Multipath TCP. It also accepts clients without it.
     #[must_use]
     pub fn is_multipath(&self) -> bool {
         SockRef::from(self).protocol().is_ok_and(|protocol| protocol == Some(Protocol::MPTCP))
@@ -92,16 +92,16 @@ impl AsFd for Listening {
     }
 }
 
-/// A bound UNIX socket. The two parts may be taken apart; the file is removed with its guard.
+/// A bound UNIX socket. Dropping `file` removes the file, also after the parts are separated.
 #[derive(Debug)]
 pub struct UnixListening {
     /// The socket.
     pub listener: UnixListener,
-    /// Its file.
+    /// The guard of its file.
     pub file: SocketFile,
 }
 
-/// Removes the socket's file on drop, unless another process has put its own there meanwhile.
+/// Removes the socket's file on drop, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -114,17 +114,17 @@ impl Drop for SocketFile {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode);
         if ours {
-            // A file that cannot be removed is taken for stale by the next bind.
+            // If the file cannot be removed, the next bind treats it as stale.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Binds `address` and listens. `*` gives a socket for each family that the host has, or one for both
-/// where `ipv6_only` is off. With `reuse_port` every further call binds one more socket beside the first.
+/// Binds `address` and listens. `*` creates a socket for each family of the host, or one for both with `ipv6_only` off.
+/// With `reuse_port`, each further call binds an additional socket.
 ///
 /// # Errors
-/// A sentence with the cause and the remedy; its kind is that of the system's error.
+/// The message has the cause and the remedy; the kind is that of the system's error.
 pub fn bind(address: &ListenAddress, options: &SocketOptions) -> io::Result<Vec<Listening>> {
     let bound = match address {
         ListenAddress::Any { port } => bind_any(*port, options),
@@ -134,11 +134,11 @@ pub fn bind(address: &ListenAddress, options: &SocketOptions) -> io::Result<Vec<
     bound.map_err(|error| explain(address, &error))
 }
 
-/// Changes what a listening socket can change without a new one: backlog, buffers, keepalive. New
-/// connections have them; an option that is no longer given stays as it was until the socket is made anew.
+/// Changes the options that an open socket can change: backlog, buffers and keepalive. They apply to new connections.
+/// An option that is no longer set keeps its value until the socket is bound again.
 ///
 /// # Errors
-/// The system's own.
+/// The system's error.
 pub fn tune(listening: &Listening, options: &SocketOptions) -> io::Result<()> {
     let socket = SockRef::from(listening);
     set_buffers(SockRef::from(listening), options)?;
@@ -163,18 +163,18 @@ fn bind_any(port: u16, options: &SocketOptions) -> io::Result<Vec<Listening>> {
     }
 }
 
-/// Whether the host simply has no such addresses.
+/// Tells whether the host does not support the address family.
 fn is_missing_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-/// Linux's number, which std gives no kind for.
+/// Linux's error number; the standard library has no kind for it.
 const EAFNOSUPPORT: i32 = 97;
 
 fn bind_tcp(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpListener> {
     let plain = || tcp_socket(address, Protocol::TCP, options);
     let socket = match options.multipath {
-        // A kernel without Multipath TCP, or one whose Multipath TCP lacks an option that is asked for.
+        // Fall back to TCP if the kernel has no Multipath TCP, or if its Multipath TCP lacks a requested option.
         true => tcp_socket(address, Protocol::MPTCP, options).or_else(|_| plain())?,
         false => plain()?,
     };
@@ -193,7 +193,7 @@ fn tcp_socket(address: SocketAddr, protocol: Protocol, options: &SocketOptions) 
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6_only)?;
     }
-    // Accepted sockets inherit all of these.
+    // Accepted sockets inherit these options.
     socket.set_tcp_nodelay(true)?;
     set_buffers(SockRef::from(&socket), options)?;
     if let Some(keepalive) = &options.keepalive {
@@ -239,13 +239,13 @@ fn bind_unix(path: &Path, options: &SocketOptions) -> io::Result<UnixListening> 
     socket.bind(&address)?;
     let metadata = fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
-    // As nginx has it: who may enter the directory may connect.
+    // As nginx does: access is controlled by the directory.
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     socket.listen(backlog_of(options))?;
     Ok(UnixListening { listener: socket.into(), file })
 }
 
-/// Removes the file of a socket that nobody answers on: its process ended without cleaning up.
+/// Removes the file of a socket without a listener, left by a process that ended without cleaning up.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => {}
@@ -254,7 +254,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A live owner with a full queue must not make us wait.
+    // Do not wait for an owner whose queue is full.
     probe.set_nonblocking(true)?;
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -262,7 +262,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// The system's error as a sentence for whoever wrote the manifest.
+/// Replaces the system's error by a message for the author of the manifest.
 fn explain(address: &ListenAddress, error: &io::Error) -> io::Error {
     let unix = matches!(address, ListenAddress::Unix(_));
     let remedy = match error.kind() {
@@ -330,12 +330,12 @@ mod tests {
         assert!(served.keepalive().unwrap());
         assert_eq!(served.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
         assert_eq!(served.tcp_keepalive_retries().unwrap(), 4);
-        // The kernel doubles what is asked for.
+        // The kernel doubles the requested size.
         assert_eq!(served.recv_buffer_size().unwrap(), 64 * 1024);
     }
 
-    /// Binds all addresses on a port that one of them has just given. Another test may take that port meanwhile, or
-    /// have a connection from it; then it is another one.
+    /// Binds all addresses on a port that was free a moment ago. If another test has taken it meanwhile, tries another
+    /// one.
     fn bind_any_port(options: &SocketOptions) -> (u16, Vec<Listening>) {
         let attempt = || {
             let probe = only_tcp(bind(&loopback(), &SocketOptions::default()).unwrap());

@@ -1,6 +1,6 @@
-//! one stream type: TCP or UNIX, in clear or under TLS.
+//! One stream type for all connections: TCP or UNIX, with or without TLS.
 //!
-//! TLS state is boxed, so that a session in clear does not pay for it.
+//! The TLS state is boxed, so that a session without TLS needs no memory for it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::Capped;
 
-/// A connected socket.
+/// A connected socket without TLS.
 #[derive(Debug)]
 pub enum Socket {
     /// IPv4 or IPv6.
@@ -25,7 +25,7 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// The address on our side; `None` for UNIX sockets.
+    /// Returns our address of the connection, IPv4-mapped ones as IPv4; `None` for UNIX sockets.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
@@ -36,10 +36,10 @@ impl Socket {
         }
     }
 
-    /// Waits for bytes and copies them without taking them from the socket; 0 is the end of the stream.
+    /// Waits for bytes and copies them without removing them from the socket. Returns 0 at the end of the stream.
     ///
     /// # Errors
-    /// The socket's own.
+    /// The socket's error.
     pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.peek(buffer).await,
@@ -55,10 +55,10 @@ impl Socket {
         }
     }
 
-    /// Fills `buffer` with bytes that [`Socket::peek`] has seen; returns how many it got.
+    /// Reads bytes that [`Socket::peek`] has seen into `buffer`. Returns their number.
     ///
     /// # Errors
-    /// The socket's own.
+    /// The socket's error.
     pub async fn take(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = |buffer: &mut [u8]| match self {
             Self::Tcp(stream) => stream.try_read(buffer),
@@ -71,10 +71,10 @@ impl Socket {
         read(buffer)
     }
 
-    /// Asks the kernel to send small writes at once (every reply is one write).
+    /// Disables Nagle's algorithm, because every reply is one write.
     pub fn set_nodelay(&self) {
         if let Self::Tcp(stream) = self {
-            // A peer that is gone already is noticed by the first read.
+            // If the peer has disconnected, the first read reports it.
             let _ = SockRef::from(stream).set_tcp_nodelay(true);
         }
     }
@@ -83,16 +83,16 @@ impl Socket {
 /// A connection to a client or a backend.
 #[derive(Debug)]
 pub enum Stream {
-    /// In clear.
+    /// Without TLS.
     Plain(Socket),
-    /// We are the TLS server.
+    /// With TLS; the peer is a client.
     Server(Box<tokio_rustls::server::TlsStream<Capped<Socket>>>),
-    /// We are the TLS client.
+    /// With TLS; the peer is a server.
     Client(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
 impl Stream {
-    /// The socket below.
+    /// Returns the inner socket.
     #[must_use]
     pub fn socket(&self) -> &Socket {
         match self {
@@ -102,18 +102,18 @@ impl Stream {
         }
     }
 
-    /// Ends our direction and reads what the peer still sends, bounded in bytes and time, so that an unread
-    /// byte does not turn the close into a reset that destroys our last reply (quirk Q-12).
+    /// Closes our direction and reads what the peer still sends, within limits of size and time. An unread byte would
+    /// turn the close into a reset, and the peer could lose our last reply (quirk Q-12).
     pub async fn close(mut self) {
         let closing = async {
             self.shutdown().await?;
             self.discard().await
         };
-        // Whatever happens here, the session is over.
+        // The session ends in any case.
         let _ = timeout(LINGER_TIME, closing).await;
     }
 
-    /// The same where our direction has ended already.
+    /// As [`Self::close`], if our direction is already closed.
     pub async fn linger(mut self) {
         let _ = timeout(LINGER_TIME, self.discard()).await;
     }
@@ -211,11 +211,11 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// For one read: most peers send nothing any more.
+/// Bytes per read; most peers send nothing more.
 const LINGER_BUFFER: usize = 4 * 1024;
 
-/// How many unread bytes a close waits for.
+/// Unread bytes that a close discards at most.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long a close waits for the peer's.
+/// How long a close waits for the peer.
 const LINGER_TIME: Duration = Duration::from_secs(2);

@@ -1,28 +1,28 @@
-//! What cipher suites and versions are called: by IANA in manifests, by OpenSSL in nginx's configuration and its
-//! auth protocol. Below `tls` and `import`, because both need the one table.
+//! Names of cipher suites and TLS versions: IANA's for manifests, OpenSSL's for nginx's configuration and the auth
+//! protocol. It is below `tls` and `import`, because both need the table.
 
 use rustls::{CipherSuite, ProtocolVersion};
 
-/// The suite that IANA calls `name`, if we speak it.
+/// Returns the supported suite with this IANA name.
 #[must_use]
 pub fn suite(name: &str) -> Option<CipherSuite> {
     SUITES.iter().find(|(_, iana, _)| *iana == name).map(|(suite, ..)| *suite)
 }
 
-/// IANA's name of the suite that IANA or OpenSSL calls `name`, if we speak it.
+/// Returns the IANA name of the supported suite with this IANA or OpenSSL name.
 #[must_use]
 pub fn iana(name: &str) -> Option<&'static str> {
     SUITES.iter().find(|(_, iana, openssl)| *openssl == name || *iana == name).map(|(_, iana, _)| *iana)
 }
 
-/// What to say about a name that [`suite`] does not know.
+/// Returns the error message for a name that [`suite`] does not know.
 #[must_use]
 pub fn unknown(name: &str) -> String {
     let known: Vec<_> = SUITES.iter().map(|(_, iana, _)| *iana).collect();
     format!("{name:?} is not a cipher suite that is spoken here; choose among {}", known.join(", "))
 }
 
-/// OpenSSL's name, as in `Auth-SSL-Cipher`.
+/// Returns OpenSSL's name, as in `Auth-SSL-Cipher`.
 #[must_use]
 pub fn openssl(suite: CipherSuite) -> String {
     match SUITES.iter().find(|(known, ..)| *known == suite) {
@@ -31,7 +31,7 @@ pub fn openssl(suite: CipherSuite) -> String {
     }
 }
 
-/// OpenSSL's name, as in `Auth-SSL-Protocol`.
+/// Returns OpenSSL's name, as in `Auth-SSL-Protocol`; `unknown` for other versions.
 #[must_use]
 pub fn version(version: ProtocolVersion) -> &'static str {
     match version {
@@ -41,7 +41,7 @@ pub fn version(version: ProtocolVersion) -> &'static str {
     }
 }
 
-/// All that rustls has: ours, IANA's name, OpenSSL's name.
+/// All suites of rustls, with IANA's and OpenSSL's names.
 const SUITES: [(CipherSuite, &str, &str); 9] = [
     (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
     (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),

@@ -1,44 +1,44 @@
-//! What a visit has found.
+//! The report of a visit.
 
 use serde::Serialize;
 
 use crate::protocol::Protocol;
 use crate::tls::observe::ShownCertificate;
 
-/// What a visit has found.
+/// The results of a visit, also as JSON.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// As it was asked for.
+    /// The target as the user wrote it.
     pub target: String,
-    /// The protocol, in lower case.
+    /// The protocol in lower case.
     pub protocol: &'static str,
-    /// Where it went; empty when it went nowhere.
+    /// The address that was connected to; empty if none was.
     pub address: String,
-    /// Step by step.
+    /// The results of the steps, in order.
     pub findings: Vec<Finding>,
     /// The server's first line.
     pub greeting: Option<String>,
-    /// What it offers.
+    /// The capabilities of the server.
     pub capabilities: Capabilities,
-    /// What was agreed on.
+    /// The negotiated TLS parameters.
     pub tls: Option<TlsFacts>,
-    /// The chain, the server's own first.
+    /// The certificate chain, the server's own certificate first.
     pub certificates: Vec<CertificateFacts>,
     /// The login, if it was tried.
     pub login: Option<LoginFacts>,
 }
 
-/// One step.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which.
+    /// The step.
     pub step: Step,
-    /// How it went.
+    /// Whether it succeeded.
     pub outcome: Outcome,
-    /// What there was, or what is wrong.
+    /// The result, or the problem.
     pub message: String,
-    /// What to do, if anything.
+    /// What to do; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
@@ -47,89 +47,89 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
-    /// The name is resolved, the address reached.
+    /// Resolving the name and connecting.
     Connection,
-    /// STARTTLS and the handshake.
+    /// STARTTLS and the TLS handshake.
     Tls,
-    /// Is it who we asked for?
+    /// Checking the server's certificate.
     Certificate,
-    /// The first line.
+    /// The server's first line.
     Greeting,
-    /// What it offers.
+    /// The server's capabilities.
     Capabilities,
     /// The login.
     Login,
-    /// The end.
+    /// Ending the session.
     Goodbye,
 }
 
-/// How a step went.
+/// Whether a step succeeded; the worst value is last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Well.
+    /// It succeeded.
     Ok,
-    /// Well enough.
+    /// It succeeded, but may need attention.
     Warning,
-    /// What was asked for does not work.
+    /// It failed.
     Failed,
 }
 
-/// What a server offers, in its own words; nothing where it was not asked.
+/// The capabilities as the server names them. `None` if they were not requested.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Capabilities {
     /// Before TLS.
     pub clear: Option<Vec<String>>,
-    /// Over TLS.
+    /// With TLS.
     pub tls: Option<Vec<String>>,
 }
 
-/// What was agreed on.
+/// The negotiated TLS parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TlsFacts {
-    /// From the first byte, or after STARTTLS.
+    /// Text: from the first byte, or after STARTTLS.
     pub begins: &'static str,
-    /// `TLSv1.3`.
+    /// The version, such as `TLSv1.3`.
     pub version: &'static str,
-    /// OpenSSL's name.
+    /// OpenSSL's name of the cipher suite.
     pub cipher: String,
-    /// ALPN's.
+    /// The ALPN protocol.
     pub alpn: Option<String>,
 }
 
-/// A certificate.
+/// A certificate in readable form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateFacts {
-    /// Its subject.
+    /// The distinguished name of the subject.
     pub subject: String,
-    /// Who issued it.
+    /// The distinguished name of the issuer.
     pub issuer: String,
-    /// Whom it is for.
+    /// DNS names and addresses of subjectAltName.
     pub names: Vec<String>,
-    /// The day from which it is valid.
+    /// The first day of validity.
     pub not_before: String,
-    /// The day on which it ends.
+    /// The last day of validity.
     pub not_after: String,
-    /// Whole days until then; negative when it is over.
+    /// Whole days until the end of validity; negative after it.
     pub days_left: i64,
 }
 
-/// A login.
+/// A login that was tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoginFacts {
-    /// Who.
+    /// The user name.
     pub user: String,
-    /// How.
+    /// The command and mechanism.
     pub mechanism: &'static str,
     /// Whether it was accepted.
     pub accepted: bool,
-    /// The server's words.
+    /// The last line of the server's reply.
     pub reply: String,
 }
 
 impl Report {
-    /// Of a visit that has not begun.
+    /// Creates an empty report.
     #[must_use]
     pub fn new(target: String, protocol: Protocol) -> Self {
         Self {
@@ -145,7 +145,7 @@ impl Report {
         }
     }
 
-    /// The worst of all.
+    /// Returns the worst outcome. `Failed` if there are no findings.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.findings.iter().map(|finding| finding.outcome).max().unwrap_or(Outcome::Failed)
@@ -159,12 +159,12 @@ impl Report {
         self.findings.push(Finding::new(step, Outcome::Warning, message, remedy));
     }
 
-    /// Nothing is visited, and that is well.
+    /// Adds a warning instead of a visit.
     pub fn skip(&mut self, message: String) {
         self.warn(Step::Connection, message, "");
     }
 
-    /// What was asked for does not work.
+    /// Adds a failed step.
     pub fn fail(&mut self, step: Step, message: String, remedy: &str) {
         self.findings.push(Finding::new(step, Outcome::Failed, message, remedy));
     }
@@ -177,7 +177,7 @@ impl Finding {
 }
 
 impl Step {
-    /// As it is printed.
+    /// Returns the name to print.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -205,12 +205,12 @@ impl CertificateFacts {
     }
 }
 
-/// Whole days.
+/// Returns whole days, rounded down.
 pub(super) fn days_left(not_after: i64, now: i64) -> i64 {
     not_after.saturating_sub(now).div_euclid(24 * 3600)
 }
 
-/// `2026-11-21`.
+/// Formats a day as `2026-11-21`.
 pub(super) fn day(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y-%m-%d").to_string()
 }

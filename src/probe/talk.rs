@@ -1,4 +1,4 @@
-//! A question and its answer over a connection, within a bound.
+//! Sends questions over a connection and reads the answers, with a time limit.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use crate::net::{Socket, Stream};
 use crate::protocol::backend::visit::{Login, Question, ServerReply, Visit};
 use crate::protocol::{BackendError, Cleartext, Input, Protocol};
 
-/// A conversation.
+/// A connection with its conversation.
 pub(super) struct Talk {
     visit: Visit,
     stream: Stream,
@@ -20,16 +20,16 @@ pub(super) struct Talk {
     bound: Duration,
 }
 
-/// An answer that did not come.
+/// Why no answer arrived.
 #[derive(Debug)]
 pub(super) enum Silence {
-    /// In time.
+    /// It did not arrive within this time.
     Late(Duration),
-    /// The server ended the connection.
+    /// The server closed the connection.
     Closed,
-    /// The connection broke.
+    /// The connection failed.
     Lost(io::Error),
-    /// It was too long.
+    /// The answer was too long.
     Endless,
 }
 
@@ -45,30 +45,30 @@ impl fmt::Display for Silence {
 }
 
 impl Talk {
-    /// Over a new connection, or a new TLS session.
+    /// Starts on a new connection, or after a TLS handshake.
     pub(super) fn new(protocol: Protocol, stream: Stream, bound: Duration) -> Self {
         Self { visit: Visit::new(protocol), stream, input: Input::new(MAX_ANSWER), bound }
     }
 
-    /// The socket, unless more came in clear than was asked for.
+    /// Returns the socket for a TLS handshake. `None` if unexpected bytes arrived in cleartext.
     pub(super) fn into_clear(self) -> Option<Cleartext<Socket>> {
         let Stream::Plain(socket) = self.stream else { return None };
         Some(Cleartext::new(socket, self.input)).filter(|clear| clear.refused() == 0)
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a question and waits for the answer.
     pub(super) async fn ask(&mut self, question: Question) -> Result<ServerReply, Silence> {
         let mut out = Vec::new();
         self.visit.ask(question, OUR_NAME, &mut out);
         self.say(question, out).await
     }
 
-    /// All lines of a login; the last answer.
+    /// Sends all lines of a login and returns the last answer.
     pub(super) async fn log_in(&mut self, login: &mut Login) -> Result<ServerReply, Silence> {
         loop {
             let mut out = Vec::new();
             if !login.next(&mut out) {
-                // It wants more than there is: RFC 4422 section 3.5 and RFC 9051 section 6.2.2.
+                // The server sent another challenge, so cancel (RFC 4422 section 3.5 and RFC 9051 section 6.2.2).
                 out.extend_from_slice(b"*\r\n");
                 return self.say(Question::Login, out).await;
             }
@@ -79,7 +79,7 @@ impl Talk {
         }
     }
 
-    /// Sends what belongs to no question.
+    /// Sends bytes that need no answer.
     pub(super) async fn send(&mut self, mut out: Vec<u8>) -> Result<(), Silence> {
         let bound = self.bound;
         let sent = timeout(bound, write(&mut self.stream, &mut out)).await;
@@ -130,7 +130,7 @@ async fn read(stream: &mut Stream, input: &mut Input) -> Result<(), Silence> {
     }
 }
 
-/// Bytes of an answer.
+/// Maximum size of an answer in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-/// To an SMTP server (RFC 5321 section 4.1.1.1); reserved by RFC 2606, so that it is nobody's.
+/// Our name for an SMTP server (RFC 5321 section 4.1.1.1). The domain is reserved by RFC 2606, so it belongs to nobody.
 const OUR_NAME: &str = "mailgress-probe.invalid";

@@ -1,4 +1,4 @@
-//! Whole visits to servers that say what they are told to.
+//! Tests of whole visits to servers with scripted replies.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::model::TrustAnchors;
 
-/// A server that says these, one after each thing that it hears, and the visit to it.
+/// Visits a server that sends `said`, one after each question.
 async fn visit(protocol: Protocol, tls: TlsWish, said: &[&'static str]) -> Report {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! What a certificate is worth, by how strict we were asked to be. Pure.
+//! Judges a certificate by the requested strictness. Pure.
 
 use crate::model::tls::expiry_alarms;
 use crate::tls::observe::{Distrust, Observed};
@@ -7,7 +7,7 @@ use crate::words::{counted, plural};
 use super::report::{Finding, Outcome, Step, day, days_left};
 use super::{Strictness, Wish};
 
-/// What is to be said of it, and whether a password may be sent to its owner.
+/// Returns the finding about the certificate, and whether a password may be sent.
 pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
     let finding = |outcome, message, remedy: &str| Finding::new(Step::Certificate, outcome, message, remedy);
     let refused = observed.verdict.as_ref().err();

@@ -1,7 +1,7 @@
-//! The side of the machines that faces the backend: greeting, STARTTLS, XCLIENT or ID, and the login.
+//! State machines for the backend: greeting, STARTTLS, XCLIENT or ID, and the login.
 //!
-//! Each protocol has its own machine below this one (NGINX section 9). They go in lock-step: one command,
-//! one reply; a reply has to fit into the input.
+//! Each protocol has its own machine (NGINX section 9). They send one command at a time and wait for its reply. A reply
+//! must fit into the input.
 
 pub mod header;
 mod imap;
@@ -27,69 +27,68 @@ use super::input::Input;
 use super::login::{Envelope, LoginRequest};
 use super::sasl::Mechanism;
 
-/// Everything a backend is told, decided before the first byte.
+/// The input of a [`Backend`], decided before the first byte is exchanged.
 #[derive(Debug)]
 pub struct BackendPlan {
-    /// The protocol spoken.
+    /// The protocol of the backend; it equals the client's.
     pub protocol: Protocol,
-    /// `upstream.tls.mode: StartTLS`: nothing but the upgrade is sent in clear.
+    /// `upstream.tls.mode: StartTLS`: send nothing in cleartext except what STARTTLS needs.
     pub start_tls: bool,
-    /// The name in EHLO / HELO.
+    /// Our name in EHLO and HELO.
     pub server_name: String,
-    /// SMTP: the client's name in EHLO / HELO instead, where it has said one.
+    /// SMTP: send the client's name in EHLO and HELO instead, if it has sent one.
     pub client_hello: bool,
     /// IMAP: the client's tag with its trailing space.
     pub tag: Vec<u8>,
-    /// How to log in.
+    /// The login to send.
     pub login: BackendLogin,
-    /// SMTP: what the client said, replayed.
+    /// SMTP: the client's commands, to be sent to the backend.
     pub envelope: Envelope,
-    /// SMTP: announce the client with XCLIENT.
+    /// SMTP: send the client's identity with XCLIENT.
     pub xclient: Option<(ClientInfo, XclientNegotiation)>,
-    /// IMAP: announce the client with ID (RFC 2971) as Dovecot understands it (`x-originating-ip` …), with what
-    /// it said of itself, when the backend offers it.
+    /// IMAP: if the backend offers ID (RFC 2971), send the client's identity in Dovecot's fields (`x-originating-ip`
+    /// …), with the parameters of the client's own ID.
     pub imap_id: Option<(ClientInfo, ClientId)>,
-    /// `passthrough`: the backend's own words for a login that it accepts are the client's. IMAP and POP3 do so
-    /// always; for SMTP with an auth service nginx words the reply itself.
+    /// `passthrough`: the client gets the backend's own reply to an accepted login. This is always so for IMAP and
+    /// POP3. For SMTP with an auth service, the reply is nginx's.
     pub verbatim: bool,
 }
 
-/// How XCLIENT is agreed on (quirk Q-22).
+/// When XCLIENT is sent (quirk Q-22).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XclientNegotiation {
-    /// Sent as far as the backend's EHLO offers it.
+    /// Send the attributes that the backend's EHLO offers.
     Auto,
-    /// Sent without looking, as nginx does.
+    /// Send all attributes without looking at EHLO, as nginx does.
     Always,
 }
 
-/// How the backend is asked to accept the user.
+/// How to log in to the backend.
 #[derive(Debug)]
 pub enum BackendLogin {
-    /// The credentials, from the client or from the auth service. Never [`LoginRequest::Digest`],
-    /// [`LoginRequest::Token`] or [`LoginRequest::External`]: those are resolved by the auth service into a
-    /// password.
+    /// Credentials from the client or from the auth service. Never [`LoginRequest::Digest`], [`LoginRequest::Token`] or
+    /// [`LoginRequest::External`]: for these, the auth service names a password.
     Request(LoginRequest),
-    /// SMTP with `smtpAuth: false`: the backend trusts us; the login travels in XCLIENT, if at all, and
-    /// the client gets our own `235 2.0.0 OK`.
+    /// SMTP with `smtpAuth: false`: the backend trusts us. It gets the login with XCLIENT or not at all, and the client
+    /// gets our own `235 2.0.0 OK`.
     Trusted {
-        /// The login for XCLIENT's LOGIN attribute.
+        /// The value of XCLIENT's LOGIN attribute.
         login: Vec<u8>,
     },
 }
 
-/// The client, for XCLIENT and ID.
+/// The client's identity for XCLIENT and ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// Address and port; `None` for a `unix:` client.
+    /// Address and port; `None` for a client on a UNIX socket.
     pub address: Option<std::net::SocketAddr>,
-    /// The address the client connected to.
+    /// The address that the client connected to.
     pub destination: Option<std::net::SocketAddr>,
-    /// SMTP: its verified host name, or `[UNAVAILABLE]` / `[TEMPUNAVAIL]`.
+    /// SMTP: the verified host name, or `[UNAVAILABLE]` / `[TEMPUNAVAIL]`.
     pub host: String,
 }
 
-/// The machine that talks to the backend until the login is decided.
+/// The state machine that talks to the backend until the login is decided.
 #[derive(Debug)]
 pub struct Backend(Machine);
 
@@ -100,54 +99,54 @@ enum Machine {
     Smtp(Smtp),
 }
 
-/// What has to happen next. The commands appended so far are written first.
+/// What the caller has to do next, after writing the commands appended so far.
 #[derive(Debug)]
 pub enum BackendStep {
-    /// Read more.
+    /// Read more bytes into the input.
     Read(Backend),
-    /// The backend agreed to STARTTLS: prove that the input is empty (a backend that injects before the
-    /// handshake is refused), handshake, then [`BackendStartTls::secured`].
+    /// The backend accepted STARTTLS. Prove that the input is empty (bytes injected before the handshake are refused),
+    /// do the handshake, then call [`BackendStartTls::secured`].
     StartTls(BackendStartTls),
-    /// Relayed SASL: the backend's challenge, base64 as it stood on the wire.
+    /// Relayed SASL: send the client this challenge of the backend (base64, as received).
     Challenge(Vec<u8>, BackendExchange),
-    /// Logged in. `reply` is for the client; what is left in the input comes after it; then the relay.
+    /// Logged in: send `reply` to the client, then the rest of the input, then start the relay.
     Ready {
-        /// The client's final reply, whole lines.
+        /// The final reply for the client, in whole lines.
         reply: Vec<u8>,
-        /// SMTP: the backend's EHLO offers CHUNKING, so that it reads what follows BDAT as content.
+        /// SMTP: the backend offers CHUNKING, so it reads the bytes after BDAT as content.
         takes_chunks: bool,
-        /// Mail without a login: the backend refused the first recipient, which the session outlives.
+        /// Mail without a login: why the backend refused the first recipient. The session continues.
         refused: Option<RefusalCause>,
     },
-    /// The backend refused the login itself (not an earlier step).
+    /// The backend refused the login itself, not an earlier step.
     Refused(Refusal),
-    /// Anything else that is not as it must be.
+    /// Any other failure.
     Failed(BackendError),
 }
 
-/// A backend's refusal of a login.
+/// A refused login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whole lines, verbatim; for the client in `passthrough` and with `passErrorMessage`.
+    /// Whole lines as received; for the client with `passthrough` or `passErrorMessage`.
     pub reply: Vec<u8>,
-    /// Who has to change something.
+    /// Who has to act before the login can succeed.
     pub cause: RefusalCause,
 }
 
-/// What a backend did wrong, and where.
+/// What a backend did wrong, and at which step.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// A reply that the step cannot go on with.
+    /// A reply that does not allow the step to continue.
     #[error("the backend answered {step} with \"{reply}\"")]
     Unexpected {
-        /// The command that was answered, by name; never its arguments.
+        /// The name of the command, without its arguments.
         step: &'static str,
         /// The first line, escaped, at most 200 characters.
         reply: String,
         /// All lines, for `passErrorMessage`.
         verbatim: Vec<u8>,
     },
-    /// A reply that says that the backend takes nobody now: SMTP 4yz, IMAP BYE or UNAVAILABLE, POP3 SYS/TEMP.
+    /// The backend accepts nobody at present: SMTP 4yz, IMAP BYE or UNAVAILABLE, POP3 SYS/TEMP.
     #[error("the backend is not available: it answered {step} with \"{reply}\"")]
     Unavailable {
         /// As for [`Self::Unexpected`].
@@ -157,13 +156,13 @@ pub enum BackendError {
         /// As for [`Self::Unexpected`].
         verbatim: Vec<u8>,
     },
-    /// A reply longer than the buffer.
+    /// A reply is longer than the buffer.
     #[error("the backend's answer to {step} does not fit into the buffer")]
     TooLong {
-        /// The command that was answered.
+        /// The command that the reply answers.
         step: &'static str,
     },
-    /// Bytes that were there before the command was sent that they would answer: never a verdict on it.
+    /// Bytes arrived before the command was sent that they seem to answer. They are never taken as a reply to it.
     #[error("the backend sent \"{reply}\" before it was sent {step}")]
     Unasked {
         /// The command that was about to be sent.
@@ -177,41 +176,41 @@ pub enum BackendError {
         /// The first line, escaped, at most 200 characters.
         reply: String,
     },
-    /// A TLS record in place of the greeting.
+    /// The backend sent a TLS record instead of a greeting.
     #[error("the backend speaks TLS from the first byte; set upstream.tls.mode: Implicit")]
     SpeaksTls,
-    /// A login by a mechanism that the backend does not announce, which it refuses without having judged anything.
+    /// The backend does not announce the mechanism and refused the command, without checking the credentials.
     #[error("the backend does not offer {mechanism} and answered it with \"{reply}\"; {remedy}")]
     NotOffered {
-        /// `AUTH`, `AUTH PLAIN`.
+        /// The command with its mechanism, such as `AUTH PLAIN`.
         mechanism: String,
         /// The first line, escaped, at most 200 characters.
         reply: String,
-        /// What helps.
+        /// What the operator can change.
         remedy: &'static str,
     },
-    /// IMAP: `LOGINDISABLED`, and no mechanism for a password.
+    /// IMAP: `LOGINDISABLED`, and no mechanism with a password is offered.
     #[error(
         "the backend takes no passwords: it announces LOGINDISABLED without AUTH=PLAIN; enable a mechanism there, or \
          set upstream.tls.mode if it only takes passwords under TLS"
     )]
     LoginDisabled,
-    /// STARTTLS is configured and not offered.
+    /// STARTTLS is configured, but the backend does not offer it.
     #[error("the backend does not offer STARTTLS, which upstream.tls.mode asks for")]
     NoStartTls,
-    /// Credentials that the protocol cannot carry (quirk Q-21).
+    /// The protocol cannot transfer these credentials (quirk Q-21).
     #[error("the login or password holds control characters, which {protocol} cannot carry")]
     ControlCharacters {
-        /// The protocol's name.
+        /// The protocol's name for the message.
         protocol: &'static str,
     },
-    /// The auth service accepted a digest, token or certificate and named no password for the backend.
+    /// The auth service accepted a digest, token or certificate, but named no password for the backend.
     #[error("no password for the backend: the auth service must answer with Auth-Pass")]
     NoPassword,
 }
 
 impl BackendError {
-    /// For a reply that the step cannot go on with.
+    /// Creates the error for a reply that does not allow the step to continue.
     fn at(step: &'static str, verbatim: Vec<u8>) -> Self {
         let reply = first_line(&verbatim);
         if refusal::is_unavailable(&verbatim) {
@@ -221,26 +220,26 @@ impl BackendError {
         }
     }
 
-    /// For a refusal that answers something else than the login.
+    /// Creates the error for a refusal that does not answer the login.
     #[must_use]
     pub fn out_of_step(reply: &[u8]) -> Self {
         Self::OutOfStep { reply: first_line(reply) }
     }
 
-    /// For a mechanism that is refused and was never announced.
+    /// Creates the error for a refused mechanism that was not announced.
     fn not_offered(command: &str, mechanism: Mechanism, reply: &[u8]) -> Self {
         let mechanism = format!("{command} {}", mechanism.name());
         Self::NotOffered { mechanism, reply: first_line(reply), remedy: ENABLE }
     }
 
-    /// The same where AUTH is missing and STARTTLS is offered (RFC 4954 section 4).
+    /// The same, where AUTH is not offered but STARTTLS is (RFC 4954 section 4).
     fn not_offered_in_clear(mechanism: Mechanism, reply: &[u8]) -> Self {
         let mechanism = format!("AUTH {}", mechanism.name());
         Self::NotOffered { mechanism, reply: first_line(reply), remedy: USE_START_TLS }
     }
 
-    /// The backend's goodbye, where it is its answer to the login itself: the client's answer with
-    /// `passthrough`. A goodbye in the greeting is no answer to anything the client said.
+    /// Returns the backend's closing reply if it answers the login: with `passthrough`, the client gets it. A closing
+    /// greeting answers nothing that the client sent.
     #[must_use]
     pub fn goodbye(&self, protocol: Protocol) -> Option<&[u8]> {
         match self {
@@ -254,16 +253,16 @@ impl BackendError {
     }
 }
 
-/// For a mechanism that is not announced.
+/// The remedy for a mechanism that is not announced.
 const ENABLE: &str = "enable it there, or set upstream.tls.mode if it is only offered under TLS";
-/// For AUTH that is not announced in clear, where STARTTLS is.
+/// The remedy if the backend offers STARTTLS and no AUTH in cleartext.
 const USE_START_TLS: &str =
     "it offers STARTTLS and no AUTH, so it takes logins under TLS only: set upstream.tls.mode: StartTLS";
-/// The name of the step that the greeting answers.
+/// The name of the greeting's step in errors.
 const GREETING: &str = "the connection";
 
 impl Backend {
-    /// A machine that waits for the greeting.
+    /// Creates a machine that waits for the greeting.
     #[must_use]
     pub fn new(plan: BackendPlan) -> Self {
         Self(match plan.protocol {
@@ -273,7 +272,7 @@ impl Backend {
         })
     }
 
-    /// Takes replies from `input`.
+    /// Takes whole replies from `input` until the caller has to act.
     #[must_use]
     pub fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> BackendStep {
         loop {
@@ -298,7 +297,7 @@ impl Backend {
 }
 
 impl Backend {
-    /// The verdict that was reached already, where a question about it is left without an answer.
+    /// Returns a refusal that was already received, if only a later question about it is unanswered.
     #[must_use]
     pub fn unanswered(self) -> Option<Refusal> {
         match self.0 {
@@ -308,23 +307,23 @@ impl Backend {
     }
 }
 
-/// The backend's verdict on the login itself.
+/// Returns the step for a refused login.
 fn refused(protocol: Protocol, reply: Vec<u8>) -> Flow {
     let cause = RefusalCause::of_login(protocol, &reply);
     Flow::Outside(BackendStep::Refused(Refusal { reply, cause }))
 }
 
-/// Logged in; the client gets this reply.
+/// Returns the step for an accepted login.
 fn ready(reply: Vec<u8>) -> Flow {
     Flow::Outside(BackendStep::Ready { reply, takes_chunks: false, refused: None })
 }
 
-/// What a protocol's machine makes of a reply.
+/// The result of one reply.
 #[derive(Debug)]
 enum Flow {
-    /// Goes on with the next reply.
+    /// Continue with the next reply.
     Next(Backend),
-    /// Something has to happen outside first.
+    /// The caller has to act first.
     Outside(BackendStep),
 }
 
@@ -346,11 +345,11 @@ impl From<Smtp> for Backend {
     }
 }
 
-/// The backend agreed to STARTTLS.
+/// The backend has accepted STARTTLS.
 #[derive(Debug)]
 pub struct BackendStartTls(Secured);
 
-/// What each protocol goes on with behind TLS; nothing that was said before counts.
+/// The state that survives STARTTLS. Nothing that the backend announced before does.
 #[derive(Debug)]
 enum Secured {
     Imap(imap::Preparation),
@@ -359,7 +358,7 @@ enum Secured {
 }
 
 impl BackendStartTls {
-    /// Goes on after the handshake; appends what has to be said first, if anything.
+    /// Continues after the handshake. Appends the next command, if there is one.
     #[must_use]
     pub fn secured(self, out: &mut Vec<u8>) -> Backend {
         match self.0 {
@@ -370,13 +369,13 @@ impl BackendStartTls {
     }
 }
 
-/// The backend waits for the client's answer to its challenge.
+/// The backend waits for the client's response to its challenge.
 #[derive(Debug)]
 pub struct BackendExchange(Backend);
 
 impl BackendExchange {
-    /// Appends the client's answer (base64, `=`, empty or `*`) as it stood on the wire. What `input` holds now came
-    /// before it.
+    /// Appends the client's response (base64, `=`, empty or `*`) as received. Bytes that `input` holds now arrived
+    /// before the response.
     #[must_use]
     pub fn answer(self, answer: &Secret, input: &mut Input, out: &mut Vec<u8>) -> Backend {
         input.note_question();

@@ -1,10 +1,11 @@
-//! What is followed of a session after its login, while the relay passes its bytes.
+//! Follows a session after its login, while the relay moves its bytes.
 //!
-//! IMAP: whether the backend is between two responses, for the goodbye at the end of a drain. SMTP: the same, and that
-//! a client's own XCLIENT never reaches a backend that trusts us, nor AUTH one of a session without a login. POP3 is not followed: the end of a multi-line answer
-//! cannot be told without the commands, so that a session ends without a goodbye.
+//! For IMAP it knows whether the backend is between two responses, so that a closing message can be inserted at the end
+//! of a drain. For SMTP it knows the same, and keeps the client's XCLIENT away from a backend that trusts us, and AUTH
+//! in a session without a login. POP3 is not followed: without reading the commands, the end of a multi-line reply is
+//! unknown, so a session ends without a closing message.
 //!
-//! Nothing here holds bytes of the session; the state is a few words.
+//! Nothing here stores bytes of the session; the state has a few words.
 
 mod imap;
 mod replies;
@@ -15,7 +16,7 @@ use self::imap::ImapFollower;
 use self::smtp::SmtpFollower;
 use super::{CloseReason, Protocol};
 
-/// Follows one session from the first byte behind its login.
+/// Follows one session from the first byte after its login.
 #[derive(Debug)]
 pub struct Follower(Kind);
 
@@ -26,14 +27,14 @@ enum Kind {
     Smtp(SmtpFollower),
 }
 
-/// What may be done with the bytes that the client has sent and that were not passed yet.
+/// What the relay may do with bytes of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// Pass so many from the front, at least one; ask again for the rest.
+    /// Pass this many bytes from the front, at least one, then ask again for the rest.
     Pass(usize),
-    /// Throw so many away from the front, at least one; ask again for the rest.
+    /// Drop this many bytes from the front, at least one, then ask again for the rest.
     Drop(usize),
-    /// Pass nothing until more has come: the command is not whole. So few bytes are left that they fit into
+    /// Pass nothing until more bytes have arrived, because the command is incomplete. The remaining bytes fit into
     /// [`MAX_COMMAND_LINE`].
     More,
     /// Pass nothing until the backend has replied, or until [`Follower::take_answer`] has been sent.
@@ -42,20 +43,20 @@ pub enum Passage {
     Close(CloseReason),
 }
 
-/// What is known of an SMTP session when the relay begins.
+/// What is known of an SMTP session when the relay starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SmtpStart {
     /// The backend offers CHUNKING.
     pub takes_chunks: bool,
-    /// The client has logged in; it began with mail otherwise.
+    /// The client has logged in; otherwise the session started with mail.
     pub is_logged_in: bool,
 }
 
-/// Bytes of a command line of SMTP behind the login. RFC 4954 section 4.5.3 allows base64 of 12288 bytes in AUTH.
+/// Bytes of an SMTP command line after the login. RFC 4954 section 4.5.3 allows 12,288 bytes of base64 in AUTH.
 pub const MAX_COMMAND_LINE: usize = 12_288 + 256;
 
 impl Follower {
-    /// Begins behind the login; `smtp` matters to SMTP only.
+    /// Starts after the login. Only SMTP uses `smtp`.
     #[must_use]
     pub const fn new(protocol: Protocol, smtp: SmtpStart) -> Self {
         Self(match protocol {
@@ -65,8 +66,8 @@ impl Follower {
         })
     }
 
-    /// What may be done with `bytes` of the client. They begin with the first byte that was neither passed nor
-    /// dropped, and are not empty.
+    /// Decides about `bytes` of the client. They start with the first byte that was neither passed nor dropped, and are
+    /// not empty.
     pub fn client(&mut self, bytes: &[u8]) -> Passage {
         match &mut self.0 {
             Kind::Imap(imap) => {
@@ -78,7 +79,7 @@ impl Follower {
         }
     }
 
-    /// Takes note of bytes from the backend; all of them are passed.
+    /// Reads bytes of the backend; all of them are passed.
     pub fn backend(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Kind::Imap(imap) => imap.backend(bytes),
@@ -87,7 +88,7 @@ impl Follower {
         }
     }
 
-    /// A reply of our own, to be sent behind what the backend has said so far.
+    /// Returns our own reply, if one is due. Send it after the bytes that the backend has sent so far.
     pub fn take_answer(&mut self) -> Option<&'static [u8]> {
         match &mut self.0 {
             Kind::Smtp(smtp) => smtp.take_answer(),
@@ -95,7 +96,7 @@ impl Follower {
         }
     }
 
-    /// Whether [`Self::client`] would answer something else than [`Passage::Wait`] now.
+    /// Tells whether [`Self::client`] would now return something else than [`Passage::Wait`].
     #[must_use]
     pub const fn may_go_on(&self) -> bool {
         match &self.0 {
@@ -104,7 +105,7 @@ impl Follower {
         }
     }
 
-    /// Whether a goodbye behind what the backend has said so far is read as a response of its own.
+    /// Tells whether a closing message after the backend's bytes so far would be read as a separate response.
     #[must_use]
     pub const fn is_between_responses(&self) -> bool {
         match &self.0 {

@@ -1,7 +1,7 @@
-//! The side of the machines that faces the client, before the login.
+//! State machines for the client before the login.
 //!
-//! What is public here is the same for all protocols; each has its own machine (`imap`, `pop3`, `smtp`).
-//! What happens once credentials are complete is in `pending`.
+//! The public items are the same for all protocols. Each protocol has its own machine (`imap`, `pop3`, `smtp`).
+//! `pending` has the states after the credentials are complete.
 
 pub(crate) mod core;
 mod extensions;
@@ -24,34 +24,34 @@ pub use self::extensions::{OwnExtensions, own_extensions};
 pub(crate) use self::pending::Waiting;
 pub use self::pending::{Exchange, ExchangeStep, PendingLogin, Refused};
 
-/// What a listener announces and accepts before the login. Two listeners that are told apart only after
-/// STARTTLS must have equal ones.
+/// What a listener announces and accepts before the login. Listeners that can only be distinguished after STARTTLS must
+/// have equal configurations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontendConfig {
-    /// The protocol spoken.
+    /// The protocol of the listener.
     pub protocol: Protocol,
     /// The name in greetings, EHLO replies and challenges.
     pub server_name: String,
-    /// Capabilities announced before the login, verbatim and in order; without our own ([`own_extensions`]), but for
-    /// POP3's USER, which is left out where USER is refused.
+    /// Capabilities announced before the login, verbatim and in this order, without those that depend on the state
+    /// ([`own_extensions`]). POP3's USER may be listed; it is omitted where USER is refused.
     pub capabilities: Vec<String>,
-    /// Mechanisms enabled, in the order of [`Mechanism`], without duplicates.
+    /// Enabled mechanisms, sorted as in [`Mechanism`], without duplicates.
     pub mechanisms: Vec<Mechanism>,
-    /// Which logins with a password are taken.
+    /// Whether logins with a password are accepted.
     pub password_logins: PasswordLogins,
-    /// Whether STARTTLS / STLS is offered on a connection that is not yet TLS.
+    /// Whether STARTTLS (POP3: STLS) is offered on a connection without TLS.
     pub start_tls: StartTlsOffer,
-    /// `passthrough`: the mechanisms other than PLAIN and LOGIN are relayed to the backend as they are.
+    /// `passthrough`: mechanisms other than PLAIN and LOGIN are relayed to the backend.
     pub relay_sasl: bool,
-    /// `limits.maxErrors`: the error at which the session ends.
+    /// `limits.maxErrors`: the session ends at this error.
     pub max_errors: u32,
-    /// `limits.countedErrors`: what is such an error.
+    /// `limits.countedErrors`: which errors count.
     pub counted_errors: CountedErrors,
-    /// `limits.maxCommands`: lines that a client may send before its login succeeds.
+    /// `limits.maxCommands`: lines that a client may send before its login is accepted.
     pub max_commands: u32,
-    /// `limits.maxAuthFailures`: the refused login with which the session ends.
+    /// `limits.maxAuthFailures`: the session ends at this refused login.
     pub max_auth_failures: u32,
-    /// SMTP only.
+    /// Rules for SMTP; ignored for other protocols.
     pub smtp: SmtpRules,
 }
 
@@ -75,60 +75,60 @@ impl Default for FrontendConfig {
     }
 }
 
-/// How strict SMTP is; the default is Mailgress's.
+/// How strict SMTP is. The defaults are Mailgress's, not nginx's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SmtpRules {
-    /// `smtp.anonymousBeforeTLS`: mail without a login is taken before a STARTTLS that is required (quirk Q-06).
+    /// `smtp.anonymousBeforeTLS`: accept mail without a login before a required STARTTLS (quirk Q-06).
     pub anonymous_before_tls: bool,
-    /// `smtp.strictSequence`: AUTH and MAIL only where RFC 5321 and RFC 4954 have them (quirk Q-27).
+    /// `smtp.strictSequence`: accept AUTH and MAIL only where RFC 5321 and RFC 4954 allow them (quirk Q-27).
     pub strict_sequence: bool,
 }
 
 /// What counts towards `limits.maxErrors` (quirk Q-05).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountedErrors {
-    /// Every command that is answered with an error, but for IMAP's ENABLE (quirk Q-31).
+    /// Every command that gets an error reply, except IMAP's ENABLE (quirk Q-31).
     All,
     /// Lines that the parser rejects, as in nginx.
     Syntax,
 }
 
-/// Which logins with a password are taken: SASL PLAIN and LOGIN, IMAP's LOGIN command, POP3's USER and PASS.
+/// Whether logins with a password are accepted: SASL PLAIN and LOGIN, IMAP's LOGIN command, POP3's USER and PASS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordLogins {
-    /// All of them where PLAIN or LOGIN is enabled, and none elsewhere.
+    /// All of them if PLAIN or LOGIN is enabled; otherwise none.
     Listed,
-    /// All of them everywhere, as in nginx.
+    /// All of them always, as in nginx.
     Always,
 }
 
 impl FrontendConfig {
-    /// Whether logins with a password are taken.
+    /// Tells whether logins with a password are accepted.
     #[must_use]
     pub fn takes_passwords(&self) -> bool {
         let listed = || self.mechanisms.iter().any(|mechanism| mechanism.is_password());
         self.password_logins == PasswordLogins::Always || listed()
     }
 
-    /// Whether anybody can log in at all.
+    /// Tells whether any login is possible.
     #[must_use]
     pub fn takes_logins(&self) -> bool {
         self.takes_passwords() || self.mechanisms.iter().any(|mechanism| *mechanism != Mechanism::None)
     }
 }
 
-/// STARTTLS as nginx's `starttls off | on | only`.
+/// The values of nginx's `starttls`: `off`, `on` and `only`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartTlsOffer {
-    /// Not offered.
+    /// Not offered and not accepted.
     Disabled,
-    /// Offered.
+    /// Offered, not required.
     Optional,
-    /// Nothing that needs TLS is accepted without it.
+    /// Required: commands that need TLS are refused without it.
     Required,
 }
 
-/// The machine that reads commands.
+/// The state machine that reads the client's commands.
 #[derive(Debug)]
 pub struct Frontend(Machine);
 
@@ -139,43 +139,42 @@ enum Machine {
     Smtp(Smtp),
 }
 
-/// What has to happen next. The replies appended so far are written first.
+/// What the caller has to do next, after writing the replies appended so far.
 #[derive(Debug)]
 pub enum Step {
-    /// The input holds no whole command: read more.
+    /// Read more bytes: the input holds no whole command.
     Read(Frontend),
-    /// STARTTLS was accepted: do the handshake with a [`super::Cleartext`] and go on with [`StartTls::secured`].
+    /// STARTTLS was accepted: do the handshake with a [`super::Cleartext`] and continue with [`StartTls::secured`].
     StartTls(StartTls),
-    /// Credentials are complete.
+    /// Decide about a login: the credentials are complete.
     Login(Attempt),
-    /// Close after writing.
+    /// Close the connection after writing.
     Close(CloseReason),
 }
 
-/// Why a frontend wants the connection closed.
+/// Why a frontend closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// LOGOUT or QUIT.
+    /// The client sent LOGOUT or QUIT.
     Quit,
-    /// `maxErrors` reached.
+    /// `limits.maxErrors` is reached.
     TooManyErrors,
-    /// `maxCommands` exceeded.
+    /// `limits.maxCommands` is exceeded.
     TooManyCommands,
-    /// `maxAuthFailures` reached.
+    /// `limits.maxAuthFailures` is reached.
     TooManyAuthFailures,
-    /// A command longer than the buffer.
+    /// A line is longer than allowed.
     TooLong,
-    /// A refused command carries a non-synchronising literal, whose bytes must not be read as commands.
+    /// A refused command has a non-synchronising literal (or BDAT a chunk), whose bytes must not be read as commands.
     RefusedLiteral,
-    /// A login or password holds NUL, CR or LF.
+    /// A login or password contains NUL, CR or LF.
     ControlCharacters,
-    /// After the login, SMTP: XCLIENT, XFORWARD or STARTTLS where it cannot be told whether the backend reads a
-    /// command or a message.
+    /// SMTP after the login: a refused command where it is not known whether the backend reads a command or a message.
     DoubtfulCommand,
 }
 
 impl Frontend {
-    /// A machine for a new connection. `secured`: the bytes come through TLS (implicit TLS).
+    /// Creates a machine for a new connection. `secured`: the connection uses implicit TLS.
     #[must_use]
     pub fn new(config: Arc<FrontendConfig>, secured: bool) -> Self {
         Self::with_core(Core::new(config, secured))
@@ -189,8 +188,8 @@ impl Frontend {
         })
     }
 
-    /// The unique part of challenges: random, printable ASCII without `<>@`, fresh for each session; the
-    /// machine derives a fresh challenge for each attempt from it (quirk Q-15).
+    /// Sets the unique part of challenges: random, printable ASCII without `<>@`, new for each session. Each attempt
+    /// gets its own challenge derived from it (quirk Q-15).
     #[must_use]
     pub fn with_nonce(mut self, nonce: &str) -> Self {
         match &mut self.0 {
@@ -201,7 +200,8 @@ impl Frontend {
         self
     }
 
-    /// Who the client is where its own name cannot be passed on (RFC 5321 section 4.1.3); `None`: it is on this host.
+    /// SMTP: sets the client's address, used if its own name cannot be passed on (RFC 5321 section 4.1.3). `None` is a
+    /// client on this host.
     #[must_use]
     pub fn with_client(mut self, client: Option<IpAddr>) -> Self {
         if let Machine::Smtp(smtp) = &mut self.0 {
@@ -210,7 +210,7 @@ impl Frontend {
         self
     }
 
-    /// Appends the greeting. Not called after STARTTLS.
+    /// Appends the greeting. Do not call it after STARTTLS.
     pub fn greet(&mut self, out: &mut Vec<u8>) {
         match &self.0 {
             Machine::Imap(imap) => imap.greet(out),
@@ -219,7 +219,7 @@ impl Frontend {
         }
     }
 
-    /// Takes as many commands from `input` as it can; stops consuming at the first that needs the outside.
+    /// Takes as many commands from `input` as possible, until the caller has to act.
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> Step {
         match self.0 {
@@ -229,7 +229,7 @@ impl Frontend {
         }
     }
 
-    /// Appends the protocol's goodbye (`* BYE`, `-ERR`, `421`) with a reason; then the session closes.
+    /// Appends the protocol's closing message (`* BYE`, `-ERR`, `421`) with a reason. Close the session after it.
     pub fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &mut Vec<u8>) {
         notices::goodbye(protocol, server_name, text, out);
     }
@@ -253,7 +253,7 @@ impl From<Smtp> for Frontend {
     }
 }
 
-/// STARTTLS was accepted and its reply appended; nothing is left of the state before.
+/// STARTTLS was accepted and its reply appended. Only counters survive of the state before.
 #[derive(Debug)]
 pub struct StartTls(Core);
 
@@ -262,7 +262,8 @@ impl StartTls {
         Self(core)
     }
 
-    /// The machine after the handshake; the acceptor returned the proof. Counters of errors and commands go on.
+    /// Returns the machine after the handshake. The TLS acceptor returned the proof. The counts of errors and commands
+    /// continue.
     #[must_use]
     pub fn secured(self, config: Arc<FrontendConfig>, _proof: HandshakeProof) -> Frontend {
         Frontend::with_core(self.0.secured(config))

@@ -1,4 +1,4 @@
-//! IMAP before the login (RFC 9051 section 6.1 and 6.2): NGINX section 5, with its repairs.
+//! The IMAP frontend before the login (RFC 9051 sections 6.1 and 6.2): NGINX section 5, with fixed quirks.
 
 mod command;
 pub(crate) mod id;
@@ -15,7 +15,6 @@ use super::input::Input;
 use super::login::LoginRequest;
 use super::sasl::dialogue::{Dialogue, Progress, first_word};
 
-/// The IMAP frontend.
 #[derive(Debug)]
 pub(crate) struct Imap {
     core: Core,
@@ -24,13 +23,13 @@ pub(crate) struct Imap {
 
 #[derive(Debug)]
 enum ImapState {
-    /// The next line begins a command.
+    /// The next line starts a command.
     Command(Reader),
-    /// The next line answers our challenge.
+    /// The next line is a response to our challenge.
     Answer { tag: Vec<u8>, dialogue: Dialogue },
 }
 
-/// Either the machine for the next command, or what has to happen outside first.
+/// Either the machine for the next command, or a step for the caller.
 type Flow = ControlFlow<Step, Imap>;
 
 impl Imap {
@@ -61,7 +60,7 @@ impl Imap {
         }
     }
 
-    /// `BAD`, with the command's tag, or `*` where it has none that can be used.
+    /// Appends `BAD` with the command's tag, or with `*` if it has no valid tag.
     pub(crate) fn append_invalid(tag: &[u8], out: &mut Vec<u8>) {
         append_refusal(tag, INVALID_COMMAND, out);
     }
@@ -155,7 +154,7 @@ impl Imap {
                 return Self::proceed(core, tag, progress, out);
             }
             Verb::StartTls => return Self::invalid(core, &tag, out),
-            // RFC 5161 allows ENABLE after the login only; it is no mistake that counts (quirk Q-31).
+            // RFC 5161 allows ENABLE only after the login. It does not count as an error (quirk Q-31).
             Verb::Enable => return Self::go_on(core, &tag, out),
         }
         append_ok(&tag, out);
@@ -192,12 +191,12 @@ impl Imap {
         }
     }
 
-    /// A command that is known and wrong here.
+    /// Refuses a known command as invalid in this state.
     fn invalid(core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
         Self::refuse(core, tag, INVALID_COMMAND, out)
     }
 
-    /// Likewise, in other words.
+    /// Refuses a known command with this text.
     fn refuse(mut core: Core, tag: &[u8], text: &[u8], out: &mut Vec<u8>) -> Flow {
         if core.exhausts_errors_with_refusal() {
             return close(tag, text, CloseReason::TooManyErrors, out);
@@ -206,7 +205,7 @@ impl Imap {
         Flow::Continue(Self::new(core))
     }
 
-    /// Refused, and not counted here.
+    /// Refuses a command without counting an error.
     fn go_on(core: Core, tag: &[u8], out: &mut Vec<u8>) -> Flow {
         Self::append_invalid(tag, out);
         Flow::Continue(Self::new(core))
@@ -224,7 +223,7 @@ fn append_refusal(tag: &[u8], text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Which commands that log in are taken.
+/// Returns which login commands are accepted.
 fn logins(core: &Core) -> Logins {
     if core.lacks_tls() {
         Logins::NeedTls
@@ -240,7 +239,7 @@ fn append_ok(tag: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"OK completed\r\n");
 }
 
-/// NGINX section 5.6.
+/// Appends the capabilities (NGINX section 5.6).
 fn append_capabilities(core: &Core, out: &mut Vec<u8>) {
     out.extend_from_slice(b"* CAPABILITY");
     for capability in &core.config.capabilities {
@@ -265,7 +264,7 @@ fn append_capabilities(core: &Core, out: &mut Vec<u8>) {
 }
 
 const INVALID_COMMAND: &[u8] = b"BAD invalid command";
-/// RFC 5530 section 3; RFC 9051 section 6.2.3.
+/// RFC 5530 section 3 and RFC 9051 section 6.2.3.
 const NEEDS_TLS: &[u8] = b"NO [PRIVACYREQUIRED] STARTTLS is required before a login";
 const NO_PASSWORDS: &[u8] = b"NO [CANNOT] LOGIN is disabled";
 /// RFC 9051 section 6.2.2.

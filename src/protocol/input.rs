@@ -1,67 +1,68 @@
-//! What a peer has sent and no machine has taken yet; bounded, wiped on drop.
+//! The bytes that a peer has sent and no state machine has consumed; bounded, and wiped on drop.
 //!
-//! Also the home of [`Cleartext`], with which every TLS handshake starts. Making one consumes the input, so bytes that
-//! arrived in clear cannot reach the machine that reads after the handshake (RFC 3207 section 4.2, CVE-2011-0411).
+//! Also contains [`Cleartext`], which every TLS handshake starts from. Creating one consumes the input, so that bytes
+//! received in cleartext cannot reach the state machine that reads after the handshake (RFC 3207 section 4.2,
+//! CVE-2011-0411).
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A bounded buffer of bytes received and not yet consumed.
+/// A bounded buffer of bytes that were received and not yet consumed.
 ///
-/// Consumed bytes free their room at once: pipelined commands are bounded one by one, never by their sum.
-/// An empty input holds no allocation after [`Input::release`], so that idle sessions cost nothing.
+/// Consumed bytes free their room at once, so the limit applies to each of several pipelined commands, not to their
+/// sum. After [`Input::release`], an empty input has no allocation, so that idle sessions need no memory.
 pub struct Input {
     bytes: Zeroizing<Vec<u8>>,
     start: usize,
     limit: usize,
-    /// Bytes at the front that came before the last question; `None` where nobody asks.
+    /// Number of bytes at the front that arrived before the last question; `None` if no questions are recorded.
     unasked: Option<usize>,
-    /// What the line at the front may have in place of `limit`.
+    /// The current limit, at least `limit`; larger while the line at the front may be longer.
     allowed: usize,
 }
 
-/// A stream in clear, after its input was given up. TLS acceptors and connectors take nothing else.
+/// A cleartext stream whose input was given up. TLS acceptors and connectors accept nothing else.
 #[derive(Debug)]
 pub struct Cleartext<S> {
     stream: S,
     refused: usize,
 }
 
-/// Proof that nothing received in clear outlives the handshake; only a [`Cleartext`] gives it.
+/// Proof that no bytes received in cleartext survive the handshake. Only [`Cleartext`] creates it.
 #[derive(Debug)]
 pub struct HandshakeProof(());
 
 impl<S> Cleartext<S> {
-    /// `input` is everything that was received from `stream`. What it still holds is wiped and never parsed, as nginx
-    /// does.
+    /// `input` must hold everything that was received from `stream`. The bytes that it still holds are wiped and never
+    /// parsed, as in nginx.
     #[must_use]
     pub fn new(stream: S, input: Input) -> Self {
         Self { stream, refused: input.len() }
     }
 
-    /// The number of bytes that were wiped. A peer that pipelines behind STARTTLS is broken or an attack.
+    /// Returns the number of wiped bytes. A peer that sends bytes after STARTTLS is broken or attacks.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused
     }
 
-    /// For the handshake.
+    /// Returns the parts for the handshake.
     #[must_use]
     pub fn into_parts(self) -> (S, HandshakeProof) {
         (self.stream, HandshakeProof(()))
     }
 }
 
-/// The peer sent more than the buffer may hold.
+/// The peer sent more bytes than the buffer may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("input exceeds the buffer of {limit} bytes")]
 pub struct InputFull {
-    /// The bound that was exceeded, in bytes.
+    /// The limit that was exceeded, in bytes.
     pub limit: usize,
 }
 
-/// Says how much is buffered and not what: it may be a password.
+/// Prints how many bytes are buffered, not which: they may contain a password.
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Input").field("len", &self.len()).field("limit", &self.limit).finish()
@@ -69,19 +70,20 @@ impl fmt::Debug for Input {
 }
 
 impl Input {
-    /// An empty input that will hold at most `limit` bytes.
+    /// Creates an empty input that holds at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit, unasked: None, allowed: limit }
     }
 
-    /// The same for a server's replies: it knows which bytes came before the last question ([`Input::note_question`]).
+    /// Creates an input for a server's replies. It records which bytes arrived before the last question
+    /// ([`Input::note_question`]).
     #[must_use]
     pub fn of_replies(limit: usize) -> Self {
         Self { unasked: Some(0), ..Self::new(limit) }
     }
 
-    /// A question is about to be sent: whatever is here now does not answer it.
+    /// Call this before a question is sent: the bytes that are here now do not answer it.
     pub fn note_question(&mut self) {
         let held = self.len();
         if let Some(unasked) = &mut self.unasked {
@@ -89,33 +91,33 @@ impl Input {
         }
     }
 
-    /// Whether the next byte came before the last question.
+    /// Tells whether the next byte arrived before the last question.
     #[must_use]
     pub fn is_unasked(&self) -> bool {
         self.unasked.is_some_and(|bytes| bytes > 0)
     }
 
-    /// What it holds at most, unless more is allowed.
+    /// Returns the normal limit in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Lets it hold more until something is consumed: what stands at its front may be that long.
+    /// Raises the limit until bytes are consumed, because the line at the front may have this many bytes.
     pub fn allow(&mut self, bytes: usize) {
         self.allowed = bytes.max(self.limit);
     }
 
-    /// How many more bytes [`Input::append`] takes now; 0 means that a machine must consume first.
+    /// Returns how many more bytes [`Input::append`] accepts. With 0, a state machine must consume first.
     #[must_use]
     pub fn room(&self) -> usize {
         self.allowed.saturating_sub(self.len())
     }
 
-    /// Appends what was read from the peer.
+    /// Appends bytes that were read from the peer.
     ///
     /// # Errors
-    /// [`InputFull`] when `bytes` is longer than [`Input::room`]; nothing is appended then.
+    /// [`InputFull`] if `bytes` is longer than [`Input::room`]. Then nothing is appended.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), InputFull> {
         if bytes.len() > self.room() {
             return Err(InputFull { limit: self.allowed });
@@ -129,7 +131,7 @@ impl Input {
         Ok(())
     }
 
-    /// Makes room without leaving an unwiped copy behind.
+    /// Reserves memory without leaving an unwiped copy.
     fn reserve(&mut self, more: usize) {
         let needed = self.bytes.len().saturating_add(more);
         if needed > self.bytes.capacity() {
@@ -140,13 +142,13 @@ impl Input {
         }
     }
 
-    /// Everything that was received and not consumed.
+    /// Returns the bytes that were received and not consumed.
     #[must_use]
     pub fn peek(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    /// Forgets the first `count` bytes of [`Input::peek`]; at most all of them.
+    /// Consumes the first `count` bytes of [`Input::peek`], at most all of them.
     pub fn consume(&mut self, count: usize) {
         self.unasked = self.unasked.map(|bytes| bytes.saturating_sub(count));
         self.start = self.start.saturating_add(count).min(self.bytes.len());
@@ -157,25 +159,25 @@ impl Input {
         }
     }
 
-    /// The number of bytes not consumed.
+    /// Returns the number of bytes that are not consumed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len().saturating_sub(self.start)
     }
 
-    /// Whether everything received was consumed.
+    /// Tells whether all received bytes are consumed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the peer filled the buffer without completing what a machine waits for.
+    /// Tells whether the buffer is full, so that an incomplete line is too long.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.room() == 0
     }
 
-    /// Gives the allocation back when nothing is buffered; called before waiting for a quiet peer.
+    /// Frees the allocation if nothing is buffered. Call it before waiting for a peer.
     pub fn release(&mut self) {
         if self.is_empty() {
             self.bytes = Zeroizing::new(Vec::new());
@@ -183,7 +185,7 @@ impl Input {
         }
     }
 
-    /// The rest, for the relay: bytes that a client pipelined behind its login belong to the backend.
+    /// Returns the unconsumed bytes for the relay: what a client sends after its login belongs to the backend.
     #[must_use]
     pub fn into_rest(self) -> Zeroizing<Vec<u8>> {
         let Self { mut bytes, start, .. } = self;

@@ -1,69 +1,69 @@
-//! What a frontend has learned from the client when it asks for a login to be checked.
+//! What a frontend knows about a login that has to be decided.
 
 use crate::secret::Secret;
 
 use super::frontend::PendingLogin;
 use super::sasl::Mechanism;
 
-/// A login that the client asks for, and the state that waits for the verdict.
+/// A login that the client requests, and the state that waits for the decision.
 #[derive(Debug)]
 pub struct Attempt {
-    /// What has to be checked.
+    /// The credentials.
     pub request: LoginRequest,
-    /// What answers the client.
+    /// Sends the decision to the client.
     pub pending: PendingLogin,
 }
 
-/// The credentials of one attempt.
+/// The credentials of one login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginRequest {
-    /// PLAIN, LOGIN, IMAP LOGIN, POP3 USER/PASS. `Auth-Method: plain`.
+    /// PLAIN, LOGIN, IMAP's LOGIN, POP3's USER and PASS. `Auth-Method: plain`.
     Password {
-        /// The authentication identity; raw bytes as the client sent them.
+        /// The authentication identity as the client sent it.
         login: Vec<u8>,
         /// The password.
         password: Secret,
-        /// The authorization identity of SASL PLAIN; empty when none was sent.
+        /// The authorization identity of SASL PLAIN; empty if none was sent.
         authzid: Vec<u8>,
     },
-    /// CRAM-MD5 or APOP checked by an auth service.
+    /// CRAM-MD5 or APOP, checked by an auth service.
     Digest {
         /// [`Mechanism::CramMd5`] or [`Mechanism::Apop`].
         mechanism: Mechanism,
         /// The authentication identity.
         login: Vec<u8>,
-        /// The digest, as sent.
+        /// The digest as sent, in hexadecimal.
         digest: Secret,
         /// The challenge that the digest answers, with its angle brackets.
         salt: Vec<u8>,
     },
-    /// EXTERNAL: the client certificate stands for the password.
+    /// EXTERNAL: the client certificate replaces the password.
     External {
-        /// The identity the client asks for; may be empty.
+        /// The requested identity; may be empty.
         login: Vec<u8>,
     },
-    /// XOAUTH2 or OAUTHBEARER checked by an auth service.
+    /// XOAUTH2 or OAUTHBEARER, checked by an auth service.
     Token {
         /// [`Mechanism::XOAuth2`] or [`Mechanism::OAuthBearer`].
         mechanism: Mechanism,
-        /// The user.
+        /// The user name.
         login: Vec<u8>,
         /// The bearer token.
         token: Secret,
     },
-    /// `passthrough`: the exchange itself goes to the backend, message by message.
+    /// `passthrough`: the SASL exchange is relayed to the backend, message by message.
     Relayed {
-        /// The mechanism, announced as configured.
+        /// A mechanism other than PLAIN and LOGIN.
         mechanism: Mechanism,
-        /// The client's initial response as it stood on the wire (base64, or `=`), if it sent one.
+        /// The client's initial response as received (base64, or `=`), if it sent one.
         initial_response: Option<Secret>,
     },
-    /// SMTP `NONE`: a transaction without a login; see [`PendingLogin::envelope`].
+    /// SMTP mechanism `NONE`: mail without a login; see [`PendingLogin::envelope`].
     Anonymous,
 }
 
 impl LoginRequest {
-    /// The user, as the client named it; empty where it named none that we can read.
+    /// Returns the user name that the client sent. Empty if there is none, or if it is part of a relayed exchange.
     #[must_use]
     pub fn login(&self) -> &[u8] {
         match self {
@@ -75,8 +75,8 @@ impl LoginRequest {
         }
     }
 
-    /// Whether a field holds NUL, CR or LF. No protocol here can carry them safely: CR and LF end a command, and
-    /// NUL separates the fields of SASL PLAIN. `Relayed` is base64 and stays so.
+    /// Tells whether a field contains NUL, CR or LF. No protocol can carry these safely: CR and LF end a command, and
+    /// NUL separates the fields of SASL PLAIN. `Relayed` is base64, so it never contains them.
     #[must_use]
     pub fn holds_line_breaks_or_nul(&self) -> bool {
         let fields: [&[u8]; 3] = match self {
@@ -89,7 +89,7 @@ impl LoginRequest {
         fields.into_iter().any(holds_line_breaks_or_nul)
     }
 
-    /// nginx's `Auth-Method`.
+    /// Returns the value of nginx's `Auth-Method`.
     #[must_use]
     pub const fn method(&self) -> &'static str {
         match self {
@@ -103,24 +103,23 @@ impl LoginRequest {
     }
 }
 
-/// Whether `bytes` hold NUL, CR or LF.
 pub(crate) fn holds_line_breaks_or_nul(bytes: &[u8]) -> bool {
     bytes.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))
 }
 
-/// What an SMTP client said before the login; replayed to the backend.
+/// The commands of an SMTP client before its login, for the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
-    /// HELO or EHLO, if any was said.
+    /// HELO or EHLO, if the client sent one.
     pub hello: Option<Hello>,
     /// The MAIL line from its verb to its last argument, without CRLF.
     pub mail: Option<Vec<u8>>,
-    /// The RCPT line, likewise.
+    /// The RCPT line in the same form.
     pub rcpt: Option<Vec<u8>>,
 }
 
 impl Envelope {
-    /// The address of the first recipient: `user@domain` of `RCPT TO:<user@domain> …`; empty without one.
+    /// Returns the address of the first recipient: `user@domain` of `RCPT TO:<user@domain> …`. Empty if there is none.
     #[must_use]
     pub fn recipient(&self) -> &[u8] {
         let line = self.rcpt.as_deref().unwrap_or_default();
@@ -135,9 +134,9 @@ impl Envelope {
 /// The client's HELO or EHLO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Whether the client said EHLO (once in the session is enough, as in nginx).
+    /// Whether the client has sent EHLO, in this or an earlier command, as in nginx.
     pub extended: bool,
-    /// Its argument.
+    /// The argument of the command.
     pub name: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! POP3 before the login (RFC 1939, RFC 2449, RFC 2595, RFC 5034): NGINX section 6, with its repairs.
+//! The POP3 frontend before the login (RFC 1939, RFC 2449, RFC 2595, RFC 5034): NGINX section 6, with fixed quirks.
 
 mod command;
 
@@ -14,7 +14,6 @@ use super::login::LoginRequest;
 use super::sasl::Mechanism;
 use super::sasl::dialogue::{Dialogue, Progress, first_word};
 
-/// The POP3 frontend.
 #[derive(Debug)]
 pub(crate) struct Pop3 {
     core: Core,
@@ -23,15 +22,15 @@ pub(crate) struct Pop3 {
 
 #[derive(Debug)]
 enum Pop3State {
-    /// Anything may come.
+    /// Any command may follow.
     Start,
-    /// USER was said; PASS may come.
+    /// USER was accepted; PASS may follow.
     User { login: Vec<u8> },
-    /// The next line answers our challenge.
+    /// The next line is a response to our challenge.
     Answer(Dialogue),
 }
 
-/// Either the machine for the next line, or what has to happen outside first.
+/// Either the machine for the next line, or a step for the caller.
 type Flow = ControlFlow<Step, Pop3>;
 
 impl Pop3 {
@@ -43,7 +42,7 @@ impl Pop3 {
         &mut self.core
     }
 
-    /// With a challenge where APOP or CRAM-MD5 is enabled, unless they are the backend's to answer.
+    /// Appends the greeting, with a challenge if APOP or CRAM-MD5 is enabled and not relayed to the backend.
     pub(crate) fn greet(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"+OK POP3 ready");
         let digests = [Mechanism::Apop, Mechanism::CramMd5];
@@ -107,7 +106,7 @@ impl Pop3 {
                 out.extend_from_slice(b"+OK\r\n");
                 return Flow::Break(Step::StartTls(StartTls::new(core)));
             }
-            // Everything below logs in.
+            // All commands below log in.
             _ if core.lacks_tls() => return Self::invalid(core, out),
             Command::User(login) if !login.is_empty() && core.config.takes_passwords() => {
                 out.extend_from_slice(b"+OK\r\n");
@@ -124,7 +123,7 @@ impl Pop3 {
         Flow::Continue(Self::new(core))
     }
 
-    /// Whatever is not accepted here leads back to the start (NGINX section 6.2).
+    /// Commands that are not accepted here return to the start state (NGINX section 6.2).
     fn run_after_user(core: Core, login: Vec<u8>, command: Command<'_>, out: &mut Vec<u8>) -> Flow {
         match command {
             Command::Noop => out.extend_from_slice(b"+OK\r\n"),
@@ -140,7 +139,7 @@ impl Pop3 {
         Flow::Continue(Self { core, state: Pop3State::User { login } })
     }
 
-    /// Not relayed: the challenge in the greeting was ours.
+    /// APOP is not relayed, because the greeting's challenge was ours and not the backend's.
     fn apop(core: Core, arguments: &[&[u8]], out: &mut Vec<u8>) -> Flow {
         let [login, digest] = arguments else { return Self::invalid(core, out) };
         if !core.is_enabled(Mechanism::Apop) || core.config.relay_sasl {
@@ -171,7 +170,7 @@ impl Pop3 {
         }
     }
 
-    /// A command that is known and wrong here.
+    /// Refuses a known command as invalid in this state.
     fn invalid(mut core: Core, out: &mut Vec<u8>) -> Flow {
         if core.exhausts_errors_with_refusal() {
             return close(CloseReason::TooManyErrors, out);
@@ -179,7 +178,7 @@ impl Pop3 {
         Self::go_on(core, out)
     }
 
-    /// Refused, and not counted here.
+    /// Refuses a command without counting an error.
     fn go_on(core: Core, out: &mut Vec<u8>) -> Flow {
         Self::append_invalid(out);
         Flow::Continue(Self::new(core))
@@ -196,7 +195,7 @@ fn quit(out: &mut Vec<u8>) -> Flow {
     Flow::Break(Step::Close(CloseReason::Quit))
 }
 
-/// NGINX section 6.3. STLS is announced in the start state only, where it is accepted.
+/// Appends the capabilities (NGINX section 6.3). STLS is announced only in the start state, where it is accepted.
 fn append_capabilities(core: &Core, at_start: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK Capability list follows\r\n");
     let takes_user = !core.lacks_tls() && core.config.takes_passwords();
@@ -220,7 +219,7 @@ fn append_capabilities(core: &Core, at_start: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b".\r\n");
 }
 
-/// The answer to AUTH without an argument.
+/// Appends the reply to AUTH without an argument.
 fn append_mechanisms(core: &Core, out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK methods supported:\r\n");
     for mechanism in mechanisms(core) {
@@ -230,7 +229,7 @@ fn append_mechanisms(core: &Core, out: &mut Vec<u8>) {
     out.extend_from_slice(b".\r\n");
 }
 
-/// nginx announces LOGIN to POP3 clients wherever PLAIN is enabled.
+/// nginx announces LOGIN to POP3 clients if PLAIN is enabled.
 fn mechanisms(core: &Core) -> impl Iterator<Item = &'static str> {
     let implied = core.is_enabled(Mechanism::Plain) && !core.is_enabled(Mechanism::Login);
     core.announced().flat_map(move |name| {

@@ -1,55 +1,55 @@
-//! The PROXY protocol, versions 1 and 2, both ways (haproxy's proxy-protocol.txt).
+//! The PROXY protocol, versions 1 and 2, in both directions (haproxy's proxy-protocol.txt).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::input::Input;
 
-/// What an incoming header says.
+/// The content of a received header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The proxied connection's ends.
+    /// The addresses of the proxied connection.
     Proxied {
-        /// The client.
+        /// The client's address.
         source: SocketAddr,
-        /// Where it connected to.
+        /// The address that the client connected to.
         destination: SocketAddr,
     },
-    /// `UNKNOWN` or `LOCAL`: the connection is the proxy's own (a health check).
+    /// `UNKNOWN` or `LOCAL`: the proxy connects for itself, for example for a health check.
     Local,
 }
 
-/// A header that is not one; the connection is closed without text.
+/// Why a header is invalid. The connection is closed without a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyHeaderError {
-    /// Neither version's signature.
+    /// The connection starts with neither version's signature.
     #[error("the connection does not begin with a PROXY protocol header")]
     Missing,
-    /// A header that breaks its own rules.
+    /// The header violates the protocol.
     #[error("the PROXY protocol header is broken: {0}")]
     Broken(&'static str),
-    /// Longer than any header may be.
+    /// The header is longer than [`MAX_HEADER`].
     #[error("the PROXY protocol header is longer than {MAX_HEADER} bytes")]
     TooLong,
 }
 
-/// The longest header that is read, in bytes (v2 with TLVs); nginx's bound.
+/// Longest accepted header in bytes (version 2 with TLVs); nginx's limit.
 pub const MAX_HEADER: usize = 4096;
 
-/// Which version is written to a backend.
+/// The version of the header that is sent to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProxyVersion {
     /// The text form.
     V1,
-    /// The binary form, with CRC32C.
+    /// The binary form, with a CRC32C checksum.
     V2,
 }
 
-/// The length of the header at the front of `bytes`, or `None` while that cannot be told or the header is
-/// not whole: so that a caller who can only peek consumes exactly the header.
+/// Returns the length of the header at the front of `bytes`, or `None` if the header is incomplete. This allows a
+/// caller that peeks at a socket to consume exactly the header.
 ///
 /// # Errors
-/// When the bytes cannot become a valid header.
+/// [`ProxyHeaderError`] if the bytes cannot become a valid header.
 pub fn header_length(bytes: &[u8]) -> Result<Option<usize>, ProxyHeaderError> {
     if agrees(bytes, V1_SIGNATURE) {
         let line = bytes.get(..V1_MAX).unwrap_or(bytes);
@@ -70,8 +70,8 @@ pub fn header_length(bytes: &[u8]) -> Result<Option<usize>, ProxyHeaderError> {
     Ok((bytes.len() >= whole).then_some(whole))
 }
 
-/// Whether a connection that begins with these bytes sends a header; `None` while that cannot be told. An IMAP client
-/// whose first tag is `PROXY` counts as one that does.
+/// Tells whether a connection that starts with these bytes sends a header; `None` if more bytes are needed. An IMAP
+/// client whose first tag is `PROXY` is taken for one.
 #[must_use]
 pub fn is_header(first: &[u8]) -> Option<bool> {
     let signatures = [V1_SIGNATURE, V2_SIGNATURE];
@@ -81,11 +81,10 @@ pub fn is_header(first: &[u8]) -> Option<bool> {
     if signatures.iter().any(|signature| agrees(first, signature)) { None } else { Some(false) }
 }
 
-/// Takes a whole header from the front of `input`, or `None` when more bytes are needed; consumes only the
-/// header.
+/// Takes a whole header from the front of `input`; `None` if more bytes are needed. Consumes only the header.
 ///
 /// # Errors
-/// When the bytes are not a valid header, or `input` has no room for the rest of it.
+/// [`ProxyHeaderError`] if the bytes are not a valid header, or `input` has no room for the rest.
 pub fn parse(input: &mut Input) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let Some(length) = header_length(input.peek())? else {
         return if input.is_full() { Err(ProxyHeaderError::TooLong) } else { Ok(None) };
@@ -96,12 +95,12 @@ pub fn parse(input: &mut Input) -> Result<Option<ProxyHeader>, ProxyHeaderError>
     Ok(Some(header))
 }
 
-/// As far as both go, they are the same.
+/// Tells whether the two are equal up to the length of the shorter one.
 fn agrees(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(byte, expected)| byte == expected)
 }
 
-/// `PROXY TCP4|TCP6 source destination port port CRLF`, or `PROXY UNKNOWN … CRLF`.
+/// Parses `PROXY TCP4|TCP6 source destination port port CRLF` or `PROXY UNKNOWN … CRLF`.
 fn parse_v1(line: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     let line = line.strip_suffix(b"\r\n").ok_or(ProxyHeaderError::Broken("a line that ends without CRLF"))?;
     let text = std::str::from_utf8(line).map_err(|_| ProxyHeaderError::Broken("a line that is not ASCII"))?;
@@ -137,11 +136,11 @@ fn port(text: &str) -> Result<u16, ProxyHeaderError> {
     text.parse().ok().filter(|_| digits).ok_or(ProxyHeaderError::Broken("a port that is not a number"))
 }
 
-/// The part of a version 2 header that every one has.
+/// The fixed part of a version 2 header.
 struct Fixed {
     version_and_command: u8,
     family_and_transport: u8,
-    /// Of what follows.
+    /// Bytes that follow the fixed part.
     length: usize,
 }
 
@@ -158,7 +157,7 @@ impl Fixed {
     }
 }
 
-/// LOCAL, and PROXY of anything but TCP, say nothing about a client (nginx). TLVs are skipped.
+/// LOCAL, and PROXY for anything but TCP, name no client, as in nginx. TLVs are skipped.
 fn parse_v2(bytes: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     let fixed = Fixed::read(bytes).ok_or(ProxyHeaderError::Missing)?;
     match fixed.version_and_command {
@@ -177,7 +176,7 @@ fn parse_v2(bytes: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     proxied.ok_or(ProxyHeaderError::Broken("a length too short for its addresses"))
 }
 
-/// Two addresses of `N` bytes, then two ports.
+/// Reads two addresses of `N` bytes, then two ports.
 fn take_ends<const N: usize>(bytes: &[u8]) -> Option<ProxyHeader>
 where
     IpAddr: From<[u8; N]>,
@@ -192,44 +191,44 @@ where
     })
 }
 
-/// The TLS facts that a version 2 header carries as TLVs.
+/// The TLS data of a connection, as a version 2 header carries it in TLVs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// The SNI that the client sent.
     pub server_name: Option<String>,
-    /// The ALPN protocol agreed on.
+    /// The negotiated ALPN protocol.
     pub alpn: Option<String>,
-    /// `TLSv1.3`.
+    /// The TLS version, such as `TLSv1.3`.
     pub version: String,
     /// OpenSSL's name of the cipher suite.
     pub cipher: String,
-    /// The algorithms of the certificate that the client was shown; where somebody asks for a version 2 header.
+    /// The algorithms of the certificate that the client got. Only set if a version 2 header is configured.
     pub shown: Option<Arc<CertificateAlgorithms>>,
-    /// The client's own certificate, where it sent one; likewise.
+    /// The client's certificate, if it sent one. Only set if a version 2 header is configured.
     pub client: Option<ClientCertificateFacts>,
 }
 
-/// The algorithms of a certificate, by OpenSSL's names.
+/// The algorithms of a certificate, with OpenSSL's names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateAlgorithms {
-    /// How it was signed: `RSA-SHA256`.
+    /// The signature algorithm, such as `RSA-SHA256`.
     pub signature: &'static str,
-    /// What its key is: `RSA2048`.
+    /// The type and size of the key, such as `RSA2048`.
     pub key: String,
 }
 
-/// What is told of a client's certificate.
+/// Data of a client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificateFacts {
-    /// The common name; of a certificate that is trusted only, because many backends look no further than at it.
+    /// The common name. Only of a trusted certificate, because many backends check nothing else.
     pub common_name: Option<String>,
-    /// Whether it is trusted.
+    /// Whether the certificate is trusted.
     pub verified: bool,
-    /// Whether it was sent in an earlier connection of a TLS session that was resumed.
+    /// Whether it was sent in an earlier connection of a resumed TLS session.
     pub resumed: bool,
 }
 
-/// Appends a header for a connection from `ends` (source, destination); `None` is `UNKNOWN` / `LOCAL`.
+/// Appends a header for a connection from `ends` (source, destination). `None` produces `UNKNOWN` or `LOCAL`.
 pub fn encode(
     version: ProxyVersion,
     ends: Option<(SocketAddr, SocketAddr)>,
@@ -243,8 +242,8 @@ pub fn encode(
     }
 }
 
-/// A header names one family: an IPv4 end is mapped to IPv6 next to an IPv6 one (quirk Q-20), and two mapped
-/// ones are IPv4 again.
+/// A header has one address family. An IPv4 address next to an IPv6 one is mapped to IPv6 (quirk Q-20), and two mapped
+/// addresses become IPv4 again.
 fn in_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     let (from, to) = (source.ip().to_canonical(), destination.ip().to_canonical());
     let (from, to) = match (from, to) {
@@ -279,7 +278,7 @@ fn encode_v2(ends: Option<(SocketAddr, SocketAddr)>, tls: Option<&TlsFacts>, out
             (PROXY_COMMAND, if source.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 })
         }
     };
-    // The checksum is over the whole header, its own place zero, and stands last.
+    // The checksum covers the whole header, with zeros in its own place, and comes last.
     append_tlv(TLV_CRC32C, &[0; 4], &mut body);
     let mut header = V2_SIGNATURE.to_vec();
     header.extend_from_slice(&[command, family]);
@@ -302,7 +301,7 @@ fn append_ends(source: SocketAddr, destination: SocketAddr, body: &mut Vec<u8>) 
     body.extend_from_slice(&destination.port().to_be_bytes());
 }
 
-/// In nginx's order: AUTHORITY, ALPN, SSL.
+/// Appends TLVs in nginx's order: AUTHORITY, ALPN, SSL.
 fn append_tls(tls: &TlsFacts, body: &mut Vec<u8>) {
     if let Some(server_name) = &tls.server_name {
         append_tlv(TLV_AUTHORITY, server_name.as_bytes(), body);
@@ -313,7 +312,7 @@ fn append_tls(tls: &TlsFacts, body: &mut Vec<u8>) {
     append_tlv(TLV_SSL, &ssl(tls), body);
 }
 
-/// The value of `PP2_TYPE_SSL` (section 2.2.6), its own TLVs in nginx's order.
+/// Returns the value of `PP2_TYPE_SSL` (section 2.2.6), with its TLVs in nginx's order.
 fn ssl(tls: &TlsFacts) -> Vec<u8> {
     let client = tls.client.as_ref();
     let elements = match client {
@@ -336,7 +335,7 @@ fn ssl(tls: &TlsFacts) -> Vec<u8> {
     ssl
 }
 
-/// A value that is longer than any name may be is left out.
+/// Appends a TLV. Omits a value that is longer than a name may be.
 fn append_tlv(kind: u8, value: &[u8], body: &mut Vec<u8>) {
     let Some(length) = u16::try_from(value.len()).ok().filter(|&length| length <= MAX_TLV) else { return };
     body.push(kind);
@@ -345,10 +344,10 @@ fn append_tlv(kind: u8, value: &[u8], body: &mut Vec<u8>) {
 }
 
 const V1_SIGNATURE: &[u8] = b"PROXY ";
-/// The longest version 1 line, with its CRLF.
+/// Longest version 1 line in bytes, with its CRLF.
 const V1_MAX: usize = 107;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family and transport, length.
+/// Bytes of signature, version and command, family and transport, length.
 const V2_FIXED: usize = 16;
 
 const LOCAL_COMMAND: u8 = 0x20;
@@ -364,16 +363,16 @@ const TLV_SSL: u8 = 0x20;
 const TLV_SSL_VERSION: u8 = 0x21;
 const TLV_SSL_CN: u8 = 0x22;
 const TLV_SSL_CIPHER: u8 = 0x23;
-/// Of the certificate that the client was shown, like the next one.
+/// About the certificate that the client got, as the next one.
 const TLV_SSL_SIG_ALG: u8 = 0x24;
 const TLV_SSL_KEY_ALG: u8 = 0x25;
-/// The client spoke TLS.
+/// The client used TLS.
 const CLIENT_SSL: u8 = 0x01;
-/// It sent a certificate in this connection.
+/// The client sent a certificate in this connection.
 const CLIENT_CERT_CONNECTION: u8 = 0x02;
-/// It sent one in some connection of its TLS session.
+/// The client sent a certificate in some connection of its TLS session.
 const CLIENT_CERT_SESSION: u8 = 0x04;
-/// Of a value, in bytes, so that a header stays below [`MAX_HEADER`].
+/// Longest value in bytes, so that a header stays below [`MAX_HEADER`].
 const MAX_TLV: u16 = 1024;
 
 #[cfg(test)]

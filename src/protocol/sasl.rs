@@ -1,6 +1,6 @@
-//! SASL (RFC 4422): the mechanisms, and decoding what clients send for them.
+//! SASL (RFC 4422): the mechanisms, and the decoding of clients' messages.
 //!
-//! The dialogue that a frontend conducts with its client, whatever the protocol, is in `dialogue`.
+//! `dialogue` has the exchange of a frontend with its client, which is the same in all protocols.
 
 pub(crate) mod dialogue;
 
@@ -13,29 +13,29 @@ use crate::secret::Secret;
 
 use super::login::LoginRequest;
 
-/// A way to log in, as `authMethods` names it. The order is the order of announcement (nginx's).
+/// A login mechanism, as in `authMethods`. The order is the order of announcement, as in nginx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mechanism {
     /// SASL PLAIN (RFC 4616).
     Plain,
     /// SASL LOGIN (draft-murchison-sasl-login).
     Login,
-    /// POP3 APOP (RFC 1939 section 7); needs an auth service.
+    /// POP3's APOP (RFC 1939 section 7). It needs an auth service.
     Apop,
     /// CRAM-MD5 (RFC 2195).
     CramMd5,
-    /// EXTERNAL (RFC 4422 appendix A): the client certificate.
+    /// EXTERNAL (RFC 4422 appendix A): the client certificate is the credential.
     External,
-    /// XOAUTH2.
+    /// XOAUTH2, Google's bearer-token mechanism.
     XOAuth2,
     /// OAUTHBEARER (RFC 7628).
     OAuthBearer,
-    /// SMTP without a login, for port 25: routed by the auth service or to the backend.
+    /// SMTP without a login, for port 25. The auth service or the listener names the backend.
     None,
 }
 
 impl Mechanism {
-    /// All of them, in the order of announcement.
+    /// All mechanisms, in the order of announcement.
     pub const ALL: [Self; 8] = [
         Self::Plain,
         Self::Login,
@@ -47,7 +47,7 @@ impl Mechanism {
         Self::None,
     ];
 
-    /// The name in capitals, as it is announced and as `authMethods` has it.
+    /// Returns the name in upper case, as announced and as in `authMethods`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Mechanism {
         }
     }
 
-    /// nginx's `Auth-Method`, which calls PLAIN and LOGIN both `plain`.
+    /// Returns the value of nginx's `Auth-Method`, which is `plain` for both PLAIN and LOGIN.
     #[must_use]
     pub const fn auth_method(self) -> &'static str {
         match self {
@@ -76,19 +76,19 @@ impl Mechanism {
         }
     }
 
-    /// Whether it is a SASL mechanism, so that AUTH and AUTHENTICATE can name it.
+    /// Tells whether AUTH and AUTHENTICATE accept the mechanism.
     #[must_use]
     pub const fn is_sasl(self) -> bool {
         !matches!(self, Self::Apop | Self::None)
     }
 
-    /// Whether it sends a login and a password. The two that do are one way to log in under two names.
+    /// Tells whether the mechanism sends a login and a password. PLAIN and LOGIN are enabled together.
     #[must_use]
     pub const fn is_password(self) -> bool {
         matches!(self, Self::Plain | Self::Login)
     }
 
-    /// The SASL mechanism of that name; case does not matter.
+    /// Returns the SASL mechanism with this name, ignoring case.
     #[must_use]
     pub fn from_sasl_name(name: &[u8]) -> Option<Self> {
         Self::ALL
@@ -98,28 +98,28 @@ impl Mechanism {
     }
 }
 
-/// Decodes base64 by nginx's rules: it ends at the first `=`, padding may be missing, bits left over are
-/// ignored. `=` alone is the empty string, as RFC 4954 and RFC 5034 want.
+/// Decodes base64 by nginx's rules: the text ends at the first `=`, padding may be missing, and left-over bits are
+/// ignored. A single `=` is the empty string (RFC 4954 and RFC 5034).
 #[must_use]
 pub fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let digits = text.split(|&byte| byte == b'=').next().unwrap_or_default();
     LENIENT.decode(digits).ok().map(Zeroizing::new)
 }
 
-/// Encodes with padding, as every protocol here wants it.
+/// Encodes with padding, which all protocols here require.
 #[must_use]
 pub fn encode_base64(bytes: &[u8]) -> String {
     LENIENT.encode(bytes)
 }
 
-/// Whether a token can be a message of a relayed exchange: base64, `=`, or nothing.
+/// Tells whether a token can be a message of a relayed exchange: base64, `=`, or empty.
 #[must_use]
 pub fn is_message(token: &[u8]) -> bool {
     token.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
 }
 
-/// PLAIN (RFC 4616): `authzid NUL login NUL password`. Further NULs are in the password, and `PendingLogin` refuses
-/// them.
+/// Decodes PLAIN (RFC 4616): `authzid NUL login NUL password`. Further NULs become part of the password, which
+/// `PendingLogin` then refuses.
 #[must_use]
 pub fn decode_plain(text: &[u8]) -> Option<LoginRequest> {
     let message = decode_base64(text)?;
@@ -132,7 +132,8 @@ pub fn decode_plain(text: &[u8]) -> Option<LoginRequest> {
     })
 }
 
-/// CRAM-MD5 (RFC 2195): `login SP digest`, split at the first space as nginx does; 32 digits.
+/// Decodes CRAM-MD5 (RFC 2195): `login SP digest`, split at the first space as in nginx. The digest must have 32
+/// digits.
 #[must_use]
 pub fn decode_cram_md5(text: &[u8], salt: Vec<u8>) -> Option<LoginRequest> {
     let message = decode_base64(text)?;
@@ -146,13 +147,13 @@ pub fn decode_cram_md5(text: &[u8], salt: Vec<u8>) -> Option<LoginRequest> {
     })
 }
 
-/// EXTERNAL (RFC 4422 appendix A): the identity asked for, which may be empty.
+/// Decodes EXTERNAL (RFC 4422 appendix A): the requested identity, which may be empty.
 #[must_use]
 pub fn decode_external(text: &[u8]) -> Option<LoginRequest> {
     Some(LoginRequest::External { login: decode_base64(text)?.to_vec() })
 }
 
-/// XOAUTH2: `user=` login `^A` `auth=Bearer ` token `^A^A`, exactly.
+/// Decodes XOAUTH2: exactly `user=` login `^A` `auth=Bearer ` token `^A^A`.
 #[must_use]
 pub fn decode_xoauth2(text: &[u8]) -> Option<LoginRequest> {
     let message = decode_base64(text)?;
@@ -165,14 +166,14 @@ pub fn decode_xoauth2(text: &[u8]) -> Option<LoginRequest> {
     bearer(Mechanism::XOAuth2, login.to_vec(), token)
 }
 
-/// OAUTHBEARER (RFC 7628 section 3.1): a GS2 header with the login, then fields of which `auth` is needed.
+/// Decodes OAUTHBEARER (RFC 7628 section 3.1): a GS2 header with the login, then fields, of which `auth` is required.
 #[must_use]
 pub fn decode_oauthbearer(text: &[u8]) -> Option<LoginRequest> {
     let message = decode_base64(text)?;
     let mut parts = strip_keyword(&message, b"n,a=")?.splitn(2, |&byte| byte == b',');
     let (login, rest) = (unescape_saslname(parts.next()?)?, parts.next()?);
     let fields = rest.strip_prefix(&[SEPARATOR])?.strip_suffix(&[SEPARATOR])?;
-    // The message's own end (RFC 7628: `*kvpair kvsep`) looks like one more, empty field.
+    // The end of the message (RFC 7628: `*kvpair kvsep`) looks like an additional empty field.
     let fields = fields.strip_suffix(&[SEPARATOR]).unwrap_or(fields);
     let mut token = None;
     for field in fields.split(|&byte| byte == SEPARATOR) {
@@ -195,13 +196,13 @@ fn bearer(mechanism: Mechanism, login: Vec<u8>, token: &[u8]) -> Option<LoginReq
     Some(LoginRequest::Token { mechanism, login, token: Secret::from(token) })
 }
 
-/// What follows `keyword`, compared without case.
+/// Returns the text after `keyword`, ignoring case.
 fn strip_keyword<'a>(text: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = text.split_at_checked(keyword.len())?;
     start.eq_ignore_ascii_case(keyword).then_some(rest)
 }
 
-/// RFC 5801 section 4: `=2C` is a comma, `=3D` an equals sign, any other `=` is an error.
+/// RFC 5801 section 4: `=2C` is a comma, `=3D` an equals sign, and any other `=` is an error.
 fn unescape_saslname(text: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(text.len());
     let mut pieces = text.split(|&byte| byte == b'=');
@@ -218,11 +219,11 @@ fn unescape_saslname(text: &[u8]) -> Option<Vec<u8>> {
     Some(name)
 }
 
-/// RFC 4954 section 4: the bytes that a response of a client may have.
+/// Longest response of a client in bytes (RFC 4954 section 4).
 pub(crate) const MAX_RESPONSE: usize = 12_288;
-/// Between the fields of XOAUTH2 and OAUTHBEARER.
+/// The separator of fields in XOAUTH2 and OAUTHBEARER.
 const SEPARATOR: u8 = 1;
-/// Length of an MD5 digest in hexadecimal.
+/// Hexadecimal digits of an MD5 digest.
 const MD5_DIGITS: usize = 32;
 
 const LENIENT: GeneralPurpose = GeneralPurpose::new(

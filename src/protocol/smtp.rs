@@ -1,5 +1,5 @@
-//! SMTP before the login, or before the first recipient (RFC 5321, RFC 4954, RFC 3207): NGINX section 7, with
-//! its repairs.
+//! The SMTP frontend before the login, or before the first recipient (RFC 5321, RFC 4954, RFC 3207): NGINX section 7,
+//! with fixed quirks.
 
 mod command;
 mod name;
@@ -14,23 +14,22 @@ use super::login::{Envelope, Hello, LoginRequest};
 use super::sasl::Mechanism;
 use super::sasl::dialogue::{Dialogue, Progress, first_word};
 
-/// The SMTP frontend.
 #[derive(Debug)]
 pub(crate) struct Smtp {
     core: Core,
     said: Said,
-    /// Present when the next line answers our challenge.
+    /// Set if the next line is a response to our challenge.
     dialogue: Option<Dialogue>,
 }
 
-/// What the client said that outlives a command.
+/// What the client sent that survives a command.
 #[derive(Debug, Default)]
 struct Said {
     hello: Option<Hello>,
     mail: Option<Vec<u8>>,
 }
 
-/// Either the machine for the next line, or what has to happen outside first.
+/// Either the machine for the next line, or a step for the caller.
 type Flow = ControlFlow<Step, Smtp>;
 
 impl Smtp {
@@ -38,7 +37,7 @@ impl Smtp {
         Self { core, said: Said::default(), dialogue: None }
     }
 
-    /// After a refused login: HELO and MAIL stay, so that another RCPT can be tried.
+    /// Continues after a refused login. HELO and MAIL are kept, so that the client can try another RCPT.
     pub(crate) fn resume(core: Core, envelope: Envelope) -> Self {
         let Envelope { hello, mail, rcpt: _ } = envelope;
         Self { core, said: Said { hello, mail }, dialogue: None }
@@ -83,7 +82,7 @@ impl Smtp {
         }
         match command::parse(line.expose()) {
             Some(command) => self.run(&command, out),
-            // The chunk follows without being asked for (RFC 3030), and is no command.
+            // The chunk follows at once (RFC 3030), and must not be read as commands.
             None if command::announces_chunk(line.expose()) => close(CloseReason::RefusedLiteral, out),
             None if self.core.exhausts_errors() => close(CloseReason::TooManyErrors, out),
             None => self.reply(INVALID_COMMAND, out),
@@ -121,7 +120,7 @@ impl Smtp {
         } else {
             append_named("250 ", &self.core, "\r\n", out);
         }
-        // Who said EHLO once is an ESMTP client for good (NGINX section 7.3).
+        // A client that sent EHLO once stays an ESMTP client (NGINX section 7.3).
         let extended = extended || self.said.hello.is_some_and(|hello| hello.extended);
         let name = name::in_ascii(name, self.core.client);
         let said = Said { hello: Some(Hello { extended, name }), mail: None };
@@ -135,7 +134,7 @@ impl Smtp {
         if !self.core.takes_sasl() {
             return self.refuse(NO_LOGINS, out);
         }
-        // RFC 4954 section 4: never within a transaction.
+        // RFC 4954 section 4: AUTH is not allowed in a transaction.
         if self.is_out_of_sequence() || (self.is_strict() && self.said.mail.is_some()) {
             return self.refuse(BAD_SEQUENCE, out);
         }
@@ -147,7 +146,7 @@ impl Smtp {
     }
 
     fn mail(self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
-        // RFC 3207 section 4; nginx lets MAIL through (quirk Q-06).
+        // RFC 3207 section 4. nginx accepts MAIL (quirk Q-06).
         if self.core.lacks_tls() && !self.core.config.smtp.anonymous_before_tls {
             return self.refuse(NEEDS_TLS, out);
         }
@@ -175,7 +174,7 @@ impl Smtp {
         Flow::Break(PendingLogin::begin(self.core, LoginRequest::Anonymous, Waiting::Smtp { envelope }, out))
     }
 
-    /// Whether the client has to say HELO or EHLO first (RFC 5321 section 4.1.4, quirk Q-27).
+    /// Tells whether HELO or EHLO is missing (RFC 5321 section 4.1.4, quirk Q-27).
     fn is_out_of_sequence(&self) -> bool {
         self.is_strict() && self.said.hello.is_none()
     }
@@ -203,7 +202,7 @@ impl Smtp {
         }
     }
 
-    /// The reply to a command that is known and wrong here.
+    /// Refuses a known command with this reply.
     fn refuse(mut self, line: &[u8], out: &mut Vec<u8>) -> Flow {
         if self.core.exhausts_errors_with_refusal() {
             out.extend_from_slice(line);
@@ -229,7 +228,7 @@ fn append_named(before: &str, core: &Core, after: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(after.as_bytes());
 }
 
-/// NGINX section 7.4.
+/// Appends the reply to EHLO (NGINX section 7.4).
 fn append_extensions(core: &Core, out: &mut Vec<u8>) {
     let mut lines = vec![core.config.server_name.clone()];
     lines.extend(core.config.capabilities.iter().cloned());

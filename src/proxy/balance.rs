@@ -1,4 +1,4 @@
-//! Which endpoint of a backend is tried first, and in which order the others follow.
+//! Load balancing: decides which endpoint of a backend is tried first, and in which order the others follow.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -11,19 +11,20 @@ use siphasher::sip::SipHasher24;
 use crate::model::{Backend, LoadBalancing};
 use crate::net::BackendAddress;
 
-/// Open sessions by endpoint and the turn of each backend; one for the whole data plane.
+/// Counts the open sessions of each endpoint. There is one `Balancer` for the whole data plane, so that all workers
+/// share the counts.
 #[derive(Debug, Default)]
 pub(crate) struct Balancer {
     turn: AtomicUsize,
     endpoints: Mutex<HashMap<BackendAddress, Arc<AtomicUsize>>>,
 }
 
-/// A session that is counted on its endpoint until it is dropped.
+/// Counts a session on its endpoint until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Placement(Arc<AtomicUsize>);
 
 impl Balancer {
-    /// The endpoints in the order in which they are tried. `login` steers [`LoadBalancing::UserHash`].
+    /// Returns all endpoints in the order in which to try them. Only [`LoadBalancing::UserHash`] uses `login`.
     pub(crate) fn order(
         &self,
         backend: &Backend,
@@ -56,7 +57,6 @@ impl Balancer {
         order
     }
 
-    /// Counts a session on an endpoint.
     pub(crate) fn place(&self, address: &BackendAddress) -> Placement {
         let mut endpoints = self.endpoints.lock();
         if endpoints.len() >= PRUNE_AT {
@@ -74,22 +74,23 @@ impl Drop for Placement {
     }
 }
 
-/// What an endpoint is to its users: a Pod of a StatefulSet keeps its name when it gets another address, and the two
-/// addresses of a dual-stack Pod are one endpoint.
+/// Identifies an endpoint independently of its address: a Pod of a StatefulSet keeps its name when its address changes,
+/// and the two addresses of a dual-stack Pod are one endpoint.
 fn identity(backend: &Backend, address: &BackendAddress) -> String {
     backend.names.get(address).cloned().unwrap_or_else(|| address.to_string())
 }
 
-/// One mailbox is one login, however a client writes it: mail servers do not tell upper from lower case in it, and a
-/// domain may end with a dot. Only ASCII is folded: the tables for the rest change with every version of Unicode.
+/// Maps the spellings of one login to one key. Mail servers ignore case in a login, and a domain may end with a dot.
+/// Only ASCII is folded, because Unicode's case tables change between versions.
 fn canonical(login: &[u8]) -> Vec<u8> {
     let is_address = login.contains(&b'@');
     login.strip_suffix(b".").filter(|_| is_address).unwrap_or(login).to_ascii_lowercase()
 }
 
-/// Rendezvous hashing: only the users of an endpoint that goes are moved, and only those that come to a new endpoint.
+/// Rendezvous hashing: when an endpoint is removed, only its users move; a new endpoint only takes over its share of
+/// users.
 ///
-/// `SipHash-2-4` with a key of zeroes, over the endpoint, a NUL and the login: all replicas and all releases agree.
+/// `SipHash-2-4` with an all-zero key over the endpoint, a NUL and the login, so that all replicas and releases agree.
 fn weight(identity: &str, login: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new();
     hasher.write(identity.as_bytes());
@@ -98,7 +99,7 @@ fn weight(identity: &str, login: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Endpoints without sessions are forgotten when so many are known.
+/// Endpoints without sessions are removed when the map has this many entries.
 const PRUNE_AT: usize = 4096;
 
 #[cfg(test)]
@@ -110,7 +111,7 @@ mod tests {
         Backend::new("Service mail/dovecot:143".into(), endpoints)
     }
 
-    /// The Pods of a StatefulSet, each at 10.0.0.x.
+    /// Pods of a StatefulSet with the addresses 10.0.0.x.
     fn stateful(pods: &[(&str, u8)]) -> Backend {
         let at = |last: u8| BackendAddress::Ip(([10, 0, 0, last], 143).into());
         let endpoints = pods.iter().map(|(_, last)| at(*last)).collect();
@@ -118,7 +119,7 @@ mod tests {
         Backend { names, ..Backend::new("Service mail/dovecot:143".into(), endpoints) }
     }
 
-    /// The name of the Pod that each of a thousand users goes to.
+    /// Returns the Pod name that each of 1,000 users is sent to.
     fn homes(backend: &Backend) -> Vec<String> {
         let balancer = Balancer::default();
         let home = |user: u32| {
@@ -209,7 +210,7 @@ mod tests {
         assert_ne!(canonical("Ä@b".as_bytes()), canonical("ä@b".as_bytes()));
     }
 
-    /// Results of the reference implementation: a release that gives others would move all users.
+    /// Known results of the reference implementation. A release with different results would move all users.
     #[test]
     fn the_hash_has_known_answers() {
         let mut reference = SipHasher24::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);

@@ -1,9 +1,9 @@
-//! Clients whose logins fail: who is counted towards a ban, and who is banned. Pure; time is an argument.
+//! Counts failed logins by client network and decides about bans. Pure: time is an argument.
 //!
-//! The table is bounded, and every call takes O(log n). An IPv6 client is counted by its /64. When the table is
-//! full, the newcomers of a /56 or /48 with many entries share one entry of that network, and one of its own entries
-//! makes room for it. So a flood from one network ends in a ban of that network and pushes nobody else out. For
-//! everybody else the entry with the fewest failures makes room, the oldest of those first.
+//! The table is bounded and every call takes O(log n). An IPv6 client is counted by its /64. When the table is full and
+//! a /56 or /48 has many entries in it, new clients of that network share one entry, and one of the network's own
+//! entries is removed for it. Thus a flood from one network bans this network and removes no other client. In all other
+//! cases, the entry with the fewest failures is removed, and among those the oldest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,30 +14,27 @@ use crate::model::settings::AuthFailures;
 
 use super::guess::{Guess, Tried};
 
-/// The table of one listener.
+/// The failed logins and bans of one listener.
 #[derive(Debug)]
 pub(crate) struct Bans {
     capacity: usize,
     known: BTreeMap<Network, Standing>,
-    /// Networks that are not banned: fewest failures first, then the oldest window.
+    /// Networks that are not banned, sorted by failures, then by the start of the window.
     counting: BTreeSet<(u32, Instant, Network)>,
-    /// The same by the end of their windows.
+    /// The same networks, sorted by the end of the window.
     windows: BTreeSet<(Instant, Network)>,
-    /// Banned networks by the end of their bans.
+    /// Banned networks, sorted by the end of the ban.
     banned: BTreeSet<(Instant, Network)>,
 }
 
-/// What is known of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// Not banned.
     Counting {
-        /// Refused logins since `since`.
+        /// Refused logins since `since`, without repeated ones.
         failures: u32,
         since: Instant,
-        /// The end of the window.
         until: Instant,
-        /// Logins that are wrong for sure.
+        /// Recent wrong logins, to recognise a repeated one.
         tried: Tried,
     },
     Banned {
@@ -45,19 +42,19 @@ enum Standing {
     },
 }
 
-/// What became of a refused login.
+/// How a refused login was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// It was tried before, and does not count again.
+    /// The client tried the same login before, so it does not count again.
     Again,
-    /// It counts.
+    /// It counts as a new failure.
     Once,
     /// The client is banned from now on.
     Banned,
 }
 
-/// Who shares an entry: one IPv4 address, or an IPv6 network of 64, 56 or 48 bits. The order keeps the members of
-/// a network together.
+/// The key of an entry: one IPv4 address, or an IPv6 network of 64, 56 or 48 bits. The derived order puts the subnets
+/// of a network next to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Network {
     V4(Ipv4Addr),
@@ -71,7 +68,7 @@ impl Default for Bans {
 }
 
 impl Bans {
-    /// A table for at most this many networks.
+    /// Creates a table with at most `capacity` entries.
     fn with_capacity(capacity: usize) -> Self {
         Self {
             capacity,
@@ -82,7 +79,7 @@ impl Bans {
         }
     }
 
-    /// Whether the client is banned, by its address or by a network that it is in.
+    /// Tells whether the client's own network or a wider one is banned.
     pub(crate) fn is_banned(&self, client: IpAddr, now: Instant) -> bool {
         let own = Network::of(client);
         let wider = own.wider().map(|(network, _)| network);
@@ -91,7 +88,7 @@ impl Bans {
         )
     }
 
-    /// Counts a refused login, unless the client has tried the same `guess` in this window.
+    /// Counts a refused login, unless the client has already tried the same `guess` in this window.
     pub(crate) fn refused(
         &mut self,
         rule: &AuthFailures,
@@ -131,8 +128,8 @@ impl Bans {
         }
     }
 
-    /// What a client is counted as: its own network; a wider one that is counted already, or, when the table is full,
-    /// that has many entries.
+    /// Returns the network that a client is counted as: a wider network that already has an entry, or one with many
+    /// entries when the table is full; otherwise its own.
     fn counted_as(&self, own: Network) -> Network {
         let known = own.wider().map(|(network, _)| network).find(|network| self.known.contains_key(network));
         let crowded = || {
@@ -146,13 +143,13 @@ impl Bans {
         self.known.len() >= self.capacity || self.banned.len() >= self.max_banned()
     }
 
-    /// Bans leave a quarter of the table to clients that are still counted, so that somebody new can be banned.
+    /// Bans may use three quarters of the table. The rest is for clients that are still being counted, so that new ones
+    /// can be banned.
     fn max_banned(&self) -> usize {
         (self.capacity / 4 * 3).max(1)
     }
 
-    /// Takes the least interesting entry out where `newcomer` would be one too many: one of the newcomer's own network,
-    /// if it has some.
+    /// Removes an entry if there is no room for `newcomer`. It prefers entries inside the newcomer's network.
     fn make_room(&mut self, newcomer: Network, is_banned: bool) {
         if is_banned && self.banned.len() >= self.max_banned() {
             let own = self.members(newcomer).find(|network| self.is_ban(network));
@@ -171,7 +168,7 @@ impl Bans {
         matches!(self.known.get(network), Some(Standing::Banned { .. }))
     }
 
-    /// The entries inside of a network; as many as are ever counted.
+    /// Returns entries inside `network`, at most [`MANY_IN_48`].
     fn members(&self, network: Network) -> impl Iterator<Item = Network> {
         let range = network.members();
         range
@@ -181,7 +178,8 @@ impl Bans {
             .take(MANY_IN_48)
     }
 
-    /// A few at a time: more than each call adds.
+    /// Removes a few expired entries per call. A call adds fewer than it can remove, so expired entries do not
+    /// accumulate.
     fn forget_expired(&mut self, now: Instant) {
         for _ in 0..FORGOTTEN_AT_ONCE {
             let window = self.windows.first().filter(|(until, _)| *until <= now).map(|(_, network)| *network);
@@ -197,7 +195,7 @@ impl Bans {
         }
     }
 
-    /// The only place that changes the table, so that the orders agree with it.
+    /// Changes an entry. All changes go through this function, which keeps the sorted sets consistent with the map.
     fn set(&mut self, network: Network, standing: Option<Standing>) {
         let before = match standing {
             Some(standing) => self.known.insert(network, standing),
@@ -238,7 +236,7 @@ impl Network {
         }
     }
 
-    /// The networks around an IPv6 client, and how many entries are many there.
+    /// Returns the /56 and the /48 around an IPv6 client, each with the number of entries from which it is crowded.
     fn wider(self) -> impl Iterator<Item = (Self, usize)> {
         let bits = match self {
             Self::V4(_) => None,
@@ -249,7 +247,7 @@ impl Network {
         [network(56, MANY_IN_56), network(48, MANY_IN_48)].into_iter().flatten()
     }
 
-    /// All narrower networks inside of this one.
+    /// Returns the range of all narrower networks inside this one.
     fn members(self) -> Option<RangeInclusive<Self>> {
         match self {
             Self::V6 { bits, length } if length < 64 => {
@@ -265,16 +263,16 @@ const fn mask(length: u8) -> u64 {
     u64::MAX << (64 - length as u32)
 }
 
-/// Networks whose refused logins are remembered, for each listener: some 20 MB when it is full.
+/// Networks remembered for each listener; a full table needs about 20 MB.
 const MAX_TRACKED: usize = 65_536;
 
-/// From this number of entries on, a /56 is counted as a whole when the table is full.
+/// A full table counts a /56 with at least this many entries as one network.
 const MANY_IN_56: usize = 8;
 
-/// The same for a /48.
+/// As [`MANY_IN_56`], for a /48.
 const MANY_IN_48: usize = 64;
 
-/// Expired entries that one refused login takes out.
+/// Expired windows, and expired bans, that one refused login removes at most.
 const FORGOTTEN_AT_ONCE: usize = 4;
 
 #[cfg(test)]
@@ -297,7 +295,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The `index`th /64 of `2001:db8::/48`.
+    /// Returns the `index`th /64 of `2001:db8::/48`.
     fn flooding(index: u16) -> IpAddr {
         Ipv6Addr::new(0x2001, 0xdb8, 0, index, 0, 0, 0, 1).into()
     }
@@ -306,7 +304,7 @@ mod tests {
         Ipv4Addr::from_bits(0xc633_0000 + index).into()
     }
 
-    /// A wrong login that is like no other; whether it was the last one.
+    /// Counts a wrong login that repeats no other. Returns true if it caused a ban.
     fn refused(bans: &mut Bans, client: IpAddr, now: Instant) -> bool {
         bans.refused(&RULE, client, None, now) == Counted::Banned
     }
@@ -318,7 +316,7 @@ mod tests {
         assert!(bans.is_banned(client, now), "{client}");
     }
 
-    /// Every order has exactly what the table has.
+    /// Checks that the sorted sets contain the same networks as the map.
     fn check(bans: &Bans) {
         assert!(bans.known.len() <= bans.capacity);
         assert!(bans.banned.len() <= bans.max_banned());

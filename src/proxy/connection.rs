@@ -1,6 +1,6 @@
-//! One side of a session before the relay: a stream and what was received from it.
+//! One side of a session before the relay: a stream and the bytes received from it.
 //!
-//! Reads go through a buffer that belongs to the worker's thread, so that a session which waits holds none.
+//! Reads use a buffer of the worker thread, so that a waiting session holds no buffer.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -22,28 +22,28 @@ use super::relay::Side;
 /// A stream and its input.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Private: nobody gets it without what was received from it.
+    /// Private, so that nobody can take the stream and lose bytes that were already received.
     stream: Stream,
-    /// What was received and not taken.
+    /// Bytes that were received and not yet consumed.
     pub(crate) input: Input,
     ended: bool,
 }
 
 impl Connection {
-    /// One whose input holds at most `limit` bytes.
+    /// Creates a connection to a client whose input holds at most `limit` bytes.
     pub(crate) fn new(stream: Stream, limit: usize) -> Self {
         Self { stream, input: Input::new(limit), ended: false }
     }
 
-    /// To a server, which knows what came before a question was sent.
+    /// Creates a connection to a backend. Its input records which bytes arrived before a command was sent.
     pub(crate) fn to_backend(stream: Stream) -> Self {
         Self { stream, input: Input::of_replies(BACKEND_BUFFER), ended: false }
     }
 
-    /// For a TLS handshake; what was received and not taken is refused.
+    /// Converts a cleartext connection for a TLS handshake. Bytes that were received and not consumed are refused.
     ///
     /// # Errors
-    /// [`End::Internal`] under TLS.
+    /// [`End::Internal`] if the connection already uses TLS.
     pub(crate) fn into_handshake(self) -> Result<Cleartext<Socket>, End> {
         match self.stream {
             Stream::Plain(socket) => Ok(Cleartext::new(socket, self.input)),
@@ -51,37 +51,37 @@ impl Connection {
         }
     }
 
-    /// For the relay, which delivers what was received and not taken.
+    /// Converts the connection for the relay, which delivers the bytes that were not consumed.
     pub(crate) fn into_side(self, relayed: IntCounter) -> Side {
         Side { stream: self.stream, received: self.input.into_rest(), relayed }
     }
 
-    /// The address on our side; `None` for UNIX sockets.
+    /// Returns our address of the connection; `None` for a UNIX socket.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.stream.socket().local_address()
     }
 
-    /// Closes it so that the peer can read what was sent last.
+    /// Closes gracefully, so that the peer can read the last bytes that were sent.
     pub(crate) async fn close(self) {
         if !self.ended {
             self.stream.close().await;
         }
     }
 
-    /// Waits for bytes and appends as many as there is room for; 0 is the end of the stream. TLS clients
-    /// that close without close_notify are taken as closed.
+    /// Waits for bytes and appends as many as the input has room for. Returns 0 at the end of the stream. A TLS close
+    /// without `close_notify` counts as the end.
     pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         self.input.release();
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Takes what has arrived by now, without waiting for more; the number of bytes. An end or an error shows again at
-    /// the next read.
+    /// Reads what has already arrived, without waiting, and returns the number of bytes. The next read reports an end
+    /// or an error.
     pub(crate) async fn fill_at_once(&mut self) -> usize {
         if self.input.is_full() || self.ended {
             return 0;
         }
-        // The event queue is looked at before a task that yields is polled again.
+        // Tokio polls the event queue before it polls a task that has yielded.
         tokio::task::yield_now().await;
         poll_fn(|cx| match self.poll_fill(cx) {
             Poll::Ready(Ok(read)) => Poll::Ready(read),
@@ -107,7 +107,7 @@ impl Connection {
         })
     }
 
-    /// Writes everything in one go and empties `out`.
+    /// Writes and flushes `out`, then wipes and clears it.
     pub(crate) async fn send(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         if out.is_empty() {
             return Ok(());
@@ -119,8 +119,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until the peer is gone, keeping what it sends meanwhile. A peer that ended its direction behind
-    /// bytes that were not taken yet (`printf … | nc`) is not gone. Never ends when the input is full.
+    /// Waits until the peer has disconnected. Bytes that it sends meanwhile are kept. A peer that sent bytes and then
+    /// closed its direction (`printf … | nc`) still reads, so it does not count as disconnected. Never returns when the
+    /// input is full.
     pub(crate) async fn gone(&mut self) {
         while !self.ended && !self.input.is_full() {
             match self.fill().await {
@@ -133,10 +134,10 @@ impl Connection {
     }
 }
 
-/// A backend's reply before the relay, in bytes.
+/// Maximum size of a backend's reply before the relay, in bytes.
 const BACKEND_BUFFER: usize = 16 * 1024;
 
-/// Room for one read; the input's limit is usually smaller.
+/// Maximum size of one read, in bytes; the input's limit is usually smaller.
 const SCRATCH_SIZE: usize = 16 * 1024;
 
 thread_local! {

@@ -1,4 +1,4 @@
-//! How sessions end, and whose fault it was.
+//! How a session ends, and who has to act on it.
 
 use std::io;
 use std::time::Duration;
@@ -14,75 +14,74 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 use super::limits::Refusal;
 use super::verdicts::Verdict;
 
-/// Why a session ended. Every variant says whose fault it was ([`End::fault`]).
+/// Why a session ended. [`End::fault`] says who is at fault.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
-    /// The relay ended as the client or the backend wished.
+    /// The client or the backend ended the relay normally.
     #[error("session done")]
     Done,
-    /// LOGOUT or QUIT before a login.
+    /// The client sent LOGOUT or QUIT before it logged in.
     #[error("the client left before a login")]
     Quit,
-    /// The connection was closed or broke before a login.
+    /// The client closed or broke the connection before it logged in.
     #[error("the client disconnected before a login")]
     ClientGone,
-    /// A limit.
     #[error("{0}")]
     Limited(#[from] Refusal),
-    /// The client broke a rule of the command phase.
+    /// The client violated a rule of the phase before the login.
     #[error("{}", rule(*.0))]
     Rule(CloseReason),
-    /// `timeouts.client`.
+    /// The client did not log in within `timeouts.client`.
     #[error("no login within timeouts.client")]
     ClientTimeout,
-    /// `timeouts.idle`.
+    /// Neither side sent anything within `timeouts.idle`.
     #[error("nothing was sent within timeouts.idle")]
     Idle,
-    /// PROXY protocol.
+    /// The PROXY header is missing or invalid.
     #[error("{0}")]
     ProxyHeader(#[from] ProxyHeaderError),
-    /// A peer outside of `proxyProtocol.trustedPeers`.
+    /// The peer is not in `proxyProtocol.trustedPeers`, and untrusted peers are refused.
     #[error("the peer {0} is not among proxyProtocol.trustedPeers")]
     UntrustedPeer(String),
-    /// A peer that is served without a header, and sends one.
+    /// The peer sent a PROXY header although it is not in `proxyProtocol.trustedPeers` and is accepted without one.
     #[error("the peer {0} sent a PROXY header, and is not among proxyProtocol.trustedPeers")]
     UnwantedHeader(String),
-    /// The handshake with the client.
+    /// The TLS handshake with the client failed.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
-    /// The client certificate.
+    /// The client certificate is missing or invalid.
     #[error("client certificate: {0}")]
     ClientCertificate(CertificateProblem),
-    /// SMTP: bytes before the greeting.
+    /// SMTP: the client sent bytes before the greeting.
     #[error("the client talked before the greeting")]
     EarlyTalker,
-    /// A refused login that ends the session.
+    /// The login was refused, and the refusal ends the session.
     #[error("the login was refused")]
     LoginRefused,
-    /// The auth service.
+    /// The auth service gave no usable answer.
     #[error("{0}")]
     AuthService(#[from] AuthError),
-    /// Neither the auth service nor the listener names a backend.
+    /// The auth service named no backend and the listener has none.
     #[error(
         "the auth service named no Auth-Server and Auth-Port, and the listener has no backendRef or backendAddress"
     )]
     NoBackend,
-    /// The configured backend has no endpoint now.
+    /// The configured backend has no endpoint at present.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
-    /// A listener of another namespace may not connect to any of the backend's addresses.
+    /// The listener may not connect to any address of the backend ([`crate::model::Reach`]).
     #[error("{0}")]
     NotAllowed(NotAllowed),
-    /// No endpoint could be reached.
+    /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
-    /// The process has no file descriptor left for the backend.
+    /// The process has no file descriptor left for the connection to the backend.
     #[error("no file descriptor is left for the backend; raise the limit of open files (ulimit -n)")]
     Descriptors,
-    /// The backend's answers.
+    /// The backend's reply was unusable.
     #[error("{0}")]
     Backend(#[from] BackendError),
-    /// The backend failed where it may have taken our PROXY header for a command.
+    /// The backend failed at a point where it may have read our PROXY header as a command.
     #[error(
         "{0}; the likely cause is the PROXY header of upstream.proxyProtocol: the backend does not understand it, or does \
          not take it from this address"
@@ -91,21 +90,21 @@ pub(crate) enum End {
     /// The backend closed or broke the connection during the login.
     #[error("the backend closed the connection during the login")]
     BackendGone,
-    /// The backend closed the connection and has not said a word.
+    /// The backend closed the connection without sending a byte.
     #[error("the backend closed the connection without a greeting; {}", .0.hint_when_closed())]
     BackendMute(Silence),
-    /// `timeouts.connect`.
+    /// The backend sent something, but did not finish the login within `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
     #[error("the backend said nothing for {waited:?}; {}", silence.hint())]
     BackendSilent {
-        /// For how long: `timeouts.connect`, or until the client left, in whole seconds.
+        /// `timeouts.connect`, or the time until the client left, in whole seconds.
         waited: Duration,
         silence: Silence,
     },
     #[error("the auth service is not available: {0}")]
     AuthServiceUnavailable(String),
-    /// The backend refused the login that the auth service had accepted, or cannot take logins now.
+    /// The backend refused a login that the auth service had accepted, or cannot accept logins now.
     #[error("the backend {}: {text}", refusal(*.cause))]
     BackendRefused { cause: RefusalCause, text: String },
     #[error("the backend sent bytes in clear behind its STARTTLS reply")]
@@ -113,30 +112,30 @@ pub(crate) enum End {
     #[error("the {side} broke the connection: {error}")]
     Relay {
         side: &'static str,
-        /// What the socket said.
+        /// From the read or write that failed.
         error: io::Error,
     },
-    /// A state that the types do not rule out and that cannot be.
+    /// A state that the types allow but that cannot occur: a bug.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
-    /// The listener was removed or the process ends, and the drain timeout is over.
+    /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
 }
 
-/// A connection on which a backend should have spoken first.
+/// How a connection was opened on which the backend should have spoken first; for hints in error messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
-    /// Without TLS.
+    /// In cleartext, without a PROXY header.
     InClear,
-    /// Without TLS, behind a PROXY header.
+    /// In cleartext, after a PROXY header.
     InClearBehindHeader,
-    /// Under TLS from the first byte.
+    /// With implicit TLS.
     UnderTls,
 }
 
 impl Silence {
-    /// What it may wait for.
+    /// Says what a silent backend may be waiting for.
     pub(crate) const fn hint(self) -> &'static str {
         match self {
             Self::InClear => {
@@ -151,7 +150,7 @@ impl Silence {
         }
     }
 
-    /// Why it may have closed.
+    /// Says why the backend may have closed the connection.
     const fn hint_when_closed(self) -> &'static str {
         match self {
             Self::InClear => {
@@ -167,10 +166,10 @@ impl Silence {
     }
 }
 
-/// Who has to change something.
+/// The party that has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nobody.
+    /// Nothing failed.
     None,
     /// The mail client.
     Client,
@@ -178,14 +177,14 @@ pub(crate) enum Fault {
     Backend,
     /// The auth service.
     AuthService,
-    /// The manifests.
+    /// The author of the manifests.
     Configuration,
-    /// This process and its limits.
+    /// The operator of Mailgress: a bug, or a limit of this process.
     Us,
 }
 
 impl Fault {
-    /// The label's value.
+    /// The value of the label `fault`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -199,7 +198,7 @@ impl Fault {
 }
 
 impl End {
-    /// A short name, for the log and the `outcome` label.
+    /// The value of the label and log field `outcome`.
     pub(crate) const fn outcome(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -240,8 +239,8 @@ impl End {
         }
     }
 
-    /// What happened, for people who may not know who logs in: without a client's address, and without words of
-    /// clients, backends and auth services.
+    /// Describes the end for the status page. Its readers may not be allowed to know who logs in, so the text has no
+    /// client address and no words of clients, backends or auth services.
     pub(crate) fn sentence(&self) -> String {
         let text = match self {
             Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
@@ -292,7 +291,6 @@ impl End {
         text.to_owned()
     }
 
-    /// Whose fault it was.
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
@@ -337,7 +335,7 @@ impl End {
 }
 
 impl End {
-    /// What a login is counted as with which the session ends so.
+    /// The verdict that is counted for a login that ends the session in this way.
     pub(crate) const fn verdict(&self) -> Verdict {
         match self {
             Self::AuthServiceUnavailable(_)
@@ -360,7 +358,7 @@ const fn refusal(cause: RefusalCause) -> &'static str {
     }
 }
 
-/// Without the service's reference, which may be a URL with credentials.
+/// Describes an error without the reference of the auth service, which may be a URL with credentials.
 fn sentence_of(error: &AuthError) -> String {
     match error {
         AuthError::NoEndpoint { .. } => "the auth service has no ready endpoint".to_owned(),

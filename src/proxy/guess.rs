@@ -1,26 +1,26 @@
-//! Recognises a login that was tried before, so that a device with an old password is not taken for somebody who
-//! guesses. What is remembered is a hash under a key that never leaves the process; a password is never kept.
+//! Recognises a repeated login, so that a device with an outdated password does not look like an attacker who guesses.
+//! Only a hash with a key that never leaves the process is stored, never a password.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::protocol::LoginRequest;
 use crate::protocol::sasl::Mechanism;
 
-/// The hash of a login with its password.
+/// The keyed hash of a login and its password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Guess(u64);
 
-/// The random key of one listener.
+/// The random key of one listener. A hash of one listener means nothing to another.
 #[derive(Debug, Default)]
 pub(crate) struct GuessKey(RandomState);
 
-/// The last wrong logins of one client, the latest first.
+/// The last wrong logins of one client, newest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried([Option<Guess>; REMEMBERED]);
 
 impl GuessKey {
-    /// `None` where the same password does not give the same bytes (answers to a challenge), or where they are not known
-    /// to hold the password: such logins always count.
+    /// Returns `None` if the same password does not always produce the same bytes (challenge-response), or if the bytes
+    /// are not known to contain the password. Such logins always count.
     pub(crate) fn guess(&self, request: &LoginRequest) -> Option<Guess> {
         let hash = match request {
             LoginRequest::Password { login, password, authzid } => {
@@ -40,19 +40,19 @@ impl GuessKey {
         Some(Guess(hash))
     }
 
-    /// A slice is hashed with its length, so that what is in one field cannot look like two.
+    /// `hash_one` includes the length of each slice, so that moving bytes between fields changes the hash.
     fn hash(&self, mechanism: Mechanism, fields: [&[u8]; 3]) -> u64 {
         self.0.hash_one((mechanism, fields))
     }
 }
 
-/// Whether the first message of the mechanism is the whole login, and depends on no challenge.
+/// Tells whether the mechanism's first message is the complete login and depends on no challenge.
 const fn is_whole(mechanism: Mechanism) -> bool {
     matches!(mechanism, Mechanism::External | Mechanism::XOAuth2 | Mechanism::OAuthBearer)
 }
 
 impl Tried {
-    /// Remembers a wrong login; true if it is among the last ones.
+    /// Remembers a wrong login. Returns true if it was already remembered.
     pub(crate) fn again(&mut self, guess: Guess) -> bool {
         let known = self.0.iter().position(|tried| *tried == Some(guess));
         let last = known.unwrap_or(REMEMBERED - 1);
@@ -66,7 +66,7 @@ impl Tried {
     }
 }
 
-/// Wrong logins that are remembered for each client: those of a few devices behind one address.
+/// Wrong logins remembered for each client; enough for several devices behind one address.
 const REMEMBERED: usize = 8;
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
         for number in 1..=many {
             assert!(!tried.again(guess(number)));
             assert!(tried.again(guess(number)));
-            // One that comes again and again stays.
+            // A login that is repeated stays in the list.
             assert!(tried.again(guess(0)), "{number}");
         }
         assert!(!tried.again(guess(1)), "pushed out by newer ones");

@@ -1,8 +1,9 @@
-//! Health checks: every endpoint of a backend is asked apart from sessions, and gets none while it does not answer.
+//! Health checks: probes every endpoint of a backend independently of sessions. A failing endpoint gets no new
+//! sessions.
 //!
-//! A check is a real greeting and a goodbye, by the way that sessions take. Listeners that want the same check of the
-//! same endpoint share it, so that a backend is not asked once for each of a thousand listeners. Checks run on the
-//! control threads; a session only looks at flags.
+//! A check reads the greeting and says goodbye, over the same [`Route`] that sessions use. Listeners with the same
+//! check of the same endpoint share it, so that a thousand listeners cause one check. Checks run on the control
+//! threads; a session only reads flags.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,7 +32,6 @@ use super::plan::Diff;
 use super::route::{BackendTls, Route};
 use super::uses::Uses;
 
-/// All checks of the process.
 pub(crate) struct HealthChecks {
     checks: Mutex<HashMap<CheckId, Check>>,
     wanted: Mutex<Wanted>,
@@ -47,40 +47,40 @@ impl fmt::Debug for HealthChecks {
     }
 }
 
-/// Listeners for which all of this is equal share a check.
+/// The key of a check. Listeners with equal keys share the check.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct CheckId {
     address: BackendAddress,
     protocol: Protocol,
     rule: HealthCheck,
     proxy_protocol: Option<ProxyVersion>,
-    /// A hash of what the handshake depends on.
+    /// A hash of the TLS settings that the handshake depends on.
     tls: Option<u64>,
-    /// Where the address is a name: who resolves it, and what it may resolve to.
+    /// For an address that is a name: what resolves it, and which addresses are allowed.
     resolver: Option<(Arc<Resolver>, Reach)>,
 }
 
-/// Which checks listeners want, and the metrics that these have.
+/// Reference counts of the checks, and of the metrics that several checks can share.
 #[derive(Default)]
 struct Wanted {
     checks: Uses<CheckId>,
     labels: Uses<(BackendAddress, Protocol)>,
 }
 
-/// A check that is done again and again until it is dropped.
+/// A check that repeats until it is dropped.
 struct Check {
     endpoint: Arc<Endpoint>,
     task: AbortHandle,
 }
 
-/// What is known of an endpoint. It is well until its checks say otherwise.
+/// The state of an endpoint. It is healthy until its checks have failed often enough.
 #[derive(Debug)]
 struct Endpoint {
     address: BackendAddress,
     is_out: AtomicBool,
-    /// Whether its checks have said anything yet.
+    /// Whether the checks have produced a result that counts.
     is_known: AtomicBool,
-    /// Why it is out.
+    /// The reason of the last failed check.
     problem: Mutex<String>,
 }
 
@@ -89,7 +89,7 @@ struct Endpoint {
 pub(crate) struct CheckedBackend(Vec<Arc<Endpoint>>);
 
 impl HealthChecks {
-    /// None yet.
+    /// Starts without any check.
     pub(crate) fn new(dns: Arc<Dns>, metrics: Arc<Metrics>) -> Self {
         let at_once = Arc::new(Semaphore::new(MAX_AT_ONCE));
         Self {
@@ -102,7 +102,7 @@ impl HealthChecks {
         }
     }
 
-    /// The endpoints of a listener that wants health checks; starts the checks that are not done yet.
+    /// Returns the checked endpoints of a listener that has health checks, and starts checks that do not run yet.
     pub(crate) fn of(&self, listener: &Listener, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
         let rule = listener.upstream.health_check?;
         let backend = listener.auth.backend()?;
@@ -116,7 +116,8 @@ impl HealthChecks {
         Some(Arc::new(CheckedBackend(endpoints.collect())))
     }
 
-    /// What the checks of a listener say, if it has any, all of them have begun, and one has said something.
+    /// Returns the results for a listener. `None` without health checks, before all checks have started, or before any
+    /// of them has a result.
     pub(crate) fn report(&self, listener: &Listener) -> Option<BackendHealth> {
         listener.upstream.health_check?;
         let checks = self.checks.lock();
@@ -124,7 +125,7 @@ impl HealthChecks {
         CheckedBackend(endpoints.collect::<Option<_>>()?).report()
     }
 
-    /// Ends the checks that no listener wants any more.
+    /// Counts the listeners that a snapshot adds and removes, and stops checks that no listener needs.
     pub(crate) fn turn(&self, diff: &Diff<'_>) {
         let mut wanted = self.wanted.lock();
         for id in diff.added.iter().flat_map(|listener| CheckId::of(listener)) {
@@ -145,7 +146,7 @@ impl HealthChecks {
         }
     }
 
-    /// Waits until an endpoint is taken out or comes back.
+    /// Waits until an endpoint fails or recovers, or has its first result.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -181,7 +182,7 @@ impl Drop for Check {
 }
 
 impl CheckId {
-    /// All that a listener wants.
+    /// Returns the key of each check that the listener needs.
     fn of(listener: &Listener) -> impl Iterator<Item = Self> {
         let wanted = listener.upstream.health_check.zip(listener.auth.backend());
         wanted.into_iter().flat_map(move |(rule, backend)| {
@@ -203,7 +204,7 @@ impl CheckId {
             proxy_protocol: listener.upstream.proxy_protocol.filter(|_| takes_header),
             tls: match &listener.upstream.tls {
                 UpstreamTls::Implicit(tls) => Some(fingerprint(tls)),
-                // The greeting comes in clear.
+                // A check stops at the greeting, which comes before STARTTLS.
                 UpstreamTls::StartTls(_) | UpstreamTls::Disabled => None,
             },
             resolver: is_name.then(|| (Arc::clone(&listener.resolver), listener.reach.clone())),
@@ -223,7 +224,7 @@ fn fingerprint(tls: &ClientTls) -> u64 {
 }
 
 impl CheckedBackend {
-    /// Takes out of the order what is out, unless nothing would be left.
+    /// Removes failing endpoints from `order`, unless all of them fail.
     pub(crate) fn keep_healthy(&self, order: &mut Vec<BackendAddress>) {
         let is_out = |address: &BackendAddress| {
             self.0.iter().any(|endpoint| endpoint.address == *address && endpoint.is_out())
@@ -233,7 +234,7 @@ impl CheckedBackend {
         }
     }
 
-    /// For the status; `None` before any check has said anything.
+    /// Returns the results for the status; `None` before any check has a result.
     pub(crate) fn report(&self) -> Option<BackendHealth> {
         let is_known = self.0.iter().any(|endpoint| endpoint.is_known.load(Ordering::Relaxed));
         let out = self.0.iter().filter(|endpoint| endpoint.is_out());
@@ -248,7 +249,7 @@ impl Endpoint {
     }
 }
 
-/// One endpoint's check.
+/// The task that checks one endpoint.
 struct Checker {
     endpoint: Arc<Endpoint>,
     route: Route,
@@ -263,10 +264,10 @@ impl Checker {
     async fn run(self) {
         let mut tally = Tally::new(self.rule);
         self.metrics.endpoint_up(&self.endpoint.address.to_string(), self.protocol, true);
-        // Not all at once after a start.
+        // A random delay, so that checks do not all run at once after a start.
         sleep(self.rule.interval.min(FIRST_CHECK).mul_f64(rand::random())).await;
         loop {
-            // Never closed.
+            // The semaphore is never closed.
             let permit = self.at_once.acquire().await;
             let problem = self.check().await.err();
             drop(permit);
@@ -286,7 +287,7 @@ impl Checker {
         }
     }
 
-    /// Why the endpoint is not well, if so.
+    /// Runs one check. The error is the reason of the failure.
     async fn check(&self) -> Result<(), String> {
         let is_silent = AtomicBool::new(false);
         let asked = timeout(self.rule.timeout, self.ask(&is_silent)).await;
@@ -300,7 +301,7 @@ impl Checker {
         }
     }
 
-    /// `is_silent` while the endpoint is connected and has not said a word.
+    /// Sets `is_silent` while the endpoint is connected and has sent nothing.
     async fn ask(&self, is_silent: &AtomicBool) -> Result<(), End> {
         let until = Instant::now() + self.rule.timeout;
         let mut connection = self.route.connect_to(&self.endpoint.address, until).await?.connection;
@@ -319,7 +320,7 @@ impl Checker {
             }
             is_silent.store(false, Ordering::Relaxed);
         }
-        // It is well, whether it still hears the goodbye or not.
+        // The endpoint is healthy even if it does not read the goodbye.
         if connection.send(&mut out).await.is_ok() {
             tokio::spawn(connection.close());
         }
@@ -343,12 +344,12 @@ impl Checker {
     }
 }
 
-/// Counts in a row.
+/// Counts consecutive results against the thresholds.
 #[derive(Debug)]
 struct Tally {
     rule: HealthCheck,
     is_well: bool,
-    /// Results in a row that say otherwise.
+    /// Consecutive results that contradict `is_well`.
     against: u32,
 }
 
@@ -357,7 +358,7 @@ impl Tally {
         Self { rule, is_well: true, against: 0 }
     }
 
-    /// What it has turned to by this result, if it has.
+    /// Records a result. Returns the new state if it changes.
     fn record(&mut self, is_well: bool) -> Option<bool> {
         if is_well == self.is_well {
             self.against = 0;
@@ -373,10 +374,10 @@ impl Tally {
     }
 }
 
-/// Checks under way at once, over all endpoints.
+/// Maximum number of checks that run at once, over all endpoints.
 const MAX_AT_ONCE: usize = 64;
 
-/// The first check comes within this, or within the interval.
+/// Upper bound of the random delay before the first check; also bounded by the interval.
 const FIRST_CHECK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

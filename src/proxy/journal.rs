@@ -1,7 +1,7 @@
-//! What happened lately, for the status page: changes of sockets, and why sessions failed, by whose fault.
+//! Recent events for the status page: changes of sockets, and why sessions failed, grouped by fault.
 //!
-//! Everything is bounded. Sentences come from [`End::sentence`], which has no login, no client's address and nobody's
-//! words in it; equal ones are counted instead of repeated.
+//! Everything is bounded. Texts come from [`End::sentence`], which contains no login, client address or text of others.
+//! Equal texts are counted, not repeated.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,24 +16,24 @@ use crate::net::ListenAddress;
 
 use super::end::{End, Fault};
 
-/// What is remembered.
+/// The recent events of the data plane.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     changes: Mutex<VecDeque<Change>>,
     faults: [Faults; 5],
 }
 
-/// The failed sessions and logins that are the fault of one party.
+/// Counts of failed sessions and logins with one [`Fault`], and the last texts.
 #[derive(Debug, Default)]
 struct Faults {
     sessions: AtomicU64,
     logins: AtomicU64,
-    /// The last that was said is the last.
+    /// Sorted by time; the newest is last.
     sentences: Mutex<Vec<Sentence>>,
 }
 
 impl Journal {
-    /// Something was done to a socket.
+    /// Records a change of a socket.
     pub(crate) fn changed(&self, what: &str, address: &ListenAddress, text: String, at: SystemTime) {
         let is_alarming = what == FAILED;
         let change = Change {
@@ -48,11 +48,11 @@ impl Journal {
         changes.truncate(MAX_CHANGES);
     }
 
-    /// A session failed.
+    /// Records a failed session.
     pub(crate) fn failed(&self, end: &End, listener: &str, at: SystemTime) {
         let Some(faults) = self.of(end.fault()) else { return };
         faults.sessions.fetch_add(1, Ordering::Relaxed);
-        // One sentence less is better than a session that waits.
+        // Losing one text is better than blocking a session.
         let Some(mut sentences) = faults.sentences.try_lock() else { return };
         let text = cut(end.sentence(), MAX_SENTENCE);
         let known = sentences.iter().position(|sentence| sentence.text == text);
@@ -64,19 +64,19 @@ impl Journal {
         sentences.push(Sentence { text, listener: listener.to_owned(), times, last: unix_seconds(at) });
     }
 
-    /// A login was not accepted.
+    /// Counts a login that was not accepted.
     pub(crate) fn login_failed(&self, fault: Fault) {
         if let Some(faults) = self.of(fault) {
             faults.logins.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The last changes, newest first.
+    /// Returns the last changes, newest first.
     pub(crate) fn changes(&self) -> Vec<Change> {
         self.changes.lock().iter().cloned().collect()
     }
 
-    /// By whose fault sessions failed.
+    /// Returns counts and texts for each fault, newest text first.
     pub(crate) fn faults(&self) -> Vec<FaultView> {
         let view = |(fault, faults): (&Fault, &Faults)| FaultView {
             whose: fault.name().to_owned(),
@@ -93,7 +93,7 @@ impl Journal {
     }
 }
 
-/// Which listeners of a socket are others than before, by name.
+/// Names the listeners of a socket that changed or were removed.
 pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
     let before: HashSet<*const Listener> = old.listeners.iter().map(std::sync::Arc::as_ptr).collect();
     let other = new.listeners.iter().filter(|listener| !before.contains(&std::sync::Arc::as_ptr(listener)));
@@ -110,20 +110,19 @@ pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
     }
 }
 
-/// What is done to a socket that cannot be served.
+/// The kind of change for a socket that cannot be served. The status page highlights it.
 pub(crate) const FAILED: &str = "failed";
 
-/// Where they are in the journal; who has to act first is first.
+/// The positions in `Journal::faults`, in the order of display: the party that should act first is first.
 const ORDER: [Fault; 5] =
     [Fault::Us, Fault::Configuration, Fault::AuthService, Fault::Backend, Fault::Client];
 
-/// Changes that are remembered.
 const MAX_CHANGES: usize = 32;
-/// Sentences that are remembered of each party.
+/// Texts kept for each fault.
 const MAX_SENTENCES: usize = 6;
-/// Characters of one.
+/// Maximum length of a text, in characters.
 const MAX_SENTENCE: usize = 240;
-/// Listeners that a change names.
+/// Listeners named in a change.
 const MAX_NAMES: usize = 4;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What a listener counts over all its configurations: open sessions, sessions of each client, refused
-//! logins, addresses. Time comes in as an argument.
+//! What a listener counts across all its configurations: open sessions, sessions of each client, refused logins, client
+//! addresses. Time is an argument.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,35 +19,32 @@ use super::bans::{self, Bans};
 use super::guess::{Guess, GuessKey};
 use super::source_addresses::Picture;
 
-/// The counters of one listener; they live as long as its sessions and over every swap.
+/// The counters of one listener. They survive swaps, and last as long as the listener's sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     open: AtomicU32,
     clients: Mutex<HashMap<IpAddr, u32>>,
     bans: Mutex<Bans>,
     guesses: GuessKey,
-    /// Whose addresses its clients come with.
+    /// The addresses of the clients that tried to log in.
     pub(crate) sources: Picture,
 }
 
-/// Why a client is not served.
+/// The limit that refuses a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// `limits.maxConnections`.
     #[error("the listener has limits.maxConnections open connections")]
     ListenerFull,
-    /// `limits.maxConnectionsPerClient`.
     #[error("the client has limits.maxConnectionsPerClient open connections")]
     ClientFull,
-    /// `limits.authFailures`.
     #[error("the client is banned by limits.authFailures")]
     Banned,
-    /// [`MAX_AWAITED_HEADERS`].
+    /// More than [`MAX_AWAITED_HEADERS`] connections, or the client's own limit, wait for a PROXY header.
     #[error("the peer has too many connections that have not sent their PROXY header")]
     HeadersAwaited,
 }
 
-/// The addresses under which limits count a client; absent where they must not, because the address stands for others.
+/// The addresses under which limits count a client. An address is absent if it stands for other clients too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CountedAs {
     /// For `limits.maxConnectionsPerClient`.
@@ -56,7 +53,7 @@ pub(crate) struct CountedAs {
     failures: Option<IpAddr>,
 }
 
-/// A connection that was let in; counted until it is dropped.
+/// An accepted connection; it counts until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     counters: Arc<Counters>,
@@ -64,7 +61,7 @@ pub(crate) struct Admission {
 }
 
 impl Counters {
-    /// Lets a connection in of which only the peer is known, or says that the listener is full.
+    /// Counts a connection before its client is known. Fails if the listener is full.
     pub(crate) fn enter(self: &Arc<Self>, limits: &Limits) -> Result<Admission, Refusal> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let admission = Admission { counters: Arc::clone(self), client: None };
@@ -74,7 +71,7 @@ impl Counters {
         Ok(admission)
     }
 
-    /// Lets a client in, or says which limit refuses it.
+    /// Counts a connection and its client. Fails with the limit that refuses it.
     pub(crate) fn admit(
         self: &Arc<Self>,
         limits: &Limits,
@@ -86,12 +83,12 @@ impl Counters {
         Ok(admission)
     }
 
-    /// What a login is known by when it comes again.
+    /// Hashes a login, so that a repetition can be recognised.
     pub(crate) fn guess(&self, request: &LoginRequest) -> Option<Guess> {
         self.guesses.guess(request)
     }
 
-    /// Counts a refused login; `None` where no rule counts it.
+    /// Counts a refused login. `None` if no rule applies to this client.
     pub(crate) fn login_refused(
         &self,
         limits: &Limits,
@@ -103,7 +100,7 @@ impl Counters {
         Some(self.bans.lock().refused(&rule, ip, guess, now))
     }
 
-    /// Whether `limits.authFailures` refuses the client now.
+    /// Tells whether `limits.authFailures` refuses the client now.
     pub(crate) fn is_banned(&self, limits: &Limits, client: CountedAs, now: Instant) -> bool {
         let banned = |ip| !limits.exempts(ip) && self.bans.lock().is_banned(ip, now);
         limits.auth_failures.is_some() && client.failures.is_some_and(banned)
@@ -111,30 +108,31 @@ impl Counters {
 }
 
 impl CountedAs {
-    /// A client by its own address.
+    /// Counts a client by its own address.
     pub(crate) fn client(client: ClientAddress) -> Self {
         Self { connections: client.ip(), failures: client.ip() }
     }
 
-    /// A trusted peer whose header is not used: its address stands for all its clients. It may be limited, since it was
-    /// chosen as the client's, but one of its clients must not get all others banned.
+    /// Counts a connection of a trusted peer whose header is not used. Its address stands for all its clients. The
+    /// connection limit applies to it, because the operator chose this address as the client's; a ban does not, because
+    /// one client could then lock out all others.
     pub(crate) fn trusted_peer(peer: ClientAddress) -> Self {
         Self { connections: peer.ip(), failures: None }
     }
 
-    /// A connection of a trusted peer that says of no client: its health check, or somebody it does not know.
+    /// Counts nothing: a trusted peer connects without naming a client, for a health check or an unknown client.
     pub(crate) const fn nobody() -> Self {
         Self { connections: None, failures: None }
     }
 
-    /// The address that a ban would be of.
+    /// The address that a ban would apply to.
     pub(crate) const fn failures(self) -> Option<IpAddr> {
         self.failures
     }
 }
 
 impl Admission {
-    /// Counts the connection for its client, or says which limit refuses it.
+    /// Counts the connection for its client. Fails with the limit that refuses it.
     pub(crate) fn count(&mut self, limits: &Limits, client: CountedAs, now: Instant) -> Result<(), Refusal> {
         if self.counters.is_banned(limits, client, now) {
             return Err(Refusal::Banned);
@@ -153,8 +151,9 @@ impl Admission {
     }
 }
 
-/// Connections of one peer that may wait for their PROXY header at once. A load balancer sends the header with the
-/// connection, so few ever wait; and its address stands for all its clients, so that their own limit is not its.
+/// Connections of one peer that may wait for their PROXY header at once. A load balancer sends the header when it
+/// connects, so few of them wait. It needs a higher limit than a client, because its address stands for all its
+/// clients.
 pub(crate) const MAX_AWAITED_HEADERS: u32 = 256;
 
 impl Drop for Admission {

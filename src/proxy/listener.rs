@@ -1,4 +1,4 @@
-//! Accepting connections from one listening socket.
+//! Accepts connections from one listening socket and distributes them to the workers.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -20,30 +20,28 @@ use super::serving::Serving;
 use super::session::{self, Incoming};
 use super::worker::{Dispatcher, Work, WorkerContext};
 
-/// Accepts from one socket until it is stopped. Lives on one worker, gives sessions to all.
+/// Accepts from one socket until it is stopped. It runs on one worker and gives sessions to all workers.
 pub(crate) struct AcceptLoop {
-    /// The socket; the supervisor holds it too, to tune it.
+    /// Shared with the supervisor, which changes its options.
     pub(crate) listening: Arc<Listening>,
-    /// What new sessions are given; replaced by a swap.
+    /// The configuration for new sessions; a swap replaces it.
     pub(crate) serving: Arc<ArcSwap<Serving>>,
-    /// All workers.
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// The worker that this loop lives on.
+    /// The index of the worker that runs this loop.
     pub(crate) home: usize,
-    /// `SO_REUSEPORT`: the kernel spreads connections, so they stay here.
+    /// With `SO_REUSEPORT`, the kernel distributes connections, so they stay on this worker.
     pub(crate) keeps: bool,
-    /// Cancelled to stop accepting.
     pub(crate) stop: CancellationToken,
-    /// Dropped when this loop has let go of the socket.
+    /// Dropped when this loop has released the socket.
     pub(crate) running: TaskTrackerToken,
 }
 
-/// A share of the listening socket that `AsyncFd` can hold.
+/// A shared listening socket that `AsyncFd` can hold.
 struct Descriptor(Arc<Listening>);
 
 impl Descriptor {
-    /// With this worker's event queue. The safe constructor is deprecated, because a type could hand out a
-    /// descriptor that it then closes; ours is open as long as the share is held.
+    /// Registers the socket with this worker's event queue. `AsyncFd::new` is deprecated because a type could close the
+    /// descriptor that it returned. This type keeps it open as long as the share exists.
     #[expect(deprecated, reason = "its successor is an unsafe function, and this crate has none")]
     fn watched(self) -> io::Result<AsyncFd<Self>> {
         AsyncFd::new(self)
@@ -63,7 +61,7 @@ impl AsFd for Descriptor {
 }
 
 impl AcceptLoop {
-    /// Runs until `stop`; connections that the kernel had completed by then are still served.
+    /// Runs until `stop`. Connections that the kernel had completed by then are still served.
     pub(crate) async fn run(self, context: Arc<WorkerContext>, pauses: IntCounter) {
         let socket = match Descriptor(Arc::clone(&self.listening)).watched() {
             Ok(socket) => socket,
@@ -92,15 +90,15 @@ impl AcceptLoop {
                 }
             }
         }
-        // What cannot be accepted now is closed with the socket.
+        // Closing the socket resets connections that are not accepted here.
         let _ = self.accept_all(&context).await;
-        // Whoever waits for the token may bind the address anew, or report that nobody listens there.
+        // After the token is dropped, the supervisor may bind the address again or report that it is closed.
         drop(socket);
         drop(self.listening);
         drop(self.running);
     }
 
-    /// Once in a while, since a pause follows the other while the cause lasts.
+    /// Logs at most one warning every [`TELL_EVERY`], because one pause follows another while the cause lasts.
     fn tell_pause(&self, error: &io::Error, told: &mut Option<Instant>) {
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
@@ -112,13 +110,13 @@ impl AcceptLoop {
         }
     }
 
-    /// Accepts until nobody waits. An error means that accepting has to pause.
+    /// Accepts until no connection is pending. An error means that accepting must pause.
     async fn accept_all(&self, context: &Arc<WorkerContext>) -> io::Result<()> {
         let mut accepted = 0_usize;
         loop {
             accepted = accepted.wrapping_add(1);
             if accepted.is_multiple_of(BATCH) {
-                // The sessions of this worker have their turn in a flood of connections, too.
+                // During a flood of connections, let this worker's sessions run too.
                 tokio::task::yield_now().await;
             }
             if self.dispatcher.is_full() {
@@ -165,7 +163,7 @@ impl AcceptLoop {
     }
 }
 
-/// Errors of the one connection that was about to be accepted (accept(2)); the next one may be fine.
+/// Errors of a single connection (accept(2)); the next accept may succeed.
 fn is_peers(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -179,11 +177,11 @@ fn is_peers(error: &io::Error) -> bool {
     )
 }
 
-/// How often a lasting pause is told.
+/// Minimum interval between two warnings about pauses.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Connections accepted in one go.
+/// Connections accepted before the loop yields.
 const BATCH: usize = 64;
 
-/// How long accepting pauses when descriptors ran out; sessions that end meanwhile free some.
+/// Length of a pause after descriptors ran out; sessions that end meanwhile free some.
 const PAUSE: Duration = Duration::from_millis(200);

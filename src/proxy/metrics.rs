@@ -1,7 +1,6 @@
-//! What the data plane counts, as Prometheus metrics.
+//! The counters of the data plane, as Prometheus metrics.
 //!
-//! Label lookups are done once for each listener, when it is first served; a session touches only
-//! ready-made handles.
+//! Labels are looked up once per listener, when it is first served. A session uses the resulting handles.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +22,6 @@ use super::journal::Journal;
 use super::rates::{Counted, Rates};
 use super::verdicts::{Verdict, Verdicts};
 
-/// All metrics of the data plane.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     sessions_open: IntGaugeVec,
@@ -32,18 +30,18 @@ pub(crate) struct Metrics {
     logins: IntCounterVec,
     auth_requests: IntCounterVec,
     timings: [HistogramVec; 3],
-    /// Actions of the supervisor, by kind: bind, swap, rebind, drain, failed.
+    /// Actions of the supervisor, with the label values `bind`, `swap`, `rebind`, `drain` and `failed`.
     pub(crate) swaps: IntCounterVec,
-    /// Times that accepting paused because file descriptors or memory ran out.
+    /// Pauses of accepting, because file descriptors or memory ran out.
     pub(crate) accept_pauses: IntCounter,
-    /// Open sessions that there are descriptors for.
+    /// Number of sessions that the file descriptors suffice for.
     pub(crate) session_capacity: IntGauge,
     session_limits: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
     certificate_warning: IntGaugeVec,
     backend_up: IntGaugeVec,
     backend_checks: IntCounterVec,
-    /// What happened lately.
+    /// Recent events.
     pub(crate) journal: Arc<Journal>,
     listeners: Mutex<Listeners>,
 }
@@ -51,53 +49,51 @@ pub(crate) struct Metrics {
 #[derive(Debug, Default)]
 struct Listeners {
     known: HashMap<ListenerId, Arc<ListenerMetrics>>,
-    /// Those that are gone, or were, and may still have sessions.
+    /// Removed listeners that may still have sessions. A listener that came back may be among them.
     leaving: BTreeSet<ListenerId>,
 }
 
-/// The handles of one listener.
+/// The metric handles of one listener.
 #[derive(Debug)]
 pub(crate) struct ListenerMetrics {
     id: String,
     protocol: &'static str,
     open: [IntGauge; 3],
-    /// Sessions that began.
+    /// Sessions that have started, including those that have ended.
     begun: AtomicU64,
     rates: Rates,
     journal: Arc<Journal>,
     sessions: IntCounterVec,
-    /// Labels of ended sessions so far: TLS, outcome, fault.
+    /// Label values of ended sessions: TLS, outcome, fault. They are needed to remove the series.
     outcomes: Mutex<BTreeSet<(&'static str, &'static str, &'static str)>>,
-    /// Bytes from clients to backends, in the relay.
+    /// Bytes relayed from clients to backends.
     pub(crate) bytes_to_backend: IntCounter,
-    /// Bytes from backends to clients, in the relay.
+    /// Bytes relayed from backends to clients.
     pub(crate) bytes_to_client: IntCounter,
     logins: Verdicts,
     auth_requests: Verdicts,
     families: [HistogramVec; 3],
-    /// Made when there is something to be told, since they are most of what a listener weighs here.
+    /// Created on first use, because histograms are the largest part of a listener's metrics.
     timings: [OnceLock<Histogram>; 3],
 }
 
-/// What is timed. The order is that of the histograms.
+/// What is measured. The order is that of `ListenerMetrics::timings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timing {
-    /// From the credentials to the verdict.
+    /// From the credentials to the decision.
     Login,
-    /// One question to the auth service.
+    /// One request to the auth service.
     Auth,
-    /// From the first connect to the connection that is used, TLS included.
+    /// From the first connect to the connection that is used, including TLS.
     Connect,
 }
 
-/// How a session's bytes are protected towards the client; the `tls` label.
+/// How the client's connection is protected; the label `tls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TlsLabel {
-    /// In clear.
     Off,
-    /// After STARTTLS.
     StartTls,
-    /// From the first byte.
+    /// With TLS from the first byte.
     Implicit,
 }
 
@@ -114,7 +110,7 @@ impl TlsLabel {
     }
 }
 
-/// Counted in `mailgress_sessions_open` until it is dropped.
+/// Counts in `mailgress_sessions_open` until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenSession(IntGauge);
 
@@ -125,10 +121,10 @@ impl Drop for OpenSession {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     ///
     /// # Errors
-    /// When a metric of the same name is registered already.
+    /// A metric with the same name is already registered.
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             sessions_open: metric::SESSIONS_OPEN.gauges(registry)?,
@@ -154,7 +150,8 @@ impl Metrics {
         })
     }
 
-    /// The handles of a listener; made at its first use. A listener whose protocol changed gets new ones.
+    /// Returns the handles of a listener and creates them on first use. A listener whose protocol changed gets new
+    /// ones.
     pub(crate) fn listener(&self, id: &ListenerId, protocol: Protocol) -> Arc<ListenerMetrics> {
         let listeners = &mut self.listeners.lock().known;
         if let Some(known) = listeners.get(id)
@@ -186,13 +183,13 @@ impl Metrics {
         made
     }
 
-    /// What is counted of a listener, if it has been served.
+    /// Returns the numbers of a listener, if it has been served.
     pub(crate) fn numbers(&self, id: &ListenerId, now: Instant) -> Option<Numbers> {
         let listener = self.listeners.lock().known.get(id).cloned()?;
         Some(listener.numbers(now))
     }
 
-    /// The sum over all listeners.
+    /// Returns the sum over all listeners.
     pub(crate) fn totals(&self, now: Instant) -> Numbers {
         let listeners = self.listeners.lock();
         let each = listeners.known.values().map(|listener| listener.numbers(now));
@@ -207,58 +204,57 @@ impl Metrics {
         })
     }
 
-    /// Rates are told over the time since the last mark but one.
+    /// Sets a mark. Rates are computed over the time since the last but one mark.
     pub(crate) fn mark(&self, now: Instant) {
         for listener in self.listeners.lock().known.values() {
             listener.rates.mark(listener.counted(), now);
         }
     }
 
-    /// Whether an endpoint answers its health checks.
     pub(crate) fn endpoint_up(&self, endpoint: &str, protocol: Protocol, is_up: bool) {
         self.backend_up.with_label_values(&[endpoint, protocol.name()]).set(i64::from(is_up));
     }
 
-    /// Counts a health check.
     pub(crate) fn checked(&self, endpoint: &str, protocol: Protocol, is_well: bool) {
         let outcome = if is_well { CHECK_PASSED } else { CHECK_FAILED };
         self.backend_checks.with_label_values(&[endpoint, protocol.name(), outcome]).inc();
     }
 
-    /// Forgets an endpoint that is not checked any more.
+    /// Removes the metrics of an endpoint that is no longer checked.
     pub(crate) fn forget_check(&self, endpoint: &str, protocol: Protocol) {
-        // What was never counted is not there to be removed.
+        // A series that was never counted does not exist.
         let _ = self.backend_up.remove_label_values(&[endpoint, protocol.name()]);
         for outcome in [CHECK_PASSED, CHECK_FAILED] {
             let _ = self.backend_checks.remove_label_values(&[endpoint, protocol.name(), outcome]);
         }
     }
 
-    /// The `limits.maxConnections` of a listener that is wanted; `None`: it has none, or is gone.
+    /// Sets the `limits.maxConnections` of a listener. `None` if it has no limit or was removed.
     pub(crate) fn session_limit(&self, listener: &ListenerId, limit: Option<u32>) {
         let listener = listener.to_string();
         match limit {
             Some(limit) => self.session_limits.with_label_values(&[&listener]).set(limit.into()),
-            // It may never have had one.
+            // The series may not exist.
             None => drop(self.session_limits.remove_label_values(&[&listener])),
         }
     }
 
-    /// An object's listeners serve this certificate.
+    /// Sets the metrics of a certificate that an object's listeners serve.
     pub(crate) fn certificate(&self, id: &CertificateId, certificate: &Certificate) {
         self.certificate_expiry.with_label_values(&id.labels()).set(certificate.not_after);
         let [warning, ..] = expiry_alarms(certificate.not_before, certificate.not_after);
         self.certificate_warning.with_label_values(&id.labels()).set(warning);
     }
 
-    /// They do so no longer.
+    /// Removes the metrics of a certificate that is no longer served.
     pub(crate) fn forget_certificate(&self, id: &CertificateId) {
-        // They are there: they were set when it was first used.
+        // The series exist since the certificate was first served.
         let _ = self.certificate_expiry.remove_label_values(&id.labels());
         let _ = self.certificate_warning.remove_label_values(&id.labels());
     }
 
-    /// These listeners are gone. Forgets those that have no sessions any more, so that changes do not grow the process.
+    /// Marks listeners as removed. Deletes the metrics of those without sessions, so that memory does not grow with
+    /// changes.
     pub(crate) fn leave(&self, gone: &BTreeSet<&ListenerId>) {
         let Listeners { known, leaving } = &mut *self.listeners.lock();
         leaving.extend(gone.iter().map(|id| (*id).clone()));
@@ -275,7 +271,7 @@ impl Metrics {
 
     fn remove(&self, metrics: &ListenerMetrics) {
         let listener = metrics.id.as_str();
-        // What was never counted is not there to be removed.
+        // A series that was never counted does not exist.
         for tls in TlsLabel::ALL {
             let _ = self.sessions_open.remove_label_values(&[listener, metrics.protocol, tls.name()]);
         }
@@ -321,7 +317,7 @@ impl ListenerMetrics {
         Counted { sessions: self.begun.load(Ordering::Relaxed), bytes }
     }
 
-    /// Tells how long something took.
+    /// Records a duration.
     pub(crate) fn took(&self, what: Timing, duration: Duration) {
         let [login, auth, connect] = &self.timings;
         let [of_login, of_auth, of_connect] = &self.families;
@@ -334,13 +330,13 @@ impl ListenerMetrics {
         timing.get_or_init(made).observe(duration.as_secs_f64());
     }
 
-    /// Counts a login, and whose fault it is if it was not accepted.
+    /// Counts a login, and the fault if it was not accepted.
     pub(crate) fn login(&self, verdict: Verdict, fault: Fault) {
         self.journal.login_failed(fault);
         self.logins.count(&self.id, self.protocol, verdict);
     }
 
-    /// Counts a question to the auth service.
+    /// Counts a request to the auth service.
     pub(crate) fn auth_request(&self, verdict: Verdict) {
         self.auth_requests.count(&self.id, self.protocol, verdict);
     }
@@ -354,11 +350,9 @@ impl ListenerMetrics {
     }
 }
 
-/// Values of the label `direction`.
 const TO_BACKEND: &str = "to_backend";
 const TO_CLIENT: &str = "to_client";
 
-/// Values of the label `outcome` of health checks.
 const CHECK_PASSED: &str = "passed";
 const CHECK_FAILED: &str = "failed";
 

@@ -1,4 +1,4 @@
-//! What others may see of the data plane while it runs: numbers that are counted anyway, and what happened lately.
+//! Read access to the running data plane: counters and recent events, for the status page.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::model::view::{Change, Fault, Numbers};
 
 use super::metrics::Metrics;
 
-/// Looks at the data plane; clones look at the same.
+/// Reads the counters and recent events of a data plane. Clones read the same one.
 #[derive(Clone, Debug)]
 pub struct Observer(Arc<Metrics>);
 
@@ -17,30 +17,31 @@ impl Observer {
         Self(metrics)
     }
 
-    /// What is counted of a listener, if it has been served.
+    /// Returns the numbers of a listener, or `None` if it has never been served.
     #[must_use]
     pub fn numbers(&self, listener: &ListenerId, now: Instant) -> Option<Numbers> {
         self.0.numbers(listener, now)
     }
 
-    /// The sum over all listeners.
+    /// Returns the sum over all listeners.
     #[must_use]
     pub fn totals(&self, now: Instant) -> Numbers {
         self.0.totals(now)
     }
 
-    /// Rates are told over the time since the last mark but one.
+    /// Sets a mark for rates. A rate is computed over the time since the last but one mark, so call this at regular
+    /// intervals.
     pub fn mark(&self, now: Instant) {
         self.0.mark(now);
     }
 
-    /// The last changes of sockets, newest first.
+    /// Returns the last changes of sockets, newest first.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         self.0.journal.changes()
     }
 
-    /// Sessions that failed, by whose fault it was.
+    /// Returns counts and texts of failed sessions and logins, grouped by fault.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         self.0.journal.faults()

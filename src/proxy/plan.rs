@@ -1,4 +1,4 @@
-//! What has to be done to get from the sockets that run to the sockets that are wanted. Pure.
+//! Computes the steps from the running sockets to the wanted ones. Pure: the supervisor carries the steps out.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use crate::model::{Listener, Snapshot, Socket};
 use crate::net::{ListenAddress, SocketOptions};
 
-/// One step. Steps are carried out in the order in which [`plan`] gives them.
+/// One step. The supervisor carries out steps in the order of [`plan`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Stop accepting and let the sessions end.
     Drain(ListenAddress),
-    /// Keep the socket and give new sessions the new configuration.
+    /// Keep the socket; new sessions get the new configuration.
     Swap(Arc<Socket>),
-    /// Close the socket and bind it again: an option changed that only a new socket can have.
+    /// Close the socket and bind it again, because an option changed that an open socket cannot change.
     Rebind(Arc<Socket>),
     /// Bind a new socket.
     Bind(Arc<Socket>),
 }
 
 impl Action {
-    /// For metrics.
+    /// Returns the value of the metric label `action`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Action {
         }
     }
 
-    /// Where it is done.
+    /// Returns the address that the step changes.
     #[must_use]
     pub fn address(&self) -> &ListenAddress {
         match self {
@@ -41,8 +41,8 @@ impl Action {
     }
 }
 
-/// The steps from `running`, in the order of addresses, to `wanted`: everything that frees an address comes before what
-/// may need it. Sockets that are the same object are not looked into.
+/// Returns the steps from `running`, which must be sorted by address, to `wanted`. Steps that free an address come
+/// before steps that may need it. Sockets with the same allocation are not compared.
 #[must_use]
 pub fn plan<'a>(
     running: impl IntoIterator<Item = (&'a ListenAddress, &'a Arc<Socket>)>,
@@ -63,17 +63,17 @@ pub fn plan<'a>(
     drains.into_iter().chain(swaps).chain(rebinds).chain(binds).collect()
 }
 
-/// The listeners that a snapshot removes and adds. A listener that changed is in both.
+/// The listeners that a new snapshot removes and adds. A changed listener is in both lists.
 #[derive(Debug, Default)]
 pub struct Diff<'a> {
-    /// As they were.
+    /// Removed listeners, and changed ones before the change.
     pub removed: Vec<&'a Arc<Listener>>,
-    /// As they are.
+    /// Added listeners, and changed ones after the change.
     pub added: Vec<&'a Arc<Listener>>,
 }
 
 impl<'a> Diff<'a> {
-    /// From one snapshot to another. What is the same object in both is not looked into.
+    /// Compares two snapshots. Parts with the same allocation are not compared.
     #[must_use]
     pub fn new(before: &'a Snapshot, after: &'a Snapshot) -> Self {
         let mut diff = Self::default();
@@ -88,7 +88,7 @@ impl<'a> Diff<'a> {
     }
 
     fn add(&mut self, mut old: &'a [Arc<Listener>], mut new: &'a [Arc<Listener>]) {
-        // Most often one of many has changed.
+        // Usually one of many listeners has changed, so skip the equal ones at both ends.
         while let ([first, old_rest @ ..], [same, new_rest @ ..]) = (old, new)
             && Arc::ptr_eq(first, same)
         {
@@ -106,10 +106,10 @@ impl<'a> Diff<'a> {
     }
 }
 
-/// A socket's address with what is there in the one and in the other.
+/// An address with its old and its new socket.
 type Pair<'a> = (&'a ListenAddress, Option<&'a Arc<Socket>>, Option<&'a Arc<Socket>>);
 
-/// Both sides by address, each in the order of addresses.
+/// Merges both sides by address. Both must be sorted by address.
 fn beside<'a>(
     old: impl IntoIterator<Item = (&'a ListenAddress, &'a Arc<Socket>)>,
     new: &'a BTreeMap<ListenAddress, Arc<Socket>>,
@@ -127,7 +127,7 @@ fn beside<'a>(
     })
 }
 
-/// Backlog, buffers and keepalive can be changed on a listening socket; these cannot.
+/// Tells whether an option changed that an open socket cannot change. Backlog, buffers and keepalive can be changed.
 fn needs_new_socket(old: &SocketOptions, new: &SocketOptions) -> bool {
     let fixed = |options: &SocketOptions| (options.ipv6_only, options.reuse_port, options.multipath);
     fixed(old) != fixed(new)

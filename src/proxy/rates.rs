@@ -1,44 +1,43 @@
-//! Rates from counters: what was counted since a mark, by the time since then. Time comes in as an argument.
+//! Computes rates from counters: the increase since a mark, divided by the time since then. Time is an argument.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The last two marks of a listener's counters.
+/// The last two marks of a listener's counters. Two, so that a rate covers at least one whole interval.
 #[derive(Debug)]
 pub(crate) struct Rates(Mutex<[Mark; 2]>);
 
-/// Counters at a moment.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
     counted: Counted,
 }
 
-/// What rates are made of.
+/// The counters that rates are computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
-    /// Sessions that began.
+    /// Sessions that have started.
     pub(crate) sessions: u64,
-    /// Relayed bytes.
+    /// Bytes relayed in both directions.
     pub(crate) bytes: u64,
 }
 
 impl Rates {
-    /// Of counters that begin at zero now.
+    /// Starts with counters of zero.
     pub(crate) fn new(now: Instant) -> Self {
         let begin = Mark { at: now, counted: Counted::default() };
         Self(Mutex::new([begin, begin]))
     }
 
-    /// The counters are so now.
+    /// Sets a mark and drops the last but one.
     pub(crate) fn mark(&self, counted: Counted, now: Instant) {
         let mut marks = self.0.lock();
         let [_, last] = *marks;
         *marks = [last, Mark { at: now, counted }];
     }
 
-    /// Sessions a minute and bytes a second since the mark before the last.
+    /// Returns sessions per minute and bytes per second since the last but one mark.
     pub(crate) fn since(&self, counted: Counted, now: Instant) -> (f64, f64) {
         let [before, _] = *self.0.lock();
         let elapsed = now.saturating_duration_since(before.at).max(SHORTEST).as_secs_f64();
@@ -48,7 +47,7 @@ impl Rates {
     }
 }
 
-/// What is counted in the first moment says nothing of a minute.
+/// The shortest time to divide by. Counts of the first moments would give meaningless rates.
 const SHORTEST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

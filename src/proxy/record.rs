@@ -1,4 +1,4 @@
-//! What is known of a session while it lasts, and the one line that the log has for it.
+//! Collects what the log line of a session needs, and writes this line when the session ends.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -12,35 +12,35 @@ use super::metrics::TlsLabel;
 use super::serving::ServedListener;
 use super::verdicts::Verdict;
 
-/// What is known of a session while it lasts; written to the log when it ends.
+/// The data of a session for its log line.
 #[derive(Debug)]
 pub(crate) struct Record {
     started: Instant,
     client: ClientAddress,
-    /// The listener, once it is known.
+    /// Set when the listener is known.
     pub(crate) served: Option<Arc<ServedListener>>,
-    /// Protection towards the client.
+    /// How the client's connection is protected.
     pub(crate) tls: TlsLabel,
-    /// `TLSv1.3`; empty in clear.
+    /// `TLSv1.3`, for example; empty without TLS.
     pub(crate) tls_version: Box<str>,
-    /// The login name, for the log only.
+    /// The login name; only for the log.
     pub(crate) login: Option<Box<str>>,
-    /// How the session ends if its last login was refused and nothing comes after it.
+    /// Why the last login was refused. The session ends with it if nothing follows.
     pub(crate) refused: Option<End>,
-    /// Logins that were refused to the client.
+    /// Logins that were refused.
     logins_refused: u32,
     /// Logins for which the backend or the auth service was not available.
     logins_unavailable: u32,
-    /// Where the session went.
+    /// The endpoint that the session connected to.
     pub(crate) backend: Option<BackendAddress>,
-    /// Bytes relayed from the client.
+    /// Bytes relayed to the backend.
     pub(crate) to_backend: u64,
     /// Bytes relayed to the client.
     pub(crate) to_client: u64,
 }
 
 impl Record {
-    /// Starts with the accept, or with what a PROXY header says.
+    /// Starts a record when the connection is accepted.
     pub(crate) fn new(client: ClientAddress, started: Instant) -> Self {
         Self {
             started,
@@ -58,17 +58,17 @@ impl Record {
         }
     }
 
-    /// The client's address, after a trusted PROXY header.
+    /// Sets the client's address after the PROXY header was read.
     pub(crate) fn set_client(&mut self, client: ClientAddress) {
         self.client = client;
     }
 
-    /// Keeps the login name.
+    /// Stores the login name, escaped and shortened.
     pub(crate) fn set_login(&mut self, login: &[u8]) {
         self.login = Some(shown(login));
     }
 
-    /// Counts a login for the session's line.
+    /// Counts a login for the session's log line.
     pub(crate) fn count_login(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Refused => self.logins_refused = self.logins_refused.saturating_add(1),
@@ -77,15 +77,15 @@ impl Record {
         }
     }
 
-    /// A client that leaves after a login that only the backend or the auth service could have helped did not
-    /// fail on its own account.
+    /// Changes the end of a session whose client leaves after its login failed because the backend or the auth service
+    /// was not available: the client is not at fault.
     fn blame(&mut self, end: End) -> End {
         let is_the_clients = matches!(end, End::Quit | End::ClientGone | End::ClientTimeout | End::Done);
         let refused = self.refused.take().filter(|refused| refused.verdict() == Verdict::Unavailable);
         refused.filter(|_| is_the_clients).unwrap_or(end)
     }
 
-    /// Writes the session's line and counts it.
+    /// Writes the session's log line and counts the session.
     pub(crate) fn finish(mut self, end: End) {
         let end = &self.blame(end);
         let fault = end.fault().name();
@@ -114,13 +114,13 @@ impl Record {
     }
 }
 
-/// A login name for the log: cut, and without what could forge a line (quirk Q-24).
+/// Prepares a login name for the log: shortened, and escaped so that it cannot forge a log line (quirk Q-24).
 pub(crate) fn shown(login: &[u8]) -> Box<str> {
     let login = login.get(..MAX_LOGGED_LOGIN).unwrap_or(login);
     login.escape_ascii().to_string().into_boxed_str()
 }
 
-/// A field that is left out where there is nothing to count.
+/// Returns `None` for 0, so that the field is omitted.
 fn counted(number: u32) -> Option<u32> {
     (number > 0).then_some(number)
 }

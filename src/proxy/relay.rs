@@ -1,10 +1,10 @@
-//! The relay: after the login, bytes go both ways. They are followed only as far as a goodbye and XCLIENT need it
-//! ([`Follower`]).
+//! The relay: after the login, bytes move in both directions. [`Follower`] reads them, only as far as needed to insert
+//! a closing message and to keep a client's XCLIENT away from the backend.
 //!
-//! Here most sessions spend most of their life, so an idle one holds no buffer: what is read goes through a
-//! buffer of the worker's thread and is written at once; only what the other side does not take yet is
-//! kept, and then nothing more is read from its source. A FIN is passed on (quirk Q-33), and activity in
-//! either direction counts for both timeouts.
+//! Sessions spend most of their life here, so an idle session holds no buffer. A read uses a buffer of the worker's
+//! thread and is written at once. Only bytes that the other side does not accept yet are kept; until they are written,
+//! nothing more is read from their source. A FIN is passed on (quirk Q-33). Activity in one direction resets the
+//! timeout of both.
 
 mod direction;
 
@@ -38,21 +38,19 @@ pub(crate) struct Relay {
     goodbye: Box<[u8]>,
 }
 
-/// What makes the relay look up.
+/// Why polling the relay returns.
 #[derive(Debug)]
 enum Progress {
-    /// One side has ended; the other may have less time from now on: for most clients the session is over.
+    /// One side has ended. A shorter timeout may apply from now on, because for most clients the session is over.
     HalfClosed,
-    /// All is done, or broken.
+    /// Both sides are done, or one failed.
     Ended(End),
 }
 
-/// What was relayed, whatever the end.
+/// Numbers of relayed bytes, however the session ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Relayed {
-    /// From the client.
     pub(crate) to_backend: u64,
-    /// To the client.
     pub(crate) to_client: u64,
 }
 
@@ -60,14 +58,15 @@ pub(crate) struct Relayed {
 #[derive(Debug)]
 pub(crate) struct Side {
     pub(crate) stream: Stream,
-    /// What came from it before the relay and is still to be delivered.
+    /// Bytes that were received before the relay and still have to be delivered.
     pub(crate) received: Zeroizing<Vec<u8>>,
-    /// Counts what comes from it.
+    /// Counts the bytes that this side sends.
     pub(crate) relayed: IntCounter,
 }
 
 impl Relay {
-    /// `goodbye` is the protocol's line for the end of a drain. `follower` has seen nothing yet.
+    /// Creates a relay. `goodbye` is the protocol's message for the end of a drain. `follower` must not have read
+    /// anything yet.
     pub(crate) fn new(
         client: Side,
         backend: Side,
@@ -88,7 +87,7 @@ impl Relay {
         }
     }
 
-    /// Relays until both sides are done, the idle timeout, or the end of a drain.
+    /// Relays until both sides are done, the idle timeout expires, or a drain ends.
     pub(crate) async fn run(mut self, drained: &CancellationToken) -> (Relayed, End) {
         let end = tokio::select! {
             end = self.until_done() => end,
@@ -99,7 +98,8 @@ impl Relay {
             self.say_goodbye().await;
         }
         if self.down.ended && !self.up.ended {
-            // A client that is still sending would lose the backend's last words to a reset.
+            // Closing while the client is still sending would cause a reset, and the client could lose the backend's
+            // last bytes.
             if self.down.shut {
                 Box::pin(self.client.linger()).await;
             } else {
@@ -109,7 +109,7 @@ impl Relay {
         (relayed, end)
     }
 
-    /// The idle timer is set anew only when it fires: activity just leaves its time behind.
+    /// Resets the idle timer only when it fires. Activity just stores the time, which is cheaper.
     async fn until_done(&mut self) -> End {
         let mut active = Instant::now();
         let timer = sleep_until(active + self.idle);
@@ -132,7 +132,7 @@ impl Relay {
         }
     }
 
-    /// For how long both directions may be quiet.
+    /// Returns how long both directions may be silent.
     fn patience(&self) -> Duration {
         if self.is_half_closed() && !self.ends_with_client() {
             self.idle.min(self.half_closed)
@@ -141,7 +141,8 @@ impl Relay {
         }
     }
 
-    /// nginx's way: no time for an answer to a client that has ended its direction (quirk Q-33).
+    /// Tells whether the session ends as with nginx: a client that closes its direction gets no further reply (quirk
+    ///
     fn ends_with_client(&self) -> bool {
         self.half_closed.is_zero()
     }
@@ -188,7 +189,7 @@ impl Relay {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let Self { up, client, backend, follower, .. } = self;
         match up.poll(client, backend, |bytes| follower.client(bytes), cx) {
-            // A backend that takes no more may have said why: that is still delivered.
+            // The backend may have sent the reason before it stopped reading. Deliver that first.
             Poll::Ready(Err(Failure::Write(_))) if !self.down.ended => self.up.give_up(),
             Poll::Ready(Err(failure)) => return Poll::Ready(failure.of("client", "backend")),
             _ => {}
@@ -196,7 +197,7 @@ impl Relay {
         Poll::Pending
     }
 
-    /// A backend that ended has nothing more to say to any command.
+    /// When the backend has ended, the session ends.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let Self { down, client, backend, follower, .. } = self;
         let note = |bytes: &[u8]| {
@@ -206,7 +207,7 @@ impl Relay {
         match down.poll(backend, client, note, cx) {
             Poll::Ready(Err(failure)) => Poll::Ready(failure.of("backend", "client")),
             Poll::Ready(Ok(())) => Poll::Ready(End::Done),
-            // What waits for a reply of the backend waits for nothing any more.
+            // No reply can follow for the client, so the session is done.
             Poll::Pending
                 if self.ends_with_client() && (self.up.shut || self.up.ended && self.up.is_waiting) =>
             {
@@ -216,7 +217,7 @@ impl Relay {
         }
     }
 
-    /// Only between two responses: anywhere else the goodbye would be read as part of a message.
+    /// Sends the closing message, only between two responses. Elsewhere the client would read it as part of a message.
     async fn say_goodbye(&mut self) {
         let farewell = async {
             if self.down.is_clear() && !self.down.ended && self.follower.is_between_responses() {
@@ -226,12 +227,12 @@ impl Relay {
             self.client.shutdown().await?;
             self.backend.shutdown().await
         };
-        // A client that does not read has been told as far as it can be.
+        // A client that does not read cannot be told.
         let _ = timeout(GOODBYE_TIME, farewell).await;
     }
 }
 
-/// For the goodbye of one session.
+/// Time limit for the closing message of one session.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -346,7 +347,7 @@ mod tests {
             backend.write_all(b"421 shutting down\r\n").await.unwrap();
             drop(backend);
             let mut heard = Vec::new();
-            // The connection may break after the words, never before.
+            // The connection may break after the message, but not before.
             let _ = reader.read_to_end(&mut heard).await;
             assert_eq!(heard, b"421 shutting down\r\n");
             relay.await.unwrap();
@@ -404,7 +405,7 @@ mod tests {
         assert!(matches!(end, End::Done), "{end}");
     }
 
-    /// What the client reads of a session whose backend has said `said` when the drain ends.
+    /// Returns what the client reads if the backend has sent `said` when the drain ends.
     async fn heard_at_the_end_of_a_drain(protocol: Protocol, said: &[u8]) -> Vec<u8> {
         let mut ends = relay_of(protocol, b"", said, (HOUR, HALF_CLOSED));
         let mut seen = vec![0; said.len()];
@@ -490,7 +491,7 @@ mod tests {
         relay.await.unwrap();
     }
 
-    /// An SMTP session with a command that waits for the backend's reply to DATA.
+    /// Creates an SMTP session in which a command waits for the backend's reply to DATA.
     async fn waiting_for_a_reply(half_closed: Duration) -> Ends {
         let mut ends =
             relay_of(Protocol::Smtp, b"DATA\r\nSubject: x\r\n", b"250 rcpt ok\r\n", (HOUR, half_closed));

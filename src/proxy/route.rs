@@ -1,4 +1,4 @@
-//! The way to an endpoint: name resolution, connect, PROXY header, TLS. Sessions and health checks take the same.
+//! Connects to an endpoint: name resolution, connect, PROXY header, TLS. Sessions and health checks share this code.
 
 use std::io;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::tls::{ServerNameSource, TlsConnector};
 use super::connection::Connection;
 use super::end::{End, Silence};
 
-/// Everything that connecting needs, but for the address.
+/// Everything needed to connect, except the address.
 pub(crate) struct Route {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
     reach: Reach,
     tls: BackendTls,
-    /// The PROXY header, or nothing.
+    /// The encoded PROXY header; empty if none is sent.
     header: Vec<u8>,
 }
 
-/// TLS towards the backends of a listener.
+/// TLS to the backends of a listener.
 #[derive(Clone, Debug)]
 pub(crate) enum BackendTls {
     Disabled,
@@ -34,16 +34,17 @@ pub(crate) enum BackendTls {
     Implicit(Arc<TlsConnector>),
 }
 
-/// A backend that we are connected to.
+/// A connection to a backend.
 pub(crate) struct Reached {
-    /// The connection.
+    /// The connection, ready for the backend's next bytes.
     pub(crate) connection: Connection,
-    /// Whether it may be told who the client is.
+    /// Whether [`Reach`] allows the backend to get the client's identity (PROXY header, XCLIENT, ID).
     pub(crate) takes_introductions: bool,
 }
 
 impl Route {
-    /// To the backends of a listener that may connect to `reach` now, with its TLS towards them.
+    /// Creates a route with the listener's resolver. `reach` limits the addresses; it is an argument because it can be
+    /// newer than the listener.
     pub(crate) fn new(
         dns: &Arc<Dns>,
         (listener, reach): (&Listener, &Reach),
@@ -59,12 +60,12 @@ impl Route {
         }
     }
 
-    /// Whether backends that may be told who the client is get a PROXY header.
+    /// Tells whether allowed backends get a PROXY header.
     pub(crate) fn has_header(&self) -> bool {
         !self.header.is_empty()
     }
 
-    /// What a backend that does not greet may wait for.
+    /// Returns how the connection was opened, to explain a backend that sends no greeting.
     pub(crate) fn silence(&self) -> Silence {
         match self.tls {
             BackendTls::Implicit(_) => Silence::UnderTls,
@@ -73,10 +74,10 @@ impl Route {
         }
     }
 
-    /// Connects to the first target of the address that takes us, up to a point where the backend speaks next.
+    /// Resolves the address and connects to the first target that accepts. Returns when the backend is to speak next.
     ///
     /// # Errors
-    /// [`End::Connect`] with the reason, [`End::NotAllowed`], or our own limits.
+    /// [`End::Connect`] with the reason, [`End::NotAllowed`], or [`End::Descriptors`].
     pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
         let connecting = async {
             let targets = self.dns.resolve(&self.resolver, &self.reach, address).await;
@@ -98,7 +99,7 @@ impl Route {
         timeout_at(until, connecting).await.map_err(late)?
     }
 
-    /// PROXY header, then TLS if it is implicit.
+    /// Sends the PROXY header, then does TLS if it is implicit.
     async fn open(
         &self,
         socket: Socket,
@@ -120,10 +121,10 @@ impl Route {
         Ok(connection)
     }
 
-    /// The handshake after the backend's STARTTLS reply.
+    /// Does the TLS handshake after the backend's STARTTLS reply.
     ///
     /// # Errors
-    /// [`End`], with the backend or the configuration to blame.
+    /// [`End::Connect`] if the handshake fails, [`End::BackendInjection`] if bytes followed the reply.
     pub(crate) async fn start_tls(
         &self,
         connection: Connection,
@@ -136,7 +137,7 @@ impl Route {
     }
 }
 
-/// The handshake with the backend; bytes that it sent in clear before are refused.
+/// Does the TLS handshake. Bytes that the backend sent in cleartext before it end the session.
 async fn secure(
     connector: &TlsConnector,
     connection: Connection,
@@ -167,7 +168,7 @@ async fn connect_target(target: &Target) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The name that a certificate of this backend has to carry, where none is configured.
+/// Returns the name that the backend's certificate must match if none is configured.
 fn server_name(address: &BackendAddress) -> ServerNameSource {
     match address {
         BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),

@@ -1,4 +1,4 @@
-//! A socket that is bound, with its accept loops.
+//! A bound socket with its accept loops.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,39 +15,38 @@ use crate::net::socket::{self, Listening};
 
 use super::serving::Serving;
 
-/// A socket that is bound.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// As it was rendered.
+    /// The rendered configuration that it serves.
     pub(crate) socket: Arc<Socket>,
-    /// What the kernel knows of it.
+    /// The kernel's sockets; one for each worker with `reusePort`.
     pub(crate) listening: Vec<Arc<Listening>>,
-    /// What new sessions get.
+    /// The configuration for new sessions.
     pub(crate) serving: Arc<ArcSwap<Serving>>,
-    /// Ends the accept loops.
+    /// Stops the accept loops.
     pub(crate) stop: CancellationToken,
-    /// The accept loops.
+    /// Tracks the accept loops.
     pub(crate) accepting: TaskTracker,
 }
 
 impl Running {
-    /// The addresses that are really bound.
+    /// Returns the addresses that are bound, sorted and without duplicates.
     pub(crate) fn bound(&self) -> Vec<SocketAddr> {
         let mut bound: Vec<SocketAddr> =
             self.listening.iter().filter_map(|listening| listening.local_address()).collect();
-        // With `reusePort` every worker has a socket of its own at the same address.
+        // With `reusePort`, each worker has its own socket at the same address.
         bound.sort_unstable();
         bound.dedup();
         bound
     }
 
-    /// Whether Multipath TCP is asked for and the kernel has none; UNIX sockets never have it.
+    /// Tells whether Multipath TCP is configured but not supported by the kernel. UNIX sockets do not count.
     pub(crate) fn lacks_multipath(&self) -> bool {
         let plain = |l: &Arc<Listening>| l.local_address().is_some() && !l.is_multipath();
         self.socket.options.multipath && self.listening.iter().any(plain)
     }
 
-    /// Ends the accept loops and waits until they have let go of the socket.
+    /// Stops the accept loops and waits until they have released the socket.
     pub(crate) async fn close(&self) {
         self.stop.cancel();
         if timeout(CLOSE_WAIT, self.accepting.wait()).await.is_err() {
@@ -55,7 +54,7 @@ impl Running {
         }
     }
 
-    /// Options that a listening socket can change.
+    /// Applies the options that an open socket can change.
     pub(crate) fn tune(&self, socket: &Socket) {
         for listening in &self.listening {
             if let Err(error) = socket::tune(listening, &socket.options) {
@@ -65,5 +64,5 @@ impl Running {
     }
 }
 
-/// For accept loops to end; they only have to wake up.
+/// Time limit for the accept loops to end; they only have to wake up.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);

@@ -1,8 +1,8 @@
-//! A socket's configuration made ready for sessions: TLS acceptors and connectors built, counters attached.
+//! The configuration of a socket, prepared for sessions: TLS acceptors and connectors are built, counters are attached.
 //!
-//! A swap makes a new [`Serving`] and replaces the old one in an `ArcSwap`; sessions keep the one they
-//! started with. Counters and metrics are those of the listener and live on over swaps. What a listener may connect to
-//! counts at once, for the sessions that began before, too.
+//! A swap builds a new [`Serving`] and replaces the old one in an `ArcSwap`. Sessions keep the one they started with.
+//! Counters and metrics belong to the listener and survive swaps. A listener's `Reach` is the exception: a change of it
+//! applies at once to existing sessions too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,30 +26,30 @@ use super::limits::Counters;
 use super::metrics::{ListenerMetrics, Metrics};
 use super::route::BackendTls;
 
-/// What a new session is given.
+/// What a new session gets.
 #[derive(Debug)]
 pub(crate) struct Serving {
     /// The rendered socket.
     pub(crate) socket: Arc<Socket>,
-    /// TLS towards clients.
+    /// TLS to clients.
     pub(crate) tls: SocketTls,
-    /// What counts for a connection before its listener is known.
+    /// The limits for a connection before its listener is known.
     pub(crate) opening: Limits,
-    /// Counts the connections of which the handshake has still to say whose they are.
+    /// Counts connections whose handshake has not selected a listener yet.
     undecided: Arc<Counters>,
-    /// Counts the connections of each peer that have not sent their PROXY header.
+    /// Counts, by peer, connections that have not sent their PROXY header yet.
     pub(crate) unproxied: Arc<Counters>,
     /// In the order of the socket's listeners.
     served: Vec<Arc<ServedListener>>,
-    /// Who speaks before a server name is known.
+    /// The listener that is used before a server name is known.
     first: Arc<ServedListener>,
 }
 
-/// TLS towards the clients of a socket.
+/// TLS to the clients of a socket.
 #[derive(Debug)]
 pub(crate) enum SocketTls {
     Disabled,
-    /// When the client asks for it.
+    /// After the client's STARTTLS.
     StartTls(TlsAcceptor),
     /// From the first byte.
     Implicit(TlsAcceptor),
@@ -70,33 +70,32 @@ impl SocketTls {
     }
 }
 
-/// One listener with everything that its sessions need.
+/// A listener with everything that its sessions need.
 #[derive(Debug)]
 pub(crate) struct ServedListener {
     /// The rendered listener.
     pub(crate) listener: Arc<Listener>,
-    /// Bounds over all sessions.
+    /// Limits across all sessions of the listener.
     pub(crate) counters: Arc<Counters>,
-    /// What it may connect to now, whatever it was when a session began.
+    /// What the listener may connect to now; it may have changed since a session began.
     pub(crate) reach: Arc<ArcSwap<Reach>>,
-    /// Metric handles.
     pub(crate) metrics: Arc<ListenerMetrics>,
-    /// Cancelled when its sessions have to say goodbye.
+    /// Cancelled when the sessions have to end with a closing message.
     pub(crate) goodbye: CancellationToken,
-    /// TLS towards the backend.
+    /// TLS to the backend.
     pub(crate) backend_tls: BackendTls,
-    /// What the health checks of its backend say, where there are any.
+    /// The results of the health checks, if configured.
     pub(crate) health: Option<Arc<CheckedBackend>>,
 }
 
-/// What every listener has from its first session to its last, over all its configurations.
+/// The state that each listener keeps across all its configurations, until its last session ends.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerStates(Mutex<KeptListeners>);
 
 #[derive(Debug, Default)]
 struct KeptListeners {
     states: HashMap<ListenerId, ListenerState>,
-    /// Those that may have come to their end.
+    /// Listeners that were removed and may be forgotten once their sessions have ended.
     ending: BTreeSet<ListenerId>,
 }
 
@@ -105,13 +104,13 @@ struct ListenerState {
     counters: Arc<Counters>,
     reach: Arc<ArcSwap<Reach>>,
     goodbye: CancellationToken,
-    /// Present while the listener is gone: will say goodbye to its sessions.
+    /// Set while the listener is removed: the task that ends its sessions after the drain timeout.
     ending: Option<AbortHandle>,
 }
 
 impl ListenerStates {
-    /// The state of a listener: it begins with the first call, and goes on for a listener that was gone for
-    /// less than the drain timeout. `all` ends all sessions at once.
+    /// Returns the state of a listener and creates it if needed. A listener that comes back within the drain timeout
+    /// keeps its state. `all` ends the sessions of all listeners.
     fn of(&self, listener: &Listener, all: &CancellationToken) -> KeptState {
         let states = &mut self.0.lock().states;
         let new = || ListenerState {
@@ -133,13 +132,13 @@ impl ListenerStates {
         }
     }
 
-    /// Whether the listener is wanted.
+    /// Tells whether the listener is in the current snapshot.
     pub(crate) fn has(&self, id: &ListenerId) -> bool {
         self.0.lock().states.get(id).is_some_and(|state| state.ending.is_none())
     }
 
-    /// These listeners are gone: their sessions end after `drain`, unless they come back, as those have
-    /// that did. Those that were told are forgotten.
+    /// Handles removed and added listeners. The sessions of a removed one end after `drain`, unless it comes back
+    /// before. Listeners whose sessions were ended are forgotten.
     pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
         let KeptListeners { states, ending } = &mut *self.0.lock();
         for id in come {
@@ -164,7 +163,7 @@ impl ListenerStates {
     }
 }
 
-/// What a listener keeps over its configurations.
+/// The part of [`ListenerState`] that a [`ServedListener`] shares.
 struct KeptState {
     counters: Arc<Counters>,
     reach: Arc<ArcSwap<Reach>>,
@@ -190,25 +189,25 @@ impl ListenerState {
     }
 }
 
-/// What every [`ServedListener`] is built with.
+/// Arguments for building a [`ServedListener`].
 #[derive(Clone, Copy)]
 pub(crate) struct ServingContext<'a> {
-    /// What goes on over all configurations.
+    /// The listeners' state across configurations.
     pub(crate) states: &'a ListenerStates,
-    /// Of the process.
+    /// The process's metrics.
     pub(crate) metrics: &'a Metrics,
-    /// Of the process.
+    /// The process's health checks.
     pub(crate) health: &'a HealthChecks,
     /// Ends all sessions.
     pub(crate) goodbye: &'a CancellationToken,
 }
 
 impl Serving {
-    /// Builds what sessions need, and starts the health checks that are new. `previous` gives what it has of listeners
-    /// that are the same objects, and its TLS session state where nothing changed.
+    /// Builds what sessions need and starts new health checks. Takes unchanged listeners from `previous`, and its TLS
+    /// session state where nothing changed.
     ///
     /// # Errors
-    /// When a certificate or trust anchor that was parsed cannot be used after all.
+    /// A certificate or trust anchor was parsed but cannot be used.
     pub(crate) fn new(
         socket: &Arc<Socket>,
         previous: Option<&Self>,
@@ -242,35 +241,35 @@ impl Serving {
         })
     }
 
-    /// The listener that speaks before a server name is known.
+    /// Returns the listener that is used before a server name is known.
     pub(crate) fn first(&self) -> &Arc<ServedListener> {
         &self.first
     }
 
-    /// What counts a session before the handshake says whose it is: with several listeners it is none's, so
-    /// that a full one does not lock out the clients of the others.
+    /// Returns the counters for a connection before the handshake selects a listener. Several listeners have separate
+    /// ones for this, so that a full listener does not lock out the clients of the others.
     pub(crate) fn counters<'a>(&'a self, first: &'a ServedListener) -> &'a Arc<Counters> {
         if self.is_alone() { &first.counters } else { &self.undecided }
     }
 
-    /// Whether the listener is known before the handshake.
+    /// Tells whether there is only one listener, which is known before the handshake.
     pub(crate) fn is_alone(&self) -> bool {
         self.served.len() == 1
     }
 
-    /// All listeners, in the order of the socket's.
+    /// Returns all listeners, in the order of the socket's listeners.
     pub(crate) fn all(&self) -> &[Arc<ServedListener>] {
         &self.served
     }
 
-    /// The listener that the acceptor chose, by its place among the socket's.
+    /// Returns the listener that the acceptor selected, by its position.
     pub(crate) fn at(&self, position: usize) -> Result<&Arc<ServedListener>, End> {
         self.served.get(position).ok_or(End::Internal("the TLS acceptor chose a listener of another socket"))
     }
 }
 
-/// The widest limits of the listeners: a connection may be for any of them. A client is banned by one listener, so
-/// several have no bans in common.
+/// Returns the least strict limits of all listeners, because a connection may be for any of them. Bans apply to one
+/// listener, so several listeners have none in common.
 fn opening(listeners: &[Arc<Listener>]) -> Limits {
     let each = || listeners.iter().map(|listener| &listener.limits);
     let widest = |limit: fn(&Limits) -> Option<u32>| {
@@ -288,7 +287,7 @@ fn opening(listeners: &[Arc<Listener>]) -> Limits {
     }
 }
 
-/// Whom one of the listeners exempts: the connection may be for that one.
+/// Returns the exempt networks of all listeners, because a connection may be for any of them.
 fn exempt(listeners: &[Arc<Listener>]) -> Arc<[IpNet]> {
     match listeners {
         [alone] => Arc::clone(&alone.limits.exempt),
@@ -317,7 +316,7 @@ impl ServedListener {
     }
 }
 
-/// A connector keeps its session tickets while its configuration stays the same.
+/// Returns the TLS setup to the backend. An unchanged connector is kept, with its session tickets.
 fn backend_tls(listener: &Listener, previous: Option<&ServedListener>) -> Result<BackendTls, TlsError> {
     let protocol = listener.frontend.protocol;
     let connector = |tls: &Arc<ClientTls>| {

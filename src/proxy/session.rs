@@ -1,12 +1,12 @@
-//! One client session, from the accept to its line in the log.
+//! One client session, from the accept to its log line.
 //!
 //! ```text
 //! accept -> open (PROXY header, limits, TLS, greeting) -> login (commands, STARTTLS, credentials)
 //!        -> verdict (auth service or backend) -> upstream (connect, TLS, backend's login) -> relay
 //! ```
 //!
-//! Each phase is a future of its own that is freed when the next begins: an idle session in the relay
-//! keeps nothing of its login.
+//! Each phase is a separate future that is freed when the next one begins, so that an idle session in the relay keeps
+//! no memory of its login.
 
 mod attempt;
 mod client;
@@ -34,24 +34,23 @@ use super::worker::{Seat, WorkerContext};
 use client::{Counted, DRAIN_TEXT, Session};
 use upstream::Accepting;
 
-/// A connection that was accepted and not looked at.
+/// An accepted connection, before anything is read from it.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    /// The connection, non-blocking.
+    /// The connection, in non-blocking mode.
     pub(crate) connection: OwnedFd,
-    /// A UNIX socket, not TCP.
+    /// A UNIX socket instead of TCP.
     pub(crate) is_unix: bool,
-    /// The peer.
+    /// The peer's address.
     pub(crate) client: ClientAddress,
-    /// When it was accepted.
     pub(crate) accepted: Instant,
-    /// The configuration it lives with.
+    /// The configuration that the session keeps.
     pub(crate) serving: Arc<Serving>,
-    /// Its place on the worker.
+    /// Its seat on the worker.
     pub(crate) seat: Seat,
 }
 
-/// A session whose login the backend accepted.
+/// A session whose login the backend has accepted.
 #[derive(Debug)]
 struct LoggedIn {
     client: Side,
@@ -62,7 +61,7 @@ struct LoggedIn {
     counted: Counted,
 }
 
-/// Serves one connection; its end is logged and counted, never returned.
+/// Serves one connection. The result is logged and counted, not returned.
 pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
     let Incoming { connection, is_unix, client, accepted, serving, seat } = incoming;
     let mut record = Record::new(client, accepted);
@@ -110,12 +109,12 @@ impl LoggedIn {
         let metrics = &session.served.metrics;
         let client = session.connection.into_side(metrics.bytes_to_backend.clone());
         let mut backend = backend.into_side(metrics.bytes_to_client.clone());
-        // The client gets the reply first.
+        // The client's final reply comes before other bytes of the backend.
         backend.received.splice(..0, reply);
         Self { client, backend, follower, placement, served: session.served, counted: session.counted }
     }
 
-    /// The relay, and what stays counted beside it.
+    /// Returns the relay, and the guards that count the session while it runs.
     fn into_relay(self) -> (Relay, (Placement, Counted)) {
         let config = &self.served.listener.frontend;
         let mut goodbye = Vec::new();

@@ -1,8 +1,9 @@
-//! Whose addresses clients come with, so that a lost client address is seen: behind a network that translates
-//! addresses, or a load balancer that proxies TCP, everybody comes from the same few, and rules about addresses (an open
-//! relay for "our own" among them) take everybody for those.
+//! Records the addresses that clients connect from, to detect a lost client address. Behind NAT or a load balancer that
+//! proxies TCP, all clients appear to have the same few addresses. Rules about addresses then apply to everybody, such
+//! as a backend that relays for its own network.
 //!
-//! A small picture for each listener, of connections that tried to log in. It is told when it changes in kind.
+//! Each listener has a small summary of the connections that tried to log in. It is reported when it changes
+//! significantly, not for each connection.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,16 +15,16 @@ use tokio::time::sleep;
 
 use crate::model::{ListenerId, SourceAddresses};
 
-/// Where the address of a connection's client is from.
+/// Where a connection's client address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The client is the peer itself.
+    /// From the connection itself: the peer is the client.
     Peer(IpAddr),
-    /// A believed PROXY header.
+    /// From a PROXY header of a trusted peer.
     Header,
 }
 
-/// The picture of one listener: the window that is open, and the one before.
+/// The summary of one listener: the current window and the previous one.
 #[derive(Debug, Default)]
 pub(crate) struct Picture(Mutex<Windows>);
 
@@ -35,17 +36,17 @@ struct Windows {
     told: SourceAddresses,
 }
 
-/// What was seen in one window.
+/// The connections of one window.
 #[derive(Debug, Default)]
 struct Window {
     connections: u64,
     proxied: u64,
-    /// Sorted, at most [`SourceAddresses::MOST_ADDRESSES`].
+    /// Sorted; at most [`SourceAddresses::MOST_ADDRESSES`].
     addresses: Vec<IpAddr>,
     more: bool,
 }
 
-/// The pictures that have changed in kind, for the report.
+/// The summaries that have changed since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedSources {
     pictures: Mutex<BTreeMap<ListenerId, SourceAddresses>>,
@@ -53,9 +54,9 @@ pub(crate) struct ChangedSources {
 }
 
 impl Picture {
-    /// Adds a connection. The picture, if it has changed in kind; nothing is allocated otherwise.
+    /// Adds a connection. Returns the summary if it has changed significantly; otherwise this allocates nothing.
     pub(crate) fn add(&self, origin: Origin, now: Instant) -> Option<SourceAddresses> {
-        // One connection less in the picture is better than a session that waits.
+        // Missing one connection is better than blocking a session.
         let mut windows = self.0.try_lock()?;
         let rotated = windows.rotate(now);
         let is_new = windows.open.add(origin);
@@ -72,7 +73,7 @@ impl Picture {
 }
 
 impl Windows {
-    /// Whether a new window begins.
+    /// Starts a new window if the current one is over. Returns true if it did.
     fn rotate(&mut self, now: Instant) -> bool {
         let Some(since) = self.since else {
             self.since = Some(now);
@@ -90,13 +91,13 @@ impl Windows {
         true
     }
 
-    /// The numbers of both windows, rounded.
+    /// Returns the rounded counts of both windows.
     fn counts(&self) -> (u64, u64) {
         let sum = |of: fn(&Window) -> u64| rounded(of(&self.before).saturating_add(of(&self.open)));
         (sum(|window| window.connections), sum(|window| window.proxied))
     }
 
-    /// Both windows as one.
+    /// Merges both windows.
     fn seen(&self) -> SourceAddresses {
         let mut addresses = [self.before.addresses.as_slice(), self.open.addresses.as_slice()].concat();
         addresses.sort_unstable();
@@ -111,7 +112,7 @@ impl Windows {
 }
 
 impl Window {
-    /// Whether there is more to be said of addresses by it.
+    /// Adds a connection. Returns true if the known addresses have changed.
     fn add(&mut self, origin: Origin) -> bool {
         let Origin::Peer(address) = origin else {
             self.proxied = self.proxied.saturating_add(1);
@@ -128,19 +129,19 @@ impl Window {
 }
 
 impl ChangedSources {
-    /// For the next report.
+    /// Stores a summary for the next report.
     pub(crate) fn tell(&self, listener: &ListenerId, sources: SourceAddresses) {
         self.pictures.lock().insert(listener.clone(), sources);
         self.changed.notify_one();
     }
 
-    /// Waits for news, and a little longer for more of it.
+    /// Waits for a change, then for [`SETTLE`], to report several changes at once.
     pub(crate) async fn settled(&self) {
         self.changed.notified().await;
         sleep(SETTLE).await;
     }
 
-    /// What is new since the last call.
+    /// Takes the summaries that have changed since the last call.
     pub(crate) fn take(&self) -> BTreeMap<ListenerId, SourceAddresses> {
         std::mem::take(&mut *self.pictures.lock())
     }
@@ -150,10 +151,10 @@ fn rounded(count: u64) -> u64 {
     count.checked_ilog10().map_or(0, |digits| 10_u64.saturating_pow(digits)).min(SourceAddresses::MANY)
 }
 
-/// What was seen is forgotten after one to two of these, so that a set-up that was mended is seen to be.
+/// Length of a window. An address is forgotten after one to two windows, so that a corrected setup is noticed.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// Reports of source addresses have at least this between them.
+/// Minimum time between two reports of source addresses.
 const SETTLE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

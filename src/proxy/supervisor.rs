@@ -1,4 +1,4 @@
-//! Carries out plans: binds, swaps and drains sockets, and reports what became of each.
+//! Carries out plans: binds, swaps and drains sockets, and reports their state to the controller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use super::uses::Uses;
 use super::worker::{Work, Workers};
 use super::{Channels, Options};
 
-/// The one owner of all listening sockets.
+/// Owns all listening sockets.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     options: Options,
@@ -45,18 +45,18 @@ pub(crate) struct Supervisor {
     journal: Arc<Journal>,
     running: BTreeMap<ListenAddress, Running>,
     failed: BTreeMap<ListenAddress, String>,
-    /// The last that was carried out.
+    /// The snapshot that was applied last.
     applied: Arc<Snapshot>,
     zones: Uses<String>,
     certificates: Uses<CertificateId>,
-    /// Cancelled when every session has to say goodbye.
+    /// Cancelled when all sessions have to end with a closing message.
     goodbye: CancellationToken,
 }
 
-/// What the supervisor wakes up for.
+/// Why the supervisor wakes up.
 enum Event {
     Snapshot,
-    /// It is time to try again what could not be bound.
+    /// Time to retry sockets that could not be bound.
     Retry,
     Shutdown,
 }
@@ -91,12 +91,11 @@ impl Supervisor {
         }
     }
 
-    /// What it counts.
     pub(crate) fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
     }
 
-    /// Follows the snapshots until `shutdown`, then drains.
+    /// Applies snapshots until `shutdown`, then drains.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         info!(workers = self.workers.count(), "data plane started");
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
@@ -115,7 +114,7 @@ impl Supervisor {
         self.shut_down().await;
     }
 
-    /// What there is to do next; meanwhile, what the health checks find and whose addresses clients have is reported.
+    /// Waits for the next event. Meanwhile it reports changes of health checks, client addresses and resolvers.
     async fn next_event(&mut self, again: Instant, shutdown: &CancellationToken) -> Event {
         loop {
             tokio::select! {
@@ -237,7 +236,7 @@ impl Supervisor {
         Serving::new(socket, previous, context)
     }
 
-    /// The socket stays; new sessions get the new configuration.
+    /// Keeps the socket; new sessions get the new configuration.
     fn swap(&mut self, socket: Arc<Socket>) {
         let Some(running) = self.running.get(&socket.address) else { return };
         let ready = self.ready(&socket, Some(&running.serving.load_full()));
@@ -260,7 +259,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops accepting at once; sessions go on. The socket is closed when this returns.
+    /// Stops accepting; sessions continue. The socket is closed when this returns.
     async fn drain(&mut self, address: &ListenAddress) {
         let Some(running) = self.running.remove(address) else { return };
         running.close().await;
@@ -275,16 +274,16 @@ impl Supervisor {
         info!(timeout = ?self.options.drain_timeout, "stopped listening; waiting for sessions to end");
         if timeout(self.options.drain_timeout, self.workers.idle()).await.is_err() {
             self.goodbye.cancel();
-            // Every goodbye is bounded; this is for what is not a session.
+            // Every closing message has a time limit. This limit covers sessions that do not react.
             let _ = timeout(LAST_WAIT, self.workers.idle()).await;
         }
         info!("data plane stopped");
     }
 
-    /// What clients have, and what is known besides.
+    /// Sends a report with all changes.
     fn report(&mut self) {
         for (listener, sources) in self.workers.sources().take() {
-            // A session of a listener that is gone has no say any more.
+            // Ignore a session of a removed listener.
             if self.states.has(&listener) {
                 self.reporter.source_addresses(&listener, Some(sources));
             }
@@ -309,8 +308,8 @@ impl Supervisor {
         }
     }
 
-    /// Listeners that are gone: their sessions may go on until the drain timeout. What listeners share goes with the
-    /// last of them: health checks, certificates, resolvers' zones.
+    /// Handles removed and added listeners. Sessions of removed ones may continue until the drain timeout. Shared
+    /// things (health checks, certificates, resolver zones) end with their last listener.
     fn turn_over(&mut self, snapshot: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.applied, Arc::clone(&snapshot));
         let diff = Diff::new(&before, &snapshot);
@@ -359,7 +358,7 @@ impl Supervisor {
     }
 }
 
-/// Of its listeners; of thousands, the first.
+/// Names the socket's listeners for a log line, at most [`SHOWN_NAMES`].
 fn names(socket: &Socket) -> String {
     let names = socket.listeners.iter().take(SHOWN_NAMES).map(|listener| listener.id.to_string());
     let names = names.collect::<Vec<_>>().join(", ");
@@ -371,11 +370,11 @@ fn names(socket: &Socket) -> String {
 
 /// Listeners of a socket that a log line names.
 const SHOWN_NAMES: usize = 8;
-/// Before the first retry of a socket that could not be bound.
+/// Delay before the first retry of a socket that could not be bound.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 
-/// The longest pause between retries.
+/// Longest delay between two attempts.
 const RETRY_MOST: Duration = Duration::from_secs(10);
 
-/// After the goodbye, for sessions to write it and close.
+/// Time limit for sessions to close after their closing message was sent.
 const LAST_WAIT: Duration = Duration::from_secs(6);

@@ -1,4 +1,4 @@
-//! The data plane as a whole, on real sockets with a scripted backend: bind, log in, relay, swap, drain.
+//! Tests of the whole data plane on real sockets with a scripted backend: bind, log in, relay, swap, drain.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,7 +21,7 @@ use crate::protocol::{FrontendConfig, Mechanism, Protocol};
 
 use super::{Channels, Options, Proxy};
 
-/// A data plane in a runtime of its own.
+/// A data plane with its own runtime.
 struct DataPlane {
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: watch::Receiver<Arc<BindReport>>,
@@ -44,7 +44,7 @@ impl DataPlane {
         Self { snapshots, reports, shutdown, runtime, done, registry }
     }
 
-    /// Publishes and waits for the report.
+    /// Publishes the sockets and waits for the report.
     fn serve(&mut self, sockets: Vec<Socket>) -> BTreeMap<ListenAddress, SocketState> {
         let revision = self.snapshots.borrow().revision + 1;
         let sockets = sockets.into_iter().map(|socket| (socket.address.clone(), Arc::new(socket))).collect();
@@ -54,7 +54,7 @@ impl DataPlane {
         (*report.sockets).clone()
     }
 
-    /// Waits until the report says this of the source addresses of a listener.
+    /// Waits until the report about a listener's source addresses meets `expected`.
     fn comes_to_see(
         &mut self,
         listener: &ListenerId,
@@ -111,7 +111,7 @@ fn serve_pop3(mut stream: TcpStream, name: &str) {
     }
 }
 
-/// An address of 127.0.0.0/8 that no other test has, so that its port stays free, too.
+/// An address of 127.0.0.0/8 that no other test uses, so that its port is free.
 fn free_address() -> ListenAddress {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -307,7 +307,7 @@ fn a_listener_that_is_reported_as_removed_is_closed() {
     plane.end();
 }
 
-/// Enough to see a socket that is closed a little too late.
+/// Enough rounds to detect a socket that is closed slightly too late.
 const ROUNDS: usize = 100;
 
 #[test]
@@ -329,7 +329,7 @@ fn ends_the_sessions_that_outlive_the_drain_timeout() {
     let mut removed = removed;
     assert_eq!(removed.ask("NOOP"), "+OK one", "its listener only moved");
     plane.end();
-    // Behind the login nobody knows whether a POP3 server is within a message.
+    // After the login, the relay does not know whether a POP3 message is being sent.
     assert_eq!(kept.rest(), "");
     assert_eq!(removed.rest(), "");
 }
@@ -357,7 +357,7 @@ fn a_listener_tells_whose_addresses_its_clients_come_with() {
     let served = socket(&address, vec![backend("one")]);
     let id = served.listeners[0].id.clone();
     plane.serve(vec![served.clone()]);
-    // What only looks whether somebody is there is no client.
+    // A connection that does not log in is a probe, not a client.
     assert_eq!(Client::greeted(dial([127, 9, 9, 9].into(), &address)).ask("QUIT"), "+OK");
     let from = |last: u8| {
         let from = Ipv4Addr::new(127, 1, 1, last);
@@ -377,7 +377,7 @@ fn a_listener_tells_whose_addresses_its_clients_come_with() {
     let seen = plane.comes_to_see(&id, |sources| sources.connections > 1);
     assert_eq!(seen, SourceAddresses { connections: 10, addresses: vec![one], ..SourceAddresses::default() });
     let another = from(3);
-    // Another configuration is still the same listener.
+    // With another configuration it is still the same listener.
     plane.serve(vec![socket(&address, vec![backend("two")])]);
     plane.comes_to_see(&id, |sources| sources.addresses == [another, one]);
     plane.serve(Vec::new());

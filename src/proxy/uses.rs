@@ -1,9 +1,9 @@
-//! How many listeners use something that they share, so that it can be given up with the last of them.
+//! Counts how many listeners use a shared thing, so that it is released with the last of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Counts users.
+/// Reference counts by key.
 #[derive(Debug)]
 pub(crate) struct Uses<K>(HashMap<K, usize>);
 
@@ -14,14 +14,14 @@ impl<K> Default for Uses<K> {
 }
 
 impl<K: Eq + Hash> Uses<K> {
-    /// One user more; true for the first.
+    /// Adds a user. Returns true for the first one.
     pub(crate) fn begin(&mut self, of: K) -> bool {
         let users = self.0.entry(of).or_default();
         *users = users.saturating_add(1);
         *users == 1
     }
 
-    /// One user less; true for the last.
+    /// Removes a user. Returns true for the last one.
     pub(crate) fn end(&mut self, of: &K) -> bool {
         let Some(users) = self.0.get_mut(of) else { return false };
         *users = users.saturating_sub(1);
@@ -32,7 +32,7 @@ impl<K: Eq + Hash> Uses<K> {
         is_last
     }
 
-    /// Everything that has a user.
+    /// Returns every key that has a user.
     pub(crate) fn all(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }

@@ -1,21 +1,20 @@
-//! What comes of logins, and of questions to auth services, counted for each listener.
+//! Counts the results of logins and of requests to auth services, for each listener.
 
 use std::sync::OnceLock;
 
 use prometheus::{IntCounter, IntCounterVec};
 
-/// What came of a login, or of a question to the auth service. The order is that of the counters.
+/// The result of a login or of a request to the auth service. The order is that of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Yes.
     Accepted,
-    /// No: the client has to change something.
+    /// Refused; the client has to change something.
     Refused,
-    /// No, for now: the backend or the auth service cannot decide, or takes nobody.
+    /// Refused for now: the backend or the auth service cannot decide, or accepts nobody.
     Unavailable,
-    /// None: something broke.
+    /// Not decided, because something failed.
     Failed,
-    /// None: the client left meanwhile.
+    /// Not decided, because the client left.
     Abandoned,
 }
 
@@ -33,7 +32,8 @@ impl Verdict {
     }
 }
 
-/// The counters of one listener, all made with the first verdict: a rate needs to have seen zero.
+/// The counters of one listener. The first result creates all of them, because Prometheus computes a rate only for a
+/// series that it has seen at zero.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     family: IntCounterVec,
@@ -41,12 +41,11 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Nothing is counted yet.
+    /// Creates no counter yet.
     pub(crate) fn new(family: &IntCounterVec) -> Self {
         Self { family: family.clone(), counters: OnceLock::new() }
     }
 
-    /// Counts one.
     pub(crate) fn count(&self, listener: &str, protocol: &str, verdict: Verdict) {
         let make = |verdict: Verdict| self.family.with_label_values(&[listener, protocol, verdict.name()]);
         let counters = self.counters.get_or_init(|| Verdict::ALL.map(make));
@@ -60,15 +59,15 @@ impl Verdicts {
         }
     }
 
-    /// How many there were of each.
+    /// Returns the counts, in the order of [`Verdict`].
     pub(crate) fn values(&self) -> [u64; 5] {
         self.counters.get().map_or([0; 5], |counters| counters.each_ref().map(IntCounter::get))
     }
 
-    /// Forgets what was counted.
+    /// Removes the series of a listener.
     pub(crate) fn remove(&self, listener: &str, protocol: &str) {
         for verdict in Verdict::ALL {
-            // What was never counted is not there to be removed.
+            // A series that was never counted does not exist.
             let _ = self.family.remove_label_values(&[listener, protocol, verdict.name()]);
         }
     }

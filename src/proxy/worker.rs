@@ -1,5 +1,5 @@
-//! The data plane's own threads. A session runs on the worker that it was given until it ends; a new one
-//! goes to the worker with the fewest, because mail sessions live for hours.
+//! The worker threads of the data plane. A session stays on its worker until it ends. A new session goes to the worker
+//! with the fewest sessions, because mail sessions last for hours.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::metrics::Metrics;
 use super::session::{self, Incoming};
 use super::source_addresses::ChangedSources;
 
-/// All workers; their threads end when this and every accept loop is dropped.
+/// All workers. Their threads end when this and all accept loops are dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
@@ -29,16 +29,16 @@ pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Where new work is handed over; shared by the accept loops.
+/// Distributes work to the workers. Accept loops share it.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     workers: Vec<Worker>,
     sessions: TaskTracker,
-    /// File descriptors that sessions may have.
+    /// File descriptors available for sessions.
     descriptors: usize,
-    /// Descriptors that one session may need: an open session is sure to get those it has not yet.
+    /// Descriptors that one session may need. They are reserved when the session starts.
     each: AtomicUsize,
-    /// Connections to auth services.
+    /// Limits connections to auth services.
     quota: Quota,
 }
 
@@ -48,7 +48,6 @@ struct Worker {
     load: Arc<AtomicUsize>,
 }
 
-/// What a worker is given.
 pub(crate) enum Work {
     /// A listening socket to accept from.
     Accept(AcceptLoop),
@@ -56,25 +55,25 @@ pub(crate) enum Work {
     Session(Incoming),
 }
 
-/// A session's place on its worker, counted until it is dropped.
+/// Counts a session on its worker until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
     load: Arc<AtomicUsize>,
     _session: TaskTrackerToken,
 }
 
-/// What sessions of one worker share.
+/// What all sessions of one worker share.
 #[derive(Debug)]
 pub(crate) struct WorkerContext {
     /// Pooled connections to auth services.
     pub(crate) auth: AuthClient,
-    /// Names of backends.
+    /// Resolves the names of backends, auth services and clients.
     pub(crate) dns: Arc<Dns>,
-    /// Endpoint choice, over all workers.
+    /// Shared by all workers.
     pub(crate) balancer: Arc<Balancer>,
-    /// Whose addresses clients come with, for the report.
+    /// Client addresses for the report.
     pub(crate) sources: Arc<ChangedSources>,
-    /// Room for refused connections that are waited for.
+    /// Permits for refused connections whose close waits for the client.
     pub(crate) lingering: Arc<Semaphore>,
 }
 
@@ -82,7 +81,7 @@ impl Workers {
     /// Starts `count` threads, at least one.
     ///
     /// # Errors
-    /// When the system gives no thread or no event queue.
+    /// The system refuses a thread or an event queue.
     pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
@@ -121,39 +120,37 @@ impl Workers {
         Ok(Self { dispatcher, sources, threads })
     }
 
-    /// Where accept loops and sessions are handed over.
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
     }
 
-    /// Whose addresses clients come with.
     pub(crate) fn sources(&self) -> &Arc<ChangedSources> {
         &self.sources
     }
 
-    /// Waits until every session has ended.
+    /// Waits until all sessions have ended.
     pub(crate) async fn idle(&self) {
         self.dispatcher.sessions.close();
         self.dispatcher.sessions.wait().await;
     }
 
-    /// The number of threads.
+    /// Returns the number of threads.
     pub(crate) fn count(&self) -> usize {
         self.threads.len()
     }
 }
 
 impl Dispatcher {
-    /// The worker with the fewest sessions, and a seat there.
+    /// Selects the worker with the fewest sessions and reserves a seat there.
     pub(crate) fn seat(&self) -> (usize, Seat) {
         let load = |(_, worker): &(usize, &Worker)| worker.load.load(Ordering::Relaxed);
         let index = self.workers.iter().enumerate().min_by_key(load).map_or(0, |(index, _)| index);
         (index, self.seat_at(index))
     }
 
-    /// Follows what is served from now on: where an auth service is asked, each session may need a connection to it.
-    /// It stays counted after the login, since the connection stays open for the next one: of used and kept connections
-    /// there are at most as many as sessions.
+    /// Adapts the number of descriptors per session to a snapshot. With an auth service, each session may need a
+    /// connection to it. This connection stays counted after the login, because it is kept for the next one: used and
+    /// kept connections together are at most as many as sessions.
     pub(crate) fn provide_for(&self, snapshot: &Snapshot) {
         let mut listeners = snapshot.sockets.values().flat_map(|socket| &socket.listeners);
         let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http { .. }));
@@ -161,26 +158,26 @@ impl Dispatcher {
         self.quota.set(self.capacity());
     }
 
-    /// Whether one session more could leave those that are here without a descriptor for their backend, or for the
-    /// auth service.
+    /// Tells whether another session could leave the open sessions without a descriptor for their backend or auth
+    /// service.
     pub(crate) fn is_full(&self) -> bool {
         let open: usize = self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).sum();
         open >= self.capacity()
     }
 
-    /// Sessions at once; one is always let in.
+    /// Returns the maximum number of sessions, at least one.
     pub(crate) fn capacity(&self) -> usize {
         (self.descriptors / self.each.load(Ordering::Relaxed).max(1)).max(1)
     }
 
-    /// A seat on a certain worker.
+    /// Reserves a seat on the worker with this index.
     pub(crate) fn seat_at(&self, index: usize) -> Seat {
         let load = self.workers.get(index).map(|worker| Arc::clone(&worker.load)).unwrap_or_default();
         load.fetch_add(1, Ordering::Relaxed);
         Seat { load, _session: self.sessions.token() }
     }
 
-    /// Hands work over; waits when the worker is behind by more than [`QUEUE`].
+    /// Hands work over. Waits while the worker has [`QUEUE`] items pending.
     pub(crate) async fn give(&self, index: usize, work: Work) {
         if let Some(worker) = self.workers.get(index) {
             // A worker ends only with the process.
@@ -206,16 +203,17 @@ async fn work_off(mut queue: mpsc::Receiver<Work>, context: Arc<WorkerContext>, 
     }
 }
 
-/// Refused connections that may wait for their peers at once, in the whole process. Each is a descriptor.
+/// Maximum number of refused connections whose close waits for the client, in the whole process. Each needs a
+/// descriptor.
 fn lingering(descriptors: usize) -> usize {
     (descriptors / 8).clamp(1, MAX_LINGERING)
 }
 
-/// Refused connections that are waited for, however many descriptors there are.
+/// Upper bound of [`lingering`], however many descriptors there are.
 const MAX_LINGERING: usize = 256;
 
 /// The client's connection and the backend's.
 const SESSION_DESCRIPTORS: usize = 2;
 
-/// Connections handed over and not yet taken, for each worker.
+/// Work items pending for each worker.
 const QUEUE: usize = 1024;

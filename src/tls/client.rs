@@ -1,4 +1,4 @@
-//! TLS towards backends.
+//! TLS to backends.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use crate::protocol::{Cleartext, Protocol};
 use super::verify::is_trusted_itself;
 use super::{HandshakeError, HandshakeFailure, TlsError, certified_key, provider};
 
-/// Connects to backends with one `upstream.tls`; holds the sessions that can be resumed.
+/// Connects to backends with one `upstream.tls` configuration. Stores sessions for resumption.
 #[derive(Clone)]
 pub struct TlsConnector {
     inner: tokio_rustls::TlsConnector,
@@ -36,19 +36,19 @@ impl fmt::Debug for TlsConnector {
     }
 }
 
-/// What the backend's certificate must be for, where `upstream.tls.serverName` does not say.
+/// The name that the backend's certificate must have, unless `upstream.tls.serverName` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerNameSource {
-    /// The host name that was connected to.
+    /// The host name of the backend.
     Host(String),
-    /// The address that was connected to.
+    /// The IP address of the backend.
     Ip(IpAddr),
 }
 
-/// A connector for `tls`; `protocol` is offered by ALPN.
+/// Builds a connector for `tls`, which offers `protocol` with ALPN.
 ///
 /// # Errors
-/// When the settings cannot be used on this host.
+/// The settings cannot be used on this host.
 pub fn connector(tls: &ClientTls, protocol: Option<Protocol>) -> Result<TlsConnector, TlsError> {
     let config = configure(tls, verifier(&tls.trust)?, protocol)?;
     let parse_name = |name: &String| parse_name(name).ok_or_else(|| TlsError::ServerName(name.clone()));
@@ -56,7 +56,7 @@ pub fn connector(tls: &ClientTls, protocol: Option<Protocol>) -> Result<TlsConne
     Ok(TlsConnector { inner: Arc::new(config).into(), server_name })
 }
 
-/// Who judges the server's certificate.
+/// Returns the verifier for the server's certificate.
 pub(super) fn verifier(trust: &TrustAnchors) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let chain = |roots| {
         WebPkiServerVerifier::builder_with_provider(roots, provider())
@@ -71,7 +71,7 @@ pub(super) fn verifier(trust: &TrustAnchors) -> Result<Arc<dyn ServerCertVerifie
     })
 }
 
-/// The library's configuration for `tls`, with this judge.
+/// Builds rustls' configuration for `tls` with this verifier.
 pub(super) fn configure(
     tls: &ClientTls,
     verifier: Arc<dyn ServerCertVerifier>,
@@ -93,10 +93,10 @@ pub(super) fn configure(
 }
 
 impl TlsConnector {
-    /// Does the handshake. There is no timeout here.
+    /// Does the handshake. The caller sets the timeout.
     ///
     /// # Errors
-    /// When the backend is to blame, or its name cannot be verified.
+    /// The handshake failed, or there is no name to verify the certificate for.
     pub async fn connect<S>(
         &self,
         backend: Cleartext<S>,
@@ -122,8 +122,8 @@ pub(super) fn parse_name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
 
-/// Chains to the configured authorities, or the very certificate configured as one
-/// ([`is_trusted_itself`]): Dovecot's and Postfix's packages come with a self-signed one.
+/// Accepts a chain to the configured authorities, or a certificate that is configured itself ([`is_trusted_itself`]):
+/// the packages of Dovecot and Postfix create a self-signed one.
 #[derive(Debug)]
 struct TrustedVerifier {
     chain: Arc<WebPkiServerVerifier>,
@@ -189,7 +189,8 @@ mod tests {
         ServerNameSource::Host(name.to_owned())
     }
 
-    /// One handshake with a backend that serves `tls`: the ALPN protocol, and whether it saw our certificate.
+    /// Does one handshake with a backend that serves `tls`. Returns the ALPN protocol, and whether the backend got our
+    /// certificate.
     async fn connect(
         backend: ServerTls,
         tls: &ClientTls,

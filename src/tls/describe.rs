@@ -1,4 +1,4 @@
-//! What a PROXY header says about certificates: names of algorithms as OpenSSL has them, and the common name.
+//! Describes certificates for PROXY headers and messages: OpenSSL's names of algorithms, and the common name.
 
 use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
@@ -6,7 +6,7 @@ use x509_parser::public_key::PublicKey;
 
 use crate::protocol::proxy_header::CertificateAlgorithms;
 
-/// How a certificate was signed, and what its key is; nothing where that has no name here.
+/// Returns the algorithms of the certificate's signature and key; `None` if one of them is unknown here.
 pub(super) fn algorithms(der: &[u8]) -> Option<CertificateAlgorithms> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let signature = certificate.signature_algorithm.algorithm.to_id_string();
@@ -14,21 +14,21 @@ pub(super) fn algorithms(der: &[u8]) -> Option<CertificateAlgorithms> {
     Some(CertificateAlgorithms { signature, key: key(certificate.public_key())? })
 }
 
-/// The first common name of the subject, as UTF-8. A name with control characters is left out: backends take it
-/// for a login.
+/// Returns the first common name of the subject in UTF-8. `None` if it has control characters, because backends use the
+/// name as a login.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
     (!name.chars().any(char::is_control)).then(|| name.to_owned())
 }
 
-/// The hash of the signature, if forging it is possible.
+/// Returns the signature's hash if it is so weak that signatures can be forged.
 pub(super) fn weak_hash(certificate: &X509Certificate<'_>) -> Option<&'static str> {
     let signature = certificate.signature_algorithm.algorithm.to_id_string();
     WEAK_SIGNATURES.iter().find(|(oid, _)| *oid == signature).map(|(_, hash)| *hash)
 }
 
-/// What a key is, for messages about those that cannot be used.
+/// Describes the type of a key, for messages about unusable keys.
 pub(super) fn kind(info: &SubjectPublicKeyInfo<'_>) -> String {
     if let Some(bits) = rsa_bits(info) {
         return format!("RSA of {bits} bits");
@@ -40,7 +40,7 @@ pub(super) fn kind(info: &SubjectPublicKeyInfo<'_>) -> String {
     }
 }
 
-/// The kind and its size in bits: `RSA2048`, `EC256`.
+/// Returns the type and size in bits, such as `RSA2048` or `EC256`.
 fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<String> {
     if let Some(bits) = rsa_bits(info) {
         return Some(format!("RSA{bits}"));
@@ -49,7 +49,7 @@ fn key(info: &SubjectPublicKeyInfo<'_>) -> Option<String> {
     KEYS.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_owned())
 }
 
-/// Of the curve, where it has a name, or else of the algorithm.
+/// Returns the object identifier of the curve if it is named, else of the algorithm.
 fn identifier(info: &SubjectPublicKeyInfo<'_>) -> String {
     let named = info.algorithm.parameters.as_ref().filter(|parameters| parameters.tag() == Tag::Oid);
     let curve = named.and_then(|parameters| parameters.as_oid().ok());
@@ -63,7 +63,7 @@ fn rsa_bits(info: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
     Some(modulus.count() * 8 - usize::try_from(first.leading_zeros()).ok()?)
 }
 
-/// OpenSSL's short names.
+/// OpenSSL's short names of signature algorithms.
 const SIGNATURES: [(&str, &str); 8] = [
     ("1.2.840.113549.1.1.10", "RSASSA-PSS"),
     ("1.2.840.113549.1.1.11", "RSA-SHA256"),
@@ -75,7 +75,7 @@ const SIGNATURES: [(&str, &str); 8] = [
     ("1.3.101.112", "ED25519"),
 ];
 
-/// RSA and ECDSA with hashes of which collisions are known.
+/// RSA and ECDSA signatures with hashes that have known collisions.
 const WEAK_SIGNATURES: [(&str, &str); 4] = [
     ("1.2.840.113549.1.1.4", "MD5"),
     ("1.2.840.113549.1.1.5", "SHA-1"),
@@ -83,7 +83,7 @@ const WEAK_SIGNATURES: [(&str, &str); 4] = [
     ("1.3.14.3.2.29", "SHA-1"),
 ];
 
-/// Keys that certificates may have and TLS with us has not.
+/// Types of keys that occur in certificates but are not supported for TLS here.
 const STRANGE_KEYS: [(&str, &str); 9] = [
     ("1.2.840.113549.1.1.10", "RSA-PSS"),
     ("1.2.840.10040.4.1", "DSA"),
@@ -96,7 +96,7 @@ const STRANGE_KEYS: [(&str, &str); 9] = [
     ("1.3.101.113", "Ed448"),
 ];
 
-/// Curves, and keys that are of one size only.
+/// Curves, and other types of keys with a fixed size.
 const KEYS: [(&str, &str); 4] = [
     ("1.2.840.10045.3.1.7", "EC256"),
     ("1.3.132.0.34", "EC384"),

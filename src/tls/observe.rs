@@ -1,6 +1,6 @@
-//! A handshake that looks: whatever the server shows is taken down with the verdict on it, and is let through.
+//! A TLS handshake that accepts every certificate, and records it with the verdict on it.
 //!
-//! For `probe` only, which tells what it saw and sends no password where the verdict is against it.
+//! Only for `probe`, which reports the verdict and sends no password if it is negative.
 
 use std::sync::Arc;
 
@@ -20,66 +20,66 @@ use crate::protocol::{Cleartext, Protocol};
 use super::client::{configure, parse_name, verifier};
 use super::{HandshakeError, HandshakeFailure, ServerNameSource, TlsError, provider};
 
-/// What a server showed in its handshake.
+/// What a server sent in its handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// `TLSv1.3`.
+    /// The TLS version, such as `TLSv1.3`.
     pub version: &'static str,
     /// OpenSSL's name of the cipher suite.
     pub cipher: String,
-    /// The protocol agreed on by ALPN, if any.
+    /// The negotiated ALPN protocol.
     pub alpn: Option<String>,
-    /// Its certificates, its own first.
+    /// The certificate chain, the server's own certificate first.
     pub chain: Vec<ShownCertificate>,
-    /// Whether it is the server that was asked for.
+    /// Whether the certificate is trusted and has the requested name.
     pub verdict: Result<(), Distrust>,
 }
 
-/// A certificate, for people.
+/// A certificate in readable form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShownCertificate {
-    /// Its subject.
+    /// The distinguished name of the subject.
     pub subject: String,
-    /// Who issued it.
+    /// The distinguished name of the issuer.
     pub issuer: String,
-    /// DNS names and addresses that it is for.
+    /// DNS names and addresses of subjectAltName.
     pub names: Vec<String>,
-    /// Unix seconds.
+    /// Start of validity in Unix seconds.
     pub not_before: i64,
-    /// Unix seconds.
+    /// End of validity in Unix seconds.
     pub not_after: i64,
 }
 
 /// Why a certificate is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
-    /// Its time is over.
+    /// The end of its validity has passed.
     #[error("it has expired")]
     Expired,
-    /// Its time has not come.
+    /// Its validity has not started.
     #[error("it is not valid yet")]
     NotYetValid,
-    /// Nobody whom we trust has issued it.
+    /// No trusted authority has issued it.
     #[error("nobody who is trusted here has issued it")]
     UnknownIssuer,
-    /// It is its own issuer, and not trusted itself.
+    /// It is self-signed, and not itself trusted.
     #[error("it is self-signed, and not among those that are trusted here")]
     SelfSigned,
-    /// It is for somebody else.
+    /// It has none of the requested names.
     #[error("it is not for {0}")]
     OtherName(String),
-    /// This host trusts nobody.
+    /// No CA certificates can be loaded.
     #[error("{0}")]
     NoRoots(String),
-    /// Anything else, in the library's words.
+    /// Any other reason of the TLS library.
     #[error("{0}")]
     Other(String),
 }
 
-/// Does the handshake as a client with `tls` and tells what it saw. There is no timeout here.
+/// Does the handshake as a client with `tls` and reports what the server sent. The caller sets the timeout.
 ///
 /// # Errors
-/// When there is no TLS to be had with this server, or the settings cannot be used.
+/// The handshake fails, or the settings cannot be used.
 pub async fn observe<S>(
     server: Cleartext<S>,
     tls: &ClientTls,
@@ -122,20 +122,20 @@ where
     Ok((stream, observed))
 }
 
-/// A handshake that came to nothing.
+/// Why a handshake could not be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    /// Because of the server.
+    /// The server failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// Because of what we were told.
+    /// Our settings cannot be used.
     #[error(transparent)]
     Settings(#[from] TlsError),
 }
 
 #[derive(Debug)]
 struct Observer {
-    /// Or why there is none.
+    /// The normal verifier, or the reason why there is none.
     inner: Result<Arc<dyn ServerCertVerifier>, String>,
     algorithms: WebPkiSupportedAlgorithms,
     seen: Mutex<Option<Result<(), Distrust>>>,

@@ -1,4 +1,5 @@
-//! From a Secret's or ConfigMap's PEM to what the model holds: a chain in order, with the key that fits.
+//! Converts the PEM of a Secret or ConfigMap to the model: a chain in order with its key, CA certificates, revocation
+//! lists.
 
 mod authorities;
 mod chain;
@@ -21,26 +22,26 @@ pub(super) use chain::is_same_name;
 pub use error::ParseError;
 pub use oddity::Oddity;
 
-/// A certificate that can be served.
+/// A certificate that can be served, with warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The chain and its key.
     pub certificate: Certificate,
-    /// Why clients may refuse it.
+    /// Reasons why clients may refuse it.
     pub oddities: Vec<Oddity>,
 }
 
-/// OpenSSL verifies no deeper chain.
+/// The longest chain that OpenSSL verifies.
 const MAX_CHAIN: usize = 100;
-/// rustls takes a handshake message of 65,535 bytes, OpenSSL 100 KiB, Go more; a margin for what TLS puts around it.
+/// rustls accepts a handshake message of 65,535 bytes, OpenSSL 100 KiB, Go more. This leaves room for TLS's framing.
 const MAX_CHAIN_BYTES: usize = 60_000;
-/// Around each certificate in TLS 1.3: its length, and that of its extensions (RFC 8446 section 4.4.2).
+/// Bytes for each certificate in TLS 1.3: its length and the length of its extensions (RFC 8446 section 4.4.2).
 const CERTIFICATE_OVERHEAD: usize = 5;
 
-/// A certificate chain and its key, as a `kubernetes.io/tls` Secret holds them.
+/// Parses a certificate chain and its key from a `kubernetes.io/tls` Secret.
 ///
 /// # Errors
-/// When no handshake could succeed with them. Expiry is not an error: it is in the result.
+/// No handshake could succeed with them. An expired certificate is not an error, because the result has its dates.
 pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<Parsed, ParseError> {
     let what = format!("tls.crt of {reference}");
     let found = pem::certificates(&what, chain_pem)?;
@@ -64,10 +65,10 @@ pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<
     Ok(Parsed { certificate, oddities })
 }
 
-/// Certificate revocation lists, in DER.
+/// Parses certificate revocation lists. Returns them in DER.
 ///
 /// # Errors
-/// When there is none, or one is broken.
+/// There is no list, or one is invalid.
 pub fn crls(pem: &[u8]) -> Result<Vec<Vec<u8>>, ParseError> {
     let found: Vec<CertificateRevocationListDer<'static>> = pem::sections("the revocation list", pem)?;
     if found.is_empty() {
@@ -80,10 +81,10 @@ pub fn crls(pem: &[u8]) -> Result<Vec<Vec<u8>>, ParseError> {
     Ok(found.into_iter().map(|der| der.as_ref().to_vec()).collect())
 }
 
-/// Whether all `names` are cipher suites that are spoken here.
+/// Checks that all `names` are supported cipher suites.
 ///
 /// # Errors
-/// When one is not; the message lists those that are.
+/// A name is unknown. The message lists the supported ones.
 pub fn cipher_suites(names: &[String]) -> Result<(), ParseError> {
     match provider_with(names) {
         Ok(_) => Ok(()),
@@ -92,7 +93,7 @@ pub fn cipher_suites(names: &[String]) -> Result<(), ParseError> {
     }
 }
 
-/// Whether TLS 1.3 has a suite among these; no names stand for all.
+/// Tells whether TLS 1.3 has a suite among `names`. An empty list stands for all suites.
 #[must_use]
 pub fn has_suite_of_tls13(names: &[String]) -> bool {
     let of_tls13 = |suite: &rustls::SupportedCipherSuite| suite.tls13().is_some();
@@ -118,7 +119,8 @@ fn check_length(what: &str, chain: &[CertificateDer<'static>]) -> Result<(), Par
     Ok(())
 }
 
-/// DNS names of the subjectAltName; only without any, the common name (as old in-house CAs still do).
+/// Returns the DNS names of subjectAltName. Without any, returns the common name, because old internal CAs use only
+/// that.
 fn names_of(leaf: &X509Certificate<'_>) -> Vec<String> {
     let dns = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),

@@ -1,9 +1,9 @@
-//! RSA keys whose certificate says that they sign with PSS only (`id-RSASSA-PSS`, RFC 4055 section 1.2).
+//! RSA keys whose certificate allows only PSS signatures (`id-RSASSA-PSS`, RFC 4055 section 1.2).
 //!
-//! TLS has signature schemes of its own for them, `rsa_pss_pss_*` (RFC 8446 section 4.2.3), which rustls does not know. The
-//! signatures are those of `rsa_pss_rsae_*`, only the number of the scheme is another. rustls does not show us whether
-//! a client offers these numbers. A client that does not offer them cannot verify such a certificate, so nothing is lost
-//! for it.
+//! TLS has separate signature schemes for them, `rsa_pss_pss_*` (RFC 8446 section 4.2.3), which rustls does not
+//! support. The signatures are the same as with `rsa_pss_rsae_*`; only the number of the scheme differs. rustls does
+//! not tell whether a client offers these numbers. A client that does not offer them cannot verify such a certificate
+//! anyway.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer};
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 
-/// A key that signs with PSS only.
+/// An RSA key that signs only with PSS.
 #[derive(Debug)]
 struct PssKey {
     rsa: Arc<dyn SigningKey>,
-    /// What the certificate allows.
+    /// The schemes that the certificate allows.
     schemes: Vec<SignatureScheme>,
 }
 
-/// A signature with the scheme's number for such keys.
+/// Signs and reports the scheme's number for such keys.
 #[derive(Debug)]
 struct PssSigner {
     rsa: Box<dyn Signer>,
     scheme: u16,
 }
 
-/// The same key as an RSA key, which is the only kind that the library reads.
+/// Converts the key to an ordinary RSA key, because the library reads no other kind.
 pub(super) fn as_rsa(key: PrivateKeyDer<'static>) -> PrivateKeyDer<'static> {
     let PrivateKeyDer::Pkcs8(pkcs8) = &key else { return key };
     match PrivateKeyInfoRef::try_from(pkcs8.secret_pkcs8_der()) {
@@ -40,12 +40,12 @@ pub(super) fn as_rsa(key: PrivateKeyDer<'static>) -> PrivateKeyDer<'static> {
     }
 }
 
-/// Whether a certificate limits its key to PSS.
+/// Tells whether a certificate limits its key to PSS.
 pub(super) fn is_limited(info: &SubjectPublicKeyInfo<'_>) -> bool {
     info.algorithm.algorithm.to_id_string() == RSASSA_PSS
 }
 
-/// The key, limited to what the certificate allows.
+/// Limits the key to what the certificate allows.
 pub(super) fn limited(leaf: &[u8], rsa: Arc<dyn SigningKey>) -> Arc<dyn SigningKey> {
     let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return rsa };
     if !is_limited(leaf.public_key()) {
@@ -85,7 +85,7 @@ impl Signer for PssSigner {
 
 const RSASSA_PSS: &str = "1.2.840.113549.1.1.10";
 
-/// The scheme of usual RSA keys, the number of that of PSS keys, and the hash.
+/// The scheme of an ordinary RSA key, the number of the scheme for PSS keys, and the hash's object identifier.
 const SCHEMES: [(SignatureScheme, u16, &str); 3] = [
     (SignatureScheme::RSA_PSS_SHA256, 0x0809, "2.16.840.1.101.3.4.2.1"),
     (SignatureScheme::RSA_PSS_SHA384, 0x080a, "2.16.840.1.101.3.4.2.2"),

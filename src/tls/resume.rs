@@ -1,7 +1,7 @@
-//! Session resumption with an age limit: tickets (stateless) and the session cache (stateful).
+//! Session resumption with an age limit: with tickets (stateless) and with the session cache (stateful).
 //!
-//! rustls leaves the age to whoever implements its two traits; here the time of issue travels with the
-//! session, sealed in the ticket or in front of the cached value.
+//! rustls expects the implementation of its two traits to limit the age. The time of issue is stored with the session,
+//! encrypted in the ticket or before the cached value.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use rustls_pki_types::UnixTime;
 
 use crate::model::ServerTls;
 
-/// Both ways to resume; outlives the configurations that share it.
+/// Both ways to resume. Several configurations can share it, also over time.
 #[derive(Clone, Debug)]
 pub(super) struct Resumption {
-    /// `None`: tickets are off.
+    /// `None`: tickets are disabled.
     pub(super) tickets: Option<Arc<dyn ProducesTickets>>,
-    /// The cache for TLS 1.2 session ids, and for TLS 1.3 where tickets are off.
+    /// The cache for TLS 1.2 session ids, and for TLS 1.3 if tickets are disabled.
     pub(super) sessions: Arc<dyn StoresServerSessions>,
 }
 
@@ -40,7 +40,7 @@ impl Resumption {
     }
 }
 
-/// rustls' own tickets, whose keys roll every six hours, with the time of issue inside.
+/// rustls' tickets with the time of issue inside. rustls replaces their keys every six hours.
 #[derive(Debug)]
 struct Tickets {
     inner: Arc<dyn ProducesTickets>,
@@ -65,8 +65,8 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// rustls' own cache, with the time of issue in front of each value. It has room for all its sessions at once, tens of
-/// kilobytes even when empty, so it is made for the first of them.
+/// rustls' cache with the time of issue before each value. It is created for the first session, because it allocates
+/// space for all sessions at once, some tens of kilobytes.
 #[derive(Debug)]
 struct Sessions {
     inner: OnceLock<Arc<ServerSessionMemoryCache>>,
@@ -97,7 +97,7 @@ fn stamp(value: &[u8], now: UnixTime) -> Vec<u8> {
     [&now.as_secs().to_be_bytes(), value].concat()
 }
 
-/// The value, unless it is older than `lifetime` (or from the future: the clock was set back).
+/// Returns the value, unless it is older than `lifetime` or from the future (the clock was set back).
 fn unstamp(stamped: &[u8], now: UnixTime, lifetime: Duration) -> Option<Vec<u8>> {
     let (issued, value) = stamped.split_first_chunk()?;
     let age = now.as_secs().checked_sub(u64::from_be_bytes(*issued))?;

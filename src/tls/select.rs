@@ -1,4 +1,4 @@
-//! Which of a listener's certificates a client gets.
+//! Selects which certificate of a listener a client gets.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::protocol::proxy_header::CertificateAlgorithms;
 
 use super::{TlsError, certified_key, describe};
 
-/// All certificates of a listener, ready to sign.
+/// All certificates of a listener with their signing keys.
 #[derive(Debug)]
 pub(super) struct CertificateChoice {
     candidates: Vec<Candidate>,
@@ -31,7 +31,7 @@ impl CertificateChoice {
         Ok(Self { candidates: candidates.collect::<Result<_, _>>()? })
     }
 
-    /// The algorithms of the certificate that a client gets for that name, if it verifies these signatures.
+    /// Returns the algorithms of the certificate that a client with these signature schemes gets for this name.
     pub(super) fn algorithms(
         &self,
         name: Option<&str>,
@@ -40,7 +40,7 @@ impl CertificateChoice {
         self.choose(name, schemes)?.algorithms.clone()
     }
 
-    /// Among those that fit the name: one that the client can verify, ECDSA before RSA.
+    /// Selects among the certificates for the name: one that the client can verify, and ECDSA before RSA.
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Candidate> {
         let fitting = self.fitting(name);
         let verifiable = |candidate: &&&Candidate| candidate.key.key.choose_scheme(schemes).is_some();
@@ -52,8 +52,8 @@ impl CertificateChoice {
             .copied()
     }
 
-    /// Those that fit the name best: exactly, by a wildcard, or else the default (the first, with others
-    /// for the same names: RSA beside ECDSA).
+    /// Returns the certificates that match the name best: exactly, else by a wildcard, else the default. The default is
+    /// the first certificate, with others for the same names (RSA and ECDSA).
     fn fitting(&self, name: Option<&str>) -> Vec<&Candidate> {
         let by = |fits: &dyn Fn(&Hostname) -> bool| -> Vec<&Candidate> {
             self.candidates.iter().filter(|candidate| candidate.names.iter().any(fits)).collect()
@@ -74,7 +74,7 @@ impl CertificateChoice {
 }
 
 impl ResolvesServerCert for CertificateChoice {
-    /// rustls has already left out the schemes that no common cipher suite could carry.
+    /// rustls has already removed the schemes that no common cipher suite supports.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let chosen = self.choose(hello.server_name(), hello.signature_schemes())?;
         Some(Arc::clone(&chosen.key))

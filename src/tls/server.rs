@@ -1,4 +1,4 @@
-//! TLS towards clients: one acceptor for each socket, with a configuration for each of its listeners.
+//! TLS to clients: one acceptor for each socket, with the configurations of its listeners.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,36 +26,35 @@ use super::select::CertificateChoice;
 use super::verify::ClientVerifier;
 use super::{ClientCertificate, HandshakeError, HandshakeFailure, TlsError, describe};
 
-/// Does the handshakes of a socket: one configuration for each distinct [`ServerTls`] of its listeners.
+/// Does the handshakes of a socket. Listeners with equal [`ServerTls`] share a configuration.
 #[derive(Debug)]
 pub struct TlsAcceptor {
     socket: Arc<Socket>,
     names: Arc<ServerNames>,
-    /// One for each listener of the socket, in its order.
+    /// In the order of the socket's listeners.
     setups: Vec<Arc<Setup>>,
-    /// In bytes.
+    /// Maximum size of a ClientHello, in bytes.
     longest_hello: usize,
 }
 
-/// A handshake that succeeded.
+/// The result of a successful handshake.
 #[derive(Debug)]
 pub struct Accepted<S> {
-    /// The client, in clear.
+    /// The decrypted stream.
     pub stream: TlsStream<Capped<S>>,
-    /// Which of the socket's listeners its SNI selected.
+    /// The position of the listener that SNI selected.
     pub listener: usize,
-    /// What was agreed on.
+    /// The negotiated parameters.
     pub facts: TlsFacts,
     /// The client's certificate.
     pub client: ClientCertificate,
-    /// Whether the session has to end with the problem's line, by the listener's client
-    /// certificate policy.
+    /// Set if the listener's client certificate policy requires to end the session with this problem's line.
     pub refusal: Option<CertificateProblem>,
     /// For [`crate::protocol::StartTls::secured`].
     pub proof: HandshakeProof,
 }
 
-/// One `ServerTls`, ready to serve one protocol.
+/// One [`ServerTls`], prepared for one protocol.
 #[derive(Debug)]
 struct Setup {
     tls: Arc<ServerTls>,
@@ -67,11 +66,11 @@ struct Setup {
 }
 
 impl TlsAcceptor {
-    /// An acceptor for `socket`. What `previous` (the acceptor of the same address before the change) has
-    /// in common goes on, so that clients resume their sessions over it; what is the same object is not looked into.
+    /// Builds an acceptor for `socket`. `previous` is the acceptor before the change: what did not change is kept, so
+    /// that clients can resume their sessions. Parts with the same allocation are not compared.
     ///
     /// # Errors
-    /// When a listener's TLS settings cannot be used.
+    /// A listener's TLS settings cannot be used.
     pub fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
         let before = previous.map(|previous| &*previous.socket.listeners).unwrap_or_default();
         let mut known = KnownSetups { previous, by_settings: None };
@@ -94,17 +93,17 @@ impl TlsAcceptor {
             Some(previous) if has_same_names(before, &socket.listeners) => Arc::clone(&previous.names),
             _ => Arc::new(ServerNames::new(&socket.listeners)),
         };
-        // A ticket holds the client's certificates, and whose ticket it is only the hello says.
+        // A ticket contains the client's certificates, and the listener is known only after the ClientHello was read.
         let asks = setups.iter().any(|setup| setup.asks_for_certificates());
         let longest_hello = if asks { MAX_HELLO_WITH_CERTIFICATES } else { MAX_HELLO };
         Ok(Self { socket: Arc::clone(socket), names, setups, longest_hello })
     }
 
-    /// Reads the client's hello, selects the listener by SNI, and does its handshake. There is no timeout here, but a
-    /// bound on what the client sends.
+    /// Reads the ClientHello, selects the listener by SNI, and does the handshake. The number of bytes from the client
+    /// is limited; the caller sets the timeout.
     ///
     /// # Errors
-    /// When the client is to blame; it has been sent the alert.
+    /// The client is at fault. It has been sent an alert.
     pub async fn accept<S>(&self, client: Cleartext<S>) -> Result<Accepted<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -112,8 +111,8 @@ impl TlsAcceptor {
         Box::pin(self.handshake(client)).await
     }
 
-    /// Boxed by [`Self::accept`]: what a handshake needs on the way is several times what it leaves, and
-    /// would stay in every idle session's task.
+    /// Boxed by [`Self::accept`]: a handshake needs several times the memory of its result, which would otherwise stay
+    /// in the task of each idle session.
     async fn handshake<S>(&self, client: Cleartext<S>) -> Result<Accepted<S>, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -124,7 +123,7 @@ impl TlsAcceptor {
         let Some((position, listener, setup)) = self.select(hello.client_hello().server_name()) else {
             return Err(refuse_name(hello).await);
         };
-        // Nobody else asks about certificates' algorithms and names.
+        // Only a version 2 PROXY header needs the algorithms and names of certificates.
         let tells = listener.upstream.proxy_protocol == Some(ProxyVersion::V2);
         let schemes = tells.then(|| hello.client_hello().signature_schemes().to_vec());
         hello.io.cap(if setup.asks_for_certificates() { MAX_CERTIFICATES } else { MAX_HELLO });
@@ -151,15 +150,15 @@ fn has_same_names(before: &[Arc<Listener>], after: &[Arc<Listener>]) -> bool {
     before.len() == after.len() && before.iter().zip(after).all(same)
 }
 
-/// Setups that another listener may share.
+/// Setups that a listener may share with others.
 struct KnownSetups<'a> {
     previous: Option<&'a TlsAcceptor>,
-    /// Made when it is first asked for: most often every listener has its own from before.
+    /// Built on first use: usually every listener keeps its own setup.
     by_settings: Option<HashMap<u64, Vec<Arc<Setup>>>>,
 }
 
 impl KnownSetups<'_> {
-    /// One that serves these settings; `made` are those of this acceptor so far.
+    /// Finds a setup with these settings in the previous acceptor or in `made`, the setups of this one.
     fn find(&mut self, made: &[Arc<Setup>], tls: &Arc<ServerTls>, protocol: Protocol) -> Option<Arc<Setup>> {
         let previous = self.previous;
         let known = self.by_settings.get_or_insert_with(|| {
@@ -218,13 +217,14 @@ impl Setup {
         self.tls.client_auth.mode != ClientAuthMode::Disabled
     }
 
-    /// The certificate that the client got, which rustls does not tell. `schemes`: the signatures that it verifies.
+    /// Returns the algorithms of the certificate that the client got, which rustls does not report. `schemes` are the
+    /// signatures that the client verifies.
     fn shown(
         &self,
         connection: &ServerConnection,
         mut schemes: Vec<SignatureScheme>,
     ) -> Option<Arc<CertificateAlgorithms>> {
-        // In TLS 1.2 the suite names the kind of key.
+        // In TLS 1.2 the cipher suite determines the type of the key.
         if let Some(SupportedCipherSuite::Tls12(suite)) = connection.negotiated_cipher_suite() {
             schemes.retain(|scheme| suite.sign.contains(scheme));
         }
@@ -235,41 +235,41 @@ impl Setup {
         self.protocol == protocol && self.tls == *tls
     }
 
-    /// What sessions were resumed with, if nothing but the certificates changed: trust in clients, versions and
-    /// suites must be what the old sessions were made under.
+    /// Returns the state for resumption if nothing but the certificates changed. Client authentication, versions and
+    /// suites must be those under which the old sessions were created.
     fn resumption_with(&self, tls: &ServerTls) -> Option<Resumption> {
         let old = ServerTls { certificates: tls.certificates.clone(), ..(*self.tls).clone() };
         (old == *tls).then(|| self.resumption.clone())
     }
 }
 
-/// Sends `unrecognized_name` (RFC 6066 section 3) before any configuration is chosen, which rustls has no
-/// call for.
+/// Sends the alert `unrecognized_name` (RFC 6066 section 3) before a configuration is selected. rustls has no function
+/// for this.
 async fn refuse_name<S>(hello: StartHandshake<S>) -> HandshakeError
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
     let mut stream = hello.io;
-    // A client that is already gone needs no alert.
+    // A client that has left needs no alert.
     if stream.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
         let _ = stream.flush().await;
     }
     HandshakeError::Client(HandshakeFailure::UnknownName(name))
 }
 
-/// The longest ClientHello, and what a client without certificates may send after it. Browsers' hellos have about
-/// 2 KiB with a post-quantum key share. The library reads 4 KiB at a time into a buffer that it doubles, so these
-/// 12 KiB take 16 KiB of memory.
+/// Maximum size of a ClientHello, and of what a client without certificates sends after it. A browser's ClientHello has
+/// about 2 KiB with a post-quantum key share. rustls reads 4 KiB at a time into a buffer that it doubles, so these 12
+/// KiB take up to 16 KiB of memory.
 const MAX_HELLO: usize = 12 * 1024;
 
-/// The longest ClientHello where client certificates are asked for.
+/// Maximum size of a ClientHello if client certificates are requested.
 const MAX_HELLO_WITH_CERTIFICATES: usize = 28 * 1024;
 
-/// What a client that is asked for certificates may send after its hello. The library takes no longer message.
+/// Maximum of what a client sends after its hello if certificates are requested. rustls accepts no longer message.
 const MAX_CERTIFICATES: usize = 64 * 1024;
 
-/// A record of type alert (21), TLS 1.2 on the wire, two bytes: fatal (2), `unrecognized_name` (112).
+/// An alert record (21) with version TLS 1.2 and two bytes: fatal (2), `unrecognized_name` (112).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 fn client_fault(error: std::io::Error) -> HandshakeError {
@@ -322,7 +322,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
-    /// A client that trusts `ca`, asks for no ALPN, and shows `certificate`.
+    /// A client that trusts `ca`, offers no ALPN, and sends `certificate`.
     fn client(
         ca: &Ca,
         certificate: Option<&Issued>,
@@ -349,7 +349,7 @@ mod tests {
 
     type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
-    /// One handshake over loopback; the server writes a byte, so that the client has read its tickets.
+    /// Does one handshake over loopback. The server writes a byte, so that the client reads its tickets.
     async fn shake(
         acceptor: &TlsAcceptor,
         config: &Arc<ClientConfig>,
@@ -502,7 +502,7 @@ mod tests {
             .with_no_client_auth();
         let (server, client) = shake(&acceptor, &Arc::new(rsa_only), "a.test").await;
         assert_eq!(leaf_of(&client.unwrap()), &*rsa.der);
-        // Signed by the authority's key, which is of another kind.
+        // The authority's key, which signs, is of another type.
         let shown =
             |accepted: Accepted<_>| accepted.facts.shown.map(|shown| (shown.signature, shown.key.clone()));
         assert_eq!(shown(server.unwrap()), Some(("ecdsa-with-SHA256", "RSA2048".to_owned())));
@@ -533,7 +533,7 @@ mod tests {
         }
     }
 
-    /// How the session goes on for a client with `certificate` under `policy`, in both versions.
+    /// Returns the verdicts for a client with `certificate` under `policy`, with both TLS versions.
     async fn policy_verdict(
         server: &Ca,
         policy: ClientAuth,
@@ -545,7 +545,7 @@ mod tests {
         let mut verdicts = Vec::new();
         for version in rustls::ALL_VERSIONS {
             let config = Arc::new(client(server, certificate, &[version]));
-            // The second is resumed, and judged all the same.
+            // The second handshake resumes the session, and is judged too.
             for _ in 0..2 {
                 let accepted = shake(&acceptor, &config, "a.test").await.0.unwrap();
                 verdicts.push((accepted.client, accepted.refusal));
@@ -694,7 +694,7 @@ mod tests {
         assert!(acceptor.accept(clear(far)).await.is_err());
     }
 
-    /// A hello of TLS 1.0 or 1.1, which has no extensions, in a record.
+    /// Returns a record with a ClientHello of TLS 1.0 or 1.1, which has no extensions.
     fn old_hello(minor: u8) -> Vec<u8> {
         let body = [&[3, minor][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x09], &[1, 0]].concat();
         let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
@@ -717,7 +717,7 @@ mod tests {
         }
     }
 
-    /// What becomes of a handshake of which a client of TLS 1.2 sends its hello and then these bytes.
+    /// Returns the error if a TLS 1.2 client sends its ClientHello and then these bytes.
     async fn failure_after(ca: &Ca, acceptor: &TlsAcceptor, bytes: &[u8]) -> HandshakeError {
         let config = Arc::new(client(ca, None, &[&rustls::version::TLS12]));
         let mut hello = Vec::new();
@@ -729,7 +729,7 @@ mod tests {
         acceptor.accept(clear(far)).await.unwrap_err()
     }
 
-    /// The first bytes of a handshake message of this type and of 60,000 bytes, in records.
+    /// Returns records with the start of a handshake message of this type, which announces 60,000 bytes.
     fn endless(kind: u8, bytes: usize) -> Vec<u8> {
         let mut message = vec![kind, 0, 0xea, 0x60];
         message.resize(bytes, 0);

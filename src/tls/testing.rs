@@ -1,4 +1,4 @@
-//! Certificates and models for the tests of `tls`, made on the fly.
+//! Certificates and models for the tests of `tls`, created at run time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::proxy_header::ProxyVersion;
 use crate::protocol::{Cleartext, FrontendConfig, Input, Protocol};
 
-/// A certificate authority, its own or below another.
+/// A certificate authority, self-signed or below another one.
 pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate in PEM with its key.
@@ -66,7 +66,7 @@ impl Ca {
         self.0.pem()
     }
 
-    /// A revocation list with the serial number that [`revocable`] gives.
+    /// Returns a revocation list with the serial number of [`revocable`].
     pub(super) fn crl(&self, next_update: i32) -> rcgen::CertificateRevocationList {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(REVOKED),
@@ -130,7 +130,7 @@ fn frontend() -> FrontendConfig {
     FrontendConfig { server_name: "mail.test".to_owned(), ..FrontendConfig::default() }
 }
 
-/// A listener called like its first host name.
+/// A listener with the first host name as its name.
 pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
     let upstream = Upstream {
         tls: UpstreamTls::Disabled,

@@ -1,9 +1,9 @@
-//! Client certificates: asked for in the handshake, judged after it.
+//! Client certificates: requested in the handshake, judged after it.
 //!
-//! A client whose certificate is bad gets the protocol's own text (`* BYE SSL certificate error`), as with
-//! nginx, and not a TLS alert. So the handshake checks only that the client holds the key, and
-//! [`ClientVerifier::judge`] checks the chain when the session can already speak. It runs for resumed
-//! sessions too: a certificate revoked meanwhile is noticed.
+//! As with nginx, a client with a bad certificate gets the protocol's error (`* BYE SSL certificate error`), not a TLS
+//! alert. Therefore the handshake only checks that the client has the key. [`ClientVerifier::judge`] checks the chain
+//! when the session can send a reply. It also checks resumed sessions, so that a certificate revoked in the meantime is
+//! noticed.
 
 mod version1;
 
@@ -27,30 +27,30 @@ use crate::protocol::notices::CertificateProblem;
 use super::TlsError;
 use super::parse::is_authority;
 
-/// What is known of the client's certificate.
+/// The client's certificate after the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientCertificate {
-    /// It was not asked for.
+    /// No certificate was requested.
     NotRequested,
-    /// It was asked for and not sent.
+    /// The client sent no certificate.
     Absent,
-    /// It was sent, and the client holds its key.
+    /// The client sent a certificate and has its key.
     Presented {
-        /// The certificate itself.
+        /// The client's own certificate.
         der: CertificateDer<'static>,
-        /// Or why it is not trusted, in OpenSSL's words where it has some.
+        /// Whether it is trusted, else the reason, in OpenSSL's words if possible.
         verified: Result<(), String>,
     },
 }
 
-/// Asks for certificates, lets every handshake through, and judges afterwards.
+/// Requests certificates, accepts every handshake, and judges the certificate later.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     mode: ClientAuthMode,
     authorities: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
     crls: Vec<CertRevocationList<'static>>,
-    /// The same in DER, for certificates of version 1.
+    /// The same lists in DER, for certificates of version 1.
     raw_crls: Vec<Vec<u8>>,
     depth: usize,
     hints: Vec<DistinguishedName>,
@@ -83,7 +83,7 @@ impl ClientVerifier {
         })
     }
 
-    /// What the handshake left, and whether the session may go on.
+    /// Judges the certificate of a handshake. Returns the problem if the session must end.
     pub(super) fn judge(
         &self,
         chain: Option<&[CertificateDer<'_>]>,
@@ -137,8 +137,8 @@ impl ClientVerifier {
         Ok(())
     }
 
-    /// webpki takes every anchor as it is; OpenSSL, and so nginx, wants one that is in date and an authority. A renewed
-    /// authority has several certificates with one name and key, of which one is enough.
+    /// webpki accepts every anchor. OpenSSL, and so nginx, requires that it is valid now and an authority. A renewed
+    /// authority has several certificates with the same name and key; one valid certificate is enough.
     fn check_anchor(
         &self,
         anchor: &TrustAnchor<'_>,
@@ -167,9 +167,8 @@ fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOp
     Some(builder.with_expiration_policy(ExpirationPolicy::Enforce).build())
 }
 
-/// Whether the very certificate is among the trusted ones and in date. webpki refuses that for the
-/// self-signed certificates that `openssl req -x509` makes, because they call themselves a CA; OpenSSL,
-/// and so nginx, accepts them.
+/// Tells whether the certificate itself is among the trusted ones and valid now. webpki refuses this for the
+/// self-signed certificates of `openssl req -x509`, which are marked as CA. OpenSSL, and so nginx, accepts them.
 pub(super) fn is_trusted_itself(
     leaf: &CertificateDer<'_>,
     trusted: &[CertificateDer<'static>],
@@ -180,12 +179,12 @@ pub(super) fn is_trusted_itself(
             .is_ok_and(|(_, parsed)| version1::check_dates(&parsed, now).is_ok())
 }
 
-/// nginx's list for `optional_no_ca`: nothing is wrong with the certificate but who signed it.
+/// The errors that nginx accepts with `optional_no_ca`: only the issuer is not trusted.
 fn is_only_untrusted(error: &webpki::Error) -> bool {
     matches!(error, webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity)
 }
 
-/// As OpenSSL says it, because auth services compare `Auth-SSL-Verify`.
+/// Uses OpenSSL's words, because auth services compare `Auth-SSL-Verify`.
 fn reason(error: &webpki::Error) -> String {
     use webpki::Error;
     match error {
@@ -259,8 +258,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// The authorities' names, as a help for clients with several certificates. A list that would not fit into TLS's message
-/// is left empty, which means: any (RFC 8446 section 4.2.4).
+/// Returns the names of the authorities, which help clients with several certificates. Returns an empty list, which
+/// means any authority (RFC 8446 section 4.2.4), if the names do not fit into TLS's message.
 fn hints(anchors: &[TrustAnchor<'static>]) -> Vec<DistinguishedName> {
     let hints: Vec<DistinguishedName> =
         anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
@@ -268,9 +267,10 @@ fn hints(anchors: &[TrustAnchor<'static>]) -> Vec<DistinguishedName> {
     if bytes > MAX_HINT_BYTES { Vec::new() } else { hints }
 }
 
-/// The length before each name.
+/// Bytes for the length before each name.
 const HINT_OVERHEAD: usize = 2;
-/// The list's length has 16 bits, and clients take a message of 65,535 bytes; the rest is for what stands beside the list.
+/// The list's length has 16 bits, and clients accept a message of 65,535 bytes. This leaves room for the rest of the
+/// message.
 const MAX_HINT_BYTES: usize = 60_000;
 
 #[cfg(test)]
@@ -280,7 +280,7 @@ mod tests {
     use crate::tls::testing::{Ca, client_auth, named};
     use rcgen::{CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 
-    /// What is said of a certificate of the first authority, where these are trusted.
+    /// Returns the verdict on a certificate of `issuer` if `trusted` are the authorities.
     fn verdict(issuer: &Ca, trusted: &[&Ca]) -> Result<(), String> {
         let trusted = trusted.iter().map(|ca| ca.der()).collect();
         let auth = client_auth(ClientAuthMode::Required, trusted);

@@ -1,8 +1,8 @@
-//! The parts of the page. What the script renews carries `data-live` and an id; inside it, what may come and go keeps
-//! its place or has an id of its own.
+//! The parts of the page. An element that the script updates has `data-live` and an id. Elements inside it that may
+//! appear or disappear keep their position or have their own id.
 //!
-//! A narrow screen shows a row of a table as a block, which takes its role from it in some browsers: so roles are
-//! written out.
+//! On a narrow screen, table rows are displayed as blocks, for which some browsers drop the table's roles. Therefore
+//! roles are explicit.
 
 mod certificates;
 mod listener;
@@ -19,7 +19,7 @@ pub(super) use certificates::certificates;
 pub(super) use listener::listeners;
 pub(super) use lists::{backends, changes, faults, problems, replicas};
 
-/// For the browser's tab: what is wrong comes first.
+/// Returns the title for the browser's tab, starting with the problem.
 pub(super) fn title(view: &View, blocked: &[&str]) -> String {
     let name = &view.replica.name;
     match (view.totals.not_ready, blocked.first()) {
@@ -29,7 +29,7 @@ pub(super) fn title(view: &View, blocked: &[&str]) -> String {
     }
 }
 
-/// Who this is, and how it is.
+/// Shows the replica and its state.
 pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
     let replica = &view.replica;
     html! {
@@ -61,7 +61,7 @@ pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
     }
 }
 
-/// The worst state of any listener, with the number of those that are in it.
+/// Shows the worst state of all listeners, with the number of listeners in it.
 fn health(view: &View) -> Markup {
     let totals = &view.totals;
     let of = |number| format!("{} of {}", words::size(number), words::things(totals.listeners, "listener"));
@@ -73,7 +73,7 @@ fn health(view: &View) -> Markup {
     }
 }
 
-/// The sums of all replicas that tell theirs, where we know of others.
+/// Returns the totals of all replicas that report theirs; `None` if there are no others.
 fn everywhere(view: &View) -> Option<(usize, served::Totals)> {
     let known: Vec<_> = view.replicas.iter().filter_map(|peer| peer.totals).collect();
     let sum = known.iter().fold(served::Totals::default(), |sum, totals| served::Totals {
@@ -86,7 +86,7 @@ fn everywhere(view: &View) -> Option<(usize, served::Totals)> {
     (known.len() > 1).then_some((known.len(), sum))
 }
 
-/// The sums.
+/// Shows the totals.
 pub(super) fn tiles(view: &View, draining: bool) -> Markup {
     let totals = &view.totals;
     let numbers = &totals.numbers;
@@ -142,7 +142,7 @@ pub(super) fn tiles(view: &View, draining: bool) -> Markup {
     }
 }
 
-/// What is looked for; never renewed, so that what is being typed stays.
+/// Shows the search form. It is not updated, so that the text being typed is kept.
 pub(super) fn search(question: &Question) -> Markup {
     html! {
         form role="search" method="get" action="/" {
@@ -161,7 +161,7 @@ pub(super) fn search(question: &Question) -> Markup {
     }
 }
 
-/// A table whose rows each begin with a heading of their own.
+/// Creates a table whose rows start with a heading.
 fn table(caption: &str, columns: &[&str], rows: &Markup) -> Markup {
     html! {
         table role="table" {
@@ -174,7 +174,7 @@ fn table(caption: &str, columns: &[&str], rows: &Markup) -> Markup {
     }
 }
 
-/// Where else to look. The script says there whether it renews the page.
+/// Shows links to other pages. The script adds whether it updates the page.
 pub(super) fn foot() -> Markup {
     html! {
         footer {

@@ -1,4 +1,4 @@
-//! How numbers, times and states are written for people.
+//! Formats numbers, times and states for people.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use jiff::fmt::strtime;
 use crate::model::view::State;
 use crate::words::plural;
 
-/// The class of the style, the sign, and the word.
+/// Returns the CSS class, the symbol and the word.
 pub(super) fn state(state: State) -> (&'static str, &'static str, &'static str) {
     match state {
         State::Good => ("good", "●", "Ready"),
@@ -18,10 +18,10 @@ pub(super) fn state(state: State) -> (&'static str, &'static str, &'static str) 
     }
 }
 
-/// In place of a listener's state: it serves as it should, and takes nobody any more.
+/// Replaces a listener's state while it serves sessions but accepts no new ones.
 pub(super) const DRAINING: (&str, &str, &str) = ("alarming", "▲", "Draining");
 
-/// `1,234,567`.
+/// Formats a number as `1,234,567`.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -34,17 +34,17 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
-/// `1,234`.
+/// Formats a number as `1,234`.
 pub(super) fn size(number: usize) -> String {
     count(u64::try_from(number).unwrap_or(u64::MAX))
 }
 
-/// `1 listener`, `2 listeners`.
+/// Formats a number with its noun: `1 listener`, `2 listeners`.
 pub(super) fn things(number: usize, one: &str) -> String {
     format!("{} {}", size(number), plural(number, one))
 }
 
-/// `0`, `0.4`, `12`.
+/// Formats a rate as `0`, `0.4` or `12`.
 pub(super) fn rate(per: f64) -> String {
     if per <= 0.0 {
         "0".to_owned()
@@ -55,7 +55,7 @@ pub(super) fn rate(per: f64) -> String {
     }
 }
 
-/// `1.5 MB`: powers of ten, as networks count.
+/// Formats bytes as `1.5 MB`, with powers of ten as in networks.
 pub(super) fn bytes(number: f64) -> String {
     let mut number = number;
     for unit in ["B", "kB", "MB"] {
@@ -69,7 +69,7 @@ pub(super) fn bytes(number: f64) -> String {
     format!("{number:.1} GB")
 }
 
-/// `3 d 4 h`: the two greatest units.
+/// Formats a duration with its two largest units, such as `3 d 4 h`.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -81,7 +81,7 @@ pub(super) fn duration(time: Duration) -> String {
     }
 }
 
-/// How long ago something was, in its greatest unit.
+/// Formats how long ago something was, in its largest unit.
 pub(super) fn ago(at: i64, now: i64) -> String {
     let seconds = now.saturating_sub(at).max(0);
     match seconds {
@@ -92,7 +92,7 @@ pub(super) fn ago(at: i64, now: i64) -> String {
     }
 }
 
-/// `expires in 29 days`, `has expired`.
+/// Formats `expires in 29 days` or `has expired`.
 pub(super) fn expiry(not_after: i64, now: i64) -> String {
     let left = not_after.saturating_sub(now);
     match left {
@@ -102,12 +102,12 @@ pub(super) fn expiry(not_after: i64, now: i64) -> String {
     }
 }
 
-/// RFC 3339, for machines.
+/// Formats a time by RFC 3339, for machines.
 pub(super) fn instant(at: i64) -> String {
     Timestamp::from_second(at).unwrap_or_default().to_string()
 }
 
-/// `2026-11-21`.
+/// Formats a date as `2026-11-21`.
 pub(super) fn date(at: i64) -> String {
     strtime::format("%Y-%m-%d", Timestamp::from_second(at).unwrap_or_default()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Against servers that speak the one or the other.
+//! Tests with servers that speak HTTP/2 or HTTP/1.1.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A server that answers everything with a body that never ends.
+/// A server that answers every request with an endless body.
 struct ApiServer {
     address: SocketAddr,
     authority: Vec<u8>,
     accepted: Arc<AtomicUsize>,
-    /// Requests that have come.
+    /// Number of received requests.
     asked: Arc<AtomicUsize>,
-    /// One for each answer.
+    /// One permit for each answer.
     answers: Arc<Semaphore>,
     _tasks: JoinSet<()>,
 }
@@ -120,7 +120,7 @@ async fn serve(
     }
 }
 
-/// As that of a watch without events.
+/// A body like that of a watch without events.
 struct Endless;
 
 impl HttpBody for Endless {
@@ -135,7 +135,7 @@ impl HttpBody for Endless {
     }
 }
 
-/// So many at once, with what they hold.
+/// Sends `count` requests at once and returns their responses.
 async fn ask(
     server: &ApiServer,
     client: &Connections<impl Plain>,
@@ -155,7 +155,7 @@ async fn watches_share_connections_up_to_a_bound() {
     let client = server.client();
     let mut held = ask(&server, &client, 3 * MAX_STREAMS).await;
     assert_eq!(server.connections(), 3);
-    // What has ended makes room.
+    // Ended requests free their streams.
     held.truncate(2 * MAX_STREAMS + 1);
     held.extend(ask(&server, &client, MAX_STREAMS - 1).await);
     assert_eq!((held.len(), server.connections()), (3 * MAX_STREAMS, 3));
@@ -196,7 +196,7 @@ async fn a_server_that_is_away_is_asked_once_for_all_that_wait() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = Config::new(format!("https://{}", listener.local_addr().unwrap()).parse().unwrap());
     let client = client(&config, Duration::from_secs(30));
-    // It takes connections, and says nothing.
+    // A server that accepts connections but never answers.
     let request = || Request::builder().uri("https://localhost/").body(Body::empty()).unwrap();
     let mut asked = JoinSet::new();
     for _ in 0..100 {

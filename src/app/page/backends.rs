@@ -1,11 +1,11 @@
-//! The backends that objects name, each once, with what its endpoints' health checks say.
+//! Collects the backends that objects name, each once, with the results of their health checks.
 
 use std::collections::BTreeMap;
 
 use crate::model::view::{Backend, Excerpt, Question, State};
 use crate::model::{BackendHealth, BindReport, Snapshot};
 
-/// Those that are asked for, the worst first.
+/// Returns the matching backends, worst state first.
 pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Question) -> Excerpt<Backend> {
     let mut all: BTreeMap<&str, BackendSummary<'_>> = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
@@ -13,7 +13,7 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
         let known = all.entry(&backend.reference).or_default();
         known.listeners += 1;
         known.endpoints = known.endpoints.max(backend.endpoints.len());
-        // Listeners may check the same endpoints in ways of their own: the worst counts.
+        // Listeners may check the same endpoints in different ways; show the worst result.
         let health = report.backends.get(&listener.id);
         if health.map(|health| health.unhealthy.len()) > known.health.map(|health| health.unhealthy.len()) {
             known.health = health;
@@ -32,7 +32,7 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
         .map(|(state, reference, known)| known.into_view(reference, state))
 }
 
-/// What is known of one backend.
+/// The data of one backend.
 #[derive(Default)]
 struct BackendSummary<'a> {
     endpoints: usize,
@@ -67,7 +67,7 @@ impl BackendSummary<'_> {
     }
 }
 
-/// Backends of one page.
+/// Backends per page.
 const BACKENDS_SHOWN: usize = 25;
-/// Endpoints of one backend that fail their checks.
+/// Failing endpoints shown per backend.
 const ENDPOINTS_SHOWN: usize = 3;

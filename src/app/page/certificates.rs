@@ -1,11 +1,11 @@
-//! The certificates that listeners serve, each once.
+//! Collects the certificates that listeners serve, each once.
 
 use std::collections::BTreeMap;
 
 use crate::model::Snapshot;
 use crate::model::view::{Certificate, CertificateOrder, Excerpt, Question, State};
 
-/// Those that are asked for, in the order that is asked for.
+/// Returns the matching certificates in the requested order.
 pub(super) fn select(snapshot: &Snapshot, question: &Question, now: i64) -> Excerpt<(Certificate, usize)> {
     let mut all = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
@@ -31,5 +31,5 @@ pub(super) fn select(snapshot: &Snapshot, question: &Question, now: i64) -> Exce
         .map(|(certificate, listeners)| (super::certificate_view(certificate, now), listeners))
 }
 
-/// Certificates of one page.
+/// Certificates per page.
 const CERTIFICATES_SHOWN: usize = 25;

@@ -1,4 +1,4 @@
-//! A client certificate in the words of OpenSSL, which nginx passes to auth services.
+//! Describes a client certificate as OpenSSL does, because nginx passes these descriptions to auth services.
 
 use std::fmt::Write;
 
@@ -6,21 +6,21 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use x509_parser::x509::AttributeTypeAndValue;
 
-/// What `Auth-SSL-*` says of a certificate.
+/// The values of the headers `Auth-SSL-*`.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// RFC 2253: the most specific first.
+    /// The distinguished name in the form of RFC 2253, most specific attribute first.
     pub(super) subject: String,
-    /// Likewise.
+    /// The issuer's name in the same form.
     pub(super) issuer: String,
-    /// Upper-case hex.
+    /// In upper-case hexadecimal.
     pub(super) serial: String,
-    /// SHA-1, lower-case hex: what identifies a certificate in this protocol, not what protects it.
+    /// SHA-1 in lower-case hexadecimal. It identifies a certificate in this protocol, and protects nothing.
     pub(super) fingerprint: String,
 }
 
 impl Facts {
-    /// All that can be read; rustls has accepted the certificate, so that nothing is missing in practice.
+    /// Reads a certificate. rustls has accepted it before, so in practice no value is missing.
     pub(super) fn of(der: &[u8]) -> Self {
         let fingerprint = digest(&SHA1_FOR_LEGACY_USE_ONLY, der);
         let fingerprint = fingerprint.as_ref().iter().fold(String::new(), |mut hex, byte| {
@@ -39,7 +39,7 @@ impl Facts {
     }
 }
 
-/// Two digits a byte, without the byte that only keeps the number positive.
+/// Formats a serial number without the zero byte that marks it as positive.
 fn serial(bytes: &[u8]) -> String {
     let significant = match bytes {
         [0, rest @ ..] if !rest.is_empty() => rest,
@@ -75,7 +75,7 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     }
 }
 
-/// RFC 2253 section 2.4, with OpenSSL's `\XX` for control characters and whatever is not ASCII.
+/// Escapes by RFC 2253 section 2.4, with OpenSSL's `\XX` for control characters and bytes beyond ASCII.
 fn escape(value: &str) -> String {
     let last = value.len().saturating_sub(1);
     let mut out = String::with_capacity(value.len());
@@ -93,7 +93,7 @@ fn escape(value: &str) -> String {
     out
 }
 
-/// OpenSSL's short names; others are written as numbers.
+/// OpenSSL's short names. Other attributes are written as object identifiers.
 const SHORT_NAMES: [(&str, &str); 14] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),

@@ -1,4 +1,4 @@
-//! Asking: kept connections, endpoints in turn, deadlines, and `WAIT`.
+//! Sends requests to auth services: reuses connections, balances endpoints, and handles deadlines and `WAIT`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use super::reply::{self, Reply};
 use super::request;
 use super::service::Service;
 
-/// How often a service may answer `WAIT` to one attempt (quirk Q-19).
+/// How often a service may answer `WAIT` to one login (quirk Q-19).
 const MAX_WAITS: u32 = 60;
 
-/// How long all of them may take together.
+/// Maximum total waiting time for one login.
 const MAX_WAITING: Duration = Duration::from_secs(300);
 
-/// The shortest wait.
+/// Minimum time for one `WAIT`.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 
-/// Asks auth services; keeps their connections. One for each worker of the data plane, since a connection
-/// belongs to the runtime that opened it.
+/// Sends requests to auth services and keeps their connections. Each worker has one, because a connection belongs to
+/// the runtime that opened it.
 pub struct AuthClient {
     dns: Arc<Dns>,
     quota: Quota,
-    /// As many as are in use: a service that no snapshot and no session holds goes with the next new one.
+    /// The services in use. One that no snapshot or session uses is removed when the next one is added.
     services: Mutex<Vec<CachedService>>,
 }
 
@@ -48,16 +48,16 @@ struct CachedService {
 }
 
 impl AuthClient {
-    /// Without any connection yet; the quota is that of the whole process.
+    /// Creates a client without connections. The whole process shares the quota.
     #[must_use]
     pub fn new(dns: Arc<Dns>, quota: Quota) -> Self {
         Self { dns, quota, services: Mutex::default() }
     }
 
-    /// The service's decision about one attempt. Dropping the future ends the request.
+    /// Returns the service's decision about a login. Dropping the future cancels the request.
     ///
     /// # Errors
-    /// When the service does not decide.
+    /// The service does not decide.
     pub async fn check(
         &self,
         service: &Arc<HttpAuth>,
@@ -69,7 +69,7 @@ impl AuthClient {
         let asked = Asked { auth: service, service: &ready, request };
         let mut patience = Patience::default();
         loop {
-            // Boxed, so that a session's task does not keep the room for it all its life.
+            // Boxed, so that the session's task does not reserve memory for it all the time.
             let reply = tokio::time::timeout(service.timeout, Box::pin(self.ask(&asked, resolver))).await;
             let late =
                 |_| AuthError::Timeout { service: service.reference.clone(), timeout: service.timeout };
@@ -86,12 +86,12 @@ impl AuthClient {
         }
     }
 
-    /// Closes all connections that the process keeps to auth services: it has no descriptor left.
+    /// Closes all kept connections to auth services in the process, because file descriptors have run out.
     pub fn close_kept(&self) {
         self.quota.close_kept();
     }
 
-    /// One request, at the first endpoint that takes a connection.
+    /// Sends one request to the first endpoint that accepts a connection.
     async fn ask(&self, asked: &Asked<'_>, resolver: &Resolver) -> Result<Reply, AuthError> {
         let mut failure = AuthError::NoEndpoint { service: asked.auth.reference.clone() };
         for endpoint in asked.service.turn() {
@@ -116,7 +116,7 @@ impl AuthClient {
         Err(failure)
     }
 
-    /// The service behind `auth`; an equal one, from before a change elsewhere, keeps its connections.
+    /// Returns the service for `auth`. If only other settings changed, an equal service keeps its connections.
     fn ready(&self, auth: &Arc<HttpAuth>) -> Result<Arc<Service>, AuthError> {
         let mut services = self.services.lock();
         if let Some(known) = services.iter().find(|known| Arc::ptr_eq(&known.auth, auth)) {
@@ -135,7 +135,7 @@ impl AuthClient {
     }
 }
 
-/// What is asked, and of whom.
+/// A request with its service.
 struct Asked<'a> {
     auth: &'a HttpAuth,
     service: &'a Service,
@@ -143,16 +143,18 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// One request to one endpoint. It is repeated on a new connection when a kept one turns out to be closed, when more
-    /// than one answer is on it (which of them is ours, nobody can tell), and when its answer comes too early to be ours.
+    /// Sends one request to one endpoint. It is repeated on a new connection if the kept one was closed, if there are
+    /// several answers on it (they cannot be assigned to requests), or if the answer comes too early to be for this
+    /// request.
     async fn exchange(&self, target: Target) -> Result<Reply, AuthError> {
         let (pool, request) = (&self.service.pool, self.request.expose());
         if let Some(kept) = pool.take(&target) {
             match exchange(kept, request, true).await {
                 Ok(Answered { after: After::Broken, .. }) => pool.distrust(),
-                // An answer that nobody asked for was seen on another connection meanwhile: this one may be late, too.
+                // An unexpected answer arrived on another connection meanwhile, so this one may also be for an earlier
+                // request.
                 Ok(_) if !pool.keeps() => {}
-                // Whether another answer follows is seen while the connection rests.
+                // While the connection rests, another answer would be noticed.
                 Ok(Answered { after: After::Kept(kept), took, .. }) if pool.is_too_fast(took) => {
                     pool.keep(target.clone(), kept);
                 }
@@ -202,7 +204,7 @@ impl Asked<'_> {
     }
 }
 
-/// The innermost cause says most.
+/// Returns the innermost cause, which is the most specific one.
 fn innermost(error: &std::io::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -211,7 +213,7 @@ fn innermost(error: &std::io::Error) -> String {
     cause.to_string()
 }
 
-/// How much `WAIT` an attempt has had.
+/// The `WAIT` answers to one login so far.
 #[derive(Debug, Default)]
 struct Patience {
     times: u32,
@@ -219,7 +221,7 @@ struct Patience {
 }
 
 impl Patience {
-    /// How long to wait now; `None`: no longer.
+    /// Returns how long to wait now; `None` if a limit is exceeded.
     fn wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let wait = asked.unwrap_or_default().max(MIN_WAIT);
         self.times += 1;

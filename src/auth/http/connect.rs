@@ -1,4 +1,4 @@
-//! Connections to an auth service: TCP or UNIX socket, in clear or in TLS.
+//! Connections to an auth service: TCP or UNIX socket, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -19,22 +19,22 @@ use crate::net::has_no_descriptor;
 
 use super::quota::{Quota, Share};
 
-/// Until the next endpoint is tried; within the service's own timeout.
+/// Time limit before the next endpoint is tried, within the service's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects to endpoints; the same certificate is expected of every one.
+/// Connects to the endpoints of a service, which all need the same certificate.
 pub(super) struct Connector {
-    /// `https`: trust, and the name to verify.
+    /// For `https`: the configuration, and the name to verify.
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// Connections that the process may have.
+    /// Limits the connections of the process.
     pub(super) quota: Quota,
 }
 
 impl Connector {
-    /// Connects, and does the TLS handshake.
+    /// Connects and does the TLS handshake.
     ///
     /// # Errors
-    /// The socket's, or TLS's.
+    /// The error of the socket or of TLS.
     pub(super) async fn connect(&self, target: &Target) -> io::Result<Connection> {
         let share = self.quota.take();
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
@@ -74,42 +74,42 @@ type Plain = Either<TcpStream, UnixStream>;
 /// A connection to one endpoint.
 pub(super) struct Connection {
     stream: Either<Plain, Box<TlsStream<Plain>>>,
-    // Behind the stream, which is closed first.
+    // Declared after the stream, so that it is dropped after the stream was closed.
     _share: Share,
 }
 
-/// What a connection holds on which nothing is awaited.
+/// The state of a connection without a request in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Silence {
-    /// Nothing: it can be used.
+    /// Nothing has arrived: it can be used.
     Kept,
-    /// The service has closed it, or TLS has something to say.
+    /// The service has closed it, or TLS data have arrived.
     Ended,
-    /// Bytes that nobody asked for.
+    /// Unexpected bytes have arrived.
     Broken,
 }
 
 impl Connection {
-    /// Writes a request.
+    /// Writes and flushes a request.
     ///
     /// # Errors
-    /// The socket's.
+    /// The socket's error.
     pub(super) async fn write(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.write_all(request).await?;
         self.stream.flush().await
     }
 
-    /// Appends what has arrived, or waits for it; 0 is the end.
+    /// Waits for bytes and appends them. Returns 0 at the end of the stream.
     ///
     /// # Errors
-    /// The socket's.
+    /// The socket's error.
     pub(super) async fn read(&mut self, received: &mut Vec<u8>) -> io::Result<usize> {
         self.stream.read_buf(received).await
     }
 
-    /// Looks for bytes without waiting.
+    /// Checks for bytes without waiting.
     ///
-    /// It asks the kernel: tokio only knows what the last turn of its event loop has seen.
+    /// Asks the kernel, because tokio knows only the events of its last poll.
     pub(super) fn silence(&mut self) -> Silence {
         let plain = match &mut self.stream {
             Either::Left(plain) => return peek(plain),
@@ -121,14 +121,14 @@ impl Connection {
             }
         };
         match peek(plain) {
-            // Encrypted, it may be anything; most often the end.
+            // Encrypted bytes are usually the end of the TLS connection.
             Silence::Broken => Silence::Ended,
             other => other,
         }
     }
 }
 
-/// TLS is told its end, as far as the socket takes it at once.
+/// Sends TLS's closing alert if the socket accepts it at once.
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Either::Right(tls) = &mut self.stream {
@@ -150,7 +150,7 @@ fn peek(plain: &Plain) -> Silence {
     }
 }
 
-/// What TLS has decrypted already; `None`: nothing.
+/// Checks for bytes that TLS has already decrypted; `None` if there are none.
 fn decrypted(tls: &mut TlsStream<Plain>) -> Option<Silence> {
     let mut byte = [0; 1];
     let mut buffer = ReadBuf::new(&mut byte);
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(connection.silence(), Silence::Kept);
         service.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        // Without a turn of the event loop.
+        // Runs without the event loop.
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
         assert_eq!(connection.silence(), Silence::Broken);
         connection.read(&mut Vec::with_capacity(64)).await.unwrap();

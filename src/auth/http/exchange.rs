@@ -1,4 +1,4 @@
-//! One request and its answer on a connection.
+//! Sends one request on a connection and reads the answer.
 
 use std::io;
 use std::time::Duration;
@@ -9,53 +9,53 @@ use zeroize::Zeroizing;
 use super::connect::{Connection, Silence};
 use super::head::{End, Head, HeadError};
 
-/// Room for the usual answer.
+/// Initial capacity for an answer, in bytes.
 const ROOM: usize = 2 * 1024;
 
-/// How long a body is waited for, so that its connection can be used again. The decision needs the head only.
+/// How long the body is awaited, to reuse the connection. The decision needs only the head.
 const BODY_TIME: Duration = Duration::from_millis(20);
 
-/// An answer.
 pub(super) struct Answered {
-    /// What it says.
+    /// The status and headers.
     pub(super) head: Head,
-    /// How long it took, from the request on.
+    /// The time from the request to the end of the head.
     pub(super) took: Duration,
-    /// What became of the connection.
+    /// Whether the connection can be reused.
     pub(super) after: After,
 }
 
-/// A connection after an answer.
+/// The state of a connection after an answer.
 pub(super) enum After {
-    /// Nothing is on it: it can be kept.
+    /// It can be reused.
     Kept(Connection),
-    /// It is closed: the service closes it, or the answer has no end that can be waited for.
+    /// It is closed, by the service, or because the end of the answer is unknown or late.
     Closed,
-    /// It is closed, because more than the answer was on it.
+    /// It is closed, because bytes followed the answer.
     Broken,
 }
 
-/// No answer.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// Bytes before the request: they are no answer to it.
+    /// Bytes arrived before the request was sent.
     #[error("it sent bytes before the request")]
     Early,
-    /// Not even a byte of one. On a kept connection: the service was closing it, and has not seen the request.
+    /// The connection ended before the first byte. A kept connection may have been closed before the service saw the
+    /// request.
     #[error("{0}")]
     Unanswered(io::Error),
-    /// It ends in its head.
+    /// The connection ended within the head.
     #[error("the connection ended within the headers of the answer: {0}")]
     Cut(io::Error),
-    /// It is none.
+    /// The bytes are not an HTTP answer.
     #[error("{0}")]
     Nonsense(#[from] HeadError),
 }
 
-/// Asks. `keeps`: the connection shall be used again, if that is possible.
+/// Sends a request and reads the answer. `keeps`: try to keep the connection.
 ///
 /// # Errors
-/// When there is no answer.
+/// There is no valid answer.
 pub(super) async fn exchange(
     mut connection: Connection,
     request: &[u8],
@@ -79,7 +79,7 @@ pub(super) async fn exchange(
     Ok(Answered { head, took, after })
 }
 
-/// Waits for the rest of the answer for a moment, and looks for what is behind it.
+/// Waits briefly for the rest of the answer, and checks for bytes after it.
 async fn finish(mut connection: Connection, head: &Head, mut received: Zeroizing<Vec<u8>>) -> After {
     let rest = async {
         loop {

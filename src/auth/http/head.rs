@@ -1,72 +1,72 @@
-//! A reply on the wire: what its head says, and where its body ends. Pure.
+//! Parses the head of an HTTP reply and finds the end of its body. Pure.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::{EMPTY_HEADER, Status, parse_chunk_size, parse_headers};
 
-/// The longest head of a reply, in bytes; nginx has 1 KiB.
+/// Maximum size of a head in bytes; nginx's is 1 KiB.
 pub(super) const MAX_HEAD: usize = 8 * 1024;
 
-/// The longest body, in bytes on the wire, that is read so that its connection can be used again.
+/// Maximum size of a body, in bytes on the wire, that is read to reuse the connection.
 pub(super) const MAX_BODY: usize = 16 * 1024;
 
-/// Header lines of a reply.
+/// Maximum number of header lines.
 const MAX_HEADERS: usize = 100;
 
-/// Lines behind the last chunk of a body.
+/// Maximum number of trailer lines after the last chunk.
 const MAX_TRAILERS: usize = 16;
 
-/// A head that is there as a whole.
+/// A complete head.
 #[derive(Debug)]
 pub(super) struct Head {
     /// The HTTP status.
     pub(super) status: StatusCode,
     /// The headers, in their order.
     pub(super) headers: HeaderMap,
-    /// Where the body begins.
+    /// The position where the body starts.
     length: usize,
     framing: Framing,
 }
 
-/// Why there is no head.
+/// Why a head is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
-    /// Not HTTP/1.
+    /// It is not HTTP/1.
     #[error("the answer is not an HTTP/1.x response ({0})")]
     NotHttp(httparse::Error),
-    /// A header or a status that HTTP does not allow.
+    /// A header or the status is not allowed in HTTP.
     #[error("the answer is not an HTTP/1.x response ({0})")]
     NotAllowed(String),
-    /// Longer than [`MAX_HEAD`].
+    /// It is longer than [`MAX_HEAD`].
     #[error("its headers are longer than {MAX_HEAD} bytes")]
     TooLong,
 }
 
-/// How the end of the body is known, if the connection may be used after it.
+/// How the end of the body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     Length(usize),
     Chunked,
-    /// By the end of the connection, or ambiguously, or the service closes in any case.
+    /// By the end of the connection, ambiguously, or irrelevant because the service closes the connection.
     Unkept,
 }
 
 /// Where the reply ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Behind so many bytes of what was received.
+    /// After this many bytes of the received ones.
     At(usize),
-    /// Not yet.
+    /// After bytes that have not arrived.
     Later,
-    /// Where nobody waits for it: the connection must be closed.
+    /// Unknown or too far: close the connection.
     Never,
 }
 
 impl Head {
-    /// Parses what was received; `None`: more is needed. Interim responses (1xx) are skipped.
+    /// Parses received bytes; `None` if more are needed. Skips interim responses (1xx).
     ///
     /// # Errors
-    /// When it is no head, or too long a one.
+    /// [`HeadError`].
     pub(super) fn parse(received: &[u8]) -> Result<Option<Self>, HeadError> {
         let mut skipped = 0;
         loop {
@@ -96,7 +96,7 @@ impl Head {
         }
         let framing = match response.version {
             Some(1) => framing(status, &headers),
-            // HTTP/1.0 closes.
+            // HTTP/1.0 closes the connection.
             _ => Framing::Unkept,
         };
         Ok(Some(Self { status, headers, length, framing }))
@@ -106,7 +106,7 @@ impl Head {
         self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
     }
 
-    /// Where the reply that begins with this head ends.
+    /// Finds the end of the reply with this head.
     pub(super) fn end(&self, received: &[u8]) -> End {
         let body = received.get(self.length..).unwrap_or_default();
         let end = match self.framing {
@@ -128,7 +128,7 @@ fn not_allowed(error: impl std::error::Error) -> HeadError {
     HeadError::NotAllowed(error.to_string())
 }
 
-/// RFC 9112 section 6.3. What is ambiguous there is not kept here.
+/// Applies RFC 9112 section 6.3. If the length is ambiguous, the connection is not kept.
 fn framing(status: StatusCode, headers: &HeaderMap) -> Framing {
     let closes = headers.get_all(CONNECTION).iter().any(|value| {
         value
@@ -143,7 +143,7 @@ fn framing(status: StatusCode, headers: &HeaderMap) -> Framing {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (lengths.next(), codings.next()) {
         _ if lengths.next().is_some() || codings.next().is_some() => Framing::Unkept,
-        // Whatever they announce, these have no body.
+        // These have no body, whatever they announce.
         (_, None) if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
             Framing::Length(0)
         }
@@ -160,7 +160,7 @@ fn digits(value: &HeaderValue) -> Option<usize> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// RFC 9112 section 7.1.
+/// Finds the end of a chunked body (RFC 9112 section 7.1).
 fn end_of_chunks(body: &[u8]) -> End {
     let mut at = 0;
     loop {
@@ -197,7 +197,7 @@ fn end_of_chunks(body: &[u8]) -> End {
 mod tests {
     use super::*;
 
-    /// Where the reply ends, and how many bytes there are.
+    /// Returns the end of the reply, and its number of bytes.
     fn end(reply: &str) -> (End, usize) {
         let head = Head::parse(reply.as_bytes()).unwrap().expect("a whole head");
         (head.end(reply.as_bytes()), reply.len())

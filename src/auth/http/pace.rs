@@ -1,8 +1,9 @@
-//! How long a service takes to answer, and what follows from it for kept connections.
+//! Measures how long a service takes to answer, and decides how long a kept connection must rest.
 //!
-//! A service that answers a request twice sends the second answer later. While the next request is under way on that
-//! connection, the second answer is taken for its answer. So a connection rests before it is used again: longer than the
-//! service takes for any answer. The second answer arrives during the rest, and so does the answer to a request that got
+//! If a service answers a request twice, the second answer arrives later. If the next request is already in progress on
+//! this connection, the second answer would be taken as its answer. Therefore a connection rests before it is reused,
+//! longer than the service takes for any answer. The second answer arrives during the rest, and so does the answer to a
+//! request that got the previous request's second answer.
 //! the second answer of the one before.
 
 use std::time::Duration;
@@ -12,19 +13,19 @@ use tokio::time::Instant;
 /// The answer times of one service.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// The longest since `began`.
+    /// The longest time since `began`.
     longest: Duration,
-    /// The longest of the window before.
+    /// The longest time of the previous window.
     before: Duration,
     began: Option<Instant>,
-    /// The shortest on a connection that was new: it answers no other request.
+    /// The shortest time on a new connection, where an answer cannot be for another request.
     shortest: Option<Duration>,
-    /// On how many new connections, up to [`ENOUGH`].
+    /// The number of answers on new connections, at most [`ENOUGH`].
     fresh: u32,
 }
 
 impl Pace {
-    /// An answer has come after this time.
+    /// Records an answer time.
     pub(super) fn answered(&mut self, took: Duration, is_fresh: bool, now: Instant) {
         let began = *self.began.get_or_insert(now);
         if began + WINDOW <= now {
@@ -38,35 +39,36 @@ impl Pace {
         }
     }
 
-    /// How long a connection rests after an answer. `None`: the service is so slow that no connection is used again.
+    /// Returns how long a connection rests after an answer. `None` if the service is so slow that connections are not
+    /// reused.
     pub(super) fn rest(&self) -> Option<Duration> {
         let longest = self.longest.max(self.before);
         (longest < MAX_REST).then(|| (longest * FACTOR).clamp(MIN_REST, MAX_REST))
     }
 
-    /// Whether an answer after this time is more likely that of another request.
+    /// Tells whether an answer with this time is probably for another request.
     pub(super) fn is_too_fast(&self, took: Duration) -> bool {
         let is_short = |shortest| shortest >= MEASURABLE && took < shortest / 2;
         self.fresh >= ENOUGH && self.shortest.is_some_and(is_short)
     }
 }
 
-/// The shortest rest. Services answer within milliseconds, and are late by more when their machine is busy.
+/// Minimum rest. Services answer within milliseconds, but later on a busy machine.
 pub(super) const MIN_REST: Duration = Duration::from_secs(1);
 
-/// The longest rest.
+/// Maximum rest.
 const MAX_REST: Duration = Duration::from_secs(15);
 
-/// A rest is so many times the longest answer time.
+/// A rest is the longest answer time multiplied by this.
 const FACTOR: u32 = 4;
 
-/// The longest answer time is remembered for once to twice this.
+/// The longest answer time is remembered for one to two windows.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// Below this, answer times differ for other reasons.
+/// Shorter answer times vary for other reasons.
 const MEASURABLE: Duration = Duration::from_millis(10);
 
-/// Answers on new connections before the shortest time means something: the first ones may find the service cold.
+/// Number of answers on new connections before the shortest time is used, because the first answers may be slower.
 const ENOUGH: u32 = 8;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Kept connections, and when one may be used again.
+//! Keeps connections to auth services, and decides when one may be reused.
 //!
-//! HTTP/1.1 has no numbers for requests: what arrives next is the answer to what was asked last. So a connection on
-//! which a service says more than it was asked would answer the next login with the last one's verdict. Such bytes close
-//! the connection, and the service's connections are not kept for a while. To see them, a connection
-//! [rests](super::pace) after each answer.
+//! HTTP/1.1 does not number requests: the next answer belongs to the last request. If a service sent more than one
+//! answer to a request, the next login would get the decision about the previous one. Such bytes close the connection,
+//! and the service's connections are not kept for some time. To detect them, a connection [rests](super::pace) after
+//! each answer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,28 +19,28 @@ use super::connect::{Connection, Silence};
 use super::pace::Pace;
 use super::quota::Quota;
 
-/// Connections kept to all endpoints of a service, by each worker.
+/// Maximum number of connections that each worker keeps to the endpoints of a service.
 const MAX_IDLE: usize = 64;
 
-/// Until a connection that nobody uses is closed.
+/// An unused connection is closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks for connections that are to be closed, that the service has closed, or that it speaks on unasked.
+/// Interval of the checks for connections that are old, closed by the service, or have unexpected bytes.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long no connection is kept after bytes that nobody asked for.
+/// How long no connection is kept after unexpected bytes.
 const DISTRUST: Duration = Duration::from_secs(600);
 
 /// The kept connections of one service.
 pub(super) struct Pool {
-    /// For the log.
+    /// The service's name for the log.
     reference: String,
     keeps: bool,
     quota: Quota,
     state: Mutex<PoolState>,
 }
 
-/// Without the connections, which have nothing to show.
+/// Prints no connections.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("reference", &self.reference).finish_non_exhaustive()
@@ -49,7 +49,7 @@ impl fmt::Debug for Pool {
 
 #[derive(Default)]
 struct PoolState {
-    /// The longest kept first.
+    /// Longest kept first.
     idle: VecDeque<Idle>,
     pace: Pace,
     distrusted_until: Option<Instant>,
@@ -70,22 +70,22 @@ impl Pool {
         pool
     }
 
-    /// Whether connections are kept at present.
+    /// Tells whether connections are kept at present.
     pub(super) fn keeps(&self) -> bool {
         self.keeps && self.state().distrusted_until.is_none_or(|until| until <= Instant::now())
     }
 
-    /// An answer has come after this time, on a new connection or on a kept one.
+    /// Records an answer time, on a new or a kept connection.
     pub(super) fn answered(&self, took: Duration, is_fresh: bool) {
         self.state().pace.answered(took, is_fresh, Instant::now());
     }
 
-    /// Whether an answer after this time is more likely that of another request.
+    /// Tells whether an answer with this time is probably for another request.
     pub(super) fn is_too_fast(&self, took: Duration) -> bool {
         self.state().pace.is_too_fast(took)
     }
 
-    /// A kept connection to `target` that has rested, and on which nothing has arrived.
+    /// Takes a kept connection to `target` that has rested and has no unexpected bytes.
     pub(super) fn take(&self, target: &Target) -> Option<Connection> {
         let now = Instant::now();
         loop {
@@ -98,13 +98,13 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose answer was read to its end, if nothing has arrived behind it.
+    /// Keeps a connection whose answer was read completely.
     pub(super) fn keep(self: &Arc<Self>, target: Target, connection: Connection) {
         if !self.keeps() || self.quota.is_exceeded() {
             return;
         }
         let mut state = self.state();
-        // Those that are kept already have rested for longer than this one.
+        // If the pool is full, drop this connection: the others have rested longer.
         if state.idle.len() >= MAX_IDLE || state.pace.rest().is_none() {
             return;
         }
@@ -114,7 +114,7 @@ impl Pool {
         }
     }
 
-    /// The service has sent bytes that nobody asked for: closes all kept connections, and keeps none for a while.
+    /// Closes all kept connections and keeps none for some time, because the service sent unexpected bytes.
     pub(super) fn distrust(&self) {
         let mut state = self.state();
         let until = state.distrusted_until.replace(Instant::now() + DISTRUST);
@@ -127,19 +127,18 @@ impl Pool {
         }
     }
 
-    /// Makes room for a connection elsewhere; false: none is kept.
+    /// Closes one connection to make room for another. Returns false if none is kept.
     pub(super) fn close_longest_kept(&self) -> bool {
         let longest = self.state().idle.pop_front();
         longest.is_some()
     }
 
-    /// Closes all kept connections.
     pub(super) fn close_kept(&self) {
         let closed = std::mem::take(&mut self.state().idle);
         drop(closed);
     }
 
-    /// Closes what is old or ended; false: nothing is left to look after.
+    /// Closes connections that are old or ended. Returns false if none is left.
     fn sweep(&self) -> bool {
         let mut state = self.state();
         let (now, mut is_broken) = (Instant::now(), false);
@@ -163,7 +162,7 @@ impl Pool {
 }
 
 impl PoolState {
-    /// The connection to `target` that was used last, among those that have rested.
+    /// Takes the most recently used connection to `target` that has rested.
     fn take(&mut self, target: &Target, now: Instant) -> Option<Connection> {
         let rest = self.pace.rest()?;
         let position =

@@ -1,7 +1,7 @@
-//! How many connections to auth services the whole process holds, over all workers and services.
+//! Limits the connections to auth services in the whole process, over all workers and services.
 //!
-//! Each session has one file descriptor in reserve for the auth service. Kept connections use the same descriptors, so
-//! one of them is closed where a new connection would be one too many.
+//! Each session has one file descriptor reserved for the auth service. Kept connections use the same descriptors, so
+//! one of them is closed if a new connection would exceed the limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::pool::Pool;
 
-/// Connections to auth services of the whole process; clones share one count.
+/// The limit and the count of connections in the process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Quota(Arc<Inner>);
 
@@ -21,44 +21,44 @@ struct Inner {
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
-/// One connection's place in the count.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 pub(super) struct Share(Quota);
 
 impl Quota {
-    /// For so many connections, used and kept ones.
+    /// Creates a quota for at most this many used and kept connections.
     #[must_use]
     pub fn new(most: usize) -> Self {
         let (most, open) = (AtomicUsize::new(most), AtomicUsize::default());
         Self(Arc::new(Inner { most, open, pools: Mutex::default() }))
     }
 
-    /// From now on, so many.
+    /// Changes the limit.
     pub fn set(&self, most: usize) {
         self.0.most.store(most, Ordering::Relaxed);
     }
 
-    /// Closes every connection that is kept, because the process has no descriptor left.
+    /// Closes all kept connections, because the process has no descriptor left.
     pub fn close_kept(&self) {
         for pool in self.pools() {
             pool.close_kept();
         }
     }
 
-    /// A pool whose kept connections may be closed.
+    /// Registers a pool whose kept connections may be closed.
     pub(super) fn join(&self, pool: &Arc<Pool>) {
         let mut pools = self.lock();
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(pool));
     }
 
-    /// A place for a new connection; kept connections make room for it. There is always one: whoever asks has a descriptor
-    /// in reserve.
+    /// Counts a new connection, and closes kept connections if the limit is exceeded. It always succeeds, because the
+    /// caller has a reserved descriptor.
     pub(super) fn take(&self) -> Share {
         self.0.open.fetch_add(1, Ordering::Relaxed);
         let share = Share(self.clone());
         if self.is_exceeded() {
-            // Not while the list is locked: a pool has a lock of its own.
+            // Do not hold the list's lock here, because each pool has its own lock.
             for pool in self.pools() {
                 while self.is_exceeded() && pool.close_longest_kept() {}
             }
@@ -66,7 +66,7 @@ impl Quota {
         share
     }
 
-    /// Whether there are more connections than there may be.
+    /// Tells whether there are more connections than the limit.
     pub(super) fn is_exceeded(&self) -> bool {
         self.0.open.load(Ordering::Relaxed) > self.0.most.load(Ordering::Relaxed)
     }

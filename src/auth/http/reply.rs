@@ -1,4 +1,4 @@
-//! The reply: what its headers decide. The body means nothing.
+//! Reads the decision from the headers of a reply. The body is ignored.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,50 +11,51 @@ use crate::net::BackendAddress;
 use crate::protocol::backend::RefusalCause;
 use crate::secret::Secret;
 
-/// What a reply says.
+/// The content of a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// A decision.
     Answer(AuthAnswer),
-    /// `Auth-Status: WAIT`: ask again, after the time if one is named.
+    /// `Auth-Status: WAIT`: ask again, after this time if it is set.
     Wait(Option<Duration>),
 }
 
-/// HTTP, but not an answer.
+/// Why an HTTP reply is not a decision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// Something else than an auth service answered (quirk Q-17).
+    /// It has no `Auth-Status` header; probably the URL is wrong (quirk Q-17).
     #[error("it has no Auth-Status header (status {0}); is this the right URL?")]
     NoStatus(StatusCode),
-    /// OK from something that is not OK (quirk Q-17).
+    /// It has `Auth-Status: OK`, but no success status (quirk Q-17).
     #[error("it says Auth-Status: OK with status {0}; a login is only accepted with a 2xx status")]
     NotSuccess(StatusCode),
-    /// `Auth-Server` without `Auth-Port`, or the other way round.
+    /// Only one of `Auth-Server` and `Auth-Port` is set.
     #[error("it names Auth-Server and Auth-Port only by half")]
     HalfServer,
-    /// Neither an address nor a host name.
+    /// `Auth-Server` is neither an address nor a host name.
     #[error("its Auth-Server is neither an address nor a host name")]
     BadServer,
-    /// Not a port.
+    /// `Auth-Port` is not a port number.
     #[error("its Auth-Port is not a number from 1 to 65535")]
     BadPort,
 }
 
-/// For a refusal that gives no reason: a reply line must not be empty (quirk Q-18).
+/// The text of a refusal without a reason, because a reply line must not be empty (quirk Q-18).
 const DEFAULT_REFUSAL: &str = "authentication failed";
 
-/// The longest `Auth-Wait` that is followed before the service is asked again.
+/// Maximum `Auth-Wait` before the service is asked again.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// The longest one before a refusal is told; what is longer only helps a flood of connections.
+/// Maximum `Auth-Wait` before a refusal is sent. A longer one would only help a flood of connections.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(60);
 
-/// Reads the decision from status and headers.
+/// Reads the decision from the status and headers.
 pub(super) fn parse(status: StatusCode, headers: &HeaderMap, proof: AuthProof) -> Result<Reply, ReplyError> {
     let wait = last(headers, "auth-wait").and_then(seconds);
     let by_headers = proof == AuthProof::Headers;
     match verdict(headers) {
-        // Only what names a backend can be an auth service's answer: a 404 must not authorise on our own.
+        // Without `Auth-Status`, only a reply with a backend counts as a decision. Otherwise a 404 could authorise the
+        // login for the listener's own backend.
         None if by_headers && names_server(headers) => accepted(headers).map(Reply::Answer),
         None => Err(ReplyError::NoStatus(status)),
         Some(b"OK") if !by_headers && !status.is_success() => Err(ReplyError::NotSuccess(status)),
@@ -67,7 +68,7 @@ pub(super) fn parse(status: StatusCode, headers: &HeaderMap, proof: AuthProof) -
     }
 }
 
-/// As in nginx the last one counts, but no later OK takes a refusal back.
+/// Returns the last `Auth-Status`, as nginx does, but a later OK does not override a refusal.
 fn verdict(headers: &HeaderMap) -> Option<&[u8]> {
     let mut found = None;
     for value in headers.get_all("auth-status") {
@@ -108,7 +109,7 @@ fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>, is_broken: 
     AuthAnswer::Refused { text, code, wait: wait.map(|wait| wait.min(MAX_REFUSAL_WAIT)), sasl, cause }
 }
 
-/// Headers of a refusal that are there and not used, because they are not what they should be.
+/// Returns the headers of a refusal that are present but invalid.
 pub(super) fn unusable(headers: &HeaderMap) -> Vec<&'static str> {
     let is_none = |name, fits: fn(&str) -> bool| {
         last(headers, name).is_some_and(|value| !std::str::from_utf8(value).is_ok_and(fits))
@@ -120,7 +121,7 @@ pub(super) fn unusable(headers: &HeaderMap) -> Vec<&'static str> {
     checks.into_iter().filter(|(_, is_none)| *is_none).map(|(name, _)| name).collect()
 }
 
-/// `451 4.3.0` or the like. Anything else would tell the client that it is logged in, or nothing.
+/// Accepts codes such as `451 4.3.0`. Other codes would tell the client that it is logged in, or make no sense.
 fn is_error_code(code: &str) -> bool {
     let (basic, enhanced) = code.split_once(' ').unwrap_or((code, ""));
     basic.len() == 3
@@ -133,7 +134,7 @@ fn is_base64(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
 }
 
-/// The name is resolved when it is connected to. Brackets around IPv6 are welcome, nginx knows none.
+/// Parses the backend. A name is resolved when it is connected to. Brackets around IPv6 are accepted, unlike in nginx.
 fn address(server: &[u8], port: &[u8]) -> Result<BackendAddress, ReplyError> {
     let text = |bytes, error| std::str::from_utf8(bytes).map_err(|_| error);
     let digits = text(port, ReplyError::BadPort)?;
@@ -156,7 +157,7 @@ fn address(server: &[u8], port: &[u8]) -> Result<BackendAddress, ReplyError> {
     Ok(BackendAddress::Name { host: host.to_owned(), port })
 }
 
-/// Zero and nonsense are no wait at all.
+/// Parses `Auth-Wait`. 0 and invalid values mean no wait.
 fn seconds(value: &[u8]) -> Option<Duration> {
     let seconds = std::str::from_utf8(value).ok()?.parse().ok()?;
     (seconds > 0).then(|| Duration::from_secs(seconds).min(MAX_WAIT))
@@ -166,7 +167,7 @@ fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers.get_all(name).into_iter().next_back().map(trim)
 }
 
-/// Trailing blanks are no part of a value (RFC 9110 section 5.5); hyper has taken the leading ones.
+/// Trims white space, which is not part of a value (RFC 9110 section 5.5).
 fn trim(value: &HeaderValue) -> &[u8] {
     value.as_bytes().trim_ascii()
 }

@@ -1,4 +1,4 @@
-//! The request, line by line, in nginx's order.
+//! Builds the request, with its headers in nginx's order.
 
 use std::net::SocketAddr;
 
@@ -14,28 +14,28 @@ use crate::secret::Secret;
 
 use super::certificate::Facts;
 
-/// What does not change from one request to the next.
+/// The parts that are the same in every request.
 #[derive(Debug)]
 pub(super) struct Template {
-    /// Of the URL.
+    /// The path and query of the URL.
     pub(super) path: PathAndQuery,
-    /// Without a port, as nginx sends it.
+    /// The host without a port, as in nginx.
     pub(super) host: HeaderValue,
-    /// Without it, the service is told to close.
+    /// If false, the request has `Connection: close`.
     pub(super) keep_alive: bool,
-    /// The configured headers, in their order; HTTP allows them.
+    /// The configured headers in their order; already checked.
     pub(super) extra: Vec<(String, HeaderText)>,
     /// Adds `Auth-SSL-Cert`.
     pub(super) pass_client_certificate: bool,
 }
 
-/// Room for the usual request, so that no copy of its password stays behind when it grows.
+/// Initial capacity, so that growing leaves no copy of the password.
 const ROOM: usize = 1024;
 
-/// Room for a client's certificate on top of that.
+/// Additional capacity for a client's certificate.
 const ROOM_FOR_CERTIFICATE: usize = 8 * 1024;
 
-/// The request as it is sent.
+/// Builds the request. It is secret, because it contains the password.
 pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
     let room = if request.certificate.is_some() { ROOM + ROOM_FOR_CERTIFICATE } else { ROOM };
     let mut lines = Lines(Vec::with_capacity(room));
@@ -75,17 +75,17 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
     Secret::new(lines.0)
 }
 
-/// The lines of a request's head.
+/// The header lines of a request.
 struct Lines(Vec<u8>);
 
 impl Lines {
-    /// nginx's escaping of logins, passwords and certificates: `%` and two upper-case digits for 0x00 to 0x20
-    /// and `%`. 0x7f too, which nginx sends raw and HTTP does not allow.
+    /// Appends a header with nginx's escaping of logins, passwords and certificates: `%` and two upper-case digits for
+    /// 0x00 to 0x20 and `%`. 0x7f is escaped too; nginx does not do this, but HTTP does not allow it.
     fn escaped(&mut self, name: &str, value: &[u8]) {
         self.line(name, value, |byte| byte <= 0x20 || byte == b'%' || byte == 0x7f);
     }
 
-    /// As it is; only what HTTP does not allow in a header is escaped.
+    /// Appends a header and escapes only bytes that HTTP does not allow.
     fn raw(&mut self, name: &str, value: &[u8]) {
         self.line(name, value, |byte| byte < 0x20 || byte == 0x7f);
     }
@@ -127,7 +127,7 @@ fn proxied(source: SocketAddr, destination: SocketAddr, lines: &mut Lines) {
     lines.raw("Proxy-Protocol-Server-Port", destination.port().to_string().as_bytes());
 }
 
-/// Whole lines as the client sent them, unescaped: the machine has refused control characters.
+/// Appends the client's commands unescaped, as whole lines. The frontend has already refused control characters.
 fn transaction(envelope: &Envelope, lines: &mut Lines) {
     let hello = envelope.hello.as_ref().map(|hello| hello.name.as_slice());
     for (name, value) in [
@@ -159,7 +159,7 @@ fn client_certificate(certificate: ClientCertificate<'_>, pass: bool, lines: &mu
     }
 }
 
-/// As OpenSSL writes it: lines of 64 characters.
+/// Encodes PEM as OpenSSL does, with lines of 64 characters.
 fn pem(der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// `name: value` lines, in order.
+    /// Returns the lines of a request in order.
     fn lines(request: &AuthRequest<'_>) -> Vec<String> {
         let bytes = bytes(&template(), request);
         let text = String::from_utf8_lossy(bytes.expose()).into_owned();

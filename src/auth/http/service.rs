@@ -1,4 +1,4 @@
-//! One auth service, ready to be asked: its endpoints, its kept connections, what every request repeats.
+//! One auth service with its endpoints, kept connections and request template.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The error is a sentence's end: what in the configuration cannot be used.
+    /// The error says what in the configuration cannot be used; it completes a sentence.
     pub(super) fn new(auth: &HttpAuth, quota: &Quota) -> Result<Self, String> {
         let tls = auth.tls.as_ref().map(|trust| tls(trust, &auth.host)).transpose()?;
         Ok(Self {
@@ -39,7 +39,7 @@ impl Service {
         })
     }
 
-    /// All endpoints, beginning with another one each time.
+    /// Returns all endpoints, each time starting with the next one.
     pub(super) fn turn(&self) -> impl Iterator<Item = &BackendAddress> {
         let count = self.endpoints.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(count).unwrap_or_default();

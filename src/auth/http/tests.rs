@@ -1,4 +1,4 @@
-//! The auth client against a small real service on loopback.
+//! Tests of the auth client with a small real service on loopback.
 
 mod kept;
 mod late;
@@ -25,14 +25,14 @@ use crate::secret::Secret;
 use super::pace::MIN_REST;
 use super::quota::Quota;
 
-/// What the service does with a request, by the number of the connection and of the request on it.
+/// Returns what the service does, by the number of the connection and of the request on it.
 type Script = fn(usize, usize) -> Act;
 
 #[derive(Clone, Copy)]
 enum Act {
     /// Answer, and keep the connection.
     Answer(&'static str),
-    /// Close without another byte.
+    /// Close without sending a byte.
     Close,
     /// Write this and close.
     BreakOff(&'static str),
@@ -42,7 +42,7 @@ enum Act {
 
 const OK: Act = Act::Answer("HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n");
 
-/// A service that plays a script and tells what it was asked: connection, head.
+/// A service that follows a script and reports its requests: the connection and the head.
 struct Played {
     address: BackendAddress,
     requests: mpsc::UnboundedReceiver<(usize, String)>,
@@ -162,7 +162,7 @@ async fn check_login(
     client.check(service, &resolver(), &request).await
 }
 
-/// One after the other, each with time for its connection to rest.
+/// Logs in three times, with time for the connection to rest in between.
 async fn three_logins_are_accepted(client: &AuthClient, service: &Arc<HttpAuth>) {
     for _ in 0..3 {
         assert_eq!(check(client, service).await.unwrap(), accepted());
@@ -174,14 +174,14 @@ fn accepted() -> AuthAnswer {
     AuthAnswer::Accepted { server: None, login: None, password: None }
 }
 
-/// Lets time pass without waiting; the clock runs again afterwards, as sockets need it.
+/// Advances the clock without waiting. The clock runs again afterwards, as sockets need it.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-/// Until a kept connection may be used again.
+/// Waits until a kept connection may be reused.
 async fn rest() {
     pass(MIN_REST).await;
 }
@@ -346,7 +346,7 @@ async fn a_service_behind_a_unix_socket_or_a_name_is_asked() {
     assert_eq!(check(&client(), &named).await.unwrap(), accepted());
 }
 
-/// A service with a certificate for `auth.test`, and that certificate.
+/// Starts a service with a certificate for `auth.test`, and returns the certificate.
 async fn https(script: Script) -> (Played, CertificateDer<'static>) {
     let key = KeyPair::generate().unwrap();
     let certificate =

@@ -1,12 +1,12 @@
-//! Whether a refusal answers our first command, or the PROXY header that was sent in front of it.
+//! Decides whether a refusal answers our first command or the PROXY header before it.
 //!
-//! A server that does not know PROXY takes the header for a command and complains. Where that comes before our own
-//! command is sent, [`super::BackendError::Unasked`] tells. Where both are under way at once, replies have to be counted.
-//! Only POP3 needs it: IMAP's replies have tags, and SMTP's first command is no login.
+//! A server that does not support the PROXY protocol reads the header as a command and sends an error. If the error
+//! arrives before our command is sent, [`super::BackendError::Unasked`] reports it. If both are in flight, replies have
+//! to be counted. Only POP3 needs this: IMAP replies have tags, and SMTP's first command is not the login.
 
 use crate::protocol::Protocol;
 
-/// What is asked after a refusal, if its place is in doubt: the last command, after which the server closes.
+/// Returns the command to send after a doubtful refusal. The server closes after it.
 #[must_use]
 pub const fn question(protocol: Protocol) -> Option<&'static [u8]> {
     match protocol {
@@ -15,16 +15,16 @@ pub const fn question(protocol: Protocol) -> Option<&'static [u8]> {
     }
 }
 
-/// Whether the refusal answered our command: QUIT was then answered by one more line. After a complaint about the
-/// header, the answer to our command comes first; and a server that closes without an answer may have closed because of
-/// the header.
+/// Tells whether the refusal answered our command. In this case, exactly one more line follows, the reply to QUIT. If
+/// the refusal answered the header, the reply to our command comes first. A server that closes without a reply may have
+/// closed because of the header.
 #[must_use]
 pub fn is_in_step(heard: &[u8]) -> bool {
     let lines = heard.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
     lines.count() == 1
 }
 
-/// Bytes that are heard after the question.
+/// Bytes that are read after the question at most.
 pub const MAX_HEARD: usize = 4096;
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
         assert!(is_in_step(b"+OK bye\r\n"));
         assert!(is_in_step(b"-ERR what\r\n"));
         assert!(!is_in_step(b"+OK\r\n+OK bye\r\n"), "the first one is for USER");
-        // A version 2 header is four lines.
+        // A server reads a version 2 header as four lines.
         assert!(!is_in_step(b"-ERR\r\n-ERR\r\n+OK bye\r\n"));
         assert!(!is_in_step(b""));
         assert!(!is_in_step(b"+OK by"));

@@ -1,4 +1,4 @@
-//! Logging in to an IMAP backend: NGINX section 9.2, and STARTTLS, ID and AUTHENTICATE beyond it.
+//! The login to an IMAP backend: NGINX section 9.2, and in addition STARTTLS, ID and AUTHENTICATE.
 
 mod login;
 mod offers;
@@ -14,17 +14,17 @@ use super::{
 use login::{LoggingIn, Refused};
 use offers::Offers;
 
-/// The machine for an IMAP backend.
+/// The state machine for an IMAP backend.
 #[derive(Debug)]
 pub(super) enum Imap {
     Greeting(Box<BackendPlan>),
     Preparing(Preparation, Question),
     LoggingIn(LoggingIn),
-    /// The login was refused for no reason that is said, and nothing is known of what the backend offers.
+    /// The login was refused without a reason, and it is not known what the backend offers.
     Refused(Refused),
 }
 
-/// What comes before the login, and what it needs.
+/// The data that is needed before and for the login.
 #[derive(Debug)]
 pub(super) struct Preparation {
     tag: Vec<u8>,
@@ -32,19 +32,19 @@ pub(super) struct Preparation {
     credentials: Credentials,
 }
 
-/// What a command of our own asks.
+/// Which of our own commands is unanswered.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// CAPABILITY: may STARTTLS follow?
+    /// CAPABILITY, to learn whether STARTTLS is offered.
     OffersStartTls(Offers),
     StartTls,
-    /// CAPABILITY: what may follow? `None` until there is a list.
+    /// CAPABILITY, to choose the login. `None` until the list has arrived.
     Offers(Option<Offers>),
-    /// With what the backend offers, for the login.
+    /// ID; keeps what the backend offers for the login.
     Id(Offers),
 }
 
-/// A response, by its first word.
+/// A response, classified by its first word.
 enum Response<'a> {
     Untagged(&'a [u8]),
     Challenge(&'a [u8]),
@@ -107,14 +107,14 @@ impl Imap {
             None if preparation.id.is_some() || preparation.credentials.depend_on_offers() => {
                 Ok(preparation.ask_capabilities(Question::Offers, out).into())
             }
-            // As nginx does, whose backends are not asked what they offer.
+            // nginx does not ask the backend either.
             None => Ok(preparation.log_in(None, out)?.into()),
         }
     }
 }
 
 impl Preparation {
-    /// Over TLS nothing that was offered before counts (RFC 9051 section 6.2.1).
+    /// What was offered before TLS no longer counts (RFC 9051 section 6.2.1).
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Imap {
         self.ask_capabilities(Question::Offers, out)
     }
@@ -140,7 +140,7 @@ impl Preparation {
             (Question::Offers(None), Response::Accepted | Response::Refused) => {
                 Ok(self.log_in(None, out)?.into())
             }
-            // ID informs; a backend that does not want it still serves.
+            // ID is for information only. A backend that refuses it still accepts logins.
             (Question::Id(offers), Response::Accepted | Response::Refused) => {
                 Ok(self.log_in(Some(offers), out)?.into())
             }
@@ -222,7 +222,7 @@ fn classify<'a>(line: &'a [u8], tag: &[u8]) -> Response<'a> {
     }
 }
 
-/// BYE ends the session, and an untagged BAD answers a command without saying which (RFC 9051 section 7.1).
+/// BYE ends the session. An untagged BAD answers a command without naming it (RFC 9051 section 7.1).
 fn is_fatal(text: &[u8]) -> bool {
     has_first_word(text, b"BYE") || has_first_word(text, b"BAD")
 }
@@ -231,8 +231,8 @@ fn has_first_word(text: &[u8], word: &[u8]) -> bool {
     text.split(u8::is_ascii_whitespace).next().is_some_and(|first| first.eq_ignore_ascii_case(word))
 }
 
-/// The client's ends as Dovecot takes them from its trusted networks, then as much of what the client said of
-/// itself as there is room for.
+/// Returns the parameters for ID: the client's addresses in the fields that Dovecot accepts from trusted networks, then
+/// as many of the client's own parameters as fit.
 fn id_parameters(client: &ClientInfo, own: &ClientId) -> String {
     let ends = [("originating", client.address), ("connected", client.destination)];
     let known = ends.into_iter().filter_map(|(end, address)| Some((end, address?)));
@@ -253,10 +253,10 @@ fn id_parameters(client: &ClientInfo, own: &ClientId) -> String {
     parameters
 }
 
-/// The tag of commands that the client knows nothing of.
+/// The tag of our own commands, which the client never sees.
 const OUR_TAG: &[u8] = b"mailgress ";
-/// Bytes of the parameters in an ID, so that no command line gets longer than the 8000 that every server takes
-/// (RFC 2683 section 3.2.1.5).
+/// Bytes of the parameters in an ID. Keeps the command line below 8,000 bytes, which every server accepts (RFC 2683
+/// section 3.2.1.5).
 const MAX_ID: usize = 7900;
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Logging in to a POP3 backend: NGINX section 9.3, and STLS and AUTH beyond it.
+//! The login to a POP3 backend: NGINX section 9.3, and in addition STLS and AUTH.
 
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
@@ -12,28 +12,27 @@ use super::{
     refusal, refused,
 };
 
-/// The machine for a POP3 backend: which reply it waits for.
+/// The state machine for a POP3 backend; each state waits for one reply.
 #[derive(Debug)]
 pub(super) enum Pop3 {
     Greeting(Box<BackendPlan>),
     Capa(Preparation),
     Stls(Preparation),
-    /// CAPA: is the mechanism offered?
+    /// CAPA, to learn whether the mechanism is offered.
     Offers(SaslLogin),
     User(Secret),
     Pass,
     Auth(Exchange),
 }
 
-/// A SASL exchange.
 #[derive(Debug)]
 pub(super) struct Exchange {
     sasl: SaslLogin,
-    /// Whether CAPA names the mechanism; true without CAPA.
+    /// Whether CAPA names the mechanism; true if the backend has no CAPA.
     is_offered: bool,
 }
 
-/// What the login needs.
+/// The data needed for the login.
 #[derive(Debug)]
 pub(super) struct Preparation {
     credentials: Credentials,
@@ -126,7 +125,7 @@ impl Pop3 {
 }
 
 impl Preparation {
-    /// USER and PASS are lines of their own: control characters would become commands (quirk Q-21).
+    /// USER and PASS are separate lines, so control characters could inject commands (quirk Q-21).
     fn new(login: super::BackendLogin) -> Result<Self, BackendError> {
         let credentials = Credentials::new(login, "POP3")?;
         if let Credentials::Password { login, password } = &credentials
@@ -137,7 +136,7 @@ impl Preparation {
         Ok(Self { credentials })
     }
 
-    /// Over TLS, where it is wanted: logs in.
+    /// Starts the login, after TLS if it is configured.
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Pop3 {
         match self.credentials {
             Credentials::Password { login, password } => {
@@ -160,7 +159,7 @@ impl From<Pop3> for Flow {
     }
 }
 
-/// `SASL` and the names of mechanisms (RFC 5034 section 3).
+/// Looks for the line `SASL` with names of mechanisms (RFC 5034 section 3).
 fn offers_mechanism(capabilities: &[u8], mechanism: Mechanism) -> bool {
     capabilities.split(|&byte| byte == b'\n').any(|line| {
         let mut words = line.trim_ascii().split(|&byte| byte == b' ');

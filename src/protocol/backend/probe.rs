@@ -1,4 +1,4 @@
-//! A health check of a backend: a real greeting, a command that changes nothing, and a goodbye.
+//! The state machine of a health check: reads the greeting, sends a command without effect, and says goodbye.
 
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
@@ -6,21 +6,21 @@ use crate::protocol::input::Input;
 use super::reply::{take_line, take_response, take_smtp, unexpected};
 use super::{BackendError, GREETING};
 
-/// The machine of a health check. It logs in to nothing.
+/// The state of a health check. It does not log in.
 #[derive(Debug)]
 pub struct Probe {
     protocol: Protocol,
     waits_for: Reply,
 }
 
-/// What [`Probe::receive`] comes to.
+/// The result of [`Probe::receive`].
 #[derive(Debug)]
 pub enum ProbeStep {
-    /// More input is needed.
+    /// Read more bytes into the input.
     Read(Probe),
-    /// The backend speaks its protocol; the goodbye is in the output.
+    /// The backend speaks the protocol. The goodbye is in the output.
     Healthy,
-    /// It does not, or wants nobody just now.
+    /// The backend gave a wrong reply, or accepts nobody at present.
     Unhealthy(BackendError),
 }
 
@@ -31,13 +31,13 @@ enum Reply {
 }
 
 impl Probe {
-    /// For a backend that has just been connected to, with TLS if it is implicit.
+    /// Creates a probe for a new connection, after implicit TLS.
     #[must_use]
     pub const fn new(protocol: Protocol) -> Self {
         Self { protocol, waits_for: Reply::Greeting }
     }
 
-    /// Takes what has come in and appends what has to be sent.
+    /// Takes replies from `input` and appends the next command to `out`.
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> ProbeStep {
         let next = match self.protocol {
@@ -66,7 +66,7 @@ impl Probe {
         Ok(ProbeStep::Read(self))
     }
 
-    /// NOOP is for those who are logged in (RFC 1939 section 5).
+    /// POP3 allows NOOP only after the login (RFC 1939 section 5).
     fn pop3(self, input: &mut Input, out: &mut Vec<u8>) -> Result<ProbeStep, BackendError> {
         let Some(reply) = take_line(input, self.step())? else { return Ok(ProbeStep::Read(self)) };
         if !reply.starts_with(b"+OK") {
@@ -103,7 +103,7 @@ impl Probe {
 mod tests {
     use super::*;
 
-    /// All that is sent, and how it ended; the same for any chunking.
+    /// Returns all sent bytes and the result. Checks that they are the same for any chunk size.
     fn check(protocol: Protocol, replies: &[u8]) -> (String, String) {
         let outcomes = [replies.len().max(1), 1, 3].map(|size| {
             let (mut input, mut out) = (Input::new(64), Vec::new());

@@ -1,26 +1,25 @@
-//! Who has to change something when a login is refused: read from the reply codes of the three protocols.
+//! Decides who has to act when a login is refused, from the reply codes of the three protocols.
 //!
-//! Only the places where a protocol puts its codes are read, never the text behind them, which may repeat what the
-//! client said.
+//! Only the codes are read, never the text after them, because the text may repeat what the client sent.
 
 use crate::protocol::Protocol;
 
 /// Who has to act before a refused login can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalCause {
-    /// The client: its credentials are wrong. The only cause that counts towards a ban.
+    /// The client: the credentials are wrong. Only this cause counts towards a ban.
     Credentials,
-    /// The client or its user, although the credentials may be right: the account is in use, over a limit or
-    /// expired, or the mail is not wanted.
+    /// The client or its user, but the credentials may be correct: the account is in use, over a limit or expired, or
+    /// the mail is not accepted.
     Client,
-    /// The operator of the server that refused: it is out of order, going away, or set up differently from
-    /// what the listener expects.
+    /// The operator of the server that refused: it is out of order, shutting down, or its setup does not match the
+    /// listener.
     Server,
 }
 
 impl RefusalCause {
-    /// From a backend's reply to the login. SMTP: RFC 4954 section 6 and RFC 5321 section 4.2; IMAP: RFC 5530;
-    /// POP3: RFC 3206 and RFC 2449 section 8.1. A reply without a code is about the credentials.
+    /// Reads a backend's reply to the login. SMTP: RFC 4954 section 6 and RFC 5321 section 4.2; IMAP: RFC 5530; POP3:
+    /// RFC 3206 and RFC 2449 section 8.1. A reply without a code means wrong credentials.
     #[must_use]
     pub fn of_login(protocol: Protocol, reply: &[u8]) -> Self {
         let line = last_line(reply);
@@ -30,11 +29,11 @@ impl RefusalCause {
         }
     }
 
-    /// From an SMTP backend's reply to MAIL or RCPT of a session without a login; `None` when it accepts.
+    /// Reads an SMTP backend's reply to MAIL or RCPT of a session without a login. `None` if it accepts.
     ///
-    /// Servers postpone unknown senders with 450 and 451 (RFC 6647), so most temporary replies are meant for the
-    /// client. 421, 452 (insufficient storage) and the enhanced codes 4.3 (mail system) and 4.4 (network) are not
-    /// (RFC 3463), apart from 450 4.3.2, which postscreen sends to postpone.
+    /// Servers use 450 and 451 for greylisting (RFC 6647), so most temporary replies are meant for the client.
+    /// Exceptions are 421, 452 (insufficient storage) and the enhanced codes 4.3 (mail system) and 4.4 (network) of RFC
+    /// 3463, but not 450 4.3.2, which postscreen sends for greylisting.
     #[must_use]
     pub fn of_envelope(reply: &[u8]) -> Option<Self> {
         let line = last_line(reply);
@@ -48,8 +47,8 @@ impl RefusalCause {
         }
     }
 
-    /// From an auth service's words for a refusal: `Auth-Error-Code`, and `Auth-Status`, which may begin with a
-    /// response code of IMAP or POP3.
+    /// Reads an auth service's refusal: `Auth-Error-Code`, and `Auth-Status`, which may start with a response code of
+    /// IMAP or POP3.
     #[must_use]
     pub fn of_auth_service(text: &[u8], code: Option<&str>) -> Self {
         match code {
@@ -60,9 +59,9 @@ impl RefusalCause {
 
     fn of_smtp_login(line: &[u8]) -> Self {
         match smtp_code(line) {
-            // Postponed by policy, a password transition (RFC 4954), an account that is disabled (RFC 5248).
+            // Greylisting, a password transition (RFC 4954), a disabled account (RFC 5248).
             Some(450 | 432 | 525) => Self::Client,
-            // AUTH is unknown or disabled there, its mechanism is, or TLS is missing towards the backend.
+            // The server does not support AUTH or the mechanism, or requires TLS from us.
             Some(400..=499 | 500 | 502..=504 | 530 | 538) => Self::Server,
             _ => Self::Credentials,
         }
@@ -80,14 +79,15 @@ impl RefusalCause {
     }
 }
 
-/// Whether a server says, at whichever step, that it takes nobody now.
+/// Tells whether the server accepts nobody at present, at any step.
 pub(super) fn is_unavailable(reply: &[u8]) -> bool {
     let line = last_line(reply);
     let is_server = |code| RefusalCause::of_code(code) == RefusalCause::Server;
     matches!(smtp_code(line), Some(400..=499)) || is_bye(reply) || response_code(line).is_some_and(is_server)
 }
 
-/// Whether the backend closes after this: SMTP 421 (RFC 5321 section 3.8), IMAP BYE (RFC 9051 section 7.1.5).
+/// Tells whether the backend closes after this reply: SMTP 421 (RFC 5321 section 3.8), IMAP BYE (RFC 9051 section
+/// 7.1.5).
 #[must_use]
 pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
     match protocol {
@@ -97,12 +97,12 @@ pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
     }
 }
 
-/// Whether an IMAP or POP3 server says by a code why it refuses.
+/// Tells whether an IMAP or POP3 reply has a response code.
 pub(super) fn has_code(reply: &[u8]) -> bool {
     response_code(last_line(reply)).is_some()
 }
 
-/// Whether an SMTP server refuses AUTH or its mechanism as such, and has judged no credentials.
+/// Tells whether an SMTP server refused AUTH or the mechanism without checking credentials.
 pub(super) fn is_without_judgement(code: u16) -> bool {
     matches!(code, 500 | 502..=504 | 530 | 538)
 }
@@ -120,7 +120,7 @@ fn smtp_code(line: &[u8]) -> Option<u16> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The response code of `tag NO [CODE] text` and of `-ERR [CODE] text`.
+/// Returns the response code in `tag NO [CODE] text` or `-ERR [CODE] text`.
 fn response_code(line: &[u8]) -> Option<&[u8]> {
     let (first, rest) = next_word(line)?;
     if first.eq_ignore_ascii_case(b"-ERR") {
@@ -136,17 +136,17 @@ fn next_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text.get(..end)?, text.get(end..)?.trim_ascii_start()))
 }
 
-/// `CODE` of `[CODE arguments] text`.
+/// Returns `CODE` from `[CODE arguments] text`.
 fn bracketed(text: &[u8]) -> Option<&[u8]> {
     let inside = text.strip_prefix(b"[")?;
     let end = inside.iter().position(|byte| matches!(byte, b' ' | b']'))?;
     inside.get(..end)
 }
 
-/// The server cannot tell, or wants something else of us than of the client.
+/// The server cannot decide, or expects a different setup of the proxy.
 const SERVER_CODES: [&str; 6] =
     ["UNAVAILABLE", "SERVERBUG", "CONTACTADMIN", "PRIVACYREQUIRED", "SYS/TEMP", "SYS/PERM"];
-/// The client has to wait, to close another session, to be mended, or to ask for a new password.
+/// The client has to wait, close another session, be fixed, or get a new password.
 const CLIENT_CODES: [&str; 6] = ["INUSE", "LIMIT", "EXPIRED", "CLIENTBUG", "IN-USE", "LOGIN-DELAY"];
 
 #[cfg(test)]

@@ -1,33 +1,32 @@
-//! Taking whole replies from a backend's input.
+//! Takes whole replies from a backend's input.
 
 use crate::protocol::input::Input;
 
 use super::{BackendError, GREETING};
 
-/// An SMTP reply of one or more lines.
 #[derive(Debug)]
 pub(super) struct SmtpReply {
-    /// Of the first line, which is all that nginx looks at.
+    /// The code of the first line. nginx looks at no other line.
     pub(super) code: u16,
-    /// As they came.
+    /// All lines as received.
     pub(super) lines: Vec<u8>,
 }
 
 impl SmtpReply {
-    /// What follows the code on each line.
+    /// Returns the text after the code of each line.
     pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
         let lines = self.lines.split(|&byte| byte == b'\n');
         lines.map(|line| line.get(4..).unwrap_or_default().trim_ascii_end())
     }
 }
 
-/// A line with its line end.
+/// Takes a line with its line end.
 pub(super) fn take_line(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
     let end = line_end(input.peek(), 0);
     take(input, end, step)
 }
 
-/// An IMAP response: a line, or lines with the literals between them (RFC 9051 section 4.3).
+/// Takes an IMAP response: a line, or several with literals between them (RFC 9051 section 4.3).
 pub(super) fn take_response(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
     let bytes = input.peek();
     let mut end = line_end(bytes, 0);
@@ -37,7 +36,7 @@ pub(super) fn take_response(input: &mut Input, step: &'static str) -> Result<Opt
     take(input, end, step)
 }
 
-/// A POP3 reply to a command whose success has more lines, up to the one with a dot (RFC 1939 section 3).
+/// Takes a POP3 reply that has several lines if it is positive, up to the line with a dot (RFC 1939 section 3).
 pub(super) fn take_dotted(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
     let bytes = input.peek();
     let first = line_end(bytes, 0);
@@ -57,7 +56,7 @@ pub(super) fn take_dotted(input: &mut Input, step: &'static str) -> Result<Optio
     take(input, end, step)
 }
 
-/// An SMTP reply with all its lines (RFC 5321 section 4.2.1).
+/// Takes an SMTP reply with all its lines (RFC 5321 section 4.2.1).
 pub(super) fn take_smtp(input: &mut Input, step: &'static str) -> Result<Option<SmtpReply>, BackendError> {
     let bytes = input.peek();
     let mut start = 0;
@@ -78,12 +77,12 @@ pub(super) fn take_smtp(input: &mut Input, step: &'static str) -> Result<Option<
     }
 }
 
-/// The error for a reply that the step cannot go on with.
+/// Creates the error for a reply that does not allow the step to continue.
 pub(super) fn unexpected(step: &'static str, verbatim: Vec<u8>) -> BackendError {
     BackendError::Unexpected { step, reply: first_line(&verbatim), verbatim }
 }
 
-/// The first line of a reply as logs and errors show it: escaped and cut.
+/// Returns the first line of a reply for logs and errors: escaped, at most 200 characters.
 #[must_use]
 pub fn first_line(reply: &[u8]) -> String {
     let first = reply.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
@@ -95,7 +94,7 @@ fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Opt
         return Err(BackendError::SpeaksTls);
     }
     match end {
-        // Only IMAP has responses that answer nothing (RFC 9051 section 7).
+        // Only IMAP has responses that answer no command (RFC 9051 section 7).
         Some(end) if input.is_unasked() && !input.peek().starts_with(b"* ") => {
             let reply = first_line(input.peek().get(..end).unwrap_or_default());
             Err(BackendError::Unasked { step, reply })
@@ -110,18 +109,18 @@ fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Opt
     }
 }
 
-/// A TLS alert or handshake record (RFC 8446 section 5.1): what a server for TLS says to text.
+/// Detects a TLS alert or handshake record (RFC 8446 section 5.1): the reply of a TLS server to cleartext.
 fn is_tls_record(bytes: &[u8]) -> bool {
     matches!(bytes, [0x15 | 0x16, 3, ..])
 }
 
-/// Behind the first LF at or after `from`.
+/// Returns the position after the first LF at or after `from`.
 fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
     let found = bytes.get(from..)?.iter().position(|&byte| byte == b'\n')?;
     from.checked_add(found)?.checked_add(1)
 }
 
-/// The size of the literal that an untagged response announces at its end.
+/// Returns the size of the literal that an untagged response announces at its end.
 fn announced_literal(response: &[u8]) -> Option<usize> {
     if !response.starts_with(b"* ") {
         return None;

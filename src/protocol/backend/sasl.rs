@@ -1,4 +1,4 @@
-//! Logging in to a backend: what it takes, and the SASL exchange, the same in all protocols.
+//! Credentials for a backend, and the SASL exchange, which is the same in all protocols.
 
 use std::collections::VecDeque;
 
@@ -8,24 +8,24 @@ use crate::secret::Secret;
 
 use super::{BackendError, BackendLogin};
 
-/// How an IMAP or POP3 backend is logged in to.
+/// How to log in to an IMAP or POP3 backend.
 #[derive(Debug)]
 pub(super) enum Credentials {
-    /// LOGIN, or USER and PASS.
+    /// With LOGIN, or USER and PASS.
     Password { login: Vec<u8>, password: Secret },
-    /// AUTHENTICATE, or AUTH.
+    /// With AUTHENTICATE or AUTH.
     Sasl(SaslLogin),
 }
 
 impl Credentials {
-    /// `protocol` is the backend's, for the error.
+    /// `protocol` is for the error.
     pub(super) fn new(login: BackendLogin, protocol: &'static str) -> Result<Self, BackendError> {
         match checked(login, protocol)? {
             BackendLogin::Request(LoginRequest::Password { login, password, authzid }) => {
                 if authzid.is_empty() {
                     return Ok(Self::Password { login, password });
                 }
-                // Neither LOGIN nor USER can carry an authorization identity.
+                // LOGIN and USER cannot carry an authorization identity.
                 Ok(Self::Sasl(SaslLogin::plain(&authzid, &login, &password)))
             }
             BackendLogin::Request(LoginRequest::Relayed { mechanism, initial_response }) => {
@@ -37,7 +37,8 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// Whether the way to log in depends on what the backend offers: LOGIN carries ASCII to every server.
+    /// Tells whether the command depends on what the backend offers. For ASCII passwords it does not, because every
+    /// server accepts LOGIN with them.
     pub(super) fn depend_on_offers(&self) -> bool {
         match self {
             Self::Password { login, password } => !login.is_ascii() || !password.expose().is_ascii(),
@@ -46,25 +47,25 @@ impl Credentials {
     }
 }
 
-/// A SASL exchange with a backend: our own PLAIN or LOGIN, or the client's, relayed.
+/// A SASL exchange with a backend: PLAIN or LOGIN from us, or an exchange relayed from the client.
 #[derive(Debug)]
 pub(super) struct SaslLogin {
     mechanism: Mechanism,
-    /// Base64, for the challenges to come; at most two. The first may go along with the command instead.
+    /// Base64 responses to the next challenges, at most two. The first may be sent with the command instead.
     answers: VecDeque<Secret>,
     relayed: bool,
-    /// The backend has asked something, so it has the mechanism.
+    /// The backend has sent a challenge, so it supports the mechanism.
     was_challenged: bool,
 }
 
-/// What a challenge is answered with.
+/// How to react to a challenge.
 #[derive(Debug)]
 pub(super) enum Reaction {
-    /// This.
+    /// Send this response.
     Answer(Secret),
-    /// What the client answers.
+    /// Relay the challenge to the client.
     Relay,
-    /// Nothing: the backend asks for what nobody has.
+    /// There is no response: the exchange has failed.
     None,
 }
 
@@ -73,20 +74,19 @@ impl SaslLogin {
         Self { mechanism, answers: initial.into_iter().collect(), relayed: true, was_challenged: false }
     }
 
-    /// PLAIN (RFC 4616); no field holds a NUL ([`checked`]).
+    /// PLAIN (RFC 4616). No field contains a NUL; see [`checked`].
     pub(super) fn plain(authzid: &[u8], login: &[u8], password: &Secret) -> Self {
         let message = Secret::new([authzid, login, password.expose()].join(&0));
         let answers = VecDeque::from([encoded(message.expose())]);
         Self { mechanism: Mechanism::Plain, answers, relayed: false, was_challenged: false }
     }
 
-    /// LOGIN, for a backend that has no PLAIN.
+    /// LOGIN, for a backend without PLAIN.
     pub(super) fn login(login: &[u8], password: &Secret) -> Self {
         let answers = VecDeque::from([encoded(login), encoded(password.expose())]);
         Self { mechanism: Mechanism::Login, answers, relayed: false, was_challenged: false }
     }
 
-    /// Whether the backend has asked anything.
     pub(super) fn was_challenged(&self) -> bool {
         self.was_challenged
     }
@@ -103,14 +103,14 @@ impl SaslLogin {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Appends `command`, the name and the initial response, if there is one and the line stays within
-    /// `limit` bytes; without it otherwise.
+    /// Appends `command`, the mechanism's name and the initial response. The response is omitted if there is none or if
+    /// the line would reach `limit` bytes.
     pub(super) fn append_command_with_initial(&mut self, command: &[u8], limit: usize, out: &mut Vec<u8>) {
         let start = out.len();
         self.append_command(command, out);
         let bare = out.len().saturating_sub(start);
         let fits = |initial: &Secret| bare.saturating_add(initial.expose().len()) < limit;
-        // LOGIN's answers are for its two questions.
+        // LOGIN's responses answer two separate challenges.
         if self.mechanism != Mechanism::Login
             && self.answers.front().is_some_and(fits)
             && let Some(initial) = self.answers.pop_front()
@@ -122,7 +122,8 @@ impl SaslLogin {
         }
     }
 
-    /// `=` is how an initial response says that it is empty; as an answer that is an empty line.
+    /// Returns the reaction to the next challenge. An initial response of `=` stands for an empty one, which is an
+    /// empty line here.
     pub(super) fn challenged(&mut self) -> Reaction {
         self.was_challenged = true;
         match self.answers.pop_front() {
@@ -134,7 +135,7 @@ impl SaslLogin {
     }
 }
 
-/// Refuses a login with NUL, CR or LF, whoever named it: the client or the auth service.
+/// Fails if the login contains NUL, CR or LF, whether it comes from the client or the auth service.
 pub(super) fn checked(login: BackendLogin, protocol: &'static str) -> Result<BackendLogin, BackendError> {
     let is_bad = match &login {
         BackendLogin::Request(request) => request.holds_line_breaks_or_nul(),
@@ -147,7 +148,7 @@ fn encoded(message: &[u8]) -> Secret {
     Secret::new(encode_base64(message).into_bytes())
 }
 
-/// Appends an answer's line.
+/// Appends a response with its line end.
 pub(super) fn append_answer(answer: &Secret, out: &mut Vec<u8>) {
     out.extend_from_slice(answer.expose());
     out.extend_from_slice(LINE_END);

@@ -1,5 +1,5 @@
-//! Getting an SMTP backend to where the client is: NGINX section 9.4, with XCLIENT as far as the backend offers it
-//! or as nginx sends it (quirk Q-22), and STARTTLS and relayed SASL beyond it.
+//! Brings an SMTP backend to the client's state: NGINX section 9.4, with XCLIENT as the backend offers it or as nginx
+//! sends it (quirk Q-22), and in addition STARTTLS and relayed SASL.
 
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
@@ -13,7 +13,7 @@ use super::{
     GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refusal, refused,
 };
 
-/// The machine for an SMTP backend: which reply it waits for.
+/// The state machine for an SMTP backend; each state waits for one reply.
 #[derive(Debug)]
 pub(super) enum Smtp {
     Greeting(Box<BackendPlan>),
@@ -24,45 +24,44 @@ pub(super) enum Smtp {
     LoggingIn(LoggingIn),
 }
 
-/// The login is under way.
 #[derive(Debug)]
 pub(super) struct LoggingIn {
     login: Login,
     /// The backend's last reply to EHLO offers CHUNKING.
     takes_chunks: bool,
-    /// What it says about the mechanism that is used.
+    /// What this reply says about the mechanism in use.
     offer: Offer,
 }
 
-/// What a backend's EHLO says about a mechanism.
+/// What an EHLO reply says about a SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offer {
     Named,
     Missing,
-    /// There is no AUTH at all, but STARTTLS.
+    /// AUTH is missing, but STARTTLS is offered.
     BehindStartTls,
 }
 
-/// What comes before the login, and what it needs.
+/// The data that is needed before and for the login.
 #[derive(Debug)]
 pub(super) struct Preparation {
-    /// In EHLO.
+    /// The name in EHLO and HELO.
     name: Vec<u8>,
-    /// EHLO rather than HELO.
+    /// Send EHLO, not HELO.
     extended: bool,
     client_hello: Option<Hello>,
     xclient: Option<(ClientInfo, XclientNegotiation)>,
     login: Login,
 }
 
-/// What makes the backend serve the client.
+/// How the backend accepts the session.
 #[derive(Debug)]
 pub(super) enum Login {
-    /// Nothing: it trusts us.
+    /// Without a login: the backend trusts us.
     Trusted {
         login: Vec<u8>,
     },
-    /// By whichever mechanism the backend has.
+    /// With a mechanism that the backend offers.
     Password {
         login: Vec<u8>,
         password: Secret,
@@ -88,7 +87,7 @@ impl Smtp {
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let flow = self.take_reply(input, out)?;
         if matches!(&flow, Flow::Outside(BackendStep::Ready { reply, .. }) if reply == AUTHENTICATED) {
-            // As nginx does: what else the backend has said by now would be taken for replies to the client's commands.
+            // As in nginx. Other bytes of the backend would be taken for replies to the client's next commands.
             input.consume(input.len());
         }
         Ok(flow)
@@ -167,7 +166,7 @@ impl Preparation {
         Smtp::Hello { preparation: self, start_tls }
     }
 
-    /// Over TLS, where it is wanted: begins anew (RFC 3207 section 4.2).
+    /// Sends EHLO again, after TLS if it is configured (RFC 3207 section 4.2).
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Smtp {
         self.hello(false, out)
     }
@@ -188,7 +187,7 @@ impl Preparation {
         }
     }
 
-    /// nginx's attributes in nginx's order, as far as the backend names them where it is asked.
+    /// Returns the attributes in nginx's order. With `extensions`, only those that the backend offers.
     fn attributes(&self, client: &ClientInfo, extensions: Option<&SmtpReply>) -> String {
         let address = match client.address.map(|address| address.ip().to_canonical()) {
             Some(std::net::IpAddr::V4(v4)) => v4.to_string(),
@@ -209,7 +208,7 @@ impl Preparation {
             .collect()
     }
 
-    /// XCLIENT takes the backend back to the state before EHLO; AUTH needs one.
+    /// XCLIENT resets the backend to the state before EHLO, and AUTH needs an EHLO.
     fn replay_hello(self, reply: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let needs_extensions = self.login.is_sasl();
         match self.client_hello {
@@ -234,7 +233,7 @@ impl Login {
         matches!(self, Self::Password { .. } | Self::Auth { .. })
     }
 
-    /// `extensions`: the backend's last reply to EHLO.
+    /// Starts the login. `extensions` is the backend's last reply to EHLO.
     fn begin(self, extensions: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let takes_chunks = extensions.texts().any(|text| text.trim_ascii().eq_ignore_ascii_case(b"CHUNKING"));
         let login = match self {
@@ -308,7 +307,7 @@ impl LoggingIn {
                 append_line(&rcpt, out);
                 Ok(Self { login: Login::Rcpt, takes_chunks, offer }.into())
             }
-            // The first recipient's reply is the backend's own, whatever it is (NGINX section 7.5).
+            // The client gets the backend's own reply to the first recipient (NGINX section 7.5).
             (Login::Rcpt, _) => {
                 let refused = RefusalCause::of_envelope(&reply.lines);
                 Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused }))
@@ -348,14 +347,14 @@ impl From<Smtp> for Flow {
     }
 }
 
-/// nginx words the client's reply itself and drops the backend's.
+/// As in nginx, the client gets a fixed reply instead of the backend's.
 fn authenticated(takes_chunks: bool) -> Flow {
     Flow::Outside(BackendStep::Ready { reply: AUTHENTICATED.to_vec(), takes_chunks, refused: None })
 }
 
 const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";
 
-/// Whether an EHLO reply has `extension` with `parameter`.
+/// Tells whether an EHLO reply lists `extension` with `parameter`.
 fn offers(extensions: &SmtpReply, extension: &str, parameter: &str) -> bool {
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     extensions.texts().any(|text| {
@@ -374,7 +373,7 @@ fn append_line(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// XCLIENT's values (RFC 3461 section 4, and nginx's set of bytes).
+/// Encodes a value for XCLIENT (RFC 3461 section 4, with nginx's set of bytes).
 fn xtext(value: &[u8]) -> String {
     value
         .iter()
@@ -386,6 +385,6 @@ fn xtext(value: &[u8]) -> String {
         .collect()
 }
 
-/// RFC 5321 section 4.5.3.1.4: of a command line, with its CRLF; an initial response must not exceed it
-/// (RFC 4954 section 4).
+/// Bytes of a command line with its CRLF (RFC 5321 section 4.5.3.1.4). An initial response must not exceed it (RFC 4954
+/// section 4).
 const MAX_COMMAND_LINE: usize = 512;

@@ -1,7 +1,7 @@
-//! A visit to a mail server, as a client makes it: its greeting, what it offers, STARTTLS, a login, a goodbye.
+//! A visit to a mail server as a client: greeting, capabilities, STARTTLS, a login, a goodbye; for `mailgress probe`.
 //!
-//! One question, one answer: whoever drives it writes what [`Visit::ask`] appends and reads until [`Visit::take`] has
-//! the whole answer. It judges nothing: what an answer means for whom is the caller's.
+//! The caller writes what [`Visit::ask`] appends, then reads until [`Visit::take`] returns the whole answer. The visit
+//! does not judge answers; the caller decides what they mean.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use super::reply::{first_line, take_dotted, take_line, take_response, take_smtp};
 use super::{BackendError, GREETING};
 
-/// A conversation with a server.
+/// A conversation with a server, one question at a time.
 #[derive(Debug)]
 pub struct Visit {
     protocol: Protocol,
@@ -21,31 +21,31 @@ pub struct Visit {
     held: Vec<u8>,
 }
 
-/// What a server is asked.
+/// What to ask the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Nothing: it speaks first.
+    /// Nothing: the server speaks first.
     Greeting,
-    /// CAPABILITY, CAPA, EHLO.
+    /// CAPABILITY, CAPA or EHLO.
     Capabilities,
-    /// STARTTLS, STLS.
+    /// STARTTLS or STLS.
     StartTls,
-    /// A line of a [`Login`].
+    /// One line of a [`Login`].
     Login,
-    /// LOGOUT, QUIT.
+    /// LOGOUT or QUIT.
     Goodbye,
 }
 
-/// What it says.
+/// The server's answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerReply {
-    /// Yes, no, or go on.
+    /// The kind of answer.
     pub kind: ReplyKind,
-    /// All of it, as it came.
+    /// The whole answer as received.
     pub lines: Vec<u8>,
 }
 
-/// Yes, no, or go on.
+/// The kind of an answer, in any protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyKind {
     /// `OK`, `+OK`, 2yz.
@@ -54,18 +54,18 @@ pub enum ReplyKind {
     No,
     /// `+`, 3yz.
     GoOn,
-    /// Nothing that the protocol has.
+    /// Not a reply of this protocol.
     Foreign,
 }
 
 impl Visit {
-    /// To a server of this protocol.
+    /// Starts a visit to a server of this protocol.
     #[must_use]
     pub const fn new(protocol: Protocol) -> Self {
         Self { protocol, held: Vec::new() }
     }
 
-    /// Appends the question; `name` is who we are to an SMTP server.
+    /// Appends the question. `name` is our name for an SMTP server.
     pub fn ask(&self, question: Question, name: &str, out: &mut Vec<u8>) {
         let line = match (question, self.protocol) {
             (Question::Greeting | Question::Login, _) => return,
@@ -81,10 +81,10 @@ impl Visit {
         out.extend_from_slice(line.as_bytes());
     }
 
-    /// Takes the answer, if it is whole.
+    /// Takes the answer if it is complete.
     ///
     /// # Errors
-    /// When it does not fit into the input.
+    /// The answer does not fit into the input.
     pub fn take(
         &mut self,
         question: Question,
@@ -121,7 +121,7 @@ impl Visit {
 }
 
 impl Question {
-    /// What it is called in messages.
+    /// The name of the question in messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -135,21 +135,21 @@ impl Question {
 }
 
 impl ServerReply {
-    /// The line that says yes or no, escaped and cut.
+    /// The last line, which has the result; escaped, at most 200 characters.
     #[must_use]
     pub fn decisive(&self) -> String {
         let mut lines = self.lines.split(|&byte| byte == b'\n');
         first_line(lines.rfind(|line| !line.is_empty()).unwrap_or_default())
     }
 
-    /// The first line, escaped and cut.
+    /// The first line, escaped, at most 200 characters.
     #[must_use]
     pub fn first(&self) -> String {
         first_line(&self.lines)
     }
 }
 
-/// What a server offers, in its own words.
+/// The capabilities of a server, as it names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offers {
     protocol: Option<Protocol>,
@@ -158,7 +158,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Out of the answer to [`Question::Capabilities`].
+    /// Reads the answer to [`Question::Capabilities`].
     #[must_use]
     pub fn read(protocol: Protocol, answer: &ServerReply) -> Self {
         let lines = answer.lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
@@ -168,24 +168,24 @@ impl Offers {
                 let listed = lines.filter_map(|line| strip_word(line.strip_prefix(b"* ")?, b"CAPABILITY"));
                 listed.flat_map(|rest| rest.split(u8::is_ascii_whitespace)).map(first_line).collect()
             }
-            // Between the status line and the dot.
+            // Skip the status line and the final dot.
             Protocol::Pop3 => {
                 lines.skip(1).filter(|line| !line.is_empty() && *line != b".").map(first_line).collect()
             }
-            // The first line is the server's name.
+            // The first line contains the server's name.
             Protocol::Smtp => lines.skip(1).filter_map(|line| line.get(4..)).map(first_line).collect(),
         };
         Self { protocol: Some(protocol), words }
     }
 
-    /// Whether TLS may begin.
+    /// Tells whether the server offers STARTTLS or STLS.
     #[must_use]
     pub fn start_tls(&self) -> bool {
         let word = if self.protocol == Some(Protocol::Pop3) { "STLS" } else { "STARTTLS" };
         self.has(word)
     }
 
-    /// The SASL mechanisms.
+    /// Returns the names of the SASL mechanisms.
     #[must_use]
     pub fn mechanisms(&self) -> Vec<&str> {
         let head = match self.protocol {
@@ -209,33 +209,33 @@ impl Offers {
     }
 }
 
-/// A login with a password, by the best way that a server offers and that needs no more than that.
+/// A login with a password, with the best mechanism that the server offers.
 #[derive(Debug)]
 pub struct Login {
-    /// How: `AUTHENTICATE PLAIN`, `USER`.
+    /// The command and mechanism, such as `AUTHENTICATE PLAIN` or `USER`.
     pub mechanism: &'static str,
-    /// What is still to be sent.
+    /// The lines that are still to be sent.
     lines: VecDeque<Secret>,
-    /// POP3's USER: a yes is not the last word.
+    /// POP3's USER: a positive reply is not final.
     in_steps: bool,
 }
 
-/// A login that cannot be tried.
+/// Why a login cannot be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoLogin {
-    /// Nothing that a password is enough for.
+    /// The server offers no mechanism that needs only a password.
     #[error("the server offers no way to log in with a password here")]
     NoMechanism,
-    /// What no protocol carries.
+    /// No protocol can transfer these characters.
     #[error("user name and password must not hold line breaks or NUL")]
     ControlCharacters,
 }
 
 impl Login {
-    /// The way for what is offered.
+    /// Chooses the mechanism from what the server offers.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`NoLogin`] if the server offers no suitable mechanism, or the credentials contain line breaks or NUL.
     pub fn choose(offers: &Offers, user: &[u8], password: &Secret) -> Result<Self, NoLogin> {
         let forbidden = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
         if user.iter().any(forbidden) || password.expose().iter().any(forbidden) {
@@ -258,7 +258,7 @@ impl Login {
                 sasl("AUTHENTICATE PLAIN", "visit AUTHENTICATE PLAIN", None, vec![plain])
             }
             Some(Protocol::Imap) if !offers.has("LOGINDISABLED") => Ok(Self::imap(user, password)),
-            // CAPA is younger than USER.
+            // Servers without CAPA support USER, because USER is older.
             Some(Protocol::Pop3) if !has_plain && (offers.words.is_empty() || offers.has("USER")) => {
                 let lines = VecDeque::from([line(&[b"USER ", user]), line(&[b"PASS ", password.expose()])]);
                 Ok(Self { mechanism: "USER", lines, in_steps: true })
@@ -273,7 +273,7 @@ impl Login {
         }
     }
 
-    /// Literals carry what quoted strings cannot (RFC 9051 section 4.3).
+    /// Uses literals, which can carry any bytes, unlike quoted strings (RFC 9051 section 4.3).
     fn imap(user: &[u8], password: &Secret) -> Self {
         let password = password.expose();
         let announced = |bytes: &[u8]| format!("{{{}}}", bytes.len()).into_bytes();
@@ -285,14 +285,14 @@ impl Login {
         Self { mechanism: "LOGIN", lines: lines.into(), in_steps: false }
     }
 
-    /// Appends the next line; `false` when there is none.
+    /// Appends the next line. Returns `false` if there is none.
     pub fn next(&mut self, out: &mut Vec<u8>) -> bool {
         let next = self.lines.pop_front();
         out.extend_from_slice(next.as_ref().map(Secret::expose).unwrap_or_default());
         next.is_some()
     }
 
-    /// Whether this is not the last word.
+    /// Tells whether the login continues after an answer of this kind.
     #[must_use]
     pub fn goes_on(&self, kind: ReplyKind) -> bool {
         match kind {
@@ -303,7 +303,7 @@ impl Login {
     }
 }
 
-/// What a server says that is visited with the wrong protocol, by its first bytes.
+/// Guesses the protocol of a server that was asked in a different one, from its first bytes.
 #[must_use]
 pub fn spoken_instead(bytes: &[u8]) -> Option<&'static str> {
     let known: [(&[u8], &str); 8] = [
@@ -374,7 +374,7 @@ fn smtp(step: &'static str, input: &mut Input) -> Result<Option<ServerReply>, Ba
     }
 }
 
-/// What follows a first word, if it is this one.
+/// Returns the text after the first word, if this is `word`.
 fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     let (first, rest) = text.split_at_checked(word.len())?;
     (first.eq_ignore_ascii_case(word) && rest.first().is_none_or(u8::is_ascii_whitespace))
@@ -389,7 +389,7 @@ fn line(parts: &[&[u8]]) -> Secret {
     Secret::new([parts, &[b"\r\n"]].concat().concat())
 }
 
-/// Bytes of an IMAP answer.
+/// Bytes of an IMAP answer with its untagged responses.
 const MAX_HELD: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -406,7 +406,7 @@ mod tests {
         Offers::read(protocol, &answer(protocol, Question::Capabilities, text))
     }
 
-    /// All lines of a login for `me` with `secret`.
+    /// Returns the mechanism and all lines of a login for `me` with the password `secret`.
     fn login(offers: &Offers) -> (&'static str, String) {
         let mut login = Login::choose(offers, b"me", &Secret::from(&b"secret"[..])).unwrap();
         let mut out = Vec::new();

@@ -1,31 +1,32 @@
-//! Whether an IMAP backend is between two responses (RFC 9051 section 7): literals are counted, lines are found.
+//! Tells whether an IMAP backend is between two responses (RFC 9051 section 7), by counting literals and finding line
+//! ends.
 //!
-//! Where that cannot be known any more it is given up for good: behind COMPRESS, STARTTLS and AUTHENTICATE of the
-//! client, whose answers change the stream, and where a response does not look like one.
+//! Gives up for good if this can no longer be known: after COMPRESS, STARTTLS or AUTHENTICATE of the client, which
+//! change the stream, and after an unreadable response.
 
 use memchr::{memchr, memchr2};
 
-/// Both directions.
+/// Follows both directions.
 #[derive(Debug)]
 pub(super) struct ImapFollower {
     responses: Responses,
     commands: Commands,
-    /// It cannot be known any more.
+    /// The position can no longer be known.
     is_lost: bool,
 }
 
 /// The backend's direction.
 #[derive(Debug)]
 struct Responses {
-    /// Bytes of a literal that are to come.
+    /// Remaining bytes of a literal.
     literal: u64,
-    /// The first bytes of the response, as many as have come.
+    /// The first bytes of the response, as many as have arrived.
     start: Bytes<8>,
-    /// The last bytes of the line, as many as have come: an announced literal and a CR.
+    /// The last bytes of the line; enough for a literal's size and a CR.
     tail: Bytes<24>,
 }
 
-/// The client's direction: how far its line looks like a command that changes the stream.
+/// The client's direction: how far the line matches a command that changes the stream.
 #[derive(Clone, Copy, Debug)]
 enum Commands {
     Tag,
@@ -57,7 +58,7 @@ impl ImapFollower {
 }
 
 impl Responses {
-    /// `None` where it cannot be told how the response goes on.
+    /// Returns `None` if it is not known how the response continues.
     fn read(&mut self, bytes: &[u8]) -> Option<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -89,7 +90,7 @@ impl Responses {
         }
         match LineEnd::of(self.tail.as_slice()) {
             LineEnd::Plain => self.start = Bytes::new(),
-            // Text for people (RFC 9051 section 7.1) may end like that and announces nothing.
+            // Human-readable text (RFC 9051 section 7.1) may look like this without announcing a literal.
             LineEnd::Literal(size) if start.starts_with(b"* ") && !is_status(start) => self.literal = size,
             LineEnd::Literal(_) | LineEnd::Unreadable => return None,
         }
@@ -98,19 +99,19 @@ impl Responses {
     }
 }
 
-/// Whether an untagged response is `OK`, `NO`, `BAD`, `BYE` or `PREAUTH`.
+/// Tells whether an untagged response is `OK`, `NO`, `BAD`, `BYE` or `PREAUTH`.
 fn is_status(start: &[u8]) -> bool {
     let word = start.get(2..).unwrap_or_default();
     STATUS.iter().any(|status| word.get(..status.len()).is_some_and(|word| word.eq_ignore_ascii_case(status)))
 }
 
-/// What stands at the end of a line.
+/// The end of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineEnd {
     Plain,
     /// `{n}`, `{n+}` or `~{n}`.
     Literal(u64),
-    /// Like a literal, with more digits than any size has.
+    /// Like a literal, but with more digits than a size can have.
     Unreadable,
 }
 
@@ -133,7 +134,7 @@ impl LineEnd {
 }
 
 impl Commands {
-    /// `None` behind a command that changes the stream.
+    /// Returns `None` after a command that changes the stream.
     fn read(&mut self, bytes: &[u8]) -> Option<()> {
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
@@ -174,7 +175,7 @@ impl Commands {
     }
 }
 
-/// A few bytes in place.
+/// A few bytes without an allocation.
 #[derive(Clone, Copy, Debug)]
 struct Bytes<const N: usize> {
     bytes: [u8; N],
@@ -194,14 +195,14 @@ impl<const N: usize> Bytes<N> {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// Takes of `more` what there is room for.
+    /// Appends as much of `more` as fits.
     fn fill(&mut self, more: &[u8]) {
         let room = self.bytes.get_mut(self.length..).unwrap_or_default();
         let taken = room.iter_mut().zip(more).map(|(place, byte)| *place = *byte).count();
         self.length = self.length.saturating_add(taken);
     }
 
-    /// Keeps the last bytes of its own and `more`.
+    /// Appends `more` and keeps only the last `N` bytes.
     fn keep_last(&mut self, more: &[u8]) {
         let more = more.get(more.len().saturating_sub(N)..).unwrap_or_default();
         let excess = self.length.saturating_add(more.len()).saturating_sub(N);
@@ -211,9 +212,9 @@ impl<const N: usize> Bytes<N> {
     }
 }
 
-/// Behind these the stream is compressed or encrypted (RFC 4978, RFC 9051 section 6.2, RFC 8437).
+/// After these commands the stream is compressed or encrypted (RFC 4978, RFC 9051 section 6.2, RFC 8437).
 const CHANGES: [&[u8]; 3] = [b"COMPRESS", b"STARTTLS", b"AUTHENTICATE"];
-/// Of a 64-bit number.
+/// Digits of the largest 64-bit number.
 const MOST_DIGITS: usize = 20;
 const STATUS: [&[u8]; 5] = [b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUT"];
 

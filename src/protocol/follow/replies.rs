@@ -5,10 +5,10 @@ use memchr::memchr;
 /// Finds the ends of replies (RFC 5321 section 4.2.1).
 #[derive(Debug)]
 pub(super) struct Replies {
-    /// The first bytes of the line, as many as have come.
+    /// The first bytes of the line, as many as have arrived.
     start: [u8; LINE_START],
     length: usize,
-    /// Behind a line with `-`.
+    /// After a line with `-`, so that more lines of the reply follow.
     is_within: bool,
     offers_chunking: bool,
 }
@@ -18,17 +18,17 @@ impl Replies {
         Self { start: [0; LINE_START], length: 0, is_within: false, offers_chunking: false }
     }
 
-    /// Whether nothing, or a whole reply, has come.
+    /// Tells whether no part of an incomplete reply has arrived.
     pub(super) const fn is_between(&self) -> bool {
         self.length == 0 && !self.is_within
     }
 
-    /// Whether a reply to EHLO had the line `CHUNKING` (RFC 3030 section 2).
+    /// Tells whether a reply to EHLO had the line `CHUNKING` (RFC 3030 section 2).
     pub(super) const fn offers_chunking(&self) -> bool {
         self.offers_chunking
     }
 
-    /// The code of the reply that ends in `bytes`, and what is behind it; 0 where the line has no code.
+    /// Returns the code of the reply that ends in `bytes`, and the bytes after it. The code is 0 if the line has none.
     pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<(u16, &'a [u8])> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -48,7 +48,7 @@ impl Replies {
         None
     }
 
-    /// The code of the line that has ended, if it is the last line of its reply.
+    /// Ends a line. Returns its code if it is the last line of its reply.
     fn end_of_line(&mut self) -> Option<u16> {
         let [code @ .., _, _, _, _, _, _, _, _, _, _] = self.start;
         let line = self.start.get(..self.length).unwrap_or_default();
@@ -62,5 +62,5 @@ impl Replies {
     }
 }
 
-/// As much of a line as matters.
+/// Bytes at the start of a line that are looked at.
 const LINE_START: usize = "250-CHUNKING\r".len();

@@ -1,16 +1,17 @@
-//! An SMTP session behind its login: the client never speaks XCLIENT or XFORWARD to a backend that trusts us.
+//! Follows an SMTP session after its login, so that a client's XCLIENT or XFORWARD never reaches a backend that trusts
+//! us.
 //!
-//! Command lines are passed whole, after a look at their verb; messages and chunks are passed as they come. What is a
-//! message is the backend's to say, so nothing follows DATA or AUTH before their reply. Replies are counted for that.
-//! BDAT is followed by its bytes whatever the reply (RFC 3030 section 2), if the backend offers CHUNKING.
+//! Command lines are passed whole, after their verb was checked. Messages and chunks are passed as they arrive. The
+//! backend decides what is a message, so nothing is passed after DATA or AUTH before their reply; for this, replies are
+//! counted. BDAT is followed by its bytes whatever the reply (RFC 3030 section 2), if the backend offers CHUNKING.
 //!
-//! In a session that began without a login, AUTH is refused: nobody here would see its password, count its failures or
-//! ask for TLS first.
+//! In a session that started without a login, AUTH is refused: the proxy would not see its password, could not count
+//! failed logins, and could not require TLS.
 //!
-//! Where it cannot be told how the backend reads what comes ([`SmtpState::Doubt`]: an end of a message that servers
-//! disagree about, a reply that nothing asked for), all is passed for the rest of the session, but a line that begins
-//! with a command that is refused ends it. So does one that begins with BDAT: a chunk may end within a line, and what
-//! follows it there would be a command that does not stand at the start of a line.
+//! Sometimes it is not known how the backend reads the bytes ([`SmtpState::Doubt`]): after a possible end of a message that
+//! servers disagree about, or after a reply that answers no command. Then all bytes are passed for the rest of the
+//! session, except that a line starting with a refused command ends the session. So does a line starting with BDAT: a
+//! chunk may end within a line, and a command could follow there that does not start a line.
 
 use memchr::{memchr, memchr2};
 
@@ -18,12 +19,12 @@ use super::replies::Replies;
 use super::text::{Extent, Place};
 use super::{CloseReason, MAX_COMMAND_LINE, Passage, SmtpStart};
 
-/// Both directions.
+/// Follows both directions.
 #[derive(Debug)]
 pub(super) struct SmtpFollower {
     state: SmtpState,
     replies: Replies,
-    /// Replies that the backend owes.
+    /// Replies that the backend has not sent yet.
     outstanding: u32,
     answer: Option<&'static [u8]>,
     start: SmtpStart,
@@ -35,47 +36,47 @@ enum SmtpState {
     Commands,
     /// DATA was passed; its reply decides.
     Data,
-    /// AUTH, or an answer to a challenge, was passed; the reply decides.
+    /// AUTH, or a response to a challenge, was passed; the reply decides.
     Auth,
-    /// The next line answers a challenge.
+    /// The next line is a response to a challenge.
     Response,
     Message(Place),
-    /// So many bytes of a chunk are to come.
+    /// Remaining bytes of a chunk.
     Chunk(u64),
-    /// A command was refused; the answer waits until the backend has replied to what came before.
+    /// A command was refused. The answer waits until the backend has replied to the commands before it.
     Refusing(&'static [u8]),
     /// `at_start`: at the start of a line.
     Doubt {
         at_start: bool,
     },
-    /// Within a command line that is too long; what is left of it is thrown away.
+    /// Within a command line that is too long; its rest is dropped.
     Overlong,
-    /// In doubt within a chunk: where the next command begins is not known.
+    /// In doubt within a chunk: it is not known where the next command starts.
     Lost,
 }
 
 /// What the client's next bytes are.
 enum Look {
-    /// So many bytes to pass, the state behind them, and whether they are replied to.
+    /// Bytes to pass, the state after them, and whether the backend replies to them.
     Pass {
         length: usize,
         state: SmtpState,
         is_replied_to: bool,
     },
-    /// No bytes; only the state changes.
+    /// Nothing to pass; only the state changes.
     Turn(SmtpState),
-    /// A command of so many bytes to refuse with this.
+    /// A command to drop, with the answer for the client.
     Refuse {
         length: usize,
         answer: &'static [u8],
     },
-    /// So many bytes of a command line that is too long.
+    /// This many bytes of a command line that is too long.
     Skip(usize),
     Other(Passage),
 }
 
 impl SmtpFollower {
-    /// The backend's reply to the login is still to be seen.
+    /// The backend's reply to the login is still expected.
     pub(super) const fn new(start: SmtpStart) -> Self {
         Self { state: SmtpState::Commands, replies: Replies::new(), outstanding: 1, answer: None, start }
     }
@@ -93,7 +94,8 @@ impl SmtpFollower {
         self.replies.is_between()
     }
 
-    /// Several commands and messages are passed at once as far as they need no reply in between.
+    /// Decides about the client's bytes. Passes several commands and messages at once as long as they need no reply in
+    /// between.
     pub(super) fn client(&mut self, bytes: &[u8]) -> Passage {
         let mut passed = 0_usize;
         loop {
@@ -134,7 +136,7 @@ impl SmtpFollower {
     fn replied(&mut self, code: u16) {
         match (self.state, self.outstanding) {
             (SmtpState::Doubt { .. } | SmtpState::Lost, _) => {}
-            // Going away may be said at any time (RFC 5321 section 3.8).
+            // The backend may announce at any time that it closes (RFC 5321 section 3.8).
             (_, 0) if code == CLOSING => {}
             (_, 0) => self.doubt(),
             (_, count) => {
@@ -144,13 +146,13 @@ impl SmtpFollower {
         }
     }
 
-    /// Goes on where the last reply that was waited for has come, with this code.
+    /// Continues if the last expected reply has arrived, with this code.
     fn settle(&mut self, code: u16) {
         let is_last = self.outstanding == 0;
         match (self.state, code) {
             (SmtpState::Data, GO_AHEAD) if is_last => self.state = SmtpState::Message(Place::FIRST),
             (SmtpState::Auth, CHALLENGE) if is_last => self.state = SmtpState::Response,
-            // These belong to no command that we know of.
+            // These replies belong to no known command.
             (_, GO_AHEAD | CHALLENGE) => self.doubt(),
             (SmtpState::Data | SmtpState::Auth, _) if is_last => self.state = SmtpState::Commands,
             (SmtpState::Refusing(answer), _) if is_last => {
@@ -161,7 +163,8 @@ impl SmtpFollower {
         }
     }
 
-    /// The client is not told about a command that was refused meanwhile: nobody knows which replies are due.
+    /// Changes to doubt. The client gets no answer to a command that was refused meanwhile, because it is not known
+    /// which replies are due.
     const fn doubt(&mut self) {
         self.state = match self.state {
             SmtpState::Chunk(1..) | SmtpState::Lost => SmtpState::Lost,
@@ -221,7 +224,7 @@ impl SmtpFollower {
             b"AUTH" => SmtpState::Auth,
             b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks()) {
                 Some(size) => SmtpState::Chunk(size),
-                // What follows is read as commands by some.
+                // Some backends read the following bytes as commands.
                 None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
             },
             _ => SmtpState::Commands,
@@ -229,7 +232,7 @@ impl SmtpFollower {
         Look::Pass { length, state, is_replied_to: true }
     }
 
-    /// Behind a HELO, the backend's reply to a later EHLO tells.
+    /// If the login used HELO, the reply to a later EHLO tells.
     const fn takes_chunks(&self) -> bool {
         self.start.takes_chunks || self.replies.offers_chunking()
     }
@@ -239,7 +242,7 @@ impl SmtpFollower {
     }
 }
 
-/// A command line that is too long, up to its end.
+/// Handles a command line that is too long, up to its end.
 fn look_at_overlong(bytes: &[u8]) -> Look {
     match memchr(b'\n', bytes) {
         Some(end) => Look::Refuse { length: end.saturating_add(1), answer: TOO_LONG },
@@ -247,7 +250,7 @@ fn look_at_overlong(bytes: &[u8]) -> Look {
     }
 }
 
-/// The line at the front, with its LF.
+/// Returns the line at the front, with its LF.
 fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
     let length = memchr(b'\n', bytes).map(|end| end.saturating_add(1));
     match length {
@@ -257,7 +260,7 @@ fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
     }
 }
 
-/// A line begins that may be a command or text.
+/// Handles the start of a line that may be a command or text.
 fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
     let end = memchr2(b'\r', b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
@@ -276,18 +279,18 @@ fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
     }
 }
 
-/// Whether the start of a line is a command that is never passed.
+/// Whether the start of a line is a refused command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resemblance {
-    /// It is, and this is its answer.
+    /// It is; this is the answer.
     Is(&'static [u8]),
-    /// It is with other letters behind it.
+    /// It may be, depending on the next letters.
     MayBecome,
     No,
 }
 
-/// Letters alone count, without regard to case: whatever a backend skips before or within a verb (white space, quotes,
-/// NULs), it does not skip letters. `is_whole`: the line has ended.
+/// Compares letters only, ignoring case. Backends may skip white space, quotes or NULs before or within a verb, but no
+/// letters. `is_whole`: the line has ended.
 fn resemblance<const N: usize>(line: &[u8], is_whole: bool, mut candidates: [Verb; N]) -> Resemblance {
     let mut read = 0_usize;
     let ended = |candidates: &[Verb; N], read: usize| {
@@ -320,26 +323,26 @@ fn resemblance<const N: usize>(line: &[u8], is_whole: bool, mut candidates: [Ver
     ended(&candidates, read).filter(|_| is_whole).unwrap_or(Resemblance::MayBecome)
 }
 
-/// BDAT's size, in digits only, as far as every backend reads the same number.
+/// Reads BDAT's size: digits only, and small enough that all backends read the same number.
 fn chunk_size(word: &[u8]) -> Option<u64> {
     let digits = word.iter().all(u8::is_ascii_digit);
     let size = std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()?;
     (size <= MAX_CHUNK).then_some(size)
 }
 
-/// The replies that change how the client's bytes are read.
+/// Replies that change how the client's bytes are read.
 const GO_AHEAD: u16 = 354;
 const CHALLENGE: u16 = 334;
 const CLOSING: u16 = 421;
 
-/// A backend that keeps sizes in 32 bits would take the rest of a larger chunk for commands.
+/// A backend with 32-bit sizes would read the rest of a larger chunk as commands.
 const MAX_CHUNK: u64 = i32::MAX as u64;
 
-/// A command that is not passed.
+/// A refused command.
 #[derive(Clone, Copy, Debug)]
 struct Verb {
     letters: &'static [u8],
-    /// Text that goes on with other letters is not meant.
+    /// The verb must end here; text with further letters is not this command.
     is_word: bool,
     answer: &'static [u8],
 }
@@ -352,12 +355,12 @@ impl Verb {
 
 const XCLIENT: Verb = Verb::new(b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n");
 const XFORWARD: Verb = Verb::new(b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n");
-/// Nobody could follow what comes behind it.
+/// After STARTTLS, the stream could not be followed.
 const STARTTLS: Verb = Verb::new(b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n");
-/// As a word: messages have lines that begin with `Authentication-Results`.
+/// Only as a whole word, because header lines may start with `Authentication-Results`.
 const AUTH: Verb =
     Verb { letters: b"AUTH", is_word: true, answer: b"503 5.5.1 AUTH is not possible after RCPT\r\n" };
-/// Refused in doubt only, without an answer.
+/// Refused only in doubt, without an answer.
 const BDAT: Verb = Verb::new(b"BDAT", b"");
 const NONE: Verb = Verb::new(b"", b"");
 const CONTROL_CHARACTERS: &[u8] = b"500 5.5.2 Control characters in a command\r\n";

@@ -1,42 +1,42 @@
-//! Where the text of an SMTP message ends, and where servers disagree about it.
+//! Finds the end of an SMTP message, and places where servers disagree about it.
 //!
-//! RFC 5321 section 4.1.1.4 knows CRLF `.` CRLF only. Servers have also taken a dot between bare LFs or CRs, or with
-//! NULs on its line, for the end: Postfix with `smtpd_forbid_bare_newline = no`, the default before 3.9, among them
-//! ("SMTP smuggling"). Such a place is in doubt.
+//! RFC 5321 section 4.1.1.4 allows only CRLF `.` CRLF. Some servers also accept a dot between bare LFs or CRs, or with
+//! NULs on its line: for example, Postfix with `smtpd_forbid_bare_newline = no`, the default before 3.9 ("SMTP
+//! smuggling"). Such a place is in doubt.
 
 use memchr::memchr2;
 
-/// A place within the text.
+/// A position in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// At the start of a line; `proper`: behind CRLF.
+    /// At the start of a line; `proper`: after CRLF.
     Start { proper: bool },
-    /// Behind the dot at the start of a line.
+    /// After the dot at the start of a line.
     Dot { proper: bool },
-    /// Behind that and a CR.
+    /// After this dot and a CR.
     DotCr { proper: bool },
-    /// Behind a CR anywhere else.
+    /// After a CR elsewhere.
     Cr,
     /// Within a line.
     Inside,
 }
 
-/// How far some text goes.
+/// How far the text extends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// To the last of the bytes, and on.
+    /// Past all the bytes.
     All(Place),
-    /// So many bytes, the end included.
+    /// This many bytes, including the end of the message.
     End(usize),
-    /// So many bytes, perhaps none; behind them it is in doubt.
+    /// This many bytes, possibly 0; after them, it is in doubt.
     Doubt(usize),
 }
 
 impl Place {
-    /// Behind DATA and its reply.
+    /// After DATA and its reply.
     pub(super) const FIRST: Self = Self::Start { proper: true };
 
-    /// Reads on from here.
+    /// Reads `bytes` from this position.
     pub(super) fn read(mut self, bytes: &[u8]) -> Extent {
         let mut at = 0_usize;
         while let Some(&byte) = bytes.get(at) {
@@ -57,7 +57,7 @@ impl Place {
                 (Self::Start { .. } | Self::Inside, b'\n') => Self::Start { proper: false },
                 (_, b'\r') => Self::Cr,
                 (Self::Start { proper }, b'.') => Self::Dot { proper },
-                // A bare CR ends a line for some.
+                // Some servers accept a bare CR as a line end.
                 (Self::Cr, b'.') => Self::Dot { proper: false },
                 (Self::Start { .. } | Self::Cr, 0) => Self::Start { proper: false },
                 (Self::Start { .. } | Self::Cr | Self::Dot { .. } | Self::Inside, _) => Self::Inside,

@@ -1,4 +1,4 @@
-//! What the three frontends have in common: configuration, counters, lines and challenges.
+//! The common part of the three frontends: configuration, counters, lines and challenges.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::protocol::input::Input;
 use crate::protocol::sasl::{MAX_RESPONSE, Mechanism};
 use crate::secret::Secret;
 
-/// What is carried from command to command, and over STARTTLS.
+/// State that survives each command, and in part STARTTLS.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Arc<FrontendConfig>,
     pub(crate) secured: bool,
-    /// IMAP: what the client said of itself.
+    /// IMAP: the parameters of the client's ID.
     pub(crate) client_id: ClientId,
-    /// SMTP: where it comes from; `None`: from this host.
+    /// SMTP: the client's address; `None` for this host.
     pub(crate) client: Option<IpAddr>,
     nonce: String,
     challenges: u32,
@@ -24,18 +24,18 @@ pub(crate) struct Core {
     commands: u32,
     attempts: u32,
     auth_failures: u32,
-    /// Bytes of the input that were searched for a line end in vain, so that slow lines cost no more.
+    /// Bytes of the input without a line end, so that they are not searched again.
     searched: usize,
 }
 
-/// A line, if there is one.
+/// The result of reading a line.
 #[derive(Debug)]
 pub(crate) enum Line {
-    /// Not yet.
+    /// No line end has arrived.
     Incomplete,
-    /// Longer than a line of its kind may be.
+    /// The line is longer than allowed.
     TooLong,
-    /// Without its LF or CRLF; it may hold a password.
+    /// The line without LF or CRLF. It may contain a password.
     Whole(Secret),
 }
 
@@ -60,12 +60,12 @@ impl Core {
         nonce.clone_into(&mut self.nonce);
     }
 
-    /// The same client behind TLS: counters go on, everything else begins anew.
+    /// Returns the state after STARTTLS. Counters continue; everything else is reset.
     pub(crate) fn secured(self, config: Arc<FrontendConfig>) -> Self {
         Self { config, secured: true, client_id: ClientId::default(), searched: 0, ..self }
     }
 
-    /// Whether every command that logs in is refused for want of TLS.
+    /// Tells whether logins are refused because TLS is required and missing.
     pub(crate) fn lacks_tls(&self) -> bool {
         !self.secured && self.config.start_tls == StartTlsOffer::Required
     }
@@ -78,28 +78,29 @@ impl Core {
         self.config.mechanisms.contains(&mechanism)
     }
 
-    /// Whether a login with the mechanism is taken. Passwords may be without being announced, as in nginx.
+    /// Tells whether a login with the mechanism is accepted. Passwords may be accepted without being announced, as in
+    /// nginx.
     pub(crate) fn takes(&self, mechanism: Mechanism) -> bool {
         if mechanism.is_password() { self.config.takes_passwords() } else { self.is_enabled(mechanism) }
     }
 
-    /// Whether AUTH has any mechanism to take.
+    /// Tells whether AUTH accepts any mechanism.
     pub(crate) fn takes_sasl(&self) -> bool {
         Mechanism::ALL.into_iter().any(|mechanism| mechanism.is_sasl() && self.takes(mechanism))
     }
 
-    /// The names of the SASL mechanisms to announce, in order.
+    /// Returns the names of the announced SASL mechanisms, in order.
     pub(crate) fn announced(&self) -> impl Iterator<Item = &'static str> {
         let enabled = self.config.mechanisms.iter().filter(|mechanism| mechanism.is_sasl());
         enabled.map(|mechanism| mechanism.name())
     }
 
-    /// The challenge of the greeting, which every APOP of the session answers (RFC 1939 section 7).
+    /// Returns the challenge of the greeting, which every APOP of the session answers (RFC 1939 section 7).
     pub(crate) fn greeting_challenge(&self) -> Vec<u8> {
         self.challenge(0)
     }
 
-    /// A challenge that this session has not used yet (quirk Q-15).
+    /// Returns a challenge that this session has not used yet (quirk Q-15).
     pub(crate) fn fresh_challenge(&mut self) -> Vec<u8> {
         self.challenges = self.challenges.saturating_add(1);
         self.challenge(self.challenges)
@@ -109,28 +110,27 @@ impl Core {
         format!("<{}.{number}@{}>", self.nonce, self.config.server_name).into_bytes()
     }
 
-    /// Counts a line that was handed to the parser; true when it is one too many.
+    /// Counts a line for the parser. Returns true if it exceeds the limit.
     #[must_use]
     pub(crate) fn exceeds_commands(&mut self) -> bool {
         self.commands = self.commands.saturating_add(1);
         self.commands > self.config.max_commands
     }
 
-    /// Counts a line that the parser rejected; true when it is the last one that is answered.
+    /// Counts a line that the parser rejected. Returns true if the session must end.
     #[must_use]
     pub(crate) fn exhausts_errors(&mut self) -> bool {
         self.errors = self.errors.saturating_add(1);
         self.errors >= self.config.max_errors
     }
 
-    /// Counts a command that the parser knows and that is refused (quirk Q-05); true when it is the last one
-    /// that is answered.
+    /// Counts a known command that is refused (quirk Q-05). Returns true if the session must end.
     #[must_use]
     pub(crate) fn exhausts_errors_with_refusal(&mut self) -> bool {
         self.config.counted_errors == CountedErrors::All && self.exhausts_errors()
     }
 
-    /// Counts a refused login; true when it is the last one that is answered.
+    /// Counts a refused login. Returns true if the session must end.
     #[must_use]
     pub(crate) fn exhausts_auth_failures(&mut self) -> bool {
         self.auth_failures = self.auth_failures.saturating_add(1);
@@ -145,20 +145,20 @@ impl Core {
         self.attempts
     }
 
-    /// Takes the next line, an answer to a challenge of ours.
+    /// Takes the next line, a response to our challenge.
     pub(crate) fn take_answer(&mut self, input: &mut Input) -> Line {
         self.take_line(input, MAX_RESPONSE.saturating_add(LINE_END), |_| true)
     }
 
-    /// Takes the next line, a command. AUTH may hold a response besides what any command may hold.
+    /// Takes the next line, a command. AUTH may be longer by a SASL response.
     pub(crate) fn take_command(&mut self, input: &mut Input) -> Line {
         let takes_response = !self.lacks_tls() && self.takes_sasl();
         let most = if takes_response { with_response(input.limit()) } else { 0 };
         self.take_line(input, most, begins_auth)
     }
 
-    /// LF ends a line; a CR directly before belongs to the end (NGINX section 4.1). One that `is_long` allows may have
-    /// `most` bytes, if that is more than others may have.
+    /// LF ends a line, and a CR directly before it belongs to the end (NGINX section 4.1). A line for which `is_long`
+    /// is true may have `most` bytes, if that is more than the normal limit.
     fn take_line(&mut self, input: &mut Input, most: usize, is_long: fn(&[u8]) -> bool) -> Line {
         let bytes = input.peek();
         let most = if is_long(bytes) { most.max(input.limit()) } else { input.limit() };
@@ -169,7 +169,7 @@ impl Core {
             return if input.is_full() { Line::TooLong } else { Line::Incomplete };
         };
         let end = self.searched.saturating_add(found);
-        // It came behind a longer one that it had room with.
+        // A longer line before it allowed the input to hold this one.
         if end >= most {
             return Line::TooLong;
         }
@@ -181,7 +181,7 @@ impl Core {
     }
 }
 
-/// What a command may have where it may also hold a SASL response.
+/// Returns the limit for a command that may contain a SASL response.
 pub(crate) fn with_response(limit: usize) -> usize {
     limit.saturating_add(MAX_RESPONSE)
 }
@@ -190,7 +190,7 @@ fn begins_auth(line: &[u8]) -> bool {
     line.get(..AUTH.len()).is_some_and(|start| start.eq_ignore_ascii_case(AUTH))
 }
 
-/// Of SMTP and POP3.
+/// In SMTP and POP3.
 const AUTH: &[u8] = b"AUTH ";
-/// CRLF.
+/// Bytes of CRLF.
 const LINE_END: usize = 2;

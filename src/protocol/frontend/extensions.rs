@@ -1,18 +1,19 @@
-//! What we announce ourselves, as far as it is true, and what a configured list of capabilities therefore must not hold.
+//! Capabilities that depend on the state of a session, so that the frontend announces them itself. A configured list
+//! must not contain them.
 
 use crate::protocol::Protocol;
 
-/// A configured capability without what is ours.
+/// An entry of a configured list, split into the parts that may stay and those that the frontend announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnExtensions {
-    /// What is left of it, if anything.
+    /// The rest of the entry, if any.
     pub kept: Option<String>,
-    /// What is ours, as it was written.
+    /// The removed parts, as they were written.
     pub own: Vec<String>,
 }
 
-/// Takes one entry of a configured list apart. IMAP's are words of one line; SMTP's and POP3's are lines, and the first
-/// word of a line names it.
+/// Splits one entry of a configured list. In IMAP, entries are words of one line. In SMTP and POP3, they are lines,
+/// named by their first word.
 #[must_use]
 pub fn own_extensions(protocol: Protocol, capability: &str) -> OwnExtensions {
     match protocol {
@@ -29,10 +30,10 @@ pub fn own_extensions(protocol: Protocol, capability: &str) -> OwnExtensions {
     }
 }
 
-/// POP3's USER is not among them: a list may leave it out, as nginx's may.
+/// POP3's USER is not included: a list may omit it, as in nginx.
 fn is_own(protocol: Protocol, capability: &str) -> bool {
     let word = capability.split(' ').next().unwrap_or_default();
-    // `AUTH=PLAIN` is IMAP's form, and that of SMTP servers before RFC 2554.
+    // `AUTH=PLAIN` is the form of IMAP, and of SMTP servers before RFC 2554.
     let name = word.split('=').next().unwrap_or_default();
     let own: &[&str] = match protocol {
         Protocol::Imap => &["AUTH", "STARTTLS", "LOGINDISABLED"],

@@ -1,19 +1,19 @@
-//! Lines that a session sends outside the machines: goodbyes and refusals before the first command.
+//! Lines that a session sends outside the state machines: closing messages, and refusals before the first command.
 
 use crate::protocol::Protocol;
 
-/// Why a client certificate is refused, in nginx's words (NGINX section 3.3).
+/// Why a client certificate is refused. The texts are nginx's (NGINX section 3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
-    /// One was sent, and it does not verify.
+    /// The client's certificate does not verify.
     #[error("SSL certificate error")]
     Invalid,
-    /// None was sent, and one is required.
+    /// The client sent no certificate, but one is required.
     #[error("No required SSL certificate")]
     Missing,
 }
 
-/// The line for a client whose certificate is refused; the session closes after it.
+/// Returns the line for a client whose certificate is refused. Close the session after it.
 #[must_use]
 pub fn certificate_refusal(protocol: Protocol, problem: CertificateProblem) -> String {
     let prefix = match protocol {
@@ -24,7 +24,7 @@ pub fn certificate_refusal(protocol: Protocol, problem: CertificateProblem) -> S
     format!("{prefix} {problem}\r\n")
 }
 
-/// The line for a client that is one too many, or banned for a while; the session closes after it.
+/// Returns the line for a client that exceeds a connection limit or is banned. Close the session after it.
 #[must_use]
 pub const fn too_many_connections(protocol: Protocol) -> &'static [u8] {
     match protocol {
@@ -34,7 +34,7 @@ pub const fn too_many_connections(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// The protocol's internal-error line; the session closes after it.
+/// Returns the protocol's internal-error line. Close the session after it.
 #[must_use]
 pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
     match protocol {
@@ -44,10 +44,10 @@ pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// SMTP: the line for a client that talks while the greeting is withheld; the session closes after it.
+/// SMTP: the line for a client that sends before the delayed greeting. Close the session after it.
 pub const EARLY_TALKER: &[u8] = b"503 5.5.0 Improper use of SMTP command pipelining\r\n";
 
-/// Appends the protocol's goodbye with a reason.
+/// Appends the protocol's closing message with a reason.
 pub(crate) fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &mut Vec<u8>) {
     match protocol {
         Protocol::Imap => out.extend_from_slice(b"* BYE "),
@@ -62,7 +62,7 @@ pub(crate) fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &m
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends text of others, kept to one line: whatever it holds, it cannot begin another reply.
+/// Appends text from others without line ends and NULs, so that it cannot start another reply.
 pub(crate) fn append_text(text: &[u8], out: &mut Vec<u8>) {
     out.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte }));
 }

@@ -1,4 +1,4 @@
-//! A client that waits: for the verdict on its login, or for our taking its answer to a challenge.
+//! States of a client that waits: for the decision on its login, or for a challenge to be answered.
 
 use crate::protocol::Protocol;
 use crate::protocol::imap::Imap;
@@ -15,21 +15,22 @@ use super::core::{Core, Line};
 use super::notices::{append_text, internal_error};
 use super::{CloseReason, Frontend, Step};
 
-/// A client that waits for the verdict on its login. There is no `receive`: its input stays unread.
+/// A client that waits for the decision on its login. It has no `receive`, so its input stays unread.
 #[derive(Debug)]
 pub struct PendingLogin {
     core: Core,
     waiting: Waiting,
-    /// What was used, where the answer to a refusal depends on it (RFC 7628 section 3.2.3).
+    /// The mechanism, if the reply to a refusal depends on it (RFC 7628 section 3.2.3).
     mechanism: Option<Mechanism>,
-    /// Whether a refusal counts towards `maxAuthFailures`. Mail without a login has no credentials to guess.
+    /// Whether a refusal counts towards `maxAuthFailures`. Mail without a login does not count, because it has no
+    /// credentials to guess.
     counts: bool,
 }
 
-/// How a session goes on after a refused login.
+/// How a session continues after a refused login.
 pub type Refused = Result<Frontend, CloseReason>;
 
-/// What a protocol keeps while its client waits.
+/// State of a protocol while its client waits.
 #[derive(Debug)]
 pub(crate) enum Waiting {
     Imap { tag: Vec<u8> },
@@ -48,8 +49,8 @@ impl Waiting {
 }
 
 impl PendingLogin {
-    /// The step that hands complete credentials out, unless they hold NUL, CR or LF: such a login ends the
-    /// session before anybody else sees it.
+    /// Returns the step with complete credentials. If they contain NUL, CR or LF, the session ends before the auth
+    /// service or backend sees them.
     pub(crate) fn begin(mut core: Core, request: LoginRequest, waiting: Waiting, out: &mut Vec<u8>) -> Step {
         if request.holds_line_breaks_or_nul() {
             waiting.append_invalid(out);
@@ -64,7 +65,7 @@ impl PendingLogin {
         Step::Login(Attempt { request, pending: Self { core, waiting, mechanism, counts } })
     }
 
-    /// SMTP: what has to be replayed to the backend. Empty for IMAP and POP3.
+    /// SMTP: the commands to send to the backend. Empty for IMAP and POP3.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         match &self.waiting {
@@ -73,7 +74,7 @@ impl PendingLogin {
         }
     }
 
-    /// IMAP: the tag of the command, including its trailing space; empty for the others.
+    /// IMAP: the command's tag with its trailing space. Empty for other protocols.
     #[must_use]
     pub fn tag(&self) -> &[u8] {
         match &self.waiting {
@@ -82,37 +83,36 @@ impl PendingLogin {
         }
     }
 
-    /// IMAP: what the client said of itself; empty for the others.
+    /// IMAP: the parameters of the client's ID. Empty for other protocols.
     #[must_use]
     pub fn client_id(&self) -> &ClientId {
         &self.core.client_id
     }
 
-    /// Counts from 1: nginx's `Auth-Login-Attempt`.
+    /// The value of nginx's `Auth-Login-Attempt`; counted from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.core.attempts()
     }
 
-    /// The same attempt; its refusal does not count towards `maxAuthFailures`, since the server that was asked is
-    /// at fault.
+    /// Returns the same attempt, whose refusal does not count towards `maxAuthFailures`, because the backend or auth
+    /// service is at fault.
     #[must_use]
     pub fn uncounted(self) -> Self {
         Self { counts: false, ..self }
     }
 
-    /// Whether a refusal may begin with a challenge (`Auth-Error-SASL`): XOAUTH2 and OAUTHBEARER only.
+    /// Tells whether a refusal may start with a challenge (`Auth-Error-SASL`): only with XOAUTH2 and OAUTHBEARER.
     #[must_use]
     pub fn takes_error_challenge(&self) -> bool {
         self.mechanism.is_some()
     }
 
-    /// Appends the refusal as nginx words it (`tag NO text`, `-ERR text`, `code text`); the machine goes
-    /// on with the next command (the session may drop it and close instead). `code` is for SMTP;
-    /// `535 5.7.0` when absent.
+    /// Appends a refusal as nginx does (`tag NO text`, `-ERR text`, `code text`) and returns the frontend for the next
+    /// command. The caller may close the session instead. `code` is for SMTP, by default `535 5.7.0`.
     ///
     /// # Errors
-    /// When it was the last of `maxAuthFailures`: the session closes after writing.
+    /// `maxAuthFailures` is reached: close the session after writing.
     pub fn refuse(self, text: &[u8], code: Option<&str>, out: &mut Vec<u8>) -> Refused {
         match &self.waiting {
             Waiting::Imap { tag } => {
@@ -130,8 +130,9 @@ impl PendingLogin {
         self.resume()
     }
 
-    /// After the challenge of a refusal was answered: the ordinary refusal when the client acknowledged it
-    /// as its mechanism has it (XOAUTH2: an empty line; OAUTHBEARER: `AQ==`), else an invalid command.
+    /// Continues after the client's response to a refusal's challenge. The client gets the refusal if it acknowledged
+    /// the challenge as its mechanism requires (XOAUTH2: an empty line; OAUTHBEARER: `AQ==`). Otherwise it gets the
+    /// reply to an invalid command.
     ///
     /// # Errors
     /// As [`Self::refuse`].
@@ -153,7 +154,7 @@ impl PendingLogin {
         self.resume()
     }
 
-    /// `passthrough`: appends the backend's own refusal, whole lines as they came; goes on.
+    /// `passthrough`: appends the backend's refusal, in whole lines as received, and continues.
     ///
     /// # Errors
     /// As [`Self::refuse`].
@@ -162,13 +163,12 @@ impl PendingLogin {
         self.resume()
     }
 
-    /// Appends the protocol's internal-error line. The session closes.
+    /// Appends the protocol's internal-error line. Close the session after it.
     pub fn internal_error(self, out: &mut Vec<u8>) {
         out.extend_from_slice(internal_error(self.protocol()));
     }
 
-    /// Appends a challenge (base64 text, without CRLF) and waits for one line of answer: relayed SASL and
-    /// `Auth-Error-SASL`.
+    /// Appends a challenge (base64, without CRLF) and waits for one line: for relayed SASL and `Auth-Error-SASL`.
     #[must_use]
     pub fn challenge(self, base64: &[u8], out: &mut Vec<u8>) -> Exchange {
         out.extend_from_slice(match self.protocol() {
@@ -184,7 +184,7 @@ impl PendingLogin {
         self.core.config.protocol
     }
 
-    /// The next command. Only an SMTP client's HELO and MAIL outlive the attempt (NGINX section 7.5).
+    /// Returns the frontend for the next command. HELO and MAIL of an SMTP client are kept (NGINX section 7.5).
     fn resume(mut self) -> Refused {
         if self.counts && self.core.exhausts_auth_failures() {
             return Err(CloseReason::TooManyAuthFailures);
@@ -197,19 +197,19 @@ impl PendingLogin {
     }
 }
 
-/// A challenge was sent; the next line is the client's answer, not a command.
+/// A challenge was sent. The next line is the client's response, not a command.
 #[derive(Debug)]
 pub struct Exchange(PendingLogin);
 
-/// What came of reading the answer.
+/// The result of reading a response.
 #[derive(Debug)]
 pub enum ExchangeStep {
-    /// No whole line yet.
+    /// Read more bytes: no whole line has arrived.
     Read(Exchange),
-    /// The line as it stood on the wire, without its line end (base64, `=`, empty, or `*` for a
-    /// cancellation, which is relayed like any answer). A line that is nothing of these cancels too.
+    /// The response as received, without its line end: base64, `=`, empty, or `*` to cancel, which is relayed too. Any
+    /// other line is replaced by `*`.
     Answer(Secret, PendingLogin),
-    /// Too long, or too many commands; the reply is appended.
+    /// The line is too long, or one command too many. The reply is appended.
     Close(CloseReason),
 }
 

@@ -1,4 +1,4 @@
-//! How long the lines of clients may be: SASL responses as RFC 4954 has it, and everything else as it is configured.
+//! Tests of the maximum length of a client's line: SASL responses by RFC 4954, all other lines by configuration.
 
 use super::*;
 use crate::protocol::LoginRequest;
@@ -16,7 +16,7 @@ fn config(protocol: Protocol) -> FrontendConfig {
     }
 }
 
-/// XOAUTH2's message with a token that makes it `length` bytes of base64.
+/// Returns an XOAUTH2 message whose base64 has `length` bytes.
 fn response(length: usize) -> String {
     let (before, after) = ("user=me\u{1}auth=Bearer ", "\u{1}\u{1}");
     let token =
@@ -30,7 +30,7 @@ fn auth(protocol: Protocol) -> &'static str {
     if protocol == Protocol::Imap { "a AUTHENTICATE XOAUTH2" } else { "AUTH XOAUTH2" }
 }
 
-/// What comes of bytes that arrive as there is room for them.
+/// Returns the step after the bytes, which are appended as the input has room.
 fn outcome(config: FrontendConfig, bytes: &str) -> Step {
     let mut input = Input::new(BUFFER);
     let mut frontend = Frontend::new(Arc::new(config), false);
@@ -116,7 +116,7 @@ fn no_other_command_grows() {
 fn nor_does_one_behind_a_long_response() {
     for protocol in PROTOCOLS {
         let command = if protocol == Protocol::Imap { "b NOOP" } else { "NOOP" };
-        // The response is no base64, and refused.
+        // The response is not base64, so it is refused.
         let bytes = format!("{} {}!\r\n{command} {}\r\n", auth(protocol), "a".repeat(8000), "x".repeat(4200));
         let step = outcome(config(protocol), &bytes);
         assert!(matches!(step, Step::Close(CloseReason::TooLong)), "{protocol:?}: {step:?}");

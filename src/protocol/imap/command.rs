@@ -1,8 +1,7 @@
-//! Reading one IMAP command: tag, verb, arguments with quoted strings and literals (RFC 9051 section 4).
+//! Reads one IMAP command: tag, verb, arguments with quoted strings and literals (RFC 9051 section 4).
 //!
-//! A command stays in the input until it is whole, so its size, literals included, is bounded by the input.
-//! It is parsed again from its beginning only when a further line of it is there: at most once for each
-//! literal.
+//! A command stays in the input until it is complete, so the input limits its size, including literals. It is parsed
+//! again from its start only when another line of it has arrived: at most once per literal.
 
 use crate::protocol::frontend::core::with_response;
 use crate::protocol::input::Input;
@@ -11,15 +10,14 @@ use crate::secret::Secret;
 use super::id::ClientId;
 use super::parser::{Parser, Stop};
 
-/// A whole command.
 #[derive(Debug)]
 pub(crate) struct Command {
-    /// With one trailing space, as replies begin with it.
+    /// With one trailing space, as replies need it.
     pub(crate) tag: Vec<u8>,
     pub(crate) verb: Verb,
     /// Secrets, because one of them may be the password.
     pub(crate) arguments: Vec<Secret>,
-    /// ID's instead.
+    /// The arguments of ID, which has no others.
     pub(crate) id: ClientId,
 }
 
@@ -36,7 +34,7 @@ pub(crate) enum Verb {
     Authenticate,
 }
 
-/// What the input holds.
+/// The result of reading a command.
 #[derive(Debug)]
 pub(crate) enum Received {
     Incomplete,
@@ -45,31 +43,30 @@ pub(crate) enum Received {
     Rejected(Rejected),
 }
 
-/// A line that is no command we take.
+/// A line that is not an accepted command.
 #[derive(Debug)]
 pub(crate) struct Rejected {
-    /// Empty when the line has none that can be used.
+    /// Empty if the line has no valid tag.
     pub(crate) tag: Vec<u8>,
-    /// The line ends with `+}`: what follows is a literal's content and no command.
+    /// The line ends with `+}`, so that the next bytes are a literal's content, not a command.
     pub(crate) literal_follows: bool,
     pub(crate) reason: Rejection,
 }
 
-/// Why a line is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
     Syntax,
-    /// LOGIN or AUTHENTICATE in clear where TLS is required.
+    /// LOGIN or AUTHENTICATE in cleartext, where TLS is required.
     NeedsTls,
-    /// LOGIN where no password is taken.
+    /// LOGIN, where passwords are not accepted.
     NoPasswords,
 }
 
-/// Which commands that log in are taken. The others are rejected before a literal is asked for.
+/// Which login commands are accepted. The others are rejected before their literals are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logins {
     Taken,
-    /// LOGIN is not.
+    /// AUTHENTICATE is accepted, LOGIN is not.
     ByAuthenticate,
     NeedTls,
 }
@@ -84,19 +81,19 @@ impl Logins {
     }
 }
 
-/// How far the command at the front of the input was looked at.
+/// Progress in the command at the front of the input.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// Where the last literal ends; nothing is to be done before.
+    /// The end of the last literal. The command cannot be complete before.
     literal_end: usize,
-    /// Bytes that were searched for a line end in vain.
+    /// Bytes without a line end, which need not be searched again.
     searched: usize,
-    /// Synchronising literals that were answered.
+    /// Number of synchronising literals that were answered.
     continued: usize,
 }
 
 impl Reader {
-    /// Takes a command from `input`; appends `+ OK` for each synchronising literal that is announced.
+    /// Takes a command from `input`. Appends `+ OK` for each synchronising literal.
     pub(crate) fn read(&mut self, logins: Logins, input: &mut Input, out: &mut Vec<u8>) -> Received {
         let bytes = input.peek();
         if !self.has_new_line(bytes) {
@@ -109,7 +106,7 @@ impl Reader {
         }
         self.continued = parser.synchronising;
         let (received, length) = match outcome {
-            // It came behind a longer one that it had room with.
+            // A longer command before it allowed the input to hold this one.
             Ok((verb, _)) if parser.at > input.limit() && verb != Verb::Authenticate => {
                 return Received::TooLong { tag: parser.tag };
             }
@@ -136,7 +133,7 @@ impl Reader {
         bytes.get(from..).is_some_and(|rest| rest.contains(&b'\n'))
     }
 
-    /// AUTHENTICATE may hold a response besides what any command may hold.
+    /// AUTHENTICATE may be longer by a SASL response.
     fn wait(&mut self, logins: Logins, input: &mut Input) -> Received {
         self.searched = input.len();
         if input.len() < input.limit() {
@@ -236,7 +233,7 @@ mod tests {
                 || byte >= 0x7f
                 || matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\');
             let command = [b"a", &[byte][..], b"b NOOP\r\n"].concat();
-            // The tag is `a`, and there is no command `b`.
+            // The tag is `a`, and no command is named `b`.
             let refused = byte == b' ' || is_atom_special || byte == b'+';
             assert_eq!(is_invalid(&command), refused, "{}", byte.escape_ascii());
         }

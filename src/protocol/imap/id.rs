@@ -1,8 +1,8 @@
-//! What an IMAP client says of itself with ID (RFC 2971), kept for the backend.
+//! The parameters that an IMAP client sends with ID (RFC 2971), kept for the backend.
 
-/// The parameters of a client's last ID, as far as they may go to a backend.
+/// The parameters of a client's last ID that may be sent to a backend.
 ///
-/// The rest is left out and no error: to say too much of itself costs no client its login.
+/// Other parameters are dropped without an error, so that a long list does not prevent a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientId(Vec<Parameter>);
 
@@ -14,11 +14,11 @@ struct Parameter {
 }
 
 impl ClientId {
-    /// From fields with their values, `None` where those are NIL.
+    /// Creates the list from fields and their values; `None` is NIL.
     ///
-    /// Kept within the bounds of RFC 2971 section 3.3 is what can be written as a quoted string, each field once.
-    /// Fields that begin with `x-` are left out: with such fields a backend lets us, and nobody else, say who the
-    /// client is.
+    /// Keeps fields and values that fit into a quoted string and the limits of RFC 2971 section 3.3, each field once.
+    /// Drops fields that start with `x-`: in these, backends accept the client's identity from us, and a client must
+    /// not set them.
     #[must_use]
     pub fn new<'a>(parameters: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Self {
         let mut kept: Vec<Parameter> = Vec::new();
@@ -33,7 +33,7 @@ impl ClientId {
         Self(kept)
     }
 
-    /// Each parameter as it is written in a command: `"name" "value"`.
+    /// Returns each parameter as in a command: `"name" "value"`.
     pub fn quoted(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|Parameter { field, value }| {
             let value = value.as_deref().map_or_else(|| "NIL".to_owned(), quote);
@@ -46,7 +46,7 @@ fn optional_text(value: Option<&[u8]>) -> Option<Option<String>> {
     value.map_or(Some(None), |value| text(value, MAX_VALUE).map(Some))
 }
 
-/// What a quoted string can hold without a doubt: printable ASCII.
+/// Returns text that a quoted string can hold for sure: printable ASCII.
 fn text(bytes: &[u8], most: usize) -> Option<String> {
     let is_printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
     let text = std::str::from_utf8(bytes).ok().filter(|_| is_printable && bytes.len() <= most)?;
@@ -65,11 +65,11 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-/// RFC 2971 section 3.3: field-value pairs of one ID.
+/// Field-value pairs of one ID (RFC 2971 section 3.3).
 pub(crate) const MAX_PARAMETERS: usize = 30;
-/// Likewise: bytes of a field.
+/// Bytes of a field (same section).
 const MAX_FIELD: usize = 30;
-/// Likewise: bytes of a value.
+/// Bytes of a value (same section).
 const MAX_VALUE: usize = 1024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Taking one IMAP command apart (RFC 9051 section 9).
+//! Parses one IMAP command (RFC 9051 section 9).
 
 use zeroize::Zeroizing;
 
@@ -23,12 +23,12 @@ enum Form {
     String,
 }
 
-/// The command at the front of some bytes.
+/// Parses the command at the front of `bytes`.
 pub(super) struct Parser<'a> {
     bytes: &'a [u8],
-    /// The next byte to look at; at an offending one when the command is invalid.
+    /// The position of the next byte; of the offending one if the command is invalid.
     pub(super) at: usize,
-    /// Empty until it is known to be valid.
+    /// Empty until a valid tag was read.
     pub(super) tag: Vec<u8>,
     pub(super) synchronising: usize,
     literal_end: usize,
@@ -55,8 +55,8 @@ impl<'a> Parser<'a> {
         self.verb()
     }
 
-    /// RFC 9051 section 9: one or more ASTRING-CHAR but `+`. An empty tag is accepted, too (NGINX section 5.3); the reply
-    /// then begins with its space.
+    /// Reads the tag: one or more ASTRING-CHAR except `+` (RFC 9051 section 9). An empty tag is accepted too (NGINX
+    /// section 5.3); the reply then starts with its space.
     fn tag(&mut self) -> Result<(), Stop> {
         let from = self.at;
         while self.peek()? != b' ' {
@@ -81,7 +81,7 @@ impl<'a> Parser<'a> {
         if self.peek_is(|byte| matches!(byte, b' ' | b'\r' | b'\n'))? { Ok(verb) } else { Err(INVALID) }
     }
 
-    /// NGINX section 5.4, up to and including the line end.
+    /// Reads the arguments and the line end (NGINX section 5.4).
     fn arguments(&mut self) -> Result<Vec<Secret>, Stop> {
         let mut arguments = Vec::new();
         while self.has_argument(b" ")? {
@@ -93,13 +93,13 @@ impl<'a> Parser<'a> {
         Ok(arguments)
     }
 
-    /// ID's parameter list (RFC 2971), taken from whatever looks like one.
+    /// Reads ID's parameter list (RFC 2971) leniently.
     fn id_list(&mut self) -> Result<Vec<Secret>, Stop> {
         let mut strings = Vec::new();
         while self.has_argument(b" ()")? {
             let (argument, form) = self.argument(b" ()")?;
             if strings.len() < MAX_ID_STRINGS {
-                // The only atom of its grammar is NIL.
+                // NIL is the only atom in ID's grammar.
                 strings.push((form == Form::String).then_some(argument));
             }
         }
@@ -111,7 +111,7 @@ impl<'a> Parser<'a> {
         Ok(Vec::new())
     }
 
-    /// Whether one follows; otherwise the line end is taken.
+    /// Tells whether an argument follows. If not, takes the line end.
     fn has_argument(&mut self, separators: &[u8]) -> Result<bool, Stop> {
         self.skip(separators)?;
         let ends = matches!(self.peek()?, b'\r' | b'\n');
@@ -137,10 +137,10 @@ impl<'a> Parser<'a> {
         Ok(Secret::from(self.since(from)))
     }
 
-    /// A line end inside the quotes is an error (quirk Q-34).
+    /// A line end within the quotes is an error (quirk Q-34).
     fn quoted(&mut self) -> Result<Secret, Stop> {
         self.advance(1);
-        // Never grows, so no unwiped copy of a password stays behind.
+        // Allocated once, so that no unwiped copy of a password remains.
         let mut text = Zeroizing::new(Vec::with_capacity(self.line_length()));
         loop {
             match self.peek()? {
@@ -158,7 +158,7 @@ impl<'a> Parser<'a> {
         Ok(Secret::from(text.as_slice()))
     }
 
-    /// `{n}` or `{n+}` (RFC 7888), a line end, n bytes, and then a separator.
+    /// Reads `{n}` or `{n+}` (RFC 7888), a line end and n bytes. A separator must follow.
     fn literal(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
         self.advance(1);
         let mut size = 0_usize;
@@ -186,8 +186,7 @@ impl<'a> Parser<'a> {
             self.synchronising = self.synchronising.saturating_add(1);
         }
         self.literal_end = end;
-        // What follows is judged with the rest of its line, so that the outcome does not depend on how much
-        // of it has come.
+        // Wait for the rest of the line, so that the result does not depend on how many bytes have arrived.
         let rest = self.bytes.get(end..).filter(|rest| rest.contains(&b'\n'));
         let content = rest.and_then(|_| self.bytes.get(self.at..end));
         let content = content.ok_or(Stop::Incomplete { literal_end: end })?;
@@ -196,7 +195,7 @@ impl<'a> Parser<'a> {
         if ends { Ok(Secret::from(content)) } else { Err(INVALID) }
     }
 
-    /// LF or CRLF; a CR alone is an error.
+    /// Takes LF or CRLF. A CR alone is an error.
     fn line_end(&mut self) -> Result<(), Stop> {
         let length = match (self.peek()?, self.bytes.get(self.at.saturating_add(1))) {
             (b'\n', _) => 1,
@@ -231,14 +230,14 @@ impl<'a> Parser<'a> {
         self.bytes.get(from..self.at).unwrap_or_default()
     }
 
-    /// Bytes before the next LF.
+    /// Returns the number of bytes before the next LF.
     fn line_length(&self) -> usize {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())
     }
 
-    /// Whether the rest of the rejected line ends with a non-synchronising literal's `+}`, and where the
-    /// next line begins.
+    /// Tells whether the rejected line ends with `+}` (a non-synchronising literal), and returns the start of the next
+    /// line.
     pub(super) fn rest_of_line(&self) -> (bool, usize) {
         let end = self.at.saturating_add(self.line_length());
         let line = self.bytes.get(..end).unwrap_or_default();
@@ -251,9 +250,9 @@ fn is_tag_char(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b'+')
 }
 
-/// nginx's bound on the arguments of a command.
+/// nginx's limit for the arguments of a command.
 const MAX_ARGUMENTS: usize = 3;
-/// So many of an ID's list are looked at: twice as many as are kept, since some are left out.
+/// Strings of an ID list that are read: twice as many pairs as are kept, because some are dropped.
 const MAX_ID_STRINGS: usize = 4 * MAX_PARAMETERS;
 
 const VERBS: [(&[u8], Verb); 8] = [

@@ -1,11 +1,12 @@
-//! One line of a POP3 client, taken apart (NGINX section 6.2).
+//! Parses one line of a POP3 client (NGINX section 6.2).
 
-/// A command that is known before the login; borrowed from its line. Without `Debug`: it may hold a password.
+/// A command that is known before the login; borrowed from its line. It has no `Debug`, because it may contain a
+/// password.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Command<'a> {
-    /// The rest of the line, which is one argument: inner and trailing spaces belong to it.
+    /// The rest of the line is one argument, including inner and trailing spaces.
     User(&'a [u8]),
-    /// Likewise.
+    /// The rest of the line, as for USER.
     Pass(&'a [u8]),
     Apop(Vec<&'a [u8]>),
     Auth(Vec<&'a [u8]>),
@@ -15,7 +16,7 @@ pub(crate) enum Command<'a> {
     Stls,
 }
 
-/// The command on a line, or `None` where nginx's parser rejects it.
+/// Returns the command on a line, or `None` if nginx's parser rejects it.
 pub(crate) fn parse(line: &[u8]) -> Option<Command<'_>> {
     if line.contains(&b'\r') {
         return None;
@@ -47,7 +48,7 @@ fn rest_of_line(rest: &[u8]) -> &[u8] {
     rest.get(spaces..).unwrap_or_default()
 }
 
-/// nginx's bound on the arguments of a command.
+/// nginx's limit for the arguments of a command.
 const MAX_ARGUMENTS: usize = 3;
 
 #[cfg(test)]

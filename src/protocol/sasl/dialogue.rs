@@ -1,4 +1,4 @@
-//! The SASL dialogue with a client, the same in all protocols: what its next line is, and what comes of it.
+//! The SASL exchange of a frontend with its client, which is the same in all protocols.
 
 use crate::protocol::frontend::core::Core;
 use crate::protocol::login::LoginRequest;
@@ -9,7 +9,7 @@ use super::{
     decode_xoauth2, encode_base64, is_message,
 };
 
-/// An exchange that we conduct ourselves: what the client's next line holds.
+/// An exchange that the frontend conducts. The state says what the client's next line contains.
 #[derive(Debug)]
 pub(crate) enum Dialogue {
     Plain,
@@ -21,30 +21,30 @@ pub(crate) enum Dialogue {
     OAuthBearer,
 }
 
-/// What comes of a message.
+/// The result of a client's message.
 #[derive(Debug)]
 pub(crate) enum Progress {
-    /// To be sent as a challenge (base64, may be empty).
+    /// Send this challenge (base64, may be empty).
     Challenge(String, Dialogue),
     /// The credentials are complete.
     Complete(LoginRequest),
-    /// The client took its attempt back (`*`); answered as an invalid command, and no error.
+    /// The client cancelled (`*`). It gets the reply to an invalid command, but no error is counted.
     Cancelled,
-    /// An invalid command; the exchange is over.
+    /// The message is invalid, and the exchange has ended.
     Invalid,
-    /// There is no such mechanism here.
+    /// The mechanism is not accepted here.
     Unsupported,
 }
 
 impl Dialogue {
-    /// Begins with the arguments of AUTH or AUTHENTICATE: a mechanism's name and perhaps an initial response.
+    /// Starts with the arguments of AUTH or AUTHENTICATE: the mechanism's name and an optional initial response.
     pub(crate) fn begin(core: &mut Core, arguments: &[&[u8]]) -> Progress {
         let (name, initial) = match arguments {
             [name] => (*name, None),
             [name, initial] => (*name, Some(*initial)),
             _ => return Progress::Invalid,
         };
-        // What is not taken is refused before its argument is looked at (quirk Q-01).
+        // A mechanism that is not accepted is refused before its argument is checked (quirk Q-01).
         let taken = Mechanism::from_sasl_name(name).filter(|mechanism| core.takes(*mechanism));
         let Some(mechanism) = taken else { return Progress::Unsupported };
         if core.config.relay_sasl && !mechanism.is_password() {
@@ -60,7 +60,7 @@ impl Dialogue {
             Mechanism::External => (USERNAME.to_owned(), Self::External),
             Mechanism::XOAuth2 => (String::new(), Self::XOAuth2),
             Mechanism::OAuthBearer => (String::new(), Self::OAuthBearer),
-            // RFC 2195: the server speaks first, there is no initial response.
+            // RFC 2195: the server speaks first, so there is no initial response.
             Mechanism::CramMd5 if initial.is_none() => {
                 let salt = core.fresh_challenge();
                 (encode_base64(&salt), Self::CramMd5 { salt })
@@ -69,13 +69,13 @@ impl Dialogue {
         };
         match initial {
             None => Progress::Challenge(challenge, dialogue),
-            // There is nothing yet to take back.
+            // There is nothing to cancel yet.
             Some(CANCELLATION) => Progress::Invalid,
             Some(message) => dialogue.answer(message),
         }
     }
 
-    /// Takes the client's answer, base64 as it stood on the wire.
+    /// Takes the client's response, in base64 as received.
     pub(crate) fn answer(self, message: &[u8]) -> Progress {
         if message == CANCELLATION {
             return Progress::Cancelled;
@@ -108,14 +108,14 @@ fn relayed(mechanism: Mechanism, initial: Option<&[u8]>) -> Progress {
     Progress::Complete(LoginRequest::Relayed { mechanism, initial_response: initial.map(Secret::from) })
 }
 
-/// The first word of a line: what follows it in an answer is ignored, as nginx does.
+/// Returns the first word of a line. nginx ignores the rest of a response too.
 pub(crate) fn first_word(line: &[u8]) -> &[u8] {
     line.split(|&byte| byte == b' ').find(|word| !word.is_empty()).unwrap_or_default()
 }
 
-/// RFC 4422 section 3.1; no base64.
+/// RFC 4422 section 3.1; not base64.
 const CANCELLATION: &[u8] = b"*";
-/// `Username:`
+/// `Username:` in base64.
 const USERNAME: &str = "VXNlcm5hbWU6";
-/// `Password:`
+/// `Password:` in base64.
 const PASSWORD: &str = "UGFzc3dvcmQ6";

@@ -1,11 +1,11 @@
-//! One line of an SMTP client, taken apart (NGINX section 7.2).
+//! Parses one line of an SMTP client (NGINX section 7.2).
 
-/// A command line; borrowed. Without `Debug`: it may hold a password.
+/// A command line, borrowed. It has no `Debug`, because it may contain a password.
 pub(crate) struct Line<'a> {
     pub(crate) verb: Verb,
-    /// What stands between runs of spaces; at most 11.
+    /// The words after the verb, at most 11.
     pub(crate) arguments: Vec<&'a [u8]>,
-    /// From the verb to the end of the last argument, as it stood.
+    /// From the verb to the end of the last argument, unchanged.
     pub(crate) raw: &'a [u8],
 }
 
@@ -21,19 +21,19 @@ pub(crate) enum Verb {
     Rset,
     Rcpt,
     StartTls,
-    /// VRFY, EXPN, HELP: known and refused.
+    /// VRFY, EXPN or HELP: known, but always refused.
     Unimplemented,
 }
 
 impl Line<'_> {
-    /// Whether a MAIL line has the parameter that allows bytes beyond ASCII (RFC 6531 section 3.4).
+    /// Tells whether a MAIL line has the parameter that allows bytes beyond ASCII (RFC 6531 section 3.4).
     pub(crate) fn asks_for_utf8(&self) -> bool {
         self.arguments.iter().any(|argument| argument.eq_ignore_ascii_case(b"SMTPUTF8"))
     }
 }
 
-/// The command on a line, or `None` where the parser rejects it: nginx's rules, and no control characters,
-/// which would travel on to the auth service and the backend (quirk Q-16).
+/// Returns the command on a line, or `None` if it is invalid. The rules are nginx's, but control characters are invalid
+/// too, because they would reach the auth service and the backend (quirk Q-16).
 pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
     if line.iter().any(u8::is_ascii_control) {
         return None;
@@ -58,7 +58,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
     (arguments.len() <= MAX_ARGUMENTS).then_some(Line { verb, arguments, raw })
 }
 
-/// Whether a rejected line is a BDAT with a size, so that message content follows it.
+/// Tells whether a rejected line is a BDAT with a size above 0, so that message content follows.
 pub(crate) fn announces_chunk(line: &[u8]) -> bool {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let verb = words.next().unwrap_or_default();
@@ -67,7 +67,7 @@ pub(crate) fn announces_chunk(line: &[u8]) -> bool {
     verb.eq_ignore_ascii_case(b"BDAT") && digits && size.iter().any(|&digit| digit != b'0')
 }
 
-/// nginx's bound on the arguments of a command.
+/// nginx's limit for the arguments of a command.
 const MAX_ARGUMENTS: usize = 11;
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! The name that a client gives itself, in the form in which others are told it.
+//! Converts the name that a client sends in HELO or EHLO to ASCII.
 //!
-//! Windows clients send their machine's name as it is, `MÜLLER-PC`, in UTF-8 or in whatever code page they have. RFC
-//! 5321 forbids that, and refusing it helps nobody; what follows it, auth services and backends, gets ASCII.
+//! Windows clients send their computer name unchanged, such as `MÜLLER-PC`, in UTF-8 or another code page. RFC 5321
+//! forbids this, but refusing it helps nobody. Auth services and backends get ASCII.
 
 use std::net::IpAddr;
 
 use idna::AsciiDenyList;
 
-/// The name itself where it is ASCII; the name in DNS's form (RFC 5890) where it is UTF-8 and has one; else the client's
-/// address as a literal (RFC 5321 section 4.1.3). `None`: the client is on this host.
+/// Returns an ASCII name unchanged, and a UTF-8 name in DNS form (RFC 5890) if it has one. Otherwise returns the
+/// client's address as a literal (RFC 5321 section 4.1.3). `None` is a client on this host.
 pub(super) fn in_ascii(name: &[u8], client: Option<IpAddr>) -> Vec<u8> {
     if name.is_ascii() {
         return name.to_vec();
@@ -20,7 +20,8 @@ pub(super) fn in_ascii(name: &[u8], client: Option<IpAddr>) -> Vec<u8> {
     }
 }
 
-/// The conversion maps some letters to punctuation. Windows names may have underscores.
+/// Checks the converted name, because the conversion maps some letters to punctuation. Windows names may contain
+/// underscores.
 fn is_host_name(name: &str) -> bool {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     name.len() <= LONGEST && name.bytes().all(is_fine)
@@ -34,7 +35,7 @@ fn literal(client: Option<IpAddr>) -> String {
     }
 }
 
-/// RFC 5321 section 4.5.3.1.2.
+/// Longest domain in bytes (RFC 5321 section 4.5.3.1.2).
 const LONGEST: usize = 255;
 
 #[cfg(test)]
@@ -63,7 +64,7 @@ mod tests {
         assert_eq!(told(b"M\xdcLLER-PC", "192.0.2.1"), "[192.0.2.1]");
         assert_eq!(told(b"M\xdcLLER-PC", "2001:db8::1"), "[IPv6:2001:db8::1]");
         assert_eq!(told(b"M\xdcLLER-PC", ""), "localhost");
-        // An ideographic space, and too long a name.
+        // An ideographic space, and a name that is too long.
         assert_eq!(told("a\u{3000}ü".as_bytes(), "192.0.2.1"), "[192.0.2.1]");
         assert_eq!(told("ü".repeat(300).as_bytes(), "192.0.2.1"), "[192.0.2.1]");
     }

@@ -1,4 +1,4 @@
-//! One direction of the relay: what is read is written at once, as far as it may pass and the sink takes it.
+//! One direction of the relay: writes what was read at once, as far as the gate allows and the sink accepts.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,54 +14,54 @@ use crate::protocol::follow::{MAX_COMMAND_LINE, Passage};
 
 use crate::proxy::end::End;
 
-/// What could not be written yet, and how far the direction's end has come.
+/// The state of one direction: the bytes that are not written yet, and how far its end has progressed.
 #[derive(Debug)]
 pub(super) struct Direction {
     pending: Option<Pending>,
     /// The source has ended.
     pub(super) ended: bool,
-    /// Its end was passed on.
+    /// The end was passed on to the sink.
     pub(super) shut: bool,
-    /// The sink takes no more.
+    /// The sink accepts no more bytes.
     pub(super) broken: bool,
-    /// The rest may not pass before the other direction has moved.
+    /// The gate holds the rest back until the other direction has moved.
     pub(super) is_waiting: bool,
     dirty: bool,
-    /// Read from the source, or said in its place.
+    /// Bytes read from the source or inserted by [`Direction::say`].
     pub(super) bytes: u64,
     counter: IntCounter,
 }
 
-/// Bytes that were read and are not all written.
+/// Bytes that were read but not all written.
 #[derive(Debug)]
 struct Pending {
     bytes: Box<[u8]>,
     cursor: Cursor,
-    /// The rest is not enough to decide about.
+    /// The gate needs more bytes to decide about the rest.
     is_incomplete: bool,
 }
 
-/// How far some bytes went: `..written` are gone, `written..passed` may be written, the rest was not decided about.
+/// Positions in a chunk: `..written` is written, `written..passed` may be written, and the rest is not decided yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
     written: usize,
     passed: usize,
 }
 
-/// Why bytes go no further.
+/// Why writing stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Halt {
-    /// All are written or dropped.
+    /// All bytes are written or dropped.
     Done,
-    /// The sink takes no more now.
+    /// The sink accepts no more bytes now.
     Sink,
-    /// More has to be read first.
+    /// The gate needs more bytes.
     Incomplete,
-    /// The other direction has to move first.
+    /// The gate waits for the other direction.
     Waiting,
 }
 
-/// What went wrong: one of a direction's two ends, or what its source sent.
+/// What failed: reading, writing, or the client's bytes violate a rule.
 #[derive(Debug)]
 pub(super) enum Failure {
     Read(io::Error),
@@ -80,7 +80,7 @@ impl Failure {
 }
 
 impl Direction {
-    /// A direction that begins with `first`; of it, `passed` bytes need not be asked about.
+    /// Creates a direction that starts with the bytes `first`. The gate is not asked about the first `passed` of them.
     pub(super) fn new(first: &[u8], passed: usize, counter: IntCounter) -> Self {
         let mut direction = Self {
             pending: None,
@@ -97,25 +97,26 @@ impl Direction {
         direction
     }
 
-    /// Whether everything is written.
+    /// Tells whether all bytes are written.
     pub(super) const fn is_clear(&self) -> bool {
         self.pending.is_none()
     }
 
-    /// Says something in the place of the source, behind what it has said; everything is written before.
+    /// Inserts `words` after the source's bytes. The caller makes sure that everything before is written
+    /// ([`Self::is_clear`]).
     pub(super) fn say(&mut self, words: &'static [u8]) {
         self.count(words.len());
         self.keep(words, Cursor { written: 0, passed: words.len() }, Halt::Sink);
     }
 
-    /// Reads no more: the sink takes no more.
+    /// Stops the direction, because the sink accepts no more bytes.
     pub(super) fn give_up(&mut self) {
         self.pending = None;
         self.is_waiting = false;
         self.broken = true;
     }
 
-    /// Moves what can be moved; ready when the source has ended and its end is passed on. `gate` is asked about
+    /// Moves as many bytes as possible. Ready when the source has ended and the end is passed on. `gate` decides about
     /// every byte before it is written.
     pub(super) fn poll(
         &mut self,
@@ -153,7 +154,7 @@ impl Direction {
         }
     }
 
-    /// One read behind what is incomplete, and as much of it written as may pass and the sink takes.
+    /// Reads once, after the incomplete rest, and writes as much as the gate and the sink allow.
     fn poll_chunk(
         &mut self,
         from: &mut Stream,
@@ -168,8 +169,8 @@ impl Direction {
         let before = held.len();
         match ready!(Pin::new(from).poll_read(cx, &mut read)) {
             Ok(()) => {}
-            // Closed without close_notify: the relay's bytes are framed by the mail protocol, and half the
-            // clients do it.
+            // Closed without close_notify. Many clients do this, and it is safe because the mail protocol marks the end
+            // of each message.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => read.set_filled(before),
             Err(error) => return Poll::Ready(Err(Failure::Read(error))),
         }
@@ -177,7 +178,7 @@ impl Direction {
         let chunk = read.filled();
         let count = chunk.len().saturating_sub(before);
         if count == 0 {
-            // Half a command is none.
+            // An incomplete command at the end is dropped.
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
@@ -187,8 +188,8 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what the source sends while its bytes wait, so that its end or its reset is noticed at once. As much is kept
-    /// as one read takes; a source that has sent more is looked at again when the other direction moves.
+    /// Reads what the source sends while its bytes wait for the other direction, to detect its end or reset at once.
+    /// Keeps at most one read in total. If the source sends more, it is read when the other direction moves.
     fn read_ahead(&mut self, from: &mut Stream, cx: &mut Context<'_>) -> Result<(), Failure> {
         while !self.ended {
             let Some(pending) = &mut self.pending else { return Ok(()) };
@@ -237,7 +238,7 @@ impl Direction {
         Ok(halt)
     }
 
-    /// Writes from `bytes` what may pass.
+    /// Writes the bytes that the gate allows.
     fn write(
         &mut self,
         bytes: &[u8],
@@ -277,7 +278,7 @@ impl Direction {
         Ok((Cursor { written, passed }, halt))
     }
 
-    /// Keeps what is left of `bytes`.
+    /// Keeps the bytes that are not written.
     fn keep(&mut self, bytes: &[u8], Cursor { written, passed }: Cursor, halt: Halt) {
         let rest = bytes.get(written..).unwrap_or_default();
         self.pending = (!rest.is_empty()).then(|| Pending {
@@ -302,7 +303,7 @@ impl Direction {
 
     fn poll_end(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if !self.shut {
-            // A sink that is gone already has been told.
+            // The sink may already be closed, so errors do not matter.
             let _ = ready!(Pin::new(&mut *to).poll_flush(cx));
             let _ = ready!(Pin::new(to).poll_shutdown(cx));
             self.shut = true;
@@ -325,7 +326,7 @@ impl Pending {
     }
 }
 
-/// Bytes moved by one read; a worker needs one such buffer, however many sessions it has.
+/// Bytes per read. Each worker has one such buffer, whatever its number of sessions.
 const RELAY_BUFFER_SIZE: usize = 64 * 1024;
 
 const _: () = assert!(MAX_COMMAND_LINE < RELAY_BUFFER_SIZE, "an incomplete command leaves room to read");

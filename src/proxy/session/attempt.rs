@@ -1,7 +1,7 @@
-//! The login that is being decided: how its refusal is counted, and its line in the log.
+//! The login that is being decided: how a refusal is counted and logged.
 //!
-//! Operators give that line to fail2ban and CrowdSec, so its message and fields stay as they are; docs/reference/log.md
-//! has them, and tests/it/refusals.rs holds them.
+//! fail2ban and CrowdSec parse this log line, so its message and fields must not change. docs/reference/log.md
+//! describes them, and tests/it/refusals.rs tests them.
 
 use std::net::IpAddr;
 use std::time::Instant as StdInstant;
@@ -19,31 +19,31 @@ use crate::proxy::guess::Guess;
 use crate::proxy::limits::Refusal;
 use crate::proxy::record;
 
-/// What is kept of a login until its verdict, or until its refusal is logged.
+/// The data of a login that is needed until it is decided or its refusal is logged.
 #[derive(Debug)]
 pub(super) struct Attempted {
-    /// As the log shows it.
+    /// Escaped and shortened for the log.
     login: Box<str>,
     method: &'static str,
-    /// Counts from 1 in each connection.
+    /// Counted from 1 for each connection.
     number: u32,
-    /// Mail without a login has none to guess.
+    /// False for mail without a login, for which nothing can be guessed.
     has_credentials: bool,
     guess: Option<Guess>,
 }
 
-/// Why a login was refused, as its line says it.
+/// The `reason` of a refused login in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// The login or its password is wrong.
+    /// The login or password is wrong.
     Credentials,
-    /// The same again; `limits.authFailures` does not count it.
+    /// The same wrong login again; `limits.authFailures` does not count it.
     Repeated,
-    /// The credentials may be right, but the account or the mail is not accepted.
+    /// The account or the mail is not accepted; the credentials may be correct.
     Policy,
-    /// The auth service accepted the login, and the backend did not.
+    /// The auth service accepted the login, but the backend refused it.
     Backend,
-    /// The client is banned by `limits.authFailures`.
+    /// `limits.authFailures` bans the client.
     Banned,
 }
 
@@ -60,7 +60,7 @@ impl Reason {
 }
 
 impl Session {
-    /// Begins an attempt.
+    /// Stores the data of a new login.
     pub(super) fn attempt(&mut self, request: &LoginRequest, pending: &PendingLogin) {
         self.attempted = Some(Attempted {
             login: record::shown(request.login()),
@@ -71,13 +71,13 @@ impl Session {
         });
     }
 
-    /// Whether the attempt that was accepted had credentials.
+    /// Tells whether the accepted login had credentials.
     pub(super) fn is_logged_in(&self) -> bool {
         self.attempted.as_ref().is_some_and(|attempted| attempted.has_credentials)
     }
 
-    /// Counts and logs a refusal as soon as it is known, so that a client which leaves before it hears of it is counted,
-    /// too. True when the client is banned from now on.
+    /// Counts and logs a refusal as soon as it is known, so that a client that leaves early is counted too. Returns
+    /// true if the client is banned from now on.
     pub(super) fn count_refusal(&mut self, cause: RefusalCause) -> bool {
         let Some(attempted) = &self.attempted else { return false };
         let (reason, is_banned) = match cause {
@@ -97,7 +97,8 @@ impl Session {
         is_banned
     }
 
-    /// Logs a refusal that [`Self::count_refusal`] has not seen. `end` is how the session ends with it, if it does.
+    /// Logs a refusal that [`Self::count_refusal`] has not logged. `end` is the end of the session, if the refusal ends
+    /// it.
     pub(super) fn log_other_refusal(&mut self, end: Option<&End>) {
         self.log_refusal(match end {
             Some(End::Limited(Refusal::Banned)) => Reason::Banned,
@@ -106,7 +107,7 @@ impl Session {
         });
     }
 
-    /// Writes the line of the refused login, once.
+    /// Logs the refused login, at most once.
     fn log_refusal(&mut self, reason: Reason) {
         let Some(Attempted { login, method, number, .. }) = self.attempted.take() else { return };
         let listener = self.served.listener.id.to_string();
@@ -121,7 +122,8 @@ impl Session {
     }
 }
 
-/// The address that may be blamed. A trusted peer's own is that of all its clients, and whoever reads the log must not ban it.
+/// Returns the client address for the log. The address of a trusted peer stands for all its clients, so it is not
+/// logged: readers of the log must not ban it.
 fn client(client: ClientAddress, blamed: Option<IpAddr>) -> String {
     match client {
         ClientAddress::Ip(_) => blamed.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string()),

@@ -1,5 +1,5 @@
-//! The client of a session before the relay: who it is, how it is read and answered within its deadline, and
-//! what it is told last.
+//! The client's side of a session before the relay: reads and writes within the deadline, and the last message before
+//! closing.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,55 +26,55 @@ use crate::proxy::metrics::{OpenSession, TlsLabel};
 use crate::proxy::serving::{ServedListener, Serving};
 use crate::proxy::worker::WorkerContext;
 
-/// A session before its login.
+/// A session before its login is accepted.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// The client.
+    /// The connection to the client.
     pub(super) connection: Connection,
     /// The listener that serves it.
     pub(super) served: Arc<ServedListener>,
-    /// Where it and its worker's shared parts are.
+    /// What the sessions of a worker share.
     pub(super) context: Arc<WorkerContext>,
-    /// The client's address and the PROXY header's.
+    /// The addresses of the client and of the PROXY header.
     pub(super) ends: Ends,
     /// SMTP: the client's verified host name, or a marker (NGINX section 3.4).
     pub(super) host: Box<str>,
     /// The login that is being decided, until its refusal is logged.
     pub(super) attempted: Option<Attempted>,
-    /// Its first bytes, while they may be a PROXY header that it must not send.
+    /// The first bytes, while they may be the start of a PROXY header that the peer must not send.
     pub(super) first_bytes: Option<FirstBytes>,
-    /// Whether it is in the picture that the listener has of its clients' addresses.
+    /// Whether the connection is counted in the listener's summary of client addresses.
     pub(super) is_pictured: bool,
-    /// Present under TLS.
+    /// Set after the TLS handshake.
     pub(super) secured: Option<Secured>,
-    /// The configuration it lives with.
+    /// The configuration of the socket when the session began.
     pub(super) serving: Arc<Serving>,
-    /// Counts it.
+    /// Counts the session while it lasts.
     pub(super) counted: Counted,
-    /// `timeouts.client`.
+    /// The end of `timeouts.client`.
     pub(super) deadline: Instant,
 }
 
-/// The ends of the connection as a trusted proxy sees them.
+/// The addresses of a connection, with those of a trusted PROXY header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
     /// The client.
     pub(super) client: ClientAddress,
-    /// Whether a believed PROXY header says so.
+    /// Whether `client` comes from a trusted PROXY header.
     pub(super) is_proxied: bool,
-    /// Source and destination of a PROXY header that carried them; for the auth service, whoever wrote them.
+    /// Source and destination of a PROXY header, trusted or not; for the auth service.
     pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
-    /// Where the client connected to, where `client` comes from a believed PROXY header, too. Otherwise the address of
-    /// our socket is the other end of the same connection.
+    /// The address that the client connected to, if it comes from the same PROXY header as `client`. Otherwise it is
+    /// our socket's address.
     pub(super) destination: Option<SocketAddr>,
-    /// The address that limits count.
+    /// The addresses under which limits count the client.
     pub(super) counted: CountedAs,
-    /// Whether a PROXY header at the beginning ends the connection.
+    /// Whether a PROXY header at the start ends the connection.
     pub(super) takes_no_header: bool,
 }
 
 impl Ends {
-    /// A connection that nobody stands in front of.
+    /// Creates the addresses of a connection without a PROXY header.
     pub(super) fn direct(client: ClientAddress) -> Self {
         Self {
             client,
@@ -87,19 +87,19 @@ impl Ends {
     }
 }
 
-/// The TLS facts and the certificate of a session that is secured.
+/// The data of a TLS connection.
 #[derive(Debug)]
 pub(super) struct Secured {
     /// For the auth service and the PROXY header.
     pub(super) facts: TlsFacts,
     /// For the auth service.
     pub(super) certificate: ClientCertificate,
-    /// Why the session must end by the listener's policy.
+    /// Set if the listener's certificate policy requires to end the session.
     pub(super) refusal: Option<CertificateProblem>,
 }
 
 impl Secured {
-    /// What the auth service is told; nothing where certificates are not asked for.
+    /// Returns what the auth service is told; `None` if certificates are not requested.
     pub(super) fn certificate(&self) -> Option<auth::ClientCertificate<'_>> {
         match &self.certificate {
             ClientCertificate::NotRequested => None,
@@ -112,16 +112,16 @@ impl Secured {
     }
 }
 
-/// What counts a session while it lasts.
+/// Guards that count a session while it lasts.
 #[derive(Debug)]
 pub(super) struct Counted {
     admission: Admission,
-    /// Absent while it is not known whose session it is.
+    /// Absent until the listener is known.
     _open: Option<OpenSession>,
 }
 
 impl Counted {
-    /// Counts a connection that was just accepted. `first` is who speaks before a server name is known.
+    /// Counts a connection that was just accepted. `first` is the listener that is used before a server name is known.
     pub(super) fn at_accept(
         serving: &Serving,
         first: &ServedListener,
@@ -132,7 +132,7 @@ impl Counted {
         Ok(Self { admission, _open: is_known.then(|| first.metrics.open(tls)) })
     }
 
-    /// Counts it for its client, too.
+    /// Counts it for its client too.
     pub(super) fn for_client(&mut self, serving: &Serving, client: CountedAs) -> Result<(), Refusal> {
         self.admission.count(&serving.opening, client, StdInstant::now())
     }
@@ -144,9 +144,8 @@ impl Counted {
     }
 }
 
-/// Tells a client that there is no room for it, if it listens, and closes. Only as many as `lingering` has room for are
-/// waited for; the others are closed at once, so that a flood of them does not take the descriptors of those that are
-/// served.
+/// Tells a client that a limit is reached, and closes. Only as many closes as `lingering` permits wait for their
+/// client. Other connections are closed at once, so that a flood does not use up the descriptors of served sessions.
 pub(super) async fn turn_away(
     mut connection: Connection,
     protocol: Protocol,
@@ -156,20 +155,20 @@ pub(super) async fn turn_away(
     let mut words = notices::too_many_connections(protocol).to_vec();
     match lingering.try_acquire() {
         Ok(_place) => part(connection, words).await,
-        // The buffer of a new connection has room for them.
+        // The message fits into the send buffer of a new connection.
         Err(_) => drop(timeout_at(Instant::now() + LAST_WORDS_TIME, connection.send(&mut words)).await),
     }
     end
 }
 
-/// Says last words and closes. A client that does not read is not waited for.
+/// Sends a last message and closes. A client that does not read delays this by at most [`FAREWELL_TIME`] and the close.
 async fn part(mut connection: Connection, mut words: Vec<u8>) {
     let _ = timeout_at(Instant::now() + FAREWELL_TIME, connection.send(&mut words)).await;
     connection.close().await;
 }
 
 impl Session {
-    /// A session whose client is connected and not yet greeted.
+    /// Creates a session for a client that is not greeted yet.
     pub(super) fn new(
         connection: Connection,
         served: Arc<ServedListener>,
@@ -195,12 +194,11 @@ impl Session {
         }
     }
 
-    /// The protocol spoken.
     pub(super) fn protocol(&self) -> Protocol {
         self.served.listener.frontend.protocol
     }
 
-    /// `timeouts.client` begins anew: with the greeting, and after a refused login.
+    /// Restarts `timeouts.client`: with the greeting, and after a refused login.
     pub(super) fn start_deadline(&mut self) {
         self.deadline = Instant::now() + self.served.listener.timeouts.client;
     }
@@ -213,7 +211,7 @@ impl Session {
         }
     }
 
-    /// Reads from the client within the deadline, unless the drain ends first.
+    /// Reads from the client within the deadline, unless a drain ends before.
     pub(super) async fn read(&mut self) -> Result<(), End> {
         let held = self.connection.input.len();
         let read = tokio::select! {
@@ -227,8 +225,8 @@ impl Session {
         }
     }
 
-    /// Looks at what came behind the first `held` bytes of the input: a peer that must not send a PROXY header is
-    /// refused with it.
+    /// Checks the input after its first `held` bytes. Fails if the connection starts with a PROXY header that the peer
+    /// must not send.
     pub(super) fn refuse_header(&mut self, held: usize) -> Result<(), End> {
         let Some(first) = &mut self.first_bytes else { return Ok(()) };
         match first.add(self.connection.input.peek().get(held..).unwrap_or_default()) {
@@ -239,8 +237,8 @@ impl Session {
         Ok(())
     }
 
-    /// Runs something that does not need the client, and gives up when the client is gone (quirk Q-30) or
-    /// the drain ends. What the client sends meanwhile is kept.
+    /// Runs `work`, and stops when the client disconnects (quirk Q-30) or a drain ends. Bytes that the client sends
+    /// meanwhile are kept.
     pub(super) fn while_present<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -248,7 +246,7 @@ impl Session {
         self.run(work, true)
     }
 
-    /// Runs a part of a login. Where failed logins are counted, a client that leaves does not escape its verdict.
+    /// Runs a part of a login. If failed logins are counted, a client cannot avoid the count by disconnecting.
     pub(super) fn while_deciding<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -266,12 +264,12 @@ impl Session {
         }
     }
 
-    /// Tells the client why the session ends, where the protocol has words for it, and closes.
+    /// Tells the client why the session ends, if the protocol has a message for it, and closes.
     pub(super) async fn farewell(self, end: End) -> End {
         let protocol = self.protocol();
         let text = match end {
             End::Drained => Some(DRAIN_TEXT),
-            // RFC 1939 section 3: an autologout closes without a response; nginx never has one (quirk Q-26).
+            // RFC 1939 section 3: an autologout closes without a response. nginx never sends one (quirk Q-26).
             End::ClientTimeout if protocol != Protocol::Pop3 && self.served.listener.timeouts.announce => {
                 Some("Autologout; idle for too long")
             }
@@ -285,30 +283,30 @@ impl Session {
         end
     }
 
-    /// Whether the client is banned; a session outlasts the ban that another one earned.
+    /// Tells whether the client is banned. Another session of the client may have caused the ban.
     pub(super) fn is_banned(&self) -> bool {
         let limits = &self.served.listener.limits;
         self.served.counters.is_banned(limits, self.ends.counted, StdInstant::now())
     }
 
-    /// nginx's client certificate policy: the handshake succeeds, and the protocol says why the session
+    /// Applies nginx's client certificate policy: the handshake succeeds, and the protocol reports why the session
     /// ends.
     pub(super) async fn with_certificate_checked(mut self) -> Result<Self, End> {
         let Some(problem) = self.secured.as_ref().and_then(|secured| secured.refusal) else {
             return Ok(self);
         };
         let mut out = notices::certificate_refusal(self.protocol(), problem).into_bytes();
-        // The client may be gone; the end is the same.
+        // The client may have left; the session ends in any case.
         let _ = self.send(&mut out).await;
         Err(self.farewell(End::ClientCertificate(problem)).await)
     }
 }
 
-/// What a client is told at the end of a drain.
+/// The closing message at the end of a drain.
 pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";
 
-/// For the last words to a client that is not waited for.
+/// Time limit for a message to a client that is closed at once.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(100);
 
-/// For one last line.
+/// Time limit for a last message.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);

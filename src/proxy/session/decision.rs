@@ -1,4 +1,4 @@
-//! Who decides about a login: the auth service, or the backend itself; and what the client is told.
+//! Decides about a login, by the auth service or the backend, and tells the client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
@@ -22,16 +22,16 @@ use crate::proxy::record::Record;
 use crate::proxy::source_addresses::Origin;
 use crate::proxy::verdicts;
 
-/// What became of one attempt to log in.
+/// The result of one login.
 pub(super) enum Decision {
-    /// Refused; the client may go on.
+    /// The login was refused; the client may continue.
     Refused(Frontend),
-    /// The backend accepted it.
+    /// The backend accepted the login.
     Accepted(Accepting),
 }
 
 impl Session {
-    /// Decides about one attempt.
+    /// Decides about one login.
     pub(super) async fn decide(&mut self, attempt: Attempt, record: &mut Record) -> Result<Decision, End> {
         let started = StdInstant::now();
         let Attempt { request, pending } = attempt;
@@ -55,8 +55,8 @@ impl Session {
         verdict
     }
 
-    /// Whoever is banned meanwhile by other sessions is refused: before anybody is asked, and after a login that was
-    /// under way when the ban began.
+    /// Refuses clients that other sessions got banned: before the auth service or backend is asked, and after a login
+    /// that was in progress when the ban began.
     async fn unless_banned(
         &mut self,
         request: LoginRequest,
@@ -76,13 +76,13 @@ impl Session {
         verdict
     }
 
-    /// What a banned client is told, as it is when it connects.
+    /// Sends a banned client the same message as when it connects.
     async fn turn_out(&mut self) -> End {
         let mut out = notices::too_many_connections(self.protocol()).to_vec();
         self.tell_last(&mut out, limits::Refusal::Banned.into()).await
     }
 
-    /// Puts the client's address into the listener's picture, once.
+    /// Adds the client's address to the listener's summary, once per session.
     fn picture(&mut self, now: StdInstant) {
         if std::mem::replace(&mut self.is_pictured, true) {
             return;
@@ -182,7 +182,7 @@ impl Session {
         }
     }
 
-    /// What the backend is given for a login that the auth service accepted.
+    /// Builds the login for the backend after the auth service has accepted it.
     fn authorise(
         &self,
         request: LoginRequest,
@@ -218,7 +218,7 @@ impl Session {
         Ok(Authorised { backend, login, has_clients_password, user })
     }
 
-    /// Tries the login on the backend and words its answer.
+    /// Tries the login on the backend and translates the result for the client.
     async fn try_backend(
         &mut self,
         authorised: Authorised,
@@ -246,7 +246,7 @@ impl Session {
                     return self.refuse_verbatim(pending, &reply, cause, record).await;
                 }
                 if is_clients_password {
-                    // Its session ends in any case.
+                    // The session ends in any case, so the ban needs no further action.
                     let _ = self.count_refusal(cause);
                 }
                 let end = backend_refused(cause, &reply);
@@ -259,7 +259,7 @@ impl Session {
         }
     }
 
-    /// `passthrough`: the backend's refusal is the client's answer, and the client may go on.
+    /// `passthrough`: relays the backend's refusal, and the client may try again.
     async fn refuse_verbatim(
         &mut self,
         pending: PendingLogin,
@@ -277,7 +277,7 @@ impl Session {
         self.refused(next, out, is_banned).await
     }
 
-    /// The backend's own words for a dialogue that failed, as far as the client may see them.
+    /// Returns the backend's own text for a failure, if the client may see it.
     fn shown<'a>(&self, end: &'a End) -> Option<&'a [u8]> {
         let End::Backend(error) = end else { return None };
         match error {
@@ -291,7 +291,7 @@ impl Session {
         }
     }
 
-    /// nginx's rule: without `Auth-Wait` a refusal ends the session, with it the client may try again.
+    /// nginx's rule: without `Auth-Wait` a refusal ends the session; with it, the client may try again.
     async fn refuse_for_service(
         &mut self,
         pending: PendingLogin,
@@ -321,7 +321,7 @@ impl Session {
         if refusal.wait.is_some() { Ok(verdict) } else { Err(end()) }
     }
 
-    /// A refused login: told, and the end of the session if the client is banned by it or has no attempt left.
+    /// Sends the refusal. Ends the session if the client is banned or has no attempts left.
     async fn refused(&mut self, next: Refused, mut out: Vec<u8>, is_banned: bool) -> Result<Decision, End> {
         self.start_deadline();
         self.send(&mut out).await?;
@@ -331,14 +331,14 @@ impl Session {
         next.map(Decision::Refused).map_err(End::Rule)
     }
 
-    /// The internal-error line, and the end of the session.
+    /// Sends the protocol's internal-error line and ends the session.
     async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<Decision, End> {
         let mut out = Vec::new();
         pending.internal_error(&mut out);
         Err(self.tell_last(&mut out, end).await)
     }
 
-    /// Why the session ends is what counts, whether the client still hears it or not.
+    /// Sends a last reply. The reason for the end stays the same if the client does not read it.
     async fn tell_last(&mut self, out: &mut Vec<u8>, end: End) -> End {
         if !matches!(end, End::ClientGone | End::Drained) {
             self.start_deadline();
@@ -348,7 +348,7 @@ impl Session {
     }
 }
 
-/// What a login is counted as, and by whose fault.
+/// Returns how a login is counted, and who is at fault.
 fn counted(verdict: &Result<Decision, End>) -> (verdicts::Verdict, Fault) {
     match verdict {
         Ok(Decision::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
@@ -365,8 +365,8 @@ fn counted(verdict: &Result<Decision, End>) -> (verdicts::Verdict, Fault) {
     }
 }
 
-/// The name that steers the choice of an endpoint. Mail without a login goes by its first recipient, so that it gets
-/// where that user logs in.
+/// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the
+/// endpoint where that user logs in.
 fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
     let LoginRequest::Anonymous = request else { return request.login().to_vec() };
     pending.envelope().recipient().to_vec()
@@ -376,17 +376,17 @@ fn backend_refused(cause: RefusalCause, reply: &[u8]) -> End {
     End::BackendRefused { cause, text: backend::first_line(reply) }
 }
 
-/// `maxAuthFailures` is about what clients do.
+/// Exempts failures of the server from `maxAuthFailures`, which limits what clients do.
 fn countable(pending: PendingLogin, cause: RefusalCause) -> PendingLogin {
     if cause == RefusalCause::Server { pending.uncounted() } else { pending }
 }
 
-/// The auth service's words for a refusal.
+/// The auth service's answer for a refused login.
 struct Refusal<'a> {
     text: &'a [u8],
     code: Option<&'a str>,
     wait: Option<Duration>,
-    /// `Auth-Error-SASL`: what XOAUTH2 and OAUTHBEARER clients are told before the refusal.
+    /// `Auth-Error-SASL`: the challenge that XOAUTH2 and OAUTHBEARER clients get before the refusal.
     challenge: Option<&'a str>,
     cause: RefusalCause,
 }

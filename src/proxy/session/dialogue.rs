@@ -1,5 +1,5 @@
-//! A connection to a backend while its machine logs in: what is sent and read within the deadline, and what a failure
-//! most likely comes from.
+//! The connection to a backend during the login: sends and reads within the deadline, and finds the likely cause of a
+//! failure.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,13 +14,12 @@ use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::route::Route;
 
-/// A connection on which the backend's machine is talking.
+/// A connection on which the backend's state machine runs.
 pub(super) struct Dialogue<'a> {
     route: &'a Route,
     address: &'a BackendAddress,
-    /// The connection.
     pub(super) connection: Connection,
-    /// What the machine has to say.
+    /// Bytes that the state machine wants to send.
     pub(super) out: Vec<u8>,
     began: Instant,
     deadline: Instant,
@@ -28,14 +27,14 @@ pub(super) struct Dialogue<'a> {
     patience: Duration,
     /// Whether a PROXY header was sent.
     behind_header: bool,
-    /// Whether anything has come from the backend.
+    /// Whether the backend has sent any byte.
     is_heard: bool,
-    /// Commands that were sent.
+    /// Number of commands sent.
     asked: usize,
 }
 
 impl<'a> Dialogue<'a> {
-    /// With a deadline, and the time that a relayed answer of the client begins again.
+    /// `deadline` is for the whole login. `patience` is the time that starts again after a relayed challenge.
     pub(super) fn new(
         route: &'a Route,
         address: &'a BackendAddress,
@@ -57,8 +56,8 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// Sends what the machine has to say and reads the backend's answer, within the deadline. What came before the
-    /// command is sent is for the machine to judge first.
+    /// Sends the pending bytes and reads the backend's reply, within the deadline. If bytes arrived before the command
+    /// is sent, the state machine reads them first.
     pub(super) async fn exchange(&mut self) -> Result<(), End> {
         let within = timeout_at(self.deadline, self.send_and_read()).await;
         match within {
@@ -72,7 +71,7 @@ impl<'a> Dialogue<'a> {
     async fn send_and_read(&mut self) -> Result<(), End> {
         let Self { connection, out, .. } = self;
         if !out.is_empty() {
-            // The command may be a password, and what has come is perhaps a complaint.
+            // The command may contain a password, and the early bytes may be an error reply.
             if connection.fill_at_once().await > 0 {
                 self.is_heard = true;
                 connection.input.note_question();
@@ -93,19 +92,19 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// The handshake after the backend's STARTTLS reply.
+    /// Does the TLS handshake after the backend's STARTTLS reply.
     pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
         self.connection = within(self.deadline, self.route.start_tls(self.connection, self.address)).await?;
         let backend = agreed.secured(&mut self.out);
         Ok((self, backend))
     }
 
-    /// The time that the client took to answer a challenge is not the backend's.
+    /// Restarts the deadline: the time that the client takes to answer a challenge is not the backend's.
     pub(super) fn extend_deadline(&mut self) {
         self.deadline = Instant::now() + self.patience;
     }
 
-    /// Whether a refusal is the answer to the login, and not to the PROXY header in front of it.
+    /// Checks that a refusal answers the login, and not the PROXY header before it.
     pub(super) async fn judge(&mut self, protocol: Protocol, refusal: &Refusal) -> Result<(), End> {
         let Some(question) = header::question(protocol).filter(|_| self.is_in_doubt()) else { return Ok(()) };
         let asked = timeout(DOUBT_TIME, self.ask_last(question)).await;
@@ -116,7 +115,7 @@ impl<'a> Dialogue<'a> {
         Err(self.explain(error.into()))
     }
 
-    /// Sends a last command, and takes everything that comes until the backend closes.
+    /// Sends a last command and reads until the backend closes.
     async fn ask_last(&mut self, question: &[u8]) {
         let _ = self.connection.send(&mut question.to_vec()).await;
         while self.connection.input.len() < header::MAX_HEARD
@@ -124,12 +123,12 @@ impl<'a> Dialogue<'a> {
         {}
     }
 
-    /// Whether the last reply may answer the PROXY header.
+    /// Tells whether the last reply may be an answer to the PROXY header.
     fn is_in_doubt(&self) -> bool {
         self.behind_header && self.asked < 2
     }
 
-    /// With the PROXY header as the likely cause, where it may be one.
+    /// Adds the likely cause: the PROXY header, or TLS.
     pub(super) fn explain(&self, end: End) -> End {
         match end {
             End::Backend(BackendError::Unavailable { .. } | BackendError::SpeaksTls) => end,
@@ -139,7 +138,8 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// For a client that does not wait any longer, where the backend has said nothing for some time.
+    /// Returns the end of the session for a client that gives up because the backend has been silent for
+    /// [`LONG_SILENCE`].
     pub(super) fn long_silence(&self) -> Option<End> {
         let is_long = self.began.elapsed() >= LONG_SILENCE;
         let waited = Duration::from_secs(self.began.elapsed().as_secs());
@@ -155,9 +155,9 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>
     timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
 }
 
-/// A backend that has said nothing for so long is why the client leaves.
+/// After this time without a byte from the backend, the backend is the reason why a client leaves.
 const LONG_SILENCE: Duration = Duration::from_secs(5);
-/// For the answer that says what a refusal was about.
+/// Time limit for the reply that tells what a refusal answers.
 const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -178,14 +178,14 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// A way to a backend, with this PROXY header.
+    /// Creates a route with this PROXY header.
     fn route(header: &[u8]) -> Route {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
         Route::new(&dns, (&socket.listeners[0], &Reach::Anywhere), BackendTls::Disabled, header.to_vec())
     }
 
-    /// A dialogue over the connection, behind the route's header.
+    /// Creates a dialogue on `connection`, after the route's header.
     fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
         let connection = Connection::to_backend(Stream::Plain(Socket::Unix(connection)));
         Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true)
@@ -218,7 +218,7 @@ mod tests {
         let (route, address) = (route(b""), address());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut silent = dialogue(&route, &address, ours);
-        // The connection has taken some of timeouts.connect.
+        // Connecting has used some of `timeouts.connect`.
         tokio::time::advance(Duration::from_millis(1)).await;
         let end = silent.exchange().await.unwrap_err();
         assert!(end.to_string().starts_with("the backend said nothing for 60s; "), "{end}");

@@ -1,4 +1,4 @@
-//! The second part of a session: commands, STARTTLS and logins, until the backend has accepted one.
+//! The second part of a session: commands, STARTTLS and logins, until the backend accepts a login.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use crate::proxy::metrics::TlsLabel;
 use crate::proxy::record::Record;
 use crate::proxy::serving::SocketTls;
 
-/// What ends the reading of commands.
+/// Why reading commands stops.
 enum Progress {
-    /// The client wants TLS.
+    /// The client requested STARTTLS.
     StartTls(StartTls),
     /// The backend accepted a login.
     Accepted(Accepting),
 }
 
 impl Session {
-    /// Takes commands until a login is accepted or the session ends.
+    /// Handles commands until a login is accepted or the session ends.
     pub(super) async fn log_in(
         mut self,
         frontend: Frontend,
@@ -64,7 +64,7 @@ impl Session {
         }
     }
 
-    /// STARTTLS: what was received in clear is refused, and only the proof of that opens the handshake.
+    /// Does STARTTLS. Bytes received in cleartext are refused, and only the proof of this allows the handshake.
     async fn upgrade(self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
         let Self { connection, served, context, ends, host, serving, counted, deadline, .. } = self;
         let SocketTls::StartTls(acceptor) = &serving.tls else {
@@ -86,7 +86,7 @@ impl Session {
         record.tls_version = facts.version.as_str().into();
         let connection =
             Connection::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
-        // Bounds are those of the listener that the server name chose.
+        // From now on, the limits of the listener that SNI selected apply.
         drop(counted);
         let counted = match Counted::at(&served, ends.counted, record.tls) {
             Ok(counted) => counted,

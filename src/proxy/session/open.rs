@@ -25,7 +25,7 @@ use crate::proxy::record::Record;
 use crate::proxy::serving::{ServedListener, Serving, SocketTls};
 use crate::proxy::worker::WorkerContext;
 
-/// Gives the descriptor to this worker's event queue.
+/// Registers the descriptor with this worker's event queue.
 pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
     if is_unix {
         Ok(Socket::Unix(UnixStream::from_std(StdUnixStream::from(connection))?))
@@ -34,8 +34,8 @@ pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
     }
 }
 
-/// Brings a connection to its greeting. `first` is who speaks before a server name is known. The connection is counted
-/// before anything is read from it.
+/// Takes a connection up to its greeting. `first` is the listener that is used before a server name is known. The
+/// connection is counted before anything is read from it.
 pub(super) async fn open(
     socket: Socket,
     peer: ClientAddress,
@@ -61,7 +61,7 @@ pub(super) async fn open(
         refuse_header_before_tls(&socket, peer, deadline).await?;
     }
     if let Err(refusal) = counted.for_client(&serving, ends.counted) {
-        // A refused client lingers, and must not take the place of another one meanwhile.
+        // Closing takes time, and the refused client must not count meanwhile.
         drop(counted);
         return Err(refuse(socket, &first, is_implicit, refusal, &context.lingering).await);
     }
@@ -74,7 +74,8 @@ pub(super) async fn open(
     }
 }
 
-/// A client over its limits is told so, but not under TLS: it does not even get the handshake, which costs most.
+/// Tells a client that it exceeds a limit. With implicit TLS it just closes, because the handshake would be the largest
+/// cost.
 async fn refuse(
     socket: Socket,
     first: &ServedListener,
@@ -89,7 +90,7 @@ async fn refuse(
     turn_away(connection, first.listener.frontend.protocol, refusal.into(), lingering).await
 }
 
-/// A connection whose ends are known.
+/// A connection whose addresses are known.
 struct Arrival {
     connection: Connection,
     ends: Ends,
@@ -122,7 +123,7 @@ impl Arrival {
         record.tls_version = facts.version.as_str().into();
         let connection =
             Connection::new(Stream::Server(Box::new(stream)), served.listener.limits.client_buffer);
-        // With several listeners, bounds are those of the listener that the server name chose.
+        // With several listeners, the limits of the one that SNI selected apply.
         let decided = if serving.is_alone() {
             Ok(counted)
         } else {
@@ -143,14 +144,14 @@ impl Arrival {
     }
 }
 
-/// Randomness for challenges, fresh for every session.
+/// Returns a random value for challenges; each session has a new one.
 fn nonce() -> String {
     let bits: u128 = rand::random();
     format!("{bits:032x}")
 }
 
 impl Session {
-    /// Withholds the greeting as long as configured (SMTP), then sends it.
+    /// Waits for the configured delay (SMTP), then sends the greeting.
     async fn greeted(mut self, frontend: Frontend) -> Result<(Self, Frontend), End> {
         let mut frontend = frontend.with_nonce(&nonce()).with_client(self.ends.client.ip());
         match self.greet(&mut frontend).await {
@@ -159,8 +160,8 @@ impl Session {
         }
     }
 
-    /// The client's name by PTR, confirmed forward (NGINX section 3.4). The resolver's own timeout bounds it, and a
-    /// client that leaves ends it.
+    /// Finds the client's host name with a PTR query, confirmed by a forward query (NGINX section 3.4). It ends after
+    /// the resolver's timeout, or when the client leaves.
     async fn look_up_client(&mut self) -> Result<(), End> {
         let listener = Arc::clone(&self.served.listener);
         if self.protocol() != Protocol::Smtp || !listener.resolver.looks_up_clients {
@@ -189,7 +190,7 @@ impl Session {
     }
 
     async fn wait_for_early_talkers(&mut self, delay: Duration) -> Result<(), End> {
-        // What came during the lookup of its name has been read.
+        // Bytes that arrived during the lookup are already in the input.
         if self.connection.input.is_empty() {
             match timeout_at(Instant::now() + delay, self.connection.fill()).await {
                 Err(_) => return Ok(()),
@@ -198,7 +199,7 @@ impl Session {
             }
         }
         let mut out = notices::EARLY_TALKER.to_vec();
-        // An early talker is told if it listens.
+        // The client may not read the message.
         let _ = self.send(&mut out).await;
         Err(End::EarlyTalker)
     }

@@ -1,5 +1,5 @@
-//! Reads the PROXY header in front of a connection: exactly it, since what follows it in the same segment may be
-//! a TLS ClientHello. And finds the header of a peer that must not send one.
+//! Reads the PROXY header at the start of a connection, and no byte more, because a TLS ClientHello may follow in the
+//! same segment. Also detects the header of a peer that must not send one.
 
 use std::time::Instant as StdInstant;
 
@@ -15,8 +15,8 @@ use crate::proxy::end::End;
 use crate::proxy::limits::{Admission, CountedAs, MAX_AWAITED_HEADERS, Refusal};
 use crate::proxy::serving::Serving;
 
-/// The ends of the connection, as the header of a trusted peer has them. What any other peer writes is read for
-/// the auth service at most (quirk Q-14).
+/// Returns the addresses from a trusted peer's header. The header of any other peer is at most passed to the auth
+/// service (quirk Q-14).
 pub(super) async fn read_proxy_header(
     socket: &Socket,
     peer: ClientAddress,
@@ -50,20 +50,20 @@ pub(super) async fn read_proxy_header(
     })
 }
 
-/// The first bytes of a connection that must not begin with a header, while they may still become one.
+/// The first bytes of a connection that must not start with a PROXY header, until they are decided.
 #[derive(Debug, Default)]
 pub(super) struct FirstBytes(Vec<u8>);
 
 impl FirstBytes {
-    /// Adds what was received. Whether it is a header; `None` while that cannot be told.
+    /// Adds received bytes. Returns whether they are a header, or `None` if this is not known yet.
     pub(super) fn add(&mut self, received: &[u8]) -> Option<bool> {
-        // Bounded: what is longer than a signature is decided.
+        // Bounded: after the length of a signature, the question is decided.
         self.0.extend_from_slice(received.get(..proxy_header::MAX_HEADER).unwrap_or(received));
         proxy_header::is_header(&self.0)
     }
 }
 
-/// Waits for the first bytes of a connection that begins with TLS, and refuses it if they are a header's.
+/// Waits for the first bytes of a connection with implicit TLS, and fails if they start a PROXY header.
 pub(super) async fn refuse_header_before_tls(
     socket: &Socket,
     peer: ClientAddress,
@@ -72,15 +72,15 @@ pub(super) async fn refuse_header_before_tls(
     let mut first = [0; 16];
     let peeked = timeout_at(deadline, socket.peek(&mut first)).await.map_err(|_| End::ClientTimeout)?;
     let seen = peeked.ok().and_then(|count| first.get(..count)).unwrap_or_default();
-    // No ClientHello begins as a header does, not even with one byte.
+    // A ClientHello differs from a PROXY header in its first byte.
     if seen.is_empty() || proxy_header::is_header(seen) == Some(false) {
         return Ok(());
     }
     Err(End::UnwantedHeader(peer.to_string()))
 }
 
-/// Counts a connection of `peer` that has not sent its header. A peer whose header does not say who the client is has
-/// a client's limit.
+/// Counts a connection whose PROXY header has not arrived. If the header does not decide the client's address, the
+/// limit of a client applies.
 fn await_header(serving: &Serving, peer: ClientAddress, is_believed: bool) -> Result<Admission, Refusal> {
     let opening = &serving.opening;
     let has_limit = !is_believed && !peer.ip().is_some_and(|ip| opening.exempts(ip));
@@ -117,7 +117,7 @@ async fn take_header(socket: &Socket) -> Result<ProxyHeader, End> {
         };
         let taken =
             socket.take(space.get_mut(..take).unwrap_or_default()).await.map_err(|_| End::ClientGone)?;
-        // Within the room that was asked for.
+        // The input has room for this.
         let _ = input.append(space.get(..taken).unwrap_or_default());
         if let Some(header) = proxy_header::parse(&mut input)? {
             return Ok(header);

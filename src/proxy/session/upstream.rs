@@ -1,4 +1,4 @@
-//! The third part of a session: an endpoint is chosen and connected, and the backend's machine logs in.
+//! The third part of a session: selects an endpoint, connects, and runs the backend's state machine for the login.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,27 +23,26 @@ use crate::proxy::record::Record;
 use crate::proxy::route::{BackendTls, Reached, Route};
 use crate::proxy::serving::ServedListener;
 
-/// A login that may go to the backend.
+/// A login that may be sent to the backend.
 #[derive(Debug)]
 pub(super) struct Authorised {
-    /// Where to.
     pub(super) backend: Arc<model::Backend>,
-    /// With what.
+    /// The login, as the backend gets it.
     pub(super) login: BackendLogin,
-    /// Whether the client's own password or token decides there, and not one of the auth service.
+    /// Whether the backend decides about the client's own password or token, not about one from the auth service.
     pub(super) has_clients_password: bool,
-    /// The name that steers the choice of an endpoint.
+    /// The user name for load balancing.
     pub(super) user: Vec<u8>,
 }
 
 /// A backend that has accepted the login.
 #[derive(Debug)]
 pub(super) struct Accepting {
-    /// The connection; what its input holds comes after `reply`.
+    /// The connection. Its input follows after `reply`.
     pub(super) backend: Connection,
-    /// The client's final reply.
+    /// The final reply for the client.
     pub(super) reply: Vec<u8>,
-    /// SMTP: it reads what follows BDAT as content.
+    /// SMTP: the backend supports BDAT and reads its content.
     pub(super) takes_chunks: bool,
     /// Mail without a login: why the first recipient was refused.
     pub(super) refused: Option<RefusalCause>,
@@ -51,13 +50,13 @@ pub(super) struct Accepting {
     pub(super) placement: Placement,
 }
 
-/// What the backend said to a login.
+/// The backend's decision about a login.
 pub(super) enum LoginReply {
-    /// Yes.
+    /// The backend accepted the login.
     Accepted(Accepting),
-    /// No.
+    /// The backend refused the login.
     Refused(PendingLogin, Refusal),
-    /// It could not be asked, or did not answer as it must.
+    /// The backend could not be reached, or gave no usable reply.
     Failed(PendingLogin, End),
 }
 
@@ -69,7 +68,8 @@ struct Connected {
 }
 
 impl Session {
-    /// Connects to the backend and logs in. An error is the client's end; the backend's are in the answer.
+    /// Connects to the backend and logs in. An `Err` is a failure of the client; failures of the backend are in the
+    /// answer.
     pub(super) async fn log_in_to(
         &mut self,
         authorised: Authorised,
@@ -138,8 +138,7 @@ impl Session {
         self.ends.destination.or_else(|| self.connection.local_address())
     }
 
-    /// The endpoints in the order in which they are tried: those that are well, as the load balancing has it; all
-    /// of them where none is.
+    /// Returns the endpoints in the order of the load balancing, without failing ones unless all fail.
     fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
         let policy = self.served.listener.upstream.load_balancing;
         let mut order = self.context.balancer.order(&authorised.backend, policy, &authorised.user);
@@ -149,7 +148,7 @@ impl Session {
         order
     }
 
-    /// What connecting needs, without the client's connection.
+    /// Collects what is needed to connect.
     fn route(&self) -> Route {
         let header = self.served.listener.upstream.proxy_protocol.map(|version| {
             let mut header = Vec::new();
@@ -166,7 +165,7 @@ impl Session {
         Route::new(&self.context.dns, (listener, &reach), backend_tls.clone(), header.unwrap_or_default())
     }
 
-    /// Lets the backend's machine talk until the login is decided.
+    /// Runs the backend's state machine until the login is decided.
     async fn converse(
         &mut self,
         mut dialogue: Dialogue<'_>,
@@ -217,7 +216,7 @@ impl Session {
         }
     }
 
-    /// An exchange with the backend. A client that leaves because the backend says nothing is not at fault.
+    /// Exchanges bytes with the backend. A client that leaves because the backend is silent is not at fault.
     async fn exchange(&mut self, dialogue: &mut Dialogue<'_>) -> Result<Result<(), End>, End> {
         let exchanged = self.while_deciding(dialogue.exchange()).await;
         exchanged.map_err(|end| match end {
@@ -226,7 +225,7 @@ impl Session {
         })
     }
 
-    /// Relays a challenge to the client and takes its answer.
+    /// Relays a challenge to the client and returns the client's response.
     pub(super) async fn challenge(
         &mut self,
         base64: &[u8],
@@ -252,7 +251,7 @@ impl Session {
     }
 }
 
-/// Tries the endpoints in this order until one connects; `reference` is the backend's name.
+/// Tries the endpoints in this order until one connects. `reference` is the backend's name for errors.
 async fn connect_in_turn(
     route: &Route,
     balancer: &Balancer,
@@ -265,7 +264,7 @@ async fn connect_in_turn(
     }
     let (mut failures, mut refused) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
-        // Every endpoint that is left gets its share of what is left of the time.
+        // Divide the remaining time among the remaining endpoints.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(order.len().saturating_sub(index)).unwrap_or(u32::MAX).max(1);
         let until = Instant::now() + share.max(MIN_SHARE).min(left);
@@ -285,5 +284,5 @@ async fn connect_in_turn(
     }
 }
 
-/// No endpoint gets less time to connect, unless all of it is used up.
+/// Minimum time for one endpoint, if that much time remains.
 const MIN_SHARE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The certificates of a CA bundle: those that can be trusted, and what there is to say about the others.
+//! Parses CA bundles: the certificates that can be trusted, and warnings about the others.
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::oid_registry::{
@@ -11,35 +11,35 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use crate::tls::parse::{ParseError, pem};
 
-/// A CA bundle as it is used.
+/// A parsed CA bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorities {
-    /// Those that are trusted, each once; perhaps none.
+    /// The trusted certificates without duplicates; may be empty.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// Those through which no chain goes.
+    /// Certificates that cannot be the authority of a chain.
     pub unused: Vec<UnusedAuthority>,
 }
 
-/// A certificate of a bundle through which no chain goes.
+/// A certificate of a bundle that cannot be the authority of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusedAuthority {
-    /// In the bundle, counted from 1.
+    /// The position in the bundle, counted from 1.
     pub position: usize,
-    /// Why.
+    /// The reason.
     pub why: Unused,
 }
 
-/// Why no chain goes through a certificate.
+/// Why a certificate cannot be the authority of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unused {
-    /// It has something critical that nobody knows, or that the TLS library cannot read.
+    /// It has an unknown critical extension, or the TLS library cannot read it.
     Unknown,
-    /// It says that it is no authority, and is not self-signed: only the very certificate is trusted.
+    /// It is not a CA certificate and not self-signed. Only this certificate itself is trusted.
     NotAnAuthority,
 }
 
 impl UnusedAuthority {
-    /// What is unusual about it.
+    /// Describes the problem for a condition. `what` is the bundle.
     #[must_use]
     pub fn problem(&self, what: &str) -> String {
         let why = match self.why {
@@ -54,10 +54,10 @@ impl UnusedAuthority {
     }
 }
 
-/// The certificates of a CA bundle. As with OpenSSL, one that cannot be used does not spoil the others.
+/// Parses a CA bundle. As with OpenSSL, an unusable certificate does not affect the others.
 ///
 /// # Errors
-/// When there is none, or one is no certificate at all.
+/// There is no certificate, or one is not a certificate at all.
 pub fn authorities(text: &[u8]) -> Result<Authorities, ParseError> {
     let what = || WHAT.to_owned();
     let found = pem::certificates(WHAT, text)?;
@@ -84,8 +84,8 @@ pub fn authorities(text: &[u8]) -> Result<Authorities, ParseError> {
     Ok(authorities)
 }
 
-/// Whether OpenSSL lets a chain go through it: basicConstraints says so or, without them, keyUsage. A certificate of
-/// version 1 cannot say anything and counts where it is trusted.
+/// Tells whether OpenSSL accepts the certificate as an issuer, by basicConstraints or, without them, by keyUsage.
+/// Version 1 has no extensions, so a trusted certificate of version 1 is accepted.
 pub(in crate::tls) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     if certificate.version() == X509Version::V1 {
         return true;
@@ -98,13 +98,13 @@ pub(in crate::tls) fn is_authority(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
-/// webpki ignores critical extensions of an anchor that it does not know; RFC 5280 section 4.2 and OpenSSL do not.
+/// webpki ignores unknown critical extensions of an anchor. RFC 5280 section 4.2 and OpenSSL do not.
 fn has_unknown(certificate: &X509Certificate<'_>) -> bool {
     let is_known = |oid: &Oid<'_>| KNOWN.iter().any(|known| known == oid);
     certificate.extensions().iter().any(|extension| extension.critical && !is_known(&extension.oid))
 }
 
-/// The extensions that OpenSSL allows to be critical, but for rare ones that we do not look at.
+/// The critical extensions that OpenSSL accepts, except rare ones.
 const KNOWN: [Oid<'static>; 10] = [
     OID_X509_EXT_KEY_USAGE,
     OID_X509_EXT_SUBJECT_ALT_NAME,

@@ -1,4 +1,4 @@
-//! The order of a chain: the server's own certificate, then each one's issuer (RFC 8446 section 4.4.2).
+//! Sorts a certificate chain: the server's own certificate, then each one's issuer (RFC 8446 section 4.4.2).
 
 use std::collections::HashSet;
 
@@ -7,16 +7,16 @@ use x509_parser::prelude::{X509Certificate, X509Name};
 
 use super::Oddity;
 
-/// Which certificates of a chain are served.
+/// The certificates of a chain to serve.
 pub(super) struct Arranged {
-    /// Their positions in the file, counted from 0, in the order in which they are served.
+    /// Their positions in the file, counted from 0, in the order to serve.
     pub(super) order: Vec<usize>,
-    /// What was wrong with the file.
+    /// A warning about the file.
     pub(super) oddity: Option<Oddity>,
 }
 
-/// Sorts a chain and leaves out what does not belong to it. Where more than one order is possible (an authority with two
-/// certificates), only repeated certificates are left out. The first certificate stays the first.
+/// Sorts a chain and drops certificates that do not belong to it. If several orders are possible (an authority with two
+/// certificates), only drops duplicates. The first certificate stays the first.
 pub(super) fn arrange(chain: &[X509Certificate<'_>]) -> Arranged {
     let mut seen = HashSet::new();
     let distinct: Vec<(usize, &X509Certificate<'_>)> =
@@ -41,7 +41,7 @@ pub(super) fn arrange(chain: &[X509Certificate<'_>]) -> Arranged {
     }
 }
 
-/// From the first certificate up, as far as the file goes; `None` where two certificates could follow.
+/// Follows the issuers from the first certificate. `None` if two certificates could follow.
 fn path<'a, 'b>(chain: &[(usize, &'a X509Certificate<'b>)]) -> Option<Vec<(usize, &'a X509Certificate<'b>)>> {
     let (first, rest) = chain.split_first()?;
     let mut path = vec![*first];
@@ -59,7 +59,7 @@ fn path<'a, 'b>(chain: &[(usize, &'a X509Certificate<'b>)]) -> Option<Vec<(usize
     Some(path)
 }
 
-/// By the names and, where both certificates have them, by the key identifiers (RFC 5280 section 4.2.1.1).
+/// Compares the names and, if both certificates have them, the key identifiers (RFC 5280 section 4.2.1.1).
 fn may_have_issued(parent: &X509Certificate<'_>, child: &X509Certificate<'_>) -> bool {
     let wanted = child.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(identifier) => identifier.key_identifier.as_ref(),
@@ -73,7 +73,7 @@ fn may_have_issued(parent: &X509Certificate<'_>, child: &X509Certificate<'_>) ->
     is_same_name(child.issuer(), parent.subject()) && !contradicts
 }
 
-/// As OpenSSL compares names: whatever the string types, without case, and with any number of blanks for one.
+/// Compares names as OpenSSL does: ignores string types and case, and treats several blanks as one.
 pub(in crate::tls) fn is_same_name(one: &X509Name<'_>, other: &X509Name<'_>) -> bool {
     one.as_raw() == other.as_raw() || canonical(one) == canonical(other)
 }

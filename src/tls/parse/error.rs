@@ -1,67 +1,67 @@
-//! What is wrong with PEM that a manifest refers to.
+//! Errors in PEM data that a manifest refers to.
 
 use super::{MAX_CHAIN, MAX_CHAIN_BYTES};
 use crate::words::counted;
 
-/// What is wrong with PEM that a manifest refers to, and what to do. Never holds key material.
+/// What is wrong with PEM data, and the remedy. Never contains key material.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// No certificate in the chain.
+    /// The chain has no certificate.
     #[error("{0} holds no certificate; put the PEM chain into tls.crt, the server's own certificate first")]
     NoCertificate(String),
-    /// No CA certificate.
+    /// The bundle has no certificate.
     #[error("no CA certificate found; put one or more PEM certificates into ca.crt")]
     NoAuthority,
-    /// CA certificates that all have something unknown.
+    /// No certificate of the bundle can be used.
     #[error(
         "the CA bundle has no certificate that can be used: each has an unknown critical extension, or an encoding that the \
          TLS library cannot read; use another authority"
     )]
     UnusableAuthorities,
-    /// No revocation list.
+    /// There is no revocation list.
     #[error("no certificate revocation list found; put one or more PEM X509 CRL blocks into ca.crl")]
     NoCrl,
-    /// Another encoding than PEM.
+    /// The data have another encoding than PEM.
     #[error("{what} is {form}, not PEM; {remedy}")]
     NotPem {
-        /// What was read.
+        /// The key and the object that were read.
         what: String,
-        /// What it is instead.
+        /// The encoding of the data.
         form: &'static str,
-        /// How to convert it.
+        /// How to convert the data.
         remedy: &'static str,
     },
-    /// Broken PEM.
+    /// The PEM is malformed.
     #[error("{what} is not valid PEM: {cause}; copy it again, with its BEGIN and END lines")]
     Pem {
-        /// What was read.
+        /// The key and the object that were read.
         what: String,
-        /// What the parser says.
+        /// The parser's error, without its input.
         cause: String,
     },
-    /// Broken DER in good PEM.
+    /// The DER inside the PEM is not a certificate.
     #[error("certificate {position} of {what} is not a valid X.509 certificate; issue it again")]
     NotX509 {
-        /// What was read.
+        /// The key and the object that were read.
         what: String,
-        /// Counted from 1.
+        /// The position of the certificate, counted from 1.
         position: usize,
     },
-    /// A revocation list that cannot be read.
+    /// A revocation list cannot be read.
     #[error("certificate revocation list {position} cannot be read ({cause}); issue it again")]
     BadCrl {
-        /// Counted from 1.
+        /// The position of the list, counted from 1.
         position: usize,
-        /// What the parser says.
+        /// The parser's error.
         cause: String,
     },
-    /// No key.
+    /// There is no private key.
     #[error("{0} holds no private key; put it into tls.key as PEM (PKCS#8, PKCS#1 or SEC1)")]
     NoKey(String),
-    /// A key behind a passphrase.
+    /// The private key is encrypted.
     #[error("the private key of {0} is encrypted; store it without a passphrase (openssl pkey)")]
     EncryptedKey(String),
-    /// A key that cannot sign.
+    /// The type or size of the key is not supported.
     #[error(
         "the private key of {reference} is of a kind that is not supported ({kind}); use RSA of 2048 to 8192 bits, \
          P-256, P-384, P-521 or Ed25519"
@@ -69,26 +69,26 @@ pub enum ParseError {
     UnusableKey {
         /// The Secret.
         reference: String,
-        /// What the certificate says about the key.
+        /// The type of the key according to the certificate.
         kind: String,
     },
-    /// A key of another certificate.
+    /// The key belongs to none of the certificates.
     #[error(
         "the private key of {0} does not belong to its first certificate; put the server's own \
              certificate first, or the right key beside it"
     )]
     KeyMismatch(String),
-    /// A key of another certificate of the chain.
+    /// The key belongs to another certificate of the chain.
     #[error(
         "the private key of {reference} belongs to certificate {position} of its tls.crt; put this certificate first"
     )]
     NotFirst {
         /// The Secret.
         reference: String,
-        /// Counted from 1.
+        /// The position of this certificate, counted from 1.
         position: usize,
     },
-    /// A chain that no client takes.
+    /// Clients would refuse a chain of this length.
     #[error(
         "the chain of {what} has {number}, which {verb} {bytes} bytes in a handshake; TLS clients refuse \
              more than {MAX_CHAIN} certificates or {MAX_CHAIN_BYTES} bytes: leave only the server's own certificate and \
@@ -97,14 +97,14 @@ pub enum ParseError {
         verb = if *certificates == 1 { "is" } else { "are" }
     )]
     ChainTooLong {
-        /// What was read.
+        /// The key and the object that were read.
         what: String,
-        /// How many there are.
+        /// The number of certificates.
         certificates: usize,
-        /// How large TLS's Certificate message is.
+        /// The size of TLS's Certificate message.
         bytes: usize,
     },
-    /// Unknown or useless cipher suites.
+    /// Cipher suites are unknown or unusable.
     #[error("{0}")]
     CipherSuites(String),
 }

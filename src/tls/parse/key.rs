@@ -1,4 +1,4 @@
-//! The private key of a chain: of the keys in a file, the one that fits the first certificate.
+//! Finds the private key of a chain: a file may have several keys, and one must fit the first certificate.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::tls::{describe, provider, pss};
 
 use super::{ParseError, pem};
 
-/// The key of `chain`'s first certificate. rustls compares a key only with certificates of version 3, so this does it.
+/// Returns the key of the first certificate in `chain`. Compares them itself, because rustls does this only for version
+/// 3.
 pub(super) fn private_key(
     reference: &str,
     chain: &[X509Certificate<'_>],
@@ -51,7 +52,8 @@ pub(super) fn private_key(
     })
 }
 
-/// A key that does not tell its public half fits: the handshake shows whether it does.
+/// Tells whether the key belongs to the certificate. True if the key does not reveal its public half; then the
+/// handshake shows it.
 fn fits(key: &dyn SigningKey, certificate: &X509Certificate<'_>) -> bool {
     let Some(own) = key.public_key() else { return true };
     let wanted = certificate.public_key();
@@ -62,5 +64,5 @@ fn fits(key: &dyn SigningKey, certificate: &X509Certificate<'_>) -> bool {
     own.as_ref() == wanted.raw || SubjectPublicKeyInfo::from_der(&own).is_ok_and(|(_, own)| same(own))
 }
 
-/// In `BEGIN ENCRYPTED PRIVATE KEY` and in the old `Proc-Type: 4,ENCRYPTED`.
+/// Part of `BEGIN ENCRYPTED PRIVATE KEY` and of the old `Proc-Type: 4,ENCRYPTED`.
 const ENCRYPTED: &[u8] = b"ENCRYPTED";

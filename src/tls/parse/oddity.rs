@@ -1,28 +1,28 @@
-//! What is unusual about a certificate that is served all the same, as nginx serves it.
+//! Warnings about certificates that are served anyway, as nginx does.
 
 use x509_parser::prelude::{GeneralName, X509Certificate, X509Version};
 
 use crate::tls::describe;
 
-/// Why clients may refuse a certificate that can be served.
+/// Why clients may refuse a certificate that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Oddity {
-    /// X.509 version 1, as `openssl x509 -req` makes it without extensions.
+    /// X.509 version 1, which `openssl x509 -req` creates without extensions.
     Version1,
-    /// The chain was sorted, or certificates were left out; the positions that are served, counted from 0.
+    /// The chain was sorted, or certificates were dropped. Has the served positions, counted from 0.
     Rearranged(Vec<usize>),
-    /// The chain is not in order, and there is more than one way to sort it.
+    /// The chain is not in order, and several orders are possible.
     NotInOrder,
-    /// Only the common name says what the certificate is for.
+    /// There is no DNS name or address in subjectAltName.
     NoAlternativeName,
-    /// The certificate is not for TLS servers; the extension that says so.
+    /// The certificate is not for TLS servers, according to this extension.
     WrongPurpose(&'static str),
-    /// Signed with a broken hash; its name.
+    /// The signature uses this broken hash.
     WeakSignature(&'static str),
 }
 
 impl Oddity {
-    /// All of a certificate itself.
+    /// Returns the warnings about a certificate itself, without its chain.
     pub(super) fn of(leaf: &X509Certificate<'_>) -> Vec<Self> {
         if leaf.version() == X509Version::V1 {
             return weak_signature(leaf).into_iter().chain([Self::Version1]).collect();
@@ -32,7 +32,7 @@ impl Oddity {
         weak_signature(leaf).into_iter().chain(names).chain(purpose).collect()
     }
 
-    /// What is unusual about the certificate of `what`.
+    /// Describes the problem of the certificate `what`.
     #[must_use]
     pub fn problem(&self, what: &str) -> String {
         match self {
@@ -69,7 +69,7 @@ impl Oddity {
         }
     }
 
-    /// What helps.
+    /// Says how to fix it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ fn wrong_purpose(leaf: &X509Certificate<'_>) -> Option<&'static str> {
     usage.is_some_and(|usage| !usage.value.digital_signature()).then_some("keyUsage")
 }
 
-/// Nobody verifies the signature of a certificate that is its own issuer.
+/// The signature of a self-signed certificate does not matter, because nobody verifies it.
 fn weak_signature(leaf: &X509Certificate<'_>) -> Option<Oddity> {
     if leaf.issuer().as_raw() == leaf.subject().as_raw() {
         return None;

@@ -1,5 +1,5 @@
-//! PEM as OpenSSL reads it: what stands between blocks does not matter, and neither do a byte order mark, CRLF line ends
-//! and the other labels of certificates.
+//! Reads PEM as OpenSSL does: ignores text between blocks, a byte order mark and CRLF line ends, and accepts the other
+//! labels of certificates.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::ParseError;
 
-/// All blocks of one kind.
+/// Returns all blocks of one type.
 pub(super) fn sections<T: PemObject>(what: &str, pem: &[u8]) -> Result<Vec<T>, ParseError> {
     let plain = normalised(pem);
     let found =
@@ -21,7 +21,7 @@ pub(super) fn sections<T: PemObject>(what: &str, pem: &[u8]) -> Result<Vec<T>, P
     }
 }
 
-/// All certificates. What follows a certificate in its block is left out: a TRUSTED CERTIFICATE holds OpenSSL's own
+/// Returns all certificates. Drops bytes after a certificate in its block: a TRUSTED CERTIFICATE has OpenSSL's own
 /// settings there.
 pub(super) fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ParseError> {
     let found: Vec<CertificateDer<'static>> = sections(what, pem)?;
@@ -37,7 +37,7 @@ pub(super) fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<
     Ok(found.into_iter().map(cut).collect())
 }
 
-/// The same blocks with the labels that rustls knows. It may hold a key, so that it is wiped.
+/// Returns the same blocks with the labels that rustls knows. Wiped on drop, because it may contain a key.
 pub(super) fn normalised(pem: &[u8]) -> Zeroizing<Vec<u8>> {
     let pem = pem.strip_prefix(BYTE_ORDER_MARK).unwrap_or(pem);
     let mut plain = Zeroizing::new(Vec::with_capacity(pem.len().saturating_add(1)));
@@ -48,7 +48,7 @@ pub(super) fn normalised(pem: &[u8]) -> Zeroizing<Vec<u8>> {
     plain
 }
 
-/// A parser's error about `what`, without its input.
+/// Creates an error about `what` from a parser's error, without its input.
 pub(super) fn broken(what: &str, error: &Error) -> ParseError {
     let cause = match error {
         Error::MissingSectionEnd { .. } => "a BEGIN line has no END line",
@@ -59,7 +59,7 @@ pub(super) fn broken(what: &str, error: &Error) -> ParseError {
     ParseError::Pem { what: what.to_owned(), cause: cause.to_owned() }
 }
 
-/// What it is, if it is one of the usual things that are taken for PEM.
+/// Recognises common data that are mistaken for PEM.
 pub(super) fn not_pem(what: &str, bytes: &[u8]) -> Option<ParseError> {
     let (form, remedy) = match bytes {
         [DER_SEQUENCE, ..] => (
@@ -88,7 +88,7 @@ fn label(line: &[u8]) -> Cow<'_, [u8]> {
     line.into()
 }
 
-/// OpenSSL's labels of certificates besides `CERTIFICATE`.
+/// OpenSSL's labels of certificates, besides `CERTIFICATE`.
 const OTHER_LABELS: [&str; 2] = ["X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const DER_SEQUENCE: u8 = 0x30;

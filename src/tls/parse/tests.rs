@@ -1,4 +1,4 @@
-//! Certificates and keys that are usual, unusual and broken.
+//! Tests with certificates and keys that are common, unusual or invalid.
 
 use super::*;
 use crate::tls::testing::{self, Ca, Issued};
@@ -88,7 +88,7 @@ fn a_chain_that_no_client_takes_is_refused() {
     assert!(error.contains("refuse more than 100 certificates or 60000 bytes"), "{error}");
     assert!(chain(101).is_err());
     assert_eq!(chain(100).unwrap().chain.len(), 100);
-    // Few certificates, and large ones.
+    // A few certificates, but large ones.
     let mut params = testing::named("large", &[]);
     params.subject_alt_names =
         (0..2000).map(|n| SanType::DnsName(format!("{n}.a-long-name.test").try_into().unwrap())).collect();
@@ -138,7 +138,8 @@ fn cipher_suites_are_iana_names() {
     assert!(error.to_string().contains("TLS_AES_128_GCM_SHA256"), "{error}");
 }
 
-/// The positions of the served certificates in a file, and what is said of them. Of equal ones, the first counts.
+/// Returns the positions of the served certificates in a file, and the warnings. Of equal certificates, the first
+/// counts.
 fn served(file: &[&Issued], above: &[&Ca]) -> (Vec<usize>, Vec<Oddity>) {
     let ders: Vec<_> =
         file.iter().map(|one| one.der.clone()).chain(above.iter().map(|ca| ca.der())).collect();
@@ -174,7 +175,7 @@ fn a_chain_is_sorted_and_what_does_not_belong_to_it_is_left_out() {
 
 #[test]
 fn a_chain_that_can_be_sorted_in_two_ways_is_served_as_it_is() {
-    // One authority with certificates of two others, as cross-signing makes them.
+    // An authority with certificates from two others, as with cross-signing.
     let key = || KeyPair::try_from(ED25519_KEY).unwrap();
     let cross = |parent: &Ca| {
         let mut params = testing::named("cross", &[]);
@@ -189,7 +190,7 @@ fn a_chain_that_can_be_sorted_in_two_ways_is_served_as_it_is() {
     assert_eq!(served(&[&leaf, &one, &other, &other], &[]), (vec![0, 1, 2], vec![Oddity::NotInOrder]));
 }
 
-/// PKCS#8 (RFC 8410 section 7) around any 32 bytes.
+/// PKCS#8 (RFC 8410 section 7) around 32 arbitrary bytes.
 const ED25519_KEY: &[u8] =
     b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20any 32 bytes are a private key..";
 

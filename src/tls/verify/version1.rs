@@ -1,8 +1,8 @@
-//! Client certificates of X.509 version 1, which webpki does not read.
+//! Verifies client certificates of X.509 version 1, which webpki cannot read.
 //!
 //! They have no extensions, so there is little to verify: dates, the issuer's name and signature, and revocation lists.
-//! The issuer must be one of the configured authorities. A chain of such certificates is not followed, and neither does
-//! OpenSSL follow one: a certificate of version 1 does not say that it is an authority.
+//! The issuer must be a configured authority. As in OpenSSL, chains of such certificates are not followed, because a
+//! version 1 certificate does not say that it is an authority.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 use crate::tls::describe;
 use crate::tls::parse::is_same_name;
 
-/// The certificate, if it is of version 1.
+/// Parses the certificate; `None` if it is not of version 1.
 pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     let (rest, parsed) = X509Certificate::from_der(der).ok()?;
     (rest.is_empty() && parsed.version() == X509Version::V1).then_some(parsed)
 }
 
-/// Whether one of the authorities has issued it, and it is neither revoked nor out of date.
+/// Checks that an authority has issued the certificate, and that it is valid now and not revoked.
 pub(super) fn verify(
     leaf: &X509Certificate<'_>,
     authorities: &[CertificateDer<'_>],
@@ -44,7 +44,7 @@ pub(super) fn verify(
     if crls.is_empty() { Ok(()) } else { check_revocation(leaf, &issuer, crls, now) }
 }
 
-/// Whether the certificate is valid now.
+/// Checks that the certificate is valid now.
 pub(super) fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Error> {
     let validity = certificate.validity();
     let (not_before, not_after) =
@@ -56,7 +56,7 @@ pub(super) fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> R
     }
 }
 
-/// As rustls verifies a signature of TLS 1.2, without its reader of certificates.
+/// Verifies a TLS 1.2 signature as rustls does, without its certificate parser.
 pub(super) fn verify_tls12_signature(
     message: &[u8],
     certificate: &X509Certificate<'_>,
@@ -78,7 +78,7 @@ pub(super) fn verify_tls12_signature(
     }
 }
 
-/// By the issuer's own lists, as nginx's `ssl_crl` wants one of every authority.
+/// Checks the issuer's own revocation lists. As with nginx's `ssl_crl`, every authority needs one.
 fn check_revocation(
     leaf: &X509Certificate<'_>,
     issuer: &X509Certificate<'_>,

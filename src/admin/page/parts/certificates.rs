@@ -8,7 +8,7 @@ use crate::model::view::{Certificate, CertificateOrder, Question, View};
 use super::listener::certificate;
 use super::{BY_SECRET, TROUBLED, table};
 
-/// The certificates that were asked for.
+/// Shows the matching certificates.
 pub(in crate::admin::page) fn certificates(view: &View, question: &Question) -> Markup {
     let excerpt = &view.certificates;
     html! {
@@ -59,7 +59,7 @@ fn row(shown: &Certificate, listeners: usize, now: i64) -> Markup {
     }
 }
 
-/// The same page with another order.
+/// Returns the link to the same page with another order.
 fn link(question: &Question, order: CertificateOrder) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     if !question.text.is_empty() {

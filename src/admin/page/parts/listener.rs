@@ -7,7 +7,7 @@ use crate::model::view::{Certificate, CertificateOrder, Excerpt, Listener, Quest
 
 use super::table;
 
-/// The listeners that were asked for.
+/// Shows the matching listeners.
 pub(in crate::admin::page) fn listeners(view: &View, question: &Question, draining: bool) -> Markup {
     let excerpt = &view.listeners;
     html! {
@@ -30,7 +30,7 @@ pub(in crate::admin::page) fn listeners(view: &View, question: &Question, draini
 
 const COLUMNS: [&str; 7] = ["Listener", "State", "Address", "Certificate", "Sessions", "Logins", "Backend"];
 
-/// `3 of 5,000`.
+/// Returns how many listeners are shown, such as `3 of 5,000`.
 fn scope<T>(excerpt: &Excerpt<T>) -> String {
     match (excerpt.shown.len(), excerpt.matching, excerpt.all) {
         (shown, _, all) if shown == all => String::new(),
@@ -141,7 +141,7 @@ pub(super) fn certificate(certificate: &Certificate, now: i64) -> Markup {
     }
 }
 
-/// Links to the pages before and after this one.
+/// Shows links to the previous and the next page.
 fn pages(excerpt: &Excerpt<Listener>, question: &Question) -> Markup {
     let Excerpt { page, pages, .. } = excerpt;
     html! {

@@ -1,4 +1,4 @@
-//! Backends, faults, changes, problems and replicas.
+//! The lists of backends, faults, changes, problems and replicas.
 
 use maud::{Markup, html};
 
@@ -7,7 +7,7 @@ use crate::model::view::{Backend, Change, Fault, Peer, Sentence, State, View};
 
 use super::table;
 
-/// What cannot be read or written.
+/// Shows problems with reading objects or writing status.
 pub(in crate::admin::page) fn problems(view: &View) -> Markup {
     html! {
         section #problems data-live aria-label="Problems" {
@@ -19,7 +19,7 @@ pub(in crate::admin::page) fn problems(view: &View) -> Markup {
     }
 }
 
-/// The backends that were asked for.
+/// Shows the matching backends.
 pub(in crate::admin::page) fn backends(view: &View) -> Markup {
     let excerpt = &view.backends;
     html! {
@@ -73,7 +73,7 @@ fn backend_row(backend: &Backend) -> Markup {
     }
 }
 
-/// Failed sessions by whose fault they are.
+/// Shows failed sessions and logins, grouped by fault.
 pub(in crate::admin::page) fn faults(view: &View) -> Markup {
     html! {
         section #faults data-live aria-labelledby="faults-title" {
@@ -125,7 +125,7 @@ fn fault_row(fault: &Fault, now: i64) -> Markup {
     }
 }
 
-/// The last changes.
+/// Shows the last changes.
 pub(in crate::admin::page) fn changes(view: &View) -> Markup {
     html! {
         section #changes data-live aria-labelledby="changes-title" {
@@ -151,7 +151,7 @@ fn change_item(change: &Change, now: i64) -> Markup {
     }
 }
 
-/// All replicas, where this one leads several.
+/// Shows all replicas if this one leads several, else the leader.
 pub(in crate::admin::page) fn replicas(view: &View) -> Markup {
     html! {
         section #replicas data-live aria-label="Replicas" {

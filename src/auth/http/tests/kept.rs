@@ -1,4 +1,4 @@
-//! Which connections are kept behind an answer, and that no others stay open.
+//! Tests which connections are kept after an answer, and that the others are closed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -13,14 +13,14 @@ use crate::net::BackendAddress;
 
 use super::{Act, OK, Played, accepted, check, client, pass, rest, service, three_logins_are_accepted};
 
-/// A service on threads of its own that counts the connections that clients hold open.
+/// A service with its own threads that counts the open connections.
 pub(super) struct Counting {
     pub(super) address: BackendAddress,
     open: Arc<AtomicUsize>,
 }
 
 impl Counting {
-    /// Writes the parts of its answer one by one, as far as the client takes them.
+    /// Writes the parts of its answer one by one, as the client accepts them.
     pub(super) fn answering(parts: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = BackendAddress::Ip(listener.local_addr().unwrap());
@@ -95,7 +95,7 @@ async fn a_connection_is_kept_behind_a_body_in_parts() {
     ] {
         let counting = Counting::answering(parts);
         let (client, service) = (client(), Arc::new(service(&[&counting.address])));
-        // A part may be late on a busy machine, and the connection closed: most of them are not.
+        // On a busy machine, a part may be late and the connection closed, but not usually.
         let mut kept = 0;
         for _ in 0..50 {
             let before = counting.open.load(Ordering::Relaxed);
@@ -126,7 +126,7 @@ async fn an_idle_connection_is_closed_after_a_minute() {
     let counting = Counting::answering(&["HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n"]);
     let (client, service) = (client(), Arc::new(service(&[&counting.address])));
     check(&client, &service).await.unwrap();
-    // The sweep begins with the first kept connection, and its clock with its first turn.
+    // The sweep starts with the first kept connection, and its timer with its first poll.
     tokio::task::yield_now().await;
     pass(Duration::from_secs(30)).await;
     counting.has_open(1).await;
@@ -159,8 +159,8 @@ async fn a_connection_that_the_service_closed_while_idle_is_replaced() {
     assert_eq!(played.connections(), [0, 1, 1]);
 }
 
-/// Answers the first two requests together, so that two connections are kept. To the third it gives two answers, and to
-/// the fourth a late one, once the third was asked again.
+/// Answers the first two requests together, so that two connections are kept. Answers the third request twice, and the
+/// fourth one late, after the third was repeated.
 fn service_with_late_answers() -> BackendAddress {
     const NO: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
     const YES: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";

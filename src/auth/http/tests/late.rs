@@ -1,4 +1,4 @@
-//! A service that takes its time, and answers one request twice.
+//! Tests with a slow service that answers one request twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use super::{check_login, client, service};
 
 const NO: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
-/// Between two logins.
+/// Time between two logins.
 const PACE: Duration = Duration::from_millis(25);
 
-/// Each answer takes its time. Accepts `good`, refuses others; `twice` is refused, and accepted `late` behind the refusal.
+/// Starts a slow service. It accepts `good` and refuses others. `twice` is refused, and accepted `late` after the
+/// refusal.
 async fn start(latency: Duration, late: Duration) -> BackendAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = BackendAddress::Ip(listener.local_addr().unwrap());
@@ -69,11 +70,11 @@ async fn one_doubled_answer_does_not_shift_the_verdicts_behind_it() {
 
 #[tokio::test]
 async fn an_acceptance_that_comes_too_early_is_asked_for_again() {
-    // Later than connections rest, which is four times as long as an answer takes.
+    // Later than the end of the rest, which is four times the answer time.
     let (latency, late) = (Duration::from_millis(400), Duration::from_millis(2500));
     let (client, address) = (Arc::new(client()), start(latency, late).await);
     let service = Arc::new(service(&[&address]));
-    // Learns how long the service takes.
+    // Measures the answer time.
     let mut logins = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (client, service) = (Arc::clone(&client), Arc::clone(&service));
@@ -81,7 +82,7 @@ async fn an_acceptance_that_comes_too_early_is_asked_for_again() {
     }
     logins.join_all().await;
     sleep(Duration::from_millis(2000)).await;
-    // Asks on the connection that was kept last.
+    // Uses the connection that was kept last.
     check_login(&client, &service, "twice").await.unwrap();
     sleep(late - Duration::from_millis(10)).await;
     let answer = check_login(&client, &service, "wrong").await.unwrap();

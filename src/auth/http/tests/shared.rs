@@ -1,4 +1,4 @@
-//! What all services and workers of a process share: the number of connections.
+//! Tests of the number of connections, which all services and workers of a process share.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::auth::http::quota::Quota;
 
 const ACCEPTANCE: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
 
-/// One service after the other, with so many logins at once each.
+/// Uses one service after the other, with `logins` logins at once each.
 async fn log_in(quota: &Quota, services: &[Arc<HttpAuth>], logins: usize) -> Vec<Arc<AuthClient>> {
     let mut clients = Vec::new();
     for service in services {
-        // A worker has a client of its own.
+        // Each worker has its own client.
         let client = Arc::new(client_with(quota));
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..logins {

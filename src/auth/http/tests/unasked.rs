@@ -1,4 +1,4 @@
-//! Services that answer more than they were asked.
+//! Tests with services that send more answers than requests.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use super::{Act, OK, Played, check, client, pass, rest, service, three_logins_ar
 const REFUSAL: &str = "HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n";
 const ACCEPTANCE: &str = "HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nContent-Length: 0\r\n\r\n";
 
-/// When the acceptance that nobody asked for is sent, behind each refusal.
+/// When the unexpected acceptance is sent after each refusal.
 #[derive(Clone, Copy, Debug)]
 enum Extra {
     InTheSameWrite,
@@ -23,10 +23,10 @@ enum Extra {
     AfterAMillisecond,
 }
 
-/// A service on threads of its own, so that it runs beside the client.
+/// A service with its own threads, so that it runs in parallel with the client.
 struct Talkative {
     address: BackendAddress,
-    /// Requests whose extra acceptance was sent.
+    /// Number of requests with an extra acceptance sent.
     sent: Arc<AtomicUsize>,
 }
 
@@ -55,7 +55,7 @@ impl Talkative {
     }
 }
 
-/// The client may be gone when the extra answer comes: it counts as sent.
+/// Serves a connection. If the client has left, the extra answer counts as sent.
 fn serve(stream: &TcpStream, extra: Extra, sent: &AtomicUsize) -> io::Result<()> {
     stream.set_nodelay(true)?;
     for line in BufReader::new(stream.try_clone()?).lines() {
@@ -83,7 +83,7 @@ async fn an_answer_behind_a_refusal_accepts_no_later_login() {
         let talkative = Talkative::start(extra);
         let mut logins = 0;
         while logins < 800 {
-            // A client that has not seen such bytes before.
+            // A client that has not seen such bytes yet.
             let (client, service) = (client(), Arc::new(service(&[&talkative.address])));
             for _ in 0..20 {
                 let answer = check(&client, &service).await.unwrap();

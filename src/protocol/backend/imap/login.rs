@@ -1,4 +1,4 @@
-//! The client's own command towards an IMAP backend: LOGIN or AUTHENTICATE, until the backend has decided.
+//! The login command to an IMAP backend, LOGIN or AUTHENTICATE, until the backend has decided.
 
 use crate::protocol::Protocol;
 use crate::protocol::backend::sasl::{Credentials, Reaction, SaslLogin, append_answer};
@@ -10,19 +10,19 @@ use crate::secret::Secret;
 use super::offers::Offers;
 use super::{Imap, OUR_TAG, Response, append_own, classify, is_fatal};
 
-/// The client's own command is under way.
+/// The login command is in progress.
 #[derive(Debug)]
 pub(in crate::protocol::backend) struct LoggingIn {
     tag: Vec<u8>,
-    /// Untagged responses so far: they belong to the client's reply (quirk Q-32).
+    /// Untagged responses so far; they are part of the client's reply (quirk Q-32).
     held: Vec<u8>,
     stage: Stage,
     offers: Option<Offers>,
-    /// For another way, where LOGIN turns out to be disabled.
+    /// For a second attempt with AUTHENTICATE if LOGIN turns out to be disabled.
     password: Option<(Vec<u8>, Secret)>,
 }
 
-/// A refusal that stands, unless the backend's capabilities say that LOGIN was never going to be accepted.
+/// A refusal that is final, unless the backend's capabilities show that LOGIN is disabled.
 #[derive(Debug)]
 pub(in crate::protocol::backend) struct Refused {
     tag: Vec<u8>,
@@ -40,7 +40,7 @@ enum Stage {
 }
 
 impl LoggingIn {
-    /// LOGIN with literals, as nginx does, or AUTHENTICATE where that is all that the backend takes.
+    /// Sends LOGIN with literals, as nginx does, or AUTHENTICATE if the backend accepts nothing else.
     pub(super) fn begin(
         tag: Vec<u8>,
         credentials: Credentials,
@@ -97,7 +97,7 @@ impl LoggingIn {
         }
     }
 
-    /// A refusal without a code may be about the way and not about the credentials.
+    /// A refusal without a response code may concern the command, not the credentials.
     fn refused(self, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Self { tag, held: reply, stage, offers, password } = self;
         if refusal::has_code(&reply) {
@@ -156,7 +156,7 @@ impl Refused {
         Refusal { reply: self.reply, cause }
     }
 
-    /// Tries AUTHENTICATE where LOGIN is disabled.
+    /// Tries AUTHENTICATE if LOGIN is disabled.
     pub(super) fn answered(mut self, line: Vec<u8>, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         match classify(&line, OUR_TAG) {
             Response::Untagged(text) if !is_fatal(text) => {
@@ -173,7 +173,7 @@ impl Refused {
     }
 }
 
-/// Bytes of AUTHENTICATE with its initial response; a longer response waits for the challenge.
+/// Bytes of AUTHENTICATE with an initial response. A longer response is sent after the challenge.
 const MAX_COMMAND: usize = 8000;
 /// Bytes of untagged responses before the tagged one.
 const MAX_HELD: usize = 16 * 1024;

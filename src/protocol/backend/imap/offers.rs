@@ -1,26 +1,26 @@
-//! What an IMAP backend announces, and which way to log in follows from it.
+//! The capabilities of an IMAP backend, and the choice of the login command.
 
 use crate::protocol::backend::BackendError;
 use crate::protocol::backend::sasl::{Credentials, SaslLogin};
 use crate::protocol::sasl::Mechanism;
 
-/// What a capability list says about the commands that we may send.
+/// The capabilities that affect our commands.
 #[derive(Clone, Debug, Default)]
 pub(in crate::protocol::backend) struct Offers {
-    /// STARTTLS may follow.
+    /// The backend offers STARTTLS.
     pub(super) start_tls: bool,
-    /// ID may follow.
+    /// The backend offers ID.
     pub(super) id: bool,
-    /// LOGIN must not follow.
+    /// The backend refuses LOGIN.
     pub(super) login_disabled: bool,
-    /// AUTHENTICATE takes an initial response.
+    /// AUTHENTICATE accepts an initial response.
     pub(super) initial_response: bool,
-    /// Names of SASL mechanisms.
+    /// Names of SASL mechanisms in upper case.
     mechanisms: Vec<Vec<u8>>,
 }
 
 impl Offers {
-    /// From `CAPABILITY …` of an untagged response.
+    /// Reads the text of an untagged response that starts with `CAPABILITY`.
     pub(super) fn in_response(text: &[u8]) -> Option<Self> {
         let mut words = text.split(u8::is_ascii_whitespace);
         words.next().filter(|word| word.eq_ignore_ascii_case(b"CAPABILITY"))?;
@@ -42,8 +42,9 @@ impl Offers {
         self.mechanisms.iter().any(|offered| offered == mechanism.name().as_bytes())
     }
 
-    /// LOGIN must not be sent where it is disabled (RFC 9051 section 6.2.3), and servers disagree about the character
-    /// set of what it carries; PLAIN is UTF-8 (RFC 4616).
+    /// Chooses the command for a password. LOGIN must not be sent if it is disabled (RFC 9051 section 6.2.3). For
+    /// characters beyond ASCII, PLAIN is preferred: it is UTF-8 (RFC 4616), while servers differ in the character set
+    /// of LOGIN.
     pub(super) fn choose(&self, credentials: Credentials) -> Result<Credentials, BackendError> {
         let Credentials::Password { login, password } = credentials else { return Ok(credentials) };
         let is_ascii = login.is_ascii() && password.expose().is_ascii();
@@ -62,12 +63,12 @@ impl Offers {
         Err(BackendError::LoginDisabled)
     }
 
-    /// From a greeting's `[CAPABILITY …]`, if it has one.
+    /// Reads `[CAPABILITY …]` in a greeting, if present.
     pub(super) fn in_greeting(text: &[u8]) -> Option<Self> {
         let code = text.splitn(2, |&byte| byte == b'[').nth(1)?;
         Self::in_response(code.split(|&byte| byte == b']').next()?)
     }
 }
 
-/// What a SASL mechanism's capability begins with.
+/// The prefix of a SASL mechanism's capability.
 const AUTH: &[u8] = b"AUTH=";

@@ -1,11 +1,11 @@
-//! The follower before servers that read messages as servers do, and before sentences.
+//! Tests of the follower with simulated servers that read messages as real servers do, and with sentences.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::follow::Follower;
 
-/// A mail server as far as it decides what is a command, and what it ran.
+/// A mail server, as far as it decides what is a command. It records the commands it ran.
 #[derive(Debug)]
 struct Server {
     rules: Rules,
@@ -19,11 +19,11 @@ struct Server {
 
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    /// Bare LFs end the lines around the dot, too (Postfix before 3.9).
+    /// Accepts bare LFs around the final dot too (Postfix before 3.9).
     takes_bare_lf: bool,
     takes_chunks: bool,
     is_logged_in: bool,
-    /// DATA is refused each time but every n-th.
+    /// DATA is accepted only every n-th time.
     accepts_data: usize,
 }
 
@@ -47,7 +47,7 @@ impl Server {
         Self { rules, mode: Mode::Command, input: Vec::new(), behind_crlf: true, verbs, messages }
     }
 
-    /// Takes bytes and replies.
+    /// Takes bytes and appends replies.
     fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.input.extend_from_slice(bytes);
         let mut replies = Vec::new();
@@ -119,13 +119,13 @@ impl Server {
     }
 }
 
-/// A session of a client with a server, and the follower between them.
+/// A client's session with a server, and the follower between them.
 struct Session {
     follower: Follower,
     server: Server,
-    /// Sent by the client and not passed.
+    /// Sent by the client and not passed yet.
     held: Vec<u8>,
-    /// Said by the server and not seen by the follower.
+    /// Sent by the server and not seen by the follower yet.
     replies: Vec<u8>,
     heard: Vec<u8>,
     closed: Option<CloseReason>,
@@ -145,13 +145,13 @@ impl Session {
         session
     }
 
-    /// The client sends.
+    /// Sends bytes of the client.
     fn send(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
         self.pump();
     }
 
-    /// The follower sees so many bytes of the server's replies.
+    /// Gives the follower this many bytes of the server's replies.
     fn deliver(&mut self, count: usize) {
         let bytes: Vec<u8> = self.replies.drain(..count.min(self.replies.len())).collect();
         self.follower.backend(&bytes);
@@ -184,7 +184,7 @@ impl Session {
         }
     }
 
-    /// Sends in chunks of these sizes, each answered at once.
+    /// Sends in chunks of these sizes, and delivers the replies after each.
     fn talk(mut self, bytes: &[u8], sizes: &[usize]) -> Self {
         let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
         while !rest.is_empty() {
@@ -262,7 +262,7 @@ fn bdat_ends_a_session_whose_backend_would_read_its_content_as_commands() {
         (&b"BDAT 20\r\n"[..], false),
         (b"BDAT +20\r\n", true),
         (b"BDAT\r\n", true),
-        // 20 in 32 bits.
+        // This is 20 in 32 bits.
         (b"BDAT 4294967316\r\n", true),
     ] {
         let session = Session::new(Rules { takes_chunks, ..STRICT });
@@ -281,7 +281,7 @@ fn behind_a_doubtful_end_of_a_message_all_passes_but_xclient() {
     assert_eq!((harmless.closed, harmless.server.verbs.len()), (None, 2));
 }
 
-/// A chunk that ends within a line would make the rest of that line a command.
+/// A chunk that ends within a line would turn the rest of that line into a command.
 #[test]
 fn behind_a_doubtful_end_of_a_message_no_chunk_hides_a_command() {
     let hidden = b"BDAT 4\r\nabcdXCLIENT LOGIN=bob\r\n";
@@ -334,7 +334,7 @@ fn a_session_without_a_login_cannot_log_in_later() {
     assert_eq!(Session::new(rules).talk(harmless, &[usize::MAX]).closed, None);
 }
 
-/// The login was behind HELO, where backends offer nothing.
+/// The login used HELO, to which backends offer no extensions.
 #[test]
 fn chunks_are_followed_once_a_later_ehlo_offers_them() {
     let mut session = Session::new(STRICT);
