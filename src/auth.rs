@@ -115,7 +115,7 @@ pub enum AuthError {
     GivenUp {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
-        /// The time since the request; at least [`LONG_SILENCE`].
+        /// The time since the request; at least `LONG_SILENCE`.
         waited: Duration,
     },
     /// The connection failed, or the answer is not HTTP.

@@ -43,7 +43,7 @@ pub struct SourceAddresses {
     pub connections: u64,
     /// Connections whose client is from a trusted PROXY header, rounded in the same way.
     pub proxied: u64,
-    /// Sorted addresses of [`Peers::connections`]. Empty if there are more than [`SourceAddresses::MOST_ADDRESSES`].
+    /// Sorted addresses of [`SourceAddresses::connections`]. Empty if there are more than [`SourceAddresses::MOST_ADDRESSES`].
     pub addresses: Vec<IpAddr>,
     /// There are more than [`SourceAddresses::MOST_ADDRESSES`] addresses.
     pub more: bool,
