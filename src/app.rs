@@ -257,7 +257,12 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    let listener = listen().with_context(|| format!("cannot listen on --admin-address {address}"))?;
+    let listener = listen().with_context(|| {
+        format!(
+            "cannot listen on --admin-address {address}; if another process uses it (`ss -ltnp` shows which), choose another \
+             address or port"
+        )
+    })?;
     info!(address = %listener.local_addr()?, "admin server is listening; the status page is at /");
     Ok(listener)
 }

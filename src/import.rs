@@ -9,6 +9,7 @@ pub mod problem;
 
 mod advice;
 mod auth;
+mod certificates;
 mod ciphers;
 mod dump;
 mod effective;
@@ -50,18 +51,36 @@ pub trait Source {
     /// Returns the addresses of a host name; empty if it is unknown.
     fn resolve(&self, host: &str) -> Vec<IpAddr>;
 
-    /// Tells whether Mailgress serves a certificate chain and its key (both PEM) differently from nginx. They will be
-    /// in the Secret `name`. `None` if the chain is served unchanged.
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected>;
+    /// What is unusual or wrong about a certificate chain and its key, both PEM, that will be in the Secret `name`;
+    /// nothing where it is served as it is, and where a passphrase hides the key.
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Vec<Inspected>;
+
+    /// Why a file with certificate authorities or revocation lists, both PEM, cannot be read.
+    fn inspect_bundle(&self, bundle: Bundle, pem: &[u8]) -> Option<String>;
 }
 
-/// How a certificate is served differently, with a message.
+/// What is unusual or wrong about a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspected {
-    /// The chain is sorted or shortened.
-    Rearranged(String),
-    /// The certificate cannot be served.
+    /// It is served in another form, or clients may refuse it.
+    Unusual(String),
+    /// nginx may serve it and Mailgress cannot.
     Unusable(String),
+    /// The key does not belong to the first certificate, but perhaps to another one of the chain, counted from 1.
+    KeyMismatch(Option<usize>),
+    /// The chain cannot be read.
+    BadChain(String),
+    /// The key cannot be read.
+    BadKey(String),
+}
+
+/// A file for `ssl_verify_client`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bundle {
+    /// Certificate authorities.
+    Authorities,
+    /// Revocation lists.
+    Crls,
 }
 
 /// The result of an import.

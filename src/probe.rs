@@ -384,7 +384,7 @@ const CLOSED: &str = "a listener that wants a PROXY header does so: --proxy-prot
 const UNTRUSTED_HEADER: &str =
     "our address may not be among its proxyProtocol.trustedPeers; its log says why";
 const FOREIGN: &str = "choose with --protocol, or correct the port";
-const PLAIN: &str = "it may speak no TLS from the first byte: --tls StartTLS";
+const PLAIN: &str = "it may not speak TLS from the first byte: --tls StartTLS";
 const OTHER_NAME: &str = "no listener there has this name: --server-name";
 const NO_CERTIFICATE: &str =
     "give the listener a certificate (tls.certificateRefs), or ask with --tls Disabled";

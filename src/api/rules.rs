@@ -93,7 +93,7 @@ pub fn server() -> Value {
 pub fn namespaces() -> Value {
     json!([rule(
         "has(self.selector) == (self.from == 'Selector')",
-        "selector goes with from: Selector, and only with it; add or remove selector, or correct from",
+        "selector is required with from: Selector and not allowed with other values; add or remove selector, or correct from",
     )])
 }
 

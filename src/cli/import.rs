@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use glob::MatchOptions;
 
-use crate::import::{self, Inspected, Note, Refused, Source};
-use crate::tls::parse::{self, Oddity};
+use crate::import::{self, Bundle, Inspected, Note, Problem, Refused, Source};
+use crate::tls::parse::{self, ParseError};
+use crate::words::counted;
 
 use super::files::{STDIN, STDIN_SHOWN};
 use super::yaml;
@@ -39,7 +40,7 @@ pub struct Nginx {
     /// Where relative paths in it begin [default: FILE's folder, or that of the first file of `nginx -T`].
     #[arg(long, value_name = "DIR")]
     pub prefix: Option<PathBuf>,
-    /// Fail, and print no manifests, when anything has no equivalent; advice is no reason to fail.
+    /// Fail, and print no manifests, when anything has no equivalent (`warning:`). A `note:` is no reason to fail.
     #[arg(long)]
     pub strict: bool,
 }
@@ -81,13 +82,19 @@ impl Nginx {
             Ok(imported) => imported,
             Err(refused) => return told(&refused, err),
         };
-        let mut notes: Vec<&Note> = imported.notes.iter().chain(&imported.advice).collect();
-        notes.sort();
-        for note in notes {
-            writeln!(err, "{note}")?;
+        let warnings = imported.notes.iter().map(|note| (note, WARNING));
+        let mut lines: Vec<(&Note, &str)> =
+            warnings.chain(imported.advice.iter().map(|note| (note, ADVICE))).collect();
+        lines.sort();
+        for (Note { place, message }, kind) in lines {
+            writeln!(err, "{place}: {kind}: {message}")?;
         }
-        if self.strict && !imported.notes.is_empty() {
-            writeln!(err, "nothing is printed, because --strict allows nothing without an equivalent")?;
+        let (warnings, advice) = (imported.notes.len(), imported.advice.len());
+        if (warnings, advice) != (0, 0) {
+            writeln!(err, "{}, {}", counted(warnings, "warning"), counted(advice, "note"))?;
+        }
+        if self.strict && warnings > 0 {
+            writeln!(err, "no manifests: --strict allows no warning")?;
             return Ok(ExitCode::FAILURE);
         }
         for manifest in &imported.manifests {
@@ -99,11 +106,11 @@ impl Nginx {
 
 /// All problems stand last, where they are seen first.
 fn told(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
-    for note in &refused.notes {
-        writeln!(err, "{note}")?;
+    for Note { place, message } in &refused.notes {
+        writeln!(err, "{place}: {WARNING}: {message}")?;
     }
-    for problem in &refused.problems {
-        writeln!(err, "{problem}")?;
+    for Problem { place, message } in &refused.problems {
+        writeln!(err, "{place}: error: {message}")?;
     }
     let which = match refused.problems.len() {
         1 => "the last line".to_owned(),
@@ -143,17 +150,44 @@ impl Source for Disk {
         addresses
     }
 
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected> {
-        let rearranged = |oddity: &Oddity| matches!(oddity, Oddity::Rearranged(_) | Oddity::NotInOrder);
-        match parse::certificate(&format!("Secret {name}"), chain, key) {
-            Ok(parsed) => {
-                let oddity = parsed.oddities.into_iter().find(rearranged)?;
-                let problem = oddity.problem(&format!("Secret {name}"));
-                Some(Inspected::Rearranged(format!("{problem}; {}", oddity.remedy())))
-            }
-            Err(error) => Some(Inspected::Unusable(format!("this certificate cannot be served: {error}"))),
-        }
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Vec<Inspected> {
+        let secret = format!("Secret {name}");
+        let parsed = match parse::certificate(&secret, chain, key) {
+            Ok(parsed) => parsed,
+            Err(error) => return unusable(error).into_iter().collect(),
+        };
+        let unusual =
+            parsed.oddities.iter().map(|oddity| format!("{}; {}", oddity.problem(&secret), oddity.remedy()));
+        unusual.map(Inspected::Unusual).collect()
     }
+
+    fn inspect_bundle(&self, bundle: Bundle, pem: &[u8]) -> Option<String> {
+        let error = match bundle {
+            Bundle::Authorities => parse::authorities(pem).err(),
+            Bundle::Crls => parse::crls(pem).err(),
+        };
+        error.and_then(|error| match error {
+            ParseError::UnusableAuthorities => None,
+            ParseError::Pem { cause, .. } => Some(cause),
+            other => Some(other.to_string()),
+        })
+    }
+}
+
+/// Nothing of an encrypted key, about which there is a note already.
+fn unusable(error: ParseError) -> Option<Inspected> {
+    Some(match error {
+        ParseError::EncryptedKey(_) => return None,
+        ParseError::KeyMismatch(_) => Inspected::KeyMismatch(None),
+        ParseError::NotFirst { position, .. } => Inspected::KeyMismatch(Some(position)),
+        ParseError::NotX509 { position, .. } => {
+            Inspected::BadChain(format!("certificate {position} in it is not a valid X.509 certificate"))
+        }
+        ParseError::BrokenKey(_) => Inspected::BadKey("it holds no valid private key".to_owned()),
+        ParseError::Pem { what, cause } if what.starts_with("tls.key") => Inspected::BadKey(cause),
+        ParseError::Pem { cause, .. } => Inspected::BadChain(cause),
+        other => Inspected::Unusable(format!("this certificate cannot be served: {other}")),
+    })
 }
 
 /// As [`Disk`], with standard input in the place of the configuration's file.
@@ -180,16 +214,24 @@ impl Source for Stdin {
         Disk.resolve(host)
     }
 
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected> {
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Vec<Inspected> {
         Disk.inspect(name, chain, key)
+    }
+
+    fn inspect_bundle(&self, bundle: Bundle, pem: &[u8]) -> Option<String> {
+        Disk.inspect_bundle(bundle, pem)
     }
 }
 
+/// Before what has no equivalent, which `--strict` counts.
+const WARNING: &str = "warning";
+/// Before what has an equivalent, or needs none.
+const ADVICE: &str = "note";
 /// Bytes of standard input that are read.
 const MAX_STDIN: u64 = 64 << 20;
 
 const AFTER_HELP: &str = "\
-Exit status: 0 there are manifests (standard error names what has no equivalent), 1 there are none, 2 usage error.";
+Exit status: 0 there are manifests (standard error names what has no equivalent, each with `warning:`), 1 there are none, 2 usage error.";
 
 #[cfg(test)]
 mod tests;

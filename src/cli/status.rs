@@ -173,18 +173,22 @@ fn write(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io:
 
 /// `400 listeners, 3 not ready`.
 fn summary(selected: &Selected) -> String {
-    let Selected { all, matching, counts: [not_ready, alarming, pending], .. } = selected;
+    let Selected { inventory, all, matching, counts: [not_ready, alarming, pending], .. } = selected;
     let mut text = match (all, matching) {
         (all, matching) if all == matching => counted(*all, "listener"),
         (all, matching) => format!("{matching} of {}", counted(*all, "listener")),
     };
-    if (*not_ready, *pending) == (0, 0) && *matching > 0 {
+    let problems = inventory.problems.len();
+    if (*not_ready, *pending, problems) == (0, 0, 0) && *matching > 0 {
         text.push_str(", all ready");
     }
     for (number, what) in [(not_ready, "not ready"), (alarming, "with an alarm"), (pending, "pending")] {
         if *number > 0 {
             text.push_str(&format!(", {number} {what}"));
         }
+    }
+    if problems > 0 {
+        text.push_str(&format!(", {}", counted(problems, "problem")));
     }
     text
 }
@@ -331,16 +335,16 @@ mail       mailserver/edge  mx        -       -         -         False  -
 mail       mailserver/edge  mx2       -       -         -         False  -
 mail       mailserver/edge  imaps     *:993   IMAP      Implicit  True   203.0.113.7:993
 
-3 listeners, 2 not ready
+3 listeners, 2 not ready, 1 problem
 ";
         assert_eq!(shown(&[]), (expected.to_owned(), false));
         let (only_problems, is_ready) = shown(&["--problems"]);
         assert!(only_problems.contains("mx2") && !only_problems.contains("imaps"), "{only_problems}");
-        assert!(only_problems.ends_with("\n3 listeners, 2 not ready\n"), "{only_problems}");
+        assert!(only_problems.ends_with("\n3 listeners, 2 not ready, 1 problem\n"), "{only_problems}");
         assert!(!is_ready);
         let (found, _) = shown(&["EDGE/imaps"]);
         assert!(found.contains("203.0.113.7") && !found.contains("mx2"), "{found}");
-        assert!(found.ends_with("\n1 of 3 listeners, all ready\n"), "{found}");
+        assert!(found.ends_with("\n1 of 3 listeners, 1 problem\n"), "{found}");
         let healthy = Inventory { problems: Vec::new(), ..inventory.clone() };
         let (none, is_ready) = shown_of(&healthy, &["nowhere"]);
         assert_eq!((none.as_str(), is_ready), ("No listener matches.\n\n0 of 3 listeners\n", false));

@@ -15,6 +15,7 @@ pub mod store;
 mod walk;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,6 +169,9 @@ impl FolderSource {
             for problem in loaded.problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 tracing::error!("{problem}");
             }
+            for path in mended(&self.problems, &loaded.problems) {
+                tracing::info!(file = %path.display(), "the file has no problem any more; its objects are read again");
+            }
             self.index.replace(&loaded.objects);
             self.problems = loaded.problems;
         }
@@ -198,6 +202,12 @@ impl FolderSource {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         self.publisher.tell(&problems);
     }
+}
+
+/// Files and folders that had a problem and have none.
+fn mended<'a>(before: &'a [Problem], now: &[Problem]) -> BTreeSet<&'a Path> {
+    let is_over = |path: &&Path| now.iter().all(|problem| problem.path != *path);
+    before.iter().map(|problem| problem.path.as_path()).filter(is_over).collect()
 }
 
 /// What is in the folder, with all of it watched.

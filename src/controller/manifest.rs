@@ -1,5 +1,6 @@
 //! A file's text into manifests: YAML or JSON, several documents, `List` kinds.
 
+mod names;
 mod promises;
 mod template;
 pub(crate) mod text;
@@ -135,6 +136,9 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
     }
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let (Some(api), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        if let Some(kind) = text("kind").filter(|kind| is_own_kind(kind)) {
+            return Err(plain(&format!("a {kind} has no apiVersion; add apiVersion: {API_VERSION}")));
+        }
         return Err(plain("a document has no apiVersion and kind; a Kubernetes object begins with them"));
     };
     if kind.ends_with("List") && value["items"].is_array() {
@@ -143,7 +147,7 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
         return items.into_iter().try_for_each(|item| object(item, validator, parsed));
     }
     let Some(name) = value["metadata"]["name"].as_str().filter(|name| !name.is_empty()) else {
-        if is_read(&api, &kind) {
+        if is_read(&api, &kind) || is_mistaken(&api, &kind, &value) {
             return Err(plain(&format!("a {kind} has no metadata.name; give it one")));
         }
         parsed.promises.extend(promises::of_kustomization(&value));
@@ -179,6 +183,18 @@ fn is_own(api: &str) -> bool {
     api.split('/').next() == Some(GROUP)
 }
 
+fn is_own_kind(kind: &str) -> bool {
+    ["MailServer", "MailListener"].contains(&kind)
+}
+
+/// Whether an object is meant to be ours and its apiVersion is another one. Other groups may have kinds with these names:
+/// theirs do not look like ours.
+fn is_mistaken(api: &str, kind: &str, value: &Value) -> bool {
+    let has = |field: &str| !value["spec"][field].is_null();
+    let looks_ours = has("listeners") || has("serverRef");
+    is_own_kind(kind) && api != API_VERSION && (is_own(api) || !api.contains('/') || looks_ours)
+}
+
 /// Whether objects of a kind are looked at.
 fn is_read(api: &str, kind: &str) -> bool {
     let is_core = api == "v1" && ["Secret", "ConfigMap", "Service", "Namespace"].contains(&kind);
@@ -199,7 +215,7 @@ pub(crate) fn content(
     Ok(match (api, kind) {
         (API_VERSION, "MailServer") => Content::Server(own(Kind::Server, key, value, validator)),
         (API_VERSION, "MailListener") => Content::Listener(own(Kind::Listener, key, value, validator)),
-        (api, "MailServer" | "MailListener") if api.starts_with(GROUP) => {
+        (api, kind) if is_mistaken(api, kind, &value) => {
             return Err(plain(&format!("{kind} {key} has apiVersion {api}; write {API_VERSION}")));
         }
         (api, _) if is_own(api) => {
@@ -234,6 +250,7 @@ fn own<Spec: DeserializeOwned>(kind: Kind, key: &Key, value: Value, validator: &
             Violation::invalid(name, "there is no such field", remedy)
         })
         .collect();
+    found.extend(names::violations(&value["metadata"]));
     let written = value["spec"].clone();
     let owner = Owner::written(kind, &key.namespace, &written);
     if written.is_null() {

@@ -9,6 +9,7 @@ use crate::net::ListenAddress;
 use super::effective::Server;
 use super::listen::Socket;
 use super::problem::Note;
+use super::settings;
 
 /// Collects all warnings about a server.
 pub(super) fn of(server: &Server<'_>, advice: &mut Vec<Note>) {
@@ -17,6 +18,7 @@ pub(super) fn of(server: &Server<'_>, advice: &mut Vec<Note>) {
     advice.extend(resolver_of_auth_http(server));
     advice.extend(server_name(server));
     advice.extend(anonymous_before_tls(server));
+    advice.extend(password_logins(server));
     advice.extend(server.sockets.iter().filter_map(listen));
     advice.extend(untrusted_peers(server));
 }
@@ -76,6 +78,23 @@ fn anonymous_before_tls(server: &Server<'_>) -> Option<Note> {
     let message = "smtp_auth none with starttls only: mail is refused before STARTTLS; with \
                    smtp.anonymousBeforeTLS: true it is taken, as by nginx";
     (has_none && server.word("starttls").as_deref() == Some("only")).then(|| directive.note(message))
+}
+
+/// nginx accepts AUTH PLAIN and AUTH LOGIN where it does not announce them, also on port 25.
+fn password_logins(server: &Server<'_>) -> Option<Note> {
+    let (name, block) = match server.protocol {
+        Protocol::Imap => ("imap_auth", "imap"),
+        Protocol::Pop3 => ("pop3_auth", "pop3"),
+        Protocol::Smtp => ("smtp_auth", "smtp"),
+    };
+    let directive = server.get(name)?;
+    settings::password_logins(server, name)?;
+    let methods = directive.arguments().join(" ");
+    let message = format!(
+        "{name} {methods}: nginx accepts logins with a password all the same, and so the manifests have \
+         {block}.passwordLogins: Always; remove this field to refuse them"
+    );
+    Some(directive.note(message))
 }
 
 fn listen(socket: &Socket) -> Option<Note> {

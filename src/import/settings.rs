@@ -171,7 +171,7 @@ fn auth_methods<'a>(server: &Server<'a>, name: &'a str) -> Option<Vec<AuthMethod
 }
 
 /// nginx always accepts passwords. Returns a value if this is more than the list allows.
-fn password_logins<'a>(server: &Server<'a>, name: &'a str) -> Option<PasswordLogins> {
+pub(super) fn password_logins<'a>(server: &Server<'a>, name: &'a str) -> Option<PasswordLogins> {
     let is_password = |method: &AuthMethod| matches!(method, AuthMethod::Plain | AuthMethod::Login);
     let lists_passwords = auth_methods(server, name)?.iter().any(is_password);
     (!lists_passwords).then_some(PasswordLogins::Always)

@@ -1,17 +1,12 @@
-//! Converts `starttls` and `ssl_…`: TLS to clients, with the files of certificates.
+//! Converts `starttls` and `ssl_…`: TLS to clients.
 
-use std::collections::BTreeMap;
-
-use zeroize::Zeroizing;
-
-use crate::api::common::{BundleKind, BundleRef, SecretRef};
+use crate::api::common::{BundleKind, BundleRef};
 use crate::api::tls::{ClientAuth, ClientAuthMode, MinVersion, SessionCache, TlsMode, TlsSettings};
-use crate::secret::Secret;
 
-use super::Inspected;
+use super::Bundle;
+use super::certificates::{blocks, certificates};
 use super::ciphers;
 use super::effective::Server;
-use super::keys::{self, Locked};
 use super::listen::Socket;
 use super::objects::Objects;
 use super::plan::Context;
@@ -42,6 +37,11 @@ pub(super) fn settings(
     if let ("ssl", Some(starttls)) = (reason.name, wanted_starttls(server)) {
         return Err(starttls.problem("\"starttls\" directive conflicts with \"ssl on\""));
     }
+    if let Some(file) = server.get("ssl_password_file").filter(|file| !context.is_elsewhere(file)) {
+        // nginx reads it whether a key needs it or not.
+        let read = context.bytes(file, "password file");
+        found.keep(read);
+    }
     let ciphers = server.get("ssl_ciphers").and_then(|directive| cipher_suites(directive, &mut found.notes));
     let size = server.all("ssl_session_cache").last().map_or(Some(0), |d| session_cache(d).ok());
     let timeout = server.text("ssl_session_timeout").and_then(|text| values::time(text, Finest::Seconds));
@@ -63,10 +63,10 @@ pub(super) fn settings(
     }))
 }
 
-/// Why a server needs TLS: the directive that nginx names in its messages.
-struct Reason<'a> {
-    name: &'static str,
-    directive: &'a Directive,
+/// Why a server needs TLS: what nginx names in its messages, and where.
+pub(super) struct Reason<'a> {
+    pub(super) name: &'static str,
+    pub(super) directive: &'a Directive,
 }
 
 fn wanted_starttls<'a>(server: &'a Server<'_>) -> Option<&'a Directive> {
@@ -83,170 +83,6 @@ fn reason<'a>(server: &'a Server<'_>) -> Option<Reason<'a>> {
     }
     let socket = server.sockets.iter().find(|socket| socket.ssl)?;
     Some(Reason { name: "listen ... ssl", directive: &socket.directive })
-}
-
-fn certificates(
-    server: &Server<'_>,
-    reason: &Reason<'_>,
-    context: &Context<'_>,
-    objects: &mut Objects,
-    found: &mut Findings,
-) -> Result<Vec<SecretRef>, Problem> {
-    let (chains, keys) = (server.all("ssl_certificate"), server.all("ssl_certificate_key"));
-    let needed = format!("for the \"{}\" directive", reason.name);
-    if chains.is_empty() {
-        return Err(reason.directive.problem(format!("no \"ssl_certificate\" is defined {needed}")));
-    }
-    if keys.is_empty() {
-        return Err(reason.directive.problem(format!("no \"ssl_certificate_key\" is defined {needed}")));
-    }
-    let mut references: Vec<SecretRef> = Vec::new();
-    for (index, chain) in chains.iter().enumerate() {
-        let Some(key) = keys.get(index) else {
-            let message = format!(
-                "no \"ssl_certificate_key\" is defined for certificate \"{}\" and the \"{}\" directive",
-                chain.argument(0),
-                reason.name
-            );
-            return Err(chain.problem(message));
-        };
-        let name = certificate(server, (chain, key), context, objects, found);
-        let Some(name) = found.keep(name) else { continue };
-        if !references.iter().any(|reference| reference.name == name) {
-            references.push(SecretRef { name });
-        }
-    }
-    if references.len() > MOST_REFERENCES {
-        let message = format!("ssl_certificate: the first {MOST_REFERENCES} certificates are kept");
-        found.notes.push(reason.directive.note(message));
-        references.truncate(MOST_REFERENCES);
-    }
-    Ok(references)
-}
-
-/// Creates the Secret of a certificate and its key. Returns its name.
-fn certificate(
-    server: &Server<'_>,
-    (chain, key): (&Directive, &Directive),
-    context: &Context<'_>,
-    objects: &mut Objects,
-    found: &mut Findings,
-) -> Result<String, Problem> {
-    let origin = format!("{} {}", chain.argument(0), key.argument(0));
-    if let Some(file) = [chain, key].into_iter().find(|file| context.is_elsewhere(file)) {
-        let name = objects.foreign_secret(&origin, "tls");
-        let message = format!("{} {} is not in the dump and not here", file.name(), file.argument(0));
-        let remedy = format!("make the Secret {name} yourself, with tls.crt and tls.key");
-        found.notes.push(file.note(format!("{message}; {remedy}")));
-        return Ok(name);
-    }
-    let chain_pem = context.text(chain, "certificate")?;
-    let chain_pem = blocks(&chain_pem, |label| label.ends_with("CERTIFICATE"));
-    if chain_pem.is_empty() {
-        let message = format!("cannot load certificate \"{}\": no PEM certificate in it", chain.argument(0));
-        return Err(chain.problem(message));
-    }
-    let elsewhere = ["engine:", "store:"].iter().any(|scheme| key.argument(0).starts_with(scheme));
-    if elsewhere {
-        let name = objects.foreign_secret(&origin, "tls");
-        let message = format!("ssl_certificate_key {}: make the Secret {name} yourself", key.argument(0));
-        let message = format!("{message}, with tls.crt and tls.key; keys are read from Secrets only");
-        found.notes.push(key.note(message));
-        return Ok(name);
-    }
-    let key_text = context.text(key, "certificate key")?;
-    let key_pem = blocks(&key_text, |label| label.ends_with("PRIVATE KEY"));
-    if key_pem.is_empty() {
-        let message = format!("cannot load certificate key \"{}\": no PEM key in it", key.argument(0));
-        return Err(key.problem(message));
-    }
-    let key_pem = without_passphrase(&key_pem, (server, key), context, found)?;
-    let data = BTreeMap::from([
-        ("tls.crt".to_owned(), Secret::from(chain_pem.as_bytes())),
-        ("tls.key".to_owned(), Secret::from(key_pem.as_bytes())),
-    ]);
-    let name = objects.secret("kubernetes.io/tls", &origin, "tls", data);
-    let is_readable = !keys::is_encrypted(&key_pem);
-    let inspected = context.source.inspect(&name, chain_pem.as_bytes(), key_pem.as_bytes());
-    let note = |text| chain.note(format!("ssl_certificate {}: {text}", chain.argument(0)));
-    match inspected.filter(|_| is_readable) {
-        Some(Inspected::Rearranged(text)) => found.advice.push(note(text)),
-        Some(Inspected::Unusable(text)) => found.notes.push(note(text)),
-        None => {}
-    }
-    Ok(name)
-}
-
-/// Returns the keys, decrypted with the passphrases of `ssl_password_file`.
-fn without_passphrase(
-    pem: &str,
-    (server, key): (&Server<'_>, &Directive),
-    context: &Context<'_>,
-    found: &mut Findings,
-) -> Result<Zeroizing<String>, Problem> {
-    let encrypted = || Ok(Zeroizing::new(pem.to_owned()));
-    if !keys::is_encrypted(pem) {
-        return encrypted();
-    }
-    let name = key.argument(0);
-    let Some(file) = server.get("ssl_password_file") else {
-        let message = format!(
-            "ssl_certificate_key {name} is encrypted and there is no ssl_password_file, so nginx asks for the \
-             passphrase; decrypt the key with `openssl pkey` and import again"
-        );
-        found.notes.push(key.note(message));
-        return encrypted();
-    };
-    let text = context.bytes(file, "password file")?;
-    match keys::decrypt(pem, &keys::passphrases(&text)) {
-        Ok(plain) => {
-            let message = format!(
-                "ssl_certificate_key {name} was decrypted with a passphrase of {}; the Secret holds the key in clear, \
-                 so keep these manifests out of version control, or encrypt them",
-                file.argument(0)
-            );
-            found.advice.push(key.note(message));
-            Ok(plain)
-        }
-        Err(Locked::Unsupported(encryption)) => {
-            let message = format!(
-                "ssl_certificate_key {name} is encrypted with {encryption}, which the import cannot decrypt; decrypt \
-                 the key with `openssl pkey` and import again"
-            );
-            found.notes.push(key.note(message));
-            encrypted()
-        }
-        Err(why @ (Locked::WrongPassphrase | Locked::Broken)) => {
-            let cause = match why {
-                Locked::Broken => "the encrypted key is damaged".to_owned(),
-                _ => format!("no passphrase in \"{}\" decrypts it", file.argument(0)),
-            };
-            Err(key.problem(format!("cannot load certificate key \"{name}\": {cause}")))
-        }
-    }
-}
-
-/// Returns the PEM blocks with a matching label, without the text between them.
-fn blocks(text: &str, wanted: impl Fn(&str) -> bool) -> String {
-    // A byte order mark may precede the first block.
-    let text = text.trim_start_matches('\u{feff}');
-    let mut kept = String::new();
-    let mut inside = false;
-    for line in text.lines() {
-        let line = line.trim_end();
-        let label = |start: &str| line.strip_prefix(start).and_then(|rest| rest.strip_suffix("-----"));
-        if label("-----BEGIN ").is_some_and(&wanted) {
-            inside = true;
-        }
-        if inside {
-            kept.push_str(line);
-            kept.push('\n');
-        }
-        if label("-----END ").is_some() {
-            inside = false;
-        }
-    }
-    kept
 }
 
 fn cipher_suites(directive: &Directive, notes: &mut Vec<Note>) -> Option<Vec<String>> {
@@ -337,6 +173,10 @@ fn client_auth(
             let message = format!("cannot load \"{}\": no PEM block of {label} in it", directive.argument(0));
             return Err(directive.problem(message));
         }
+        let kind = if name == "ssl_crl" { Bundle::Crls } else { Bundle::Authorities };
+        if let Some(cause) = context.source.inspect_bundle(kind, pem.as_bytes()) {
+            return Err(directive.problem(format!("cannot load \"{}\": {cause}", directive.argument(0))));
+        }
         Ok(reference(objects.config_map(directive.argument(0), suffix, key, pem)))
     };
     let mut authorities: Vec<BundleRef> = Vec::new();
@@ -363,8 +203,6 @@ fn client_auth(
     }))
 }
 
-/// The limit in the schema.
-const MOST_REFERENCES: usize = 16;
 /// The limit of `depth` in the schema.
 const DEEPEST: u64 = 16;
 /// nginx's minimum: eight pages.

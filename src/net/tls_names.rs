@@ -18,6 +18,9 @@ pub fn iana(name: &str) -> Option<&'static str> {
 /// Returns the error message for a name that [`suite`] does not know.
 #[must_use]
 pub fn unknown(name: &str) -> String {
+    if let Some(iana) = iana(&name.to_ascii_uppercase()) {
+        return format!("{name:?} is not IANA's name of a cipher suite; write {iana}");
+    }
     let known: Vec<_> = SUITES.iter().map(|(_, iana, _)| *iana).collect();
     format!("{name:?} is not a cipher suite that is spoken here; choose among {}", known.join(", "))
 }
@@ -98,5 +101,13 @@ mod tests {
     fn an_unknown_suite_is_answered_with_the_known_ones() {
         assert!(suite("TLS_RSA_WITH_RC4_128_MD5").is_none());
         assert!(unknown("TLS_RSA_WITH_RC4_128_MD5").contains("TLS_AES_128_GCM_SHA256"));
+    }
+
+    #[test]
+    fn a_name_of_openssl_is_answered_with_that_of_iana() {
+        let expected = "write TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+        for name in ["ECDHE-RSA-AES128-GCM-SHA256", "tls_ecdhe_rsa_with_aes_128_gcm_sha256"] {
+            assert_eq!(unknown(name), format!("{name:?} is not IANA's name of a cipher suite; {expected}"));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! How a session ends, and who has to act on it.
 
+mod silence;
+
 use std::io;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::limits::Refusal;
 use super::verdicts::Verdict;
+
+pub(crate) use silence::Silence;
 
 /// Why a session ended. [`End::fault`] says who is at fault.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,10 @@ pub(crate) enum End {
     /// The PROXY header is missing or invalid.
     #[error("{0}")]
     ProxyHeader(#[from] ProxyHeaderError),
+    #[error(
+        "the peer {0} sent no PROXY header within timeouts.client; the listener's proxyProtocol requires one"
+    )]
+    NoHeader(String),
     /// The peer is not in `proxyProtocol.trustedPeers`, and untrusted peers are refused.
     #[error("the peer {0} is not among proxyProtocol.trustedPeers")]
     UntrustedPeer(String),
@@ -106,7 +114,7 @@ pub(crate) enum End {
     AuthServiceUnavailable(String),
     /// The backend refused a login that the auth service had accepted, or cannot accept logins now.
     #[error("the backend {}: {text}", refusal(*.cause))]
-    BackendRefused { cause: RefusalCause, text: String },
+    BackendRefused { cause: RefusalCause, is_clients_password: bool, text: String },
     #[error("the backend sent bytes in clear behind its STARTTLS reply")]
     BackendInjection,
     #[error("the {side} broke the connection: {error}")]
@@ -121,49 +129,6 @@ pub(crate) enum End {
     /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
-}
-
-/// How a connection was opened on which the backend should have spoken first; for hints in error messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Silence {
-    /// In cleartext, without a PROXY header.
-    InClear,
-    /// In cleartext, after a PROXY header.
-    InClearBehindHeader,
-    /// With implicit TLS.
-    UnderTls,
-}
-
-impl Silence {
-    /// Says what a silent backend may be waiting for.
-    pub(crate) const fn hint(self) -> &'static str {
-        match self {
-            Self::InClear => {
-                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
-                 Implicit) or for a PROXY header (upstream.proxyProtocol)"
-            }
-            Self::InClearBehindHeader => {
-                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
-                 Implicit)"
-            }
-            Self::UnderTls => "it took the TLS handshake and does not speak the protocol",
-        }
-    }
-
-    /// Says why the backend may have closed the connection.
-    const fn hint_when_closed(self) -> &'static str {
-        match self {
-            Self::InClear => {
-                "it may expect a PROXY header (upstream.proxyProtocol) or TLS from the first byte (upstream.tls.mode: \
-                 Implicit)"
-            }
-            Self::InClearBehindHeader => {
-                "it may not understand the PROXY header of upstream.proxyProtocol, not take it from this address, or \
-                 expect TLS behind it (upstream.tls.mode: Implicit)"
-            }
-            Self::UnderTls => "it took the TLS handshake",
-        }
-    }
 }
 
 /// The party that has to act.
@@ -209,7 +174,9 @@ impl End {
             Self::Rule(_) => "protocol_error",
             Self::ClientTimeout => "client_timeout",
             Self::Idle => "idle_timeout",
-            Self::ProxyHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => "proxy_header",
+            Self::ProxyHeader(_) | Self::NoHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => {
+                "proxy_header"
+            }
             Self::Handshake(_) => "tls_handshake",
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
@@ -243,6 +210,9 @@ impl End {
     /// client address and no words of clients, backends or auth services.
     pub(crate) fn sentence(&self) -> String {
         let text = match self {
+            Self::NoHeader(_) => {
+                "a peer sent no PROXY header within timeouts.client; proxyProtocol requires one"
+            }
             Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
             Self::UnwantedHeader(_) => {
                 "a peer sent a PROXY header, and is not among proxyProtocol.trustedPeers"
@@ -308,11 +278,15 @@ impl End {
             Self::NoBackend
             | Self::NotAllowed(_)
             | Self::ProxyHeader(_)
+            | Self::NoHeader(_)
             | Self::UntrustedPeer(_)
             | Self::UnwantedHeader(_) => Fault::Configuration,
             Self::Backend(BackendError::NoPassword) => Fault::AuthService,
             Self::Backend(BackendError::ControlCharacters { .. })
-            | Self::BackendRefused { cause: RefusalCause::Client, .. } => Fault::Client,
+            | Self::BackendRefused { cause: RefusalCause::Client, .. }
+            | Self::BackendRefused { cause: RefusalCause::Credentials, is_clients_password: true, .. } => {
+                Fault::Client
+            }
             Self::Backend(_)
             | Self::NoEndpoints(_)
             | Self::Connect(_)
@@ -390,5 +364,20 @@ const fn rule(reason: CloseReason) -> &'static str {
         CloseReason::DoubtfulCommand => {
             "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_the_backend_refuses_is_the_fault_of_whoever_gave_it() {
+        let fault = |cause, is_clients_password| {
+            End::BackendRefused { cause, is_clients_password, text: String::new() }.fault()
+        };
+        assert_eq!(fault(RefusalCause::Credentials, true), Fault::Client);
+        assert_eq!(fault(RefusalCause::Credentials, false), Fault::Backend);
+        assert_eq!(fault(RefusalCause::Server, true), Fault::Backend);
     }
 }

@@ -181,7 +181,7 @@ mod tests {
         for end in [
             End::UntrustedPeer(secret.into()),
             End::UnwantedHeader(secret.into()),
-            End::BackendRefused { cause, text: secret.into() },
+            End::BackendRefused { cause, is_clients_password: true, text: secret.into() },
             End::AuthServiceUnavailable(secret.into()),
             End::Backend(refused),
             End::Backend(unavailable),

@@ -44,6 +44,7 @@ const CERTIFICATE_OVERHEAD: usize = 5;
 /// No handshake could succeed with them. An expired certificate is not an error, because the result has its dates.
 pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<Parsed, ParseError> {
     let what = format!("tls.crt of {reference}");
+    check_files(reference, chain_pem, key_pem)?;
     let found = pem::certificates(&what, chain_pem)?;
     let parsed = parse_all(&what, &found)?;
     let Some(leaf) = parsed.first() else { return Err(ParseError::NoCertificate(reference.to_owned())) };
@@ -98,6 +99,17 @@ pub fn cipher_suites(names: &[String]) -> Result<(), ParseError> {
 pub fn has_suite_of_tls13(names: &[String]) -> bool {
     let of_tls13 = |suite: &rustls::SupportedCipherSuite| suite.tls13().is_some();
     provider_with(names).is_ok_and(|provider| provider.cipher_suites.iter().any(of_tls13))
+}
+
+/// What is easily mistaken where files become a Secret.
+fn check_files(reference: &str, chain: &[u8], key: &[u8]) -> Result<(), ParseError> {
+    for (name, text) in [("tls.crt", chain), ("tls.key", key)] {
+        if text.trim_ascii().is_empty() {
+            return Err(ParseError::Empty(format!("{name} of {reference}")));
+        }
+    }
+    let is_swapped = pem::has_key(chain) && !pem::has_certificate(chain) && pem::has_certificate(key);
+    if is_swapped && !pem::has_key(key) { Err(ParseError::Swapped(reference.to_owned())) } else { Ok(()) }
 }
 
 fn parse_all<'a>(

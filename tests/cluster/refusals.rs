@@ -91,7 +91,7 @@ fn settings_that_exclude_each_other_are_refused() {
             ),
             (
                 server(&json!({ "allowedListeners": { "namespaces": { "from": "Selector" } } })),
-                &["selector goes with from: Selector"],
+                &["selector is required with from: Selector"],
             ),
         ],
     );

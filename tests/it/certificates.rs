@@ -227,8 +227,9 @@ fn an_import_says_what_is_not_served_as_it_is() {
     imports(made.path(), &names);
     let (_, notes) = import(made.path());
     let lines: Vec<&str> = notes.lines().collect();
-    let [twice, ed448] = lines.as_slice() else { panic!("{notes}") };
+    let [twice, ed448, version_1] = lines.as_slice() else { panic!("{notes}") };
     assert!(twice.contains("certificates 1, 3 of it are served"), "{notes}");
+    assert!(version_1.contains("note: ") && version_1.contains("is of X.509 version 1"), "{notes}");
     assert!(ed448.contains("this certificate cannot be served") && ed448.contains("(Ed448)"), "{notes}");
 }
 

@@ -335,3 +335,36 @@ fn a_folder_without_any_object_of_ours_is_a_warning() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn a_wrong_api_version_is_an_error_that_says_the_right_one() {
+    let spec = "kind: MailServer\nmetadata: {name: a}\nspec: {auth: {passthrough: {}}, listeners: []}\n";
+    for api in ["mailgress.dev/v1", "mailgress.dev/v1beta1", "mailgress.io/v1alpha1", "v1alpha1", "v1"] {
+        let (lines, wrong) = check(&format!("apiVersion: {api}\n{spec}"));
+        let expected = format!("MailServer default/a has apiVersion {api}; write mailgress.dev/v1alpha1");
+        assert!(wrong && lines[0].contains(&expected), "{lines:?}");
+    }
+    let (lines, wrong) = check(spec);
+    let expected = "a MailServer has no apiVersion; add apiVersion: mailgress.dev/v1alpha1";
+    assert!(wrong && lines[0].contains(expected), "{lines:?}");
+    let foreign =
+        "apiVersion: other.example/v1\nkind: MailServer\nmetadata: {name: a}\nspec: {replicas: 1}\n";
+    assert!(!check(foreign).1);
+}
+
+#[test]
+fn names_that_the_api_server_refuses_are_errors_with_their_line() {
+    let text = |name: &str, namespace: &str| {
+        format!(
+            "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata:\n  name: {name}\n  namespace: {namespace}\nspec:\n  \
+             auth: {{passthrough: {{}}}}\n  listeners: [{{name: l, port: 143, backendAddress: \"b.test:143\"}}]\n"
+        )
+    };
+    for (name, namespace, line, field) in
+        [("Edge_1", "mail", ":4:", "metadata.name"), ("edge", "Mail.x", ":5:", "metadata.namespace")]
+    {
+        let (lines, wrong) = check(&text(name, namespace));
+        assert!(wrong && lines[0].contains(line) && lines[0].contains(field), "{lines:?}");
+    }
+    assert!(!check(&text("edge.1", "mail")).1);
+}

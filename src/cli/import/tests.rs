@@ -50,6 +50,14 @@ static CERTIFICATES: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
             key => files.insert(chain, certificate).or(files.insert(key, private)),
         };
     }
+    let block = |label: &str, text: &str| format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+    files.insert("issuer-first.pem", format!("{}{}", files["ca.pem"], files["rsa.pem"]));
+    files.insert("broken-second.pem", format!("{}{}", files["rsa.pem"], block("CERTIFICATE", "AAAA")));
+    files.insert("broken.key", block("PRIVATE KEY", "AAAA"));
+    files.insert("broken.crl", block("X509 CRL", "AAAA"));
+    let common_name =
+        CertificateParams::default().self_signed(&KeyPair::from_pem(&files["rsa.key"]).unwrap());
+    files.insert("unnamed.pem", common_name.unwrap().pem());
     files
 });
 
@@ -90,8 +98,12 @@ impl Source for Fake {
         if host == "localhost" { vec![[127, 0, 0, 1].into()] } else { vec![] }
     }
 
-    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Option<Inspected> {
-        if self.real { Disk.inspect(name, chain, key) } else { None }
+    fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Vec<Inspected> {
+        if self.real { Disk.inspect(name, chain, key) } else { Vec::new() }
+    }
+
+    fn inspect_bundle(&self, bundle: Bundle, pem: &[u8]) -> Option<String> {
+        if self.real { Disk.inspect_bundle(bundle, pem) } else { None }
     }
 }
 
@@ -303,6 +315,79 @@ refused! {
 }
 
 #[test]
+fn certificates_that_nginx_cannot_load_are_refused() {
+    let imported = |files: &str| {
+        let [chain, key, rest] = files.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{files}") };
+        let text = format!(
+            "mail {{ auth_http a; server {{ listen 993 ssl;\nssl_certificate tls/{chain};\nssl_certificate_key tls/{key};\n{rest} }} }}"
+        );
+        import::nginx(Path::new("x.conf"), None, &Fake { real: true, inline: Some(text.leak()) })
+    };
+    let verify = "ssl_verify_client on; ssl_client_certificate";
+    for (files, expected) in [
+        (
+            "rsa.pem ecdsa.key ",
+            "x.conf:3: key values mismatch: the key \"tls/ecdsa.key\" does not belong to the certificate \"tls/rsa.pem\"",
+        ),
+        (
+            "issuer-first.pem rsa.key ",
+            "x.conf:3: key values mismatch: the key \"tls/rsa.key\" belongs to certificate 2 of \
+             \"tls/issuer-first.pem\"; put this certificate first",
+        ),
+        (
+            "broken-second.pem rsa.key ",
+            "x.conf:2: cannot load certificate \"tls/broken-second.pem\": certificate 2 in it is not a valid X.509 \
+             certificate",
+        ),
+        (
+            "rsa.pem broken.key ",
+            "x.conf:3: cannot load certificate key \"tls/broken.key\": it holds no valid private key",
+        ),
+    ] {
+        assert_eq!(imported(files).unwrap_err().to_string(), expected, "{files}");
+    }
+    let broken =
+        imported(&format!("rsa.pem rsa.key {verify} tls/broken-second.pem;")).unwrap_err().to_string();
+    assert!(broken.starts_with("x.conf:4: cannot load \"tls/broken-second.pem\": certificate 2"), "{broken}");
+    let broken = imported(&format!("rsa.pem rsa.key {verify} tls/ca.pem; ssl_crl tls/broken.crl;"));
+    let broken = broken.unwrap_err().to_string();
+    assert!(broken.starts_with("x.conf:4: cannot load \"tls/broken.crl\": "), "{broken}");
+    let passwords = imported("rsa.pem rsa.key ssl_password_file nowhere;").unwrap_err().to_string();
+    let reason = "2: No such file or directory";
+    assert_eq!(passwords, format!("x.conf:4: cannot load password file \"nowhere\": {reason}"));
+    assert!(imported(&format!("rsa.pem rsa.key {verify} tls/ca.pem; ssl_crl tls/ca.crl;")).is_ok());
+}
+
+#[test]
+fn an_import_names_certificates_that_clients_may_refuse() {
+    let text = "mail { auth_http a; server { listen 993 ssl;
+        ssl_certificate tls/unnamed.pem; ssl_certificate_key tls/rsa.key; } }";
+    let imported =
+        import::nginx(Path::new("x.conf"), None, &Fake { real: true, inline: Some(text) }).unwrap();
+    let advice: Vec<String> = imported.advice.iter().map(ToString::to_string).collect();
+    assert!(
+        advice.iter().any(|line| line.contains("has no DNS name or IP address in subjectAltName")),
+        "{advice:?}"
+    );
+    assert_eq!(notes(&imported), "");
+}
+
+#[test]
+fn an_import_says_where_it_takes_passwords_that_are_not_listed() {
+    let text = "mail { auth_http a;\nserver { listen 25; smtp_auth none; }\nserver { listen 587; smtp_auth login; } }";
+    let imported = inline(text).unwrap();
+    let advice: Vec<String> = imported.advice.iter().map(ToString::to_string).collect();
+    let said: Vec<&String> = advice.iter().filter(|line| line.contains("passwordLogins")).collect();
+    assert_eq!(
+        said,
+        [
+            "x.conf:2: smtp_auth none: nginx accepts logins with a password all the same, and so the manifests have \
+          smtp.passwordLogins: Always; remove this field to refuse them"
+        ]
+    );
+}
+
+#[test]
 fn whole_configurations_that_nginx_refuses_are_refused() {
     let refused = |text| inline(text).unwrap_err().to_string();
     assert_eq!(refused("events { }\nhttp { }\n"), "x.conf:1: there is no mail {} in this configuration");
@@ -396,7 +481,11 @@ fn strict_prints_nothing_but_notes() {
     };
     let noted = "mail { auth_http a; ssl_dhparam dh.pem; server { listen 25; } }";
     let (success, silent, said) = run(true, noted);
-    assert!(!success && silent && said.contains("nginx.conf:1: ssl_dhparam has no equivalent"), "{said}");
+    assert!(
+        !success && silent && said.contains("nginx.conf:1: warning: ssl_dhparam has no equivalent"),
+        "{said}"
+    );
+    assert!(said.ends_with("\n1 warning, 1 note\nno manifests: --strict allows no warning\n"), "{said}");
     let (success, silent, said) = run(false, noted);
     assert!(success && !silent && said.contains("ssl_dhparam"), "{said}");
     let unneeded =
@@ -405,7 +494,8 @@ fn strict_prints_nothing_but_notes() {
     let (success, silent, said) = run(true, unneeded);
     assert!(success && !silent && said.lines().count() >= 5, "nothing has to be done: {said}");
     let (success, silent, said) = run(true, "mail { auth_http a; server { listen 25; } }");
-    assert!(success && !silent && said.contains("nginx.conf:1: no server_name"), "advice: {said}");
+    assert!(success && !silent && said.contains("nginx.conf:1: note: no server_name"), "advice: {said}");
+    assert!(said.ends_with("\n0 warnings, 1 note\n"), "{said}");
     let (success, silent, said) = run(false, "mail { foo; ssl_dhparam dh.pem;");
     assert!(!success && silent, "{said}");
     assert!(said.ends_with("\nno manifests: correct the last 2 lines above\n"), "{said}");
@@ -477,7 +567,7 @@ fn relative_paths_begin_at_the_prefix() {
     assert!(out.contains("name: imaps") && err.is_empty(), "{out}{err}");
     let (out, err) = run(None);
     assert!(
-        out.is_empty() && err.contains("nginx.conf:1: there is no mail {} in this configuration\n"),
+        out.is_empty() && err.contains("nginx.conf:1: error: there is no mail {} in this configuration\n"),
         "{err}"
     );
 }

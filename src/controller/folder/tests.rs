@@ -291,3 +291,15 @@ fn a_folder_that_is_not_there_is_an_error_that_says_so() {
 fn metrics() -> Metrics {
     Metrics::register(&prometheus::Registry::new()).unwrap()
 }
+
+#[test]
+fn a_file_is_mended_when_it_has_no_problem_left() {
+    let problem = |path: &str, message: &str| Problem {
+        path: path.into(),
+        position: None,
+        message: message.to_owned(),
+    };
+    let before = [problem("a", "one"), problem("a", "two"), problem("b", "one")];
+    assert_eq!(mended(&before, &[problem("b", "other")]), BTreeSet::from([Path::new("a")]));
+    assert!(mended(&before, &before).is_empty());
+}

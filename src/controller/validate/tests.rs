@@ -286,7 +286,9 @@ fn evaluates_the_rules() {
     assert!(
         server("{auth: {passthrough: {}}, pop3: {authMethods: [APOP]}}").contains("needs an auth service")
     );
-    assert!(server("{allowedListeners: {namespaces: {from: Selector}}}").contains("selector goes with"));
+    assert!(
+        server("{allowedListeners: {namespaces: {from: Selector}}}").contains("selector is required with")
+    );
     assert!(server("{resolver: {ipv4: false, ipv6: false}}").contains("one of ipv4 and ipv6"));
     assert!(listener("port: 993, address: 'unix:/x'").contains("spec.listeners[a]: "));
     assert_eq!(listener("port: 993"), "");

@@ -230,7 +230,7 @@ impl Session {
         match self.log_in_to(authorised, pending, record).await? {
             LoginReply::Accepted(accepted) => {
                 if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
-                    record.refused = Some(backend_refused(RefusalCause::Server, &accepted.reply));
+                    record.refused = Some(backend_refused(RefusalCause::Server, false, &accepted.reply));
                 }
                 Ok(Decision::Accepted(accepted))
             }
@@ -249,7 +249,7 @@ impl Session {
                     // The session ends in any case, so the ban needs no further action.
                     let _ = self.count_refusal(cause);
                 }
-                let end = backend_refused(cause, &reply);
+                let end = backend_refused(cause, is_clients_password, &reply);
                 if relayed || self.served.listener.upstream.pass_error_message {
                     let mut out = reply;
                     return Err(self.tell_last(&mut out, end).await);
@@ -269,7 +269,7 @@ impl Session {
     ) -> Result<Decision, End> {
         record.refused = Some(match cause {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
-            RefusalCause::Server => backend_refused(cause, reply),
+            RefusalCause::Server => backend_refused(cause, true, reply),
         });
         let is_banned = self.count_refusal(cause);
         let mut out = Vec::new();
@@ -372,8 +372,8 @@ fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
     pending.envelope().recipient().to_vec()
 }
 
-fn backend_refused(cause: RefusalCause, reply: &[u8]) -> End {
-    End::BackendRefused { cause, text: backend::first_line(reply) }
+fn backend_refused(cause: RefusalCause, is_clients_password: bool, reply: &[u8]) -> End {
+    End::BackendRefused { cause, is_clients_password, text: backend::first_line(reply) }
 }
 
 /// Exempts failures of the server from `maxAuthFailures`, which limits what clients do.

@@ -34,7 +34,8 @@ pub(super) async fn read_proxy_header(
     }
     let is_believed = trusted && rules.use_as_client_address;
     let _awaits = await_header(serving, peer, is_believed)?;
-    let header = timeout_at(deadline, take_header(socket)).await.map_err(|_| End::ClientTimeout)??;
+    let header = timeout_at(deadline, take_header(socket)).await;
+    let header = header.map_err(|_| End::NoHeader(peer.to_string()))??;
     Ok(match header {
         ProxyHeader::Proxied { source, destination } if is_believed => {
             let client = ClientAddress::new(source);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::sign::SigningKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use x509_parser::der_parser::der::parse_der_sequence;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
 use crate::tls::{describe, provider, pss};
@@ -41,6 +42,12 @@ pub(super) fn private_key(
     if keys.is_empty() {
         let other = broken.or_else(|| pem::not_pem(&what(), text));
         return Err(other.unwrap_or_else(|| ParseError::NoKey(reference.to_owned())));
+    }
+    // Every encoding of a key is one SEQUENCE.
+    let is_sequence =
+        |key: &PrivateKeyDer<'_>| parse_der_sequence(key.secret_der()).is_ok_and(|(rest, _)| rest.is_empty());
+    if !keys.iter().any(is_sequence) {
+        return Err(ParseError::BrokenKey(reference.to_owned()));
     }
     let Some(signing) = usable.first() else {
         let kind = chain.first().map(|leaf| describe::kind(leaf.public_key())).unwrap_or_default();

@@ -41,13 +41,14 @@ impl Oddity {
             }
             Self::Rearranged(order) => {
                 let numbers: Vec<String> = order.iter().map(|index| (index + 1).to_string()).collect();
+                if !order.is_sorted() {
+                    return format!("the certificates of {what} are out of order; they are served sorted");
+                }
                 let served = match numbers.as_slice() {
                     [only] => format!("only certificate {only} of it is served"),
-                    all => format!("certificates {} of it are served, in this order", all.join(", ")),
+                    all => format!("only certificates {} of it are served", all.join(", ")),
                 };
-                format!(
-                    "the chain of {what} is not in order, or holds certificates that do not belong to it; {served}"
-                )
+                format!("the chain of {what} holds certificates twice or that do not belong to it; {served}")
             }
             Self::NotInOrder => {
                 format!(

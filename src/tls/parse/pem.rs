@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{Error, PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -59,6 +61,23 @@ pub(super) fn broken(what: &str, error: &Error) -> ParseError {
     ParseError::Pem { what: what.to_owned(), cause: cause.to_owned() }
 }
 
+/// Whether there is a private key, encrypted or not.
+pub(super) fn has_key(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b"PRIVATE KEY-----").is_some()
+}
+
+/// Whether there is a certificate, by any of its labels.
+pub(super) fn has_certificate(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b"CERTIFICATE-----").is_some()
+}
+
+/// Whether base64 hides PEM: a Secret's `data` is base64 already.
+fn is_encoded_twice(bytes: &[u8]) -> bool {
+    // All of a long line need not be decoded: PEM begins with its BEGIN line.
+    let start: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(16).collect();
+    STANDARD.decode(start).is_ok_and(|start| start.starts_with(b"-----BEGIN "))
+}
+
 /// Recognises common data that are mistaken for PEM.
 pub(super) fn not_pem(what: &str, bytes: &[u8]) -> Option<ParseError> {
     let (form, remedy) = match bytes {
@@ -70,6 +89,10 @@ pub(super) fn not_pem(what: &str, bytes: &[u8]) -> Option<ParseError> {
         _ if memchr::memmem::find(bytes, b"-----BEGIN PKCS7-----").is_some() => {
             ("PKCS#7", "convert it with `openssl pkcs7 -print_certs`")
         }
+        _ if is_encoded_twice(bytes) => (
+            "base64 that was encoded twice",
+            "encode it once for data, or put the PEM itself into stringData",
+        ),
         _ => return None,
     };
     Some(ParseError::NotPem { what: what.to_owned(), form, remedy })

@@ -274,3 +274,22 @@ fn pem_is_read_as_openssl_reads_it() {
         assert_eq!(parsed.chain, std::slice::from_ref(&issued.der), "{text}");
     }
 }
+
+#[test]
+fn files_that_are_mistaken_for_each_other_are_named() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    let issued = Ca::new("ca").issue(&["a.test"]);
+    let (chain, key) = (issued.chain.clone(), issued.key.serialize_pem());
+    let said = |chain: &str, key: &str| parse(chain, key).unwrap_err().to_string();
+    assert_eq!(said("", &key), "tls.crt of mail/tls is empty; put PEM into it");
+    assert_eq!(said(&chain, " \n"), "tls.key of mail/tls is empty; put PEM into it");
+    assert!(said(&key, &chain).starts_with("tls.crt and tls.key of mail/tls are swapped"));
+    let twice = |text: &str| STANDARD.encode(text);
+    let expected = "is base64 that was encoded twice, not PEM; encode it once for data";
+    for (what, error) in [("tls.crt", said(&twice(&chain), &key)), ("tls.key", said(&chain, &twice(&key)))] {
+        assert!(error.starts_with(&format!("{what} of mail/tls {expected}")), "{error}");
+    }
+    let broken = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    assert_eq!(parse(&chain, broken).unwrap_err(), ParseError::BrokenKey("mail/tls".to_owned()));
+}

@@ -124,7 +124,8 @@ const FIELDS: [(&str, &str); 34] = [
     ("error", "what the operating system or a library said"),
     (
         "fault",
-        "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`",
+        "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`. Of a password that \
+         the backend refuses, it is `client` where the client gave the password, and else `backend`",
     ),
     ("file", "the manifest"),
     ("lines", "the number of lines"),

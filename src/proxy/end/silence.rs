@@ -1,0 +1,44 @@
+//! A backend that says nothing: what it may wait for, or why it may have closed.
+
+/// A connection on which a backend should have spoken first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Without TLS.
+    InClear,
+    /// Without TLS, behind a PROXY header.
+    InClearBehindHeader,
+    /// Under TLS from the first byte.
+    UnderTls,
+}
+
+impl Silence {
+    /// What it may wait for.
+    pub(crate) const fn hint(self) -> &'static str {
+        match self {
+            Self::InClear => {
+                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
+                 Implicit) or for a PROXY header (upstream.proxyProtocol)"
+            }
+            Self::InClearBehindHeader => {
+                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
+                 Implicit)"
+            }
+            Self::UnderTls => "it took the TLS handshake and does not speak the protocol",
+        }
+    }
+
+    /// Why it may have closed.
+    pub(super) const fn hint_when_closed(self) -> &'static str {
+        match self {
+            Self::InClear => {
+                "it may expect a PROXY header (upstream.proxyProtocol) or TLS from the first byte (upstream.tls.mode: \
+                 Implicit)"
+            }
+            Self::InClearBehindHeader => {
+                "it may not understand the PROXY header of upstream.proxyProtocol, not take it from this address, or \
+                 expect TLS behind it (upstream.tls.mode: Implicit)"
+            }
+            Self::UnderTls => "it took the TLS handshake",
+        }
+    }
+}
