@@ -1,10 +1,10 @@
-//! Mailgress and nginx's mail proxy at the same work, in one run: the same backend, auth service, certificate and
-//! clients, which all live in this process. What is compared is what the kernel charged the proxies: CPU time and
-//! memory, each as a ratio.
+//! Compares Mailgress with nginx's mail proxy under the same load in one run: with the same backend, auth service,
+//! certificate and clients, which all run in this process. It compares CPU time and memory of the proxies, as measured
+//! by the kernel, each as a ratio.
 //!
-//! Both run with as many workers and with their default logging. The rounds of the two alternate, and a peer's
-//! figure is the median of its rounds. There is no session resumption, and X25519 and AES-256-GCM for both, since
-//! OpenSSL 3.0 knows no post-quantum key exchange.
+//! Both have the same number of workers and their default logging. Their rounds alternate, and the result is the median
+//! of the rounds. There is no session resumption. Both use X25519 and AES-256-GCM, because OpenSSL 3.0 has no
+//! post-quantum key exchange.
 
 mod account;
 mod load;
@@ -22,17 +22,17 @@ use load::Target;
 use peer::{Peer, mailgress, nginx};
 use table::{Row, Unit};
 
-/// How much work; the same for both.
+/// The amount of work, which is the same for both.
 struct Plan {
     login_rounds: usize,
     bulk_rounds: usize,
-    /// Login and logout, in clear, for each round.
+    /// Logins and logouts without TLS in each round.
     plain_logins: usize,
-    /// The same, with TLS from the first byte.
+    /// Logins and logouts with implicit TLS in each round.
     tls_logins: usize,
-    /// Logged in and silent.
+    /// Sessions that are logged in and idle.
     idle_sessions: usize,
-    /// From the backend to the client, for each round.
+    /// Bytes from the backend to the client in each round.
     plain_bytes: u64,
     tls_bytes: u64,
 }
@@ -47,7 +47,7 @@ const FULL: Plan = Plan {
     tls_bytes: 512 << 20,
 };
 
-/// `MAILGRESS_BENCH=quick`: whether it works at all.
+/// `MAILGRESS_BENCH=quick`: only checks that the comparison works.
 const QUICK: Plan = Plan {
     login_rounds: 1,
     bulk_rounds: 1,
@@ -58,13 +58,13 @@ const QUICK: Plan = Plan {
     tls_bytes: 64 << 20,
 };
 
-/// Worker processes of nginx, worker threads of Mailgress.
+/// nginx's worker processes and Mailgress's worker threads.
 const WORKERS: usize = 2;
-/// Sessions at once, for logins.
+/// Concurrent sessions for logins.
 const CONCURRENCY: usize = 32;
 /// Logins before memory is measured.
 const WARM_UP: usize = 200;
-/// Sessions at once, for bulk transfer.
+/// Concurrent sessions for bulk transfer.
 const STREAMS: usize = 4;
 
 fn main() -> Result<()> {
@@ -95,7 +95,7 @@ async fn compare(plan: &Plan) -> Result<()> {
     }
     drop(peers);
     for secure in [false, true] {
-        // New processes: memory that an earlier workload left behind would be used again, and not be counted.
+        // Start new processes, because memory left from an earlier workload would be reused and not counted.
         let name = if secure { "idle-tls" } else { "idle-plain" };
         let peers = start(&directory.path().join(name), &identity, &services).await?;
         rows.push(idle(plan, &peers, &identity, secure).await?);
@@ -106,7 +106,7 @@ async fn compare(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Both peers, serving.
+/// Starts both proxies and waits until they serve.
 async fn start(
     directory: &Path,
     identity: &tls::Identity,
@@ -124,7 +124,7 @@ async fn start(
     Ok(peers)
 }
 
-/// The peers in turn, the other one first in every other round.
+/// Returns the order of the peers, which alternates each round.
 fn turns(round: usize, peers: &[Peer; 2]) -> [(usize, &Peer); 2] {
     let order = if round.is_multiple_of(2) { [0, 1] } else { [1, 0] };
     order.map(|index| (index, &peers[index]))
@@ -133,7 +133,7 @@ fn turns(round: usize, peers: &[Peer; 2]) -> [(usize, &Peer); 2] {
 async fn logins(plan: &Plan, peers: &[Peer; 2], identity: &tls::Identity, secure: bool) -> Result<Row> {
     let count = if secure { plan.tls_logins } else { plan.plain_logins };
     let mut rounds = [Vec::new(), Vec::new()];
-    // The first round warms up.
+    // The first round is for warming up.
     for round in 0..=plan.login_rounds {
         for (index, peer) in turns(round, peers) {
             let target = Target::new(peer, identity, secure);
@@ -171,7 +171,7 @@ async fn idle(plan: &Plan, peers: &[Peer; 2], identity: &tls::Identity, secure: 
     let mut rounds = [Vec::new(), Vec::new()];
     for (index, peer) in turns(0, peers) {
         let target = Target::new(peer, identity, secure);
-        // What the first sessions cost is not what each costs.
+        // Exclude the cost of the first sessions from the cost per session.
         load::logins(&target, WARM_UP, CONCURRENCY).await.with_context(|| peer.failure())?;
         let baseline = peer.settled_memory().await?;
         let sessions =
@@ -186,5 +186,5 @@ async fn idle(plan: &Plan, peers: &[Peer; 2], identity: &tls::Identity, secure: 
     Ok(Row { name, unit: Unit::BytesPerSession, rounds, bar: 1.0 })
 }
 
-/// For everything that is awaited.
+/// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The two that are compared, as processes with the same configuration.
+//! The two compared programs as processes with equivalent configurations.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,9 +18,9 @@ use crate::{PATIENCE, account, load};
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) version: String,
-    /// IMAP in clear.
+    /// IMAP without TLS.
     pub(crate) plain: SocketAddr,
-    /// IMAP with TLS from the first byte.
+    /// IMAP with implicit TLS.
     pub(crate) secure: SocketAddr,
     child: Child,
     log: PathBuf,
@@ -43,7 +43,7 @@ impl Peer {
         Ok(Self { name, version, plain, secure, child, log })
     }
 
-    /// Until a login works on both ports.
+    /// Waits until a login works on both ports.
     pub(crate) async fn wait_until_ready(&self, identity: &Identity) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         for secure in [false, true] {
@@ -56,12 +56,12 @@ impl Peer {
         Ok(())
     }
 
-    /// CPU time until now.
+    /// Returns the CPU time so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         account::cpu(&self.processes())
     }
 
-    /// Waits until it has nothing left to do.
+    /// Waits until it is idle.
     pub(crate) async fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut before = self.cpu()?;
@@ -76,7 +76,7 @@ impl Peer {
         }
     }
 
-    /// Memory, once it does not change any more.
+    /// Returns the memory when it no longer changes.
     pub(crate) async fn settled_memory(&self) -> Result<u64> {
         self.settle().await?;
         let deadline = Instant::now() + PATIENCE;
@@ -92,7 +92,7 @@ impl Peer {
         }
     }
 
-    /// For error messages.
+    /// Describes a failure with the log.
     pub(crate) fn failure(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(10).collect();
@@ -107,7 +107,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // nginx ends its workers; both are given a moment before the kill.
+        // nginx ends its workers itself. Both get some time before they are killed.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(5);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
@@ -118,7 +118,7 @@ impl Drop for Peer {
     }
 }
 
-/// Debian's nginx with its mail module and nothing else.
+/// Starts Debian's nginx with only its mail module.
 pub(crate) fn nginx(
     directory: &Path,
     identity: &Identity,
@@ -153,12 +153,12 @@ pub(crate) fn nginx(
     let version = Command::new("nginx").arg("-v").output().context("nginx is missing; see `make bench`")?;
     let version = String::from_utf8_lossy(&version.stderr).trim().to_owned();
     let mut command = Command::new("nginx");
-    // Before it has read its configuration, it would log to /var/log.
+    // Before it reads its configuration, it would log to /var/log.
     command.args(["-e", "stderr", "-p"]).arg(&home).arg("-c").arg(file);
     Peer::start("nginx", version, command, ports, home.join("log"))
 }
 
-/// This package's binary on a folder of manifests.
+/// Starts this package's binary with a folder of manifests.
 pub(crate) fn mailgress(
     directory: &Path,
     binary: &Path,
@@ -203,11 +203,11 @@ pub(crate) fn mailgress(
     Peer::start("Mailgress", version, command, ports, home.join("log"))
 }
 
-/// Given to no one else while its owner does not bind it: the kernel hands them out in turn.
+/// Returns a free port. The kernel assigns ports in turn, so no other process gets it soon.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 const POLL: Duration = Duration::from_millis(50);
-/// In one poll; timers and health checks cost that much.
+/// CPU time in one poll that counts as idle; timers and health checks need this much.
 const NEXT_TO_NOTHING: Duration = Duration::from_micros(500);
