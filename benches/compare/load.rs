@@ -1,4 +1,4 @@
-//! The clients.
+//! The clients of the comparison: logins, idle sessions and bulk transfers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
