@@ -84,7 +84,7 @@ struct Desk {
     makers: Makers,
 }
 
-/// Serves until `shutdown`. Then requests in progress have [`LAST_MOMENT`] to finish.
+/// Serves until `shutdown`. Then requests in progress have `LAST_MOMENT` to finish.
 ///
 /// # Errors
 /// The listener fails.

@@ -98,7 +98,7 @@ impl Log {
         self.flush();
     }
 
-    /// Waits until all lines are written, at most [`LAST_WAIT`], because the reader may not read.
+    /// Waits until all lines are written, at most `LAST_WAIT`, because the reader may not read.
     pub fn flush(&self) {
         self.0.flush(LAST_WAIT);
     }
