@@ -1,7 +1,7 @@
-//! What `mailgress --version` says besides the version: the commit that it was built from, and its day.
+//! Adds the commit and its date to `mailgress --version`.
 //!
-//! Nothing of the clock or of this machine gets in, so that the same source gives the same binary. Where there is no
-//! repository (a tarball, an image's build), `MAILGRESS_COMMIT` says it, or nobody does.
+//! Nothing depends on the clock or the machine, so that the same source produces the same binary. Without a repository
+//! (in a tarball or an image's build), `MAILGRESS_COMMIT` has the commit; otherwise it is unknown.
 
 use std::env;
 use std::path::Path;
@@ -13,27 +13,27 @@ fn main() {
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let said = env::var("MAILGRESS_COMMIT").ok().map(short);
     let commit = said.or_else(of_repository).filter(|commit| !commit.is_empty());
-    // Its name without the day, for the metric of the build.
+    // Without the date, for the metric of the build.
     let name = commit.as_deref().and_then(|commit| commit.split(' ').next()).unwrap_or("unknown");
     println!("cargo::rustc-env=MAILGRESS_BUILD_COMMIT={name}");
     let suffix = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     println!("cargo::rustc-env=MAILGRESS_VERSION={version}{suffix}");
 }
 
-/// A whole name is for machines; people read as much of it as `of_repository` says.
+/// Shortens a full commit name for people, to the length that `of_repository` uses.
 fn short(commit: String) -> String {
     let is_whole = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_whole { commit.chars().take(12).collect() } else { commit }
 }
 
-/// Of the repository whose top this package is; another one around it has nothing to do with it.
+/// Returns the commit of this package's repository. A repository that contains this package is ignored.
 fn of_repository() -> Option<String> {
     let here = env::var("CARGO_MANIFEST_DIR").ok()?;
     let top = git(&["rev-parse", "--show-toplevel"])?;
     if Path::new(&top).canonicalize().ok()? != Path::new(&here).canonicalize().ok()? {
         return None;
     }
-    // Written whenever HEAD comes to another commit.
+    // git writes these files when HEAD changes.
     for file in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", file])?;
         if Path::new(&path).exists() {

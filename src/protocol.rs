@@ -7,7 +7,6 @@
 //!   an [`Input`] and appends replies to a byte vector. It returns when the caller has to act: [`Step::Read`] more,
 //!   [`Step::StartTls`], [`Step::Login`], [`Step::Close`]. With every step, the caller first writes the replies, in one
 //!   write.
-//!   the step, the replies are written first, in one write.
 //! * **Backend** (to the selected server): [`Backend::receive`] works in the same way.
 //!
 //! A state holds only its own data, and a transition consumes it. For example, a frontend that waits for the decision

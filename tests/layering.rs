@@ -1,7 +1,7 @@
-//! The shape of `src/`, read from the source: which module may import which, and what every file must have.
+//! Checks the structure of `src/`: which module may import which, and rules for every file.
 //!
-//! [`LAYERS`] is the table of docs/architecture.md. An import against it fails here, and so does a file that no
-//! module declares, a file without its `//!`, and one that has grown too long.
+//! [`LAYERS`] is the table of docs/architecture.md. The tests fail for an import that violates it, a file that no
+//! module declares, a file without a `//!` comment, and a file that is too long.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 use syn::{Attribute, File, Item, ItemMod, Macro, Meta, UseTree};
 
-/// Every module directly below the crate, and what it may import besides itself. `secret` is a leaf for all.
+/// All modules directly below the crate, and what each may import besides itself. All may use `secret`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("words", &[]),
@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("auth", &["dns", "tls", "model", "protocol", "net", "secret"]),
     ("proxy", &["auth", "dns", "tls", "model", "protocol", "net", "secret"]),
     ("probe", &["tls", "model", "protocol", "net", "secret", "words"]),
-    // The model is made of names from `protocol` and addresses from `net`.
+    // The model contains names from `protocol` and addresses from `net`.
     ("controller", &["api", "model", "tls", "protocol", "net", "secret", "words"]),
     ("import", &["api", "protocol", "net", "secret"]),
     ("admin", &["model", "words"]),
@@ -57,16 +57,16 @@ const ALL: &[&str] = &[
     "cli",
 ];
 
-/// The Kubernetes packages, and the modules that may know them: `app` makes the client.
+/// The Kubernetes packages, and the modules that may use them. `app` creates the client.
 const CLUSTER_PACKAGES: &[&str] = &["kube", "k8s_openapi"];
 const CLUSTER_MODULES: &[&str] = &["api", "controller", "app"];
 
-/// Lines of a file before its tests.
+/// Maximum number of lines of a file before its tests.
 const LONGEST_FILE: usize = 400;
 
 /// A parsed file of `src/`.
 struct Source {
-    /// As it is written in messages.
+    /// The name in messages.
     name: String,
     /// `["proxy", "session"]` for `src/proxy/session.rs`; empty for `lib.rs`.
     module: Vec<String>,
@@ -211,7 +211,7 @@ fn lines_before_tests(text: &str) -> usize {
     tests.unwrap_or(lines.len())
 }
 
-/// The modules that a file declares in files of their own, and whether for tests only.
+/// Returns the modules that a file declares in separate files, and whether they are only for tests.
 fn declarations(source: &Source) -> Vec<(Vec<String>, bool)> {
     fn walk(items: &[Item], module: &[String], test: bool, found: &mut Vec<(Vec<String>, bool)>) {
         for item in items {
@@ -224,7 +224,7 @@ fn declarations(source: &Source) -> Vec<(Vec<String>, bool)> {
             }
         }
     }
-    // `main.rs` is a root as `lib.rs` is.
+    // `main.rs` is a root like `lib.rs`.
     let module = if is_root(&source.name) { &[] } else { source.module.as_slice() };
     let mut found = Vec::new();
     walk(&source.syntax.items, module, false, &mut found);
@@ -235,7 +235,7 @@ fn is_cfg_test(attribute: &Attribute) -> bool {
     matches!(&attribute.meta, Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string() == "test")
 }
 
-/// Paths below the crate that a file names anywhere: `["model", "Snapshot"]`.
+/// Returns the crate's paths that a file names anywhere, such as `["model", "Snapshot"]`.
 fn imports(source: &Source) -> Vec<Vec<String>> {
     let mut finder = Finder { module: source.module.clone(), found: BTreeSet::new() };
     finder.visit_file(&source.syntax);
@@ -249,18 +249,18 @@ fn external_packages(source: &Source) -> BTreeSet<&'static str> {
     CLUSTER_PACKAGES.iter().filter(used).copied().collect()
 }
 
-/// Marks paths of the crate, and names of packages, in [`Finder::found`].
+/// Marks paths of the crate and names of packages in [`Finder::found`].
 const OURS: &str = "crate";
 const EXTERNAL: &str = "";
 
 struct Finder {
-    /// Where we are, inline modules included.
+    /// The current module, including inline modules.
     module: Vec<String>,
     found: BTreeSet<Vec<String>>,
 }
 
 impl Finder {
-    /// Resolves a path as written; what is neither of the crate nor a cluster package is of no interest.
+    /// Resolves a path. Ignores paths of other packages than the crate and the cluster packages.
     fn add(&mut self, written: &[String]) {
         let (mut path, mut rest) = match written.first().map(String::as_str) {
             Some("crate" | "mailgress") => (Vec::new(), &written[1..]),
@@ -311,7 +311,7 @@ impl<'ast> Visit<'ast> for Finder {
         self.module.pop();
     }
 
-    /// What stands inside a macro is tokens; paths in it are recognised by their first word.
+    /// The content of a macro is a list of tokens. Paths are recognised by their first word.
     fn visit_macro(&mut self, item: &'ast Macro) {
         let text = item.tokens.to_string();
         let words: Vec<&str> = text.split_whitespace().collect();

@@ -1,5 +1,5 @@
-//! Replays the wire transcripts in `tests/transcripts/` against the pure machines: whole, byte by byte and in
-//! random chunks. The format is described in `tests/transcripts/README.md`.
+//! Replays the wire transcripts in `tests/transcripts/` with the pure state machines: whole, byte by byte and in random
+//! chunks. `tests/transcripts/README.md` describes the format.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -36,7 +36,7 @@ fn backends_get_what_the_transcripts_say() {
     replay("backend", backend::replay);
 }
 
-/// Replays each script of a folder in every chunking; reports all that fail, not only the first.
+/// Replays each script of a folder in every chunking. Reports all failures, not only the first one.
 fn replay(folder: &str, run: impl Fn(&Script, &mut Chunking) -> Result<(), String>) {
     let scripts = Script::all(&format!("transcripts/{folder}"));
     assert!(!scripts.is_empty(), "no transcripts in {folder}");

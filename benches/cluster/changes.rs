@@ -1,4 +1,4 @@
-//! One object of thousands changes: how long until clients and operators see it, and what it costs.
+//! Measures a change of one object among thousands: how long until clients and operators see it, and its cost.
 
 use std::collections::BTreeMap;
 use std::io::Result;
@@ -17,7 +17,7 @@ use crate::support::wire::Wire;
 use crate::table::Table;
 use crate::world::{World, host};
 
-/// A spec: what the listener says it can, and Ready with the new generation.
+/// Changes a spec. Measures the time until clients see a new capability, and until Ready has the new generation.
 pub async fn specs(world: &World, seen: &Seen, replicas: &Replicas, table: &mut Table) {
     let (mut served, mut told, mut cost) = (Vec::new(), Vec::new(), Cost::new(replicas));
     for round in 0..ROUNDS {
@@ -38,7 +38,7 @@ pub async fn specs(world: &World, seen: &Seen, replicas: &Replicas, table: &mut 
     table.put("one spec changed: time to render", cost.render(replicas));
 }
 
-/// A certificate.
+/// Changes a certificate.
 pub async fn secrets(world: &World, replicas: &Replicas, table: &mut Table) {
     let (mut served, mut cost) = (Vec::new(), Cost::new(replicas));
     for round in 0..ROUNDS {
@@ -57,7 +57,7 @@ pub async fn secrets(world: &World, replicas: &Replicas, table: &mut Table) {
     table.put("one Secret renewed: time to render", cost.render(replicas));
 }
 
-/// A backend that goes elsewhere.
+/// Moves a backend.
 pub async fn endpoints(world: &World, replicas: &Replicas, table: &mut Table) {
     let (mut served, mut cost) = (Vec::new(), Cost::new(replicas));
     for round in 0..ROUNDS {
@@ -74,7 +74,8 @@ pub async fn endpoints(world: &World, replicas: &Replicas, table: &mut Table) {
     table.put("one endpoint changed: time to render", cost.render(replicas));
 }
 
-/// The first of several connections in a row for which `new` holds: the kernel gives them to either replica.
+/// Returns the time of the first of several consecutive connections for which `new` is true. The kernel gives them to
+/// either replica.
 fn until_served(
     at: SocketAddr,
     number: usize,
@@ -103,7 +104,7 @@ fn until_served(
     })
 }
 
-/// What changes cost.
+/// Measures the cost of changes.
 struct Cost {
     before: Requests,
     requests: Vec<Requests>,
@@ -119,13 +120,13 @@ impl Cost {
         self.before = replicas.requests();
     }
 
-    /// When everything that comes of it is over.
+    /// Waits until all effects of the change are over.
     async fn end(&mut self, replicas: &Replicas) {
         sleep(CALM).await;
         self.requests.push(difference(&self.before, &replicas.requests()));
     }
 
-    /// How many in the middle, and which.
+    /// Returns the median number of requests, and which they were.
     fn median(&mut self) -> String {
         let sum = |requests: &Requests| requests.values().sum::<u64>();
         self.requests.sort_by_key(sum);
@@ -142,7 +143,7 @@ impl Cost {
     }
 }
 
-/// `resource="mailservers",verb="patch"` as it is said.
+/// Formats labels such as `resource="mailservers",verb="patch"`.
 fn words(labels: &str) -> String {
     let values: BTreeMap<_, _> = labels.split(',').filter_map(|label| label.split_once('=')).collect();
     let value = |name| values.get(name).copied().unwrap_or_default().trim_matches('"');
@@ -151,8 +152,8 @@ fn words(labels: &str) -> String {
 
 /// Changes of each kind.
 const ROUNDS: usize = 11;
-/// That each of two replicas is among them is all but certain.
+/// With this many connections, each of two replicas has almost certainly got one.
 const IN_A_ROW: usize = 10;
 const BETWEEN_CONNECTIONS: Duration = Duration::from_millis(4);
-/// Between two changes.
+/// Time between two changes.
 const CALM: Duration = Duration::from_millis(1500);

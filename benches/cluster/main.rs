@@ -1,8 +1,9 @@
-//! `make scale`, third part: the real binary, twice, before a real kube-apiserver and etcd with thousands of objects.
+//! `make scale`, third part: two processes of the real binary with a real kube-apiserver and etcd and thousands of
+//! objects.
 //!
-//! What is measured is what an operator waits for, from the outside: clients' handshakes, and the status that the API
-//! server has. Requests are those that both replicas count. Where there is no control plane and none can be built, it
-//! says so and ends.
+//! It measures from the outside what an operator waits for: clients' handshakes, and the status in the API server.
+//! Requests are those that both replicas count. If there is no control plane and none can be built, it prints this and
+//! ends.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,7 +39,7 @@ use table::Table;
 use world::World;
 
 fn main() {
-    // The client of the API asks for the process's own.
+    // The client of the API uses the process's crypto provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let sizes: &[usize] = match std::env::var("MAILGRESS_BENCH").as_deref() {
         Ok("quick") => &[50, 500],

@@ -1,4 +1,4 @@
-//! Two replicas on one host, and what they say of themselves.
+//! Two replicas on one host, and their metrics.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Result, Write};
@@ -15,7 +15,7 @@ use crate::support::mailgress::binary;
 use crate::support::process::Process;
 use crate::support::{ports, wait};
 
-/// All of them; dropped, they are killed.
+/// All replicas. Dropping it kills them.
 pub struct Replicas {
     pub all: Vec<Replica>,
     pub started: Instant,
@@ -32,7 +32,7 @@ pub struct Replica {
 pub type Requests = BTreeMap<String, u64>;
 
 impl Replicas {
-    /// Starts one at each of these admin addresses, and waits for nothing.
+    /// Starts one replica for each of these admin addresses, without waiting.
     pub fn start(kubeconfig: &Path, class: &str, admins: &[SocketAddr]) -> Self {
         let started = Instant::now();
         let start = |(number, admin): (usize, &SocketAddr)| {
@@ -63,7 +63,7 @@ impl Replicas {
         Self { all: admins.iter().enumerate().map(start).collect(), started }
     }
 
-    /// What both have asked of the API server so far, but for their Lease.
+    /// Returns the requests of both to the API server so far, without those for the Lease.
     pub fn requests(&self) -> Requests {
         let mut requests = Requests::new();
         for line in self.all.iter().flat_map(|replica| replica.samples("mailgress_api_requests_total")) {
@@ -76,18 +76,18 @@ impl Replicas {
         requests
     }
 
-    /// The time that renders took and how many there were, of both.
+    /// Returns the duration and the number of all renders of both.
     pub fn renders(&self) -> (f64, f64) {
         let sum = |name: &str| self.all.iter().map(|replica| replica.value(name)).sum();
         (sum("mailgress_render_seconds_sum"), sum("mailgress_render_seconds_count"))
     }
 
-    /// Seconds of CPU that both have used so far.
+    /// Returns the CPU time of both so far, in seconds.
     pub fn cpu(&self) -> f64 {
         self.all.iter().map(Replica::cpu).sum()
     }
 
-    /// Has them end as pods do, so that the Lease is free.
+    /// Ends them like pods, so that the Lease is released.
     pub fn end(mut self) {
         for replica in &mut self.all {
             replica.process.signal(Signal::TERM);
@@ -98,7 +98,7 @@ impl Replicas {
     }
 }
 
-/// What went wrong is in its log.
+/// Prints the log if the test has failed.
 impl Drop for Replica {
     fn drop(&mut self) {
         if std::thread::panicking()
@@ -110,12 +110,12 @@ impl Drop for Replica {
 }
 
 impl Replica {
-    /// Whether `/readyz` says 200.
+    /// Tells whether `/readyz` returns 200.
     pub fn is_ready(&self) -> bool {
         self.get("/readyz").is_ok()
     }
 
-    /// How many objects it serves, without any problem.
+    /// Returns the number of objects that it serves without a problem.
     pub fn serves(&self) -> usize {
         let Ok(body) = self.get("/served") else { return 0 };
         let page: Value = serde_json::from_str(&body).unwrap();
@@ -123,17 +123,17 @@ impl Replica {
         objects.iter().filter(|object| object["served"]["problems"].is_null()).count()
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.process.resident_bytes()
     }
 
-    /// Open file descriptors.
+    /// Returns the number of open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
-    /// Watches that run.
+    /// Returns the number of running watches.
     pub fn watches(&self) -> u64 {
         self.samples("mailgress_watches").iter().map(|(_, value)| value).sum()
     }
@@ -176,17 +176,17 @@ impl Replica {
     }
 }
 
-/// What a replica is called.
+/// Returns the name of a replica.
 pub fn name(number: usize) -> String {
     format!("replica-{number}")
 }
 
-/// An address for an admin server where an EndpointSlice may say it is.
+/// Returns an address for an admin server that an EndpointSlice may contain.
 pub fn admin() -> SocketAddr {
     (our_address(), ports::free()).into()
 }
 
-/// Those of `after` that are more than in `before`.
+/// Returns the requests in `after` that are not in `before`.
 pub fn difference(before: &Requests, after: &Requests) -> Requests {
     let more = |(name, count): (&String, &u64)| {
         let more = count - before.get(name).copied().unwrap_or_default();

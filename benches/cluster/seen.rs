@@ -1,4 +1,4 @@
-//! What an operator sees: every MailServer's Ready, as soon as the API server tells it.
+//! Observes the Ready condition of every MailServer through a watch.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::world::mail_servers;
 
-/// The generation of each that is Ready.
+/// The ready generation of each MailServer.
 type Ready = BTreeMap<String, i64>;
 
-/// A watch of its own.
+/// A separate watch.
 pub struct Seen {
     ready: watch::Receiver<Ready>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Seen {
-    /// Begins to look.
+    /// Starts the watch.
     pub fn follow(client: &Client) -> Self {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &mail_servers());
         let (sender, ready) = watch::channel(Ready::new());
@@ -43,12 +43,12 @@ impl Seen {
         Self { ready, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Waits until so many are Ready.
+    /// Waits until this number of MailServers is Ready.
     pub async fn all(&self, servers: usize) -> Instant {
         self.wait(|ready| ready.len() == servers).await
     }
 
-    /// Waits until this one is Ready with this generation.
+    /// Waits until this MailServer is Ready with this generation.
     pub async fn one(&self, name: &str, generation: i64) -> Instant {
         self.wait(|ready| ready.get(name) == Some(&generation)).await
     }
@@ -61,7 +61,7 @@ impl Seen {
     }
 }
 
-/// Of an object whose status is about its own generation.
+/// Returns the generation of an object whose status is Ready and current.
 fn ready_generation(object: &DynamicObject) -> Option<i64> {
     let status = &object.data["status"];
     let generation = object.metadata.generation;
@@ -71,5 +71,5 @@ fn ready_generation(object: &DynamicObject) -> Option<i64> {
     generation.filter(|generation| status["observedGeneration"] == *generation)
 }
 
-/// For whatever is slow to become true.
+/// Time limit for slow conditions.
 pub const PATIENCE: Duration = Duration::from_secs(300);

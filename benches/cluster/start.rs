@@ -1,4 +1,4 @@
-//! Two replicas that start before objects that nobody has said anything of, and again before those that are Ready.
+//! Two replicas that start with objects without a status, and again with objects that are Ready.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::seen::{PATIENCE, Seen};
 use crate::table::{Table, mebibytes, short};
 use crate::world::World;
 
-/// Nothing has a status yet.
+/// Starts with objects that have no status yet.
 pub async fn first(world: &World, seen: &Seen, table: &mut Table) -> Replicas {
     let api_server = world.api_server_bytes().await;
     let replicas = world.start();
@@ -31,7 +31,7 @@ pub async fn first(world: &World, seen: &Seen, table: &mut Table) -> Replicas {
     replicas
 }
 
-/// Everything is Ready already.
+/// Starts when everything is Ready.
 pub async fn second(world: &World, table: &mut Table) -> Replicas {
     let replicas = world.start();
     let (ready, served) = served(&replicas, world.servers).await;
@@ -42,7 +42,7 @@ pub async fn second(world: &World, table: &mut Table) -> Replicas {
     replicas
 }
 
-/// Until both are ready, and until both serve everything.
+/// Waits until both are ready, and until both serve everything.
 async fn served(replicas: &Replicas, servers: usize) -> (Duration, Duration) {
     let ready = until("both are ready", replicas, Replica::is_ready).await;
     let served = until("both serve everything", replicas, |replica| replica.serves() == servers).await;
@@ -58,7 +58,7 @@ async fn until(what: &str, replicas: &Replicas, holds: impl Fn(&Replica) -> bool
     replicas.started.elapsed()
 }
 
-/// What they do while nothing happens.
+/// Measures what they do while nothing changes.
 async fn idle(replicas: &Replicas, table: &mut Table) {
     let (requests, cpu, begin) = (replicas.requests(), replicas.cpu(), Instant::now());
     sleep(IDLE).await;
@@ -73,15 +73,15 @@ fn total(replicas: &Replicas, of: impl Fn(&str) -> bool) -> u64 {
     requests.iter().filter(|(labels, _)| of(labels)).map(|(_, count)| count).sum()
 }
 
-/// Whether it is a status that is written.
+/// Tells whether a request writes a status.
 fn is_status(labels: &str) -> bool {
     labels.contains("mailservers") && labels.contains("patch")
 }
 
-/// Between two looks.
+/// Interval of polling.
 const PAUSE: Duration = Duration::from_millis(50);
-/// For whatever comes after the last status.
+/// Time for effects after the last status.
 const CALM: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(30);
-/// For a Lease, all answers, and what would be written then.
+/// Time for taking the Lease, for all answers, and for writing what would be written then.
 const TAKE_OVER: Duration = Duration::from_secs(20);

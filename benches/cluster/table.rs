@@ -1,20 +1,20 @@
-//! What was measured, as docs/scale.md has it.
+//! The results, in the form of docs/scale.md.
 
 use std::time::Duration;
 
-/// A line for each measure, a column for each number of MailServers.
+/// A row for each measurement, a column for each number of MailServers.
 pub struct Table {
     sizes: Vec<String>,
     lines: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Table {
-    /// An empty one.
+    /// Creates an empty table.
     pub fn new(sizes: &[usize]) -> Self {
         Self { sizes: sizes.iter().map(ToString::to_string).collect(), lines: Vec::new() }
     }
 
-    /// The next value of a line; a new line comes last.
+    /// Adds the next value of a row. A new row is appended.
     pub fn put(&mut self, line: &'static str, value: impl ToString) {
         let value = value.to_string();
         match self.lines.iter_mut().find(|(other, _)| *other == line) {
@@ -23,14 +23,14 @@ impl Table {
         }
     }
 
-    /// The median of durations, with the longest.
+    /// Adds the median of durations, with the longest.
     pub fn put_median(&mut self, line: &'static str, mut times: Vec<Duration>) {
         times.sort();
         let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
         self.put(line, format!("{} (at most {})", short(median), short(longest)));
     }
 
-    /// As Markdown.
+    /// Prints it as Markdown.
     pub fn print(&self) {
         println!("\n| MailServers | {} |", self.sizes.join(" | "));
         println!("| --- |{}", " --- |".repeat(self.sizes.len()));
@@ -40,7 +40,7 @@ impl Table {
     }
 }
 
-/// With as many digits as mean anything.
+/// Formats a duration with its significant digits.
 pub fn short(time: Duration) -> String {
     match time.as_millis() {
         millis @ ..1000 => format!("{millis} ms"),
@@ -49,7 +49,7 @@ pub fn short(time: Duration) -> String {
     }
 }
 
-/// Bytes.
+/// Formats bytes.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }

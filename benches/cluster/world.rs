@@ -1,5 +1,5 @@
-//! The objects: thousands of MailServers, each with a Secret, a Service and an EndpointSlice of its own, in a hundred
-//! namespaces, and for Mailgress only the permissions that `deploy/` gives it.
+//! The objects: thousands of MailServers in a hundred namespaces, each with its own Secret, Service and EndpointSlice.
+//! Mailgress has only the permissions of `deploy/`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,23 +20,23 @@ use crate::support::manifest::{passthrough, tls_secret, with};
 use crate::support::pki::AUTHORITY;
 use crate::support::ports;
 
-/// All of them.
+/// All objects.
 pub struct World {
     pub servers: usize,
-    /// Where the IMAPS listener of each is.
+    /// The address of all IMAPS listeners.
     pub imaps: SocketAddr,
     client: Client,
     class: &'static str,
-    /// Of Mailgress.
+    /// Mailgress's kubeconfig.
     account: PathBuf,
     admins: [SocketAddr; 2],
     pop3s: SocketAddr,
-    /// All sessions go to the first.
+    /// All sessions go to the first one.
     backends: [Backend; 2],
 }
 
 impl World {
-    /// Puts them into the cluster.
+    /// Creates the objects in the cluster.
     pub async fn create(cluster: &Cluster, servers: usize) -> Self {
         let at = || SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
         let kubeconfig = Kubeconfig::read_from(cluster.plane().kubeconfig()).unwrap();
@@ -70,39 +70,39 @@ impl World {
         world
     }
 
-    /// Starts two replicas, and waits for nothing.
+    /// Starts two replicas without waiting.
     pub fn start(&self) -> Replicas {
         Replicas::start(&self.account, self.class, &self.admins)
     }
 
-    /// The administrator's.
+    /// Returns the administrator's client.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// One of them; not the same for many rounds.
+    /// Returns the number of a MailServer. Many rounds pass before it repeats.
     pub fn pick(&self, round: usize) -> usize {
         (round * 37 + 11) % self.servers
     }
 
-    /// Changes the spec of one; its generation then.
+    /// Changes the spec of a MailServer. Returns its new generation.
     pub async fn patch_server(&self, number: usize, patch: &Value) -> i64 {
         self.patch(&mail_servers(), "mail", number, patch).await.metadata.generation.unwrap()
     }
 
-    /// Changes the Secret of one.
+    /// Changes the Secret of a MailServer.
     pub async fn patch_secret(&self, number: usize, patch: &Value) {
         self.patch(&resource("", "v1", "Secret"), "tls", number, patch).await;
     }
 
-    /// Moves the backend of one.
+    /// Moves the backend of a MailServer.
     pub async fn move_endpoint(&self, number: usize) {
         let port = self.backends[1].address().port();
         let patch = json!({ "ports": [{ "name": "mail", "port": port }] });
         self.patch(&slices(), "dovecot", number, &patch).await;
     }
 
-    /// Resident memory of the API server.
+    /// Returns the resident memory of the API server.
     pub async fn api_server_bytes(&self) -> u64 {
         let metrics =
             self.client.request_text(Request::get("/metrics").body(Vec::new()).unwrap()).await.unwrap();
@@ -110,7 +110,7 @@ impl World {
         value.unwrap().parse::<f64>().unwrap() as u64
     }
 
-    /// Takes everything away that a replica would look at.
+    /// Deletes everything that a replica would watch.
     pub async fn delete(self) {
         let kinds = [mail_servers(), resource("", "v1", "Secret"), resource("", "v1", "Service"), slices()];
         let all = kinds.iter().flat_map(|kind| (0..NAMESPACES).map(move |number| (kind, number)));
@@ -129,7 +129,7 @@ impl World {
         api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
     }
 
-    /// What is there already is left as it is.
+    /// Creates objects. Existing ones are not changed.
     async fn put(&self, objects: impl Iterator<Item = Value>) {
         let create = |object: Value| async move {
             let object: DynamicObject = serde_json::from_value(object).unwrap();
@@ -148,7 +148,7 @@ impl World {
         stream::iter(objects.map(create)).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
     }
 
-    /// To read the Secrets of a namespace by their names, as deploy/ has it.
+    /// Returns the permissions to read the Secrets of a namespace by name, as in deploy/.
     fn permissions(&self, number: usize) -> Vec<Value> {
         let secrets: Vec<_> =
             (number..self.servers).step_by(NAMESPACES).map(|server| format!("tls-{server}")).collect();
@@ -168,7 +168,7 @@ impl World {
         permissions.collect()
     }
 
-    /// A MailServer and what it refers to.
+    /// Returns a MailServer with the objects that it refers to.
     fn server(&self, number: usize) -> [Value; 4] {
         let here = json!({ "metadata": { "namespace": namespace(number) } });
         let (service, secret) = (format!("dovecot-{number}"), format!("tls-{number}"));
@@ -180,7 +180,7 @@ impl World {
                 "port": at.port(),
                 "hostnames": [host(number)],
                 "tls": { "mode": "Implicit" },
-                // Both replicas are on this host.
+                // Both replicas run on this host.
                 "socket": { "reusePort": true },
                 "backendRef": { "name": service, "port": 143 },
             })
@@ -210,12 +210,12 @@ impl World {
     }
 }
 
-/// The name by which clients ask for it.
+/// Returns the host name that clients request.
 pub fn host(number: usize) -> String {
     format!("mail-{number}.example.test")
 }
 
-/// Our own kind.
+/// The resource of MailServers.
 pub fn mail_servers() -> ApiResource {
     resource("mailgress.dev", "v1alpha1", "MailServer")
 }
@@ -244,5 +244,5 @@ fn slice(name: &str, service: &str, port: &str, at: SocketAddr, endpoint: &Value
 }
 
 const NAMESPACES: usize = 100;
-/// Requests under way.
+/// Concurrent requests.
 const AT_ONCE: usize = 32;

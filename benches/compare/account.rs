@@ -1,11 +1,11 @@
-//! What the kernel charged a process and its children: CPU time and memory.
+//! CPU time and memory of a process and its children, from the kernel.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// A process and all its descendants.
+/// Returns a process and all its descendants.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];
     let mut next = 0;
@@ -19,7 +19,7 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     pids
 }
 
-/// CPU time of all threads of these processes, user and system, in nanoseconds from the scheduler.
+/// Returns the CPU time of all threads of these processes, user and system, from the scheduler in nanoseconds.
 pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     let mut total = Duration::ZERO;
     for pid in pids {
@@ -33,7 +33,7 @@ pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     Ok(total)
 }
 
-/// Proportional set size of these processes, in bytes: pages that they share count once.
+/// Returns the proportional set size of these processes in bytes: shared pages count once.
 pub(crate) fn memory(pids: &[u32]) -> Result<u64> {
     let mut total = 0;
     for pid in pids {

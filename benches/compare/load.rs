@@ -1,4 +1,4 @@
-//! The clients.
+//! The clients of the comparison: logins, idle sessions and bulk transfers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::peer::Peer;
 use crate::services::BULK;
 use crate::tls::Identity;
 
-/// Where sessions go, and how.
+/// The target of sessions.
 #[derive(Clone)]
 pub(crate) struct Target {
     address: SocketAddr,
@@ -34,7 +34,7 @@ impl Target {
         Self { address: if secure { peer.secure } else { peer.plain }, tls }
     }
 
-    /// A session that has logged in.
+    /// Opens a session and logs in.
     async fn log_in(&self) -> Result<Box<dyn Connection>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
@@ -52,13 +52,13 @@ impl Target {
     }
 }
 
-/// A command, and out with it: a TLS stream may keep what is only written.
+/// Sends a command. Flushes, because a TLS stream may buffer it.
 async fn send(stream: &mut Box<dyn Connection>, command: &str) -> Result<()> {
     stream.write_all(command.as_bytes()).await?;
     Ok(stream.flush().await?)
 }
 
-/// One reply in one line.
+/// Reads a reply of one line.
 async fn expect(stream: &mut Box<dyn Connection>, start: &str) -> Result<()> {
     let mut buffer = Vec::with_capacity(256);
     while !buffer.ends_with(b"\r\n") {
@@ -70,7 +70,7 @@ async fn expect(stream: &mut Box<dyn Connection>, start: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs `count` times `work`, so many at once, and gives what they gave.
+/// Runs `work` `count` times with limited concurrency. Returns the results.
 async fn repeat<F, T>(
     count: usize,
     concurrency: usize,
@@ -99,7 +99,7 @@ where
     Ok(all)
 }
 
-/// Login, logout, end.
+/// Logs in, logs out and closes, repeatedly.
 pub(crate) async fn logins(target: &Target, count: usize, concurrency: usize) -> Result<()> {
     let target = target.clone();
     repeat(count, concurrency, move || {
@@ -117,7 +117,7 @@ pub(crate) async fn logins(target: &Target, count: usize, concurrency: usize) ->
     Ok(())
 }
 
-/// Sessions that have logged in and stay.
+/// Opens sessions that log in and stay.
 pub(crate) async fn idle(
     target: &Target,
     count: usize,
@@ -131,7 +131,7 @@ pub(crate) async fn idle(
     .await
 }
 
-/// So many bytes in each of so many streams at once.
+/// Transfers this many bytes in each of several parallel streams.
 pub(crate) async fn bulk(target: &Target, streams: usize, bytes: u64) -> Result<()> {
     let target = target.clone();
     repeat(streams, streams, move || {

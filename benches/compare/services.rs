@@ -1,4 +1,4 @@
-//! What is behind the proxies: an IMAP backend and an auth service that cost as little as they can.
+//! The services behind the proxies: an IMAP backend and an auth service with minimal cost.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use anyhow::Result;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Where they listen.
+/// The addresses of the services.
 pub(crate) struct Services {
     pub(crate) backend: SocketAddr,
     pub(crate) auth: SocketAddr,
 }
 
-/// The client's command for bulk: so many bytes and then the tagged answer.
+/// The client's command for bulk transfer: this many bytes, then the tagged response.
 pub(crate) const BULK: &str = "XBULK";
 
 impl Services {
-    /// Starts both; they live as long as the runtime.
+    /// Starts both. They live as long as the runtime.
     pub(crate) async fn start() -> Result<Self> {
         let backend = listen().await?;
         let auth = listen().await?;
@@ -28,7 +28,7 @@ impl Services {
             services.backend.port()
         )
         .into();
-        // A peer that goes away ends its connection, and nothing else.
+        // A peer that disconnects ends only its own connection.
         tokio::spawn(async move {
             while let Ok((stream, _)) = backend.accept().await {
                 tokio::spawn(async move { drop(imap(stream).await) });
@@ -44,14 +44,14 @@ impl Services {
     }
 }
 
-/// With a backlog that no burst fills.
+/// Listens with a backlog that no burst fills.
 async fn listen() -> Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     Ok(socket.listen(4096)?)
 }
 
-/// Logins with arguments or literals, with AUTHENTICATE PLAIN, logout, and [`BULK`].
+/// Supports LOGIN with arguments or literals, AUTHENTICATE PLAIN, LOGOUT and [`BULK`].
 async fn imap(stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(512, stream);
@@ -66,7 +66,7 @@ async fn imap(stream: TcpStream) -> Result<()> {
         let text = line.trim_end();
         let mut words = text.split(' ');
         if text.ends_with('}') {
-            // The last line of a command with literals has none.
+            // The last line of a command with literals has no tag.
             if tag.is_empty() {
                 words.next().unwrap_or_default().clone_into(&mut tag);
             }
@@ -110,7 +110,7 @@ async fn send_bulk(stream: &mut BufReader<TcpStream>, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Says yes to every request, and closes after HTTP/1.0.
+/// Accepts every request, and closes after HTTP/1.0.
 async fn http(mut stream: TcpStream, answer: &str) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(1024);

@@ -1,16 +1,16 @@
-//! The result, for people.
+//! Prints the results.
 
-/// One workload's figures.
+/// The results of one workload.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,
-    /// nginx's rounds and Mailgress's.
+    /// The rounds of nginx and of Mailgress.
     pub(crate) rounds: [Vec<f64>; 2],
-    /// The ratio that is still good.
+    /// The largest acceptable ratio.
     pub(crate) bar: f64,
 }
 
-/// What is counted.
+/// The unit of a result.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     MicrosecondsPerSession,
@@ -31,7 +31,7 @@ impl Unit {
     }
 }
 
-/// The median, and how far the rounds are apart.
+/// The median and the range of the rounds.
 struct Figure {
     median: f64,
     lowest: f64,
@@ -57,7 +57,7 @@ impl Figure {
     }
 }
 
-/// Rows as they come.
+/// Prints rows as they are measured.
 pub(crate) fn print(rows: &[Row]) {
     for row in rows {
         let [nginx, mailgress] = [&row.rounds[0], &row.rounds[1]].map(|rounds| Figure::of(rounds));
@@ -65,7 +65,7 @@ pub(crate) fn print(rows: &[Row]) {
     }
 }
 
-/// All rows with their ratios.
+/// Prints all rows with their ratios.
 pub(crate) fn print_all(rows: &[Row]) {
     println!("median (lowest-highest round); ratio: Mailgress / nginx, lower is better");
     println!("{:<20} {:<18} {:>20} {:>20} {:>6}  bar", "workload", "unit", "nginx", "Mailgress", "ratio");

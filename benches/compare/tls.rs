@@ -1,4 +1,4 @@
-//! One certificate for both peers, and a client that makes them do the same cryptography.
+//! One certificate for both proxies, and a client that makes them use the same cryptography.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! What the data plane makes of thousands of listeners: the first time, after one change, and what they weigh.
+//! Measures the data plane with thousands of listeners: the first snapshot, a snapshot after one change, and memory.
 //!
-//! In two shapes: all behind two sockets, told apart by SNI, and each with a socket of its own. Every server has a
-//! certificate of its own. As with the renderer, all listeners that do not change stay the same objects.
+//! There are two layouts: all listeners on two sockets, selected by SNI, and each listener with its own socket. Every
+//! server has its own certificate. As with the renderer, unchanged listeners keep their allocation.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Prints a line for each shape and number of servers. Each is measured in a process of its own, whose memory is new.
+/// Prints a line for each layout and number of servers. Each is measured in a separate process with fresh memory.
 pub(crate) fn run() {
     println!(
         "\n{:>8} {:>12} {:>14} {:>14} {:>14} {:>10} {:>10}",
@@ -37,7 +37,7 @@ pub(crate) fn run() {
     }
 }
 
-/// In such a process: measures, and is true.
+/// In such a process, measures and returns true.
 pub(crate) fn is_asked() -> bool {
     let Ok(asked) = std::env::var(ASKED) else { return false };
     let mut limit = getrlimit(Bound::Nofile);
@@ -50,15 +50,15 @@ pub(crate) fn is_asked() -> bool {
     true
 }
 
-/// The shape and number of servers that a process is to measure.
+/// The layout and the number of servers that a process must measure.
 const ASKED: &str = "MAILGRESS_SCALE";
 
-/// How listeners come by their sockets.
+/// How listeners are assigned to sockets.
 #[derive(Clone, Copy)]
 enum Shape {
     /// Two sockets for all.
     Shared,
-    /// Two for each server.
+    /// Two sockets for each server.
     Own,
 }
 
@@ -66,7 +66,7 @@ struct Measured {
     first: Duration,
     change: Duration,
     less: Duration,
-    /// Kibibytes of what was rendered, and of what serves it.
+    /// Memory in KiB of the snapshot, and of what serves it.
     memory: [u64; 2],
 }
 
@@ -108,7 +108,7 @@ impl Measured {
     }
 }
 
-/// Changes one listener; a socket without listeners goes.
+/// Changes one listener. A socket without listeners is removed.
 fn change(snapshot: &mut Snapshot, number: usize, change: impl FnOnce(&mut Vec<Arc<Listener>>, usize)) {
     let sockets = snapshot.sockets.len();
     let address = snapshot.sockets.keys().nth(number % sockets).unwrap().clone();
@@ -125,7 +125,7 @@ fn change(snapshot: &mut Snapshot, number: usize, change: impl FnOnce(&mut Vec<A
     }
 }
 
-/// The real one.
+/// A real data plane.
 struct DataPlane {
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: watch::Receiver<Arc<BindReport>>,
@@ -147,7 +147,7 @@ impl DataPlane {
         Self { snapshots, reports, shutdown, runtime, done }
     }
 
-    /// From the snapshot to the report that everything of it is served.
+    /// Publishes the snapshot and waits for the report that all of it is served.
     fn serve(&mut self, snapshot: &mut Snapshot) -> Duration {
         snapshot.revision += 1;
         let (revision, next) = (snapshot.revision, Arc::new(snapshot.clone()));

@@ -1,7 +1,7 @@
-//! `make scale`: what rendering costs with thousands of MailServers: the first time, and after one change.
+//! `make scale`: measures rendering with thousands of MailServers, the first time and after one change.
 //!
-//! Everything is in memory: no API server, no sockets. Times are of this machine; what counts is how they grow, so
-//! each number of objects is printed beside a tenth of it: a change is to cost the same with both.
+//! Everything is in memory: no API server, no sockets. Times depend on the machine; their growth matters. Therefore
+//! each number of objects is printed with a tenth of it: a change should cost the same with both.
 
 #![allow(
     clippy::unwrap_used,
@@ -54,12 +54,12 @@ fn main() {
     data_plane::run();
 }
 
-/// Where the listeners are.
+/// How listeners are assigned to ports.
 #[derive(Clone, Copy)]
 enum Ports {
-    /// All on two ports, told apart by host names.
+    /// All on two ports, selected by host names.
     Shared,
-    /// Each on one of its own.
+    /// Each on its own port.
     Own,
 }
 
@@ -79,7 +79,7 @@ impl Ports {
     }
 }
 
-/// Servers with two listeners each, each with a certificate and a Service of its own.
+/// Servers with two listeners each, with their own certificates and Services.
 struct World {
     servers: usize,
     ports: Ports,
@@ -134,7 +134,7 @@ impl World {
         self.index.set_secret(&key("tls", number), Some(certificate.secret()));
     }
 
-    /// How long a render takes, and the status of what it changes.
+    /// Returns the duration of a render, and of computing the changed statuses.
     fn render(&mut self) -> (Duration, Duration) {
         let started = Instant::now();
         let delta = self.renderer.render(&mut self.index, &self.environment);
@@ -160,7 +160,7 @@ impl World {
         (rendered, started.elapsed())
     }
 
-    /// The same after a change of one server.
+    /// Returns the medians after changes of one server.
     fn median(&mut self, change: fn(&mut Self, usize)) -> (Duration, Duration) {
         let time = |round| {
             self.generation += 1;
@@ -220,7 +220,7 @@ fn slice(number: usize, generation: i64) -> EndpointSlice {
     serde_json::from_value(slice).unwrap()
 }
 
-/// For all servers: parsing it is measured, making it is not.
+/// The certificate of all servers. Parsing it is measured, creating it is not.
 struct Certificate {
     chain: String,
     key: String,
@@ -252,5 +252,5 @@ fn resident_kibibytes() -> u64 {
 
 /// The first of 10,000 ports.
 const FIRST_PORT: usize = 10_000;
-/// Of which the median is printed.
+/// Number of changes for a median.
 const CHANGES: usize = 11;

@@ -1,5 +1,5 @@
-//! Alerts, dashboard and what the pages suggest to look at: that Prometheus takes them, that each alert fires and does not,
-//! and that all that they ask for is counted.
+//! Alerts, dashboard and queries in the pages: Prometheus accepts them, each alert fires when it should and only then,
+//! and all metrics in them exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -64,7 +64,7 @@ fn prometheus_can_answer_every_query_of_dashboard_and_pages() {
     }
 }
 
-/// Names of metrics in a query, with the labels that are matched.
+/// Returns the names of metrics in a query, with their label matchers.
 fn selectors(query: &str) -> Vec<(String, Vec<String>)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let starts = query.match_indices("mailgress_").chain(query.match_indices("process_"));
@@ -103,7 +103,7 @@ fn dashboard() -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What stands in the tables of the pages below "expression", and in blocks of PromQL.
+/// Returns the expressions in tables of the pages, and in PromQL blocks.
 fn pages() -> Vec<String> {
     let mut found = Vec::new();
     for page in crate::pages::all() {
@@ -112,7 +112,7 @@ fn pages() -> Vec<String> {
             let cell = line.strip_suffix(" |").and_then(|row| row.rsplit_once(" | ")).map(|(_, cell)| cell);
             is_table = cell.is_some_and(|cell| is_table || cell == "expression");
             let code = cell.and_then(|cell| cell.strip_prefix('`')?.strip_suffix('`'));
-            // A bar within a cell is escaped.
+            // A bar in a cell is escaped.
             found.extend(code.filter(|_| is_table).map(|code| code.replace("\\|", "|")));
         }
         let blocks = page.blocks().into_iter().filter(|block| block.language == "promql");
@@ -125,7 +125,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(CHART).join(file)).unwrap()
 }
 
-/// A folder for promtool; `None` where there is none, which is said.
+/// Returns a folder for promtool. Prints a message and returns `None` if it is not installed.
 fn prometheus(test: &str) -> Option<tempfile::TempDir> {
     if Command::new("promtool").arg("--version").output().is_err() {
         tell(&format!(
@@ -140,5 +140,5 @@ fn promtool(folder: &tempfile::TempDir, arguments: &[&str]) {
     succeeded(Command::new("promtool").current_dir(folder.path()).args(arguments).output().unwrap());
 }
 
-/// Labels that Prometheus' operator puts on every target.
+/// Labels that the Prometheus operator adds to every target.
 const TARGET: [&str; 2] = ["namespace", "pod"];

@@ -1,4 +1,4 @@
-//! The dashboard, by the types that Grafana publishes of it.
+//! Checks the dashboard with the types that Grafana publishes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -63,7 +63,7 @@ static FOLDER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
 });
 
 impl Grafana {
-    /// For the test `name`; `None` where it cannot be built, which is said.
+    /// Builds the program for the test `name`. Prints a message and returns `None` if this is not possible.
     fn new(name: &str) -> Option<Self> {
         match &*FOLDER {
             Ok(folder) => Some(Self {
@@ -85,7 +85,7 @@ impl Grafana {
     }
 }
 
-/// Below `tests/`.
+/// The folder below `tests/`.
 const SOURCE: &str = "chart/dashboard";
-/// As in its go.mod.
+/// The module in its go.mod.
 const TYPES: &str = "github.com/grafana/grafana-foundation-sdk/go";

@@ -1,4 +1,4 @@
-//! `deploy/` for kustomize: what it is made of is the chart's output, and what comes out of it is the chart's, too.
+//! `deploy/` for kustomize: its parts are generated from the chart, and its result is that of the chart.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::control_plane::ControlPlane;
 use crate::support::generated::is_current;
 use crate::tools::{Tools, documents, root, succeeded, tell};
 
-/// The parts of kustomizations that are rendered: for each file, values, and the templates that it is made of.
+/// The generated parts of kustomizations: for each file, the values and the templates.
 const FILES: [(&str, &[&str], &[&str]); 5] = [
     ("deploy/base/crds.yaml", &[], &["crds.yaml"]),
     (
@@ -29,7 +29,7 @@ const FILES: [(&str, &[&str], &[&str]); 5] = [
     ("deploy/overlays/hostnetwork/daemonset.yaml", HOST_NETWORK, &["workload.yaml"]),
 ];
 const HOST_NETWORK: &[&str] = &["--set", "kind=DaemonSet,hostNetwork=true,service.enabled=false"];
-/// Each overlay, and the values that it stands for.
+/// Each overlay with the equivalent values.
 const OVERLAYS: [(&str, &[&str]); 3] =
     [("cluster", &[]), ("namespace", &["--set", "namespaces={mail}"]), ("hostnetwork", HOST_NETWORK)];
 
@@ -54,7 +54,7 @@ fn kustomizations_and_chart_render_the_same() {
         Ok(plane) => plane,
         Err(why) => return tell(&format!("SKIPPED the comparison of kustomizations with the chart: {why}")),
     };
-    // The namespace overlay is for one that is there.
+    // The namespace overlay expects an existing namespace.
     succeeded(plane.kubectl().args(["create", "namespace", "mail"]).output().unwrap());
     for (overlay, values) in OVERLAYS {
         let folder = root().join("deploy/overlays").join(overlay);
@@ -62,7 +62,7 @@ fn kustomizations_and_chart_render_the_same() {
         let mut built = documents(&succeeded(build));
         let apply = plane.kubectl().args(["apply", "--server-side", "-k"]).arg(&folder).output().unwrap();
         succeeded(apply);
-        // Helm makes it with --create-namespace.
+        // Helm creates it with --create-namespace.
         built.retain(|object| object["kind"] != "Namespace");
         let mut rendered: Vec<Value> =
             tools.objects(&[values, &["--no-hooks"]].concat()).into_iter().map(plain).collect();
@@ -79,7 +79,8 @@ fn kustomizations_and_chart_render_the_same() {
     }
 }
 
-/// The base has what is in its own namespace; the overlays what is elsewhere, or is not everywhere the same.
+/// Tells whether an object belongs to a file: the base has what is in its own namespace, the overlays have the rest and
+/// what differs.
 fn belongs(file: &str, object: &Value) -> bool {
     if !file.ends_with("rbac.yaml") && !file.starts_with("deploy/base") {
         return true;
@@ -90,7 +91,7 @@ fn belongs(file: &str, object: &Value) -> bool {
     if Path::new(file).ends_with("rbac.yaml") { is_permission && !is_own } else { !is_permission || is_own }
 }
 
-/// Without what says that Helm made it.
+/// Removes labels that Helm adds.
 fn plain(mut object: Value) -> Value {
     let labels = object["metadata"]["labels"].as_object_mut().unwrap();
     labels.remove("helm.sh/chart");
@@ -103,7 +104,7 @@ fn plain(mut object: Value) -> Value {
     object
 }
 
-/// A patch puts its variables before the others.
+/// Sorts variables, because a patch puts its own first.
 fn sort_environment(object: &mut Value) {
     if let Some(environment) =
         object.pointer_mut("/spec/template/spec/containers/0/env").and_then(Value::as_array_mut)

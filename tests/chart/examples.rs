@@ -1,4 +1,4 @@
-//! `deploy/examples`: what `mailgress check` says of those with MailServers, and what Argo CD makes of their health.
+//! `deploy/examples`: `mailgress check` accepts the MailServers, and Argo CD computes their health.
 
 use std::process::Command;
 
@@ -59,13 +59,13 @@ fn argo_cd_calls_healthy_what_is_ready() {
         );
         let file = tempfile::Builder::new().suffix(".lua").tempfile().unwrap();
         std::fs::write(file.path(), program).unwrap();
-        // The interpreter that Argo CD has.
+        // Argo CD uses the same interpreter.
         let said = succeeded(tools.command("glua").arg(file.path()).output().unwrap());
         assert_eq!(said.trim(), wanted);
     }
 }
 
-/// As Lua writes it; `status: null` is none.
+/// Converts a value to Lua; `status: null` becomes an absent field.
 fn lua(value: &Value) -> String {
     match value {
         Value::Null => "nil".to_owned(),

@@ -31,11 +31,12 @@ fn generated_readme_of_the_chart_lists_its_values() {
     is_current(format!("{CHART}/README.md"), &succeeded(docs.arg("--dry-run").output().unwrap()));
 }
 
-/// Each value has one sentence: in values.yaml, from where the schema has it. What a MailServer may have is the CRD's.
+/// Each value has one description in values.yaml, which is copied to the schema. The CRD describes the fields of a
+/// MailServer.
 #[test]
 fn generated_schema_says_of_each_value_what_values_yaml_and_the_crd_say() {
     let file = format!("{CHART}/values.schema.json");
-    // YAML, since it keeps the order.
+    // Parse as YAML, which keeps the order.
     let mut schema: Value =
         serde_yaml::from_str(&std::fs::read_to_string(root().join(&file)).unwrap()).unwrap();
     let values = std::fs::read_to_string(root().join(CHART).join("values.yaml")).unwrap();
@@ -55,7 +56,8 @@ fn at<'a>(schema: &'a mut Value, path: &[&str]) -> &'a mut Value {
     path.iter().fold(schema, |schema, part| schema.get_mut(*part).unwrap_or_else(|| panic!("{path:?}")))
 }
 
-/// What the CRD of MailServer says of `spec`, as JSON Schema. What depends on several fields is left to the API server.
+/// Returns the CRD's schema of a MailServer's `spec` as JSON Schema. Rules between several fields are left to the API
+/// server.
 fn mail_server(description: &Value) -> Value {
     let crd = std::fs::read_to_string(root().join("crds/mailservers.mailgress.dev.yaml")).unwrap();
     let mut crd: Value = serde_yaml::from_str(&crd).unwrap();
@@ -89,7 +91,7 @@ fn for_json(schema: &mut Value) {
     }
 }
 
-/// What means the same in both.
+/// Keywords with the same meaning in both.
 const JSON_SCHEMA: [&str; 16] = [
     "additionalProperties",
     "default",
@@ -126,7 +128,7 @@ fn has_all(schema: &Json, values: &Json, path: &str) {
         let path = format!("{path}.{name}");
         has_all(properties.get(name).unwrap_or_else(|| panic!("the schema lacks {path}")), value, &path);
     }
-    // What is free, or has parts that Kubernetes has defaults for, has none in values.yaml.
+    // Free-form values, and values with defaults in Kubernetes, are not listed in values.yaml.
     let missing = properties.keys().filter(|name| !values.is_empty() && !values.contains_key(*name));
     let missing: Vec<_> = missing.filter(|name| !OPTIONAL.contains(&name.as_str())).collect();
     assert!(missing.is_empty(), "values.yaml lacks {missing:?} of {path}");
@@ -154,7 +156,7 @@ fn is_described_or_none(schema: &Json, path: &str) {
     }
 }
 
-/// The path of each value with a comment, and the comment.
+/// Returns the path of each commented value, with the comment.
 fn comments(text: &str) -> Vec<(Vec<String>, String)> {
     let mut found = Vec::new();
     let mut path: Vec<String> = Vec::new();

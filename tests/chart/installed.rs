@@ -1,6 +1,7 @@
-//! The chart in a real API server: with Mailgress as its ServiceAccount, upgraded in every way there is, and taken away.
+//! The chart in a real API server: Mailgress with its ServiceAccount, all ways to upgrade, and uninstalling.
 //!
-//! No pod runs: there are no nodes. Mailgress runs beside it, with the environment that the chart gives to its pods.
+//! There are no nodes, so no pod runs. Mailgress runs as a process, with the environment that the chart gives to its
+//! pods.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ fn no_upgrade_touches_the_ports_of_mailgress() {
 
     let rendered = cluster.rendered();
     let apply = ["apply", "-f", rendered.to_str().unwrap()];
-    // kubectl's first apply of what others made, and one more.
+    // kubectl's first apply to objects of another tool, and a second one.
     for _ in 0..2 {
         cluster.kubectl(&apply);
         assert_eq!(numbers(&cluster.service_ports()), sorted(&[993, first, second]), "kubectl apply");
@@ -48,7 +49,7 @@ fn no_upgrade_touches_the_ports_of_mailgress() {
     let kept = cluster.service_ports();
     assert!(before.iter().filter(|port| port["port"] != 993).all(|port| kept.contains(port)), "{kept:?}");
 
-    // This replaces the Service, and its ports with it; they come back.
+    // This replaces the Service and its ports. Mailgress adds them again.
     cluster.helm(&[upgrade.as_slice(), &["service.annotations.a=c", "--force"]].concat());
     cluster.comes_to_have(&[993, first, second]);
 }
@@ -63,7 +64,7 @@ fn mail_servers_of_the_values_are_there_from_the_first_installation_on() {
     let release = cluster.get("secret/sh.helm.release.v1.mailgress.v1")["data"]["release"].clone();
     let bytes = release.as_str().unwrap().len() / 4 * 3;
     assert!(bytes < SECRET / 4, "Helm keeps {bytes} bytes of a release in a Secret, which holds {SECRET}");
-    // The release has it as a hook; the next one takes it for its own, and it is never another object.
+    // The release manages it with a hook, and later releases take it over. It always stays the same object.
     cluster.helm(&[["upgrade"].as_slice(), &WITH_A_SERVER].concat());
     assert_eq!(uid(), first);
     let other = ["--set", "mailServers.example.labels.a=b"];
@@ -73,7 +74,7 @@ fn mail_servers_of_the_values_are_there_from_the_first_installation_on() {
     cluster.helm(&["uninstall", "mailgress"]);
     let crd = |kind: &str| format!("customresourcedefinition.apiextensions.k8s.io/{kind}.mailgress.dev");
     assert_eq!(cluster.left(), [crd("maillisteners"), crd("mailservers")]);
-    // What was kept is taken over.
+    // The kept objects are taken over.
     cluster.helm(&[["install"].as_slice(), &WITH_A_SERVER].concat());
     assert_ne!(uid(), first);
     cluster.helm(&["upgrade", "mailgress", CHART, "--set", "crds.keep=false"]);
@@ -92,7 +93,7 @@ fn a_release_that_was_never_upgraded_leaves_no_mail_server() {
     assert_eq!(cluster.kubectl(&["get", "mailservers", "-o", "name"]), "");
 }
 
-/// docs/howto/troubleshooting.md says so.
+/// As in docs/howto/troubleshooting.md.
 #[test]
 fn definitions_belong_to_the_first_release_until_they_are_given_to_another() {
     let name = "definitions_belong_to_the_first_release_until_they_are_given_to_another";
@@ -114,7 +115,7 @@ fn definitions_belong_to_the_first_release_until_they_are_given_to_another() {
     cluster.helm(&["uninstall", "mailgress"]);
     assert_eq!(cluster.left().len(), 2, "they are kept, by both");
 
-    // The one that had them is gone.
+    // The release that owned them is removed.
     assert!(!cluster.helm_command(&other).output().unwrap().status.success());
     cluster.kubectl(&[
         "annotate",
@@ -130,7 +131,7 @@ fn definitions_belong_to_the_first_release_until_they_are_given_to_another() {
     assert_eq!(owner["app.kubernetes.io/instance"], "other");
 }
 
-/// The chart's README says so.
+/// As in the chart's README.
 #[test]
 fn with_wait_helm_waits_for_the_address_of_the_load_balancer() {
     let name = "with_wait_helm_waits_for_the_address_of_the_load_balancer";
@@ -158,7 +159,7 @@ fn with_wait_helm_waits_for_the_address_of_the_load_balancer() {
     cluster.helm_waits(&[["upgrade"].as_slice(), &balanced].concat());
 }
 
-/// The chart with a MailServer, and of kinds that are ready without controllers and load balancers.
+/// The chart with a MailServer, with kinds that become ready without controllers and load balancers.
 const WITH_A_SERVER: [&str; 6] = [
     "mailgress",
     CHART,
@@ -168,14 +169,14 @@ const WITH_A_SERVER: [&str; 6] = [
     r#"mailServers.example.spec={"auth":{"passthrough":{}},"tls":{"certificateRefs":[{"name":"mail"}]},"listeners":[{"name":"imaps","port":993,"backendAddress":"dovecot.example.com:143"}]}"#,
 ];
 
-/// A control plane of the test's own: CRDs come and go in it.
+/// A separate control plane, because CRDs are created and deleted.
 struct Cluster {
     tools: Tools,
     plane: ControlPlane,
     files: tempfile::TempDir,
 }
 
-/// Whether there can be one here.
+/// Whether a control plane can be started here.
 static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| ControlPlane::start().map(drop));
 
 impl Cluster {
@@ -193,7 +194,7 @@ impl Cluster {
         succeeded(self.helm_command(arguments).output().unwrap())
     }
 
-    /// The same with `--wait`, while we say what the DaemonSet's controller would.
+    /// Runs Helm with `--wait`, and meanwhile writes the status that the DaemonSet's controller would write.
     fn helm_waits(&self, arguments: &[&str]) {
         let patch = ["patch", "daemonset", "mailgress", "--subresource=status", "--type=merge", "-p"];
         let is_seen = r#"{"status":{"observedGeneration":1}}"#;
@@ -231,14 +232,14 @@ impl Cluster {
         serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"])).unwrap()
     }
 
-    /// Everything of the release that is still there.
+    /// Returns all remaining objects of the release.
     fn left(&self) -> Vec<String> {
         let kinds = "crd,clusterrole,clusterrolebinding,role,rolebinding,serviceaccount,service,deployment,pdb,secret,configmap";
         let text = self.kubectl(&["get", kinds, "-l", "app.kubernetes.io/instance=mailgress", "-o", "name"]);
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Mailgress with the ServiceAccount and the environment of the pods.
+    /// Starts Mailgress with the ServiceAccount and the environment of the pods.
     fn mailgress(&self) -> Mailgress {
         let token = self.kubectl(&["create", "token", "mailgress"]);
         let kubeconfig = self.files.path().join("kubeconfig");
@@ -249,7 +250,7 @@ impl Cluster {
         let mut arguments = Vec::new();
         for variable in environment {
             let (name, value) = (variable["name"].as_str().unwrap(), variable["value"].as_str());
-            // The port is the test's own, and the replicas would be pods; the rest is what a pod is told.
+            // The test sets the port, and the replicas would be pods. The other variables are those of a pod.
             if let (Some(value), true) =
                 (value, ["MAILGRESS_CLASS", "MAILGRESS_LEASE", "MAILGRESS_SERVICE"].contains(&name))
             {
@@ -263,7 +264,7 @@ impl Cluster {
         Mailgress::start_at(local, ["--kubeconfig".as_ref(), kubeconfig.as_os_str()], &arguments)
     }
 
-    /// A MailServer with an IMAP listener on each of these.
+    /// Creates a MailServer with an IMAP listener on each of these ports.
     fn serve(&self, name: &str, ports: &[u16]) {
         let listener = |port: &u16| {
             json!({ "name": format!("imap-{port}"), "protocol": "IMAP", "port": port,
@@ -277,7 +278,7 @@ impl Cluster {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
-    /// What the chart renders for this cluster, as a file.
+    /// Writes what the chart renders for this cluster to a file.
     fn rendered(&self) -> PathBuf {
         let text = succeeded(self.tools.template(&["--no-hooks"]));
         let file = self.files.path().join("rendered.yaml");
@@ -310,5 +311,5 @@ fn sorted(ports: &[u16]) -> Vec<u16> {
 }
 
 const NAMESPACE: &str = "mailgress";
-/// Bytes that the API server takes in a Secret.
+/// Maximum size of a Secret in the API server, in bytes.
 const SECRET: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! What Artifact Hub shows of the chart, and the forge's workflows.
+//! What Artifact Hub shows of the chart, and the workflows of the forge.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -1,7 +1,7 @@
-//! The chart, what `deploy/` is made of it, its alerts and its dashboard, and the manifests of the pages: checked by the
-//! tools of those who install them, and installed in a real API server.
+//! The chart, `deploy/` which is generated from it, its alerts and dashboard, and the manifests of the pages: checked
+//! with the tools of their users, and installed in a real API server.
 //!
-//! The tools are Go modules. Where there is no Go, these tests say so and are skipped.
+//! The tools are Go modules. Without Go, these tests print a message and are skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! The manifests of `deploy/`, `examples/` and the pages: by the schemas of all kinds that they have, and before a real API
-//! server that has been given the kinds of Argo CD, Flux and cert-manager.
+//! The manifests of `deploy/`, `examples/` and the pages: checked with the schemas of all their kinds, and by a real
+//! API server with the kinds of Argo CD, Flux and cert-manager.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -68,7 +68,7 @@ fn an_api_server_with_the_kinds_of_others_takes_every_manifest() {
         kubectl(&["create", "namespace", name]);
     }
     let files = write_all(&manifests);
-    // Rules between fields are checked, too, which a schema does not have.
+    // This also checks rules between fields, which a schema does not have.
     let folder = files.path().to_str().unwrap();
     kubectl(&["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", folder]);
 }
@@ -96,14 +96,14 @@ fn values_for_argo_cd_and_flux_are_those_of_the_chart() {
     assert_eq!(seen, 4, "each of both has a path and values");
 }
 
-/// Every manifest that we hand out: its place, and the YAML.
+/// Returns all published manifests: the place and the YAML.
 fn all() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for folder in ["deploy", "examples"] {
         walk(Path::new(folder), &mut found);
     }
     for block in pages::all().iter().flat_map(pages::Page::blocks).filter(|block| block.language == "yaml") {
-        // What has no kind is a part of an object, or of values.
+        // A block without a kind is a part of an object, or values.
         if block.text.lines().any(|line| line.starts_with("kind: ")) && !block.has("values") {
             found.push((block.place, block.text));
         }
@@ -115,12 +115,12 @@ fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(root().join(folder)).unwrap() {
         let path = folder.join(entry.unwrap().file_name());
         if root().join(&path).is_dir() {
-            // Overlays have patches, which another test applies; CrowdSec's files are not for Kubernetes.
+            // Overlays have patches, which another test applies. CrowdSec's files are not for Kubernetes.
             if !["overlays", "crowdsec"].iter().any(|other| path.ends_with(other)) {
                 walk(&path, found);
             }
         } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            // kubectl reads a kustomization, and refuses what it does not know.
+            // kubectl reads a kustomization and refuses unknown fields in it.
             if !path.ends_with("kustomization.yaml") {
                 found.push((path.display().to_string(), read(&path)));
             }
@@ -141,7 +141,7 @@ fn read(file: &Path) -> String {
     std::fs::read_to_string(root().join(file)).unwrap()
 }
 
-/// Kinds of others that are among them.
+/// Kinds of other projects among them.
 const OTHERS: [&str; 5] = [
     "argoproj.io/v1alpha1 Application",
     "cert-manager.io/v1 Certificate",

@@ -1,4 +1,4 @@
-//! The schemas of Kubernetes, of our own kinds and of those of others, as kubeconform reads them.
+//! The schemas of Kubernetes, of our own kinds and of other projects, for kubeconform.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use crate::tools::{Tools, module_source, root};
 
-/// JSON schemas as kubeconform takes them: a file for each kind, in a folder.
+/// JSON schemas for kubeconform: a folder with a file for each kind.
 pub struct Schemas {
     folder: tempfile::TempDir,
 }
 
 impl Schemas {
-    /// Of Kubernetes' own source, and of all [`definitions`]; without fields that they do not know.
+    /// Writes the schemas of Kubernetes and of all [`definitions`]. They do not allow unknown fields.
     pub fn write() -> Self {
         let folder = tempfile::Builder::new().prefix("mailgress-schemas-").tempdir().unwrap();
         let schemas = Self { folder };
@@ -35,7 +35,7 @@ impl Schemas {
             }
             close(definition);
         }
-        // Any JSON, though it is described as an object or not at all.
+        // Any JSON is allowed, although the description says an object or nothing.
         for any in ["JSON", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrStringArray"]
         {
             let name = format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{any}");
@@ -47,7 +47,7 @@ impl Schemas {
         }
     }
 
-    /// To a definition of Kubernetes' own.
+    /// Returns a reference to a definition of Kubernetes.
     fn reference(&self, definition: &str) -> Value {
         json!({ "$ref": format!("file://{}#/definitions/{definition}", self.definitions().display()) })
     }
@@ -77,20 +77,20 @@ impl Schemas {
     }
 
     fn write_kind(&self, group: &str, version: &str, kind: &str, schema: &Value) {
-        // As kubeconform calls the group without a name.
+        // kubeconform's name for the core group.
         let group = if group.is_empty() { version } else { group };
         let name = format!("{}_{group}_{version}.json", kind.to_lowercase());
         std::fs::write(self.folder.path().join(name), schema.to_string()).unwrap();
     }
 
-    /// Nothing in these is wrong, and nothing is left out: names, and the YAML of each.
+    /// Checks that all of these manifests (names and YAML) are valid and none is skipped.
     pub fn check(&self, tools: &Tools, manifests: &[(String, String)]) {
         let (is_valid, said) = self.kubeconform(tools, manifests);
         assert!(is_valid, "{said}");
         assert!(said.contains("Skipped: 0"), "{said}");
     }
 
-    /// It is wrong, and this is said of it.
+    /// Checks that a manifest is refused with this text.
     pub fn refuse(&self, tools: &Tools, text: &str, named: &str) {
         let (is_valid, said) = self.kubeconform(tools, &[("wrong".to_owned(), text.to_owned())]);
         assert!(!is_valid && said.contains(named), "{named}: {said}");
@@ -109,7 +109,7 @@ impl Schemas {
     }
 }
 
-/// A folder with a file for each of these, which has its name.
+/// Writes a file for each manifest, with its name.
 pub fn write_all(manifests: &[(String, String)]) -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix("mailgress-manifests-").tempdir().unwrap();
     for (name, text) in manifests {
@@ -119,7 +119,7 @@ pub fn write_all(manifests: &[(String, String)]) -> tempfile::TempDir {
     folder
 }
 
-/// The CustomResourceDefinitions of all kinds that our manifests have, ours too.
+/// Returns the CustomResourceDefinitions of all kinds in our manifests, including ours.
 pub fn definitions() -> Vec<PathBuf> {
     let ours =
         ["mailservers", "maillisteners"].map(|kind| root().join(format!("crds/{kind}.mailgress.dev.yaml")));
@@ -130,8 +130,8 @@ pub fn definitions() -> Vec<PathBuf> {
     ours.into_iter().chain(OTHERS.into_iter().flat_map(of_module)).collect()
 }
 
-/// A JSON schema of an OpenAPI one: with fields that are there no other is taken, a field may be null, and the types that
-/// JSON does not have are what they may be written as.
+/// Converts an OpenAPI schema to a strict JSON schema: no other fields than the described ones, fields may be null, and
+/// types without an equivalent in JSON get the forms in which they can be written.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -161,8 +161,8 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// Modules with CustomResourceDefinitions, the folder that has them, and those that are needed. They are fetched and never
-/// built; none is newer than the Go of tests/tools, so that no other Go is fetched for them.
+/// Modules with CustomResourceDefinitions, their folders, and the needed ones. They are downloaded but not built. None
+/// needs a newer Go than tests/tools, so that no other Go is downloaded.
 const OTHERS: [(&str, &str, &[&str]); 6] = [
     (
         "github.com/prometheus-operator/prometheus-operator@v0.85.0",
@@ -191,5 +191,5 @@ const OTHERS: [(&str, &str, &[&str]); 6] = [
     ),
     ("github.com/cert-manager/cert-manager@v1.21.2", "deploy/crds", &["cert-manager.io_certificates.yaml"]),
 ];
-/// What every object has.
+/// The schema of every object's metadata.
 const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";

@@ -1,4 +1,4 @@
-//! The programs of tests/tools, and where Go keeps the sources of others' schemas.
+//! The programs of tests/tools, and the schemas in Go's module cache.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::generated;
 use crate::support::go::Module;
 
-/// Helm, its linters and what else is in tests/tools.
+/// Helm, its linters and the other programs of tests/tools.
 pub struct Tools {
     folder: PathBuf,
 }
@@ -28,7 +28,7 @@ static FOLDER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
 });
 
 impl Tools {
-    /// For the test `name`; `None` where they cannot be built, which is said.
+    /// Builds the tools for the test `name`. Prints a message and returns `None` if this is not possible.
     pub fn new(name: &str) -> Option<Self> {
         match &*FOLDER {
             Ok(folder) => Some(Self { folder: folder.clone() }),
@@ -40,14 +40,14 @@ impl Tools {
         }
     }
 
-    /// One of them, run from the repository's folder, with nothing of somebody's home.
+    /// Returns a command that runs in the repository's folder, with an empty home directory.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.folder.join(name));
         command.current_dir(root()).env("HOME", &self.folder).env_remove("KUBECONFIG");
         command
     }
 
-    /// `helm template` of the chart, in the namespace `mailgress`, with more arguments.
+    /// Runs `helm template` for the chart in the namespace `mailgress` with these arguments.
     pub fn template(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("helm");
         command.args([
@@ -62,12 +62,12 @@ impl Tools {
         command.args(arguments).output().unwrap()
     }
 
-    /// The objects that it renders.
+    /// Returns the rendered objects.
     pub fn objects(&self, arguments: &[&str]) -> Vec<Value> {
         documents(&succeeded(self.template(arguments)))
     }
 
-    /// What it has against these values.
+    /// Returns the error for these values.
     pub fn refusal(&self, arguments: &[&str]) -> String {
         let output = self.template(arguments);
         assert!(!output.status.success(), "it is taken: {arguments:?}");
@@ -75,7 +75,7 @@ impl Tools {
     }
 }
 
-/// Where Go keeps the source of a module; fetched, if it is not there. `module` may have a version.
+/// Returns the folder of a module's source. Downloads it if needed. `module` may include a version.
 pub fn module_source(folder: &str, module: &str) -> PathBuf {
     let mut command = Command::new("go");
     command.current_dir(root().join(folder)).args(["mod", "download", "-json", module]);
@@ -87,36 +87,36 @@ pub fn module_source(folder: &str, module: &str) -> PathBuf {
     PathBuf::from(found["Dir"].as_str().unwrap())
 }
 
-/// YAML documents that are not empty.
+/// Returns the YAML documents that are not empty.
 pub fn documents(text: &str) -> Vec<Value> {
     let parts = serde_yaml::Deserializer::from_str(text);
     let parsed = parts.map(|part| <Value as serde::Deserialize>::deserialize(part).unwrap());
     parsed.filter(|document| !document.is_null()).collect()
 }
 
-/// Standard output of what went well.
+/// Returns the standard output. Panics if the command failed.
 pub fn succeeded(output: Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
-/// The object of this kind and name.
+/// Returns the object with this kind and name.
 pub fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
     objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
 }
 
-/// The repository.
+/// The repository's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// To the terminal, also when the test passes.
+/// Prints to the terminal even if the test passes.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The chart, from the repository's folder.
+/// The chart's path in the repository.
 pub const CHART: &str = "charts/mailgress";
-/// The Kubernetes that is rendered for where there is none: that of tests/cluster/control-plane.
+/// The version of Kubernetes for rendering without a cluster: that of tests/cluster/control-plane.
 pub const KUBERNETES: &str = "1.35.0";

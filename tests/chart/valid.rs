@@ -1,4 +1,4 @@
-//! What the chart renders, for values of all kinds, against the schemas of Kubernetes, of Prometheus' operator and of our
+//! Checks what the chart renders for many values, with the schemas of Kubernetes, of the Prometheus operator and of our
 //! own kinds.
 
 use crate::schemas::Schemas;
@@ -40,7 +40,7 @@ fn a_field_that_kubernetes_does_not_know_is_found() {
     schemas.refuse(&tools, &wrong, "minReadySecond");
 }
 
-/// Each is a kind of installation; the first is the chart's own.
+/// Each file is a type of installation. The first one is the chart's default.
 fn value_files() -> Vec<String> {
     let folder = root().join("tests/chart/values");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();

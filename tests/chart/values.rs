@@ -1,4 +1,4 @@
-//! Values that are refused, by their names and with what to do, and what values become.
+//! Values that are refused, with their name and the remedy, and the effect of valid values.
 
 use serde_json::{Value, json};
 
@@ -174,7 +174,7 @@ fn every_flag_of_run_can_be_given() {
     let mut flags = 0;
     for part in help.split("[env: ").skip(1) {
         let variable = part.split(['=', ']']).next().unwrap();
-        // These are for other places than a pod of the cluster that is served.
+        // These are for other environments than a pod of the served cluster.
         if !["MAILGRESS_MANIFESTS", "MAILGRESS_KUBECONFIG"].contains(&variable) {
             assert!(set.iter().any(|known| known["name"] == variable), "{variable}");
             flags += 1;
@@ -214,7 +214,7 @@ fn mailgress_may_read_what_the_mail_servers_of_the_values_name() {
     let service = find(&objects, "Service", "mailgress").unwrap();
     let annotation = "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol";
     assert_eq!(service["metadata"]["annotations"][annotation], "*");
-    // Nobody asks an API server, so they are objects like any other.
+    // Without an API server, they are ordinary objects.
     assert!(server["metadata"]["annotations"]["helm.sh/hook"].is_null());
 }
 
@@ -232,7 +232,7 @@ fn with_namespaces_there_is_nothing_that_is_cluster_wide_but_the_crds() {
     assert_eq!(objects.iter().filter(|object| object["kind"] == "Role").count(), 3);
 }
 
-/// MailServers get passwords, so `edit` writes them only where that is asked for.
+/// MailServers get passwords, so `edit` allows writing them only on request.
 #[test]
 fn view_and_edit_have_the_kinds_by_aggregation() {
     let Some(tools) = Tools::new("view_and_edit_have_the_kinds_by_aggregation") else { return };
@@ -261,7 +261,7 @@ fn view_and_edit_have_the_kinds_by_aggregation() {
     assert_eq!(roles("namespaces={mail}"), [], "they would be cluster-wide");
 }
 
-/// The pod's spec.
+/// Returns the spec of the pod.
 fn pod(tools: &Tools, values: &str) -> Value {
     let objects = tools.objects(&["--set", values, "--show-only", "templates/workload.yaml"]);
     objects[0]["spec"]["template"]["spec"].clone()

@@ -1,4 +1,4 @@
-//! What a test has of the cluster: a namespace and a class of its own, and kubectl.
+//! A test's part of the cluster: a namespace and a class of its own, and kubectl.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -18,7 +18,7 @@ use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{mail_server, passthrough, with};
 use crate::support::{ports, wait};
 
-/// All tests' cluster, with the CRDs and the permissions; or why there is none.
+/// The cluster of all tests, with the CRDs and the permissions, or why there is none.
 static PLANE: LazyLock<Result<Plane, String>> = LazyLock::new(|| {
     let plane = match Given::find() {
         Some(given) => Plane::Given(given),
@@ -29,7 +29,7 @@ static PLANE: LazyLock<Result<Plane, String>> = LazyLock::new(|| {
     Ok(plane)
 });
 
-/// Whose cluster it is.
+/// Who runs the cluster.
 enum Plane {
     Ours(ControlPlane),
     Given(Given),
@@ -57,7 +57,7 @@ fn apply_crds(plane: &Plane) {
     );
     for crd in CRDS {
         wait::eventually(&format!("{crd} is established"), || {
-            // kubectl refuses to wait for one that has no status yet.
+            // kubectl cannot wait for a CRD without a status.
             let wait = ["wait", "--for=condition=Established", "crd", crd];
             plane.kubectl().args(wait).output().unwrap().status.success().then_some(())
         });
@@ -70,7 +70,7 @@ static SHARED: RwLock<()> = RwLock::new(());
 /// A test's part of the cluster.
 pub struct Cluster {
     plane: &'static Plane,
-    /// Its namespace, and its class.
+    /// The name of its namespace and its class.
     pub name: &'static str,
     files: TempDir,
     _turn: Turn,
@@ -93,13 +93,13 @@ impl Drop for Running {
 }
 
 impl Cluster {
-    /// For the test `name`; `None` where there is no control plane, which is said.
+    /// Creates it for the test `name`. Prints a message and returns `None` if there is no control plane.
     pub fn new(name: &'static str) -> Option<Self> {
         let turn = Turn::Shared(SHARED.read());
         Self::with(name, turn)
     }
 
-    /// The same, while no other test uses the API server; `None` also where it is not ours to be broken.
+    /// As [`Self::new`], while no other test uses the API server. Also `None` if the control plane is not ours.
     pub fn alone(name: &'static str) -> Option<Self> {
         let turn = Turn::Alone(SHARED.write());
         if let Ok(Plane::Given(_)) = &*PLANE {
@@ -123,7 +123,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// The control plane, where it is ours.
+    /// Returns the control plane if it is ours.
     pub fn plane(&self) -> &'static ControlPlane {
         match self.plane {
             Plane::Ours(plane) => plane,
@@ -131,27 +131,27 @@ impl Cluster {
         }
     }
 
-    /// A kubectl as the administrator.
+    /// Returns a kubectl command as the administrator.
     pub fn kubectl_command(&self) -> Command {
         self.plane.kubectl()
     }
 
-    /// Makes an empty namespace.
+    /// Creates an empty namespace.
     pub fn namespace(&self, name: &str) {
         if let Plane::Given(plane) = self.plane {
-            // What an earlier run left there.
+            // An earlier run may have left it.
             let delete = ["delete", "namespace", name, "--ignore-not-found", "--timeout=120s"];
             succeed(plane.kubectl().args(delete));
         }
         self.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }));
     }
 
-    /// Puts the CRDs (back) to what `crds/` says.
+    /// Restores the CRDs of `crds/`.
     pub fn restore_crds(&self) {
         apply_crds(self.plane);
     }
 
-    /// Something between Mailgress and the API server, and a kubeconfig with its address.
+    /// Starts a forwarder to the API server. Returns it with a kubeconfig that uses it.
     pub fn forwarded(&self, account: &str, namespace: &str) -> (Forwarder, PathBuf) {
         let entry = self.plane.entry();
         let url = entry["server"].as_str().unwrap();
@@ -165,8 +165,8 @@ impl Cluster {
         (forwarder, kubeconfig)
     }
 
-    /// A kubeconfig through which Mailgress, as the administrator, gets no answer to GET requests that have this text in
-    /// them; it works while the guard lives.
+    /// Returns a kubeconfig for the administrator, with which GET requests that contain this text get no answer. It
+    /// works while the guard lives.
     pub fn stalled(&self, request: &str) -> (Running, PathBuf) {
         let mut proxy = self.plane.kubectl();
         let mut proxy = Running(proxy.args(["proxy", "--port=0"]).stdout(Stdio::piped()).spawn().unwrap());
@@ -185,7 +185,7 @@ impl Cluster {
         (proxy, path)
     }
 
-    /// What kubectl says against an object; panics when it has nothing against it.
+    /// Returns kubectl's error for an object. Panics if there is none.
     pub fn refused(&self, object: &Value) -> String {
         let text = serde_json::to_string(object).unwrap();
         let output = self.piped(&["apply", "-n", self.name, "-f", "-"], &text);
@@ -193,21 +193,21 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Applies an object; one that says no namespace goes into the test's.
+    /// Applies an object, by default in the test's namespace.
     pub fn apply(&self, object: &Value) {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(self.name);
         let text = serde_json::to_string(object).unwrap();
         self.pipe(&["apply", "-n", namespace, "-f", "-"], &text);
     }
 
-    /// Lets an account of the test's namespace keep a Lease there, as it may in Mailgress's own.
+    /// Allows an account of the test's namespace to keep a Lease there, as Mailgress can in its own.
     pub fn allow_lease(&self, account: &str) {
         let subject = format!("--serviceaccount={}:{account}", self.name);
         self.kubectl(&["create", "role", "lease", "--verb=get,create,patch", "--resource=leases"]);
         self.kubectl(&["create", "rolebinding", "lease", "--role=lease", &subject]);
     }
 
-    /// Lets Mailgress read these Secrets, by the Role of deploy/.
+    /// Allows Mailgress to read these Secrets, with the Role of deploy/.
     pub fn allow_secrets(&self, names: &[&str]) {
         let text = std::fs::read_to_string(root().join("deploy/references.yaml")).unwrap();
         let text = text.replace("namespace: mail\n", &format!("namespace: {}\n", self.name));
@@ -215,7 +215,7 @@ impl Cluster {
         self.pipe(&["apply", "-f", "-"], &text);
     }
 
-    /// Whether kubectl takes it.
+    /// Tells whether kubectl accepts an object.
     pub fn takes(&self, object: &Value) -> bool {
         let text = serde_json::to_string(object).unwrap();
         self.piped(&["apply", "-n", self.name, "-f", "-"], &text).status.success()
@@ -234,34 +234,34 @@ impl Cluster {
         child.wait_with_output().unwrap()
     }
 
-    /// What kubectl says, in the test's namespace.
+    /// Returns kubectl's output in the test's namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         succeed(self.plane.kubectl().args(["-n", self.name]).args(arguments))
     }
 
-    /// What kubectl says in another namespace.
+    /// Returns kubectl's output in another namespace.
     pub fn in_namespace(&self, namespace: &str, arguments: &[&str]) -> String {
         succeed(self.plane.kubectl().args(["-n", namespace]).args(arguments))
     }
 
-    /// Waits as operators do, with `kubectl wait`.
+    /// Waits with `kubectl wait`, as operators do.
     pub fn wait_for(&self, condition: &str, object: &str) {
         self.kubectl(&["wait", &format!("--for=condition={condition}"), object, "--timeout=30s"]);
     }
 
-    /// An object.
+    /// Returns an object.
     pub fn get(&self, object: &str) -> Value {
         serde_json::from_str(&self.kubectl(&["get", object, "-o", "json"])).unwrap()
     }
 
-    /// A condition of an object; null when it has none such.
+    /// Returns a condition of an object; null if there is none.
     pub fn condition(&self, object: &str, condition: &str) -> Value {
         let object = self.get(object);
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.into_iter().find(|found| found["type"] == condition).unwrap_or_default()
     }
 
-    /// Waits until a condition has this status and reason, and gives its message.
+    /// Waits until a condition has this status and reason. Returns its message.
     pub fn comes_to(&self, object: &str, condition: &str, status: &str, reason: &str) -> String {
         wait::eventually(&format!("{object} has {condition}={status} ({reason})"), || {
             let found = self.condition(object, condition);
@@ -270,7 +270,7 @@ impl Cluster {
         })
     }
 
-    /// A kubeconfig with the token of a ServiceAccount.
+    /// Returns a kubeconfig with the token of a ServiceAccount.
     fn kubeconfig(&self, account: &str, namespace: &str) -> PathBuf {
         self.kubeconfig_to(&self.plane.entry(), account, namespace)
     }
@@ -282,25 +282,25 @@ impl Cluster {
         path
     }
 
-    /// Mailgress for the objects of the test's class, with its own ServiceAccount.
+    /// Starts Mailgress for the objects of the test's class, with its own ServiceAccount.
     pub fn mailgress(&self) -> Mailgress {
         Self::start(&self.account(), &["--class", self.name])
     }
 
-    /// The same with a ServiceAccount of the test's namespace, and more arguments.
+    /// As [`Self::mailgress`], with a ServiceAccount of the test's namespace and these arguments.
     pub fn mailgress_as(&self, account: &str, arguments: &[&str]) -> Mailgress {
         let own = ["--class", self.name];
         Self::start(&self.kubeconfig(account, self.name), &[own.as_slice(), arguments].concat())
     }
 
-    /// The same with more arguments, and an admin server that may stand in an EndpointSlice.
+    /// As [`Self::mailgress`], with these arguments, and with an admin address that an EndpointSlice may contain.
     pub fn replica(&self, arguments: &[&str]) -> Mailgress {
         let own = ["--class", self.name];
         let (account, arguments) = (self.account(), [own.as_slice(), arguments].concat());
         Mailgress::start_at(our_address(), ["--kubeconfig".as_ref(), account.as_os_str()], &arguments)
     }
 
-    /// The same, but it need not become ready.
+    /// As [`Self::replica`], without waiting until it is ready.
     pub fn unready_replica(&self, arguments: &[&str]) -> Mailgress {
         let own = ["--class", self.name];
         let (account, arguments) = (self.account(), [own.as_slice(), arguments].concat());
@@ -308,55 +308,55 @@ impl Cluster {
         Mailgress::start_unready_at(our_address(), flag, &arguments)
     }
 
-    /// A kubeconfig with the token of Mailgress's own ServiceAccount.
+    /// Returns a kubeconfig with the token of Mailgress's ServiceAccount.
     pub fn account(&self) -> PathBuf {
         self.kubeconfig("mailgress", "mailgress")
     }
 
-    /// Mailgress with this kubeconfig and these arguments.
+    /// Starts Mailgress with this kubeconfig and these arguments.
     pub fn start(kubeconfig: &Path, arguments: &[&str]) -> Mailgress {
         Mailgress::start_from(["--kubeconfig".as_ref(), kubeconfig.as_os_str()], arguments)
     }
 
-    /// A `MailServer` called `edge` of the test's class with one IMAP listener for each name, on these ports, in
-    /// front of the Service `backend`.
+    /// Returns a `MailServer` named `edge` of the test's class, with one IMAP listener for each name and port, in front
+    /// of the Service `backend`.
     pub fn edge(&self, listeners: &[(&str, u16)]) -> Value {
         let listeners: Vec<Value> = listeners.iter().map(|(name, port)| listener(name, *port)).collect();
         let spec = json!({ "className": self.name, "auth": passthrough(), "listeners": listeners });
         self.here(mail_server(&spec))
     }
 
-    /// An object moved to the test's namespace.
+    /// Moves an object to the test's namespace.
     pub fn here(&self, object: Value) -> Value {
         with(object, &json!({ "metadata": { "namespace": self.name } }))
     }
 
-    /// The Service `backend`, whose endpoints are these, with their conditions.
+    /// Creates the Service `backend` with these endpoints and their conditions.
     pub fn backends(&self, endpoints: &[(&Backend, Value)]) {
         let at: Vec<_> =
             endpoints.iter().map(|(backend, state)| (backend.address(), state.clone())).collect();
         self.service("backend", 143, &at);
     }
 
-    /// The same with whatever else is to be said of each endpoint.
+    /// Creates the Service `backend` with these endpoints and fields of each.
     pub fn endpoints(&self, endpoints: &[(&Backend, Value)]) {
         let at: Vec<_> = endpoints.iter().map(|(backend, said)| (backend.address(), said.clone())).collect();
         self.slices("backend", 143, &at);
     }
 
-    /// A Service with one port, and an EndpointSlice for each of these, with its conditions.
+    /// Creates a Service with one port, and an EndpointSlice with conditions for each endpoint.
     pub fn service(&self, name: &str, port: u16, endpoints: &[(SocketAddr, Value)]) {
         let in_state = |(at, conditions): &(SocketAddr, Value)| (*at, json!({ "conditions": conditions }));
         self.slices(name, port, &endpoints.iter().map(in_state).collect::<Vec<_>>());
     }
 
-    /// Makes an empty Service for clients in the test's namespace, and lets Mailgress set its ports.
+    /// Creates a Service for clients in the test's namespace, and allows Mailgress to set its ports.
     pub fn front(&self, name: &str) {
         self.kubectl(&["create", "service", "clusterip", name, "--tcp=80"]);
         self.allow_front(name);
     }
 
-    /// Lets Mailgress set the ports of this Service.
+    /// Allows Mailgress to set the ports of this Service.
     pub fn allow_front(&self, name: &str) {
         let resource = format!("--resource-name={name}");
         self.kubectl(&["create", "role", "front", "--verb=patch", "--resource=services", &resource]);
@@ -364,7 +364,7 @@ impl Cluster {
         self.kubectl(&["create", "rolebinding", "front", "--role=front", subject]);
     }
 
-    /// A ready endpoint of that Service with these ports, as Kubernetes makes one of a pod.
+    /// Creates a ready endpoint of this Service with these ports, as Kubernetes does for a pod.
     pub fn front_endpoint(&self, name: &str, ports: &[u16]) {
         let port = |port: &u16| json!({ "name": format!("mail-{port}"), "port": port });
         self.apply(&json!({
@@ -411,7 +411,7 @@ impl Drop for Cluster {
     }
 }
 
-/// An IMAP listener in clear in front of the Service `backend`.
+/// An IMAP listener without TLS in front of the Service `backend`.
 pub fn listener(name: &str, port: u16) -> Value {
     json!({
         "name": name,
@@ -423,32 +423,32 @@ pub fn listener(name: &str, port: u16) -> Value {
     })
 }
 
-/// A backend where an endpoint may be: Kubernetes takes no loopback address for one.
+/// Starts a backend at an address that Kubernetes accepts for an endpoint. It refuses loopback addresses.
 pub fn backend(name: &str) -> Backend {
     Backend::imap_on(our_address(), name)
 }
 
-/// `conditions` of an endpoint that is ready.
+/// The `conditions` of a ready endpoint.
 pub fn ready() -> Value {
     json!({ "ready": true, "serving": true, "terminating": false })
 }
 
-/// `conditions` of an endpoint that finishes what it has.
+/// The `conditions` of an endpoint that terminates but still serves.
 pub fn terminating() -> Value {
     json!({ "ready": false, "serving": true, "terminating": true })
 }
 
-/// A listener's address.
+/// Returns an address for a listener.
 pub fn at() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()))
 }
 
-/// To the terminal, also when the test passes.
+/// Prints to the terminal even if the test passes.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The address from which this machine talks to others; connecting a UDP socket sends nothing.
+/// Returns the address that this machine uses for connections to others. Connecting a UDP socket sends no packet.
 pub fn our_address() -> IpAddr {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     socket.connect("192.0.2.1:9").expect("the cluster tests need an IPv4 address that is not loopback");

@@ -1,5 +1,5 @@
-//! etcd and kube-apiserver: from `KUBEBUILDER_ASSETS`, or built once from Go modules; one of each for a test run. With
-//! the same program, what makes a node.
+//! etcd and kube-apiserver, from `KUBEBUILDER_ASSETS` or built once from Go modules; one of each for a test run. The
+//! same program has the components of a node.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,13 +15,13 @@ use crate::support::pki::AUTHORITY;
 use crate::support::process::Daemon;
 use crate::support::{ports, wait};
 
-/// A running control plane. It ends with this process, whatever becomes of that.
+/// A running control plane. It ends with this process in any case.
 pub struct ControlPlane {
     programs: Programs,
     directory: PathBuf,
     etcd: String,
     address: SocketAddr,
-    /// More flags of the API server.
+    /// Additional flags of the API server.
     flags: Vec<String>,
     api_server: Mutex<Option<Daemon>>,
     _etcd: Daemon,
@@ -29,23 +29,24 @@ pub struct ControlPlane {
 
 /// Where the programs are.
 enum Programs {
-    /// Each in this folder.
+    /// Separate programs in this folder.
     Folder(PathBuf),
-    /// All in one, which takes the name as its first argument.
+    /// One program, whose first argument is the component's name.
     One(PathBuf),
 }
 
 impl ControlPlane {
-    /// Starts one, or says why there can be none here. Whatever else fails is a failure of the tests.
+    /// Starts a control plane. The error says why this is not possible here. Any other failure fails the tests.
     pub fn start() -> Result<Self, String> {
         Ok(Self::start_with(Programs::find()?, Ipv4Addr::LOCALHOST, Vec::new()))
     }
 
-    /// Starts one that nodes and their pods reach at this address of ours, from programs that [`build`] has made: a
-    /// kubelet must not be newer than its API server.
+    /// Starts a control plane that nodes and their pods can reach at this local address, with programs that [`build`]
+    /// has built: a kubelet must not be newer than its API server.
     #[allow(dead_code, reason = "for the tests that have a node")]
     pub fn start_for_nodes(program: PathBuf, address: Ipv4Addr) -> Self {
-        // Logs and what is executed in pods go through the API server, which calls the kubelet, and names itself.
+        // Logs and exec in pods go through the API server, which connects to the kubelet and needs a client
+        // certificate.
         let flags = ["kubelet-preferred-address-types=InternalIP", "allow-privileged"]
             .map(|flag| format!("--{flag}"))
             .to_vec();
@@ -73,7 +74,7 @@ impl ControlPlane {
         let token = format!("{:032x}", rand::random::<u128>());
         write_credentials(&directory, address, &token);
         let plane = Self {
-            // Its data is of no use to anybody.
+            // Its data are not needed after a crash.
             _etcd: Daemon::start(
                 "etcd",
                 &directory,
@@ -93,12 +94,12 @@ impl ControlPlane {
         plane
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("admin.kubeconfig")
     }
 
-    /// The cluster's entry for a kubeconfig.
+    /// Returns the cluster's entry for a kubeconfig.
     pub fn entry(&self) -> Value {
         json!({
             "server": format!("https://{}", self.address()),
@@ -106,28 +107,28 @@ impl ControlPlane {
         })
     }
 
-    /// Where the API server listens.
+    /// Returns the address of the API server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A file of the control plane's: `ca.crt`, which all its certificates are from, `accounts.key`, which signs the
-    /// ServiceAccounts' tokens.
+    /// Returns a file of the control plane: `ca.crt`, the authority of all its certificates, or `accounts.key`, which
+    /// signs the tokens of ServiceAccounts.
     #[allow(dead_code, reason = "for the tests that have a node")]
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// A kubectl as the administrator.
+    /// Returns a kubectl command as the administrator.
     pub fn kubectl(&self) -> Command {
         let all = self.programs.command("kubectl");
         let mut command = Command::new(&all[0]);
-        // Without the caches in somebody's home.
+        // Without the caches in the user's home directory.
         command.args(&all[1..]).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.directory);
         command
     }
 
-    /// Starts the API server again, with all that it had.
+    /// Starts the API server again, with the same data.
     pub fn start_api_server(&self) {
         let logs = self.directory.join(format!("kube-apiserver-{}", ports::free()));
         std::fs::create_dir(&logs).unwrap();
@@ -152,7 +153,7 @@ impl ControlPlane {
         ] {
             command.push(format!("{flag}={value}").into());
         }
-        // It would wait for its drain, in which etcd ends before it.
+        // It would wait for its drain, but etcd ends before.
         let daemon = Daemon::start(
             "kube-apiserver",
             &logs,
@@ -169,7 +170,7 @@ impl ControlPlane {
         });
     }
 
-    /// Ends the API server, without a word.
+    /// Kills the API server.
     pub fn stop_api_server(&self) {
         drop(self.turn().take());
     }
@@ -179,7 +180,7 @@ impl ControlPlane {
     }
 }
 
-/// A kubeconfig for this cluster with this token.
+/// Returns a kubeconfig for this cluster with this token.
 pub fn kubeconfig(entry: &Value, token: &str, namespace: &str) -> String {
     let text = serde_yaml::to_string(&json!({
         "apiVersion": "v1",
@@ -210,7 +211,7 @@ impl Programs {
     }
 }
 
-/// Builds the program of `tests/cluster/control-plane`, unless that was done before from the same source.
+/// Builds the program of `tests/cluster/control-plane`, unless it is already built from the same source.
 pub fn build() -> Result<PathBuf, String> {
     let version = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
     let folder = Module {
@@ -232,7 +233,7 @@ pub fn build() -> Result<PathBuf, String> {
 }
 
 fn write_credentials(directory: &Path, address: Ipv4Addr, token: &str) {
-    // The last one is how pods know it.
+    // Pods use the last address.
     let server = AUTHORITY.issue(&["localhost", &address.to_string(), "10.96.0.1"]);
     let client = AUTHORITY.issue(&["kube-apiserver"]);
     let accounts = KeyPair::generate().unwrap();
@@ -256,7 +257,7 @@ fn strings(command: &[OsString]) -> Vec<&OsStr> {
 }
 
 const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
-/// As in control-plane/go.mod: kubectl wants to know.
+/// As in control-plane/go.mod. kubectl needs the version.
 const MAJOR: &str = "1";
 const MINOR: &str = "35";
 const PATCH: &str = "4";

@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions themselves: gone, put back, and of another version.
+//! The CustomResourceDefinitions: deleted, restored, and with another schema.
 
 use serde_json::json;
 
@@ -57,12 +57,12 @@ fn an_object_of_another_schema_affects_only_itself() {
         { "op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": anything },
     ]);
     cluster.kubectl(&["patch", CRD, "--type=json", "-p", &patch.to_string()]);
-    // As a newer version may write it, or somebody without a schema.
+    // An object of a newer version, or one that was written without a schema.
     let newer = json!({ "spec": { "listeners": "moved to listenerSets", "listenerSets": [{}] } });
     wait::eventually("the API server takes anything", || {
         cluster.takes(&with(edge.clone(), &newer)).then_some(())
     });
-    // Whether it has kept the field that it did not know a moment ago is the API server's affair.
+    // The API server may or may not keep the field that was unknown before.
     let message = cluster.comes_to(EDGE, "Accepted", "False", "WrongType");
     assert!(message.contains("spec.listeners: this is a string"), "{message}");
     cluster.comes_to(EDGE, "Degraded", "True", "UsingLastGood");
@@ -70,7 +70,7 @@ fn an_object_of_another_schema_affects_only_itself() {
     let nonsense = json!({ "spec": { "listeners": "nothing of the kind" } });
     cluster.apply(&with(named("text", 1), &nonsense));
     cluster.comes_to("mailserver/text", "Accepted", "False", "WrongType");
-    // One that says no class is not of this one, and nobody's at all is nobody's trouble.
+    // An object without a class is not of this class, so it causes no problem.
     cluster.apply(&with(named("nothing", 1), &json!({ "spec": "nothing of the kind" })));
     cluster.apply(&named("third", third.port()));
     cluster.wait_for("Ready", "mailserver/third");
@@ -80,7 +80,7 @@ fn an_object_of_another_schema_affects_only_itself() {
     cluster.wait_for("Ready", EDGE);
 }
 
-/// Other tests need the schema, whatever becomes of this one.
+/// Restores the schema for other tests in any case.
 struct Restored<'a>(&'a Cluster);
 
 impl Drop for Restored<'_> {

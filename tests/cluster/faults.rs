@@ -1,4 +1,4 @@
-//! What alerts see: backends that cannot take logins now, and certificates of a few days.
+//! The data for alerts: backends with temporary failures, and certificates with a lifetime of a few days.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! What stands between Mailgress and the API server, and can fail.
+//! A forwarder between Mailgress and the API server that can fail.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ pub struct Forwarder {
 #[derive(Default)]
 struct Shared {
     refuses: AtomicBool,
-    /// A connection on which a client sends this hangs from then on.
+    /// A connection hangs after a client has sent this.
     stalls: Option<String>,
     connections: Mutex<Vec<Connection>>,
 }
@@ -28,12 +28,12 @@ struct Connection {
 }
 
 impl Forwarder {
-    /// To this address.
+    /// Forwards to this address.
     pub fn start(to: SocketAddr) -> Self {
         Self::start_with(to, Shared::default())
     }
 
-    /// To this address, with plain HTTP; requests that have this text in them are never answered.
+    /// Forwards to this address with plain HTTP. GET requests that contain this text are never answered.
     pub fn stalling(to: SocketAddr, request: &str) -> Self {
         Self::start_with(to, Shared { stalls: Some(request.to_owned()), ..Shared::default() })
     }
@@ -53,12 +53,12 @@ impl Forwarder {
         Self { address, shared }
     }
 
-    /// Where it listens.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends all connections at once.
+    /// Closes all connections.
     pub fn cut(&self) {
         for connection in self.shared.connections().drain(..) {
             for end in &connection.ends {
@@ -67,12 +67,12 @@ impl Forwarder {
         }
     }
 
-    /// Whether new connections are ended at once.
+    /// Sets whether new connections are closed at once.
     pub fn refuse(&self, refuses: bool) {
         self.shared.refuses.store(refuses, Ordering::Relaxed);
     }
 
-    /// Nothing goes through the connections that there are any more, and nobody is told; new ones work.
+    /// Makes existing connections hang silently. New ones work.
     pub fn hang(&self) {
         for connection in self.shared.connections().iter() {
             connection.hangs.store(true, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Shared {
     }
 
     fn join(&self, client: TcpStream, to: SocketAddr) {
-        // A server that is away is a connection that ends.
+        // If the server is not available, the connection is closed.
         let Ok(server) = TcpStream::connect(to) else { return };
         let hangs = Arc::new(AtomicBool::new(false));
         for (from, into) in [(&client, &server), (&server, &client)] {
@@ -102,13 +102,13 @@ fn copy(mut from: TcpStream, mut into: TcpStream, hangs: &AtomicBool, stalls: Op
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).unwrap_or(0);
-        // The head of a request comes in one piece.
+        // The head of a request arrives in one piece.
         let head = String::from_utf8_lossy(&buffer[..read]);
         if stalls.is_some_and(|text| head.starts_with("GET ") && head.contains(text)) {
             hangs.store(true, Ordering::Relaxed);
         }
         if hangs.load(Ordering::Relaxed) {
-            // Whatever comes is swallowed, and an end too.
+            // Drop all bytes, and the end too.
             if read == 0 {
                 return;
             }

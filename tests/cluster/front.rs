@@ -1,4 +1,4 @@
-//! Ready says whether clients get here by the Service of `--service`.
+//! Ready depends on whether clients reach Mailgress through the Service of `--service`.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::ports;
 
 const EDGE: &str = "mailserver/edge";
 
-/// A MailServer whose listeners others than this host reach.
+/// A MailServer whose listeners other hosts can reach.
 fn edge(cluster: &Cluster, ports: &[u16]) -> Value {
     let public = |port: &u16| with(listener(&format!("imap-{port}"), *port), &json!({ "address": "*" }));
     let listeners: Vec<Value> = ports.iter().map(public).collect();
@@ -36,7 +36,7 @@ fn ready_follows_the_port_of_the_service_and_of_its_endpoints() {
     cluster.front_endpoint("front", &[first]);
     cluster.wait_for("Ready", EDGE);
     assert!(has_port(&cluster, first));
-    // Another one on a new port, which Kubernetes has given to the endpoints already.
+    // Another listener on a new port that the endpoints already have.
     cluster.front_endpoint("front", &[first, second]);
     cluster.apply(&edge(&cluster, &[first, second]));
     let generation = cluster.get(EDGE)["metadata"]["generation"].to_string();
@@ -71,7 +71,7 @@ fn a_target_port_that_leads_elsewhere_is_told_with_the_field() {
     cluster.apply(&edge(&cluster, &[port]));
     let _mailgress = cluster.replica(&["--service", "front-elsewhere/front"]);
     cluster.wait_for("Ready", EDGE);
-    // Kubernetes writes the slice by the Service's targetPort.
+    // Kubernetes writes the slice with the Service's targetPort.
     let slice = |change: &Value| {
         let change = change.to_string();
         cluster.kubectl(&["patch", "endpointslice", "front", "--type=merge", "-p", &change]);

@@ -1,22 +1,22 @@
-//! A cluster that somebody else runs: kind, or any other, named by `MAILGRESS_TEST_KUBECONFIG`.
+//! An existing cluster, such as kind, in `MAILGRESS_TEST_KUBECONFIG`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// How it is reached, as an administrator.
+/// Access to it as an administrator.
 pub struct Given {
     kubeconfig: PathBuf,
 }
 
 impl Given {
-    /// The one that the environment names, if it does.
+    /// Returns the cluster that the environment names, if any.
     pub fn find() -> Option<Self> {
         std::env::var_os("MAILGRESS_TEST_KUBECONFIG").map(|path| Self { kubeconfig: path.into() })
     }
 
-    /// A kubectl as the administrator.
+    /// Returns a kubectl command as the administrator.
     pub fn kubectl(&self) -> Command {
         let kubectl = match std::env::var_os("KUBEBUILDER_ASSETS") {
             Some(folder) => Path::new(&folder).join("kubectl"),
@@ -27,7 +27,7 @@ impl Given {
         command
     }
 
-    /// The cluster's entry for a kubeconfig.
+    /// Returns the cluster's entry for a kubeconfig.
     pub fn entry(&self) -> Value {
         let view = ["config", "view", "--raw", "--minify", "--flatten", "-o", "json"];
         let output = self.kubectl().args(view).output().unwrap();

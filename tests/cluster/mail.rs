@@ -1,4 +1,4 @@
-//! Mail flows between real clients and real servers whose addresses stand in EndpointSlices.
+//! Mail between real clients and real servers whose addresses are in EndpointSlices.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::support::servers::{PASSWORD, new_user, servers_at};
 use crate::support::wait;
 use crate::support::wire::Wire;
 
-/// The Services `dovecot` and `postfix`, as pods would be behind them.
+/// Creates the Services `dovecot` and `postfix`, as if there were pods.
 fn serve_mail(cluster: &Cluster) {
     let servers = servers_at(our_address());
     let here = |address: SocketAddr| SocketAddr::new(our_address(), address.port());
@@ -60,7 +60,7 @@ fn mail_is_submitted_and_read_back_while_a_change_is_swapped_in() {
     let message = message(&user, AWKWARD);
     let file = clients.file("message");
     std::fs::write(&file, &message).unwrap();
-    // Somebody who is there before all of it.
+    // A session that was open before.
     let mut session = Wire::connect_tls(imap.address).unwrap();
     session.line().unwrap();
     session.imap("a", &format!("LOGIN {user} {PASSWORD}")).unwrap();

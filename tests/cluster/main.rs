@@ -1,7 +1,7 @@
-//! Mailgress in a cluster: the real binary with the permissions of deploy/, against a real kube-apiserver and etcd.
+//! Mailgress in a cluster: the real binary with the permissions of deploy/, a real kube-apiserver and etcd.
 //!
-//! There are no nodes: EndpointSlices are written by the tests, and Mailgress runs beside them as a process with a
-//! ServiceAccount's token. Where there is no control plane and none can be built, the tests say so and are skipped.
+//! There are no nodes: the tests write EndpointSlices, and Mailgress runs as a process with a ServiceAccount's token.
+//! If there is no control plane and none can be built, the tests print a message and are skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

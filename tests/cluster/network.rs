@@ -1,4 +1,4 @@
-//! What becomes of the connections to the API server becomes of nothing else.
+//! Failing connections to the API server affect nothing else.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wait;
 use crate::support::wire::Wire;
 
-/// A session that has logged in.
+/// Opens a session that is logged in.
 fn session(at: SocketAddr) -> Wire {
     let mut session = greeted(at).unwrap();
     log_in(&mut session, "IMAP", "user", "secret").unwrap();
     session
 }
 
-/// Waits until a change to this capability is served.
+/// Waits until a change of this capability is served.
 fn change_is_served(cluster: &Cluster, at: SocketAddr, capability: &str, bound: Duration) {
     let changed = json!({ "spec": { "imap": { "capabilities": ["IMAP4rev1", capability] } } });
     cluster.apply(&with(cluster.edge(&[("imap", at.port())]), &changed));
@@ -107,7 +107,7 @@ fn permissions_that_are_taken_away_stop_nothing_and_may_come_back() {
     cluster.wait_for("Ready", "mailserver/edge");
     let mut session = session(at);
     cluster.kubectl(&["delete", "clusterrolebinding", "taken"]);
-    // A watch that runs is allowed to go on; the next one is not.
+    // A running watch may continue, but the next one is refused.
     forwarder.cut();
     tells(&mailgress, "MailServer objects cannot be read");
     tells(&mailgress, "Service objects in taken cannot be read");

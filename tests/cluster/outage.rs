@@ -1,4 +1,4 @@
-//! The API server goes away and comes back.
+//! The API server stops and starts again.
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ fn what_was_served_is_served_on_without_an_api_server_and_what_changed_is_caught
     let mut new = greeted(at).unwrap();
     assert_eq!(log_in(&mut new, "IMAP", "user", "secret").unwrap(), "a OK backend");
     std::thread::scope(|scope| {
-        // One that starts now knows nothing yet.
+        // A process that starts now has no objects yet.
         scope.spawn(|| {
             let _late = Cluster::start(&account, &["--class", "outage-late"]);
             wait::eventually("the late one serves", || greeted(late).ok());

@@ -1,4 +1,4 @@
-//! An API server that answers everything but one question.
+//! An API server that answers all requests except one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::support::manifest::with;
 use crate::support::talk::greeted;
 use crate::support::wait;
 
-/// So many others there are.
+/// Number of other objects.
 const OTHERS: u16 = 499;
 
 fn own_address(number: u16) -> Ipv4Addr {
@@ -24,7 +24,7 @@ fn server(cluster: &Cluster, name: &str, listener: &Value) -> Value {
     with(cluster.edge(&[]), &own)
 }
 
-/// One that waits for a Secret whose watch is never answered.
+/// A MailServer that waits for a Secret whose watch is never answered.
 fn waiting(cluster: &Cluster, name: &str, port: u16) -> Value {
     let tls =
         json!({ "tls": { "mode": "Implicit", "certificateRefs": [{ "name": format!("stalled-{name}") }] } });

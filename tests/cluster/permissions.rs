@@ -1,4 +1,4 @@
-//! What Mailgress may do with the permissions of deploy/, and what it makes of those that it has not.
+//! What Mailgress can do with the permissions of deploy/, and how it handles missing ones.
 
 use serde_json::json;
 
@@ -44,7 +44,7 @@ fn a_role_with_the_name_of_a_secret_is_enough_to_read_it() {
         (mailgress.status()["problems"] == json!([])).then_some(())
     });
     assert!(!mailgress.log().contains("nobody-asks"));
-    // A permission that comes later is used without a restart.
+    // A permission that is granted later takes effect without a restart.
     cluster.apply(&edge("other-tls"));
     cluster.comes_to(EDGE, "ResolvedRefs", "False", "RefNotReadable");
     cluster.allow_secrets(&["mail-tls", "other-tls"]);

@@ -1,16 +1,16 @@
-//! What `kubectl apply` refuses, with the words that an operator reads.
+//! Objects that `kubectl apply` refuses, with the error that an operator reads.
 
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, listener};
 use crate::support::manifest::{mail_server, with};
 
-/// A `MailServer` with more in its spec.
+/// A `MailServer` with additional fields in its spec.
 fn server(spec: &Value) -> Value {
     mail_server(&with(json!({ "listeners": [listener("imap", 143)] }), spec))
 }
 
-/// A `MailServer` with one listener of these fields.
+/// A `MailServer` with one listener with these fields.
 fn listening(fields: &Value) -> Value {
     mail_server(&json!({ "listeners": [with(json!({ "name": "l" }), fields)] }))
 }
@@ -107,7 +107,7 @@ fn what_the_schema_does_not_know_is_refused() {
         &cluster,
         &[
             (server(&json!({ "listner": [] })), &["unknown field", "spec.listner"]),
-            // What YAML 1.1 makes of a bare Off.
+            // The value that YAML 1.1 reads from a bare Off.
             (
                 listening(&json!({ "port": 993, "tls": { "mode": false } })),
                 &["spec.listeners[0].tls.mode", "string"],
@@ -149,13 +149,13 @@ fn passthrough(spec: Value) -> Value {
     with(json!({ "auth": { "passthrough": {} } }), &spec)
 }
 
-/// A `MailServer` with one listener that has a backend, and these fields.
+/// A `MailServer` with one listener that has a backend and these fields.
 fn served(fields: &Value) -> Value {
     let backend = json!({ "name": "l", "backendAddress": "b:143" });
     mail_server(&passthrough(json!({ "listeners": [with(backend, fields)] })))
 }
 
-/// The same, with more in its spec.
+/// As [`served`], with additional fields in its spec.
 fn settings(spec: &Value) -> Value {
     with(served(&json!({ "port": 143 })), &json!({ "spec": spec }))
 }

@@ -1,4 +1,4 @@
-//! Several replicas: one leads, and Ready asks all of them.
+//! Several replicas: one leads, and Ready depends on all of them.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use crate::support::{ports, wait};
 
 const EDGE: &str = "mailserver/edge";
 
-/// Two replicas, found by the Service `replicas`.
+/// Two replicas that the Service `replicas` lists.
 pub struct Pair {
     pub cluster: Cluster,
     /// `replica-0` and `replica-1`.
     replicas: [Option<Mailgress>; 2],
-    /// More arguments of both.
+    /// Additional arguments of both.
     arguments: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl Pair {
         Some(pair)
     }
 
-    /// Starts a replica, and calls it ready.
+    /// Starts a replica and marks it as ready.
     pub fn start(&mut self, number: usize) {
         self.start_unready(number);
         let replica = self.replica(number);
@@ -51,7 +51,7 @@ impl Pair {
         self.call_ready(number);
     }
 
-    /// Starts a replica, and does not call it ready.
+    /// Starts a replica without marking it as ready.
     pub fn start_unready(&mut self, number: usize) {
         let name = format!("replica-{number}");
         let service = format!("{}/replicas", self.cluster.name);
@@ -60,12 +60,12 @@ impl Pair {
         self.replicas[number] = Some(self.cluster.unready_replica(&arguments));
     }
 
-    /// Calls a replica ready, as the kubelet does.
+    /// Marks a replica as ready, as the kubelet does.
     pub fn call_ready(&self, number: usize) {
         self.slice(number, self.replica(number).admin().port());
     }
 
-    /// A slice for each: on one host, their ports differ.
+    /// Each replica has its own slice, because on one host their ports differ.
     fn slice(&self, number: usize, port: u16) {
         let name = format!("replica-{number}");
         self.cluster.apply(&json!({
@@ -123,7 +123,7 @@ fn the_leaders_page_shows_all_replicas_and_the_others_name_the_leader() {
     cluster.wait_for("Ready", EDGE);
     let mut session = greeted(at).unwrap();
     log_in(&mut session, "IMAP", "user", "secret").unwrap();
-    // Whichever of the two has the session.
+    // Either replica may have the session.
     wait::eventually("the leader shows both replicas with their sums", || {
         let page = pair.replica(0).page("/");
         let told = ["replica-1", "1 on all 2 replicas", "1 of 1 ready", "on all 2: 1 accepted"];
@@ -149,7 +149,7 @@ fn ready_is_true_when_every_replica_serves_it_and_false_with_the_name_of_one_tha
     }
     let mut session = greeted(at).unwrap();
     log_in(&mut session, "IMAP", "user", "secret").unwrap();
-    // Without reusePort only one process of a host can have the port.
+    // Without reusePort, only one process of a host can bind the port.
     let port = ports::free();
     cluster.apply(&cluster.edge(&[("imap", port)]));
     let message = wait::eventually("Ready is False for one of them", || {
@@ -209,10 +209,10 @@ fn another_replica_leads_within_seconds_and_says_nothing_twice() {
     pair.leads(1);
     let after = pair.cluster.get(EDGE);
     assert_eq!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
-    // The session was with either of them.
+    // The session was with either replica.
     let _ = backend_answers(&mut session, "IMAP");
     greeted(first).unwrap();
-    // One that ends as it should leaves the lease to the next.
+    // A replica that ends normally releases the Lease.
     pair.start(0);
     let mut leader = pair.replicas[1].take().unwrap();
     leader.terminate();
@@ -292,7 +292,7 @@ fn the_ports_of_the_service_follow_the_listeners_and_leave_others_alone() {
     let (one, two) = (ports::free(), ports::free());
     let everywhere = |port: u16| with(listener(&format!("imap-{port}"), port), &json!({ "address": "*" }));
     let edge = |listeners: &[Value]| with(cluster.edge(&[]), &json!({ "spec": { "listeners": listeners } }));
-    // What only this host reaches is not for the Service.
+    // A port that only this host can reach is not added to the Service.
     cluster.apply(&edge(&[everywhere(one), everywhere(two), listener("local", ports::free())]));
     let names = |ports: &[u16]| {
         let mut names = vec!["other".to_owned()];
@@ -327,5 +327,5 @@ fn the_ports_of_the_service_follow_the_listeners_and_leave_others_alone() {
     come_to(&[]);
 }
 
-/// Between the leader's sudden end and the first status that another one writes.
+/// Time limit from the leader's crash to the first status that another replica writes.
 const FAILOVER: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! Certificates that are renewed, broken, and taken away.
+//! Certificates that are renewed, invalid or removed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ fn a_certificate_that_is_not_for_the_server_name_is_served_with_an_alarm() {
     wait::eventually("the alarm is over", || {
         cluster.condition(EDGE, "HostnameNotCovered").is_null().then_some(())
     });
-    // Nobody asks for the Pod's name.
+    // No client requests the Pod's name.
     cluster.apply(&edge(&cluster, at));
     cluster.wait_for("Ready", EDGE);
     assert!(cluster.condition(EDGE, "HostnameNotCovered").is_null());

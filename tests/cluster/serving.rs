@@ -1,4 +1,4 @@
-//! Objects of a cluster are served, and every change of them is swapped in.
+//! Objects of a cluster are served, and every change is applied.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wait;
 use crate::support::wire::Wire;
 
-/// Whose backend takes a new session.
+/// Returns a new session and the name of its backend.
 fn served_by(at: std::net::SocketAddr) -> Option<(Wire, String)> {
     let mut wire = greeted(at).ok()?;
     let answer = log_in(&mut wire, "IMAP", "user", "secret").ok()?;
@@ -25,7 +25,7 @@ fn mail_flows_to_the_endpoints_of_a_service() {
     cluster.wait_for("Ready", "mailserver/edge");
     let (mut session, answer) = served_by(at).unwrap();
     assert_eq!(answer, "a OK first");
-    // One endpoint finishes what it has, and another takes over.
+    // One endpoint terminates, and another takes over.
     cluster.backends(&[(&first, terminating()), (&second, ready())]);
     wait::eventually("the second backend is used", || {
         served_by(at).filter(|(_, answer)| answer == "a OK second")

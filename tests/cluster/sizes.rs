@@ -1,4 +1,4 @@
-//! As much as an object may hold, and an object that goes while it is used.
+//! Objects of maximum size, and an object that is deleted while it is used.
 
 use crate::cluster::{Cluster, at, backend, ready};
 use crate::support::talk::{backend_answers, greeted, log_in};
@@ -33,7 +33,7 @@ fn sixty_four_listeners_are_served_and_go_with_their_object_while_sessions_stay(
     for session in &mut sessions {
         assert!(backend_answers(session, "IMAP").unwrap());
     }
-    // Somebody who says that it is there again is believed.
+    // The object is created again.
     cluster.apply(&cluster.edge(&ports[..1]));
     cluster.wait_for("Ready", "mailserver/edge");
     assert!(greeted(listeners[0].1).is_ok());

@@ -1,4 +1,4 @@
-//! A replica that starts is not ready before it serves what the others serve.
+//! A starting replica is not ready before it serves what the others serve.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::support::{ports, wait};
 
 const EDGE: &str = "mailserver/edge";
 
-/// Has both serve an IMAPS listener on all addresses of this port, with the Secret `mail-tls`.
+/// Makes both serve an IMAPS listener on all addresses of this port, with the Secret `mail-tls`.
 fn served(pair: &Pair, at: SocketAddr) {
     pair.cluster.allow_secrets(&["mail-tls"]);
     pair.cluster.apply(&secret(pair));
@@ -32,7 +32,7 @@ fn secret(pair: &Pair) -> Value {
     pair.cluster.here(tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()))
 }
 
-/// Waits until `/readyz` says all of this, and gives what it says.
+/// Waits until `/readyz` contains all of these texts. Returns its text.
 fn not_ready(pair: &Pair, number: usize, texts: &[&str]) -> String {
     wait::eventually(&format!("/readyz says {texts:?}"), || {
         let (status, text) = pair.replica(number).readyz();
@@ -40,7 +40,7 @@ fn not_ready(pair: &Pair, number: usize, texts: &[&str]) -> String {
     })
 }
 
-/// Looks for a while, longer than `--ready-timeout`, whether it becomes ready.
+/// Checks for longer than `--ready-timeout` that it does not become ready.
 fn stays_unready(pair: &Pair, number: usize) {
     let until = Instant::now() + 3 * READY_TIMEOUT;
     while Instant::now() < until {
@@ -73,7 +73,7 @@ fn a_replica_without_the_secret_of_what_others_serve_is_not_ready_until_it_is_th
     pair.replica(1).logs(&["ready: this replica serves all listeners that it waited for"]);
     pair.call_ready(1);
     pair.cluster.wait_for("Ready", EDGE);
-    // Once ready, it stays so.
+    // A ready replica stays ready.
     pair.cluster.kubectl(&["delete", "secret", "mail-tls"]);
     pair.cluster.comes_to(EDGE, "Degraded", "True", "UsingLastGood");
     assert!(pair.replica(1).is_ready());
@@ -91,7 +91,7 @@ fn a_rollout_without_the_permission_on_secrets_stops_and_no_port_leaves_the_serv
     served(&pair, at);
     assert!(has_port(&pair, at.port()), "Ready follows the port of the Service");
     pair.cluster.kubectl(&["delete", "rolebinding", "mailgress-references"]);
-    // The old leader is the first to go.
+    // The old leader ends first.
     pair.kill(0);
     pair.forget(0);
     pair.leads(1);
@@ -99,7 +99,7 @@ fn a_rollout_without_the_permission_on_secrets_stops_and_no_port_leaves_the_serv
     not_ready(&pair, 0, &["listener imaps", "mail-tls", "cannot be read", "replica replica-1 serves it"]);
     stays_unready(&pair, 0);
     assert!(has_port(&pair, at.port()));
-    // Nobody serves it any more: the new one leads, and is ready with what it has, which is nothing.
+    // No replica serves it now. The new one leads and is ready with what it has, which is nothing.
     pair.kill(1);
     pair.forget(1);
     wait::eventually("it is ready", || pair.replica(0).is_ready().then_some(()));
@@ -117,5 +117,5 @@ fn has_port(pair: &Pair, port: u16) -> bool {
     service["spec"]["ports"].as_array().unwrap().iter().any(|found| found["port"] == port)
 }
 
-/// `--ready-timeout` of these tests.
+/// The `--ready-timeout` of these tests.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What is said of objects in their status, and when it is written.
+//! The status of objects, and when it is written.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn a_secret_that_is_missing_is_told_until_it_is_there() {
     let _mailgress = cluster.mailgress();
     let message = cluster.comes_to(EDGE, "ResolvedRefs", "False", "RefNotFound");
     assert!(message.contains("Secret missing/mail-tls does not exist"), "{message}");
-    // The other listener has nothing to do with it.
+    // The other listener is not affected.
     wait::eventually("the other listener is served", || greeted(other).ok());
     assert!(greeted(at).is_err());
     cluster.apply(&cluster.here(tls_secret("mail-tls", &AUTHORITY.issue_for_loopback())));
@@ -73,14 +73,14 @@ fn a_status_that_says_nothing_new_is_not_written() {
     cluster.wait_for("Ready", EDGE);
     let before = cluster.get(EDGE);
     drop(mailgress);
-    // Whoever comes next finds it as it is, and has nothing to add.
+    // The next process finds the status correct and does not write it.
     let mailgress = cluster.mailgress();
     wait::eventually("the next one says that it is ready", || {
         let status = mailgress.status();
         let conditions = status["objects"][0]["status"]["conditions"].as_array()?.clone();
         conditions.into_iter().find(|c| c["type"] == "Ready" && c["status"] == "True")
     });
-    // A change of another object shows that the writer has been there.
+    // A change of another object shows that the writer has run.
     let other = json!({ "metadata": { "name": "other" } });
     cluster.apply(&with(cluster.edge(&[]), &other));
     cluster.wait_for("Ready", "mailserver/other");
@@ -128,7 +128,7 @@ fn an_object_that_comes_again_under_its_name_gets_a_status_again() {
     cluster.wait_for("Ready", EDGE);
 }
 
-/// Statuses are compared a minute after an object was heard of.
+/// Mailgress compares a status a minute after an event about its object.
 const COMPARED: Duration = Duration::from_secs(150);
 
 #[test]
@@ -143,7 +143,7 @@ fn kubectl_shows_whether_backends_are_ready_beside_whether_it_is_served() {
         wait::eventually(&format!("kubectl get mail says {expected:?}"), || {
             let said = cluster.kubectl(&["get", "mail"]);
             let [head, row] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
-            // Columns are apart by three spaces, and what is in them has one at most.
+            // Columns are separated by three spaces; cells contain single spaces only.
             let column = |name: &str| {
                 head.split("   ").map(str::trim).filter(|t| !t.is_empty()).position(|t| t == name)
             };

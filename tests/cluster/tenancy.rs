@@ -1,5 +1,5 @@
-//! A MailListener in a tenant's namespace, before the real API server and with a real Postfix of the owner, which believes
-//! XCLIENT from 127.0.0.1.
+//! A MailListener in a tenant's namespace, with a real API server and a real Postfix of the owner, which trusts XCLIENT
+//! from 127.0.0.1.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -15,7 +15,7 @@ use crate::support::servers::{new_user, servers_at};
 use crate::support::talk::{greeted, internal_error, log_in};
 use crate::support::wait;
 
-/// The owner's namespace is the test's own.
+/// The owner's namespace is that of the test.
 struct Tenant<'a> {
     cluster: &'a Cluster,
     namespace: String,
@@ -29,7 +29,7 @@ impl<'a> Tenant<'a> {
         Self { cluster, namespace, at: at() }
     }
 
-    /// The MailServer, with what it allows listeners of other namespaces.
+    /// Creates the MailServer, with what it allows listeners of other namespaces.
     fn owner_allows(&self, backends: Option<Value>) {
         let mut allowed = json!({ "namespaces": { "from": "All" } });
         if let Some(backends) = backends {
@@ -42,7 +42,7 @@ impl<'a> Tenant<'a> {
         }))));
     }
 
-    /// The MailListener `guest`.
+    /// Creates the MailListener `guest`.
     fn listens(&self, fields: &Value) {
         let spec = json!({
             "serverRef": { "name": "edge", "namespace": self.cluster.name },
@@ -58,7 +58,7 @@ impl<'a> Tenant<'a> {
         }));
     }
 
-    /// A Service of the tenant with the port 80, and one endpoint, as the endpoints controller writes it for a Pod.
+    /// Creates a Service of the tenant with port 80 and one endpoint, as the endpoints controller does for a Pod.
     fn service(&self, name: &str, selector: &Value, endpoint: SocketAddr, target: &Value) {
         self.cluster.apply(&json!({
             "apiVersion": "v1",
@@ -84,7 +84,7 @@ impl<'a> Tenant<'a> {
         json!({ "targetRef": { "kind": "Pod", "namespace": self.namespace, "name": "pod-0" } })
     }
 
-    /// A condition of the listener; null when it has none such.
+    /// Returns a condition of the listener; null if there is none.
     fn condition(&self, type_: &str) -> Value {
         let text =
             self.cluster.in_namespace(&self.namespace, &["get", "maillistener", "guest", "-o", "json"]);
@@ -107,12 +107,12 @@ impl<'a> Tenant<'a> {
     }
 }
 
-/// Says yes to everybody, and names this server.
+/// An auth service that accepts everybody and names this server.
 fn yes(server: SocketAddr) -> AuthService {
     AuthService::start_on(our_address(), move |_| Answer::Backend(server))
 }
 
-/// Sends mail as this user, and returns the answer to the recipient, or to the login.
+/// Sends mail as this user. Returns the reply to the recipient, or to the login.
 fn send_as(at: SocketAddr, user: &str) -> String {
     let mut wire = greeted(at).unwrap();
     wire.smtp("EHLO client.example.test").unwrap();
@@ -158,7 +158,7 @@ fn a_tenants_backend_is_a_pod_of_its_own() {
         "upstream": { "imapId": true },
     });
     tenant.owner_allows(None);
-    // Nobody's Pod: the API server takes such a Service from everybody who may write EndpointSlices.
+    // The endpoint belongs to no Pod. The API server accepts such a Service from anybody who may write EndpointSlices.
     tenant.service("dovecot", &json!({}), backend.address(), &json!({}));
     tenant.listens(&fields);
     let _mailgress = cluster.mailgress();

@@ -1,4 +1,4 @@
-//! The commands for the person at the terminal, asking a cluster.
+//! The commands for people, with a cluster.
 
 use std::process::{Command, Output};
 
@@ -75,7 +75,7 @@ fn probe_visits_every_listener_behind_the_service_and_says_which_work() {
     let (service, login) = (format!("{}/edge", cluster.name), file("login").display().to_string());
     let probe = |ca: &str, more: &[&str]| {
         let ca = file(ca).display().to_string();
-        // Nothing here makes a cluster address lead anywhere.
+        // Cluster addresses do not work here.
         let fixed = ["--service", &service, "--at", "127.0.0.1", "--login-file", &login, "--ca", &ca];
         run(&cluster, "probe", &[&fixed, more].concat())
     };

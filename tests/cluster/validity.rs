@@ -1,4 +1,4 @@
-//! A real API server against the table in `tests/validity`, which `check` and rendering are held against as well.
+//! Compares a real API server with the table in `tests/validity`, as other tests do with `check` and rendering.
 
 use futures_util::{StreamExt, stream};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -13,7 +13,7 @@ mod table;
 
 use table::{Case, Verdict, cases};
 
-/// Requests at a time.
+/// Concurrent requests.
 const PARALLEL: usize = 16;
 
 #[tokio::test]
@@ -39,7 +39,7 @@ fn differs(case: &Case, refusal: Option<String>) -> Option<String> {
     (!agrees).then(|| format!("{object}\n    {verdict:?} {api:?}; the API server's refusal: {refusal:?}"))
 }
 
-/// Asks the API server whether it would create the object, and returns why not.
+/// Asks the API server whether it would create the object. Returns the error.
 async fn create(client: &Client, namespace: &str, object: &Value) -> Option<String> {
     let kind = object["kind"].as_str().unwrap().to_lowercase();
     let path = format!("/apis/mailgress.dev/v1alpha1/namespaces/{namespace}/{kind}s");
@@ -54,7 +54,7 @@ async fn create(client: &Client, namespace: &str, object: &Value) -> Option<Stri
     }
 }
 
-/// kubectl writes `143.0` and `1e3` as integers. The API server itself refuses them where a rule reads the field.
+/// kubectl writes `143.0` and `1e3` as integers. The API server itself refuses them if a rule reads the field.
 fn as_kubectl_sends(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {

@@ -1,4 +1,4 @@
-//! The configuration that both serve: one `server {}` for every distinct setting.
+//! The configuration that nginx and Mailgress serve: one `server {}` for each distinct setting.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,15 +8,15 @@ use super::scenario::{Scenario, Server};
 use super::support::pki::AUTHORITY;
 use super::support::ports;
 
-/// A configuration, and where its servers listen.
+/// A configuration with the ports of its servers.
 pub struct Conf {
-    /// The `mail {}`.
+    /// The `mail {}` block.
     pub text: String,
     ports: BTreeMap<Server, u16>,
 }
 
 impl Conf {
-    /// With ports of its own; `auth` is the auth service's port.
+    /// Creates it with separate ports. `auth` is the auth service's port.
     pub fn new(scenarios: &[Scenario], auth: u16) -> Self {
         let mut ports = BTreeMap::new();
         for scenario in scenarios {
@@ -38,12 +38,12 @@ impl Conf {
         Self { text, ports }
     }
 
-    /// The port of a scenario's server.
+    /// Returns the port of a scenario's server.
     pub fn port(&self, server: &Server) -> u16 {
         self.ports[server]
     }
 
-    /// Writes the configuration with the certificate that it names; `preamble` comes first.
+    /// Writes the configuration and its certificate. `preamble` comes first.
     pub fn write(&self, folder: &Path, preamble: &str) {
         let identity = AUTHORITY.issue_for_loopback();
         std::fs::write(folder.join("mail.pem"), identity.certificate + &identity.key).unwrap();

@@ -1,4 +1,4 @@
-//! The differences that are meant: `differences.txt`, one paragraph for each.
+//! The intended differences: `differences.txt` has one paragraph for each.
 //!
 //! ```text
 //! [Q-31] tests/transcripts/imap/id.txt replies
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! `MAILGRESS_GENERATE=1 cargo test --test differential` writes the file. A new difference gets `[?]`, and the test
-//! fails until somebody has replaced that with a register number. `make generate` leaves this file alone: each
-//! difference is a decision.
+//! fails until a person has replaced this with a register number. `make generate` does not change this file, because
+//! each difference is a decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,23 +19,23 @@ use crate::support::generated::is_written;
 
 use super::observed::Observed;
 
-/// One thing that the two do differently.
+/// One difference between nginx and Mailgress.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
-    /// The scenario, and which of its partners saw it.
+    /// The scenario, and which of its partners (client, auth service, backend) saw the difference.
     place: String,
     nginx: Vec<String>,
     mailgress: Vec<String>,
 }
 
-/// The file.
+/// The content of the file.
 pub struct Listed {
     /// With the register number of each.
     differences: BTreeMap<Difference, String>,
 }
 
 impl Difference {
-    /// What differs between two observations of one scenario.
+    /// Returns the differences between two observations of a scenario.
     pub fn between(name: &str, nginx: &Observed, mailgress: &Observed) -> Vec<Self> {
         let partners = [
             ("replies", &nginx.replies, &mailgress.replies),
@@ -93,7 +93,7 @@ impl Listed {
         Self { differences }
     }
 
-    /// Fails with every difference that is not listed, and with everything listed that is not there.
+    /// Fails for each difference that is not listed, and for each listed one that was not found.
     pub fn check(&self, found: Vec<Difference>) {
         let found: BTreeSet<Difference> = found.into_iter().collect();
         if is_written() {

@@ -1,10 +1,10 @@
-//! Sessions that nobody wrote: commands in any order, right and wrong, cut up and pipelined at random.
+//! Generated sessions: valid and invalid commands in any order, pipelined and in random chunks.
 //!
-//! What is known to differ is not generated: it stands among the written sessions, with its register number. Left
-//! out are EXTERNAL (Q-01, Q-02), empty literals (Q-03), POP3 sessions of more than
-//! nginx's 128 bytes (Q-08), MAIL where a login is required (Q-09), control characters in SMTP (Q-16), ID (Q-31),
-//! quotes that are not closed (Q-34), tags that only Mailgress takes (M-37), and in sessions with challenges: literals, quotes and
-//! many words, which nginx reads in an answer too (M-01, M-02).
+//! Known differences are not generated, because the written sessions cover them with their register numbers. Omitted
+//! are EXTERNAL (Q-01, Q-02), empty literals (Q-03), POP3 sessions of more than nginx's 128 bytes (Q-08), MAIL where a
+//! login is required (Q-09), control characters in SMTP (Q-16), ID (Q-31), unclosed quotes (Q-34), and tags that only
+//! Mailgress accepts (M-37). In sessions with challenges, literals, quotes and many words are omitted too, because
+//! nginx also reads them in a response (M-01, M-02).
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -19,14 +19,14 @@ use super::observed::Observed;
 use super::peer::Peers;
 use super::scenario::{Scenario, Server, Turn, Verdict};
 
-/// The servers they are played against, and how many there are for each.
+/// The servers for the generated sessions, and the number of sessions for each.
 pub struct Sessions {
     servers: Vec<Scenario>,
     each: u32,
 }
 
 impl Sessions {
-    /// `MAILGRESS_SESSIONS` is how many for each server, `MAILGRESS_SEED` begins elsewhere.
+    /// `MAILGRESS_SESSIONS` is the number for each server. `MAILGRESS_SEED` changes the sessions.
     pub fn new() -> Self {
         let servers = SERVERS.iter().map(|(protocol, body)| Scenario {
             name: format!("{protocol} {{ {body} }}"),
@@ -43,12 +43,12 @@ impl Sessions {
         Self { servers: servers.collect(), each: from_environment("MAILGRESS_SESSIONS", SESSIONS) }
     }
 
-    /// One scenario for each server.
+    /// Returns one scenario for each server.
     pub fn servers(&self) -> &[Scenario] {
         &self.servers
     }
 
-    /// Plays them all, several at once; panics with the first that differs, made as small as it can be.
+    /// Plays all sessions, several at once. Panics with the first one that differs, minimised.
     pub fn compare(&self, peers: &Peers) -> u32 {
         let seed = from_environment("MAILGRESS_SEED", 1);
         let all = self.servers.len() * usize::try_from(self.each).unwrap();
@@ -88,7 +88,7 @@ fn from_environment(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Plays one more session; one that differs is made smaller as long as it still does.
+/// Plays one more session. Minimises it while it differs.
 fn compare(server: &Scenario, runner: &mut TestRunner, peers: &Peers) -> Result<(), String> {
     let takes_literals = !server.name.contains("starttls only");
     let mut tree = session(&server.server.protocol, takes_literals).new_tree(runner).unwrap();
@@ -113,7 +113,7 @@ fn compare(server: &Scenario, runner: &mut TestRunner, peers: &Peers) -> Result<
     };
     let differ = |session: &Session| {
         let (text, is_cut_short) = play(session)?;
-        // In one piece there is nothing that nginx has not read when it closes.
+        // Sent in one piece, nginx has read everything when it closes.
         let agrees = is_cut_short && play(&Session { pieces: Vec::new(), ..session.clone() }).is_none();
         (!agrees).then_some(text)
     };
@@ -134,10 +134,10 @@ fn compare(server: &Scenario, runner: &mut TestRunner, peers: &Peers) -> Result<
     Err(smallest)
 }
 
-/// What happens in some of them only: nginx 1.22 asks for mail without a login with the name of an earlier attempt
-/// (Q-02), it loses the tag of what is pipelined behind a challenge (Q-04), it asks
-/// about logins with NUL, CR and LF and hands POP3 backends the control characters that SASL let through (Q-21), and it
-/// escapes XCLIENT since 1.29.2. Mailgress refuses AUTH behind mail without a login (M-29).
+/// Tells whether a difference is known but occurs only sometimes. nginx 1.22 requests mail without a login with the
+/// name of an earlier login (Q-02), loses the tag of commands that are pipelined after a challenge (Q-04), asks about
+/// logins with NUL, CR and LF, and sends POP3 backends the control characters that SASL allowed (Q-21). It escapes
+/// XCLIENT since 1.29.2. Mailgress refuses AUTH after mail without a login (M-29).
 fn is_known(nginx: &Observed, mailgress: &Observed) -> bool {
     let was_refused = nginx.replies.iter().any(|line| line.ends_with("NO no"));
     let loses_tag = |line: &String| !was_refused && line == "BAD invalid command";
@@ -156,7 +156,7 @@ fn is_known(nginx: &Observed, mailgress: &Observed) -> bool {
         || mailgress.replies.iter().any(|line| line.starts_with("503 5.5.1 AUTH"))
 }
 
-/// Whether all that differs is that nginx closed and its last replies were lost (Q-12).
+/// Tells whether the only difference is that nginx closed and its last replies were lost (Q-12).
 fn is_cut_short(nginx: &Observed, mailgress: &Observed) -> bool {
     let closed = [nginx, mailgress].iter().all(|side| side.replies.ends_with(&["[closed]".to_owned()]));
     let told = nginx.replies.len().saturating_sub(1);
@@ -165,7 +165,8 @@ fn is_cut_short(nginx: &Observed, mailgress: &Observed) -> bool {
         && (&nginx.requests, &nginx.backend) == (&mailgress.requests, &mailgress.backend)
 }
 
-/// Mailgress says more of why a login is refused (M-35, M-36), and takes more tags (M-37).
+/// Replaces what Mailgress says in addition about a refused login (M-35, M-36), and about tags that only it accepts
+/// (M-37).
 fn in_nginxs_words(mailgress: &mut Observed) {
     for line in &mut mailgress.replies {
         for refusal in ["NO [PRIVACYREQUIRED] ", "NO [CANNOT] "] {
@@ -186,7 +187,7 @@ fn in_nginxs_words(mailgress: &mut Observed) {
     }
 }
 
-/// After a refused login nginx answers a broken line with the old tag (Q-04).
+/// Removes tags: after a refused login, nginx answers an invalid line with the old tag (Q-04).
 fn without_tags(observed: &mut Observed) {
     for line in &mut observed.replies {
         if line.ends_with("BAD invalid command") {
@@ -195,11 +196,11 @@ fn without_tags(observed: &mut Observed) {
     }
 }
 
-/// What is generated.
+/// A generated session.
 #[derive(Clone, Debug)]
 struct Session {
     lines: Vec<String>,
-    /// Sizes of the pieces that are written; the last one for all that is left.
+    /// Sizes of the writes. The last one is for the rest.
     pieces: Vec<usize>,
     verdicts: Vec<bool>,
     end: &'static str,
@@ -226,7 +227,7 @@ impl Session {
     }
 }
 
-/// `takes_literals`: where a login is refused in clear, Mailgress asks for no literal (M-28).
+/// `takes_literals`: false if logins are refused without TLS, because Mailgress then requests no literals (M-28).
 fn session(protocol: &str, takes_literals: bool) -> BoxedStrategy<Session> {
     let (line, count, end) = match protocol {
         "imap" => (imap_line().boxed(), 1..12, IMAP_END),
@@ -243,7 +244,7 @@ fn session(protocol: &str, takes_literals: bool) -> BoxedStrategy<Session> {
             && !((has("AUTH") || has("auth")) && (has("{") || has("\"") || lines.iter().any(is_long)))
     });
     let pieces = prop::collection::vec(1..60_usize, 0..6);
-    // A wait of a second each.
+    // A refusal takes one second, so generate few.
     let verdicts = prop::collection::vec(prop::bool::weighted(0.8), 0..4);
     (lines, pieces, verdicts)
         .prop_map(move |(lines, pieces, verdicts)| Session { lines, pieces, verdicts, end })
@@ -254,7 +255,7 @@ fn one_of(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop::sample::select(words).prop_map(str::to_owned)
 }
 
-/// A line end, mostly the right one.
+/// A line end, usually the correct one.
 fn line_end() -> impl Strategy<Value = &'static str> {
     prop_oneof![8 => Just("\r\n"), 1 => Just("\n"), 1 => Just(" \r\n")]
 }
@@ -423,24 +424,24 @@ const SMTP_SASL: &[&str] = &[
     "AUTH PLAIN =",
 ];
 
-/// Ends every session: an answer to a challenge, or a command, here or at the backend.
+/// Ends every session: a response to a challenge, or a command, here or at the backend.
 const IMAP_END: &str = "z LOGOUT\r\n";
 const POP3_END: &str = "QUIT\r\n";
 const SMTP_END: &str = "QUIT\r\n";
 
-/// How often it is sent: LOGIN takes two answers, and then comes the command. One by one: nginx loses what it has said
-/// when it closes and has not read everything (Q-12).
+/// How often the end is sent: LOGIN needs two responses before the command. They are sent one by one, because nginx
+/// loses its replies if it closes with unread bytes (Q-12).
 const ENDS: usize = 3;
 
-/// All that nginx can hold of a POP3 session before the login.
+/// All bytes of a POP3 session before the login that fit into nginx's buffer.
 const POP3_BUFFER: usize = 127;
 
-/// For each server, unless `MAILGRESS_SESSIONS` says another number.
+/// The default of `MAILGRESS_SESSIONS`.
 const SESSIONS: u32 = 400;
 
 const SHRINKS: u32 = 40;
 
-/// One that differs is played again: where nginx closes on a session with unread bytes, replies are lost by chance (Q-12).
+/// A session that differs is repeated, because nginx may lose replies when it closes with unread bytes (Q-12).
 const REPEATS: u32 = 4;
 
 const AT_ONCE: u8 = 32;

@@ -1,10 +1,10 @@
-//! The same nginx.conf, served by the real nginx and, through `mailgress import nginx`, by Mailgress: what the client
-//! is told, what the auth service is asked and what the backend is sent must be the same, or be listed.
+//! The same nginx.conf is served by nginx and, after `mailgress import nginx`, by Mailgress. The replies to the client,
+//! the requests to the auth service and the bytes for the backend must be equal, or the difference must be listed.
 //!
-//! Played are the transcripts of `tests/transcripts`, the cases of `tests/differential/cases` (all vectors of
-//! docs/nginx-wire.md section 13 among them), and generated sessions. The differences that are meant stand in
-//! `tests/differential/differences.txt` under their register number; an unlisted one fails, and so does a listed one
-//! that is not there.
+//! The tests play the transcripts of `tests/transcripts`, the cases of `tests/differential/cases` (including all
+//! vectors of docs/nginx-wire.md section 13), and generated sessions. `tests/differential/differences.txt` has the
+//! intended differences with their register numbers. An unlisted difference fails, and so does a listed one that was
+//! not found.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -60,7 +60,7 @@ fn generated_sessions_are_as_nginx_has_them() {
     tell(&format!("compared with nginx: {count} generated sessions"));
 }
 
-/// To the terminal, also when the test passes.
+/// Prints to the terminal even if the test passes.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! What a session was on the wire, with what is never the same taken out: addresses, ports, salts.
+//! What a session looked like on the wire, without values that always differ: addresses, ports, salts.
 
 use std::net::Ipv4Addr;
 
@@ -10,28 +10,28 @@ use super::services::Caused;
 /// A session as its three partners saw it, line by line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// What the client was told, and how it ended.
+    /// The replies to the client, and how the session ended.
     pub replies: Vec<String>,
-    /// What the auth service was asked.
+    /// The requests to the auth service.
     pub requests: Vec<String>,
-    /// What the backend was sent.
+    /// The bytes for the backend.
     pub backend: Vec<String>,
 }
 
-/// What is different each time.
+/// The values that differ each time.
 pub struct Facts {
     /// The session's address.
     pub client: Ipv4Addr,
-    /// What it is called in IPv6.
+    /// The same address in IPv6.
     pub client6: String,
     /// The client's port.
     pub port: u16,
-    /// The server's.
+    /// The server's port.
     pub server: u16,
 }
 
 impl Observed {
-    /// From the bytes that the client got, and how its connection stands.
+    /// Creates it from the bytes for the client and the state of its connection.
     pub fn new(replies: &[u8], end: &str, caused: &Caused, facts: &Facts) -> Self {
         let mut told: Vec<String> = lines(replies).map(|line| facts.take_out(&challenge(line))).collect();
         told.push(format!("[{end}]"));
@@ -66,7 +66,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = String> {
     })
 }
 
-/// Header names have no case (RFC 9110 section 5.1), and the version is not what the service decides by.
+/// Normalises a header: names ignore case (RFC 9110 section 5.1), and the service does not use the HTTP version.
 fn header(line: &str) -> String {
     if line.starts_with("GET ") {
         return line.split(' ').take(2).collect::<Vec<_>>().join(" ");
@@ -75,7 +75,7 @@ fn header(line: &str) -> String {
     format!("{}:{value}", name.to_lowercase())
 }
 
-/// `<nonce.time@name>`.
+/// Removes `<nonce.time@name>`.
 fn without_salt(line: &str) -> String {
     let found =
         line.split_once('<').and_then(|(before, rest)| Some((before, rest.split_once("@mail.test>")?)));
@@ -89,7 +89,7 @@ fn without_salt(line: &str) -> String {
     }
 }
 
-/// A challenge with a salt in it.
+/// Normalises a challenge that contains a salt.
 fn challenge(line: String) -> String {
     let is_salted = |text: &str| STANDARD.decode(text).is_ok_and(|bytes| bytes.ends_with(b"@mail.test>"));
     match line.split_once(' ') {

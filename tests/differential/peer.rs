@@ -1,4 +1,4 @@
-//! nginx and Mailgress, each with the services behind it, serving the same configuration.
+//! nginx and Mailgress, each with its own services, serving the same configuration.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use super::support::manifest::Folder;
 use super::support::process::{Process, we_are_root};
 use super::support::wait;
 
-/// Both, running.
+/// Both peers, running.
 pub struct Peers {
     nginx: Nginx,
     mailgress: Peer,
@@ -28,11 +28,11 @@ pub struct Peers {
     next: AtomicU16,
 }
 
-/// One of them, as a scenario sees it.
+/// One of the peers.
 pub struct Peer {
-    /// Behind it.
+    /// The services behind it.
     pub services: Services,
-    /// What it serves.
+    /// The configuration that it serves.
     pub conf: Conf,
     /// The second byte of its clients' addresses.
     network: u8,
@@ -45,7 +45,7 @@ struct Nginx {
 }
 
 impl Peers {
-    /// Starts both with a server for every scenario.
+    /// Starts both with a server for each scenario.
     pub fn start(scenarios: &[Scenario]) -> Self {
         let peer = Peer::new(scenarios, MAILGRESS_NETWORK);
         let folder = imported(&peer.conf);
@@ -66,7 +66,7 @@ impl Peers {
         peers
     }
 
-    /// Plays a scenario on both.
+    /// Plays a scenario with both.
     pub fn play(&self, scenario: &Scenario) -> (Observed, Observed) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         std::thread::scope(|scope| {
@@ -84,7 +84,7 @@ impl Peer {
         Self { services, conf, network }
     }
 
-    /// The address that belongs to a session of this peer.
+    /// Returns the address of a session of this peer.
     pub fn client(&self, number: u16) -> Ipv4Addr {
         let [high, low] = number.to_be_bytes();
         Ipv4Addr::new(127, self.network, high, low)
@@ -108,14 +108,14 @@ impl Nginx {
 }
 
 impl Drop for Nginx {
-    /// Its workers are not our children: the master ends them.
+    /// The workers are not our children, so the master must end them.
     fn drop(&mut self) {
         self.process.signal(Signal::TERM);
         self.process.wait(wait::PATIENCE);
     }
 }
 
-/// What `import nginx` makes of it.
+/// Returns the manifests that `import nginx` creates.
 fn imported(conf: &Conf) -> Folder {
     let source = tempfile::Builder::new().prefix("mailgress-import-").tempdir().unwrap();
     conf.write(source.path(), "events {}\n");

@@ -1,4 +1,4 @@
-//! A client that does what a scenario says.
+//! A client that plays a scenario.
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use super::peer::{Peer, Peers};
 use super::scenario::{Scenario, Turn};
 use super::support::pki::AUTHORITY;
 
-/// Plays all scenarios on both, several at once.
+/// Plays all scenarios with both peers, several at once.
 pub fn all(peers: &Peers, scenarios: &[Scenario]) -> Vec<Difference> {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
@@ -34,7 +34,7 @@ pub fn all(peers: &Peers, scenarios: &[Scenario]) -> Vec<Difference> {
     found.into_inner().unwrap()
 }
 
-/// Plays one scenario on one of them; `number` is the session's own.
+/// Plays one scenario with one peer. `number` identifies the session.
 pub fn one(peer: &Peer, scenario: &Scenario, number: u16) -> Observed {
     let address = peer.client(number);
     let client6 = format!("2001:db8::{number:x}");
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// Whether the session is still open, seen by a command more.
+    /// Sends one more command to find out whether the session is still open.
     fn probe(&mut self, protocol: &str) -> &'static str {
         self.wait_for_silence(SETTLED);
         let before = self.received.len();
@@ -124,13 +124,13 @@ impl Client {
             Some(Stream::Tls(stream)) => stream.write_all(bytes).and_then(|()| stream.flush()),
             None => return,
         };
-        // What was said before the end is still to be read.
+        // The replies before the end can still be read.
         drop(sent);
         self.acknowledge_at_once();
     }
 
-    /// nginx does not set TCP_NODELAY before the login: while an acknowledgement is awaited, replies stay with it, and
-    /// are lost when it closes on a client whose bytes it has not read.
+    /// Makes the kernel acknowledge at once. nginx does not set TCP_NODELAY before the login: while an acknowledgement
+    /// is missing, it holds replies back, and loses them when it closes with unread bytes.
     fn acknowledge_at_once(&self) {
         let socket = match &self.stream {
             Some(Stream::Tcp(stream)) => SockRef::from(stream),
@@ -147,7 +147,7 @@ impl Client {
         }
     }
 
-    /// Until the end, or until nothing has been said for so long.
+    /// Waits for the end, or until nothing has arrived for `pause`.
     fn wait_for_silence(&mut self, pause: Duration) {
         let mut said = usize::MAX;
         while !self.closed && said != self.received.len() {
@@ -205,7 +205,7 @@ fn filled_in(bytes: &[u8], facts: &Facts) -> Vec<u8> {
     text.replace("{client}", &facts.client.to_string()).replace("{client6}", &facts.client6).into_bytes()
 }
 
-/// How long a turn may take. Only where the two differ is it used up.
+/// Time limit of a turn. It is used up only if the peers differ.
 fn patience(turn: &Turn) -> Duration {
     match turn {
         Turn { silence: true, .. } => QUIET,
@@ -214,23 +214,23 @@ fn patience(turn: &Turn) -> Duration {
     }
 }
 
-/// Sessions played side by side.
+/// Sessions that are played in parallel.
 const AT_ONCE: usize = 24;
 
-/// One look at the socket.
+/// Time limit of one read.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// Enough for a server to read what is there.
+/// Long enough for a server to read the available bytes.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Between replies that are there already.
+/// Maximum pause between available replies.
 const SETTLED: Duration = Duration::from_millis(60);
 
-/// For one reply; longer than the auth service lets clients wait.
+/// Time limit for one reply; longer than the auth service delays clients.
 const SHORT: Duration = Duration::from_millis(1500);
 
-/// For all that a turn brings: the auth service lets clients wait for seconds.
+/// Time limit for all replies to a turn, because the auth service delays clients for seconds.
 const LONG: Duration = Duration::from_secs(5);
 
-/// For handshakes and writes.
+/// Time limit for handshakes and writes.
 const LONGEST: Duration = Duration::from_secs(20);

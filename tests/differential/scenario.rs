@@ -1,4 +1,4 @@
-//! What is played: a server's settings, what the client sends, what the auth service and the backend answer.
+//! A scenario: the server's settings, the client's bytes, and the answers of auth service and backend.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use super::script::{Line, Script, unescape};
 /// One session.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// `imap/capability.txt`.
+    /// The path, such as `imap/capability.txt`.
     pub name: String,
-    /// The server block it is played against.
+    /// The server block.
     pub server: Server,
-    /// Whether the client begins with TLS on a port where TLS begins with the first byte.
+    /// Whether the client starts with TLS on a port with implicit TLS.
     pub implicit_tls: bool,
-    /// What the client does, in order.
+    /// The client's actions in order.
     pub turns: Vec<Turn>,
-    /// What the auth service answers, one for each request; the last one for all further ones.
+    /// The auth service's answers, one for each request. The last one is for all further requests.
     pub verdicts: Vec<Verdict>,
-    /// By a command's first word: the backend's reply, where it is not the ordinary one.
+    /// The backend's replies that differ from the default, by the command's first word.
     pub backend: BTreeMap<String, Vec<u8>>,
 }
 
-/// The text of a `server {}`, but for its `listen`.
+/// The text of a `server {}`, without its `listen`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
-    /// `imap`, `pop3`, `smtp`.
+    /// `imap`, `pop3` or `smtp`.
     pub protocol: String,
     /// The directives.
     pub body: String,
@@ -35,42 +35,42 @@ pub struct Server {
 /// A write of the client, and what it waits for before the next one.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
-    /// The bytes; `{client}` is replaced.
+    /// The bytes. `{client}` is replaced.
     pub sent: Vec<u8>,
-    /// Lines of reply to wait for; fewer may come, and more.
+    /// Number of reply lines to wait for; there may be fewer or more.
     pub lines: usize,
-    /// Whether a login is decided in it, which may take a while.
+    /// Whether a login is decided, which may take longer.
     pub decides: bool,
-    /// Waits for the server to close, too.
+    /// Also wait until the server closes.
     pub closes: bool,
-    /// Waits for the server to close, as long as it says something now and then.
+    /// Wait until the server closes, as long as it sends something from time to time.
     pub ends: bool,
-    /// Gives the server time to read these bytes apart from the next; nothing is expected.
+    /// Give the server time to read these bytes before the next ones. No reply is expected.
     pub silence: bool,
-    /// Begins TLS afterwards, where the server has agreed.
+    /// Start TLS afterwards, if the server has agreed.
     pub starts_tls: bool,
 }
 
 /// An answer of the auth service.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// To the backend.
+    /// Accepts, with the backend's address.
     Accept,
-    /// `Auth-Wait: 1`, so that the session goes on.
+    /// Refuses with `Auth-Wait: 1`, so that the session continues.
     Refuse {
-        /// `Auth-Status`.
+        /// The value of `Auth-Status`.
         text: String,
-        /// `Auth-Error-Code`.
+        /// The value of `Auth-Error-Code`.
         code: Option<String>,
     },
-    /// An answer that is none.
+    /// An invalid answer.
     Broken,
     /// These bytes, with `{server}` and `{port}` replaced.
     Raw(Vec<u8>),
 }
 
 impl Scenario {
-    /// All transcripts and cases that nginx can play, and how many it cannot.
+    /// Returns all transcripts and cases that nginx can play, and the number of the others.
     pub fn written() -> (Vec<Self>, usize) {
         let mut found = Vec::new();
         let mut others = 0;
@@ -91,7 +91,7 @@ impl Scenario {
         (found, others)
     }
 
-    /// Whether it is one of the numbered vectors.
+    /// Tells whether this is one of the numbered vectors.
     pub fn is_vector(&self) -> bool {
         let file = self.name.rsplit('/').next().unwrap_or_default();
         file.starts_with(|first: char| first.is_ascii_uppercase())
@@ -105,7 +105,7 @@ impl Scenario {
             closes: turn.expected.iter().any(|line| is_word(line, "close")),
             ends: false,
             silence: turn.expected.iter().any(|line| is_word(line, "silence")),
-            // With the count of bytes that are refused, where there are any.
+            // With the number of refused bytes, if there are any.
             starts_tls: turn
                 .expected
                 .iter()
@@ -127,8 +127,8 @@ impl Scenario {
     }
 }
 
-/// Not passthrough, not Angie's mechanisms and bounds, not what only our own options do, and no buffer that is only small
-/// for the machines' sake.
+/// Tells whether nginx supports a script: no passthrough, no mechanisms and limits of Angie, no options of Mailgress
+/// only, and no buffer that is small only for testing the state machines.
 fn is_of_nginx(protocol: &str, script: &Script) -> bool {
     let is_of_nginx = |method: &String| !method.contains("OAU") && (protocol == "smtp" || method != "NONE");
     let verdicts: Vec<&str> = script.directives("auth").collect();
@@ -138,7 +138,7 @@ fn is_of_nginx(protocol: &str, script: &Script) -> bool {
         && !verdicts.iter().any(|verdict| verdict.starts_with("challenge") || verdict.starts_with("verbatim"))
 }
 
-/// Settings of transcripts that no directive has.
+/// Settings of transcripts without a directive.
 const NOT_OF_NGINX: &[&str] = &[
     "passthrough",
     "max-commands",
@@ -149,14 +149,15 @@ const NOT_OF_NGINX: &[&str] = &[
     "anonymous-before-tls",
 ];
 
-/// Of `limits.clientBuffer`.
+/// The minimum of `limits.clientBuffer`.
 const SMALLEST_BUFFER: usize = 512;
 
 fn is_word(line: &Line, expected: &str) -> bool {
     matches!(line, Line::Word(word, _) if word == expected)
 }
 
-/// The backend answers an accepted login with a line, and every line that came behind it.
+/// Returns the number of lines to wait for. The backend answers an accepted login with one line, and each line after it
+/// with one.
 fn lines_of(line: &Line) -> usize {
     let count = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
     match line {

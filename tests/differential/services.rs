@@ -1,7 +1,7 @@
-//! The auth service and the backends behind both peers: they answer as the scenario says, and remember everything.
+//! The auth service and the backends behind both peers. They answer as the scenario says, and record everything.
 //!
-//! Sessions run side by side. Each has a loopback address of its own: the client connects from it, the auth service
-//! knows it by `Client-IP`, and sends the session on to a backend at that very address.
+//! Sessions run in parallel. Each has its own loopback address: the client connects from it, the auth service
+//! identifies it by `Client-IP`, and sends the session to a backend at this address.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Result, Write};
@@ -14,7 +14,7 @@ use super::scenario::{Scenario, Verdict};
 use super::support::acceptor::Acceptor;
 use super::support::{ports, wait};
 
-/// Running services.
+/// The running services.
 pub struct Services {
     auth: Acceptor,
     sessions: Arc<Sessions>,
@@ -23,9 +23,9 @@ pub struct Services {
 /// What one session caused.
 #[derive(Clone, Debug, Default)]
 pub struct Caused {
-    /// Header lines of every auth request.
+    /// The header lines of each request to the auth service.
     pub requests: Vec<Vec<String>>,
-    /// What each connection to the backend received.
+    /// The bytes that each connection to the backend received.
     pub received: Vec<Vec<u8>>,
 }
 
@@ -35,7 +35,7 @@ struct Sessions(Mutex<Memory>);
 #[derive(Default)]
 struct Memory {
     sessions: HashMap<Ipv4Addr, Session>,
-    /// `Client-IP`, and whose it is: behind a PROXY header a client may have another address.
+    /// The session of each `Client-IP`. After a PROXY header, a client may have another address.
     names: HashMap<String, Ipv4Addr>,
 }
 
@@ -47,25 +47,25 @@ struct Session {
 }
 
 impl Services {
-    /// Starts them all.
+    /// Starts all services.
     pub fn start() -> Self {
         let sessions = Arc::new(Sessions::default());
         let backends = ["imap", "pop3", "smtp"].map(|name| (name, backend(name, Arc::clone(&sessions))));
         let backends: BTreeMap<_, _> = backends.into();
         let memory = Arc::clone(&sessions);
         let auth = Acceptor::start(move |stream| {
-            // A client that goes away ends its connection, and nothing else.
+            // A client that disconnects ends only its own connection.
             let _ = answer_requests(stream, &memory, &backends);
         });
         Self { auth, sessions }
     }
 
-    /// The auth service's port.
+    /// Returns the auth service's port.
     pub fn auth_port(&self) -> u16 {
         self.auth.address().port()
     }
 
-    /// The session of this address begins: its client is known by these names.
+    /// Starts the session of this address. The auth service sees its client with these names.
     pub fn begin(&self, scenario: &Scenario, address: Ipv4Addr, names: &[String]) {
         let session = Session {
             verdicts: scenario.verdicts.clone().into(),
@@ -78,7 +78,7 @@ impl Services {
         memory.names.extend(names.iter().map(|name| (name.clone(), address)));
     }
 
-    /// The session is over: all that it caused, once its backend connections have ended.
+    /// Ends the session. Returns what it caused, after its connections to the backend have ended.
     pub fn end(&self, address: Ipv4Addr) -> Caused {
         wait::eventually("the backend's connections end", || {
             (self.sessions.lock().sessions.get(&address)?.open == 0).then_some(())
@@ -94,8 +94,8 @@ impl Sessions {
         self.0.lock()
     }
 
-    /// One more connection to a session's backend: whose, its number, and how it is answered. A session with a reply to
-    /// `LOCALHOST` is sent there by name.
+    /// Records another connection to a session's backend. Returns the session's address, the number of the connection,
+    /// and the replies. A session with a reply to `LOCALHOST` connects by name.
     fn connected(&self, to: Ipv4Addr) -> Option<(Ipv4Addr, usize, BTreeMap<String, Vec<u8>>)> {
         let mut memory = self.lock();
         let is_meant = |(address, session): &(&Ipv4Addr, &mut Session)| {
@@ -170,7 +170,7 @@ fn response(verdict: &Verdict, server: Ipv4Addr, port: u16, is_plain: bool) -> V
     format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{headers}\r\n").into_bytes()
 }
 
-/// The answer need not be text.
+/// Replaces a word. The answer need not be text.
 fn replaced(bytes: &[u8], word: &[u8], with: &[u8]) -> Vec<u8> {
     match bytes.windows(word.len()).position(|window| window == word) {
         Some(at) => [&bytes[..at], with, &bytes[at + word.len()..]].concat(),
@@ -178,7 +178,7 @@ fn replaced(bytes: &[u8], word: &[u8], with: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Listens on every loopback address: which one was connected to tells the session.
+/// Listens on all loopback addresses. The destination address identifies the session.
 fn backend(protocol: &'static str, sessions: Arc<Sessions>) -> u16 {
     let port = ports::free();
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
@@ -208,14 +208,14 @@ impl<'a> Connection<'a> {
         let Ok(reader) = stream.try_clone().map(BufReader::new) else { return };
         let Some((address, number, replies)) = sessions.connected(*local.ip()) else { return };
         let mut connection = Connection { sessions, address, number, stream, reader, replies };
-        // A proxy that goes away ends its connection, and nothing else.
+        // A proxy that disconnects ends only its own connection.
         let _ = match protocol {
             "imap" => connection.imap(),
             "pop3" => connection.pop3(),
             _ => connection.smtp(),
         };
         let _ = connection.stream.shutdown(std::net::Shutdown::Write);
-        // What comes behind the end is of no interest, and a reset would lose what was said before it.
+        // Read the rest, because a reset would drop earlier replies.
         let _ = std::io::copy(&mut connection.reader, &mut std::io::sink());
         if let Some(session) = sessions.lock().sessions.get_mut(&address) {
             session.open -= 1;
@@ -237,7 +237,7 @@ impl<'a> Connection<'a> {
         Ok(Some(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()))
     }
 
-    /// The scenario's reply to a verb, or the ordinary one; `{tag}` is replaced.
+    /// Sends the scenario's reply to a verb, or the default one. `{tag}` is replaced.
     fn reply(&mut self, verb: &str, tag: &str, ordinary: &str) -> Result<()> {
         let own = self.replies.get(verb).map(|bytes| String::from_utf8_lossy(bytes).replace("{tag}", tag));
         let text = own.unwrap_or_else(|| format!("{ordinary}\r\n"));

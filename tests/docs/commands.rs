@@ -1,22 +1,22 @@
-//! The commands of the pages are run, and print what the pages show.
+//! Runs the commands of the pages, and compares their output with what the pages show.
 //!
-//! The words behind the fence of a block (```` ```console cluster ````) say how; they are not seen in what is rendered:
+//! The words after the language of a block (```` ```console cluster ````) say how to run it. They are not rendered:
 //!
-//! | word | the block |
+//! | word | how the block is run |
 //! | --- | --- |
-//! | none | is run, in a folder of the page's own with `crds`, `deploy`, `charts` and `examples` in it |
-//! | `cluster` | is run with kubectl and mailgress before a real API server, which is the page's own |
+//! | none | is run in a separate folder for the page, with `crds`, `deploy`, `charts` and `examples` in it |
+//! | `cluster` | is run with kubectl and mailgress and a separate real API server for the page |
 //! | `nodes` | is run by tests/e2e on a cluster with a node, where the pages follow one another; `cluster nodes`: on both |
 //! | `elsewhere=WHAT` | needs WHAT, one of [`ELSEWHERE`], and is not run |
 //! | `fails` | is to end with another exit status than 0 |
 //! | `ready=PORT` | runs until the end of the page; the next block waits until that port is open |
 //! | `file=NAME` | is written to that file (any language) |
 //!
-//! In a `console` block, a command begins with `$ `, and what it prints follows. There, `...` alone in a line stands for
-//! any lines, `…` in a word for anything, and ages and times are those of the day on which it was written. What a reader
-//! has done elsewhere stands in a comment that begins with `<!-- sh` and such words.
+//! In a `console` block, a command starts with `$ `, and its output follows. In the output, a line with only `...`
+//! stands for any lines, `…` in a word stands for any text, and ages and times may differ. Commands that a reader has
+//! run elsewhere are in a comment that starts with `<!-- sh` and such words.
 //!
-//! Each page has a network of its own (`unshare`), so that it can have the ports that it names.
+//! Each page has its own network (`unshare`), so that it can use the ports that it names.
 
 use std::process::Command;
 
@@ -124,11 +124,11 @@ fn what_is_printed_is_compared_word_by_word() {
     assert!(!same("x True 4s", "x False 4s"));
 }
 
-/// What a machine with nothing but the project's own tools does not have.
+/// What a machine with only the project's own tools does not have.
 const ELSEWHERE: [&str; 3] = ["kind", "pod", "make"];
-/// So many blocks may say that.
+/// Maximum number of blocks with `elsewhere`.
 const MOST_ELSEWHERE: usize = 7;
 const WORDS: [&str; 7] = ["cluster", "nodes", "elsewhere", "fails", "ready", "file", "values"];
 const LANGUAGES: [&str; 9] = ["sh", "console", "yaml", "text", "json", "lua", "nginx", "conf", "promql"];
-/// The page, for the test inside.
+/// The page for the test inside the network.
 const PAGE: &str = "MAILGRESS_DOCS_PAGE";

@@ -1,4 +1,4 @@
-//! Links lead to a page that is there, and to a heading that it has.
+//! Checks that links lead to existing pages and headings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +49,7 @@ fn the_numbers_of_differences_have_no_gap_and_every_page_names_one_that_is_there
     }
 }
 
-/// What is wrong with a link, if anything is.
+/// Returns the problem of a link, if there is one.
 fn broken(page: &Page, link: &str, headings: &BTreeMap<&str, BTreeSet<String>>) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
@@ -76,7 +76,7 @@ fn broken(page: &Page, link: &str, headings: &BTreeMap<&str, BTreeSet<String>>) 
     }
 }
 
-/// A path as seen from a page.
+/// Resolves a path relative to a page.
 fn joined(page: &str, path: &str) -> String {
     let mut segments: Vec<&str> = page.split('/').collect();
     segments.pop();
@@ -99,7 +99,7 @@ fn links(page: &Page) -> Vec<String> {
     parser.filter_map(target).collect()
 }
 
-/// The anchors of a page, as GitHub and mdBook make them.
+/// Returns the anchors of a page as GitHub and mdBook create them.
 fn headings(page: &Page) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();

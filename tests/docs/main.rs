@@ -1,5 +1,5 @@
-//! The documentation: its links lead somewhere, its manifests are accepted, its commands run and print what it says,
-//! and its reference pages are what the code says.
+//! Tests of the documentation: links resolve, manifests are accepted, commands run and print what the pages show, and
+//! reference pages match the code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

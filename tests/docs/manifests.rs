@@ -1,4 +1,4 @@
-//! The YAML of the pages: every MailServer and MailListener is one that `mailgress check` accepts.
+//! The YAML of the pages: `mailgress check` accepts every MailServer and MailListener.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde_yaml::Value;
 
 use crate::pages::{Block, all, root};
 
-/// What a page cannot show is there: the Secrets and Services of whoever reads it.
+/// Problems that are allowed, because a page cannot show the reader's Secrets and Services.
 const ELSEWHERE: [Reason; 1] = [Reason::RefNotFound];
 
 #[test]
@@ -59,7 +59,7 @@ fn documents(block: &Block) -> Vec<Value> {
     serde_yaml::Deserializer::from_str(&block.text).map(parse).collect()
 }
 
-/// The block as manifests, if it has any of ours; a `spec:` alone is a MailServer's.
+/// Returns the block as manifests, if it contains ours. A `spec:` alone is that of a MailServer.
 fn whole(block: &Block) -> Option<String> {
     if block.has("values") {
         return None;
@@ -87,5 +87,5 @@ fn problems(text: &str) -> Vec<String> {
     found
 }
 
-/// Blocks with an object of ours that the pages have at least.
+/// Minimum number of blocks in the pages with one of our objects.
 const FEWEST: usize = 15;

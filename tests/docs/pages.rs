@@ -1,10 +1,10 @@
-//! The pages: README.md, CONTRIBUTING.md, CHANGELOG.md and what is below docs/, with their fenced blocks.
+//! Reads the pages (README.md, CONTRIBUTING.md, CHANGELOG.md and docs/) with their fenced blocks.
 
 use std::path::{Path, PathBuf};
 
 /// A Markdown file of the repository.
 pub struct Page {
-    /// Below the repository: `docs/nginx.md`.
+    /// The path in the repository, such as `docs/nginx.md`.
     pub name: String,
     pub text: String,
 }
@@ -12,17 +12,17 @@ pub struct Page {
 /// A fenced block.
 #[derive(Debug)]
 pub struct Block {
-    /// `docs/nginx.md:3`.
+    /// The place, such as `docs/nginx.md:3`.
     pub place: String,
-    /// The first word behind the fence: `sh`.
+    /// The first word after the fence, such as `sh`.
     pub language: String,
-    /// The other words: `cluster`, `file=mail.yaml`.
+    /// The other words, such as `cluster` or `file=mail.yaml`.
     pub words: Vec<String>,
     pub text: String,
 }
 
 impl Block {
-    /// The value of `key=value`.
+    /// Returns the value of `key=value`.
     pub fn word(&self, key: &str) -> Option<&str> {
         self.words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
@@ -33,12 +33,12 @@ impl Block {
 }
 
 impl Page {
-    /// Whether it is part of the book.
+    /// Tells whether the page is part of the book.
     pub fn is_in_book(&self) -> bool {
         self.name.starts_with("docs/")
     }
 
-    /// The fenced blocks, also those of lists.
+    /// Returns the fenced blocks, including those in lists.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<(Block, usize)> = None;
@@ -68,7 +68,7 @@ impl Page {
         blocks
     }
 
-    /// What is run or written to a file, in its order, with what stands in comments that begin with `<!-- sh`.
+    /// Returns the blocks to run or to write to a file, in order, including comments that start with `<!-- sh`.
     pub fn steps(&self) -> Vec<Block> {
         let text = self.text.lines().scan(false, |hidden, line| {
             let begins = line.strip_prefix("<!-- sh");
@@ -93,7 +93,7 @@ impl Page {
     }
 }
 
-/// All of them.
+/// Returns all pages.
 pub fn all() -> Vec<Page> {
     let mut found = Vec::new();
     walk(&root().join("docs"), &mut found);
@@ -117,7 +117,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The repository.
+/// The repository's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

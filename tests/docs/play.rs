@@ -1,4 +1,4 @@
-//! Plays the blocks of a page in a shell, as its reader would, and compares what is printed with what the page shows.
+//! Runs the blocks of a page in a shell, like a reader, and compares the output with what the page shows.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::pages::Block;
 use crate::shell::{Ran, Shell};
 use crate::support::wait;
 
-/// Does with a block what its words say.
+/// Does what the block's words say.
 pub fn play(shell: &mut Shell, block: &Block) {
     if let Some(file) = block.word("file") {
         let path = shell.folder.join(file);
@@ -51,7 +51,7 @@ fn without_prompt(text: &str) -> String {
     text.lines().map(|line| line.strip_prefix("$ ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// Commands and what each prints.
+/// Returns the commands with their expected output.
 fn commands(text: &str) -> Vec<(String, Vec<String>)> {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
     for line in text.lines() {
@@ -68,7 +68,7 @@ fn commands(text: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// Whether what was printed is what the page shows; a page may show nothing.
+/// Compares the output with what the page shows. A page may show nothing.
 pub fn compare(expected: &[String], printed: &str) -> Result<(), String> {
     if expected.is_empty() {
         return Ok(());
@@ -113,7 +113,7 @@ fn is_word_like(wanted: &str, word: &str) -> bool {
     wanted == word || (passes(wanted) && passes(word))
 }
 
-/// `4s`, `2m10s`, `0.2s`, as kubectl and people write it.
+/// Tells whether a word is an age such as `4s`, `2m10s` or `0.2s`.
 fn is_age(word: &str) -> bool {
     let is_part = |c: char| c.is_ascii_digit() || "smhdu.µ".contains(c);
     word.starts_with(|c: char| c.is_ascii_digit())
@@ -121,5 +121,5 @@ fn is_age(word: &str) -> bool {
         && word.chars().all(is_part)
 }
 
-/// For what runs until the end of the page.
+/// Time limit for programs that run until the end of the page to open their port.
 const STARTS: Duration = Duration::from_secs(60);

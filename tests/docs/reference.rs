@@ -59,10 +59,10 @@ fn every_metric_that_a_page_names_is_one_that_exists() {
     };
     let known = |name: &str| ALL.iter().any(|family| family.name == name);
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    // What was changed long ago may have had another name.
+    // Old changes may name metrics by an earlier name.
     for page in all().iter().filter(|page| page.name != "CHANGELOG.md") {
         let words = page.text.split(|c| !is_word(c)).filter(|word| word.starts_with("mailgress_"));
-        // `mailgress_resolver_…` stands for several.
+        // `mailgress_resolver_…` stands for several metrics.
         for name in words.filter(|word| !word.ends_with('_')) {
             let exists = known(name) || of_histogram(name).is_some_and(|name| known(&name));
             assert!(exists, "{}: there is no metric {name}", page.name);
@@ -70,7 +70,7 @@ fn every_metric_that_a_page_names_is_one_that_exists() {
     }
 }
 
-/// Text in a cell of a table.
+/// Formats text for a table cell.
 fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

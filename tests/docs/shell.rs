@@ -1,4 +1,4 @@
-//! A shell in which a page's commands are run, one after the other, as its reader would type them.
+//! A shell that runs the commands of a page one after the other, as a reader would type them.
 
 use std::fs;
 use std::io::Write;
@@ -10,27 +10,27 @@ use std::time::{Duration, Instant};
 
 use crate::pages::root;
 
-/// A bash that lives as long as its page: variables and folders stay, and what was started in the background.
+/// A bash process for one page: variables and folders persist, and background programs continue.
 pub struct Shell {
     bash: Child,
     input: ChildStdin,
-    /// Where it begins.
+    /// The initial folder.
     pub folder: PathBuf,
     scratch: PathBuf,
     count: usize,
 }
 
-/// What came of a command.
+/// The result of a command.
 pub struct Ran {
-    /// Both outputs, as a terminal would show them.
+    /// Standard output and error in the order of a terminal.
     pub output: String,
-    /// `None` where it took too long, or ended the shell.
+    /// `None` if the command took too long or ended the shell.
     pub status: Option<i32>,
 }
 
 impl Shell {
-    /// Begins in `folder`, with these programs first in the PATH, and this cluster as kubectl's and mailgress's; `enter` is
-    /// a command that runs another one elsewhere.
+    /// Starts in `folder`, with these programs first in the PATH, and this cluster for kubectl and mailgress. `enter`
+    /// is a command that runs another one in a different environment.
     pub fn start(enter: &[String], folder: &Path, programs: &Path, kubeconfig: Option<&Path>) -> Self {
         let scratch = programs.join("scratch");
         fs::create_dir_all(&scratch).unwrap();
@@ -53,12 +53,12 @@ impl Shell {
             .spawn()
             .unwrap();
         let mut input = bash.stdin.take().unwrap();
-        // When we are gone it reads the end of its input, and takes all that it started with it.
+        // When the test ends, bash reads the end of its input, and ends everything that it started.
         writeln!(input, "trap 'trap - EXIT TERM; kill -TERM 0' EXIT; cd {}", folder.display()).unwrap();
         Self { bash, input, folder: folder.to_owned(), scratch, count: 0 }
     }
 
-    /// Runs it and waits for its end.
+    /// Runs a command and waits for its end.
     pub fn run(&mut self, command: &str) -> Ran {
         let ([script, output, status], done) = self.files(command);
         writeln!(
@@ -79,7 +79,7 @@ impl Shell {
         Ran { output: fs::read_to_string(output).unwrap_or_default(), status }
     }
 
-    /// Runs it in the background; the file with what it prints.
+    /// Runs a command in the background. Returns the file with its output.
     pub fn begin(&mut self, command: &str) -> PathBuf {
         let ([script, output, _], _) = self.files(command);
         writeln!(self.input, "(. {script}) >{output} 2>&1 </dev/null &").unwrap();
@@ -104,10 +104,9 @@ impl Drop for Shell {
     }
 }
 
-/// Puts what a clone has into the folder, and the programs that pages name beside the machine's own: mailgress, and this
-/// kubectl.
+/// Copies the content of a clone to the folder, and installs the programs that pages name: mailgress and this kubectl.
 pub fn furnish(folder: &Path, programs: &Path, kubectl: Option<Command>) {
-    // Copies: kubectl does not follow a link to a folder.
+    // Copies, because kubectl does not follow a link to a folder.
     for name in ["charts", "crds", "deploy", "examples"].map(|name| root().join(name)) {
         if name.is_dir() {
             assert!(Command::new("cp").arg("-r").arg(&name).arg(folder).status().unwrap().success());
@@ -124,6 +123,6 @@ pub fn furnish(folder: &Path, programs: &Path, kubectl: Option<Command>) {
     fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// For one command; Helm waits for five minutes itself.
+/// Time limit of a command; Helm itself waits for five minutes.
 const PATIENCE: Duration = Duration::from_secs(330);
 const PAUSE: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! What a release consists of: the files that `make release-artifacts` wrote.
+//! Checks the files that `make release-artifacts` has written.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::node::succeed;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The folder that `make release-artifacts` wrote; or why there is none. It takes too long for every `make test`.
+/// The folder of `make release-artifacts`, or why there is none. Creating it takes too long for each `make test`.
 static FOLDER: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let folder = std::env::var_os("MAILGRESS_RELEASE_ARTIFACTS").map(|folder| root().join(folder));
     folder.ok_or_else(|| {

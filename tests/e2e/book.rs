@@ -1,5 +1,5 @@
-//! What the pages of the documentation say of a cluster with nodes, done in one, in an order in which a reader may come
-//! to them: each begins with what the one before has left. `tests/docs/commands.rs` says how blocks are marked.
+//! Follows the pages of the documentation about a cluster with nodes, in an order in which a reader may read them: each
+//! starts with the result of the previous one. `tests/docs/commands.rs` describes the words of blocks.
 
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,7 +16,7 @@ use crate::steps::{say, step};
 fn what_the_pages_say_of_a_cluster_with_nodes_is_so() {
     let pages = pages::all();
     let pages: Vec<&Page> = ORDER.iter().map(|name| page_of(&pages, name)).collect();
-    // Whose names are the pages' own: not on a cluster that somebody else may use.
+    // The pages use fixed names, so this must not run in a cluster that others may use.
     let cluster = match step("there is a node of our own", Cluster::of_our_own) {
         Ok(cluster) => cluster,
         Err(reason) => {
@@ -44,7 +44,7 @@ fn page_of<'a>(pages: &'a [Page], name: &str) -> &'a Page {
     pages.iter().find(|page| page.name == name).unwrap_or_else(|| panic!("there is no {name}"))
 }
 
-/// Those that pages name.
+/// Loads the images that pages name.
 pub fn load_images(cluster: &Cluster) {
     cluster.load(&images::greenmail(), images::GREENMAIL);
     for tag in ["dev", env!("CARGO_PKG_VERSION")] {
@@ -64,7 +64,7 @@ fn read(cluster: &Cluster, pages: &[&Page]) {
     }
 }
 
-/// A folder with what a clone has, and one with the programs that pages name.
+/// Creates a folder with the content of a clone, and one with the programs that pages name.
 pub fn desk(cluster: &Cluster) -> (PathBuf, PathBuf) {
     let (folder, programs) = (cluster.folder("clone"), cluster.folder("programs"));
     furnish(&folder, &programs, Some(cluster.kubectl_command()));

@@ -1,4 +1,4 @@
-//! A node for people to try things on, with what the pages name: `cargo test --test e2e by_hand -- --ignored --nocapture`.
+//! A node for manual experiments, with what the pages name: `cargo test --test e2e by_hand -- --ignored --nocapture`.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! The cluster: one that is given, or a node of our own; with kubectl and Helm.
+//! An existing cluster or a private node, with kubectl and Helm.
 
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
@@ -17,13 +17,13 @@ use crate::support::go::Module;
 use crate::support::wait;
 use crate::{images, steps};
 
-/// A cluster, and what is asked of it.
+/// A cluster with the tools to use it.
 pub struct Cluster {
     whose: Whose,
     helm: PathBuf,
-    /// For the tests' own files.
+    /// Files of the tests.
     pub files: TempDir,
-    /// Two nodes at once are too much for a small machine.
+    /// A small machine cannot run two nodes at once.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -33,13 +33,13 @@ enum Whose {
 }
 
 impl Cluster {
-    /// The cluster in `MAILGRESS_E2E_KUBECONFIG`, or one of our own; or why there is none.
+    /// Returns the cluster in `MAILGRESS_E2E_KUBECONFIG`, or a private one. The error says why there is none.
     pub fn find() -> Result<Self, String> {
         let given = std::env::var_os("MAILGRESS_E2E_KUBECONFIG").filter(|file| !file.is_empty());
         if let Some(file) = given {
             let kubeconfig = std::fs::canonicalize(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
             let node = node_of(&kubeconfig);
-            // Not in /tmp, which may be memory: images are below.
+            // Not in /tmp, which may be in memory, because it holds images.
             let files = files_in(Path::new("/var/tmp"));
             let whose = Whose::Given { kubeconfig, node };
             return Ok(Self { whose, helm: "helm".into(), files, _turn: turn() });
@@ -47,26 +47,26 @@ impl Cluster {
         Self::of_our_own()
     }
 
-    /// One of our own; or why there is none.
+    /// Returns a private cluster. The error says why there is none.
     pub fn of_our_own() -> Result<Self, String> {
         let turn = turn();
         let node = Node::start()?;
         let helm = build_helm()?;
-        // They go with the node, whatever becomes of us.
+        // They are removed with the node in any case.
         let files = files_in(node.directory());
         let cluster = Self { whose: Whose::Ours(Box::new(node)), helm, files, _turn: turn };
         cluster.load(&images::pause(), PAUSE);
         Ok(cluster)
     }
 
-    /// A folder of this name among the tests' own files.
+    /// Creates a folder with this name among the files of the tests.
     pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.files.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         folder
     }
 
-    /// The command that runs another one on the node, where it is ours.
+    /// Returns the command that runs another one on a private node.
     pub fn enter(&self) -> Vec<String> {
         match &self.whose {
             Whose::Ours(node) => node.enter(),
@@ -74,36 +74,36 @@ impl Cluster {
         }
     }
 
-    /// The Helm that fits.
+    /// Returns the suitable Helm.
     pub fn helm_program(&self) -> &Path {
         &self.helm
     }
 
-    /// What kubectl prints when it succeeds.
+    /// Runs kubectl. Returns its output, and panics if it fails.
     #[track_caller]
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         text(succeed(self.kubectl_command().args(arguments)).stdout)
     }
 
-    /// What kubectl prints when it succeeds.
+    /// Runs kubectl. Returns its output if it succeeds.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Option<String> {
         let output = self.kubectl_command().args(arguments).output().unwrap();
         output.status.success().then(|| text(output.stdout))
     }
 
-    /// Objects as kubectl has them.
+    /// Returns objects as kubectl prints them.
     #[track_caller]
     pub fn get(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.kubectl(&[&["get", "-o", "json"], arguments].concat())).unwrap()
     }
 
-    /// Applies an object, or a list of some.
+    /// Applies an object or a list.
     #[track_caller]
     pub fn apply(&self, objects: &Value) {
         self.apply_with(objects, &[]);
     }
 
-    /// The same with more flags.
+    /// As [`Self::apply`], with additional flags.
     #[track_caller]
     pub fn apply_with(&self, objects: &Value, flags: &[&str]) {
         let mut command = self.kubectl_command();
@@ -115,12 +115,12 @@ impl Cluster {
         assert!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Helm, within this cluster and namespace; what it prints.
+    /// Runs Helm in this cluster and namespace. Returns its output.
     #[track_caller]
     pub fn helm(&self, namespace: &str, arguments: &[&str]) -> String {
         let home = self.files.path();
         let mut command = Command::new(&self.helm);
-        // Without the settings and caches in somebody's home.
+        // Without the settings and caches in the user's home directory.
         for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(folder, home.join("helm"));
         }
@@ -128,7 +128,7 @@ impl Cluster {
         text(succeed(&mut command).stdout)
     }
 
-    /// Gives an archive with the image of this name to the cluster's nodes.
+    /// Loads an archive with the image of this name to the cluster's nodes.
     pub fn load(&self, archive: &Path, name: &str) {
         match &self.whose {
             Whose::Ours(node) => node.load(archive),
@@ -140,8 +140,8 @@ impl Cluster {
         }
     }
 
-    /// Does this, and is meanwhile the load balancer of these Services, each with its namespace before it: whenever one is
-    /// of type `LoadBalancer` and nobody has given it an address, it gets the node's own, as with k3s.
+    /// Runs `work`, and meanwhile acts as the load balancer of these Services (namespace, name): a Service of type
+    /// `LoadBalancer` without an address gets the node's, as with k3s.
     pub fn balancing(&self, services: &[(&str, &str)], work: impl FnOnce()) {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -164,36 +164,36 @@ impl Cluster {
             let patch =
                 json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.node_address() }] } } });
             let command = ["patch", "service", service, "-n", namespace, "--subresource=status", "-p"];
-            // Where it is gone, or somebody else was faster, the next look tells.
+            // If this fails, the next iteration tries again.
             let _ = self.try_kubectl(&[&command[..], &[&patch.to_string()]].concat());
         }
     }
 
-    /// Where its load balancer sends clients to.
+    /// Returns the address that the load balancer has for clients.
     pub fn address_of(&self, namespace: &str, service: &str) -> Option<IpAddr> {
         let path = "-o=jsonpath={.status.loadBalancer.ingress[0].ip}";
         self.kubectl(&["get", "service", service, "-n", namespace, path]).parse().ok()
     }
 
-    /// Our own address, as a server in the cluster sees it that clients' addresses get to.
+    /// Returns our address as a server in the cluster sees it, if clients' addresses are preserved.
     pub fn our_address(&self) -> IpAddr {
         match &self.whose {
             Whose::Ours(node) => node.our_address().into(),
             Whose::Given { node, .. } => {
                 let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                // Nothing is sent: the kernel looks for the way.
+                // This sends no packet; the kernel selects a route.
                 socket.connect((*node, 9)).unwrap();
                 socket.local_addr().unwrap().ip()
             }
         }
     }
 
-    /// Waits until kubectl prints something that `probe` takes.
+    /// Waits until `probe` accepts kubectl's output.
     pub fn eventually<T>(&self, what: &str, arguments: &[&str], probe: impl Fn(String) -> Option<T>) -> T {
         wait::within(BOUND, what, || self.try_kubectl(arguments).and_then(&probe))
     }
 
-    /// All that may say why a test failed.
+    /// Prints everything that may explain a failure.
     pub fn tell(&self, namespaces: &[&str]) {
         for namespace in namespaces {
             for what in [
@@ -219,7 +219,7 @@ impl Cluster {
         }
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         match &self.whose {
             Whose::Ours(node) => node.kubeconfig(),
@@ -227,7 +227,7 @@ impl Cluster {
         }
     }
 
-    /// A kubectl as the administrator.
+    /// Returns a kubectl command as the administrator.
     pub fn kubectl_command(&self) -> Command {
         match &self.whose {
             Whose::Ours(node) => node.kubectl(),
@@ -235,7 +235,7 @@ impl Cluster {
         }
     }
 
-    /// The shell command that loads an archive, `$1`, with an image, `$2`, into a cluster that is given.
+    /// Returns the shell command that loads an archive `$1` with an image `$2` into an existing cluster.
     fn loader(&self) -> String {
         if let Ok(command) = std::env::var("MAILGRESS_E2E_LOAD") {
             return command;
@@ -250,7 +250,7 @@ impl Cluster {
 
 fn turn() -> MutexGuard<'static, ()> {
     static TURNS: Mutex<()> = Mutex::new(());
-    // Whoever failed is done with it.
+    // A test that has panicked no longer uses the cluster.
     TURNS.lock()
 }
 
@@ -287,7 +287,7 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A loaded machine, and a start after another.
+/// Time limit for a start after another one on a loaded machine.
 pub const BOUND: Duration = Duration::from_secs(120);
-/// Between two looks of the load balancer.
+/// Interval of the load balancer's checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

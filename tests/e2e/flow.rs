@@ -1,4 +1,4 @@
-//! A user's way: install, use, rotate, upgrade, remove.
+//! A user's steps: install, use, rotate certificates, upgrade, uninstall.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -37,7 +37,7 @@ fn a_user_installs_uses_upgrades_and_removes_it_and_no_mail_is_lost() {
     let _ =
         cluster.try_kubectl(&["delete", "namespace", &name, &servers, "--ignore-not-found", "--wait=false"]);
     if !were_there {
-        // Kept by this release's name: the next one's would be refused.
+        // They belong to this release. Another release's would be refused.
         let _ = cluster.try_kubectl(&[&["delete", "--ignore-not-found"][..], &definitions].concat());
     }
     done.unwrap_or_else(|panic| resume_unwind(panic));
@@ -130,7 +130,7 @@ fn change(cluster: &Cluster, release: &Release, mail: &Mail, doors: Doors) {
     step("the Service still has all its ports", || release.doors());
 }
 
-/// Changes something under traffic that shall not notice.
+/// Makes a change during traffic, which must not be disturbed.
 fn undisturbed(doors: Doors, prefix: &str, change: impl FnOnce()) {
     let traffic = Traffic::start(doors, SESSIONS, prefix);
     change();
@@ -174,13 +174,13 @@ fn send_and_read_inside(mail: &Mail, address: &str) {
     }
 }
 
-/// A new image under sessions and a stream of mail.
+/// Installs a new image during sessions and a stream of mail.
 fn roll(cluster: &Cluster, release: &Release, doors: Doors, tag: &str) {
     let before = release.pods();
     let traffic = Traffic::start(doors, SESSIONS, "rolled");
     let started = Instant::now();
     release.upgrade(tag);
-    // The old replicas keep their sessions for a while after Helm is done.
+    // The old replicas keep their sessions for some time after Helm has finished.
     wait::within(BOUND, "the old pods are gone", || {
         release.pods().iter().all(|pod| !before.contains(pod)).then_some(())
     });
@@ -190,7 +190,7 @@ fn roll(cluster: &Cluster, release: &Release, doors: Doors, tag: &str) {
     let early: Vec<_> = sessions.ended.iter().filter(|(when, _)| *when < earliest).collect();
     assert!(early.is_empty(), "sessions ended {earliest:?} before they had to: {early:?}");
     assert!(sessions.ended.len() >= SESSIONS, "every session was on an old replica: {sessions:?}");
-    // Each may have moved to the other old replica first.
+    // Each session may first have moved to the other old replica.
     assert!(sessions.ended.len() <= SESSIONS * before.len(), "{} sessions ended", sessions.ended.len());
     nothing_was_refused(&sessions, &stream);
     everything_arrived_once(doors, &stream, "rolled");
@@ -230,7 +230,7 @@ fn certificate(doors: Doors) -> std::io::Result<Vec<u8>> {
     Ok(wire.certificate().to_vec())
 }
 
-/// Everything in a namespace but events, by kind and name; with what the release has outside of it.
+/// Returns everything in a namespace except events, by kind and name, and the release's objects outside of it.
 fn things_in(cluster: &Cluster, name: &str) -> BTreeSet<String> {
     let kinds = cluster.kubectl(&["api-resources", "--namespaced", "--verbs=list,delete", "-o", "name"]);
     let kinds: Vec<&str> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
@@ -246,8 +246,8 @@ fn things_in(cluster: &Cluster, name: &str) -> BTreeSet<String> {
 
 fn removed(cluster: &Cluster, name: &str, before: &BTreeSet<String>) {
     let kept = |thing: &String| {
-        // The user's own, what Kubernetes puts into every namespace, the pod that Helm leaves of a test for its log, and
-        // the definitions, as `crds.keep` says.
+        // The user's own objects, what Kubernetes creates in every namespace, the pod that Helm keeps for the test's
+        // log, and the definitions, because of `crds.keep`.
         thing == "secret/login"
             || *thing == format!("pod/{name}-test")
             || thing == "configmap/kube-root-ca.crt"
@@ -266,13 +266,13 @@ fn removed(cluster: &Cluster, name: &str, before: &BTreeSet<String>) {
     });
     let definitions: Value = cluster.get(&["crd", "mailservers.mailgress.dev"]);
     assert_eq!(definitions["metadata"]["name"], "mailservers.mailgress.dev");
-    // Nobody serves any more.
+    // No replica serves now.
     let servers = cluster.get(&["mailservers", "-A"]);
     let ours = |server: &&Value| server["spec"]["className"] == name;
     assert_eq!(servers["items"].as_array().unwrap().iter().filter(ours).count(), 0, "{servers}");
 }
 
-/// That stay.
+/// Sessions that stay.
 const SESSIONS: usize = 8;
-/// Connections by which each of two replicas is met, but for one case in a thousand.
+/// With this many connections, each of two replicas gets one, except in one case of a thousand.
 const MANY: usize = 10;

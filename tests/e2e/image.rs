@@ -1,4 +1,4 @@
-//! The image without Docker: the same bytes each time, and what the Dockerfile says.
+//! The image built without Docker: the same bytes each time, with the configuration of the Dockerfile.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::node::succeed;
 fn the_image_is_the_same_byte_for_byte_each_time() {
     let directory = tempfile::tempdir().unwrap();
     let build = |name: &str| {
-        // Laid out anew, from the same binary.
+        // Copy the files again, with the same binary.
         let (files, archive) = (directory.path().join(name), directory.path().join(format!("{name}.tar")));
         succeed(Command::new("cp").arg("-r").arg(rootfs()).arg(&files));
         succeed(archive_of(&files, &archive).env("SOURCE_DATE_EPOCH", "1767225600"));
@@ -43,7 +43,7 @@ fn the_image_is_what_the_dockerfile_says() {
     assert_eq!(image["architecture"], ARCHITECTURE);
     assert_eq!(image["config"], dockerfiles_config());
 
-    // For those who read it as Docker's own format.
+    // For tools that read Docker's own format.
     let docker = read("manifest.json");
     assert_eq!(docker[0]["RepoTags"], json!(["docker.io/test/mailgress:7"]));
     assert_eq!(docker[0]["Config"], blob(&manifest["config"]));
@@ -83,7 +83,7 @@ fn the_binary_needs_nothing_beside_it_and_does_not_say_where_it_was_built() {
         let found = bytes.windows(place.len()).position(|window| window == place.as_bytes());
         assert_eq!(found, None, "{place} is in the binary");
     }
-    // In an empty root, as nobody.
+    // In an empty root, as the user nobody.
     let directory = rootfs().display().to_string();
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--root", &directory, "/mailgress", "--version"]);
@@ -107,14 +107,14 @@ fn an_image_with_a_label_that_has_no_value_is_refused() {
     assert!(!archive.exists());
 }
 
-/// As `make image` calls it.
+/// Returns the command as `make image` runs it.
 fn archive_of(files: &Path, archive: &Path) -> Command {
     let mut command = archiver(files, &root().join("Dockerfile"), "docker.io/test/mailgress:7", archive);
     command.args(["VERSION=7", "REVISION=0123abc"]);
     command
 }
 
-/// What Docker makes of the Dockerfile's last stage.
+/// Returns the configuration that Docker would create from the Dockerfile's last stage.
 fn dockerfiles_config() -> Value {
     let text = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
     let (_, stage) = text.rsplit_once("\nFROM scratch\n").unwrap();

@@ -1,5 +1,5 @@
-//! The images: Mailgress as `make image` makes it, the mail servers from this machine's packages, and the one that holds
-//! a pod's namespaces.
+//! The images: Mailgress as `make image` builds it, the mail servers from this machine's packages, and the pause image
+//! that holds a pod's namespaces.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::mail::{DOVECOT, POSTFIX, dovecot_conf};
 use crate::node::{PAUSE, succeed};
 use crate::steps::say;
 
-/// The image that every pod's namespaces are held by: a program that does nothing.
+/// The pause image: a program that does nothing and holds a pod's namespaces.
 pub fn pause() -> PathBuf {
     archive(PAUSE, PAUSE_SOURCE, "USER 65535:65535\nENTRYPOINT [\"/pause\"]\n", |rootfs| {
         std::fs::create_dir(rootfs).unwrap();
@@ -31,14 +31,14 @@ fn from_packages(rootfs: &Path) {
     succeed(Command::new(root().join("tests/e2e/images/debian.sh")).arg(rootfs).args(PACKAGES));
 }
 
-/// What images from packages are made of.
+/// Returns the packages and versions that images are created from.
 fn packages() -> String {
     let mut versions = Command::new("dpkg-query");
     let versions = succeed(versions.args(["--show"]).args(PACKAGES)).stdout;
     String::from_utf8(versions).unwrap() + include_str!("images/debian.sh")
 }
 
-/// An archive below `target/` of what `make` puts into a folder; made once for each `state`.
+/// Creates an archive below `target/` with the files that `make` writes. It is created once for each `state`.
 fn archive(name: &str, state: &str, stage: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let folder = root().join("target/e2e");
     let short = name.rsplit('/').next().unwrap().replace(':', "-");
@@ -47,7 +47,7 @@ fn archive(name: &str, state: &str, stage: &str, make: impl FnOnce(&Path)) -> Pa
         return done;
     }
     std::fs::create_dir_all(&folder).unwrap();
-    // Another test run may do the same.
+    // Another test run may create the same archive.
     let work = tempfile::tempdir_in(&folder).unwrap();
     let (rootfs, dockerfile) = (work.path().join(&short), work.path().join("Dockerfile"));
     make(&rootfs);
@@ -59,8 +59,8 @@ fn archive(name: &str, state: &str, stage: &str, make: impl FnOnce(&Path)) -> Pa
     done
 }
 
-/// A backend under the name of the one that the tutorial takes from a registry, with its ports and its account: Postfix
-/// and Dovecot in one container.
+/// The tutorial's backend under its name in the registry, with the same ports and account: Postfix and Dovecot in one
+/// container.
 pub fn greenmail() -> PathBuf {
     let dovecot = dovecot_conf("secret")
         .replace("port = 143\n    haproxy = yes", "port = 3143")
@@ -71,7 +71,7 @@ pub fn greenmail() -> PathBuf {
         .replace("example.test", "example.com")
         .replace("/dev/stdout", "/var/log/postfix.log");
     let master = include_str!("mail/master.cf").replace("587 inet", "3025 inet");
-    // The one whose port says that both are ready comes last.
+    // The daemon whose open port shows that both are ready starts last.
     let start = format!("{POSTFIX}\n{DOVECOT}\n").replace("exec postfix start-fg", "postfix start");
     let files = [("dovecot.conf", dovecot), ("main.cf", main), ("master.cf", master), ("start.sh", start)];
     let stage = "ENTRYPOINT [\"/bin/sh\", \"/files/start.sh\"]\n";
@@ -86,7 +86,7 @@ pub fn greenmail() -> PathBuf {
     })
 }
 
-/// Mailgress by this name, in this folder: what `make image` does.
+/// Builds Mailgress's image with this name in this folder, as `make image` does.
 pub fn mailgress(name: &str, folder: &Path) -> PathBuf {
     let (_, tag) = name.split_once(':').unwrap();
     let archive = folder.join(format!("mailgress-{tag}.tar"));
@@ -95,8 +95,8 @@ pub fn mailgress(name: &str, folder: &Path) -> PathBuf {
     archive
 }
 
-/// Mailgress's files: built as the Dockerfile builds them, with Cargo's `dev` profile unless `MAILGRESS_E2E_PROFILE`
-/// names another.
+/// Returns Mailgress's files, built as in the Dockerfile, with Cargo's profile `dev` or that of
+/// `MAILGRESS_E2E_PROFILE`.
 pub fn rootfs() -> &'static Path {
     static ROOTFS: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = root().join("target/image");
@@ -113,7 +113,7 @@ pub fn rootfs() -> &'static Path {
     &ROOTFS
 }
 
-/// Removes what test runs left that have ended: nothing ends with the tests' process but what a watcher holds.
+/// Removes files of ended test runs: at the end of a test process, only what a watcher holds is removed.
 fn forget_old(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap().filter_map(Result::ok) {
         let name = entry.file_name();
@@ -124,25 +124,25 @@ fn forget_old(folder: &Path) {
     }
 }
 
-/// deploy/image/archive.sh for this machine.
+/// Runs deploy/image/archive.sh for this machine.
 pub fn archiver(rootfs: &Path, dockerfile: &Path, name: &str, archive: &Path) -> Command {
     let mut command = Command::new(root().join("deploy/image/archive.sh"));
     command.arg(rootfs).arg(dockerfile).args([name, ARCHITECTURE]).arg(archive);
     command
 }
 
-/// The repository.
+/// The repository's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// As images name it.
+/// The architecture as in images.
 pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 /// The image with the mail servers.
 pub const MAIL: &str = "docker.io/mailgress-e2e/mail:1";
 /// The tutorial's backend.
 pub const GREENMAIL: &str = "docker.io/greenmail/standalone:2.1.3";
-/// Ours, without the tag.
+/// Mailgress's image, without the tag.
 pub const MAILGRESS: &str = "docker.io/mailgress-e2e/mailgress";
 const PAUSE_SOURCE: &str = "fn main() {\n    loop {\n        std::thread::park();\n    }\n}\n";
 const PACKAGES: [&str; 11] = [

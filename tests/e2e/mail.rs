@@ -1,4 +1,4 @@
-//! Dovecot and Postfix in pods, and a client beside them.
+//! Dovecot and Postfix in pods, with a client.
 
 use std::process::Command;
 
@@ -9,15 +9,15 @@ use crate::images;
 use crate::support::pki::AUTHORITY;
 use crate::support::wait;
 
-/// Both servers, in a namespace.
+/// Both servers in a namespace.
 pub struct Mail<'a> {
     cluster: &'a Cluster,
-    /// Theirs.
+    /// The namespace.
     pub namespace: String,
 }
 
 impl<'a> Mail<'a> {
-    /// Starts them, and waits until they are ready.
+    /// Starts them and waits until they are ready.
     pub fn start(cluster: &'a Cluster, namespace: &str) -> Self {
         cluster.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
         let services = [
@@ -45,7 +45,7 @@ impl<'a> Mail<'a> {
         Self { cluster, namespace: namespace.to_owned() }
     }
 
-    /// The log line that has all of this, from Dovecot or Postfix.
+    /// Returns the log line of Dovecot or Postfix that contains all of `words`.
     pub fn logs(&self, server: &str, words: &[&str]) -> String {
         wait::within(BOUND, &format!("{server} logs {words:?}"), || {
             let log = self.cluster.try_kubectl(&["logs", "-n", &self.namespace, server])?;
@@ -53,13 +53,13 @@ impl<'a> Mail<'a> {
         })
     }
 
-    /// curl in a pod: what it prints.
+    /// Runs curl in a pod. Returns its output.
     #[track_caller]
     pub fn curl_inside(&self, arguments: &[&str]) -> String {
         self.cluster.kubectl(&[&self.curl()[..], arguments].concat())
     }
 
-    /// The same, unless it fails.
+    /// As [`Self::curl_inside`], but returns `None` if it fails.
     pub fn try_curl_inside(&self, arguments: &[&str]) -> Option<String> {
         self.cluster.try_kubectl(&[&self.curl()[..], arguments].concat())
     }
@@ -77,7 +77,7 @@ fn server(name: &str, start: &str, port: u16) -> Value {
     pod
 }
 
-/// It does nothing by itself.
+/// A pod that waits for commands.
 fn client() -> Value {
     pod("client", "exec sleep infinity")
 }
@@ -111,12 +111,13 @@ fn service(name: &str, ports: &[(&str, u16)]) -> Value {
     })
 }
 
-/// Objects as one.
+/// Combines objects to a list.
 pub fn list(objects: &[Value]) -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "items": objects })
 }
 
-/// For the version that is installed here, which is the image's; every user has this password.
+/// Returns Dovecot's configuration for the version installed here, which is also in the image. Every user has this
+/// password.
 pub fn dovecot_conf(password: &str) -> String {
     let output = Command::new("/usr/sbin/dovecot").arg("--version").output().expect("dovecot is installed");
     let version = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -128,10 +129,10 @@ pub fn dovecot_conf(password: &str) -> String {
     accounts.replace("@PASSWORD@", password) + include_str!("mail/dovecot-services.conf")
 }
 
-/// Every user's password.
+/// The password of every user.
 pub const PASSWORD: &str = "correct-horse";
-/// Starts Dovecot with its file below `/files`.
+/// Starts Dovecot with its configuration in `/files`.
 pub const DOVECOT: &str = "mkdir -m 777 /tmp/mail && exec dovecot -F -c /files/dovecot.conf";
-/// Starts Postfix with its files below `/files`.
+/// Starts Postfix with its configuration in `/files`.
 pub const POSTFIX: &str = "mkdir -p /var/spool/postfix /var/lib/postfix && chown postfix /var/lib/postfix && \
                        cp /files/*.cf /etc/postfix && exec postfix start-fg";

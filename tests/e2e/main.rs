@@ -1,4 +1,4 @@
-//! Mailgress as a user installs it: the image in pods on a real node, by the chart, before real mail servers.
+//! Mailgress as a user installs it: the image in pods on a real node, installed with the chart, with real mail servers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Namespaces of our own for a node, which end with their first process: a watcher holds that, and outlives us for it.
+//! Linux namespaces for a node. They end with their first process, which a watcher holds, so that they end after a
+//! crash too.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -9,31 +10,31 @@ use crate::node::succeed;
 use crate::support::process::{Daemon, root_command, we_are_root};
 use crate::support::wait;
 
-/// Network, mounts and processes apart, a wire between the two networks, and a cgroup.
+/// Separate network, mounts and processes, a link between the two networks, and a cgroup.
 pub struct Namespaces {
-    /// What is kept in files; removed with them.
+    /// The folder of its files; removed with the namespaces.
     pub directory: PathBuf,
-    /// Where the processes of pods are counted.
+    /// The cgroup of the pods' processes.
     pub cgroup: String,
-    /// Between here and there.
+    /// The link between the host and the node.
     pub network: Network,
-    /// Their first process, as we see it.
+    /// The id of their first process, as seen from outside.
     first: u32,
     _daemon: Daemon,
 }
 
-/// The wire's two ends.
+/// The addresses of the link's ends.
 pub struct Network {
-    /// Ours.
+    /// The host's address.
     pub host: Ipv4Addr,
-    /// The node's.
+    /// The node's address.
     pub node: Ipv4Addr,
 }
 
 impl Namespaces {
-    /// Makes them.
+    /// Creates the namespaces.
     pub fn make() -> Self {
-        // Not in /tmp, which may be memory: images are unpacked below.
+        // Not in /tmp, which may be in memory, because images are unpacked here.
         let directory =
             tempfile::Builder::new().prefix("mailgress-node-").tempdir_in("/var/tmp").unwrap().keep();
         let cgroup = format!("mailgress-node-{}", std::process::id());
@@ -51,7 +52,7 @@ impl Namespaces {
         Self { directory, cgroup, network, first, _daemon: daemon }
     }
 
-    /// A command within them.
+    /// Returns a command that runs inside.
     pub fn inside(&self, program: &str) -> Command {
         let (enter, arguments) = self.enter();
         let mut command = Command::new(enter);
@@ -59,7 +60,7 @@ impl Namespaces {
         command
     }
 
-    /// The program, and its arguments, that runs another one within them.
+    /// Returns the program and its arguments that run another one inside.
     pub fn enter(&self) -> (String, Vec<String>) {
         let first = self.first.to_string();
         let nsenter = ["nsenter", "--target", &first, "--net", "--mount", "--pid", "--"].map(str::to_owned);
@@ -70,11 +71,11 @@ impl Namespaces {
 }
 
 impl Network {
-    /// Lays a wire from here to there. What it makes is gone with the namespace.
+    /// Creates the link. It disappears with the namespaces.
     fn make(first: u32) -> Self {
         let taken = String::from_utf8(succeed(Command::new("ip").args(["-4", "route"])).stdout).unwrap();
         let start = std::process::id() % 250;
-        // 198.18.0.0/15 is for networks of tests (RFC 2544).
+        // 198.18.0.0/15 is reserved for network tests (RFC 2544).
         let third = (0..250)
             .map(|step| (start + step) % 250)
             .find(|third| !taken.contains(&format!("198.18.{third}.")));
@@ -97,7 +98,7 @@ impl Network {
     }
 }
 
-/// The shell command that ends the namespaces `$pid` made, and removes what they leave.
+/// Returns the shell command that ends the namespaces of `$pid`, and removes what they leave.
 fn end_of(cgroup: &str) -> String {
     format!(
         "exec 2>/dev/null; kill -KILL $pid; tries=0; \
@@ -106,10 +107,10 @@ fn end_of(cgroup: &str) -> String {
     )
 }
 
-/// Makes mounts its own, and tells its id as it is outside, which /proc says until it is its own, too.
+/// Mounts its own file systems, and reports its id as seen from outside, which /proc shows until it is replaced.
 const FIRST_PROCESS: &str = "read -r id rest </proc/self/stat; mount -t proc proc /proc && mount -t tmpfs tmpfs /run && \
                              mkdir /run/lock && mount -t tmpfs tmpfs /var/log && ip link set lo up && echo $id >$1 && \
                              exec sleep infinity";
-/// In every hierarchy of cgroups, or in the only one.
+/// Creates the cgroup in every hierarchy, or in the only one.
 const CGROUPS: &str = "if [ -e /sys/fs/cgroup/cgroup.controllers ]; then mkdir -p /sys/fs/cgroup/$1; \
                        else for each in /sys/fs/cgroup/*/; do [ -L ${each%/} ] || mkdir -p $each$1; done; fi";

@@ -1,6 +1,6 @@
-//! A node of our own: a kubelet with containerd, kube-proxy and a name server, and the controllers and the scheduler that
-//! a cluster needs, in namespaces of their own (network, mounts, processes). The kernel ends and forgets all of it with
-//! the namespaces' first process, whatever becomes of the tests.
+//! A private node: a kubelet with containerd, kube-proxy and a name server, and the controllers and the scheduler of a
+//! cluster, in their own Linux namespaces (network, mounts, processes). The kernel removes all of it with the
+//! namespaces' first process in any case.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ use crate::support::go::Module;
 use crate::support::process::{Process, root_command};
 use crate::support::wait;
 
-/// A cluster of one node.
+/// A cluster with one node.
 pub struct Node {
     plane: ControlPlane,
     processes: Vec<Process>,
@@ -24,7 +24,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts one that is ready for pods, or says why there can be none here.
+    /// Starts a node that is ready for pods. The error says why this is not possible here.
     pub fn start() -> Result<Self, String> {
         check_machine()?;
         let program = control_plane::build()?;
@@ -41,38 +41,38 @@ impl Node {
         Ok(node)
     }
 
-    /// A kubectl as the administrator.
+    /// Returns a kubectl command as the administrator.
     pub fn kubectl(&self) -> Command {
         self.plane.kubectl()
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.plane.kubeconfig()
     }
 
-    /// Where the node is reached from here.
+    /// Returns the node's address.
     pub fn address(&self) -> Ipv4Addr {
         self.namespaces.network.node
     }
 
-    /// Our own address as the node sees it.
+    /// Returns our address as the node sees it.
     pub fn our_address(&self) -> Ipv4Addr {
         self.namespaces.network.host
     }
 
-    /// The command that runs another one on it.
+    /// Returns the command that runs another one on the node.
     pub fn enter(&self) -> Vec<String> {
         let (program, arguments) = self.namespaces.enter();
         std::iter::once(program).chain(arguments).collect()
     }
 
-    /// All that it has on disk, which is removed with it.
+    /// Returns the folder of its files, which is removed with it.
     pub fn directory(&self) -> &Path {
         &self.namespaces.directory
     }
 
-    /// Gives an archive's images to the node.
+    /// Loads the images of an archive to the node.
     pub fn load(&self, archive: &Path) {
         let socket = self.file("containerd.sock");
         let mut command = self.namespaces.inside("ctr");
@@ -129,7 +129,7 @@ impl Node {
             "hostnameOverride": NODE,
             "clusterCIDR": PODS,
             "mode": "iptables",
-            // The kernel's own are not to be changed for everybody.
+            // These kernel settings apply to the whole machine and must not change.
             "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         });
         std::fs::write(self.file("kube-proxy.json"), configuration.to_string()).unwrap();
@@ -137,7 +137,7 @@ impl Node {
         self.run_kubernetes(program, "kube-proxy", &[flag]);
     }
 
-    /// The cluster's names are answered by a process on the node: a Service without a selector leads to it.
+    /// Starts a process on the node that resolves the cluster's names, with a Service without a selector.
     fn start_name_server(&mut self, program: &Path) {
         let (address, kubeconfig) = (self.address(), self.kubeconfig());
         let configuration = format!(
@@ -282,7 +282,7 @@ impl Node {
             "failCgroupV1": false,
             "failSwapOn": false,
             "enforceNodeAllocatable": [],
-            // A full disk is this machine's matter.
+            // A full disk is a problem of this machine, not of the test.
             "evictionHard": {},
             "imageGCHighThresholdPercent": 100,
         })
@@ -324,7 +324,7 @@ fn build_name_server() -> Result<PathBuf, String> {
     Ok(module.build()?.join("name-server"))
 }
 
-/// Runs it; panics with what it says unless it succeeds.
+/// Runs a command. Panics with its output if it fails.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -336,16 +336,16 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The image that every pod's namespaces are held by.
+/// The image that holds a pod's namespaces.
 pub const PAUSE: &str = "docker.io/mailgress-e2e/pause:1";
 
 const PROGRAMS: [&str; 8] =
     ["containerd", "ctr", "runc", "iptables", "conntrack", "ip", "nsenter", "unshare"];
 const CNI: &str = "/usr/lib/cni";
-/// The only one that works on every filesystem.
+/// The only snapshotter that works on every file system.
 const SNAPSHOTTER: &str = "native";
 const NODE: &str = "node";
 const PODS: &str = "10.244.0.0/24";
 const NAME_SERVER: &str = "10.96.0.10";
-/// A start on a loaded machine.
+/// Time limit for a start on a loaded machine.
 const BOUND: Duration = Duration::from_secs(120);

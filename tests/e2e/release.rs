@@ -1,4 +1,4 @@
-//! Mailgress as Helm installs it: the chart with a user's values, the certificate as cert-manager keeps it.
+//! Mailgress installed with Helm: the chart with a user's values, and the certificate as cert-manager writes it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use crate::mail::{Mail, PASSWORD, list};
 use crate::support::pki::{AUTHORITY, Identity};
 use crate::traffic::{Doors, HOST, USER};
 
-/// The release.
+/// A release.
 pub struct Release<'a> {
     cluster: &'a Cluster,
-    /// Its name, and its namespace's.
+    /// The name of the release and its namespace.
     pub name: String,
     chart: PathBuf,
 }
 
 impl<'a> Release<'a> {
-    /// Nothing yet but the names, and a copy of the chart that may be changed.
+    /// Prepares the names, and a copy of the chart that can be changed.
     pub fn prepare(cluster: &'a Cluster, name: &str) -> Self {
         let chart = cluster.files.path().join("chart");
         crate::node::succeed(
@@ -29,7 +29,7 @@ impl<'a> Release<'a> {
         Self { cluster, name: name.to_owned(), chart }
     }
 
-    /// `helm install --wait`, before these mail servers.
+    /// Runs `helm install --wait` with these mail servers as backends.
     pub fn install(&self, mail: &Mail, tag: &str) {
         let cluster = self.cluster;
         cluster.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.name } }));
@@ -42,26 +42,26 @@ impl<'a> Release<'a> {
         });
         cluster.apply(&list(&[login]));
         std::fs::write(self.values(), self.values_for(mail).to_string()).unwrap();
-        // Helm waits for the load balancer, too.
+        // Helm also waits for the load balancer.
         cluster.balancing(&[(&self.name, &self.name)], || self.helm(&["install"], tag));
     }
 
-    /// `helm upgrade --wait` with this image.
+    /// Runs `helm upgrade --wait` with this image.
     pub fn upgrade(&self, tag: &str) {
         self.helm(&["upgrade"], tag);
     }
 
-    /// `helm uninstall --wait`.
+    /// Runs `helm uninstall --wait`.
     pub fn uninstall(&self) {
         self.cluster.helm(&self.name, &["uninstall", &self.name, "--wait", "--timeout", TIMEOUT]);
     }
 
-    /// `helm test`: what it prints, with the pod's log.
+    /// Runs `helm test`. Returns its output with the pod's log.
     pub fn test(&self) -> String {
         self.cluster.helm(&self.name, &["test", &self.name, "--logs", "--timeout", TIMEOUT])
     }
 
-    /// A field that is in no version yet gets into the chart's definition of MailServer, which keeps all others.
+    /// Adds a new field to the chart's definition of MailServer.
     pub fn change_definitions(&self) {
         let file = self.chart.join("files/crds/mailservers.mailgress.dev.yaml");
         let mut crd: Value = serde_yaml::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
@@ -71,14 +71,14 @@ impl<'a> Release<'a> {
         std::fs::write(file, serde_yaml::to_string(&crd).unwrap()).unwrap();
     }
 
-    /// Whether the API server has that field.
+    /// Tells whether the API server has this field.
     pub fn has_changed_definitions(&self) -> bool {
         let crd = self.cluster.get(&["crd", "mailservers.mailgress.dev"]);
         let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         spec["properties"][NEW_FIELD].is_object()
     }
 
-    /// Writes the certificate as cert-manager does: all three keys of the Secret, as a field manager of its own.
+    /// Writes the certificate as cert-manager does: all three keys of the Secret, with its own field manager.
     pub fn issue_certificate(&self, namespace: &str) -> Identity {
         let identity = AUTHORITY.issue(&[HOST]);
         let secret = json!({
@@ -97,7 +97,7 @@ impl<'a> Release<'a> {
         identity
     }
 
-    /// The doors for clients outside the cluster, when all of them are there.
+    /// Returns the addresses for clients outside the cluster, when all of them exist.
     pub fn doors(&self) -> Doors {
         let address: IpAddr =
             self.cluster.address_of(&self.name, &self.name).expect("the Service has an address");
@@ -110,14 +110,14 @@ impl<'a> Release<'a> {
         Doors { imaps: (address, 993).into(), submission: (address, 587).into() }
     }
 
-    /// The pods that are there now, those that are ending too.
+    /// Returns the existing pods, including those that are ending.
     pub fn pods(&self) -> Vec<String> {
         let label = format!("app.kubernetes.io/instance={}", self.name);
         let pods = self.cluster.kubectl(&["get", "pods", "-n", &self.name, "-l", &label, "-o", "name"]);
         pods.lines().map(str::to_owned).filter(|pod| !pod.ends_with("-test")).collect()
     }
 
-    /// Where the Service is within the cluster.
+    /// Returns the Service's address in the cluster.
     pub fn inside(&self) -> String {
         self.cluster.kubectl(&[
             "get",
@@ -147,9 +147,9 @@ impl<'a> Release<'a> {
             "image": { "registry": registry, "repository": repository },
             "className": self.name,
             "drain": { "delay": format!("{DRAIN_DELAY}s"), "timeout": format!("{DRAIN_TIMEOUT}s") },
-            // A node of a test is small.
+            // The test's node is small.
             "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-            // The Secret's other keys are there, too.
+            // This Secret has other keys too.
             "test": { "loginSecret": LOGIN, "extraArgs": ["--ca", "/login/ca.crt"] },
             "mailServers": {
                 "example": {
@@ -170,11 +170,11 @@ impl<'a> Release<'a> {
     }
 }
 
-/// Seconds in which a replica that ends still takes connections.
+/// Seconds during which an ending replica accepts connections.
 pub const DRAIN_DELAY: u64 = 5;
-/// Seconds in which sessions go on after that.
+/// Seconds during which sessions continue after this.
 pub const DRAIN_TIMEOUT: u64 = 12;
-/// For Helm, of which a rolling upgrade takes the longest.
+/// Time limit for Helm; a rolling upgrade takes the longest.
 const TIMEOUT: &str = "300s";
 const CERTIFICATE: &str = "mail-tls";
 const LOGIN: &str = "login";

@@ -12,7 +12,7 @@ use crate::steps::say;
 use crate::support::wait;
 use crate::traffic::Doors;
 
-/// Clients of a listener on a new port reach it by the Service as soon as it is Ready.
+/// Clients of a listener on a new port reach it through the Service as soon as it is Ready.
 pub fn new_ports_are_reached_when_ready(cluster: &Cluster, mail: &Mail, doors: Doors) {
     for port in NEW_PORTS {
         let name = format!("late-{port}");
@@ -39,7 +39,8 @@ pub fn new_ports_are_reached_when_ready(cluster: &Cluster, mail: &Mail, doors: D
     }
 }
 
-/// Without the permission to read the certificate, new pods are not ready, and the old ones stay. With it, they go on.
+/// Without the permission to read the certificate, new pods are not ready and the old ones stay. After it is granted,
+/// the rollout continues.
 pub fn a_rollout_without_the_certificate_stops(cluster: &Cluster, release: &Release<'_>, mail: &Mail) {
     let before = release.pods();
     let binding = format!("rolebinding/{}-references", release.name);
@@ -54,7 +55,7 @@ pub fn a_rollout_without_the_certificate_stops(cluster: &Cluster, release: &Rele
         let log = cluster.try_kubectl(&["logs", &new, "-n", &release.name])?;
         (log.contains("not ready") && log.contains("serves it")).then_some(())
     });
-    // The kubelet has asked several times by then.
+    // The kubelet has probed several times during this time.
     let until = Instant::now() + LOOKED_AT;
     while Instant::now() < until {
         let ready = cluster.kubectl(&[
@@ -80,7 +81,7 @@ pub fn a_rollout_without_the_certificate_stops(cluster: &Cluster, release: &Rele
     });
 }
 
-/// Ports that nobody has had before.
+/// Ports that were not used before.
 const NEW_PORTS: [u16; 3] = [2143, 2144, 2145];
-/// Longer than a readiness probe takes to find a pod ready.
+/// Longer than a readiness probe needs to detect a ready pod.
 const LOOKED_AT: Duration = Duration::from_secs(15);

@@ -1,9 +1,9 @@
-//! The steps of one long test: each is named by what it shows, and timed.
+//! The steps of one long test, with their names and times.
 
 use std::io::{Result, Write};
 use std::time::Instant;
 
-/// Takes a step.
+/// Runs a step.
 pub fn step<T>(what: &str, take: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let _ = say(&format!("... {what}"));
@@ -12,7 +12,7 @@ pub fn step<T>(what: &str, take: impl FnOnce() -> T) -> T {
     done
 }
 
-/// To the terminal, also when the test passes.
+/// Prints to the terminal even if the test passes.
 pub fn say(text: &str) -> Result<()> {
     writeln!(std::io::stderr(), "{text}")
 }

@@ -1,4 +1,4 @@
-//! Clients that go on while something changes: IMAP sessions that stay, and a stream of mail. Every attempt counts.
+//! Clients that run during a change: IMAP sessions that stay open, and a stream of mail. Every attempt is recorded.
 
 use std::collections::BTreeSet;
 use std::io::{Error, Result};
@@ -14,50 +14,50 @@ use crate::support::talk::{is_success, log_in};
 use crate::support::wait;
 use crate::support::wire::Wire;
 
-/// Both kinds of clients, at work.
+/// Both kinds of clients.
 pub struct Traffic {
     stop: Arc<AtomicBool>,
-    /// What each session has been answered, and, last, messages that were taken.
+    /// The number of answers for each session, then the number of accepted messages.
     done: Arc<Vec<AtomicUsize>>,
     sessions: Vec<JoinHandle<Sessions>>,
     stream: JoinHandle<Stream>,
 }
 
-/// What became of the sessions.
+/// The results of the sessions.
 #[derive(Debug, Default)]
 pub struct Sessions {
     /// Connections that were tried.
     pub attempts: usize,
-    /// When sessions ended that were logged in, and how.
+    /// When and how logged-in sessions ended.
     pub ended: Vec<(Instant, String)>,
-    /// What should have become a session, and did not.
+    /// When and why a session could not be opened.
     pub refused: Vec<(Instant, String)>,
-    /// Answers that came within sessions.
+    /// Answers within sessions.
     pub answers: usize,
 }
 
-/// What became of the mail.
+/// The results of the stream of mail.
 #[derive(Debug, Default)]
 pub struct Stream {
     /// Connections that were tried, one for each message.
     pub attempts: usize,
-    /// The messages that were taken, by their id.
+    /// The ids of accepted messages.
     pub taken: BTreeSet<String>,
-    /// What should have been taken, and was not.
+    /// When and why a message was not accepted.
     pub refused: Vec<(Instant, String)>,
 }
 
-/// Where clients connect.
+/// The addresses for clients.
 #[derive(Clone, Copy)]
 pub struct Doors {
-    /// IMAP over TLS.
+    /// IMAP with implicit TLS.
     pub imaps: SocketAddr,
     /// Submission with STARTTLS.
     pub submission: SocketAddr,
 }
 
 impl Traffic {
-    /// Starts so many sessions, and the stream, and waits for all of them; all message ids have the prefix.
+    /// Starts this number of sessions and the stream, and waits until all work. All message ids have the prefix.
     pub fn start(doors: Doors, sessions: usize, prefix: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let done: Arc<Vec<AtomicUsize>> = Arc::new((0..=sessions).map(|_| AtomicUsize::new(0)).collect());
@@ -75,7 +75,7 @@ impl Traffic {
         traffic
     }
 
-    /// Waits until every session is answered again, and another message is taken.
+    /// Waits until every session has another answer and another message is accepted.
     pub fn goes_on(&self) {
         let done = || self.done.iter().map(|each| each.load(Ordering::Relaxed)).collect::<Vec<_>>();
         let before = done();
@@ -84,7 +84,7 @@ impl Traffic {
         });
     }
 
-    /// Ends it, and tells.
+    /// Stops the clients and returns the results.
     pub fn stop(self) -> (Sessions, Stream) {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Sessions::default();
@@ -99,7 +99,7 @@ impl Traffic {
     }
 }
 
-/// Whoever is logged out comes back at once, as a mail program does.
+/// A client that is logged out reconnects at once, as a mail program does.
 fn stay(address: SocketAddr, stop: &AtomicBool, done: &AtomicUsize) -> Sessions {
     let mut told = Sessions::default();
     while !stop.load(Ordering::Relaxed) {
@@ -146,7 +146,7 @@ fn send_on(address: SocketAddr, prefix: &str, stop: &AtomicBool, done: &AtomicUs
     told
 }
 
-/// Connects with TLS, and logs in.
+/// Connects with TLS and logs in.
 pub fn imap_session(address: SocketAddr, user: &str) -> Result<Wire> {
     let mut wire = Wire::connect(address)?.handshake_as(AUTHORITY.client(), HOST)?;
     expect("greeting", wire.line()?, |line| line.starts_with("* OK"))?;
@@ -155,7 +155,7 @@ pub fn imap_session(address: SocketAddr, user: &str) -> Result<Wire> {
     Ok(wire)
 }
 
-/// Sends a message with this id, over STARTTLS, to the sender.
+/// Sends a message with this id to the sender, with STARTTLS.
 pub fn send(address: SocketAddr, user: &str, id: &str) -> Result<()> {
     let mut wire = Wire::connect(address)?;
     expect("greeting", wire.line()?, |line| line.starts_with("220 "))?;
@@ -169,12 +169,12 @@ pub fn send(address: SocketAddr, user: &str, id: &str) -> Result<()> {
     let message =
         format!("From: <{user}>\r\nTo: <{user}>\r\nSubject: e2e\r\nMessage-ID: <{id}>\r\n\r\n{id}\r\n.");
     expect("end of data", wire.ask(&message)?, |line| line.starts_with("250 "))?;
-    // The message is taken; how the session ends is of no importance.
+    // The message is accepted. How the session ends does not matter.
     let _ = wire.ask("QUIT");
     Ok(())
 }
 
-/// The ids of all messages in a mailbox, in order.
+/// Returns the ids of all messages in a mailbox, in order.
 pub fn read_all(address: SocketAddr, user: &str) -> Result<Vec<String>> {
     let mut wire = imap_session(address, user)?;
     wire.imap("s", "SELECT INBOX")?;
@@ -191,9 +191,9 @@ fn expect(what: &str, answer: String, good: impl Fn(&str) -> bool) -> Result<()>
     if good(&answer) { Ok(()) } else { Err(Error::other(format!("{what}: {answer}"))) }
 }
 
-/// Whose mailbox it is.
+/// The user of the mailbox.
 pub const USER: &str = "stream@example.test";
-/// What the certificate says.
+/// The host name in the certificate.
 pub const HOST: &str = "mail.example.test";
-/// Of a client between two things that it does.
+/// Pause between two actions of a client.
 const PAUSE: Duration = Duration::from_millis(150);

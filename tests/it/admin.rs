@@ -1,4 +1,5 @@
-//! The admin server under attack: whoever holds its connections keeps no probe out, and no stranger's name is served.
+//! Attacks on the admin server: a client that occupies its connections does not block probes, and foreign host names
+//! are not answered.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,14 +12,14 @@ use crate::support::manifest::{Folder, listener, mail_server, passthrough};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// For one probe. Kubelets give a second; this machine may be loaded.
+/// Time limit of a probe. A kubelet allows one second, but this machine may be loaded.
 const PROBE: Duration = Duration::from_secs(5);
-/// Within which a request must have come, or the admin server closes the connection.
+/// The admin server closes a connection without a request after this time.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// More than there are places.
+/// More than the admin server has places for.
 const ATTACKERS: usize = 300;
 const PROBES: usize = 10;
-/// Where probes come from: the attackers' address, and another one.
+/// Source addresses of probes: the attackers' address, and another one.
 const SOURCES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 99)];
 
 struct Edge {
@@ -41,7 +42,7 @@ impl Edge {
         wire.rest(PROBE)
     }
 
-    /// Connections that send this; what cannot be sent any more does not matter.
+    /// Opens connections that send `request`. Failed writes do not matter.
     fn attack(&self, sources: u8, request: &str) -> Vec<Wire> {
         let attackers = (0..ATTACKERS).map(|index| {
             let source = Ipv4Addr::new(127, 0, 0, 1 + index as u8 % sources);
@@ -91,7 +92,7 @@ fn probes_are_answered_while_others_wait_for_news() {
     for sources in [1, 8] {
         let attackers = edge.attack(sources, &requests(&poll(30), 20));
         edge.is_probed();
-        // Another replica is answered, too.
+        // Another replica gets an answer too.
         let answer = edge.get(SOURCES[1], &poll(1), "localhost");
         assert!(answer.contains(r#""whole":false"#), "{answer:?}");
         drop(attackers);
@@ -133,7 +134,7 @@ fn probes_are_answered_while_others_connect_again_and_again() {
             });
         }
         wait::eventually("many connects", || (connects.load(Ordering::Relaxed) > 200).then_some(()));
-        // Sets `over` also when a probe fails.
+        // Sets `over` even if a probe fails.
         struct Over<'a>(&'a AtomicBool);
         impl Drop for Over<'_> {
             fn drop(&mut self) {
@@ -172,8 +173,8 @@ fn a_probe_that_takes_its_time_to_ask_is_answered_while_others_connect_again_and
             .map(|_| {
                 let mut wire = Wire::connect_from(SOURCES[1], edge.mailgress.admin()).unwrap();
                 let from = connects.load(Ordering::Relaxed);
-                // More connects than there are places, before the probe asks; on a loaded machine only as many as come in
-                // half of the time that a request may take.
+                // Before the probe, connect more clients than there are places. On a loaded machine, connect as many as
+                // possible in half of the request time.
                 let opened = Instant::now();
                 wait::eventually("more connects", || {
                     let many = connects.load(Ordering::Relaxed) > from + 200;
@@ -196,7 +197,7 @@ fn an_answer_that_nobody_reads_and_half_a_request_end_by_themselves() {
         wire.do_not_wait();
         let _ = wire.send(request);
         wait::within(Duration::from_secs(60), "the server ends it", || {
-            // Whoever never reads learns of the end by a write that fails.
+            // A client that never reads notices the end by a failed write.
             wire.send("x").is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock).then_some(())
         });
     }

@@ -1,4 +1,4 @@
-//! Auth services that are down, slow, or wrong: the client hears it, and everything else serves on.
+//! Auth services that are down, slow or wrong: the client gets an error, and everything else is served.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::support::manifest::{Folder, listener, mail_server, passthrough, with}
 use crate::support::talk::{PROTOCOLS, greeted, internal_error, is_success, log_in};
 use crate::support::{ports, wait};
 
-/// Every protocol behind one auth service, and one listener that has nothing to do with it.
+/// All protocols with one auth service, and one listener that does not use it.
 struct Edge {
     mailgress: Mailgress,
     ports: Vec<(&'static str, SocketAddr)>,
@@ -48,7 +48,8 @@ impl Edge {
         Self::behind(&json!({ "http": { "url": service.url(), "timeout": "1s" } }))
     }
 
-    /// Every protocol's client hears the internal error and is disconnected; the other listener serves.
+    /// Checks that clients of all protocols get the internal error and are disconnected, and that the other listener
+    /// serves.
     fn says_internal_error(&self) {
         for (protocol, address) in &self.ports {
             let mut wire = greeted(*address).unwrap();
@@ -59,7 +60,7 @@ impl Edge {
         assert!(is_success("IMAP", &log_in(&mut wire, "IMAP", "user", "secret").unwrap()));
     }
 
-    /// The log says whose fault it is.
+    /// Checks that the log blames the auth service.
     fn blames_the_auth_service(&self) {
         self.mailgress.logs(&["auth"]);
         assert!(!self.mailgress.log().contains("secret"), "a password is in the log");
@@ -169,7 +170,7 @@ fn an_auth_service_that_never_sends_its_body_keeps_no_descriptor() {
         let mut wire = greeted(imap).unwrap();
         assert_eq!(log_in(&mut wire, "IMAP", "user", "wrong").unwrap(), "a NO no");
     }
-    // Fewer than there were logins: the last sessions may be about to end.
+    // The last sessions may be about to end, so allow fewer than the number of logins.
     assert!(edge.mailgress.descriptors() < before + 100);
     wait::eventually("nothing is left", || (edge.mailgress.descriptors() <= before).then_some(()));
 }

@@ -1,4 +1,5 @@
-//! Backends that refuse, hang, hang up, or speak something else: the client hears it, and everything else serves on.
+//! Backends that refuse, hang, disconnect or speak another protocol: the client gets an error, and everything else is
+//! served.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthr
 use crate::support::ports;
 use crate::support::talk::{PROTOCOLS, greeted, internal_error, is_success, log_in, send_login};
 
-/// Every protocol with both kinds of auth in front of one bad backend, and a listener with a good one.
+/// All protocols with both kinds of auth in front of one bad backend, and a listener with a good one.
 struct Edge {
     mailgress: Mailgress,
     ports: Vec<(&'static str, SocketAddr)>,
@@ -50,7 +51,8 @@ impl Edge {
         Self { mailgress, ports, healthy, _good: good, _auth: auth, _folder: folder }
     }
 
-    /// Every client hears the internal error and is disconnected; the good backend's listener serves.
+    /// Checks that all clients get the internal error and are disconnected, and that the good backend's listener
+    /// serves.
     fn says_internal_error(&self) {
         for (protocol, address) in &self.ports {
             let mut wire = greeted(*address).unwrap();

@@ -1,5 +1,5 @@
-//! Clients that send garbage, too much, too slowly, or leave: an answer or an end, bounded memory, no panic, and
-//! everybody else is served.
+//! Clients that send garbage, too much or too slowly, or leave: they get a reply or a disconnect, memory is bounded,
+//! nothing panics, and other clients are served.
 
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::support::talk::{PROTOCOLS, backend_answers, greeted, is_success, log_
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// Every protocol with StartTLS and with Implicit TLS.
+/// All protocols with StartTLS and with implicit TLS.
 struct Edge {
     mailgress: Mailgress,
     starttls: Vec<(&'static str, SocketAddr)>,
@@ -53,7 +53,7 @@ impl Edge {
         Self { mailgress, starttls, implicit, backends, _folder: folder }
     }
 
-    /// Whoever behaves is served.
+    /// Checks that well-behaved clients are served.
     fn serves_others(&self) {
         for (protocol, address) in &self.starttls {
             let mut wire = greeted(*address).unwrap();
@@ -67,7 +67,7 @@ impl Edge {
         }
     }
 
-    /// Nothing of the bad sessions is left at the backends.
+    /// Checks that no bad session remains at the backends.
     fn forgets(&self) {
         for backend in &self.backends {
             wait::eventually("every session has ended", || (backend.open() == 0).then_some(()));
@@ -75,7 +75,7 @@ impl Edge {
     }
 }
 
-/// Sends as long as the other side takes it: being cut off is an answer.
+/// Sends until the other side stops accepting. A disconnect is a valid answer.
 fn send_until_cut_off(wire: &mut Wire, bytes: &[u8], times: usize) -> Result<()> {
     for _ in 0..times {
         match wire.send(bytes) {
@@ -86,7 +86,7 @@ fn send_until_cut_off(wire: &mut Wire, bytes: &[u8], times: usize) -> Result<()>
     Ok(())
 }
 
-/// The reply to a line that is no command.
+/// The reply to an invalid command.
 fn invalid(protocol: &str) -> &'static str {
     match protocol {
         "IMAP" => "* BAD invalid command",
@@ -150,7 +150,7 @@ fn garbage_instead_of_a_tls_handshake_ends_the_session_only() {
         for bytes in [b"a LOGIN user secret\r\n".as_slice(), &[0; 600], &[0x16, 3, 1, 0xff, 0xff, 1]] {
             let mut wire = Wire::connect(*address).unwrap();
             send_until_cut_off(&mut wire, bytes, 1).unwrap();
-            // A handshake that could still become one is given its time.
+            // A handshake that may still be completed has until its time limit.
             drop(wire);
         }
     }
@@ -178,7 +178,7 @@ fn commands_injected_before_the_handshake_are_never_executed() {
         while *protocol == "SMTP" && answer.starts_with("250") {
             answer = wire.line().unwrap();
         }
-        // Either refused, or forgotten: after a handshake nothing answers what came before.
+        // The data are refused or dropped: after a handshake, nothing may answer earlier data.
         if answer.starts_with("a OK") || answer.starts_with("+OK") || answer.starts_with("220 ") {
             let Ok(mut wire) = wire.handshake() else { continue };
             let answer = wire.ask("z NOOP").unwrap();
@@ -226,7 +226,7 @@ fn a_client_may_leave_at_every_stage() {
                 wire.ask(line).unwrap();
             }
             drop(wire);
-            // And in the middle of the next line, and without waiting for an answer.
+            // Also leave within the next line, without waiting for a reply.
             let mut wire = Wire::connect(*address).unwrap();
             for line in &dialogue[..stage] {
                 wire.send(format!("{line}\r\n")).unwrap();
@@ -239,7 +239,7 @@ fn a_client_may_leave_at_every_stage() {
     for (protocol, address) in &edge.starttls {
         drop(start_tls(protocol, *address).unwrap());
         let mut wire = start_tls(protocol, *address).unwrap();
-        // The beginning of a ClientHello.
+        // The start of a ClientHello.
         wire.send([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).unwrap();
     }
     for (_, address) in &edge.implicit {

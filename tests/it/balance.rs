@@ -1,4 +1,4 @@
-//! Which endpoint of a Service a session goes to, and what changes of its EndpointSlices do.
+//! Which endpoint of a Service a session goes to, and the effect of changes of its EndpointSlices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ struct Edge {
     imap: SocketAddr,
 }
 
-/// One EndpointSlice for each endpoint, since each has its own port.
+/// One EndpointSlice for each endpoint, because each has its own port.
 fn slice(name: &str, endpoint: SocketAddr, ready: bool) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1",
@@ -60,7 +60,7 @@ impl Edge {
         Self { mailgress, folder, imap }
     }
 
-    /// Logs in; the backend's name, and the session.
+    /// Logs in. Returns the backend's name and the session.
     fn log_in(&self, user: &str) -> (String, Wire) {
         let mut wire = greeted(self.imap).unwrap();
         let answer = log_in(&mut wire, "IMAP", user, "secret").unwrap();
@@ -68,7 +68,7 @@ impl Edge {
         (name.to_owned(), wire)
     }
 
-    /// Where `count` sessions go that stay open, and they.
+    /// Opens `count` sessions. Returns how many each backend got, and the sessions.
     fn spread(&self, count: usize) -> (BTreeMap<String, usize>, Vec<(String, Wire)>) {
         let sessions: Vec<_> = (0..count).map(|index| self.log_in(&format!("user{index}"))).collect();
         let mut counts = BTreeMap::new();
@@ -99,7 +99,7 @@ fn named(backends: &[Backend; 3]) -> [(&'static str, SocketAddr); 3] {
     [0, 1, 2].map(|index| (NAMES[index], backends[index].address()))
 }
 
-/// Where nobody listens.
+/// An address where nobody listens.
 fn dead() -> SocketAddr {
     ([127, 0, 0, 9], ports::free()).into()
 }
@@ -139,7 +139,7 @@ fn user_hash_keeps_a_user_on_one_endpoint_and_spreads_users() {
         assert_eq!(place(&format!("user{index}")), *before);
         assert_eq!(place(&format!("USER{index}")), *before, "names differ in case only");
     }
-    // When an endpoint goes, only its users move.
+    // When an endpoint is removed, only its users move.
     edge.folder.remove("slice-b.yaml");
     wait::eventually("the endpoint is gone", || {
         let moved = places.iter().position(|name| name == "b").unwrap();
@@ -151,7 +151,7 @@ fn user_hash_keeps_a_user_on_one_endpoint_and_spreads_users() {
     }
 }
 
-/// The endpoint of a Pod of a StatefulSet.
+/// The EndpointSlice of a StatefulSet's Pod.
 fn pod(name: &str, endpoint: SocketAddr) -> Value {
     let mut slice = slice(name, endpoint, true);
     let target = json!({ "kind": "Pod", "name": format!("dovecot-{name}"), "namespace": "mail" });
@@ -205,7 +205,7 @@ fn endpoints_that_come_and_go_in_the_folder_are_followed_and_sessions_stay() {
     let edge = Edge::start("RoundRobin", &named(&backends)[..2]);
     let (counts, mut sessions) = edge.spread(4);
     assert_eq!(counts, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 2)]));
-    // One goes, one comes, in one edit each.
+    // Remove one and add one, in separate edits.
     edge.folder.write("slice-c.yaml", &slice("c", backends[2].address(), true));
     edge.folder.replace("slice-a.yaml", &slice("a", backends[0].address(), false));
     wait::eventually("the endpoints have changed", || {

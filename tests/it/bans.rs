@@ -1,5 +1,5 @@
-//! `limits.authFailures`: a ban holds for sessions that were open before it, and for a login that is under way. It is
-//! earned by guesses, not by the same old password, and never by the address of a load balancer.
+//! `limits.authFailures`: a ban applies to sessions that were open before it, and to a login in progress. Guesses cause
+//! a ban, but the same outdated password does not, and a load balancer's address is never banned.
 
 use std::cell::OnceCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in, send_login};
 use crate::support::wait::{self, PATIENCE};
 use crate::support::wire::Wire;
 
-/// One listener for every protocol, in clear, with bans after two refused logins.
+/// One listener for each protocol without TLS, with a ban after two refused logins.
 struct Edge {
     mailgress: Mailgress,
     listeners: Vec<(&'static str, SocketAddr)>,
@@ -31,7 +31,7 @@ impl Edge {
         Self::with(auth, &limits, &json!({}))
     }
 
-    /// With these limits, and listeners that have these fields.
+    /// Starts it with these limits and listener fields.
     fn with(auth: impl Fn(&[Backend; 3]) -> Value, limits: &Value, fields: &Value) -> Self {
         let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
         let listeners =
@@ -76,7 +76,7 @@ fn too_many(protocol: &str) -> &'static str {
     }
 }
 
-/// Two refused logins, each in a session of its own.
+/// Two refused logins, each in its own session.
 fn earn_a_ban(protocol: &str, address: SocketAddr) {
     for user in ["user", "another"] {
         let answer = log_in(&mut greeted(address).unwrap(), protocol, user, WRONG).unwrap();
@@ -145,7 +145,7 @@ fn a_login_that_is_under_way_when_a_ban_begins_is_refused_though_it_is_right() {
     }
 }
 
-/// Refused logins, each in a connection of its own that begins with `header`.
+/// Refused logins, each in its own connection that starts with `header`.
 fn refused(address: SocketAddr, protocol: &str, header: &str, passwords: &[&str]) {
     for password in passwords {
         let mut wire = behind(address, header);
@@ -154,7 +154,7 @@ fn refused(address: SocketAddr, protocol: &str, header: &str, passwords: &[&str]
     }
 }
 
-/// A connection that begins with `header`, greeted.
+/// Opens a connection that starts with `header`, and reads the greeting.
 fn behind(address: SocketAddr, header: &str) -> Wire {
     let mut wire = Wire::connect(address).unwrap();
     wire.send(header).unwrap();
@@ -271,7 +271,8 @@ fn a_client_that_leaves_while_its_refusal_is_held_back_is_counted() {
     }
 }
 
-/// The right password is answered at once, so who leaves early would lose nothing by guessing.
+/// A correct password is accepted at once, so without this count, a client could guess and leave early without being
+/// counted.
 #[test]
 fn a_client_that_leaves_before_its_refusal_is_there_is_counted() {
     let (asked, is_asked) = mpsc::channel();
@@ -299,7 +300,7 @@ fn a_client_that_leaves_before_its_refusal_is_there_is_counted() {
     }
 }
 
-/// The auth service only says where to, and the backend checks the password.
+/// The auth service only names the backend, and the backend checks the password.
 #[test]
 fn a_password_that_the_backend_refuses_is_counted_if_it_is_the_clients_own() {
     let start = |password: Option<&'static str>| {
@@ -326,7 +327,7 @@ fn a_password_that_the_backend_refuses_is_counted_if_it_is_the_clients_own() {
     };
     for (password, is_counted) in [(None, true), (Some(WRONG), false)] {
         let (edge, _service) = start(password);
-        // A login at an SMTP backend has no password by default.
+        // By default, a login at an SMTP backend has no password.
         for (protocol, address) in edge.listeners.iter().filter(|(protocol, _)| *protocol != "SMTP") {
             for user in ["user", "another"] {
                 let mut wire = greeted(*address).unwrap();

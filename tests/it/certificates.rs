@@ -1,5 +1,5 @@
-//! Certificates and keys that are usual, unusual and broken, made with the real `openssl`: what nginx does with them,
-//! what we do, and what `check` and `import` say.
+//! Certificates and keys that are common, unusual or invalid, created with `openssl`: what nginx and Mailgress do with
+//! them, and the messages of `check` and `import`.
 
 mod variants;
 
@@ -36,7 +36,7 @@ fn secret(name: &str, folder: &Path) -> Value {
     })
 }
 
-/// Whether nginx starts with `tls.crt` and `tls.key` of a folder.
+/// Tells whether nginx starts with the folder's `tls.crt` and `tls.key`.
 fn nginx_starts(folder: &Path) -> bool {
     let at = folder.display();
     let passwords = if folder.join("passwords").exists() { "ssl_password_file passwords;" } else { "" };
@@ -52,7 +52,7 @@ fn nginx_starts(folder: &Path) -> bool {
     command.output().unwrap().status.success()
 }
 
-/// What `check` says, by listener: the whole lines.
+/// Returns the output of `check`.
 fn check(folder: &Folder) -> String {
     let ran = Command::new(binary()).args(["check", "-f"]).arg(folder.path()).output().unwrap();
     String::from_utf8(ran.stdout).unwrap()
@@ -110,7 +110,7 @@ fn generated_rows_of_the_page_about_certificates_are_the_variants() {
     is_current(page, &wanted);
 }
 
-/// How a key can be encrypted such that nginx reads it: arguments of `openssl`, from `plain.key` to `tls.key`.
+/// Encryptions of keys that nginx supports: arguments of `openssl` that convert `plain.key` to `tls.key`.
 const ENCRYPTIONS: &[(&str, &str)] = &[
     ("pbes2-aes256", "pkcs8 -topk8"),
     ("pbes2-aes128", "pkcs8 -topk8 -v2 aes-128-cbc"),
@@ -123,7 +123,7 @@ const ENCRYPTIONS: &[(&str, &str)] = &[
     ("dek-des3", "ec -des3"),
 ];
 
-/// nginx.conf with a server for each name, and the addresses.
+/// Writes nginx.conf with a server for each name. Returns their addresses.
 fn imports(folder: &Path, names: &[&str]) -> BTreeMap<String, SocketAddr> {
     let mut text = String::from("events {}\nmail {\n auth_http 127.0.0.1:1;\n");
     let mut addresses = BTreeMap::new();
@@ -142,12 +142,12 @@ fn imports(folder: &Path, names: &[&str]) -> BTreeMap<String, SocketAddr> {
     addresses
 }
 
-/// Standard output and error of an import.
+/// Runs an import. Returns its standard output and error.
 fn import(folder: &Path) -> (String, String) {
     let ran =
         Command::new(binary()).args(["import", "nginx"]).arg(folder.join("nginx.conf")).output().unwrap();
     let notes = String::from_utf8(ran.stderr).unwrap();
-    // What else there is to say of such a file is not about certificates.
+    // Ignore notes that are not about certificates.
     let about_certificates = notes.lines().filter(|line| line.contains("certificate"));
     let notes = about_certificates.map(|line| format!("{line}\n")).collect();
     (String::from_utf8(ran.stdout).unwrap(), notes)
@@ -279,7 +279,8 @@ fn a_client_certificate_of_version_1_is_verified() {
     }
 }
 
-/// Two authorities, one that takes the name of the first, certificates of each, and a revocation list of the first.
+/// Two authorities, one of which takes the first one's name, certificates of each, and a revocation list of the first
+/// one.
 const CLIENTS: &str = "for ca in ca other; do ec $ca.key; version1 -key $ca.key -subj /CN=$ca -out $ca.crt; done
          : > index; echo 01 > crlnumber
          printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\ncrlnumber=crlnumber\\ndefault_md=sha256\\n\

@@ -1,4 +1,4 @@
-//! `mailgress check` and `import nginx` on what is not one file: standard input, pipes, patterns, folders.
+//! `mailgress check` and `import nginx` with other input than one file: standard input, pipes, patterns, folders.
 
 use std::io::Write;
 use std::path::Path;
@@ -96,7 +96,7 @@ fn every_example_is_valid_as_it_is_in_git() {
     for folder in folders {
         let output = mailgress(&examples, &["check", "-f", folder.to_str().unwrap()], "");
         assert_eq!(output.status.code(), Some(0), "{}: {}", folder.display(), out(&output));
-        // Nothing but the certificate is missing, and cert-manager's is promised.
+        // Only the certificate is missing, and cert-manager will create it.
         for line in out(&output).lines().filter(|line| line.contains("warning: ")) {
             let is_expected = line.contains("Secret mail/mail-tls is in none of the files")
                 || line.contains("there is no MailServer of class mailgress");

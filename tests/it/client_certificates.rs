@@ -1,4 +1,4 @@
-//! Client certificates: asked for in the handshake, and refused in the protocol's own words after it.
+//! Client certificates: requested in the handshake, and refused afterwards with the protocol's error.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,8 +22,7 @@ use crate::support::{ports, wait};
 
 const TLS_MODES: [&str; 2] = ["Implicit", "StartTLS"];
 
-/// For every client certificate mode: what becomes of a client without a certificate, with a good one, and with
-/// one that nobody trusts.
+/// For each mode: the result for a client without a certificate, with a trusted one, and with an untrusted one.
 const POLICIES: [(&str, [Outcome; 3]); 4] = [
     ("Disabled", [Outcome::Served("NONE"), Outcome::Served("NONE"), Outcome::Served("NONE")]),
     ("Optional", [Outcome::Served("NONE"), Outcome::Served("SUCCESS"), Outcome::Told(INVALID)]),
@@ -36,9 +35,9 @@ const INVALID: &str = "SSL certificate error";
 
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// Logged in; and how `Auth-SSL-Verify` begins.
+    /// The login is accepted. Has the start of `Auth-SSL-Verify`.
     Served(&'static str),
-    /// Told this, and disconnected.
+    /// The client gets this line and is disconnected.
     Told(&'static str),
 }
 
@@ -76,7 +75,7 @@ fn ports_and_listeners() -> (Vec<Port>, Vec<Value>) {
     (ports, listeners)
 }
 
-/// The first line behind the handshake, or the success of a login.
+/// Returns the first line after the handshake, or the answer to a successful login.
 fn talk(port: &Port, client: &Arc<ClientConfig>, user: &str) -> (String, Wire) {
     let client = Arc::clone(client);
     if port.tls == "Implicit" {
@@ -90,7 +89,7 @@ fn talk(port: &Port, client: &Arc<ClientConfig>, user: &str) -> (String, Wire) {
     }
     let wire = start_tls(port.protocol, port.address).unwrap();
     let mut wire = wire.handshake_as(client, "localhost").unwrap();
-    // A session that is refused is told so before it says anything.
+    // A refused session gets its error before the client sends anything.
     let first = match port.protocol {
         "SMTP" => wire.smtp("EHLO client.example.test").map(|mut lines| lines.remove(0)),
         "IMAP" => wire.ask("n NOOP"),
@@ -152,8 +151,8 @@ fn certificates_are_refused_in_the_protocols_words_and_told_to_the_auth_service(
     }
 }
 
-/// `PP2_TYPE_SSL` of a version 2 header for an IPv4 client: its bits, whether the certificate is verified, and its
-/// own TLVs.
+/// Parses `PP2_TYPE_SSL` in a version 2 header for an IPv4 client. Returns its bits, whether the certificate is
+/// verified, and its TLVs.
 fn ssl(header: &[u8]) -> (u8, bool, BTreeMap<u8, String>) {
     let tlvs = |mut bytes: &[u8]| {
         let mut found = BTreeMap::new();
@@ -216,7 +215,7 @@ fn a_backend_sees_the_certificate_in_its_proxy_header() {
     }
 }
 
-/// A `clientAuth` with these references, and with `extra` in it.
+/// Returns a `clientAuth` with these references and the fields of `extra`.
 fn client_auth(mode: &str, crls: &[&str], extra: &Value) -> Value {
     let references = |names: &[&str]| -> Vec<Value> {
         names.iter().map(|name| json!({ "kind": "ConfigMap", "name": name })).collect()
@@ -227,7 +226,7 @@ fn client_auth(mode: &str, crls: &[&str], extra: &Value) -> Value {
     json!({ "tls": { "clientAuth": with(settings, extra) } })
 }
 
-/// One listener for each `clientAuth`, on ports of their own, with a backend that takes every login.
+/// One listener for each `clientAuth`, on separate ports, with a backend that accepts every login.
 struct Edge {
     folder: Folder,
     _mailgress: Mailgress,
@@ -267,7 +266,7 @@ impl Edge {
         Self { folder, _mailgress: mailgress, auth, addresses, _backend: backend }
     }
 
-    /// The listener's first line, and what the auth service is told when that is a greeting.
+    /// Returns the listener's first line, and what the auth service is told if this is a greeting.
     fn tells(&self, index: usize, client: &Arc<ClientConfig>) -> Result<String, String> {
         let wire = Wire::connect(self.addresses[index]).unwrap();
         let mut wire = wire.handshake_as(Arc::clone(client), "localhost").unwrap();
@@ -319,7 +318,7 @@ fn revoked_expired_and_far_certificates_are_refused_whoever_else_is_tolerated() 
     let refused = || Err(line("IMAP", INVALID));
     let untrusted = || Ok("FAILED:unable to get local issuer certificate".to_owned());
     let good = || Ok("SUCCESS".to_owned());
-    // Where lists are given, every certificate of a chain needs one.
+    // If lists are configured, every certificate of a chain needs one.
     let expected = [
         [good(), refused(), refused(), refused(), refused(), refused()],
         [good(), refused(), refused(), refused(), refused(), untrusted()],
@@ -351,7 +350,7 @@ fn a_certificate_that_is_revoked_while_we_run_is_refused_and_no_ticket_helps() {
     });
     let wire = Wire::connect(edge.addresses[0]).unwrap();
     let mut wire = wire.handshake_as(client, "localhost").unwrap();
-    // Tickets of the old trust are worth nothing.
+    // Tickets that were issued before the change of trust are not accepted.
     assert_eq!(wire.tls().handshake_kind(), Some(HandshakeKind::Full));
     assert_eq!(wire.line().unwrap(), line("IMAP", INVALID));
     assert_eq!(edge.tells(0, &TlsClient::new().build()), Ok("NONE".to_owned()));

@@ -1,4 +1,4 @@
-//! The names of SMTP clients: looked up by PTR, confirmed, told to the auth service and to the backend.
+//! The names of SMTP clients: looked up by PTR, confirmed, and passed to the auth service and the backend.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::support::name_server::{NameServer, Reply};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// Port 25 and a UNIX socket without logins, with a resolver of its own.
+/// Port 25 and a UNIX socket without logins, with their own resolver.
 struct Site {
     smtp: SocketAddr,
     socket: PathBuf,
@@ -29,8 +29,8 @@ struct Site {
     _names: NameServer,
 }
 
-/// What the name server knows: a client with a name, one whose name is another's, one that cannot be looked
-/// up, and nobody else.
+/// The records of the name server: a client with a name, one whose name resolves to another address, and one whose
+/// lookup fails.
 fn known(name: &str, of: RecordType) -> Reply {
     match (name, of) {
         ("1.0.0.127.in-addr.arpa", RecordType::PTR) => Reply::Pointer("Client.Example.test."),
@@ -79,7 +79,7 @@ impl Site {
         Self { smtp, socket, xclients, auth, mailgress, folder, spec, _backend: backend, _names: names }
     }
 
-    /// Sends an envelope, and returns the client's name as the auth service was told it.
+    /// Sends an envelope. Returns the client's name as the auth service got it.
     fn told_of(&self, mut wire: Wire) -> String {
         wire.line().unwrap();
         wire.smtp("EHLO mail.example.test").unwrap();
@@ -113,7 +113,7 @@ fn a_client_whose_name_leads_back_to_it_is_named_to_the_auth_service_and_to_the_
         ("queries", r#"kind="addr""#, 2),
         ("queries", r#"kind="name""#, 2),
         ("queries", r#"kind="srv""#, 0),
-        // The second client's are cached.
+        // The answers for the second client are cached.
         ("requests", r#"type="ptr""#, 1),
         ("requests", r#"type="a""#, 1),
         ("requests", r#"type="aaaa""#, 0),

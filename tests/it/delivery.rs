@@ -1,4 +1,4 @@
-//! Mail delivered through Mailgress and read back through it, byte for byte.
+//! Mail that is delivered and read back through Mailgress, compared byte by byte.
 
 use std::net::SocketAddr;
 
@@ -76,7 +76,7 @@ impl Site {
         }
     }
 
-    /// Reads the mailbox's first message with Python and with curl, by IMAP and by POP3.
+    /// Reads the mailbox's first message with Python and curl, by IMAP and POP3.
     fn reads_back(&self, user: &str, message: &[u8]) {
         wait_for_mail(user);
         let file = self.clients.file("received");
@@ -121,7 +121,7 @@ fn an_attachment_of_25_megabytes_is_read_back_byte_for_byte() {
     let user = new_user("attachment");
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     let attachment: Vec<u8> = std::iter::repeat_with(|| {
-        // xorshift64: nothing that compresses, and the same in every run.
+        // xorshift64: not compressible, and the same in every run.
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

@@ -1,4 +1,4 @@
-//! File descriptors run out: accepting pauses and says so, nothing dies, and everybody is served later.
+//! File descriptors run out: accepting pauses with a log line, the process continues, and all clients are served later.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
 const DESCRIPTORS: u32 = 64;
-/// More than there are descriptors; fewer than the accept queue holds.
+/// More than the available descriptors, but fewer than the accept queue holds.
 const CLIENTS: usize = 100;
 
 struct Edge {
@@ -48,7 +48,7 @@ impl Edge {
     }
 }
 
-/// The value of a metric without labels.
+/// Returns the value of a metric without labels.
 fn number(mailgress: &Mailgress, metric: &str) -> u64 {
     let metrics = mailgress.metrics();
     let value = |line: &str| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok();
@@ -60,7 +60,7 @@ fn accepting_pauses_when_descriptors_run_out_and_open_sessions_go_on() {
     let mut edge = Edge::start();
     assert_eq!(edge.pauses(), 0);
     let mut sessions: Vec<Wire> = (0..5).map(|_| edge.logged_in()).collect();
-    // The kernel connects them all; Mailgress cannot.
+    // The kernel completes all connections, but Mailgress cannot accept them.
     let waiting: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(edge.imap).unwrap()).collect();
     let line = edge.mailgress.logs(&["paused accepting"]);
     assert!(line.contains(&edge.imap.to_string()) && line.contains("ulimit -n"), "{line}");
@@ -104,7 +104,7 @@ fn all_sessions_that_there_is_room_for_log_in_at_once_with_an_auth_service() {
     let asked = Arc::new((Mutex::new(0), Condvar::new()));
     let expected = Arc::new(AtomicUsize::new(usize::MAX));
     let (memory, most) = (Arc::clone(&asked), Arc::clone(&expected));
-    // Answers when all are waiting for it, so that every session has a connection to it.
+    // Answers only when all sessions wait for it, so that each of them has a connection.
     let auth = AuthService::start(move |_| {
         let (count, changed) = &*memory;
         let mut count = count.lock().unwrap();
@@ -151,7 +151,7 @@ fn kept_connections_to_many_auth_services_leave_descriptors_for_sessions() {
     let backend = Backend::imap("imap");
     let to = backend.address();
     let auth = AuthService::start(move |_| {
-        // So that the logins are there at once.
+        // Wait until all logins have arrived.
         std::thread::sleep(std::time::Duration::from_millis(60));
         Answer::Backend(to)
     });
@@ -162,7 +162,7 @@ fn kept_connections_to_many_auth_services_leave_descriptors_for_sessions() {
         .enumerate()
         .map(|(index, port)| {
             let mut listener = listener(&format!("imap{index}"), "IMAP", "Disabled", *port, to);
-            // An auth service of its own, as far as Mailgress knows.
+            // A different URL, so that Mailgress treats it as a separate auth service.
             listener["auth"] = http_auth(&format!("{}/{index}", auth.url()));
             listener
         })

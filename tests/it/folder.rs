@@ -1,4 +1,4 @@
-//! The folder of manifests: what volumes, editors and mistakes do to it, and what is served and told then.
+//! The folder of manifests: changes by volumes and editors, mistakes, and what is served and reported then.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use crate::support::talk::{backend_answers, greeted, log_in};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// SMTP, because its greeting says the `serverName`.
+/// Uses SMTP, because its greeting contains the `serverName`.
 struct Edge {
     backend: Backend,
     folder: Folder,
@@ -26,7 +26,7 @@ impl Edge {
         Self { backend: Backend::smtp("smtp"), folder: Folder::new(), at }
     }
 
-    /// A `MailServer` called `name` that greets with `server_name`, on a port of its own.
+    /// A `MailServer` named `name` that greets with `server_name`, on its own port.
     fn server(&self, name: &str, server_name: &str, at: SocketAddr) -> Value {
         let listeners = [listener("smtp", "SMTP", "Disabled", at.port(), self.backend.address())];
         let spec = json!({ "serverName": server_name, "auth": passthrough(), "listeners": listeners });
@@ -44,7 +44,7 @@ impl Edge {
     }
 }
 
-/// Who greets there now; nobody when it is not bound.
+/// Returns the server name in the greeting; `None` if nobody listens.
 fn greets(at: SocketAddr) -> Option<String> {
     let greeting = Wire::connect(at).and_then(|mut wire| wire.line()).ok()?;
     let name = greeting.strip_prefix("220 ").and_then(|rest| rest.strip_suffix(" ESMTP ready"));
@@ -57,14 +57,14 @@ fn comes_to_greet(at: SocketAddr, server_name: &str) {
     });
 }
 
-/// `problems` in `/status`.
+/// Returns `problems` of `/status`.
 fn problems(mailgress: &Mailgress) -> Vec<String> {
     let status = mailgress.status();
     let problems = status["problems"].as_array().unwrap().iter();
     problems.map(|problem| problem.as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits until there is a problem with all of `texts`.
+/// Waits for a problem that contains all of `texts`.
 fn tells(mailgress: &Mailgress, texts: &[&str]) -> String {
     wait::eventually(&format!("a problem with {texts:?}"), || {
         problems(mailgress).into_iter().find(|problem| texts.iter().all(|text| problem.contains(text)))
@@ -127,12 +127,12 @@ fn the_temporary_files_of_editors_are_not_seen() {
         edge.folder.write_text(name, &foreign);
         edge.folder.write_text(&format!("{name}.yaml.swp"), "{ not even YAML");
     }
-    // What is served next was read after them.
+    // The next configuration was read after them.
     edge.folder.replace("server.yaml", &edge.edge("second.test"));
     comes_to_greet(edge.at, "second.test");
     assert_eq!(objects(&mailgress), ["edge"]);
     has_no_problem(&mailgress);
-    // As vim does it: the old file becomes the backup, and a new one takes its name.
+    // As vim does: the old file becomes the backup, and a new file gets its name.
     std::fs::rename(edge.folder.file("server.yaml"), edge.folder.file("server.yaml~")).unwrap();
     edge.folder.write("server.yaml", &edge.edge("third.test"));
     std::fs::remove_file(edge.folder.file("server.yaml~")).unwrap();
@@ -210,7 +210,7 @@ fn an_unknown_field_is_told_with_its_name_and_the_last_good_configuration_is_ser
         (status.contains("spec.timeout") && status.contains("did you mean timeouts")).then_some(())
     });
     assert_eq!(greets(edge.at).as_deref(), Some("first.test"));
-    // Others are not affected, before or after.
+    // Other objects are not affected, neither before nor after.
     edge.folder.write("other.yaml", &edge.server("other", "other.test", other));
     comes_to_greet(other, "other.test");
     assert_eq!(greets(edge.at).as_deref(), Some("first.test"));
@@ -234,7 +234,7 @@ fn subfolders_and_several_documents_and_json_are_read() {
     let mailgress = Mailgress::start(&edge.folder);
     comes_to_greet(ports[0], "one.test");
     comes_to_greet(ports[1], "two.test");
-    // A folder that is made while it is watched is watched, too.
+    // A folder that is created later is watched too.
     std::fs::create_dir_all(edge.folder.file("deep/down")).unwrap();
     let json = serde_json::to_string(&edge.server("three", "three.test", ports[2])).unwrap();
     edge.folder.write_text("deep/down/three.json", &json);
@@ -282,7 +282,7 @@ fn a_file_that_grows_without_bound_costs_neither_memory_nor_sessions() {
     assert!(backend_answers(&mut session, "SMTP").unwrap());
 }
 
-/// What a refused file of a few MiB may take while it is read.
+/// Maximum memory growth for a refused file of a few MiB.
 const MOST_GROWTH: u64 = 300 << 20;
 
 #[test]

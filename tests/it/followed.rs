@@ -1,5 +1,5 @@
-//! What the relay follows behind the login: a client's own XCLIENT never reaches a Postfix that believes us, and no
-//! goodbye lands inside a message.
+//! What the relay does after the login: a client's XCLIENT never reaches a Postfix that trusts us, and no closing
+//! message is inserted into a mail.
 
 use std::io::{Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,7 @@ impl Edge {
         Self { mailgress, address: ([127, 0, 0, 1], port).into(), _folder: folder }
     }
 
-    /// Port 25, behind the first recipient: the relay.
+    /// Connects to port 25 and sends the first recipient. Then the relay is active.
     fn mail_for(&self, user: &str) -> Wire {
         let mut wire = greeted(self.address).unwrap();
         wire.smtp("EHLO client.example.test").unwrap();
@@ -54,13 +54,13 @@ impl Edge {
     }
 }
 
-/// Sends a command, and checks how its reply begins.
+/// Sends a command and checks the start of its reply.
 fn said(wire: &mut Wire, command: &str, reply: &str) {
     let lines = wire.smtp(command).unwrap();
     assert!(lines[0].starts_with(reply), "{command}: {lines:?}");
 }
 
-/// Postfix never saw this word in a command, and nobody with it logged in.
+/// Checks that Postfix saw no command with this word, and that nobody logged in with it.
 fn postfix_obeyed_no_xclient_of(name: &str) {
     let postfix = &servers().postfix;
     assert_eq!(postfix.log_of(&format!("sasl_username={name}")), [""; 0]);
@@ -78,7 +78,7 @@ fn a_clients_own_xclient_is_refused_in_its_place_and_postfix_does_not_see_it() {
     said(&mut wire, "XCLIENT LOGIN=bob-a", "503 5.5.1");
     said(&mut wire, "  xforward NAME=bob-a", "503 5.5.1");
     said(&mut wire, "STARTTLS", "503 5.5.1");
-    // Pipelined, and behind a DATA that is refused: each reply in its place.
+    // Pipelined, and after a refused DATA: each reply comes in its place.
     wire.send(
         "NOOP\r\nXCLIENT LOGIN=bob-a\r\nRSET\nXCLIENT LOGIN=bob-a\nDATA\r\nXCLIENT LOGIN=bob-a\r\nNOOP\r\n",
     )
@@ -87,7 +87,7 @@ fn a_clients_own_xclient_is_refused_in_its_place_and_postfix_does_not_see_it() {
         let line = wire.line().unwrap();
         assert!(line.starts_with(reply), "{reply}: {line}");
     }
-    // The session goes on, and so does mail.
+    // The session continues and mail is accepted.
     said(&mut wire, "MAIL FROM:<sender@example.test>", "250");
     said(&mut wire, &format!("RCPT TO:<{user}>"), "250");
     said(&mut wire, "DATA", "354");
@@ -102,14 +102,14 @@ fn a_clients_own_xclient_is_refused_in_its_place_and_postfix_does_not_see_it() {
     postfix_obeyed_no_xclient_of("bob-a");
 }
 
-/// Nobody would count the failures of such a login, or ask for TLS before its password.
+/// Failures of such a login would not be counted, and it would not require TLS.
 #[test]
 fn behind_mail_without_a_login_auth_is_refused_and_the_backend_does_not_see_it() {
     let edge = Edge::start("SMTP", servers().postfix.submission());
     let mut wire = greeted(edge.address).unwrap();
     wire.smtp("EHLO client.example.test").unwrap();
     assert_eq!(wire.smtp("MAIL FROM:<sender@example.test>").unwrap(), ["250 2.0.0 OK"]);
-    // Postfix refuses the recipient, and the session goes on.
+    // Postfix refuses the recipient, and the session continues.
     wire.smtp("RCPT TO:<nobody@example.test>").unwrap();
     said(&mut wire, "RSET", "250 2.0.0");
     said(&mut wire, "AUTH PLAIN AGEAYg==", "503 5.5.1 AUTH");
@@ -147,7 +147,7 @@ fn a_clients_own_xclient_is_refused_behind_auth_too() {
     postfix_obeyed_no_xclient_of("bob-c");
 }
 
-/// Says this behind the login, and then nothing until the connection ends.
+/// Sends `said` after the login, then nothing until the connection ends.
 fn stalls_behind(said: &'static [u8]) -> impl Fn(&mut TcpStream) -> Result<()> {
     move |stream| {
         stream.write_all(said)?;
@@ -156,7 +156,7 @@ fn stalls_behind(said: &'static [u8]) -> impl Fn(&mut TcpStream) -> Result<()> {
     }
 }
 
-/// What a client of this backend hears from the end of its login to the end of a drain.
+/// Returns what a client of this backend reads between its login and the end of a drain.
 fn heard_at_the_end_of_a_drain(protocol: &str, backend: &Backend, said: &[u8]) -> String {
     let edge = Edge::start(protocol, backend.address());
     let mut wire = greeted(edge.address).unwrap();

@@ -1,4 +1,4 @@
-//! Health checks: who is out gets no sessions, who is well again does, and the status and the metrics say so.
+//! Health checks: a failing endpoint gets no sessions, a recovered one does, and status and metrics report it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::support::servers::servers;
 use crate::support::talk::{greeted, log_in};
 use crate::support::{ports, wait};
 
-/// A backend that can be made sick: its checks fail, and logins still succeed.
+/// A backend whose checks can be made to fail while logins still succeed.
 struct Patient {
     name: &'static str,
     is_well: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ fn often() -> Value {
     json!({ "healthCheck": { "interval": "500ms", "timeout": "500ms", "unhealthyThreshold": 2, "healthyThreshold": 2 } })
 }
 
-/// The condition `BackendHealthy` of a listener: status, reason, message.
+/// Returns the condition `BackendHealthy` of a listener: status, reason, message.
 fn verdict(mailgress: &Mailgress, listener: &str) -> Option<(String, String, String)> {
     let status = mailgress.status();
     let objects = status["objects"].as_array()?;
@@ -57,7 +57,7 @@ fn wait_for(mailgress: &Mailgress, listener: &str, reason: &str) -> String {
     })
 }
 
-/// Who answered so many logins.
+/// Returns which backend answered each of `logins` logins.
 fn answers(imap: SocketAddr, logins: usize) -> Vec<String> {
     let answer = |_| {
         let mut wire = greeted(imap).unwrap();
@@ -146,7 +146,7 @@ fn real_servers_pass_their_checks_in_clear_with_tls_and_behind_a_proxy_header() 
         ("imap-proxied", "IMAP", dovecot.imap_proxied(), proxied.clone()),
         ("pop3-proxied", "POP3", dovecot.pop3_proxied(), proxied.clone()),
         ("smtp-proxied", "SMTP", postfix.submission_proxied(), proxied),
-        // A server of another protocol, and one that is not the one that was meant.
+        // A server of another protocol, and one with another name than expected.
         ("mistaken", "IMAP", dovecot.pop3(), json!({})),
         ("foreign", "IMAP", dovecot.imaps(), tls("other.example.test")),
     ];

@@ -1,4 +1,4 @@
-//! From an nginx configuration to a login: `mailgress import nginx`, and then `mailgress run` on what it printed.
+//! `mailgress import nginx`, then `mailgress run` with its output, and a login.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Mail in and out through an imported nginx configuration, with the real servers behind and real clients in front.
+//! Mail through an imported nginx configuration, with real servers and real clients.
 
 mod certificates;
 mod logins;
@@ -22,7 +22,7 @@ use crate::support::tls_client::secured;
 use crate::support::wire::Wire;
 use crate::support::{digests, ports, tokens};
 
-/// The servers of `nginx.conf`: their names there, and how a client reaches them.
+/// The servers of `nginx.conf`: their names, and how clients connect.
 const SERVERS: [(&str, &str, &str); 15] = [
     ("imap", "IMAP", "StartTLS"),
     ("imaps", "IMAP", "Implicit"),
@@ -41,13 +41,13 @@ const SERVERS: [(&str, &str, &str); 15] = [
     ("imap_guest", "IMAP", "Implicit"),
 ];
 
-/// The site of `nginx.conf`.
+/// The setup of `nginx.conf`.
 struct Site {
     endpoints: BTreeMap<&'static str, Endpoint>,
     auth: AuthService,
     clients: Clients,
     imported: Imported,
-    /// A device whose certificate was taken back.
+    /// A device with a revoked certificate.
     revoked: Identity,
     _nginx: Folder,
 }
@@ -82,7 +82,7 @@ impl Site {
         &self.endpoints[name]
     }
 
-    /// Up to where a client may log in; to servers that do not ask for a certificate.
+    /// Connects to a server that requests no certificate, ready for a login.
     fn connect(&self, name: &str) -> Wire {
         let to = self.at(name);
         let mut wire = match to.tls {
@@ -95,13 +95,13 @@ impl Site {
         wire
     }
 
-    /// What the auth service was last asked about this login name.
+    /// Returns the last request to the auth service for this login name.
     fn last_request_of(&self, user: &str) -> AuthRequest {
         self.auth.requests_of(user).pop().unwrap()
     }
 }
 
-/// The auth service: whoever proves the password, has a token, or shows a certificate of his own name may log in.
+/// The auth service accepts a correct password, a valid token, or a certificate with the user's own name.
 fn decide(request: &AuthRequest) -> Answer {
     let header = |name| request.header(name).unwrap_or_default();
     let (user, secret) = (header("Auth-User"), header("Auth-Pass"));
@@ -130,12 +130,12 @@ fn decide(request: &AuthRequest) -> Answer {
     ])
 }
 
-/// The device of a user, by whose certificate he logs in.
+/// The name in the certificate of a user's device.
 fn device(user: &str) -> String {
     user.replace('@', ".device.")
 }
 
-/// The refusal; whose name says that he is patient may try again.
+/// Returns the refusal. A user named patient may try again.
 fn refuse(user: &str) -> Answer {
     let mut headers =
         vec![("Auth-Status", REFUSAL.to_owned()), ("Auth-Error-SASL", STANDARD.encode(TOKEN_REFUSAL))];
@@ -147,7 +147,7 @@ fn refuse(user: &str) -> Answer {
 
 const REFUSAL: &str = "Invalid login or password";
 
-/// What clients with tokens hear first.
+/// The challenge that clients with tokens get before the refusal.
 const TOKEN_REFUSAL: &str = r#"{"status":"401","schemes":"bearer","scope":"mail"}"#;
 
 fn backend_of(protocol: &str, wanted: &str) -> SocketAddr {

@@ -1,4 +1,4 @@
-//! `limits` and `timeouts`: what a client that breaks one is told, and that others are served.
+//! `limits` and `timeouts`: the reply to a client that exceeds one, and that other clients are served.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::support::talk::{
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// One listener for every protocol, in clear.
+/// One listener for each protocol, without TLS.
 struct Edge {
     mailgress: Mailgress,
     listeners: [(&'static str, SocketAddr); 3],
@@ -25,7 +25,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// With these settings for all.
+    /// Starts all listeners with these settings.
     fn start(settings: &Value) -> Self {
         let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
         Self::before(backends, settings)
@@ -75,7 +75,7 @@ fn invalid(protocol: &str, tag: &str) -> String {
     }
 }
 
-/// Whether the client is greeted, and what else it is told.
+/// Tells whether the client is greeted. Returns the first line too.
 fn is_greeted(wire: &mut Wire) -> (bool, String) {
     let line = wire.line().unwrap();
     (!line.contains("Too many connections"), line)
@@ -129,7 +129,7 @@ fn a_client_whose_logins_fail_is_banned_for_a_while_and_others_are_not() {
         assert!(refused.contains("refused by"), "{protocol}: {refused}");
         assert_eq!(wire.rest(SOON), "", "{protocol}: the session ends with the ban");
         let told = Wire::connect(address).unwrap().rest(SOON);
-        // On a machine that stood still, the ban may be over.
+        // If the machine was stopped for a while, the ban may be over.
         assert!(told.trim_end() == too_many(protocol) || last.elapsed() >= ban, "{protocol}: {told}");
         let (other, line) = is_greeted(&mut Wire::connect_from(ANOTHER, address).unwrap());
         assert!(other, "{protocol}: {line}");
@@ -179,7 +179,7 @@ fn one_command_more_than_allowed_ends_the_session() {
         }
         assert_eq!(wire.ask(noop).unwrap(), invalid(protocol, "n"), "{protocol}");
         assert_eq!(wire.rest(SOON), "", "{protocol}");
-        // The bound is for the time before the login.
+        // The limit applies only before the login.
         let mut wire = greeted(address).unwrap();
         assert!(is_success(protocol, &log_in(&mut wire, protocol, "user", "secret").unwrap()));
         for _ in 0..5 {
@@ -223,11 +223,11 @@ fn activity_does_not_extend_the_time_to_log_in() {
         assert!(started.elapsed() >= Duration::from_secs(2), "{protocol}: after {:?}", started.elapsed());
         let expected = match protocol {
             "IMAP" => "* BYE Autologout; idle for too long",
-            // RFC 1939 section 3: without a word.
+            // RFC 1939 section 3: no message.
             "POP3" => "",
             _ => "421 4.3.2 mail.test Autologout; idle for too long",
         };
-        // A command that crossed the end may turn it into a reset, which takes the last line with it.
+        // A command that crosses the end may cause a reset, which drops the last line.
         assert!(last == expected || last.is_empty(), "{protocol}: {last}");
         let silent = greeted(address).unwrap();
         assert_eq!(silent.rest(SOON).trim_end(), expected, "{protocol}");
@@ -276,7 +276,7 @@ fn a_client_that_ends_its_direction_hears_the_answer_unless_its_end_is_the_sessi
     mailgress.logs(&["ending", "session done"]);
 }
 
-/// Sends a line every now and then for as long as `busy`.
+/// Sends a line at intervals during `busy`.
 fn trickle(mut to: impl Write, busy: Duration) -> std::io::Result<()> {
     let end = Instant::now() + busy;
     while Instant::now() < end {
@@ -292,7 +292,7 @@ const IDLE: Duration = Duration::from_secs(3);
 fn activity_of_either_side_keeps_a_session_and_silence_of_both_ends_it() {
     let talking = Backend::imap_then(|stream| {
         trickle(&mut *stream, IDLE * 2)?;
-        // Then silent until the other side ends it.
+        // Then stays silent until the other side closes.
         std::io::copy(stream, &mut std::io::sink()).map(drop)
     });
     let listening = Backend::imap_then(|stream| std::io::copy(stream, &mut std::io::sink()).map(drop));
@@ -329,7 +329,7 @@ fn activity_of_either_side_keeps_a_session_and_silence_of_both_ends_it() {
     mailgress.logs(&["idle_timeout", "listening"]);
 }
 
-/// The last line was sent up to one pause before the time was over.
+/// The last line was sent at most one pause before the end.
 const SLACK: Duration = Duration::from_millis(400);
 
 #[test]
@@ -358,14 +358,14 @@ fn two_hundred_clients_with_a_megabyte_without_a_newline_take_no_memory() {
                     let mut wire = greeted(address).unwrap();
                     match wire.send(megabyte) {
                         Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("{error}"),
-                        // To be cut off is what we wait for.
+                        // A disconnect is expected.
                         _ => drop(wire.rest(SOON)),
                     }
                 });
             }
         });
     };
-    // What the first sessions allocate stays.
+    // Memory that the first sessions allocate is kept.
     flood(10);
     let before = edge.mailgress.resident_bytes();
     flood(200);
@@ -377,7 +377,7 @@ fn two_hundred_clients_with_a_megabyte_without_a_newline_take_no_memory() {
 #[test]
 fn a_backend_that_does_not_read_takes_no_memory() {
     let backend = Backend::imap_then(|stream| {
-        // Waits without reading until the other side is gone.
+        // Waits for the end without reading.
         let mut one = [0];
         while stream.peek(&mut one)? > 0 {
             std::thread::sleep(Duration::from_millis(100));

@@ -1,4 +1,4 @@
-//! Standard output that nobody reads, or that cannot be written: every session goes on, and the process ends when told.
+//! Standard output that is not read or cannot be written: all sessions continue, and the process ends on request.
 
 use std::fs::File;
 use std::io::{PipeReader, Read};
@@ -17,7 +17,7 @@ use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
 const MOMENT: Duration = Duration::from_secs(30);
-/// Escaped in a line of the log, some 800 bytes.
+/// Escaped in a log line, this is about 800 bytes.
 const LOGIN_LENGTH: usize = 120;
 
 struct Edge {
@@ -45,7 +45,7 @@ impl Edge {
         wire
     }
 
-    /// Sessions that begin and end.
+    /// Starts and ends sessions.
     fn sessions(&self, number: usize) {
         for _ in 0..number {
             let mut wire = self.session();
@@ -59,7 +59,7 @@ impl Edge {
         line.unwrap().parse().unwrap()
     }
 
-    /// Everything works, for new sessions and for this old one, and SIGTERM ends it.
+    /// Checks that new sessions and this old one work, and that SIGTERM ends the process.
     fn works_and_ends(mut self, mut old: Wire) {
         assert!(backend_answers(&mut old, "SMTP").unwrap());
         assert!(self.mailgress.is_alive() && self.mailgress.is_ready());
@@ -79,7 +79,7 @@ fn all_are_served_while_nobody_reads_the_log_and_sigterm_ends_the_process() {
     let ((_unread, output), (_unread_too, error)) = (pipe(), pipe());
     let edge = Edge::start([output, error], &[]);
     let old = edge.session();
-    // More than 64 KiB, which is what a pipe holds.
+    // More than 64 KiB, the capacity of a pipe.
     edge.sessions(300);
     edge.works_and_ends(old);
 }

@@ -1,4 +1,4 @@
-//! Logins by real clients: every protocol, every TLS mode, both kinds of auth.
+//! Logins by real clients with all protocols, TLS modes and kinds of auth.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::wire::Wire;
 use crate::support::{acceptor, ports};
 
-/// One listener for every TLS mode, each behind both kinds of auth.
+/// One listener for each TLS mode, each with both kinds of auth.
 struct Matrix {
     mailgress: Mailgress,
     auth: AuthService,
@@ -82,7 +82,7 @@ fn python_and_curl_log_in(protocol: &'static str) {
     auth_service_was_told_the_truth(&matrix);
 }
 
-/// The requests carry what NGINX-compatible services look at, and share connections.
+/// Checks the headers that nginx-compatible services need, and that requests share connections.
 fn auth_service_was_told_the_truth(matrix: &Matrix) {
     let requests = matrix.auth.requests();
     assert_eq!(requests.len(), 4 * 4, "three Python logins and one by curl in four TLS modes");

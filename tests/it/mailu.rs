@@ -1,5 +1,6 @@
-//! `deploy/examples/mailu` before an auth service that requires what Mailu's admin does: `Auth-Port` and `Client-Port` of
-//! every request, `Auth-User` and `Auth-Pass` of a login, and no login on the port for other servers' mail.
+//! `deploy/examples/mailu` with an auth service that has the requirements of Mailu's admin: `Auth-Port` and
+//! `Client-Port` in every request, `Auth-User` and `Auth-Pass` in a login, and no login on the port for other servers'
+//! mail.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,7 +50,7 @@ fn mailus_example_sends_what_mailus_auth_service_requires() {
     assert_eq!(request.header("Client-Port"), Some(&*ours));
 }
 
-/// A header that Mailu's admin looks up and does not find makes it answer 400.
+/// If a required header is missing, Mailu's admin answers 400.
 fn decide(request: &AuthRequest, backend: SocketAddr) -> Answer {
     let required =
         ["Auth-Method", "Auth-Protocol", "Auth-Port", "Client-IP", "Client-Port", "Auth-User", "Auth-Pass"];

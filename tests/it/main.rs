@@ -1,7 +1,7 @@
-//! Mailgress as a process, between real clients and real servers: one module per behaviour.
+//! Tests of the Mailgress process with real clients and servers: one module per behaviour.
 //!
-//! Every test starts its own `mailgress run --manifests`; the Dovecot and the Postfix behind are shared, and so
-//! every test has mailboxes of its own. Nothing waits by sleeping: what is awaited is polled, up to a bound.
+//! Every test starts its own `mailgress run --manifests`. All tests share one Dovecot and one Postfix, so each test
+//! uses its own mailboxes. Tests poll for a condition with a time limit instead of sleeping.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

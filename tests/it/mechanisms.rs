@@ -1,4 +1,4 @@
-//! Which ways to log in a listener takes, what it announces of them, and how clients may write them.
+//! Which login mechanisms a listener accepts and announces, and the forms that clients may use.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::talk::{PROTOCOLS, greeted};
 use crate::support::wire::Wire;
 
-/// Listeners with their own settings, each on a port of its own.
+/// Listeners with their own settings, each on its own port.
 struct Site {
     endpoints: Vec<Endpoint>,
     clients: Clients,
@@ -158,7 +158,7 @@ fn a_token_of_nine_kilobytes_is_taken_in_every_protocol() {
 #[test]
 fn dovecot_answers_a_login_under_tags_that_nginx_refuses() {
     let site = Site::start(passthrough(), &[("IMAP", "Disabled", backend_of("IMAP"), json!({}))]);
-    // Dovecot has bounds of its own: 127 characters, and no `]`.
+    // Dovecot has its own limits: 127 characters, and no `]`.
     for tag in ["!#$&'-./09:;<=>?@AZ[^_`az|}~".to_owned(), "t".repeat(120)] {
         let user = new_user("tag");
         let mut wire = site.connect(0);

@@ -1,5 +1,5 @@
-//! Backends that are set up differently from what a listener expects: the client hears an internal error, nothing
-//! counts against it, and the log says what is missing.
+//! Backends whose setup does not match the listener: the client gets an internal error, nothing counts against it, and
+//! the log says what is missing.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::support::talk::{greeted, internal_error, log_in};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// A listener with `passthrough` in front of each backend, with a ban for one refused login.
+/// A listener with `passthrough` for each backend, with a ban after one refused login.
 struct Edge {
     mailgress: Mailgress,
     at: Vec<SocketAddr>,
@@ -47,7 +47,7 @@ impl Edge {
         Self { mailgress, at, _folder: folder }
     }
 
-    /// The internal error, twice: a client that was banned would not be greeted again.
+    /// Checks for the internal error twice: a banned client would not be greeted again.
     fn fails_without_blame(&self, at: SocketAddr, protocol: &str) {
         for _ in 0..2 {
             let mut wire = greeted(at).unwrap();
@@ -77,7 +77,7 @@ fn a_complaint_about_the_proxy_header_is_not_the_answer_to_the_login() {
     }
 }
 
-/// A POP3 server that does not know PROXY, and is so slow that its complaint comes when USER has been sent, too.
+/// A POP3 server without PROXY support that is so slow that its error arrives after USER was sent.
 fn old_pop3(closes: bool) -> Acceptor {
     Acceptor::start(move |mut stream| {
         let Ok(copy) = stream.try_clone() else { return };
@@ -142,7 +142,7 @@ fn a_backend_that_waits_for_tls_is_told_as_one() {
         "the backend said nothing for 1s",
         "upstream.tls.mode: Implicit",
     ]);
-    // The header is no ClientHello: it closes, or answers with an alert.
+    // The header is not a ClientHello, so the server closes or sends an alert.
     let alert = Backend::saying(&[0x15, 3, 1, 0, 2, 2, 70]);
     let backends = [("IMAP", dovecot.imaps()), ("IMAP", alert.address())];
     let settings = json!({ "upstream": { "proxyProtocol": "V1" }, "timeouts": { "connect": "10s" } });
@@ -193,7 +193,7 @@ fn a_password_that_is_not_ascii_reaches_the_imap_backend_as_utf_8_by_authenticat
     assert_eq!(*heard.lock().unwrap(), ["a AUTHENTICATE PLAIN AHVzZXIAcMOkc3M="]);
 }
 
-/// Delivers by a listener with these upstream settings; the header lines with which the mail arrived.
+/// Delivers a mail through a listener with these upstream settings. Returns the header lines of the received mail.
 fn received(upstream: &Value) -> Vec<String> {
     let user = new_user("named");
     let settings = json!({ "smtp": { "authMethods": ["NONE"] }, "upstream": upstream });

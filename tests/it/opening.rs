@@ -1,5 +1,5 @@
-//! Connections of which nothing is known yet: they count from the accept on, before a PROXY header and before the
-//! server name of a shared port, and they take little memory.
+//! New connections: they count from the accept, before a PROXY header and before the server name of a shared port, and
+//! use little memory.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use crate::support::talk::{greeted, log_in};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
 
-/// IMAP listeners with their fields, on one port.
+/// IMAP listeners with these fields on one port.
 struct Edge {
     mailgress: Mailgress,
     address: SocketAddr,
@@ -50,7 +50,7 @@ impl Edge {
         Self { mailgress, address: (Ipv4Addr::LOCALHOST, port).into(), _folder: folder, _backend: backend }
     }
 
-    /// Two listeners that only their host names tell apart.
+    /// Two listeners that differ only in their host names.
     fn shared(tls: &str, limits: &Value) -> Self {
         Self::start(tls, limits, &["localhost", "other.test"].map(|name| json!({ "hostnames": [name] })))
     }
@@ -60,7 +60,7 @@ impl Edge {
     }
 }
 
-/// Neither closed nor told anything.
+/// Counts the connections that are open and have received nothing.
 fn held(connections: &[TcpStream]) -> usize {
     let is_held = |connection: &&TcpStream| {
         connection.set_nonblocking(true).unwrap();
@@ -136,7 +136,7 @@ fn a_flood_of_refused_connections_takes_few_descriptors_while_they_linger() {
             wire
         })
         .collect();
-    // Those that linger do so for two seconds; on a machine that stood still, none is left.
+    // Lingering connections last two seconds. If the machine was stopped for a while, none may remain.
     let lingering = edge.mailgress.descriptors().saturating_sub(before);
     assert!(lingering < MAX_LINGERING + 16, "{lingering} of {FLOOD} take a descriptor");
     drop(refused);
@@ -146,7 +146,7 @@ fn a_flood_of_refused_connections_takes_few_descriptors_while_they_linger() {
 
 /// Refused connections at once.
 const FLOOD: usize = 700;
-/// Of them, those that may linger; what each process has.
+/// How many of them may linger; the limit of each process.
 const MAX_LINGERING: usize = 256;
 
 #[test]
@@ -215,7 +215,7 @@ fn a_peer_has_a_bounded_number_of_connections_before_their_headers() {
     edge.mailgress.logs(&["outcome=\"limited\"", "PROXY header"]);
 }
 
-/// The beginning of a ClientHello of 60,000 bytes, in records.
+/// The start of a ClientHello of 60,000 bytes, in records.
 fn hello(bytes: usize) -> Vec<u8> {
     let mut message = vec![1, 0, 0xea, 0x60, 3, 3];
     message.resize(bytes, 0);
@@ -230,7 +230,7 @@ fn hello(bytes: usize) -> Vec<u8> {
 fn a_client_hello_that_is_too_long_ends_the_connection() {
     let edge = Edge::start("Implicit", &json!({}), &[json!({})]);
     let mut wire = Wire::connect(edge.address).unwrap();
-    // To be cut off before the end is what we wait for.
+    // A disconnect before the end is expected.
     let _ = wire.send(hello(50_000));
     assert_eq!(wire.rest(SOON), "");
     edge.mailgress.logs(&["outcome=\"tls_handshake\"", "too long"]);
@@ -249,21 +249,21 @@ fn half_a_client_hello_takes_little_memory_and_gives_it_back() {
     let open = |count: usize, bytes: &[u8]| -> Vec<TcpStream> {
         let connect = |_| {
             let mut stream = TcpStream::connect(edge.address).unwrap();
-            // Those that sent too much are cut off.
+            // Connections that send too much are closed.
             let _ = stream.write_all(bytes);
             stream
         };
         (0..count).map(connect).collect()
     };
     let (allowed, too_long) = (hello(12_000), hello(50_000));
-    // What the first connections allocate stays.
+    // Memory that the first connections allocate is kept.
     are_held(&open(10, &allowed), 10);
     let before = edge.mailgress.resident_bytes();
     let mut connections = open(500, &allowed);
     connections.extend(open(500, &too_long));
     are_held(&connections, 500);
     let grown = edge.mailgress.resident_bytes().saturating_sub(before);
-    // Without a bound it is 80 KiB each.
+    // Without a limit, each would use 80 KiB.
     assert!(grown < 500 * 48 * 1024, "500 half-open handshakes take {grown} bytes");
     drop(connections);
     wait::within(Duration::from_secs(60), "the memory is given back", || {

@@ -1,4 +1,4 @@
-//! `mailgress probe` before real servers: what works, what does not and why, and the exit status for scripts.
+//! `mailgress probe` with real servers: what works, what fails and why, and the exit status for scripts.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
@@ -12,7 +12,7 @@ use crate::support::pki::{AUTHORITY, Authority, Identity};
 use crate::support::ports;
 use crate::support::servers::{PASSWORD, new_user, servers};
 
-/// The authority, and a login, in files.
+/// Files with the authority and a login.
 struct Files {
     folder: TempDir,
 }
@@ -29,7 +29,7 @@ impl Files {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Trusting the authority, logging in, with `more`.
+    /// Probes with the trusted authority, the login, and the arguments `more`.
     fn probe(&self, at: SocketAddr, protocol: &str, more: &[&str]) -> Output {
         let (at, ca, login) = (at.to_string(), self.path("ca.pem"), self.path("login"));
         let fixed = [at.as_str(), "--protocol", protocol, "--ca", &ca, "--login-file", &login];
@@ -49,7 +49,7 @@ fn json_of(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
 }
 
-/// It fails, and says all of `texts`.
+/// Checks that the probe fails and that its output contains all of `texts`.
 fn fails(output: &Output, texts: &[&str]) {
     let said = text(output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -82,7 +82,7 @@ fn dovecot_and_postfix_work_in_every_tls_mode() {
     }
 }
 
-/// Mailgress before Dovecot, with an IMAP listener on each of these ports, in this mode, with this certificate.
+/// Mailgress in front of Dovecot, with an IMAP listener in this mode with this certificate.
 fn edge(mode: &str, identity: &Identity, extra: &Value) -> (Folder, Mailgress, SocketAddr) {
     let at = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let folder = Folder::new();

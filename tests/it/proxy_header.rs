@@ -1,4 +1,4 @@
-//! A PROXY header in front of every connection: believed from trusted peers, in any pieces, and passed on.
+//! A PROXY header at the start of every connection: trusted from trusted peers, in any chunks, and passed on.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::support::wire::Wire;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// IMAP listeners with an auth service, in front of a backend that wants a PROXY header, too.
+/// IMAP listeners with an auth service, in front of a backend that also requires a PROXY header.
 struct Edge {
     mailgress: Mailgress,
     auth: AuthService,
@@ -33,7 +33,7 @@ impl Edge {
         Self::launch(&json!({ "proxyProtocol": proxy_protocol }), settings, &[])
     }
 
-    /// With listeners that have these fields, and more arguments.
+    /// Starts listeners with these fields, and Mailgress with these arguments.
     fn launch(fields: &Value, settings: &Value, arguments: &[&str]) -> Self {
         let passed_on = Arc::new(Mutex::new(Vec::new()));
         let memory = Arc::clone(&passed_on);
@@ -63,14 +63,14 @@ impl Edge {
         Self::start(&json!({ "trustedPeers": ["127.0.0.0/8"] }), &json!({}))
     }
 
-    /// Logs in behind a header, and checks what the auth service and the backend were told.
+    /// Logs in after a header, and checks what the auth service and the backend get.
     fn tells(&self, user: &str, mut wire: Wire, client: &str, passed_on: &str) {
         assert_eq!(log_in(&mut wire, "IMAP", user, "secret").unwrap(), "a OK imap", "{user}");
         assert_eq!(self.auth.requests_of(user)[0].header("Client-IP"), Some(client), "{user}");
         assert_eq!(self.passed_on.lock().unwrap().last().unwrap(), passed_on, "{user}");
     }
 
-    /// Sends this, and is greeted.
+    /// Sends a header and reads the greeting.
     fn greeted(&self, header: &[u8]) -> Wire {
         let mut wire = Wire::connect(self.clear).unwrap();
         wire.send(header).unwrap();
@@ -81,7 +81,7 @@ impl Edge {
 
 const V1: &str = "PROXY TCP4 192.0.2.7 203.0.113.1 40000 143\r\n";
 
-/// A version 2 header; `ends` are the addresses and ports, and what follows them.
+/// Returns a version 2 header. `ends` has the addresses and ports, and what follows them.
 fn v2(command: u8, family: u8, ends: &[u8]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x20 | command, family]);
@@ -103,11 +103,11 @@ fn v6_ends() -> Vec<u8> {
     [&address(7)[..], &address(1), &[0x9c, 0x40, 0, 143]].concat()
 }
 
-/// Every header that names a client: the header, the client, and the header that the backend gets.
+/// All headers that name a client: the header, the client, and the header that the backend gets.
 fn headers() -> Vec<(&'static str, Vec<u8>, &'static str, String)> {
     let v4 = || V1.trim_end().to_owned();
     let v6 = || "PROXY TCP6 2001:db8::7 2001:db8::1 40000 143".to_owned();
-    // A NOOP of three bytes, and one of 2000.
+    // Two TLVs of type NOOP, with 3 and 2,000 bytes.
     let with_tlvs = [&ENDS[..], &[4, 0, 3, 0, 0, 0], &[4, 0x07, 0xd0], &[0; 2000]].concat();
     vec![
         ("v1-tcp4", V1.into(), "192.0.2.7", v4()),
@@ -227,7 +227,7 @@ fn the_header_of_a_peer_that_is_not_trusted_is_reported_where_that_is_wanted_and
     trusted.send(V1).unwrap();
     assert_eq!(trusted.line().unwrap(), "* OK IMAP4 ready");
     edge.tells("trusted", trusted, "192.0.2.7", V1.trim_end());
-    // A header is still wanted of everybody.
+    // Every peer still needs a header.
     let mut wire = Wire::connect(edge.clear).unwrap();
     wire.send("a NOOP\r\n").unwrap();
     assert_eq!(wire.rest(SOON), "");
@@ -273,7 +273,7 @@ fn a_header_of_a_peer_that_is_served_without_one_ends_the_connection() {
         let mut wire = Wire::connect(edge.clear).unwrap();
         assert_eq!(wire.line().unwrap(), "* OK IMAP4 ready");
         for byte in header.iter().take(12) {
-            // It may be closed before the last one.
+            // It may be closed before the last byte.
             let _ = wire.send([*byte]);
         }
         let told = wire.rest(SOON);
@@ -305,11 +305,11 @@ fn a_load_balancer_before_all_listeners_is_said_once() {
     let public = json!({ "address": "*" });
     let edge = Edge::launch(&public, &json!({}), &[flag, "127.0.0.1,2001:db8::/32"]);
     edge.tells("balanced", edge.greeted(V1.as_bytes()), "192.0.2.7", V1.trim_end());
-    // The listener's own word counts.
+    // The listener's own setting has precedence.
     let own = json!({ "address": "*", "proxyProtocol": { "trustedPeers": ["127.0.0.2"] } });
     let edge = Edge::launch(&own, &json!({}), &[flag, "127.0.0.1"]);
     assert_eq!(Wire::connect(edge.clear).unwrap().rest(SOON), "");
-    // A listener on one address is behind no load balancer.
+    // The option does not apply to a listener on a single address.
     let edge = Edge::launch(&json!({}), &json!({}), &[flag, "127.0.0.1"]);
     assert_eq!(Wire::connect(edge.clear).unwrap().line().unwrap(), "* OK IMAP4 ready");
 }

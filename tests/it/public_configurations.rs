@@ -1,7 +1,7 @@
-//! Configurations with the shape of those that people publish: each is imported, served, and used by clients.
+//! Configurations in the form of published ones: each is imported, served, and used by clients.
 //!
-//! Lines of a configuration that begin with `#@` name a listener, its protocol, when TLS begins, and what a client may do;
-//! lines that begin with `#!` are what the import says.
+//! Lines that start with `#@` name a listener, its protocol, when TLS starts, and what a client may do. Lines that
+//! start with `#!` are the expected messages of the import.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl<'a> Expected<'a> {
         each.collect()
     }
 
-    /// Up to where a client may log in.
+    /// Connects, ready for a login.
     fn connect(&self, folder: &Folder) -> Wire {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let tls = |mode| secured((self.protocol, mode), address, &AUTHORITY.client(), "localhost").unwrap();
@@ -130,7 +130,7 @@ fn serve(text: &str) {
     for listener in &expected {
         written = written.replace(&format!("@{}@", listener.name), &listener.port.to_string());
     }
-    // Every part but the first is a file that is included.
+    // Every part except the first is an included file.
     for (index, part) in written.split("#FILE ").enumerate() {
         match part.split_once('\n') {
             Some((name, content)) if index > 0 => folder.write_text(name, content),
@@ -151,7 +151,7 @@ fn serve(text: &str) {
     assert!(expected.len() > 1 || !auth.requests().is_empty());
 }
 
-/// The right password, or mail without a login, leads to the backend of the protocol.
+/// A correct password, or mail without a login, leads to the protocol's backend.
 fn decide(request: &AuthRequest, [imap, pop3, smtp, proxied]: &[Backend; 4]) -> Answer {
     let header = |name| request.header(name).unwrap_or_default();
     let is_anonymous = header("Auth-Method") == "none";

@@ -1,4 +1,4 @@
-//! examples/quickstart/run.sh: what it says when a daemon ends while somebody tries it out.
+//! examples/quickstart/run.sh: its message when a daemon ends while it runs.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::mailgress::binary;
 
-/// The script; ended with its daemons when dropped.
+/// The running script. It and its daemons end on drop.
 struct Quickstart {
     script: Child,
 }
 
 impl Quickstart {
-    /// Starts it, and waits until it stays up.
+    /// Starts the script and waits until it is ready.
     fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut script = Command::new(root.join("examples/quickstart/run.sh"))
@@ -29,14 +29,14 @@ impl Quickstart {
         quickstart
     }
 
-    /// Sends a signal to its child of this name.
+    /// Sends a signal to the script's child with this name.
     fn signal(&self, signal: &str, child: &str) {
         let script = self.script.id().to_string();
         let sent = Command::new("pkill").args([signal, "-P", &script, "-x", child]).status().unwrap();
         assert!(sent.success(), "{child} is no child of the script");
     }
 
-    /// All that it says on standard error, until its end.
+    /// Returns the standard error until the script ends.
     fn errors(&mut self) -> String {
         let stderr = BufReader::new(self.script.stderr.as_mut().unwrap());
         stderr.lines().map(|line| line.unwrap() + "\n").collect()
@@ -50,7 +50,7 @@ impl Drop for Quickstart {
     }
 }
 
-/// One after the other: they share a folder.
+/// The cases run one after the other, because they share a folder.
 #[test]
 fn the_quickstart_names_the_daemon_that_ended_and_how() {
     for (signal, child, said) in [

@@ -1,4 +1,4 @@
-//! The line of each refused login: its form, which operators' tools read and which does not change, and the tools.
+//! The log line of each refused login: its stable form, and the tools that read it.
 
 mod crowdsec;
 mod fail2ban;
@@ -15,7 +15,7 @@ use crate::support::ports;
 use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in};
 use crate::support::wire::Wire;
 
-/// One listener for every protocol, in clear, behind a load balancer at 127.0.0.1.
+/// One listener for each protocol without TLS, behind a load balancer at 127.0.0.1.
 struct Edge {
     mailgress: Mailgress,
     listeners: [(&'static str, SocketAddr); 3],
@@ -44,7 +44,7 @@ impl Edge {
         Self { mailgress, listeners, _folder: folder, _backends: backends }
     }
 
-    /// A client that the load balancer names, greeted.
+    /// Opens a connection for this client, named by the load balancer, and reads the greeting.
     fn client(&self, protocol: &str, source: &str) -> Wire {
         let family = if source.contains(':') { "TCP6" } else { "TCP4" };
         let ours = if source.contains(':') { "2001:db8::1" } else { "203.0.113.1" };
@@ -59,7 +59,7 @@ impl Edge {
         wire
     }
 
-    /// The lines of refused logins, without their time.
+    /// Returns the lines of refused logins without their time.
     fn lines(&self, expected: usize) -> Vec<String> {
         crate::support::wait::eventually("the lines of all refused logins", || {
             let log = self.mailgress.log();
@@ -90,7 +90,7 @@ fn every_refused_login_is_a_line_of_a_form_that_does_not_change() {
                  login=\"ada@example.com\" method=\"plain\" reason=\"credentials\" attempt={attempt}"
             ));
         }
-        // The backend cannot decide: nobody's guess.
+        // The backend cannot decide, so this is not a guess.
         is_refused(&mut edge.client(protocol, "192.0.2.8"), protocol, "ada@example.com", LATER);
         let answer = log_in(&mut edge.client(protocol, "192.0.2.9"), protocol, "ada@example.com", "secret");
         assert!(is_success(protocol, &answer.unwrap()));
@@ -147,19 +147,19 @@ fn the_address_of_a_load_balancer_that_names_no_client_is_not_in_the_line() {
     assert!(line.starts_with("  INFO login refused client=unknown listener="), "{line}");
 }
 
-/// A field of a line, without its quotes.
+/// Returns a field of a line without quotes.
 fn field(line: &str, name: &str) -> String {
     let (_, rest) = line.split_once(&format!(" {name}=")).unwrap();
     rest.split(' ').next().unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// Who must be found by a tool, in this order.
+/// The addresses that a tool must find, in this order.
 const GUESSERS: [&str; 3] = ["192.0.2.7", "2001:db8::7", "192.0.2.8"];
-/// Who tries to get others banned by what it sends.
+/// A client that tries to get others banned with forged data.
 const FORGED: &str = "203.0.113.9";
 
-/// The log of logins of which a tool must find those of [`GUESSERS`], and no others. The second one writes what looks like
-/// a line of somebody else's into its login name.
+/// Returns a log with logins. A tool must find exactly [`GUESSERS`]. One login name looks like another client's log
+/// line.
 fn log_of_guesses(arguments: &[&str]) -> String {
     let limits = json!({ "limits": { "authFailures": { "count": 100, "window": "10m", "ban": "10m" } } });
     let edge = Edge::start(&limits, arguments);
@@ -177,7 +177,7 @@ fn log_of_guesses(arguments: &[&str]) -> String {
     edge.mailgress.log()
 }
 
-/// The same as a container's log has it.
+/// Formats the log as in a container's log file.
 fn in_a_container(log: &str) -> String {
     log.lines().map(|line| format!("2026-11-28T21:14:19.123456789Z stdout F {line}\n")).collect()
 }

@@ -1,5 +1,5 @@
-//! SASL without an auth service: the messages of XOAUTH2, OAUTHBEARER and CRAM-MD5 go between client and backend as
-//! they are, and so do the backend's words about a token that it does not take.
+//! SASL without an auth service: the messages of XOAUTH2, OAUTHBEARER and CRAM-MD5 are relayed unchanged between client
+//! and backend, as are the backend's errors about a token that it refuses.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +19,7 @@ use crate::support::wire::Wire;
 /// A mechanism, and how a client acknowledges its refusal.
 const MECHANISMS: [(&str, &str); 2] = [("XOAUTH2", ""), ("OAUTHBEARER", "AQ==")];
 
-/// A listener for each protocol in front of Dovecot, and of the Postfix that asks Dovecot.
+/// A listener for each protocol, in front of Dovecot and of a Postfix that uses Dovecot for authentication.
 struct Edge {
     endpoints: [Endpoint; 3],
     clients: Clients,
@@ -60,7 +60,7 @@ impl Edge {
         Self { endpoints, clients: Clients::new(), mailgress: Mailgress::start(&folder), _folder: folder }
     }
 
-    /// Up to where a client may log in.
+    /// Connects, ready for a login.
     fn connect(&self, to: &Endpoint) -> Wire {
         let mut wire = match to.tls {
             "Disabled" => greeted(to.address).unwrap(),
@@ -73,7 +73,7 @@ impl Edge {
     }
 }
 
-/// The client's only message, in base64.
+/// Returns the client's only message in base64.
 fn message(mechanism: &str, user: &str, token: &str) -> String {
     STANDARD.encode(match mechanism {
         "XOAUTH2" => format!("user={user}\x01auth=Bearer {token}\x01\x01"),
@@ -81,13 +81,14 @@ fn message(mechanism: &str, user: &str, token: &str) -> String {
     })
 }
 
-/// Begins a login with the client's message, and returns the line that answers it.
+/// Starts a login with the client's message. Returns the reply.
 fn authenticate(wire: &mut Wire, protocol: &str, mechanism: &str, message: &str) -> String {
     let command = if protocol == "IMAP" { "t1 AUTHENTICATE" } else { "AUTH" };
     wire.ask(&format!("{command} {mechanism} {message}")).unwrap()
 }
 
-/// How the backend's answer begins when the client has acknowledged the challenge, and when it has cancelled.
+/// Returns the start of the backend's reply after the client has acknowledged the challenge, and after it has
+/// cancelled.
 fn refusals(protocol: &str) -> (&'static str, &'static str) {
     match protocol {
         "IMAP" => ("t1 NO [AUTHENTICATIONFAILED]", "t1 BAD "),

@@ -1,4 +1,4 @@
-//! What an operator sees: `/status`, `/metrics`, and a log line for every session, without a password in it.
+//! What an operator gets: `/status`, `/metrics`, and a log line for each session, without passwords.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! SIGTERM: not ready any more, no new sessions, the old ones get their time and then a goodbye.
+//! SIGTERM: the process is not ready, accepts no new sessions, and ends the old ones with a closing message after the
+//! timeout.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ impl Edge {
         Self { mailgress, ports, folder, _backends: backends }
     }
 
-    /// A session of each protocol, logged in.
+    /// Opens a session of each protocol and logs in.
     fn sessions(&self) -> Vec<(&'static str, Wire)> {
         let each = self.ports.iter().map(|(protocol, address)| {
             let mut wire = greeted(*address).unwrap();
@@ -61,7 +62,7 @@ fn hears_goodbye(protocol: &str, wire: Wire) {
     match protocol {
         "IMAP" => assert!(said.starts_with("* BYE"), "{said:?}"),
         "SMTP" => assert!(said.starts_with("421 "), "{said:?}"),
-        // Nobody knows whether a POP3 server is within a message.
+        // The relay does not know whether a POP3 message is being sent.
         _ => assert_eq!(said, ""),
     }
 }

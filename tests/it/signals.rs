@@ -1,4 +1,4 @@
-//! Signals: none ends the process with its sessions unless it is meant to.
+//! Signals: only those that are meant to do so end the process with its sessions.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::{ports, wait};
 const MOMENT: Duration = Duration::from_secs(30);
 const HANGUP: i32 = 1;
 const QUIT: i32 = 3;
-/// `kill -l` has their numbers.
+/// The numbers are those of `kill -l`.
 const IGNORED: [(i32, &str); 10] = [
     (10, "SIGUSR1"),
     (12, "SIGUSR2"),
@@ -38,7 +38,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// With one session that is logged in.
+    /// Starts with one session that is logged in.
     fn start() -> Self {
         let backend = Backend::imap("imap");
         let imap = SocketAddr::from(([127, 0, 0, 1], ports::free()));

@@ -1,4 +1,4 @@
-//! A resolver that never answers, such as Docker's in a pod: what clients wait, and what the operator is told.
+//! A resolver that never answers, such as Docker's in a pod: how long clients wait, and what the operator is told.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::support::{ports, wait};
 
 #[test]
 fn a_resolver_that_never_answers_is_told_and_keeps_no_client_waiting() {
-    // It is bound, so that nobody else answers.
+    // The socket is bound, so that no other process answers.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let servers = silent.local_addr().unwrap().to_string();
     let backend = Backend::smtp("b");
@@ -46,5 +46,5 @@ fn a_resolver_that_never_answers_is_told_and_keeps_no_client_waiting() {
     }
 }
 
-/// No TLS.
+/// Without TLS.
 const CLEAR: &str = "Disabled";

@@ -1,4 +1,4 @@
-//! `mailgress status`: the table that a running instance gives, and its exit status.
+//! `mailgress status`: the table of a running instance, and the exit status.
 
 use std::process::{Command, Output};
 

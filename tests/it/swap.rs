@@ -1,4 +1,4 @@
-//! A thousand edits under load: no session is lost, no connection refused, and every new session sees the newest
+//! A thousand edits under load: no session is lost, no connection is refused, and every new session uses the newest
 //! configuration.
 
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use crate::support::{ports, wait};
 
 const SESSIONS: usize = 200;
 const EDITS: usize = 1000;
-/// Between two commands of one session.
+/// Time between two commands of one session.
 const PACE: Duration = Duration::from_millis(200);
 
-/// What the folder says after an edit.
+/// The content of the folder after an edit.
 #[derive(Clone)]
 struct Wanted {
     edit: usize,
-    /// The port of the listener that comes and goes.
+    /// The port of the listener that edits add and remove.
     extra: Option<u16>,
     extra_capability: usize,
     certificate: usize,
@@ -34,12 +34,12 @@ struct Wanted {
     http: bool,
 }
 
-/// Everything that stays the same.
+/// The parts that stay the same.
 struct Edge {
     folder: Folder,
-    /// Listeners that no edit removes: each protocol with StartTLS and with Implicit TLS.
+    /// Listeners that no edit removes: each protocol with StartTLS and with implicit TLS.
     stable: Vec<(&'static str, &'static str, SocketAddr)>,
-    /// Its backend and its auth change.
+    /// A listener whose backend and auth change.
     routed: SocketAddr,
     backends: [Backend; 3],
     auth: AuthService,
@@ -92,10 +92,10 @@ impl Edge {
 
     fn write(&self, wanted: &Wanted) {
         let object = self.mail_server(wanted);
-        // Editors replace a file, scripts write over it, and some are caught in the middle of it.
+        // Editors replace a file, scripts overwrite it, and some writes are read incomplete.
         match wanted.edit % 3 {
             0 => self.folder.replace("server.yaml", &object),
-            // In place, a listener that is gone counts after two seconds only.
+            // If a file is overwritten in place, a removed listener is noticed only after two seconds.
             _ if wanted.extra.is_none() => self.folder.replace("server.yaml", &object),
             1 => self.folder.write("server.yaml", &object),
             _ => {
@@ -111,7 +111,7 @@ impl Edge {
         self.folder.replace("tls.yaml", &tls_secret("mail-tls", &self.identities[wanted.certificate]));
     }
 
-    /// Whether new sessions see all of it.
+    /// Tells whether new sessions use the whole configuration.
     fn is_served(&self, wanted: &Wanted, before: &Wanted) -> bool {
         let smtp = self.stable[2].2;
         let expected = format!("220 {} ESMTP ready", server_name(wanted.edit));
@@ -165,7 +165,7 @@ fn backend_of(protocol: &str) -> SocketAddr {
     }
 }
 
-/// The next edit: add a listener, change it, a certificate, a backend, an auth, remove the listener.
+/// The next edit: add a listener, change it, a certificate, a backend, an auth, or remove the listener.
 fn next(before: &Wanted) -> Wanted {
     let mut wanted = Wanted { edit: before.edit + 1, ..before.clone() };
     match wanted.edit % 6 {
@@ -189,7 +189,7 @@ fn open_session(index: usize, edge: &Edge) -> (&'static str, Wire) {
     (protocol, wire)
 }
 
-/// Talks until told to stop, and then logs out; an error is a lost session.
+/// Sends commands until `stop`, then logs out. An error means that the session was lost.
 fn keep_talking(
     protocol: &str,
     wire: &mut Wire,
@@ -211,7 +211,7 @@ fn keep_talking(
     Ok(())
 }
 
-/// Connects to every stable port in turn, as fast as greetings come.
+/// Connects to every stable port in turn, as fast as greetings arrive.
 fn keep_connecting(edge: &Edge, stop: &AtomicBool, connections: &AtomicU64) -> std::io::Result<()> {
     for (_, tls, address) in edge.stable.iter().cycle() {
         if stop.load(Ordering::Relaxed) {
@@ -225,7 +225,7 @@ fn keep_connecting(edge: &Edge, stop: &AtomicBool, connections: &AtomicU64) -> s
     Ok(())
 }
 
-/// Makes all edits; returns for each the time from the file written to new sessions seeing it.
+/// Makes all edits. Returns for each the time from writing the file until new sessions use it.
 fn edit(edge: &Edge, first: Wanted) -> Vec<Duration> {
     let mut times = Vec::with_capacity(EDITS);
     let mut before = first;
@@ -268,7 +268,7 @@ fn a_thousand_edits_lose_no_session_and_refuse_no_connection() {
             .map(|(protocol, wire)| scope.spawn(|| keep_talking(protocol, wire, &stop, &answers)))
             .collect();
         let connecting = scope.spawn(|| keep_connecting(&edge, &stop, &connections));
-        // The others are told to stop even if an edit fails.
+        // Stop the others even if an edit fails.
         let edits = scope.spawn(|| edit(&edge, first)).join();
         stop.store(true, Ordering::Relaxed);
         let lost: Vec<_> = talking.into_iter().filter_map(|thread| thread.join().unwrap().err()).collect();

@@ -1,7 +1,7 @@
-//! A MailListener of another namespace: what it may connect to, and where it may introduce clients.
+//! A MailListener in another namespace: what it may connect to, and which backends get the client's identity.
 //!
-//! The owner's servers are on 127.0.0.1, and its Postfix believes XCLIENT from there. The tenant's own are on 127.0.0.2, a
-//! network that the owner allows.
+//! The owner's servers are on 127.0.0.1, and its Postfix trusts XCLIENT from there. The tenant's servers are on
+//! 127.0.0.2, a network that the owner allows.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use crate::support::{ports, wait};
 
 const TENANT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-/// The tenant's listener, with whatever its fields say, under an owner that allows this.
+/// The tenant's listener with these fields, with what the owner allows.
 struct Site {
     at: SocketAddr,
     mailgress: Mailgress,
@@ -35,7 +35,7 @@ struct Site {
 impl Site {
     fn start(allowed: &Value, fields: &Value, others: &[Value]) -> Self {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
-        // Names that the tenant has in its own domain.
+        // Names in the tenant's own domain.
         let names = NameServer::start(|name, of| match (name, of) {
             ("loopback.tenant.test", RecordType::A) => Reply::Address(Ipv4Addr::LOCALHOST),
             ("own.tenant.test", RecordType::A) => Reply::Address(Ipv4Addr::new(127, 0, 0, 2)),
@@ -51,7 +51,7 @@ impl Site {
         Self { at, mailgress, folder, _names: names }
     }
 
-    /// The listener's condition of this type; null when it has none such.
+    /// Returns the listener's condition of this type; null if there is none.
     fn condition(&self, type_: &str) -> Value {
         let status = self.mailgress.status();
         let objects = status["objects"].as_array().unwrap();
@@ -85,13 +85,13 @@ fn tenant(at: SocketAddr, fields: &Value) -> Value {
     })
 }
 
-/// The tenant's network, and more.
+/// Allows the tenant's network and these networks.
 fn allowing(networks: &[&str], introductions: &str) -> Value {
     let networks: Vec<&str> = ["127.0.0.2"].iter().chain(networks).copied().collect();
     json!({ "networks": networks, "introductions": introductions })
 }
 
-/// The tenant's auth service: it says yes to everybody, and names this server.
+/// The tenant's auth service, which accepts everybody and names this server.
 fn yes(server: &str, port: u16) -> AuthService {
     let server = server.to_owned();
     AuthService::start_on(TENANT, move |_| {
@@ -107,7 +107,7 @@ fn smtp(auth: &AuthService) -> Value {
     json!({ "protocol": "SMTP", "auth": http_auth(&auth.url()) })
 }
 
-/// Sends mail as this user, and returns the answer to the recipient.
+/// Sends mail as this user. Returns the reply to the recipient.
 fn send_as(at: SocketAddr, user: &str) -> String {
     let mut wire = greeted(at).unwrap();
     wire.smtp("EHLO client.example.test").unwrap();
@@ -119,7 +119,7 @@ fn send_as(at: SocketAddr, user: &str) -> String {
     wire.ask("RCPT TO:<somebody@example.test>").unwrap()
 }
 
-/// The Service `team/d` without a selector, whose endpoint is somebody else's.
+/// The Service `team/d` without a selector, with an endpoint of somebody else.
 fn service_without_selector(backend: SocketAddr) -> [Value; 2] {
     let service = json!({
         "apiVersion": "v1",
@@ -167,7 +167,7 @@ fn nothing_is_sent_to_what_a_tenant_may_not_reach() {
         let site = Site::start(&allowing(&[], "Always"), &smtp(&auth), &[]);
         assert_eq!(send_as(site.at, "user"), internal_error("SMTP"), "{server}");
     }
-    // The checks of a backend take the same way.
+    // Health checks connect in the same way.
     let checked = json!({
         "protocol": "SMTP",
         "auth": passthrough(),
@@ -231,7 +231,7 @@ fn xclient_reaches_the_owners_postfix_only_by_the_owners_permission() {
     let site = Site::start(&allowing(&["127.0.0.1"], "Always"), &smtp(&auth), &[]);
     assert_eq!(send_as(site.at, &user), "250 2.1.5 Ok");
     postfix.logs(&format!("sasl_username={user}"));
-    // What is taken back counts for the next login, in a session that began before, too.
+    // A withdrawn permission applies to the next login, even in a session that started before.
     let mut open = greeted(site.at).unwrap();
     open.smtp("EHLO client.example.test").unwrap();
     site.folder.replace("owner.yaml", &owner(&allowing(&[], "Always"), site._names.address()));

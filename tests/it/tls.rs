@@ -1,4 +1,4 @@
-//! TLS towards clients: listeners and certificates chosen by SNI, versions, ALPN, resumption, and STARTTLS.
+//! TLS to clients: listeners and certificates selected by SNI, versions, ALPN, resumption, and STARTTLS.
 
 use std::net::SocketAddr;
 
@@ -17,11 +17,11 @@ use crate::support::{ports, wait};
 
 const MODES: [&str; 2] = ["Implicit", "RequireStartTLS"];
 
-/// In no certificate's names: whoever asks for an address sends no SNI.
+/// Not in any certificate. A client that requests an address sends no SNI.
 const NO_SNI: &str = "127.0.0.1";
 
-/// A port for every protocol in both modes, each with one listener for every entry of `hostnames`. A listener's
-/// backend has the name of its host names.
+/// A port for each protocol in both modes, with one listener for each entry of `hostnames`. The name of a listener's
+/// backend is that of its host names.
 struct Edge {
     folder: Folder,
     _mailgress: Mailgress,
@@ -58,7 +58,7 @@ impl Edge {
         Self { folder, _mailgress: mailgress, ports, backends }
     }
 
-    /// Which listener a client that asks for `name` gets, everywhere.
+    /// Checks on all ports which listener a client gets for `name`.
     fn serves(&self, name: &str, expected: &str) {
         let client = TlsClient::new().build();
         for (protocol, mode, address) in &self.ports {
@@ -70,7 +70,7 @@ impl Edge {
     }
 }
 
-/// A listener without host names.
+/// The name for a listener without host names.
 const CATCH_ALL: &str = "catch-all";
 
 fn loopback(port: u16) -> SocketAddr {
@@ -86,7 +86,7 @@ fn server(listeners: &[Value]) -> Value {
     }))
 }
 
-/// One implicit listener with `extra` in it.
+/// One listener with implicit TLS and the fields of `extra`.
 fn serve_one(protocol: &str, backend: &Backend, extra: &Value) -> (Folder, Mailgress, SocketAddr) {
     let port = ports::free();
     let folder = Folder::new();
@@ -198,7 +198,7 @@ fn a_new_certificate_is_shown_to_new_clients_while_old_sessions_go_on() {
     });
     assert_ne!(old, renewed.der);
     assert!(backend_answers(&mut before, "IMAP").unwrap());
-    // Neither a wrong key nor a missing Secret takes the good one away.
+    // Neither a wrong key nor a missing Secret stops the valid certificate from being served.
     folder.write(
         "tls.yaml",
         &with(
@@ -304,7 +304,7 @@ fn what_comes_in_one_segment_with_starttls_is_never_executed() {
         wire.send(format!("{}{injected}", start_tls_command(protocol))).unwrap();
         expect_go_ahead(protocol, &mut wire).unwrap();
         let mut wire = wire.handshake().unwrap();
-        // The first thing that is said behind the handshake is the answer to the first command behind it.
+        // The first reply after the handshake answers the first command after it.
         let answer = log_in(&mut wire, protocol, "user", "secret").unwrap();
         assert!(is_success(protocol, &answer), "{protocol}: {answer}");
         assert!(backend_answers(&mut wire, protocol).unwrap());

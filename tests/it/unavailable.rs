@@ -1,4 +1,4 @@
-//! Backends and auth services that cannot take a login now: they are at fault, and not the client.
+//! Backends and auth services that report a temporary failure: they are at fault, not the client.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthr
 use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in};
 use crate::support::{ports, wait};
 
-/// A listener in clear for each of these backends, with the same settings.
+/// A listener without TLS for each of these backends, with the same settings.
 struct Edge {
     mailgress: Mailgress,
     at: Vec<SocketAddr>,
@@ -32,7 +32,7 @@ impl Edge {
         Self { mailgress: Mailgress::start(&folder), at, _folder: folder }
     }
 
-    /// Waits until so many logins of a protocol's listener are counted with this outcome.
+    /// Waits until a protocol's listener has counted this number of logins with this outcome.
     fn counts_logins(&self, protocol: &str, outcome: &str, number: u32) {
         let protocol = protocol.to_lowercase();
         let series = format!(
@@ -41,7 +41,7 @@ impl Edge {
         wait::eventually(&series, || self.mailgress.metrics().contains(&series).then_some(()));
     }
 
-    /// Waits until a session of a protocol's listener is counted like this.
+    /// Waits until a protocol's listener has counted a session with this outcome and fault.
     fn counts_session(&self, protocol: &str, outcome: &str, fault: &str) {
         let protocol = protocol.to_lowercase();
         let series = format!(

@@ -1,4 +1,4 @@
-//! The way to the backend: PROXY headers, TLS, several endpoints.
+//! The connection to the backend: PROXY headers, TLS, several endpoints.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn loopback(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// Listeners that differ in `upstream` only, one for each protocol and backend.
+/// Listeners that differ only in `upstream`, one for each protocol and backend.
 fn listeners(backends: &[(&'static str, SocketAddr)], upstream: &Value) -> (Vec<Value>, Vec<Endpoint>) {
     let each = backends.iter().map(|(protocol, backend)| {
         let port = ports::free();
@@ -64,7 +64,7 @@ fn backends_see_the_clients_address_in_a_proxy_header_of_either_version() {
     let _mailgress = serve(&folder, &wanted);
     let clients = Clients::new();
     for endpoint in &endpoints {
-        // As good as another host: all of 127.0.0.0/8 is ours.
+        // Acts as another host: all of 127.0.0.0/8 is local.
         let user = new_user("proxied");
         let source = "127.0.0.7";
         clients.python("proxied.py", endpoint, &[&user, PASSWORD, source]).succeeded();
@@ -180,12 +180,12 @@ fn a_backend_that_does_not_offer_starttls_gets_no_password() {
     }
 }
 
-/// A Service of IMAP backends through an EndpointSlice.
+/// A Service of IMAP backends with an EndpointSlice.
 fn service(endpoints: &[SocketAddr]) -> [Value; 2] {
     let slices = endpoints
         .iter()
         .map(|address| json!({ "addresses": [address.ip().to_string()], "conditions": { "ready": true } }));
-    // One port for all endpoints of a slice: the backends are told apart by address.
+    // All endpoints of a slice have the same port, so the backends differ by address.
     let port = endpoints[0].port();
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1",

@@ -1,4 +1,4 @@
-//! Chromium without a window, driven through its own driver.
+//! Headless Chromium, controlled with its driver.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub struct Browser {
     _directory: TempDir,
 }
 
-/// How wide the screen is, and what the person prefers.
+/// The width of the screen and the preferred colour scheme.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     pub width: u32,
@@ -30,7 +30,7 @@ pub struct Screen {
 }
 
 impl Browser {
-    /// `None`, with a word about it, where there is none.
+    /// Starts the browser. Prints a message and returns `None` if it is not installed.
     pub async fn start() -> Option<Self> {
         let [driver, chromium] = ["chromedriver", "chromium"].map(installed);
         let (Some(driver), Some(chromium)) = (driver, chromium) else {
@@ -51,7 +51,7 @@ impl Browser {
         Some(Self { client, _driver: process, _directory: directory })
     }
 
-    /// Opens a page on this screen; without JavaScript if so.
+    /// Opens a page on this screen, with or without JavaScript.
     pub async fn open(&self, url: &str, screen: Screen, scripts: bool) {
         let Screen { width, scheme } = screen;
         let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
@@ -62,17 +62,17 @@ impl Browser {
         self.client.goto(url).await.unwrap();
     }
 
-    /// What a script returns.
+    /// Returns the result of a script.
     pub async fn run(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// What a script hands to its last argument.
+    /// Returns what a script passes to its last argument.
     pub async fn run_async(&self, script: &str) -> Value {
         self.client.execute_async(script, Vec::new()).await.unwrap()
     }
 
-    /// The document as the browser has it, by a way that needs no script.
+    /// Returns the current document, without using a script.
     pub async fn text(&self) -> String {
         self.client.source().await.unwrap()
     }
@@ -86,7 +86,7 @@ impl Browser {
         }
     }
 
-    /// The whole page as a picture in target/page.
+    /// Saves a picture of the whole page in target/page.
     pub async fn shoot(&self, name: &str) {
         let whole = json!({ "format": "png", "captureBeyondViewport": true });
         let picture = self.cdp("Page.captureScreenshot", whole).await;
@@ -96,12 +96,12 @@ impl Browser {
         std::fs::write(directory.join(name).with_extension("png"), picture).unwrap();
     }
 
-    /// A command of Chromium's own protocol.
+    /// Sends a command of Chromium's own protocol.
     pub async fn cdp(&self, command: &'static str, parameters: Value) -> Value {
         self.client.issue_cmd(Cdp { command, parameters }).await.unwrap()
     }
 
-    /// Ends it.
+    /// Ends the browser.
     pub async fn close(self) {
         self.client.close().await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! A Mailgress with something of everything: listeners that are well, that are not, with sessions and failures.
+//! A Mailgress with all kinds of content: working and failing listeners, with sessions and failures.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::support::ports;
 use crate::support::talk::log_in;
 use crate::support::wire::Wire;
 
-/// What must never be shown: a password, a login, what a backend and an auth service say of it, a header's secret, and
-/// the address of a client.
+/// Texts that must never be shown: a password, a login, the text of a backend and an auth service about it, the secret
+/// value of a header, and a client's address.
 pub const SECRETS: [&str; 6] = [
     "planted-password",
     "planted-login",
@@ -27,12 +27,12 @@ pub const SECRETS: [&str; 6] = [
 ];
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
-/// All of it.
+/// The running Mailgress with its sessions.
 pub struct Edge {
     pub mailgress: Mailgress,
     /// Sessions that stay open.
     pub open: Vec<Wire>,
-    /// Of the listener imap, in clear.
+    /// The address of the listener imap, without TLS.
     pub imap: SocketAddr,
     _folder: Folder,
     _backends: Vec<Backend>,
@@ -41,7 +41,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Starts it, with sessions open, and others refused and failed.
+    /// Starts it, with some sessions open and others refused or failed.
     pub fn start() -> Self {
         let sick = Backend::imap_while("sick", Arc::new(AtomicBool::new(false)));
         let rude = Backend::saying(b"* BYE planted-words-of-the-backend\r\n");
@@ -56,7 +56,7 @@ impl Edge {
         let to: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
         folder.write("well.yaml", &mail_server(&well(imap.port(), &to)));
         folder.write("secret.yaml", &tls_secret("mail-tls", &AUTHORITY.issue_for_loopback()));
-        // Whenever this runs, that year has begun.
+        // This year has started whenever the test runs.
         folder
             .write("old.yaml", &tls_secret("old-tls", &AUTHORITY.issue_until(&["mail.example.test"], 2026)));
         let occupied = taken.local_addr().unwrap().port();
@@ -76,7 +76,7 @@ impl Edge {
         edge
     }
 
-    /// Three sessions that stay, one login that is refused, and failures of all parties.
+    /// Opens three sessions that stay, and causes a refused login and failures of all parties.
     fn talk(&mut self, rude: SocketAddr, asked: SocketAddr) {
         for _ in 0..3 {
             let mut wire = connect(self.imap);
@@ -84,14 +84,14 @@ impl Edge {
             self.open.push(wire);
         }
         log_in(&mut connect(self.imap), "IMAP", "planted-login", WRONG).unwrap();
-        // Each of these ends the session, before or after its answer.
+        // Each of these ends the session, before or after the answer.
         for (address, user) in [(rude, "planted-login"), (asked, "planted-login"), (asked, "broken")] {
             let _ = log_in(&mut connect(address), "IMAP", user, "planted-password");
         }
     }
 }
 
-/// Everything is as it should be.
+/// A MailServer without problems.
 fn well(imap: u16, to: &[SocketAddr]) -> Value {
     json!({
         "auth": passthrough(),
@@ -106,7 +106,7 @@ fn well(imap: u16, to: &[SocketAddr]) -> Value {
     })
 }
 
-/// An auth service that says too much, an expired certificate, an occupied port, and a Secret that is not there.
+/// An auth service whose answers contain secrets, an expired certificate, an occupied port, and a missing Secret.
 fn troubled(asked: u16, occupied: u16, url: &str, to: &[SocketAddr]) -> Value {
     let secret = json!({ "http": { "headers": [{ "name": "X-Auth-Key", "value": "planted-header" }] } });
     let tls = |name: &str| json!({ "tls": { "certificateRefs": [{ "name": name }] } });
@@ -121,7 +121,7 @@ fn troubled(asked: u16, occupied: u16, url: &str, to: &[SocketAddr]) -> Value {
     })
 }
 
-/// A backend that breaks off, and one that fails its checks.
+/// A backend that disconnects, and one that fails its checks.
 fn sickly(rude: u16, to: &[SocketAddr]) -> Value {
     json!({
         "auth": passthrough(),
@@ -137,14 +137,14 @@ fn checked() -> Value {
     json!({ "interval": "2s", "timeout": "2s", "unhealthyThreshold": 1 })
 }
 
-/// A session from the client whose address nobody may see, greeted.
+/// Opens a session from the client address that must not be shown, and reads the greeting.
 pub fn connect(address: SocketAddr) -> Wire {
     let mut wire = Wire::connect_from(CLIENT, address).unwrap();
     wire.line().unwrap();
     wire
 }
 
-/// A `MailServer` of this name.
+/// A `MailServer` with this name.
 pub fn named(name: &str, spec: &Value) -> Value {
     with(mail_server(spec), &json!({ "metadata": { "name": name } }))
 }

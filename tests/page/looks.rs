@@ -1,4 +1,4 @@
-//! What people see: with JavaScript and without, narrow and wide, light and dark.
+//! The appearance of the page: with and without JavaScript, narrow and wide, light and dark.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const SCREENS: [(&str, Screen); 4] = [
     ("phone-dark", Screen { width: 375, scheme: "dark" }),
 ];
 
-/// Once everything that it should show is there.
+/// Starts it and waits until the page shows everything.
 fn start() -> Edge {
     let edge = Edge::start();
     wait::eventually("everything is on the page", || {
@@ -107,7 +107,7 @@ async fn it_renews_itself_in_its_place_until_it_is_paused() {
     browser.close().await;
 }
 
-/// Texts with less contrast to what is behind them than WCAG 2.2 AA asks for.
+/// Finds texts with less contrast to their background than WCAG 2.2 AA requires.
 const CONTRAST: &str = r"
     const parse = (c) => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return { r, g, b, a }; };
     const light = ({ r, g, b }) => [r, g, b].map((v) => v / 255)
@@ -124,7 +124,7 @@ const CONTRAST: &str = r"
     }
     return faint;";
 
-/// What a reader of the page by ear or by keyboard needs and does not find.
+/// Finds what a screen reader or a keyboard user needs and does not get.
 const STRUCTURE: &str = r"
     const wrong = [], need = (what, ok) => ok || wrong.push(what);
     need('lang', document.documentElement.lang === 'en');
@@ -146,7 +146,7 @@ const AXE: &str = "
     axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })
         .then((found) => done(found.violations.map((v) => v.id + ': ' + v.nodes.map((n) => n.html).join(' | '))));";
 
-/// axe-core's script, from npm, fetched once; without npm or a network it is left out, and that is said.
+/// Returns axe-core's script, downloaded once from npm. Without npm or a network, prints a message and skips it.
 fn axe() -> Option<String> {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page/axe");
     let script = directory.join("node_modules/axe-core/axe.min.js");

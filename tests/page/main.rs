@@ -1,7 +1,7 @@
-//! The status page and the metrics of the real binary with real sessions, as people and Prometheus see them.
+//! The status page and the metrics of the real binary with real sessions.
 //!
-//! The page is looked at in headless Chromium, with JavaScript and without, narrow and wide, light and dark; its
-//! screenshots are in target/page. Where Chromium or its driver is missing, those tests say so and are skipped.
+//! The page is displayed in headless Chromium, with and without JavaScript, narrow and wide, light and dark.
+//! Screenshots are in target/page. If Chromium or its driver is missing, these tests print a message and are skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

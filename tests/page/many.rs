@@ -1,4 +1,4 @@
-//! Thousands of listeners: the page stays small and quick, and what is looked for is found.
+//! Thousands of listeners: the page stays small and fast, and the search finds listeners.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::support::manifest::{Folder, listener, passthrough, with};
 use crate::support::{ports, wait};
 
 const SERVERS: usize = 5000;
-/// For an unoptimised build to check so many manifests on a loaded machine.
+/// Time limit for an unoptimised build to render this many manifests on a loaded machine.
 const FIRST_RENDER: Duration = Duration::from_secs(300);
-/// Bytes of a page, style and script included.
+/// Maximum size of a page in bytes, including style and script.
 const LARGEST: usize = 100_000;
-/// For a page of an unoptimised build on a loaded machine; the shortest of some.
+/// Time limit for a page of an unoptimised build on a loaded machine, for the fastest of several attempts.
 const LONGEST: Duration = Duration::from_millis(500);
 
 #[test]
@@ -23,7 +23,7 @@ fn a_page_of_five_thousand_servers_is_small_and_quick_and_finds_each_of_them() {
     let documents: Vec<String> = (0..SERVERS)
         .map(|number| {
             let one = listener("imap", "IMAP", "Disabled", port, ([127, 0, 0, 1], 9).into());
-            // They are in each other's way, but for the first.
+            // All except the first one conflict.
             let listeners = [with(one, &json!({}))];
             let spec = json!({ "auth": passthrough(), "listeners": listeners });
             serde_yaml::to_string(&named(&format!("server-{number:04}"), &spec)).unwrap()
@@ -46,7 +46,7 @@ fn a_page_of_five_thousand_servers_is_small_and_quick_and_finds_each_of_them() {
     assert!(found.contains("mail/server-4321") && !found.contains("mail/server-4322"), "{found}");
     assert!(found.contains("1 of 1 found among 5,000"), "{found}");
     assert!(mailgress.page("/?page=2").contains("Page 2 of 200"));
-    // The one that is well is the last of all.
+    // The listener that works comes last.
     let last = mailgress.page("/?page=999999");
     assert!(last.contains("Page 200 of 200") && last.contains("mail/server-0000"), "{last}");
     assert!(mailgress.page("/?q=nobody").contains("Nothing is like that."));

@@ -1,4 +1,4 @@
-//! Every metric is in the table, with its labels and its help, and every one of the table is there.
+//! Every metric is in the table with its labels and help, and every metric of the table exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use mailgress::model::metric::{ALL, Family, Kind};
 use crate::edge::Edge;
 use crate::support::wait;
 
-/// What needs a cluster, or name servers, to be counted.
+/// Metrics that need a cluster or name servers.
 const ELSEWHERE: [&str; 11] = [
     "mailgress_api_answered_timestamp_seconds",
     "mailgress_api_requests_total",
@@ -85,7 +85,7 @@ fn gauges_say_what_alerts_ask_for() {
     }
 }
 
-/// What a scrape says of each metric.
+/// The content of a scrape for each metric.
 #[derive(Default)]
 struct Told {
     /// Type and help.
@@ -117,7 +117,7 @@ impl Told {
     }
 }
 
-/// The names of a sample's labels; no value here has a quote or a comma in it.
+/// Returns the names of a sample's labels. No value contains a quote or a comma.
 fn labels_of(line: &str) -> Vec<String> {
     let Some((_, rest)) = line.split_once('{') else { return Vec::new() };
     let Some((inside, _)) = rest.rsplit_once('}') else { return Vec::new() };

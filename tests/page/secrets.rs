@@ -1,4 +1,4 @@
-//! Nothing that is secret, and nothing of single clients, is on the page or in the metrics.
+//! The page and the metrics contain no secrets, and nothing about single clients.
 
 use crate::edge::{Edge, SECRETS};
 use crate::support::wait;

@@ -1,4 +1,4 @@
-//! Plays a backend against the machine that logs in to it.
+//! Plays a backend for the state machine that logs in to it.
 
 use std::collections::VecDeque;
 
@@ -68,7 +68,7 @@ fn plan(script: &Script) -> BackendPlan {
     }
 }
 
-/// `field=value, field=NIL`
+/// Parses `field=value, field=NIL`.
 fn client_id(script: &Script) -> ClientId {
     let parameters = script.list("id", "");
     let parameters = parameters.iter().map(|text| text.split_once('=').expect("field=value"));
@@ -103,7 +103,7 @@ fn login(script: &Script) -> BackendLogin {
     })
 }
 
-/// The event's word for a refusal: whose fault it is.
+/// Returns the event's word for the cause of a refusal.
 fn cause_name(cause: RefusalCause) -> &'static str {
     match cause {
         RefusalCause::Credentials => "refused",
@@ -139,7 +139,7 @@ impl Dialogue {
         self.flush();
     }
 
-    /// `unsent`: what the backend sends in the same breath.
+    /// `unsent`: bytes that the backend sends together with the previous ones.
     fn step(&mut self, unsent: &[u8]) {
         let Now::Reading(backend) = std::mem::replace(&mut self.now, Now::Over) else { return };
         match backend.receive(&mut self.input, &mut self.output) {

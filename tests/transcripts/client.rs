@@ -1,4 +1,4 @@
-//! Plays a client against a frontend.
+//! Plays a client for a frontend.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
     config
 }
 
-/// A connection, from the greeting to its end.
+/// A connection from the greeting to its end.
 pub(crate) struct Session {
     config: Arc<FrontendConfig>,
     now: Now,
@@ -78,17 +78,17 @@ pub(crate) struct Session {
     verdicts: VecDeque<String>,
     output: Vec<u8>,
     events: Vec<String>,
-    /// Bytes that came after the login, for the backend.
+    /// Bytes after the login, for the backend.
     rest: Option<Vec<u8>>,
     greeted: bool,
-    /// The most that one call of a machine ever appended.
+    /// The largest output of one call of a state machine.
     pub(crate) largest_output: usize,
 }
 
 enum Now {
     Reading(Frontend),
     Exchanging(Exchange),
-    /// The handshake: what is left of this turn was sent in clear.
+    /// The handshake comes next. The rest of this turn was sent in cleartext.
     Handshake(StartTls),
     Over,
 }
@@ -119,7 +119,7 @@ impl Session {
         self.input = Input::new(limit);
     }
 
-    /// Sends one turn's bytes, in chunks.
+    /// Sends the bytes of one turn in chunks.
     pub(crate) fn send(&mut self, mut bytes: &[u8], mut chunk: impl FnMut(usize) -> usize) {
         if !self.greeted
             && let Now::Reading(frontend) = &mut self.now
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Does what a step asks for; whether the machine has more to look at.
+    /// Does what a step requires. Returns whether the state machine can continue.
     fn take(&mut self, step: Step) -> bool {
         match step {
             Step::Read(frontend) => {

@@ -1,4 +1,4 @@
-//! Whatever a peer sends: no panic, bounded output, and the same outcome however it is cut up.
+//! For any bytes of a peer: no panic, bounded output, and the same result with any chunking.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use super::client::Session;
 
 const LIMIT: usize = 128;
 
-/// Pieces of real dialogues, so that the deep states are reached.
+/// Parts of real dialogues, so that deep states are reached.
 const CLIENT_WORDS: [&[u8]; 52] = [
     b"\r\n",
     b"\n",
@@ -152,7 +152,7 @@ fn verdicts() -> impl Strategy<Value = VecDeque<String>> {
     prop::collection::vec(verdict.prop_map(str::to_owned), 0..6).prop_map(VecDeque::from)
 }
 
-/// What a client sees and what comes out, and the largest output of one call.
+/// Returns what a client sees, the result, and the largest output of one call.
 fn converse(
     config: &FrontendConfig,
     verdicts: VecDeque<String>,
@@ -188,7 +188,7 @@ fn backend_plan(protocol: Protocol, relayed: bool, start_tls: bool) -> BackendPl
     }
 }
 
-/// All that is said to the backend, and how it ended.
+/// Returns all bytes for the backend, and the result.
 fn consult(plan: BackendPlan, bytes: &[u8], chunks: &[usize]) -> (Vec<u8>, String) {
     let mut input = Input::new(LIMIT);
     let mut out = Vec::new();
@@ -221,7 +221,7 @@ fn consult(plan: BackendPlan, bytes: &[u8], chunks: &[usize]) -> (Vec<u8>, Strin
 }
 
 proptest! {
-    // A failure becomes a transcript, which says what it is about.
+    // Failures are not stored: a failure becomes a transcript, which says what it is about.
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

@@ -1,4 +1,4 @@
-//! Transcript files, and the ways in which their bytes are cut up.
+//! Transcript files, and the ways to split their bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,30 +7,30 @@ use std::path::PathBuf;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// One file.
+/// A transcript file.
 pub(crate) struct Script {
     pub(crate) name: String,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) lines: Vec<Line>,
 }
 
-/// What a line of the body says.
+/// A line of the body.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
-    /// Bytes of a side, by its capital letter.
+    /// Bytes of a side, which is named by its capital letter.
     Wire(char, Vec<u8>),
-    /// Anything else: its word, and what follows the colon.
+    /// Any other line: its word, and the text after the colon.
     Word(String, String),
 }
 
-/// Consecutive bytes of the sender, and the lines that have to follow.
+/// Consecutive bytes of the sender, and the lines that must follow.
 pub(crate) struct Turn<'a> {
     pub(crate) sent: Vec<u8>,
     pub(crate) expected: &'a [Line],
 }
 
 impl Script {
-    /// All files of a folder, by name.
+    /// Returns all files of a folder, sorted by name.
     pub(crate) fn all(folder: &str) -> Vec<Self> {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
         let mut paths: Vec<PathBuf> =
@@ -76,7 +76,7 @@ impl Script {
         text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
     }
 
-    /// What `sender` sends, each time with what has to come of it. The first turn may send nothing.
+    /// Returns what `sender` sends, each time with the expected result. The first turn may send nothing.
     pub(crate) fn turns(&self, sender: char) -> Vec<Turn<'_>> {
         let mut turns = Vec::new();
         let mut rest = self.lines.as_slice();
@@ -94,7 +94,7 @@ impl Script {
         turns
     }
 
-    /// The values of all lines with that word.
+    /// Returns the values of all lines with this word.
     pub(crate) fn directives(&self, word: &str) -> impl Iterator<Item = &str> {
         self.lines.iter().filter_map(move |line| match line {
             Line::Word(found, value) if found == word => Some(value.as_str()),
@@ -118,7 +118,7 @@ impl Line {
     }
 }
 
-/// `\r \n \t \0 \\ \" \'` and `\xNN`.
+/// Decodes `\r \n \t \0 \\ \" \'` and `\xNN`.
 pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut letters = text.chars();
@@ -142,7 +142,7 @@ pub(crate) fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A text that a person can compare: one string for each line of the wire.
+/// Formats bytes for comparison: one string for each line on the wire.
 pub(crate) fn wire_lines(side: char, bytes: &[u8]) -> Vec<String> {
     let ends = bytes.split_inclusive(|&byte| byte == b'\n');
     ends.map(|line| match line.strip_suffix(b"\r\n") {
@@ -152,7 +152,7 @@ pub(crate) fn wire_lines(side: char, bytes: &[u8]) -> Vec<String> {
     .collect()
 }
 
-/// The expected lines in the form in which events are recorded; directives are left out.
+/// Formats the expected lines like recorded events. Directives are omitted.
 pub(crate) fn expected_events(lines: &[Line], receiver: char, directive: &str) -> Vec<String> {
     let mut events = Vec::new();
     let mut wire = Vec::new();
@@ -177,7 +177,7 @@ pub(crate) fn event(word: &str, value: &str) -> String {
     if value.is_empty() { word.to_owned() } else { format!("{word}: {value}") }
 }
 
-/// Both lists side by side, when they differ.
+/// Returns both lists side by side if they differ.
 pub(crate) fn compare(sent: &[u8], expected: &[String], found: &[String]) -> Result<(), String> {
     if expected == found {
         return Ok(());
@@ -187,7 +187,7 @@ pub(crate) fn compare(sent: &[u8], expected: &[String], found: &[String]) -> Res
     Err(format!("  sent {sent}\n  expected\n{}  found\n{}", list(expected), list(found)))
 }
 
-/// How bytes are cut up.
+/// How bytes are split.
 pub(crate) enum Chunking {
     Whole,
     Bytes,
@@ -200,7 +200,7 @@ impl Chunking {
         [Self::Whole, Self::Bytes].into_iter().chain(random)
     }
 
-    /// How many of `available` bytes come next; at least one.
+    /// Returns how many of `available` bytes come next; at least one.
     pub(crate) fn next(&mut self, available: usize) -> usize {
         match self {
             Self::Whole => available,

@@ -1,10 +1,10 @@
-//! The table of what is valid: `tests/validity/*.yaml`. `check`, rendering and a real API server are held against the same
-//! manifests. The cases of a new field belong there.
+//! The table of valid and invalid manifests, `tests/validity/*.yaml`. Tests compare `check`, rendering and a real API
+//! server with it. Add the cases of a new field here.
 //!
-//! An entry is a change of a MailServer that is valid, or of a MailListener (`attached`) of it. `VALUE` in it stands for
-//! each element of `taken` (valid), `refused` (by the API server and by `check`) and `told` (only the status and `check`
-//! can know it); without `VALUE`, one of these is `true`. `says` is part of the sentence, `api` part of the API server's
-//! where that has words of its own.
+//! An entry changes a valid MailServer, or a MailListener (`attached`) of it. `VALUE` in it stands for each element of
+//! `taken` (valid), `refused` (by the API server and by `check`) and `told` (only the status and `check` can detect
+//! it). Without `VALUE`, one of these is `true`. `says` is a part of the message, and `api` a part of the API server's
+//! message if it differs.
 
 #![allow(dead_code, unreachable_pub, reason = "each of the tests has a use for some of it")]
 
@@ -12,40 +12,40 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// What becomes of a manifest.
+/// What must happen to a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is valid.
     Taken,
-    /// The API server takes it; its status tells what is wrong.
+    /// The API server accepts it, and its status reports the problem.
     Told,
     /// The API server refuses it.
     Refused,
 }
 
-/// A manifest.
+/// A manifest with its expected result.
 #[derive(Debug)]
 pub struct Case {
     /// The object itself.
     pub object: Value,
     /// The MailServer of a MailListener.
     pub server: Option<Value>,
-    /// What becomes of it.
+    /// The expected result.
     pub verdict: Verdict,
-    /// What `check` says.
+    /// A part of the message of `check`.
     pub says: String,
-    /// What an API server says.
+    /// A part of the message of an API server.
     pub api: String,
 }
 
 impl Case {
-    /// The object's.
+    /// Returns the object's name.
     pub fn name(&self) -> &str {
         self.object["metadata"]["name"].as_str().unwrap()
     }
 }
 
-/// All of them. Their names are different.
+/// Returns all cases. Their names are unique.
 pub fn cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validity");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
@@ -117,7 +117,7 @@ fn filled(template: &Value, value: &Value) -> Value {
     }
 }
 
-/// As a JSON merge patch, except that a null that is there stays.
+/// Merges like a JSON merge patch, but keeps a null that is already there.
 fn merge(into: &mut Value, patch: &Value) {
     match (into, patch) {
         (_, Value::Null) => {}

@@ -4,7 +4,6 @@
 //! this connection, the second answer would be taken as its answer. Therefore a connection rests before it is reused,
 //! longer than the service takes for any answer. The second answer arrives during the rest, and so does the answer to a
 //! request that got the previous request's second answer.
-//! the second answer of the one before.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `docs/reference/commands.md`: every command with its flags and environment variables, as clap knows them.
+//! Generates `docs/reference/commands.md`: all commands with their flags and environment variables, from clap.
 
 use std::fmt::Write;
 
@@ -57,7 +57,7 @@ fn row(argument: &Arg) -> String {
     let defaults: Vec<String> =
         argument.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
-    // What has no value of its own says its default in its help.
+    // An option whose default is not known to clap names it in its help.
     let (help, said) = help.split_once(" [default: ").unwrap_or((&help, ""));
     let possible: Vec<String> =
         argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();

@@ -1,4 +1,4 @@
-//! `docs/reference/fields.md`: the fields of both kinds, from the schemas of their CRDs.
+//! Generates `docs/reference/fields.md`: the fields of both kinds, from the schemas of their CRDs.
 
 use std::fmt::Write;
 
@@ -21,7 +21,8 @@ pub fn page() -> String {
     page
 }
 
-/// One object's fields, and then those of the objects in it. `known` is what was described before, and where.
+/// Writes the fields of one object, then those of the objects in it. `known` has the objects described before, with
+/// their places.
 fn section(kind: &str, path: &str, schema: &Value, known: &mut Vec<(Value, String)>, page: &mut String) {
     write!(page, "\n### `{kind} {path}`\n\n{}\n", cell(&text(&schema["description"]))).unwrap();
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
@@ -89,7 +90,7 @@ fn type_of(field: &Value) -> String {
     }
 }
 
-/// From the schema, or from the description's own words where they are short.
+/// Returns the default from the schema, or from the description if it is short.
 fn default_of(field: &Value) -> (String, String) {
     let description = cell(&text(&field["description"]));
     if let Some(default) = field.get("default") {
@@ -134,7 +135,7 @@ fn bounds(field: &Value) -> String {
     if said.is_empty() { String::new() } else { format!(" *({})*", said.join("; ")) }
 }
 
-/// Beyond it, a default stays in its sentence.
+/// A longer default stays in the description.
 const LONGEST_DEFAULT: usize = 48;
 
 const HEAD: &str = "# Fields

@@ -1,4 +1,4 @@
-//! `docs/reference/log.md`: every line of the log with its level and fields, read from the source.
+//! Generates `docs/reference/log.md`: all log lines with their level and fields, from the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -28,7 +28,7 @@ pub fn page() -> String {
     page
 }
 
-/// What the source has of one line.
+/// A log line in the source.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
     message: String,
@@ -49,7 +49,7 @@ fn collect(folder: &Path, lines: &mut BTreeSet<Line>) {
     }
 }
 
-/// Finds `info!(…)`, and `$level!(…)` within a macro.
+/// Finds `info!(…)`, and `$level!(…)` in a macro.
 fn visit(tokens: TokenStream, lines: &mut BTreeSet<Line>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for window in tokens.windows(3) {
@@ -90,7 +90,7 @@ fn line(level: &str, body: TokenStream) -> Line {
         match argument.as_slice() {
             [TokenTree::Literal(message)] => {
                 line.message = unquoted(&message.to_string());
-                // What follows fills it in.
+                // The arguments after the message fill it in.
                 break;
             }
             [TokenTree::Ident(target), TokenTree::Punct(colon), ..]
@@ -106,11 +106,11 @@ fn line(level: &str, body: TokenStream) -> Line {
 fn unquoted(literal: &str) -> String {
     let text = literal.trim_start_matches('"').trim_end_matches('"').replace("\\\n", "");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Markdown would take what stands in angle brackets, or between stars.
+    // Backticks, because Markdown would interpret angle brackets and stars.
     format!("`{text}`")
 }
 
-/// What the fields mean.
+/// The meaning of the fields.
 const FIELDS: [(&str, &str); 34] = [
     ("address", "where is listened or connected to"),
     ("attempt", "counts the logins of a connection, from 1"),

@@ -1,4 +1,4 @@
-//! `docs/reference/metrics.md`: the one table of metrics.
+//! Generates `docs/reference/metrics.md` from the table of metrics.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

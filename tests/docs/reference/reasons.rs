@@ -1,4 +1,4 @@
-//! `docs/reasons/index.md`: every reason of a condition, by condition and by name.
+//! Generates `docs/reasons/index.md`: all reasons of conditions, by condition and by name.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub fn page() -> String {
     page
 }
 
-/// The reasons that a condition can have, if there are any with that status.
+/// Returns the reasons that a condition can have with this status, if there are any.
 fn row(condition: &str, status: ConditionStatus) -> String {
     let reasons =
         EXPLANATIONS.iter().filter(|explanation| explanation.conditions.contains(&(condition, status)));

@@ -1,49 +1,49 @@
-//! Certificates and keys as people have them, made with `openssl`: what nginx does with each, and what we do.
+//! Variants of certificates and keys, created with `openssl`, with the expected behaviour of nginx and Mailgress.
 
 use Nginx::{Refuses as DoesNotStart, Serves as Starts, ServesNobody};
 use Ours::{Refuses, Serves, Warns};
 
-/// One of them.
+/// A variant of a certificate and key.
 pub struct Variant {
     /// The name of its Secret.
     pub name: &'static str,
-    /// As the documentation calls it.
+    /// The title in the documentation.
     pub title: &'static str,
-    /// Makes `tls.crt` and `tls.key`.
+    /// A shell script that creates `tls.crt` and `tls.key`.
     pub script: &'static str,
-    /// nginx's mail proxy, with OpenSSL 3.0.
+    /// The behaviour of nginx's mail proxy with OpenSSL 3.0.
     pub nginx: Nginx,
-    /// Mailgress.
+    /// The behaviour of Mailgress.
     pub ours: Ours,
 }
 
-/// What nginx does.
+/// The behaviour of nginx.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Nginx {
     Serves,
-    /// It starts, and no client with its usual settings can connect.
+    /// It starts, but no client with default settings can connect.
     ServesNobody,
     Refuses,
 }
 
-/// What Mailgress does.
+/// The behaviour of Mailgress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ours {
     Serves,
     /// It serves, with this reason in the condition.
     Warns(&'static str),
-    /// This is in the message.
+    /// It refuses, with this text in the message.
     Refuses(&'static str),
 }
 
 impl Variant {
-    /// Arguments of `openssl s_client` for the versions with which it connects. Without digitalSignature, it closes the
-    /// connection in TLS 1.2, whatever it is told to tolerate.
+    /// Returns arguments of `openssl s_client` for the TLS versions that it can connect with. Without digitalSignature,
+    /// it closes TLS 1.2 connections whatever its options.
     pub fn versions(&self) -> &'static [&'static str] {
         if self.name == "no-signing" { &["-tls1_3"] } else { &["-tls1_2", "-tls1_3"] }
     }
 
-    /// Its row in the documentation.
+    /// Returns the row in the documentation.
     pub fn row(&self) -> String {
         let nginx = match self.nginx {
             Starts => "served",

@@ -1,4 +1,5 @@
-//! EXTERNAL: a device logs in by its certificate, the auth service sees it and gives the password for the backend.
+//! EXTERNAL: a device logs in with its certificate. The auth service gets the certificate and returns the password for
+//! the backend.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ fn fingerprint(identity: &Identity) -> String {
     })
 }
 
-/// nginx's escaping of a header's value.
+/// Escapes a header's value as nginx does.
 fn escaped(pem: &str) -> String {
     pem.replace("\r\n", "\n").replace('\n', "%0A").replace(' ', "%20")
 }
@@ -64,7 +65,7 @@ fn a_device_may_not_log_in_as_somebody_else() {
     assert!(ran.errors.contains(REFUSAL), "{ran:?}");
 }
 
-/// The first line behind the handshake.
+/// Returns the first line after the handshake.
 fn first_line(site: &Site, server: &str, client: &Arc<ClientConfig>) -> (String, Wire) {
     let to = site.at(server);
     if to.tls == "Implicit" {
@@ -106,7 +107,7 @@ fn where_any_issuer_is_tolerated_the_auth_service_learns_what_is_wrong() {
     let verdict = request.header("Auth-SSL-Verify").unwrap();
     assert_eq!(verdict, "FAILED:unable to get local issuer certificate");
     assert_eq!(request.header("Auth-SSL-Fingerprint"), Some(fingerprint(&foreign).as_str()));
-    // Any issuer, and not anything: a revoked certificate is refused here, too.
+    // Any issuer is accepted, but a revoked certificate is still refused.
     let (line, _) = first_line(&site, "imap_guest", &TlsClient::new().certificate(&site.revoked).build());
     assert_eq!(line, "* BYE SSL certificate error");
 }

@@ -1,4 +1,4 @@
-//! Logins by password, digest and token; the auth service decides, and the backend gets the password that it gives.
+//! Logins with password, digest and token. The auth service decides, and the backend gets the password that it returns.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{REFUSAL, Site};
 use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::tokens::token_for;
 
-/// Every server that takes logins, with its methods besides XOAUTH2 and OAUTHBEARER.
+/// Every server that accepts logins, with its methods besides XOAUTH2 and OAUTHBEARER.
 const METHODS: [(&str, &[&str]); 4] = [
     ("imap", &["login", "plain", "cram-md5"]),
     ("imaps", &["plain-ir", "cram-md5"]),

@@ -1,5 +1,5 @@
-//! A token that the auth service refuses with `Auth-Error-SASL`: the client is told why, answers, and then gets the
-//! ordinary refusal of its command.
+//! A token that the auth service refuses with `Auth-Error-SASL`: the client gets a challenge with the reason, responds,
+//! and gets the normal refusal.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const MECHANISMS: [(&str, &str); 2] = [("XOAUTH2", ""), ("OAUTHBEARER", "AQ==")]
 
 const SERVERS: [&str; 3] = ["imaps", "pop3", "submission"];
 
-/// Begins a login; returns the line that answers it.
+/// Starts a login. Returns the reply.
 fn authenticate(wire: &mut Wire, server: &str, mechanism: &str, user: &str, token: &str) -> String {
     let message = STANDARD.encode(match mechanism {
         "XOAUTH2" => format!("user={user}\x01auth=Bearer {token}\x01\x01"),
@@ -49,7 +49,7 @@ fn invalid(server: &str) -> &'static str {
     }
 }
 
-/// Runs this for every server and mechanism at once: the service lets the patient wait.
+/// Runs `check` for every server and mechanism in parallel, because the service delays its refusals of patient.
 fn everywhere(check: impl Fn(&Site, &'static str, (&'static str, &'static str)) + Sync) {
     let site = Site::start();
     std::thread::scope(|scope| {

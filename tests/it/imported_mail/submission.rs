@@ -1,5 +1,5 @@
-//! Mail that comes in with a login and without, is delivered by Postfix to Dovecot, and is read back; Postfix knows
-//! the client's true address whichever way it is told.
+//! Mail with and without a login is delivered by Postfix to Dovecot and read back. Postfix gets the client's real
+//! address in each of the ways that Mailgress can pass it.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use super::Site;
 use crate::support::message::{AWKWARD, ends_with, message, wait_for_mail};
 use crate::support::servers::{PASSWORD, new_user, servers};
 
-/// A way for mail to come in.
+/// A way for mail to arrive.
 struct Way {
     server: &'static str,
-    /// The address of ours from which the client comes.
+    /// The local address that the client connects from.
     source: &'static str,
-    /// The header of the load balancer in front.
+    /// The PROXY header of a load balancer, if any.
     header: &'static str,
-    /// The client that the auth service and Postfix are told of.
+    /// The client address that the auth service and Postfix must get.
     client: &'static str,
     /// Whether the client logs in.
     login: bool,
 }
 
-/// Every server for mail. No other test's client has one of these addresses.
+/// All servers for mail. No other test uses these client addresses.
 const WAYS: [Way; 7] = [
     Way { server: "submission", source: "127.5.0.1", header: "", client: "127.5.0.1", login: true },
     Way { server: "submission_proxied", source: "127.5.0.2", header: "", client: "127.5.0.2", login: true },

@@ -1,5 +1,5 @@
-//! `deploy/examples/crowdsec`, by CrowdSec itself: it reads the log as a file, with an API of its own on loopback, and says
-//! what the parser made of each line.
+//! Tests `deploy/examples/crowdsec` with CrowdSec itself: it reads the log as a file, with its own API on loopback, and
+//! reports what the parser found in each line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn crowdsec_finds_those_who_guess_and_nobody_else() {
     assert!(said.contains("192.0.2.7 performed 'mailgress/mailgress-bf'"), "{said}");
 }
 
-/// CrowdSec with our parser and scenario, and those that they need, in a folder.
+/// CrowdSec in a folder, with our parser and scenario, and those that they need.
 struct CrowdSec<'a> {
     unpacked: &'a Path,
     folder: tempfile::TempDir,
@@ -83,7 +83,7 @@ impl<'a> CrowdSec<'a> {
         }
     }
 
-    /// With its API on this address.
+    /// Configures its API at this address.
     fn configure(&self, api: &str) {
         let config = json!({
             "common": { "daemonize": false, "log_media": "stdout", "log_level": "info", "working_dir": "." },
@@ -121,7 +121,7 @@ impl<'a> CrowdSec<'a> {
         self.unpacked.join("usr/share/crowdsec/hub")
     }
 
-    /// The addresses that the parser finds in a log, and what CrowdSec says.
+    /// Returns the addresses that the parser finds in a log, and CrowdSec's output.
     fn read(&self, log: &str, kind: &[&str]) -> (Vec<String>, String) {
         let (file, dump) = (self.at("mailgress.log"), self.at("dump"));
         fs::write(&file, log).unwrap();

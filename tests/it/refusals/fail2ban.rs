@@ -1,4 +1,4 @@
-//! `deploy/examples/fail2ban`, by `fail2ban-regex`.
+//! Tests `deploy/examples/fail2ban` with `fail2ban-regex`.
 
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +25,7 @@ fn the_readme_tries_each_log_file_of_the_jail_by_itself() {
     assert!(readme.contains(&tried), "{readme}");
 }
 
-/// The addresses that the filter finds in a log.
+/// Returns the addresses that the filter finds in a log.
 fn found(log: &str) -> Vec<String> {
     assert!(log.contains(FORGED));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! A TCP server in threads: one per connection, all ended when it is dropped.
+//! A TCP server with one thread per connection. Dropping it ends all connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,14 +19,14 @@ struct Shared {
 }
 
 impl Acceptor {
-    /// Accepts on a port of its own on 127.0.0.1.
+    /// Accepts on its own port on 127.0.0.1.
     pub fn start(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::start_on(Ipv4Addr::LOCALHOST.into(), handler)
     }
 
-    /// Accepts on a port of its own on this address of ours.
+    /// Accepts on its own port on this local address.
     pub fn start_on(ip: IpAddr, handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        // Between the choice of a port and the bind, another test process may have taken it.
+        // Another test process may have taken the port meanwhile.
         let bind = || TcpListener::bind((ip, super::ports::free()));
         let listener = std::iter::repeat_with(bind).take(BINDS).find_map(Result::ok).unwrap();
         let address = listener.local_addr().unwrap();
@@ -36,17 +36,17 @@ impl Acceptor {
         Self { address, shared }
     }
 
-    /// Where it listens.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Connections accepted until now.
+    /// Returns the number of accepted connections.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Connections open now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.shared.open.lock().unwrap().len()
     }
@@ -82,7 +82,7 @@ fn accept(
         std::thread::spawn(move || {
             let _ = stream.set_nodelay(true);
             handler(stream);
-            // Not only dropped: the copy would keep the connection open.
+            // Shut it down, because the copy would keep the connection open.
             if let Some(copy) = shared.open.lock().unwrap().remove(&number) {
                 let _ = copy.shutdown(Shutdown::Both);
             }

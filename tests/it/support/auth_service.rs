@@ -1,4 +1,4 @@
-//! An auth service: nginx's HTTP protocol, keep-alive, programmable, with a memory of what it was asked.
+//! A programmable auth service with nginx's HTTP protocol and keep-alive. It records its requests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -6,68 +6,68 @@ use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
 
-/// A running service.
+/// A running auth service.
 pub struct AuthService {
     acceptor: Acceptor,
     requests: Arc<Mutex<Vec<AuthRequest>>>,
 }
 
-/// One request: its request line and its headers in order.
+/// One request: the request line, and the headers in order.
 #[derive(Clone, Debug)]
 pub struct AuthRequest {
-    /// `GET /auth HTTP/1.1`
+    /// For example `GET /auth HTTP/1.1`.
     pub line: String,
     headers: Vec<(String, String)>,
 }
 
-/// What the service does with a request.
+/// How the service reacts to a request.
 pub enum Answer {
-    /// `Auth-Status: OK`, and where to go.
+    /// `Auth-Status: OK` with this backend.
     Backend(SocketAddr),
-    /// These headers.
+    /// A response with these headers.
     Headers(Vec<(&'static str, String)>),
-    /// These headers, with another status than `200 OK`.
+    /// A response with these headers and another status than `200 OK`.
     Status(&'static str, Vec<(&'static str, String)>),
     /// These bytes instead of a response.
     Bytes(&'static [u8]),
-    /// Nothing, and the connection stays open.
+    /// No response; the connection stays open.
     Silence,
-    /// Nothing, and the connection is closed.
+    /// No response; the connection is closed.
     Close,
 }
 
 impl Answer {
-    /// A refusal.
+    /// Returns a refusal with this text.
     pub fn refuse(text: &str) -> Self {
         Self::Headers(vec![("Auth-Status", text.to_owned())])
     }
 }
 
 impl AuthRequest {
-    /// A header's value, as sent.
+    /// Returns a header's value as sent.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 impl AuthService {
-    /// Starts one that decides with `decide`.
+    /// Starts a service that answers with `decide`.
     pub fn start(decide: impl Fn(&AuthRequest) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_on(Ipv4Addr::LOCALHOST.into(), decide)
     }
 
-    /// The same on this address of ours.
+    /// As [`Self::start`], on this local address.
     pub fn start_on(ip: IpAddr, decide: impl Fn(&AuthRequest) -> Answer + Send + Sync + 'static) -> Self {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let memory = Arc::clone(&requests);
         let acceptor = Acceptor::start_on(ip, move |stream| {
-            // A client that goes away ends its connection, and nothing else.
+            // A client that disconnects ends only its own connection.
             let _ = serve(stream, &memory, &decide);
         });
         Self { acceptor, requests }
     }
 
-    /// Accepts `password` for everybody, and routes by protocol.
+    /// Accepts `password` for all users, and selects the backend by protocol.
     pub fn routing(
         password: &'static str,
         route: impl Fn(&str) -> SocketAddr + Send + Sync + 'static,
@@ -82,27 +82,27 @@ impl AuthService {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
     }
 
-    /// For `auth.http.url`.
+    /// Returns the value for `auth.http.url`.
     pub fn url(&self) -> String {
         format!("http://{}/auth", self.acceptor.address())
     }
 
-    /// Everything it was asked.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<AuthRequest> {
         self.requests.lock().unwrap().clone()
     }
 
-    /// The requests for one login name.
+    /// Returns the requests for one login name.
     pub fn requests_of(&self, user: &str) -> Vec<AuthRequest> {
         self.requests().into_iter().filter(|request| request.header("Auth-User") == Some(user)).collect()
     }
 
-    /// Connections made to it.
+    /// Returns the number of accepted connections.
     pub fn connections(&self) -> u64 {
         self.acceptor.accepted()
     }

@@ -1,4 +1,4 @@
-//! Backends of a few lines, for what real servers do not do on demand.
+//! Scripted backends, for behaviour that real servers do not show on demand.
 
 use std::io::{BufRead, BufReader, Read, Result, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -10,36 +10,36 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::acceptor::Acceptor;
 
-/// A backend that accepts every login except with the passwords [`WRONG`] and [`LATER`], and says its name when it does.
+/// A backend that accepts all logins and then sends its name, except with the passwords [`WRONG`] and [`LATER`].
 pub struct Backend {
     acceptor: Acceptor,
 }
 
-/// The password that every scripted backend refuses.
+/// The password that all scripted backends refuse.
 pub const WRONG: &str = "wrong";
 
-/// The password about which no scripted backend can decide.
+/// The password that makes scripted backends report a temporary failure.
 pub const LATER: &str = "later";
 
 impl Backend {
-    /// IMAP: the login is answered with `OK <name>`.
+    /// IMAP: answers a login with `OK <name>`.
     pub fn imap(name: &str) -> Self {
         Self::imap_on(Ipv4Addr::LOCALHOST.into(), name)
     }
 
-    /// The same; while `is_well` is not set, it still accepts logins and refuses NOOP.
+    /// As [`Self::imap`]. While `is_well` is false, it accepts logins but refuses NOOP.
     pub fn imap_while(name: &str, is_well: Arc<AtomicBool>) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| imap(session, &name, &|_| is_well.load(Ordering::SeqCst)))
     }
 
-    /// The same, on this address of ours.
+    /// As [`Self::imap`], on this local address.
     pub fn imap_on(ip: IpAddr, name: &str) -> Self {
         let name: Arc<str> = name.into();
         Self::new_on(ip, move |session| imap(session, &name, &|_| true))
     }
 
-    /// The same as [`Self::imap`]; every line that it reads where a command may begin is handed to `heard`.
+    /// As [`Self::imap`]. Passes each line at the position of a command to `heard`.
     pub fn imap_heard(name: &str, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
         let heard = move |line: &str| {
@@ -49,19 +49,19 @@ impl Backend {
         Self::new(move |session| imap(session, &name, &heard))
     }
 
-    /// POP3: `PASS` is answered with `+OK <name>`.
+    /// POP3: answers `PASS` with `+OK <name>`.
     pub fn pop3(name: &str) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| pop3(session, &name))
     }
 
-    /// SMTP: AUTH is answered with `235 2.7.0 <name>`.
+    /// SMTP: answers AUTH with `235 2.7.0 <name>`.
     pub fn smtp(name: &str) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| smtp(session, &name, &|_| ()))
     }
 
-    /// SMTP: every recipient is answered with `reply`; a 421 ends the session.
+    /// SMTP: answers every recipient with `reply`. A 421 ends the session.
     pub fn smtp_answering_rcpt(reply: &'static str) -> Self {
         Self::new(move |session| {
             session.say("220 scripted ESMTP")?;
@@ -79,7 +79,7 @@ impl Backend {
         })
     }
 
-    /// SMTP with STARTTLS and, in clear, without AUTH.
+    /// SMTP with STARTTLS, and without AUTH before TLS.
     pub fn smtp_hiding_auth() -> Self {
         Self::new(move |session| {
             session.say("220 scripted ESMTP")?;
@@ -94,13 +94,13 @@ impl Backend {
         })
     }
 
-    /// SMTP; every XCLIENT command is handed to `seen`.
+    /// SMTP that passes every XCLIENT command to `seen`.
     pub fn smtp_after_xclient(name: &str, seen: impl Fn(String) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| smtp(session, &name, &seen))
     }
 
-    /// IMAP behind a PROXY version 1 header, which is handed to `header`.
+    /// IMAP after a PROXY version 1 header, which it passes to `header`.
     pub fn imap_behind_proxy(name: &str, header: impl Fn(String) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| {
@@ -109,7 +109,7 @@ impl Backend {
         })
     }
 
-    /// IMAP behind a PROXY version 2 header, which is handed to `header`.
+    /// IMAP after a PROXY version 2 header, which it passes to `header`.
     pub fn imap_behind_proxy_v2(name: &str, header: impl Fn(Vec<u8>) + Send + Sync + 'static) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| {
@@ -123,7 +123,7 @@ impl Backend {
         })
     }
 
-    /// IMAP up to the login; then `relay` has the connection, with nothing read ahead.
+    /// IMAP up to the login. Then `relay` gets the connection, with no bytes read ahead.
     pub fn imap_then(relay: impl Fn(&mut TcpStream) -> Result<()> + Send + Sync + 'static) -> Self {
         Self::new(move |session| {
             session.say("* OK scripted")?;
@@ -141,7 +141,7 @@ impl Backend {
         })
     }
 
-    /// POP3 up to the login; then `relay` has the connection, with nothing read ahead.
+    /// POP3 up to the login. Then `relay` gets the connection, with no bytes read ahead.
     pub fn pop3_then(relay: impl Fn(&mut TcpStream) -> Result<()> + Send + Sync + 'static) -> Self {
         Self::new(move |session| {
             session.say("+OK scripted")?;
@@ -155,17 +155,17 @@ impl Backend {
         })
     }
 
-    /// Accepts connections and never says a word.
+    /// Accepts connections and sends nothing.
     pub fn hanging() -> Self {
         Self::new(|session| session.drain())
     }
 
-    /// Says this, and closes.
+    /// Sends these bytes and closes.
     pub fn saying(bytes: &'static [u8]) -> Self {
         Self::new(move |session| session.stream.write_all(bytes))
     }
 
-    /// Says this as its greeting, and never anything else.
+    /// Sends this greeting and nothing else.
     pub fn greeting(bytes: &'static [u8]) -> Self {
         Self::new(move |session| {
             session.stream.write_all(bytes)?;
@@ -180,23 +180,23 @@ impl Backend {
     fn new_on(ip: IpAddr, serve: impl Fn(&mut Session) -> Result<()> + Send + Sync + 'static) -> Self {
         let acceptor = Acceptor::start_on(ip, move |stream| {
             let Ok(copy) = stream.try_clone() else { return };
-            // A peer that goes away ends its session, and nothing else.
+            // A peer that disconnects ends only its own session.
             let _ = serve(&mut Session { reader: BufReader::new(copy), stream });
         });
         Self { acceptor }
     }
 
-    /// Where it listens.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
     }
 
-    /// Connections accepted until now.
+    /// Returns the number of accepted connections.
     pub fn accepted(&self) -> u64 {
         self.acceptor.accepted()
     }
 
-    /// Connections open now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.acceptor.open()
     }
@@ -212,7 +212,7 @@ impl Session {
         self.stream.write_all(format!("{line}\r\n").as_bytes())
     }
 
-    /// A line without its end; `None` at the end of the session.
+    /// Reads a line without its end; `None` at the end of the session.
     fn line(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
         let bounded = &mut (&mut self.reader).take(LONGEST_LINE);
@@ -226,7 +226,7 @@ impl Session {
         std::io::copy(&mut self.reader, &mut std::io::sink()).map(drop)
     }
 
-    /// The command's arguments, with literals fetched and quotes taken off.
+    /// Returns the command's arguments, with literals read and quotes removed.
     fn imap_arguments(&mut self, mut line: String) -> Result<Vec<String>> {
         let mut arguments = Vec::new();
         loop {
@@ -247,7 +247,7 @@ impl Session {
     }
 }
 
-/// `heard` is told every line, and says whether the backend is well.
+/// Passes each line to `heard`, which returns whether the backend is healthy.
 fn imap(session: &mut Session, name: &str, heard: &dyn Fn(&str) -> bool) -> Result<()> {
     session.say("* OK [CAPABILITY IMAP4rev1 SASL-IR ID AUTH=PLAIN] scripted")?;
     while let Some(line) = session.line()? {
@@ -339,7 +339,7 @@ fn initial_or_next(session: &mut Session, initial: Option<&String>, challenge: &
     Ok(session.line()?.unwrap_or_default())
 }
 
-/// The password in a PLAIN response; empty when it is none.
+/// Returns the password in a PLAIN response; empty if it is invalid.
 fn plain_password(response: &str) -> String {
     let bytes = STANDARD.decode(response).unwrap_or_default();
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).nth(2).unwrap_or_default()).into_owned()

@@ -17,7 +17,7 @@ pub struct Endpoint {
     pub protocol: &'static str,
     /// `Disabled`, `StartTLS`, `RequireStartTLS` or `Implicit`.
     pub tls: &'static str,
-    /// Where.
+    /// The listener's address.
     pub address: SocketAddr,
 }
 
@@ -26,7 +26,7 @@ pub struct Clients {
     directory: TempDir,
 }
 
-/// What a client did.
+/// The result of running a client.
 #[derive(Debug)]
 pub struct Ran {
     /// Whether its exit status was 0.
@@ -38,14 +38,14 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Panics unless it succeeded.
+    /// Panics unless the client succeeded.
     #[track_caller]
     pub fn succeeded(self) -> Self {
         assert!(self.ok, "the client failed\n{}\n{}", self.output, self.errors);
         self
     }
 
-    /// Panics if it succeeded.
+    /// Panics if the client succeeded.
     #[track_caller]
     pub fn failed(self) -> Self {
         assert!(!self.ok, "the client succeeded\n{}\n{}", self.output, self.errors);
@@ -54,7 +54,7 @@ impl Ran {
 }
 
 impl Endpoint {
-    /// Whether the client shall ask for TLS with STARTTLS.
+    /// Tells whether the client must use STARTTLS.
     pub fn starttls(&self) -> bool {
         matches!(self.tls, "StartTLS" | "RequireStartTLS")
     }
@@ -67,19 +67,19 @@ impl Endpoint {
 }
 
 impl Clients {
-    /// Prepares the files.
+    /// Creates the directory with the files.
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("mailgress-clients-").tempdir().unwrap();
         AUTHORITY.write(&directory.path().join("ca.pem"));
         Self { directory }
     }
 
-    /// Where a client's file is.
+    /// Returns the path of a file in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// A script of `tests/it/clients`, with the endpoint and the CA in front of the arguments.
+    /// Runs a script of `tests/it/clients` with the endpoint, the CA and these arguments.
     pub fn python(&self, script: &str, to: &Endpoint, arguments: &[&str]) -> Ran {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(script);
         let mut command = Command::new("python3");
@@ -88,29 +88,29 @@ impl Clients {
         run(&mut command, "")
     }
 
-    /// Logs in with Python, and asks for something that only a mailbox or a mail server can answer.
+    /// Logs in with Python, and requests something that only a mailbox or a mail server can answer.
     pub fn python_login(&self, to: &Endpoint, method: &str, user: &str, password: &str) -> Ran {
         self.python("login.py", to, &[method, user, password])
     }
 
-    /// Logs in with Python by EXTERNAL: with a certificate instead of a password.
+    /// Logs in with Python and EXTERNAL, with a certificate instead of a password.
     pub fn python_external(&self, to: &Endpoint, user: &str, identity: &Identity) -> Ran {
         let file = self.file("identity.pem");
         std::fs::write(&file, identity.certificate.clone() + &identity.key).unwrap();
         self.python("login.py", to, &["external", user, "", file.to_str().unwrap()])
     }
 
-    /// Logs in with curl: lists mailboxes, or mails, or asks for HELP (SMTP).
+    /// Logs in with curl: lists mailboxes or mails, or sends HELP (SMTP).
     pub fn curl_login(&self, to: &Endpoint, user: &str, password: &str) -> Ran {
         self.curl_logs_in(self.curl(to, user, password), to)
     }
 
-    /// Logs in with curl and this mechanism (`+APOP`: POP3's command).
+    /// Logs in with curl and this mechanism. `+APOP` is POP3's command.
     pub fn curl_login_by(&self, to: &Endpoint, mechanism: &str, user: &str, password: &str) -> Ran {
         self.curl_logs_in(self.curl_with(to, mechanism, &format!("{user}:{password}")), to)
     }
 
-    /// Logs in with curl and a token, by the mechanism that curl prefers.
+    /// Logs in with curl and a token, with the mechanism that curl prefers.
     pub fn curl_token(&self, to: &Endpoint, user: &str, token: &str) -> Ran {
         let mut command = self.curl_as(to, &format!("{user}:"));
         command.args(["--oauth2-bearer", token]);
@@ -124,14 +124,14 @@ impl Clients {
         run(command.arg(message).arg(to.url("/client.example.test")), "")
     }
 
-    /// Fetches the first message of the mailbox with curl into a file.
+    /// Fetches the mailbox's first message into a file with curl.
     pub fn curl_fetch(&self, to: &Endpoint, user: &str, into: &Path) -> Ran {
         let mut command = self.curl(to, user, PASSWORD);
         let path = if to.protocol == "IMAP" { "/INBOX;MAILINDEX=1" } else { "/1" };
         run(command.arg("--output").arg(into).arg(to.url(path)), "")
     }
 
-    /// Does the least that needs a login.
+    /// Runs the smallest command that needs a login.
     fn curl_logs_in(&self, mut command: Command, to: &Endpoint) -> Ran {
         match to.protocol {
             "SMTP" => command.args(["--request", "NOOP"]).arg(to.url("/client.example.test")),
@@ -166,7 +166,7 @@ impl Clients {
         command
     }
 
-    /// `openssl s_client`, with `lines` as its input once TLS is up; the server must verify.
+    /// Runs `openssl s_client` with `lines` as input after the handshake. The server must verify.
     pub fn openssl(&self, to: &Endpoint, lines: &[&str]) -> Ran {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost"]);
@@ -179,12 +179,12 @@ impl Clients {
         run(&mut command, &input)
     }
 
-    /// swaks: sends a short message with AUTH.
+    /// Sends a short message with AUTH with swaks.
     pub fn swaks(&self, to: &Endpoint, method: &str, user: &str, password: &str) -> Ran {
         self.swaks_with(to, method, user, password, &[])
     }
 
-    /// The same, with more options.
+    /// As [`Self::swaks`], with additional options.
     pub fn swaks_with(
         &self,
         to: &Endpoint,
@@ -197,7 +197,7 @@ impl Clients {
         self.swaks_anonymous(to, user, &[&login, options].concat())
     }
 
-    /// swaks: sends a short message without AUTH.
+    /// Sends a short message without AUTH with swaks.
     pub fn swaks_anonymous(&self, to: &Endpoint, user: &str, options: &[&str]) -> Ran {
         let mut command = Command::new("swaks");
         command.args(["--server", &to.address.to_string(), "--from", user, "--to", user]);

@@ -1,9 +1,9 @@
-//! MD5 as CRAM-MD5 (RFC 2195) and APOP (RFC 1939) use it, computed by openssl: no library of ours has it any more.
+//! MD5 for CRAM-MD5 (RFC 2195) and APOP (RFC 1939), computed by openssl, because none of our libraries has it.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Whether this digest proves the password, for the salt that the client was given.
+/// Tells whether the digest proves the password for this salt.
 pub fn proves(method: &str, digest: &str, salt: &str, password: &str) -> bool {
     let expected = match method {
         "cram-md5" => openssl(&["-hmac", password], salt),
@@ -13,7 +13,7 @@ pub fn proves(method: &str, digest: &str, salt: &str, password: &str) -> bool {
     digest == expected
 }
 
-/// `openssl dgst -md5`, in hexadecimal.
+/// Returns `openssl dgst -md5` in hexadecimal.
 fn openssl(options: &[&str], text: &str) -> String {
     let mut child = Command::new("openssl")
         .args(["dgst", "-md5"])

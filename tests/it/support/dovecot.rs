@@ -1,7 +1,7 @@
-//! A Dovecot of our own: IMAP and POP3 in every TLS mode and behind a PROXY header, LMTP and SASL for Postfix.
+//! A private Dovecot: IMAP and POP3 in every TLS mode and with a PROXY header, LMTP and SASL for Postfix.
 //!
-//! Every user exists, with one password and with every token of [`super::tokens`]; a mailbox is made when it is first
-//! used.
+//! Every user exists, with the same password and with all tokens of [`super::tokens`]. A mailbox is created on first
+//! use.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,7 +35,7 @@ struct Ports {
 }
 
 impl Dovecot {
-    /// Starts one on loopback and this address, and waits until it serves.
+    /// Starts on loopback and this address, and waits until it serves.
     pub fn start(besides: Option<IpAddr>) -> Self {
         let directory = open_directory("dovecot");
         let ports = Ports {
@@ -60,7 +60,7 @@ impl Dovecot {
         std::fs::write(&configuration, configure(&directory, &ports, besides)).unwrap();
         let oauth2 = include_str!("dovecot/2.3-oauth2.conf").replace("@DIR@", &directory.to_string_lossy());
         std::fs::write(directory.join("oauth2.conf"), oauth2).unwrap();
-        // One folder for each party that tokens are made for, and in it one for each algorithm.
+        // One folder for each token audience, with one folder for each algorithm.
         let keys = directory.join("keys/default/HS256");
         std::fs::create_dir_all(&keys).unwrap();
         std::fs::write(keys.join("default"), STANDARD.encode(tokens::KEY)).unwrap();
@@ -81,52 +81,52 @@ impl Dovecot {
         dovecot
     }
 
-    /// IMAP, with STARTTLS.
+    /// IMAP with STARTTLS.
     pub fn imap(&self) -> SocketAddr {
         loopback(self.ports.imap)
     }
 
-    /// IMAP with TLS from the first byte.
+    /// IMAP with implicit TLS.
     pub fn imaps(&self) -> SocketAddr {
         loopback(self.ports.imaps)
     }
 
-    /// IMAP that wants a PROXY header, version 1 or 2.
+    /// IMAP that requires a PROXY header, version 1 or 2.
     pub fn imap_proxied(&self) -> SocketAddr {
         loopback(self.ports.imap_proxied)
     }
 
-    /// POP3, with STLS.
+    /// POP3 with STLS.
     pub fn pop3(&self) -> SocketAddr {
         loopback(self.ports.pop3)
     }
 
-    /// POP3 with TLS from the first byte.
+    /// POP3 with implicit TLS.
     pub fn pop3s(&self) -> SocketAddr {
         loopback(self.ports.pop3s)
     }
 
-    /// POP3 that wants a PROXY header, version 1 or 2.
+    /// POP3 that requires a PROXY header, version 1 or 2.
     pub fn pop3_proxied(&self) -> SocketAddr {
         loopback(self.ports.pop3_proxied)
     }
 
-    /// Local delivery.
+    /// LMTP, for local delivery.
     pub fn lmtp(&self) -> SocketAddr {
         loopback(self.ports.lmtp)
     }
 
-    /// Postfix's password check.
+    /// The SASL service that Postfix uses.
     pub fn sasl(&self) -> SocketAddr {
         loopback(self.ports.sasl)
     }
 
-    /// The same as [`Self::log_of`], when there are some: they may come a little later than the answer to a client.
+    /// As [`Self::log_of`], but waits for a line, because lines may follow the reply to a client.
     pub fn logs(&self, user: &str) -> Vec<String> {
         wait::eventually("Dovecot logs it", || Some(self.log_of(user)).filter(|lines| !lines.is_empty()))
     }
 
-    /// The log lines about a user.
+    /// Returns the log lines about a user.
     pub fn log_of(&self, user: &str) -> Vec<String> {
         let log = std::fs::read(self.directory.join("dovecot.log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -138,7 +138,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// As root, Dovecot works under its package's users and the mail is nobody's; otherwise it is all ours.
+/// As root, Dovecot uses its package's users and the mail belongs to nobody; otherwise everything belongs to our user.
 fn identities() -> String {
     if we_are_root() {
         return String::new();
@@ -151,7 +151,7 @@ fn identities() -> String {
     )
 }
 
-/// The installed version's way to write what 2.3 and 2.4 write differently.
+/// Returns the settings whose syntax differs between 2.3 and 2.4.
 fn dialect() -> (&'static str, &'static str) {
     let output = Command::new("/usr/sbin/dovecot").arg("--version").output().expect("dovecot is installed");
     let version = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,12 +1,11 @@
-//! Files that tests make and that are committed. `make generate` writes them; every other run compares them.
+//! Generated files that are committed. `make generate` writes them; all other runs compare them.
 
 use std::path::Path;
 
-/// Compares the committed file `name`, a path in the repository, with `text`. `make generate` writes it instead.
+/// Compares the committed file `name`, a path in the repository, with `text`. With `make generate`, writes the file.
 ///
 /// # Panics
-/// When the file is out of date, and when the test's name does not contain `generated`: `make generate` runs only
-/// such tests.
+/// The file is out of date, or the test's name does not contain `generated`: `make generate` runs only such tests.
 pub fn is_current(name: impl AsRef<Path>, text: &str) {
     let name = name.as_ref().display();
     let thread = std::thread::current();
@@ -23,7 +22,7 @@ pub fn is_current(name: impl AsRef<Path>, text: &str) {
     assert!(kept == text, "{name} is out of date from line {}; run `make generate`", same + 1);
 }
 
-/// Whether this is `make generate`.
+/// Tells whether `make generate` is running.
 pub fn is_written() -> bool {
     std::env::var_os("MAILGRESS_GENERATE").is_some()
 }

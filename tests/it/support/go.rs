@@ -1,27 +1,28 @@
-//! Programs that come as Go modules: built once from a folder with a go.mod, into `target/`, and again when that changes.
+//! Builds programs from Go modules into `target/`, once, and again if the source changes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A folder below `tests/` that holds a Go module, and what is built from it.
+/// A Go module in a folder below `tests/`, and the programs to build from it.
 pub struct Module<'a> {
     /// Below `tests/`.
     pub source: &'a str,
-    /// The folder below `target/` that the programs go to.
+    /// The folder below `target/` for the programs.
     pub target: &'a str,
-    /// What tells one state of the source from another.
+    /// Files whose content identifies the version of the source.
     pub files: &'a [&'a str],
-    /// What `go build` is asked for: `.`, or `tool` for all tools of the module.
+    /// The package for `go build`: `.`, or `tool` for all tools of the module.
     pub package: &'a str,
-    /// For the linker, beside what makes programs small.
+    /// Linker flags, in addition to those that reduce the size.
     pub link: &'a [String],
-    /// For a person who waits.
+    /// A message for a person who waits.
     pub notice: &'a str,
 }
 
 impl Module<'_> {
-    /// The folder with the programs; or why there can be none here. A build that fails is a failure of the tests.
+    /// Builds if needed and returns the folder with the programs. The error says why Go cannot be used. A failed build
+    /// fails the test.
     pub fn build(&self) -> Result<PathBuf, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (source, target) = (root.join("tests").join(self.source), root.join("target").join(self.target));
@@ -34,13 +35,13 @@ impl Module<'_> {
         }
         check_go()?;
         std::fs::create_dir_all(root.join("target")).unwrap();
-        // Other tests, of this process or of another, may want the same: one builds, the rest wait for it.
+        // Other tests, also in other processes, may need the same programs: one builds, and the others wait.
         let lock = std::fs::File::create(root.join(format!("target/{}.lock", self.target))).unwrap();
         lock.lock().unwrap();
         if is_built() {
             return Ok(target);
         }
-        // To the terminal, also when the test passes.
+        // Print to the terminal even if the test passes.
         let _ = writeln!(std::io::stderr(), "{}", self.notice);
         let new = root.join(format!("target/{}.{}", self.target, std::process::id()));
         std::fs::create_dir_all(&new).unwrap();
@@ -49,7 +50,7 @@ impl Module<'_> {
         command.current_dir(&source).args(["build", "-trimpath", "-buildvcs=false", "-ldflags"]);
         command.arg(link.join(" ")).arg("-o").arg(format!("{}/", new.display())).arg(self.package);
         if std::env::var_os("GOTOOLCHAIN").is_none() {
-            // Some distributions keep theirs from getting a newer one.
+            // Some distributions disable the download of a newer version.
             command.env("GOTOOLCHAIN", "auto");
         }
         let output = command.output().unwrap();
@@ -62,7 +63,7 @@ impl Module<'_> {
     }
 }
 
-/// Says why Go cannot be used here. Since 1.21, Go gets the version that a module asks for by itself.
+/// Returns why Go cannot be used. Since 1.21, Go downloads the version that a module needs.
 pub fn check_go() -> Result<(), String> {
     let found = Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().ok();
     let found = found.filter(|output| output.status.success());

@@ -1,11 +1,11 @@
-//! Mailgress on what `mailgress import nginx` makes of an nginx configuration.
+//! Mailgress with the manifests that `mailgress import nginx` creates.
 
 use std::process::Command;
 
 use super::mailgress::{Mailgress, binary};
 use super::manifest::Folder;
 
-/// A running Mailgress, and the manifests that it was given.
+/// A running Mailgress with its imported manifests.
 pub struct Imported {
     mailgress: Mailgress,
     said: String,
@@ -13,12 +13,12 @@ pub struct Imported {
 }
 
 impl Imported {
-    /// Imports `nginx.conf` of this folder, of which nothing may be without an equivalent, and serves it.
+    /// Imports and serves the folder's `nginx.conf`. Every setting must have an equivalent.
     pub fn start(nginx: &Folder) -> Self {
         Self::of(nginx, "nginx.conf", &["--strict"])
     }
 
-    /// Imports this file of the folder, and serves it.
+    /// Imports and serves this file of the folder.
     pub fn of(nginx: &Folder, file: &str, arguments: &[&str]) -> Self {
         let import = ["import", "nginx"];
         let ran = Command::new(binary()).args(import).args(arguments).arg(nginx.file(file)).output().unwrap();
@@ -29,12 +29,12 @@ impl Imported {
         Self { mailgress: Mailgress::start(&manifests), said, _manifests: manifests }
     }
 
-    /// What the import said on standard error.
+    /// Returns the standard error of the import.
     pub fn said(&self) -> &str {
         &self.said
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn mailgress(&self) -> &Mailgress {
         &self.mailgress
     }

@@ -1,4 +1,4 @@
-//! The process under test.
+//! The Mailgress process under test.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,7 +16,7 @@ use super::process::Process;
 use super::wait::{self, PATIENCE};
 use super::{manifest, ports};
 
-/// A running `mailgress run`; when it is dropped, it is killed, and its log is checked for panics.
+/// A running `mailgress run`. Dropping it kills the process and checks its log for panics.
 pub struct Mailgress {
     process: Process,
     admin: SocketAddr,
@@ -24,22 +24,22 @@ pub struct Mailgress {
 }
 
 impl Mailgress {
-    /// Starts it on a folder, and waits until it is ready.
+    /// Starts it with a folder and waits until it is ready.
     pub fn start(folder: &manifest::Folder) -> Self {
         Self::start_with(folder, &[])
     }
 
-    /// Starts it with more arguments, and waits until it is ready.
+    /// Starts it with additional arguments and waits until it is ready.
     pub fn start_with(folder: &manifest::Folder, arguments: &[&str]) -> Self {
         Self::start_from(folder_arguments(folder), arguments)
     }
 
-    /// Starts it with objects from wherever this flag says, and waits until it is ready.
+    /// Starts it with the source of objects in this flag and waits until it is ready.
     pub fn start_from(flag: [&OsStr; 2], arguments: &[&str]) -> Self {
         Self::launch(Ipv4Addr::LOCALHOST.into(), &flag, binary(), &[], arguments)
     }
 
-    /// Starts it with so few file descriptors, and waits until it is ready.
+    /// Starts it with this limit of file descriptors and waits until it is ready.
     pub fn start_with_descriptors(folder: &manifest::Folder, limit: u32) -> Self {
         let limit = format!("--nofile={limit}");
         let before = [OsStr::new(&limit), &binary()];
@@ -47,8 +47,8 @@ impl Mailgress {
         Self::launch(admin, &folder_arguments(folder), "prlimit".into(), &before, &["--workers", "1"])
     }
 
-    /// Starts it with other outputs than a log file, behind `before` (a program with its arguments), and waits until
-    /// it is ready.
+    /// Starts it with these outputs instead of a log file, through `before` (a program with its arguments), and waits
+    /// until it is ready.
     pub fn start_into(outputs: [Stdio; 2], before: &[&str], folder: &manifest::Folder) -> Self {
         let binary = binary();
         let mut all: Vec<&OsStr> = before.iter().skip(1).map(OsStr::new).collect();
@@ -118,36 +118,36 @@ impl Mailgress {
         assert!(ended.is_none(), "Mailgress ended with {ended:?}; its log:\n{}", self.log());
     }
 
-    /// Whether `/readyz` says 200.
+    /// Tells whether `/readyz` returns 200.
     pub fn is_ready(&self) -> bool {
         self.get("/readyz").is_ok_and(|(status, _)| status == 200)
     }
 
-    /// Whether `/livez` says 200.
+    /// Tells whether `/livez` returns 200.
     pub fn is_alive(&self) -> bool {
         self.get("/livez").is_ok_and(|(status, _)| status == 200)
     }
 
-    /// `/status`.
+    /// Returns `/status`.
     pub fn status(&self) -> Value {
         let (status, body) = self.get("/status").unwrap();
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
 
-    /// `/metrics`.
+    /// Returns `/metrics`.
     pub fn metrics(&self) -> String {
         let (status, body) = self.get("/metrics").unwrap();
         assert_eq!(status, 200, "{body}");
         body
     }
 
-    /// Everything it printed.
+    /// Returns its output so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until its log has a line with all of `texts`.
+    /// Waits for a log line that contains all of `texts`.
     pub fn logs(&self, texts: &[&str]) -> String {
         wait::eventually(&format!("a log line with {texts:?}"), || {
             let log = self.log();
@@ -155,41 +155,41 @@ impl Mailgress {
         })
     }
 
-    /// Descriptors that it has open.
+    /// Returns the number of open descriptors.
     pub fn descriptors(&self) -> usize {
         let metrics = self.metrics();
         let open = metrics.lines().find_map(|line| line.strip_prefix("process_open_fds "));
         open.unwrap().parse().unwrap()
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.process.resident_bytes()
     }
 
-    /// The most that ever was resident, in bytes.
+    /// Returns the peak of resident memory in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.process.peak_bytes()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.process.signal(Signal::TERM);
     }
 
-    /// Any signal, by its number.
+    /// Sends a signal by its number.
     pub fn signal(&self, number: i32) {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args([&format!("-{number}"), &id]).status().unwrap();
         assert!(sent.success(), "kill -{number}: {sent}");
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn wait(&mut self, bound: Duration) -> ExitStatus {
         self.process.wait(bound)
     }
 
-    /// Whether it runs.
+    /// Tells whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.process.exit_status().is_none()
     }
@@ -209,19 +209,19 @@ impl Mailgress {
 
 #[allow(dead_code, reason = "replicas are a matter of tests/cluster, the page of tests/page")]
 impl Mailgress {
-    /// A page of the admin server.
+    /// Returns a page of the admin server.
     pub fn page(&self, path: &str) -> String {
         let (status, body) = self.get(path).unwrap();
         assert_eq!(status, 200, "{body}");
         body
     }
 
-    /// Starts it with its admin server where others than this host reach it, too, and waits until it is ready.
+    /// Starts it with an admin server that other hosts can reach, and waits until it is ready.
     pub fn start_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
         Self::launch(admin, &flag, binary(), &[], arguments)
     }
 
-    /// The same, but waits only until its admin server answers, not until it is ready.
+    /// As [`Self::start_at`], but waits only for the admin server, not until it is ready.
     pub fn start_unready_at(admin: IpAddr, flag: [&OsStr; 2], arguments: &[&str]) -> Self {
         let mut mailgress = Self::begin(None, admin, &flag, binary(), &[], arguments);
         wait::eventually("/readyz is answered", || {
@@ -231,22 +231,22 @@ impl Mailgress {
         mailgress
     }
 
-    /// What `/readyz` says, with its status.
+    /// Returns the status and the text of `/readyz`.
     pub fn readyz(&self) -> (u16, String) {
         self.get("/readyz").unwrap()
     }
 
-    /// Where its admin server is.
+    /// Returns the address of the admin server.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP.
     pub fn stop(&self) {
         self.process.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn go_on(&self) {
         self.process.signal(Signal::CONT);
     }
@@ -269,7 +269,7 @@ fn folder_arguments(folder: &manifest::Folder) -> [&OsStr; 2] {
     ["--manifests".as_ref(), folder.path().as_os_str()]
 }
 
-/// What is tested: this package's binary, or another one, such as an installed package's.
+/// The binary to test: this package's, or another one, such as that of an installed package.
 pub fn binary() -> OsString {
     std::env::var_os("MAILGRESS_TEST_BINARY")
         .unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_mailgress")).as_os_str().to_owned())

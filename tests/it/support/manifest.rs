@@ -1,4 +1,4 @@
-//! The folder of manifests: objects written as YAML files, in place or through a rename.
+//! A folder of manifests: objects as YAML files, written in place or through a rename.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,33 +14,33 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// An empty one.
+    /// Creates an empty folder.
     pub fn new() -> Self {
         Self { directory: tempfile::Builder::new().prefix("mailgress-manifests-").tempdir().unwrap() }
     }
 
-    /// Its path.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Where a file of it is.
+    /// Returns the path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    /// Writes a file of one object over the old one.
+    /// Overwrites a file with one object.
     pub fn write(&self, name: &str, object: &Value) -> &Self {
         self.write_text(name, &serde_yaml::to_string(object).unwrap())
     }
 
-    /// Writes a file over the old one.
+    /// Overwrites a file with a text.
     pub fn write_text(&self, name: &str, text: &str) -> &Self {
         std::fs::write(self.file(name), text).unwrap();
         self
     }
 
-    /// Replaces a file at once, as editors and `kubectl` do.
+    /// Replaces a file atomically, as editors and `kubectl` do.
     pub fn replace(&self, name: &str, object: &Value) -> &Self {
         let temporary = self.file(&format!(".{name}.new"));
         std::fs::write(&temporary, serde_yaml::to_string(object).unwrap()).unwrap();
@@ -55,7 +55,7 @@ impl Folder {
     }
 }
 
-/// A `MailServer` called `edge` in the namespace `mail`; `spec` with its listeners.
+/// A `MailServer` named `edge` in the namespace `mail`. `spec` includes the listeners.
 pub fn mail_server(spec: &Value) -> Value {
     json!({
         "apiVersion": "mailgress.dev/v1alpha1",
@@ -65,7 +65,7 @@ pub fn mail_server(spec: &Value) -> Value {
     })
 }
 
-/// A listener on 127.0.0.1; `tls` is a mode, and Disabled needs no certificate.
+/// A listener on 127.0.0.1. `tls` is the mode; `Disabled` needs no certificate.
 pub fn listener(name: &str, protocol: &str, tls: &str, port: u16, backend: SocketAddr) -> Value {
     json!({
         "name": name,
@@ -88,7 +88,7 @@ pub fn tls_secret(name: &str, identity: &Identity) -> Value {
     })
 }
 
-/// A `ConfigMap` with a CA certificate under `ca.crt`, in the namespace `mail`.
+/// A `ConfigMap` in the namespace `mail` with a CA certificate as `ca.crt`.
 pub fn ca_config_map(name: &str, pem: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -108,7 +108,7 @@ pub fn http_auth(url: &str) -> Value {
     json!({ "http": { "url": url } })
 }
 
-/// Merges `extra` into `base`, object by object.
+/// Merges `extra` into `base` recursively.
 #[must_use]
 pub fn with(mut base: Value, extra: &Value) -> Value {
     merge(&mut base, extra);

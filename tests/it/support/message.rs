@@ -1,4 +1,4 @@
-//! Messages with what transports like to break, and how they are waited for and compared.
+//! Messages that are difficult to transport, how to wait for them, and how to compare them.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use super::servers::{PASSWORD, servers};
 use super::wait;
 use super::wire::Wire;
 
-/// A message with what transports like to break: dots at the start of lines, a From line, trailing spaces, bytes
-/// above 127, empty lines at the end.
+/// A message that is difficult to transport: dots at the start of lines, a From line, trailing spaces, bytes above 127,
+/// empty lines at the end.
 pub fn message(user: &str, body: &str) -> Vec<u8> {
     format!(
         "From: <{user}>\r\nTo: <{user}>\r\nSubject: =?UTF-8?Q?Gr=C3=BC=C3=9Fe?=\r\n\
@@ -17,12 +17,12 @@ pub fn message(user: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A body for it.
+/// A body for [`message`].
 pub const AWKWARD: &str = ".\r\n..\r\n.leading dot\r\nFrom the beginning\r\ntrailing space \r\n\ttab\r\n\
                            Zażółć gęślą jaźń\r\n\r\n--\r\n\r\n\r\n";
 
-/// What was sent must be the end of what was received: servers put their own header lines before it, and no more.
-/// Returns these lines.
+/// Checks that the received file ends with the sent message. Servers may only add header lines before it, which are
+/// returned.
 pub fn ends_with(file: &Path, message: &[u8], how: &str) -> String {
     let received = std::fs::read(file).unwrap();
     assert!(received.ends_with(message), "{how}: {} bytes were sent, others were read", message.len());
@@ -32,7 +32,7 @@ pub fn ends_with(file: &Path, message: &[u8], how: &str) -> String {
     added
 }
 
-/// Waits until Dovecot, asked directly, has a message for the user.
+/// Waits until Dovecot, queried directly, has a message for the user.
 pub fn wait_for_mail(user: &str) {
     let mut wire = Wire::connect(servers().dovecot.imap()).unwrap();
     wire.line().unwrap();

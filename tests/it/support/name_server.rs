@@ -1,4 +1,4 @@
-//! A name server over UDP on loopback, programmable.
+//! A programmable name server over UDP on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, PTR};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-/// Answers until it is dropped.
+/// A name server that answers until it is dropped.
 pub struct NameServer {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
 }
 
-/// What is answered to a question.
+/// The answer to a question.
 pub enum Reply {
     /// A PTR record.
     Pointer(&'static str),
     /// An A record.
     Address(Ipv4Addr),
-    /// This code, and no record.
+    /// This response code without a record.
     Code(ResponseCode),
-    /// Nothing.
+    /// No answer.
     Silence,
 }
 
 impl NameServer {
-    /// Starts one that answers as `decide` says; names come in lower case, without a dot at the end.
+    /// Starts a server that answers with `decide`. Names are in lower case, without a final dot.
     pub fn start(decide: impl Fn(&str, RecordType) -> Reply + Send + 'static) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (address, ended) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
@@ -38,7 +38,7 @@ impl NameServer {
                 if end.load(Ordering::SeqCst) {
                     return;
                 }
-                // What is no query gets no answer.
+                // An invalid query gets no answer.
                 if let Some(answer) = answer(&buffer[..length], &decide) {
                     let _ = socket.send_to(&answer, peer);
                 }
@@ -47,7 +47,7 @@ impl NameServer {
         Self { address, ended }
     }
 
-    /// Where it listens.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -84,8 +84,8 @@ fn answer(query: &[u8], decide: &impl Fn(&str, RecordType) -> Reply) -> Option<V
     answer.to_vec().ok()
 }
 
-/// Longer than any query of ours.
+/// Longer than any query in the tests.
 const MAX_QUERY: usize = 1500;
 
-/// Of every record, in seconds.
+/// The TTL of every record in seconds.
 const TTL: u32 = 60;

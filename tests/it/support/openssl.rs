@@ -1,11 +1,11 @@
-//! Certificates and keys as the `openssl` command makes them, and its TLS client.
+//! Certificates and keys created with the `openssl` command, and its TLS client.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs a script of `sh` in a folder; [`FUNCTIONS`] are there.
+/// Runs a shell script in a folder. It can use [`FUNCTIONS`].
 pub fn script(folder: &Path, script: &str) {
     std::fs::create_dir_all(folder).unwrap();
     let ran = Command::new("sh")
@@ -17,7 +17,7 @@ pub fn script(folder: &Path, script: &str) {
     assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// An authority for [`script`]s in folders below this one: `authority.pem`, below `root.pem`.
+/// Creates an authority for [`script`]s in folders below this one: `authority.pem`, issued by `root.pem`.
 pub fn authorities(folder: &Path) {
     script(
         folder,
@@ -31,7 +31,8 @@ pub fn authorities(folder: &Path) {
     );
 }
 
-/// What the server says after the handshake, to `openssl s_client` with these arguments, and then what that says itself.
+/// Runs `openssl s_client` with these arguments. Returns what the server sends after the handshake, and then its own
+/// output.
 pub fn client(address: SocketAddr, arguments: &[&str]) -> String {
     let mut child = Command::new("openssl")
         .args(["s_client", "-quiet", "-servername", "localhost", "-connect", &address.to_string()])
@@ -41,7 +42,7 @@ pub fn client(address: SocketAddr, arguments: &[&str]) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The server may have closed the connection already.
+    // The server may already have closed the connection.
     let _ = child.stdin.take().unwrap().write_all(b"a LOGOUT\r\n");
     let ran = child.wait_with_output().unwrap();
     [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()

@@ -1,4 +1,4 @@
-//! A certificate authority, and certificates from it.
+//! Certificate authorities and their certificates.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,32 +19,32 @@ pub static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("Tes
 /// A certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// Its own certificate and those above it, without the root.
+    /// Its certificate and those above it, without the root.
     chain: Vec<CertificateDer<'static>>,
 }
 
 /// A certificate with its key.
 pub struct Identity {
-    /// The certificate, PEM.
+    /// The certificate in PEM.
     pub certificate: String,
-    /// The certificate, DER.
+    /// The certificate in DER.
     pub der: CertificateDer<'static>,
     /// The certificate and those above it, without the root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The key, PEM.
+    /// The key in PEM.
     pub key: String,
-    /// The number by which a revocation list names it.
+    /// The serial number, for revocation lists.
     pub serial: u64,
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates a self-signed authority.
     pub fn new(name: &str) -> Self {
         let issuer = CertifiedIssuer::self_signed(authority(name), KeyPair::generate().unwrap()).unwrap();
         Self { issuer, chain: Vec::new() }
     }
 
-    /// A new one, whose certificate is from this one.
+    /// Creates an authority whose certificate this one issues.
     pub fn below(&self, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let issuer = CertifiedIssuer::signed_by(authority(name), key, &self.issuer).unwrap();
@@ -52,7 +52,7 @@ impl Authority {
         Self { issuer, chain }
     }
 
-    /// A list of those of its certificates that are revoked, PEM.
+    /// Returns a revocation list in PEM with these certificates.
     pub fn revocation_list(&self, revoked: &[&Identity]) -> String {
         let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial),
@@ -71,27 +71,27 @@ impl Authority {
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
-    /// Its own certificate, PEM.
+    /// Returns its own certificate in PEM.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// Writes its certificate.
+    /// Writes its certificate to a file.
     pub fn write(&self, path: &Path) {
         std::fs::write(path, self.pem()).unwrap();
     }
 
-    /// A certificate for these DNS names and addresses, for servers and clients.
+    /// Issues a certificate for these DNS names and addresses, for servers and clients.
     pub fn issue(&self, names: &[&str]) -> Identity {
         self.issue_until(names, 4096)
     }
 
-    /// The same, valid until this year begins.
+    /// As [`Self::issue`], valid until the start of this year.
     pub fn issue_until(&self, names: &[&str], year: i32) -> Identity {
         self.issue_with(names, |params| params.not_after = date_time_ymd(year, 1, 1))
     }
 
-    /// The same, valid for so many days from now.
+    /// As [`Self::issue`], valid for this number of days.
     #[allow(dead_code, reason = "short lives are a matter of tests/cluster")]
     pub fn issue_for_days(&self, names: &[&str], days: u64) -> Identity {
         self.issue_with(names, |params| {
@@ -110,7 +110,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        // Python 3.13 and newer refuse a certificate without it.
+        // Python 3.13 and newer require this extension.
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -119,12 +119,12 @@ impl Authority {
         Identity { certificate: certificate.pem(), der, chain, key: key.serialize_pem(), serial }
     }
 
-    /// One for every name by which tests reach a listener.
+    /// Issues a certificate for all names that tests use for a listener.
     pub fn issue_for_loopback(&self) -> Identity {
         self.issue(&["localhost", "mail.example.test", "127.0.0.1", "::1"])
     }
 
-    /// A TLS client that trusts this authority only.
+    /// Returns a TLS client that trusts only this authority.
     pub fn client(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();

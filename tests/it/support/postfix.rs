@@ -1,5 +1,5 @@
-//! A Postfix of our own, touching nothing of the system's: submission and port-25 services in every TLS mode and
-//! behind a PROXY header; delivers to Dovecot and to nobody else.
+//! A private Postfix, separate from the system's: submission and port-25 services in every TLS mode and with a PROXY
+//! header. It delivers only to Dovecot.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ struct Ports {
 }
 
 impl Postfix {
-    /// Starts one in front of `dovecot`, on loopback and this address, and waits until it serves.
+    /// Starts in front of `dovecot`, on loopback and this address, and waits until it serves.
     pub fn start(dovecot: &Dovecot, besides: Option<IpAddr>) -> Self {
         let directory = open_directory("postfix");
         let ports = Ports {
@@ -63,42 +63,42 @@ impl Postfix {
         postfix
     }
 
-    /// Wants AUTH, offers STARTTLS.
+    /// Requires AUTH, offers STARTTLS.
     pub fn submission(&self) -> SocketAddr {
         loopback(self.ports.submission)
     }
 
-    /// Wants AUTH, TLS from the first byte.
+    /// Requires AUTH, with implicit TLS.
     pub fn submissions(&self) -> SocketAddr {
         loopback(self.ports.submissions)
     }
 
-    /// Wants AUTH, and a PROXY header, version 1 or 2.
+    /// Requires AUTH and a PROXY header, version 1 or 2.
     pub fn submission_proxied(&self) -> SocketAddr {
         loopback(self.ports.submission_proxied)
     }
 
-    /// Takes mail for example.test from everybody, as port 25 does.
+    /// Accepts mail for example.test from everybody, like port 25.
     pub fn mx(&self) -> SocketAddr {
         loopback(self.ports.mx)
     }
 
-    /// The same behind a PROXY header, version 1 or 2.
+    /// As [`Self::mx`], with a required PROXY header, version 1 or 2.
     pub fn mx_proxied(&self) -> SocketAddr {
         loopback(self.ports.mx_proxied)
     }
 
-    /// The same, with every line that it reads in its log.
+    /// As [`Self::mx`], and logs every line that it reads.
     pub fn mx_verbose(&self) -> SocketAddr {
         loopback(self.ports.mx_verbose)
     }
 
-    /// The same as [`Self::log_of`], when there are some: they may come a little later than the answer to a client.
+    /// As [`Self::log_of`], but waits for a line, because lines may follow the reply to a client.
     pub fn logs(&self, text: &str) -> Vec<String> {
         wait::eventually("Postfix logs it", || Some(self.log_of(text)).filter(|lines| !lines.is_empty()))
     }
 
-    /// The log lines that contain `text`.
+    /// Returns the log lines that contain `text`.
     pub fn log_of(&self, text: &str) -> Vec<String> {
         let log = std::fs::read(self.directory.join("postfix.log")).unwrap_or_default();
         String::from_utf8_lossy(&log).lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
@@ -109,7 +109,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Postfix insists on the owners of its directories.
+/// Sets the owners that Postfix requires for its directories.
 fn hand_over(directory: &Path) {
     let run = |owner: &str, name: &str| {
         let status = root_command("chown").args(["-R", owner]).arg(directory.join(name)).status().unwrap();

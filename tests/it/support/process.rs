@@ -1,4 +1,4 @@
-//! Processes that end with us, whatever happens: a panic, an interrupt, a killed test run.
+//! Processes that end with the test in any case: a panic, an interrupt, a killed test run.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,15 +13,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait;
 
-/// A daemon with children of its own, and its directory. A shell watches a pipe whose other end only we hold:
-/// when it closes, be it because we were killed, the shell ends the daemon and removes the directory.
+/// A daemon with child processes and a directory. A shell watches a pipe that only the test process holds open. When it
+/// closes, even because the test was killed, the shell ends the daemon and removes the directory.
 pub struct Daemon {
     watcher: Child,
     lifeline: Option<ChildStdin>,
 }
 
 impl Daemon {
-    /// Starts `start` in the background; `stop` is a shell command, or empty for a SIGTERM to the daemon.
+    /// Starts `start` in the background. `stop` is a shell command; if it is empty, the daemon gets SIGTERM.
     pub fn start(name: &str, directory: &Path, start: &[&OsStr], stop: &str, as_root: bool) -> Self {
         let script = format!(
             r#"dir=$1; shift; "$@" </dev/null >"$dir/{name}.out" 2>&1 & pid=$!; cat >/dev/null; {stop}; wait $pid; rm -rf "$dir""#,
@@ -33,7 +33,7 @@ impl Daemon {
             .arg(directory)
             .args(start)
             .stdin(Stdio::piped())
-            // Ctrl-C is for us; the watcher sees our end.
+            // Ctrl-C goes only to the test process; the watcher notices its end.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
@@ -48,21 +48,21 @@ impl Drop for Daemon {
     }
 }
 
-/// A single process; killed when dropped, and by the kernel when the thread that started it ends.
+/// A single process. It is killed on drop, and by the kernel when the thread that started it ends.
 pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts `program`, its standard output and error into `log`.
+    /// Starts `program` with standard output and error going to `log`.
     pub fn start(program: &OsStr, arguments: &[&OsStr], environment: &[(&str, &str)], log: PathBuf) -> Self {
         let output = File::create(&log).unwrap();
         let outputs = [output.try_clone().unwrap().into(), output.into()];
         Self::start_into(outputs, program, arguments, environment, log)
     }
 
-    /// Starts `program` with this standard output and standard error; `log` is a file that it may write to.
+    /// Starts `program` with this standard output and error. `log` is a file that it may write to.
     pub fn start_into(
         [output, error]: [Stdio; 2],
         program: &OsStr,
@@ -83,39 +83,39 @@ impl Process {
         Self { child, log }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it printed until now.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         let mut text = Vec::new();
         File::open(&self.log).unwrap().read_to_end(&mut text).unwrap();
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Sends a signal; it may have ended already.
+    /// Sends a signal. The process may have ended.
     pub fn signal(&self, signal: Signal) {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status if it has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn wait(&mut self, bound: Duration) -> ExitStatus {
         wait::within(bound, "the process ends", || self.exit_status())
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most that ever was resident, in bytes.
+    /// Returns the peak of resident memory in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -134,12 +134,12 @@ impl Drop for Process {
     }
 }
 
-/// Whether we may start daemons that need it.
+/// Tells whether the test runs as root, which some daemons need.
 pub fn we_are_root() -> bool {
     std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// A command as root: directly, or through sudo without a question.
+/// Creates a command that runs as root, directly or with sudo without a password.
 pub fn root_command(program: &str) -> Command {
     if we_are_root() {
         return Command::new(program);
@@ -149,7 +149,7 @@ pub fn root_command(program: &str) -> Command {
     command
 }
 
-/// Our user and group by name.
+/// Returns the names of our user and group.
 pub fn our_names() -> (String, String) {
     let id = |flag: &str| {
         let output = Command::new("id").arg(flag).output().unwrap();
@@ -158,7 +158,7 @@ pub fn our_names() -> (String, String) {
     (id("-un"), id("-gn"))
 }
 
-/// A directory that daemons under other users can reach. Whoever gets it must remove it.
+/// Creates a directory that daemons of other users can access. The caller must remove it.
 pub fn open_directory(name: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::Builder::new().prefix(&format!("mailgress-{name}-")).tempdir().unwrap().keep();

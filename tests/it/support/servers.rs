@@ -9,16 +9,16 @@ use super::postfix::Postfix;
 
 /// Both servers.
 pub struct Servers {
-    /// IMAP and POP3.
+    /// For IMAP and POP3.
     pub dovecot: Dovecot,
-    /// SMTP.
+    /// For SMTP.
     pub postfix: Postfix,
 }
 
-/// Every user's password.
+/// The password of every user.
 pub const PASSWORD: &str = "correct-horse";
 
-/// Started when first needed. They end with the test process: their watchers see it go.
+/// Returns the servers, started on first use. They end with the test process, which their watchers notice.
 pub fn servers() -> &'static Servers {
     static SERVERS: LazyLock<Servers> = LazyLock::new(|| {
         let besides = BESIDES.get().copied();
@@ -29,7 +29,7 @@ pub fn servers() -> &'static Servers {
     &SERVERS
 }
 
-/// The same, which listen on this address of ours besides loopback, for those who are told so first.
+/// As [`servers`], listening on this local address too. The first call determines the address.
 #[allow(dead_code, reason = "for the tests in a cluster, where no endpoint may be on loopback")]
 pub fn servers_at(address: IpAddr) -> &'static Servers {
     let _ = BESIDES.set(address);
@@ -38,7 +38,7 @@ pub fn servers_at(address: IpAddr) -> &'static Servers {
 
 static BESIDES: OnceLock<IpAddr> = OnceLock::new();
 
-/// A user whose mailbox nobody else has.
+/// Returns a user with a mailbox that no other test uses.
 pub fn new_user(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("{name}{}@example.test", NEXT.fetch_add(1, Ordering::Relaxed))

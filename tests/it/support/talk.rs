@@ -1,4 +1,4 @@
-//! The login dialogues, for tests that look at every line.
+//! Login dialogues for tests that check every line.
 
 use std::io::Result;
 use std::net::SocketAddr;
@@ -8,17 +8,17 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::wire::Wire;
 
-/// The three protocols, as manifests name them.
+/// The protocols as in manifests.
 pub const PROTOCOLS: [&str; 3] = ["IMAP", "POP3", "SMTP"];
 
-/// Connects in clear and reads the greeting.
+/// Connects without TLS and reads the greeting.
 pub fn greeted(address: SocketAddr) -> Result<Wire> {
     let mut wire = Wire::connect(address)?;
     wire.line()?;
     Ok(wire)
 }
 
-/// Sends everything up to the password, and returns before the answer to it.
+/// Sends a login up to the password, without reading the reply to it.
 pub fn send_login(wire: &mut Wire, protocol: &str, user: &str, password: &str) -> Result<()> {
     match protocol {
         "IMAP" => wire.send(format!("a LOGIN {user} {password}\r\n")),
@@ -34,7 +34,7 @@ pub fn send_login(wire: &mut Wire, protocol: &str, user: &str, password: &str) -
     }
 }
 
-/// Logs in, and returns the last line of the answer.
+/// Logs in. Returns the last line of the reply.
 pub fn log_in(wire: &mut Wire, protocol: &str, user: &str, password: &str) -> Result<String> {
     send_login(wire, protocol, user, password)?;
     loop {
@@ -46,7 +46,7 @@ pub fn log_in(wire: &mut Wire, protocol: &str, user: &str, password: &str) -> Re
     }
 }
 
-/// Whether the answer to a login is a success.
+/// Tells whether a reply accepts the login.
 pub fn is_success(protocol: &str, answer: &str) -> bool {
     answer.starts_with(match protocol {
         "IMAP" => "a OK",
@@ -55,7 +55,7 @@ pub fn is_success(protocol: &str, answer: &str) -> bool {
     })
 }
 
-/// A command that only the backend answers, and whether it did.
+/// Sends a command that only the backend can answer. Returns whether it did.
 pub fn backend_answers(wire: &mut Wire, protocol: &str) -> Result<bool> {
     Ok(match protocol {
         "IMAP" => wire.imap("n", "NOOP")?.last().is_some_and(|line| line.starts_with("n OK")),
@@ -64,7 +64,7 @@ pub fn backend_answers(wire: &mut Wire, protocol: &str) -> Result<bool> {
     })
 }
 
-/// What a client hears when the fault is not its own, before it is disconnected.
+/// The error that a client gets before it is disconnected, if it is not at fault.
 pub fn internal_error(protocol: &str) -> &'static str {
     match protocol {
         "IMAP" => "* BAD internal server error",

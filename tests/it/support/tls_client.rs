@@ -1,4 +1,4 @@
-//! TLS clients with habits: versions, ALPN, certificates of their own.
+//! TLS clients with specific versions, ALPN and certificates.
 
 use std::io::Result;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::pki::{AUTHORITY, Identity};
 use super::talk::greeted;
 use super::wire::Wire;
 
-/// A client that trusts the tests' authority; it keeps the tickets that it gets.
+/// Builds a client that trusts the tests' authority and keeps its tickets.
 pub struct TlsClient {
     versions: &'static [&'static SupportedProtocolVersion],
     alpn: Vec<Vec<u8>>,
@@ -25,26 +25,26 @@ impl TlsClient {
         Self { versions: rustls::ALL_VERSIONS, alpn: Vec::new(), certificate: None }
     }
 
-    /// TLS 1.2 and nothing newer.
+    /// Limits the client to TLS 1.2.
     pub fn tls12(mut self) -> Self {
         self.versions = TLS12_ONLY;
         self
     }
 
-    /// Offers these protocols.
+    /// Offers these ALPN protocols.
     pub fn alpn(mut self, names: &[&str]) -> Self {
         self.alpn = names.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
     }
 
-    /// Shows this certificate and its chain when it is asked for one.
+    /// Sends this certificate and its chain on request.
     pub fn certificate(mut self, identity: &Identity) -> Self {
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         self.certificate = Some((identity.chain.clone(), key));
         self
     }
 
-    /// The client.
+    /// Returns the client's configuration.
     pub fn build(self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(AUTHORITY.pem().as_bytes()).unwrap()).unwrap();
@@ -64,7 +64,7 @@ impl TlsClient {
 
 static TLS12_ONLY: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
-/// The alert that a handshake or a read ended with; panics when it was something else.
+/// Returns the alert that ended a handshake or a read. Panics on any other result.
 pub fn alert<T>(result: Result<T>) -> AlertDescription {
     let Err(error) = result else { panic!("the server accepted") };
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -73,7 +73,7 @@ pub fn alert<T>(result: Result<T>) -> AlertDescription {
     }
 }
 
-/// Connects, reads the greeting, and asks for TLS; the handshake comes next.
+/// Connects, reads the greeting and sends STARTTLS. The handshake comes next.
 pub fn start_tls(protocol: &str, address: SocketAddr) -> Result<Wire> {
     let mut wire = greeted(address)?;
     wire.send(start_tls_command(protocol))?;
@@ -90,7 +90,7 @@ pub fn start_tls_command(protocol: &str) -> &'static str {
     }
 }
 
-/// Reads the answer to it.
+/// Reads the positive reply to [`start_tls_command`].
 pub fn expect_go_ahead(protocol: &str, wire: &mut Wire) -> Result<()> {
     let expected = match protocol {
         "IMAP" => "s OK completed",
@@ -101,7 +101,7 @@ pub fn expect_go_ahead(protocol: &str, wire: &mut Wire) -> Result<()> {
     Ok(())
 }
 
-/// Connects with TLS from the first byte or after STARTTLS, up to where a client may log in.
+/// Connects with implicit TLS or STARTTLS, ready for a login.
 pub fn secured(
     (protocol, mode): (&str, &str),
     address: SocketAddr,

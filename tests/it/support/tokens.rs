@@ -1,4 +1,4 @@
-//! JSON Web Tokens (RFC 7519), signed with a key that Dovecot has, or with another one.
+//! JSON Web Tokens (RFC 7519), signed with Dovecot's key or another one.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,15 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// What the tokens are signed with that are to be believed.
+/// The key of valid tokens.
 pub const KEY: &[u8] = b"a key of more than thirty-two bytes for HS256";
 
-/// A token for this user, good for an hour.
+/// Returns a token for this user that is valid for an hour.
 pub fn token_for(user: &str) -> String {
     signed(user, now() + HOUR, KEY)
 }
 
-/// Tokens with which this user may not log in: of somebody else's making, too old, and of another user.
+/// Returns tokens that this user cannot log in with: with another key, expired, and of another user.
 pub fn worthless_tokens(user: &str) -> [(&'static str, String); 3] {
     [
         ("forged", signed(user, now() + HOUR, b"a key of the same length that nobody here has")),
@@ -24,7 +24,7 @@ pub fn worthless_tokens(user: &str) -> [(&'static str, String); 3] {
     ]
 }
 
-/// The user of a token that is signed with the key and still good.
+/// Returns the user of a valid token.
 pub fn user_of(token: &str) -> Option<String> {
     let (text, signature) = token.rsplit_once('.')?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;

@@ -1,16 +1,16 @@
-//! Waiting: a condition is polled until it holds, up to a bound.
+//! Polls for a condition with a time limit.
 
 use std::time::{Duration, Instant};
 
-/// Long enough for a loaded machine; nothing that works takes so long.
+/// Long enough for a loaded machine. Nothing that works takes so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Polls until `probe` gives a value; panics with `what` after [`PATIENCE`].
+/// Polls until `probe` returns a value. Panics with `what` after [`PATIENCE`].
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, probe)
 }
 
-/// Polls until `probe` gives a value; panics with `what` after `bound`.
+/// Polls until `probe` returns a value. Panics with `what` after `bound`.
 pub fn within<T>(bound: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + bound;
     let mut pause = Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! A client that sees every byte: over TCP, a UNIX socket, or TLS.
+//! A client that sees every byte, over TCP, a UNIX socket or TLS.
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -39,7 +39,7 @@ impl Wire {
         Ok(Self { stream: Stream::Tcp(stream), unread: Vec::new() })
     }
 
-    /// Connects over TCP from this address of ours, as another client: all of 127.0.0.0/8 is ours.
+    /// Connects over TCP from this source address, as a different client. All of 127.0.0.0/8 is local.
     pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -47,7 +47,7 @@ impl Wire {
         Self::over(socket.into())
     }
 
-    /// Writes fail at once when the other side does not read.
+    /// Makes writes fail at once if the other side does not read.
     pub fn do_not_wait(&self) {
         let Stream::Tcp(stream) = &self.stream else { panic!("only over plain TCP") };
         stream.set_nonblocking(true).unwrap();
@@ -61,22 +61,22 @@ impl Wire {
         Ok(Self { stream: Stream::Unix(stream), unread: Vec::new() })
     }
 
-    /// Connects over TCP, and TLS from the first byte.
+    /// Connects over TCP with implicit TLS.
     pub fn connect_tls(address: SocketAddr) -> Result<Self> {
         Self::connect(address)?.handshake()
     }
 
-    /// TLS from here on; the server must prove to be `localhost` to the tests' authority.
+    /// Does a TLS handshake. The server must prove to be `localhost` with a certificate of the tests' authority.
     pub fn handshake(self) -> Result<Self> {
         self.handshake_as(AUTHORITY.client(), "localhost")
     }
 
-    /// TLS from here on, as this client, which asks for `name` (an address: no SNI).
+    /// Does a TLS handshake as this client, which requests `name`. An address sends no SNI.
     pub fn handshake_as(self, client: Arc<ClientConfig>, name: &str) -> Result<Self> {
         self.handshake_behind(&[], client, name)
     }
 
-    /// The same, with `before` in the segment of the ClientHello.
+    /// As [`Self::handshake_as`], with the bytes `before` in the segment of the ClientHello.
     pub fn handshake_behind(self, before: &[u8], client: Arc<ClientConfig>, name: &str) -> Result<Self> {
         let Stream::Tcp(mut tcp) = self.stream else { panic!("TLS only over plain TCP") };
         assert!(self.unread.is_empty(), "bytes before the handshake");
@@ -92,18 +92,18 @@ impl Wire {
         Ok(Self { stream: Stream::Tls(Box::new(stream)), unread: Vec::new() })
     }
 
-    /// The server's certificate.
+    /// Returns the server's certificate.
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.tls().peer_certificates().unwrap()[0].clone().into_owned()
     }
 
-    /// What was agreed on in the handshake.
+    /// Returns the state of the TLS connection.
     pub fn tls(&self) -> &ClientConnection {
         let Stream::Tls(stream) = &self.stream else { panic!("no TLS") };
         &stream.conn
     }
 
-    /// Our own address.
+    /// Returns our own address.
     pub fn local_address(&self) -> SocketAddr {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().unwrap(),
@@ -122,13 +122,13 @@ impl Wire {
         }
     }
 
-    /// Ends our direction; what the other side says is still read.
+    /// Closes our direction. The other direction can still be read.
     pub fn end(&mut self) -> Result<()> {
         let Stream::Tcp(stream) = &self.stream else { panic!("only over plain TCP") };
         stream.shutdown(Shutdown::Write)
     }
 
-    /// One line without its CRLF; an error at the end of the stream.
+    /// Reads a line without its CRLF. The end of the stream is an error.
     pub fn line(&mut self) -> Result<String> {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -141,19 +141,19 @@ impl Wire {
         }
     }
 
-    /// Sends a line, and returns the next one.
+    /// Sends a line and returns the next one.
     pub fn ask(&mut self, line: &str) -> Result<String> {
         self.send(format!("{line}\r\n"))?;
         self.line()
     }
 
-    /// Sends an IMAP command with its tag, and returns all lines up to the tagged one.
+    /// Sends an IMAP command with its tag. Returns all lines up to the tagged one.
     pub fn imap(&mut self, tag: &str, command: &str) -> Result<Vec<String>> {
         self.send(format!("{tag} {command}\r\n"))?;
         self.lines_until(|line| line.starts_with(tag))
     }
 
-    /// Sends an SMTP command, and returns the lines of the reply.
+    /// Sends an SMTP command. Returns the lines of the reply.
     pub fn smtp(&mut self, command: &str) -> Result<Vec<String>> {
         self.send(format!("{command}\r\n"))?;
         self.lines_until(|line| line.as_bytes().get(3) != Some(&b'-'))
@@ -169,7 +169,7 @@ impl Wire {
         }
     }
 
-    /// Everything up to the end of the stream, a reset counting as an end; panics when there is none within
+    /// Returns everything up to the end of the stream. A reset counts as the end. Panics if there is none within
     /// `bound`.
     pub fn rest(mut self, bound: Duration) -> String {
         let deadline = Instant::now() + bound;
