@@ -221,7 +221,7 @@ pub const DIRECTIVES: &[KnownDirective] = &[
         "error_log",
         (1, MANY),
         Kind::Unneeded(
-            "has no equivalent: logs go to standard error; set `mailgress run --log` and --log-format",
+            "has no equivalent: logs go to standard output; set `mailgress run --log` and --log-format",
         ),
     ),
     one("imap_client_buffer", Kind::Size),

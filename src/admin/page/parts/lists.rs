@@ -32,7 +32,7 @@ pub(in crate::admin::page) fn backends(view: &View) -> Markup {
             }
             div.card {
                 @if excerpt.shown.is_empty() {
-                    p.empty { @if excerpt.all == 0 { "No listener names one." } @else { "Nothing is like that." } }
+                    p.empty { @if excerpt.all == 0 { "No listener names one." } @else { "No matches." } }
                 } @else {
                     @let rows = html! { @for backend in &excerpt.shown { (backend_row(backend)) } };
                     (table("Backends with the health of their endpoints", &BACKEND_COLUMNS, &rows))
