@@ -47,8 +47,8 @@ fn says_what_is_wrong_and_what_to_do() {
     let (mine, other) = (ca.issue(&["a.test"]), ca.issue(&["b.test"]));
     let key = mine.key.serialize_pem();
     let cases = [
-        (parse("", &key), "holds no certificate"),
-        (parse(&mine.chain, ""), "holds no private key"),
+        (parse("", &key), "tls.crt of mail/tls is empty"),
+        (parse(&mine.chain, ""), "tls.key of mail/tls is empty"),
         (parse(&mine.chain, &other.key.serialize_pem()), "does not belong"),
         (parse(&format!("{}{}", ca.pem(), mine.chain), &key), "belongs to certificate 2 of its tls.crt"),
         (parse("0\u{82}", &key), "is DER or PKCS#12 (binary), not PEM"),
@@ -58,7 +58,7 @@ fn says_what_is_wrong_and_what_to_do() {
         (parse(&mine.chain, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"), "encrypted"),
         (
             parse(&mine.chain, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-            "of a kind that is not supported (EC256)",
+            "is PEM, but what it holds is not a private key",
         ),
     ];
     for (outcome, expected) in cases {

@@ -151,7 +151,10 @@ fn what_is_no_object_is_a_problem() {
     let mut files = Files::new();
     let mut found = |text: &str| problems(&files.write("a.yaml", text)).join("\n");
     assert!(found("just text").contains("no apiVersion and kind"));
-    assert!(found("kind: MailServer\nmetadata: {name: a}").contains("no apiVersion and kind"));
+    assert!(
+        found("kind: MailServer\nmetadata: {name: a}")
+            .contains("a MailServer has no apiVersion; add apiVersion: mailgress.dev/v1alpha1")
+    );
     assert!(found("{apiVersion: v1, kind: Secret}").contains("has no metadata.name"));
     assert!(
         found("{apiVersion: mailgress.dev/v1alpha1, kind: MailSever, metadata: {name: x}}")
