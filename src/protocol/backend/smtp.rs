@@ -1,6 +1,8 @@
 //! Brings an SMTP backend to the client's state: NGINX section 9.4, with XCLIENT as the backend offers it or as nginx
 //! sends it (quirk Q-22), and in addition STARTTLS and relayed SASL.
 
+mod offer;
+
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
 use crate::protocol::login::{Envelope, Hello, LoginRequest};
@@ -10,8 +12,9 @@ use super::reply::{SmtpReply, take_smtp};
 use super::sasl::{Reaction, SaslLogin, append_answer, checked};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
-    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refusal, refused,
+    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refused,
 };
+use offer::{Offer, offers};
 
 /// The state machine for an SMTP backend; each state waits for one reply.
 #[derive(Debug)]
@@ -31,15 +34,6 @@ pub(super) struct LoggingIn {
     takes_chunks: bool,
     /// What this reply says about the mechanism in use.
     offer: Offer,
-}
-
-/// What an EHLO reply says about a SASL mechanism.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Offer {
-    Named,
-    Missing,
-    /// AUTH is missing, but STARTTLS is offered.
-    BehindStartTls,
 }
 
 /// The data that is needed before and for the login.
@@ -266,23 +260,6 @@ impl Login {
     }
 }
 
-impl Offer {
-    fn of(mechanism: &str, extensions: &SmtpReply) -> Self {
-        let has = |name: &[u8]| {
-            extensions.texts().any(|text| {
-                text.split(|byte| *byte == b' ').next().is_some_and(|word| word.eq_ignore_ascii_case(name))
-            })
-        };
-        if offers(extensions, "AUTH", mechanism) {
-            Self::Named
-        } else if has(b"STARTTLS") && !has(b"AUTH") {
-            Self::BehindStartTls
-        } else {
-            Self::Missing
-        }
-    }
-}
-
 impl LoggingIn {
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Self { login, takes_chunks, offer } = self;
@@ -315,17 +292,10 @@ impl LoggingIn {
             (Login::Auth { verbatim: true, .. }, 235) => {
                 Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused: None }))
             }
-            (Login::Auth { sasl, .. }, code)
-                if offer != Offer::Named && refusal::is_without_judgement(code) =>
-            {
-                Err(match offer {
-                    Offer::BehindStartTls => {
-                        BackendError::not_offered_in_clear(sasl.mechanism(), &reply.lines)
-                    }
-                    _ => BackendError::not_offered("AUTH", sasl.mechanism(), &reply.lines),
-                })
-            }
-            (Login::Auth { .. }, 400..=599) => Ok(refused(Protocol::Smtp, reply.lines)),
+            (Login::Auth { sasl, .. }, 400..=599) => match offer.refused(&sasl, &reply) {
+                Some(error) => Err(error),
+                None => Ok(refused(Protocol::Smtp, reply.lines)),
+            },
             (Login::Mail { .. }, 400..=599) => {
                 let cause = RefusalCause::of_envelope(&reply.lines).unwrap_or(RefusalCause::Client);
                 Ok(Flow::Outside(BackendStep::Refused(Refusal { reply: reply.lines, cause })))
@@ -353,15 +323,6 @@ fn authenticated(takes_chunks: bool) -> Flow {
 }
 
 const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";
-
-/// Tells whether an EHLO reply lists `extension` with `parameter`.
-fn offers(extensions: &SmtpReply, extension: &str, parameter: &str) -> bool {
-    let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-    extensions.texts().any(|text| {
-        let mut words = text.split(|&byte| byte == b' ');
-        words.next().is_some_and(|name| is(name, extension)) && words.any(|word| is(word, parameter))
-    })
-}
 
 fn append_hello(extended: bool, name: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(if extended { b"EHLO " } else { b"HELO " });
