@@ -20,10 +20,17 @@ use offer::{Offer, offers};
 #[derive(Debug)]
 pub(super) enum Smtp {
     Greeting(Box<BackendPlan>),
-    Hello { preparation: Preparation, start_tls: bool },
+    Hello {
+        preparation: Preparation,
+        start_tls: bool,
+    },
     StartTls(Preparation),
     XClient(Preparation),
-    ClientHello(Login),
+    /// The client's EHLO after XCLIENT. `own` is our name, for a backend that rejects the client's.
+    ClientHello {
+        login: Login,
+        own: Option<(bool, Vec<u8>)>,
+    },
     LoggingIn(LoggingIn),
 }
 
@@ -41,6 +48,8 @@ pub(super) struct LoggingIn {
 pub(super) struct Preparation {
     /// The name in EHLO and HELO.
     name: Vec<u8>,
+    /// `serverName`, for a backend that rejects `name`.
+    own: Vec<u8>,
     /// Send EHLO, not HELO.
     extended: bool,
     client_hello: Option<Hello>,
@@ -109,7 +118,14 @@ impl Smtp {
             }
             (Self::Hello { preparation, start_tls: false }, 250) => preparation.announce(&reply, out),
             (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
-            (Self::ClientHello(login), 250) => login.begin(&reply, out),
+            (Self::ClientHello { login, .. }, 250) => login.begin(&reply, out),
+            (Self::Hello { preparation, start_tls }, 500..=599) if preparation.name != preparation.own => {
+                Ok(preparation.with_own_name().hello(start_tls, out).into())
+            }
+            (Self::ClientHello { login, own: Some((extended, own)) }, 500..=599) => {
+                append_hello(extended, &own, out);
+                Ok(Self::ClientHello { login, own: None }.into())
+            }
             (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
             _ => Err(BackendError::at(step, reply.lines)),
         }
@@ -118,7 +134,7 @@ impl Smtp {
     fn step(&self) -> &'static str {
         match self {
             Self::Greeting(_) => GREETING,
-            Self::Hello { .. } | Self::ClientHello(_) => "EHLO",
+            Self::Hello { .. } | Self::ClientHello { .. } => "EHLO",
             Self::StartTls(_) => "STARTTLS",
             Self::XClient(_) => "XCLIENT",
             Self::LoggingIn(logging_in) => logging_in.login.name(),
@@ -148,11 +164,21 @@ impl Preparation {
             || xclient.is_some()
             || login.is_sasl()
             || client_hello.as_ref().is_some_and(|hello| hello.extended);
+        let own = server_name.into_bytes();
         let name = match &client_hello {
             Some(hello) if as_client => hello.name.clone(),
-            _ => server_name.into_bytes(),
+            _ => own.clone(),
         };
-        Ok(Self { name, extended, client_hello, xclient, login })
+        Ok(Self { name, own, extended, client_hello, xclient, login })
+    }
+
+    /// For a backend that has rejected the client's name, such as `501 syntactically invalid EHLO argument(s)`.
+    fn with_own_name(mut self) -> Self {
+        self.name.clone_from(&self.own);
+        if let Some(hello) = &mut self.client_hello {
+            hello.name.clone_from(&self.own);
+        }
+        self
     }
 
     fn hello(self, start_tls: bool, out: &mut Vec<u8>) -> Smtp {
@@ -205,12 +231,19 @@ impl Preparation {
     /// XCLIENT resets the backend to the state before EHLO, and AUTH needs an EHLO.
     fn replay_hello(self, reply: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let needs_extensions = self.login.is_sasl();
-        match self.client_hello {
-            Some(hello) => append_hello(hello.extended || needs_extensions, &hello.name, out),
-            None if needs_extensions => append_hello(true, &self.name, out),
+        let own = match self.client_hello {
+            Some(hello) => {
+                let extended = hello.extended || needs_extensions;
+                append_hello(extended, &hello.name, out);
+                (hello.name != self.own).then_some((extended, self.own))
+            }
+            None if needs_extensions => {
+                append_hello(true, &self.name, out);
+                None
+            }
             None => return self.login.begin(reply, out),
-        }
-        Ok(Smtp::ClientHello(self.login).into())
+        };
+        Ok(Smtp::ClientHello { login: self.login, own }.into())
     }
 }
 
