@@ -70,8 +70,9 @@ pub struct UpstreamSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xclient_negotiation: Option<XclientNegotiation>,
     /// SMTP: the name in EHLO and HELO to the backend. `Client`: the name that the client sent, so that `Received`
-    /// headers show it even if the backend does not support XCLIENT; `serverName` if the client sent none. `Own`:
-    /// always `serverName`, as nginx does. Default: `Client`.
+    /// headers show it even if the backend does not support XCLIENT; `serverName` if the client sent none. If the
+    /// backend rejects the client's name (5yz), `serverName` is sent instead. `Own`: always `serverName`, as nginx does.
+    /// Default: `Client`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ehlo_name: Option<EhloName>,
     /// SMTP: log in to the backend with AUTH. With `auth.passthrough` this is always done. Default: false.

@@ -2,14 +2,16 @@
 //! a ban, but the same outdated password does not, and a load balancer's address is never banned.
 
 use std::cell::OnceCell;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, mpsc};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::acceptor::Acceptor;
 use crate::support::auth_service::{Answer, AuthService};
-use crate::support::backend::{Backend, WRONG};
+use crate::support::backend::{Backend, LATER, WRONG};
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, with};
 use crate::support::ports;
@@ -34,13 +36,25 @@ impl Edge {
     /// Starts it with these limits and listener fields.
     fn with(auth: impl Fn(&[Backend; 3]) -> Value, limits: &Value, fields: &Value) -> Self {
         let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
+        let addresses = backends.each_ref().map(Backend::address);
+        Self::between(backends, &addresses, auth, limits, fields)
+    }
+
+    /// As [`Self::with`], with the backends at these addresses.
+    fn between(
+        backends: [Backend; 3],
+        addresses: &[SocketAddr],
+        auth: impl Fn(&[Backend; 3]) -> Value,
+        limits: &Value,
+        fields: &Value,
+    ) -> Self {
         let listeners =
             PROTOCOLS.map(|protocol| (protocol, SocketAddr::from(([127, 0, 0, 1], ports::free()))));
         let wanted: Vec<Value> = listeners
             .iter()
-            .zip(&backends)
+            .zip(addresses)
             .map(|((protocol, at), to)| {
-                let base = listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), to.address());
+                let base = listener(&protocol.to_lowercase(), protocol, "Disabled", at.port(), *to);
                 with(base, fields)
             })
             .collect();
@@ -142,6 +156,108 @@ fn a_login_that_is_under_way_when_a_ban_begins_is_refused_though_it_is_right() {
         earn_a_ban(protocol, *address);
         banned.send(backend.address()).unwrap();
         assert_eq!(late.rest(SOON).trim_end(), too_many(protocol), "{protocol}");
+    }
+}
+
+/// Holds requests back until it is opened.
+#[derive(Default)]
+struct Gate {
+    /// How many wait, and whether it is open.
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        let _open = self.changed.wait_timeout_while(state, PATIENCE, |(_, is_open)| !*is_open).unwrap();
+    }
+
+    fn waiting(&self) -> usize {
+        self.state.lock().unwrap().0
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Forwards connections to `backend`, and the first [`GUESSES`] of them only when `gate` opens.
+fn held(backend: SocketAddr, gate: Arc<Gate>) -> Acceptor {
+    let accepted = AtomicUsize::new(0);
+    Acceptor::start_on(Ipv4Addr::LOCALHOST.into(), move |stream| {
+        if accepted.fetch_add(1, Ordering::SeqCst) < GUESSES.len() {
+            gate.pass();
+        }
+        let to = TcpStream::connect(backend).unwrap();
+        let pump = |mut from: TcpStream, mut to: TcpStream| {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        };
+        let (from, back) = (stream.try_clone().unwrap(), to.try_clone().unwrap());
+        let forth = std::thread::spawn(move || pump(from, to));
+        pump(back, stream);
+        forth.join().unwrap();
+    })
+}
+
+/// Guesses in parallel, gets the client banned, and only then lets the guesses be answered.
+fn guesses_get_the_same_answer(protocol: &str, address: SocketAddr, gate: &Gate) {
+    let mut guessing = Vec::new();
+    for (index, password) in GUESSES.iter().enumerate() {
+        let mut wire = greeted(address).unwrap();
+        send_login(&mut wire, protocol, "late", password).unwrap();
+        wait::eventually("the guess waits", || (gate.waiting() > index).then_some(()));
+        guessing.push(wire);
+    }
+    earn_a_ban(protocol, address);
+    gate.open();
+    for (wire, password) in guessing.into_iter().zip(GUESSES) {
+        assert_eq!(wire.rest(SOON).trim_end(), too_many(protocol), "{protocol}: {password}");
+    }
+}
+
+#[test]
+fn the_auth_services_answers_after_a_ban_do_not_tell_the_right_password_of_parallel_guesses() {
+    let gates: [Arc<Gate>; 3] = Default::default();
+    let service = OnceCell::new();
+    let edge = Edge::start(|backends| {
+        let to = backends.each_ref().map(Backend::address);
+        let gates = gates.clone();
+        let auth = AuthService::start(move |request| {
+            if request.header("Auth-User") != Some("late") {
+                return Answer::refuse("no");
+            }
+            let protocol = request.header("Auth-Protocol").unwrap().to_uppercase();
+            let index = PROTOCOLS.iter().position(|known| *known == protocol).unwrap();
+            gates[index].pass();
+            match request.header("Auth-Pass") {
+                Some(RIGHT) => Answer::Backend(to[index]),
+                Some(WITHOUT_BACKEND) => Answer::Backend(([127, 0, 0, 1], 1).into()),
+                Some(WRONG) => Answer::refuse("no"),
+                Some(LATER) => Answer::Status("500 Internal Server Error", Vec::new()),
+                _ => Answer::Headers(vec![("Auth-Status", "no".to_owned()), ("Auth-Wait", "600".to_owned())]),
+            }
+        });
+        http_auth(&service.get_or_init(|| auth).url())
+    });
+    for ((protocol, address), gate) in edge.listeners.iter().zip(&gates) {
+        guesses_get_the_same_answer(protocol, *address, gate);
+    }
+}
+
+#[test]
+fn the_backends_answers_after_a_ban_do_not_tell_the_right_password_of_parallel_guesses() {
+    let gates: [Arc<Gate>; 3] = Default::default();
+    let backends = [Backend::imap("imap"), Backend::pop3("pop3"), Backend::smtp("smtp")];
+    let held: Vec<Acceptor> =
+        backends.iter().zip(&gates).map(|(to, gate)| held(to.address(), Arc::clone(gate))).collect();
+    let fronts = held.iter().map(Acceptor::address).collect::<Vec<_>>();
+    let edge = Edge::between(backends, &fronts, |_| passthrough(), &ban_after_two(), &json!({}));
+    for ((protocol, address), gate) in edge.listeners.iter().zip(&gates) {
+        guesses_get_the_same_answer(protocol, *address, gate);
     }
 }
 
@@ -341,3 +457,8 @@ fn a_password_that_the_backend_refuses_is_counted_if_it_is_the_clients_own() {
 }
 
 const SOON: Duration = Duration::from_secs(20);
+
+const RIGHT: &str = "secret";
+/// The auth service accepts it and names a backend that is not there.
+const WITHOUT_BACKEND: &str = "without-backend";
+const GUESSES: [&str; 5] = [WRONG, "held-back", RIGHT, WITHOUT_BACKEND, LATER];

@@ -28,7 +28,7 @@ pub(super) enum Pop3 {
 #[derive(Debug)]
 pub(super) struct Exchange {
     sasl: SaslLogin,
-    /// Whether CAPA names the mechanism; true if the backend has no CAPA.
+    /// Whether CAPA names the mechanism.
     is_offered: bool,
 }
 
@@ -71,7 +71,7 @@ impl Pop3 {
                 Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Pop3(preparation)))))
             }
             Self::Offers(sasl) => {
-                let is_offered = !accepted || offers_mechanism(&reply, sasl.mechanism());
+                let is_offered = accepted && offers_mechanism(&reply, sasl.mechanism());
                 sasl.append_command(b"AUTH", out);
                 Ok(Self::Auth(Exchange { sasl, is_offered }).into())
             }
@@ -82,7 +82,9 @@ impl Pop3 {
             }
             Self::Pass | Self::Auth(_) if accepted => Ok(ready(reply)),
             Self::Auth(Exchange { sasl, is_offered: false })
-                if reply.starts_with(b"-ERR") && !refusal::has_code(&reply) && !sasl.was_challenged() =>
+                if reply.starts_with(b"-ERR")
+                    && !sasl.was_challenged()
+                    && !refusal::has_other_cause(&reply) =>
             {
                 Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply))
             }

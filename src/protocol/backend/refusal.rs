@@ -19,13 +19,14 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// Reads a backend's reply to the login. SMTP: RFC 4954 section 6 and RFC 5321 section 4.2; IMAP: RFC 5530; POP3:
-    /// RFC 3206 and RFC 2449 section 8.1. A reply without a code means wrong credentials.
+    /// RFC 3206 and RFC 2449 section 8.1. A refusal without a code means wrong credentials.
     #[must_use]
     pub fn of_login(protocol: Protocol, reply: &[u8]) -> Self {
         let line = last_line(reply);
         match protocol {
             Protocol::Smtp => Self::of_smtp_login(line),
-            Protocol::Imap | Protocol::Pop3 => response_code(line).map_or(Self::Credentials, Self::of_code),
+            Protocol::Imap => Self::of_imap_login(line),
+            Protocol::Pop3 => response_code(line).map_or(Self::Credentials, Self::of_code),
         }
     }
 
@@ -58,12 +59,24 @@ impl RefusalCause {
     }
 
     fn of_smtp_login(line: &[u8]) -> Self {
+        let is_mail_system = line.get(4..).is_some_and(|enhanced| enhanced.starts_with(b"5.3."));
         match smtp_code(line) {
             // Greylisting, a password transition (RFC 4954), a disabled account (RFC 5248).
             Some(450 | 432 | 525) => Self::Client,
-            // The server does not support AUTH or the mechanism, or requires TLS from us.
-            Some(400..=499 | 500 | 502..=504 | 530 | 538) => Self::Server,
+            // The server does not support AUTH or the mechanism, finds it too weak, or requires TLS from us.
+            Some(400..=499 | 500 | 502..=504 | 530 | 534 | 538) => Self::Server,
+            Some(500..=599) if is_mail_system => Self::Server,
             _ => Self::Credentials,
+        }
+    }
+
+    /// BAD and CANNOT refuse the command, not the credentials.
+    fn of_imap_login(line: &[u8]) -> Self {
+        let code = response_code(line);
+        let refuses_command = is_bad(line) || code.is_some_and(|code| code.eq_ignore_ascii_case(b"CANNOT"));
+        match code.map_or(Self::Credentials, Self::of_code) {
+            Self::Credentials if refuses_command => Self::Server,
+            cause => cause,
         }
     }
 
@@ -102,9 +115,22 @@ pub(super) fn has_code(reply: &[u8]) -> bool {
     response_code(last_line(reply)).is_some()
 }
 
+/// Tells whether an IMAP or POP3 reply has a response code with another cause than wrong credentials.
+pub(super) fn has_other_cause(reply: &[u8]) -> bool {
+    let cause = response_code(last_line(reply)).map(RefusalCause::of_code);
+    cause.is_some_and(|cause| cause != RefusalCause::Credentials)
+}
+
 /// Tells whether an SMTP server refused AUTH or the mechanism without checking credentials.
 pub(super) fn is_without_judgement(code: u16) -> bool {
     matches!(code, 500 | 502..=504 | 530 | 538)
+}
+
+/// Tells whether the last line is IMAP's `tag BAD`.
+pub(super) fn is_bad(reply: &[u8]) -> bool {
+    let status =
+        next_word(last_line(reply)).map(|(_, rest)| next_word(rest).map_or(rest, |(status, _)| status));
+    status.is_some_and(|status| status.eq_ignore_ascii_case(b"BAD"))
 }
 
 fn is_bye(reply: &[u8]) -> bool {
@@ -162,6 +188,9 @@ mod tests {
             (Protocol::Smtp, "503 5.5.1 Error: authentication not enabled\r\n", Server),
             (Protocol::Smtp, "504 5.5.4 Unrecognized authentication type\r\n", Server),
             (Protocol::Smtp, "538 5.7.11 Encryption required\r\n", Server),
+            (Protocol::Smtp, "534 5.7.9 Authentication mechanism is too weak\r\n", Server),
+            (Protocol::Smtp, "554 5.3.0 mail system\r\n", Server),
+            (Protocol::Smtp, "554 5.7.0 no\r\n", Credentials),
             (Protocol::Smtp, "450 4.7.1 too much auth commands\r\n", Client),
             (Protocol::Smtp, "432 4.7.12 A password transition is needed\r\n", Client),
             (Protocol::Smtp, "535 5.7.8 wrong, 4 attempts left\r\n", Credentials),
@@ -170,6 +199,12 @@ mod tests {
             (Protocol::Imap, "a no [serverbug] oops\r\n", Server),
             (Protocol::Imap, "a NO [CONTACTADMIN] call us\r\n", Server),
             (Protocol::Imap, "a NO [PRIVACYREQUIRED] not in clear\r\n", Server),
+            (Protocol::Imap, "a NO [CANNOT] not so\r\n", Server),
+            (Protocol::Imap, "a BAD unknown command\r\n", Server),
+            (Protocol::Imap, "a bad\r\n", Server),
+            (Protocol::Imap, "a BAD [CLIENTBUG] what\r\n", Client),
+            (Protocol::Imap, "a NO [ALERT] BAD\r\n", Credentials),
+            (Protocol::Imap, "a NO [NOPERM] not you\r\n", Credentials),
             (Protocol::Imap, "a NO [INUSE] another session\r\n", Client),
             (Protocol::Imap, "a NO [LIMIT] too many connections\r\n", Client),
             (Protocol::Imap, "a NO [EXPIRED] choose a new password\r\n", Client),

@@ -1,6 +1,8 @@
 //! Brings an SMTP backend to the client's state: NGINX section 9.4, with XCLIENT as the backend offers it or as nginx
 //! sends it (quirk Q-22), and in addition STARTTLS and relayed SASL.
 
+mod offer;
+
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
 use crate::protocol::login::{Envelope, Hello, LoginRequest};
@@ -10,17 +12,25 @@ use super::reply::{SmtpReply, take_smtp};
 use super::sasl::{Reaction, SaslLogin, append_answer, checked};
 use super::{
     BackendError, BackendExchange, BackendLogin, BackendPlan, BackendStartTls, BackendStep, ClientInfo, Flow,
-    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refusal, refused,
+    GREETING, Refusal, RefusalCause, Secured, XclientNegotiation, refused,
 };
+use offer::{Offer, offers};
 
 /// The state machine for an SMTP backend; each state waits for one reply.
 #[derive(Debug)]
 pub(super) enum Smtp {
     Greeting(Box<BackendPlan>),
-    Hello { preparation: Preparation, start_tls: bool },
+    Hello {
+        preparation: Preparation,
+        start_tls: bool,
+    },
     StartTls(Preparation),
     XClient(Preparation),
-    ClientHello(Login),
+    /// The client's EHLO after XCLIENT. `own` is our name, for a backend that rejects the client's.
+    ClientHello {
+        login: Login,
+        own: Option<(bool, Vec<u8>)>,
+    },
     LoggingIn(LoggingIn),
 }
 
@@ -33,20 +43,13 @@ pub(super) struct LoggingIn {
     offer: Offer,
 }
 
-/// What an EHLO reply says about a SASL mechanism.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Offer {
-    Named,
-    Missing,
-    /// AUTH is missing, but STARTTLS is offered.
-    BehindStartTls,
-}
-
 /// The data that is needed before and for the login.
 #[derive(Debug)]
 pub(super) struct Preparation {
     /// The name in EHLO and HELO.
     name: Vec<u8>,
+    /// `serverName`, for a backend that rejects `name`.
+    own: Vec<u8>,
     /// Send EHLO, not HELO.
     extended: bool,
     client_hello: Option<Hello>,
@@ -115,7 +118,14 @@ impl Smtp {
             }
             (Self::Hello { preparation, start_tls: false }, 250) => preparation.announce(&reply, out),
             (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
-            (Self::ClientHello(login), 250) => login.begin(&reply, out),
+            (Self::ClientHello { login, .. }, 250) => login.begin(&reply, out),
+            (Self::Hello { preparation, start_tls }, 500..=599) if preparation.name != preparation.own => {
+                Ok(preparation.with_own_name().hello(start_tls, out).into())
+            }
+            (Self::ClientHello { login, own: Some((extended, own)) }, 500..=599) => {
+                append_hello(extended, &own, out);
+                Ok(Self::ClientHello { login, own: None }.into())
+            }
             (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
             _ => Err(BackendError::at(step, reply.lines)),
         }
@@ -124,7 +134,7 @@ impl Smtp {
     fn step(&self) -> &'static str {
         match self {
             Self::Greeting(_) => GREETING,
-            Self::Hello { .. } | Self::ClientHello(_) => "EHLO",
+            Self::Hello { .. } | Self::ClientHello { .. } => "EHLO",
             Self::StartTls(_) => "STARTTLS",
             Self::XClient(_) => "XCLIENT",
             Self::LoggingIn(logging_in) => logging_in.login.name(),
@@ -154,11 +164,21 @@ impl Preparation {
             || xclient.is_some()
             || login.is_sasl()
             || client_hello.as_ref().is_some_and(|hello| hello.extended);
+        let own = server_name.into_bytes();
         let name = match &client_hello {
             Some(hello) if as_client => hello.name.clone(),
-            _ => server_name.into_bytes(),
+            _ => own.clone(),
         };
-        Ok(Self { name, extended, client_hello, xclient, login })
+        Ok(Self { name, own, extended, client_hello, xclient, login })
+    }
+
+    /// For a backend that has rejected the client's name, such as `501 syntactically invalid EHLO argument(s)`.
+    fn with_own_name(mut self) -> Self {
+        self.name.clone_from(&self.own);
+        if let Some(hello) = &mut self.client_hello {
+            hello.name.clone_from(&self.own);
+        }
+        self
     }
 
     fn hello(self, start_tls: bool, out: &mut Vec<u8>) -> Smtp {
@@ -211,12 +231,19 @@ impl Preparation {
     /// XCLIENT resets the backend to the state before EHLO, and AUTH needs an EHLO.
     fn replay_hello(self, reply: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let needs_extensions = self.login.is_sasl();
-        match self.client_hello {
-            Some(hello) => append_hello(hello.extended || needs_extensions, &hello.name, out),
-            None if needs_extensions => append_hello(true, &self.name, out),
+        let own = match self.client_hello {
+            Some(hello) => {
+                let extended = hello.extended || needs_extensions;
+                append_hello(extended, &hello.name, out);
+                (hello.name != self.own).then_some((extended, self.own))
+            }
+            None if needs_extensions => {
+                append_hello(true, &self.name, out);
+                None
+            }
             None => return self.login.begin(reply, out),
-        }
-        Ok(Smtp::ClientHello(self.login).into())
+        };
+        Ok(Smtp::ClientHello { login: self.login, own }.into())
     }
 }
 
@@ -266,23 +293,6 @@ impl Login {
     }
 }
 
-impl Offer {
-    fn of(mechanism: &str, extensions: &SmtpReply) -> Self {
-        let has = |name: &[u8]| {
-            extensions.texts().any(|text| {
-                text.split(|byte| *byte == b' ').next().is_some_and(|word| word.eq_ignore_ascii_case(name))
-            })
-        };
-        if offers(extensions, "AUTH", mechanism) {
-            Self::Named
-        } else if has(b"STARTTLS") && !has(b"AUTH") {
-            Self::BehindStartTls
-        } else {
-            Self::Missing
-        }
-    }
-}
-
 impl LoggingIn {
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Self { login, takes_chunks, offer } = self;
@@ -315,17 +325,10 @@ impl LoggingIn {
             (Login::Auth { verbatim: true, .. }, 235) => {
                 Ok(Flow::Outside(BackendStep::Ready { reply: reply.lines, takes_chunks, refused: None }))
             }
-            (Login::Auth { sasl, .. }, code)
-                if offer != Offer::Named && refusal::is_without_judgement(code) =>
-            {
-                Err(match offer {
-                    Offer::BehindStartTls => {
-                        BackendError::not_offered_in_clear(sasl.mechanism(), &reply.lines)
-                    }
-                    _ => BackendError::not_offered("AUTH", sasl.mechanism(), &reply.lines),
-                })
-            }
-            (Login::Auth { .. }, 400..=599) => Ok(refused(Protocol::Smtp, reply.lines)),
+            (Login::Auth { sasl, .. }, 400..=599) => match offer.refused(&sasl, &reply) {
+                Some(error) => Err(error),
+                None => Ok(refused(Protocol::Smtp, reply.lines)),
+            },
             (Login::Mail { .. }, 400..=599) => {
                 let cause = RefusalCause::of_envelope(&reply.lines).unwrap_or(RefusalCause::Client);
                 Ok(Flow::Outside(BackendStep::Refused(Refusal { reply: reply.lines, cause })))
@@ -353,15 +356,6 @@ fn authenticated(takes_chunks: bool) -> Flow {
 }
 
 const AUTHENTICATED: &[u8] = b"235 2.0.0 OK\r\n";
-
-/// Tells whether an EHLO reply lists `extension` with `parameter`.
-fn offers(extensions: &SmtpReply, extension: &str, parameter: &str) -> bool {
-    let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-    extensions.texts().any(|text| {
-        let mut words = text.split(|&byte| byte == b' ');
-        words.next().is_some_and(|name| is(name, extension)) && words.any(|word| is(word, parameter))
-    })
-}
 
 fn append_hello(extended: bool, name: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(if extended { b"EHLO " } else { b"HELO " });

@@ -55,31 +55,29 @@ impl Session {
         verdict
     }
 
-    /// Refuses clients that other sessions got banned: before the auth service or backend is asked, and after a login
-    /// that was in progress when the ban began.
+    /// Refuses clients that other sessions got banned before the auth service or backend is asked.
     async fn unless_banned(
         &mut self,
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        if self.is_banned() {
-            return Err(self.turn_out().await);
-        }
-        let verdict = match self.served.listener.auth.clone() {
+        self.turn_out_if_banned().await?;
+        match self.served.listener.auth.clone() {
             Auth::Http { service, .. } => self.ask_service(&service, request, pending, record).await,
             Auth::Passthrough(backend) => self.ask_backend(backend, request, pending, record).await,
-        };
-        if matches!(verdict, Ok(Decision::Accepted(_))) && self.is_banned() {
-            return Err(self.turn_out().await);
         }
-        verdict
     }
 
-    /// Sends a banned client the same message as when it connects.
-    async fn turn_out(&mut self) -> End {
+    /// Sends a banned client the same message as when it connects. Called after every answer of the auth service and
+    /// the backend, before the client gets any of it: otherwise the replies to parallel logins would tell a right
+    /// password from wrong ones after the ban began.
+    pub(super) async fn turn_out_if_banned(&mut self) -> Result<(), End> {
+        if !self.is_banned() {
+            return Ok(());
+        }
         let mut out = notices::too_many_connections(self.protocol()).to_vec();
-        self.tell_last(&mut out, limits::Refusal::Banned.into()).await
+        Err(self.tell_last(&mut out, limits::Refusal::Banned.into()).await)
     }
 
     /// Adds the client's address to the listener's summary, once per session.
@@ -104,7 +102,11 @@ impl Session {
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        let answer = match self.check(service, &request, &pending).await {
+        let answer = self.check(service, &request, &pending).await;
+        if !matches!(answer, Err(End::ClientGone | End::Drained)) {
+            self.turn_out_if_banned().await?;
+        }
+        let answer = match answer {
             Ok(answer) => answer,
             Err(end) => return self.fail(pending, end).await,
         };
@@ -227,7 +229,9 @@ impl Session {
     ) -> Result<Decision, End> {
         let relayed = self.served.listener.auth.is_passthrough();
         let is_clients_password = authorised.has_clients_password;
-        match self.log_in_to(authorised, pending, record).await? {
+        let reply = self.log_in_to(authorised, pending, record).await?;
+        self.turn_out_if_banned().await?;
+        match reply {
             LoginReply::Accepted(accepted) => {
                 if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
                     record.refused = Some(backend_refused(RefusalCause::Server, false, &accepted.reply));

@@ -191,6 +191,8 @@ impl Session {
                     Err(end) => return Ok(LoginReply::Failed(pending, end)),
                 },
                 BackendStep::Challenge(challenge, exchange) => {
+                    // XOAUTH2 and OAUTHBEARER: the challenge is the refusal.
+                    self.turn_out_if_banned().await?;
                     let (answer, waiting) = self.challenge(&challenge, pending).await?;
                     pending = waiting;
                     dialogue.extend_deadline();

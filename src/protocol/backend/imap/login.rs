@@ -97,19 +97,22 @@ impl LoggingIn {
         }
     }
 
-    /// A refusal without a response code may concern the command, not the credentials.
+    /// A refusal may concern the command, not the credentials.
     fn refused(self, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Self { tag, held: reply, stage, offers, password } = self;
-        if refusal::has_code(&reply) {
-            return Ok(refused(Protocol::Imap, reply));
+        if let Stage::Sasl(sasl) = &stage {
+            let is_offered = offers.as_ref().is_some_and(|offers| offers.has(sasl.mechanism()));
+            let is_about_mechanism = !is_offered && !sasl.was_challenged();
+            if is_about_mechanism && !refusal::has_other_cause(&reply) {
+                return Err(BackendError::not_offered("AUTHENTICATE", sasl.mechanism(), &reply));
+            }
+            if sasl.was_challenged() && refusal::is_bad(&reply) {
+                // The client's response to the challenge is at fault, or the client cancelled.
+                let cause = RefusalCause::Credentials;
+                return Ok(Flow::Outside(BackendStep::Refused(Refusal { reply, cause })));
+            }
         }
-        if let (Stage::Sasl(sasl), Some(offers)) = (&stage, &offers)
-            && !sasl.was_challenged()
-            && !offers.has(sasl.mechanism())
-        {
-            return Err(BackendError::not_offered("AUTHENTICATE", sasl.mechanism(), &reply));
-        }
-        match password {
+        match password.filter(|_| !refusal::has_code(&reply)) {
             Some(password) => {
                 append_own(b"CAPABILITY", out);
                 Ok(Imap::Refused(Refused { tag, reply, password, offers: None }).into())
