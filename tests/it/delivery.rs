@@ -110,7 +110,7 @@ fn a_submitted_mail_is_read_back_byte_for_byte() {
             site.clients.python("send.py", &site.submission, &arguments).succeeded();
         }
         site.reads_back(&user, &message);
-        let seen = servers().postfix.log_of(&format!("sasl_username={user}"));
+        let seen = servers().postfix.logs(&format!("sasl_username={user}"));
         assert_eq!(seen.len(), 1, "Postfix knows who sent it");
     }
 }

@@ -69,9 +69,9 @@ fn backends_see_the_clients_address_in_a_proxy_header_of_either_version() {
         let source = "127.0.0.7";
         clients.python("proxied.py", endpoint, &[&user, PASSWORD, source]).succeeded();
         let (log, expected) = if endpoint.protocol == "SMTP" {
-            (postfix.log_of(&user), format!("client=unknown[{source}]"))
+            (postfix.logs(&user), format!("client=unknown[{source}]"))
         } else {
-            (dovecot.log_of(&user), format!("rip={source}"))
+            (dovecot.logs(&user), format!("rip={source}"))
         };
         assert!(log.iter().any(|line| line.contains(&expected)), "{expected} is not in {log:#?}");
     }
@@ -134,7 +134,7 @@ fn backends_are_reached_with_verified_tls() {
         let user = new_user("secured");
         clients.python_login(endpoint, "login", &user, PASSWORD).succeeded();
         if endpoint.protocol != "SMTP" {
-            let log = dovecot.log_of(&user);
+            let log = dovecot.logs(&user);
             assert!(log.iter().any(|line| line.contains(", TLS")), "no TLS in {log:#?}");
         }
     }
