@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::auth::AuthError;
 use crate::model::reach::NotAllowed;
 use crate::protocol::backend::RefusalCause;
+use crate::protocol::follow::Interrupted;
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason};
@@ -123,6 +124,12 @@ pub(crate) enum End {
         /// From the read or write that failed.
         error: io::Error,
     },
+    /// The client closed the connection after the login, within a message.
+    #[error("the client closed the connection within a message")]
+    ClientLeft,
+    /// The backend closed the connection after the login, and this interrupts the session.
+    #[error("the backend closed the connection {}", interrupted(*.0))]
+    BackendLeft(Interrupted),
     /// A state that the types allow but that cannot occur: a bug.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
@@ -168,7 +175,7 @@ impl End {
         match self {
             Self::Done => "done",
             Self::Quit => "quit",
-            Self::ClientGone => "client_gone",
+            Self::ClientGone | Self::ClientLeft => "client_gone",
             Self::Limited(_) => "limited",
             Self::LoginRefused | Self::Rule(CloseReason::TooManyAuthFailures) => "login_refused",
             Self::Rule(_) => "protocol_error",
@@ -200,7 +207,7 @@ impl End {
             | Self::BehindHeader(_) => "backend_error",
             Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
             Self::BackendRefused { .. } => "backend_refused",
-            Self::Relay { .. } => "relay_error",
+            Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
             Self::Internal(_) => "internal_error",
             Self::Drained => "drained",
         }
@@ -266,6 +273,7 @@ impl End {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
             Self::Descriptors | Self::Internal(_) | Self::Limited(Refusal::ListenerFull) => Fault::Us,
             Self::ClientGone
+            | Self::ClientLeft
             | Self::Limited(_)
             | Self::Rule(_)
             | Self::ClientTimeout
@@ -296,7 +304,8 @@ impl End {
             | Self::BackendMute(_)
             | Self::BehindHeader(_)
             | Self::BackendRefused { .. }
-            | Self::BackendInjection => Fault::Backend,
+            | Self::BackendInjection
+            | Self::BackendLeft(_) => Fault::Backend,
             Self::Relay { side, .. } => {
                 if *side == "client" {
                     Fault::Client
@@ -329,6 +338,15 @@ const fn refusal(cause: RefusalCause) -> &'static str {
     match cause {
         RefusalCause::Credentials | RefusalCause::Client => "refused the login",
         RefusalCause::Server => "does not take this login, by its own fault",
+    }
+}
+
+const fn interrupted(what: Interrupted) -> &'static str {
+    match what {
+        Interrupted::Nothing => "",
+        Interrupted::Message => "while the client sent a message",
+        Interrupted::Reply => "before it had replied to a command",
+        Interrupted::Notice => "after it had said, without being asked to, that it closes (421 or BYE)",
     }
 }
 
