@@ -101,6 +101,9 @@ pub enum HandshakeFailure {
     /// The peer sent an alert.
     #[error("refused the TLS handshake with the alert {0:?}")]
     Alert(AlertDescription),
+    /// The client sent the alert `certificate_expired`, and the certificate for it has expired.
+    #[error("does not accept the certificate of Secret {0}, which has expired; renew it")]
+    Expired(String),
     /// The peer's certificate is not accepted.
     #[error("presents a certificate that is not accepted: {0}")]
     Certificate(rustls::CertificateError),

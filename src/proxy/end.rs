@@ -242,7 +242,7 @@ impl End {
                     "the client offers only protocols by ALPN that are not spoken here"
                 }
                 HandshakeFailure::TooLong => "the client sent a TLS handshake that is too long",
-                HandshakeFailure::OldVersion(_) => return self.to_string(),
+                HandshakeFailure::OldVersion(_) | HandshakeFailure::Expired(_) => return self.to_string(),
                 HandshakeFailure::Alert(_) => "the client refused the TLS handshake with an alert",
                 _ => "the client and we cannot agree on TLS",
             },
@@ -272,6 +272,7 @@ impl End {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
             Self::Descriptors | Self::Internal(_) | Self::Limited(Refusal::ListenerFull) => Fault::Us,
+            Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
             | Self::ClientLeft
             | Self::Limited(_)
@@ -388,6 +389,14 @@ const fn rule(reason: CloseReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_expired_certificate_is_the_fault_of_the_configuration() {
+        let fault = |failure| End::Handshake(HandshakeError::Client(failure)).fault();
+        assert_eq!(fault(HandshakeFailure::Expired("mail/tls".to_owned())), Fault::Configuration);
+        let alert = rustls::AlertDescription::CertificateExpired;
+        assert_eq!(fault(HandshakeFailure::Alert(alert)), Fault::Client);
+    }
 
     #[test]
     fn a_password_that_the_backend_refuses_is_the_fault_of_whoever_gave_it() {
