@@ -242,7 +242,10 @@ impl End {
                     "the client offers only protocols by ALPN that are not spoken here"
                 }
                 HandshakeFailure::TooLong => "the client sent a TLS handshake that is too long",
-                HandshakeFailure::OldVersion(_) | HandshakeFailure::Expired(_) => return self.to_string(),
+                HandshakeFailure::OldVersion(_)
+                | HandshakeFailure::Expired(_)
+                | HandshakeFailure::NotTls
+                | HandshakeFailure::NoKeyExchange => return self.to_string(),
                 HandshakeFailure::Alert(_) => "the client refused the TLS handshake with an alert",
                 _ => "the client and we cannot agree on TLS",
             },

@@ -705,7 +705,24 @@ mod tests {
 
         let (mut near, far) = tokio::io::duplex(64);
         near.write_all(b"a LOGIN u p\r\n").await.unwrap();
-        assert!(acceptor.accept(clear(far)).await.is_err());
+        let error = acceptor.accept(clear(far)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the client did not speak TLS");
+    }
+
+    #[tokio::test]
+    async fn a_client_with_rsa_key_exchange_only_is_called_so() {
+        let ca = Ca::new("ca");
+        let acceptor =
+            acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+        // TLS_RSA_WITH_AES_128_CBC_SHA, and ecdsa_secp256r1_sha256 as signature.
+        let extensions = [0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+        let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0, 0x2f], &[1, 0], &extensions].concat();
+        let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+        let record = [&[22, 3, 1, 0, message.len() as u8][..], &message].concat();
+        let (mut near, far) = tokio::io::duplex(1024);
+        near.write_all(&record).await.unwrap();
+        let error = acceptor.accept(clear(far)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the client offers no ECDHE cipher suite or group in common with us");
     }
 
     #[tokio::test]
