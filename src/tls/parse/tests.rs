@@ -46,9 +46,10 @@ fn says_what_is_wrong_and_what_to_do() {
     let ca = Ca::new("ca");
     let (mine, other) = (ca.issue(&["a.test"]), ca.issue(&["b.test"]));
     let key = mine.key.serialize_pem();
+    let block = |text: &str| format!("-----BEGIN PRIVATE KEY-----\n{text}-----END PRIVATE KEY-----\n");
     let cases = [
-        (parse("", &key), "holds no certificate"),
-        (parse(&mine.chain, ""), "holds no private key"),
+        (parse("", &key), "tls.crt of mail/tls is empty"),
+        (parse(&mine.chain, ""), "tls.key of mail/tls is empty"),
         (parse(&mine.chain, &other.key.serialize_pem()), "does not belong"),
         (parse(&format!("{}{}", ca.pem(), mine.chain), &key), "belongs to certificate 2 of its tls.crt"),
         (parse("0\u{82}", &key), "is DER or PKCS#12 (binary), not PEM"),
@@ -56,10 +57,11 @@ fn says_what_is_wrong_and_what_to_do() {
         (parse(&mine.chain.replace("-----END CERTIFICATE-----", ""), &key), "no END line"),
         (parse("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key), "not a valid X.509"),
         (parse(&mine.chain, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"), "encrypted"),
-        (
-            parse(&mine.chain, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-            "of a kind that is not supported (EC256)",
-        ),
+        (parse(&mine.chain, &block("")), "what it holds is not a private key"),
+        (parse(&mine.chain, &block("AAAA\n")), "what it holds is not a private key"),
+        // An empty SEQUENCE, and a key of Ed448.
+        (parse(&mine.chain, &block("MAA=\n")), "what it holds is not a private key"),
+        (parse(&mine.chain, &block("MA4CAQAwBQYDK2VxBAKquw==\n")), "of a kind that is not supported (EC256)"),
     ];
     for (outcome, expected) in cases {
         let text = outcome.unwrap_err().to_string();
