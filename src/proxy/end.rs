@@ -178,7 +178,7 @@ impl End {
             Self::ClientGone | Self::ClientLeft => "client_gone",
             Self::Limited(_) => "limited",
             Self::LoginRefused | Self::Rule(CloseReason::TooManyAuthFailures) => "login_refused",
-            Self::Rule(_) => "protocol_error",
+            Self::Rule(_) | Self::Backend(BackendError::ControlCharacters { .. }) => "protocol_error",
             Self::ClientTimeout => "client_timeout",
             Self::Idle => "idle_timeout",
             Self::ProxyHeader(_) | Self::NoHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => {
@@ -409,5 +409,13 @@ mod tests {
         assert_eq!(fault(RefusalCause::Credentials, true), Fault::Client);
         assert_eq!(fault(RefusalCause::Credentials, false), Fault::Backend);
         assert_eq!(fault(RefusalCause::Server, true), Fault::Backend);
+    }
+
+    #[test]
+    fn control_characters_in_a_login_are_an_error_of_the_client_in_every_protocol() {
+        let pop3 = End::Backend(BackendError::ControlCharacters { protocol: "POP3" });
+        let others = End::Rule(CloseReason::ControlCharacters);
+        assert_eq!((pop3.outcome(), pop3.fault()), ("protocol_error", Fault::Client));
+        assert_eq!((others.outcome(), others.fault()), ("protocol_error", Fault::Client));
     }
 }
