@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, PeerIncompatible, SupportedCipherSuite};
+use rustls::{AlertDescription, InvalidMessage, PeerIncompatible, SupportedCipherSuite};
 use rustls_pki_types::PrivateKeyDer;
 
 use crate::model::Certificate;
@@ -98,9 +98,18 @@ pub enum HandshakeFailure {
     /// The peer offers only TLS versions that are too old.
     #[error("offers only {0}")]
     OldVersion(&'static str),
+    /// The peer sent something else than TLS.
+    #[error("did not speak TLS")]
+    NotTls,
+    /// A client with TLS 1.2 only offers key exchanges that are not supported, for example RSA.
+    #[error("offers no ECDHE cipher suite or group in common with us")]
+    NoKeyExchange,
     /// The peer sent an alert.
     #[error("refused the TLS handshake with the alert {0:?}")]
     Alert(AlertDescription),
+    /// The client sent the alert `certificate_expired`, and the certificate for it has expired.
+    #[error("does not accept the certificate of Secret {0}, which has expired; renew it")]
+    Expired(String),
     /// The peer's certificate is not accepted.
     #[error("presents a certificate that is not accepted: {0}")]
     Certificate(rustls::CertificateError),
@@ -119,6 +128,10 @@ impl From<io::Error> for HandshakeFailure {
         }
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::NoApplicationProtocol) => Self::ForeignProtocol,
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::NotTls,
+            Some(rustls::Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon)) => {
+                Self::NoKeyExchange
+            }
             Some(error @ rustls::Error::PeerIncompatible(cause)) => {
                 old_version(cause).map_or_else(|| Self::Protocol(error.clone()), Self::OldVersion)
             }

@@ -46,7 +46,7 @@ pub struct LimitSettings {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
     /// Ban a client address for some time after too many refused logins: new connections are refused, and so are logins
-    /// in open sessions. The same wrong password for the same login counts once in a window, so that a device with an
+    /// in open sessions. Each listener counts for itself, and a ban applies to the listener only. The same wrong password for the same login counts once in a window, so that a device with an
     /// old password is not banned. IPv6 addresses are counted by /64; when the table is full, a /56 or /48 with many
     /// entries is counted as a whole. The address of a trusted peer (`proxyProtocol`) is never banned. Default: no
     /// bans.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::api::listener::Protocol;
 use crate::net::ListenAddress;
 
+use super::auth;
 use super::effective::Server;
 use super::listen::Socket;
 use super::problem::Note;
@@ -14,6 +15,7 @@ use super::settings;
 /// Collects all warnings about a server.
 pub(super) fn of(server: &Server<'_>, advice: &mut Vec<Note>) {
     advice.extend(auth_http(server));
+    advice.extend(encoded_auth_http(server));
     advice.extend(resolver(server));
     advice.extend(resolver_of_auth_http(server));
     advice.extend(server_name(server));
@@ -34,6 +36,17 @@ fn auth_http(server: &Server<'_>) -> Option<Note> {
         Some(_) => return None,
     };
     Some(directive.note(format!("auth_http {} {message}", crate::secret::shown_url(text))))
+}
+
+/// Characters that nginx sends although a URL cannot have them.
+fn encoded_auth_http(server: &Server<'_>) -> Option<Note> {
+    let directive = server.get("auth_http")?;
+    let list = auth::encoded(directive.argument(0))?;
+    Some(
+        directive.note(format!(
+            "auth_http: nginx sends characters that a URL cannot have; the manifest has {list}"
+        )),
+    )
 }
 
 fn resolver(server: &Server<'_>) -> Option<Note> {

@@ -38,13 +38,16 @@ pub(super) fn settings(
 pub(super) fn url(text: &str) -> Result<String, String> {
     let shown = shown_url(text);
     if let Some(rest) = text.strip_prefix("unix:") {
-        let (path, uri) = rest.split_once(':').unwrap_or((rest, "/"));
+        let (path, uri) = rest.split_once(':').map_or((rest, None), |(path, uri)| (path, Some(uri)));
         return match path {
             "" => Err(format!("no path in the unix domain socket in auth_http \"{shown}\"")),
             path if !path.starts_with('/') => {
                 Err(format!("the path of the UNIX socket must be absolute in auth_http \"{shown}\""))
             }
-            _ => uri_of_http(uri, &shown).map(|()| text.to_owned()),
+            _ => match uri {
+                None => Ok(text.to_owned()),
+                Some(uri) => uri_of_http(uri, &shown).map(|uri| format!("unix:{path}:{uri}")),
+            },
         };
     }
     let rest = text.strip_prefix("http://").unwrap_or(text);
@@ -70,19 +73,32 @@ pub(super) fn url(text: &str) -> Result<String, String> {
         return Err(format!("no host in auth_http \"{shown}\""));
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
-    uri_of_http(&format!("{slash}{path}"), &shown)?;
-    Ok(format!("http://{authority}{slash}{path}"))
+    Ok(format!("http://{authority}{}", uri_of_http(&format!("{slash}{path}"), &shown)?))
 }
 
-/// Checks the URI. nginx sends any text, but HTTP requires a path that starts with `/` and has no blanks (RFC 9112
-/// section 3.2).
-fn uri_of_http(uri: &str, shown: &str) -> Result<(), String> {
+/// Checks the URI, and encodes what a URI cannot have. nginx sends any text, but HTTP requires a path that starts with
+/// `/` and has no blanks (RFC 9112 section 3.2).
+fn uri_of_http(uri: &str, shown: &str) -> Result<String, String> {
     if uri.starts_with('/') && uri.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
+        let encode = |c: char| if NOT_IN_A_URL.contains(c) { percent(c) } else { c.to_string() };
+        return Ok(uri.chars().map(encode).collect());
     }
     Err(format!(
         "the URI in auth_http \"{shown}\" is not valid in HTTP/1.1; write a path that begins with /, percent-encoded"
     ))
+}
+
+/// Names the characters of an `auth_http` that its URL has encoded, if there are some.
+pub(super) fn encoded(text: &str) -> Option<String> {
+    let url = url(text).ok()?;
+    let encoded = NOT_IN_A_URL.chars().filter(|c| text.contains(*c) && !url.contains(*c));
+    let list: Vec<String> = encoded.map(|c| format!("{c} as {}", percent(c))).collect();
+    (!list.is_empty()).then(|| list.join(", "))
+}
+
+/// Encodes an ASCII character (RFC 3986 section 2.1).
+fn percent(c: char) -> String {
+    format!("%{:02X}", u32::from(c))
 }
 
 /// Converts additional headers. Their values go into a Secret, because they are usually keys.
@@ -137,6 +153,8 @@ fn key(name: &str) -> String {
         .collect()
 }
 
+/// ASCII characters that are neither reserved nor unreserved (RFC 3986 section 2), and `#`, which nginx sends.
+const NOT_IN_A_URL: &str = "\"<>`{}|^\\#";
 /// The limit in the schema.
 const MOST_HEADERS: usize = 32;
 /// The limit in the schema, in bytes.

@@ -5,6 +5,8 @@
 //! in a session without a login. POP3 is not followed: without reading the commands, the end of a multi-line reply is
 //! unknown, so a session ends without a closing message.
 //!
+//! It also knows what the end of a connection interrupts, so that the log can name who is at fault.
+//!
 //! Nothing here stores bytes of the session; the state has a few words.
 
 mod imap;
@@ -41,6 +43,19 @@ pub enum Passage {
     Wait,
     /// End the session.
     Close(CloseReason),
+}
+
+/// What the end of the connection interrupts, as far as this is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// Nothing is known to be missing.
+    Nothing,
+    /// SMTP: the client has sent a part of a message.
+    Message,
+    /// The backend has not replied to a command (SMTP only), or has sent a part of a reply.
+    Reply,
+    /// The backend has said that it closes (SMTP's 421, IMAP's BYE) without a command that asks for it.
+    Notice,
 }
 
 /// What is known of an SMTP session when the relay starts.
@@ -112,6 +127,16 @@ impl Follower {
             Kind::Imap(imap) => imap.is_between_responses(),
             Kind::Pop3 => false,
             Kind::Smtp(smtp) => smtp.is_between_replies(),
+        }
+    }
+
+    /// Returns what an end of the connection would interrupt now.
+    #[must_use]
+    pub const fn interrupted(&self) -> Interrupted {
+        match &self.0 {
+            Kind::Imap(imap) => imap.interrupted(),
+            Kind::Pop3 => Interrupted::Nothing,
+            Kind::Smtp(smtp) => smtp.interrupted(),
         }
     }
 }

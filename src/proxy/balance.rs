@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use idna::AsciiDenyList;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
@@ -80,11 +81,17 @@ fn identity(backend: &Backend, address: &BackendAddress) -> String {
     backend.names.get(address).cloned().unwrap_or_else(|| address.to_string())
 }
 
-/// Maps the spellings of one login to one key. Mail servers ignore case in a login, and a domain may end with a dot.
-/// Only ASCII is folded, because Unicode's case tables change between versions.
+/// Maps the spellings of one login to one key. Mail servers ignore case in a login, and a domain may end with a dot. A
+/// domain has the form of DNS (RFC 5890). Elsewhere only ASCII is folded, because Unicode's case tables change between
+/// versions.
 fn canonical(login: &[u8]) -> Vec<u8> {
-    let is_address = login.contains(&b'@');
-    login.strip_suffix(b".").filter(|_| is_address).unwrap_or(login).to_ascii_lowercase()
+    let Some(at) = login.iter().rposition(|byte| *byte == b'@') else { return login.to_ascii_lowercase() };
+    let (user, domain) = login.split_at(at.saturating_add(1));
+    let is_foreign = !domain.is_ascii();
+    let converted =
+        is_foreign.then(|| idna::domain_to_ascii_cow(domain, AsciiDenyList::EMPTY).ok()).flatten();
+    let domain = converted.as_deref().map_or(domain, str::as_bytes);
+    [user, domain.strip_suffix(b".").unwrap_or(domain)].concat().to_ascii_lowercase()
 }
 
 /// Rendezvous hashing: when an endpoint is removed, only its users move; a new endpoint only takes over its share of
@@ -208,6 +215,23 @@ mod tests {
         assert_eq!(canonical(b"me@example.org."), b"me@example.org");
         assert_eq!(canonical(b"me."), b"me.", "a dot at the end of a name without a domain is part of it");
         assert_ne!(canonical("Ä@b".as_bytes()), canonical("ä@b".as_bytes()));
+    }
+
+    #[test]
+    fn a_domain_is_the_same_in_every_form_that_idna_allows() {
+        for login in [
+            "a@ÄÖ.example",
+            "A@äö.EXAMPLE",
+            "a@a\u{308}o\u{308}.example",
+            "a@äö\u{3002}example.",
+            "a@xn--4ca0b.example",
+            "a@XN--4CA0B.example.",
+        ] {
+            assert_eq!(canonical(login.as_bytes()), b"a@xn--4ca0b.example", "{login}");
+        }
+        // What has no such form stays as it is.
+        assert_eq!(canonical(b"a@B\xff.example"), b"a@b\xff.example");
+        assert_eq!(weight("dovecot-0", &canonical("a@ÄÖ.example".as_bytes())), 0xf4bc_92fc_9e51_14dc);
     }
 
     /// Known results of the reference implementation. A release with different results would move all users.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::auth::AuthError;
 use crate::model::reach::NotAllowed;
 use crate::protocol::backend::RefusalCause;
+use crate::protocol::follow::Interrupted;
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason};
@@ -123,6 +124,12 @@ pub(crate) enum End {
         /// From the read or write that failed.
         error: io::Error,
     },
+    /// The client closed the connection after the login, within a message.
+    #[error("the client closed the connection within a message")]
+    ClientLeft,
+    /// The backend closed the connection after the login, and this interrupts the session.
+    #[error("the backend closed the connection {}", interrupted(*.0))]
+    BackendLeft(Interrupted),
     /// A state that the types allow but that cannot occur: a bug.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
@@ -168,10 +175,10 @@ impl End {
         match self {
             Self::Done => "done",
             Self::Quit => "quit",
-            Self::ClientGone => "client_gone",
+            Self::ClientGone | Self::ClientLeft => "client_gone",
             Self::Limited(_) => "limited",
             Self::LoginRefused | Self::Rule(CloseReason::TooManyAuthFailures) => "login_refused",
-            Self::Rule(_) => "protocol_error",
+            Self::Rule(_) | Self::Backend(BackendError::ControlCharacters { .. }) => "protocol_error",
             Self::ClientTimeout => "client_timeout",
             Self::Idle => "idle_timeout",
             Self::ProxyHeader(_) | Self::NoHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => {
@@ -200,7 +207,7 @@ impl End {
             | Self::BehindHeader(_) => "backend_error",
             Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
             Self::BackendRefused { .. } => "backend_refused",
-            Self::Relay { .. } => "relay_error",
+            Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
             Self::Internal(_) => "internal_error",
             Self::Drained => "drained",
         }
@@ -235,7 +242,10 @@ impl End {
                     "the client offers only protocols by ALPN that are not spoken here"
                 }
                 HandshakeFailure::TooLong => "the client sent a TLS handshake that is too long",
-                HandshakeFailure::OldVersion(_) => return self.to_string(),
+                HandshakeFailure::OldVersion(_)
+                | HandshakeFailure::Expired(_)
+                | HandshakeFailure::NotTls
+                | HandshakeFailure::NoKeyExchange => return self.to_string(),
                 HandshakeFailure::Alert(_) => "the client refused the TLS handshake with an alert",
                 _ => "the client and we cannot agree on TLS",
             },
@@ -265,7 +275,9 @@ impl End {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
             Self::Descriptors | Self::Internal(_) | Self::Limited(Refusal::ListenerFull) => Fault::Us,
+            Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
+            | Self::ClientLeft
             | Self::Limited(_)
             | Self::Rule(_)
             | Self::ClientTimeout
@@ -296,7 +308,8 @@ impl End {
             | Self::BackendMute(_)
             | Self::BehindHeader(_)
             | Self::BackendRefused { .. }
-            | Self::BackendInjection => Fault::Backend,
+            | Self::BackendInjection
+            | Self::BackendLeft(_) => Fault::Backend,
             Self::Relay { side, .. } => {
                 if *side == "client" {
                     Fault::Client
@@ -329,6 +342,15 @@ const fn refusal(cause: RefusalCause) -> &'static str {
     match cause {
         RefusalCause::Credentials | RefusalCause::Client => "refused the login",
         RefusalCause::Server => "does not take this login, by its own fault",
+    }
+}
+
+const fn interrupted(what: Interrupted) -> &'static str {
+    match what {
+        Interrupted::Nothing => "",
+        Interrupted::Message => "while the client sent a message",
+        Interrupted::Reply => "before it had replied to a command",
+        Interrupted::Notice => "after it had said, without being asked to, that it closes (421 or BYE)",
     }
 }
 
@@ -372,6 +394,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_expired_certificate_is_the_fault_of_the_configuration() {
+        let fault = |failure| End::Handshake(HandshakeError::Client(failure)).fault();
+        assert_eq!(fault(HandshakeFailure::Expired("mail/tls".to_owned())), Fault::Configuration);
+        let alert = rustls::AlertDescription::CertificateExpired;
+        assert_eq!(fault(HandshakeFailure::Alert(alert)), Fault::Client);
+    }
+
+    #[test]
     fn a_password_that_the_backend_refuses_is_the_fault_of_whoever_gave_it() {
         let fault = |cause, is_clients_password| {
             End::BackendRefused { cause, is_clients_password, text: String::new() }.fault()
@@ -379,5 +409,13 @@ mod tests {
         assert_eq!(fault(RefusalCause::Credentials, true), Fault::Client);
         assert_eq!(fault(RefusalCause::Credentials, false), Fault::Backend);
         assert_eq!(fault(RefusalCause::Server, true), Fault::Backend);
+    }
+
+    #[test]
+    fn control_characters_in_a_login_are_an_error_of_the_client_in_every_protocol() {
+        let pop3 = End::Backend(BackendError::ControlCharacters { protocol: "POP3" });
+        let others = End::Rule(CloseReason::ControlCharacters);
+        assert_eq!((pop3.outcome(), pop3.fault()), ("protocol_error", Fault::Client));
+        assert_eq!((others.outcome(), others.fault()), ("protocol_error", Fault::Client));
     }
 }

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::model::Timeouts;
 use crate::net::Stream;
-use crate::protocol::follow::{Follower, Passage};
+use crate::protocol::follow::{Follower, Interrupted, Passage};
 
 use self::direction::{Direction, Failure};
 use super::end::End;
@@ -36,6 +36,8 @@ pub(crate) struct Relay {
     idle: Duration,
     half_closed: Duration,
     goodbye: Box<[u8]>,
+    /// When the client last sent something.
+    heard: Instant,
 }
 
 /// Why polling the relay returns.
@@ -84,6 +86,7 @@ impl Relay {
             idle: timeouts.idle,
             half_closed: timeouts.half_closed,
             goodbye: goodbye.into_boxed_slice(),
+            heard: Instant::now(),
         }
     }
 
@@ -158,6 +161,9 @@ impl Relay {
         if moved != (self.up.bytes, self.down.bytes) {
             *active = Instant::now();
         }
+        if moved.0 != self.up.bytes {
+            self.heard = *active;
+        }
         match end {
             Poll::Ready(end) => Poll::Ready(Progress::Ended(end)),
             Poll::Pending if !was_half_closed && self.is_half_closed() => {
@@ -206,14 +212,27 @@ impl Relay {
         };
         match down.poll(backend, client, note, cx) {
             Poll::Ready(Err(failure)) => Poll::Ready(failure.of("backend", "client")),
-            Poll::Ready(Ok(())) => Poll::Ready(End::Done),
+            Poll::Ready(Ok(())) => Poll::Ready(self.end()),
             // No reply can follow for the client, so the session is done.
             Poll::Pending
                 if self.ends_with_client() && (self.up.shut || self.up.ended && self.up.is_waiting) =>
             {
-                Poll::Ready(End::Done)
+                Poll::Ready(self.end())
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Decides whether the end of a side completes the session. Whoever ends first is judged. A backend may end a
+    /// session whose client is silent.
+    fn end(&self) -> End {
+        let interrupted = self.follower.interrupted();
+        match interrupted {
+            Interrupted::Nothing => End::Done,
+            Interrupted::Message if self.up.ended => End::ClientLeft,
+            _ if self.up.ended => End::Done,
+            Interrupted::Message | Interrupted::Notice if self.heard.elapsed() >= SILENT => End::Done,
+            Interrupted::Message | Interrupted::Notice | Interrupted::Reply => End::BackendLeft(interrupted),
         }
     }
 
@@ -232,6 +251,10 @@ impl Relay {
     }
 }
 
+/// After this time without a byte of the client, a backend may end the session (RFC 5321 section 4.5.3.2.7; RFC 9051
+/// section 5.4 sets 30 minutes).
+const SILENT: Duration = Duration::from_secs(5 * 60);
+
 /// Time limit for the closing message of one session.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
@@ -245,6 +268,7 @@ mod tests {
     use crate::net::Socket;
     use crate::protocol::follow::SmtpStart;
     use crate::protocol::{CloseReason, Protocol};
+    use crate::proxy::end::Fault;
 
     struct Ends {
         client: UnixStream,
@@ -395,7 +419,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_the_backend_is_never_the_end_of_what_it_said() {
         let Ends { client, mut backend, relay, .. } = relay_within(b"", b"", HOUR, Duration::ZERO);
-        let said = vec![b'x'; 4_000_000];
+        let said = [&vec![b'x'; 4_000_000][..], b"\r\n"].concat();
         let expected = said.len();
         let saying = tokio::spawn(async move { backend.write_all(&said).await.unwrap() });
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -429,6 +453,81 @@ mod tests {
             let heard = heard_at_the_end_of_a_drain(protocol, said).await;
             assert_eq!(heard == b"* BYE later\r\n", is_told, "{}", said.escape_ascii());
             assert_eq!(heard.is_empty(), !is_told, "{}", said.escape_ascii());
+        }
+    }
+
+    /// Returns the fault and the outcome of a session in which the client and the backend said this before the backend
+    /// closed, the client having been silent for `silent`.
+    async fn judged(
+        protocol: Protocol,
+        said: &[u8],
+        replied: &[u8],
+        silent: Duration,
+    ) -> (Fault, &'static str) {
+        let login = if protocol == Protocol::Imap { &b"a OK\r\n"[..] } else { b"235 ok\r\n" };
+        let mut ends = relay_of(protocol, said, login, (HOUR, HALF_CLOSED));
+        ends.client.read_exact(&mut vec![0; login.len()]).await.unwrap();
+        ends.backend.read_exact(&mut vec![0; said.len().min(6)]).await.unwrap();
+        if !silent.is_zero() {
+            tokio::time::pause();
+            tokio::time::advance(silent).await;
+            tokio::time::resume();
+        }
+        for reply in replied.split_inclusive(|byte| *byte == b'\n') {
+            ends.backend.write_all(reply).await.unwrap();
+            ends.client.read_exact(&mut vec![0; reply.len()]).await.unwrap();
+        }
+        ends.backend.shutdown().await.unwrap();
+        let (_, end) = ends.relay.await.unwrap();
+        (end.fault(), end.outcome())
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_closes_is_at_fault_where_it_interrupts_something() {
+        let (done, broken) = ((Fault::None, "done"), (Fault::Backend, "relay_error"));
+        for (protocol, said, replied, expected) in [
+            (Protocol::Smtp, &b""[..], &b""[..], done),
+            (Protocol::Smtp, b"QUIT\r\n", b"221 bye\r\n", done),
+            (Protocol::Smtp, b"NOOP\r\n", b"", broken),
+            (Protocol::Smtp, b"NOOP\r\n", b"250-a\r\n", broken),
+            (Protocol::Smtp, b"NOOP\r\n", b"421 too many errors\r\n", done),
+            (Protocol::Smtp, b"NOOP\r\n", b"250 ok\r\n421 shutting down\r\n", broken),
+            (Protocol::Smtp, b"DATA\r\nSubject: x\r\n", b"354 go\r\n", broken),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n", broken),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n250 queued\r\n", done),
+            (Protocol::Imap, b"", b"", done),
+            (Protocol::Imap, b"", b"* BYE Server shutting down.\r\n", broken),
+            (Protocol::Imap, b"", b"* 1 FETCH (BODY[] {9}\r\nabc", broken),
+            (Protocol::Imap, b"a LOGOUT\r\n", b"* BYE\r\na OK\r\n", done),
+        ] {
+            let judged = judged(protocol, said, replied, Duration::ZERO).await;
+            assert_eq!(judged, expected, "{} {}", said.escape_ascii(), replied.escape_ascii());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backend_may_end_a_session_whose_client_is_silent() {
+        for (protocol, notice) in [
+            (Protocol::Imap, &b"* BYE idle for too long\r\n"[..]),
+            (Protocol::Smtp, b"421 4.4.2 timeout\r\n"),
+        ] {
+            assert_eq!(judged(protocol, b"", notice, SILENT).await, (Fault::None, "done"));
+        }
+        assert_eq!(judged(Protocol::Smtp, b"NOOP\r\n", b"", SILENT).await, (Fault::Backend, "relay_error"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_within_a_message_is_gone_by_its_own_fault() {
+        for half_closed in [HALF_CLOSED, Duration::ZERO] {
+            let mut ends = waiting_for_a_reply(half_closed).await;
+            ends.backend.write_all(b"354 go\r\n").await.unwrap();
+            ends.client.read_exact(&mut [0; 8]).await.unwrap();
+            ends.client.shutdown().await.unwrap();
+            let mut sent = Vec::new();
+            ends.backend.read_to_end(&mut sent).await.unwrap();
+            drop(ends.backend);
+            let (_, end) = ends.relay.await.unwrap();
+            assert_eq!((end.fault(), end.outcome()), (Fault::Client, "client_gone"));
         }
     }
 

@@ -21,6 +21,10 @@ pub(super) struct CertificateChoice {
 #[derive(Debug)]
 struct Candidate {
     names: Vec<Hostname>,
+    /// The Secret.
+    reference: String,
+    /// End of the chain's validity, in Unix seconds.
+    not_after: i64,
     key: Arc<CertifiedKey>,
     algorithms: Option<Arc<CertificateAlgorithms>>,
 }
@@ -38,6 +42,12 @@ impl CertificateChoice {
         schemes: &[SignatureScheme],
     ) -> Option<Arc<CertificateAlgorithms>> {
         self.choose(name, schemes)?.algorithms.clone()
+    }
+
+    /// Returns the Secret of a certificate for this name that has expired at `now`, in Unix seconds.
+    pub(super) fn expired(&self, name: Option<&str>, now: i64) -> Option<&str> {
+        let expired = self.fitting(name).into_iter().find(|candidate| candidate.not_after < now)?;
+        Some(&expired.reference)
     }
 
     /// Selects among the certificates for the name: one that the client can verify, and ECDSA before RSA.
@@ -86,6 +96,12 @@ impl Candidate {
         let key = certified_key(certificate, crypto)?;
         let names = certificate.names.iter().map(|name| Hostname::new(name)).collect();
         let algorithms = certificate.chain.first().and_then(|leaf| describe::algorithms(leaf));
-        Ok(Self { names, key: Arc::new(key), algorithms: algorithms.map(Arc::new) })
+        Ok(Self {
+            names,
+            reference: certificate.reference.clone(),
+            not_after: certificate.not_after,
+            key: Arc::new(key),
+            algorithms: algorithms.map(Arc::new),
+        })
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustls::server::Acceptor;
 use rustls::{
-    HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SignatureScheme, SupportedCipherSuite,
-    SupportedProtocolVersion,
+    AlertDescription, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SignatureScheme,
+    SupportedCipherSuite, SupportedProtocolVersion,
 };
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -127,7 +127,9 @@ impl TlsAcceptor {
         let tells = listener.upstream.proxy_protocol == Some(ProxyVersion::V2);
         let schemes = tells.then(|| hello.client_hello().signature_schemes().to_vec());
         hello.io.cap(if setup.asks_for_certificates() { MAX_CERTIFICATES } else { MAX_HELLO });
-        let mut stream = hello.into_stream(Arc::clone(&setup.config)).await.map_err(client_fault)?;
+        let name = hello.client_hello().server_name().map(ToOwned::to_owned);
+        let accepted = hello.into_stream(Arc::clone(&setup.config)).await;
+        let mut stream = accepted.map_err(|error| setup.fault(error, name.as_deref()))?;
         stream.get_mut().0.lift();
         let connection = stream.get_ref().1;
         let (client, refusal) = setup.verifier.judge(connection.peer_certificates(), UnixTime::now());
@@ -215,6 +217,18 @@ impl Setup {
 
     fn asks_for_certificates(&self) -> bool {
         self.tls.client_auth.mode != ClientAuthMode::Disabled
+    }
+
+    /// Explains a failed handshake with a client that asked for `name`.
+    fn fault(&self, error: std::io::Error, name: Option<&str>) -> HandshakeError {
+        let failure = HandshakeFailure::from(error);
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        if let HandshakeFailure::Alert(AlertDescription::CertificateExpired) = failure
+            && let Some(reference) = self.choice.expired(name, now)
+        {
+            return HandshakeError::Client(HandshakeFailure::Expired(reference.to_owned()));
+        }
+        HandshakeError::Client(failure)
     }
 
     /// Returns the algorithms of the certificate that the client got, which rustls does not report. `schemes` are the
@@ -317,7 +331,7 @@ mod tests {
     use crate::model::{ClientAuth, ClientAuthMode};
     use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
-    use rustls::{AlertDescription, ClientConfig, RootCertStore};
+    use rustls::{ClientConfig, RootCertStore};
     use rustls_pki_types::{PrivateKeyDer, ServerName};
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
@@ -691,7 +705,42 @@ mod tests {
 
         let (mut near, far) = tokio::io::duplex(64);
         near.write_all(b"a LOGIN u p\r\n").await.unwrap();
-        assert!(acceptor.accept(clear(far)).await.is_err());
+        let error = acceptor.accept(clear(far)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the client did not speak TLS");
+    }
+
+    #[tokio::test]
+    async fn a_client_with_rsa_key_exchange_only_is_called_so() {
+        let ca = Ca::new("ca");
+        let acceptor =
+            acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+        // TLS_RSA_WITH_AES_128_CBC_SHA, and ecdsa_secp256r1_sha256 as signature.
+        let extensions = [0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+        let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0, 0x2f], &[1, 0], &extensions].concat();
+        let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+        let record = [&[22, 3, 1, 0, message.len() as u8][..], &message].concat();
+        let (mut near, far) = tokio::io::duplex(1024);
+        near.write_all(&record).await.unwrap();
+        let error = acceptor.accept(clear(far)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the client offers no ECDHE cipher suite or group in common with us");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_refuses_an_expired_certificate_is_right_only_if_it_has_expired() {
+        let ca = Ca::new("ca");
+        let mut params = testing::named("a.test", &["a.test"]);
+        (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+        let expired = ca.issue_with(params, KeyPair::generate().unwrap()).model();
+        let acceptor = acceptor(vec![testing::listener(&[], server_tls(vec![expired]))]);
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let config = Arc::new(client(&ca, None, &[version]));
+            let error = shake(&acceptor, &config, "a.test").await.0.unwrap_err();
+            let expected =
+                "the client does not accept the certificate of Secret mail/tls, which has expired; renew it";
+            assert_eq!(error.to_string(), expected);
+        }
+        let choice = &acceptor.setups[0].choice;
+        assert_eq!(choice.expired(Some("a.test"), 0), None);
     }
 
     /// Returns a record with a ClientHello of TLS 1.0 or 1.1, which has no extensions.

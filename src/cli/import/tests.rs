@@ -233,6 +233,19 @@ fn capabilities_that_are_announced_anyway_are_named_and_left_out() {
 }
 
 #[test]
+fn characters_that_a_url_cannot_have_are_encoded() {
+    let text = r##"mail { server { listen 143; auth_http "http://192.0.2.1/{a}?x=<1>&y=\"2\"#3"; } }"##;
+    let imported = inline(text).unwrap();
+    let printed = printed(&imported);
+    assert!(printed.contains("http://192.0.2.1/%7Ba%7D?x=%3C1%3E&y=%222%22%233"), "{printed}");
+    let advice: Vec<String> = imported.advice.iter().map(ToString::to_string).collect();
+    let expected = "x.conf:1: auth_http: nginx sends characters that a URL cannot have; the manifest has \" as %22, \
+                    < as %3C, > as %3E, { as %7B, } as %7D, # as %23";
+    assert!(advice.iter().any(|note| note == expected), "{advice:?}");
+    is_valid(&imported);
+}
+
+#[test]
 fn keys_are_masked_when_an_import_is_printed_for_debugging() {
     assert!(!format!("{:?}", import("tls.conf", false)).contains("secret string"));
 }

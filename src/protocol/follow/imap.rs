@@ -1,16 +1,20 @@
 //! Tells whether an IMAP backend is between two responses (RFC 9051 section 7), by counting literals and finding line
-//! ends.
+//! ends. Also notices LOGOUT and BYE, to tell who ends the session.
 //!
 //! Gives up for good if this can no longer be known: after COMPRESS, STARTTLS or AUTHENTICATE of the client, which
 //! change the stream, and after an unreadable response.
 
 use memchr::{memchr, memchr2};
 
+use super::Interrupted;
+
 /// Follows both directions.
 #[derive(Debug)]
 pub(super) struct ImapFollower {
     responses: Responses,
     commands: Commands,
+    /// The client has sent LOGOUT, or a line of a literal that looks like it.
+    asks_for_end: bool,
     /// The position can no longer be known.
     is_lost: bool,
 }
@@ -24,6 +28,8 @@ struct Responses {
     start: Bytes<8>,
     /// The last bytes of the line; enough for a literal's size and a CR.
     tail: Bytes<24>,
+    /// A BYE was sent.
+    ends: bool,
 }
 
 /// The client's direction: how far the line matches a command that changes the stream.
@@ -36,12 +42,24 @@ enum Commands {
 
 impl ImapFollower {
     pub(super) const fn new() -> Self {
-        let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new() };
-        Self { responses, commands: Commands::Tag, is_lost: false }
+        let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new(), ends: false };
+        Self { responses, commands: Commands::Tag, asks_for_end: false, is_lost: false }
     }
 
     pub(super) const fn is_between_responses(&self) -> bool {
         !self.is_lost && self.responses.literal == 0 && self.responses.start.is_empty()
+    }
+
+    pub(super) const fn interrupted(&self) -> Interrupted {
+        if self.is_lost || self.asks_for_end {
+            Interrupted::Nothing
+        } else if self.responses.ends {
+            Interrupted::Notice
+        } else if !self.is_between_responses() {
+            Interrupted::Reply
+        } else {
+            Interrupted::Nothing
+        }
     }
 
     pub(super) fn backend(&mut self, bytes: &[u8]) {
@@ -52,7 +70,7 @@ impl ImapFollower {
 
     pub(super) fn client(&mut self, bytes: &[u8]) {
         if !self.is_lost {
-            self.is_lost = self.commands.read(bytes).is_none();
+            self.is_lost = self.commands.read(bytes, &mut self.asks_for_end).is_none();
         }
     }
 }
@@ -88,6 +106,7 @@ impl Responses {
         {
             return None;
         }
+        self.ends |= start.get(..BYE.len()).is_some_and(|start| start.eq_ignore_ascii_case(BYE));
         match LineEnd::of(self.tail.as_slice()) {
             LineEnd::Plain => self.start = Bytes::new(),
             // Human-readable text (RFC 9051 section 7.1) may look like this without announcing a literal.
@@ -134,8 +153,8 @@ impl LineEnd {
 }
 
 impl Commands {
-    /// Returns `None` after a command that changes the stream.
-    fn read(&mut self, bytes: &[u8]) -> Option<()> {
+    /// Returns `None` after a command that changes the stream. Sets `asks_for_end` after LOGOUT.
+    fn read(&mut self, bytes: &[u8], asks_for_end: &mut bool) -> Option<()> {
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
             match self {
@@ -161,10 +180,11 @@ impl Commands {
                     if CHANGES.iter().any(|change| verb.eq_ignore_ascii_case(change)) {
                         return None;
                     }
-                    let may_become = |change: &&[u8]| {
-                        change.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
+                    *asks_for_end |= verb.eq_ignore_ascii_case(LOGOUT);
+                    let may_become = |known: &&[u8]| {
+                        known.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
                     };
-                    if !CHANGES.iter().any(may_become) {
+                    if !CHANGES.iter().chain([&LOGOUT]).any(may_become) {
                         *self = Self::Rest;
                     }
                 }
@@ -214,6 +234,8 @@ impl<const N: usize> Bytes<N> {
 
 /// After these commands the stream is compressed or encrypted (RFC 4978, RFC 9051 section 6.2, RFC 8437).
 const CHANGES: [&[u8]; 3] = [b"COMPRESS", b"STARTTLS", b"AUTHENTICATE"];
+const LOGOUT: &[u8] = b"LOGOUT";
+const BYE: &[u8] = b"* BYE ";
 /// Digits of the largest 64-bit number.
 const MOST_DIGITS: usize = 20;
 const STATUS: [&[u8]; 5] = [b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUT"];
@@ -282,6 +304,27 @@ mod tests {
                 follower.client(&[*byte]);
             }
             assert_eq!(!follower.is_between_responses(), lost, "{}", commands.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_end_interrupts_a_response_or_follows_a_bye_unless_the_client_logged_out() {
+        for (commands, responses, expected) in [
+            (&b"a NOOP\r\n"[..], &b"a OK done\r\n"[..], Interrupted::Nothing),
+            (b"a NOOP\r\n", b"a OK", Interrupted::Reply),
+            (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {20}\r\nabc\r\n", Interrupted::Reply),
+            (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {9}\r\n* BYE x\r\n", Interrupted::Reply),
+            (b"", b"* bye Server shutting down.\r\n", Interrupted::Notice),
+            (b"", b"* BYEBYE\r\n", Interrupted::Nothing),
+            (b"a logout\r\n", b"* BYE\r\n", Interrupted::Nothing),
+            (b"a LOGOUT\r\n", b"* BYE so long\r\na O", Interrupted::Nothing),
+            (b"a COMPRESS DEFLATE\r\n", b"* BYE so long\r\n", Interrupted::Nothing),
+        ] {
+            let mut follower = follow(responses);
+            for byte in commands {
+                follower.client(&[*byte]);
+            }
+            assert_eq!(follower.interrupted(), expected, "{}", responses.escape_ascii());
         }
     }
 

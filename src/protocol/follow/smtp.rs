@@ -15,9 +15,9 @@
 
 use memchr::{memchr, memchr2};
 
-use super::replies::Replies;
+use super::replies::{Announced, Replies};
 use super::text::{Extent, Place};
-use super::{CloseReason, MAX_COMMAND_LINE, Passage, SmtpStart};
+use super::{CloseReason, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
 
 /// Follows both directions.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(super) struct SmtpFollower {
     outstanding: u32,
     answer: Option<&'static [u8]>,
     start: SmtpStart,
+    end: Announced,
 }
 
 /// How the client's bytes are read.
@@ -78,7 +79,14 @@ enum Look {
 impl SmtpFollower {
     /// The backend's reply to the login is still expected.
     pub(super) const fn new(start: SmtpStart) -> Self {
-        Self { state: SmtpState::Commands, replies: Replies::new(), outstanding: 1, answer: None, start }
+        Self {
+            state: SmtpState::Commands,
+            replies: Replies::new(),
+            outstanding: 1,
+            answer: None,
+            start,
+            end: Announced::No,
+        }
     }
 
     pub(super) const fn take_answer(&mut self) -> Option<&'static [u8]> {
@@ -92,6 +100,16 @@ impl SmtpFollower {
 
     pub(super) const fn is_between_replies(&self) -> bool {
         self.replies.is_between()
+    }
+
+    pub(super) const fn interrupted(&self) -> Interrupted {
+        match (self.state, self.end) {
+            (SmtpState::Doubt { .. } | SmtpState::Lost, _) | (_, Announced::InReply) => Interrupted::Nothing,
+            (SmtpState::Message(_) | SmtpState::Chunk(1..), _) => Interrupted::Message,
+            (_, Announced::Unasked) => Interrupted::Notice,
+            _ if self.outstanding > 0 || !self.replies.is_between() => Interrupted::Reply,
+            _ => Interrupted::Nothing,
+        }
     }
 
     /// Decides about the client's bytes. Passes several commands and messages at once as long as they need no reply in
@@ -137,9 +155,12 @@ impl SmtpFollower {
         match (self.state, self.outstanding) {
             (SmtpState::Doubt { .. } | SmtpState::Lost, _) => {}
             // The backend may announce at any time that it closes (RFC 5321 section 3.8).
-            (_, 0) if code == CLOSING => {}
+            (_, 0) if code == CLOSING => self.end = Announced::Unasked,
             (_, 0) => self.doubt(),
             (_, count) => {
+                if matches!(code, CLOSING | GOODBYE) {
+                    self.end = Announced::InReply;
+                }
                 self.outstanding = count.saturating_sub(1);
                 self.settle(code);
             }
@@ -333,6 +354,8 @@ fn chunk_size(word: &[u8]) -> Option<u64> {
 /// Replies that change how the client's bytes are read.
 const GO_AHEAD: u16 = 354;
 const CHALLENGE: u16 = 334;
+/// Replies after which the backend closes.
+const GOODBYE: u16 = 221;
 const CLOSING: u16 = 421;
 
 /// A backend with 32-bit sizes would read the rest of a larger chunk as commands.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rustls::sign::SigningKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use x509_parser::der_parser::asn1_rs::Tag;
+use x509_parser::der_parser::ber::BerObject;
 use x509_parser::der_parser::der::parse_der_sequence;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
@@ -43,10 +45,7 @@ pub(super) fn private_key(
         let other = broken.or_else(|| pem::not_pem(&what(), text));
         return Err(other.unwrap_or_else(|| ParseError::NoKey(reference.to_owned())));
     }
-    // Every encoding of a key is one SEQUENCE.
-    let is_sequence =
-        |key: &PrivateKeyDer<'_>| parse_der_sequence(key.secret_der()).is_ok_and(|(rest, _)| rest.is_empty());
-    if !keys.iter().any(is_sequence) {
+    if !keys.iter().any(|key| is_readable(key.secret_der())) {
         return Err(ParseError::BrokenKey(reference.to_owned()));
     }
     let Some(signing) = usable.first() else {
@@ -57,6 +56,15 @@ pub(super) fn private_key(
         Some(index) => ParseError::NotFirst { reference: reference.to_owned(), position: index + 1 },
         None => ParseError::KeyMismatch(reference.to_owned()),
     })
+}
+
+/// Every encoding of a key is one SEQUENCE that begins with the number of a version, followed by the key.
+fn is_readable(der: &[u8]) -> bool {
+    let Ok((rest, sequence)) = parse_der_sequence(der) else { return false };
+    let is_key = |items: &Vec<BerObject<'_>>| {
+        items.len() > 1 && items.first().is_some_and(|version| version.header.tag() == Tag::Integer)
+    };
+    rest.is_empty() && sequence.as_sequence().is_ok_and(is_key)
 }
 
 /// Tells whether the key belongs to the certificate. True if the key does not reveal its public half; then the

@@ -46,6 +46,7 @@ fn says_what_is_wrong_and_what_to_do() {
     let ca = Ca::new("ca");
     let (mine, other) = (ca.issue(&["a.test"]), ca.issue(&["b.test"]));
     let key = mine.key.serialize_pem();
+    let block = |text: &str| format!("-----BEGIN PRIVATE KEY-----\n{text}-----END PRIVATE KEY-----\n");
     let cases = [
         (parse("", &key), "tls.crt of mail/tls is empty"),
         (parse(&mine.chain, ""), "tls.key of mail/tls is empty"),
@@ -56,10 +57,11 @@ fn says_what_is_wrong_and_what_to_do() {
         (parse(&mine.chain.replace("-----END CERTIFICATE-----", ""), &key), "no END line"),
         (parse("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key), "not a valid X.509"),
         (parse(&mine.chain, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"), "encrypted"),
-        (
-            parse(&mine.chain, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-            "is PEM, but what it holds is not a private key",
-        ),
+        (parse(&mine.chain, &block("")), "what it holds is not a private key"),
+        (parse(&mine.chain, &block("AAAA\n")), "what it holds is not a private key"),
+        // An empty SEQUENCE, and a key of Ed448.
+        (parse(&mine.chain, &block("MAA=\n")), "what it holds is not a private key"),
+        (parse(&mine.chain, &block("MA4CAQAwBQYDK2VxBAKquw==\n")), "of a kind that is not supported (EC256)"),
     ];
     for (outcome, expected) in cases {
         let text = outcome.unwrap_err().to_string();

@@ -125,7 +125,8 @@ const FIELDS: [(&str, &str); 34] = [
     (
         "fault",
         "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`. Of a password that \
-         the backend refuses, it is `client` where the client gave the password, and else `backend`",
+         the backend refuses, it is `client` where the client gave the password, and else `backend`. Of a \
+         backend that closes after the login, see [below](#a-backend-that-closes-after-the-login)",
     ),
     ("file", "the manifest"),
     ("lines", "the number of lines"),
@@ -178,6 +179,21 @@ too, is a line of this log, not of standard error.
 
 Every session has one line when it ends, of the target `mailgress::session`: at level info where nothing was wrong or the
 client was, at level warn where the backend, the auth service, the configuration or Mailgress itself was.
+
+## A backend that closes after the login
+
+A backend that closes while it owes something ends the session with `outcome=\"relay_error\"` and `fault=\"backend\"`, like one
+that resets the connection. Mailgress follows the protocols only as far as it has to, so this depends on the protocol:
+
+| protocol | the backend is at fault where it closes |
+| --- | --- |
+| SMTP | within a message, before it has replied to a command, within a reply, or after a `421` that answers no command |
+| IMAP | within a response, or after a `* BYE` without a LOGOUT of the client. Not where only a tagged response is missing, and not after COMPRESS |
+| POP3 | never: only the bytes are relayed |
+
+After a `421` or `* BYE`, and within a message, it is not at fault where the client has sent nothing for five minutes: this is
+how a backend ends an idle session. A client that closes within an SMTP message has `outcome=\"client_gone\"` and
+`fault=\"client\"`.
 
 ## Refused logins
 
