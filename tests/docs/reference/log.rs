@@ -112,45 +112,38 @@ fn unquoted(literal: &str) -> String {
 
 /// The meaning of the fields.
 const FIELDS: [(&str, &str); 34] = [
-    ("address", "where is listened or connected to"),
-    ("attempt", "counts the logins of a connection, from 1"),
-    ("backend", "the backend's address that the session went to; empty where it did not get as far"),
-    ("bound", "the sockets that were bound"),
-    (
-        "client",
-        "the client's address; behind a trusted PROXY header, what that says; `unix:` for UNIX sockets",
-    ),
+    ("address", "the address that Mailgress listens on or connects to"),
+    ("attempt", "the number of the login in its connection, from 1"),
+    ("backend", "the address of the session's backend; empty if the session did not connect to one"),
+    ("bound", "the addresses that were bound"),
+    ("client", "the client's address, or the source in a trusted PROXY header; `unix:` for UNIX sockets"),
     ("delay", "`--drain-delay`"),
-    ("error", "what the operating system or a library said"),
+    ("error", "the error of the operating system or a library"),
     (
         "fault",
-        "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`. Of a password that \
-         the backend refuses, it is `client` where the client gave the password, and else `backend`. Of a \
-         backend that closes after the login, see [below](#a-backend-that-closes-after-the-login)",
+        "who has to act: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`. If the backend refuses a \
+         password, this is `client` if the client gave the password, and else `backend`. About a backend that closes \
+         after the login, see [below](#a-backend-that-closes-after-the-login)",
     ),
     ("file", "the manifest"),
     ("lines", "the number of lines"),
     ("listener", "`namespace/object/listener`; for a MailListener `namespace/object`"),
-    ("listeners", "the same, of a socket that several share"),
-    ("login", "the login name, cut at 256 bytes and escaped; empty before a login"),
-    (
-        "logins_refused",
-        "logins of the session that were refused to the client; left out where there are none",
-    ),
+    ("listeners", "the listeners of a socket"),
+    ("login", "the login name, shortened to 256 bytes and escaped; empty before a login"),
+    ("logins_refused", "logins of the session that were refused to the client; omitted if 0"),
     (
         "logins_unavailable",
-        "logins of the session that were refused by the fault of the backend or the auth service: a temporary failure, or a \
-         backend that wants TLS; left out where there are none",
+        "logins of the session that were refused through a fault of the backend or the auth service: a temporary failure, or a backend that requires TLS; omitted if 0",
     ),
-    ("method", "how the client logs in: nginx's `Auth-Method`"),
+    ("method", "how the client logs in, as in nginx's `Auth-Method`"),
     ("node", "the node's name"),
-    ("outcome", "how the session ended; the same word as in the metric `mailgress_sessions_total`"),
+    ("outcome", "how the session ended; the same value as in the metric `mailgress_sessions_total`"),
     ("ports", "the number of ports"),
-    ("problem", "why, in a sentence"),
+    ("problem", "the cause"),
     ("protocol", "`smtp`, `imap`, `pop3`"),
     ("reason", "why a login was refused; see above"),
     ("refused", "the number of bytes"),
-    ("revision", "counts the snapshots of this process"),
+    ("revision", "the number of the snapshot in this process"),
     ("seconds", "how long the session lasted"),
     ("servers", "the name servers' addresses"),
     ("sockets", "the number of sockets of the snapshot"),
@@ -169,16 +162,16 @@ const HEAD: &str = "# Log
 
 `mailgress run` writes its log to standard output, as text or, with `--log-format json`, as one JSON object for each line
 with `timestamp`, `level`, `target`, `message` and the fields below. `--log` filters it: `info,mailgress::session=warn`
-leaves out sessions that ended well. No password, token or content of a mail is ever in it; login names are.
+omits sessions without a fault of the server side. The log never contains a password, a token or the content of a mail. It
+contains login names.
 
-Logging never holds up a session and never ends the process. Lines wait in a queue of 1 MiB for standard output to be
-read. When the queue is full, or standard output cannot be written, lines are dropped:
-`mailgress_log_lines_dropped_total` counts them, and a warning says how many there were as soon as lines get through
-again. At its end the process waits two seconds at most for its last lines to be written. What ends the process, a panic
-too, is a line of this log, not of standard error.
+Logging never delays a session and never ends the process. Lines wait for standard output in a queue of 1 MiB. If the queue
+is full or standard output cannot be written, lines are dropped. `mailgress_log_lines_dropped_total` counts them, and a
+warning reports their number as soon as lines can be written again. When the process ends, it waits at most two seconds for
+its last lines to be written. The reason for its end, even a panic, is a line of this log and not of standard error.
 
-Every session has one line when it ends, of the target `mailgress::session`: at level info where nothing was wrong or the
-client was, at level warn where the backend, the auth service, the configuration or Mailgress itself was.
+Every session has one line when it ends, with the target `mailgress::session`. The level is info if nothing failed or the
+client was at fault. It is warn if the backend, the auth service, the configuration or Mailgress was at fault.
 
 ## A backend that closes after the login
 
@@ -197,7 +190,7 @@ how a backend ends an idle session. A client that closes within an SMTP message 
 
 ## Refused logins
 
-Every login that `mailgress_logins_total{outcome=\"refused\"}` counts has a line of the target `mailgress::login`, at level info:
+Every login that `mailgress_logins_total{outcome=\"refused\"}` counts has a line with the target `mailgress::login` and the level info:
 
 ```text
 2026-11-28T21:14:17.123456Z  INFO login refused client=192.0.2.7 listener=\"mail/example/imaps\" protocol=\"imap\" login=\"ada\" method=\"plain\" reason=\"credentials\" attempt=1
@@ -207,33 +200,33 @@ Every login that `mailgress_logins_total{outcome=\"refused\"}` counts has a line
 {\"timestamp\":\"2026-11-28T21:14:17.123456Z\",\"level\":\"INFO\",\"message\":\"login refused\",\"client\":\"192.0.2.7\",\"listener\":\"mail/example/imaps\",\"protocol\":\"imap\",\"login\":\"ada\",\"method\":\"plain\",\"reason\":\"credentials\",\"attempt\":1,\"target\":\"mailgress::login\"}
 ```
 
-**This form is stable**: the message, the fields before `attempt`, their order, and the words of `reason` stay as they are. New
-fields may follow `attempt`, and `reason` may get new words. fail2ban and CrowdSec read it with what is in
-`deploy/examples/fail2ban` and `deploy/examples/crowdsec`.
+**This form is stable**: the message, the fields before `attempt`, their order, and the values of `reason` do not change. New
+fields may be added after `attempt`, and `reason` may get new values. `deploy/examples/fail2ban` and
+`deploy/examples/crowdsec` have the configuration for fail2ban and CrowdSec to read it.
 
-| field | what it says |
+| field | meaning |
 | --- | --- |
-| `client` | the client's address, without a port. `unknown` where a trusted peer does not name the client (`PROXY UNKNOWN`, `LOCAL`), or where its header is not used (`useAsClientAddress: false`): the peer's own address is that of many clients, and nobody is to ban it. `unix:` on a UNIX socket |
+| `client` | the client's address without a port. `unknown` if a trusted peer does not name the client (`PROXY UNKNOWN`, `LOCAL`), or if its header is not used (`useAsClientAddress: false`): many clients share the peer's own address, so it must not be banned. `unix:` on a UNIX socket |
 | `listener` | `namespace/object/listener`; for a MailListener `namespace/object` |
 | `protocol` | `imap`, `pop3`, `smtp` |
-| `login` | the login name as the client sent it, cut at 256 bytes; quotes, backslashes and what is not printable ASCII are escaped. Empty where the client named none in a form that Mailgress reads |
-| `method` | `plain` (LOGIN and USER/PASS, too), `apop`, `cram-md5`, `external`, `xoauth2`, `oauthbearer`, `none` (mail without a login) |
-| `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count; without `authFailures`, and for clients in `limits.exempt`, this is `credentials`. `policy`: the credentials may be right, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login and gave a password of its own, which the backend refused. `banned`: the client is banned by `limits.authFailures` |
-| `attempt` | counts the logins of the connection, from 1 |
+| `login` | the login name as the client sent it, shortened to 256 bytes. Quotes, backslashes and bytes that are not printable ASCII are escaped. Empty if Mailgress cannot read a name |
+| `method` | `plain` (also for LOGIN and USER/PASS), `apop`, `cram-md5`, `external`, `xoauth2`, `oauthbearer`, `none` (mail without a login) |
+| `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count. Without `authFailures`, and for clients in `limits.exempt`, this is `credentials`. `policy`: the credentials may be correct, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login and returned a password, which the backend refused. `banned`: the client is banned by `limits.authFailures` |
+| `attempt` | the number of the login in its connection, from 1 |
 
-A login about which the backend or the auth service could not decide has no such line: the session's line counts it in
-`logins_unavailable`.
+If the backend or the auth service could not decide about a login, there is no such line. The session's line counts the
+login in `logins_unavailable`.
 
 ## Fields
 
-| field | what it says |
+| field | meaning |
 | --- | --- |
 ";
 
 const LINES: &str = "
 ## Lines
 
-What stands in braces is filled in.
+Mailgress fills in the parts in braces.
 
 | level | message | fields |
 | --- | --- | --- |
