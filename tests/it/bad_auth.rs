@@ -235,3 +235,27 @@ fn a_refusal_with_a_wait_leaves_the_session_open_for_another_attempt() {
     assert!(began.elapsed() >= Duration::from_secs(1), "the refusal is delayed");
     assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), "a OK imap");
 }
+
+/// Up to the log's line about a client that left while its auth service was silent.
+fn a_client_that_leaves_blames(auth: &Value, settings: &Value) {
+    let backend = Backend::imap("imap");
+    let port = ports::free();
+    let base = listener("imap", "IMAP", "Disabled", port, backend.address());
+    let folder = Folder::new();
+    let listeners = [with(with(base, &json!({ "auth": auth })), settings)];
+    folder.write("server.yaml", &mail_server(&json!({ "listeners": listeners })));
+    let mailgress = Mailgress::start(&folder);
+    let mut wire = greeted(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    wire.send("a LOGIN user secret\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(3_500));
+    drop(wire);
+    mailgress.logs(&["auth_service_error", "fault=\"auth_service\""]);
+}
+
+#[test]
+fn a_client_that_leaves_an_auth_service_that_hangs_leaves_by_its_fault() {
+    // It accepts connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    a_client_that_leaves_blames(&json!({ "http": { "url": url, "timeout": "30s" } }), &json!({}));
+}
