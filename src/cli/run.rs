@@ -205,8 +205,8 @@ impl Run {
     }
 }
 
-/// Every failed watch is told of by the controller, once; what the filter says of these comes after, and wins.
-const QUIET: &str = "kube_client=off,kube_runtime=off";
+/// The controller logs failed watches once, and sessions log what TLS reports. `--log` can enable these targets again.
+const QUIET: &str = "kube_client=off,kube_runtime=off,rustls=off";
 
 /// An empty environment variable says nothing.
 fn named(name: Option<&String>) -> Option<String> {
