@@ -115,10 +115,13 @@ pub(super) fn has_code(reply: &[u8]) -> bool {
     response_code(last_line(reply)).is_some()
 }
 
-/// Tells whether an IMAP or POP3 reply has a response code with another cause than wrong credentials.
-pub(super) fn has_other_cause(reply: &[u8]) -> bool {
-    let cause = response_code(last_line(reply)).map(RefusalCause::of_code);
-    cause.is_some_and(|cause| cause != RefusalCause::Credentials)
+/// Tells whether an IMAP or POP3 reply has a response code that excludes a refusal of the mechanism: another cause, or
+/// `AUTHENTICATIONFAILED`, which is about the credentials (RFC 5530).
+pub(super) fn is_no_refusal_of_mechanism(reply: &[u8]) -> bool {
+    response_code(last_line(reply)).is_some_and(|code| {
+        code.eq_ignore_ascii_case(b"AUTHENTICATIONFAILED")
+            || RefusalCause::of_code(code) != RefusalCause::Credentials
+    })
 }
 
 /// Tells whether an SMTP server refused AUTH or the mechanism without checking credentials.
