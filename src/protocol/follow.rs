@@ -54,7 +54,7 @@ pub enum Interrupted {
     Message,
     /// The backend has not replied to a command (SMTP only), or has sent a part of a reply.
     Reply,
-    /// The backend has said that it closes (SMTP's 421, IMAP's BYE) without a command that asks for it.
+    /// The backend has said that it closes (SMTP's 421) without a command that asks for it.
     Notice,
 }
 

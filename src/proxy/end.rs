@@ -350,7 +350,7 @@ const fn interrupted(what: Interrupted) -> &'static str {
         Interrupted::Nothing => "",
         Interrupted::Message => "while the client sent a message",
         Interrupted::Reply => "before it had replied to a command",
-        Interrupted::Notice => "after it had said, without being asked to, that it closes (421 or BYE)",
+        Interrupted::Notice => "after it had said, without being asked to, that it closes (421)",
     }
 }
 

@@ -1,5 +1,5 @@
 //! Tells whether an IMAP backend is between two responses (RFC 9051 section 7), by counting literals and finding line
-//! ends. Also notices LOGOUT and BYE, to tell who ends the session.
+//! ends. Also notices LOGOUT, to tell who ends the session.
 //!
 //! Gives up for good if this can no longer be known: after COMPRESS, STARTTLS or AUTHENTICATE of the client, which
 //! change the stream, and after an unreadable response.
@@ -28,8 +28,6 @@ struct Responses {
     start: Bytes<8>,
     /// The last bytes of the line; enough for a literal's size and a CR.
     tail: Bytes<24>,
-    /// A BYE was sent.
-    ends: bool,
 }
 
 /// The client's direction: how far the line matches a command that changes the stream.
@@ -42,7 +40,7 @@ enum Commands {
 
 impl ImapFollower {
     pub(super) const fn new() -> Self {
-        let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new(), ends: false };
+        let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new() };
         Self { responses, commands: Commands::Tag, asks_for_end: false, is_lost: false }
     }
 
@@ -51,14 +49,10 @@ impl ImapFollower {
     }
 
     pub(super) const fn interrupted(&self) -> Interrupted {
-        if self.is_lost || self.asks_for_end {
+        if self.is_lost || self.asks_for_end || self.is_between_responses() {
             Interrupted::Nothing
-        } else if self.responses.ends {
-            Interrupted::Notice
-        } else if !self.is_between_responses() {
-            Interrupted::Reply
         } else {
-            Interrupted::Nothing
+            Interrupted::Reply
         }
     }
 
@@ -106,7 +100,6 @@ impl Responses {
         {
             return None;
         }
-        self.ends |= start.get(..BYE.len()).is_some_and(|start| start.eq_ignore_ascii_case(BYE));
         match LineEnd::of(self.tail.as_slice()) {
             LineEnd::Plain => self.start = Bytes::new(),
             // Human-readable text (RFC 9051 section 7.1) may look like this without announcing a literal.
@@ -235,7 +228,6 @@ impl<const N: usize> Bytes<N> {
 /// After these commands the stream is compressed or encrypted (RFC 4978, RFC 9051 section 6.2, RFC 8437).
 const CHANGES: [&[u8]; 3] = [b"COMPRESS", b"STARTTLS", b"AUTHENTICATE"];
 const LOGOUT: &[u8] = b"LOGOUT";
-const BYE: &[u8] = b"* BYE ";
 /// Digits of the largest 64-bit number.
 const MOST_DIGITS: usize = 20;
 const STATUS: [&[u8]; 5] = [b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUT"];
@@ -308,14 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn an_end_interrupts_a_response_or_follows_a_bye_unless_the_client_logged_out() {
+    fn an_end_interrupts_a_response_unless_the_client_logged_out() {
         for (commands, responses, expected) in [
             (&b"a NOOP\r\n"[..], &b"a OK done\r\n"[..], Interrupted::Nothing),
             (b"a NOOP\r\n", b"a OK", Interrupted::Reply),
             (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {20}\r\nabc\r\n", Interrupted::Reply),
             (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {9}\r\n* BYE x\r\n", Interrupted::Reply),
-            (b"", b"* bye Server shutting down.\r\n", Interrupted::Notice),
-            (b"", b"* BYEBYE\r\n", Interrupted::Nothing),
+            // Backends also say BYE to a client that sends too many invalid commands.
+            (b"a FOO\r\n", b"* BYE Too many invalid IMAP commands.\r\n", Interrupted::Nothing),
             (b"a logout\r\n", b"* BYE\r\n", Interrupted::Nothing),
             (b"a LOGOUT\r\n", b"* BYE so long\r\na O", Interrupted::Nothing),
             (b"a COMPRESS DEFLATE\r\n", b"* BYE so long\r\n", Interrupted::Nothing),
