@@ -167,7 +167,10 @@ fn real_servers_pass_their_checks_in_clear_with_tls_and_behind_a_proxy_header() 
             "mailgress_backend_checks_total{{backend=\"{address}\",outcome=\"passed\",protocol=\"{protocol}\"}}"
         );
         wait::eventually(&format!("{name} passes"), || mailgress.metrics().contains(&passed).then_some(()));
-        assert_eq!(verdict(&mailgress, name).unwrap().0, "True", "{name}");
+        // On a loaded machine, a real server may miss the deadline of a check.
+        wait::eventually(&format!("{name} is healthy"), || {
+            verdict(&mailgress, name).filter(|(status, ..)| status == "True").map(drop)
+        });
     }
     let message = wait_for(&mailgress, "mistaken", "AllUnhealthy");
     assert!(message.contains("the backend answered the connection with \"+OK"), "{message}");
