@@ -12,6 +12,7 @@ pub mod index;
 pub mod inventory;
 pub mod manifest;
 pub mod metrics;
+mod names;
 pub mod peers;
 pub mod ports;
 pub mod print;

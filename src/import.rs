@@ -51,20 +51,20 @@ pub trait Source {
     /// Returns the addresses of a host name; empty if it is unknown.
     fn resolve(&self, host: &str) -> Vec<IpAddr>;
 
-    /// What is unusual or wrong about a certificate chain and its key, both PEM, that will be in the Secret `name`;
-    /// nothing where it is served as it is, and where a passphrase hides the key.
+    /// Returns what is unusual or wrong about a certificate chain and its key (both PEM), which will be in the Secret
+    /// `name`. Empty if the chain is served unchanged or the key is encrypted.
     fn inspect(&self, name: &str, chain: &[u8], key: &[u8]) -> Vec<Inspected>;
 
-    /// Why a file with certificate authorities or revocation lists, both PEM, cannot be read.
+    /// Returns why a PEM file with certificate authorities or revocation lists cannot be read.
     fn inspect_bundle(&self, bundle: Bundle, pem: &[u8]) -> Option<String>;
 }
 
 /// What is unusual or wrong about a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspected {
-    /// It is served in another form, or clients may refuse it.
+    /// The chain is served in another form, or clients may refuse it.
     Unusual(String),
-    /// nginx may serve it and Mailgress cannot.
+    /// nginx may serve the certificate, but Mailgress cannot.
     Unusable(String),
     /// The key does not belong to the first certificate, but perhaps to another one of the chain, counted from 1.
     KeyMismatch(Option<usize>),

@@ -20,24 +20,20 @@ pub(crate) async fn logins(
 ) -> Result<Row> {
     let [few, many] = counts;
     let mut rounds = [Vec::new(), Vec::new()];
-    for (index, name) in ["nginx", "Mailgress"].into_iter().enumerate() {
+    for (start, rounds) in [nginx, mailgress].into_iter().zip(&mut rounds) {
         let mut totals = Vec::new();
         for count in [few, many] {
-            let home = directory.join(format!("{name}-{count}"));
+            let home = directory.join(count.to_string());
             std::fs::create_dir_all(&home)?;
             let file = home.join("callgrind.out");
             let run = Run::Counted(&file);
-            let peer = if index == 0 {
-                nginx(&home, identity, services, &run)
-            } else {
-                let binary = Path::new(env!("CARGO_BIN_EXE_mailgress"));
-                mailgress(&home, binary, identity, services, &run)
-            };
-            run_logins(peer?, identity, secure, count).await?;
+            let peer = start(&home, identity, services, &run)?;
+            let name = peer.name;
+            run_logins(peer, identity, secure, count).await?;
             totals.push(total(&file).with_context(|| format!("the counts of {name}"))?);
         }
-        ensure!(totals[1] > totals[0], "more logins cost {name} less");
-        rounds[index].push((totals[1] - totals[0]) as f64 / (many - few) as f64);
+        ensure!(totals[1] > totals[0], "more logins cost less");
+        rounds.push((totals[1] - totals[0]) as f64 / (many - few) as f64);
     }
     let name = if secure { "IMAP login, TLS" } else { "IMAP login, plain" };
     Ok(Row { name, unit: Unit::InstructionsPerSession, rounds, bar: if secure { 1.0 } else { 4.0 } })
@@ -52,6 +48,7 @@ async fn run_logins(peer: Peer, identity: &Identity, secure: bool, count: usize)
 /// What Callgrind counted in the whole life of a process.
 fn total(file: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(file).context("valgrind wrote no counts; see `make bench`")?;
+    std::fs::remove_file(file)?;
     let line = text.lines().find_map(|line| line.strip_prefix("totals: ")).context("no totals")?;
     Ok(line.trim().parse()?)
 }

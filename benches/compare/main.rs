@@ -126,10 +126,9 @@ async fn start(
     services: &services::Services,
 ) -> Result<[Peer; 2]> {
     std::fs::create_dir(directory)?;
-    let binary = Path::new(env!("CARGO_BIN_EXE_mailgress"));
     let peers = [
         nginx(directory, identity, services, &Run::Workers(WORKERS)).context("nginx")?,
-        mailgress(directory, binary, identity, services, &Run::Workers(WORKERS)).context("Mailgress")?,
+        mailgress(directory, identity, services, &Run::Workers(WORKERS)).context("Mailgress")?,
     ];
     for peer in &peers {
         peer.wait_until_ready(identity).await.with_context(|| peer.failure())?;

@@ -194,11 +194,11 @@ pub(crate) fn nginx(
 /// This package's binary on a folder of manifests.
 pub(crate) fn mailgress(
     directory: &Path,
-    binary: &Path,
     identity: &Identity,
     services: &Services,
     run: &Run<'_>,
 ) -> Result<Peer> {
+    let binary = env!("CARGO_BIN_EXE_mailgress");
     let home = directory.join("mailgress");
     let manifests = home.join("manifests");
     fs::create_dir_all(&manifests)?;

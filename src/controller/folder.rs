@@ -170,7 +170,7 @@ impl FolderSource {
                 tracing::error!("{problem}");
             }
             for path in mended(&self.problems, &loaded.problems) {
-                tracing::info!(file = %path.display(), "the file has no problem any more; its objects are read again");
+                tracing::info!(file = %path.display(), "the problem of the file is solved");
             }
             self.index.replace(&loaded.objects);
             self.problems = loaded.problems;

@@ -1,4 +1,4 @@
-//! `ssl_certificate` and `ssl_certificate_key`: the files as Secrets, and what is wrong with them.
+//! Converts `ssl_certificate` and `ssl_certificate_key` to Secrets, and reports problems of the files.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ pub(super) fn certificates(
     Ok(references)
 }
 
-/// The Secret with a certificate and its key.
+/// Creates the Secret of a certificate and its key. Returns its name.
 fn certificate(
     server: &Server<'_>,
     (chain, key): (&Directive, &Directive),
@@ -135,7 +135,7 @@ fn inspect(
     Ok(())
 }
 
-/// The keys, decrypted with the passphrases of `ssl_password_file`.
+/// Returns the keys, decrypted with the passphrases of `ssl_password_file`.
 fn without_passphrase(
     pem: &str,
     (server, key): (&Server<'_>, &Directive),
@@ -184,9 +184,9 @@ fn without_passphrase(
     }
 }
 
-/// The PEM blocks of some kind, without what stands between them.
+/// Returns the PEM blocks with a matching label, without the text between them.
 pub(super) fn blocks(text: &str, wanted: impl Fn(&str) -> bool) -> String {
-    // A byte order mark may stand before the first block.
+    // A byte order mark may precede the first block.
     let text = text.trim_start_matches('\u{feff}');
     let mut kept = String::new();
     let mut inside = false;
@@ -207,5 +207,5 @@ pub(super) fn blocks(text: &str, wanted: impl Fn(&str) -> bool) -> String {
     kept
 }
 
-/// As the schema bounds them.
+/// The limit in the schema.
 const MOST_REFERENCES: usize = 16;

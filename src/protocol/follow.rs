@@ -48,8 +48,6 @@ pub enum Passage {
 /// What the end of the connection interrupts, as far as this is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupted {
-    /// Nothing is known to be missing.
-    Nothing,
     /// SMTP: the client has sent a part of a message.
     Message,
     /// The backend has not replied to a command (SMTP only), or has sent a part of a reply.
@@ -132,10 +130,10 @@ impl Follower {
 
     /// Returns what an end of the connection would interrupt now.
     #[must_use]
-    pub const fn interrupted(&self) -> Interrupted {
+    pub const fn interrupted(&self) -> Option<Interrupted> {
         match &self.0 {
             Kind::Imap(imap) => imap.interrupted(),
-            Kind::Pop3 => Interrupted::Nothing,
+            Kind::Pop3 => None,
             Kind::Smtp(smtp) => smtp.interrupted(),
         }
     }

@@ -347,10 +347,9 @@ const fn refusal(cause: RefusalCause) -> &'static str {
 
 const fn interrupted(what: Interrupted) -> &'static str {
     match what {
-        Interrupted::Nothing => "",
         Interrupted::Message => "while the client sent a message",
-        Interrupted::Reply => "before it had replied to a command",
-        Interrupted::Notice => "after it had said, without being asked to, that it closes (421)",
+        Interrupted::Reply => "before it had sent a whole reply",
+        Interrupted::Notice => "after an unsolicited 421",
     }
 }
 

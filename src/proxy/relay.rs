@@ -226,13 +226,12 @@ impl Relay {
     /// Decides whether the end of a side completes the session. Whoever ends first is judged. A backend may end a
     /// session whose client is silent.
     fn end(&self) -> End {
-        let interrupted = self.follower.interrupted();
-        match interrupted {
-            Interrupted::Nothing => End::Done,
-            Interrupted::Message if self.up.ended => End::ClientLeft,
-            _ if self.up.ended => End::Done,
-            Interrupted::Message | Interrupted::Notice if self.heard.elapsed() >= SILENT => End::Done,
-            Interrupted::Message | Interrupted::Notice | Interrupted::Reply => End::BackendLeft(interrupted),
+        match self.follower.interrupted() {
+            None => End::Done,
+            Some(Interrupted::Message) if self.up.ended => End::ClientLeft,
+            Some(_) if self.up.ended => End::Done,
+            Some(Interrupted::Message | Interrupted::Notice) if self.heard.elapsed() >= SILENT => End::Done,
+            Some(interrupted) => End::BackendLeft(interrupted),
         }
     }
 

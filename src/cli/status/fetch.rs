@@ -23,10 +23,12 @@ pub(super) async fn json(address: &str, path: &str, bound: Duration) -> anyhow::
     }
     let answer = timeout(bound, get(host, path)).await;
     let answer = answer.with_context(|| format!("{address} does not answer within {bound:?}"))?;
-    answer.with_context(|| format!(
-            "no instance answers at {address}; name one with --address (kubectl port-forward makes one reachable), or ask a \
-             cluster with -A or --namespace"
-        ))
+    answer.with_context(|| {
+        format!(
+            "no instance answers at {address}; name one with --address (kubectl port-forward makes one \
+             reachable), or ask a cluster with -A or --namespace"
+        )
+    })
 }
 
 async fn get(host: &str, path: &str) -> anyhow::Result<Value> {

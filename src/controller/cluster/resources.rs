@@ -9,6 +9,7 @@ use kube::runtime::watcher::Config;
 
 use crate::api::{API_VERSION, GROUP, VERSION};
 use crate::controller::index::{Key, Reference, ReferenceKind};
+use crate::controller::names::is_subdomain;
 use crate::controller::render::Kind;
 
 /// One watch.
@@ -67,7 +68,7 @@ pub(super) fn by_name(reference: &Reference) -> Option<Watched> {
         ReferenceKind::ConfigMap => WatchedKind::ConfigMap,
         ReferenceKind::Service | ReferenceKind::EndpointSlices => return None,
     };
-    is_name(&reference.key.name).then(|| Watched { kind, scope: Scope::Named(reference.key.clone()) })
+    is_subdomain(&reference.key.name).then(|| Watched { kind, scope: Scope::Named(reference.key.clone()) })
 }
 
 /// Services and their EndpointSlices, in a namespace or everywhere.
@@ -153,12 +154,6 @@ impl WatchedKind {
             }
         }
     }
-}
-
-/// Whether an object may have this name (RFC 1123, as Kubernetes reads it).
-fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.starts_with(plain) && name.ends_with(plain) && name.chars().all(|c| plain(c) || c == '-' || c == '.')
 }
 
 /// One of our own kinds.

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::violation::Violation;
+use crate::controller::names::{is_label, is_subdomain};
+use crate::controller::violation::Violation;
 
 /// What the API server refuses.
 pub(super) fn violations(metadata: &Value) -> Vec<Violation> {
@@ -16,30 +17,10 @@ pub(super) fn violations(metadata: &Value) -> Vec<Violation> {
     name.into_iter().chain(of("namespace", is_label, LABEL)).collect()
 }
 
-/// RFC 1123 labels with dots between them.
-fn is_subdomain(name: &str) -> bool {
-    name.len() <= LONGEST_SUBDOMAIN && name.split('.').all(has_form)
-}
-
-/// One RFC 1123 label.
-fn is_label(name: &str) -> bool {
-    name.len() <= LONGEST_LABEL && has_form(name)
-}
-
-fn has_form(label: &str) -> bool {
-    let is_edge = |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let mut bytes = label.bytes();
-    is_edge(label.bytes().next())
-        && is_edge(label.bytes().next_back())
-        && bytes.all(|b| b == b'-' || is_edge(Some(b)))
-}
-
 const SUBDOMAIN: &str = "use at most 253 lower-case letters, digits, hyphens and dots; begin and end each part between dots \
                          with a letter or digit";
 const LABEL: &str =
     "use at most 63 lower-case letters, digits and hyphens; begin and end with a letter or digit";
-const LONGEST_SUBDOMAIN: usize = 253;
-const LONGEST_LABEL: usize = 63;
 /// Characters of a name in a message.
 const SHOWN: usize = 300;
 

@@ -57,9 +57,14 @@ impl Rules {
         path: &str,
         found: &mut Vec<Violation>,
     ) {
-        for (rule, message) in of(schema) {
+        let mut rules = of(schema).peekable();
+        let mut context = functions.new_inner_scope();
+        if rules.peek().is_some() {
+            context.add_variable_from_value("self", cel(value));
+        }
+        for (rule, message) in rules {
             // A rule that cannot be evaluated does not hold, as in the API server.
-            if !self.program(rule).is_some_and(|program| holds(program, functions, value)) {
+            if !self.program(rule).is_some_and(|program| program.execute(&context) == Ok(Cel::Bool(true))) {
                 let (problem, remedy) = message.split_once("; ").unwrap_or((message, ""));
                 found.push(Violation::invalid(path, problem, remedy));
             }
@@ -85,12 +90,6 @@ impl Rules {
 fn of(schema: &Value) -> impl Iterator<Item = (&str, &str)> {
     let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
     rules.filter_map(|rule| Some((rule["rule"].as_str()?, rule["message"].as_str()?)))
-}
-
-fn holds(program: &Program, functions: &Context<'_, '_>, value: &Value) -> bool {
-    let mut context = functions.new_inner_scope();
-    context.add_variable_from_value("self", cel(value));
-    program.execute(&context) == Ok(Cel::Bool(true))
 }
 
 /// The schema has checked the form.

@@ -26,10 +26,10 @@ pub(super) enum Smtp {
     },
     StartTls(Preparation),
     XClient(Preparation),
-    /// The client's EHLO after XCLIENT. `own` is our name, for a backend that rejects the client's.
+    /// The client's EHLO after XCLIENT. `own` has our name, for a backend that rejects the client's.
     ClientHello {
         login: Login,
-        own: Option<(bool, Vec<u8>)>,
+        own: Option<Hello>,
     },
     LoggingIn(LoggingIn),
 }
@@ -122,8 +122,8 @@ impl Smtp {
             (Self::Hello { preparation, start_tls }, 500..=599) if preparation.name != preparation.own => {
                 Ok(preparation.with_own_name().hello(start_tls, out).into())
             }
-            (Self::ClientHello { login, own: Some((extended, own)) }, 500..=599) => {
-                append_hello(extended, &own, out);
+            (Self::ClientHello { login, own: Some(own) }, 500..=599) => {
+                append_hello(own.extended, &own.name, out);
                 Ok(Self::ClientHello { login, own: None }.into())
             }
             (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
@@ -235,7 +235,7 @@ impl Preparation {
             Some(hello) => {
                 let extended = hello.extended || needs_extensions;
                 append_hello(extended, &hello.name, out);
-                (hello.name != self.own).then_some((extended, self.own))
+                (hello.name != self.own).then_some(Hello { extended, name: self.own })
             }
             None if needs_extensions => {
                 append_hello(true, &self.name, out);

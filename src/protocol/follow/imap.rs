@@ -48,11 +48,11 @@ impl ImapFollower {
         !self.is_lost && self.responses.literal == 0 && self.responses.start.is_empty()
     }
 
-    pub(super) const fn interrupted(&self) -> Interrupted {
+    pub(super) const fn interrupted(&self) -> Option<Interrupted> {
         if self.is_lost || self.asks_for_end || self.is_between_responses() {
-            Interrupted::Nothing
+            None
         } else {
-            Interrupted::Reply
+            Some(Interrupted::Reply)
         }
     }
 
@@ -302,15 +302,15 @@ mod tests {
     #[test]
     fn an_end_interrupts_a_response_unless_the_client_logged_out() {
         for (commands, responses, expected) in [
-            (&b"a NOOP\r\n"[..], &b"a OK done\r\n"[..], Interrupted::Nothing),
-            (b"a NOOP\r\n", b"a OK", Interrupted::Reply),
-            (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {20}\r\nabc\r\n", Interrupted::Reply),
-            (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {9}\r\n* BYE x\r\n", Interrupted::Reply),
+            (&b"a NOOP\r\n"[..], &b"a OK done\r\n"[..], None),
+            (b"a NOOP\r\n", b"a OK", Some(Interrupted::Reply)),
+            (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {20}\r\nabc\r\n", Some(Interrupted::Reply)),
+            (b"a FETCH 1 BODY[]\r\n", b"* 1 FETCH (BODY[] {9}\r\n* BYE x\r\n", Some(Interrupted::Reply)),
             // Backends also say BYE to a client that sends too many invalid commands.
-            (b"a FOO\r\n", b"* BYE Too many invalid IMAP commands.\r\n", Interrupted::Nothing),
-            (b"a logout\r\n", b"* BYE\r\n", Interrupted::Nothing),
-            (b"a LOGOUT\r\n", b"* BYE so long\r\na O", Interrupted::Nothing),
-            (b"a COMPRESS DEFLATE\r\n", b"* BYE so long\r\n", Interrupted::Nothing),
+            (b"a FOO\r\n", b"* BYE Too many invalid IMAP commands.\r\n", None),
+            (b"a logout\r\n", b"* BYE\r\n", None),
+            (b"a LOGOUT\r\n", b"* BYE so long\r\na O", None),
+            (b"a COMPRESS DEFLATE\r\n", b"* BYE so long\r\n", None),
         ] {
             let mut follower = follow(responses);
             for byte in commands {

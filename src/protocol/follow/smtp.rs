@@ -102,13 +102,13 @@ impl SmtpFollower {
         self.replies.is_between()
     }
 
-    pub(super) const fn interrupted(&self) -> Interrupted {
+    pub(super) const fn interrupted(&self) -> Option<Interrupted> {
         match (self.state, self.end) {
-            (SmtpState::Doubt { .. } | SmtpState::Lost, _) | (_, Announced::InReply) => Interrupted::Nothing,
-            (SmtpState::Message(_) | SmtpState::Chunk(1..), _) => Interrupted::Message,
-            (_, Announced::Unasked) => Interrupted::Notice,
-            _ if self.outstanding > 0 || !self.replies.is_between() => Interrupted::Reply,
-            _ => Interrupted::Nothing,
+            (SmtpState::Doubt { .. } | SmtpState::Lost, _) | (_, Announced::InReply) => None,
+            (SmtpState::Message(_) | SmtpState::Chunk(1..), _) => Some(Interrupted::Message),
+            (_, Announced::Unasked) => Some(Interrupted::Notice),
+            _ if self.outstanding > 0 || !self.replies.is_between() => Some(Interrupted::Reply),
+            _ => None,
         }
     }
 

@@ -19,16 +19,12 @@ pub(super) enum Offer {
 
 impl Offer {
     pub(super) fn of(mechanism: &str, extensions: &SmtpReply) -> Self {
-        let has = |name: &[u8]| {
-            extensions.texts().any(|text| {
-                text.split(|byte| *byte == b' ').next().is_some_and(|word| word.eq_ignore_ascii_case(name))
-            })
-        };
+        let has = |name: &str| parameters(extensions, name).next().is_some();
         if offers(extensions, "AUTH", mechanism) {
             Self::Named
-        } else if has(b"AUTH") {
+        } else if has("AUTH") {
             Self::Missing
-        } else if has(b"STARTTLS") {
+        } else if has("STARTTLS") {
             Self::BehindStartTls
         } else {
             Self::NoAuth
@@ -56,9 +52,16 @@ impl Offer {
 
 /// Tells whether an EHLO reply lists `extension` with `parameter`.
 pub(super) fn offers(extensions: &SmtpReply, extension: &str, parameter: &str) -> bool {
-    let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-    extensions.texts().any(|text| {
-        let mut words = text.split(|&byte| byte == b' ');
-        words.next().is_some_and(|name| is(name, extension)) && words.any(|word| is(word, parameter))
+    parameters(extensions, extension).flatten().any(|word| word.eq_ignore_ascii_case(parameter.as_bytes()))
+}
+
+/// Returns the parameters of each line of an EHLO reply that announces the extension.
+fn parameters<'a>(
+    extensions: &'a SmtpReply,
+    extension: &str,
+) -> impl Iterator<Item = impl Iterator<Item = &'a [u8]>> {
+    extensions.texts().filter_map(move |text| {
+        let mut words = text.split(|byte| *byte == b' ');
+        words.next()?.eq_ignore_ascii_case(extension.as_bytes()).then_some(words)
     })
 }

@@ -1,0 +1,22 @@
+//! The forms of names in Kubernetes (RFC 1123).
+
+/// Whether an object can have this name: labels with dots between them, 253 characters at most.
+pub(super) fn is_subdomain(name: &str) -> bool {
+    name.len() <= LONGEST_SUBDOMAIN && name.split('.').all(has_form)
+}
+
+/// Whether a namespace can have this name: one label, 63 characters at most.
+pub(super) fn is_label(name: &str) -> bool {
+    name.len() <= LONGEST_LABEL && has_form(name)
+}
+
+fn has_form(label: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = label.as_bytes();
+    let ends_are_plain =
+        [bytes.first(), bytes.last()].into_iter().all(|end| end.is_some_and(|end| is_plain(*end)));
+    ends_are_plain && bytes.iter().all(|byte| is_plain(*byte) || *byte == b'-')
+}
+
+const LONGEST_SUBDOMAIN: usize = 253;
+const LONGEST_LABEL: usize = 63;
