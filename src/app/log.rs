@@ -4,6 +4,8 @@
 //! the queue is full or the line cannot be written. When lines can be written again, a warning reports the number of
 //! dropped ones. Nothing here ends the process.
 
+mod line;
+
 use std::io::{self, ErrorKind, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use prometheus::{IntCounter, IntCounterVec, Registry};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::model::metric::{self, PLAIN};
+
+pub use line::{Encoding, LineFormat};
 
 /// The log of the process. Clones share one queue.
 #[derive(Clone, Debug)]

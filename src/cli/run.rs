@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::api;
-use crate::app::{self, Cluster, Log, ObjectRef, Origin, RunOptions, in_a_pod};
+use crate::app::{self, Cluster, Encoding, LineFormat, Log, ObjectRef, Origin, RunOptions, in_a_pod};
 use crate::controller::render::Locality;
 use crate::net::network;
 
@@ -197,8 +197,16 @@ impl Run {
             .log_internal_errors(false)
             .with_writer(log.clone());
         match self.log_format {
-            LogFormat::Text => builder.with_target(false).init(),
-            LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+            LogFormat::Text => builder
+                .with_target(false)
+                .map_event_format(|library| LineFormat::new(Encoding::Text, library))
+                .init(),
+            LogFormat::Json => builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .map_event_format(|library| LineFormat::new(Encoding::Json, library))
+                .init(),
         }
         log.catch_panics();
         Ok(log)
