@@ -34,7 +34,7 @@ use crate::model::{BindReport, Snapshot};
 use crate::net::Descriptors;
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
-pub use log::Log;
+pub use log::{Encoding, LineFormat, Log};
 pub use reader::{Reader, in_a_pod};
 use signals::Signals;
 use source::Source;

@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod exchange;
 mod head;
+mod headers;
 mod pace;
 mod pool;
 mod quota;

@@ -2,14 +2,18 @@
 //!
 //! The TLS state is boxed, so that a session without TLS needs no memory for it.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -44,10 +48,9 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.peek(buffer).await,
             Self::Unix(stream) => {
-                let flags = rustix::net::RecvFlags::PEEK;
                 stream
                     .async_io(Interest::READABLE, || {
-                        let (count, _) = rustix::net::recv(stream, &mut *buffer, flags)?;
+                        let (count, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::PEEK)?;
                         Ok(count)
                     })
                     .await
@@ -69,6 +72,35 @@ impl Socket {
             Self::Unix(stream) => stream.readable().await?,
         }
         read(buffer)
+    }
+
+    /// Tells whether bytes have arrived that were not read, or the end of the stream, or an error. Asks the kernel, so
+    /// it knows more than tokio, which learns of arrivals when it polls the event queue.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match self {
+            Self::Tcp(stream) => rustix::net::recv(stream, &mut [0; 1], flags),
+            Self::Unix(stream) => rustix::net::recv(stream, &mut [0; 1], flags),
+        };
+        !matches!(peeked, Err(Errno::AGAIN))
+    }
+
+    /// Writes what the kernel takes without waiting. Returns the number of bytes, which may be 0. A new socket takes them
+    /// before tokio learns that it is writable.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = match self {
+            Self::Tcp(stream) => rustix::net::send(stream, bytes, flags),
+            Self::Unix(stream) => rustix::net::send(stream, bytes, flags),
+        };
+        match sent {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            sent => Ok(sent?),
+        }
     }
 
     /// Disables Nagle's algorithm, because every reply is one write.
@@ -120,14 +152,21 @@ impl Stream {
 
     async fn discard(&mut self) -> io::Result<()> {
         let mut discarded = 0;
-        let mut buffer = vec![0; LINGER_BUFFER];
         while discarded < LINGER_BYTES {
-            match self.read(&mut buffer).await? {
+            match poll_fn(|cx| self.poll_discard(cx)).await? {
                 0 => break,
                 count => discarded += count,
             }
         }
         Ok(())
+    }
+
+    /// The buffer is on the stack, so that a session that waits for its peer holds none.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); LINGER_BUFFER];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 }
 

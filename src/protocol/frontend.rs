@@ -191,7 +191,7 @@ impl Frontend {
     /// Sets the unique part of challenges: random, printable ASCII without `<>@`, new for each session. Each attempt
     /// gets its own challenge derived from it (quirk Q-15).
     #[must_use]
-    pub fn with_nonce(mut self, nonce: &str) -> Self {
+    pub fn with_nonce(mut self, nonce: String) -> Self {
         match &mut self.0 {
             Machine::Imap(imap) => imap.core_mut().set_nonce(nonce),
             Machine::Pop3(pop3) => pop3.core_mut().set_nonce(nonce),

@@ -78,7 +78,8 @@ impl Connection {
     /// Reads what has already arrived, without waiting, and returns the number of bytes. The next read reports an end
     /// or an error.
     pub(crate) async fn fill_at_once(&mut self) -> usize {
-        if self.input.is_full() || self.ended {
+        let has_none = matches!(&self.stream, Stream::Plain(socket) if !socket.has_arrived());
+        if has_none || self.input.is_full() || self.ended {
             return 0;
         }
         // Tokio polls the event queue before it polls a task that has yielded.
@@ -112,10 +113,18 @@ impl Connection {
         if out.is_empty() {
             return Ok(());
         }
-        self.stream.write_all(out).await?;
-        self.stream.flush().await?;
+        let sent = match &self.stream {
+            Stream::Plain(socket) => socket.send_at_once(out)?,
+            Stream::Server(_) | Stream::Client(_) => 0,
+        };
+        if let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.stream.write_all(rest).await?;
+            self.stream.flush().await?;
+        }
         out.zeroize();
-        *out = Vec::new();
+        if out.capacity() > MAX_KEPT_OUTPUT {
+            *out = Vec::new();
+        }
         Ok(())
     }
 
@@ -133,6 +142,9 @@ impl Connection {
         std::future::pending::<()>().await;
     }
 }
+
+/// Maximum capacity that [`Connection::send`] keeps for the next bytes.
+const MAX_KEPT_OUTPUT: usize = 256;
 
 /// Maximum size of a backend's reply before the relay, in bytes.
 const BACKEND_BUFFER: usize = 16 * 1024;

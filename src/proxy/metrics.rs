@@ -2,7 +2,7 @@
 //!
 //! Labels are looked up once per listener, when it is first served. A session uses the resulting handles.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -56,7 +56,8 @@ struct Listeners {
 /// The metric handles of one listener.
 #[derive(Debug)]
 pub(crate) struct ListenerMetrics {
-    id: String,
+    /// `namespace/object/listener`.
+    pub(crate) id: String,
     protocol: &'static str,
     open: [IntGauge; 3],
     /// Sessions that have started, including those that have ended.
@@ -64,8 +65,8 @@ pub(crate) struct ListenerMetrics {
     rates: Rates,
     journal: Arc<Journal>,
     sessions: IntCounterVec,
-    /// Label values of ended sessions: TLS, outcome, fault. They are needed to remove the series.
-    outcomes: Mutex<BTreeSet<(&'static str, &'static str, &'static str)>>,
+    /// The counters of ended sessions by TLS, outcome and fault. The labels are needed to remove the series.
+    ended: Mutex<BTreeMap<[&'static str; 3], IntCounter>>,
     /// Bytes relayed from clients to backends.
     pub(crate) bytes_to_backend: IntCounter,
     /// Bytes relayed from backends to clients.
@@ -169,7 +170,7 @@ impl Metrics {
             rates: Rates::new(Instant::now()),
             journal: Arc::clone(&self.journal),
             sessions: self.sessions.clone(),
-            outcomes: Mutex::default(),
+            ended: Mutex::default(),
             bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
             bytes_to_client: self.bytes.with_label_values(&[name.as_str(), TO_CLIENT]),
             logins: Verdicts::new(&self.logins),
@@ -275,7 +276,7 @@ impl Metrics {
         for tls in TlsLabel::ALL {
             let _ = self.sessions_open.remove_label_values(&[listener, metrics.protocol, tls.name()]);
         }
-        for (tls, outcome, fault) in metrics.outcomes.lock().iter() {
+        for [tls, outcome, fault] in metrics.ended.lock().keys() {
             let labels = [listener, metrics.protocol, tls, outcome, fault];
             let _ = self.sessions.remove_label_values(&labels);
         }
@@ -345,8 +346,10 @@ impl ListenerMetrics {
     pub(crate) fn ended(&self, tls: TlsLabel, end: &End, at: SystemTime) {
         let (outcome, fault) = (end.outcome(), end.fault().name());
         self.journal.failed(end, &self.id, at);
-        self.outcomes.lock().insert((tls.name(), outcome, fault));
-        self.sessions.with_label_values(&[self.id.as_str(), self.protocol, tls.name(), outcome, fault]).inc();
+        let labels = [self.id.as_str(), self.protocol, tls.name(), outcome, fault];
+        let mut ended = self.ended.lock();
+        let counter = ended.entry([tls.name(), outcome, fault]);
+        counter.or_insert_with(|| self.sessions.with_label_values(&labels)).inc();
     }
 }
 

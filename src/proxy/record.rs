@@ -1,5 +1,6 @@
 //! Collects what the log line of a session needs, and writes this line when the session ends.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -89,13 +90,17 @@ impl Record {
     pub(crate) fn finish(mut self, end: End) {
         let end = &self.blame(end);
         let fault = end.fault().name();
-        let listener = self.served.as_ref().map(|served| served.listener.id.to_string()).unwrap_or_default();
+        let listener = self.served.as_ref().map_or("", |served| &served.metrics.id);
         if let Some(served) = &self.served {
             served.metrics.ended(self.tls, end, SystemTime::now());
         }
         let seconds = self.started.elapsed().as_secs_f64();
         let login = self.login.as_deref().unwrap_or_default();
-        let backend = self.backend.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut backend = String::with_capacity(MAX_IP_ENDPOINT);
+        if let Some(address) = &self.backend {
+            // Writing to a string cannot fail.
+            let _ = write!(backend, "{address}");
+        }
         macro_rules! line {
             ($level:ident) => {
                 $level!(
@@ -124,6 +129,9 @@ pub(crate) fn shown(login: &[u8]) -> Box<str> {
 fn counted(number: u32) -> Option<u32> {
     (number > 0).then_some(number)
 }
+
+/// The longest IP address with a port: `[ffff:…]:65535`.
+const MAX_IP_ENDPOINT: usize = 47;
 
 /// Bytes of a login name that the log shows.
 const MAX_LOGGED_LOGIN: usize = 256;

@@ -35,7 +35,6 @@ pub(crate) struct Relay {
     follower: Follower,
     idle: Duration,
     half_closed: Duration,
-    goodbye: Box<[u8]>,
     /// When the client last sent something.
     heard: Instant,
 }
@@ -67,15 +66,8 @@ pub(crate) struct Side {
 }
 
 impl Relay {
-    /// Creates a relay. `goodbye` is the protocol's message for the end of a drain. `follower` must not have read
-    /// anything yet.
-    pub(crate) fn new(
-        client: Side,
-        backend: Side,
-        timeouts: Timeouts,
-        goodbye: Vec<u8>,
-        mut follower: Follower,
-    ) -> Self {
+    /// Creates a relay. `follower` must not have read anything yet.
+    pub(crate) fn new(client: Side, backend: Side, timeouts: Timeouts, mut follower: Follower) -> Self {
         follower.backend(&backend.received);
         Self {
             up: Direction::new(&client.received, 0, client.relayed),
@@ -85,20 +77,24 @@ impl Relay {
             backend: backend.stream,
             idle: timeouts.idle,
             half_closed: timeouts.half_closed,
-            goodbye: goodbye.into_boxed_slice(),
             heard: Instant::now(),
         }
     }
 
-    /// Relays until both sides are done, the idle timeout expires, or a drain ends.
-    pub(crate) async fn run(mut self, drained: &CancellationToken) -> (Relayed, End) {
+    /// Relays until both sides are done, the idle timeout expires, or a drain ends. `goodbye` returns the protocol's
+    /// message for the end of a drain.
+    pub(crate) async fn run(
+        mut self,
+        drained: &CancellationToken,
+        goodbye: impl FnOnce() -> Vec<u8>,
+    ) -> (Relayed, End) {
         let end = tokio::select! {
             end = self.until_done() => end,
             () = drained.cancelled() => End::Drained,
         };
         let relayed = Relayed { to_backend: self.up.bytes, to_client: self.down.bytes };
         if matches!(end, End::Drained) {
-            self.say_goodbye().await;
+            Box::pin(self.say_goodbye(&goodbye())).await;
         }
         if self.down.ended && !self.up.ended {
             // Closing while the client is still sending would cause a reset, and the client could lose the backend's
@@ -236,10 +232,10 @@ impl Relay {
     }
 
     /// Sends the closing message, only between two responses. Elsewhere the client would read it as part of a message.
-    async fn say_goodbye(&mut self) {
+    async fn say_goodbye(&mut self, goodbye: &[u8]) {
         let farewell = async {
             if self.down.is_clear() && !self.down.ended && self.follower.is_between_responses() {
-                self.client.write_all(&self.goodbye).await?;
+                self.client.write_all(goodbye).await?;
             }
             self.client.flush().await?;
             self.client.shutdown().await?;
@@ -302,11 +298,10 @@ mod tests {
             side(ours, to_backend),
             side(theirs, to_client),
             Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
-            b"* BYE later\r\n".to_vec(),
             Follower::new(protocol, SmtpStart::default()),
         );
         let token = drained.clone();
-        let relay = tokio::spawn(async move { relay.run(&token).await });
+        let relay = tokio::spawn(async move { relay.run(&token, || b"* BYE later\r\n".to_vec()).await });
         Ends { client, backend, relay, drained }
     }
 
@@ -649,10 +644,9 @@ mod tests {
             side(Socket::Tcp(ours), b"DATA\r\nSubject: x\r\n"),
             side(Socket::Unix(theirs), b"250 rcpt ok\r\n"),
             Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
-            Vec::new(),
             Follower::new(Protocol::Smtp, SmtpStart::default()),
         );
-        let relay = tokio::spawn(async move { relay.run(&CancellationToken::new()).await });
+        let relay = tokio::spawn(async move { relay.run(&CancellationToken::new(), Vec::new).await });
         backend.read_exact(&mut [0; 6]).await.unwrap();
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         let started = Instant::now();

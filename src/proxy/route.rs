@@ -18,7 +18,7 @@ use super::end::{End, Silence};
 pub(crate) struct Route {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
-    reach: Reach,
+    reach: Arc<Reach>,
     tls: BackendTls,
     /// The encoded PROXY header; empty if none is sent.
     header: Vec<u8>,
@@ -47,17 +47,11 @@ impl Route {
     /// newer than the listener.
     pub(crate) fn new(
         dns: &Arc<Dns>,
-        (listener, reach): (&Listener, &Reach),
+        (listener, reach): (&Listener, Arc<Reach>),
         tls: BackendTls,
         header: Vec<u8>,
     ) -> Self {
-        Self {
-            dns: Arc::clone(dns),
-            resolver: Arc::clone(&listener.resolver),
-            reach: reach.clone(),
-            tls,
-            header,
-        }
+        Self { dns: Arc::clone(dns), resolver: Arc::clone(&listener.resolver), reach, tls, header }
     }
 
     /// Tells whether allowed backends get a PROXY header.

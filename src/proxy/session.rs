@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::ClientAddress;
-use crate::protocol::Frontend;
 use crate::protocol::follow::{Follower, SmtpStart};
+use crate::protocol::{Frontend, FrontendConfig};
 
 use super::balance::Placement;
 use super::end::End;
@@ -70,9 +70,9 @@ pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
     let end = match before {
         Err(end) => end,
         Ok(logged_in) => {
-            let goodbye = logged_in.served.goodbye.clone();
+            let served = Arc::clone(&logged_in.served);
             let (relay, held) = logged_in.into_relay();
-            let (relayed, end) = relay.run(&goodbye).await;
+            let (relayed, end) = relay.run(&served.goodbye, || goodbye(&served.listener.frontend)).await;
             record.to_backend = relayed.to_backend;
             record.to_client = relayed.to_client;
             drop(held);
@@ -116,11 +116,14 @@ impl LoggedIn {
 
     /// Returns the relay, and the guards that count the session while it runs.
     fn into_relay(self) -> (Relay, (Placement, Counted)) {
-        let config = &self.served.listener.frontend;
-        let mut goodbye = Vec::new();
-        Frontend::goodbye(config.protocol, &config.server_name, DRAIN_TEXT, &mut goodbye);
-        let relay =
-            Relay::new(self.client, self.backend, self.served.listener.timeouts, goodbye, self.follower);
+        let relay = Relay::new(self.client, self.backend, self.served.listener.timeouts, self.follower);
         (relay, (self.placement, self.counted))
     }
+}
+
+/// Returns the message for a client at the end of a drain.
+fn goodbye(config: &FrontendConfig) -> Vec<u8> {
+    let mut goodbye = Vec::new();
+    Frontend::goodbye(config.protocol, &config.server_name, DRAIN_TEXT, &mut goodbye);
+    goodbye
 }

@@ -111,7 +111,8 @@ impl Session {
 
     pub(crate) fn nonce(&mut self, nonce: &str) {
         if let Now::Reading(frontend) = std::mem::replace(&mut self.now, Now::Over) {
-            self.now = Now::Reading(frontend.with_nonce(nonce).with_client(Some([192, 0, 2, 1].into())));
+            self.now =
+                Now::Reading(frontend.with_nonce(nonce.to_owned()).with_client(Some([192, 0, 2, 1].into())));
         }
     }
 

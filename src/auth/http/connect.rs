@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
+use zeroize::Zeroizing;
 
 use crate::dns::Target;
 use crate::net::has_no_descriptor;
@@ -21,6 +22,9 @@ use super::quota::{Quota, Share};
 
 /// Time limit before the next endpoint is tried, within the service's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Smallest capacity for an answer, in bytes.
+const MIN_ROOM: usize = 64;
 
 /// Connects to the endpoints of a service, which all need the same certificate.
 pub(super) struct Connector {
@@ -103,8 +107,15 @@ impl Connection {
     ///
     /// # Errors
     /// The socket's error.
-    pub(super) async fn read(&mut self, received: &mut Vec<u8>) -> io::Result<usize> {
-        self.stream.read_buf(received).await
+    pub(super) async fn read(&mut self, received: &mut Zeroizing<Vec<u8>>) -> io::Result<usize> {
+        if received.len() == received.capacity() {
+            // `Vec` would leave an unwiped copy, and the answer may contain a password.
+            let mut roomier =
+                Zeroizing::new(Vec::with_capacity(received.len().saturating_mul(2).max(MIN_ROOM)));
+            roomier.extend_from_slice(received);
+            *received = roomier;
+        }
+        self.stream.read_buf(&mut **received).await
     }
 
     /// Checks for bytes without waiting.
@@ -179,7 +190,7 @@ mod tests {
         // Runs without the event loop.
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
         assert_eq!(connection.silence(), Silence::Broken);
-        connection.read(&mut Vec::with_capacity(64)).await.unwrap();
+        connection.read(&mut Zeroizing::default()).await.unwrap();
         drop(service);
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
         assert_eq!(connection.silence(), Silence::Ended);

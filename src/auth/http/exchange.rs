@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::connect::{Connection, Silence};
 use super::head::{End, Head, HeadError};
 
-/// Initial capacity for an answer, in bytes.
-const ROOM: usize = 2 * 1024;
+/// Initial capacity for an answer, in bytes. Most are shorter; more would cost time, because all of it is wiped.
+const ROOM: usize = 512;
 
 /// How long the body is awaited, to reuse the connection. The decision needs only the head.
 const BODY_TIME: Duration = Duration::from_millis(20);

@@ -1,8 +1,9 @@
 //! Parses the head of an HTTP reply and finds the end of its body. Pure.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use httparse::{EMPTY_HEADER, Status, parse_chunk_size, parse_headers};
+
+use super::headers::Headers;
 
 /// Maximum size of a head in bytes; nginx's is 1 KiB.
 pub(super) const MAX_HEAD: usize = 8 * 1024;
@@ -22,7 +23,7 @@ pub(super) struct Head {
     /// The HTTP status.
     pub(super) status: StatusCode,
     /// The headers, in their order.
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Headers,
     /// The position where the body starts.
     length: usize,
     framing: Framing,
@@ -34,9 +35,9 @@ pub(super) enum HeadError {
     /// It is not HTTP/1.
     #[error("the answer is not an HTTP/1.x response ({0})")]
     NotHttp(httparse::Error),
-    /// A header or the status is not allowed in HTTP.
+    /// The status is not one of HTTP.
     #[error("the answer is not an HTTP/1.x response ({0})")]
-    NotAllowed(String),
+    NoStatus(String),
     /// It is longer than [`MAX_HEAD`].
     #[error("its headers are longer than {MAX_HEAD} bytes")]
     TooLong,
@@ -87,13 +88,9 @@ impl Head {
         let Status::Complete(length) = response.parse(bytes).map_err(HeadError::NotHttp)? else {
             return Ok(None);
         };
-        let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(not_allowed)?;
-        let mut headers = HeaderMap::with_capacity(response.headers.len());
-        for line in &*response.headers {
-            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(not_allowed)?;
-            let value = HeaderValue::from_bytes(line.value).map_err(not_allowed)?;
-            headers.try_append(name, value).map_err(not_allowed)?;
-        }
+        let status = StatusCode::from_u16(response.code.unwrap_or_default())
+            .map_err(|error| HeadError::NoStatus(error.to_string()))?;
+        let headers = Headers::new(length, response.headers.iter().map(|line| (line.name, line.value)));
         let framing = match response.version {
             Some(1) => framing(status, &headers),
             // HTTP/1.0 closes the connection.
@@ -124,23 +121,16 @@ impl Head {
     }
 }
 
-fn not_allowed(error: impl std::error::Error) -> HeadError {
-    HeadError::NotAllowed(error.to_string())
-}
-
 /// Applies RFC 9112 section 6.3. If the length is ambiguous, the connection is not kept.
-fn framing(status: StatusCode, headers: &HeaderMap) -> Framing {
-    let closes = headers.get_all(CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+fn framing(status: StatusCode, headers: &Headers) -> Framing {
+    let closes = headers.all("connection").any(|value| {
+        value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
     });
     if closes || status == StatusCode::SWITCHING_PROTOCOLS {
         return Framing::Unkept;
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.all("content-length");
+    let mut codings = headers.all("transfer-encoding");
     match (lengths.next(), codings.next()) {
         _ if lengths.next().is_some() || codings.next().is_some() => Framing::Unkept,
         // These have no body, whatever they announce.
@@ -148,15 +138,13 @@ fn framing(status: StatusCode, headers: &HeaderMap) -> Framing {
             Framing::Length(0)
         }
         (Some(length), None) => digits(length).map_or(Framing::Unkept, Framing::Length),
-        (None, Some(coding)) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {
-            Framing::Chunked
-        }
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
         _ => Framing::Unkept,
     }
 }
 
-fn digits(value: &HeaderValue) -> Option<usize> {
-    let text = std::str::from_utf8(value.as_bytes().trim_ascii()).ok()?;
+fn digits(value: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(value).ok()?;
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 

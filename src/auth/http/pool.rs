@@ -165,8 +165,9 @@ impl PoolState {
     /// Takes the most recently used connection to `target` that has rested.
     fn take(&mut self, target: &Target, now: Instant) -> Option<Connection> {
         let rest = self.pace.rest()?;
-        let position =
-            self.idle.iter().rposition(|idle| idle.since + rest <= now && idle.target == *target)?;
+        // The longest kept ones come first.
+        let rested = self.idle.partition_point(|idle| idle.since + rest <= now);
+        let position = self.idle.range(..rested).rposition(|idle| idle.target == *target)?;
         self.idle.remove(position).map(|idle| idle.connection)
     }
 }

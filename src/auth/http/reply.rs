@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
 
 use crate::auth::AuthAnswer;
 use crate::model::AuthProof;
 use crate::net::BackendAddress;
 use crate::protocol::backend::RefusalCause;
 use crate::secret::Secret;
+
+use super::headers::Headers;
 
 /// The content of a reply.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,8 +52,8 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(60);
 
 /// Reads the decision from the status and headers.
-pub(super) fn parse(status: StatusCode, headers: &HeaderMap, proof: AuthProof) -> Result<Reply, ReplyError> {
-    let wait = last(headers, "auth-wait").and_then(seconds);
+pub(super) fn parse(status: StatusCode, headers: &Headers, proof: AuthProof) -> Result<Reply, ReplyError> {
+    let wait = headers.last("auth-wait").and_then(seconds);
     let by_headers = proof == AuthProof::Headers;
     match verdict(headers) {
         // Without `Auth-Status`, only a reply with a backend counts as a decision. Otherwise a 404 could authorise the
@@ -69,38 +71,38 @@ pub(super) fn parse(status: StatusCode, headers: &HeaderMap, proof: AuthProof) -
 }
 
 /// Returns the last `Auth-Status`, as nginx does, but a later OK does not override a refusal.
-fn verdict(headers: &HeaderMap) -> Option<&[u8]> {
+fn verdict(headers: &Headers) -> Option<&[u8]> {
     let mut found = None;
-    for value in headers.get_all("auth-status") {
-        if found.is_none() || found == Some(&b"OK"[..]) || trim(value) != b"OK" {
-            found = Some(trim(value));
+    for value in headers.all("auth-status") {
+        if found.is_none() || found == Some(&b"OK"[..]) || value != b"OK" {
+            found = Some(value);
         }
     }
     found
 }
 
-fn names_server(headers: &HeaderMap) -> bool {
-    headers.contains_key("auth-server") && headers.contains_key("auth-port")
+fn names_server(headers: &Headers) -> bool {
+    headers.last("auth-server").is_some() && headers.last("auth-port").is_some()
 }
 
-fn accepted(headers: &HeaderMap) -> Result<AuthAnswer, ReplyError> {
-    let server = match (last(headers, "auth-server"), last(headers, "auth-port")) {
+fn accepted(headers: &Headers) -> Result<AuthAnswer, ReplyError> {
+    let server = match (headers.last("auth-server"), headers.last("auth-port")) {
         (None, None) => None,
         (Some(server), Some(port)) => Some(address(server, port)?),
         _ => return Err(ReplyError::HalfServer),
     };
     Ok(AuthAnswer::Accepted {
         server,
-        login: last(headers, "auth-user").map(<[u8]>::to_vec),
-        password: last(headers, "auth-pass").map(Secret::from),
+        login: headers.last("auth-user").map(<[u8]>::to_vec),
+        password: headers.last("auth-pass").map(Secret::from),
     })
 }
 
 /// `is_broken`: the HTTP status says that the service is at fault.
-fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>, is_broken: bool) -> AuthAnswer {
+fn refused(text: &[u8], headers: &Headers, wait: Option<Duration>, is_broken: bool) -> AuthAnswer {
     let text = if text.is_empty() { DEFAULT_REFUSAL.as_bytes() } else { text }.to_vec();
     let ascii = |name, fits: fn(&str) -> bool| {
-        let value = std::str::from_utf8(last(headers, name)?).ok()?;
+        let value = std::str::from_utf8(headers.last(name)?).ok()?;
         fits(value).then(|| value.to_owned())
     };
     let (code, sasl) = (ascii("auth-error-code", is_error_code), ascii("auth-error-sasl", is_base64));
@@ -110,9 +112,9 @@ fn refused(text: &[u8], headers: &HeaderMap, wait: Option<Duration>, is_broken: 
 }
 
 /// Returns the headers of a refusal that are present but invalid.
-pub(super) fn unusable(headers: &HeaderMap) -> Vec<&'static str> {
+pub(super) fn unusable(headers: &Headers) -> Vec<&'static str> {
     let is_none = |name, fits: fn(&str) -> bool| {
-        last(headers, name).is_some_and(|value| !std::str::from_utf8(value).is_ok_and(fits))
+        headers.last(name).is_some_and(|value| !std::str::from_utf8(value).is_ok_and(fits))
     };
     let checks = [
         ("auth-error-code", is_none("auth-error-code", is_error_code)),
@@ -163,26 +165,12 @@ fn seconds(value: &[u8]) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
-fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers.get_all(name).into_iter().next_back().map(trim)
-}
-
-/// Trims white space, which is not part of a value (RFC 9110 section 5.5).
-fn trim(value: &HeaderValue) -> &[u8] {
-    value.as_bytes().trim_ascii()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        headers
+    fn headers(lines: &[(&'static str, &'static str)]) -> Headers {
+        Headers::new(0, lines.iter().map(|(name, value)| (*name, value.as_bytes())))
     }
 
     fn ok(lines: &[(&'static str, &'static str)]) -> Result<Reply, ReplyError> {

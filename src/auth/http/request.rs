@@ -1,5 +1,7 @@
 //! Builds the request, with its headers in nginx's order.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::net::SocketAddr;
 
 use base64::Engine;
@@ -29,25 +31,55 @@ pub(super) struct Template {
     pub(super) pass_client_certificate: bool,
 }
 
-/// Initial capacity, so that growing leaves no copy of the password.
-const ROOM: usize = 1024;
+impl Template {
+    /// Returns the length of the configured headers as lines.
+    fn extra_length(&self) -> usize {
+        let length = |value: &HeaderText| match value {
+            HeaderText::Fixed(text) => text.expose().len(),
+            HeaderText::ClientPort => MAX_PORT,
+        };
+        self.extra.iter().map(|(name, value)| name.len() + length(value) + SEPARATORS).sum()
+    }
+}
+
+/// The length of `65535`.
+const MAX_PORT: usize = 5;
+
+/// Bytes of a header line besides name and value.
+const SEPARATORS: usize = 4;
+
+/// Initial capacity without the login and password: enough for most requests. Growing would leave a copy of the
+/// password, so they are added. A larger one would cost time, because all of it is wiped.
+const ROOM: usize = 384;
 
 /// Additional capacity for a client's certificate.
 const ROOM_FOR_CERTIFICATE: usize = 8 * 1024;
 
+/// Bytes of an escaped byte.
+const ESCAPED: usize = 3;
+
+/// Returns the initial capacity.
+fn room(template: &Template, request: &AuthRequest<'_>) -> usize {
+    let credentials = request.request.login().len() + password(request.request).len();
+    let certificate = if request.certificate.is_some() { ROOM_FOR_CERTIFICATE } else { 0 };
+    let configured = template.path.as_str().len() + template.host.len() + template.extra_length();
+    ROOM + configured + ESCAPED * credentials + certificate
+}
+
 /// Builds the request. It is secret, because it contains the password.
 pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
-    let room = if request.certificate.is_some() { ROOM + ROOM_FOR_CERTIFICATE } else { ROOM };
-    let mut lines = Lines(Vec::with_capacity(room));
-    lines.0.extend([b"GET ", template.path.as_str().as_bytes(), b" HTTP/1.1\r\n"].concat());
+    let mut lines = Lines(Vec::with_capacity(room(template, request)));
+    for part in [b"GET ", template.path.as_str().as_bytes(), b" HTTP/1.1\r\n"] {
+        lines.0.extend_from_slice(part);
+    }
     lines.raw("Host", template.host.as_bytes());
     if !template.keep_alive {
         lines.raw("Connection", b"close");
     }
     credentials(request.request, &mut lines);
     lines.raw("Auth-Protocol", request.protocol.name().as_bytes());
-    lines.raw("Auth-Login-Attempt", request.attempt.to_string().as_bytes());
-    lines.raw("Client-IP", request.client.to_string().as_bytes());
+    lines.shown("Auth-Login-Attempt", request.attempt);
+    lines.shown("Client-IP", request.client);
     if let Some(host) = request.client_host.filter(|host| !host.is_empty()) {
         lines.raw("Client-Host", host.as_bytes());
     }
@@ -68,7 +100,7 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
     for (name, value) in &template.extra {
         match value {
             HeaderText::Fixed(text) => lines.raw(name, text.expose()),
-            HeaderText::ClientPort => lines.raw(name, request.client.port().to_string().as_bytes()),
+            HeaderText::ClientPort => lines.shown(name, request.client.port()),
         }
     }
     lines.0.extend(b"\r\n");
@@ -92,39 +124,56 @@ impl Lines {
 
     fn line(&mut self, name: &str, value: &[u8], special: impl Fn(u8) -> bool) {
         const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-        self.0.extend(name.as_bytes());
-        self.0.extend(b": ");
-        for &byte in value {
-            if special(byte) {
-                self.0.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-            } else {
-                self.0.push(byte);
+        self.name(name);
+        for part in value.chunk_by(|_, byte| !special(*byte)) {
+            match part {
+                [first, rest @ ..] if special(*first) => {
+                    self.0.extend([b'%', DIGITS[usize::from(first >> 4)], DIGITS[usize::from(first & 15)]]);
+                    self.0.extend_from_slice(rest);
+                }
+                plain => self.0.extend_from_slice(plain),
             }
         }
         self.0.extend(b"\r\n");
     }
+
+    /// Appends a header with a number or an IP address, which needs no escaping.
+    fn shown(&mut self, name: &str, value: impl Display) {
+        self.name(name);
+        // Writing to memory cannot fail.
+        let _ = write!(self.0, "{value}\r\n");
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+    }
 }
 
-fn credentials(request: &LoginRequest, lines: &mut Lines) {
-    let password = match request {
+/// Returns what proves the login.
+fn password(request: &LoginRequest) -> &[u8] {
+    match request {
         LoginRequest::Password { password, .. } => password.expose(),
         LoginRequest::Digest { digest, .. } => digest.expose(),
         LoginRequest::Token { token, .. } => token.expose(),
         LoginRequest::External { .. } | LoginRequest::Relayed { .. } | LoginRequest::Anonymous => b"",
-    };
+    }
+}
+
+fn credentials(request: &LoginRequest, lines: &mut Lines) {
     lines.raw("Auth-Method", request.method().as_bytes());
     lines.escaped("Auth-User", request.login());
-    lines.escaped("Auth-Pass", password);
+    lines.escaped("Auth-Pass", password(request));
     if let LoginRequest::Digest { salt, .. } = request {
         lines.raw("Auth-Salt", salt);
     }
 }
 
 fn proxied(source: SocketAddr, destination: SocketAddr, lines: &mut Lines) {
-    lines.raw("Proxy-Protocol-Addr", source.ip().to_string().as_bytes());
-    lines.raw("Proxy-Protocol-Port", source.port().to_string().as_bytes());
-    lines.raw("Proxy-Protocol-Server-Addr", destination.ip().to_string().as_bytes());
-    lines.raw("Proxy-Protocol-Server-Port", destination.port().to_string().as_bytes());
+    lines.shown("Proxy-Protocol-Addr", source.ip());
+    lines.shown("Proxy-Protocol-Port", source.port());
+    lines.shown("Proxy-Protocol-Server-Addr", destination.ip());
+    lines.shown("Proxy-Protocol-Server-Port", destination.port());
 }
 
 /// Appends the client's commands unescaped, as whole lines. The frontend has already refused control characters.

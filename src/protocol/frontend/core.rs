@@ -56,8 +56,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn set_nonce(&mut self, nonce: &str) {
-        nonce.clone_into(&mut self.nonce);
+    pub(crate) fn set_nonce(&mut self, nonce: String) {
+        self.nonce = nonce;
     }
 
     /// Returns the state after STARTTLS. Counters continue; everything else is reset.

@@ -62,12 +62,13 @@ impl Reason {
 impl Session {
     /// Stores the data of a new login.
     pub(super) fn attempt(&mut self, request: &LoginRequest, pending: &PendingLogin) {
+        let is_counted = self.served.listener.limits.auth_failures.is_some();
         self.attempted = Some(Attempted {
             login: record::shown(request.login()),
             method: request.method(),
             number: pending.attempt(),
             has_credentials: !matches!(request, LoginRequest::Anonymous),
-            guess: self.served.counters.guess(request),
+            guess: is_counted.then(|| self.served.counters.guess(request)).flatten(),
         });
     }
 

@@ -195,7 +195,8 @@ impl Session {
     ) -> Result<Authorised, End> {
         let listener = &self.served.listener;
         let backend = match server {
-            Some(address) => Arc::new(Backend::new(address.to_string(), vec![address])),
+            // An address needs no reference: it is what errors name.
+            Some(address) => Arc::new(Backend::new(String::new(), vec![address])),
             None => listener.auth.backend().cloned().ok_or(End::NoBackend)?,
         };
         let user = login.unwrap_or_else(|| user(&request, pending));

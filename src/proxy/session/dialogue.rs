@@ -182,7 +182,12 @@ mod tests {
     fn route(header: &[u8]) -> Route {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
-        Route::new(&dns, (&socket.listeners[0], &Reach::Anywhere), BackendTls::Disabled, header.to_vec())
+        Route::new(
+            &dns,
+            (&socket.listeners[0], Arc::new(Reach::Anywhere)),
+            BackendTls::Disabled,
+            header.to_vec(),
+        )
     }
 
     /// Creates a dialogue on `connection`, after the route's header.

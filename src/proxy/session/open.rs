@@ -146,14 +146,20 @@ impl Arrival {
 
 /// Returns a random value for challenges; each session has a new one.
 fn nonce() -> String {
-    let bits: u128 = rand::random();
-    format!("{bits:032x}")
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bytes: [u8; 16] = rand::random();
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 impl Session {
     /// Waits for the configured delay (SMTP), then sends the greeting.
     async fn greeted(mut self, frontend: Frontend) -> Result<(Self, Frontend), End> {
-        let mut frontend = frontend.with_nonce(&nonce()).with_client(self.ends.client.ip());
+        let mut frontend = frontend.with_nonce(nonce()).with_client(self.ends.client.ip());
         match self.greet(&mut frontend).await {
             Ok(()) => Ok((self, frontend)),
             Err(end) => Err(self.farewell(end).await),

@@ -161,8 +161,8 @@ impl Session {
             header
         });
         let ServedListener { listener, backend_tls, .. } = &*self.served;
-        let reach = self.served.reach.load();
-        Route::new(&self.context.dns, (listener, &reach), backend_tls.clone(), header.unwrap_or_default())
+        let reach = self.served.reach.load_full();
+        Route::new(&self.context.dns, (listener, reach), backend_tls.clone(), header.unwrap_or_default())
     }
 
     /// Runs the backend's state machine until the login is decided.
