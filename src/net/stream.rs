@@ -136,7 +136,7 @@ impl Stream {
 
     /// Closes our direction and reads what the peer still sends, within limits of size and time. An unread byte would
     /// turn the close into a reset, and the peer could lose our last reply (quirk Q-12).
-    pub async fn close(mut self) {
+    pub async fn close(&mut self) {
         let closing = async {
             self.shutdown().await?;
             self.discard().await
@@ -146,7 +146,7 @@ impl Stream {
     }
 
     /// As [`Self::close`], if our direction is already closed.
-    pub async fn linger(mut self) {
+    pub async fn linger(&mut self) {
         let _ = timeout(LINGER_TIME, self.discard()).await;
     }
 

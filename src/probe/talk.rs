@@ -86,7 +86,7 @@ impl Talk {
         sent.map_err(|_| Silence::Late(bound))?.map_err(Silence::Lost)
     }
 
-    pub(super) async fn close(self) {
+    pub(super) async fn close(mut self) {
         self.stream.close().await;
     }
 

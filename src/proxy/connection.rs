@@ -62,7 +62,7 @@ impl Connection {
     }
 
     /// Closes gracefully, so that the peer can read the last bytes that were sent.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(mut self) {
         if !self.ended {
             self.stream.close().await;
         }

@@ -84,7 +84,7 @@ impl Relay {
     /// Relays until both sides are done, the idle timeout expires, or a drain ends. `goodbye` returns the protocol's
     /// message for the end of a drain.
     pub(crate) async fn run(
-        mut self,
+        &mut self,
         drained: &CancellationToken,
         goodbye: impl FnOnce() -> Vec<u8>,
     ) -> (Relayed, End) {
@@ -294,7 +294,7 @@ mod tests {
             received: received.to_vec().into(),
             relayed: IntCounter::new("test", "test").unwrap(),
         };
-        let relay = Relay::new(
+        let mut relay = Relay::new(
             side(ours, to_backend),
             side(theirs, to_client),
             Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
@@ -640,7 +640,7 @@ mod tests {
             received: received.to_vec().into(),
             relayed: IntCounter::new("test", "test").unwrap(),
         };
-        let relay = Relay::new(
+        let mut relay = Relay::new(
             side(Socket::Tcp(ours), b"DATA\r\nSubject: x\r\n"),
             side(Socket::Unix(theirs), b"250 rcpt ok\r\n"),
             Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },

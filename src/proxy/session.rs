@@ -5,8 +5,8 @@
 //!        -> verdict (auth service or backend) -> upstream (connect, TLS, backend's login) -> relay
 //! ```
 //!
-//! Each phase is a separate future that is freed when the next one begins, so that an idle session in the relay keeps
-//! no memory of its login.
+//! Each phase has memory of its own that is freed when the next one begins, so that an idle session in the relay keeps
+//! none of its login.
 
 mod attempt;
 mod client;
@@ -28,7 +28,7 @@ use crate::protocol::{Frontend, FrontendConfig};
 use super::balance::Placement;
 use super::end::End;
 use super::record::Record;
-use super::relay::{Relay, Side};
+use super::relay::Relay;
 use super::serving::{ServedListener, Serving};
 use super::worker::{Seat, WorkerContext};
 use client::{Counted, DRAIN_TEXT, Session};
@@ -50,15 +50,14 @@ pub(crate) struct Incoming {
     pub(crate) seat: Seat,
 }
 
-/// A session whose login the backend has accepted.
+/// A session whose login the backend has accepted, while bytes move. It is in memory of its own: the task of a session
+/// lasts for hours, and would be as large as the largest of all phases.
 #[derive(Debug)]
-struct LoggedIn {
-    client: Side,
-    backend: Side,
-    follower: Follower,
-    placement: Placement,
+struct Relaying {
+    relay: Relay,
     served: Arc<ServedListener>,
-    counted: Counted,
+    /// Both count the session while it lasts.
+    _counted: (Placement, Counted),
 }
 
 /// Serves one connection. The result is logged and counted, not returned.
@@ -66,18 +65,9 @@ pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
     let Incoming { connection, is_unix, client, accepted, serving, seat } = incoming;
     let mut record = Record::new(client, accepted);
     let socket = open::socket(connection, is_unix);
-    let before = Box::pin(until_logged_in(socket, client, serving, context, &mut record)).await;
-    let end = match before {
+    let end = match Box::pin(until_logged_in(socket, client, serving, context, &mut record)).await {
         Err(end) => end,
-        Ok(logged_in) => {
-            let served = Arc::clone(&logged_in.served);
-            let (relay, held) = logged_in.into_relay();
-            let (relayed, end) = relay.run(&served.goodbye, || goodbye(&served.listener.frontend)).await;
-            record.to_backend = relayed.to_backend;
-            record.to_client = relayed.to_client;
-            drop(held);
-            end
-        }
+        Ok(mut session) => session.relay(&mut record).await,
     };
     record.finish(end);
     drop(seat);
@@ -89,7 +79,7 @@ async fn until_logged_in(
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
-) -> Result<LoggedIn, End> {
+) -> Result<Box<Relaying>, End> {
     let socket = socket.map_err(|_| End::Internal("the event queue does not take the connection"))?;
     let first = Arc::clone(serving.first());
     let goodbye = first.goodbye.clone();
@@ -98,11 +88,11 @@ async fn until_logged_in(
         () = goodbye.cancelled() => return Err(End::Drained),
     };
     let (session, accepted) = session.log_in(frontend, record).await?;
-    Ok(LoggedIn::new(session, accepted))
+    Ok(Relaying::new(session, accepted))
 }
 
-impl LoggedIn {
-    fn new(session: Session, accepted: Accepting) -> Self {
+impl Relaying {
+    fn new(session: Session, accepted: Accepting) -> Box<Self> {
         let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
         let start = SmtpStart { takes_chunks, is_logged_in: session.is_logged_in() };
         let follower = Follower::new(session.protocol(), start);
@@ -111,13 +101,17 @@ impl LoggedIn {
         let mut backend = backend.into_side(metrics.bytes_to_client.clone());
         // The client's final reply comes before other bytes of the backend.
         backend.received.splice(..0, reply);
-        Self { client, backend, follower, placement, served: session.served, counted: session.counted }
+        let relay = Relay::new(client, backend, session.served.listener.timeouts, follower);
+        Box::new(Self { relay, served: session.served, _counted: (placement, session.counted) })
     }
 
-    /// Returns the relay, and the guards that count the session while it runs.
-    fn into_relay(self) -> (Relay, (Placement, Counted)) {
-        let relay = Relay::new(self.client, self.backend, self.served.listener.timeouts, self.follower);
-        (relay, (self.placement, self.counted))
+    async fn relay(&mut self, record: &mut Record) -> End {
+        let served = &self.served;
+        let goodbye = || goodbye(&served.listener.frontend);
+        let (relayed, end) = self.relay.run(&served.goodbye, goodbye).await;
+        record.to_backend = relayed.to_backend;
+        record.to_client = relayed.to_client;
+        end
     }
 }
 
@@ -126,4 +120,21 @@ fn goodbye(config: &FrontendConfig) -> Vec<u8> {
     let mut goodbye = Vec::new();
     Frontend::goodbye(config.protocol, &config.server_name, DRAIN_TEXT, &mut goodbye);
     goodbye
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every open session has one of each. Debug builds have the same layout.
+    #[test]
+    fn an_idle_session_is_small() {
+        println!("task {}, relay {}", size_of_future(run), size_of::<Relaying>());
+        assert!(size_of_future(run) <= 1024);
+        assert!(size_of::<Relaying>() <= 512);
+    }
 }
