@@ -84,7 +84,7 @@ impl Pop3 {
             Self::Auth(Exchange { sasl, is_offered: false })
                 if reply.starts_with(b"-ERR")
                     && !sasl.was_challenged()
-                    && !refusal::is_no_refusal_of_mechanism(&reply) =>
+                    && !refusal::is_no_refusal_of_mechanism(Protocol::Pop3, &reply) =>
             {
                 Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply))
             }
