@@ -197,6 +197,7 @@ impl End {
                 BackendError::Unavailable { .. }
                 | BackendError::NotOffered { .. }
                 | BackendError::LoginDisabled
+                | BackendError::NoEhlo { .. }
                 | BackendError::NoStartTls,
             )
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
@@ -260,6 +261,9 @@ impl End {
             }
             Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
                 return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
+            }
+            Self::Backend(BackendError::NoEhlo { needed_by, .. }) => {
+                return format!("the backend does not know EHLO, which {needed_by} needs; the log has its reply");
             }
             Self::BehindHeader(end) => {
                 let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";
