@@ -354,6 +354,7 @@ const fn interrupted(what: Interrupted) -> &'static str {
         Interrupted::Message => "while the client sent a message",
         Interrupted::Reply => "before it had sent a whole reply",
         Interrupted::Notice => "after an unsolicited 421",
+        Interrupted::Delivery => "after a temporary refusal (4xx) of a message",
     }
 }
 
