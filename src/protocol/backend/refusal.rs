@@ -128,10 +128,9 @@ pub(super) fn is_no_refusal_of_mechanism(protocol: Protocol, reply: &[u8]) -> bo
         Protocol::Pop3 => {
             (code.eq_ignore_ascii_case(b"AUTH") && !names_mechanism(reply), RefusalCause::of_code(code))
         }
-        Protocol::Smtp => (
-            line.starts_with(b"535 5.7.8 ") && !names_mechanism(reply),
-            RefusalCause::of_smtp_login(line),
-        ),
+        Protocol::Smtp => {
+            (line.starts_with(b"535 5.7.8 ") && !names_mechanism(reply), RefusalCause::of_smtp_login(line))
+        }
     };
     blames_credentials || cause != RefusalCause::Credentials
 }
@@ -156,7 +155,8 @@ pub(super) fn is_bad(reply: &[u8]) -> bool {
 }
 
 fn is_bye(reply: &[u8]) -> bool {
-    reply.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* BYE"))
+    let (start, rest) = reply.split_at_checked(5).unwrap_or_default();
+    start.eq_ignore_ascii_case(b"* BYE") && rest.first().is_none_or(u8::is_ascii_whitespace)
 }
 
 fn last_line(reply: &[u8]) -> &[u8] {
@@ -279,7 +279,11 @@ mod tests {
             (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] no such mechanism\r\n", true),
             (Protocol::Imap, "a NO [AUTH] no\r\n", false),
         ] {
-            assert_eq!(is_no_refusal_of_mechanism(protocol, reply.as_bytes()), is_about_credentials, "{reply}");
+            assert_eq!(
+                is_no_refusal_of_mechanism(protocol, reply.as_bytes()),
+                is_about_credentials,
+                "{reply}"
+            );
         }
     }
 
@@ -323,16 +327,25 @@ mod tests {
         for reply in [
             "421 busy\r\n",
             "* BYE full\r\n",
+            "* BYE\r\n",
+            "* bye",
             "-ERR [SYS/TEMP] full\r\n",
             "mailgress NO [UNAVAILABLE] no\r\n",
         ] {
             assert!(is_unavailable(reply.as_bytes()), "{reply}");
         }
-        for reply in ["554 no\r\n", "* PREAUTH hi\r\n", "-ERR no\r\n", "mailgress NO what\r\n", "SSH-2.0\r\n"]
-        {
+        for reply in [
+            "554 no\r\n",
+            "* BYEBYE\r\n",
+            "* PREAUTH hi\r\n",
+            "-ERR no\r\n",
+            "mailgress NO what\r\n",
+            "SSH-2.0\r\n",
+        ] {
             assert!(!is_unavailable(reply.as_bytes()), "{reply}");
         }
         assert!(is_closing(Protocol::Smtp, b"421 bye\r\n") && is_closing(Protocol::Imap, b"* Bye then\r\n"));
+        assert!(is_closing(Protocol::Imap, b"* BYE\r\n"));
         assert!(!is_closing(Protocol::Imap, b"a NO 421\r\n") && !is_closing(Protocol::Pop3, b"-ERR bye\r\n"));
     }
 }
