@@ -364,7 +364,9 @@ fn explain(error: ObserveError, closed: &'static str) -> (String, &'static str) 
         ObserveError::Settings(error) => return (error.to_string(), ""),
     };
     let remedy = match &failure {
-        HandshakeFailure::NotTls | HandshakeFailure::Protocol(rustls::Error::InvalidMessage(_)) => PLAIN,
+        HandshakeFailure::NotTls
+        | HandshakeFailure::Oversized
+        | HandshakeFailure::Protocol(rustls::Error::InvalidMessage(_)) => PLAIN,
         HandshakeFailure::Alert(rustls::AlertDescription::UnrecognisedName) => OTHER_NAME,
         HandshakeFailure::Alert(rustls::AlertDescription::NoApplicationProtocol) => FOREIGN,
         HandshakeFailure::Closed(_) => closed,

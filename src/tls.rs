@@ -10,6 +10,7 @@ pub mod parse;
 mod pss;
 mod resume;
 mod select;
+mod sentence;
 pub mod server;
 #[cfg(test)]
 mod testing;
@@ -104,6 +105,24 @@ pub enum HandshakeFailure {
     /// A client with TLS 1.2 only offers key exchanges that are not supported, for example RSA.
     #[error("offers no ECDHE cipher suite or group in common with us")]
     NoKeyExchange,
+    /// A client offers no cipher suite that fits the certificate and the configured suites.
+    #[error(
+        "offers no cipher suite that fits our certificate and tls.cipherSuites; allow one of its suites there, or \
+         update the client"
+    )]
+    NoCipherSuite,
+    /// A client supports no signature that the keys of the certificates can make.
+    #[error(
+        "accepts no signature of our certificate's key; add a certificate with another type of key (RSA or ECDSA), or \
+         update the client"
+    )]
+    NoSignature,
+    /// The peer sent a record or message that is longer than TLS allows.
+    #[error(
+        "sent a TLS message that is longer than TLS allows: it does not speak TLS correctly, or something between \
+         changes its bytes"
+    )]
+    Oversized,
     /// The peer sent an alert.
     #[error("refused the TLS handshake with the alert {0:?}")]
     Alert(AlertDescription),
@@ -111,7 +130,7 @@ pub enum HandshakeFailure {
     #[error("does not accept the certificate of Secret {0}, which has expired; renew it")]
     Expired(String),
     /// The peer's certificate is not accepted.
-    #[error("presents a certificate that is not accepted: {0}")]
+    #[error("presents a certificate that is not accepted: {}", sentence::of(.0))]
     Certificate(rustls::CertificateError),
     /// There is no valid name to verify the backend's certificate for: neither `serverName` nor the host name is one.
     #[error("has no name that its certificate could be verified for; set upstream.tls.serverName ({0:?})")]
@@ -129,6 +148,20 @@ impl From<io::Error> for HandshakeFailure {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::NoApplicationProtocol) => Self::ForeignProtocol,
             Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::NotTls,
+            Some(
+                rustls::Error::PeerSentOversizedRecord
+                | rustls::Error::InvalidMessage(
+                    InvalidMessage::MessageTooLarge
+                    | InvalidMessage::HandshakePayloadTooLarge
+                    | InvalidMessage::CertificatePayloadTooLarge,
+                ),
+            ) => Self::Oversized,
+            Some(rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)) => {
+                Self::NoCipherSuite
+            }
+            Some(rustls::Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon)) => {
+                Self::NoSignature
+            }
             Some(rustls::Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon)) => {
                 Self::NoKeyExchange
             }

@@ -113,7 +113,7 @@ impl Found {
     }
 
     fn add_tree(&mut self, path: &Path) {
-        let Scan { files, unreadable } = scan(path, &BTreeMap::new(), Patience::Read);
+        let Scan { files, unreadable, .. } = scan(path, &BTreeMap::new(), Patience::Read);
         for (path, seen) in files {
             if self.files.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
                 self.scan.files.insert(path, seen);

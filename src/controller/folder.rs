@@ -4,6 +4,7 @@
 //! - A file counts once it has settled. One that is written in place, and lacks an object, a listener or a block of
 //!   settings, or ends within a line, keeps what it held for two seconds more: its writer may be between two writes.
 //! - A file that cannot be read or understood keeps what it last held.
+//! - A renamed file keeps what it held under its old path, also while it is being written.
 //! - The objects of a deleted file go at once. Where all files are gone, they go after `EMPTY_FOR`; a folder that
 //!   cannot be read keeps what it last held.
 //! - Of two objects with one name, the one in the first file by path order counts.
@@ -169,7 +170,7 @@ impl FolderSource {
             for problem in loaded.problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 tracing::error!("{problem}");
             }
-            for path in mended(&self.problems, &loaded.problems) {
+            for path in mended(&self.problems, &loaded.problems, &self.store) {
                 tracing::info!(file = %path.display(), "the problem of the file is solved");
             }
             self.index.replace(&loaded.objects);
@@ -204,9 +205,9 @@ impl FolderSource {
     }
 }
 
-/// Files and folders that had a problem and have none.
-fn mended<'a>(before: &'a [Problem], now: &[Problem]) -> BTreeSet<&'a Path> {
-    let is_over = |path: &&Path| now.iter().all(|problem| problem.path != *path);
+/// Files and folders that had a problem and have none. Those that are gone are not among them.
+fn mended<'a>(before: &'a [Problem], now: &[Problem], store: &Store) -> BTreeSet<&'a Path> {
+    let is_over = |path: &&Path| store.knows(path) && now.iter().all(|problem| problem.path != *path);
     before.iter().map(|problem| problem.path.as_path()).filter(is_over).collect()
 }
 

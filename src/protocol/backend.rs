@@ -198,6 +198,14 @@ pub enum BackendError {
     /// STARTTLS is configured, but the backend does not offer it.
     #[error("the backend does not offer STARTTLS, which upstream.tls.mode asks for")]
     NoStartTls,
+    /// SMTP: the backend does not know EHLO (RFC 5321 section 4.1.1.1).
+    #[error("the backend does not know EHLO, which {needed_by} needs: it answered it with \"{reply}\"")]
+    NoEhlo {
+        /// The setting or step that needs it.
+        needed_by: &'static str,
+        /// The first line, escaped, at most 200 characters.
+        reply: String,
+    },
     /// The protocol cannot transfer these credentials (quirk Q-21).
     #[error("the login or password holds control characters, which {protocol} cannot carry")]
     ControlCharacters {
@@ -232,7 +240,11 @@ impl BackendError {
         Self::NotOffered { mechanism, reply: first_line(reply), remedy: ENABLE }
     }
 
-    /// The same, where AUTH is not offered but STARTTLS is (RFC 4954 section 4).
+    fn no_ehlo(needed_by: &'static str, reply: &[u8]) -> Self {
+        Self::NoEhlo { needed_by, reply: first_line(reply) }
+    }
+
+    /// As [`Self::not_offered`], where AUTH is not offered but STARTTLS is (RFC 4954 section 4).
     fn not_offered_in_clear(mechanism: Mechanism, reply: &[u8]) -> Self {
         let mechanism = format!("AUTH {}", mechanism.name());
         Self::NotOffered { mechanism, reply: first_line(reply), remedy: USE_START_TLS }
@@ -294,15 +306,14 @@ impl Backend {
             }
         }
     }
-}
 
-impl Backend {
-    /// Returns a refusal that was already received, if only a later question about it is unanswered.
+    /// Returns the refusal or error that was already received, if only a later question about it is unanswered.
     #[must_use]
-    pub fn unanswered(self) -> Option<Refusal> {
+    pub fn unanswered(self) -> Option<Result<Refusal, BackendError>> {
         match self.0 {
-            Machine::Imap(imap) => imap.unanswered(),
-            Machine::Pop3(_) | Machine::Smtp(_) => None,
+            Machine::Imap(imap) => imap.unanswered().map(Ok),
+            Machine::Smtp(smtp) => smtp.unanswered().map(Err),
+            Machine::Pop3(_) => None,
         }
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Nothing here stores bytes of the session; the state has a few words.
 
+mod ending;
 mod imap;
 mod replies;
 mod smtp;
@@ -54,6 +55,8 @@ pub enum Interrupted {
     Reply,
     /// The backend has said that it closes (SMTP's 421) without a command that asks for it.
     Notice,
+    /// SMTP: the backend has refused a message with a temporary error, and has replied to nothing since.
+    Delivery,
 }
 
 /// What is known of an SMTP session when the relay starts.

@@ -197,6 +197,7 @@ impl End {
                 BackendError::Unavailable { .. }
                 | BackendError::NotOffered { .. }
                 | BackendError::LoginDisabled
+                | BackendError::NoEhlo { .. }
                 | BackendError::NoStartTls,
             )
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
@@ -233,22 +234,7 @@ impl End {
                     "the backend is not available: it reported a failure at {step}; the log has its reply"
                 );
             }
-            Self::Handshake(HandshakeError::Client(failure)) => match failure {
-                HandshakeFailure::Closed(_) => "the client closed the connection during the TLS handshake",
-                HandshakeFailure::UnknownName(_) => {
-                    "the client asked by SNI for a name that no listener on this address has"
-                }
-                HandshakeFailure::ForeignProtocol => {
-                    "the client offers only protocols by ALPN that are not spoken here"
-                }
-                HandshakeFailure::TooLong => "the client sent a TLS handshake that is too long",
-                HandshakeFailure::OldVersion(_)
-                | HandshakeFailure::Expired(_)
-                | HandshakeFailure::NotTls
-                | HandshakeFailure::NoKeyExchange => return self.to_string(),
-                HandshakeFailure::Alert(_) => "the client refused the TLS handshake with an alert",
-                _ => "the client and we cannot agree on TLS",
-            },
+            Self::Handshake(HandshakeError::Client(failure)) => return failure.without_words(),
             Self::Backend(BackendError::Unexpected { step, .. }) => {
                 return format!("the backend does not accept {step}; the log has its reply");
             }
@@ -260,6 +246,11 @@ impl End {
             }
             Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
                 return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
+            }
+            Self::Backend(BackendError::NoEhlo { needed_by, .. }) => {
+                return format!(
+                    "the backend does not know EHLO, which {needed_by} needs; the log has its reply"
+                );
             }
             Self::BehindHeader(end) => {
                 let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";
@@ -350,6 +341,7 @@ const fn interrupted(what: Interrupted) -> &'static str {
         Interrupted::Message => "while the client sent a message",
         Interrupted::Reply => "before it had sent a whole reply",
         Interrupted::Notice => "after an unsolicited 421",
+        Interrupted::Delivery => "after a temporary refusal (4xx) of a message",
     }
 }
 

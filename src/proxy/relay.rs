@@ -226,7 +226,11 @@ impl Relay {
             None => End::Done,
             Some(Interrupted::Message) if self.up.ended => End::ClientLeft,
             Some(_) if self.up.ended => End::Done,
-            Some(Interrupted::Message | Interrupted::Notice) if self.heard.elapsed() >= SILENT => End::Done,
+            Some(Interrupted::Message | Interrupted::Notice | Interrupted::Delivery)
+                if self.heard.elapsed() >= SILENT =>
+            {
+                End::Done
+            }
             Some(interrupted) => End::BackendLeft(interrupted),
         }
     }
@@ -470,6 +474,9 @@ mod tests {
         for reply in replied.split_inclusive(|byte| *byte == b'\n') {
             ends.backend.write_all(reply).await.unwrap();
             ends.client.read_exact(&mut vec![0; reply.len()]).await.unwrap();
+            if reply.starts_with(b"354") {
+                ends.backend.read_exact(&mut vec![0; said.len() - 6]).await.unwrap();
+            }
         }
         ends.backend.shutdown().await.unwrap();
         let (_, end) = ends.relay.await.unwrap();
@@ -482,6 +489,10 @@ mod tests {
         for (protocol, said, replied, expected) in [
             (Protocol::Smtp, &b""[..], &b""[..], done),
             (Protocol::Smtp, b"QUIT\r\n", b"221 bye\r\n", done),
+            (Protocol::Smtp, b"QUIT\r\n", b"", done),
+            (Protocol::Smtp, b"QUIT\r\n", b"221-bye\r\n", done),
+            (Protocol::Smtp, b"NOOP\r\nQUIT\r\n", b"", broken),
+            (Protocol::Smtp, b"NOOP\r\nQUIT\r\n", b"250 ok\r\n", done),
             (Protocol::Smtp, b"NOOP\r\n", b"", broken),
             (Protocol::Smtp, b"NOOP\r\n", b"250-a\r\n", broken),
             (Protocol::Smtp, b"NOOP\r\n", b"421 too many errors\r\n", done),
@@ -489,6 +500,12 @@ mod tests {
             (Protocol::Smtp, b"DATA\r\nSubject: x\r\n", b"354 go\r\n", broken),
             (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n", broken),
             (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n250 queued\r\n", done),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n451 4.3.0 later\r\n", broken),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n421 4.3.0 later\r\n", broken),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\nQUIT\r\n", b"354 go\r\n451 4.3.0 later\r\n", done),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\nRSET\r\n", b"354 go\r\n451 later\r\n250 ok\r\n", done),
+            (Protocol::Smtp, b"DATA\r\nx\r\n.\r\n", b"354 go\r\n550 5.7.1 spam\r\n", done),
+            (Protocol::Smtp, b"DATA\r\n", b"450 4.3.0 later\r\n", broken),
             (Protocol::Imap, b"", b"", done),
             (Protocol::Imap, b"", b"* BYE Server shutting down.\r\n", done),
             (Protocol::Imap, b"", b"* 1 FETCH (BODY[] {9}\r\nabc", broken),

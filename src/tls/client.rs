@@ -21,7 +21,7 @@ use crate::net::roots;
 use crate::protocol::{Cleartext, Protocol};
 
 use super::verify::is_trusted_itself;
-use super::{HandshakeError, HandshakeFailure, TlsError, certified_key, provider};
+use super::{HandshakeError, HandshakeFailure, TlsError, certified_key, provider, sentence};
 
 /// Connects to backends with one `upstream.tls` configuration. Stores sessions for resumption.
 #[derive(Clone)]
@@ -63,12 +63,11 @@ pub(super) fn verifier(trust: &TrustAnchors) -> Result<Arc<dyn ServerCertVerifie
             .build()
             .map_err(|error| TlsError::Authority(error.to_string()))
     };
-    Ok(match trust {
-        TrustAnchors::System => chain(roots::system()?)?,
-        TrustAnchors::Certificates(trusted) => {
-            Arc::new(TrustedVerifier { chain: chain(roots::of(trusted)?)?, trusted: trusted.clone() })
-        }
-    })
+    let (chain, trusted) = match trust {
+        TrustAnchors::System => (chain(roots::system()?)?, Vec::new()),
+        TrustAnchors::Certificates(trusted) => (chain(roots::of(trusted)?)?, trusted.clone()),
+    };
+    Ok(Arc::new(TrustedVerifier { chain, trusted }))
 }
 
 /// Builds rustls' configuration for `tls` with this verifier.
@@ -123,10 +122,11 @@ pub(super) fn parse_name(name: &str) -> Option<ServerName<'static>> {
 }
 
 /// Accepts a chain to the configured authorities, or a certificate that is configured itself ([`is_trusted_itself`]):
-/// the packages of Dovecot and Postfix create a self-signed one.
+/// the packages of Dovecot and Postfix create a self-signed one. Names the intermediate certificate that is not valid.
 #[derive(Debug)]
 struct TrustedVerifier {
     chain: Arc<WebPkiServerVerifier>,
+    /// Empty for the authorities of the system.
     trusted: Vec<CertificateDer<'static>>,
 }
 
@@ -146,7 +146,7 @@ impl ServerCertVerifier for TrustedVerifier {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
-            verdict => verdict,
+            verdict => verdict.map_err(|error| sentence::of_chain(error, intermediates, now)),
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
     use crate::model::{ClientAuthMode, ServerTls};
     use crate::tls::TlsAcceptor;
     use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
-    use rcgen::{BasicConstraints, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, IsCa, KeyPair, date_time_ymd};
 
     fn trusting(authorities: Vec<CertificateDer<'static>>) -> ClientTls {
         ClientTls { trust: TrustAnchors::Certificates(authorities), server_name: None, certificate: None }
@@ -247,6 +247,42 @@ mod tests {
         assert!(connect(backend(), &tls, &host("evil.test")).await.is_err());
         let stranger = trusting(vec![self_signed_ca().der]);
         assert!(connect(backend(), &stranger, &host("imap.test")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn says_which_certificate_of_the_chain_has_expired() {
+        let root = Ca::new("root");
+        let expired_params = |name: &str, names: &[&str]| {
+            let mut params = testing::named(name, names);
+            (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+            params
+        };
+        let failure = async |backend: Issued, name: &str| {
+            let backend = server_tls(vec![backend.model()]);
+            connect(backend, &trusting(vec![root.der()]), &host(name)).await.unwrap_err().to_string()
+        };
+        let leaf = root.issue_with(expired_params("leaf", &["imap.test"]), KeyPair::generate().unwrap());
+        let not_accepted = "the backend presents a certificate that is not accepted: ";
+        assert_eq!(failure(leaf, "imap.test").await, format!("{not_accepted}it has expired; renew it there"));
+        let mut params = expired_params("old authority", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let old = root.below_with(params);
+        let mut below = old.issue(&["imap.test"]);
+        below.chain.push_str(&old.pem());
+        assert_eq!(
+            failure(below, "imap.test").await,
+            format!(
+                "{not_accepted}certificate 2 of its chain, the authority \"CN=old authority\", has expired; replace it \
+                 there"
+            )
+        );
+        let other_name = failure(root.issue(&["imap.test"]), "pop.test").await;
+        let expected = "it is not for the name pop.test; set upstream.tls.serverName";
+        assert_eq!(other_name, format!("{not_accepted}{expected}"));
+        let self_signed = failure(self_signed_ca(), "imap.test").await;
+        assert!(self_signed.contains("it is self-signed; if that is meant, add it to "), "{self_signed}");
+        let untrusted = failure(Ca::new("other").issue(&["imap.test"]), "imap.test").await;
+        assert!(untrusted.contains("add its authority to upstream.tls.caCertificateRefs"), "{untrusted}");
     }
 
     #[tokio::test]

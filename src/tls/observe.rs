@@ -18,7 +18,7 @@ use crate::net::tls_names;
 use crate::protocol::{Cleartext, Protocol};
 
 use super::client::{configure, parse_name, verifier};
-use super::{HandshakeError, HandshakeFailure, ServerNameSource, TlsError, provider};
+use super::{HandshakeError, HandshakeFailure, ServerNameSource, TlsError, provider, sentence};
 
 /// What a server sent in its handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ fn distrust(error: &rustls::Error, leaf: &CertificateDer<'_>, name: &ServerName<
                 Distrust::SelfSigned
             }
             CertificateError::UnknownIssuer => Distrust::UnknownIssuer,
-            other => Distrust::Other(other.to_string()),
+            other => Distrust::Other(sentence::of(other)),
         },
         other => Distrust::Other(other.to_string()),
     }

@@ -725,6 +725,57 @@ mod tests {
         assert_eq!(error.to_string(), "the client offers no ECDHE cipher suite or group in common with us");
     }
 
+    /// Returns the text of the error if the client sends this ClientHello with the version TLS 1.2.
+    async fn failure_of_hello(tls: ServerTls, suite: [u8; 2], signature: [u8; 2]) -> String {
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        // supported_groups with secp256r1, and signature_algorithms.
+        let groups = [0, 10, 0, 4, 0, 2, 0, 23];
+        let signatures = [&[0, 13, 0, 4, 0, 2][..], &signature].concat();
+        let extensions = [&[0, 16][..], &groups, &signatures].concat();
+        let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2], &suite, &[1, 0], &extensions].concat();
+        let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+        let record = [&[22, 3, 1, 0, message.len() as u8][..], &message].concat();
+        let (mut near, far) = tokio::io::duplex(1024);
+        near.write_all(&record).await.unwrap();
+        acceptor.accept(clear(far)).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_cannot_use_the_certificate_is_told_what_to_change() {
+        const ECDSA_SUITE: [u8; 2] = [0xc0, 0x2b];
+        const RSA_SUITE: [u8; 2] = [0xc0, 0x2f];
+        const ECDSA_SIGNATURE: [u8; 2] = [4, 3];
+        const RSA_SIGNATURE: [u8; 2] = [4, 1];
+        let ca = Ca::new("ca");
+        let tls = || server_tls(vec![ca.issue(&["a.test"]).model()]);
+        let mut limited = tls();
+        limited.cipher_suites = vec!["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256".to_owned()];
+        let no_suite = "the client offers no cipher suite that fits our certificate and tls.cipherSuites; allow one of \
+                        its suites there, or update the client";
+        for (tls, suite) in [(limited, ECDSA_SUITE), (tls(), RSA_SUITE)] {
+            assert_eq!(failure_of_hello(tls, suite, ECDSA_SIGNATURE).await, no_suite);
+        }
+        let signature = failure_of_hello(tls(), ECDSA_SUITE, RSA_SIGNATURE).await;
+        assert!(
+            signature.starts_with("the client accepts no signature of our certificate's key; "),
+            "{signature}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_longer_than_tls_allows_is_called_so() {
+        let ca = Ca::new("ca");
+        let acceptor =
+            acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+        let (mut near, far) = tokio::io::duplex(1024);
+        near.write_all(&[22, 3, 1, 0xff, 0xff, 1, 0, 0, 1]).await.unwrap();
+        let error = acceptor.accept(clear(far)).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("the client sent a TLS message that is longer than TLS allows: "),
+            "{error}"
+        );
+    }
+
     #[tokio::test]
     async fn a_client_that_refuses_an_expired_certificate_is_right_only_if_it_has_expired() {
         let ca = Ca::new("ca");

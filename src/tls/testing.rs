@@ -38,8 +38,11 @@ impl Ca {
     }
 
     pub(super) fn below(&self, name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::signed_by(Self::params(name), key, &self.0).unwrap())
+        self.below_with(Self::params(name))
+    }
+
+    pub(super) fn below_with(&self, params: CertificateParams) -> Self {
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
     }
 
     fn params(name: &str) -> CertificateParams {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::auth_service::{Answer, AuthService};
 use crate::support::clients::{Clients, Endpoint};
+use crate::support::dovecot::{LONG_PASSWORD_USER, long_password};
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, tls_secret, with};
 use crate::support::pki::AUTHORITY;
@@ -125,6 +126,26 @@ fn passwords_are_taken_whatever_is_listed_where_the_manifest_says_so() {
     for endpoint in &site.endpoints {
         site.clients.python_login(endpoint, "login", &new_user("always"), PASSWORD).succeeded();
     }
+}
+
+#[test]
+fn a_long_password_is_judged_by_dovecot_and_a_wrong_one_is_refused() {
+    let wanted = ["IMAP", "POP3"].map(|protocol| (protocol, "Implicit", backend_of(protocol), json!({})));
+    let site = Site::start(passthrough(), &wanted);
+    let (right, wrong) = (long_password(), format!("{}x", long_password()));
+    for endpoint in &site.endpoints {
+        for method in ["login", "plain"] {
+            site.clients.python_login(endpoint, method, LONG_PASSWORD_USER, &right).succeeded();
+            site.clients.python_login(endpoint, method, LONG_PASSWORD_USER, &wrong).failed();
+        }
+    }
+    let metrics = site.mailgress.metrics();
+    let refused = metrics.lines().filter(|line| {
+        line.starts_with("mailgress_logins_total")
+            && line.contains("outcome=\"refused\"")
+            && line.ends_with(" 2")
+    });
+    assert_eq!(refused.count(), 2, "{metrics}");
 }
 
 #[test]

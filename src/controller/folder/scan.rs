@@ -1,6 +1,6 @@
 //! What is in a folder now: which files are manifests, which of them changed, and their text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,8 @@ pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
-    modified: (i64, i64),
+    /// `None` if the file must be read again although it looks the same.
+    modified: Option<(i64, i64)>,
     changed: (i64, i64),
 }
 
@@ -36,7 +37,7 @@ pub enum Seen {
 /// What was read of a file.
 #[derive(Debug)]
 pub struct Reading {
-    /// Without one it is to be read at the next scan, too.
+    /// `None` if the state of the file is not known.
     pub stamp: Option<Stamp>,
     /// The text, or why there is none.
     pub text: Result<String, String>,
@@ -67,6 +68,8 @@ pub struct Scan {
     pub files: BTreeMap<PathBuf, Seen>,
     /// Folders whose content is not known, with a sentence on each.
     pub unreadable: BTreeMap<PathBuf, String>,
+    /// The old path of each file that was renamed, by the new path.
+    pub renamed: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// Looks at everything below `root`, and reads what is not as it was.
@@ -74,22 +77,41 @@ pub struct Scan {
 pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
     if root.is_file() {
         let seen = look(root, known.get(root), patience);
-        return Scan { files: BTreeMap::from([(root.to_owned(), seen)]), unreadable: BTreeMap::new() };
+        return Scan { files: BTreeMap::from([(root.to_owned(), seen)]), ..Scan::default() };
     }
     read_tree(walk(root), known, patience)
 }
 
 /// Reads what is not as it was.
 pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
+    let renamed = renamed(&tree.files, known);
     let seen = |path: PathBuf| {
-        let seen = look(&path, known.get(&path), patience);
+        let before = renamed.get(&path).unwrap_or(&path);
+        let seen = look(&path, known.get(before), patience);
         (path, seen)
     };
     let told = |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
     Scan {
         files: tree.files.into_iter().map(seen).collect(),
         unreadable: tree.unreadable.into_iter().map(told).collect(),
+        renamed,
     }
+}
+
+/// Finds the files that were known under another path, which is gone. What they held moves with them.
+fn renamed(files: &BTreeSet<PathBuf>, known: &BTreeMap<PathBuf, Stamp>) -> BTreeMap<PathBuf, PathBuf> {
+    let mut gone: Vec<_> = known.iter().filter(|(path, _)| !files.contains(*path)).collect();
+    let mut renamed = BTreeMap::new();
+    for path in files.iter().filter(|path| !known.contains_key(*path)) {
+        if gone.is_empty() {
+            break;
+        }
+        let Ok(metadata) = fs::metadata(path) else { continue };
+        if let Some(index) = gone.iter().position(|(_, stamp)| stamp.is_of(&metadata)) {
+            renamed.insert(path.clone(), gone.swap_remove(index).0.clone());
+        }
+    }
+    renamed
 }
 
 impl Scan {
@@ -127,7 +149,8 @@ fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
     let is_new = known.is_some_and(|known| (known.device, known.inode) != (stamp.device, stamp.inode));
     let doubt = remains(HALF_WRITTEN).filter(|_| !is_new);
     let text = read(path).map_err(|error| error.to_string());
-    Seen::Read(Reading { stamp: is_settled.then_some(stamp), text, doubt })
+    let stamp = if is_settled { stamp } else { stamp.outdated() };
+    Seen::Read(Reading { stamp: Some(stamp), text, doubt })
 }
 
 /// How old a write must be. A file that held something and is empty now was most likely truncated by a
@@ -172,9 +195,26 @@ impl Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            modified: Some((metadata.mtime(), metadata.mtime_nsec())),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Equals no state of a file, so that it is read again. It is still known which file it was and what size it had.
+    pub(super) fn outdated(self) -> Self {
+        Self { modified: None, ..self }
+    }
+
+    /// Tells whether this is the same file, perhaps changed. Inodes are used again: then the file is younger than the
+    /// stamp, unless the file system does not know its age.
+    fn is_of(&self, metadata: &Metadata) -> bool {
+        let created =
+            metadata.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let is_younger = created.is_some_and(|created| {
+            let created = (created.as_secs().cast_signed(), i64::from(created.subsec_nanos()));
+            created > self.changed
+        });
+        (self.device, self.inode) == (metadata.dev(), metadata.ino()) && !is_younger
     }
 }
 
@@ -229,6 +269,27 @@ mod tests {
         assert!(!unsettled(&BTreeMap::new()), "it held nothing before");
         written("", Duration::from_secs(10));
         assert!(!unsettled(&known), "it stays empty");
+    }
+
+    #[test]
+    fn a_renamed_file_is_found_under_its_new_path_and_a_new_one_is_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        fs::write(&old, "a: 1").unwrap();
+        let stamp = Stamp::new(&fs::metadata(&old).unwrap());
+        let known = BTreeMap::from([(old.clone(), stamp)]);
+        fs::write(&old, "").unwrap();
+        fs::hard_link(&old, &new).unwrap();
+        assert!(scan(folder.path(), &known, Patience::Wait).renamed.is_empty(), "the old path is there");
+        fs::remove_file(&old).unwrap();
+        let seen = scan(folder.path(), &known, Patience::Wait);
+        assert_eq!(seen.renamed, BTreeMap::from([(new.clone(), old.clone())]));
+        assert!(seen.settles_in().is_some_and(|wait| wait > SETTLED), "truncated, and not written yet");
+        let kept = fs::File::open(&new).unwrap();
+        fs::remove_file(&new).unwrap();
+        fs::write(&new, "b: 1").unwrap();
+        assert!(scan(folder.path(), &known, Patience::Wait).renamed.is_empty());
+        drop(kept);
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Store {
         self.files.iter().filter_map(stamp).collect()
     }
 
+    /// Tells whether `path` is a file whose content is known, or a folder with such a file.
+    #[must_use]
+    pub fn knows(&self, path: &Path) -> bool {
+        self.files.keys().any(|file| file.starts_with(path))
+    }
+
     /// Whether nothing is known of any file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -87,7 +93,9 @@ impl Store {
 
     /// Has the next scan read every file.
     pub fn forget_stamps(&mut self) {
-        self.files.values_mut().for_each(|file| file.stamp = None);
+        for file in self.files.values_mut() {
+            file.stamp = file.stamp.take().map(Stamp::outdated);
+        }
     }
 
     /// When a file that may be half written has to be read again, if there is one.
@@ -99,10 +107,17 @@ impl Store {
     /// Takes a scan over; whether anything is different. A file that cannot be read or understood keeps what
     /// it last held, and so does everything in a folder that cannot be read.
     pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
+        for (path, before) in &scan.renamed {
+            if let Some(mut file) = self.files.remove(before) {
+                file.problems.iter_mut().for_each(|problem| problem.path.clone_from(path));
+                self.files.insert(path.clone(), file);
+            }
+        }
         let lost = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
         let before = self.files.len();
         self.files.retain(|path, _| scan.files.contains_key(path) || lost(path));
-        let mut changed = self.files.len() != before || self.unreadable != scan.unreadable;
+        let mut changed =
+            self.files.len() != before || self.unreadable != scan.unreadable || !scan.renamed.is_empty();
         self.unreadable = scan.unreadable;
         self.doubt = None;
         for (path, seen) in scan.files {
@@ -159,7 +174,8 @@ impl File {
         let text = match text {
             Ok(text) => text,
             Err(why) => {
-                (self.stamp, self.digest) = (stamp, None);
+                self.stamp = stamp.or_else(|| self.stamp.take().map(Stamp::outdated));
+                self.digest = None;
                 return self.fail(path, None, &format!("this cannot be read: {why}"));
             }
         };

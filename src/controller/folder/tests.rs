@@ -299,7 +299,11 @@ fn a_file_is_mended_when_it_has_no_problem_left() {
         position: None,
         message: message.to_owned(),
     };
-    let before = [problem("a", "one"), problem("a", "two"), problem("b", "one")];
-    assert_eq!(mended(&before, &[problem("b", "other")]), BTreeSet::from([Path::new("a")]));
-    assert!(mended(&before, &before).is_empty());
+    let before = [problem("a", "one"), problem("a", "two"), problem("b", "one"), problem("gone", "one")];
+    let mut store = Store::default();
+    let seen = |path: &str| (path.into(), scan::Seen::Read(Ok(String::new()).into()));
+    let files = [seen("a"), seen("b")].into();
+    store.apply(Scan { files, ..Scan::default() }, &Validator::new().unwrap());
+    assert_eq!(mended(&before, &[problem("b", "other")], &store), BTreeSet::from([Path::new("a")]));
+    assert!(mended(&before, &before, &store).is_empty());
 }

@@ -8,8 +8,8 @@ use crate::secret::Secret;
 use super::reply::{take_dotted, take_line};
 use super::sasl::{Credentials, Reaction, SaslLogin, append_answer};
 use super::{
-    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, Flow, GREETING, Secured, ready,
-    refusal, refused,
+    BackendError, BackendExchange, BackendPlan, BackendStartTls, BackendStep, Flow, GREETING, Refusal,
+    RefusalCause, Secured, ready, refusal, refused,
 };
 
 /// The state machine for a POP3 backend; each state waits for one reply.
@@ -20,9 +20,20 @@ pub(super) enum Pop3 {
     Stls(Preparation),
     /// CAPA, to learn whether the mechanism is offered.
     Offers(SaslLogin),
-    User(Secret),
-    Pass,
+    /// CAPA, to learn whether PLAIN is offered, because USER or PASS would be too long.
+    OffersPlain(Vec<u8>, Secret),
+    User(Secret, Length),
+    Pass(Length),
     Auth(Exchange),
+}
+
+/// The length of USER and PASS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// As every server accepts it.
+    Usual,
+    /// Longer than [`MAX_COMMAND_LINE`]: a refusal may be about the length.
+    Beyond,
 }
 
 #[derive(Debug)]
@@ -46,7 +57,7 @@ impl Pop3 {
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let step = self.step();
         let reply = match self {
-            Self::Capa(_) | Self::Offers(_) => take_dotted(input, step)?,
+            Self::Capa(_) | Self::Offers(_) | Self::OffersPlain(..) => take_dotted(input, step)?,
             _ => take_line(input, step)?,
         };
         let Some(reply) = reply else { return Ok(Flow::Outside(BackendStep::Read(self.into()))) };
@@ -75,36 +86,60 @@ impl Pop3 {
                 sasl.append_command(b"AUTH", out);
                 Ok(Self::Auth(Exchange { sasl, is_offered }).into())
             }
-            Self::User(password) if accepted => {
+            Self::OffersPlain(login, password) => {
+                if accepted && offers_mechanism(&reply, Mechanism::Plain) {
+                    let sasl = SaslLogin::plain(&[], &login, &password);
+                    sasl.append_command(b"AUTH", out);
+                    return Ok(Self::Auth(Exchange { sasl, is_offered: true }).into());
+                }
+                Ok(Self::user(&login, password, Length::Beyond, out).into())
+            }
+            Self::User(password, length) if accepted => {
                 out.extend_from_slice(b"PASS ");
                 append_answer(&password, out);
-                Ok(Self::Pass.into())
+                Ok(Self::Pass(length).into())
             }
-            Self::Pass | Self::Auth(_) if accepted => Ok(ready(reply)),
-            Self::Auth(Exchange { sasl, is_offered: false })
-                if reply.starts_with(b"-ERR")
-                    && !sasl.was_challenged()
-                    && !refusal::is_no_refusal_of_mechanism(&reply) =>
-            {
-                Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply))
-            }
-            Self::User(_) | Self::Pass | Self::Auth(_) if reply.starts_with(b"-ERR") => {
-                Ok(refused(Protocol::Pop3, reply))
+            Self::Pass(_) | Self::Auth(_) if accepted => Ok(ready(reply)),
+            Self::User(..) | Self::Pass(_) | Self::Auth(_) if reply.starts_with(b"-ERR") => {
+                self.refused(reply)
             }
             Self::Auth(exchange) => Self::challenged(exchange, reply, out),
-            Self::Greeting(_) | Self::Stls(_) | Self::User(_) | Self::Pass => {
+            Self::Greeting(_) | Self::Stls(_) | Self::User(..) | Self::Pass(_) => {
                 Err(BackendError::at(step, reply))
             }
         }
     }
 
+    /// A refusal may concern the mechanism or the length of the line, not the credentials.
+    fn refused(self, reply: Vec<u8>) -> Result<Flow, BackendError> {
+        match self {
+            Self::Auth(Exchange { sasl, is_offered: false })
+                if !sasl.was_challenged() && !refusal::is_no_refusal_of_mechanism(Protocol::Pop3, &reply) =>
+            {
+                Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply))
+            }
+            Self::User(_, Length::Beyond) | Self::Pass(Length::Beyond) if !refusal::has_code(&reply) => {
+                let cause = RefusalCause::Client;
+                Ok(Flow::Outside(BackendStep::Refused(Refusal { reply, cause })))
+            }
+            _ => Ok(refused(Protocol::Pop3, reply)),
+        }
+    }
+
+    fn user(login: &[u8], password: Secret, length: Length, out: &mut Vec<u8>) -> Self {
+        out.extend_from_slice(b"USER ");
+        out.extend_from_slice(login);
+        out.extend_from_slice(b"\r\n");
+        Self::User(password, length)
+    }
+
     fn step(&self) -> &'static str {
         match self {
             Self::Greeting(_) => GREETING,
-            Self::Capa(_) | Self::Offers(_) => "CAPA",
+            Self::Capa(_) | Self::Offers(_) | Self::OffersPlain(..) => "CAPA",
             Self::Stls(_) => "STLS",
-            Self::User(_) => "USER",
-            Self::Pass => "PASS",
+            Self::User(..) => "USER",
+            Self::Pass(_) => "PASS",
             Self::Auth(_) => "AUTH",
         }
     }
@@ -142,10 +177,12 @@ impl Preparation {
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Pop3 {
         match self.credentials {
             Credentials::Password { login, password } => {
-                out.extend_from_slice(b"USER ");
-                out.extend_from_slice(&login);
-                out.extend_from_slice(b"\r\n");
-                Pop3::User(password)
+                let longest = login.len().max(password.expose().len());
+                if longest.saturating_add(AROUND_ARGUMENT) <= MAX_COMMAND_LINE {
+                    return Pop3::user(&login, password, Length::Usual, out);
+                }
+                out.extend_from_slice(b"CAPA\r\n");
+                Pop3::OffersPlain(login, password)
             }
             Credentials::Sasl(sasl) => {
                 out.extend_from_slice(b"CAPA\r\n");
@@ -173,3 +210,8 @@ fn offers_mechanism(capabilities: &[u8], mechanism: Mechanism) -> bool {
 fn offers_stls(capabilities: &[u8]) -> bool {
     capabilities.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().eq_ignore_ascii_case(b"STLS"))
 }
+
+/// Bytes of a command line with its CRLF that every server accepts (RFC 2449 section 4). Dovecot accepts 1,024.
+const MAX_COMMAND_LINE: usize = 255;
+/// Bytes of USER and PASS around their argument.
+const AROUND_ARGUMENT: usize = "USER \r\n".len();

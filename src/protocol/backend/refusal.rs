@@ -1,6 +1,7 @@
 //! Decides who has to act when a login is refused, from the reply codes of the three protocols.
 //!
-//! Only the codes are read, never the text after them, because the text may repeat what the client sent.
+//! The codes decide, never the text after them, because the text may repeat what the client sent. The one exception is
+//! a mechanism that the backend does not list: see [`is_no_refusal_of_mechanism`].
 
 use crate::protocol::Protocol;
 
@@ -115,13 +116,30 @@ pub(super) fn has_code(reply: &[u8]) -> bool {
     response_code(last_line(reply)).is_some()
 }
 
-/// Tells whether an IMAP or POP3 reply has a response code that excludes a refusal of the mechanism: another cause, or
-/// `AUTHENTICATIONFAILED`, which is about the credentials (RFC 5530).
-pub(super) fn is_no_refusal_of_mechanism(reply: &[u8]) -> bool {
-    response_code(last_line(reply)).is_some_and(|code| {
-        code.eq_ignore_ascii_case(b"AUTHENTICATIONFAILED")
-            || RefusalCause::of_code(code) != RefusalCause::Credentials
-    })
+/// Tells whether the reply's code excludes a refusal of the mechanism: another cause, or wrong credentials. The codes
+/// for wrong credentials are IMAP's `AUTHENTICATIONFAILED` (RFC 5530), SMTP's 535 5.7.8 (RFC 4954 section 6) and POP3's
+/// `AUTH` (RFC 3206). Postfix and Dovecot send the last two also for a mechanism that they do not have, and say so in
+/// the text. If another server repeats the client's login there, such a login is not counted.
+pub(super) fn is_no_refusal_of_mechanism(protocol: Protocol, reply: &[u8]) -> bool {
+    let line = last_line(reply);
+    let code = response_code(line).unwrap_or_default();
+    let (blames_credentials, cause) = match protocol {
+        Protocol::Imap => (code.eq_ignore_ascii_case(b"AUTHENTICATIONFAILED"), RefusalCause::of_code(code)),
+        Protocol::Pop3 => {
+            (code.eq_ignore_ascii_case(b"AUTH") && !names_mechanism(reply), RefusalCause::of_code(code))
+        }
+        Protocol::Smtp => {
+            (line.starts_with(b"535 5.7.8 ") && !names_mechanism(reply), RefusalCause::of_smtp_login(line))
+        }
+    };
+    blames_credentials || cause != RefusalCause::Credentials
+}
+
+/// Tells whether the text has a word that servers use when they do not have a mechanism.
+fn names_mechanism(reply: &[u8]) -> bool {
+    let text = reply.to_ascii_lowercase();
+    let has = |word: &&[u8]| text.windows(word.len()).any(|part| part == *word);
+    MECHANISM_WORDS.iter().any(has)
 }
 
 /// Tells whether an SMTP server refused AUTH or the mechanism without checking credentials.
@@ -137,7 +155,8 @@ pub(super) fn is_bad(reply: &[u8]) -> bool {
 }
 
 fn is_bye(reply: &[u8]) -> bool {
-    reply.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* BYE"))
+    let (start, rest) = reply.split_at_checked(5).unwrap_or_default();
+    start.eq_ignore_ascii_case(b"* BYE") && rest.first().is_none_or(u8::is_ascii_whitespace)
 }
 
 fn last_line(reply: &[u8]) -> &[u8] {
@@ -175,6 +194,9 @@ fn bracketed(text: &[u8]) -> Option<&[u8]> {
 /// The server cannot decide, or expects a different setup of the proxy.
 const SERVER_CODES: [&str; 6] =
     ["UNAVAILABLE", "SERVERBUG", "CONTACTADMIN", "PRIVACYREQUIRED", "SYS/TEMP", "SYS/PERM"];
+/// Dovecot: "Unsupported authentication mechanism". Postfix with Dovecot's SASL: "Invalid authentication mechanism";
+/// with Cyrus SASL: "no mechanism available".
+const MECHANISM_WORDS: [&[u8]; 4] = [b"mechanism", b"not supported", b"unsupported", b"unrecognized"];
 /// The client has to wait, close another session, be fixed, or get a new password.
 const CLIENT_CODES: [&str; 6] = ["INUSE", "LIMIT", "EXPIRED", "CLIENTBUG", "IN-USE", "LOGIN-DELAY"];
 
@@ -239,6 +261,33 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_mechanism_is_told_from_wrong_credentials() {
+        for (protocol, reply, is_about_credentials) in [
+            (Protocol::Smtp, "535 5.7.8 Authentication credentials invalid\r\n", true),
+            (Protocol::Smtp, "535-5.7.8 Username and password not accepted. See\r\n535 5.7.8 help\r\n", true),
+            (Protocol::Smtp, "535 Authentication failed\r\n", false),
+            (Protocol::Smtp, "535 5.7.80 no\r\n", false),
+            (
+                Protocol::Smtp,
+                "535 5.7.8 Error: authentication failed: Invalid authentication mechanism\r\n",
+                false,
+            ),
+            (Protocol::Smtp, "535 5.7.8 Error: authentication failed: no mechanism available\r\n", false),
+            (Protocol::Pop3, "-ERR [AUTH] Authentication failed.\r\n", true),
+            (Protocol::Pop3, "-ERR [AUTH] Unsupported authentication mechanism.\r\n", false),
+            (Protocol::Pop3, "-ERR Authentication failed.\r\n", false),
+            (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] no such mechanism\r\n", true),
+            (Protocol::Imap, "a NO [AUTH] no\r\n", false),
+        ] {
+            assert_eq!(
+                is_no_refusal_of_mechanism(protocol, reply.as_bytes()),
+                is_about_credentials,
+                "{reply}"
+            );
+        }
+    }
+
+    #[test]
     fn mail_that_is_postponed_is_the_clients_and_a_full_disk_is_the_servers() {
         for (reply, cause) in [
             ("250 2.1.5 Ok\r\n", None),
@@ -266,7 +315,7 @@ mod tests {
             ("[LIMIT] too often", None, Client),
             ("postponed", Some("450 4.7.1"), Client),
             ("[AUTHENTICATIONFAILED] no", None, Credentials),
-            ("Invalid login or password", Some("535 5.7.8"), Credentials),
+            ("Invalid login or password", Some("535 5.7.8 "), Credentials),
             ("Invalid login or password", None, Credentials),
         ] {
             assert_eq!(RefusalCause::of_auth_service(text.as_bytes(), code), cause, "{text} {code:?}");
@@ -278,16 +327,25 @@ mod tests {
         for reply in [
             "421 busy\r\n",
             "* BYE full\r\n",
+            "* BYE\r\n",
+            "* bye",
             "-ERR [SYS/TEMP] full\r\n",
             "mailgress NO [UNAVAILABLE] no\r\n",
         ] {
             assert!(is_unavailable(reply.as_bytes()), "{reply}");
         }
-        for reply in ["554 no\r\n", "* PREAUTH hi\r\n", "-ERR no\r\n", "mailgress NO what\r\n", "SSH-2.0\r\n"]
-        {
+        for reply in [
+            "554 no\r\n",
+            "* BYEBYE\r\n",
+            "* PREAUTH hi\r\n",
+            "-ERR no\r\n",
+            "mailgress NO what\r\n",
+            "SSH-2.0\r\n",
+        ] {
             assert!(!is_unavailable(reply.as_bytes()), "{reply}");
         }
         assert!(is_closing(Protocol::Smtp, b"421 bye\r\n") && is_closing(Protocol::Imap, b"* Bye then\r\n"));
+        assert!(is_closing(Protocol::Imap, b"* BYE\r\n"));
         assert!(!is_closing(Protocol::Imap, b"a NO 421\r\n") && !is_closing(Protocol::Pop3, b"-ERR bye\r\n"));
     }
 }

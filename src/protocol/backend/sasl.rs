@@ -37,14 +37,20 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// Tells whether the command depends on what the backend offers. For ASCII passwords it does not, because every
-    /// server accepts LOGIN with them.
+    /// Tells whether the IMAP command depends on what the backend offers.
     pub(super) fn depend_on_offers(&self) -> bool {
         match self {
-            Self::Password { login, password } => !login.is_ascii() || !password.expose().is_ascii(),
+            Self::Password { login, password } => !suits_login(login, password),
             Self::Sasl(_) => true,
         }
     }
+}
+
+/// Tells whether every IMAP server accepts LOGIN with these credentials. Servers differ in the character set of LOGIN
+/// beyond ASCII, and limit its length.
+pub(super) fn suits_login(login: &[u8], password: &Secret) -> bool {
+    let length = login.len().saturating_add(password.expose().len());
+    login.is_ascii() && password.expose().is_ascii() && length <= MAX_LOGIN
 }
 
 /// A SASL exchange with a backend: PLAIN or LOGIN from us, or an exchange relayed from the client.
@@ -155,3 +161,7 @@ pub(super) fn append_answer(answer: &Secret, out: &mut Vec<u8>) {
 }
 
 const LINE_END: &[u8] = b"\r\n";
+/// Bytes of a login and a password in IMAP's LOGIN. Dovecot takes 1,024 bytes for all arguments of a command before the
+/// login, including the sizes of literals (`LOGIN_MAX_INBUF_SIZE`), and RFC 2683 section 3.2.1.5 recommends lines of at
+/// most 1,000. Both leave room for the sizes.
+const MAX_LOGIN: usize = 980;

@@ -2,6 +2,7 @@
 //! sends it (quirk Q-22), and in addition STARTTLS and relayed SASL.
 
 mod offer;
+mod xclient;
 
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
@@ -23,6 +24,8 @@ pub(super) enum Smtp {
     Hello {
         preparation: Preparation,
         start_tls: bool,
+        /// The reply that rejected the EHLO before this one.
+        rejected: Option<Vec<u8>>,
     },
     StartTls(Preparation),
     XClient(Preparation),
@@ -30,6 +33,8 @@ pub(super) enum Smtp {
     ClientHello {
         login: Login,
         own: Option<Hello>,
+        /// The reply that rejected the client's name.
+        rejected: Option<Vec<u8>>,
     },
     LoggingIn(LoggingIn),
 }
@@ -104,9 +109,9 @@ impl Smtp {
         match (self, reply.code) {
             (Self::Greeting(plan), 220) => {
                 let start_tls = plan.start_tls;
-                Ok(Preparation::new(*plan)?.hello(start_tls, out).into())
+                Ok(Preparation::new(*plan)?.hello(start_tls, None, out).into())
             }
-            (Self::Hello { preparation, start_tls: true }, 250) => {
+            (Self::Hello { preparation, start_tls: true, .. }, 250) => {
                 if !reply.texts().any(|text| text.eq_ignore_ascii_case(b"STARTTLS")) {
                     return Err(BackendError::NoStartTls);
                 }
@@ -116,24 +121,35 @@ impl Smtp {
             (Self::StartTls(preparation), 220) => {
                 Ok(Flow::Outside(BackendStep::StartTls(BackendStartTls(Secured::Smtp(preparation)))))
             }
-            (Self::Hello { preparation, start_tls: false }, 250) => preparation.announce(&reply, out),
+            (Self::Hello { preparation, start_tls: false, .. }, 250) => preparation.announce(&reply, out),
             (Self::XClient(preparation), 220 | 250) => preparation.replay_hello(&reply, out),
             (Self::ClientHello { login, .. }, 250) => login.begin(&reply, out),
-            (Self::Hello { preparation, start_tls }, 500..=599) if preparation.name != preparation.own => {
-                Ok(preparation.with_own_name().hello(start_tls, out).into())
+            (Self::Hello { preparation, start_tls, .. }, 500..=599) => {
+                preparation.rejected(start_tls, reply, out)
             }
-            (Self::ClientHello { login, own: Some(own) }, 500..=599) => {
+            (Self::ClientHello { login, own: Some(own), .. }, 500..=599) => {
                 append_hello(own.extended, &own.name, out);
-                Ok(Self::ClientHello { login, own: None }.into())
+                Ok(Self::ClientHello { login, own: None, rejected: Some(reply.lines) }.into())
             }
             (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
             _ => Err(BackendError::at(step, reply.lines)),
         }
     }
 
+    /// Returns the error of an EHLO that was rejected, if the backend has not answered the next one.
+    pub(super) fn unanswered(self) -> Option<BackendError> {
+        match self {
+            Self::Hello { rejected, .. } | Self::ClientHello { rejected, .. } => {
+                rejected.map(|reply| BackendError::at("EHLO", reply))
+            }
+            _ => None,
+        }
+    }
+
     fn step(&self) -> &'static str {
         match self {
             Self::Greeting(_) => GREETING,
+            Self::Hello { preparation, .. } if !preparation.extended => "HELO",
             Self::Hello { .. } | Self::ClientHello { .. } => "EHLO",
             Self::StartTls(_) => "STARTTLS",
             Self::XClient(_) => "XCLIENT",
@@ -160,16 +176,45 @@ impl Preparation {
             }
             BackendLogin::Request(_) => return Err(BackendError::NoPassword),
         };
-        let extended = start_tls
-            || xclient.is_some()
-            || login.is_sasl()
-            || client_hello.as_ref().is_some_and(|hello| hello.extended);
         let own = server_name.into_bytes();
         let name = match &client_hello {
             Some(hello) if as_client => hello.name.clone(),
             _ => own.clone(),
         };
-        Ok(Self { name, own, extended, client_hello, xclient, login })
+        let is_clients = client_hello.as_ref().is_some_and(|hello| hello.extended);
+        let preparation = Self { name, own, extended: is_clients, client_hello, xclient, login };
+        let extended = is_clients || preparation.needs_extensions(start_tls).is_some();
+        Ok(Self { extended, ..preparation })
+    }
+
+    /// Tries again after a rejected EHLO or HELO. 500 and 502 mean that the backend does not know EHLO: it gets HELO if
+    /// nothing needs EHLO (RFC 5321 section 3.2). Otherwise the name may be wrong: it gets ours, once.
+    fn rejected(
+        mut self,
+        start_tls: bool,
+        reply: SmtpReply,
+        out: &mut Vec<u8>,
+    ) -> Result<Flow, BackendError> {
+        let needed_by = self.needs_extensions(start_tls);
+        let is_unknown = self.extended && matches!(reply.code, 500 | 502);
+        self = match needed_by {
+            None if is_unknown => Self { extended: false, ..self },
+            _ if self.name != self.own => self.with_own_name(),
+            Some(needed_by) if is_unknown => return Err(BackendError::no_ehlo(needed_by, &reply.lines)),
+            _ => return Err(BackendError::at(if self.extended { "EHLO" } else { "HELO" }, reply.lines)),
+        };
+        Ok(self.hello(start_tls, Some(reply.lines), out).into())
+    }
+
+    /// Returns what cannot work without EHLO.
+    fn needs_extensions(&self, start_tls: bool) -> Option<&'static str> {
+        if start_tls {
+            Some("upstream.tls.mode: StartTLS")
+        } else if self.xclient.is_some() {
+            Some("upstream.xclient")
+        } else {
+            self.login.is_sasl().then_some("the login")
+        }
     }
 
     /// For a backend that has rejected the client's name, such as `501 syntactically invalid EHLO argument(s)`.
@@ -181,14 +226,15 @@ impl Preparation {
         self
     }
 
-    fn hello(self, start_tls: bool, out: &mut Vec<u8>) -> Smtp {
+    /// `rejected`: the reply to the EHLO before this one.
+    fn hello(self, start_tls: bool, rejected: Option<Vec<u8>>, out: &mut Vec<u8>) -> Smtp {
         append_hello(self.extended, &self.name, out);
-        Smtp::Hello { preparation: self, start_tls }
+        Smtp::Hello { preparation: self, start_tls, rejected }
     }
 
     /// Sends EHLO again, after TLS if it is configured (RFC 3207 section 4.2).
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Smtp {
-        self.hello(false, out)
+        self.hello(false, None, out)
     }
 
     fn announce(self, extensions: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
@@ -207,27 +253,6 @@ impl Preparation {
         }
     }
 
-    /// Returns the attributes in nginx's order. With `extensions`, only those that the backend offers.
-    fn attributes(&self, client: &ClientInfo, extensions: Option<&SmtpReply>) -> String {
-        let address = match client.address.map(|address| address.ip().to_canonical()) {
-            Some(std::net::IpAddr::V4(v4)) => v4.to_string(),
-            Some(std::net::IpAddr::V6(v6)) => format!("IPV6:{v6}"),
-            None => "[UNAVAILABLE]".to_owned(),
-        };
-        let login = match &self.login {
-            Login::Trusted { login } => xtext(login),
-            _ => String::new(),
-        };
-        let values = [("ADDR", address), ("LOGIN", login), ("NAME", xtext(client.host.as_bytes()))];
-        values
-            .into_iter()
-            .filter(|(name, value)| {
-                !value.is_empty() && extensions.is_none_or(|offered| offers(offered, "XCLIENT", name))
-            })
-            .map(|(name, value)| format!(" {name}={value}"))
-            .collect()
-    }
-
     /// XCLIENT resets the backend to the state before EHLO, and AUTH needs an EHLO.
     fn replay_hello(self, reply: &SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let needs_extensions = self.login.is_sasl();
@@ -243,7 +268,7 @@ impl Preparation {
             }
             None => return self.login.begin(reply, out),
         };
-        Ok(Smtp::ClientHello { login: self.login, own }.into())
+        Ok(Smtp::ClientHello { login: self.login, own, rejected: None }.into())
     }
 }
 
@@ -367,18 +392,9 @@ fn append_line(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Encodes a value for XCLIENT (RFC 3461 section 4, with nginx's set of bytes).
-fn xtext(value: &[u8]) -> String {
-    value
-        .iter()
-        .map(|&byte| match byte {
-            b'+' | b'=' => format!("+{byte:02X}"),
-            b'!'..=b'~' => char::from(byte).to_string(),
-            _ => format!("+{byte:02X}"),
-        })
-        .collect()
-}
-
 /// Bytes of a command line with its CRLF (RFC 5321 section 4.5.3.1.4). An initial response must not exceed it (RFC 4954
 /// section 4).
 const MAX_COMMAND_LINE: usize = 512;
+
+#[cfg(test)]
+mod tests;

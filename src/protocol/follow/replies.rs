@@ -13,16 +13,6 @@ pub(super) struct Replies {
     offers_chunking: bool,
 }
 
-/// Whether the backend has announced the end of the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announced {
-    No,
-    /// In the reply to a command: 221 or 421.
-    InReply,
-    /// With a 421 that answers no command.
-    Unasked,
-}
-
 impl Replies {
     pub(super) const fn new() -> Self {
         Self { start: [0; LINE_START], length: 0, is_within: false, offers_chunking: false }

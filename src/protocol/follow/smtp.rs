@@ -15,7 +15,8 @@
 
 use memchr::{memchr, memchr2};
 
-use super::replies::{Announced, Replies};
+use super::ending::{Asked, CLOSING, Ending};
+use super::replies::Replies;
 use super::text::{Extent, Place};
 use super::{CloseReason, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
 
@@ -24,11 +25,9 @@ use super::{CloseReason, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
 pub(super) struct SmtpFollower {
     state: SmtpState,
     replies: Replies,
-    /// Replies that the backend has not sent yet.
-    outstanding: u32,
+    ending: Ending,
     answer: Option<&'static [u8]>,
     start: SmtpStart,
-    end: Announced,
 }
 
 /// How the client's bytes are read.
@@ -58,11 +57,11 @@ enum SmtpState {
 
 /// What the client's next bytes are.
 enum Look {
-    /// Bytes to pass, the state after them, and whether the backend replies to them.
+    /// Bytes to pass, the state after them, and what the backend replies to.
     Pass {
         length: usize,
         state: SmtpState,
-        is_replied_to: bool,
+        asked: Asked,
     },
     /// Nothing to pass; only the state changes.
     Turn(SmtpState),
@@ -82,10 +81,9 @@ impl SmtpFollower {
         Self {
             state: SmtpState::Commands,
             replies: Replies::new(),
-            outstanding: 1,
+            ending: Ending::new(),
             answer: None,
             start,
-            end: Announced::No,
         }
     }
 
@@ -103,12 +101,11 @@ impl SmtpFollower {
     }
 
     pub(super) const fn interrupted(&self) -> Option<Interrupted> {
-        match (self.state, self.end) {
-            (SmtpState::Doubt { .. } | SmtpState::Lost, _) | (_, Announced::InReply) => None,
-            (SmtpState::Message(_) | SmtpState::Chunk(1..), _) => Some(Interrupted::Message),
-            (_, Announced::Unasked) => Some(Interrupted::Notice),
-            _ if self.outstanding > 0 || !self.replies.is_between() => Some(Interrupted::Reply),
-            _ => None,
+        match self.state {
+            SmtpState::Doubt { .. } | SmtpState::Lost => None,
+            _ if self.ending.is_agreed() => None,
+            SmtpState::Message(_) | SmtpState::Chunk(1..) => Some(Interrupted::Message),
+            _ => self.ending.interrupted(self.replies.is_between()),
         }
     }
 
@@ -121,9 +118,9 @@ impl SmtpFollower {
             let look = if rest.is_empty() { Look::Other(Passage::More) } else { self.look(rest) };
             match look {
                 Look::Turn(state) => self.state = state,
-                Look::Pass { length, state, is_replied_to } => {
+                Look::Pass { length, state, asked } => {
                     self.state = state;
-                    self.outstanding = self.outstanding.saturating_add(is_replied_to.into());
+                    self.ending.asked(asked);
                     passed = passed.saturating_add(length);
                 }
                 Look::Refuse { .. } | Look::Skip(_) | Look::Other(_) if passed > 0 => {
@@ -152,24 +149,19 @@ impl SmtpFollower {
     }
 
     fn replied(&mut self, code: u16) {
-        match (self.state, self.outstanding) {
-            (SmtpState::Doubt { .. } | SmtpState::Lost, _) => {}
-            // The backend may announce at any time that it closes (RFC 5321 section 3.8).
-            (_, 0) if code == CLOSING => self.end = Announced::Unasked,
-            (_, 0) => self.doubt(),
-            (_, count) => {
-                if matches!(code, CLOSING | GOODBYE) {
-                    self.end = Announced::InReply;
-                }
-                self.outstanding = count.saturating_sub(1);
-                self.settle(code);
-            }
+        if matches!(self.state, SmtpState::Doubt { .. } | SmtpState::Lost) {
+            return;
+        }
+        if self.ending.replied(code) {
+            self.settle(code);
+        } else if code != CLOSING {
+            self.doubt();
         }
     }
 
     /// Continues if the last expected reply has arrived, with this code.
     fn settle(&mut self, code: u16) {
-        let is_last = self.outstanding == 0;
+        let is_last = self.ending.outstanding() == 0;
         match (self.state, code) {
             (SmtpState::Data, GO_AHEAD) if is_last => self.state = SmtpState::Message(Place::FIRST),
             (SmtpState::Auth, CHALLENGE) if is_last => self.state = SmtpState::Response,
@@ -194,19 +186,21 @@ impl SmtpFollower {
     }
 
     fn look(&self, bytes: &[u8]) -> Look {
-        let pass = |length, state| Look::Pass { length, state, is_replied_to: false };
+        let pass = |length, state| Look::Pass { length, state, asked: Asked::Nothing };
         match self.state {
             _ if !self.may_go_on() => Look::Other(Passage::Wait),
             SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) => Look::Other(Passage::Wait),
             SmtpState::Commands => self.look_at_command(bytes),
             SmtpState::Overlong => look_at_overlong(bytes),
             SmtpState::Response => match whole_line(bytes) {
-                Ok(line) => Look::Pass { length: line.len(), state: SmtpState::Auth, is_replied_to: true },
+                Ok(line) => Look::Pass { length: line.len(), state: SmtpState::Auth, asked: Asked::Command },
                 Err(passage) => Look::Other(passage),
             },
             SmtpState::Message(place) => match place.read(bytes) {
                 Extent::All(place) => pass(bytes.len(), SmtpState::Message(place)),
-                Extent::End(length) => Look::Pass { length, state: SmtpState::Commands, is_replied_to: true },
+                Extent::End(length) => {
+                    Look::Pass { length, state: SmtpState::Commands, asked: Asked::Content }
+                }
                 Extent::Doubt(0) => Look::Turn(SmtpState::Doubt { at_start: true }),
                 Extent::Doubt(length) => pass(length, SmtpState::Doubt { at_start: true }),
             },
@@ -240,17 +234,18 @@ impl SmtpFollower {
             return Look::Refuse { length, answer };
         }
         let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        let state = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
-            b"DATA" => SmtpState::Data,
-            b"AUTH" => SmtpState::Auth,
+        let (state, asked) = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
+            b"DATA" => (SmtpState::Data, Asked::Content),
+            b"AUTH" => (SmtpState::Auth, Asked::Command),
+            b"QUIT" => (SmtpState::Commands, Asked::Goodbye),
             b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks()) {
-                Some(size) => SmtpState::Chunk(size),
+                Some(size) => (SmtpState::Chunk(size), Asked::Content),
                 // Some backends read the following bytes as commands.
                 None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
             },
-            _ => SmtpState::Commands,
+            _ => (SmtpState::Commands, Asked::Command),
         };
-        Look::Pass { length, state, is_replied_to: true }
+        Look::Pass { length, state, asked }
     }
 
     /// If the login used HELO, the reply to a later EHLO tells.
@@ -295,7 +290,7 @@ fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
         (Resemblance::No | Resemblance::MayBecome, _) => {
             let length = end.map_or(line.len(), |end| end.saturating_add(1));
             let state = SmtpState::Doubt { at_start: end.is_some() };
-            Look::Pass { length, state, is_replied_to: false }
+            Look::Pass { length, state, asked: Asked::Nothing }
         }
     }
 }
@@ -354,10 +349,6 @@ fn chunk_size(word: &[u8]) -> Option<u64> {
 /// Replies that change how the client's bytes are read.
 const GO_AHEAD: u16 = 354;
 const CHALLENGE: u16 = 334;
-/// Replies after which the backend closes.
-const GOODBYE: u16 = 221;
-const CLOSING: u16 = 421;
-
 /// A backend with 32-bit sizes would read the rest of a larger chunk as commands.
 const MAX_CHUNK: u64 = i32::MAX as u64;
 

@@ -181,7 +181,8 @@ impl Session {
                     Ok(()) => backend = same,
                     Err(end) => {
                         return Ok(match same.unanswered() {
-                            Some(refusal) => LoginReply::Refused(pending, refusal),
+                            Some(Ok(refusal)) => LoginReply::Refused(pending, refusal),
+                            Some(Err(error)) => LoginReply::Failed(pending, dialogue.explain(error.into())),
                             None => LoginReply::Failed(pending, end),
                         });
                     }

@@ -180,11 +180,11 @@ that resets the connection. Mailgress follows the protocols only as far as it ha
 
 | protocol | the backend is at fault where it closes |
 | --- | --- |
-| SMTP | within a message, before it has replied to a command, within a reply, or after a `421` that answers no command |
+| SMTP | within a message, before it has replied to a command other than QUIT, within a reply, after a `421` that answers no command, or after a temporary refusal (4xx) of DATA, BDAT or a message |
 | IMAP | within a response. Not after a `* BYE`, which a backend also sends to a client that misbehaves, not if only a tagged response is missing, and not after COMPRESS |
 | POP3 | never: only the bytes are relayed |
 
-After a `421`, and within a message, it is not at fault where the client has sent nothing for five minutes: this is
+After a `421` or a temporary refusal, and within a message, it is not at fault where the client has sent nothing for five minutes: this is
 how a backend ends an idle session. A client that closes within an SMTP message has `outcome=\"client_gone\"` and
 `fault=\"client\"`.
 

@@ -1,7 +1,7 @@
 //! A private Dovecot: IMAP and POP3 in every TLS mode and with a PROXY header, LMTP and SASL for Postfix.
 //!
 //! Every user exists, with the same password and with all tokens of [`super::tokens`]. A mailbox is created on first
-//! use.
+//! use. [`LONG_PASSWORD_USER`] has a second password, a long one.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -60,6 +60,8 @@ impl Dovecot {
         std::fs::write(&configuration, configure(&directory, &ports, besides)).unwrap();
         let oauth2 = include_str!("dovecot/2.3-oauth2.conf").replace("@DIR@", &directory.to_string_lossy());
         std::fs::write(directory.join("oauth2.conf"), oauth2).unwrap();
+        let account = format!("{LONG_PASSWORD_USER}:{{PLAIN}}{}::::::\n", long_password());
+        std::fs::write(directory.join("passwd"), account).unwrap();
         // One folder for each token audience, with one folder for each algorithm.
         let keys = directory.join("keys/default/HS256");
         std::fs::create_dir_all(&keys).unwrap();
@@ -187,3 +189,11 @@ fn configure(directory: &Path, ports: &Ports, besides: Option<IpAddr>) -> String
 }
 
 const NOBODY: u32 = 65534;
+
+/// The user whose password is [`long_password`].
+pub const LONG_PASSWORD_USER: &str = "long-password@example.test";
+
+/// Longer than Dovecot's limit for LOGIN and PASS, which is 1,024 bytes.
+pub fn long_password() -> String {
+    "long-password-".repeat(100)
+}

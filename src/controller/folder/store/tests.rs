@@ -50,17 +50,40 @@ fn files_are_read_again_on_demand_although_they_look_the_same() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.yaml"), server("one", 143)).unwrap();
     let mut store = Store::default();
-    while store.stamps().is_empty() {
-        // A file that was written just now is not settled yet.
-        store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
-    }
     let reads = |store: &Store| {
         let seen = scan(folder.path(), &store.stamps(), Patience::Read).files.into_values();
         seen.filter(|seen| matches!(seen, Seen::Read(..))).count()
     };
-    assert_eq!(reads(&store), 0);
+    store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+    while reads(&store) > 0 {
+        // A file that was written just now is not settled yet.
+        store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+    }
     store.forget_stamps();
     assert_eq!(reads(&store), 1);
+}
+
+#[test]
+fn a_truncated_file_keeps_what_it_held_although_it_is_renamed_or_all_files_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut store = Store::default();
+    std::fs::write(path("a.yaml"), server("one", 143)).unwrap();
+    store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+    std::fs::write(path("a.yaml"), "").unwrap();
+    let second_ago = std::time::SystemTime::now() - Duration::from_secs(1);
+    std::fs::File::open(path("a.yaml")).unwrap().set_modified(second_ago).unwrap();
+    store.forget_stamps();
+    let mut objects = |patience| {
+        store.apply(scan(folder.path(), &store.stamps(), patience), validator());
+        let loaded = store.load();
+        let origin = loaded.origins.values().next().and_then(|path| path.file_name().map(ToOwned::to_owned));
+        (loaded.objects.servers.len(), origin)
+    };
+    assert_eq!(objects(Patience::Wait), (1, Some("a.yaml".into())), "all files are read again");
+    std::fs::rename(path("a.yaml"), path("b.yaml")).unwrap();
+    assert_eq!(objects(Patience::Wait), (1, Some("b.yaml".into())), "it is renamed");
+    assert_eq!(objects(Patience::Read), (0, None), "it stays empty");
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl LoggingIn {
         if let Stage::Sasl(sasl) = &stage {
             let is_offered = offers.as_ref().is_some_and(|offers| offers.has(sasl.mechanism()));
             let is_about_mechanism = !is_offered && !sasl.was_challenged();
-            if is_about_mechanism && !refusal::is_no_refusal_of_mechanism(&reply) {
+            if is_about_mechanism && !refusal::is_no_refusal_of_mechanism(Protocol::Imap, &reply) {
                 return Err(BackendError::not_offered("AUTHENTICATE", sasl.mechanism(), &reply));
             }
             if sasl.was_challenged() && refusal::is_bad(&reply) {

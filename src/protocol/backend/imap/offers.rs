@@ -1,7 +1,7 @@
 //! The capabilities of an IMAP backend, and the choice of the login command.
 
 use crate::protocol::backend::BackendError;
-use crate::protocol::backend::sasl::{Credentials, SaslLogin};
+use crate::protocol::backend::sasl::{Credentials, SaslLogin, suits_login};
 use crate::protocol::sasl::Mechanism;
 
 /// The capabilities that affect our commands.
@@ -42,13 +42,11 @@ impl Offers {
         self.mechanisms.iter().any(|offered| offered == mechanism.name().as_bytes())
     }
 
-    /// Chooses the command for a password. LOGIN must not be sent if it is disabled (RFC 9051 section 6.2.3). For
-    /// characters beyond ASCII, PLAIN is preferred: it is UTF-8 (RFC 4616), while servers differ in the character set
-    /// of LOGIN.
+    /// Chooses the command for a password. LOGIN must not be sent if it is disabled (RFC 9051 section 6.2.3). PLAIN is
+    /// preferred where LOGIN may fail: it is UTF-8 (RFC 4616), and servers accept longer credentials with it.
     pub(super) fn choose(&self, credentials: Credentials) -> Result<Credentials, BackendError> {
         let Credentials::Password { login, password } = credentials else { return Ok(credentials) };
-        let is_ascii = login.is_ascii() && password.expose().is_ascii();
-        if is_ascii && !self.login_disabled {
+        if suits_login(&login, &password) && !self.login_disabled {
             return Ok(Credentials::Password { login, password });
         }
         if self.has(Mechanism::Plain) {

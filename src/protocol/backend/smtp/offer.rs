@@ -3,7 +3,7 @@
 use crate::protocol::Protocol;
 use crate::protocol::backend::reply::SmtpReply;
 use crate::protocol::backend::sasl::SaslLogin;
-use crate::protocol::backend::{BackendError, RefusalCause, refusal};
+use crate::protocol::backend::{BackendError, refusal};
 
 /// What an EHLO reply says about a SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,11 @@ impl Offer {
     }
 
     /// Returns the error if the backend refused the mechanism and not the credentials. Postfix answers a mechanism that
-    /// it does not list with 535.
+    /// it does not list with 535 5.7.8.
     pub(super) fn refused(self, sasl: &SaslLogin, reply: &SmtpReply) -> Option<BackendError> {
-        let blames_credentials =
-            || RefusalCause::of_login(Protocol::Smtp, &reply.lines) == RefusalCause::Credentials;
-        let is_unknown = self == Self::Missing && !sasl.was_challenged() && blames_credentials();
+        let is_unknown = self == Self::Missing
+            && !sasl.was_challenged()
+            && !refusal::is_no_refusal_of_mechanism(Protocol::Smtp, &reply.lines);
         if !is_unknown && !refusal::is_without_judgement(reply.code) {
             return None;
         }

@@ -1,0 +1,101 @@
+//! Counts the replies that an SMTP backend owes, to know what its end would interrupt.
+
+use super::Interrupted;
+
+/// What the backend owes, and whether it has said that it closes.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// Replies that the backend has not sent yet.
+    outstanding: u32,
+    /// Replies that are due before the one to QUIT.
+    before_goodbye: Option<u32>,
+    /// Replies that are due before the one to the last DATA, BDAT or message.
+    before_content: Option<u32>,
+    announced: Announced,
+}
+
+/// What the backend replies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Bytes without a reply.
+    Nothing,
+    Command,
+    /// DATA, BDAT, or the end of a message.
+    Content,
+    /// QUIT.
+    Goodbye,
+}
+
+/// Whether the backend has announced the end of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Announced {
+    No,
+    /// In the reply to a command: 221 or 421.
+    InReply,
+    /// With a 421 that answers no command.
+    Unasked,
+    /// With a temporary refusal of a message, if nothing follows.
+    Postponed,
+}
+
+impl Ending {
+    /// The backend's reply to the login is still expected.
+    pub(super) const fn new() -> Self {
+        Self { outstanding: 1, before_goodbye: None, before_content: None, announced: Announced::No }
+    }
+
+    pub(super) const fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+
+    pub(super) const fn asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Nothing => return,
+            Asked::Command => {}
+            Asked::Content => self.before_content = Some(self.outstanding),
+            Asked::Goodbye => self.before_goodbye = Some(self.outstanding),
+        }
+        self.outstanding = self.outstanding.saturating_add(1);
+    }
+
+    /// Takes a reply. Returns false if no command was waiting for it.
+    pub(super) fn replied(&mut self, code: u16) -> bool {
+        let Some(left) = self.outstanding.checked_sub(1) else {
+            // The backend may announce at any time that it closes (RFC 5321 section 3.8).
+            if code == CLOSING {
+                self.announced = Announced::Unasked;
+            }
+            return false;
+        };
+        self.outstanding = left;
+        self.announced = match (self.before_content, code) {
+            (Some(0), 400..=499) => Announced::Postponed,
+            (_, CLOSING | GOODBYE) => Announced::InReply,
+            _ if self.announced == Announced::Postponed => Announced::No,
+            _ => self.announced,
+        };
+        let one_less = |before: Option<u32>| before.and_then(|before| before.checked_sub(1));
+        self.before_goodbye = one_less(self.before_goodbye);
+        self.before_content = one_less(self.before_content);
+        true
+    }
+
+    /// Tells whether the session ends as it should: the backend has said goodbye, or owes only the reply to QUIT.
+    pub(super) const fn is_agreed(&self) -> bool {
+        matches!(self.announced, Announced::InReply) || matches!(self.before_goodbye, Some(0))
+    }
+
+    /// Returns what an end would interrupt. `is_between`: no part of an incomplete reply has arrived.
+    pub(super) const fn interrupted(&self, is_between: bool) -> Option<Interrupted> {
+        match self.announced {
+            Announced::Unasked => Some(Interrupted::Notice),
+            _ if self.outstanding > 0 || !is_between => Some(Interrupted::Reply),
+            Announced::Postponed => Some(Interrupted::Delivery),
+            Announced::No | Announced::InReply => None,
+        }
+    }
+}
+
+/// Replies after which the backend closes.
+const GOODBYE: u16 = 221;
+pub(super) const CLOSING: u16 = 421;
