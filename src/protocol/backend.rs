@@ -203,8 +203,10 @@ pub enum BackendError {
     NoEhlo {
         /// The setting or step that needs it.
         needed_by: &'static str,
-        /// The first line, escaped, at most 200 characters.
+        /// As for [`Self::Unexpected`].
         reply: String,
+        /// As for [`Self::Unexpected`].
+        verbatim: Vec<u8>,
     },
     /// The protocol cannot transfer these credentials (quirk Q-21).
     #[error("the login or password holds control characters, which {protocol} cannot carry")]
@@ -240,8 +242,8 @@ impl BackendError {
         Self::NotOffered { mechanism, reply: first_line(reply), remedy: ENABLE }
     }
 
-    fn no_ehlo(needed_by: &'static str, reply: &[u8]) -> Self {
-        Self::NoEhlo { needed_by, reply: first_line(reply) }
+    fn no_ehlo(needed_by: &'static str, verbatim: Vec<u8>) -> Self {
+        Self::NoEhlo { needed_by, reply: first_line(&verbatim), verbatim }
     }
 
     /// As [`Self::not_offered`], where AUTH is not offered but STARTTLS is (RFC 4954 section 4).

@@ -200,7 +200,7 @@ impl Preparation {
         self = match needed_by {
             None if is_unknown => Self { extended: false, ..self },
             _ if self.name != self.own => self.with_own_name(),
-            Some(needed_by) if is_unknown => return Err(BackendError::no_ehlo(needed_by, &reply.lines)),
+            Some(needed_by) if is_unknown => return Err(BackendError::no_ehlo(needed_by, reply.lines)),
             _ => return Err(BackendError::at(if self.extended { "EHLO" } else { "HELO" }, reply.lines)),
         };
         Ok(self.hello(start_tls, Some(reply.lines), out).into())

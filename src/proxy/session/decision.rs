@@ -286,7 +286,9 @@ impl Session {
     fn shown<'a>(&self, end: &'a End) -> Option<&'a [u8]> {
         let End::Backend(error) = end else { return None };
         match error {
-            BackendError::Unexpected { verbatim, .. } | BackendError::Unavailable { verbatim, .. }
+            BackendError::Unexpected { verbatim, .. }
+            | BackendError::Unavailable { verbatim, .. }
+            | BackendError::NoEhlo { verbatim, .. }
                 if self.served.listener.upstream.pass_error_message && !verbatim.is_empty() =>
             {
                 Some(verbatim)
