@@ -1,7 +1,7 @@
-//! What the other replicas say that they serve, as the leader and a replica that starts know it. Pure.
+//! What the other replicas serve, for the leader and for a starting replica. Pure.
 //!
-//! Ready is true only when every ready replica serves an object's generation. A replica is asked as long as the
-//! Service's EndpointSlices call it ready; one that does not answer for [`SILENT_AFTER`] is named in Ready.
+//! Ready is true only when every ready replica serves the object's generation. A replica is asked while it is ready in
+//! the Service's EndpointSlices. If it does not answer for [`SILENT_AFTER`], Ready names it.
 
 mod member;
 
@@ -16,77 +16,78 @@ use crate::model::served::{ObjectName, Page, ServedObject, Totals};
 
 use member::{Member, MemberState};
 
-/// The ready replicas, with what each says that it serves.
+/// The ready replicas and what they serve.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    /// Which of them we are.
+    /// The instance of this process.
     instance: String,
-    /// Why it is not known which there are; `None` when it is.
+    /// Why the list of replicas is unknown; `None` if it is known.
     unknown: Option<Unknown>,
     members: BTreeMap<SocketAddr, Member>,
 }
 
-/// Why it is not known which replicas there are.
+/// Why the list of replicas is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unknown {
-    /// It is too early to know.
+    /// The API server has not answered yet.
     Awaited,
-    /// There is none, not even we. Somebody named the wrong Service, or we are not ready yet.
+    /// The list is empty and has not even this replica. `--replicas` names the wrong Service, or this replica is not
+    /// ready yet.
     Nobody,
-    /// They cannot be read.
+    /// The list cannot be read.
     Failed(String),
 }
 
 /// Whether another replica is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
-    /// It is too early to know.
+    /// Not known yet.
     Awaited,
-    /// None is, as far as can be known.
+    /// None is, as far as is known.
     None,
-    /// One is, or more.
+    /// At least one is.
     Some,
-    /// They cannot be read: one may be.
+    /// The list cannot be read, so one may be.
     Unread,
 }
 
-/// Of which objects something may have changed.
+/// The objects whose status may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Of these.
+    /// Only these.
     These(BTreeSet<ObjectName>),
-    /// Of all.
+    /// All objects.
     All,
 }
 
-/// Whether a listener is served by all other replicas.
+/// Whether all other replicas serve a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Elsewhere {
-    /// By all of them.
+    /// All do.
     Everywhere,
-    /// One has not got as far.
+    /// One has not processed this generation yet.
     Pending(String),
-    /// One does not, and says why, or does not answer.
+    /// One does not serve it or does not answer.
     Not {
-        /// One CamelCase word.
+        /// The reason, one CamelCase word.
         reason: String,
-        /// A sentence.
+        /// One sentence.
         message: String,
     },
 }
 
-/// How a replica is.
+/// The state of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attendance {
     /// The pod's name.
     pub name: String,
-    /// Where it is asked.
+    /// The address of its admin server.
     pub address: SocketAddr,
     /// Whether it answers.
     pub state: Attends,
-    /// Objects of which it has not got as far as we have.
+    /// The number of objects whose generation it has not processed yet.
     pub behind: usize,
-    /// Its sums, if it tells them.
+    /// Its totals, if it sends them.
     pub totals: Option<Totals>,
 }
 
@@ -97,25 +98,25 @@ pub enum Attends {
     Own,
     /// It has not answered yet.
     Awaited,
-    /// It does.
+    /// It answers.
     Heard,
-    /// Not for too long, for this reason.
+    /// It has not answered for too long, for this reason.
     Silent(String),
 }
 
-/// What is asked of the replicas.
+/// The object about which the replicas are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The object.
+    /// The object's name.
     pub object: &'a ObjectName,
-    /// Tells it from another one with its name.
+    /// Distinguishes the object from another one with the same name.
     pub uid: &'a str,
-    /// Of which generation.
+    /// The expected generation.
     pub generation: i64,
 }
 
 impl Touched {
-    /// None.
+    /// Returns an empty set.
     #[must_use]
     pub fn none() -> Self {
         Self::These(BTreeSet::new())
@@ -123,19 +124,19 @@ impl Touched {
 }
 
 impl Peers {
-    /// Nobody but ourselves; `instance` is ours.
+    /// Creates the state of a single replica with the instance `instance`.
     #[must_use]
     pub fn alone(instance: &str) -> Self {
         Self { instance: instance.to_owned(), unknown: None, members: BTreeMap::new() }
     }
 
-    /// Of which nothing is known yet.
+    /// Creates the state in which the list of replicas is not known yet.
     #[must_use]
     pub fn awaited(instance: &str) -> Self {
         Self { unknown: Some(Unknown::Awaited), ..Self::alone(instance) }
     }
 
-    /// Which replicas there are cannot be found out; what was known before still counts.
+    /// Stores that the list of replicas cannot be read. A known list stays.
     pub fn fail(&mut self, why: String) -> Touched {
         match &mut self.unknown {
             None => Touched::none(),
@@ -146,9 +147,9 @@ impl Peers {
         }
     }
 
-    /// These are the ready replicas, by name; the others are forgotten.
+    /// Sets the ready replicas with their names, and removes all others.
     pub fn set(&mut self, ready: &BTreeMap<SocketAddr, String>, now: Instant) -> Touched {
-        // At least we ourselves are one of them.
+        // A list without this replica is not plausible.
         let unknown = ready.is_empty().then_some(Unknown::Nobody);
         let was_unknown = self.unknown != unknown;
         self.unknown = unknown;
@@ -161,7 +162,7 @@ impl Peers {
         if gone || was_unknown { Touched::All } else { Touched::none() }
     }
 
-    /// A replica has answered.
+    /// Applies the answer of a replica.
     pub fn heard(&mut self, address: SocketAddr, page: Page, now: Instant) -> Touched {
         let Some(member) = self.members.get_mut(&address) else { return Touched::none() };
         member.heard = now;
@@ -188,14 +189,14 @@ impl Peers {
         if page.whole || before != MemberState::Heard { Touched::All } else { Touched::These(touched) }
     }
 
-    /// A replica could not be asked.
+    /// Stores that a replica could not be asked.
     pub fn failed(&mut self, address: SocketAddr, why: String) {
         if let Some(member) = self.members.get_mut(&address) {
             member.failure = why;
         }
     }
 
-    /// Time passes: whoever has not answered for too long is silent.
+    /// Marks replicas that have not answered for too long as silent.
     pub fn look(&mut self, now: Instant) -> Touched {
         let mut touched = Touched::none();
         for member in self.members.values_mut() {
@@ -208,7 +209,7 @@ impl Peers {
         touched
     }
 
-    /// Whether all others serve a listener.
+    /// Tells whether all other replicas serve a listener.
     #[must_use]
     pub fn serve(&self, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
         let unknown = self.unknown.as_ref();
@@ -223,13 +224,13 @@ impl Peers {
         pending.map_or(Elsewhere::Everywhere, Elsewhere::Pending)
     }
 
-    /// Whether it is known to be on its way somewhere.
+    /// Tells whether a replica may still have to process the object.
     #[must_use]
     pub fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
         self.unknown.is_some() || self.members.values().any(|member| member.is_pending(wanted))
     }
 
-    /// Whether another replica is ready.
+    /// Tells whether another replica is ready.
     #[must_use]
     pub fn others(&self) -> Others {
         match self.unknown {
@@ -240,26 +241,26 @@ impl Peers {
         }
     }
 
-    /// The first of the other ready replicas that has not answered yet, and may still.
+    /// Returns the first of the other ready replicas that has not answered yet and is not silent.
     #[must_use]
     pub fn first_awaited(&self) -> Option<&str> {
         self.strangers().find(|member| member.state == MemberState::None).map(|member| member.name.as_str())
     }
 
-    /// Whether all other ready replicas answer.
+    /// Tells whether all other ready replicas answer.
     #[must_use]
     pub fn is_heard(&self) -> bool {
         self.strangers().all(|member| member.state == MemberState::Heard)
     }
 
-    /// What the other ready replicas serve, as they last said it, each with its name.
+    /// Returns the last known objects of the other ready replicas, each with the replica's name.
     pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &ServedObject)> {
         self.strangers().flat_map(|member| {
             member.objects.iter().map(|(object, served)| (member.name.as_str(), object, served))
         })
     }
 
-    /// The first of the other ready replicas that serves a listener, or is about to.
+    /// Returns the first of the other ready replicas that serves a listener or is binding it.
     #[must_use]
     pub fn server_of(&self, object: &ObjectName, uid: &str, listener: &str) -> Option<&str> {
         let serves = |served: &ServedObject| served.uid == uid && served.serves(listener);
@@ -267,7 +268,7 @@ impl Peers {
         servers.next().map(|member| member.name.as_str())
     }
 
-    /// Whether another ready replica serves a port, as far as is known: one that has not said anything may serve any.
+    /// Tells whether another ready replica may serve a port. A replica that has not answered may serve any port.
     #[must_use]
     pub fn may_serve_port(&self, port: u16) -> bool {
         let is_unknown = self.unknown.as_ref().is_some_and(|unknown| *unknown != Unknown::Nobody);
@@ -277,22 +278,22 @@ impl Peers {
         is_unknown || self.members.values().filter(|member| member.state != MemberState::Own).any(serves)
     }
 
-    /// Ready replicas that are not known to be this process.
+    /// Returns the ready replicas that are not known to be this process.
     fn strangers(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|member| member.state != MemberState::Own && member.is_ready)
     }
 
-    /// Where the ready replicas are, this one among them.
+    /// Returns the addresses of all ready replicas, including this one.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.members.keys().map(SocketAddr::ip)
     }
 
-    /// The nodes of all replicas that said theirs.
+    /// Returns the known addresses of the replicas' nodes.
     pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.members.values().filter_map(|member| member.node_address)
     }
 
-    /// How all of them are, ourselves included, beside the objects that we serve.
+    /// Returns the state of all replicas, including this one, compared with the objects that this one serves.
     #[must_use]
     pub fn attendance(&self, ours: &[(ObjectName, &str, i64)]) -> Vec<Attendance> {
         let of = |(address, member): (&SocketAddr, &Member)| Attendance {
@@ -308,13 +309,13 @@ impl Peers {
         self.members.iter().map(of).collect()
     }
 
-    /// The sums of a replica, if it tells them.
+    /// Returns the totals of a replica, if it sends them.
     #[must_use]
     pub fn totals(&self, address: SocketAddr) -> Option<Totals> {
         self.members.get(&address)?.totals
     }
 
-    /// Replicas that do not answer, or are not known.
+    /// Returns problems: replicas that do not answer, or an unknown list.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let unknown = self.unknown.iter().filter(|why| **why != Unknown::Awaited);
         let unknown = unknown.map(ToString::to_string);
@@ -337,7 +338,7 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// How long a replica may say nothing.
+/// A replica that does not answer for this time is silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -470,7 +471,7 @@ mod tests {
         assert_eq!(peers.set(&one, now), Touched::All);
         assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
         assert_eq!(peers.set(&one, now), Touched::none());
-        // Where nobody is, not even we are, somebody named the wrong Service.
+        // If even this replica is not in the list, `--replicas` names the wrong Service.
         assert_eq!(peers.set(&BTreeMap::new(), now), Touched::All);
         let Elsewhere::Pending(why) = serve(&peers, 2) else { panic!() };
         assert!(why.contains("--replicas") && peers.problems().any(|problem| problem == why), "{why}");

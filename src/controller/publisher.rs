@@ -1,7 +1,8 @@
-//! Where every source ends: what was rendered goes to the data plane, and what is known of it becomes a status.
+//! The output of every source: publishes snapshots to the data plane, and computes status.
 //!
-//! Only what a change touches is looked at again. An object whose change is still under way (the data plane is
-//! binding, another replica has not got as far) is told of when that is over, or when patience ends.
+//! Only the objects that a change affects are processed again. If a change of an object is still pending (the data
+//! plane is binding a socket, or another replica has not processed it), the status waits until it is complete, or at
+//! most `patience`.
 
 mod differences;
 
@@ -26,20 +27,20 @@ use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges
 use super::status::{self, Change, Facts, Surroundings};
 use super::status_store::StatusStore;
 
-/// Where snapshots and status go, and where reports come from.
+/// The channels to the other parts of the process.
 #[derive(Debug)]
 pub struct Channels {
     /// To the data plane.
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// From the data plane.
     pub reports: watch::Receiver<Arc<BindReport>>,
-    /// To the other replicas.
+    /// For the other replicas.
     pub ledger: Ledger,
-    /// To the admin server.
+    /// For the admin server.
     pub status_store: StatusStore,
 }
 
-/// The channels, and what must be remembered of them.
+/// Publishes snapshots and computes status.
 #[derive(Debug)]
 pub struct Publisher {
     class: String,
@@ -49,26 +50,26 @@ pub struct Publisher {
     channels: Channels,
     renderer: Renderer,
     report: Arc<BindReport>,
-    /// What the other replicas say, while they are asked.
+    /// The state of the other replicas, while they are asked.
     replicas: Option<Peers>,
     leads: bool,
     surroundings: Option<Surroundings>,
-    /// How long a status may wait for what is under way.
+    /// How long a status may wait for a pending change.
     patience: Duration,
-    /// What is to be looked at, and until when it may wait.
+    /// The objects whose status must be computed, each with its deadline.
     dirty: BTreeMap<ObjectId, Instant>,
-    /// What was told though it was still under way.
+    /// The objects whose last status was computed although a change was pending.
     unsettled: BTreeSet<ObjectId>,
     ports: Ports,
-    /// Whether the Service may need other ports than when it was last looked.
+    /// Whether the Service may need other ports than at the last check.
     are_ports_stale: bool,
     metrics: Metrics,
-    /// Whether the replicas may have got further, or we ourselves.
+    /// Whether the state of the replicas may have changed since the last count.
     is_attendance_stale: bool,
 }
 
 impl Publisher {
-    /// `hostname` is the default server name, `class` the class that is ours.
+    /// Creates a publisher for the class `class`. `hostname` is the default server name.
     #[must_use]
     pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
         Self {
@@ -92,44 +93,44 @@ impl Publisher {
         }
     }
 
-    /// Says where we are; it counts from the next look.
+    /// Sets the locality. The next rendering uses it.
     pub fn locate(&mut self, locality: Locality) {
         self.locality = locality;
     }
 
-    /// Where we are.
+    /// Returns the locality of this replica.
     #[must_use]
     pub fn locality(&self) -> &Locality {
         &self.locality
     }
 
-    /// Expects PROXY headers of these peers on every listener on all addresses that does not say it itself.
+    /// Sets the peers whose PROXY headers are expected on listeners on all addresses without their own `proxyProtocol`.
     #[must_use]
     pub fn with_trusted_peers(mut self, trusted_peers: Vec<IpNet>) -> Self {
         self.trusted_peers = trusted_peers;
         self
     }
 
-    /// Lets a status wait for what is under way.
+    /// Sets how long a status may wait for a pending change.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// The class that is ours.
+    /// Returns the class that this process serves.
     #[must_use]
     pub fn class(&self) -> &str {
         &self.class
     }
 
-    /// What other replicas are told.
+    /// Returns the ledger, which other replicas read.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.channels.ledger
     }
 
-    /// Renders what has changed, and hands a new snapshot to the data plane. Returns which references are new.
+    /// Renders the changes and publishes a new snapshot. Returns the changes of references.
     pub fn render(&mut self, index: &mut Index) -> ReferenceChanges {
         let environment = Environment {
             class: self.class.clone(),
@@ -155,26 +156,26 @@ impl Publisher {
         references
     }
 
-    /// Whether the data plane has been given anything yet.
+    /// Tells whether a snapshot has been published.
     #[must_use]
     pub fn has_published(&self) -> bool {
         self.renderer.snapshot().revision > 0
     }
 
-    /// Waits for something new from the data plane; forever when that is gone.
+    /// Waits for a new report of the data plane. Never returns after the data plane has ended.
     pub async fn reported(&mut self) {
         if self.channels.reports.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The other replicas are asked from now on, or are not any more.
+    /// Sets the state of the other replicas; `None` if they are not asked.
     pub fn ask(&mut self, peers: Option<Peers>) {
         self.replicas = peers;
     }
 
-    /// Speaks for all replicas from now on, or for this one alone. What was said of an object before, by whoever led,
-    /// is taken over.
+    /// Starts or stops leading. With `leads`, statuses describe all replicas instead of this one. `said` returns the
+    /// status that the last leader wrote.
     pub fn lead<'a>(&mut self, leads: bool, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
         self.leads = leads;
         self.metrics.leads(leads);
@@ -185,7 +186,7 @@ impl Publisher {
         if !leads {
             return;
         }
-        // Nobody has answered yet, which is no news for anybody.
+        // No replica has answered yet, which must not cause new statuses.
         let deadline = Instant::now() + TAKE_OVER_PATIENCE;
         self.dirty.values_mut().for_each(|old| *old = deadline);
         let mut status_store = self.channels.status_store.lock();
@@ -196,7 +197,7 @@ impl Publisher {
         }
     }
 
-    /// Something is heard of the other replicas.
+    /// Updates the state of the other replicas with `hear`, and marks the affected objects.
     pub fn hear(&mut self, hear: impl FnOnce(&mut Peers) -> Touched) {
         let touched = self.replicas.as_mut().map(hear).filter(|_| self.leads);
         let is_news = touched.as_ref().is_some_and(|touched| *touched != Touched::none());
@@ -217,16 +218,16 @@ impl Publisher {
         }
     }
 
-    /// Whether we lead is known from now on: not yet.
+    /// Stores that this replica competes for the lease but does not lead.
     pub fn stand_by(&self) {
         self.metrics.leads(false);
         self.channels.status_store.lock().leads = Some(false);
     }
 
-    /// Counts what the replicas lack, if it may be another number than before.
+    /// Updates the list of replicas and what they have not processed, if it may have changed.
     pub fn count_replicas(&mut self) {
         if !std::mem::take(&mut self.is_attendance_stale) {
-            // Sums change all the time.
+            // The totals change all the time.
             if let Some(peers) = &self.replicas {
                 for replica in &mut self.channels.status_store.lock().replicas {
                     replica.totals = peers.totals(replica.address);
@@ -244,19 +245,19 @@ impl Publisher {
         self.channels.status_store.lock().replicas = attendance;
     }
 
-    /// What is known of the other replicas, while we lead.
+    /// Returns the state of the other replicas if this one leads.
     #[must_use]
     pub fn replicas(&self) -> Option<&Peers> {
         self.replicas.as_ref().filter(|_| self.leads)
     }
 
-    /// What is known of the other replicas, whether we lead or not.
+    /// Returns the state of the other replicas, whether or not this one leads.
     #[must_use]
     pub fn asked(&self) -> Option<&Peers> {
         self.replicas.as_ref()
     }
 
-    /// What there is to make a status of.
+    /// Returns the input for computing a status.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         Facts {
@@ -268,7 +269,7 @@ impl Publisher {
         }
     }
 
-    /// What is between the clients and us has changed.
+    /// Sets the state of the Service and the nodes.
     pub fn surround(&mut self, surroundings: Surroundings) {
         if self.surroundings.as_ref() != Some(&surroundings) {
             self.are_ports_stale = true;
@@ -277,14 +278,14 @@ impl Publisher {
         }
     }
 
-    /// When something that is under way is told of, if it is not over before.
+    /// Returns the next deadline for a status that waits for a pending change.
     #[must_use]
     pub fn next_tell(&self) -> Option<Instant> {
         self.dirty.values().min().copied()
     }
 
-    /// Makes the status anew of what was touched and is not under way, or has waited for long enough; logs what has
-    /// changed in it, and gives it to the admin server and to the other replicas. The objects of which it was made.
+    /// Computes the status of all affected objects without a pending change, or whose deadline is over. Logs the
+    /// changes and passes the status to the admin server and the ledger. Returns these objects.
     pub fn tell(&mut self, problems: &[String]) -> BTreeSet<ObjectId> {
         self.read_report();
         let moment = Instant::now();
@@ -301,7 +302,7 @@ impl Publisher {
         for id in waiting {
             let is_pending = status::is_pending(&facts, &id);
             entries.push((status::name(&id), status::served(&facts, &id)));
-            // The Service does not wait: Ready waits for it, and a port from before a restart stays.
+            // Ports do not wait: Ready waits for the Service, and existing ports from before a restart must stay.
             self.are_ports_stale |= self.ports.set(&id, status::claims(&facts, &id));
             let may_wait = self.dirty.get(&id).is_some_and(|deadline| moment < *deadline);
             if is_pending && may_wait {
@@ -327,32 +328,32 @@ impl Publisher {
         told
     }
 
-    /// The ports that clients should find, where that may be others than before. Those that are `shown` already stay
-    /// while a listener wants them or another ready replica may serve them.
+    /// Returns the ports that the Service must have, if they may have changed. Ports in `shown` stay while a listener
+    /// uses them or another ready replica may serve them.
     pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
         let peers = self.replicas.as_ref();
         let served = |port| peers.is_some_and(|peers| peers.may_serve_port(port));
         std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
     }
 
-    /// The Service is another, and may need other ports.
+    /// Marks the ports of the Service for a check.
     pub fn look_at_ports(&mut self) {
         self.are_ports_stale = true;
     }
 
-    /// What is new in the status of an object for who knows only what the object itself says.
+    /// Returns the changes between the status that the object has and the current one.
     #[must_use]
     pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
         self.channels.status_store.lock().status.news(id, uid, said)
     }
 
-    /// As the object itself should have it.
+    /// Returns the status for the object in the API server.
     #[must_use]
     pub fn status_of(&self, id: &ObjectId) -> Option<Value> {
         self.channels.status_store.lock().status.value(id)
     }
 
-    /// What became of every object, and since when.
+    /// Returns the renderer with the outcome of every object.
     #[must_use]
     pub fn renderer(&self) -> &Renderer {
         &self.renderer
@@ -371,7 +372,7 @@ impl Publisher {
         self.touch(ids);
     }
 
-    /// Touches what the data plane says something else about.
+    /// Marks the objects for which the report of the data plane has changed.
     fn read_report(&mut self) {
         let report = Arc::clone(&self.channels.reports.borrow_and_update());
         let old = std::mem::replace(&mut self.report, Arc::clone(&report));
@@ -390,9 +391,9 @@ fn log(changes: &[Change]) {
     }
 }
 
-/// How long the data plane may take to bind before the status says that it has not done so.
+/// How long the data plane may take to bind a socket before the status reports it.
 pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(1);
-/// For all replicas to answer, or to be found silent, before who leads now says anything.
+/// How long a new leader waits for the answers of all replicas before it writes any status.
 const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Why the API server did not do what it was asked: whose fault it is.
+//! Errors of the API server: why a request failed, and whose fault it is.
 
 use std::error::Error;
 use std::fmt;
@@ -12,16 +12,17 @@ use crate::controller::violation::one_line;
 /// Why a request or a watch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The API server says that we may not.
+    /// The API server refuses access (401 or 403).
     Forbidden(String),
-    /// The API server says something else.
+    /// The API server refuses the request for another reason.
     Refused(String),
-    /// There is no API server to be talked to.
+    /// The API server cannot be reached.
     Unreachable(String),
 }
 
 impl Failure {
-    /// A watch's; `None` where it has been away for longer than the API server remembers, and lists again by itself.
+    /// Returns the failure of a watch. `None` if its version is too old for the API server: it then lists again without
+    /// a failure.
     pub(super) fn of_watch(error: watcher::Error) -> Option<Self> {
         match error {
             watcher::Error::InitialListFailed(error)
@@ -33,7 +34,6 @@ impl Failure {
         }
     }
 
-    /// Whose fault a request's error is.
     pub(super) fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::said(status.code, &status.message),
@@ -41,7 +41,7 @@ impl Failure {
         }
     }
 
-    /// For a metric.
+    /// The label value for metrics.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Forbidden(_) => "forbidden",
@@ -61,7 +61,7 @@ impl Failure {
 
 impl Error for Failure {}
 
-/// A request's answer, or why there is none in time.
+/// Waits for the answer to a request, at most [`PATIENCE`].
 pub(in crate::controller) async fn answered<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, Failure> {
@@ -71,7 +71,7 @@ pub(in crate::controller) async fn answered<T>(
     }
 }
 
-/// The reason alone.
+/// Writes the reason only.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Forbidden(why) | Self::Refused(why) | Self::Unreachable(why)) = self;
@@ -79,7 +79,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What it all began with: the outer errors say no more than that something failed.
+/// Returns the innermost cause. The outer errors only say that something failed.
 pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut root = error;
     while let Some(source) = root.source() {
@@ -88,9 +88,8 @@ pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'st
     root
 }
 
-/// In words.
 pub(super) const NO_ANSWER: &str = "the API server does not answer";
-/// How long one request may take.
+/// The timeout of one request.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// HTTP's Gone.
+/// HTTP status 410 (Gone).
 const EXPIRED: u16 = 410;

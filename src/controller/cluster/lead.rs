@@ -1,4 +1,4 @@
-//! What only the replica that leads does: it asks the others, writes status and events, and keeps the Service.
+//! The tasks of the leading replica: ask the other replicas, write status and events, and manage the Service's ports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,50 +27,49 @@ use super::store::Store;
 use super::writer::{Outbox, Said, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
 
-/// Our standing, and all that follows from it.
+/// The state of leadership, and the tasks that depend on it.
 pub(super) struct Lead {
     standing: watch::Receiver<Standing>,
     leads: bool,
-    /// To ask the other replicas.
+    /// For the requests to other replicas.
     client: Client,
     /// The Service whose endpoints are the replicas.
     replicas: Option<Key>,
-    /// What the other replicas say, while they are asked.
+    /// The answers of the other replicas, while they are asked.
     asking: Option<Asking>,
     service: watch::Receiver<KnownService>,
-    /// To the keeper of the Service's ports.
+    /// The wanted ports, sent to the task that manages the Service.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
-    /// To the writer of status.
+    /// The statuses for the writer.
     outbox: Outbox,
-    /// To the writer of events.
+    /// The changes for the task that writes events.
     events: mpsc::Sender<Change>,
-    /// The node that we are on.
+    /// The address of the node of this replica.
     node_address: Option<IpAddr>,
-    /// Waits until there is something to lead.
+    /// The lease, until this replica starts to compete for it.
     lease: Option<(Lease, watch::Sender<Standing>)>,
     running: Option<JoinHandle<()>>,
 }
 
-/// The other replicas are asked for as long as this is there.
+/// The requests to the other replicas. Dropping this ends them.
 #[derive(Debug)]
 struct Asking {
     events: mpsc::Receiver<replicas::Event>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// Something that the lead has to do with.
 #[derive(Debug)]
 pub(super) enum LeadEvent {
-    /// We lead, or do not any more.
+    /// This replica has become the leader, or is no longer the leader.
     Standing,
-    /// The Service is another.
+    /// The Service has changed.
     Service,
-    /// Something of the other replicas.
+    /// An event about the other replicas.
     Replicas(replicas::Event),
 }
 
 impl Lead {
-    /// Starts its tasks, which end with `shutdown`.
+    /// Starts the tasks. They end with `shutdown`.
     pub(super) fn start(
         clients: &Clients,
         options: &ClusterOptions,
@@ -113,19 +112,18 @@ impl Lead {
         }
     }
 
-    /// From now on there is something to lead.
+    /// Starts to compete for the lease.
     pub(super) fn run_for_it(&mut self, shutdown: &CancellationToken) {
         if let Some((lease, standings)) = self.lease.take() {
             self.running = Some(tokio::spawn(lease.run(standings, shutdown.clone())));
         }
     }
 
-    /// Whether this replica leads.
     pub(super) fn leads(&self) -> bool {
         self.leads
     }
 
-    /// The other replicas are asked while this one starts or leads.
+    /// Starts or stops the requests to the other replicas: they are needed while this replica starts or leads.
     pub(super) fn ask(&mut self, is_starting: bool, publisher: &mut Publisher) {
         let asks = is_starting || self.leads;
         let Some(service) = self.replicas.clone() else {
@@ -145,25 +143,25 @@ impl Lead {
         publisher.ask(asks.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
     }
 
-    /// Waits until the lease is free for somebody else, after the shutdown.
+    /// Waits until the lease is released, after the shutdown.
     pub(super) async fn end(self) {
         if let Some(running) = self.running {
-            // It ends by itself; whoever waits for us is patient only for a while.
+            // The task ends by itself. The caller limits the time of this wait.
             let _ = running.await;
         }
     }
 
-    /// Waits for news; where nobody has any more, for ever.
+    /// Waits for an event. Never returns if all channels are closed.
     pub(super) async fn news(&mut self) -> LeadEvent {
         tokio::select! {
             Ok(()) = self.standing.changed() => LeadEvent::Standing,
             Ok(()) = self.service.changed() => LeadEvent::Service,
-            // It waits for ever where nobody has any news.
+            // Never returns if no replica is asked.
             event = heard(&mut self.asking) => LeadEvent::Replicas(event),
         }
     }
 
-    /// Takes an event over into what is known.
+    /// Applies an event.
     pub(super) fn take(&mut self, event: LeadEvent, publisher: &mut Publisher, store: &Store) {
         let now = Instant::now();
         match event {
@@ -184,12 +182,12 @@ impl Lead {
         publisher.surround(self.surroundings(publisher));
     }
 
-    /// Time passes.
+    /// Applies timeouts.
     pub(super) fn look(&mut self, publisher: &mut Publisher) {
         publisher.hear(|peers| peers.look(Instant::now()));
     }
 
-    /// What is wrong with any of it.
+    /// Returns all current problems of these tasks.
     pub(super) fn problems(&self, publisher: &Publisher) -> Vec<String> {
         let standing = self.standing.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
@@ -197,7 +195,7 @@ impl Lead {
         replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
     }
 
-    /// Says what is known of these objects, where we lead and they say something else.
+    /// Writes the status of these objects if this replica leads and the status has changed.
     pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, publisher: &mut Publisher, store: &Store) {
         if !self.leads {
             return;
@@ -209,7 +207,7 @@ impl Lead {
     fn say_status(&mut self, told: &BTreeSet<ObjectId>, publisher: &Publisher, store: &Store) {
         let mut said = Vec::new();
         for id in told {
-            // What waits to be written was about another moment, or about what is gone.
+            // A waiting status is outdated, or its object no longer exists.
             let is_under_way = self.outbox.forget(id);
             let Some(seen) = store.own(id) else {
                 self.outbox.remove(id);
@@ -226,7 +224,7 @@ impl Lead {
                     }
                     said.push((id.clone(), Said { uid, resource_version, status }));
                 }
-                // What is on its way there will not hold.
+                // A status that is being written now is outdated, so this one must follow it.
                 Some(status) if is_under_way => {
                     said.push((id.clone(), Said { uid, resource_version, status }))
                 }
@@ -242,7 +240,7 @@ impl Lead {
         }
     }
 
-    /// Has the Service show what clients should find.
+    /// Sends the wanted ports of the Service.
     fn show_ports(&self, publisher: &mut Publisher) {
         let shown = self.service.borrow().front.known().map(OwnService::shown).unwrap_or_default();
         if let Some(wanted) = publisher.take_ports(&shown) {
@@ -264,7 +262,7 @@ impl Lead {
         }
         self.ask(false, publisher);
         publisher.lead(true, |id| store.own(id).map(|seen| &seen.status));
-        // Of objects that went to another class, it may be that nobody has taken back what was said.
+        // If an object has moved to another class, its status of this class may still have to be removed.
         let others = store.told().filter(|id| publisher.renderer().outcome(id).is_none());
         self.say_status(&others.collect(), publisher, store);
     }
@@ -280,7 +278,7 @@ impl Lead {
     }
 }
 
-/// Waits for what is heard of the other replicas; for ever while they are not asked.
+/// Waits for an event about the replicas. Never returns while they are not asked.
 async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
     if let Some(asking) = asking
         && let Some(event) = asking.events.recv().await
@@ -290,7 +288,8 @@ async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
     std::future::pending().await
 }
 
-/// That a replica does not answer is no event of each object, and neither is that it does again.
+/// Tells whether the change only ends the condition that a replica did not answer. Neither its start nor its end is an
+/// event of each object.
 fn is_end_of_silence(change: &Change, said: &Value) -> bool {
     let Change { kind: status::ChangeKind::Is(condition), .. } = change else { return false };
     let mut before = said["conditions"].as_array().into_iter().flatten();
@@ -299,7 +298,7 @@ fn is_end_of_silence(change: &Change, said: &Value) -> bool {
         && before.any(|old| old["type"] == "Ready" && old["reason"] == Reason::ReplicaUnreachable.name())
 }
 
-/// Changes that wait to be events; more are in the log and in the conditions only.
+/// The maximum number of changes that wait to become events. Further changes are in the log and in the conditions only.
 const MAX_CHANGES: usize = 256;
-/// Answers of replicas that wait to be heard.
+/// The maximum number of events about replicas that wait.
 const MAX_ANSWERS: usize = 64;

@@ -1,4 +1,5 @@
-//! The start of this replica: it is told to wait, and why, until the gate lets it be ready. Once ready, it stays so.
+//! The start of this replica: it is not ready until the gate allows it, and reports why. A replica that was ready stays
+//! ready.
 
 use std::time::Duration;
 
@@ -11,53 +12,52 @@ use crate::controller::publisher::Publisher;
 
 use super::store::Store;
 
-/// How far the start of a replica is.
+/// The state of a replica's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It must not be sent clients yet, for this reason.
+    /// The replica must not get clients yet, for this reason.
     Waits(String),
-    /// It is over.
+    /// The start is complete.
     Over,
 }
 
-/// A replica that starts.
+/// A starting replica.
 #[derive(Debug)]
 pub(super) struct Starting {
     gate: Gate,
     told: watch::Sender<Start>,
-    /// When the first look was taken.
+    /// The time of the first check.
     began: Option<Instant>,
-    /// What the log last said, and when.
+    /// The last log message about the start, and its time.
     logged: Option<(String, Instant)>,
-    /// Before which no other look is worth its time.
+    /// The earliest time of the next check.
     next_look: Option<Instant>,
     timeout: Duration,
 }
 
 impl Starting {
-    /// Which waits for `timeout` at most while no other replica is ready.
+    /// Creates the start, which waits at most `timeout` while no other replica is ready.
     pub(super) fn new(timeout: Duration) -> Self {
         let (told, _) =
             watch::channel(Start::Waits("the objects of the cluster are not known yet".to_owned()));
         Self { gate: Gate::new(timeout), told, began: None, logged: None, next_look: None, timeout }
     }
 
-    /// How far it is.
     pub(super) fn watch(&self) -> watch::Receiver<Start> {
         self.told.subscribe()
     }
 
-    /// Whether it goes on.
+    /// Tells whether the start is not complete.
     pub(super) fn goes_on(&self) -> bool {
         *self.told.borrow() != Start::Over
     }
 
-    /// Whether this replica may lead: one that is not ready leaves that to one that is.
+    /// Tells whether this replica may lead. A replica that is not ready does not compete with one that is ready.
     pub(super) fn may_lead(&self, publisher: &Publisher) -> bool {
         !self.goes_on() || publisher.asked().map_or(Others::None, Peers::others) == Others::None
     }
 
-    /// Looks whether it is over, and says so.
+    /// Checks whether the start is complete, and reports the result.
     pub(super) fn look(&mut self, publisher: &Publisher, store: &Store, leads: bool) {
         if !self.goes_on() || !publisher.has_published() {
             return;
@@ -108,7 +108,8 @@ impl Starting {
         super::send_if_other(&self.told, Start::Waits(why));
     }
 
-    /// What is only being bound is not worth a line; what lasts is told again, and what is new at once.
+    /// Logs the reason, unless it may be over soon. A new reason is logged at once, and the same reason again after
+    /// [`TOLD_AGAIN`].
     fn log(&mut self, text: &str, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let is_new =
@@ -123,9 +124,9 @@ impl Starting {
     }
 }
 
-/// A look at thousands of objects takes a while: of the time of the controller, this share at most.
+/// A check of thousands of objects takes time. The next check waits for this many times the duration of the last.
 const SHARE: u32 = 8;
-/// Before a replica that waits says so in the log.
+/// A replica that waits for a shorter time does not log the reason.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
-/// Between two lines that say the same.
+/// The time between two log messages with the same reason.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);

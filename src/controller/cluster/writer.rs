@@ -1,9 +1,10 @@
-//! Status back to the objects it is about: applied by the server, and only where it says anything new.
+//! Writes the status of objects with server-side apply, if it has changed.
 //!
-//! It is a task of its own, so that a slow API server holds up nothing else. Every write names the version of the
-//! object that it was made for: where somebody else has written meanwhile, a newer leader among them, the API server
-//! refuses it, and it is made again only if it is still about what the object is. Our own writes make new versions, too:
-//! a status that was made before the watch told of one is written for the version that it made.
+//! The writer is a task of its own, so that a slow API server does not block anything else. Every write names the
+//! version of the object for which the status was computed. If another program has written in between (for example a
+//! newer leader), the API server refuses the write. It is repeated only if the status still applies to the object.
+//! Mailgress's own writes create new versions as well: a status that was computed before the watch reported such a
+//! version is written for that version.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -27,38 +28,38 @@ use super::failure::{Failure, NO_ANSWER, PATIENCE};
 use super::lease::Lease;
 use super::resources::resource;
 
-/// What is to be said of an object.
+/// A status to write.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Said {
-    /// Tells it from another one with its name.
+    /// Distinguishes the object from another one with the same name.
     pub(super) uid: String,
-    /// The version of the object that it was made for.
+    /// The version of the object for which the status was computed.
     pub(super) resource_version: String,
-    /// What is to be said; null to take back what we said.
+    /// The status; null removes our status.
     pub(super) status: Value,
 }
 
-/// What is still to be written, the newest of each object. Clones are of the same.
+/// The newest status of each object that is not written yet. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbox(Arc<(Mutex<Waiting>, Notify)>);
 
 #[derive(Debug, Default)]
 struct Waiting {
     ready: BTreeMap<ObjectId, Said>,
-    /// What the API server has something against; it holds up nothing else.
+    /// Statuses that the API server refused. They do not block other objects.
     refused: BTreeMap<ObjectId, Said>,
-    /// What is being written; what comes meanwhile of the same object waits until that is over.
+    /// Objects whose status is being written. A newer status of such an object waits.
     under_way: BTreeSet<ObjectId>,
-    /// What our own writes made of the versions that their statuses were made for.
+    /// The versions that our own writes created.
     versions: BTreeMap<ObjectId, Versions>,
-    /// We do not lead any more: what could not be written is somebody else's affair.
+    /// This replica no longer leads, so failed writes are not repeated.
     is_over: bool,
-    /// Why something that is still to be written is not.
+    /// Why a status is not written yet.
     failure: Option<String>,
 }
 
 impl Outbox {
-    /// To be written, instead of what is there of the same object.
+    /// Adds statuses, and replaces waiting ones of the same objects.
     pub(super) fn put(&self, said: impl IntoIterator<Item = (ObjectId, Said)>) {
         let mut waiting = self.lock();
         waiting.is_over = false;
@@ -70,7 +71,7 @@ impl Outbox {
         self.0.1.notify_one();
     }
 
-    /// Nothing of this object is to be written any more; whether something is being written all the same.
+    /// Removes the waiting status of an object. Returns whether another one is being written now.
     pub(super) fn forget(&self, id: &ObjectId) -> bool {
         let mut waiting = self.lock();
         waiting.ready.remove(id);
@@ -78,7 +79,7 @@ impl Outbox {
         waiting.under_way.contains(id)
     }
 
-    /// Nothing of it is to be written any more, nor what is under way to be tried again.
+    /// Removes all waiting statuses. Writes in progress are not repeated if they fail.
     pub(super) fn clear(&self) {
         let mut waiting = self.lock();
         waiting.is_over = true;
@@ -88,12 +89,12 @@ impl Outbox {
         waiting.versions.clear();
     }
 
-    /// The object does not exist any more.
+    /// Removes the versions of an object that no longer exists.
     pub(super) fn remove(&self, id: &ObjectId) {
         self.lock().versions.remove(id);
     }
 
-    /// Why something that is still to be written is not.
+    /// Returns why a status is not written yet.
     pub(super) fn failure(&self) -> Option<String> {
         self.lock().failure.clone()
     }
@@ -110,7 +111,7 @@ impl Outbox {
         Some((id, said))
     }
 
-    /// A write has made version `to` of version `from`. The watch has not told of it yet.
+    /// Stores that a write has created version `to` from version `from`. The watch has not reported it yet.
     fn wrote(&self, id: &ObjectId, from: String, to: String) {
         let mut waiting = self.lock();
         if !waiting.is_over && from != to {
@@ -118,7 +119,7 @@ impl Outbox {
         }
     }
 
-    /// It is not under way any more; what could not be written is tried again, unless there is something newer by now.
+    /// Ends a write. A failed one is repeated later, unless a newer status is waiting.
     fn end(&self, id: ObjectId, left: Option<NotWritten>) {
         let mut waiting = self.lock();
         waiting.under_way.remove(&id);
@@ -132,7 +133,7 @@ impl Outbox {
         }
     }
 
-    /// What was tried last failed for this, or did not; what is still refused is not forgotten.
+    /// Stores the failure of the last writes. Without a new failure, the old one stays as long as a status is refused.
     fn fail(&self, why: Option<String>) {
         let mut waiting = self.lock();
         let is_over = why.is_none() && waiting.refused.is_empty();
@@ -149,7 +150,7 @@ impl Outbox {
         !self.lock().refused.is_empty()
     }
 
-    /// What was refused may be taken by now.
+    /// Tries refused statuses again.
     fn retry(&self) {
         let mut waiting = self.lock();
         let refused = std::mem::take(&mut waiting.refused);
@@ -161,8 +162,8 @@ impl Outbox {
     }
 }
 
-/// Versions of an object that differ in nothing but the status that we wrote: what was made for an earlier one holds for
-/// the last one.
+/// Versions of an object that differ only in the status that we wrote. A status computed for an earlier version also
+/// applies to the last one.
 #[derive(Debug, Default)]
 struct Versions {
     /// Oldest first, at most [`MAX_VERSIONS`].
@@ -182,7 +183,8 @@ impl Versions {
         self.last = to;
     }
 
-    /// The last version, where `known` is an earlier one. The watch, where `known` is from, never goes back.
+    /// Returns the last version if `known` is an earlier one. Versions before `known` are removed, because the watch
+    /// that reported it never goes back.
     fn now(&mut self, known: &str) -> Option<String> {
         let position = self.earlier.iter().position(|earlier| earlier == known)?;
         self.earlier.drain(..position);
@@ -190,25 +192,25 @@ impl Versions {
     }
 }
 
-/// What could not be written, and why.
+/// A failed write.
 #[derive(Debug)]
 struct NotWritten {
     said: Said,
-    /// Whether the API server has something against this object's, and not against any.
+    /// Whether the API server refused this object, not every write.
     is_refused: bool,
     why: String,
 }
 
-/// Why something could not be written.
+/// The failures of one round of writes.
 #[derive(Debug, Default)]
 struct Failures {
-    /// Of all that is left.
+    /// A failure that stopped the round.
     failed: Option<String>,
-    /// Of single objects.
+    /// A refusal of a single object.
     refused: Option<String>,
 }
 
-/// Writes what is in the outbox.
+/// The task that writes statuses.
 pub(super) struct Writer {
     client: Client,
     field_manager: String,
@@ -216,7 +218,6 @@ pub(super) struct Writer {
     lease: Lease,
 }
 
-/// Without the client, which has nothing to show.
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").field("field_manager", &self.field_manager).finish_non_exhaustive()
@@ -224,12 +225,12 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// For the objects of `class`.
+    /// Creates the writer for the objects of `class`.
     pub(super) fn new(client: Client, class: &str, outbox: Outbox, lease: Lease) -> Self {
         Self { client, field_manager: field_manager(class), outbox, lease }
     }
 
-    /// Writes until it is told to end.
+    /// Writes until `shutdown`.
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let mut backoff = backoff();
         let mut again = None;
@@ -254,7 +255,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to write, or until what was refused is worth another attempt.
+    /// Waits for a new status, or until refused statuses must be tried again.
     async fn news(&self, again: &mut Option<Instant>) {
         if !self.outbox.has_refused() {
             *again = None;
@@ -267,7 +268,7 @@ impl Writer {
         }
     }
 
-    /// What failed is in the outbox again. What is refused of one object stops no other.
+    /// Writes all waiting statuses. A failed one waits again. A refused one does not stop the others.
     async fn write_all(&self) -> Failures {
         let mut under_way = FuturesUnordered::new();
         let mut failures = Failures::default();
@@ -303,12 +304,12 @@ impl Writer {
                 Err((is_refused, why)) => return Err(NotWritten { said, is_refused, why }),
             }
         }
-        // Somebody writes all the time. The next event of the object brings us here again.
+        // Another program writes continuously. The next event of the object causes a new attempt.
         Ok(())
     }
 
-    /// Nothing where it is written, or nothing to be written any more; otherwise the version to write it for. An error
-    /// says whether it is about this object alone.
+    /// Applies a status. Returns `None` if it is written or no longer needed, otherwise the version for another
+    /// attempt. The boolean of an error tells whether only this object is refused.
     async fn apply(&self, id: &ObjectId, said: &Said) -> Result<Option<String>, (bool, String)> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource(id.kind));
@@ -345,8 +346,8 @@ impl Writer {
         }
     }
 
-    /// The object's version, where what is to be said of it still holds: it is the same object, of the generation
-    /// that the status is about, and it was not a newer leader that wrote.
+    /// Returns the current version of the object if the status still applies: the object and the generation are the
+    /// same, and this replica still holds the Lease.
     async fn newer(
         &self,
         api: &Api<DynamicObject>,
@@ -364,7 +365,7 @@ impl Writer {
     }
 }
 
-/// Who owns the fields of status: a controller of another class is somebody else.
+/// Returns the owner of the status fields. Each class has its own.
 pub(super) fn field_manager(class: &str) -> String {
     if class == DEFAULT_CLASS {
         return FIELD_MANAGER.to_owned();
@@ -373,17 +374,17 @@ pub(super) fn field_manager(class: &str) -> String {
 }
 
 const FIELD_MANAGER: &str = "mailgress";
-/// Bytes of a field manager's name, as the API server bounds it.
+/// The API server's limit for the name of a field manager, in bytes.
 const LONGEST_MANAGER: usize = 128;
-/// Requests under way.
+/// The maximum number of concurrent writes.
 const AT_ONCE: usize = 8;
-/// How often a write is made again for a newer version of its object.
+/// The maximum number of attempts for newer versions of an object.
 const ATTEMPTS: usize = 4;
-/// Versions of one object that the watch may be behind our own writes.
+/// The maximum number of our own versions of one object that the watch has not reported yet.
 const MAX_VERSIONS: usize = 16;
-/// After which time what was refused is tried again, when permissions may be another's.
+/// A refused status is tried again after this time, because permissions may have changed.
 const REFUSED_AGAIN: Duration = LAST;
-/// Codes of what another object need not be refused for: permissions and quotas, admission, the schema.
+/// The status codes of refusals that may affect only one object: permissions, quotas, admission, and the schema.
 const REFUSALS: [u16; 4] = [400, 403, 413, 422];
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;

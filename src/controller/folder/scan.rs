@@ -1,4 +1,4 @@
-//! What is in a folder now: which files are manifests, which of them changed, and their text.
+//! Scans a folder: its manifests, which of them have changed, and their text.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -12,7 +12,7 @@ use crate::controller::manifest::yaml::{MAX_TEXT, too_large};
 
 use super::walk::{Tree, walk};
 
-/// The state of a file by which a change is noticed.
+/// The metadata by which a changed file is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -22,54 +22,54 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
-/// One file, as seen.
+/// The result of scanning one file.
 #[derive(Debug)]
 pub enum Seen {
-    /// As before.
+    /// The file has not changed.
     Same,
-    /// It is being written: what it held counts for so long at least.
+    /// The file is being written. Its previous content stays at least for this time.
     Unsettled(Duration),
-    /// Read again.
+    /// The file was read.
     Read(Reading),
 }
 
-/// What was read of a file.
+/// The content of a file.
 #[derive(Debug)]
 pub struct Reading {
-    /// Without one it is to be read at the next scan, too.
+    /// `None` if the next scan must read the file again.
     pub stamp: Option<Stamp>,
-    /// The text, or why there is none.
+    /// The text, or why it cannot be read.
     pub text: Result<String, String>,
-    /// For how long its writer may still be between two writes.
+    /// How long its writer may still be between two writes.
     pub doubt: Option<Duration>,
 }
 
 impl From<Result<String, String>> for Reading {
-    /// A file that nobody is writing.
+    /// Creates a reading of a file that nobody is writing.
     fn from(text: Result<String, String>) -> Self {
         Self { stamp: None, text, doubt: None }
     }
 }
 
-/// What a scan does with a file that was written only just now.
+/// How to handle a file that was written very recently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Leaves it for the next scan: its writer may be between two writes.
+    /// Leave it for the next scan, because its writer may be between two writes.
     Wait,
-    /// Reads it as it is.
+    /// Read it now.
     Read,
 }
 
-/// The manifests in a folder, or one file, by path. Folders that cannot be read are in `unreadable`.
+/// The manifests in a folder, by path, or a single file.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// All files that count.
+    /// All manifests.
     pub files: BTreeMap<PathBuf, Seen>,
-    /// Folders whose content is not known, with a sentence on each.
+    /// Folders that cannot be read completely, each with a message.
     pub unreadable: BTreeMap<PathBuf, String>,
 }
 
-/// Looks at everything below `root`, and reads what is not as it was.
+/// Scans everything below `root`, and reads the files that have changed.
 #[must_use]
 pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
     if root.is_file() {
@@ -79,7 +79,7 @@ pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -
     read_tree(walk(root), known, patience)
 }
 
-/// Reads what is not as it was.
+/// Reads the files that have changed.
 pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
     let seen = |path: PathBuf| {
         let seen = look(&path, known.get(&path), patience);
@@ -93,7 +93,7 @@ pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: 
 }
 
 impl Scan {
-    /// When a file has to be looked at again, if one has.
+    /// Returns when a file must be scanned again, if one must.
     #[must_use]
     pub fn settles_in(&self) -> Option<Duration> {
         let wait = |seen: &Seen| if let Seen::Unsettled(wait) = seen { Some(*wait) } else { None };
@@ -108,7 +108,7 @@ fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
         Err(error) => return unread(error.to_string()),
     };
     if !metadata.is_file() {
-        // Opening a pipe would wait for its other end.
+        // To open a pipe would block until it has a writer.
         return unread("it is not a regular file".to_owned());
     }
     let stamp = Stamp::new(&metadata);
@@ -121,47 +121,49 @@ fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
     if let Some(wait) = remains(patience_with(&metadata, known)) {
         return Seen::Unsettled(wait);
     }
-    // A file that was written just now may be written again without its stamp changing.
+    // A file that was written very recently can change again without a change of its stamp.
     let is_settled = age.is_some_and(|age| age > SETTLED);
-    // A file that was put in the place of another one is complete.
+    // A file that has replaced another one is complete.
     let is_new = known.is_some_and(|known| (known.device, known.inode) != (stamp.device, stamp.inode));
     let doubt = remains(HALF_WRITTEN).filter(|_| !is_new);
     let text = read(path).map_err(|error| error.to_string());
     Seen::Read(Reading { stamp: is_settled.then_some(stamp), text, doubt })
 }
 
-/// How old a write must be. A file that held something and is empty now was most likely truncated by a
-/// writer that has not written yet.
+/// Returns the minimum age of the last write. If a file had content and is empty now, its writer has probably truncated
+/// it and not written yet.
 fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
     if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { EMPTIED } else { SETTLED }
 }
 
-/// A file's text.
+/// Reads a text file.
 ///
 /// # Errors
-/// When it cannot be read, is larger than a file may be, or is no text.
+///
+/// Fails if the file cannot be read, is larger than [`MAX_TEXT`], or is not text.
 pub fn read(path: &Path) -> io::Result<String> {
     let file = fs::File::open(path)?;
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if size > MAX_TEXT {
         return Err(io::Error::other(too_large(size)));
     }
-    // It may have grown meanwhile.
+    // The file may have grown in the meantime.
     read_stream(file)
 }
 
-/// The text of what has no size, such as a pipe.
+/// Reads text from a source without a size, such as a pipe.
 ///
 /// # Errors
-/// When it cannot be read, is larger than a file may be, or is no text.
+///
+/// Fails if the source cannot be read, is too large, or is not text.
 pub fn read_stream(stream: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
-    // The parser refuses what is too large.
+    // The parser refuses a text of this size.
     stream.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
     decode(bytes).map_err(io::Error::other)
 }
 
-/// How long ago the file was written; `None` when its time lies in the future.
+/// Returns the time since the last write; `None` if that time is in the future.
 fn age(metadata: &Metadata) -> Option<Duration> {
     metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok())
 }
@@ -178,13 +180,13 @@ impl Stamp {
     }
 }
 
-/// A write so long ago is over; also longer than the tick of any file system's clock.
+/// A write is complete after this time. It is longer than the resolution of any file system's timestamps.
 const SETTLED: Duration = Duration::from_millis(30);
-/// A writer in place may pause for so long between two writes. Until then a file that lost something, is empty, or ends
-/// in the middle of a line keeps what it held.
+/// A writer in place may pause for this time between two writes. During it, a file that lacks something, is empty, or
+/// ends within a line keeps its previous content.
 const HALF_WRITTEN: Duration = Duration::from_secs(2);
-/// A file that is empty now keeps what it held for so long: on a busy disk, its writer may wait for seconds between
-/// truncating it and writing to it.
+/// A file that is empty now keeps its previous content for this time: on a busy disk, its writer may need seconds
+/// between truncating and writing.
 const EMPTIED: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the files hold: objects, generations, and problems. Pure.
+//! The content of all files: objects, generations, and problems. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,13 +17,13 @@ use crate::controller::validate::Validator;
 use super::half::{ends_cleanly, lacks_any};
 use super::scan::{Reading, Scan, Seen, Stamp};
 
-/// The content of all files, as last understood.
+/// The last valid content of all files.
 #[derive(Debug, Default)]
 pub struct Store {
     files: BTreeMap<PathBuf, File>,
     unreadable: BTreeMap<PathBuf, String>,
     generations: BTreeMap<(Kind, Key), (i64, Value)>,
-    /// When a file that may be half written has to be read again.
+    /// When a file that may be half written must be read again.
     doubt: Option<Duration>,
 }
 
@@ -36,27 +36,27 @@ struct File {
     problems: Vec<Problem>,
 }
 
-/// What the files hold together.
+/// The content of all files together.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The objects.
     pub objects: Objects,
-    /// Which file each of our own objects is from.
+    /// The file of each of our own objects.
     pub origins: BTreeMap<(Kind, Key), PathBuf>,
-    /// Secrets and ConfigMaps that others will make of what the files hold.
+    /// Secrets and ConfigMaps that other programs create from objects in the files.
     pub promises: Vec<Promise>,
-    /// What is wrong with files.
+    /// The problems of files.
     pub problems: Vec<Problem>,
 }
 
-/// What is wrong with a file.
+/// A problem of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file or folder.
     pub path: PathBuf,
-    /// Line and column, where they are known.
+    /// Line and column, if they are known.
     pub position: Option<(usize, usize)>,
-    /// A sentence.
+    /// One sentence.
     pub message: String,
 }
 
@@ -72,32 +72,32 @@ impl fmt::Display for Problem {
 }
 
 impl Store {
-    /// The files that need not be read while they look the same.
+    /// Returns the stamps of files that need not be read while their stamps are the same.
     #[must_use]
     pub fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
         let stamp = |(path, file): (&PathBuf, &File)| Some((path.clone(), file.stamp.clone()?));
         self.files.iter().filter_map(stamp).collect()
     }
 
-    /// Whether nothing is known of any file.
+    /// Tells whether no file is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Has the next scan read every file.
+    /// Causes the next scan to read every file.
     pub fn forget_stamps(&mut self) {
         self.files.values_mut().for_each(|file| file.stamp = None);
     }
 
-    /// When a file that may be half written has to be read again, if there is one.
+    /// Returns when a file that may be half written must be read again, if there is one.
     #[must_use]
     pub fn doubt(&self) -> Option<Duration> {
         self.doubt
     }
 
-    /// Takes a scan over; whether anything is different. A file that cannot be read or understood keeps what
-    /// it last held, and so does everything in a folder that cannot be read.
+    /// Applies a scan. Returns whether anything has changed. A file that is not readable or not valid keeps its
+    /// previous content, and so does everything in a folder that is not readable.
     pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
         let lost = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
         let before = self.files.len();
@@ -122,7 +122,7 @@ impl Store {
         changed
     }
 
-    /// All objects. Of several with one name, the first by the files' paths wins.
+    /// Returns all objects. If several have the same name, the one in the first file in the order of paths is used.
     pub fn load(&mut self) -> Loaded {
         let mut loaded = Loaded::default();
         let unreadable = self.unreadable.iter().map(|(path, why)| Problem {
@@ -136,7 +136,7 @@ impl Store {
         for (path, file) in &self.files {
             loaded.problems.extend(file.problems.clone());
             loaded.promises.extend(file.promises.clone());
-            // What is not read may be there as often as it likes.
+            // Objects that Mailgress does not use may occur several times.
             let read = |manifest: &&Manifest| !matches!(manifest.content, Content::Other);
             for manifest in file.manifests.iter().filter(read) {
                 match owners.get(&(manifest.kind.as_str(), &manifest.key)) {
@@ -188,8 +188,8 @@ impl File {
         }
     }
 
-    /// An object that is broken stays what it was, and the others of its file are not affected. A kind that
-    /// is none may be any misspelt one.
+    /// Keeps the previous state of a broken object. The other objects of its file are not affected. An unknown kind may
+    /// be a misspelt one, so it matches objects of all kinds with that name.
     fn keep(&self, path: &Path, broken: &Broken, manifests: &mut Vec<Manifest>) -> Problem {
         let Broken { kind, key, message } = broken;
         let is_known = KINDS.contains(&kind.as_str());
@@ -213,17 +213,17 @@ impl File {
     }
 }
 
-/// What comes of reading a file.
+/// The result of reading a file.
 enum Outcome {
     /// Nothing is different.
     Same,
-    /// Objects or problems are.
+    /// Objects or problems have changed.
     Changed,
-    /// It may be half written: it is what it was, and to be read again.
+    /// The file may be half written. Its previous content stays, and it must be read again after this time.
     Doubtful(Duration),
 }
 
-/// The kinds that are read; any other kind of our group is a misspelt one.
+/// The kinds that Mailgress reads. Other kinds may be misspelt.
 const KINDS: [&str; 7] =
     ["MailServer", "MailListener", "Secret", "ConfigMap", "Service", "EndpointSlice", "Namespace"];
 
@@ -288,7 +288,7 @@ fn tell_ignored(path: &Path, manifests: &[Manifest]) {
     }
 }
 
-/// A Secret that has not changed stays the same allocation, so that its certificate is not parsed again.
+/// Keeps the allocation of unchanged Secrets, so that a certificate is not parsed again.
 fn keep_secrets(old: &[Manifest], new: &mut [Manifest]) {
     for manifest in new {
         let Content::Secret(secret) = &mut manifest.content else { continue };
@@ -302,7 +302,7 @@ fn keep_secrets(old: &[Manifest], new: &mut [Manifest]) {
     }
 }
 
-/// Of a text, which itself is not kept: it may hold Secrets.
+/// Returns the hash of a text. The text is not kept, because it may contain Secrets.
 fn digest(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! Tests of the running source, on real folders.
+//! Tests of the running source with real folders.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -51,7 +51,7 @@ impl Running {
         self.snapshots.borrow_and_update().sockets.keys().map(ToString::to_string).collect()
     }
 
-    /// Waits until `/status` is as it should be.
+    /// Waits until `/status` meets the condition.
     async fn status(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         let told = async {
             loop {
@@ -146,7 +146,7 @@ async fn a_half_written_file_changes_nothing_and_is_told() {
     running.end().await;
 }
 
-/// A `MailServer` of two listeners, and the length of a first half with one.
+/// Returns a `MailServer` with two listeners, and the length of a first part with one listener.
 fn two_listeners() -> (String, usize) {
     let listener = |name: &str, port: u16| {
         format!(
@@ -167,7 +167,7 @@ async fn a_file_written_in_two_halves_removes_no_listener() {
     fs::write(&file, &text).unwrap();
     let mut running = Running::start(folder.path());
     assert_eq!(running.sockets().await, ["*:1143", "*:1144"]);
-    // The second half comes long after the events of the first one have settled.
+    // The second part is written long after the events of the first one.
     for end in [half, half - 30, half + 10] {
         fs::write(&file, &text[..end]).unwrap();
         sleep(Duration::from_millis(300)).await;
@@ -176,7 +176,7 @@ async fn a_file_written_in_two_halves_removes_no_listener() {
         running.status(|status| status["problems"] == serde_json::json!([])).await;
     }
     assert!(!running.snapshots.has_changed().unwrap());
-    // What stays so is meant so.
+    // A change that lasts is accepted.
     fs::write(&file, &text[..half]).unwrap();
     assert_eq!(running.sockets().await, ["*:1143"]);
     running.end().await;
@@ -198,7 +198,7 @@ async fn a_folder_that_is_empty_for_a_moment_removes_no_listener() {
     running.status(|status| status["problems"] == serde_json::json!([])).await;
     fs::write(&file, server(1144)).unwrap();
     assert_eq!(running.sockets().await, ["*:1144"]);
-    // A folder that stays empty is meant so.
+    // A folder that stays empty is accepted.
     fs::remove_file(&file).unwrap();
     assert_eq!(running.sockets().await, Vec::<String>::new());
     running.status(|status| status["problems"] == serde_json::json!([])).await;

@@ -1,4 +1,4 @@
-//! Tests of what a replica that starts waits for.
+//! Tests of the gate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::net::ListenAddress;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
-/// Its Secret is missing.
+/// A listener whose Secret is missing.
 const LOST: &str = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
 
-/// A replica that starts, of which the port 143 is bound.
+/// A starting replica that has bound port 143.
 struct Here {
     world: World,
     report: BindReport,
@@ -39,7 +39,7 @@ impl Here {
         Self { world, report, peers: None, leads: false, status: Value::Null, unread: None, gate, began }
     }
 
-    /// With another ready replica, which says this of an object.
+    /// Adds another ready replica that serves this object.
     fn beside(mut self, object: &str, served: ServedObject) -> Self {
         let mut peers = Peers::awaited("own");
         peers.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
@@ -71,7 +71,7 @@ impl Here {
         self.gate.look(&view)
     }
 
-    /// What it waits for, in one sentence.
+    /// Returns the text of the wait.
     fn waits(&mut self, after: Duration) -> String {
         match self.look(after) {
             GateState::Waits(missing) => missing.join(" | "),
@@ -93,7 +93,7 @@ fn two() -> String {
     server(&format!("{GOOD}, {LOST}"), "")
 }
 
-/// A status that says of these listeners that they are programmed, of this generation.
+/// Returns a status in which these listeners are programmed in this generation.
 fn programmed_status(listeners: &[&str], generation: i64) -> Value {
     status_with(listeners, generation, ("True", "Bound"))
 }
@@ -117,7 +117,7 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
         assert!(told.starts_with("MailServer mail/s listener b: "), "{told}");
         assert!(told.contains("Secret mail/lost") && told.ends_with("(replica pod-a serves it)"), "{told}");
     }
-    // That replica keeps its last good generation, which counts.
+    // A replica that serves the last valid generation counts.
     let problem = Problem {
         listener: "b".into(),
         pending: false,
@@ -127,7 +127,7 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
     let degraded = ServedObject { problems: vec![problem], ..served(&["a", "b"]) };
     let mut here = Here::new(&two()).beside("s", degraded);
     here.waits(LATER);
-    // It is not ready any more: the time of patience begins then.
+    // The other replica is no longer ready, so the time limit starts.
     let peers = here.peers.as_mut().unwrap();
     peers.set(&BTreeMap::new(), here.began);
     assert_eq!(
@@ -173,7 +173,7 @@ fn waits_until_every_ready_replica_has_answered_or_is_silent() {
     here.peers.as_mut().unwrap().set(&ready, began);
     let asks = GateState::Asks("replica pod-a has not said yet what it serves".to_owned());
     assert_eq!(here.look(LATER), asks);
-    // It says nothing: what status says was served counts, without a limit.
+    // The other replica is silent, so the status counts, without a limit.
     here.peers.as_mut().unwrap().look(began + LATER);
     here.status = programmed_status(&["a", "b"], 1);
     assert!(here.waits(LATER * 2).ends_with("(its status says that it was served)"));
@@ -187,7 +187,7 @@ fn waits_for_a_while_for_what_was_served_before_where_no_other_replica_is_ready(
     here.status = programmed_status(&["a", "b"], 1);
     let told = here.waits(Duration::ZERO);
     assert!(told.ends_with("(its status says that it was served)"), "{told}");
-    // It leads meanwhile, and what status says now is its own word.
+    // This replica leads now, and has written the status itself.
     here.leads = true;
     here.status = programmed_status(&["a"], 1);
     assert_eq!(here.waits(TIMEOUT / 2), told);
@@ -208,7 +208,7 @@ fn what_status_says_is_served_in_the_last_good_generation_counts() {
     assert_eq!(here.look(Duration::ZERO), GateState::Ready);
 }
 
-/// Another replica may be ready and serve it.
+/// Another replica may be ready and serve the listener.
 #[test]
 fn waits_without_a_limit_for_what_was_served_before_while_the_replicas_cannot_be_read() {
     let mut here = Here::new(&two());

@@ -1,4 +1,4 @@
-//! From the objects of a cluster, listed once.
+//! Reads the inventory from the objects of a cluster, listed once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use crate::protocol::Protocol;
 
 use super::{Entry, Inventory, Problem, Said, without_listeners};
 
-/// One of our own objects as the API server has it.
+/// One of our own objects in the API server.
 #[derive(Clone, Debug)]
 pub struct Object {
     kind: Kind,
@@ -30,19 +30,20 @@ pub struct Object {
     status: Value,
 }
 
-/// The Service that clients reach us by.
+/// The Service that clients connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Its cluster address, if it has one.
+    /// The cluster address, if it has one.
     pub cluster_address: Option<String>,
-    /// Its TCP ports.
+    /// The TCP ports.
     pub ports: BTreeSet<u16>,
 }
 
-/// All objects of both kinds, in these namespaces or, where there are none, everywhere.
+/// Lists all objects of both kinds in these namespaces or, if there are none, in the cluster.
 ///
 /// # Errors
-/// When the API server cannot be asked, or says no.
+///
+/// Fails if the API server cannot be reached or refuses the request.
 pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
     for kind in [Kind::Server, Kind::Listener] {
@@ -58,10 +59,11 @@ pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Object>,
     Ok(objects)
 }
 
-/// A Service.
+/// Reads a Service.
 ///
 /// # Errors
-/// When there is none, or it may not be read.
+///
+/// Fails if the Service does not exist or may not be read.
 pub async fn service(client: &Client, key: &Key) -> Result<Reached, Failure> {
     let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let found = answered(api.get_opt(&key.name)).await?;
@@ -106,7 +108,7 @@ impl Object {
         Owner::written(self.kind, &self.key.namespace, &self.spec)
     }
 
-    /// What is to be said where the status says nothing of this generation.
+    /// Returns a problem if the status does not describe this generation.
     fn unsaid(&self, class: &str) -> Option<Problem> {
         match self.status["observedGeneration"].as_i64() {
             None => {
@@ -126,7 +128,7 @@ impl Object {
     }
 }
 
-/// The listeners of the objects of a class.
+/// Returns the listeners of all objects of a class.
 #[must_use]
 pub fn entries(objects: &[Object], class: &str) -> Inventory {
     let servers: BTreeMap<&Key, &Object> = objects
@@ -170,7 +172,7 @@ fn of_server(object: &Object, listeners: &mut Vec<Entry>) {
         let said = status.listeners.iter().find(|said| said.name == one.name);
         listeners.push(match said {
             Some(said) => Said::Listener(said).to(entry),
-            // Nothing of a listener, but perhaps of the object.
+            // There is no status of the listener, but the object's status may have one.
             None => entry.told(&status.conditions, &[]),
         });
     }
@@ -191,7 +193,7 @@ fn of_listener(object: &Object, server: Option<&Object>) -> Entry {
     Said::Object(&status).to(entry)
 }
 
-/// With what its manifest says of it.
+/// Adds the fields from the manifest.
 fn described(entry: Entry, fields: &ListenerFields, settings: &Settings) -> Entry {
     let protocol =
         fields.protocol.map(listener::protocol).or_else(|| fields.port.and_then(Protocol::of_port));
@@ -216,7 +218,7 @@ pub(super) fn object(kind: Kind, name: &str, spec: &Value, status: &Value) -> Ob
     Object { kind, key: Key::new("mail", name), generation: 2, spec: spec.clone(), status: status.clone() }
 }
 
-/// Objects in an answer.
+/// The number of objects in one page of a list.
 const PAGE: u32 = 500;
-/// Answers; more objects than the design's bound.
+/// The maximum number of pages. The product is above the number of objects that Mailgress is designed for.
 const MAX_PAGES: u32 = 200;

@@ -1,4 +1,4 @@
-//! The same entries from a cluster and from an instance.
+//! The inventory is the same from a cluster and from an instance.
 
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn status() -> Value {
     })
 }
 
-/// `listener socket protocol tls ready reasons`.
+/// Formats each entry as `listener socket protocol tls ready reasons`.
 fn lines(inventory: &Inventory) -> Vec<String> {
     let line = |entry: &Entry| {
         let reasons: Vec<_> = entry.problems.iter().map(|problem| problem.reason.as_str()).collect();

@@ -1,21 +1,21 @@
-//! Secrets and ConfigMaps that are in no file because something in the cluster, or kustomize, makes them of another
-//! object: cert-manager of a Certificate, External Secrets of an ExternalSecret, and so on.
+//! Secrets and ConfigMaps that are in no file because another program creates them: cert-manager from a Certificate,
+//! External Secrets from an ExternalSecret, kustomize from a generator, and so on.
 
 use serde_json::Value;
 
 use crate::controller::index::{Key, Reference, ReferenceKind};
 
-/// A Secret or ConfigMap that will be there.
+/// A Secret or ConfigMap that another program will create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise {
     kind: ReferenceKind,
-    /// `None`: of any.
+    /// `None` stands for any namespace.
     namespace: Option<String>,
     name: String,
 }
 
 impl Promise {
-    /// Whether this is what is promised.
+    /// Tells whether this is the referenced object.
     #[must_use]
     pub fn is(&self, reference: &Reference) -> bool {
         let namespace = self.namespace.as_ref();
@@ -25,7 +25,7 @@ impl Promise {
     }
 }
 
-/// What an object stands for.
+/// Returns what is created from an object.
 pub(super) fn of(api: &str, kind: &str, key: &Key, value: &Value) -> Vec<Promise> {
     let group = api.split_once('/').map_or("", |(group, _)| group);
     let promise = |kind: ReferenceKind, name: &str| Promise {
@@ -50,8 +50,8 @@ pub(super) fn of(api: &str, kind: &str, key: &Key, value: &Value) -> Vec<Promise
     }
 }
 
-/// What the generators of a Kustomization make. Its `namespace` becomes that of all its objects, whatever they say, so
-/// the names count in any namespace.
+/// Returns what the generators of a Kustomization create. Its `namespace` replaces the namespaces of all its objects,
+/// so the names count in any namespace.
 pub(super) fn of_kustomization(value: &Value) -> Vec<Promise> {
     let of = |generator: &str, kind: ReferenceKind| {
         let made = value[generator].as_array().into_iter().flatten();
@@ -63,12 +63,12 @@ pub(super) fn of_kustomization(value: &Value) -> Vec<Promise> {
     all
 }
 
-/// Whether SOPS has encrypted a Secret: its data is not what will be in the cluster.
+/// Tells whether SOPS has encrypted a Secret. Its data is not the data in the cluster.
 pub(super) fn is_encrypted(value: &Value) -> bool {
     value["sops"].is_object()
 }
 
-/// trust-manager writes a ConfigMap, or a Secret, of the Bundle's name into each namespace.
+/// trust-manager writes a ConfigMap or a Secret with the Bundle's name into each namespace.
 fn bundle(key: &Key) -> Vec<Promise> {
     let of = |kind| Promise { kind, namespace: None, name: key.name.clone() };
     [ReferenceKind::ConfigMap, ReferenceKind::Secret].map(of).into()
@@ -82,11 +82,11 @@ fn asks_for_certificate(ingress: &Value) -> bool {
     })
 }
 
-/// A kind of which a Secret is made in the object's own namespace.
+/// A kind from which a program creates a Secret in the object's own namespace.
 struct Maker {
     group: &'static str,
     kind: &'static str,
-    /// Where the Secret's name stands; without one there it has the object's.
+    /// The JSON pointer to the Secret's name. The default is the object's name.
     name: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! One replica, as far as it is known.
+//! The state of one replica.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,30 +10,29 @@ use crate::model::served::{ObjectName, ServedObject, Totals};
 
 use super::{Attends, Elsewhere, Wanted};
 
-/// A ready replica.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) name: String,
-    /// Its last word, or when it was first looked for.
+    /// When it last answered, or when it was first seen.
     pub(super) heard: Instant,
     pub(super) state: MemberState,
     pub(super) node_address: Option<IpAddr>,
-    /// Whether it calls itself ready; a Service may publish addresses that are not.
+    /// Whether it reports that it is ready. A Service may publish addresses of replicas that are not.
     pub(super) is_ready: bool,
     pub(super) objects: BTreeMap<ObjectName, ServedObject>,
     pub(super) totals: Option<Totals>,
-    /// Why the last attempt to ask it failed.
+    /// Why the last request failed.
     pub(super) failure: String,
 }
 
 /// Whether it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MemberState {
-    /// Not yet.
+    /// It has not answered yet.
     None,
-    /// It is this process, which knows better than to listen to itself.
+    /// It is this process, whose answers are not used.
     Own,
-    /// What it says counts.
+    /// It answers.
     Heard,
     /// It has not answered for too long.
     Silent,
@@ -62,13 +61,13 @@ impl Member {
         }
     }
 
-    /// Whether it is not known to have got as far.
+    /// Tells whether it is not known to have processed this generation.
     pub(super) fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
         let has = |served: &ServedObject| served.uid == uid && served.generation == generation;
         self.state != MemberState::Own && !self.objects.get(object).is_some_and(has)
     }
 
-    /// Whether nothing is known of it.
+    /// Tells whether nothing is known of what it serves.
     pub(super) fn is_unheard(&self) -> bool {
         self.state != MemberState::Heard && self.objects.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Tests of what is told, and when.
+//! Tests of when a status is published.
 
 use prometheus::Registry;
 

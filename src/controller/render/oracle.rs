@@ -1,4 +1,4 @@
-//! Renders everything from scratch, in the simplest way: what the renderer must come to as well.
+//! Renders everything from scratch in the simplest way. Tests compare the renderer's results with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use super::table::{Rendering, Table};
 use super::tls::Certificates;
 use super::{Candidate, Environment, ObjectOutcome};
 
-/// What came of a rendering.
+/// The result of a rendering.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rendered {
-    /// What to serve, without its revision.
+    /// The snapshot, without its revision.
     pub(crate) snapshot: Snapshot,
-    /// Every object that is ours, in the order of kind, namespace and name.
+    /// The outcomes of all objects of our class, sorted by kind, namespace and name.
     pub(crate) objects: Vec<ObjectOutcome>,
     /// The references that were looked up.
     pub(crate) references: BTreeSet<Reference>,
-    /// For the next rendering.
+    /// The state for the next rendering.
     table: Table,
 }
 
 impl Rendered {
-    /// Everything, after what was rendered before.
+    /// Renders all objects, after the previous rendering.
     pub(crate) fn next(&self, objects: &Objects, environment: &Environment) -> Self {
         let certificates = &mut Certificates::default();
         let mut drafting = Drafting { objects, environment, table: &self.table, certificates };
@@ -59,7 +59,7 @@ impl Rendered {
     }
 }
 
-/// Sockets by address, from what the conflict rules left, the strongest first.
+/// Groups the claims that have won, the strongest first, into sockets.
 fn assemble(claims: Vec<&Arc<Candidate>>) -> Snapshot {
     let mut by_address: BTreeMap<&ListenAddress, (&Claim, Vec<Arc<Listener>>)> = BTreeMap::new();
     for Candidate { claim, listener } in claims.into_iter().map(AsRef::as_ref) {

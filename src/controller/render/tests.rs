@@ -23,8 +23,7 @@ use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 use crate::secret::Secret;
 
-/// A store that is fed texts, and the renders of it: each is made from scratch and from the changes, and both are the
-/// same.
+/// A store of manifests. Each rendering is made from changes and from scratch, and both are compared.
 pub(crate) struct World {
     store: Store,
     oracle: Rendered,
@@ -60,12 +59,12 @@ impl World {
         self.render_index()
     }
 
-    /// Says from now on what is known of a reference.
+    /// Sets what is known of a reference.
     pub(crate) fn answers(&mut self, reference: &Reference, answer: Answer) {
         self.index.set_answer(reference, Some(answer));
     }
 
-    /// Renders the objects of the index as it is.
+    /// Renders the current objects of the index.
     pub(crate) fn render_index(&mut self) -> (Rendered, Delta) {
         let environment = Environment {
             class: "mailgress".to_owned(),
@@ -83,7 +82,7 @@ impl World {
 }
 
 impl Renderer {
-    /// What was rendered from changes is what is rendered from scratch.
+    /// Compares the rendering of changes with that from scratch.
     pub(crate) fn assert_is(&self, rendered: &Rendered) {
         assert_eq!(self.snapshot().sockets, rendered.snapshot.sockets);
         let outcomes: Vec<&ObjectOutcome> = self.outcomes().map(|(_, outcome)| outcome.as_ref()).collect();
@@ -96,7 +95,7 @@ pub(crate) fn once(yaml: &str) -> Rendered {
     World::new().render(yaml)
 }
 
-/// A MailServer `mail/s` with passthrough to a fixed backend, and what else its spec says.
+/// Returns a MailServer `mail/s` with passthrough to a fixed backend, and these settings.
 pub(crate) fn server(listeners: &str, settings: &str) -> String {
     named_server("s", listeners, settings)
 }
@@ -122,7 +121,7 @@ fn attached(namespace: &str, name: &str, fields: &str) -> String {
     )
 }
 
-/// A kubernetes.io/tls Secret for these names, valid until the year 2200 unless `until` says otherwise.
+/// Returns a kubernetes.io/tls Secret for these names.
 pub(crate) fn tls_secret_until(name: &str, names: &[&str], until: (i32, u8, u8)) -> String {
     let mut params = CertificateParams::new(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -149,7 +148,7 @@ fn document(kind: &str, head: &str, name: &str, data: &[(&str, &str)]) -> String
     yaml
 }
 
-/// A CA bundle whose second certificate has a critical extension that nobody knows.
+/// Returns a CA bundle whose second certificate has an unknown critical extension.
 fn ca_with_an_unknown_one() -> String {
     let authority = |critical: bool| {
         let mut params = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
@@ -177,7 +176,7 @@ fn socket<'a>(rendered: &'a Rendered, address: &str) -> &'a Socket {
     all.find(|socket| socket.address.to_string() == address).unwrap_or_else(|| panic!("{}", said(rendered)))
 }
 
-/// Every violation, a line each: `reason message`.
+/// Returns all violations, one per line: `reason message`.
 pub(crate) fn said(rendered: &Rendered) -> String {
     let of_object = |object: &ObjectOutcome| {
         let listeners = object.listeners.iter().flat_map(|listener| listener.violations.clone());
@@ -232,7 +231,7 @@ fn without_a_certificate_tls_is_off_and_that_is_said() {
     assert_eq!(said(&rendered), "");
 }
 
-/// A listener with neither the protocol nor TLS said elsewhere.
+/// Returns a listener whose protocol and TLS are only in `fields`.
 fn any(fields: &str) -> String {
     server(&format!("{{name: a, backendAddress: 'backend:1', {fields}}}"), "")
 }
@@ -436,7 +435,7 @@ fn listeners_that_say_nothing_of_proxy_headers_want_those_of_the_load_balancer()
     };
     assert_eq!(trusted("*:143").as_deref(), Some("10.0.0.0/8"));
     assert_eq!(trusted("*:144").as_deref(), Some("::1/128"));
-    // No load balancer gets there.
+    // A load balancer cannot reach this address.
     assert_eq!((trusted("unix:/run/imap.sock"), trusted("127.0.0.1:145")), (None, None));
 }
 
@@ -458,7 +457,7 @@ fn a_server_of_another_class_is_not_ours_whatever_is_wrong_with_it() {
     assert_eq!(ours.objects.len(), 1);
     let others = once(&server("{name: a}", "className: other"));
     assert!(others.objects.is_empty());
-    // One that was ours and goes, even to something that cannot be used, is not kept.
+    // An object that moves to another class is not kept, even if its new spec is not valid.
     let mut world = World::new();
     world.render(&server(&imap("a", "port: 143"), ""));
     assert!(world.render(&server("{name: a}", "className: other")).objects.is_empty());
@@ -609,7 +608,7 @@ fn a_render_says_what_it_looked_for_and_nothing_else() {
     let listener = format!("{{name: a, protocol: IMAP, {own}}}");
     let other = secret("Opaque", "unasked", &[("key", "s3cret")]);
     let rendered = once(&(server(&listener, "") + &other));
-    // What is missing was looked for as well; what nobody names was not.
+    // A missing object was looked up too. Objects without a reference were not.
     assert_eq!(found(&rendered), ["Secret mail/t", "ConfigMap mail/ca", "Service mail/b"]);
     let foreign = server(&listener, "className: somebody-else");
     assert!(once(&foreign).references.is_empty());
@@ -730,7 +729,7 @@ fn an_expired_certificate_is_served_and_alarms() {
         "{}",
         said(&rendered)
     );
-    // The world's time is 2027-01-15.
+    // The tests' time is 2027-01-15.
     for (until, reason) in [
         ((2027, 1, 18), "ExpiresWithinAWeek spec.tls.certificateRefs[0]: "),
         ((2027, 2, 10), "ExpiresWithinAMonth spec.tls.certificateRefs[0]: "),
@@ -852,7 +851,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         assert!(off.contains("upstream.tls.mode is Disabled"), "{off}");
         assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
     }
-    // No endpoint has this port, and so its number is only the Service's.
+    // No endpoint has this port, so the number is only that of the Service.
     let by_number = of("backendRef: {name: dovecot, port: pop}", "");
     assert!(by_number.contains("ImplicitTLSExpected ") && by_number.contains("port 995"), "{by_number}");
     for backend in [
@@ -892,7 +891,7 @@ fn names_a_service_or_port_that_is_not_there() {
     assert!(of(1, SERVICE).contains("has no TCP port 1, only 143 (imap), 4190 (sieve)"));
 }
 
-/// Asked for, so that there is no alarm.
+/// This is set explicitly, so there is no warning.
 const NO_TLS: &str = "Disabled";
 
 #[test]
@@ -926,7 +925,7 @@ fn a_port_of_a_service_may_be_named() {
     );
     let (backend, said) = served("imap", SERVICE);
     assert!(backend.is_some() && said.contains("has no ready endpoint for port imap"), "{said}");
-    // Of a headless Service without ports, the EndpointSlices know the names.
+    // If a headless Service has no ports, its EndpointSlices have the names.
     let service = |spec: &str| {
         format!(
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: dovecot, namespace: mail}}\nspec: {{{spec}}}\n"
@@ -980,7 +979,7 @@ fn inside_one_object_what_was_served_stays() {
     let mut world = World::new();
     let (a, b) = (imap("a", "port: 143"), imap("b", "port: 144"));
     world.render(&server(&format!("{a}, {b}"), ""));
-    // A newcomer that overlaps.
+    // A new listener that overlaps.
     let c = imap("c", "port: 143, address: '127.0.0.1'");
     let rendered = world.render(&server(&format!("{a}, {b}, {c}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
@@ -990,19 +989,19 @@ fn inside_one_object_what_was_served_stays() {
         said(&rendered)
     );
     assert!(!said(&rendered).contains("listeners[a]"), "{}", said(&rendered));
-    // One that moves to where another is, which changes, too.
+    // A listener that moves to the socket of another one, which changes as well.
     let a = imap("a", "port: 143, limits: {maxConnections: 7}");
     let moved = imap("b", "port: 143, address: '127.0.0.2'");
     let rendered = world.render(&server(&format!("{a}, {moved}, {c}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert_eq!(listener(&rendered, "a").limits.max_connections, Some(7));
     assert!(!said(&rendered).contains("listeners[a]"), "{}", said(&rendered));
-    // Where it has no room any more, it is not served.
+    // If there is no room any more, it is not served.
     let taken = imap("d", "port: 144");
     let rendered = world.render(&server(&format!("{a}, {moved}, {taken}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert_eq!(socket(&rendered, "*:144").listeners[0].id.listener, "d");
-    // When the rival is gone, it gets what it wants.
+    // Without its rival, it gets its new socket.
     let rendered = world.render(&server(&moved, ""));
     assert_eq!(sockets(&rendered), ["127.0.0.2:143"]);
 }

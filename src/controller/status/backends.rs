@@ -1,7 +1,7 @@
-//! How an object's backends are, in a few words for a column of `kubectl get`: Ready is about serving, and an operator
-//! who reads it as "mail works" is wrong where there is no backend.
+//! Summarises the state of an object's backends for a column of `kubectl get`. Ready describes the listener only, and a
+//! listener without a backend is ready as well.
 //!
-//! There are no numbers while all is well, so that a Service that is scaled writes no status.
+//! If all is well, the summary has no numbers, so that scaling a Service does not cause a write of the status.
 
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome};
@@ -10,15 +10,15 @@ use crate::net::BackendAddress;
 
 use super::Facts;
 
-/// What is known of the backend of one listener.
+/// The known state of one listener's backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backing {
-    /// So many are ready, of so many that are checked.
+    /// The numbers of ready endpoints and of all endpoints.
     Ready(usize, usize),
     None,
 }
 
-/// `all ready`, `2/3 ready`, `none ready` or `none ready for NAMES`; empty where nobody can say.
+/// Returns `all ready`, `2/3 ready`, `none ready` or `none ready for NAMES`; empty if nothing is known.
 pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
     let known = object
         .listeners
@@ -44,9 +44,9 @@ pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
 }
 
 fn backing(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backing> {
-    // What is not served has no backend; Ready says why.
+    // A listener that is not served has no backend. Ready has the reason.
     let served = facts.published.listener(&listener.id)?;
-    // The last good rendering has the endpoints of what a reference led to then.
+    // The last valid rendering has the endpoints of an earlier reference.
     if listener.violations.iter().any(|violation| violation.concern == Concern::ResolvedRefs) {
         return None;
     }
@@ -58,7 +58,7 @@ fn backing(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backing> {
         return Some(if ready == 0 { Backing::None } else { Backing::Ready(ready, health.endpoints) });
     }
     let endpoints = &served.auth.backend().filter(|_| listener.is_backend_service)?.endpoints;
-    // A name that stands for a Service says nothing of what is behind it.
+    // The endpoints behind a host name are not known.
     let are_known = endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
     are_known.then_some(if endpoints.is_empty() {
         Backing::None
@@ -75,9 +75,9 @@ fn none_for(listeners: &[&str]) -> String {
     }
 }
 
-/// Listeners that a column names; each name has 63 characters at most.
+/// The maximum number of listeners in the column. Each name has at most 63 characters.
 const MAX_NAMED: usize = 3;
-/// By which shares are compared.
+/// The precision of the comparison of shares.
 const PARTS: usize = 1000;
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
     use crate::controller::render::tests::{World, server};
     use crate::model::{BackendHealth, BindReport, ListenerId};
 
-    /// A Service and one slice of it with as many ready endpoints.
+    /// Returns a Service and one of its slices with this number of ready endpoints.
     fn service(name: &str, ready: usize) -> String {
         let endpoints: Vec<String> =
             (1..=ready).map(|last| format!("{{addresses: [10.0.0.{last}]}}")).collect();
@@ -107,7 +107,7 @@ mod tests {
         format!("{{name: {name}, protocol: IMAP, port: {port}, {backend}, tls: {{mode: Disabled}}}}")
     }
 
-    /// Unhealthy endpoints of a listener with three.
+    /// The unhealthy endpoints of a listener with three endpoints.
     type Unhealthy<'a> = (&'a str, usize);
 
     fn told(yaml: &str, unhealthy: &[Unhealthy<'_>]) -> String {

@@ -1,8 +1,8 @@
-//! Whether a listener sees its clients' own addresses. Where it does not, limits punish the wrong peer, and a backend
-//! that trusts its neighbours becomes an open relay.
+//! Determines whether a listener sees its clients' own addresses. If it does not, limits affect the wrong clients, and
+//! a backend that trusts its own network becomes an open relay.
 //!
-//! The condition is True only where connections prove it: with PROXY headers, or with more addresses than load balancers
-//! have. What stands in front of the Service is not known, and a few addresses may be those of a few load balancers.
+//! The condition is True only if connections prove it: they have PROXY headers, or more addresses than load balancers
+//! have. The components in front of the Service are not known, and a few addresses may be those of load balancers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::model::SourceAddresses;
 use super::stamp::Stamp;
 use super::{Facts, Surroundings};
 
-/// The condition; none where nothing is known, or there is no network between.
+/// Returns the condition; `None` if nothing is known or there is no network between the client and the listener.
 pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) -> Option<Condition> {
     let surroundings = facts.surroundings?;
     let address = listener.address.as_ref()?;
@@ -67,11 +67,11 @@ fn verdict(
     many.then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
 }
 
-/// What helps in every case.
+/// The remedy for all cases.
 const REMEDY: &str =
     "enable the PROXY protocol on your load balancer and add its addresses to proxyProtocol.trustedPeers";
 
-/// Connections from which something can be concluded.
+/// The minimum number of connections for a conclusion.
 const ENOUGH: u64 = 100;
 
 #[cfg(test)]

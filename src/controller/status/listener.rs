@@ -13,7 +13,7 @@ use crate::words::counted;
 use super::stamp::{Stamp, joined};
 use super::{Facts, client_address, ready};
 
-/// All of them.
+/// Returns all conditions of a listener.
 pub(super) fn conditions(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -62,7 +62,7 @@ pub(super) fn conditions(
     conditions
 }
 
-/// What the health checks say; nothing that keeps a listener from being ready.
+/// Returns the result of the health checks, which does not affect Ready.
 fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     let (all, out) = (health.endpoints, health.unhealthy.len());
     if out == 0 {
@@ -92,7 +92,7 @@ fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
 }
 
-/// There only while no name server answers, of a listener that looks names up.
+/// Returns the condition if no name server answers and the listener uses host names.
 fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) -> Option<Condition> {
     let served = facts.published.listener(&listener.id)?;
     let is_name = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });

@@ -1,4 +1,4 @@
-//! Whether a listener is served here, in all replicas, and where clients come in.
+//! The conditions Programmed (this replica) and Ready (all replicas and the Service).
 
 use crate::api::status::{Condition, ConditionStatus};
 use crate::controller::peers::{Elsewhere, Wanted};
@@ -11,7 +11,7 @@ use crate::model::SocketState;
 use super::stamp::{Stamp, joined};
 use super::{Facts, Surroundings, name};
 
-/// A condition without what all have in common.
+/// The fields of a condition that [`Stamp`] does not add.
 pub(super) struct ConditionBody {
     pub(super) status: ConditionStatus,
     pub(super) reason: String,
@@ -24,7 +24,7 @@ impl ConditionBody {
     }
 }
 
-/// Programmed, which is about this process, and Ready, which is about all of them.
+/// Returns Programmed, which describes this process, and Ready, which describes all replicas.
 pub(super) fn conditions(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -41,7 +41,7 @@ pub(super) fn conditions(
     [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
 }
 
-/// Whether the listener's own generation is bound in this process.
+/// Tells whether the current generation of the listener is bound in this process.
 pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> ConditionBody {
     use ConditionStatus::{False, True, Unknown};
     if listener.waits_for_references() {
@@ -88,8 +88,8 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Condi
     }
 }
 
-/// Whether the API server has not said yet what the listener refers to, or the data plane has not reported yet on the
-/// listener as it is now.
+/// Tells whether the API server has not returned the listener's references yet, or the data plane has not reported on
+/// the current listener yet.
 pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool {
     if listener.waits_for_references() {
         return true;
@@ -99,7 +99,7 @@ pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool 
     facts.report.revision < wanted || !facts.report.sockets.contains_key(address)
 }
 
-/// Whether all ready replicas serve the object's own generation of it.
+/// Tells whether all ready replicas serve the current generation of the listener.
 pub(super) fn is_served_everywhere(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -109,7 +109,7 @@ pub(super) fn is_served_everywhere(
     here.status == ConditionStatus::True && elsewhere(facts, object, listener, &here).is_none()
 }
 
-/// Whether a listener is served everywhere, and only the Service does not lead to it yet.
+/// Tells whether all replicas serve the listener, but the Service does not lead to it yet.
 pub(super) fn waits_for_service(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -121,7 +121,8 @@ pub(super) fn waits_for_service(
         && reached(facts, listener, &here).is_some_and(is_pending)
 }
 
-/// What the Service of `--service` has to do with it, while we lead; `None` where clients reach the listener.
+/// Returns the problem with the Service of `--service`, if this replica leads. `None` if clients can connect to the
+/// listener.
 fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) -> Option<ConditionBody> {
     let surroundings = facts.surroundings.filter(|_| facts.replicas.is_some())?;
     let port = listener.address.as_ref().filter(|_| here.status == ConditionStatus::True)?.public_port()?;
@@ -135,14 +136,14 @@ fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) 
     Some(ConditionBody::new(status, reason, message))
 }
 
-/// Ready as everywhere else, and told that the Service's load balancer has no address yet.
+/// Returns Ready with a note that the Service's load balancer has no address yet.
 fn inside_only(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) -> Option<ConditionBody> {
     facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
     let pending = pending_address(facts.surroundings, listener)?;
     Some(ConditionBody::new(ConditionStatus::True, &here.reason, format!("{}; {pending}", here.message)))
 }
 
-/// What to tell of a listener whose load balancer has no address yet.
+/// Returns the message if the listener's load balancer has no address yet.
 pub(super) fn pending_address(
     surroundings: Option<&Surroundings>,
     listener: &ListenerOutcome,
@@ -151,8 +152,8 @@ pub(super) fn pending_address(
     surroundings?.front.known()?.pending_address(port)
 }
 
-/// What the other replicas say, where we are well ourselves and know of them; `None` where it is no other than what
-/// holds here.
+/// Returns the state of the other replicas if this replica leads and serves the listener itself. `None` if all of them
+/// serve it too.
 fn elsewhere(
     facts: &Facts<'_>,
     object: &ObjectOutcome,

@@ -11,7 +11,7 @@ use crate::net::ListenAddress;
 
 const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
 
-/// What comes of a manifest, and what of that is new.
+/// Returns the status of a manifest, and its changes.
 fn updated(
     world: &mut World,
     yaml: &str,
@@ -42,7 +42,7 @@ fn bound(port: u16) -> BindReport {
     }
 }
 
-/// `type=status reason` of every condition.
+/// Formats each condition as `type=status reason`.
 fn told(conditions: &[Condition]) -> Vec<String> {
     conditions.iter().map(|c| format!("{}={:?} {}", c.type_, c.status, c.reason)).collect()
 }
@@ -78,7 +78,7 @@ fn what_an_earlier_process_said_keeps_its_times() {
     let after = status(&mut World::new(), &server(GOOD, ""), &bound(143), &known, 2_000_000);
     assert_eq!(after, before);
     assert_eq!(after.news(id, "", &written), vec![]);
-    // What is no status says nothing.
+    // A value of another form is ignored.
     let mut nothing = Status::default();
     nothing.recall(id, &json!({ "conditions": "none" }));
     nothing.recall(id, &Value::Null);
@@ -180,12 +180,12 @@ fn what_is_wrong_with_several_listeners_is_said_once() {
     );
 }
 
-/// A world of two replicas, of which the other says this.
+/// Two replicas, of which the other one has this entry in its ledger.
 fn led(world: &mut World, yaml: &str, other: Option<ServedObject>) -> Status {
     led_behind(world, yaml, other, None)
 }
 
-/// The same, with this Service in front.
+/// The same with this Service.
 fn led_behind(
     world: &mut World,
     yaml: &str,
@@ -238,7 +238,7 @@ fn ready_asks_all_replicas_and_programmed_this_one() {
     assert_eq!(message, "listener a: replica pod-b: address in use");
 }
 
-/// What is said of a listener on port 143 behind this Service: Ready, its message, and the address.
+/// Returns Ready, its message and the address of a listener on port 143 with this Service.
 fn behind(spec: &Value) -> [String; 3] {
     let service = json!({ "metadata": { "namespace": "mail", "name": "edge" }, "spec": spec });
     let service = OwnService::read(&serde_json::from_value(service).unwrap(), "us");
@@ -286,10 +286,10 @@ fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
     let pending = told(&BindReport::default());
     assert_eq!((pending.problems[0].listener.as_str(), pending.problems[0].pending), ("a", true));
     assert_eq!(pending.bound, Some(vec![]));
-    // A change is under way, and the port is served meanwhile.
+    // During a change, the port is still served.
     let changing = told(&BindReport { revision: 0, ..bound(143) });
     assert!(changing.problems[0].pending && changing.bound == bound_here(Some(143)), "{changing:?}");
-    // What cannot be used any more is served on, and the reason is this replica's own.
+    // A listener that can no longer be used is still served. The reason is this replica's own.
     world.render(&server(&GOOD.replace("'b:1'", "'nowhere'"), ""));
     let publisher = &world.renderer;
     let report = BindReport { revision: 9, ..bound(143) };

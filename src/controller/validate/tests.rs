@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::*;
 use crate::api::crd::{crds, schema_of};
 
-/// Compiling the CRDs takes a while in a debug build, so all tests share one.
+/// Compiling the CRDs takes long in a debug build, so all tests share the result.
 pub(crate) fn validator() -> &'static Validator {
     static SHARED: LazyLock<Validator> = LazyLock::new(|| Validator::new().unwrap());
     &SHARED
@@ -17,7 +17,7 @@ fn check(kind: Kind, yaml: &str) -> Vec<String> {
     found.iter().map(|violation| format!("{} {violation}", violation.reason)).collect()
 }
 
-/// Of a `MailServer` with an auth service and a certificate, unless it says something about auth or TLS.
+/// Returns a `MailServer`. If it does not set auth or TLS, an auth service and a certificate are added.
 fn server(yaml: &str) -> String {
     let auth = if yaml.contains("auth:") { "{" } else { "{auth: {http: {url: 'http://a/'}}, " };
     let tls = if yaml.contains("tls:") { "" } else { "tls: {certificateRefs: [{name: t}]}, " };
@@ -65,7 +65,7 @@ fn refuses_what_is_out_of_range_or_form() {
     assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
 }
 
-/// Each spec is refused with one sentence that holds the text.
+/// Checks that each spec has one violation that contains the text.
 fn each_is_told(cases: &[(&str, &str)]) {
     for (spec, expected) in cases {
         let found = server(spec);

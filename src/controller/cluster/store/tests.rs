@@ -1,4 +1,4 @@
-//! What is made of what watches say.
+//! Tests of the store.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use crate::controller::validate::Validator;
 
 use super::*;
 
-/// It is there, so.
 fn is(key: Key, seen: Result<Seen, String>) -> WatchUpdate {
     WatchUpdate::Is(key, Box::new(seen))
 }
@@ -41,7 +40,7 @@ impl Heard {
         heard
     }
 
-    /// Follows one reference; the number of its first watch.
+    /// Follows one reference. Returns the number of its first watch.
     fn refer(&mut self, reference: &Reference) -> u64 {
         self.store.refer(&added([reference.clone()]));
         let wanted = self.store.follow().unwrap();
@@ -346,7 +345,7 @@ fn services_of_a_namespace_that_may_be_read_are_known_where_the_cluster_may_not(
     assert_eq!(heard.answer(&service), index::Answer::Known);
 }
 
-/// Put together from everything that is held, the more special watches last.
+/// Builds all objects anew from the states of all watches. More specific watches override others.
 fn whole(store: &Store) -> Objects {
     let mut objects = Objects { answers: Answers::of_watched(), ..Objects::default() };
     for state in store.states.values() {
@@ -403,7 +402,7 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
             let watch = 1 + u64::from(which) % heard.watches;
             let watched = heard.store.numbers.get(&watch).cloned();
             let kind = watched.as_ref().map_or(WatchedKind::Namespace, |watched| watched.kind);
-            // A watch says nothing of what it is not about.
+            // A watch reports only objects in its scope.
             let name = match watched.map(|watched| watched.scope) {
                 Some(Scope::Named(key)) => key,
                 Some(Scope::In(namespace)) => Key::new(&namespace, &name.name),
@@ -425,7 +424,7 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
                     heard.says(watch, WatchUpdate::All(all));
                 }
             }
-            // The wide ones stay, as if there were many namespaces.
+            // The watches of the whole cluster stay, as with many namespaces.
             for watched in heard.store.follow().into_iter().flatten() {
                 if !heard.store.states.contains_key(&watched) {
                     heard.watch(watched);
@@ -433,7 +432,7 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
             }
             let mut objects = heard.store.index.objects().clone();
             for reference in &heard.store.references {
-                // Which of several watches says why is of no interest here.
+                // The texts are ignored: they depend on which of several watches answers.
                 let answer = match objects.answers.get(reference) {
                     index::Answer::Known => index::Answer::Known,
                     index::Answer::Forbidden(_) => index::Answer::Forbidden(String::new()),

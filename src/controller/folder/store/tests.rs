@@ -1,4 +1,4 @@
-//! Tests of what files hold.
+//! Tests of the content of files.
 
 use super::*;
 use crate::controller::folder::scan::{Patience, scan};
@@ -51,7 +51,7 @@ fn files_are_read_again_on_demand_although_they_look_the_same() {
     std::fs::write(folder.path().join("a.yaml"), server("one", 143)).unwrap();
     let mut store = Store::default();
     while store.stamps().is_empty() {
-        // A file that was written just now is not settled yet.
+        // A file that was written very recently has no stamp yet.
         store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
     }
     let reads = |store: &Store| {

@@ -1,4 +1,4 @@
-//! Tests of what listeners of other namespaces may connect to, from YAML to the model.
+//! Tests of the limits of listeners in other namespaces, from YAML to the model.
 
 use std::fmt::Write;
 
@@ -7,14 +7,14 @@ use crate::controller::render::oracle::Rendered;
 use crate::controller::render::tests::{World, once, said, server};
 use crate::model::{Auth, Introductions, Listener, Reach};
 
-/// The MailServer `mail/s`, which takes listeners of all namespaces; `backends` is what it allows them.
+/// Returns the MailServer `mail/s`, which accepts listeners of all namespaces and allows them `backends`.
 fn owner(backends: &str, settings: &str) -> String {
     let backends = if backends.is_empty() { String::new() } else { format!(", backends: {{{backends}}}") };
     let more = if settings.is_empty() { String::new() } else { format!(", {settings}") };
     server("", &format!("allowedListeners: {{namespaces: {{from: All}}{backends}}}{more}"))
 }
 
-/// The MailListener `team/m`.
+/// Returns the MailListener `team/m`.
 fn guest(fields: &str) -> String {
     listener("team", fields)
 }
@@ -27,7 +27,7 @@ fn listener(namespace: &str, fields: &str) -> String {
     )
 }
 
-/// The Service `team/d` with the ports 143 and 25, and an EndpointSlice of these endpoints.
+/// Returns the Service `team/d` with the ports 143 and 25, and an EndpointSlice with these endpoints.
 fn service(spec: &str, endpoints: &[&str]) -> String {
     let mut yaml = format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: d, namespace: team}}\n\
@@ -93,7 +93,7 @@ fn the_owner_allows_networks_and_hosts() {
     assert!(!allowed("networks: [0.0.0.0/0]", "unix:/run/lmtp"));
     assert!(allowed("hosts: ['*.example.com']", "imap.example.com:993"));
     assert!(!allowed("hosts: ['*.example.com']", "imap.example.org:993"));
-    // What the name resolves to is judged before the connect.
+    // The addresses of the name are checked before the connection.
     assert!(allowed("networks: [10.1.0.0/24]", "imap.example.org:993"));
 }
 
@@ -111,7 +111,7 @@ fn a_listener_in_the_namespace_of_its_server_connects_to_anything() {
 fn pods_of_its_own_services_are_a_foreign_listeners_backends() {
     let rendered = once(&(owner("", "") + &guest(TO_SERVICE) + &service(SELECTOR, &[POD])));
     assert_eq!((endpoints(&rendered), said(&rendered)), (vec!["10.1.0.1:10143".to_owned()], String::new()));
-    // An auth service may name the Pod, or the Service by its cluster IP.
+    // An auth service may return the Pod's address or the Service's cluster IP.
     assert_eq!(own(&rendered), ["10.1.0.1:10025", "10.1.0.1:10143", "10.96.0.7:25", "10.96.0.7:143"]);
 }
 
@@ -132,7 +132,7 @@ fn endpoints_that_are_no_pods_of_the_namespace_are_left_out() {
         "{said_of}"
     );
     assert!(said_of.contains("10.1.0.2:10143, 10.1.0.3:10143; "), "{said_of}");
-    // Without a selector, endpoints are what somebody wrote.
+    // Anyone may write the endpoints of a Service without a selector.
     let rendered = once(&with("clusterIP: 10.96.0.7", &[POD, FOREIGN_POD]));
     assert!(endpoints(&rendered).is_empty() && own(&rendered).is_empty(), "{}", said(&rendered));
     let loopback = POD.replace("10.1.0.1", "127.0.0.1");
@@ -262,14 +262,14 @@ fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
         assert_eq!(of("", http, ""), [format!("BackendNotAllowed spec.{field}")]);
         assert!(of(own, http, "").is_empty(), "{field} of its own service");
     }
-    // Whoever has this CA's key could be anybody with EXTERNAL.
+    // With EXTERNAL, the owner of this CA's key could log in as any user.
     let ca = ", tls: {clientAuth: {mode: Optional, caCertificateRefs: [{name: ca}]}}";
     let fields = format!("port: 993, {TO_SERVICE}{ca}");
     let yaml = owner("", "auth: {http: {url: 'http://10.9.0.1:9000/'}}") + &guest(&fields);
     let yaml = yaml.replace("port: 143, tls: {mode: Disabled}, ", "");
     let said = said(&once(&(yaml + &service(SELECTOR, &[POD]))));
     assert!(said.contains("BackendNotAllowed spec.tls.clientAuth.caCertificateRefs: "), "{said}");
-    // The owner requires client certificates, and bounds the failures.
+    // The owner requires client certificates and limits the failures.
     for (settings, field) in [
         ("tls: {clientAuth: {mode: Disabled}}", "tls.clientAuth.mode"),
         ("limits: {authFailures: {count: 1000}}", "limits.authFailures"),
