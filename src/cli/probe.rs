@@ -1,4 +1,4 @@
-//! `mailgress probe`: a mail server, or every listener behind a Service, visited as a client would.
+//! `mailgress probe`: connects as a client to a mail server, or to every listener behind a Service.
 
 mod login;
 mod service;
@@ -48,16 +48,16 @@ pub struct Probe {
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
 
-    /// Or all listeners behind a Service.
+    /// The options to connect to all listeners behind a Service.
     #[command(flatten)]
     behind: service::Behind,
 
-    /// How we look.
+    /// The options of every probe.
     #[command(flatten)]
     manner: Manner,
 }
 
-/// How servers are visited.
+/// The options of every probe.
 #[derive(Args, Debug)]
 struct Manner {
     /// Trust the CA certificates in this PEM file [default: the host's root certificates].
@@ -72,7 +72,7 @@ struct Manner {
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
 
-    /// Who logs in.
+    /// The login.
     #[command(flatten)]
     login: login::Login,
 
@@ -88,12 +88,11 @@ struct Manner {
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 
-    /// Whether in colour.
+    /// The use of colours.
     #[command(flatten)]
     colour: Colour,
 }
 
-/// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Speaks {
     Imap,
@@ -101,7 +100,7 @@ enum Speaks {
     Smtp,
 }
 
-/// When TLS begins.
+/// When TLS starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Never.
@@ -115,7 +114,7 @@ enum Mode {
     Implicit,
 }
 
-/// Of the PROXY protocol.
+/// The version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Version {
     /// Version 1, text.
@@ -134,10 +133,11 @@ enum Format {
 }
 
 impl Probe {
-    /// Visits and prints.
+    /// Probes and prints the result.
     ///
     /// # Errors
-    /// When the command line, or a file that it names, makes no sense.
+    ///
+    /// Fails if the command line, or a file that it names, is not valid.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let (printed, outcome) = match &self.behind.service {
             Some(service) => self.run_behind(service)?,
@@ -262,7 +262,7 @@ fn bound(text: &str) -> Result<Duration, String> {
     Ok(bound)
 }
 
-/// For a step; servers may greet late on purpose.
+/// The maximum timeout of a step. Servers may delay the greeting on purpose.
 const LONGEST_STEP: Duration = Duration::from_secs(600);
 
 const AFTER_HELP: &str = "\

@@ -1,4 +1,4 @@
-//! Tests of what `check` says.
+//! Tests of the output of `check`.
 
 use super::*;
 

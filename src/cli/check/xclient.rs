@@ -1,8 +1,9 @@
-//! A warning where a manifest asks for XCLIENT and a PROXY header would say the same.
+//! Warns if a manifest enables XCLIENT and a PROXY header would be enough.
 //!
-//! A backend that believes XCLIENT of an address lets whoever speaks from there be anybody. A PROXY header names the
-//! client once, before its first byte. XCLIENT is needed where it carries the login: with an auth service and without
-//! `upstream.smtpAuth`. Where XCLIENT is on by default only, there is no warning: it is sent to backends that offer it.
+//! A backend that trusts XCLIENT from an address lets any client at this address claim to be any user. A PROXY header
+//! names the client only once, before its first byte. XCLIENT is needed if it sends the login: with an auth service and
+//! without `upstream.smtpAuth`. There is no warning for the default, with which XCLIENT is sent only to backends that
+//! offer it.
 
 use crate::api::Settings;
 use crate::api::listener::{ListenerFields, Protocol as ApiProtocol};
@@ -11,10 +12,10 @@ use crate::controller::index::{Key, Kind, Objects};
 use crate::controller::render::settings::{attached, effective};
 use crate::protocol::Protocol;
 
-/// A field that asks for XCLIENT.
+/// A field that enables XCLIENT.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AsksForXclient {
-    /// The object that says so.
+    /// The object that has the field.
     pub(super) kind: Kind,
     pub(super) key: Key,
     /// `spec.upstream.xclient`.
@@ -26,7 +27,7 @@ pub(super) const PROBLEM: &str = "a backend that believes XCLIENT lets everybody
 pub(super) const REMEDY: &str = "if the backend takes PROXY headers, set upstream.proxyProtocol: V2 and xclient: false; \
                                  otherwise let it believe XCLIENT of Mailgress's addresses only";
 
-/// Each field once.
+/// Returns each field once.
 pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
     let mut found = Vec::new();
     for (key, server) in &objects.servers {

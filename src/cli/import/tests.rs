@@ -1,5 +1,5 @@
-//! The configurations in tests/nginx with the manifests and notes beside them, what is refused, and the table of
-//! docs/nginx.md.
+//! Tests the configurations in tests/nginx and their manifests and notes, configurations that are refused, and the
+//! table in docs/nginx.md.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -17,11 +17,11 @@ use super::*;
 
 mod generated;
 
-/// tests/nginx, with certificates that are made up, and one host name.
+/// The files in tests/nginx, generated certificates, and one host name.
 struct Fake {
-    /// Certificates that the renderer takes, rather than the same text each time.
+    /// Valid certificates instead of the placeholder text.
     real: bool,
-    /// A file that is not in tests/nginx.
+    /// An additional file that is not in tests/nginx.
     inline: Option<&'static str>,
 }
 
@@ -250,9 +250,9 @@ fn keys_are_masked_when_an_import_is_printed_for_debugging() {
     assert!(!format!("{:?}", import("tls.conf", false)).contains("secret string"));
 }
 
-// --- what nginx refuses ---
+// --- errors as in nginx ---
 
-/// In `server { listen 143; auth_http a; … }`, all on the first line.
+/// Configurations within `server { listen 143; auth_http a; … }`, all in the first line.
 macro_rules! refused {
     ($($name:ident: $($text:literal => $message:literal,)*;)*) => {$(
         #[test]

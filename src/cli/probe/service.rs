@@ -1,4 +1,4 @@
-//! `mailgress probe --service`: every listener of a class, visited by way of the Service that clients use.
+//! `mailgress probe --service`: probes every listener of a class through the Service that clients use.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::words::counted;
 use super::Manner;
 use super::text::outcome;
 
-/// Which listeners, and where.
+/// The options for a Service.
 #[derive(Args, Debug)]
 pub(super) struct Behind {
     /// Connect to every listener of the class through this Service, as `helm test` does.
@@ -50,7 +50,7 @@ pub(super) struct Behind {
     class: String,
 }
 
-/// A listener, and what a visit to it has found.
+/// A listener and the result of its probe.
 #[derive(Serialize)]
 pub(super) struct Visited {
     listener: Entry,
@@ -58,14 +58,14 @@ pub(super) struct Visited {
 }
 
 impl Visited {
-    /// How it went.
+    /// Returns the outcome of the probe.
     pub(super) fn outcome(&self) -> Outcome {
         self.report.outcome()
     }
 }
 
 impl Behind {
-    /// Visits all listeners that TCP reaches, some at once.
+    /// Probes all listeners with a TCP port, several at the same time.
     pub(super) async fn visit(&self, service: &ObjectRef, manner: &Manner) -> anyhow::Result<Vec<Visited>> {
         let reader = Reader::new(self.kubeconfig.as_deref()).await?;
         let reached = reader.service(service).await?;
@@ -102,11 +102,11 @@ impl Behind {
 
 enum Plan {
     Visit(Box<Wish>),
-    /// There is nothing to visit.
+    /// There is nothing to connect to.
     Told(Box<Report>),
 }
 
-/// What is to be done about a listener.
+/// Decides how to probe a listener.
 fn plan(listener: &Entry, host: &str, reached: &Reached, manner: &Manner) -> anyhow::Result<Plan> {
     let protocol = match listener.protocol {
         "POP3" => Protocol::Pop3,
@@ -144,7 +144,7 @@ fn plan(listener: &Entry, host: &str, reached: &Reached, manner: &Manner) -> any
     let strictness = match (manner.no_verify, &manner.ca) {
         (true, _) => Strictness::None,
         (false, Some(_)) if name.is_some() => Strictness::All,
-        // Which name clients use is not known here.
+        // The name that clients use is not known.
         (false, Some(_)) => Strictness::Known { name: false, issuer: true },
         (false, None) => Strictness::Known { name: name.is_some(), issuer: false },
     };
@@ -155,7 +155,7 @@ fn plan(listener: &Entry, host: &str, reached: &Reached, manner: &Manner) -> any
     Ok(Plan::Visit(Box::new(wish)))
 }
 
-/// A line for each listener, and below them what does not work, and why.
+/// Writes a row for each listener, and then the problems.
 pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()> {
     let mut table =
         Table::new(["NAMESPACE", "OBJECT", "LISTENER", "PORT", "PROTOCOL", "TLS", "RESULT", "WORKS"]);
@@ -198,7 +198,7 @@ fn explain(out: &mut impl Write, listener: &Entry, report: &Report, finding: &Fi
     if remedy.is_empty() { Ok(()) } else { writeln!(out, "     {remedy}") }
 }
 
-/// What went well, in short.
+/// Lists what works.
 fn works(report: &Report) -> String {
     let mut words: Vec<String> = report.tls.iter().map(|tls| tls.version.to_owned()).collect();
     if report.greeting.is_some() {
@@ -208,10 +208,10 @@ fn works(report: &Report) -> String {
     words.join(", ")
 }
 
-/// A listener greets whether its backend is there or not.
+/// A listener sends a greeting even if its backend is not available.
 const NO_LOGIN: &str =
     "Nobody logged in, so no backend was asked: --login-file says who (test.loginSecret in the chart).";
-/// Listeners.
+/// The maximum number of concurrent probes.
 const AT_ONCE: usize = 16;
-/// In place of a wildcard.
+/// The label that replaces a wildcard.
 const ANY_LABEL: &str = "mailgress-probe";

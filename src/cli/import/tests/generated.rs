@@ -1,4 +1,5 @@
-//! The manifests and notes in tests/nginx are what `import nginx` prints; `make generate` writes them, for review.
+//! The manifests and notes in tests/nginx are the output of `import nginx`. `make generate` writes them, and a person
+//! reviews them.
 
 use super::*;
 
@@ -10,7 +11,7 @@ fn is_kept(name: &str, text: &str) {
     current::is_current(Path::new("tests/nginx").join(name), text);
 }
 
-/// The manifests are those beside the configuration, and the controller has nothing to say about them.
+/// Compares the manifests with those beside the configuration, which must have no violations.
 fn becomes_what_is_beside_it(name: &str) {
     let imported = import(&format!("{name}.conf"), false);
     is_kept(&format!("{name}.yaml"), &printed(&imported));
@@ -86,7 +87,7 @@ fn a_dump_is_imported_with_its_includes_and_without_the_files_that_are_elsewhere
         inline(missing).unwrap_err().to_string(),
         "/n/nginx.conf:1: open() \"/n/gone.conf\" failed (it is not in the dump)"
     );
-    // On this machine there is such a file; it is not that of the dump.
+    // This file exists on this machine, but is not that of the dump.
     let folder = "# configuration file x.d/nginx.conf:\nmail { include ../conf.d/*.conf; }\n";
     assert!(inline(folder).unwrap_err().to_string().contains("there is no server {}"));
 }
