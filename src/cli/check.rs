@@ -130,14 +130,16 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
         let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         for violation in object.violations.iter().chain(of_listeners) {
             // A violation of the object's own settings occurs once for each listener.
-            if seen.contains(&violation) || is_the_clusters(loaded, violation) {
+            if seen.contains(&violation) || is_created_by_cluster(loaded, violation) {
                 continue;
             }
             seen.push(violation);
             findings.push(of_object(loaded, texts, object, violation));
         }
     }
-    findings.extend(xclient::fields(&loaded.objects).iter().map(|asks| of_xclient(loaded, texts, asks)));
+    findings.extend(
+        xclient::fields(&loaded.objects).iter().map(|xclient_field| of_xclient(loaded, texts, xclient_field)),
+    );
     let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
         findings.extend(texts.get(path).into_iter().flat_map(|source| old_booleans(path, source)));
@@ -147,9 +149,9 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
 
 /// Tells whether the cluster creates the missing object: from another object in the files, or as endpoints of a
 /// Service.
-fn is_the_clusters(loaded: &Loaded, violation: &Violation) -> bool {
+fn is_created_by_cluster(loaded: &Loaded, violation: &Violation) -> bool {
     if let Some(Absent::Reference(reference)) = violation.absent.as_deref() {
-        return loaded.promises.iter().any(|promise| promise.is(reference));
+        return loaded.generated.iter().any(|object| object.is(reference));
     }
     violation.reason == Reason::NoReadyEndpoints && loaded.objects.slices.is_empty()
 }
@@ -217,8 +219,12 @@ fn of_object(
     }
 }
 
-fn of_xclient(loaded: &Loaded, texts: &BTreeMap<PathBuf, Source>, asks: &xclient::AsksForXclient) -> Finding {
-    let xclient::AsksForXclient { kind, key, field } = asks;
+fn of_xclient(
+    loaded: &Loaded,
+    texts: &BTreeMap<PathBuf, Source>,
+    xclient_field: &xclient::XclientField,
+) -> Finding {
+    let xclient::XclientField { kind, key, field } = xclient_field;
     let file = loaded.origins.get(&(*kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
     let place = texts.get(&file).and_then(|source| source.find(&named, field, false));
@@ -252,8 +258,8 @@ fn old_booleans(path: &Path, source: &Source) -> Vec<Finding> {
         let mut at = start;
         for (index, value) in content.split(": ").enumerate() {
             let word = value.trim_start().split([',', '}', ' ', '\n', '\r']).next().unwrap_or_default();
-            let is_told = findings.len() < MAX_BARE && index > 0;
-            if is_told && is_old_boolean(word) {
+            let is_new = findings.len() < MAX_BARE && index > 0;
+            if is_new && is_old_boolean(word) {
                 let begins = at.saturating_add(value.len().saturating_sub(value.trim_start().len()));
                 let place =
                     Place::new(text, begins..begins.saturating_add(word.len()), source.is_ours(begins));

@@ -43,9 +43,9 @@ impl Explain {
 fn text(explanation: &Explanation) -> String {
     let Explanation { reason, meaning, cause, remedy, .. } = explanation;
     let mut text = format!("{reason} ({})\n\n{}", conditions(explanation), wrapped(meaning));
-    for (title, said) in [("Cause", cause), ("Remedy", remedy)] {
-        if !said.is_empty() {
-            text.push_str(&wrapped(&format!("\n{title}: {said}")));
+    for (title, text_of_part) in [("Cause", cause), ("Remedy", remedy)] {
+        if !text_of_part.is_empty() {
+            text.push_str(&wrapped(&format!("\n{title}: {text_of_part}")));
         }
     }
     text.push_str(&format!("\n{}\n", reason.link()));
@@ -54,8 +54,8 @@ fn text(explanation: &Explanation) -> String {
 
 /// Formats `Ready=False, Programmed=False`.
 fn conditions(explanation: &Explanation) -> String {
-    let said = explanation.conditions.iter().map(|(type_, status)| format!("{type_}={status:?}"));
-    said.collect::<Vec<_>>().join(", ")
+    let parts = explanation.conditions.iter().map(|(type_, status)| format!("{type_}={status:?}"));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// Breaks lines at [`WIDTH`] columns.

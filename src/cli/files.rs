@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::api;
-use crate::controller::folder::scan::{Patience, Reading, Scan, Seen, read_stream, scan};
+use crate::controller::folder::scan::{Reading, RecentWrites, Scan, Seen, read_stream, scan};
 use crate::controller::folder::{Loaded, Store};
 use crate::controller::index::Index;
 use crate::controller::render::{Completeness, Environment, Locality, Renderer};
@@ -115,7 +115,7 @@ impl Found {
     }
 
     fn add_tree(&mut self, path: &Path) {
-        let Scan { files, unreadable } = scan(path, &BTreeMap::new(), Patience::Read);
+        let Scan { files, unreadable } = scan(path, &BTreeMap::new(), RecentWrites::Read);
         for (path, seen) in files {
             if self.files.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
                 self.scan.files.insert(path, seen);

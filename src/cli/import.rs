@@ -81,7 +81,7 @@ impl Nginx {
     ) -> anyhow::Result<ExitCode> {
         let imported = match import::nginx(&self.file, self.prefix.as_deref(), source) {
             Ok(imported) => imported,
-            Err(refused) => return told(&refused, err),
+            Err(refused) => return report_refusal(&refused, err),
         };
         let warnings = imported.notes.iter().map(|note| (note, WARNING));
         let mut lines: Vec<(&Note, &str)> =
@@ -106,7 +106,7 @@ impl Nginx {
 }
 
 /// Writes all problems last, so that they are visible at the end of the output.
-fn told(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn report_refusal(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
     for Note { place, message } in &refused.notes {
         writeln!(err, "{place}: {WARNING}: {message}")?;
     }

@@ -98,7 +98,7 @@ impl Status {
         let number = |rank| listeners.iter().filter(|entry| self::rank(entry) == rank).count();
         let counts = [Rank::NotReady, Rank::Alarming, Rank::Pending].map(number);
         if self.problems {
-            listeners.retain(|entry| rank(entry) != Rank::Well);
+            listeners.retain(|entry| rank(entry) != Rank::Ready);
         }
         // The sort is stable.
         listeners.sort_by_key(rank);
@@ -110,8 +110,8 @@ impl Status {
 
     async fn inventory(&self) -> anyhow::Result<Inventory> {
         if self.kubeconfig.is_none() && self.namespace.is_empty() && !self.all_namespaces {
-            let status = fetch::json(&self.address, "/status", PATIENCE).await?;
-            let model = fetch::json(&self.address, "/model", PATIENCE).await?;
+            let status = fetch::json(&self.address, "/status", TIMEOUT).await?;
+            let model = fetch::json(&self.address, "/model", TIMEOUT).await?;
             return instance::read(&status, &model)
                 .with_context(|| format!("{} is an instance of another version", self.address));
         }
@@ -143,7 +143,7 @@ enum Rank {
     NotReady,
     Alarming,
     Pending,
-    Well,
+    Ready,
 }
 
 fn rank(entry: &Entry) -> Rank {
@@ -151,7 +151,7 @@ fn rank(entry: &Entry) -> Rank {
         Ready::False => Rank::NotReady,
         Ready::Unknown => Rank::Pending,
         Ready::True if !entry.problems.is_empty() => Rank::Alarming,
-        Ready::True => Rank::Well,
+        Ready::True => Rank::Ready,
     }
 }
 
@@ -229,7 +229,7 @@ fn write_problems(out: &mut impl Write, inventory: &Inventory) -> io::Result<()>
     }
     for alike in inventory.listeners.chunk_by(is_alike) {
         let Some(entry) = alike.first().filter(|entry| !entry.problems.is_empty()) else { continue };
-        writeln!(out, "{STRONG}{}{STRONG:#}", whose_all(entry, alike))?;
+        writeln!(out, "{STRONG}{}{STRONG:#}", listener_names(entry, alike))?;
         for problem in &entry.problems {
             let style =
                 if problem.condition == "Ready" || entry.ready != Ready::True { BAD } else { WARNING };
@@ -251,9 +251,9 @@ fn is_alike(a: &Entry, b: &Entry) -> bool {
 }
 
 /// Formats an object with its listeners.
-fn whose_all(first: &Entry, alike: &[Entry]) -> String {
+fn listener_names(first: &Entry, alike: &[Entry]) -> String {
     if alike.len() == 1 {
-        return whose(first);
+        return listener_name(first);
     }
     let Entry { kind, namespace, object, .. } = first;
     let names: Vec<&str> = alike.iter().map(|entry| entry.listener.as_str()).collect();
@@ -266,14 +266,14 @@ pub(super) fn object(entry: &Entry) -> String {
 }
 
 /// Formats an object with its listener.
-pub(super) fn whose(entry: &Entry) -> String {
+pub(super) fn listener_name(entry: &Entry) -> String {
     let Entry { kind, namespace, object, listener, .. } = entry;
     let listener = if listener.is_empty() { String::new() } else { format!(", listener {listener}") };
     format!("{kind} {namespace}/{object}{listener}")
 }
 
 /// The timeout for an answer of an instance.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
 Without --kubeconfig, --namespace and --all-namespaces, the instance at --address is asked; with any of them, the \
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_ready_comes_first_and_can_be_shown_alone() {
+    fn shows_listeners_that_are_not_ready_first_or_alone() {
         let condition = |type_: &str, status: &str, reason: &str, message: &str| {
             json!({
                 "type": type_, "status": status, "reason": reason, "message": message,

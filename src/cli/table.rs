@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_does_not_fit_each_row_is_a_block() {
+    fn rows_that_are_too_wide_become_blocks() {
         assert_eq!(
             shown(Some(18)),
             "NAME   imaps\nREADY  True\nWHERE  *:993\n\nNAME   mx\nREADY  False\nWHERE  -\n"

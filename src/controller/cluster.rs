@@ -34,7 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::index::Key;
 use super::metrics::Metrics;
-use super::publisher::{Publisher, REPORT_PATIENCE};
+use super::publisher::{Publisher, REPORT_TIMEOUT};
 use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
@@ -97,7 +97,7 @@ impl ClusterSource {
         metrics: Metrics,
     ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let publisher = publisher.with_patience(REPORT_PATIENCE);
+        let publisher = publisher.with_pending_timeout(REPORT_TIMEOUT);
         let field_manager = writer::field_manager(publisher.class());
         let validator = Arc::new(Validator::new()?);
         let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);
@@ -130,40 +130,40 @@ impl ClusterSource {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut lead = Lead::start(&self.clients, &self.options, &self.publisher, &shutdown);
         self.follow();
-        let mut look = interval(RESYNC_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resync = interval(RESYNC_INTERVAL);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
-            let next_tell = self.publisher.next_tell();
+            let next_deadline = self.publisher.next_deadline();
             let mut changed = false;
             let mut compared = BTreeSet::new();
             tokio::select! {
                 () = shutdown.cancelled() => return lead.end().await,
                 Some(event) = self.events.recv() => changed = self.settle(event).await,
                 () = self.publisher.reported() => {}
-                news = lead.news() => lead.take(news, &mut self.publisher, &self.store),
-                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {}
-                _ = look.tick() => {
-                    lead.look(&mut self.publisher);
+                event = lead.next_event() => lead.take(event, &mut self.publisher, &self.store),
+                () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => {}
+                _ = resync.tick() => {
+                    lead.apply_timeouts(&mut self.publisher);
                     self.publisher.count_replicas();
                     compared = self.store.take_due(Instant::now());
                     changed = self.store.index().has_changed() || rendered.elapsed() > RENDER_ANYWAY;
                 }
-                zone = known(&mut self.zone) => changed = self.locate(zone),
+                zone = read_zone(&mut self.zone) => changed = self.set_zone(zone),
             }
             if changed {
                 rendered = Instant::now();
                 self.render();
             }
-            self.look_for_problems(&lead);
-            let mut told = self.publisher.tell(&self.problems);
-            told.append(&mut compared);
-            lead.say(&told, &mut self.publisher, &self.store);
-            lead.ask(self.start.goes_on(), &mut self.publisher);
+            self.update_problems(&lead);
+            let mut updated = self.publisher.update_status(&self.problems);
+            updated.append(&mut compared);
+            lead.write_status(&updated, &mut self.publisher, &self.store);
+            lead.request_replicas(self.start.is_starting(), &mut self.publisher);
             if self.has_settled() {
-                self.start.look(&self.publisher, &self.store, lead.leads());
+                self.start.check(&self.publisher, &self.store, lead.leads());
                 if self.start.may_lead(&self.publisher) {
-                    lead.run_for_it(&shutdown);
+                    lead.compete(&shutdown);
                 }
             }
         }
@@ -188,10 +188,10 @@ impl ClusterSource {
     }
 
     /// Stores the zone. Returns whether it changes the selection of endpoints.
-    fn locate(&mut self, zone: Option<String>) -> bool {
+    fn set_zone(&mut self, zone: Option<String>) -> bool {
         self.zone = None;
         let is_known = zone.is_some();
-        self.publisher.locate(Locality { zone, ..self.publisher.locality().clone() });
+        self.publisher.set_locality(Locality { zone, ..self.publisher.locality().clone() });
         is_known
     }
 
@@ -200,7 +200,7 @@ impl ClusterSource {
     fn has_settled(&mut self) -> bool {
         if !self.is_settled && self.publisher.has_published() && !self.store.awaits_answers(Instant::now()) {
             self.is_settled = true;
-            self.store.believe_refusals();
+            self.store.accept_refusals();
             self.render();
         }
         self.is_settled
@@ -208,7 +208,7 @@ impl ClusterSource {
 
     /// Renders the changes, and watches the objects that they refer to.
     fn render(&mut self) {
-        if !self.store.knows_the_base() {
+        if !self.store.has_base() {
             return;
         }
         // A watch of the whole namespace may already have the object of a new reference.
@@ -235,7 +235,7 @@ impl ClusterSource {
     }
 
     /// Logs new problems.
-    fn look_for_problems(&mut self, lead: &Lead) {
+    fn update_problems(&mut self, lead: &Lead) {
         let mut problems = self.store.problems(Instant::now());
         problems.extend(lead.problems(&self.publisher));
         if problems == self.problems {
@@ -252,7 +252,7 @@ impl ClusterSource {
 }
 
 /// Waits for the zone, or for the result that it cannot be known. Never returns if the zone is not being read.
-async fn known(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<String> {
+async fn read_zone(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<String> {
     match zone {
         Some(reading) => reading.await.ok().flatten(),
         None => std::future::pending().await,

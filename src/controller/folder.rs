@@ -26,10 +26,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, 
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::publisher::{Publisher, REPORT_PATIENCE};
+use super::publisher::{Publisher, REPORT_TIMEOUT};
 use super::validate::{BrokenCrd, Validator};
 
-use scan::{Patience, Scan, read_tree};
+use scan::{RecentWrites, Scan, read_tree};
 use walk::{Tree, walk};
 use watch::Watch;
 
@@ -80,7 +80,7 @@ impl FolderSource {
         }
         Ok(Self {
             root,
-            publisher: publisher.with_patience(REPORT_PATIENCE),
+            publisher: publisher.with_pending_timeout(REPORT_TIMEOUT),
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
             index: Index::default(),
@@ -113,23 +113,23 @@ impl FolderSource {
             watch = self.read(watch).await?.0;
         }
         self.render();
-        let mut look = interval_at(Instant::now() + LOOK_ANYWAY, LOOK_ANYWAY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resync = interval_at(Instant::now() + RESYNC_INTERVAL, RESYNC_INTERVAL);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
-            let next_tell = self.publisher.next_tell();
+            let next_deadline = self.publisher.next_deadline();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
-                _ = look.tick() => {}
+                _ = resync.tick() => {}
                 () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
                 () = self.publisher.reported() => {
-                    self.tell();
+                    self.update_status();
                     continue;
                 }
-                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {
-                    self.tell();
+                () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => {
+                    self.update_status();
                     continue;
                 }
             }
@@ -146,13 +146,13 @@ impl FolderSource {
     async fn read(&mut self, mut watch: Watch) -> Result<(Watch, bool), SourceError> {
         let (root, known) = (self.root.clone(), self.store.stamps());
         let waited = self.unsettled.is_some_and(|since| since.elapsed() > UNSETTLED_AT_MOST);
-        let patience = if waited { Patience::Read } else { Patience::Wait };
+        let recent_writes = if waited { RecentWrites::Read } else { RecentWrites::Wait };
         let (watch, scan) = tokio::task::spawn_blocking(move || {
-            let tree = look(&root, &mut watch);
-            (watch, read_tree(tree, &known, patience))
+            let tree = walk_and_watch(&root, &mut watch);
+            (watch, read_tree(tree, &known, recent_writes))
         })
         .await?;
-        let scan = self.doubt_emptiness(scan);
+        let scan = self.keep_if_emptied(scan);
         let settles_in = scan.settles_in();
         let validator = Arc::clone(&self.validator);
         let mut store = std::mem::take(&mut self.store);
@@ -162,17 +162,17 @@ impl FolderSource {
         })
         .await?;
         self.store = store;
-        let unsettled = [settles_in, self.store.doubt()].into_iter().flatten().min();
+        let unsettled = [settles_in, self.store.unsettled_for()].into_iter().flatten().min();
         self.unsettled = unsettled.map(|_| self.unsettled.unwrap_or_else(Instant::now));
         let emptied = self.emptied.map(|since| EMPTY_FOR.saturating_sub(since.elapsed()));
         let waits = [unsettled, emptied].into_iter().flatten().min();
-        self.again = waits.map(|wait| wait.clamp(SHORTEST_WAIT, LOOK_ANYWAY));
+        self.again = waits.map(|wait| wait.clamp(SHORTEST_WAIT, RESYNC_INTERVAL));
         if changed {
             let loaded = self.store.load();
             for problem in loaded.problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 tracing::error!("{problem}");
             }
-            for path in mended(&self.problems, &loaded.problems) {
+            for path in solved(&self.problems, &loaded.problems) {
                 tracing::info!(file = %path.display(), "the problem of the file is solved");
             }
             self.index.replace(&loaded.objects);
@@ -182,7 +182,7 @@ impl FolderSource {
     }
 
     /// Keeps the content for some time if all files have disappeared: the folder is probably being replaced.
-    fn doubt_emptiness(&mut self, mut scan: Scan) -> Scan {
+    fn keep_if_emptied(&mut self, mut scan: Scan) -> Scan {
         let is_emptied = scan.files.is_empty() && scan.unreadable.is_empty() && !self.store.is_empty();
         self.emptied = is_emptied.then(|| self.emptied.unwrap_or_else(Instant::now));
         if self.emptied.is_some_and(|since| since.elapsed() < EMPTY_FOR) {
@@ -198,23 +198,23 @@ impl FolderSource {
 
     fn render(&mut self) {
         self.publisher.render(&mut self.index);
-        self.tell();
+        self.update_status();
     }
 
-    fn tell(&mut self) {
+    fn update_status(&mut self) {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        self.publisher.tell(&problems);
+        self.publisher.update_status(&problems);
     }
 }
 
 /// Returns the files and folders whose problems are solved.
-fn mended<'a>(before: &'a [Problem], now: &[Problem]) -> BTreeSet<&'a Path> {
+fn solved<'a>(before: &'a [Problem], now: &[Problem]) -> BTreeSet<&'a Path> {
     let is_over = |path: &&Path| now.iter().all(|problem| problem.path != *path);
     before.iter().map(|problem| problem.path.as_path()).filter(is_over).collect()
 }
 
 /// Returns the tree of the folder, and watches all its folders.
-fn look(root: &Path, watch: &mut Watch) -> Tree {
+fn walk_and_watch(root: &Path, watch: &mut Watch) -> Tree {
     let tree = walk(root);
     if !watch.follow(&tree.folders) {
         return tree;
@@ -247,7 +247,7 @@ const UNSETTLED_AT_MOST: Duration = Duration::from_secs(6);
 /// An empty folder is accepted after this time.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// Checks the folder at this interval: links may lead to folders without events, and some file systems have no events.
-const LOOK_ANYWAY: Duration = Duration::from_secs(5);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Renders again after this time, because certificates expire without an event.
 const RENDER_ANYWAY: Duration = Duration::from_secs(600);
 

@@ -68,7 +68,7 @@ pub enum GateState {
     /// These listeners are missing, with their reasons.
     Waits(Vec<String>),
     /// The state of the other replicas is not known yet, for this reason.
-    Asks(String),
+    AwaitsReplicas(String),
 }
 
 impl Gate {
@@ -79,7 +79,7 @@ impl Gate {
     }
 
     /// Checks whether the replica can get clients now.
-    pub fn look(&mut self, view: &View<'_>) -> GateState {
+    pub fn check(&mut self, view: &View<'_>) -> GateState {
         let others = view.peers.map_or(Others::None, Peers::others);
         let is_over = match others {
             Others::Some | Others::Unread => {
@@ -93,10 +93,10 @@ impl Gate {
         };
         self.remember(view);
         if others == Others::Awaited && !is_over {
-            return GateState::Asks("it is not known yet which replicas there are".to_owned());
+            return GateState::AwaitsReplicas("it is not known yet which replicas there are".to_owned());
         }
-        if let Some(replica) = view.peers.and_then(Peers::first_awaited) {
-            return GateState::Asks(format!("replica {replica} has not said yet what it serves"));
+        if let Some(replica) = view.peers.and_then(Peers::first_unanswered) {
+            return GateState::AwaitsReplicas(format!("replica {replica} has not said yet what it serves"));
         }
         let mut missing = self.missing(view);
         if missing.is_empty() {
@@ -136,8 +136,8 @@ impl Gate {
     fn missing(&self, view: &View<'_>) -> Vec<String> {
         let mut missing = Vec::new();
         // A status that this replica has written says nothing about others, whose answers say more.
-        let does_status_count =
-            !view.leads || view.peers.is_none_or(|peers| peers.others() != Others::Some || !peers.is_heard());
+        let does_status_count = !view.leads
+            || view.peers.is_none_or(|peers| peers.others() != Others::Some || !peers.all_answer());
         for (id, outcome) in view.facts.published.outcomes() {
             let Some(ours) = status::served(view.facts, id) else { continue };
             let object = status::name(id);
@@ -171,7 +171,7 @@ impl Before {
 /// Returns the listeners that others serve, of objects or generations that this replica has not read or cannot read.
 fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
-    for (replica, object, theirs) in peers.elsewhere() {
+    for (replica, object, theirs) in peers.objects_of_others() {
         let Some(id) = id(object) else { continue };
         let outcome = view.facts.published.outcome(&id);
         let why = match outcome {
@@ -247,9 +247,9 @@ fn id(object: &ObjectName) -> Option<ObjectId> {
 
 /// Lists the first few entries, for a log message or the answer to a probe.
 #[must_use]
-pub fn told(missing: &[String]) -> String {
-    let mut text = missing.iter().take(MAX_TOLD).map(String::as_str).collect::<Vec<_>>().join(" | ");
-    let more = missing.len().saturating_sub(MAX_TOLD);
+pub fn summary(missing: &[String]) -> String {
+    let mut text = missing.iter().take(MAX_SHOWN).map(String::as_str).collect::<Vec<_>>().join(" | ");
+    let more = missing.len().saturating_sub(MAX_SHOWN);
     if more > 0 {
         text.push_str(&format!(" | and {more} more"));
     }
@@ -257,7 +257,7 @@ pub fn told(missing: &[String]) -> String {
 }
 
 /// The number of listeners in one message.
-const MAX_TOLD: usize = 5;
+const MAX_SHOWN: usize = 5;
 
 #[cfg(test)]
 mod tests;

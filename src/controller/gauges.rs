@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_has_one_value_for_each_of_its_gauges_and_none_when_it_is_gone() {
+    fn an_object_has_one_value_for_each_gauge_until_it_is_removed() {
         let registry = Registry::new();
         let gauges = ObjectGauges::register(&registry).unwrap();
         let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();

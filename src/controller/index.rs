@@ -174,7 +174,7 @@ pub enum Owner {
     Server(Key),
     /// The spec does not say.
     #[default]
-    Unsaid,
+    Unknown,
 }
 
 impl Owner {
@@ -186,12 +186,12 @@ impl Owner {
                 Value::Null => Self::Class(DEFAULT_CLASS.to_owned()),
                 // The validation reports a name that is not valid as a class.
                 Value::String(class) if is_class(class) => Self::Class(class.clone()),
-                _ => Self::Unsaid,
+                _ => Self::Unknown,
             };
         }
         let server = &spec["serverRef"];
         let namespace = server["namespace"].as_str().unwrap_or(namespace);
-        server["name"].as_str().map_or(Self::Unsaid, |name| Self::Server(Key::new(namespace, name)))
+        server["name"].as_str().map_or(Self::Unknown, |name| Self::Server(Key::new(namespace, name)))
     }
 }
 

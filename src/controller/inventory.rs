@@ -103,7 +103,7 @@ impl Entry {
     }
 
     /// Adds the state from the listener's conditions.
-    fn told(mut self, conditions: &[Condition], addresses: &[String]) -> Self {
+    fn with_conditions(mut self, conditions: &[Condition], addresses: &[String]) -> Self {
         let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
         self.ready = match ready.map(|ready| ready.status) {
             Some(ConditionStatus::True) => Ready::True,
@@ -119,7 +119,7 @@ impl Entry {
         let mut problems: Vec<Problem> = wrong.map(Problem::new).collect();
         if problems.len() > 1 {
             problems.retain(|problem| {
-                problem.condition != "Ready" || !SAID_BY_OTHERS.contains(&problem.reason.as_str())
+                problem.condition != "Ready" || !CAUSE_IN_OTHERS.contains(&problem.reason.as_str())
             });
         }
         self.problems = problems;
@@ -133,34 +133,34 @@ impl Problem {
         Self { condition: type_.clone(), reason: reason.clone(), message: message.clone() }
     }
 
-    fn unsaid(reason: &str, message: &str) -> Self {
+    fn of_ready(reason: &str, message: &str) -> Self {
         Self { condition: "Ready".to_owned(), reason: reason.to_owned(), message: message.to_owned() }
     }
 }
 
 /// The status of a listener.
-enum Said<'a> {
+enum StatusOf<'a> {
     Listener(&'a ListenerStatus),
     Object(&'a MailListenerStatus),
 }
 
-impl Said<'_> {
-    fn to(&self, entry: Entry) -> Entry {
+impl StatusOf<'_> {
+    fn add_to(&self, entry: Entry) -> Entry {
         match self {
-            Self::Listener(status) => entry.told(&status.conditions, &status.addresses),
-            Self::Object(status) => entry.told(&status.conditions, &status.addresses),
+            Self::Listener(status) => entry.with_conditions(&status.conditions, &status.addresses),
+            Self::Object(status) => entry.with_conditions(&status.conditions, &status.addresses),
         }
     }
 }
 
 /// Returns an entry for a MailServer without known listeners, unless it is ready.
 fn without_listeners(key: &Key, status: &MailServerStatus) -> Option<Entry> {
-    let entry = Entry::new(Kind::Server, key, "").told(&status.conditions, &[]);
+    let entry = Entry::new(Kind::Server, key, "").with_conditions(&status.conditions, &[]);
     (status.listeners.is_empty() && entry.ready != Ready::True).then_some(entry)
 }
 
 /// Reasons of Ready whose cause is in another condition.
-const SAID_BY_OTHERS: [&str; 3] = ["NotServed", "UsingLastGood", "Invalid"];
+const CAUSE_IN_OTHERS: [&str; 3] = ["NotServed", "UsingLastGood", "Invalid"];
 
 #[cfg(test)]
 mod tests;

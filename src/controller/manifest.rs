@@ -1,7 +1,7 @@
 //! Reads manifests from a file's text: YAML or JSON, several documents, and lists.
 
+mod generated;
 mod names;
-mod promises;
 mod template;
 pub(crate) mod text;
 pub(crate) mod yaml;
@@ -22,7 +22,7 @@ use super::render::Kind;
 use super::validate::Validator;
 use super::violation::{Violation, one_line};
 
-pub use promises::Promise;
+pub use generated::GeneratedObject;
 
 /// An object of a file.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ pub struct Parsed {
     /// Objects whose name is known but whose content is not valid.
     pub broken: Vec<Broken>,
     /// Secrets and ConfigMaps that other programs create from objects of other kinds.
-    pub promises: Vec<Promise>,
+    pub generated: Vec<GeneratedObject>,
 }
 
 /// A broken object. Other objects are not affected.
@@ -117,7 +117,7 @@ pub struct Broken {
 /// Fails if the text is not valid YAML, or if a document may be an incomplete object: a file that is written in part
 /// must not count.
 pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
-    objects(text, validator).map_err(|error| template::told(text, error))
+    objects(text, validator).map_err(|error| template::or_template_error(text, error))
 }
 
 fn objects(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
@@ -133,7 +133,7 @@ fn objects(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
 
 fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<(), ParseError> {
     if is_foreign(&value) {
-        parsed.promises.extend(promises::of_kustomization(&value));
+        parsed.generated.extend(generated::of_kustomization(&value));
         return Ok(());
     }
     let text = |name: &str| value[name].as_str().map(str::to_owned);
@@ -152,7 +152,7 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
         if is_read(&api, &kind) || is_mistaken(&api, &kind, &value) {
             return Err(plain(&format!("a {kind} has no metadata.name; give it one")));
         }
-        parsed.promises.extend(promises::of_kustomization(&value));
+        parsed.generated.extend(generated::of_kustomization(&value));
         return Ok(());
     };
     if is_own(&api) && (template::is_in(&value["spec"]) || template::is_in(&value["metadata"]["name"])) {
@@ -160,7 +160,7 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
     }
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
     let key = Key::new(if kind == "Namespace" { "" } else { namespace }, name);
-    parsed.promises.extend(promises::of(&api, &kind, &key, &value));
+    parsed.generated.extend(generated::of(&api, &kind, &key, &value));
     match content(&api, &kind, &key, value, validator) {
         Ok(content) => parsed.manifests.push(Manifest { kind, key, content }),
         Err(ParseError { message, .. }) => parsed.broken.push(Broken { kind, key, message }),
@@ -226,7 +226,7 @@ pub(crate) fn content(
                 "{kind} {key}: there is no such kind in {GROUP}, only MailServer and MailListener"
             )));
         }
-        ("v1", "Secret") if promises::is_encrypted(&value) => Content::Other,
+        ("v1", "Secret") if generated::is_encrypted(&value) => Content::Other,
         ("v1", "Secret") => Content::Secret(Arc::new(secret(typed(kind, key, value)?))),
         ("v1", "ConfigMap") => Content::ConfigMap(Arc::new(config_map(typed(kind, key, value)?))),
         ("v1", "Service") => Content::Service(Arc::new(typed(kind, key, value)?)),

@@ -10,7 +10,7 @@ use crate::model::clock::unix_now;
 use crate::model::metric::{self, PLAIN};
 
 use super::gauges::ObjectGauges;
-use super::peers::{Attendance, Attends};
+use super::peers::{ReplicaLiveness, ReplicaState};
 
 /// All metrics of the controller.
 #[derive(Clone, Debug)]
@@ -70,19 +70,19 @@ impl Metrics {
     }
 
     /// Sets the gauges of these replicas, and removes those of all others.
-    pub(super) fn replicas(&self, all: &[Attendance]) {
+    pub(super) fn replicas(&self, all: &[ReplicaState]) {
         let names: BTreeSet<String> = all.iter().map(|replica| replica.name.clone()).collect();
         for replica in all {
-            let is_up = !matches!(replica.state, Attends::Silent(_));
+            let is_up = !matches!(replica.state, ReplicaLiveness::Silent(_));
             self.replica_up.with_label_values(&[&replica.name]).set(is_up.into());
             let behind = i64::try_from(replica.behind).unwrap_or(i64::MAX);
             self.replica_behind.with_label_values(&[&replica.name]).set(behind);
         }
         let mut known = self.replicas.lock();
-        for gone in known.difference(&names) {
+        for removed in known.difference(&names) {
             // The removal cannot fail: the values were set before.
-            let _ = self.replica_up.remove_label_values(&[gone]);
-            let _ = self.replica_behind.remove_label_values(&[gone]);
+            let _ = self.replica_up.remove_label_values(&[removed]);
+            let _ = self.replica_behind.remove_label_values(&[removed]);
         }
         *known = names;
     }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_shown_when_it_is_served_and_until_nobody_has_it() {
+    fn a_port_is_added_when_it_is_served_and_stays_until_nothing_uses_it() {
         let object = |name: &str| ObjectId::new(Kind::Server, &Key::new("mail", name));
         let mut ports = Ports::default();
         ports.set(

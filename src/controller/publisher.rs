@@ -2,7 +2,7 @@
 //!
 //! Only the objects that a change affects are processed again. If a change of an object is still pending (the data
 //! plane is binding a socket, or another replica has not processed it), the status waits until it is complete, or at
-//! most `patience`.
+//! most `pending_timeout`.
 
 mod differences;
 
@@ -21,7 +21,7 @@ use crate::model::{BindReport, Snapshot};
 
 use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
-use super::peers::{Peers, SILENT_AFTER, Touched};
+use super::peers::{Affected, Peers, SILENT_AFTER};
 use super::ports::Ports;
 use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
 use super::status::{self, Change, Facts, Surroundings};
@@ -55,7 +55,7 @@ pub struct Publisher {
     leads: bool,
     surroundings: Option<Surroundings>,
     /// How long a status may wait for a pending change.
-    patience: Duration,
+    pending_timeout: Duration,
     /// The objects whose status must be computed, each with its deadline.
     dirty: BTreeMap<ObjectId, Instant>,
     /// The objects whose last status was computed although a change was pending.
@@ -65,7 +65,7 @@ pub struct Publisher {
     are_ports_stale: bool,
     metrics: Metrics,
     /// Whether the state of the replicas may have changed since the last count.
-    is_attendance_stale: bool,
+    are_replica_states_stale: bool,
 }
 
 impl Publisher {
@@ -83,18 +83,18 @@ impl Publisher {
             replicas: None,
             leads: false,
             surroundings: None,
-            patience: Duration::ZERO,
+            pending_timeout: Duration::ZERO,
             dirty: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             ports: Ports::default(),
             are_ports_stale: true,
             metrics,
-            is_attendance_stale: false,
+            are_replica_states_stale: false,
         }
     }
 
     /// Sets the locality. The next rendering uses it.
-    pub fn locate(&mut self, locality: Locality) {
+    pub fn set_locality(&mut self, locality: Locality) {
         self.locality = locality;
     }
 
@@ -113,8 +113,8 @@ impl Publisher {
 
     /// Sets how long a status may wait for a pending change.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_pending_timeout(mut self, pending_timeout: Duration) -> Self {
+        self.pending_timeout = pending_timeout;
         self
     }
 
@@ -143,8 +143,8 @@ impl Publisher {
         let timed = self.metrics.render();
         let Delta { snapshot, objects, references } = self.renderer.render(index, &environment);
         drop(timed);
-        self.is_attendance_stale |= !objects.is_empty();
-        self.touch(objects);
+        self.are_replica_states_stale |= !objects.is_empty();
+        self.mark(objects);
         if let Some(snapshot) = snapshot {
             tracing::info!(
                 revision = snapshot.revision,
@@ -170,63 +170,63 @@ impl Publisher {
     }
 
     /// Sets the state of the other replicas; `None` if they are not asked.
-    pub fn ask(&mut self, peers: Option<Peers>) {
+    pub fn set_peers(&mut self, peers: Option<Peers>) {
         self.replicas = peers;
     }
 
-    /// Starts or stops leading. With `leads`, statuses describe all replicas instead of this one. `said` returns the
+    /// Starts or stops leading. With `leads`, statuses describe all replicas instead of this one. `previous` returns the
     /// status that the last leader wrote.
-    pub fn lead<'a>(&mut self, leads: bool, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
+    pub fn lead<'a>(&mut self, leads: bool, previous: impl Fn(&ObjectId) -> Option<&'a Value>) {
         self.leads = leads;
         self.metrics.leads(leads);
         self.channels.status_store.lock().leads = Some(leads);
-        self.is_attendance_stale = true;
+        self.are_replica_states_stale = true;
         self.are_ports_stale = true;
-        self.touch_all();
+        self.mark_all();
         if !leads {
             return;
         }
         // No replica has answered yet, which must not cause new statuses.
-        let deadline = Instant::now() + TAKE_OVER_PATIENCE;
+        let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
         self.dirty.values_mut().for_each(|old| *old = deadline);
         let mut status_store = self.channels.status_store.lock();
         for id in self.renderer.outcomes().map(|(id, _)| id) {
-            if let Some(status) = said(id) {
-                status_store.status.recall(id, status);
+            if let Some(status) = previous(id) {
+                status_store.status.restore(id, status);
             }
         }
     }
 
-    /// Updates the state of the other replicas with `hear`, and marks the affected objects.
-    pub fn hear(&mut self, hear: impl FnOnce(&mut Peers) -> Touched) {
-        let touched = self.replicas.as_mut().map(hear).filter(|_| self.leads);
-        let is_news = touched.as_ref().is_some_and(|touched| *touched != Touched::none());
-        self.is_attendance_stale |= is_news;
-        self.are_ports_stale |= is_news;
-        match touched {
+    /// Updates the state of the other replicas with `update`, and marks the affected objects.
+    pub fn update_peers(&mut self, update: impl FnOnce(&mut Peers) -> Affected) {
+        let affected = self.replicas.as_mut().map(update).filter(|_| self.leads);
+        let has_changed = affected.as_ref().is_some_and(|affected| *affected != Affected::none());
+        self.are_replica_states_stale |= has_changed;
+        self.are_ports_stale |= has_changed;
+        match affected {
             None => {}
-            Some(Touched::All) => self.touch_all(),
-            Some(Touched::These(objects)) => {
+            Some(Affected::All) => self.mark_all(),
+            Some(Affected::These(objects)) => {
                 let of = |kind: Kind| move |name: &str| kind.name() == name;
                 let ids = objects.into_iter().filter_map(|object| {
                     let kind =
                         [Kind::Server, Kind::Listener].into_iter().find(|kind| of(*kind)(&object.kind))?;
                     Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
                 });
-                self.touch(ids.collect());
+                self.mark(ids.collect());
             }
         }
     }
 
     /// Stores that this replica competes for the lease but does not lead.
-    pub fn stand_by(&self) {
+    pub fn start_as_follower(&self) {
         self.metrics.leads(false);
         self.channels.status_store.lock().leads = Some(false);
     }
 
     /// Updates the list of replicas and what they have not processed, if it may have changed.
     pub fn count_replicas(&mut self) {
-        if !std::mem::take(&mut self.is_attendance_stale) {
+        if !std::mem::take(&mut self.are_replica_states_stale) {
             // The totals change all the time.
             if let Some(peers) = &self.replicas {
                 for replica in &mut self.channels.status_store.lock().replicas {
@@ -235,14 +235,14 @@ impl Publisher {
             }
             return;
         }
-        let attendance = self.replicas().map(|peers| {
+        let replica_states = self.replicas().map(|peers| {
             let outcomes = self.renderer.outcomes();
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
-            peers.attendance(&ours.collect::<Vec<_>>())
+            peers.replica_states(&ours.collect::<Vec<_>>())
         });
-        let attendance = attendance.unwrap_or_default();
-        self.metrics.replicas(&attendance);
-        self.channels.status_store.lock().replicas = attendance;
+        let replica_states = replica_states.unwrap_or_default();
+        self.metrics.replicas(&replica_states);
+        self.channels.status_store.lock().replicas = replica_states;
     }
 
     /// Returns the state of the other replicas if this one leads.
@@ -253,7 +253,7 @@ impl Publisher {
 
     /// Returns the state of the other replicas, whether or not this one leads.
     #[must_use]
-    pub fn asked(&self) -> Option<&Peers> {
+    pub fn peers(&self) -> Option<&Peers> {
         self.replicas.as_ref()
     }
 
@@ -270,23 +270,23 @@ impl Publisher {
     }
 
     /// Sets the state of the Service and the nodes.
-    pub fn surround(&mut self, surroundings: Surroundings) {
+    pub fn set_surroundings(&mut self, surroundings: Surroundings) {
         if self.surroundings.as_ref() != Some(&surroundings) {
             self.are_ports_stale = true;
             self.surroundings = Some(surroundings);
-            self.touch_all();
+            self.mark_all();
         }
     }
 
     /// Returns the next deadline for a status that waits for a pending change.
     #[must_use]
-    pub fn next_tell(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         self.dirty.values().min().copied()
     }
 
     /// Computes the status of all affected objects without a pending change, or whose deadline is over. Logs the
     /// changes and passes the status to the admin server and the ledger. Returns these objects.
-    pub fn tell(&mut self, problems: &[String]) -> BTreeSet<ObjectId> {
+    pub fn update_status(&mut self, problems: &[String]) -> BTreeSet<ObjectId> {
         self.read_report();
         let moment = Instant::now();
         let facts = Facts {
@@ -297,7 +297,7 @@ impl Publisher {
             now: unix_now(),
         };
         let mut status_store = self.channels.status_store.lock();
-        let (mut told, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (mut updated, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
         let waiting: Vec<ObjectId> = self.dirty.keys().chain(&self.unsettled).cloned().collect();
         for id in waiting {
             let is_pending = status::is_pending(&facts, &id);
@@ -316,7 +316,7 @@ impl Publisher {
             }
             changes.extend(status_store.status.update(&facts, &id));
             self.metrics.objects.show(&id, status_store.status.summary(&facts, &id));
-            told.insert(id);
+            updated.insert(id);
         }
         status_store.keep(&changes, facts.now);
         status_store.revision = self.renderer.snapshot().revision;
@@ -325,7 +325,7 @@ impl Publisher {
         drop(status_store);
         self.channels.ledger.enter(entries);
         log(&changes);
-        told
+        updated
     }
 
     /// Returns the ports that the Service must have, if they may have changed. Ports in `shown` stay while a listener
@@ -337,14 +337,14 @@ impl Publisher {
     }
 
     /// Marks the ports of the Service for a check.
-    pub fn look_at_ports(&mut self) {
+    pub fn mark_ports_stale(&mut self) {
         self.are_ports_stale = true;
     }
 
     /// Returns the changes between the status that the object has and the current one.
     #[must_use]
-    pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
-        self.channels.status_store.lock().status.news(id, uid, said)
+    pub fn changes_since(&self, id: &ObjectId, uid: &str, previous: &Value) -> Vec<Change> {
+        self.channels.status_store.lock().status.changes_since(id, uid, previous)
     }
 
     /// Returns the status for the object in the API server.
@@ -359,17 +359,17 @@ impl Publisher {
         &self.renderer
     }
 
-    fn touch(&mut self, ids: BTreeSet<ObjectId>) {
-        let deadline = Instant::now() + self.patience;
+    fn mark(&mut self, ids: BTreeSet<ObjectId>) {
+        let deadline = Instant::now() + self.pending_timeout;
         for id in ids {
             self.unsettled.remove(&id);
             self.dirty.entry(id).or_insert(deadline);
         }
     }
 
-    fn touch_all(&mut self) {
+    fn mark_all(&mut self) {
         let ids = self.renderer.outcomes().map(|(id, _)| id).cloned().collect();
-        self.touch(ids);
+        self.mark(ids);
     }
 
     /// Marks the objects for which the report of the data plane has changed.
@@ -377,7 +377,7 @@ impl Publisher {
         let report = Arc::clone(&self.channels.reports.borrow_and_update());
         let old = std::mem::replace(&mut self.report, Arc::clone(&report));
         let ids = differences::objects(&old, &report, self.renderer.snapshot());
-        self.touch(ids);
+        self.mark(ids);
     }
 }
 
@@ -392,9 +392,9 @@ fn log(changes: &[Change]) {
 }
 
 /// How long the data plane may take to bind a socket before the status reports it.
-pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a new leader waits for the answers of all replicas before it writes any status.
-const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
+const TAKE_OVER_TIMEOUT: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 
 #[cfg(test)]
 mod tests;

@@ -180,8 +180,8 @@ impl Reason {
 
 /// Tells whether a condition reports no problem and no pending change.
 #[must_use]
-pub fn is_well(condition: &Condition) -> bool {
-    let good = if HOLD_WHEN_WELL.contains(&condition.type_.as_str()) {
+pub fn is_good(condition: &Condition) -> bool {
+    let good = if POSITIVE.contains(&condition.type_.as_str()) {
         ConditionStatus::True
     } else {
         ConditionStatus::False
@@ -195,7 +195,7 @@ pub fn is_well(condition: &Condition) -> bool {
 pub fn linked(condition: &Condition) -> Condition {
     let mut linked = condition.clone();
     if let Ok(reason) = condition.reason.parse::<Reason>()
-        && !is_well(condition)
+        && !is_good(condition)
     {
         linked.message.push_str(&suffix(reason));
     }
@@ -214,7 +214,7 @@ fn suffix(reason: Reason) -> String {
 }
 
 /// Conditions that are true if there is no problem. All others are warnings.
-const HOLD_WHEN_WELL: [&str; 7] = [
+const POSITIVE: [&str; 7] = [
     "Accepted",
     "ResolvedRefs",
     "Programmed",
@@ -249,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_has_a_cause_and_a_remedy_and_what_is_well_has_none() {
+    fn only_reasons_of_problems_have_cause_and_remedy() {
         for explanation in &EXPLANATIONS {
             let name = explanation.reason.name();
             assert!(!explanation.conditions.is_empty() && !explanation.meaning.is_empty(), "{name}");
             let well = explanation
                 .conditions
                 .iter()
-                .all(|(type_, status)| is_well(&condition(type_, *status, name)));
+                .all(|(type_, status)| is_good(&condition(type_, *status, name)));
             assert_eq!(well, explanation.cause.is_empty(), "{name}: cause");
             assert_eq!(well, explanation.remedy.is_empty(), "{name}: remedy");
         }
     }
 
     #[test]
-    fn only_a_condition_that_is_not_well_has_a_link_and_it_can_be_taken_off() {
+    fn only_conditions_with_a_problem_have_a_link_that_can_be_removed() {
         use ConditionStatus::{False, True, Unknown};
         let bad = linked(&condition("ResolvedRefs", False, "RefNotFound"));
         assert_eq!(bad.message, "it is so (https://mailgress.dev/docs/reasons/#refnotfound)");

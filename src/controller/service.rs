@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::index::Key;
 
-pub use endpoints::{EndpointPort, are_all_strangers, ready_addresses, ready_ports};
+pub use endpoints::{EndpointPort, have_no_replica, ready_addresses, ready_ports};
 
 /// The state of the Service of `--service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,9 +59,9 @@ pub struct OwnService {
     /// The ports of ready endpoints; `None` if unknown.
     endpoints: Option<BTreeSet<EndpointPort>>,
     /// Whether it has ready endpoints, and none of them is a replica.
-    selects_strangers: bool,
+    selects_other_pods: bool,
     /// Why the Service cannot lead to Mailgress, whatever its ports are.
-    hindrance: Option<String>,
+    obstacle: Option<String>,
     /// Whether `spec.clusterIP` is `None`. Clients then connect to the pods directly.
     is_headless: bool,
     /// Why the ports could not be applied.
@@ -161,8 +161,8 @@ impl OwnService {
             },
             ports: ports.collect(),
             endpoints: None,
-            selects_strangers: false,
-            hindrance: hindrance(service),
+            selects_other_pods: false,
+            obstacle: obstacle(service),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
             refused: None,
         }
@@ -176,13 +176,13 @@ impl OwnService {
 
     /// Sets whether the ready endpoints are all other pods than replicas.
     #[must_use]
-    pub fn with_strangers(self, selects_strangers: bool) -> Self {
-        Self { selects_strangers, ..self }
+    pub fn with_other_pods(self, selects_other_pods: bool) -> Self {
+        Self { selects_other_pods, ..self }
     }
 
     fn reach(&self, port: u16) -> Reach {
         let key = &self.key;
-        if let Some(why) = &self.hindrance {
+        if let Some(why) = &self.obstacle {
             return Reach::Unusable(format!("Service {key} (set by --service) {why}"));
         }
         let Some(found) = self.ports.get(&port) else {
@@ -199,7 +199,7 @@ impl OwnService {
                  spec.selector with the labels of the pods"
             ));
         }
-        if self.selects_strangers {
+        if self.selects_other_pods {
             return Reach::Unusable(format!(
                 "no ready endpoint of Service {key} (set by --service) is a replica of Mailgress; correct its \
                  spec.selector, so that it selects the pods of Mailgress"
@@ -297,7 +297,7 @@ impl OwnService {
     /// Returns the addresses for a port. Empty if the Service does not have the port or has no address.
     #[must_use]
     pub fn addresses(&self, port: u16, nodes: &BTreeSet<IpAddr>) -> Vec<String> {
-        let Some(found) = self.ports.get(&port).filter(|_| self.hindrance.is_none()) else {
+        let Some(found) = self.ports.get(&port).filter(|_| self.obstacle.is_none()) else {
             return Vec::new();
         };
         match (self.kind, found.node_port) {
@@ -317,7 +317,7 @@ pub fn joined(address: &str, port: u16) -> String {
 }
 
 /// Returns why a Service cannot lead to Mailgress, whatever its ports are.
-fn hindrance(service: &Service) -> Option<String> {
+fn obstacle(service: &Service) -> Option<String> {
     let spec = service.spec.as_ref()?;
     if service.metadata.deletion_timestamp.is_some() {
         let text = "is being deleted (metadata.deletionTimestamp is set); create it again once it is gone, or name \
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_made_of_a_port_is_no_reason_to_fail() {
+    fn accepts_ports_that_others_have_changed() {
         let changed = json!([
             { "name": "mail-993", "port": 993, "targetPort": 10993 },
             { "name": "mail-995", "port": 80, "targetPort": 80 },
@@ -509,14 +509,14 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_selects_other_pods_is_told_with_its_selector() {
-        let strangers = with(service(&json!({}), &json!({})), &[("mail-993", 993)]).with_strangers(true);
+    fn a_service_that_selects_other_pods_is_reported() {
+        let strangers = with(service(&json!({}), &json!({})), &[("mail-993", 993)]).with_other_pods(true);
         let why = unusable(strangers);
         assert!(why.contains("Service mail/edge") && why.contains("correct its spec.selector"), "{why}");
     }
 
     #[test]
-    fn a_service_that_is_going_or_stands_for_another_host_leads_nobody_here() {
+    fn a_deleted_or_external_service_is_unusable() {
         let read = |service: Value| OwnService::read(&serde_json::from_value(service).unwrap(), "us");
         let metadata = json!({ "namespace": "mail", "name": "edge" });
         let ports = json!([{ "name": "mail-993", "port": 993 }]);
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_balancer_without_an_address_is_told_and_still_leads_here() {
+    fn a_load_balancer_without_an_address_is_reported_and_usable() {
         let balancer = |status: &Value| service(&json!({ "type": "LoadBalancer" }), status);
         let waiting = balancer(&json!({}));
         let text = waiting.pending_address(993).unwrap();
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn only_traffic_that_stays_on_its_node_keeps_the_client() {
+    fn only_local_traffic_keeps_the_clients_address() {
         let hides = |spec: Value| service(&spec, &json!({})).hides_clients;
         assert!(hides(json!({ "type": "LoadBalancer" })));
         assert!(hides(json!({ "type": "NodePort", "externalTrafficPolicy": "Cluster" })));

@@ -126,7 +126,7 @@ impl Status {
 
     /// Stores the status that the object already has, so that conditions that are still correct keep their times. A
     /// status of another form is ignored.
-    pub fn recall(&mut self, id: &ObjectId, status: &Value) {
+    pub fn restore(&mut self, id: &ObjectId, status: &Value) {
         if let Some(status) = ObjectStatus::read(id.kind, status) {
             self.0.insert(id.clone(), Arc::new(status));
         }
@@ -134,9 +134,9 @@ impl Status {
 
     /// Returns the changes between the status that the object has and the computed one.
     #[must_use]
-    pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
+    pub fn changes_since(&self, id: &ObjectId, uid: &str, previous: &Value) -> Vec<Change> {
         let Some(status) = self.0.get(id) else { return Vec::new() };
-        changes::of_object(id, uid, ObjectStatus::read(id.kind, said).as_ref(), status)
+        changes::of_object(id, uid, ObjectStatus::read(id.kind, previous).as_ref(), status)
     }
 
     /// Returns the values of the gauges of an object.
@@ -196,8 +196,8 @@ pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
     let Some(outcome) = facts.published.outcome(id) else { return false };
     let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
-    let elsewhere = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
-    here || elsewhere
+    let others = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
+    here || others
         || outcome.listeners.iter().any(|listener| ready::waits_for_service(facts, outcome, listener))
 }
 

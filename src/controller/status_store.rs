@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::view;
 
 use super::index::ObjectId;
-use super::peers::Attendance;
+use super::peers::ReplicaState;
 use super::status::{Change, Row, Status};
 
 /// The statuses of all objects. Clones share the same state.
@@ -24,7 +24,7 @@ pub(super) struct Stored {
     pub(super) problems: Vec<String>,
     /// `None` without a cluster.
     pub(super) leads: Option<bool>,
-    pub(super) replicas: Vec<Attendance>,
+    pub(super) replicas: Vec<ReplicaState>,
     /// Newest first.
     changes: VecDeque<view::Change>,
 }
@@ -37,7 +37,7 @@ pub struct Overview {
     /// `None` without a cluster.
     pub leads: Option<bool>,
     /// All replicas, if this one leads.
-    pub replicas: Vec<Attendance>,
+    pub replicas: Vec<ReplicaState>,
     /// The last changes, newest first.
     pub changes: Vec<view::Change>,
 }

@@ -231,7 +231,7 @@ spec:
     }
 
     #[test]
-    fn what_is_not_there_is_looked_for_where_it_should_be() {
+    fn an_absent_field_is_placed_at_its_parent() {
         assert_eq!(found(BLOCK, "spec.listeners[imaps].tls.mode"), at("imaps", 12, 11));
         assert_eq!(found(BLOCK, "spec.tls.certificateRefs"), at("spec", 10, 1));
         assert_eq!(found(BLOCK, "nothing"), None);
@@ -286,7 +286,7 @@ spec:
     }
 
     #[test]
-    fn what_is_too_deep_is_not_looked_at() {
+    fn ignores_values_that_are_nested_too_deeply() {
         assert_eq!(found(&"[".repeat(100_000), "spec"), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::protocol::Protocol;
 
 /// A field that enables XCLIENT.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct AsksForXclient {
+pub(super) struct XclientField {
     /// The object that has the field.
     pub(super) kind: Kind,
     pub(super) key: Key,
@@ -28,17 +28,17 @@ pub(super) const REMEDY: &str = "if the backend takes PROXY headers, set upstrea
                                  otherwise let it believe XCLIENT of Mailgress's addresses only";
 
 /// Returns each field once.
-pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
+pub(super) fn fields(objects: &Objects) -> Vec<XclientField> {
     let mut found = Vec::new();
     for (key, server) in &objects.servers {
         let Ok(spec) = &server.spec else { continue };
         for listener in &spec.listeners {
             let settings = effective(&spec.settings, &listener.fields.settings);
             if could_use_proxy(&listener.fields, &settings) {
-                let own = asks(&listener.fields.settings);
+                let own = enables_xclient(&listener.fields.settings);
                 let place =
                     if own { format!("spec.listeners[{}]", listener.name) } else { "spec".to_owned() };
-                found.push(asking(Kind::Server, key, &place));
+                found.push(xclient_field(Kind::Server, key, &place));
             }
         }
     }
@@ -49,11 +49,11 @@ pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
         let server = objects.servers.get(&server_key).and_then(|server| server.spec.as_ref().ok());
         let inherited = server.map(|server| server.settings.clone()).unwrap_or_default();
         if could_use_proxy(&spec.listener, &attached(&inherited, &spec.listener.settings)) {
-            let own = asks(&spec.listener.settings);
+            let own = enables_xclient(&spec.listener.settings);
             found.push(if own {
-                asking(Kind::Listener, key, "spec")
+                xclient_field(Kind::Listener, key, "spec")
             } else {
-                asking(Kind::Server, &server_key, "spec")
+                xclient_field(Kind::Server, &server_key, "spec")
             });
         }
     }
@@ -62,11 +62,11 @@ pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
     found
 }
 
-fn asking(kind: Kind, key: &Key, place: &str) -> AsksForXclient {
-    AsksForXclient { kind, key: key.clone(), field: format!("{place}.upstream.xclient") }
+fn xclient_field(kind: Kind, key: &Key, place: &str) -> XclientField {
+    XclientField { kind, key: key.clone(), field: format!("{place}.upstream.xclient") }
 }
 
-fn asks(settings: &Settings) -> bool {
+fn enables_xclient(settings: &Settings) -> bool {
     settings.upstream.as_ref().is_some_and(|upstream| upstream.xclient == Some(true))
 }
 
@@ -79,5 +79,5 @@ fn could_use_proxy(fields: &ListenerFields, settings: &Settings) -> bool {
     let sends_proxy = !matches!(upstream.proxy_protocol, None | Some(ProxyProtocolVersion::Disabled));
     let by_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
     let carries_login = by_service && upstream.smtp_auth != Some(true);
-    is_smtp && asks(settings) && !sends_proxy && !carries_login
+    is_smtp && enables_xclient(settings) && !sends_proxy && !carries_login
 }

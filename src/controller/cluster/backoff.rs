@@ -20,4 +20,4 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest delay.
 pub(super) const LAST: Duration = Duration::from_secs(10);
 /// A failure is no longer reported after this time: if it still existed, it would have occurred again.
-pub(super) const TOLD: Duration = LAST.saturating_mul(3);
+pub(super) const REPORTED_FOR: Duration = LAST.saturating_mul(3);

@@ -35,10 +35,12 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
 /// that is ready. A problem of a replica does not cause one event for each of thousands of objects: it is in the log
 /// and in the conditions.
 fn event(change: &Change) -> Option<Event> {
-    let ChangeKind::Is(Condition { type_, status, reason, message, .. }) = &change.kind else { return None };
+    let ChangeKind::Changed(Condition { type_, status, reason, message, .. }) = &change.kind else {
+        return None;
+    };
     // If an object is degraded, it is not ready either, and the message of Ready names the listener.
-    let is_said = type_ == "Degraded";
-    if is_said || change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
+    let is_in_ready = type_ == "Degraded";
+    if is_in_ready || change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
         return None;
     }
     let type_is_ready = type_ == "Ready" && *status == ConditionStatus::True;
@@ -126,7 +128,7 @@ mod tests {
             object: ObjectId::new(Kind::Server, &Key::new("mail", "edge")),
             uid: "u".into(),
             listener: listener.map(Into::into),
-            kind: ChangeKind::Is(condition),
+            kind: ChangeKind::Changed(condition),
         }
     }
 

@@ -29,14 +29,14 @@ impl Failure {
             | watcher::Error::WatchStartFailed(error)
             | watcher::Error::WatchFailed(error) => Some(Self::of(&error)),
             watcher::Error::WatchError(status) if status.code == EXPIRED => None,
-            watcher::Error::WatchError(status) => Some(Self::said(status.code, &status.message)),
+            watcher::Error::WatchError(status) => Some(Self::of_status(status.code, &status.message)),
             watcher::Error::NoResourceVersion => Some(Self::Refused(error.to_string())),
         }
     }
 
     pub(super) fn of(error: &kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::said(status.code, &status.message),
+            kube::Error::Api(status) => Self::of_status(status.code, &status.message),
             other => Self::Unreachable(one_line(&root(other).to_string())),
         }
     }
@@ -50,7 +50,7 @@ impl Failure {
         }
     }
 
-    fn said(code: u16, message: &str) -> Self {
+    fn of_status(code: u16, message: &str) -> Self {
         match code {
             401 | 403 => Self::Forbidden(one_line(message)),
             404 => Self::Refused(format!("{}; `mailgress crds` prints the CRDs", one_line(message))),
@@ -61,11 +61,11 @@ impl Failure {
 
 impl Error for Failure {}
 
-/// Waits for the answer to a request, at most [`PATIENCE`].
+/// Waits for the answer to a request, at most [`REQUEST_TIMEOUT`].
 pub(in crate::controller) async fn answered<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, Failure> {
-    match timeout(PATIENCE, request).await {
+    match timeout(REQUEST_TIMEOUT, request).await {
         Ok(answer) => answer.map_err(|error| Failure::of(&error)),
         Err(_) => Err(Failure::Unreachable(NO_ANSWER.to_owned())),
     }
@@ -90,6 +90,6 @@ pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'st
 
 pub(super) const NO_ANSWER: &str = "the API server does not answer";
 /// The timeout of one request.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP status 410 (Gone).
 const EXPIRED: u16 = 410;

@@ -13,30 +13,30 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::status::ConditionStatus;
 use crate::controller::index::{Key, ObjectId};
-use crate::controller::peers::{Peers, Touched};
+use crate::controller::peers::{Affected, Peers};
 use crate::controller::publisher::Publisher;
 use crate::controller::reason::Reason;
-use crate::controller::service::{Front, OwnService, are_all_strangers};
+use crate::controller::service::{Front, OwnService, have_no_replica};
 use crate::controller::status::{self, Change, Surroundings};
 
 use super::events;
-use super::lease::{Lease, Standing};
+use super::lease::{Leadership, Lease};
 use super::own_service::{Keeper, KnownService};
 use super::replicas::{self, Replicas};
 use super::store::Store;
-use super::writer::{Outbox, Said, Writer};
+use super::writer::{Outbox, StatusUpdate, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
 
 /// The state of leadership, and the tasks that depend on it.
 pub(super) struct Lead {
-    standing: watch::Receiver<Standing>,
+    leadership: watch::Receiver<Leadership>,
     leads: bool,
     /// For the requests to other replicas.
     client: Client,
     /// The Service whose endpoints are the replicas.
     replicas: Option<Key>,
     /// The answers of the other replicas, while they are asked.
-    asking: Option<Asking>,
+    requests: Option<ReplicaRequests>,
     service: watch::Receiver<KnownService>,
     /// The wanted ports, sent to the task that manages the Service.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
@@ -47,13 +47,13 @@ pub(super) struct Lead {
     /// The address of the node of this replica.
     node_address: Option<IpAddr>,
     /// The lease, until this replica starts to compete for it.
-    lease: Option<(Lease, watch::Sender<Standing>)>,
+    lease: Option<(Lease, watch::Sender<Leadership>)>,
     running: Option<JoinHandle<()>>,
 }
 
 /// The requests to the other replicas. Dropping this ends them.
 #[derive(Debug)]
-struct Asking {
+struct ReplicaRequests {
     events: mpsc::Receiver<replicas::Event>,
     _task: AbortOnDropHandle<()>,
 }
@@ -61,7 +61,7 @@ struct Asking {
 #[derive(Debug)]
 pub(super) enum LeadEvent {
     /// This replica has become the leader, or is no longer the leader.
-    Standing,
+    Leadership,
     /// The Service has changed.
     Service,
     /// An event about the other replicas.
@@ -76,13 +76,13 @@ impl Lead {
         publisher: &Publisher,
         shutdown: &CancellationToken,
     ) -> Self {
-        publisher.stand_by();
+        publisher.start_as_follower();
         let replica = publisher.ledger().replica().clone();
-        let (standings, standing) = watch::channel(Standing::default());
+        let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let identity = format!("{}_{}", replica.name, replica.instance);
         let lease = Lease::new(clients.requests.clone(), options.lease.clone(), identity);
         let naming =
-            lease.clone().name_leader(publisher.ledger().clone(), standing.clone(), shutdown.clone());
+            lease.clone().name_leader(publisher.ledger().clone(), leadership.clone(), shutdown.clone());
         tokio::spawn(naming);
         let outbox = Outbox::default();
         let writer = Writer::new(clients.requests.clone(), publisher.class(), outbox.clone(), lease.clone());
@@ -97,25 +97,25 @@ impl Lead {
             tokio::spawn(keeper.run());
         }
         Self {
-            standing,
+            leadership,
             leads: false,
             client: clients.watches.clone(),
             replicas: options.replicas.clone(),
-            asking: None,
+            requests: None,
             service,
             ports,
             outbox,
             events,
             node_address: replica.node_address,
-            lease: Some((lease, standings)),
+            lease: Some((lease, leadership_sender)),
             running: None,
         }
     }
 
     /// Starts to compete for the lease.
-    pub(super) fn run_for_it(&mut self, shutdown: &CancellationToken) {
-        if let Some((lease, standings)) = self.lease.take() {
-            self.running = Some(tokio::spawn(lease.run(standings, shutdown.clone())));
+    pub(super) fn compete(&mut self, shutdown: &CancellationToken) {
+        if let Some((lease, leadership_sender)) = self.lease.take() {
+            self.running = Some(tokio::spawn(lease.run(leadership_sender, shutdown.clone())));
         }
     }
 
@@ -124,23 +124,23 @@ impl Lead {
     }
 
     /// Starts or stops the requests to the other replicas: they are needed while this replica starts or leads.
-    pub(super) fn ask(&mut self, is_starting: bool, publisher: &mut Publisher) {
-        let asks = is_starting || self.leads;
+    pub(super) fn request_replicas(&mut self, is_starting: bool, publisher: &mut Publisher) {
+        let is_needed = is_starting || self.leads;
         let Some(service) = self.replicas.clone() else {
-            if asks && publisher.asked().is_none() {
-                publisher.ask(Some(Peers::alone(&publisher.ledger().replica().instance)));
+            if is_needed && publisher.peers().is_none() {
+                publisher.set_peers(Some(Peers::alone(&publisher.ledger().replica().instance)));
             }
             return;
         };
-        if asks == self.asking.is_some() {
+        if is_needed == self.requests.is_some() {
             return;
         }
-        self.asking = asks.then(|| {
+        self.requests = is_needed.then(|| {
             let (sender, events) = mpsc::channel(MAX_ANSWERS);
             let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
-            Asking { events, _task: AbortOnDropHandle::new(task) }
+            ReplicaRequests { events, _task: AbortOnDropHandle::new(task) }
         });
-        publisher.ask(asks.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
+        publisher.set_peers(is_needed.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
     }
 
     /// Waits until the lease is released, after the shutdown.
@@ -152,12 +152,12 @@ impl Lead {
     }
 
     /// Waits for an event. Never returns if all channels are closed.
-    pub(super) async fn news(&mut self) -> LeadEvent {
+    pub(super) async fn next_event(&mut self) -> LeadEvent {
         tokio::select! {
-            Ok(()) = self.standing.changed() => LeadEvent::Standing,
+            Ok(()) = self.leadership.changed() => LeadEvent::Leadership,
             Ok(()) = self.service.changed() => LeadEvent::Service,
             // Never returns if no replica is asked.
-            event = heard(&mut self.asking) => LeadEvent::Replicas(event),
+            event = next_replica_event(&mut self.requests) => LeadEvent::Replicas(event),
         }
     }
 
@@ -165,50 +165,57 @@ impl Lead {
     pub(super) fn take(&mut self, event: LeadEvent, publisher: &mut Publisher, store: &Store) {
         let now = Instant::now();
         match event {
-            LeadEvent::Standing => self.stand(publisher, store),
-            LeadEvent::Service => publisher.look_at_ports(),
+            LeadEvent::Leadership => self.apply_leadership(publisher, store),
+            LeadEvent::Service => publisher.mark_ports_stale(),
             LeadEvent::Replicas(replicas::Event::Ready(ready)) => {
-                publisher.hear(|peers| peers.set(&ready, now))
+                publisher.update_peers(|peers| peers.set(&ready, now))
             }
-            LeadEvent::Replicas(replicas::Event::Heard(from, page)) => {
-                publisher.hear(|peers| peers.heard(from, *page, now));
+            LeadEvent::Replicas(replicas::Event::Answered(from, page)) => {
+                publisher.update_peers(|peers| peers.answered(from, *page, now));
             }
-            LeadEvent::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|peers| {
+            LeadEvent::Replicas(replicas::Event::Failed(from, why)) => publisher.update_peers(|peers| {
                 peers.failed(from, why);
-                Touched::none()
+                Affected::none()
             }),
-            LeadEvent::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|peers| peers.fail(why)),
+            LeadEvent::Replicas(replicas::Event::Unknown(why)) => {
+                publisher.update_peers(|peers| peers.fail(why))
+            }
         }
-        publisher.surround(self.surroundings(publisher));
+        publisher.set_surroundings(self.surroundings(publisher));
     }
 
     /// Applies timeouts.
-    pub(super) fn look(&mut self, publisher: &mut Publisher) {
-        publisher.hear(|peers| peers.look(Instant::now()));
+    pub(super) fn apply_timeouts(&mut self, publisher: &mut Publisher) {
+        publisher.update_peers(|peers| peers.apply_timeouts(Instant::now()));
     }
 
     /// Returns all current problems of these tasks.
     pub(super) fn problems(&self, publisher: &Publisher) -> Vec<String> {
-        let standing = self.standing.borrow().failure.clone();
+        let leadership = self.leadership.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
         let replicas = publisher.replicas().into_iter().flat_map(Peers::problems);
-        replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
+        replicas.chain(leadership).chain(service).chain(self.outbox.failure()).collect()
     }
 
     /// Writes the status of these objects if this replica leads and the status has changed.
-    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, publisher: &mut Publisher, store: &Store) {
+    pub(super) fn write_status(
+        &mut self,
+        ids: &BTreeSet<ObjectId>,
+        publisher: &mut Publisher,
+        store: &Store,
+    ) {
         if !self.leads {
             return;
         }
-        self.say_status(told, publisher, store);
+        self.queue_status(ids, publisher, store);
         self.show_ports(publisher);
     }
 
-    fn say_status(&mut self, told: &BTreeSet<ObjectId>, publisher: &Publisher, store: &Store) {
-        let mut said = Vec::new();
-        for id in told {
+    fn queue_status(&mut self, ids: &BTreeSet<ObjectId>, publisher: &Publisher, store: &Store) {
+        let mut updates = Vec::new();
+        for id in ids {
             // A waiting status is outdated, or its object no longer exists.
-            let is_under_way = self.outbox.forget(id);
+            let is_being_written = self.outbox.forget(id);
             let Some(seen) = store.own(id) else {
                 self.outbox.remove(id);
                 continue;
@@ -216,27 +223,29 @@ impl Lead {
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
             match publisher.status_of(id) {
                 Some(status) if status != seen.status => {
-                    let news = publisher.news(id, &seen.uid, &seen.status);
-                    for change in news.into_iter().filter(|change| !is_end_of_silence(change, &seen.status)) {
+                    let changes = publisher.changes_since(id, &seen.uid, &seen.status);
+                    for change in
+                        changes.into_iter().filter(|change| !is_end_of_unreachable(change, &seen.status))
+                    {
                         if let Err(error) = self.events.try_send(change) {
                             tracing::debug!("dropped an event: {error}");
                         }
                     }
-                    said.push((id.clone(), Said { uid, resource_version, status }));
+                    updates.push((id.clone(), StatusUpdate { uid, resource_version, status }));
                 }
                 // A status that is being written now is outdated, so this one must follow it.
-                Some(status) if is_under_way => {
-                    said.push((id.clone(), Said { uid, resource_version, status }))
+                Some(status) if is_being_written => {
+                    updates.push((id.clone(), StatusUpdate { uid, resource_version, status }))
                 }
                 Some(_) => {}
-                None if seen.is_told => {
-                    said.push((id.clone(), Said { uid, resource_version, status: Value::Null }));
+                None if seen.has_our_status => {
+                    updates.push((id.clone(), StatusUpdate { uid, resource_version, status: Value::Null }));
                 }
                 None => {}
             }
         }
-        if !said.is_empty() {
-            self.outbox.put(said);
+        if !updates.is_empty() {
+            self.outbox.put(updates);
         }
     }
 
@@ -248,8 +257,8 @@ impl Lead {
         }
     }
 
-    fn stand(&mut self, publisher: &mut Publisher, store: &Store) {
-        let leads = self.standing.borrow_and_update().leads;
+    fn apply_leadership(&mut self, publisher: &mut Publisher, store: &Store) {
+        let leads = self.leadership.borrow_and_update().leads;
         if leads == self.leads {
             return;
         }
@@ -260,18 +269,18 @@ impl Lead {
             publisher.lead(false, |_| None);
             return;
         }
-        self.ask(false, publisher);
+        self.request_replicas(false, publisher);
         publisher.lead(true, |id| store.own(id).map(|seen| &seen.status));
         // If an object has moved to another class, its status of this class may still have to be removed.
-        let others = store.told().filter(|id| publisher.renderer().outcome(id).is_none());
-        self.say_status(&others.collect(), publisher, store);
+        let others = store.with_our_status().filter(|id| publisher.renderer().outcome(id).is_none());
+        self.queue_status(&others.collect(), publisher, store);
     }
 
     fn surroundings(&self, publisher: &Publisher) -> Surroundings {
         let KnownService { mut front, endpoints, .. } = self.service.borrow().clone();
         if let Front::Known(service) = front {
             let replicas = publisher.replicas().into_iter().flat_map(Peers::addresses).collect();
-            front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));
+            front = Front::Known(Box::new(service.with_other_pods(have_no_replica(&endpoints, &replicas))));
         }
         let others = publisher.replicas().into_iter().flat_map(Peers::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
@@ -279,9 +288,9 @@ impl Lead {
 }
 
 /// Waits for an event about the replicas. Never returns while they are not asked.
-async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
-    if let Some(asking) = asking
-        && let Some(event) = asking.events.recv().await
+async fn next_replica_event(requests: &mut Option<ReplicaRequests>) -> replicas::Event {
+    if let Some(requests) = requests
+        && let Some(event) = requests.events.recv().await
     {
         return event;
     }
@@ -290,9 +299,9 @@ async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
 
 /// Tells whether the change only ends the condition that a replica did not answer. Neither its start nor its end is an
 /// event of each object.
-fn is_end_of_silence(change: &Change, said: &Value) -> bool {
-    let Change { kind: status::ChangeKind::Is(condition), .. } = change else { return false };
-    let mut before = said["conditions"].as_array().into_iter().flatten();
+fn is_end_of_unreachable(change: &Change, status: &Value) -> bool {
+    let Change { kind: status::ChangeKind::Changed(condition), .. } = change else { return false };
+    let mut before = status["conditions"].as_array().into_iter().flatten();
     condition.type_ == "Ready"
         && condition.status == ConditionStatus::True
         && before.any(|old| old["type"] == "Ready" && old["reason"] == Reason::ReplicaUnreachable.name())

@@ -35,7 +35,7 @@ pub(super) struct Lease {
 
 /// The state of leadership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct Leadership {
     pub(super) leads: bool,
     /// Why the Lease can be neither acquired nor watched.
     pub(super) failure: Option<String>,
@@ -67,11 +67,11 @@ impl Lease {
     pub(super) async fn name_leader(
         self,
         ledger: Ledger,
-        standing: watch::Receiver<Standing>,
+        leadership: watch::Receiver<Leadership>,
         shutdown: CancellationToken,
     ) {
         loop {
-            let leads = standing.borrow().leads;
+            let leads = leadership.borrow().leads;
             if !leads && let Ok(Some(holder)) = self.holder().await {
                 ledger.led_by(replica_of(&holder), Instant::now());
             }
@@ -89,16 +89,16 @@ impl Lease {
     }
 
     /// Tries to lead until `shutdown`, and then releases the Lease.
-    pub(super) async fn run(self, standing: watch::Sender<Standing>, shutdown: CancellationToken) {
+    pub(super) async fn run(self, leadership: watch::Sender<Leadership>, shutdown: CancellationToken) {
         let mut backoff = backoff();
         loop {
             let failure = tokio::select! {
                 () = shutdown.cancelled() => return,
                 manager = self.manager() => match manager {
                     Ok(manager) => {
-                        let kept = self.keep(&manager, &standing, &mut backoff);
+                        let kept = self.keep(&manager, &leadership, &mut backoff);
                         tokio::select! {
-                            () = shutdown.cancelled() => return self.release(&manager, &standing).await,
+                            () = shutdown.cancelled() => return self.release(&manager, &leadership).await,
                             failure = kept => failure,
                         }
                     }
@@ -107,7 +107,7 @@ impl Lease {
             };
             let why =
                 format!("the Lease {} cannot be kept: {}", self.key, one_line(&root(&failure).to_string()));
-            self.stand(&standing, Standing { leads: false, failure: Some(why) });
+            self.set(&leadership, Leadership { leads: false, failure: Some(why) });
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(backoff.pause()) => {}
@@ -129,7 +129,7 @@ impl Lease {
     async fn keep(
         &self,
         manager: &LeaseManager,
-        standing: &watch::Sender<Standing>,
+        leadership: &watch::Sender<Leadership>,
         backoff: &mut Backoff,
     ) -> LeaseManagerError {
         loop {
@@ -138,23 +138,23 @@ impl Lease {
                 outcome = &mut changed => outcome,
                 () = sleep(LEASE_DURATION) => {
                     // There was no error for the duration of the Lease, so the previous failure is over.
-                    let leads = standing.borrow().leads;
-                    self.stand(standing, Standing { leads, failure: None });
+                    let leads = leadership.borrow().leads;
+                    self.set(leadership, Leadership { leads, failure: None });
                     changed.await
                 }
             };
             match outcome {
                 Ok(leads) => {
                     backoff.reset();
-                    self.stand(standing, Standing { leads, failure: None });
+                    self.set(leadership, Leadership { leads, failure: None });
                 }
                 Err(error) => return error,
             }
         }
     }
 
-    fn stand(&self, standing: &watch::Sender<Standing>, now: Standing) {
-        let changed = standing.borrow().leads != now.leads;
+    fn set(&self, leadership: &watch::Sender<Leadership>, now: Leadership) {
+        let changed = leadership.borrow().leads != now.leads;
         if changed && now.leads {
             tracing::info!(
                 "this replica is the leader now; it writes status and events (Lease {})",
@@ -163,12 +163,12 @@ impl Lease {
         } else if changed {
             tracing::info!("this replica is no longer the leader (Lease {})", self.key);
         }
-        send_if_other(standing, now);
+        send_if_other(leadership, now);
     }
 
-    async fn release(&self, manager: &LeaseManager, standing: &watch::Sender<Standing>) {
-        let led = standing.borrow().leads;
-        self.stand(standing, Standing::default());
+    async fn release(&self, manager: &LeaseManager, leadership: &watch::Sender<Leadership>) {
+        let led = leadership.borrow().leads;
+        self.set(leadership, Leadership::default());
         if led && timeout(LEASE_GRACE, manager.release()).await.is_ok_and(|released| released.is_ok()) {
             tracing::info!("released the Lease {}", self.key);
         }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::controller::index::Key;
 use crate::controller::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
 
-use super::backoff::{TOLD, backoff};
+use super::backoff::{REPORTED_FOR, backoff};
 use super::failure::{Failure, answered};
 use super::follow::follow;
 use super::send_if_other;
@@ -96,9 +96,9 @@ impl Keeper {
         let mut slices = pin!(follow(slices, Config::default().labels(&selector)));
         let mut seen = Seen::default();
         let mut backoff = backoff();
-        let (mut again, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
+        let (mut retry_in, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
         loop {
-            let over = seen.unread.as_ref().map(|(_, at)| *at + TOLD);
+            let expires = seen.unread.as_ref().map(|(_, at)| *at + REPORTED_FOR);
             tokio::select! {
                 found = services.next() => match found {
                     None => return,
@@ -124,13 +124,13 @@ impl Keeper {
                     }
                 },
                 // A watch that continues successfully sends no event.
-                () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => seen.unread = None,
+                () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => seen.unread = None,
                 () = sleep_until(settles.unwrap_or_else(Instant::now)), if settles.is_some() => {}
                 changed = self.wanted.changed() => if changed.is_err() { return },
-                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
+                () = sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => {}
             }
             seen.unwritten = self.apply(&api, &seen).await.err();
-            again = match seen.unwritten {
+            retry_in = match seen.unwritten {
                 None => {
                     backoff.reset();
                     None

@@ -36,7 +36,7 @@ pub(super) enum Event {
     /// The ready replicas, with their names.
     Ready(BTreeMap<SocketAddr, String>),
     /// A replica has answered.
-    Heard(SocketAddr, Box<Page>),
+    Answered(SocketAddr, Box<Page>),
     /// A replica could not be asked.
     Failed(SocketAddr, String),
     /// The list of replicas cannot be read.
@@ -48,15 +48,15 @@ pub(super) struct Replicas {
     client: Client,
     service: Key,
     events: mpsc::Sender<Event>,
-    askers: Askers,
+    pollers: Pollers,
 }
 
 /// The tasks that ask, one for each replica.
-struct Askers {
+struct Pollers {
     events: mpsc::Sender<Event>,
     http: Http,
     /// The tasks, with the names of their replicas. Another replica at the same address is asked from the beginning.
-    asked: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
+    tasks: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
 }
 
 type Http = HttpClient<HttpConnector, Empty<Bytes>>;
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Replicas {
 impl Replicas {
     /// Creates the task for the endpoints of `service`.
     pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
-        Self { client, service, askers: Askers::new(events.clone()), events }
+        Self { client, service, pollers: Pollers::new(events.clone()), events }
     }
 
     /// Follows the Service's endpoints until the receiver of events is closed.
@@ -93,7 +93,7 @@ impl Replicas {
             if self.events.send(Event::Ready(ready.clone())).await.is_err() {
                 return;
             }
-            self.askers.ask(&ready);
+            self.pollers.poll(&ready);
         }
     }
 }
@@ -107,24 +107,24 @@ fn uri(address: SocketAddr, read: Option<&Bookmark>) -> String {
     format!("http://{address}/served?{}", query.finish())
 }
 
-impl Askers {
+impl Pollers {
     /// Creates the tasks' owner. The tasks send to `events`.
     fn new(events: mpsc::Sender<Event>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { events, http, asked: BTreeMap::new() }
+        Self { events, http, tasks: BTreeMap::new() }
     }
 
     /// Asks these replicas and no others.
-    fn ask(&mut self, ready: &BTreeMap<SocketAddr, String>) {
-        self.asked.retain(|address, (name, _)| ready.get(address) == Some(name));
+    fn poll(&mut self, ready: &BTreeMap<SocketAddr, String>) {
+        self.tasks.retain(|address, (name, _)| ready.get(address) == Some(name));
         for (address, name) in ready {
-            self.asked.entry(*address).or_insert_with(|| {
-                let task = ask(self.http.clone(), *address, self.events.clone());
+            self.tasks.entry(*address).or_insert_with(|| {
+                let task = poll(self.http.clone(), *address, self.events.clone());
                 (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
@@ -132,14 +132,14 @@ impl Askers {
 }
 
 /// Asks one replica repeatedly.
-async fn ask(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
+async fn poll(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
     let mut read: Option<Bookmark> = None;
     loop {
         let answer = timeout(ANSWER_TIMEOUT, request(&http, uri(address, read.as_ref())));
         let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok(page) => {
                 read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
-                Event::Heard(address, Box::new(page))
+                Event::Answered(address, Box::new(page))
             }
             Err(why) => {
                 sleep(PAUSE).await;
@@ -201,7 +201,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Unused connections are closed after this time, before the replica closes them.
-const KEPT: Duration = Duration::from_secs(3);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The maximum length of an answer in bytes. It has some hundred bytes per object.
 const LONGEST_ANSWER: usize = 16 << 20;
 
@@ -244,7 +244,7 @@ mod tests {
     async fn replica() -> (SocketAddr, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (sender, asked) = mpsc::channel(1);
+        let (sender, requests) = mpsc::channel(1);
         let answer = move |request: http::Request<hyper::body::Incoming>| {
             let sender = sender.clone();
             async move {
@@ -261,20 +261,20 @@ mod tests {
                 tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
             }
         });
-        (address, asked)
+        (address, requests)
     }
 
     #[tokio::test]
-    async fn a_replica_with_another_name_is_asked_from_the_beginning() {
-        let (address, mut asked) = replica().await;
+    async fn a_replica_with_another_name_is_polled_from_the_beginning() {
+        let (address, mut requests) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let mut askers = Askers::new(events);
+        let mut pollers = Pollers::new(events);
         for name in ["a", "b"] {
-            askers.ask(&BTreeMap::from([(address, name.to_owned())]));
+            pollers.poll(&BTreeMap::from([(address, name.to_owned())]));
             for is_first in [true, false] {
                 let awaited =
-                    async { while asked.recv().await.unwrap().contains("version=7") == is_first {} };
+                    async { while requests.recv().await.unwrap().contains("version=7") == is_first {} };
                 timeout(Duration::from_secs(10), awaited).await.unwrap();
             }
         }

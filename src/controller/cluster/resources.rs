@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_asked_for_by_name_only() {
+    fn secrets_are_watched_by_name_only() {
         let reference = Reference::new(ReferenceKind::Secret, &Key::new("mail", "mail-tls"));
         let secret = by_name(&reference).unwrap();
         assert_eq!(secret.config().field_selector.as_deref(), Some("metadata.name=mail-tls"));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_asked_for_with_their_namespace() {
+    fn services_are_watched_by_namespace() {
         let kinds = [ReferenceKind::Service, ReferenceKind::EndpointSlices];
         let of = |kind| ["a", "b"].map(|namespace| Reference::new(kind, &Key::new(namespace, "backend")));
         let all: BTreeSet<Reference> = kinds.into_iter().flat_map(of).collect();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_becomes_no_selector() {
+    fn an_invalid_name_is_not_watched() {
         let watched = |name: &str| {
             let key = Key::new("mail", name);
             by_name(&Reference::new(ReferenceKind::ConfigMap, &key))

@@ -12,7 +12,7 @@ use crate::controller::index::{Index, Key, Reference, ReferenceKind, service_of}
 use crate::controller::manifest::Content;
 use crate::controller::render::{Kind, ObjectId, ReferenceChanges};
 
-use super::backoff::TOLD;
+use super::backoff::REPORTED_FOR;
 use super::failure::Failure;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
@@ -32,17 +32,17 @@ pub(super) struct Store {
     /// The watch of each number.
     numbers: BTreeMap<u64, Watched>,
     /// The number of watches that are not running because the limit is reached.
-    beyond: usize,
+    excess: usize,
     /// Whether a change requires a new selection of watches.
     unfollowed: bool,
     /// When a watch last gave its first answer.
     answered: Option<Instant>,
     /// Objects of our own kinds that had an event, and when to compare their status with the expected one.
-    heard_of: BTreeMap<ObjectId, Instant>,
+    compare_at: BTreeMap<ObjectId, Instant>,
     /// The objects of all watches together.
     index: Index,
     /// Whether refusals count. Right after the start they do not.
-    believes_refusals: bool,
+    accepts_refusals: bool,
 }
 
 impl Store {
@@ -53,12 +53,12 @@ impl Store {
             references: BTreeSet::new(),
             states: BTreeMap::new(),
             numbers: BTreeMap::new(),
-            beyond: 0,
+            excess: 0,
             unfollowed: false,
             answered: None,
-            heard_of: BTreeMap::new(),
+            compare_at: BTreeMap::new(),
             index: Index::of_watched(),
-            believes_refusals: false,
+            accepts_refusals: false,
         }
     }
 
@@ -86,11 +86,11 @@ impl Store {
             return None;
         }
         let answer = |watched: &Watched| self.states.get(watched).map(|state| state.list);
-        let (wanted, beyond) = wanted::wanted(&self.base, &self.references, answer);
-        self.beyond = beyond;
-        let over: Vec<Watched> =
+        let (wanted, excess) = wanted::wanted(&self.base, &self.references, answer);
+        self.excess = excess;
+        let ended: Vec<Watched> =
             self.states.keys().filter(|watched| !wanted.contains(watched)).cloned().collect();
-        for watched in over {
+        for watched in ended {
             let Some(state) = self.states.remove(&watched) else { continue };
             for key in state.held.keys() {
                 self.show(watched.kind, key);
@@ -128,7 +128,7 @@ impl Store {
         for key in keys {
             // The first answer of a watch renders all objects and thus compares all of them.
             if let Some(kind) = watched.kind.own().filter(|_| before == ListState::Whole) {
-                self.heard_of.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
+                self.compare_at.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
             }
             self.show(watched.kind, &key);
         }
@@ -139,7 +139,7 @@ impl Store {
     }
 
     /// Tells whether our own objects are known, as far as the permissions allow.
-    pub(super) fn knows_the_base(&self) -> bool {
+    pub(super) fn has_base(&self) -> bool {
         let answer = |watched: &Watched| self.states.get(watched).map_or(ListState::None, |state| state.list);
         let servers = |watched: &&Watched| watched.kind == WatchedKind::Server;
         self.base.iter().all(|watched| answer(watched) != ListState::None)
@@ -151,21 +151,21 @@ impl Store {
     pub(super) fn awaits_answers(&self, now: Instant) -> bool {
         let is_open = |state: &WatchState| match state.list {
             ListState::None => true,
-            ListState::Forbidden => !self.believes_refusals,
+            ListState::Forbidden => !self.accepts_refusals,
             ListState::Whole => false,
         };
         // Thousands of watches are answered one after another, so the wait starts again with each answer.
-        let patient = |state: &WatchState| {
+        let may_wait = |state: &WatchState| {
             let since = self.answered.map_or(state.started, |answered| answered.max(state.started));
-            now.saturating_duration_since(since) < PATIENCE
-                && now.saturating_duration_since(state.started) < LONGEST_PATIENCE
+            now.saturating_duration_since(since) < FIRST_ANSWER_TIMEOUT
+                && now.saturating_duration_since(state.started) < MAX_ANSWER_WAIT
         };
-        self.states.values().any(|state| is_open(state) && patient(state))
+        self.states.values().any(|state| is_open(state) && may_wait(state))
     }
 
     /// Ends the start: from now on, a refusal counts at once. Before that, a refused reference is pending.
-    pub(super) fn believe_refusals(&mut self) {
-        if !std::mem::replace(&mut self.believes_refusals, true) {
+    pub(super) fn accept_refusals(&mut self) {
+        if !std::mem::replace(&mut self.accepts_refusals, true) {
             for reference in self.references.clone() {
                 self.show_reference(&reference);
             }
@@ -208,11 +208,11 @@ impl Store {
     }
 
     /// Returns the objects of our kinds with a status that a controller of our class has written.
-    pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
+    pub(super) fn with_our_status(&self) -> impl Iterator<Item = ObjectId> {
         let own = self.states.iter().filter_map(|(watched, state)| Some((watched.kind.own()?, state)));
         own.flat_map(|(kind, state)| {
-            let told = state.held.iter().filter(|(_, seen)| seen.is_told);
-            told.map(move |(key, _)| ObjectId::new(kind, key))
+            let with_our_status = state.held.iter().filter(|(_, seen)| seen.has_our_status);
+            with_our_status.map(move |(key, _)| ObjectId::new(kind, key))
         })
     }
 
@@ -220,7 +220,7 @@ impl Store {
     /// status: such a change alone causes no rendering.
     pub(super) fn take_due(&mut self, now: Instant) -> BTreeSet<ObjectId> {
         let mut due = BTreeSet::new();
-        self.heard_of.retain(|id, when| *when > now || !due.insert(id.clone()));
+        self.compare_at.retain(|id, when| *when > now || !due.insert(id.clone()));
         due
     }
 
@@ -228,18 +228,18 @@ impl Store {
     pub(super) fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = BTreeSet::new();
         for (watched, state) in &self.states {
-            let recent = |at: &Instant| now.saturating_duration_since(*at) < TOLD;
+            let recent = |at: &Instant| now.saturating_duration_since(*at) < REPORTED_FOR;
             if let Some((failure, _)) = state.failure.as_ref().filter(|(_, at)| recent(at)) {
                 problems.insert(sentence(watched, failure));
             }
             problems.extend(state.broken.values().cloned());
         }
-        if self.beyond > 0 {
+        if self.excess > 0 {
             problems.insert(format!(
                 "{} watches for what is referred to are running, and {} more would be needed; \
                  use fewer Secrets and ConfigMaps, or several classes",
                 wanted::MAX_REFERRED,
-                self.beyond
+                self.excess
             ));
         }
         problems.into_iter().collect()
@@ -282,9 +282,9 @@ fn subject(watched: &Watched) -> String {
 /// If another program repeatedly overwrites the status of an object, it is corrected once in this time.
 const COMPARE_AFTER: Duration = Duration::from_secs(60);
 /// How long the start of this replica waits for the first answer of a watch.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same limit while other watches are being answered.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+const MAX_ANSWER_WAIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

@@ -18,16 +18,16 @@ pub(super) fn wanted(
     let fixed = wanted.len();
     let services = of_services(base, references, answer);
     let others = references.iter().filter_map(by_name);
-    let mut beyond: usize = 0;
+    let mut excess: usize = 0;
     // Services first: few watches serve many references.
     for watched in services.into_iter().chain(others) {
         if wanted.len().saturating_sub(fixed) < MAX_REFERRED {
             wanted.insert(watched);
         } else {
-            beyond = beyond.saturating_add(1);
+            excess = excess.saturating_add(1);
         }
     }
-    (wanted, beyond)
+    (wanted, excess)
 }
 
 /// Returns the watches for Services: one pair per namespace or, with many namespaces and if it is allowed, one pair for
@@ -83,8 +83,8 @@ mod tests {
         namespaces: usize,
         answer: impl Fn(&Watched) -> Option<ListState>,
     ) -> (usize, usize) {
-        let (wanted, beyond) = wanted(base, &references(namespaces), answer);
-        assert_eq!(beyond, 0);
+        let (wanted, excess) = wanted(base, &references(namespaces), answer);
+        assert_eq!(excess, 0);
         let of = |kind| kind == WatchedKind::Service || kind == WatchedKind::Slice;
         let (wide, narrow): (Vec<_>, Vec<_>) =
             wanted.iter().filter(|watched| of(watched.kind)).partition(|w| w.scope == Scope::Everywhere);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_namespaces_is_kept_until_the_whole_is_known() {
+    fn watches_of_namespaces_stay_until_that_of_the_cluster_is_complete() {
         let is_old = |watched: &Watched| matches!(&watched.scope, Scope::In(namespace) if namespace != "n0");
         let asked = |watched: &Watched| match watched.scope {
             Scope::Everywhere => Some(ListState::None),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn named_namespaces_are_never_left() {
+    fn watches_only_the_given_namespaces() {
         let named = base(&["n0".to_owned()]);
         let many = 3 * MAX_NAMESPACES;
         assert_eq!(of_services_in(&named, many, |_| None), (0, 2 * many));
@@ -125,7 +125,7 @@ mod tests {
     fn no_more_is_watched_than_the_bound() {
         let secret = |index| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
         let references = (0..MAX_REFERRED + 2).map(secret).collect();
-        let (wanted, beyond) = wanted(&base(&[]), &references, |_| None);
-        assert_eq!((wanted.len(), beyond), (3 + MAX_REFERRED, 2));
+        let (wanted, excess) = wanted(&base(&[]), &references, |_| None);
+        assert_eq!((wanted.len(), excess), (3 + MAX_REFERRED, 2));
     }
 }

@@ -53,11 +53,11 @@ pub(super) struct Event {
 #[derive(Debug)]
 pub(super) enum WatchUpdate {
     /// The complete list.
-    All(BTreeMap<Key, Result<Seen, String>>),
+    Listed(BTreeMap<Key, Result<Seen, String>>),
     /// An object is new or has changed.
-    Is(Key, Box<Result<Seen, String>>),
+    Applied(Key, Box<Result<Seen, String>>),
     /// An object was deleted.
-    Gone(Key),
+    Deleted(Key),
     /// The watch failed and will be tried again.
     Failed(Failure),
 }
@@ -73,7 +73,7 @@ pub(super) struct Seen {
     /// The status, for our own kinds.
     pub(super) status: Value,
     /// Whether a controller of our class has written a part of the status.
-    pub(super) is_told: bool,
+    pub(super) has_our_status: bool,
 }
 
 impl Watches {
@@ -153,12 +153,12 @@ impl Reader {
                 listed.insert(key, seen);
                 None
             }
-            Ok(watcher::Event::InitDone) => Some(WatchUpdate::All(std::mem::take(listed))),
+            Ok(watcher::Event::InitDone) => Some(WatchUpdate::Listed(std::mem::take(listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
-                Some(WatchUpdate::Is(key, Box::new(seen)))
+                Some(WatchUpdate::Applied(key, Box::new(seen)))
             }
-            Ok(watcher::Event::Delete(object)) => Some(WatchUpdate::Gone(key(&object))),
+            Ok(watcher::Event::Delete(object)) => Some(WatchUpdate::Deleted(key(&object))),
             Err(error) => {
                 let failure = Failure::of_watch(error);
                 let reason = failure.as_ref().map_or("expired", Failure::reason);
@@ -176,7 +176,7 @@ fn key(object: &DynamicObject) -> Key {
 
 impl Reader {
     fn seen(&self, kind: WatchedKind, key: &Key, mut object: DynamicObject) -> Result<Seen, String> {
-        let is_told = self.is_told(&object.metadata);
+        let has_our_status = self.has_our_status(&object.metadata);
         strip(kind, &mut object);
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
@@ -189,10 +189,10 @@ impl Reader {
         let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
         let content = manifest::content(api, name, key, value, &self.validator);
         let content = content.map_err(|error| error.to_string())?;
-        Ok(Seen { content, uid, generation, resource_version, status, is_told })
+        Ok(Seen { content, uid, generation, resource_version, status, has_our_status })
     }
 
-    fn is_told(&self, metadata: &ObjectMeta) -> bool {
+    fn has_our_status(&self, metadata: &ObjectMeta) -> bool {
         let mut managed = metadata.managed_fields.iter().flatten();
         managed.any(|entry| {
             entry.manager.as_deref() == Some(&*self.field_manager)

@@ -24,13 +24,13 @@ use crate::api::{API_VERSION, DEFAULT_CLASS};
 use crate::controller::index::ObjectId;
 
 use super::backoff::{LAST, backoff};
-use super::failure::{Failure, NO_ANSWER, PATIENCE};
+use super::failure::{Failure, NO_ANSWER, REQUEST_TIMEOUT};
 use super::lease::Lease;
 use super::resources::resource;
 
 /// A status to write.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said {
+pub(super) struct StatusUpdate {
     /// Distinguishes the object from another one with the same name.
     pub(super) uid: String,
     /// The version of the object for which the status was computed.
@@ -45,27 +45,27 @@ pub(super) struct Outbox(Arc<(Mutex<Waiting>, Notify)>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    ready: BTreeMap<ObjectId, Said>,
+    ready: BTreeMap<ObjectId, StatusUpdate>,
     /// Statuses that the API server refused. They do not block other objects.
-    refused: BTreeMap<ObjectId, Said>,
+    refused: BTreeMap<ObjectId, StatusUpdate>,
     /// Objects whose status is being written. A newer status of such an object waits.
-    under_way: BTreeSet<ObjectId>,
+    in_progress: BTreeSet<ObjectId>,
     /// The versions that our own writes created.
     versions: BTreeMap<ObjectId, Versions>,
     /// This replica no longer leads, so failed writes are not repeated.
-    is_over: bool,
+    is_stopped: bool,
     /// Why a status is not written yet.
     failure: Option<String>,
 }
 
 impl Outbox {
     /// Adds statuses, and replaces waiting ones of the same objects.
-    pub(super) fn put(&self, said: impl IntoIterator<Item = (ObjectId, Said)>) {
+    pub(super) fn put(&self, updates: impl IntoIterator<Item = (ObjectId, StatusUpdate)>) {
         let mut waiting = self.lock();
-        waiting.is_over = false;
-        for (id, said) in said {
+        waiting.is_stopped = false;
+        for (id, update) in updates {
             waiting.refused.remove(&id);
-            waiting.ready.insert(id, said);
+            waiting.ready.insert(id, update);
         }
         drop(waiting);
         self.0.1.notify_one();
@@ -76,13 +76,13 @@ impl Outbox {
         let mut waiting = self.lock();
         waiting.ready.remove(id);
         waiting.refused.remove(id);
-        waiting.under_way.contains(id)
+        waiting.in_progress.contains(id)
     }
 
     /// Removes all waiting statuses. Writes in progress are not repeated if they fail.
     pub(super) fn clear(&self) {
         let mut waiting = self.lock();
-        waiting.is_over = true;
+        waiting.is_stopped = true;
         waiting.failure = None;
         waiting.ready.clear();
         waiting.refused.clear();
@@ -99,22 +99,22 @@ impl Outbox {
         self.lock().failure.clone()
     }
 
-    fn take(&self) -> Option<(ObjectId, Said)> {
+    fn take(&self) -> Option<(ObjectId, StatusUpdate)> {
         let mut waiting = self.lock();
-        let Waiting { ready, under_way, versions, .. } = &mut *waiting;
-        let id = ready.keys().find(|id| !under_way.contains(id))?.clone();
-        under_way.insert(id.clone());
-        let (id, mut said) = ready.remove_entry(&id)?;
-        if let Some(now) = versions.get_mut(&id).and_then(|versions| versions.now(&said.resource_version)) {
-            said.resource_version = now;
+        let Waiting { ready, in_progress, versions, .. } = &mut *waiting;
+        let id = ready.keys().find(|id| !in_progress.contains(id))?.clone();
+        in_progress.insert(id.clone());
+        let (id, mut update) = ready.remove_entry(&id)?;
+        if let Some(now) = versions.get_mut(&id).and_then(|versions| versions.now(&update.resource_version)) {
+            update.resource_version = now;
         }
-        Some((id, said))
+        Some((id, update))
     }
 
     /// Stores that a write has created version `to` from version `from`. The watch has not reported it yet.
     fn wrote(&self, id: &ObjectId, from: String, to: String) {
         let mut waiting = self.lock();
-        if !waiting.is_over && from != to {
+        if !waiting.is_stopped && from != to {
             waiting.versions.entry(id.clone()).or_default().add(from, to);
         }
     }
@@ -122,22 +122,22 @@ impl Outbox {
     /// Ends a write. A failed one is repeated later, unless a newer status is waiting.
     fn end(&self, id: ObjectId, left: Option<NotWritten>) {
         let mut waiting = self.lock();
-        waiting.under_way.remove(&id);
-        if waiting.is_over || waiting.ready.contains_key(&id) {
+        waiting.in_progress.remove(&id);
+        if waiting.is_stopped || waiting.ready.contains_key(&id) {
             return;
         }
         match left {
             None => {}
-            Some(NotWritten { said, is_refused: true, .. }) => drop(waiting.refused.insert(id, said)),
-            Some(NotWritten { said, .. }) => drop(waiting.ready.insert(id, said)),
+            Some(NotWritten { update, is_refused: true, .. }) => drop(waiting.refused.insert(id, update)),
+            Some(NotWritten { update, .. }) => drop(waiting.ready.insert(id, update)),
         }
     }
 
     /// Stores the failure of the last writes. Without a new failure, the old one stays as long as a status is refused.
     fn fail(&self, why: Option<String>) {
         let mut waiting = self.lock();
-        let is_over = why.is_none() && waiting.refused.is_empty();
-        if why.is_some() || is_over {
+        let has_ended = why.is_none() && waiting.refused.is_empty();
+        if why.is_some() || has_ended {
             waiting.failure = why.map(|why| format!("status cannot be written, and is tried again: {why}"));
         }
     }
@@ -195,7 +195,7 @@ impl Versions {
 /// A failed write.
 #[derive(Debug)]
 struct NotWritten {
-    said: Said,
+    update: StatusUpdate,
     /// Whether the API server refused this object, not every write.
     is_refused: bool,
     why: String,
@@ -246,7 +246,7 @@ impl Writer {
                     return sleep(backoff.pause()).await;
                 }
                 backoff.reset();
-                self.news(&mut again).await;
+                self.wait_for_work(&mut again).await;
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -256,7 +256,7 @@ impl Writer {
     }
 
     /// Waits for a new status, or until refused statuses must be tried again.
-    async fn news(&self, again: &mut Option<Instant>) {
+    async fn wait_for_work(&self, again: &mut Option<Instant>) {
         if !self.outbox.has_refused() {
             *again = None;
             return self.outbox.0.1.notified().await;
@@ -270,19 +270,19 @@ impl Writer {
 
     /// Writes all waiting statuses. A failed one waits again. A refused one does not stop the others.
     async fn write_all(&self) -> Failures {
-        let mut under_way = FuturesUnordered::new();
+        let mut in_progress = FuturesUnordered::new();
         let mut failures = Failures::default();
         loop {
             while failures.failed.is_none()
-                && under_way.len() < AT_ONCE
-                && let Some((id, said)) = self.outbox.take()
+                && in_progress.len() < AT_ONCE
+                && let Some((id, update)) = self.outbox.take()
             {
-                under_way.push(async move {
-                    let written = self.write(&id, said).await;
+                in_progress.push(async move {
+                    let written = self.write(&id, update).await;
                     (id, written)
                 });
             }
-            let Some((id, written)) = under_way.next().await else { return failures };
+            let Some((id, written)) = in_progress.next().await else { return failures };
             let left = written.err();
             if let Some(NotWritten { is_refused, why, .. }) = &left {
                 let first = if *is_refused { &mut failures.refused } else { &mut failures.failed };
@@ -292,16 +292,16 @@ impl Writer {
         }
     }
 
-    async fn write(&self, id: &ObjectId, mut said: Said) -> Result<(), NotWritten> {
+    async fn write(&self, id: &ObjectId, mut update: StatusUpdate) -> Result<(), NotWritten> {
         for _ in 0..ATTEMPTS {
-            let outcome = match timeout(PATIENCE, self.apply(id, &said)).await {
+            let outcome = match timeout(REQUEST_TIMEOUT, self.apply(id, &update)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err((false, NO_ANSWER.to_owned())),
             };
             match outcome {
-                Ok(Some(newer)) if !self.outbox.has_newer(id) => said.resource_version = newer,
+                Ok(Some(newer)) if !self.outbox.has_newer(id) => update.resource_version = newer,
                 Ok(_) => return Ok(()),
-                Err((is_refused, why)) => return Err(NotWritten { said, is_refused, why }),
+                Err((is_refused, why)) => return Err(NotWritten { update, is_refused, why }),
             }
         }
         // Another program writes continuously. The next event of the object causes a new attempt.
@@ -310,7 +310,7 @@ impl Writer {
 
     /// Applies a status. Returns `None` if it is written or no longer needed, otherwise the version for another
     /// attempt. The boolean of an error tells whether only this object is refused.
-    async fn apply(&self, id: &ObjectId, said: &Said) -> Result<Option<String>, (bool, String)> {
+    async fn apply(&self, id: &ObjectId, update: &StatusUpdate) -> Result<Option<String>, (bool, String)> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource(id.kind));
         let mut patch = json!({
@@ -319,24 +319,24 @@ impl Writer {
             "metadata": {
                 "name": id.key.name,
                 "namespace": id.key.namespace,
-                "uid": said.uid,
-                "resourceVersion": said.resource_version,
+                "uid": update.uid,
+                "resourceVersion": update.resource_version,
             },
         });
-        if !said.status.is_null() {
-            patch["status"] = said.status.clone();
+        if !update.status.is_null() {
+            patch["status"] = update.status.clone();
         }
         let params = PatchParams::apply(&self.field_manager).force();
         match api.patch_status(&id.key.name, &params, &Patch::Apply(&patch)).await {
             Ok(written) => {
                 if let Some(to) = written.metadata.resource_version {
-                    self.outbox.wrote(id, said.resource_version.clone(), to);
+                    self.outbox.wrote(id, update.resource_version.clone(), to);
                 }
                 Ok(None)
             }
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Api(status)) if status.code == CONFLICT => {
-                self.newer(&api, id, said).await.map_err(|why| (false, why))
+                self.newer(&api, id, update).await.map_err(|why| (false, why))
             }
             Err(error) => {
                 let is_refused =
@@ -352,15 +352,15 @@ impl Writer {
         &self,
         api: &Api<DynamicObject>,
         id: &ObjectId,
-        said: &Said,
+        update: &StatusUpdate,
     ) -> Result<Option<String>, String> {
         let found = api.get_metadata_opt(&id.key.name).await;
         let found = found.map_err(|error| Failure::of(&error).to_string())?;
         let Some(metadata) = found.map(|found| found.metadata) else { return Ok(None) };
-        let is_same = metadata.uid.as_deref() == Some(said.uid.as_str());
-        let generation = said.status["observedGeneration"].as_i64();
-        let still_holds = is_same && (said.status.is_null() || metadata.generation == generation);
-        let is_ours = still_holds && self.lease.is_ours().await.map_err(|failure| failure.to_string())?;
+        let is_same = metadata.uid.as_deref() == Some(update.uid.as_str());
+        let generation = update.status["observedGeneration"].as_i64();
+        let still_applies = is_same && (update.status.is_null() || metadata.generation == generation);
+        let is_ours = still_applies && self.lease.is_ours().await.map_err(|failure| failure.to_string())?;
         Ok(metadata.resource_version.filter(|_| is_ours))
     }
 }
@@ -398,62 +398,62 @@ mod tests {
         ObjectId::new(Kind::Server, &Key::new("mail", name))
     }
 
-    fn said(version: &str) -> Said {
-        Said { uid: "u".into(), resource_version: version.into(), status: Value::Null }
+    fn update(version: &str) -> StatusUpdate {
+        StatusUpdate { uid: "u".into(), resource_version: version.into(), status: Value::Null }
     }
 
     fn not_written(version: &str, is_refused: bool) -> Option<NotWritten> {
-        Some(NotWritten { said: said(version), is_refused, why: "why".into() })
+        Some(NotWritten { update: update(version), is_refused, why: "why".into() })
     }
 
     #[test]
-    fn what_is_refused_of_one_object_holds_up_no_other() {
+    fn a_refused_status_does_not_block_other_objects() {
         let outbox = Outbox::default();
-        outbox.put([(object("a"), said("1")), (object("b"), said("1"))]);
-        assert_eq!(outbox.take(), Some((object("a"), said("1"))));
+        outbox.put([(object("a"), update("1")), (object("b"), update("1"))]);
+        assert_eq!(outbox.take(), Some((object("a"), update("1"))));
         outbox.end(object("a"), not_written("1", true));
-        assert_eq!(outbox.take(), Some((object("b"), said("1"))));
+        assert_eq!(outbox.take(), Some((object("b"), update("1"))));
         outbox.end(object("b"), not_written("1", false));
-        assert_eq!(outbox.take(), Some((object("b"), said("1"))));
+        assert_eq!(outbox.take(), Some((object("b"), update("1"))));
         outbox.end(object("b"), None);
         assert_eq!(outbox.take(), None);
         assert!(outbox.has_refused());
         outbox.retry();
-        assert_eq!(outbox.take(), Some((object("a"), said("1"))));
+        assert_eq!(outbox.take(), Some((object("a"), update("1"))));
     }
 
     #[test]
-    fn what_is_newer_waits_for_what_is_under_way_and_then_replaces_it() {
+    fn a_newer_status_waits_for_the_current_write() {
         let outbox = Outbox::default();
-        outbox.put([(object("a"), said("1"))]);
+        outbox.put([(object("a"), update("1"))]);
         outbox.take();
         assert!(!outbox.has_newer(&object("a")));
-        outbox.put([(object("a"), said("2"))]);
+        outbox.put([(object("a"), update("2"))]);
         assert_eq!(outbox.take(), None);
         assert!(outbox.has_newer(&object("a")));
         outbox.end(object("a"), not_written("1", false));
-        assert_eq!(outbox.take(), Some((object("a"), said("2"))));
+        assert_eq!(outbox.take(), Some((object("a"), update("2"))));
         outbox.clear();
         outbox.end(object("a"), not_written("2", false));
         assert_eq!(outbox.take(), None, "somebody else leads");
     }
 
     #[test]
-    fn what_holds_no_longer_is_not_written() {
+    fn an_outdated_status_is_not_written() {
         let outbox = Outbox::default();
-        outbox.put([(object("a"), said("1"))]);
+        outbox.put([(object("a"), update("1"))]);
         assert!(!outbox.forget(&object("a")));
         assert_eq!(outbox.take(), None);
-        outbox.put([(object("a"), said("1"))]);
+        outbox.put([(object("a"), update("1"))]);
         outbox.take();
         assert!(outbox.forget(&object("a")), "it is under way, and to be corrected");
     }
 
     #[test]
-    fn a_status_made_before_the_watch_told_of_our_own_write_is_written_for_the_version_of_that_write() {
+    fn a_status_older_than_our_last_write_is_written_for_the_version_of_that_write() {
         let outbox = Outbox::default();
         let taken = |version: &str| {
-            outbox.put([(object("a"), said(version))]);
+            outbox.put([(object("a"), update(version))]);
             let (id, taken) = outbox.take().unwrap();
             outbox.end(id, None);
             taken.resource_version

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_goes_on_is_not_the_end() {
+    fn an_incomplete_line_is_not_the_end() {
         assert!(
             ends_cleanly("")
                 && ends_cleanly("a: b\n")
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_noticed_and_what_is_other_is_not() {
+    fn reports_missing_parts_and_not_changed_ones() {
         let old = json!({ "tls": { "mode": "Disabled" }, "listeners": [{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }] });
         let other = json!({ "tls": {}, "x": 1,
             "listeners": [{ "name": "b", "port": 3 }, { "name": "a", "port": 1 }] });

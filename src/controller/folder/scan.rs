@@ -41,19 +41,19 @@ pub struct Reading {
     /// The text, or why it cannot be read.
     pub text: Result<String, String>,
     /// How long its writer may still be between two writes.
-    pub doubt: Option<Duration>,
+    pub unsettled_for: Option<Duration>,
 }
 
 impl From<Result<String, String>> for Reading {
     /// Creates a reading of a file that nobody is writing.
     fn from(text: Result<String, String>) -> Self {
-        Self { stamp: None, text, doubt: None }
+        Self { stamp: None, text, unsettled_for: None }
     }
 }
 
 /// How to handle a file that was written very recently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum RecentWrites {
     /// Leave it for the next scan, because its writer may be between two writes.
     Wait,
     /// Read it now.
@@ -71,24 +71,25 @@ pub struct Scan {
 
 /// Scans everything below `root`, and reads the files that have changed.
 #[must_use]
-pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
+pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, recent_writes: RecentWrites) -> Scan {
     if root.is_file() {
-        let seen = look(root, known.get(root), patience);
+        let seen = scan_file(root, known.get(root), recent_writes);
         return Scan { files: BTreeMap::from([(root.to_owned(), seen)]), unreadable: BTreeMap::new() };
     }
-    read_tree(walk(root), known, patience)
+    read_tree(walk(root), known, recent_writes)
 }
 
 /// Reads the files that have changed.
-pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
+pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, recent_writes: RecentWrites) -> Scan {
     let seen = |path: PathBuf| {
-        let seen = look(&path, known.get(&path), patience);
+        let seen = scan_file(&path, known.get(&path), recent_writes);
         (path, seen)
     };
-    let told = |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
+    let with_message =
+        |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
     Scan {
         files: tree.files.into_iter().map(seen).collect(),
-        unreadable: tree.unreadable.into_iter().map(told).collect(),
+        unreadable: tree.unreadable.into_iter().map(with_message).collect(),
     }
 }
 
@@ -101,7 +102,7 @@ impl Scan {
     }
 }
 
-fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
+fn scan_file(path: &Path, known: Option<&Stamp>, recent_writes: RecentWrites) -> Seen {
     let unread = |why: String| Seen::Read(Reading::from(Err(why)));
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -116,23 +117,24 @@ fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
         return Seen::Same;
     }
     let age = age(&metadata);
-    let remains =
-        |wait: Duration| age.and_then(|age| wait.checked_sub(age)).filter(|_| patience == Patience::Wait);
-    if let Some(wait) = remains(patience_with(&metadata, known)) {
+    let remains = |wait: Duration| {
+        age.and_then(|age| wait.checked_sub(age)).filter(|_| recent_writes == RecentWrites::Wait)
+    };
+    if let Some(wait) = remains(minimum_age(&metadata, known)) {
         return Seen::Unsettled(wait);
     }
     // A file that was written very recently can change again without a change of its stamp.
     let is_settled = age.is_some_and(|age| age > SETTLED);
     // A file that has replaced another one is complete.
     let is_new = known.is_some_and(|known| (known.device, known.inode) != (stamp.device, stamp.inode));
-    let doubt = remains(HALF_WRITTEN).filter(|_| !is_new);
+    let unsettled_for = remains(HALF_WRITTEN).filter(|_| !is_new);
     let text = read(path).map_err(|error| error.to_string());
-    Seen::Read(Reading { stamp: is_settled.then_some(stamp), text, doubt })
+    Seen::Read(Reading { stamp: is_settled.then_some(stamp), text, unsettled_for })
 }
 
 /// Returns the minimum age of the last write. If a file had content and is empty now, its writer has probably truncated
 /// it and not written yet.
-fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
+fn minimum_age(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
     if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { EMPTIED } else { SETTLED }
 }
 
@@ -199,15 +201,15 @@ mod tests {
         let path = folder.path().join("a.yaml");
         fs::write(&path, "a: 1").unwrap();
         std::thread::sleep(Duration::from_millis(60));
-        let first = scan(folder.path(), &BTreeMap::new(), Patience::Read);
+        let first = scan(folder.path(), &BTreeMap::new(), RecentWrites::Read);
         let Seen::Read(Reading { stamp: Some(stamp), text: Ok(text), .. }) = &first.files[&path] else {
             panic!("{first:?}")
         };
         assert_eq!(text, "a: 1");
         let known = BTreeMap::from([(path.clone(), stamp.clone())]);
-        assert!(matches!(scan(folder.path(), &known, Patience::Read).files[&path], Seen::Same));
+        assert!(matches!(scan(folder.path(), &known, RecentWrites::Read).files[&path], Seen::Same));
         fs::write(&path, "a: 2").unwrap();
-        assert!(matches!(scan(folder.path(), &known, Patience::Read).files[&path], Seen::Read(..)));
+        assert!(matches!(scan(folder.path(), &known, RecentWrites::Read).files[&path], Seen::Read(..)));
     }
 
     #[test]
@@ -219,10 +221,10 @@ mod tests {
             fs::File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
         };
         let unsettled =
-            |known: &BTreeMap<_, _>| scan(folder.path(), known, Patience::Wait).settles_in().is_some();
+            |known: &BTreeMap<_, _>| scan(folder.path(), known, RecentWrites::Wait).settles_in().is_some();
         written("a: 1", Duration::ZERO);
         assert!(unsettled(&BTreeMap::new()));
-        assert!(scan(folder.path(), &BTreeMap::new(), Patience::Read).settles_in().is_none());
+        assert!(scan(folder.path(), &BTreeMap::new(), RecentWrites::Read).settles_in().is_none());
         written("a: 1", Duration::from_secs(10));
         assert!(!unsettled(&BTreeMap::new()));
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
@@ -234,11 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn does_not_open_what_is_no_file() {
+    fn opens_only_regular_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let scan = scan(folder.path(), &BTreeMap::new(), Patience::Read);
+        let scan = scan(folder.path(), &BTreeMap::new(), RecentWrites::Read);
         assert!(
             matches!(&scan.files[&path], Seen::Read(Reading { text: Err(why), .. }) if why.contains("regular")),
             "{scan:?}"
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn doubts_what_is_written_in_place_and_not_what_replaces_it() {
+    fn waits_for_files_written_in_place_and_not_for_replaced_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         let write = |path: &Path, text: &str| {
@@ -258,15 +260,15 @@ mod tests {
         };
         write(&path, "a: 1\n");
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
-        let doubts = |patience| match scan(folder.path(), &known, patience).files.remove(&path) {
-            Some(Seen::Read(reading)) => reading.doubt.is_some(),
+        let doubts = |recent_writes| match scan(folder.path(), &known, recent_writes).files.remove(&path) {
+            Some(Seen::Read(reading)) => reading.unsettled_for.is_some(),
             other => panic!("{other:?}"),
         };
         write(&path, "a: 2\n# more\n");
-        assert!(doubts(Patience::Wait) && !doubts(Patience::Read));
+        assert!(doubts(RecentWrites::Wait) && !doubts(RecentWrites::Read));
         write(&folder.path().join("new"), "a: 3\n");
         fs::rename(folder.path().join("new"), &path).unwrap();
-        assert!(!doubts(Patience::Wait));
+        assert!(!doubts(RecentWrites::Wait));
     }
 
     #[test]
@@ -274,7 +276,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         fs::File::create(&path).unwrap().set_len(MAX_TEXT as u64 + 1).unwrap();
-        let scan = scan(folder.path(), &BTreeMap::new(), Patience::Read);
+        let scan = scan(folder.path(), &BTreeMap::new(), RecentWrites::Read);
         assert!(
             matches!(&scan.files[&path], Seen::Read(Reading { text: Err(why), .. }) if why.contains("3 MiB")),
             "{scan:?}"

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::controller::index::{Key, Objects};
-use crate::controller::manifest::{self, Broken, Content, Manifest, Parsed, Promise};
+use crate::controller::manifest::{self, Broken, Content, GeneratedObject, Manifest, Parsed};
 use crate::controller::render::Kind;
 use crate::controller::validate::Validator;
 
@@ -24,7 +24,7 @@ pub struct Store {
     unreadable: BTreeMap<PathBuf, String>,
     generations: BTreeMap<(Kind, Key), (i64, Value)>,
     /// When a file that may be half written must be read again.
-    doubt: Option<Duration>,
+    unsettled_for: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct File {
     stamp: Option<Stamp>,
     digest: Option<u64>,
     manifests: Vec<Manifest>,
-    promises: Vec<Promise>,
+    generated: Vec<GeneratedObject>,
     problems: Vec<Problem>,
 }
 
@@ -44,7 +44,7 @@ pub struct Loaded {
     /// The file of each of our own objects.
     pub origins: BTreeMap<(Kind, Key), PathBuf>,
     /// Secrets and ConfigMaps that other programs create from objects in the files.
-    pub promises: Vec<Promise>,
+    pub generated: Vec<GeneratedObject>,
     /// The problems of files.
     pub problems: Vec<Problem>,
 }
@@ -92,19 +92,19 @@ impl Store {
 
     /// Returns when a file that may be half written must be read again, if there is one.
     #[must_use]
-    pub fn doubt(&self) -> Option<Duration> {
-        self.doubt
+    pub fn unsettled_for(&self) -> Option<Duration> {
+        self.unsettled_for
     }
 
     /// Applies a scan. Returns whether anything has changed. A file that is not readable or not valid keeps its
     /// previous content, and so does everything in a folder that is not readable.
     pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
-        let lost = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
+        let is_unreadable = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
         let before = self.files.len();
-        self.files.retain(|path, _| scan.files.contains_key(path) || lost(path));
+        self.files.retain(|path, _| scan.files.contains_key(path) || is_unreadable(path));
         let mut changed = self.files.len() != before || self.unreadable != scan.unreadable;
         self.unreadable = scan.unreadable;
-        self.doubt = None;
+        self.unsettled_for = None;
         for (path, seen) in scan.files {
             let Seen::Read(reading) = seen else { continue };
             let file = self.files.entry(path.clone()).or_insert_with(|| {
@@ -112,8 +112,9 @@ impl Store {
                 File::default()
             });
             match file.read(&path, reading, validator) {
-                Outcome::Doubtful(wait) => {
-                    self.doubt = Some(self.doubt.map_or(wait, |doubt| doubt.min(wait)))
+                Outcome::MaybeHalfWritten(wait) => {
+                    self.unsettled_for =
+                        Some(self.unsettled_for.map_or(wait, |unsettled_for| unsettled_for.min(wait)))
                 }
                 Outcome::Changed => changed = true,
                 Outcome::Same => {}
@@ -135,7 +136,7 @@ impl Store {
         let mut generations = BTreeMap::new();
         for (path, file) in &self.files {
             loaded.problems.extend(file.problems.clone());
-            loaded.promises.extend(file.promises.clone());
+            loaded.generated.extend(file.generated.clone());
             // Objects that Mailgress does not use may occur several times.
             let read = |manifest: &&Manifest| !matches!(manifest.content, Content::Other);
             for manifest in file.manifests.iter().filter(read) {
@@ -155,7 +156,7 @@ impl Store {
 
 impl File {
     fn read(&mut self, path: &Path, reading: Reading, validator: &Validator) -> Outcome {
-        let Reading { stamp, text, doubt } = reading;
+        let Reading { stamp, text, unsettled_for } = reading;
         let text = match text {
             Ok(text) => text,
             Err(why) => {
@@ -169,16 +170,16 @@ impl File {
             return Outcome::Same;
         }
         match manifest::parse(&text, validator) {
-            Ok(Parsed { mut manifests, broken, promises }) => {
+            Ok(Parsed { mut manifests, broken, generated }) => {
                 let is_half = || !ends_cleanly(&text) || lacks_any(&self.manifests, &manifests);
-                if let Some(wait) = doubt.filter(|_| is_half()) {
-                    return Outcome::Doubtful(wait);
+                if let Some(wait) = unsettled_for.filter(|_| is_half()) {
+                    return Outcome::MaybeHalfWritten(wait);
                 }
                 (self.stamp, self.digest) = (stamp, digest);
-                tell_ignored(path, &manifests);
+                log_ignored(path, &manifests);
                 keep_secrets(&self.manifests, &mut manifests);
                 self.problems = broken.iter().map(|broken| self.keep(path, broken, &mut manifests)).collect();
-                (self.manifests, self.promises) = (manifests, promises);
+                (self.manifests, self.generated) = (manifests, generated);
                 Outcome::Changed
             }
             Err(error) => {
@@ -220,7 +221,7 @@ enum Outcome {
     /// Objects or problems have changed.
     Changed,
     /// The file may be half written. Its previous content stays, and it must be read again after this time.
-    Doubtful(Duration),
+    MaybeHalfWritten(Duration),
 }
 
 /// The kinds that Mailgress reads. Other kinds may be misspelt.
@@ -277,7 +278,7 @@ fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
     Problem { path: path.to_owned(), position: None, message }
 }
 
-fn tell_ignored(path: &Path, manifests: &[Manifest]) {
+fn log_ignored(path: &Path, manifests: &[Manifest]) {
     for Manifest { kind, key, .. } in manifests.iter().filter(|m| matches!(m.content, Content::Other)) {
         if kind == "Secret" {
             let file = path.display();

@@ -129,7 +129,7 @@ async fn a_volumes_swap_of_its_data_link_is_one_change() {
 }
 
 #[tokio::test]
-async fn a_half_written_file_changes_nothing_and_is_told() {
+async fn a_half_written_file_changes_nothing_and_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -183,7 +183,7 @@ async fn a_file_written_in_two_halves_removes_no_listener() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_empty_for_a_moment_removes_no_listener() {
+async fn a_folder_that_is_empty_for_a_short_time_removes_no_listener() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -225,7 +225,7 @@ async fn a_folder_that_is_removed_and_made_again_is_watched_again() {
 }
 
 #[tokio::test]
-async fn links_to_the_folder_itself_and_to_the_root_are_told_and_changes_are_read() {
+async fn links_to_the_folder_itself_and_to_the_root_are_reported_and_changes_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -241,7 +241,7 @@ async fn links_to_the_folder_itself_and_to_the_root_are_told_and_changes_are_rea
 }
 
 #[tokio::test]
-async fn a_file_that_grows_without_bound_keeps_what_it_held_and_others_are_read() {
+async fn a_file_that_grows_without_bound_keeps_its_content_and_others_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -278,7 +278,7 @@ async fn a_report_makes_listeners_ready() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_an_error_that_says_so() {
+fn a_missing_folder_is_an_error() {
     let (snapshots, _s) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
     let channels = Channels { snapshots, reports, ledger: ledger(), status_store: StatusStore::default() };
@@ -293,13 +293,13 @@ fn metrics() -> Metrics {
 }
 
 #[test]
-fn a_file_is_mended_when_it_has_no_problem_left() {
+fn a_file_without_problems_is_solved() {
     let problem = |path: &str, message: &str| Problem {
         path: path.into(),
         position: None,
         message: message.to_owned(),
     };
     let before = [problem("a", "one"), problem("a", "two"), problem("b", "one")];
-    assert_eq!(mended(&before, &[problem("b", "other")]), BTreeSet::from([Path::new("a")]));
-    assert!(mended(&before, &before).is_empty());
+    assert_eq!(solved(&before, &[problem("b", "other")]), BTreeSet::from([Path::new("a")]));
+    assert!(solved(&before, &before).is_empty());
 }

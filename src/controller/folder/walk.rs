@@ -38,7 +38,7 @@ pub(super) struct Tree {
 
 /// Walks everything below `root`.
 pub(super) fn walk(root: &Path) -> Tree {
-    let mut walker = Walker { holders: holders(root), ..Walker::default() };
+    let mut walker = Walker { ancestors: ancestors(root), ..Walker::default() };
     walker.branch(root, 0, MAX_ENTRIES);
     // The target of a link may have more links.
     while let Some((link, depth)) = walker.links.pop_first() {
@@ -51,7 +51,7 @@ pub(super) fn walk(root: &Path) -> Tree {
 struct Walker {
     tree: Tree,
     /// The ancestors of the root, and the root itself.
-    holders: HashSet<FolderId>,
+    ancestors: HashSet<FolderId>,
     seen: HashSet<FolderId>,
     /// Links to folders, with their depth. They are followed after all real folders.
     links: BTreeMap<PathBuf, usize>,
@@ -61,7 +61,7 @@ struct Walker {
 impl Walker {
     fn follow(&mut self, link: &Path, depth: usize) {
         let Some(target) = FolderId::of(link) else { return };
-        let refused = if self.holders.contains(&target) || self.seen.contains(&target) {
+        let refused = if self.ancestors.contains(&target) || self.seen.contains(&target) {
             "this link leads back to a folder that is read already, or that holds it; remove the link"
                 .to_owned()
         } else if self.followed >= MAX_LINKS {
@@ -98,7 +98,7 @@ impl Walker {
                     || self.tree.files.len() >= MAX_FILES
                     || self.tree.folders.len() >= MAX_FOLDERS
                 {
-                    self.give_up(top, max_entries);
+                    self.stop_at_limit(top, max_entries);
                     return;
                 }
                 let Ok(kind) = entry.file_type() else { continue };
@@ -128,7 +128,7 @@ impl Walker {
 
     /// Leaves the folder `top` at a limit. For the target of a link, everything below it is removed: the part that was
     /// read would be different each time.
-    fn give_up(&mut self, top: &Path, max_entries: usize) {
+    fn stop_at_limit(&mut self, top: &Path, max_entries: usize) {
         if max_entries == MAX_LINKED_ENTRIES {
             self.tree.files.retain(|path| !path.starts_with(top));
             self.tree.folders.retain(|path, _| !path.starts_with(top));
@@ -141,7 +141,7 @@ impl Walker {
 }
 
 /// Returns the ancestors of `root`, and `root` itself.
-fn holders(root: &Path) -> HashSet<FolderId> {
+fn ancestors(root: &Path) -> HashSet<FolderId> {
     let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     root.ancestors().filter_map(FolderId::of).collect()
 }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_large_folder_is_told_and_the_rest_is_read() {
+    fn a_link_to_a_large_folder_is_reported_and_the_rest_is_read() {
         let (folder, large) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for n in 0..=MAX_LINKED_ENTRIES {
             fs::write(large.path().join(format!("{n}.yaml")), "").unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_too_deep_are_told() {
+    fn folders_that_are_too_deep_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let deep: PathBuf = folder.path().join(["d"; MAX_DEPTH + 1].join("/"));
         fs::create_dir_all(&deep).unwrap();

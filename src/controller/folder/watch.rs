@@ -15,7 +15,7 @@ pub(super) struct Watch {
     root: PathBuf,
     watched: BTreeMap<PathBuf, FolderId>,
     /// Whether the log already says that watching does not work.
-    is_told: bool,
+    is_logged: bool,
 }
 
 impl Watch {
@@ -35,10 +35,10 @@ impl Watch {
                 let _ = changed.try_send(());
             }
         });
-        let mut watch = Self { watcher: None, root, watched: BTreeMap::new(), is_told: false };
+        let mut watch = Self { watcher: None, root, watched: BTreeMap::new(), is_logged: false };
         match watcher {
             Ok(watcher) => watch.watcher = Some(watcher),
-            Err(error) => watch.tell(&error),
+            Err(error) => watch.log_failure(&error),
         }
         watch
     }
@@ -55,13 +55,13 @@ impl Watch {
         }
         let parent = self.root.parent().map(Path::to_owned);
         wanted.extend(parent.and_then(|parent| FolderId::of(&parent).map(|id| (parent, id))));
-        let gone: Vec<PathBuf> = self
+        let removed: Vec<PathBuf> = self
             .watched
             .iter()
             .filter(|(path, id)| wanted.get(*path) != Some(*id))
             .map(|(path, _)| path.clone())
             .collect();
-        for path in gone {
+        for path in removed {
             self.watched.remove(&path);
             // If the folder was removed, the kernel has already removed the watch.
             let _ = self.watcher.as_mut().map(|watcher| watcher.unwatch(&path));
@@ -80,22 +80,22 @@ impl Watch {
         match watcher.watch(&path, RecursiveMode::NonRecursive) {
             Ok(()) => drop(self.watched.insert(path, id)),
             Err(error) => {
-                self.tell(&error);
+                self.log_failure(&error);
                 return false;
             }
         }
         true
     }
 
-    fn tell(&mut self, error: &notify::Error) {
-        if !self.is_told {
+    fn log_failure(&mut self, error: &notify::Error) {
+        if !self.is_logged {
             let folder = self.root.display();
             tracing::warn!(
                 "{folder} cannot be watched completely; reading it every {:?} instead: {error}",
-                super::LOOK_ANYWAY
+                super::RESYNC_INTERVAL
             );
         }
-        self.is_told = true;
+        self.is_logged = true;
     }
 }
 

@@ -153,8 +153,8 @@ fn for_each<K: Ord, V: Clone>(
     new: &BTreeMap<K, V>,
     mut set: impl FnMut(&K, Option<V>),
 ) {
-    for gone in old.keys().filter(|key| !new.contains_key(key)) {
-        set(gone, None);
+    for removed in old.keys().filter(|key| !new.contains_key(key)) {
+        set(removed, None);
     }
     for (key, value) in new {
         set(key, Some(value.clone()));

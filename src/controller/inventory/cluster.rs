@@ -18,7 +18,7 @@ use crate::controller::index::{Key, Kind, Owner};
 use crate::controller::render::{listener, settings, tls, units};
 use crate::protocol::Protocol;
 
-use super::{Entry, Inventory, Problem, Said, without_listeners};
+use super::{Entry, Inventory, Problem, StatusOf, without_listeners};
 
 /// One of our own objects in the API server.
 #[derive(Clone, Debug)]
@@ -109,19 +109,19 @@ impl Object {
     }
 
     /// Returns a problem if the status does not describe this generation.
-    fn unsaid(&self, class: &str) -> Option<Problem> {
+    fn missing_status(&self, class: &str) -> Option<Problem> {
         match self.status["observedGeneration"].as_i64() {
             None => {
                 let message =
                     format!("no controller of class {class} has said anything of it; is one running?");
-                Some(Problem::unsaid("NoStatus", &message))
+                Some(Problem::of_ready("NoStatus", &message))
             }
             Some(seen) if seen < self.generation => {
                 let message = format!(
                     "generation {} is not looked at yet; its status is about generation {seen}",
                     self.generation
                 );
-                Some(Problem::unsaid("Pending", &message))
+                Some(Problem::of_ready("Pending", &message))
             }
             Some(_) => None,
         }
@@ -148,9 +148,9 @@ pub fn entries(objects: &[Object], class: &str) -> Inventory {
                 Some(server) if !of_class(server) => {}
                 server => listeners.push(of_listener(object, server.copied())),
             },
-            Owner::Class(_) | Owner::Unsaid => {}
+            Owner::Class(_) | Owner::Unknown => {}
         }
-        let Some(problem) = object.unsaid(class) else { continue };
+        let Some(problem) = object.missing_status(class) else { continue };
         for entry in listeners.iter_mut().skip(from) {
             entry.ready = super::Ready::Unknown;
             entry.problems.retain(|problem| problem.condition != "Ready");
@@ -169,11 +169,12 @@ fn of_server(object: &Object, listeners: &mut Vec<Entry>) {
     for one in &spec.listeners {
         let settings = settings::effective(&spec.settings, &one.fields.settings);
         let entry = described(Entry::new(Kind::Server, &object.key, &one.name), &one.fields, &settings);
-        let said = status.listeners.iter().find(|said| said.name == one.name);
-        listeners.push(match said {
-            Some(said) => Said::Listener(said).to(entry),
+        let listener_status =
+            status.listeners.iter().find(|listener_status| listener_status.name == one.name);
+        listeners.push(match listener_status {
+            Some(listener_status) => StatusOf::Listener(listener_status).add_to(entry),
             // There is no status of the listener, but the object's status may have one.
-            None => entry.told(&status.conditions, &[]),
+            None => entry.with_conditions(&status.conditions, &[]),
         });
     }
 }
@@ -190,7 +191,7 @@ fn of_listener(object: &Object, server: Option<&Object>) -> Entry {
         }
         _ => entry,
     };
-    Said::Object(&status).to(entry)
+    StatusOf::Object(&status).add_to(entry)
 }
 
 /// Adds the fields from the manifest.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::api::status::{MailListenerStatus, MailServerStatus};
 use crate::controller::index::{Key, Kind};
 
-use super::{Entry, Inventory, Said, without_listeners};
+use super::{Entry, Inventory, StatusOf, without_listeners};
 
 /// The document `/status`.
 #[derive(Deserialize)]
@@ -48,14 +48,14 @@ pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
         if kind == Kind::Listener.name() {
             let status = MailListenerStatus::deserialize(status)?;
             let entry = found(Entry::new(Kind::Listener, &key, ""), &served);
-            listeners.push(Said::Object(&status).to(entry));
+            listeners.push(StatusOf::Object(&status).add_to(entry));
             continue;
         }
         let status = MailServerStatus::deserialize(status)?;
         listeners.extend(without_listeners(&key, &status));
         for listener in &status.listeners {
             let entry = found(Entry::new(Kind::Server, &key, &listener.name), &served);
-            listeners.push(Said::Listener(listener).to(entry));
+            listeners.push(StatusOf::Listener(listener).add_to(entry));
         }
     }
     Ok(Inventory { listeners, problems })

@@ -6,7 +6,7 @@ use super::ParseError;
 
 /// Returns the error for a broken text: if it is a template, an error with the position of an action; otherwise the
 /// error itself.
-pub(super) fn told(text: &str, error: ParseError) -> ParseError {
+pub(super) fn or_template_error(text: &str, error: ParseError) -> ParseError {
     let actions = text.lines().enumerate().filter_map(|(index, line)| {
         let column = line.get(..line.find(OPEN).filter(|_| has_action(line))?)?.chars().count();
         Some((index.saturating_add(1), column.saturating_add(1)))

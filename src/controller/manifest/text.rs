@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_order_marks_are_no_text() {
+    fn byte_order_marks_are_removed() {
         let text = |bytes: &[u8]| decode(bytes.to_vec());
         assert_eq!(text(b"a: \xc3\xa4\n").as_deref(), Ok("a: \u{e4}\n"));
         assert_eq!(text("\u{feff}a: b\n---\n\u{feff}c: d\n".as_bytes()).as_deref(), Ok("a: b\n---\nc: d\n"));

@@ -36,9 +36,9 @@ fn different<'a, K: Ord, V: PartialEq>(
     if Arc::ptr_eq(old, new) {
         return Vec::new();
     }
-    let gone = old.keys().filter(|key| !new.contains_key(key));
+    let removed = old.keys().filter(|key| !new.contains_key(key));
     let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, _)| key);
-    gone.chain(changed).collect()
+    removed.chain(changed).collect()
 }
 
 /// Returns the object that has a listener.

@@ -30,7 +30,7 @@ pub(crate) fn among_siblings(
 ) -> Vec<Option<Arc<Candidate>>> {
     let wanted: Vec<_> = siblings.iter().map(|sibling| Some(Arc::clone(&sibling.wanted))).collect();
     let is_new = |sibling: &Sibling| sibling.earlier.is_none();
-    let newcomers: Vec<_> =
+    let new_claims: Vec<_> =
         siblings.iter().map(|sibling| is_new(sibling).then(|| Arc::clone(&sibling.wanted))).collect();
     let mut claims = wanted.clone();
     let contested: Vec<usize> =
@@ -41,9 +41,9 @@ pub(crate) fn among_siblings(
         }
     }
     let why = |index: usize, claims: &[Option<Arc<Candidate>>]| {
-        let is_new = newcomers.get(index).is_some_and(Option::is_some);
-        let newcomers: &[_] = if is_new { &newcomers } else { &[] };
-        rival(&wanted, index, claims).or_else(|| rival(&wanted, index, newcomers))
+        let is_new = new_claims.get(index).is_some_and(Option::is_some);
+        let new_claims: &[_] = if is_new { &new_claims } else { &[] };
+        rival(&wanted, index, claims).or_else(|| rival(&wanted, index, new_claims))
     };
     // Each claim that changes may make room for another one.
     for _ in &contested {
@@ -84,7 +84,7 @@ fn rival(
 
 /// The decision on a claim among those of other objects.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Standing {
+pub(crate) enum Decision {
     /// There is no decision yet.
     Undecided,
     /// The listener is served, or the socket is reserved for it.
@@ -97,16 +97,16 @@ pub(crate) enum Standing {
 
 /// Decides on all candidates, the strongest first. `before` is the snapshot that is served now. The result is stable:
 /// another decision with the resulting snapshot is the same.
-pub(crate) fn among_strangers(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<Standing> {
+pub(crate) fn among_objects(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<Decision> {
     let mut served = served_before(candidates, before);
     loop {
-        let standings = decide(candidates, &served);
-        let wins = |position: &usize| standings.get(*position) == Some(&Standing::Wins);
+        let decisions = decide(candidates, &served);
+        let wins = |position: &usize| decisions.get(*position) == Some(&Decision::Wins);
         let count = served.len();
         // A reservation does not yield to a candidate that loses anyway.
         served.retain(wins);
         if served.len() == count {
-            return standings;
+            return decisions;
         }
     }
 }
@@ -126,22 +126,22 @@ fn served_before(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<usize
     (0..candidates.len()).filter(|at| candidates.get(*at).is_some_and(|one| is_served(one))).collect()
 }
 
-fn decide(candidates: &[&Arc<Candidate>], served: &[usize]) -> Vec<Standing> {
+fn decide(candidates: &[&Arc<Candidate>], served: &[usize]) -> Vec<Decision> {
     let mut protected = Admitted::default();
     served.iter().filter_map(|at| candidates.get(*at)).for_each(|candidate| protected.admit(candidate));
     let mut admitted = Admitted::default();
-    let mut standings = Vec::with_capacity(candidates.len());
+    let mut decisions = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        standings.push(if let Some(violation) = admitted.against(&candidate.claim) {
-            Standing::Loses(violation)
+        decisions.push(if let Some(violation) = admitted.against(&candidate.claim) {
+            Decision::Loses(violation)
         } else if candidate.listener.is_none() && protected.against(&candidate.claim).is_some() {
-            Standing::Yields
+            Decision::Yields
         } else {
             admitted.admit(candidate);
-            Standing::Wins
+            Decision::Wins
         });
     }
-    standings
+    decisions
 }
 
 impl ListenerOutcome {
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loses_and_why_is_as_if_everybody_were_compared_with_everybody() {
+    fn conflicts_are_those_of_comparing_all_claims() {
         let candidates = candidates();
         let chosen = prop::collection::vec((0..candidates.len(), 0..3_usize), 0..12);
         proptest!(ProptestConfig::with_cases(500), |(chosen in chosen)| {
@@ -431,10 +431,10 @@ mod tests {
                 }
             }
             let left_claims: Vec<_> = left.iter().map(|(_, claim)| claim).collect();
-            let against_others = among_strangers(&left_claims, &Snapshot::default());
-            for ((position, _), standing) in left.iter().zip(against_others) {
-                lost[*position] = match standing {
-                    Standing::Loses(violation) => Some(violation),
+            let against_others = among_objects(&left_claims, &Snapshot::default());
+            for ((position, _), decision) in left.iter().zip(against_others) {
+                lost[*position] = match decision {
+                    Decision::Loses(violation) => Some(violation),
                     _ => None,
                 };
             }

@@ -128,7 +128,7 @@ impl Drafting<'_> {
             Owner::Server(server) => {
                 self.objects.servers.get(server).is_none_or(|server| self.is_ours(&server.owner))
             }
-            Owner::Unsaid => true,
+            Owner::Unknown => true,
         }
     }
 

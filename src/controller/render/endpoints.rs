@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn our_node_is_nearer_than_our_zone() {
+    fn hints_for_the_node_precede_those_for_the_zone() {
         let both = [hinted(1, &["n"], &["a"]), hinted(2, &["m"], &["a"]), hinted(3, &["m"], &["b"])];
         assert_eq!(chosen(("n", "a"), &both).0, ["1"]);
         assert_eq!(chosen(("o", "a"), &both).0, ["1", "2"], "none is for our node");

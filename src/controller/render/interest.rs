@@ -26,7 +26,7 @@ pub struct ReferenceChanges {
 
 impl Interest {
     /// Returns the objects to render again: those that have changed, and those that depend on a change.
-    pub(crate) fn touched(&self, changes: &Changes) -> BTreeSet<ObjectId> {
+    pub(crate) fn affected(&self, changes: &Changes) -> BTreeSet<ObjectId> {
         let servers = changes.own.iter().filter(|id| id.kind == Kind::Server);
         let attached = servers.filter_map(|id| self.servers.get(&id.key));
         let references = changes.references.iter().filter_map(|reference| self.references.get(reference));

@@ -8,7 +8,7 @@ use crate::model::{Listener, Listeners, Snapshot};
 use crate::net::ListenAddress;
 
 use super::claim::Claim;
-use super::conflicts::{Standing, among_strangers};
+use super::conflicts::{Decision, among_objects};
 use super::draft::Drafting;
 use super::ports::Claims;
 use super::table::{Rendering, Table};
@@ -38,20 +38,20 @@ impl Rendered {
         let drafted = |id: ObjectId| Some((id.clone(), Rendering::new(drafting.object(&id)?)));
         let table = Table(servers.chain(listeners).filter_map(drafted).collect());
         let claims: Claims = table.0.values().flat_map(|rendering| rendering.claims.clone()).collect();
-        let standings = among_strangers(&claims.values().collect::<Vec<_>>(), &self.snapshot);
+        let decisions = among_objects(&claims.values().collect::<Vec<_>>(), &self.snapshot);
         let own = |(id, rendering): (&ObjectId, &Rendering)| {
             Some((id.clone(), (**rendering.own.as_ref()?).clone()))
         };
         let mut outcomes: BTreeMap<ObjectId, ObjectOutcome> = table.0.iter().filter_map(own).collect();
         let mut served = Vec::new();
-        for ((rank, claim), standing) in claims.iter().zip(standings) {
-            match standing {
-                Standing::Loses(violation) => {
+        for ((rank, claim), decision) in claims.iter().zip(decisions) {
+            match decision {
+                Decision::Loses(violation) => {
                     let outcome = outcomes.get_mut(&ObjectId::of_listener(&claim.claim.id)).unwrap();
                     outcome.listeners[rank.listener].lose(claim, violation);
                 }
-                Standing::Wins => served.push(claim),
-                Standing::Yields | Standing::Undecided => {}
+                Decision::Wins => served.push(claim),
+                Decision::Yields | Decision::Undecided => {}
             }
         }
         let references = table.0.values().flat_map(|r| r.dependencies.references.clone()).collect();

@@ -10,7 +10,7 @@ use crate::model::{Listener, ListenerId, Listeners, Snapshot, Socket};
 use crate::net::ListenAddress;
 
 use super::Candidate;
-use super::conflicts::{Place, Standing, among_strangers};
+use super::conflicts::{Decision, Place, among_objects};
 use super::draft::Precedence;
 
 /// The order of claims: the smaller one is stronger. Within an object, the order of its listeners decides.
@@ -32,7 +32,7 @@ pub(crate) struct Ports(BTreeMap<Place, BTreeMap<Rank, Entry>>);
 #[derive(Debug)]
 struct Entry {
     candidate: Arc<Candidate>,
-    standing: Standing,
+    decision: Decision,
     /// The revision of the snapshot in which the listener was last changed, if it is served.
     since: u64,
 }
@@ -95,10 +95,10 @@ impl Ports {
         for place in std::mem::take(&mut effects.unsettled) {
             let Some(entries) = self.0.get_mut(&place) else { continue };
             let candidates: Vec<_> = entries.values().map(|entry| Arc::clone(&entry.candidate)).collect();
-            let standings = among_strangers(&candidates.iter().collect::<Vec<_>>(), before);
-            for ((rank, entry), standing) in entries.iter_mut().zip(standings) {
-                if entry.standing != standing {
-                    entry.standing = standing;
+            let decisions = among_objects(&candidates.iter().collect::<Vec<_>>(), before);
+            for ((rank, entry), decision) in entries.iter_mut().zip(decisions) {
+                if entry.decision != decision {
+                    entry.decision = decision;
                     entry.decided(rank, effects);
                 }
             }
@@ -117,9 +117,9 @@ impl Ports {
 
     /// Returns why a claim has lost, if it has.
     pub(crate) fn lost(&self, rank: &Rank, candidate: &Candidate) -> Option<&Violation> {
-        match &self.entry(rank, candidate)?.standing {
-            Standing::Loses(violation) => Some(violation),
-            Standing::Undecided | Standing::Wins | Standing::Yields => None,
+        match &self.entry(rank, candidate)?.decision {
+            Decision::Loses(violation) => Some(violation),
+            Decision::Undecided | Decision::Wins | Decision::Yields => None,
         }
     }
 
@@ -161,7 +161,7 @@ impl Ports {
 
     fn claim(&mut self, rank: &Rank, candidate: &Arc<Candidate>, effects: &mut Effects) {
         let place = Place::of(&candidate.claim.address);
-        let entry = Entry { candidate: Arc::clone(candidate), standing: Standing::Undecided, since: 0 };
+        let entry = Entry { candidate: Arc::clone(candidate), decision: Decision::Undecided, since: 0 };
         self.0.entry(place.clone()).or_default().insert(rank.clone(), entry);
         effects.unsettled.insert(place);
     }
@@ -187,7 +187,7 @@ impl Ports {
 impl Entry {
     /// Returns the listener, if it is served.
     fn served(&self) -> Option<&Arc<Listener>> {
-        self.candidate.listener.as_ref().filter(|_| self.standing == Standing::Wins)
+        self.candidate.listener.as_ref().filter(|_| self.decision == Decision::Wins)
     }
 
     /// Records a changed decision.
@@ -196,7 +196,7 @@ impl Entry {
         let Some(listener) = &self.candidate.listener else { return };
         let address = &self.candidate.claim.address;
         effects.addresses.insert(address.clone());
-        if self.standing == Standing::Wins {
+        if self.decision == Decision::Wins {
             let same = effects.withdrawn.get(&listener.id);
             let same = same.filter(|old| old.address == *address && Arc::ptr_eq(&old.listener, listener));
             self.since = same.map_or(effects.revision, |old| old.since);

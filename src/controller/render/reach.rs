@@ -136,12 +136,12 @@ pub(crate) fn check_settings(
 ) {
     let Reach::Within(bounds) = reach else { return };
     check_owners_settings(scope, settings, found);
-    let goes_out = match bounds.introductions {
+    let is_allowed = match bounds.introductions {
         Introductions::Never => false,
         Introductions::OwnServices => fields.backend_address.is_none(),
         Introductions::Always => true,
     };
-    if goes_out {
+    if is_allowed {
         return;
     }
     for (setting, what) in introductions(settings, protocol) {
@@ -171,8 +171,8 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec
         "a listener of another namespace may not set name servers",
         "remove it; the listener then uses those of the MailServer",
     );
-    let asks_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
-    if !asks_service || names_auth_service(scope) {
+    let uses_auth_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
+    if !uses_auth_service || names_auth_service(scope) {
         return;
     }
     for setting in OF_THE_OWNERS_SERVICE {
@@ -217,7 +217,7 @@ fn introductions(settings: &Settings, protocol: Protocol) -> Vec<(&'static str, 
         (wants_id, ("upstream.imapId", "no ID is sent")),
     ]
     .into_iter()
-    .filter_map(|(is_wanted, said)| is_wanted.then_some(said))
+    .filter_map(|(is_wanted, text)| is_wanted.then_some(text))
     .collect()
 }
 

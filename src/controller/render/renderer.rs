@@ -44,19 +44,19 @@ impl Renderer {
     /// Renders what has changed since the last call.
     pub fn render(&mut self, index: &mut Index, environment: &Environment) -> Delta {
         let (objects, changes) = index.take();
-        let mut touched = self.touched(&changes, environment);
+        let mut affected = self.affected(&changes, environment);
         for reference in &changes.references {
             self.certificates.renew(objects, reference);
         }
         let mut delta = Delta::default();
         let mut effects = Effects::new(self.snapshot.revision + 1);
-        for (id, drafted) in self.draft(&touched, objects, environment) {
+        for (id, drafted) in self.draft(&affected, objects, environment) {
             self.replace(&id, drafted, &mut effects, &mut delta);
         }
         self.environment = Some(environment.clone());
         self.ports.settle(&self.snapshot, &mut effects);
-        touched.append(&mut effects.decided);
-        for id in touched {
+        affected.append(&mut effects.decided);
+        for id in affected {
             self.compare_outcome(&id, &mut delta);
         }
         self.assemble(&mut effects, &mut delta);
@@ -104,14 +104,14 @@ impl Renderer {
     }
 
     /// Returns the objects to render again.
-    fn touched(&self, changes: &Changes, environment: &Environment) -> BTreeSet<ObjectId> {
-        let mut touched = self.interest.touched(changes);
+    fn affected(&self, changes: &Changes, environment: &Environment) -> BTreeSet<ObjectId> {
+        let mut affected = self.interest.affected(changes);
         if let Some(before) = &self.environment {
             let same = Environment { now: before.now, ..environment.clone() } == *before;
-            touched.extend(self.table.0.keys().filter(|_| !same).cloned());
-            touched.extend(self.interest.between(before.now, environment.now).cloned());
+            affected.extend(self.table.0.keys().filter(|_| !same).cloned());
+            affected.extend(self.interest.between(before.now, environment.now).cloned());
         }
-        touched
+        affected
     }
 
     /// Renders all objects before any result is replaced, because all of them use the previous results.

@@ -38,7 +38,7 @@ pub fn ready_addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> B
 /// Tells whether none of the endpoints is a replica. Only addresses of the same family can be compared, because only
 /// one address of each replica is known.
 #[must_use]
-pub fn are_all_strangers(endpoints: &BTreeSet<IpAddr>, replicas: &BTreeSet<IpAddr>) -> bool {
+pub fn have_no_replica(endpoints: &BTreeSet<IpAddr>, replicas: &BTreeSet<IpAddr>) -> bool {
     let is_comparable =
         |address: &&IpAddr| replicas.iter().any(|replica| replica.is_ipv4() == address.is_ipv4());
     let mut comparable = endpoints.iter().filter(is_comparable).peekable();
@@ -85,7 +85,7 @@ mod tests {
     fn endpoints_are_strangers_when_no_replica_is_among_those_of_its_family() {
         let set = |addresses: &[&str]| addresses.iter().map(|address| address.parse().unwrap()).collect();
         let strangers =
-            |endpoints: &[&str], replicas: &[&str]| are_all_strangers(&set(endpoints), &set(replicas));
+            |endpoints: &[&str], replicas: &[&str]| have_no_replica(&set(endpoints), &set(replicas));
         assert!(strangers(&["10.0.0.9"], &["10.0.0.1", "10.0.0.2"]));
         assert!(strangers(&["10.0.0.9", "fd00::1"], &["10.0.0.1"]));
         assert!(!strangers(&["10.0.0.9", "10.0.0.1"], &["10.0.0.1"]));

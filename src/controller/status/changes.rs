@@ -27,9 +27,9 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     /// A condition is new or has changed.
-    Is(Condition),
+    Changed(Condition),
     /// A condition that exists only while it is true was removed.
-    IsOver(String),
+    Ended(String),
     /// The object or listener was removed.
     Removed,
 }
@@ -46,10 +46,10 @@ impl Change {
         let listener = self.listener.as_ref().map(|listener| format!(" listener {listener}"));
         let which = format!("{}{}", self.object, listener.unwrap_or_default());
         let (what, text) = match &self.kind {
-            ChangeKind::Is(condition) => {
+            ChangeKind::Changed(condition) => {
                 (format!("{}={:?}", condition.type_, condition.status), public(condition))
             }
-            ChangeKind::IsOver(type_) => (format!("removed condition {type_}"), String::new()),
+            ChangeKind::Ended(type_) => (format!("removed condition {type_}"), String::new()),
             ChangeKind::Removed => ("removed".to_owned(), String::new()),
         };
         view::Change { at, what, which, text, is_alarming: self.is_alarming() }
@@ -58,7 +58,7 @@ impl Change {
     /// Tells whether the change reports a problem.
     #[must_use]
     pub fn is_alarming(&self) -> bool {
-        matches!(&self.kind, ChangeKind::Is(condition) if alarming(condition))
+        matches!(&self.kind, ChangeKind::Changed(condition) if alarming(condition))
     }
 }
 
@@ -70,10 +70,10 @@ impl fmt::Display for Change {
             write!(f, " listener {listener}")?;
         }
         match &self.kind {
-            ChangeKind::Is(Condition { type_, status, reason, message, .. }) => {
+            ChangeKind::Changed(Condition { type_, status, reason, message, .. }) => {
                 write!(f, ": {type_}={status:?} ({reason}): {message}")
             }
-            ChangeKind::IsOver(type_) => write!(f, ": removed condition {type_}"),
+            ChangeKind::Ended(type_) => write!(f, ": removed condition {type_}"),
             ChangeKind::Removed => f.write_str(": removed"),
         }
     }
@@ -94,8 +94,9 @@ pub(super) fn of_object(
         let kinds = of_conditions(previous.map(|previous| previous.conditions.as_slice()), conditions);
         changes.extend(kinds.into_iter().map(|kind| change(Some(name.clone()), kind)));
     }
-    let gone = before.iter().filter(|old| !new.listeners.iter().any(|new| new.name == old.name));
-    changes.extend(gone.map(|listener| change(Some(listener.name.clone()), ChangeKind::Removed)));
+    let removed_listeners = before.iter().filter(|old| !new.listeners.iter().any(|new| new.name == old.name));
+    changes
+        .extend(removed_listeners.map(|listener| change(Some(listener.name.clone()), ChangeKind::Removed)));
     let kinds = of_conditions(old.map(|old| old.conditions.as_slice()), &new.conditions);
     changes.extend(kinds.into_iter().map(|kind| change(None, kind)));
     changes
@@ -103,7 +104,7 @@ pub(super) fn of_object(
 
 fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<ChangeKind> {
     let old = old.unwrap_or_default();
-    let is_told = |condition: &&Condition| {
+    let is_reported = |condition: &&Condition| {
         let previous = old.iter().find(|other| other.type_ == condition.type_);
         let alarming = alarming(condition);
         match previous {
@@ -114,9 +115,13 @@ fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<ChangeKind
         }
     };
     // If Programmed is false, Ready has the reason.
-    let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_told);
-    let over = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
-    changed.cloned().map(ChangeKind::Is).chain(over.map(|c| ChangeKind::IsOver(c.type_.clone()))).collect()
+    let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_reported);
+    let ended = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
+    changed
+        .cloned()
+        .map(ChangeKind::Changed)
+        .chain(ended.map(|c| ChangeKind::Ended(c.type_.clone())))
+        .collect()
 }
 
 /// Returns status and reason of the condition Ready.

@@ -97,13 +97,13 @@ fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) ->
     let served = facts.published.listener(&listener.id)?;
     let is_name = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });
     let has_name = |endpoints: &[BackendAddress]| endpoints.iter().any(is_name);
-    let asks_for_backend = served.auth.backend().is_some_and(|backend| has_name(&backend.endpoints));
-    let asks_for_service = match &served.auth {
+    let backend_has_name = served.auth.backend().is_some_and(|backend| has_name(&backend.endpoints));
+    let service_has_name = match &served.auth {
         Auth::Http { service, .. } => has_name(&service.endpoints),
         Auth::Passthrough(_) => false,
     };
-    let asks = served.resolver.looks_up_clients || asks_for_backend || asks_for_service;
-    let is_silent = asks && facts.report.silent_resolvers.contains(&served.resolver);
+    let looks_up_names = served.resolver.looks_up_clients || backend_has_name || service_has_name;
+    let is_silent = looks_up_names && facts.report.silent_resolvers.contains(&served.resolver);
     is_silent.then(|| {
         let servers: Vec<String> = served.resolver.nameservers.iter().map(ToString::to_string).collect();
         let which = match servers.as_slice() {

@@ -153,18 +153,18 @@ fn alarms(listeners: &[Listener], stamp: &Stamp) -> Vec<Condition> {
 
 /// Formats `listeners a, b: message | listener c: message`.
 fn named(conditions: &[(&str, &Condition)]) -> String {
-    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut messages: Vec<(&str, Vec<&str>)> = Vec::new();
     for (name, condition) in conditions {
-        match said.iter_mut().find(|(message, _)| *message == condition.message) {
+        match messages.iter_mut().find(|(message, _)| *message == condition.message) {
             Some((_, names)) => names.push(name),
-            None => said.push((&condition.message, vec![name])),
+            None => messages.push((&condition.message, vec![name])),
         }
     }
     let sentence = |(message, names): (&str, Vec<&str>)| {
         let who = if names.len() == 1 { "listener" } else { "listeners" };
         format!("{who} {}: {message}", names.join(", "))
     };
-    said.into_iter().map(sentence).collect::<Vec<_>>().join(" | ")
+    messages.into_iter().map(sentence).collect::<Vec<_>>().join(" | ")
 }
 
 /// The address while a load balancer has none, as in `kubectl get services`.

@@ -1,7 +1,7 @@
 //! The conditions Programmed (this replica) and Ready (all replicas and the Service).
 
 use crate::api::status::{Condition, ConditionStatus};
-use crate::controller::peers::{Elsewhere, Wanted};
+use crate::controller::peers::{ServedByOthers, Wanted};
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
 use crate::controller::service::Reach;
@@ -32,13 +32,13 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> [Condition; 2] {
     let here = programmed(facts, listener);
-    let everywhere = elsewhere(facts, object, listener, &here)
+    let all_replicas = served_by_others(facts, object, listener, &here)
         .or_else(|| reached(facts, listener, &here))
         .or_else(|| inside_only(facts, listener, &here));
     let condition = |type_, verdict: &ConditionBody| {
         stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message)
     };
-    [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
+    [condition("Programmed", &here), condition("Ready", all_replicas.as_ref().unwrap_or(&here))]
 }
 
 /// Tells whether the current generation of the listener is bound in this process.
@@ -106,7 +106,7 @@ pub(super) fn is_served_everywhere(
     listener: &ListenerOutcome,
 ) -> bool {
     let here = programmed(facts, listener);
-    here.status == ConditionStatus::True && elsewhere(facts, object, listener, &here).is_none()
+    here.status == ConditionStatus::True && served_by_others(facts, object, listener, &here).is_none()
 }
 
 /// Tells whether all replicas serve the listener, but the Service does not lead to it yet.
@@ -117,7 +117,7 @@ pub(super) fn waits_for_service(
 ) -> bool {
     let here = programmed(facts, listener);
     let is_pending = |verdict: ConditionBody| verdict.status == ConditionStatus::Unknown;
-    elsewhere(facts, object, listener, &here).is_none()
+    served_by_others(facts, object, listener, &here).is_none()
         && reached(facts, listener, &here).is_some_and(is_pending)
 }
 
@@ -154,7 +154,7 @@ pub(super) fn pending_address(
 
 /// Returns the state of the other replicas if this replica leads and serves the listener itself. `None` if all of them
 /// serve it too.
-fn elsewhere(
+fn served_by_others(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
     listener: &ListenerOutcome,
@@ -164,9 +164,11 @@ fn elsewhere(
     let id = object.id();
     let wanted = Wanted { object: &name(&id), uid: &object.uid, generation: object.generation };
     match replicas.serve(&wanted, &listener.id.listener) {
-        Elsewhere::Everywhere => None,
-        Elsewhere::Pending(why) => Some(ConditionBody::new(ConditionStatus::Unknown, Reason::Pending, why)),
-        Elsewhere::Not { reason, message } => {
+        ServedByOthers::All => None,
+        ServedByOthers::Pending(why) => {
+            Some(ConditionBody::new(ConditionStatus::Unknown, Reason::Pending, why))
+        }
+        ServedByOthers::Failed { reason, message } => {
             Some(ConditionBody::new(ConditionStatus::False, &reason, message))
         }
     }

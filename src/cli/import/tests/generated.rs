@@ -12,7 +12,7 @@ fn is_kept(name: &str, text: &str) {
 }
 
 /// Compares the manifests with those beside the configuration, which must have no violations.
-fn becomes_what_is_beside_it(name: &str) {
+fn matches_the_files_beside_it(name: &str) {
     let imported = import(&format!("{name}.conf"), false);
     is_kept(&format!("{name}.yaml"), &printed(&imported));
     assert_eq!(notes(&imported), "", "everything has an equivalent");
@@ -21,41 +21,41 @@ fn becomes_what_is_beside_it(name: &str) {
 
 #[test]
 fn the_example_of_the_documentation_is_imported() {
-    becomes_what_is_beside_it("documentation");
+    matches_the_files_beside_it("documentation");
 }
 
 #[test]
 fn every_form_of_listen_is_imported() {
-    becomes_what_is_beside_it("listen");
+    matches_the_files_beside_it("listen");
 }
 
 #[test]
 fn tls_is_imported_with_its_files() {
-    becomes_what_is_beside_it("tls");
+    matches_the_files_beside_it("tls");
 }
 
 #[test]
 fn every_directive_is_imported_from_mail() {
-    becomes_what_is_beside_it("everything-mail");
+    matches_the_files_beside_it("everything-mail");
 }
 
 #[test]
 fn every_directive_is_imported_from_server_and_wins() {
-    becomes_what_is_beside_it("everything-server");
+    matches_the_files_beside_it("everything-server");
 }
 
 #[test]
-fn what_is_not_said_is_nginxs_default() {
-    becomes_what_is_beside_it("defaults");
+fn absent_directives_have_nginxs_default() {
+    matches_the_files_beside_it("defaults");
 }
 
 #[test]
 fn includes_are_followed_by_name_and_pattern() {
-    becomes_what_is_beside_it("included");
+    matches_the_files_beside_it("included");
 }
 
 #[test]
-fn what_has_no_equivalent_is_named_with_its_line() {
+fn reports_directives_without_equivalent_with_their_line() {
     let imported = import("missing.conf", false);
     let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
     is_kept("missing.notes", &format!("{}---\n{advice}", notes(&imported)));
@@ -71,7 +71,7 @@ fn all_problems_of_all_files_are_named_in_one_run() {
 }
 
 #[test]
-fn directives_of_forks_are_named_as_theirs_and_keep_nothing_from_being_imported() {
+fn directives_of_forks_are_reported_and_do_not_prevent_the_import() {
     let imported = import("zimbra.conf", false);
     is_kept("zimbra.notes", &notes(&imported));
     assert!(printed(&imported).contains("name: imaps"));
@@ -93,7 +93,7 @@ fn a_dump_is_imported_with_its_includes_and_without_the_files_that_are_elsewhere
 }
 
 #[test]
-fn what_may_do_something_else_in_a_pod_is_named() {
+fn reports_directives_that_differ_in_a_pod() {
     let imported = import("advice.conf", false);
     let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
     is_kept("advice.notes", &advice);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_counts_a_moment_after_it_came_unless_it_was_there_before() {
+    fn a_new_port_counts_after_a_delay() {
         let now = Instant::now();
         let port = |name: &&str| EndpointPort { name: (*name).to_owned(), number: Some(993) };
         let names = |names: &[&str]| names.iter().map(port).collect::<BTreeSet<_>>();

@@ -55,7 +55,7 @@ impl Store {
             return index::Answer::Known;
         }
         // If the whole cluster may not be read, a single namespace may still be allowed.
-        let is_open = |state: &&WatchState| state.list == ListState::None || !self.believes_refusals;
+        let is_open = |state: &&WatchState| state.list == ListState::None || !self.accepts_refusals;
         match (states().find(is_open), states().next()) {
             (Some(open), _) => index::Answer::Pending(open.why_unknown()),
             (None, Some(refused)) => index::Answer::Forbidden(refused.why_unknown()),
@@ -68,8 +68,8 @@ impl WatchUpdate {
     /// Returns the objects that this update is about.
     pub(super) fn keys<'a>(&'a self, held: impl Iterator<Item = &'a Key>) -> BTreeSet<Key> {
         match self {
-            Self::All(all) => all.keys().chain(held).cloned().collect(),
-            Self::Is(key, _) | Self::Gone(key) => BTreeSet::from([key.clone()]),
+            Self::Listed(all) => all.keys().chain(held).cloned().collect(),
+            Self::Applied(key, _) | Self::Deleted(key) => BTreeSet::from([key.clone()]),
             Self::Failed(_) => BTreeSet::new(),
         }
     }

@@ -50,7 +50,7 @@ impl WatchState {
             self.failure = None;
         }
         match update {
-            WatchUpdate::All(all) => {
+            WatchUpdate::Listed(all) => {
                 let mut old = std::mem::take(&mut self.held);
                 self.broken.clear();
                 let mut changed = self.list != ListState::Whole;
@@ -61,11 +61,11 @@ impl WatchState {
                 self.list = ListState::Whole;
                 changed | old.iter().any(|(key, seen)| concerns(key, seen))
             }
-            WatchUpdate::Is(key, seen) => {
+            WatchUpdate::Applied(key, seen) => {
                 let old = self.held.remove(&key);
                 self.put(key, *seen, old, concerns)
             }
-            WatchUpdate::Gone(key) => {
+            WatchUpdate::Deleted(key) => {
                 self.broken.remove(&key);
                 self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
             }

@@ -1,7 +1,7 @@
 //! Tests of the content of files.
 
 use super::*;
-use crate::controller::folder::scan::{Patience, scan};
+use crate::controller::folder::scan::{RecentWrites, scan};
 use crate::controller::reason::Reason;
 use crate::controller::validate::tests::validator;
 
@@ -52,10 +52,10 @@ fn files_are_read_again_on_demand_although_they_look_the_same() {
     let mut store = Store::default();
     while store.stamps().is_empty() {
         // A file that was written very recently has no stamp yet.
-        store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+        store.apply(scan(folder.path(), &store.stamps(), RecentWrites::Read), validator());
     }
     let reads = |store: &Store| {
-        let seen = scan(folder.path(), &store.stamps(), Patience::Read).files.into_values();
+        let seen = scan(folder.path(), &store.stamps(), RecentWrites::Read).files.into_values();
         seen.filter(|seen| matches!(seen, Seen::Read(..))).count()
     };
     assert_eq!(reads(&store), 0);
@@ -81,7 +81,7 @@ fn several_documents_lists_and_json_are_read() {
 }
 
 #[test]
-fn a_broken_file_keeps_what_it_last_held_and_names_line_and_column() {
+fn a_broken_file_keeps_its_content_and_is_reported_with_line_and_column() {
     let mut files = Files::new();
     files.write("a.yaml", &server("one", 143));
     let loaded = files.write("a.yaml", &(server("one", 144) + "x: [1, 2\n"));
@@ -96,7 +96,7 @@ fn a_broken_file_keeps_what_it_last_held_and_names_line_and_column() {
 }
 
 #[test]
-fn an_unreadable_file_or_folder_keeps_what_it_last_held() {
+fn an_unreadable_file_or_folder_keeps_its_previous_content() {
     let mut files = Files::new();
     files.write("f/a.yaml", &server("one", 143));
     files.texts.insert("f/a.yaml".into(), Err("permission denied".to_owned()));
@@ -112,7 +112,7 @@ fn an_unreadable_file_or_folder_keeps_what_it_last_held() {
 }
 
 #[test]
-fn a_deleted_files_objects_go() {
+fn the_objects_of_a_deleted_file_are_removed() {
     let mut files = Files::new();
     files.write("a.yaml", &server("one", 143));
     files.texts.clear();
@@ -147,7 +147,7 @@ fn unknown_kinds_are_ignored() {
 }
 
 #[test]
-fn what_is_no_object_is_a_problem() {
+fn a_document_that_is_not_an_object_is_a_problem() {
     let mut files = Files::new();
     let mut found = |text: &str| problems(&files.write("a.yaml", text)).join("\n");
     assert!(found("just text").contains("no apiVersion and kind"));
@@ -168,7 +168,7 @@ fn what_is_no_object_is_a_problem() {
 }
 
 #[test]
-fn an_invalid_object_is_known_with_what_is_wrong() {
+fn an_invalid_object_is_known_with_its_violations() {
     let mut files = Files::new();
     let loaded = files.write("a.yaml", &server("one", 1).replace("port", "prot"));
     let server = &loaded.objects.servers[&Key::new("default", "one")];
@@ -204,7 +204,7 @@ fn an_object_that_breaks_affects_no_other_of_its_file() {
 }
 
 #[test]
-fn what_is_not_for_us_is_passed_over() {
+fn ignores_objects_of_other_kinds() {
     let foreign = [
         ("kustomization.yaml", "resources: [mail.yaml]\n"),
         (
@@ -263,5 +263,5 @@ fn a_secret_that_sops_has_encrypted_is_promised_and_not_read() {
                 sops: {version: '3'}\n";
     let loaded = Files::new().write("a.yaml", text);
     assert_eq!(problems(&loaded), [""; 0]);
-    assert!(loaded.objects.secrets.is_empty() && loaded.promises.len() == 1, "{loaded:?}");
+    assert!(loaded.objects.secrets.is_empty() && loaded.generated.len() == 1, "{loaded:?}");
 }

@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 #[test]
-fn what_is_rendered_from_changes_is_what_is_rendered_from_scratch() {
+fn rendering_changes_equals_rendering_from_scratch() {
     proptest!(ProptestConfig::with_cases(120), |(steps in steps())| {
         let mut world = World::default();
         for step in &steps {
@@ -96,7 +96,7 @@ impl Default for World {
             specs: BTreeMap::new(),
         };
         for (namespace, host) in [("a", "a.test"), ("b", "c.test"), ("c", "d.test")] {
-            world.neighbour(&Key::new(namespace, "n"), host);
+            world.similar_server(&Key::new(namespace, "n"), host);
         }
         world
     }
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// Adds a server that shares its ports with similar ones.
-    fn neighbour(&mut self, key: &Key, host: &str) {
+    fn similar_server(&mut self, key: &Key, host: &str) {
         let listener = |name: &str, port: u16| json!({ "name": name, "port": port, "hostnames": [host], "backendAddress": "b:1" });
         let spec = json!({
             "auth": { "passthrough": {} },
@@ -265,7 +265,7 @@ impl Whole {
 }
 
 #[test]
-fn a_change_renders_what_it_touches_and_nothing_else() {
+fn a_change_renders_only_the_affected_objects() {
     let mut index = Index::default();
     let spec = |name: &str, timeout: &str| {
         let spec = json!({
@@ -294,32 +294,32 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
         index.set_service(&key(&name), Some(service(&mut Bytes::new(&[0; 16]))));
     }
     let mut renderer = Renderer::default();
-    let mut touched = |index: &mut Index, environment: &Environment| {
-        let touched = renderer.touched(index.changes(), environment);
+    let mut affected = |index: &mut Index, environment: &Environment| {
+        let affected = renderer.affected(index.changes(), environment);
         let delta = renderer.render(index, environment);
-        (touched.iter().map(ToString::to_string).collect::<Vec<_>>(), delta.objects.len())
+        (affected.iter().map(ToString::to_string).collect::<Vec<_>>(), delta.objects.len())
     };
-    assert_eq!(touched(&mut index, &environment(NOW)).0.len(), 20);
-    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
+    assert_eq!(affected(&mut index, &environment(NOW)).0.len(), 20);
+    assert_eq!(affected(&mut index, &environment(NOW)), (vec![], 0));
     let one = |name: &str| vec![format!("MailServer a/{name}")];
     index.set_server(&key("s3"), spec("s3", "6s"));
-    assert_eq!(touched(&mut index, &environment(NOW)), (one("s3"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (one("s3"), 1));
     index.set_server(&key("s3"), spec("s3", "6s"));
-    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0), "it is the same");
+    assert_eq!(affected(&mut index, &environment(NOW)), (vec![], 0), "it is the same");
     index.set_secret(&key("s4"), Some(Arc::clone(&SECRETS[1])));
-    assert_eq!(touched(&mut index, &environment(NOW)), (one("s4"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (one("s4"), 1));
     index.set_service(&key("s5"), Some(service(&mut Bytes::new(&[2; 16]))));
-    assert_eq!(touched(&mut index, &environment(NOW)), (one("s5"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (one("s5"), 1));
     index.set_secret(&key("nobody's"), Some(Arc::clone(&SECRETS[0])));
     index.set_namespace("a", Some(Arc::default()));
-    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
+    assert_eq!(affected(&mut index, &environment(NOW)), (vec![], 0));
     // Only the certificate of s4 is about to expire.
-    assert_eq!(touched(&mut index, &environment(SOON)), (one("s4"), 1));
+    assert_eq!(affected(&mut index, &environment(SOON)), (one("s4"), 1));
     let moved =
         Environment { locality: Locality { zone: Some("z".to_owned()), node: None }, ..environment(SOON) };
-    assert_eq!(touched(&mut index, &moved).0.len(), 20);
+    assert_eq!(affected(&mut index, &moved).0.len(), 20);
     let trusting = Environment { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..environment(SOON) };
-    assert_eq!(touched(&mut index, &trusting).0.len(), 20);
+    assert_eq!(affected(&mut index, &trusting).0.len(), 20);
 }
 
 fn named_listener(name: &str, port: u16) -> String {
@@ -332,7 +332,7 @@ fn published(world: &mut yaml::World, yaml: &str) -> (Option<u64>, Vec<String>) 
 }
 
 #[test]
-fn a_listener_is_as_it_is_since_its_own_change_and_not_its_neighbours() {
+fn a_change_of_a_listener_does_not_affect_others_of_its_socket() {
     let mut world = yaml::World::new();
     let secret = yaml::tls_secret("t", &["*.test"]);
     let both = |settings: &str| {
@@ -358,7 +358,7 @@ fn a_listener_is_as_it_is_since_its_own_change_and_not_its_neighbours() {
 }
 
 #[test]
-fn what_a_socket_is_made_of_is_every_listeners_of_it() {
+fn a_change_of_a_socket_affects_all_its_listeners() {
     let mut world = yaml::World::new();
     let secret = yaml::tls_secret("t", &["*.test"]);
     let with = |backlog: u16| {
