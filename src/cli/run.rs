@@ -166,9 +166,7 @@ impl Run {
             return Ok(Origin::Folder(folder.clone()));
         }
         if self.kubeconfig.is_none() && !in_a_pod() {
-            bail!(
-                "this is no pod: say where objects come from, with --kubeconfig FILE (a cluster) or --manifests DIR (a folder)"
-            );
+            bail!("not running in a pod; pass --kubeconfig FILE (a cluster) or --manifests DIR (a folder)");
         }
         let mut namespaces = self.namespaces.clone();
         namespaces.sort_unstable();

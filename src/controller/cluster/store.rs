@@ -262,7 +262,7 @@ fn is_referred_to(references: &BTreeSet<Reference>, key: &Key, content: &Content
 fn sentence(watched: &Watched, failure: &Failure) -> String {
     match failure {
         Failure::Unreachable(why) => {
-            format!("the API server cannot be reached, and what it last said is served on: {why}")
+            format!("the API server cannot be reached; serving the last known objects: {why}")
         }
         Failure::Forbidden(why) | Failure::Refused(why) => {
             format!("{} cannot be read: {why}", subject(watched))

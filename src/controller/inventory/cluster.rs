@@ -112,13 +112,14 @@ impl Object {
     fn missing_status(&self, class: &str) -> Option<Problem> {
         match self.status["observedGeneration"].as_i64() {
             None => {
-                let message =
-                    format!("no controller of class {class} has said anything of it; is one running?");
+                let message = format!(
+                    "no controller of class {class} has written its status; check that one is running"
+                );
                 Some(Problem::of_ready("NoStatus", &message))
             }
             Some(seen) if seen < self.generation => {
                 let message = format!(
-                    "generation {} is not looked at yet; its status is about generation {seen}",
+                    "generation {} is not processed yet; the status describes generation {seen}",
                     self.generation
                 );
                 Some(Problem::of_ready("Pending", &message))

@@ -108,7 +108,7 @@ pub(crate) fn server(
         found.push(Violation::invalid(&scope.setting("tls.cipherSuites"), error.to_string(), ""));
     }
     if tls.min_version == Some(api::MinVersion::Tls13) && !parse::has_suite_of_tls13(&cipher_suites) {
-        let problem = "there is none of TLSv1.3, and tls.minVersion is TLSv1.3";
+        let problem = "the list has no suite of TLSv1.3, and tls.minVersion is TLSv1.3";
         let path = scope.setting("tls.cipherSuites");
         found.push(Violation::invalid(&path, problem, "add one of TLSv1.3, or remove one of the fields"));
     }
