@@ -1,9 +1,9 @@
 //! The Kubernetes API: the kinds `MailServer` and `MailListener` of group `mailgress.dev`.
 //!
-//! Types, schema and CEL rules, no logic: what a manifest may say, and what `kubectl explain` says about
-//! it. Every list and string has a bound, so that the CEL rules fit the API server's cost budget. Settings
-//! have no defaults in the schema, because a default on a listener would hide what its `MailServer` says;
-//! the doc comments name them and the renderer applies them after the inheritance.
+//! Types, schema and CEL rules, without logic: the fields of a manifest and their texts in `kubectl explain`. Every
+//! list and string has a bound, so that the CEL rules fit the API server's cost budget. Settings have no defaults in
+//! the schema, because a default on a listener would hide the `MailServer`'s value. The doc comments name the defaults,
+//! and the renderer applies them after the inheritance.
 
 pub mod auth;
 pub mod common;
@@ -25,7 +25,7 @@ pub use settings::Settings;
 pub const GROUP: &str = "mailgress.dev";
 /// The API version.
 pub const VERSION: &str = "v1alpha1";
-/// `apiVersion` as manifests write it.
+/// `apiVersion` in manifests.
 pub const API_VERSION: &str = "mailgress.dev/v1alpha1";
-/// The class that a `MailServer` without `className` has.
+/// The default of `className`.
 pub const DEFAULT_CLASS: &str = "mailgress";

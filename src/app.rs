@@ -102,7 +102,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let metrics = Metrics::register(&registry)?;
         let mut publisher = Publisher::new(&options.class, &hostname, channels, metrics.clone())
             .with_trusted_peers(options.trusted_peers.clone());
-        publisher.locate(options.locality.clone());
+        publisher.set_locality(options.locality.clone());
         let source = Source::new(&options.origin, publisher, &metrics).await?;
         let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
@@ -222,7 +222,7 @@ async fn wait_for_start(mut start: watch::Receiver<Start>, guard: ReadinessGuard
     loop {
         match start.borrow_and_update().clone() {
             Start::Waits(why) => guard.say(why),
-            Start::Over => return,
+            Start::Complete => return,
         }
         if start.changed().await.is_err() {
             // The process is ending.

@@ -1,4 +1,4 @@
-//! The command line: each command is a file below this one; what it does lies in the layers.
+//! The command line. Each command has its own file and calls the layers below.
 
 pub mod check;
 pub mod colour;
@@ -53,36 +53,37 @@ pub enum Command {
     Man(man::Man),
 }
 
-/// A usage error: exit status 2, as for errors that clap finds.
+/// A usage error. Exit status 2, as for errors that clap reports.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(String);
 
 impl Usage {
-    /// With everything that the error says.
+    /// Creates a usage error from `error`, with its whole chain of causes.
     #[must_use]
     #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
     pub fn new(error: anyhow::Error) -> Self {
         Self(format!("{error:#}"))
     }
 
-    /// The exit status for an error.
+    /// Returns the exit status for an error.
     #[must_use]
     pub fn exit_status(error: &anyhow::Error) -> ExitCode {
         if error.is::<Self>() { ExitCode::from(2) } else { ExitCode::FAILURE }
     }
 }
 
-/// For commands that wait for others; threads would be for nothing.
+/// Returns a runtime for commands that only wait for I/O: a single thread is enough.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 impl Command {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// What keeps the command from being done; its text is for the user.
+    ///
+    /// Returns an error, whose text is for the user, if the command fails.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(command) => command.run(),

@@ -1,8 +1,8 @@
-//! From objects to a snapshot, and from what was bound to a status.
+//! The controller: renders objects into a snapshot, and computes status from what was bound.
 //!
-//! A source (a folder, or a cluster) keeps an [`index::Index`] current; [`render::Renderer`] turns what changed in it into
-//! numbered snapshots and the violations of each object, purely; [`publisher::Publisher`] hands both on; [`status`] makes
-//! the conditions of each object, purely.
+//! A source (a folder or a cluster) keeps an [`index::Index`] current. [`render::Renderer`] (pure) renders what has
+//! changed into numbered snapshots and the violations of each object. [`publisher::Publisher`] publishes both.
+//! [`status`] (pure) computes the conditions of each object.
 
 pub mod cluster;
 pub mod folder;

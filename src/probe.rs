@@ -28,13 +28,13 @@ use talk::{Silence, Talk};
 
 /// The server to visit, and how.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct ProbeRequest {
     /// The server's address.
     pub target: BackendAddress,
     /// The protocol to speak.
     pub protocol: Protocol,
     /// When TLS starts.
-    pub tls: TlsWish,
+    pub tls: TlsStart,
     /// The trusted authorities, the server name, and our own certificate.
     pub client: ClientTls,
     /// How strictly the certificate is checked.
@@ -51,7 +51,7 @@ pub struct Wish {
 
 /// When TLS starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsWish {
+pub enum TlsStart {
     /// After STARTTLS, if the server offers it.
     IfOffered,
     /// Never. A password may be sent in cleartext.
@@ -88,27 +88,27 @@ pub struct Credentials {
 }
 
 /// Visits the server. All results, including failures, are in the report.
-pub async fn probe(wish: &Wish) -> Report {
-    let mut report = Report::new(wish.target.to_string(), wish.protocol);
+pub async fn probe(request: &ProbeRequest) -> Report {
+    let mut report = Report::new(request.target.to_string(), request.protocol);
     // The report contains the reason why the visit stopped.
-    let _: Result<(), Stop> = Visitor { wish, report: &mut report, trusted: false }.visit().await;
+    let _: Result<(), Stop> = Prober { request, report: &mut report, trusted: false }.visit().await;
     report
 }
 
 /// The visit cannot continue.
 struct Stop;
 
-struct Visitor<'a> {
-    wish: &'a Wish,
+struct Prober<'a> {
+    request: &'a ProbeRequest,
     report: &'a mut Report,
     /// Whether a password may be sent.
     trusted: bool,
 }
 
-impl Visitor<'_> {
+impl Prober<'_> {
     async fn visit(mut self) -> Result<(), Stop> {
         let mut talk = self.connect().await?;
-        if self.wish.tls == TlsWish::Implicit {
+        if self.request.tls == TlsStart::Implicit {
             talk = self.secure(talk).await?;
         }
         self.greeting(&mut talk).await?;
@@ -117,7 +117,7 @@ impl Visitor<'_> {
             talk = self.secure(talk).await?;
             offers = self.offers(&mut talk).await?;
         }
-        if let Some(login) = &self.wish.login {
+        if let Some(login) = &self.request.login {
             self.log_in(&mut talk, &offers, login).await?;
         }
         match talk.ask(Question::Goodbye).await {
@@ -143,8 +143,8 @@ impl Visitor<'_> {
             Socket::Tcp(tcp) => tcp.local_addr().ok().zip(tcp.peer_addr().ok()),
             Socket::Unix(_) => None,
         };
-        let mut talk = Talk::new(self.wish.protocol, Stream::Plain(stream), self.wish.timeout);
-        if let Some(version) = self.wish.proxy_protocol {
+        let mut talk = Talk::new(self.request.protocol, Stream::Plain(stream), self.request.timeout);
+        if let Some(version) = self.request.proxy_protocol {
             let mut header = Vec::new();
             proxy_header::encode(version, ends, None, &mut header);
             if let Err(silence) = talk.send(header).await {
@@ -156,12 +156,12 @@ impl Visitor<'_> {
 
     /// Connects. Returns the connection and its address, or the problem and the remedy.
     async fn reach(&self) -> Result<(Socket, String), (String, &'static str)> {
-        let bound = self.wish.timeout;
+        let bound = self.request.timeout;
         let late = |what: &str| (format!("{what}: no answer within {bound:?}"), DROPPED);
-        let addresses: Vec<SocketAddr> = match &self.wish.target {
+        let addresses: Vec<SocketAddr> = match &self.request.target {
             BackendAddress::Unix(path) => {
                 return match timeout(bound, tokio::net::UnixStream::connect(path)).await {
-                    Ok(Ok(stream)) => Ok((Socket::Unix(stream), self.wish.target.to_string())),
+                    Ok(Ok(stream)) => Ok((Socket::Unix(stream), self.request.target.to_string())),
                     Ok(Err(error)) => Err((format!("cannot connect: {error}"), REFUSED)),
                     Err(_) => Err(late("cannot connect")),
                 };
@@ -189,17 +189,17 @@ impl Visitor<'_> {
     }
 
     async fn secure(&mut self, talk: Talk) -> Result<Talk, Stop> {
-        let (protocol, bound) = (self.wish.protocol, self.wish.timeout);
+        let (protocol, bound) = (self.request.protocol, self.request.timeout);
         let Some(clear) = talk.into_clear() else {
             let problem = "it sent more behind its answer to STARTTLS, before the handshake";
             return self.stop(Step::Tls, problem.to_owned(), "somebody may be in between");
         };
-        let name = match &self.wish.target {
+        let name = match &self.request.target {
             BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),
             BackendAddress::Name { host, .. } => ServerNameSource::Host(host.clone()),
             BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
         };
-        let handshake = observe(clear, &self.wish.client, protocol, &name);
+        let handshake = observe(clear, &self.request.client, protocol, &name);
         let (stream, observed) = match timeout(bound, handshake).await {
             Ok(Ok(observed)) => observed,
             Ok(Err(error)) => {
@@ -214,31 +214,33 @@ impl Visitor<'_> {
 
     fn observed(&mut self, observed: &Observed) {
         let Observed { version, cipher, alpn, .. } = observed;
-        let begins = match self.wish.tls {
-            TlsWish::Implicit => "from the first byte",
+        let begins = match self.request.tls {
+            TlsStart::Implicit => "from the first byte",
             _ => "after STARTTLS",
         };
         let agreed = alpn.as_ref().map(|name| format!(", ALPN {name}")).unwrap_or_default();
         self.report.good(Step::Tls, format!("{version}, {cipher}{agreed}, {begins}"));
         self.report.tls = Some(TlsFacts { begins, version, cipher: cipher.clone(), alpn: alpn.clone() });
-        let certificates = observed.chain.iter().map(|shown| CertificateFacts::new(shown, self.wish.now));
+        let certificates = observed.chain.iter().map(|shown| CertificateFacts::new(shown, self.request.now));
         self.report.certificates = certificates.collect();
-        let (finding, trusted) = trust::judge(self.wish, observed);
+        let (finding, trusted) = trust::judge(self.request, observed);
         self.trusted = trusted;
         self.report.findings.push(finding);
     }
 
     /// Returns the likely reason if the server closes the connection at once.
     fn closed(&self) -> &'static str {
-        if self.wish.proxy_protocol.is_none() { CLOSED } else { UNTRUSTED_HEADER }
+        if self.request.proxy_protocol.is_none() { CLOSED } else { UNTRUSTED_HEADER }
     }
 
     async fn greeting(&mut self, talk: &mut Talk) -> Result<(), Stop> {
         let answer = match talk.ask(Question::Greeting).await {
             Ok(answer) => answer,
             Err(silence) => {
-                let remedy = match (&silence, self.wish.tls) {
-                    (Silence::Late(_), TlsWish::Disabled | TlsWish::IfOffered | TlsWish::StartTls) => SILENT,
+                let remedy = match (&silence, self.request.tls) {
+                    (Silence::Late(_), TlsStart::Disabled | TlsStart::IfOffered | TlsStart::StartTls) => {
+                        SILENT
+                    }
                     (Silence::Closed | Silence::Lost(_), _) => self.closed(),
                     _ => "",
                 };
@@ -253,7 +255,7 @@ impl Visitor<'_> {
                 Ok(())
             }
             ReplyKind::Foreign => {
-                let wanted = self.wish.protocol.name().to_ascii_uppercase();
+                let wanted = self.request.protocol.name().to_ascii_uppercase();
                 let problem = match spoken_instead(&answer.lines) {
                     Some(other) => format!("this is {other}, and not {wanted}: {first}"),
                     None => format!("this is not {wanted}: {first}"),
@@ -269,14 +271,14 @@ impl Visitor<'_> {
             Ok(answer) => answer,
             Err(silence) => return self.stop(Step::Capabilities, silence.to_string(), ""),
         };
-        let offers = Offers::read(self.wish.protocol, &answer);
+        let offers = Offers::read(self.request.protocol, &answer);
         let words = &offers.words;
         let (place, when) = match self.report.tls {
             Some(_) => (&mut self.report.capabilities.tls, "over TLS"),
             None => (&mut self.report.capabilities.clear, "in clear"),
         };
         *place = Some(words.clone());
-        let separator = if self.wish.protocol == Protocol::Imap { " " } else { ", " };
+        let separator = if self.request.protocol == Protocol::Imap { " " } else { ", " };
         if answer.kind == ReplyKind::Yes {
             let message = format!("{when}: {}", words.join(separator));
             self.report.good(Step::Capabilities, message);
@@ -288,13 +290,13 @@ impl Visitor<'_> {
 
     /// Sends STARTTLS if needed. Returns whether the TLS handshake follows.
     async fn start_tls(&mut self, talk: &mut Talk, offers: &Offers) -> Result<bool, Stop> {
-        match self.wish.tls {
-            TlsWish::Implicit => return Ok(false),
-            TlsWish::Disabled => {
+        match self.request.tls {
+            TlsStart::Implicit => return Ok(false),
+            TlsStart::Disabled => {
                 self.trusted = true;
                 return Ok(false);
             }
-            TlsWish::IfOffered if !offers.start_tls() => {
+            TlsStart::IfOffered if !offers.start_tls() => {
                 self.report.warn(
                     Step::Tls,
                     "no STARTTLS is offered: everything travels in clear".to_owned(),
@@ -302,10 +304,10 @@ impl Visitor<'_> {
                 );
                 return Ok(false);
             }
-            TlsWish::StartTls if !offers.start_tls() => {
+            TlsStart::StartTls if !offers.start_tls() => {
                 return self.stop(Step::Tls, "no STARTTLS is offered".to_owned(), NO_CERTIFICATE);
             }
-            TlsWish::IfOffered | TlsWish::StartTls => {}
+            TlsStart::IfOffered | TlsStart::StartTls => {}
         }
         match talk.ask(Question::StartTls).await {
             Ok(answer) if answer.kind == ReplyKind::Yes => Ok(true),
@@ -342,7 +344,7 @@ impl Visitor<'_> {
         if accepted {
             self.report.good(Step::Login, message);
         } else {
-            let cause = RefusalCause::of_login(self.wish.protocol, &answer.lines);
+            let cause = RefusalCause::of_login(self.request.protocol, &answer.lines);
             let busy = cause != RefusalCause::Credentials;
             self.report.fail(Step::Login, message, if busy { BUSY } else { "" });
         }

@@ -1,4 +1,4 @@
-//! What both kinds and several settings share: durations, sizes and references.
+//! Types that both kinds and several settings use: durations, sizes and references.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -117,7 +117,7 @@ pub enum PortRef {
     Name(String),
 }
 
-/// As written: `143` or `imap`.
+/// Writes the port as in the manifest: `143` or `imap`.
 impl fmt::Display for PortRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,7 +132,8 @@ impl JsonSchema for PortRef {
         "PortRef".into()
     }
 
-    /// The bounds are for numbers, the pattern is for names: a DNS label, as a Service requires, with a letter in it.
+    /// The bounds apply to numbers, and the pattern applies to names: a DNS label with at least one letter, as a
+    /// Service requires.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,

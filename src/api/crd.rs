@@ -1,4 +1,4 @@
-//! Both CustomResourceDefinitions, as an API server takes them.
+//! The CustomResourceDefinitions of both kinds, in the form that an API server accepts.
 
 use kube::CustomResourceExt;
 use kube::core::schema::StructuralSchemaRewriter;
@@ -19,21 +19,21 @@ pub fn crds() -> [Value; 2] {
     ]
 }
 
-/// The OpenAPI schema of a `spec`, the one in the CustomResourceDefinition.
+/// Returns the OpenAPI schema of a `spec`, as in the CustomResourceDefinition.
 pub(crate) fn schema_of_spec<Spec: JsonSchema>() -> Value {
     let mut schema = schema::<Spec>();
     tidy(&mut schema);
     schema
 }
 
-/// The OpenAPI schema in a CustomResourceDefinition that [`crds`] made.
+/// Returns the OpenAPI schema in a CustomResourceDefinition of [`crds`].
 #[must_use]
 pub fn schema_of(crd: &Value) -> &Value {
     &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 }
 
-/// Puts our own schemas of spec and status where the derive's are: the derive's lose the documentation of
-/// every optional field whose type has documentation too.
+/// Replaces the derived schemas of spec and status with our own. The derived ones lose the documentation of an optional
+/// field if its type has documentation too.
 fn with_schema<Spec: JsonSchema, Status: JsonSchema>(crd: serde_json::Result<Value>) -> Value {
     let mut crd = crd.unwrap_or_default();
     let root = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
@@ -48,17 +48,17 @@ fn schema<T: JsonSchema>() -> Value {
             settings.inline_subschemas = true;
             settings.meta_schema = None;
         })
-        .with_transform(optional_is_the_type)
+        .with_transform(unwrap_optional)
         .with_transform(StructuralSchemaRewriter)
         .into_generator()
         .into_root_schema_for::<T>()
         .to_value()
 }
 
-/// `Option<T>` is `T` with the field's own documentation: an absent field is absent, never null. The API
-/// server prunes nulls, and `has()` in the rules can rely on it.
-fn optional_is_the_type(schema: &mut schemars::Schema) {
-    transform_subschemas(&mut optional_is_the_type, schema);
+/// Replaces `T or null`, the schema of an `Option<T>`, with the schema of `T` and the field's own documentation. A
+/// field is absent, but never null: the API server prunes nulls, and the rules rely on `has()`.
+fn unwrap_optional(schema: &mut schemars::Schema) {
+    transform_subschemas(&mut unwrap_optional, schema);
     let Some(fields) = schema.as_object_mut() else { return };
     fields.remove("nullable");
     let Some([Value::Object(inner), Value::Object(null)]) =
@@ -76,8 +76,8 @@ fn optional_is_the_type(schema: &mut schemars::Schema) {
     }
 }
 
-/// Leaves the formats that Kubernetes knows, no titles, and no line breaks within paragraphs: `kubectl explain` breaks
-/// lines itself.
+/// Changes formats to those that Kubernetes knows. Removes titles, and line breaks within paragraphs, because `kubectl
+/// explain` breaks lines itself.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// Walks every schema node with its path.
+    /// Calls `visit` for every schema node with its path.
     fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
         visit(path, schema);
         for (name, child) in schema["properties"].as_object().into_iter().flatten() {
@@ -226,9 +226,10 @@ mod tests {
         }
     }
 
-    /// An upper bound of what the API server estimates, for every place where the rule is evaluated: every character of
-    /// a rule costs as much as the longest list, if the rule looks at a list, and otherwise as much as a comparison. A
-    /// regular expression costs a quarter of its length for each ten bytes of the string, of four bytes each character.
+    /// Checks an upper bound of the API server's cost estimate, for every place where a rule is evaluated. If a rule
+    /// reads a list, each character of the rule costs as much as the longest list; otherwise as much as a comparison. A
+    /// regular expression costs a quarter of its length for each ten bytes of the string, with four bytes for each
+    /// character.
     #[test]
     fn rules_fit_the_cost_budget() {
         const PER_RULE: u64 = 10_000_000;
@@ -253,8 +254,8 @@ mod tests {
         }
     }
 
-    /// The length of the regular expressions in a rule. Only one of the branches of `?:` is evaluated: `either` says what
-    /// both are worth together.
+    /// Returns the total length of the regular expressions in a rule. Only one branch of `?:` is evaluated, so `either`
+    /// combines the lengths of both branches.
     fn expressions(rule: &Expr, either: &impl Fn(u64, u64) -> u64) -> u64 {
         let of = |part: &IdedExpr| expressions(&part.expr, either);
         match rule {

@@ -1,4 +1,4 @@
-//! `limits`: what clients may take, and when a client address is banned.
+//! `limits`: limits for clients, and bans of client addresses.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,23 +33,23 @@ pub struct LimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::size(512, 1 << 20, "512 and 1Mi")))]
     pub client_buffer: Option<Size>,
-    /// Maximum number of open connections of the listener, from the accept on. On a port that several listeners share,
-    /// a connection counts for the port until SNI tells the listener; the highest limit of these listeners applies, or
-    /// none if one of them has none. Default: no limit.
+    /// Maximum number of open connections of the listener, counted from the accept. On a port that several listeners
+    /// share, a connection counts for the port until SNI selects the listener; the highest limit of these listeners
+    /// applies, or none if one of them has none. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
-    /// Maximum number of open connections from one client address (IPv6: one /64), from the accept on. A trusted peer
-    /// may have 256 connections that have not sent their PROXY header yet. A connection whose PROXY header has no
+    /// Maximum number of open connections from one client address (IPv6: one /64), counted from the accept. A trusted
+    /// peer may have 256 connections that have not sent their PROXY header yet. A connection whose PROXY header has no
     /// client address is not counted. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
     /// Ban a client address for some time after too many refused logins: new connections are refused, and so are logins
-    /// in open sessions. Each listener counts for itself, and a ban applies to the listener only. The same wrong password for the same login counts once in a window, so that a device with an
-    /// old password is not banned. IPv6 addresses are counted by /64; when the table is full, a /56 or /48 with many
-    /// entries is counted as a whole. The address of a trusted peer (`proxyProtocol`) is never banned. Default: no
-    /// bans.
+    /// in open sessions. Each listener counts separately, and a ban applies to that listener only. The same wrong
+    /// password for the same login counts once in a window, so that a device with an old password is not banned. IPv6
+    /// addresses are counted by /64; when the table is full, a /56 or /48 with many entries is counted as a whole. The
+    /// address of a trusted peer (`proxyProtocol`) is never banned. Default: no bans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_failures: Option<AuthFailures>,
     /// Networks or addresses of clients to which `authFailures` and `maxConnectionsPerClient` do not apply, for example

@@ -1,5 +1,5 @@
-//! A listener's own fields, and the kind `MailListener`: one more listener for a `MailServer`, owned by
-//! somebody else.
+//! A listener's own fields, and the kind `MailListener`: an additional listener for a `MailServer` that another team
+//! may own.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -81,8 +81,8 @@ pub struct ListenerFields {
     )]
     pub hostnames: Option<Vec<String>>,
     /// Expect a PROXY protocol header at the start of each connection (with `untrustedPeers: Accept`: of each
-    /// connection from a trusted peer). Default: no header; on all addresses (`*`), the peers given by
-    /// `--proxy-protocol-trusted-peers`.
+    /// connection from a trusted peer). Default: no header; for a listener on all addresses (`*`), headers from the
+    /// peers in `--proxy-protocol-trusted-peers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<InboundProxyProtocol>,
     /// Socket options.

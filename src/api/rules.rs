@@ -1,7 +1,7 @@
-//! The CEL rules of both kinds (`x-kubernetes-validations`), each with the sentence that a user reads.
+//! The CEL rules of both kinds (`x-kubernetes-validations`), each with its error message.
 //!
-//! They hold what one object can say about itself without looking elsewhere. What depends on the
-//! inheritance from `MailServer` to listener, or on other objects, is the renderer's.
+//! They check what depends on one object alone. The renderer checks what depends on other objects, such as the settings
+//! that a `MailListener` inherits.
 
 mod effective;
 pub mod forms;
@@ -49,17 +49,17 @@ fn listener_rules() -> Vec<Value> {
         ),
         rule(
             "!(has(self.hostnames) && has(self.tls) && has(self.tls.mode) && self.tls.mode == 'Disabled')",
-            "hostnames are told apart by TLS's SNI; remove them, or set tls.mode to something other than Disabled",
+            "hostnames need TLS, which sends them as SNI; remove them, or set tls.mode to something other than Disabled",
         ),
     ]);
     rules
 }
 
-/// The settings of a protocol stand on a listener of that protocol.
+/// Allows the settings of a protocol only on a listener of that protocol.
 fn of_protocol(protocol: &str) -> Value {
     let block = protocol.to_ascii_lowercase();
     rule(
-        &format!("!has(self.{block}) || {} == '{protocol}'", spoken("self")),
+        &format!("!has(self.{block}) || {} == '{protocol}'", protocol_of("self")),
         &format!(
             "{block} is for {protocol}, and this listener speaks another protocol; remove it, or move it to the \
              MailServer's spec, where it is for its {protocol} listeners"
@@ -67,8 +67,8 @@ fn of_protocol(protocol: &str) -> Value {
     )
 }
 
-/// What a listener speaks, as written or as well known for its port.
-fn spoken(listener: &str) -> String {
+/// Returns a CEL expression for a listener's protocol: the configured one, or the default for its port.
+fn protocol_of(listener: &str) -> String {
     let ports = [("[25, 465, 587]", "SMTP"), ("[110, 995]", "POP3"), ("[143, 993]", "IMAP")];
     let of_port = ports.map(|(ports, name)| format!("{listener}.port in {ports} ? '{name}' : ")).concat();
     format!("(has({listener}.protocol) ? {listener}.protocol : !has({listener}.port) ? '' : {of_port}'')")
@@ -147,7 +147,7 @@ pub fn http_auth() -> Value {
     ])
 }
 
-/// Rules of one extra header. The schema's pattern refuses the other control characters.
+/// Rules of an additional header. The schema's pattern refuses the other control characters.
 #[must_use]
 pub fn header() -> Value {
     json!([
@@ -162,7 +162,7 @@ pub fn header() -> Value {
     ])
 }
 
-/// Rules of where a header's value comes from.
+/// Rules of the source of a header's value.
 #[must_use]
 pub fn header_source() -> Value {
     let text = "valueFrom has neither or both of secretKeyRef and session; write exactly one of them";

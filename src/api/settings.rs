@@ -1,5 +1,5 @@
-//! The settings blocks that may stand on a `MailServer`, for all its listeners, and again on a listener,
-//! whose fields win one by one.
+//! The settings blocks. On a `MailServer` they apply to all its listeners. The fields of a listener override them one
+//! by one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -306,9 +306,9 @@ pub struct TimeoutSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub idle: Option<Duration>,
-    /// The same once the client or the backend has closed its side. `0s`: the session ends when the client closes its
-    /// side, and replies still to come are lost, as in nginx. Default: 60s, so that the client gets the reply to its
-    /// last command.
+    /// The same limit after the client or the backend has closed its side of the connection. `0s`: the session ends
+    /// when the client closes its side, and pending replies are lost, as in nginx. Default: 60s, so that the client
+    /// gets the reply to its last command.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub half_closed: Option<Duration>,

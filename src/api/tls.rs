@@ -1,4 +1,4 @@
-//! `tls`: how clients are served over TLS; and `upstream.tls`, how backends are reached.
+//! `tls`: TLS between clients and Mailgress. `upstream.tls`: TLS between Mailgress and backends.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

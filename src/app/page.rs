@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::api::status::ConditionStatus;
 use crate::controller::index::Kind;
-use crate::controller::peers::{Attendance, Attends};
+use crate::controller::peers::{ReplicaLiveness, ReplicaState};
 use crate::controller::status::{Row, public};
 use crate::controller::status_store::{Overview, StatusStore};
 use crate::model::clock::unix_now;
@@ -266,22 +266,22 @@ fn certificate_state(certificate: &model::Certificate, now: i64) -> State {
     }
 }
 
-fn peer(replica: &Attendance) -> Peer {
+fn peer(replica: &ReplicaState) -> Peer {
     let problem = match &replica.state {
-        Attends::Silent(why) => Some(why.clone()),
-        Attends::Own | Attends::Awaited | Attends::Heard => None,
+        ReplicaLiveness::Silent(why) => Some(why.clone()),
+        ReplicaLiveness::Own | ReplicaLiveness::Awaited | ReplicaLiveness::Answers => None,
     };
     let state = match &replica.state {
-        Attends::Silent(_) => State::Bad,
-        Attends::Awaited => State::Pending,
-        Attends::Heard if replica.behind > 0 => State::Pending,
-        Attends::Own | Attends::Heard => State::Good,
+        ReplicaLiveness::Silent(_) => State::Bad,
+        ReplicaLiveness::Awaited => State::Pending,
+        ReplicaLiveness::Answers if replica.behind > 0 => State::Pending,
+        ReplicaLiveness::Own | ReplicaLiveness::Answers => State::Good,
     };
     Peer {
         name: replica.name.clone(),
         address: replica.address.to_string(),
         state,
-        is_own: replica.state == Attends::Own,
+        is_own: replica.state == ReplicaLiveness::Own,
         problem,
         behind: replica.behind,
         totals: replica.totals,

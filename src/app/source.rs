@@ -136,9 +136,9 @@ async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result
 pub(super) async fn reader(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, String)> {
     let config = match kubeconfig {
         Some(path) => written(path).await?,
-        None => {
-            Config::infer().await.context("there is no kubeconfig, and this is no pod: --kubeconfig FILE")?
-        }
+        None => Config::infer()
+            .await
+            .context("no kubeconfig found, and not running in a pod; pass --kubeconfig FILE")?,
     };
     let metrics = Metrics::register(&Registry::new())?;
     Ok((client(&config, &metrics, LIST_TIMEOUT)?, config.default_namespace))

@@ -1,4 +1,5 @@
-//! `mailgress check`: what is wrong with manifests, where, and what to do; exit status 1 if anything is.
+//! `mailgress check`: reports the problems of manifests, with position and remedy. The exit status is 1 if there is an
+//! error.
 
 mod place;
 mod show;
@@ -43,7 +44,7 @@ pub struct Check {
     #[arg(short, long, value_enum)]
     output: Option<Format>,
 
-    /// Whether in colour.
+    /// The use of colours.
     #[command(flatten)]
     colour: Colour,
 }
@@ -51,20 +52,21 @@ pub struct Check {
 /// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// With the lines that are meant.
+    /// Text with the affected lines of the file.
     Text,
-    /// A line for each: file:line:column: object: field: reason: problem; remedy.
+    /// One line for each problem: file:line:column: object: field: reason: problem; remedy.
     Short,
-    /// For programs.
+    /// JSON.
     Json,
 }
 
 impl Check {
-    /// Prints what is wrong to standard output. Alarms, which keep nothing from serving, and references to what is in
-    /// none of the files are printed as warnings; they count with `--strict` only.
+    /// Prints all findings to standard output. Warnings, and references to objects that are in none of the files, count
+    /// as errors only with `--strict`.
     ///
     /// # Errors
-    /// When a path does not exist.
+    ///
+    /// Fails if a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut input = self.files.read(Completeness::Part)?;
         let texts = texts(&mut input);
@@ -90,7 +92,7 @@ impl Check {
         }
         let objects: Vec<_> = input.renderer.outcomes().collect();
         if objects.is_empty() {
-            // A warning has said so.
+            // There is already a warning about this.
             return Ok(ExitCode::SUCCESS);
         }
         let listeners: usize = objects.iter().map(|(_, outcome)| outcome.listeners.len()).sum();
@@ -110,12 +112,12 @@ impl Check {
     }
 }
 
-/// Of all files that anything is to be said of.
+/// Reads the texts of all files that findings may refer to.
 fn texts(input: &mut Input) -> BTreeMap<PathBuf, Source> {
     let Input { loaded, streams, .. } = input;
     let broken = loaded.problems.iter().map(|problem| &problem.path);
     let paths: BTreeSet<&PathBuf> = loaded.origins.values().chain(broken).collect();
-    // What cannot be read is a finding already.
+    // A file that is not readable already has a finding.
     let mut text = |path: &PathBuf| streams.remove(path).or_else(|| scan::read(path).ok());
     paths.into_iter().filter_map(|path| Some((path.clone(), Source::new(text(path)?)))).collect()
 }
@@ -127,15 +129,17 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
         let mut seen: Vec<&Violation> = Vec::new();
         let of_listeners = object.listeners.iter().flat_map(|listener| &listener.violations);
         for violation in object.violations.iter().chain(of_listeners) {
-            // What is wrong with the object's own settings is found once for each listener.
-            if seen.contains(&violation) || is_the_clusters(loaded, violation) {
+            // A violation of the object's own settings occurs once for each listener.
+            if seen.contains(&violation) || is_created_by_cluster(loaded, violation) {
                 continue;
             }
             seen.push(violation);
             findings.push(of_object(loaded, texts, object, violation));
         }
     }
-    findings.extend(xclient::fields(&loaded.objects).iter().map(|asks| of_xclient(loaded, texts, asks)));
+    findings.extend(
+        xclient::fields(&loaded.objects).iter().map(|xclient_field| of_xclient(loaded, texts, xclient_field)),
+    );
     let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
         findings.extend(texts.get(path).into_iter().flat_map(|source| old_booleans(path, source)));
@@ -143,15 +147,16 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
     findings
 }
 
-/// Whether the cluster, and nobody in a file, has to make it: what another object promises, and endpoints.
-fn is_the_clusters(loaded: &Loaded, violation: &Violation) -> bool {
+/// Tells whether the cluster creates the missing object: from another object in the files, or as endpoints of a
+/// Service.
+fn is_created_by_cluster(loaded: &Loaded, violation: &Violation) -> bool {
     if let Some(Absent::Reference(reference)) = violation.absent.as_deref() {
-        return loaded.promises.iter().any(|promise| promise.is(reference));
+        return loaded.generated.iter().any(|object| object.is(reference));
     }
     violation.reason == Reason::NoReadyEndpoints && loaded.objects.slices.is_empty()
 }
 
-/// Nothing was checked, and that is most likely not what somebody wants to know.
+/// Returns a warning that there was nothing to check, which is probably a mistake.
 fn of_nothing(path: &Path, class: &str) -> Finding {
     Finding {
         is_error: false,
@@ -187,7 +192,7 @@ fn of_object(
     violation: &Violation,
 ) -> Finding {
     let Violation { concern, field, reason, problem, remedy, absent } = violation;
-    // A setting that a MailListener inherits stands in the MailServer.
+    // The position of an inherited setting is in the MailServer.
     let (kind, key, path) = inherited(field).unwrap_or_else(|| (object.kind, object.key.clone(), field));
     let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
@@ -214,8 +219,12 @@ fn of_object(
     }
 }
 
-fn of_xclient(loaded: &Loaded, texts: &BTreeMap<PathBuf, Source>, asks: &xclient::AsksForXclient) -> Finding {
-    let xclient::AsksForXclient { kind, key, field } = asks;
+fn of_xclient(
+    loaded: &Loaded,
+    texts: &BTreeMap<PathBuf, Source>,
+    xclient_field: &xclient::XclientField,
+) -> Finding {
+    let xclient::XclientField { kind, key, field } = xclient_field;
     let file = loaded.origins.get(&(*kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
     let place = texts.get(&file).and_then(|source| source.find(&named, field, false));
@@ -231,15 +240,15 @@ fn of_xclient(loaded: &Loaded, texts: &BTreeMap<PathBuf, Source>, asks: &xclient
     }
 }
 
-/// `MailServer namespace/name spec.tls` in parts.
+/// Parses `MailServer namespace/name spec.tls`.
 fn inherited(field: &str) -> Option<(Kind, Key, &str)> {
     let (key, path) = field.strip_prefix(Kind::Server.name())?.strip_prefix(' ')?.split_once(' ')?;
     let (namespace, name) = key.split_once('/')?;
     Some((Kind::Server, Key::new(namespace, name), path))
 }
 
-/// kubectl reads YAML 1.1, where a bare `on` or `off` is a boolean, and the API server refuses a boolean where it
-/// wants a string. A file that works here must work there, so each is a warning.
+/// Warns of values such as a bare `on` or `off`: kubectl reads YAML 1.1, where they are booleans, and the API server
+/// refuses a boolean instead of a string. A file that works with Mailgress must also work with kubectl.
 fn old_booleans(path: &Path, source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut start = 0_usize;
@@ -249,8 +258,8 @@ fn old_booleans(path: &Path, source: &Source) -> Vec<Finding> {
         let mut at = start;
         for (index, value) in content.split(": ").enumerate() {
             let word = value.trim_start().split([',', '}', ' ', '\n', '\r']).next().unwrap_or_default();
-            let is_told = findings.len() < MAX_BARE && index > 0;
-            if is_told && is_old_boolean(word) {
+            let is_new = findings.len() < MAX_BARE && index > 0;
+            if is_new && is_old_boolean(word) {
                 let begins = at.saturating_add(value.len().saturating_sub(value.trim_start().len()));
                 let place =
                     Place::new(text, begins..begins.saturating_add(word.len()), source.is_ours(begins));
@@ -276,10 +285,10 @@ fn of_old_boolean(path: &Path, place: Place, word: &str) -> Finding {
     }
 }
 
-/// Words that are told of one file.
+/// The maximum number of these warnings for each file.
 const MAX_BARE: usize = 100;
 
-/// Of what only the cluster can show.
+/// The remedy for a problem that only the cluster can show.
 const ELSEWHERE: &str = "see that it is in the cluster, or correct the name";
 
 const AFTER_HELP: &str = "\

@@ -1,9 +1,9 @@
-//! `--color`: for people, and never in a pipe or against NO_COLOR.
+//! `--color`: colours on terminals. By default, there are none in a pipe or with NO_COLOR.
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
 
-/// Whether the output has colours.
+/// The option for colours.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Colour {
     /// Use colours; `auto`: on a terminal, unless NO_COLOR is set.
@@ -11,7 +11,7 @@ pub struct Colour {
     pub when: When,
 }
 
-/// When there are colours.
+/// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum When {
     /// On a terminal, unless NO_COLOR is set.
@@ -23,7 +23,7 @@ pub enum When {
 }
 
 impl Colour {
-    /// Standard output, which drops the colours that are written to it where there are to be none.
+    /// Returns standard output. It removes colours if they are not wanted.
     #[must_use]
     pub fn stdout(self) -> anstream::AutoStream<std::io::StdoutLock<'static>> {
         let choice = match self.when {
@@ -35,13 +35,13 @@ impl Colour {
     }
 }
 
-/// What works.
+/// A good result.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// What works well enough.
+/// A warning.
 pub const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-/// What does not.
+/// A failure.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What is read second.
+/// Less important text.
 pub const FAINT: Style = Style::new().dimmed();
-/// What is read first.
+/// Important text.
 pub const STRONG: Style = Style::new().bold();

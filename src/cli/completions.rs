@@ -1,4 +1,4 @@
-//! `mailgress completions`: what a shell reads to complete our command line.
+//! `mailgress completions`: prints completion scripts for shells.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,7 +21,8 @@ impl Completions {
     /// Prints the script.
     ///
     /// # Errors
-    /// When standard output cannot be written.
+    ///
+    /// Fails if standard output cannot be written.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "mailgress", &mut script);

@@ -1,4 +1,4 @@
-//! `mailgress crds`: the CustomResourceDefinitions; `crds/` in the repository is this output.
+//! `mailgress crds`: prints the CustomResourceDefinitions. `crds/` in the repository has this output.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,10 +16,11 @@ use super::yaml;
 pub struct Crds {}
 
 impl Crds {
-    /// Prints both, as YAML documents.
+    /// Prints both as YAML documents.
     ///
     /// # Errors
-    /// When standard output cannot be written.
+    ///
+    /// Fails if standard output cannot be written.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout().lock();
         for crd in &api::crds() {

@@ -1,4 +1,4 @@
-//! `mailgress explain`: what the reason of a condition means, and what helps; as docs/reasons has it.
+//! `mailgress explain`: prints the meaning of a condition's reason and the remedy, as in docs/reasons.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -18,10 +18,11 @@ pub struct Explain {
 }
 
 impl Explain {
-    /// Prints it to standard output.
+    /// Prints the explanation to standard output.
     ///
     /// # Errors
-    /// When there is no such reason.
+    ///
+    /// Fails if the reason does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout().lock();
         let Some(wanted) = &self.reason else {
@@ -42,22 +43,22 @@ impl Explain {
 fn text(explanation: &Explanation) -> String {
     let Explanation { reason, meaning, cause, remedy, .. } = explanation;
     let mut text = format!("{reason} ({})\n\n{}", conditions(explanation), wrapped(meaning));
-    for (title, said) in [("Cause", cause), ("Remedy", remedy)] {
-        if !said.is_empty() {
-            text.push_str(&wrapped(&format!("\n{title}: {said}")));
+    for (title, text_of_part) in [("Cause", cause), ("Remedy", remedy)] {
+        if !text_of_part.is_empty() {
+            text.push_str(&wrapped(&format!("\n{title}: {text_of_part}")));
         }
     }
     text.push_str(&format!("\n{}\n", reason.link()));
     text
 }
 
-/// `Ready=False, Programmed=False`.
+/// Formats `Ready=False, Programmed=False`.
 fn conditions(explanation: &Explanation) -> String {
-    let said = explanation.conditions.iter().map(|(type_, status)| format!("{type_}={status:?}"));
-    said.collect::<Vec<_>>().join(", ")
+    let parts = explanation.conditions.iter().map(|(type_, status)| format!("{type_}={status:?}"));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
-/// In lines that fit a terminal.
+/// Breaks lines at [`WIDTH`] columns.
 fn wrapped(text: &str) -> String {
     let mut lines = String::new();
     for paragraph in text.split('\n') {
@@ -79,7 +80,6 @@ fn wrapped(text: &str) -> String {
     lines
 }
 
-/// Columns.
 const WIDTH: usize = 80;
 
 const AFTER_HELP: &str = "Exit status: 0 it is explained, 1 there is no such reason, 2 usage error.";

@@ -1,4 +1,4 @@
-//! `-f`: files, folders, patterns and standard input, read as the folder source reads them, and rendered once.
+//! `-f`: reads files, folders, patterns and standard input like the folder source, and renders them once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,13 +10,13 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::api;
-use crate::controller::folder::scan::{Patience, Reading, Scan, Seen, read_stream, scan};
+use crate::controller::folder::scan::{Reading, RecentWrites, Scan, Seen, read_stream, scan};
 use crate::controller::folder::{Loaded, Store};
 use crate::controller::index::Index;
 use crate::controller::render::{Completeness, Environment, Locality, Renderer};
 use crate::controller::validate::Validator;
 
-/// Which manifests.
+/// The manifests to read.
 #[derive(Debug, Args)]
 pub struct Files {
     /// Files, folders or patterns in quotes ("mail/*.yaml") with manifests, or - for standard input; may be repeated.
@@ -27,31 +27,33 @@ pub struct Files {
     pub class: String,
 }
 
-/// What was read.
+/// The manifests and their rendering.
 #[derive(Debug)]
 pub struct Input {
     /// The objects.
     pub loaded: Loaded,
-    /// What comes of them.
+    /// The result of rendering them.
     pub renderer: Renderer,
-    /// The texts of what cannot be read again: standard input and pipes.
+    /// The texts of sources that cannot be read twice: standard input and pipes.
     pub streams: BTreeMap<PathBuf, String>,
 }
 
 impl Files {
-    /// What they hold, and what comes of it if that is all that there is.
+    /// Reads and renders the manifests, as if there were no other objects.
     ///
     /// # Errors
-    /// When a path does not exist, or standard input cannot be read.
+    ///
+    /// Fails if a path does not exist or standard input cannot be read.
     pub fn render(&self) -> anyhow::Result<(Loaded, Renderer)> {
         let Input { loaded, renderer, .. } = self.read(Completeness::Whole)?;
         Ok((loaded, renderer))
     }
 
-    /// What they hold, and what comes of it.
+    /// Reads and renders the manifests.
     ///
     /// # Errors
-    /// When a path does not exist, or standard input cannot be read.
+    ///
+    /// Fails if a path does not exist or standard input cannot be read.
     pub fn read(&self, completeness: Completeness) -> anyhow::Result<Input> {
         let validator = Validator::new()?;
         let mut found = Found::default();
@@ -76,7 +78,7 @@ impl Files {
     }
 }
 
-/// All that was named, each file once.
+/// The files and streams, each once.
 #[derive(Default)]
 struct Found {
     scan: Scan,
@@ -113,7 +115,7 @@ impl Found {
     }
 
     fn add_tree(&mut self, path: &Path) {
-        let Scan { files, unreadable, .. } = scan(path, &BTreeMap::new(), Patience::Read);
+        let Scan { files, unreadable, .. } = scan(path, &BTreeMap::new(), RecentWrites::Read);
         for (path, seen) in files {
             if self.files.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
                 self.scan.files.insert(path, seen);
@@ -138,7 +140,7 @@ fn is_manifest(path: &Path) -> bool {
     matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json"))
 }
 
-/// Standard input on the command line.
+/// The name of standard input on the command line.
 pub const STDIN: &str = "-";
-/// Standard input in messages.
+/// The name of standard input in messages.
 pub const STDIN_SHOWN: &str = "<stdin>";

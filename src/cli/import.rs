@@ -1,4 +1,4 @@
-//! `mailgress import nginx`: manifests out of an nginx or Angie mail configuration.
+//! `mailgress import nginx`: converts an nginx or Angie mail configuration to manifests.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
@@ -18,12 +18,12 @@ use super::yaml;
 /// `mailgress import`.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// What is imported.
+    /// The source.
     #[command(subcommand)]
     pub from: From,
 }
 
-/// What is imported.
+/// The sources.
 #[derive(Debug, Subcommand)]
 pub enum From {
     /// The mail {} of an nginx or Angie configuration; what has no equivalent is named on standard error.
@@ -49,7 +49,8 @@ impl Import {
     /// Prints the manifests.
     ///
     /// # Errors
-    /// When standard output cannot be written.
+    ///
+    /// Fails if standard output cannot be written.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.from {
             From::Nginx(nginx) if nginx.file == Path::new(STDIN) => {
@@ -80,7 +81,7 @@ impl Nginx {
     ) -> anyhow::Result<ExitCode> {
         let imported = match import::nginx(&self.file, self.prefix.as_deref(), source) {
             Ok(imported) => imported,
-            Err(refused) => return told(&refused, err),
+            Err(refused) => return report_refusal(&refused, err),
         };
         let warnings = imported.notes.iter().map(|note| (note, WARNING));
         let mut lines: Vec<(&Note, &str)> =
@@ -104,8 +105,8 @@ impl Nginx {
     }
 }
 
-/// All problems stand last, where they are seen first.
-fn told(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
+/// Writes all problems last, so that they are visible at the end of the output.
+fn report_refusal(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
     for Note { place, message } in &refused.notes {
         writeln!(err, "{place}: {WARNING}: {message}")?;
     }
@@ -120,7 +121,7 @@ fn told(refused: &Refused, err: &mut impl Write) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Files and names of this machine.
+/// The files and the name resolution of this host.
 struct Disk;
 
 impl Source for Disk {
@@ -174,7 +175,7 @@ impl Source for Disk {
     }
 }
 
-/// Nothing of an encrypted key, about which there is a note already.
+/// Returns `None` for an encrypted key, about which there already is a note.
 fn unusable(error: ParseError) -> Option<Inspected> {
     Some(match error {
         ParseError::EncryptedKey(_) => return None,
@@ -190,7 +191,7 @@ fn unusable(error: ParseError) -> Option<Inspected> {
     })
 }
 
-/// As [`Disk`], with standard input in the place of the configuration's file.
+/// Like [`Disk`], but the configuration is read from standard input.
 struct Stdin(Vec<u8>);
 
 impl Stdin {
@@ -223,11 +224,11 @@ impl Source for Stdin {
     }
 }
 
-/// Before what has no equivalent, which `--strict` counts.
+/// The prefix of notes about what has no equivalent, which `--strict` counts.
 const WARNING: &str = "warning";
-/// Before what has an equivalent, or needs none.
+/// The prefix of notes about what has an equivalent, or needs none.
 const ADVICE: &str = "note";
-/// Bytes of standard input that are read.
+/// The maximum number of bytes that are read from standard input.
 const MAX_STDIN: u64 = 64 << 20;
 
 const AFTER_HELP: &str = "\

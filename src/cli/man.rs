@@ -1,4 +1,4 @@
-//! `mailgress man`: manual pages, out of the same definitions as --help.
+//! `mailgress man`: writes manual pages, from the same definitions as --help.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,10 +19,11 @@ pub struct Man {
 }
 
 impl Man {
-    /// Writes or prints.
+    /// Writes the pages, or prints the main page.
     ///
     /// # Errors
-    /// When the folder or standard output cannot be written.
+    ///
+    /// Fails if the folder or standard output cannot be written.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let command = Cli::command();
         match &self.folder {

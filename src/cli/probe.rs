@@ -1,4 +1,4 @@
-//! `mailgress probe`: a mail server, or every listener behind a Service, visited as a client would.
+//! `mailgress probe`: connects as a client to a mail server, or to every listener behind a Service.
 
 mod login;
 mod service;
@@ -18,7 +18,7 @@ use crate::controller::render::units;
 use crate::model::TrustAnchors;
 use crate::model::settings::ClientTls;
 use crate::net::BackendAddress;
-use crate::probe::{Outcome, Strictness, TlsWish, Wish, probe};
+use crate::probe::{Outcome, ProbeRequest, Strictness, TlsStart, probe};
 use crate::protocol::Protocol;
 use crate::protocol::proxy_header::ProxyVersion;
 use crate::tls::parse;
@@ -48,18 +48,18 @@ pub struct Probe {
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
 
-    /// Or all listeners behind a Service.
+    /// The options to connect to all listeners behind a Service.
     #[command(flatten)]
-    behind: service::Behind,
+    service_options: service::ServiceOptions,
 
-    /// How we look.
+    /// The options of every probe.
     #[command(flatten)]
-    manner: Manner,
+    options: ProbeOptions,
 }
 
-/// How servers are visited.
+/// The options of every probe.
 #[derive(Args, Debug)]
-struct Manner {
+struct ProbeOptions {
     /// Trust the CA certificates in this PEM file [default: the host's root certificates].
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -72,7 +72,7 @@ struct Manner {
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
 
-    /// Who logs in.
+    /// The login.
     #[command(flatten)]
     login: login::Login,
 
@@ -88,12 +88,11 @@ struct Manner {
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 
-    /// Whether in colour.
+    /// The use of colours.
     #[command(flatten)]
     colour: Colour,
 }
 
-/// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Speaks {
     Imap,
@@ -101,7 +100,7 @@ enum Speaks {
     Smtp,
 }
 
-/// When TLS begins.
+/// When TLS starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Never.
@@ -115,7 +114,7 @@ enum Mode {
     Implicit,
 }
 
-/// Of the PROXY protocol.
+/// The version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Version {
     /// Version 1, text.
@@ -134,42 +133,43 @@ enum Format {
 }
 
 impl Probe {
-    /// Visits and prints.
+    /// Probes and prints the result.
     ///
     /// # Errors
-    /// When the command line, or a file that it names, makes no sense.
+    ///
+    /// Fails if the command line, or a file that it names, is not valid.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let (printed, outcome) = match &self.behind.service {
-            Some(service) => self.run_behind(service)?,
-            None => self.run_alone()?,
+        let (printed, outcome) = match &self.service_options.service {
+            Some(service) => self.run_service(service)?,
+            None => self.run_single()?,
         };
-        self.manner.colour.stdout().write_all(&printed)?;
+        self.options.colour.stdout().write_all(&printed)?;
         Ok(if outcome == Outcome::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    fn run_alone(&self) -> anyhow::Result<(Vec<u8>, Outcome)> {
-        let wish = self.wish().map_err(Usage::new)?;
-        let report = super::runtime()?.block_on(probe(&wish));
+    fn run_single(&self) -> anyhow::Result<(Vec<u8>, Outcome)> {
+        let request = self.request().map_err(Usage::new)?;
+        let report = super::runtime()?.block_on(probe(&request));
         let mut out = Vec::new();
-        match self.manner.output {
+        match self.options.output {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
             Format::Text => text::write(&mut out, &report)?,
         }
         Ok((out, report.outcome()))
     }
 
-    fn run_behind(&self, service: &ObjectRef) -> anyhow::Result<(Vec<u8>, Outcome)> {
-        let visited = super::runtime()?.block_on(self.behind.visit(service, &self.manner))?;
+    fn run_service(&self, service: &ObjectRef) -> anyhow::Result<(Vec<u8>, Outcome)> {
+        let probed = super::runtime()?.block_on(self.service_options.probe_all(service, &self.options))?;
         let mut out = Vec::new();
-        match self.manner.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&visited)?)?,
-            Format::Text => service::write(&mut out, &visited)?,
+        match self.options.output {
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&probed)?)?,
+            Format::Text => service::write(&mut out, &probed)?,
         }
-        let worst = visited.iter().map(service::Visited::outcome).max();
+        let worst = probed.iter().map(service::Probed::outcome).max();
         Ok((out, worst.unwrap_or(Outcome::Ok)))
     }
 
-    fn wish(&self) -> anyhow::Result<Wish> {
+    fn request(&self) -> anyhow::Result<ProbeRequest> {
         let text = self.target.as_deref().unwrap_or_default();
         let Some(target) = units::backend_address(text, None) else {
             bail!("{text:?} is neither HOST:PORT, [ADDRESS]:PORT nor unix:/path");
@@ -184,25 +184,25 @@ impl Probe {
             bail!("what {target} speaks does not follow from its port; say --protocol imap, pop3 or smtp");
         };
         let tls = match self.tls {
-            Some(Mode::Disabled) => TlsWish::Disabled,
-            Some(Mode::StartTls) => TlsWish::StartTls,
-            Some(Mode::Implicit) => TlsWish::Implicit,
-            None if port.is_some_and(Protocol::is_implicit_tls) => TlsWish::Implicit,
-            None => TlsWish::IfOffered,
+            Some(Mode::Disabled) => TlsStart::Disabled,
+            Some(Mode::StartTls) => TlsStart::StartTls,
+            Some(Mode::Implicit) => TlsStart::Implicit,
+            None if port.is_some_and(Protocol::is_implicit_tls) => TlsStart::Implicit,
+            None => TlsStart::IfOffered,
         };
-        let strictness = if self.manner.no_verify { Strictness::None } else { Strictness::All };
-        self.manner.wish(target, protocol, tls, (self.server_name.clone(), strictness))
+        let strictness = if self.options.no_verify { Strictness::None } else { Strictness::All };
+        self.options.request(target, protocol, tls, (self.server_name.clone(), strictness))
     }
 }
 
-impl Manner {
-    fn wish(
+impl ProbeOptions {
+    fn request(
         &self,
         target: BackendAddress,
         protocol: Protocol,
-        tls: TlsWish,
+        tls: TlsStart,
         (server_name, strictness): (Option<String>, Strictness),
-    ) -> anyhow::Result<Wish> {
+    ) -> anyhow::Result<ProbeRequest> {
         let trust = match &self.ca {
             None => TrustAnchors::System,
             Some(path) => {
@@ -223,7 +223,7 @@ impl Manner {
                 Some(Arc::new(parsed.certificate))
             }
         };
-        Ok(Wish {
+        Ok(ProbeRequest {
             target,
             protocol,
             tls,
@@ -262,7 +262,7 @@ fn bound(text: &str) -> Result<Duration, String> {
     Ok(bound)
 }
 
-/// For a step; servers may greet late on purpose.
+/// The maximum timeout of a step. Servers may delay the greeting on purpose.
 const LONGEST_STEP: Duration = Duration::from_secs(600);
 
 const AFTER_HELP: &str = "\

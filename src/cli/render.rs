@@ -1,4 +1,4 @@
-//! `mailgress render`: what would be served.
+//! `mailgress render`: prints the rendered configuration.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ pub struct Render {
     pub output: Format,
 }
 
-/// How the model is printed.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// YAML.
@@ -32,10 +32,11 @@ pub enum Format {
 }
 
 impl Render {
-    /// Prints the model; what could not be rendered is named on standard error.
+    /// Prints the model to standard output, and violations to standard error.
     ///
     /// # Errors
-    /// When a path does not exist.
+    ///
+    /// Fails if a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let (loaded, renderer) = self.files.render()?;
         let model = print::snapshot(renderer.snapshot());

@@ -1,4 +1,4 @@
-//! `mailgress run`: the controller and the data plane.
+//! `mailgress run`: starts the controller and the data plane.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -123,10 +123,11 @@ pub enum LogFormat {
 }
 
 impl Run {
-    /// Serves until a signal and a drain.
+    /// Serves until a signal, and then drains.
     ///
     /// # Errors
-    /// When the process cannot start serving at all.
+    ///
+    /// Fails if the process cannot start.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let origin = self.origin()?;
         let log = self.start_log()?;
@@ -149,7 +150,7 @@ impl Run {
                 log.flush();
                 ExitCode::SUCCESS
             }
-            // Not on standard error: its reader may have stalled, too.
+            // Standard error is not used, because its reader may be blocked too.
             Err(error) => {
                 log.last_words(&format!("{error:#}"));
                 ExitCode::FAILURE
@@ -165,9 +166,7 @@ impl Run {
             return Ok(Origin::Folder(folder.clone()));
         }
         if self.kubeconfig.is_none() && !in_a_pod() {
-            bail!(
-                "this is no pod: say where objects come from, with --kubeconfig FILE (a cluster) or --manifests DIR (a folder)"
-            );
+            bail!("not running in a pod; pass --kubeconfig FILE (a cluster) or --manifests DIR (a folder)");
         }
         let mut namespaces = self.namespaces.clone();
         namespaces.sort_unstable();
@@ -187,7 +186,7 @@ impl Run {
         let filter = EnvFilter::builder().parse(format!("{QUIET},{}", self.log))?;
         let stdout = io::stdout();
         let colour = stdout.is_terminal();
-        // Another descriptor of the same file: std's own handle has a lock and a buffer.
+        // A second descriptor of the same file, because std's own handle has a lock and a buffer.
         let output =
             stdout.as_fd().try_clone_to_owned().context("cannot open standard output for the log")?;
         let log = Log::start(File::from(output))?;
@@ -216,12 +215,12 @@ impl Run {
 /// The controller logs failed watches once, and sessions log what TLS reports. `--log` can enable these targets again.
 const QUIET: &str = "kube_client=off,kube_runtime=off,rustls=off";
 
-/// An empty environment variable says nothing.
+/// Treats an empty environment variable as unset.
 fn named(name: Option<&String>) -> Option<String> {
     name.filter(|name| !name.is_empty()).cloned()
 }
 
-/// The Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
+/// Parses a duration in the Gateway API's form, as in the objects: `30s`, `1h30m`, `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration such as 30s, 1m30s or 500ms");
     let mut rest = text;
@@ -280,14 +279,14 @@ pub(super) fn object_ref(text: &str) -> Result<ObjectRef, String> {
     Ok(ObjectRef { namespace: within, name: name.to_owned() })
 }
 
-/// A class is a name with slashes.
+/// Returns the name of the Lease for a class, which may contain slashes.
 fn lease_name(class: &str) -> String {
     class.replace('/', "-")
 }
 
-/// RFC 1123's subdomains.
+/// The maximum length of a subdomain (RFC 1123).
 const LONGEST_NAME: usize = 253;
-/// RFC 1123's labels.
+/// The maximum length of a label (RFC 1123).
 const LONGEST_NAMESPACE: usize = 63;
 
 const AFTER_HELP: &str = "\

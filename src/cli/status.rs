@@ -1,4 +1,4 @@
-//! `mailgress status`: what is served, and what is not and why; from a running instance, or from a cluster.
+//! `mailgress status`: shows all listeners and their problems, from a running instance or from a cluster.
 
 mod fetch;
 
@@ -55,7 +55,7 @@ pub struct Status {
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 
-    /// Whether in colour.
+    /// The use of colours.
     #[command(flatten)]
     colour: Colour,
 }
@@ -70,10 +70,11 @@ enum Format {
 }
 
 impl Status {
-    /// Asks, and prints.
+    /// Reads the inventory and prints it.
     ///
     /// # Errors
-    /// When nobody answers.
+    ///
+    /// Fails if the instance or the API server does not answer.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let found = super::runtime()?.block_on(self.inventory())?;
         let selected = self.select(found);
@@ -85,7 +86,7 @@ impl Status {
         Ok(if selected.is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// What is to be shown of `found`, the worst first.
+    /// Selects the listeners to show, and sorts them by rank.
     fn select(&self, found: Inventory) -> Selected {
         let Inventory { mut listeners, problems } = found;
         let all = listeners.len();
@@ -97,9 +98,9 @@ impl Status {
         let number = |rank| listeners.iter().filter(|entry| self::rank(entry) == rank).count();
         let counts = [Rank::NotReady, Rank::Alarming, Rank::Pending].map(number);
         if self.problems {
-            listeners.retain(|entry| rank(entry) != Rank::Well);
+            listeners.retain(|entry| rank(entry) != Rank::Ready);
         }
-        // Those that are alike stay in their order.
+        // The sort is stable.
         listeners.sort_by_key(rank);
         let finds_any = self.filter.is_none() || matching > 0;
         let [not_ready, _, pending] = counts;
@@ -109,8 +110,8 @@ impl Status {
 
     async fn inventory(&self) -> anyhow::Result<Inventory> {
         if self.kubeconfig.is_none() && self.namespace.is_empty() && !self.all_namespaces {
-            let status = fetch::json(&self.address, "/status", PATIENCE).await?;
-            let model = fetch::json(&self.address, "/model", PATIENCE).await?;
+            let status = fetch::json(&self.address, "/status", TIMEOUT).await?;
+            let model = fetch::json(&self.address, "/model", TIMEOUT).await?;
             return instance::read(&status, &model)
                 .with_context(|| format!("{} is an instance of another version", self.address));
         }
@@ -124,25 +125,25 @@ impl Status {
     }
 }
 
-/// What is shown.
+/// The listeners to show.
 struct Selected {
     inventory: Inventory,
-    /// Listeners that there are.
+    /// The number of all listeners.
     all: usize,
-    /// Those that were asked for.
+    /// The number of listeners that match the filter.
     matching: usize,
-    /// Of these: not ready, with an alarm, pending.
+    /// The numbers of matching listeners that are not ready, have a warning, or are pending.
     counts: [usize; 3],
     is_ready: bool,
 }
 
-/// How a listener is, the worst first, as on the status page.
+/// The state of a listener, the worst first, as on the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     NotReady,
     Alarming,
     Pending,
-    Well,
+    Ready,
 }
 
 fn rank(entry: &Entry) -> Rank {
@@ -150,11 +151,11 @@ fn rank(entry: &Entry) -> Rank {
         Ready::False => Rank::NotReady,
         Ready::Unknown => Rank::Pending,
         Ready::True if !entry.problems.is_empty() => Rank::Alarming,
-        Ready::True => Rank::Well,
+        Ready::True => Rank::Ready,
     }
 }
 
-/// Whether a listener has the text, which is in lower case.
+/// Tells whether a listener has the text, which must be in lower case.
 fn contains(entry: &Entry, text: &str) -> bool {
     let Entry { namespace, object, listener, socket, protocol, hostnames, .. } = entry;
     let name = format!("{namespace}/{object}/{listener}").to_lowercase();
@@ -164,14 +165,14 @@ fn contains(entry: &Entry, text: &str) -> bool {
         || hostnames.iter().any(|host| host.to_lowercase().contains(text))
 }
 
-/// What is wrong, the table with the worst first, and how much there is of it.
+/// Writes the problems, the table, and the summary.
 fn write(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io::Result<()> {
     write_problems(out, &selected.inventory)?;
     write_table(out, selected, width)?;
     writeln!(out, "\n{}", summary(selected))
 }
 
-/// `400 listeners, 3 not ready`.
+/// Formats `400 listeners, 3 not ready`.
 fn summary(selected: &Selected) -> String {
     let Selected { inventory, all, matching, counts: [not_ready, alarming, pending], .. } = selected;
     let mut text = match (all, matching) {
@@ -228,7 +229,7 @@ fn write_problems(out: &mut impl Write, inventory: &Inventory) -> io::Result<()>
     }
     for alike in inventory.listeners.chunk_by(is_alike) {
         let Some(entry) = alike.first().filter(|entry| !entry.problems.is_empty()) else { continue };
-        writeln!(out, "{STRONG}{}{STRONG:#}", whose_all(entry, alike))?;
+        writeln!(out, "{STRONG}{}{STRONG:#}", listener_names(entry, alike))?;
         for problem in &entry.problems {
             let style =
                 if problem.condition == "Ready" || entry.ready != Ready::True { BAD } else { WARNING };
@@ -243,36 +244,36 @@ fn write_problems(out: &mut impl Write, inventory: &Inventory) -> io::Result<()>
     Ok(())
 }
 
-/// Whether both are of one object, and the same is to be said of them.
+/// Tells whether both listeners are of one object and have the same state.
 fn is_alike(a: &Entry, b: &Entry) -> bool {
     let is_of_one = (a.kind, &a.namespace, &a.object) == (b.kind, &b.namespace, &b.object);
     is_of_one && a.ready == b.ready && a.problems == b.problems
 }
 
-/// In a line: the object, and its listeners.
-fn whose_all(first: &Entry, alike: &[Entry]) -> String {
+/// Formats an object with its listeners.
+fn listener_names(first: &Entry, alike: &[Entry]) -> String {
     if alike.len() == 1 {
-        return whose(first);
+        return listener_name(first);
     }
     let Entry { kind, namespace, object, .. } = first;
     let names: Vec<&str> = alike.iter().map(|entry| entry.listener.as_str()).collect();
     format!("{kind} {namespace}/{object}, listeners {}", names.join(", "))
 }
 
-/// As kubectl names it.
+/// Formats the object as kubectl does.
 pub(super) fn object(entry: &Entry) -> String {
     format!("{}/{}", entry.kind.to_ascii_lowercase(), entry.object)
 }
 
-/// In a line: the object, and its listener.
-pub(super) fn whose(entry: &Entry) -> String {
+/// Formats an object with its listener.
+pub(super) fn listener_name(entry: &Entry) -> String {
     let Entry { kind, namespace, object, listener, .. } = entry;
     let listener = if listener.is_empty() { String::new() } else { format!(", listener {listener}") };
     format!("{kind} {namespace}/{object}{listener}")
 }
 
-/// For an answer of an instance.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout for an answer of an instance.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
 Without --kubeconfig, --namespace and --all-namespaces, the instance at --address is asked; with any of them, the \
@@ -291,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_ready_comes_first_and_can_be_shown_alone() {
+    fn shows_listeners_that_are_not_ready_first_or_alone() {
         let condition = |type_: &str, status: &str, reason: &str, message: &str| {
             json!({
                 "type": type_, "status": status, "reason": reason, "message": message,

@@ -1,6 +1,6 @@
-//! A table for a terminal, as kubectl has them; blocks of lines where it would be too wide.
+//! Writes tables like those of kubectl. A table that is too wide for the terminal is written as blocks of lines.
 //!
-//! Cells are names and words of ours: ASCII, so that a byte is a column.
+//! Cells have only ASCII characters, so one byte is one column.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -15,7 +15,7 @@ pub struct Table<const N: usize> {
     rows: Vec<[Cell; N]>,
 }
 
-/// A text, perhaps in colour.
+/// A text with a style.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
     text: String,
@@ -23,14 +23,14 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// In a style.
+    /// Creates a cell with a style.
     #[must_use]
     pub fn styled(text: impl Into<String>, style: Style) -> Self {
         Self { text: text.into(), style }
     }
 }
 
-/// Nothing is a dash, as with kubectl.
+/// An empty text becomes a dash, as in kubectl.
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
         let text: String = text.into();
@@ -40,27 +40,28 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl<const N: usize> Table<N> {
-    /// Without rows.
+    /// Creates a table without rows.
     #[must_use]
     pub fn new(headers: [&'static str; N]) -> Self {
         Self { headers, rows: Vec::new() }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub fn push(&mut self, row: [Cell; N]) {
         self.rows.push(row);
     }
 
-    /// Whether there is none.
+    /// Tells whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// As a table where `width` allows; there is no bound where nobody looks.
+    /// Writes the table, or blocks of lines if it is wider than `width`. Without a `width`, there is no limit.
     ///
     /// # Errors
-    /// The output's own.
+    ///
+    /// Returns the error of the output.
     pub fn write(&self, out: &mut impl Write, width: Option<usize>) -> io::Result<()> {
         let widths = self.widths();
         let whole = widths.iter().map(|width| width.saturating_add(GAP.len())).sum::<usize>();
@@ -73,7 +74,7 @@ impl<const N: usize> Table<N> {
             for (cell, width) in row.iter().zip(widths) {
                 let Cell { text, style } = cell;
                 write!(out, "{pending}{style}{text}{style:#}")?;
-                // What follows the last cell is never written.
+                // No blanks are written after the last cell.
                 pending = format!("{:1$}{GAP}", "", width.saturating_sub(text.len()));
             }
             writeln!(out)?;
@@ -105,7 +106,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Of the terminal that standard output is, if it is one.
+/// Returns the width of the terminal, if standard output is one.
 #[must_use]
 pub fn terminal_width() -> Option<usize> {
     if !io::stdout().is_terminal() {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_does_not_fit_each_row_is_a_block() {
+    fn rows_that_are_too_wide_become_blocks() {
         assert_eq!(
             shown(Some(18)),
             "NAME   imaps\nREADY  True\nWHERE  *:993\n\nNAME   mx\nREADY  False\nWHERE  -\n"

@@ -1,14 +1,14 @@
-//! YAML for people and for kubectl.
+//! Writes YAML that YAML 1.1 and YAML 1.2 read in the same way.
 //!
-//! kubectl reads YAML 1.1, where a bare `Off` or `yes` is a boolean; serde_yaml writes YAML 1.2, where it is
-//! a string. What is printed here is read the same by both.
+//! kubectl reads YAML 1.1, where a bare `Off` or `yes` is a boolean. serde_yaml writes YAML 1.2, where it is a string.
 
 use serde::Serialize;
 
-/// A document, ending with a line break.
+/// Returns a document that ends with a line break.
 ///
 /// # Errors
-/// When the value cannot be YAML.
+///
+/// Fails if the value cannot be converted to YAML.
 pub fn to_string(value: &impl Serialize) -> Result<String, serde_yaml::Error> {
     let text = serde_yaml::to_string(value)?;
     let mut quoted = String::with_capacity(text.len());
@@ -28,7 +28,7 @@ pub fn to_string(value: &impl Serialize) -> Result<String, serde_yaml::Error> {
     Ok(quoted)
 }
 
-/// Whether YAML 1.1 takes a bare word for a boolean, and YAML 1.2 does not.
+/// Tells whether a bare word is a boolean in YAML 1.1 but not in YAML 1.2.
 #[must_use]
 pub fn is_old_boolean(word: &str) -> bool {
     const WORDS: [&str; 16] =
@@ -36,7 +36,7 @@ pub fn is_old_boolean(word: &str) -> bool {
     WORDS.contains(&word)
 }
 
-/// A line whose value, or element, is such a word, with the word in quotes.
+/// Adds quotes if the value or element in a line is such a word.
 fn quote(line: &str) -> String {
     let start = line.rfind(": ").or_else(|| line.rfind("- ")).map_or(0, |index| index + 2);
     let (head, word) = line.split_at(start);

@@ -1,11 +1,10 @@
-//! The source with a cluster: objects from the Kubernetes API, watched; status goes back to it.
+//! The source with a cluster: watches objects in the Kubernetes API and writes their status.
 //!
-//! Our own kinds and the labels of namespaces are watched as a whole, Services with all of their namespace, and Secrets
-//! and ConfigMaps by their names alone: one that nothing refers to never enters memory. A watch that fails is tried
-//! again for ever, and until then what it said last counts, so that the data plane goes on whatever becomes of the API
-//! server.
+//! Mailgress watches all of its own kinds and the labels of namespaces, all Services of a namespace, and single Secrets
+//! and ConfigMaps by name: a Secret without a reference is never held in memory. A failed watch is tried again without
+//! limit. Until it succeeds, the last known objects are used, so the data plane does not depend on the API server.
 //!
-//! Every replica does this for itself. One leads, and does what must be done once (`lead.rs`).
+//! Every replica does this. One replica leads and does what must be done once (`lead.rs`).
 
 mod backoff;
 mod events;
@@ -35,7 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::index::Key;
 use super::metrics::Metrics;
-use super::publisher::{Publisher, REPORT_PATIENCE};
+use super::publisher::{Publisher, REPORT_TIMEOUT};
 use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
@@ -45,31 +44,31 @@ use start::Starting;
 use store::Store;
 use watches::{Event, Watches};
 
-/// How the API server is talked to.
+/// The clients for the API server.
 #[derive(Clone)]
 pub struct Clients {
-    /// For requests that stay open.
+    /// For watches: their requests stay open.
     pub watches: Client,
-    /// For all others; each ends after some seconds.
+    /// For all other requests, which end within some seconds.
     pub requests: Client,
 }
 
-/// What there is besides the objects.
+/// The options of the cluster source.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// The only namespaces that are looked at; all of them when there are none here.
+    /// The only namespaces to watch. If empty, all namespaces are watched.
     pub namespaces: Vec<String>,
-    /// The Lease that the leader of several replicas holds.
+    /// The Lease that the leading replica holds.
     pub lease: Key,
-    /// The Service whose ports are ours, and whose addresses are told.
+    /// The Service whose ports Mailgress manages and whose addresses the status shows.
     pub service: Option<Key>,
     /// The Service whose endpoints are the replicas.
     pub replicas: Option<Key>,
-    /// How long a process that starts waits to serve what was served before, while no other replica is ready.
+    /// How long a starting process waits to serve what was served before, if no other replica is ready.
     pub ready_timeout: Duration,
 }
 
-/// The API server, and what is known from it.
+/// The source of objects from a cluster.
 pub struct ClusterSource {
     publisher: Publisher,
     store: Store,
@@ -79,17 +78,18 @@ pub struct ClusterSource {
     options: ClusterOptions,
     problems: Vec<String>,
     start: Starting,
-    /// Whether everything was rendered once that can be.
+    /// Whether the first rendering with all available answers is done.
     is_settled: bool,
-    /// Reads the zone of our node, where that is to be known and is not.
+    /// The task that reads the zone of our node, if the zone is needed and not known.
     zone: Option<AbortOnDropHandle<Option<String>>>,
 }
 
 impl ClusterSource {
-    /// For the objects of the publisher's class.
+    /// Creates the source for the objects of the publisher's class.
     ///
     /// # Errors
-    /// When our own CRDs are broken.
+    ///
+    /// Fails if the CRDs of this program are broken.
     pub fn new(
         clients: Clients,
         options: ClusterOptions,
@@ -97,7 +97,7 @@ impl ClusterSource {
         metrics: Metrics,
     ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let publisher = publisher.with_patience(REPORT_PATIENCE);
+        let publisher = publisher.with_pending_timeout(REPORT_TIMEOUT);
         let field_manager = writer::field_manager(publisher.class());
         let validator = Arc::new(Validator::new()?);
         let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);
@@ -120,57 +120,57 @@ impl ClusterSource {
         })
     }
 
-    /// How far the start of this process is: whether it may be sent clients.
+    /// Returns the state of this replica's start, which decides whether it may get clients.
     #[must_use]
     pub fn start(&self) -> watch::Receiver<Start> {
         self.start.watch()
     }
 
-    /// Watches, renders and publishes until it is told to end.
+    /// Watches, renders and publishes until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut lead = Lead::start(&self.clients, &self.options, &self.publisher, &shutdown);
         self.follow();
-        let mut look = interval(RESYNC_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resync = interval(RESYNC_INTERVAL);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
-            let next_tell = self.publisher.next_tell();
+            let next_deadline = self.publisher.next_deadline();
             let mut changed = false;
             let mut compared = BTreeSet::new();
             tokio::select! {
                 () = shutdown.cancelled() => return lead.end().await,
                 Some(event) = self.events.recv() => changed = self.settle(event).await,
                 () = self.publisher.reported() => {}
-                news = lead.news() => lead.take(news, &mut self.publisher, &self.store),
-                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {}
-                _ = look.tick() => {
-                    lead.look(&mut self.publisher);
+                event = lead.next_event() => lead.take(event, &mut self.publisher, &self.store),
+                () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => {}
+                _ = resync.tick() => {
+                    lead.apply_timeouts(&mut self.publisher);
                     self.publisher.count_replicas();
                     compared = self.store.take_due(Instant::now());
                     changed = self.store.index().has_changed() || rendered.elapsed() > RENDER_ANYWAY;
                 }
-                zone = known(&mut self.zone) => changed = self.locate(zone),
+                zone = read_zone(&mut self.zone) => changed = self.set_zone(zone),
             }
             if changed {
                 rendered = Instant::now();
                 self.render();
             }
-            self.look_for_problems(&lead);
-            let mut told = self.publisher.tell(&self.problems);
-            told.append(&mut compared);
-            lead.say(&told, &mut self.publisher, &self.store);
-            lead.ask(self.start.goes_on(), &mut self.publisher);
+            self.update_problems(&lead);
+            let mut updated = self.publisher.update_status(&self.problems);
+            updated.append(&mut compared);
+            lead.write_status(&updated, &mut self.publisher, &self.store);
+            lead.request_replicas(self.start.is_starting(), &mut self.publisher);
             if self.has_settled() {
-                self.start.look(&self.publisher, &self.store, lead.leads());
+                self.start.check(&self.publisher, &self.store, lead.leads());
                 if self.start.may_lead(&self.publisher) {
-                    lead.run_for_it(&shutdown);
+                    lead.compete(&shutdown);
                 }
             }
         }
     }
 
-    /// Takes events until nothing happens for a while, since one change is often several; whether a render could
-    /// differ.
+    /// Applies events until there are none for [`QUIET`], because one change often causes several events. Returns
+    /// whether a new rendering can differ.
     async fn settle(&mut self, first: Event) -> bool {
         let end = Instant::now() + SETTLE_AT_MOST;
         let mut changed = self.store.apply(first, Instant::now());
@@ -187,30 +187,31 @@ impl ClusterSource {
         changed
     }
 
-    /// Whether endpoints may be chosen anew.
-    fn locate(&mut self, zone: Option<String>) -> bool {
+    /// Stores the zone. Returns whether it changes the selection of endpoints.
+    fn set_zone(&mut self, zone: Option<String>) -> bool {
         self.zone = None;
         let is_known = zone.is_some();
-        self.publisher.locate(Locality { zone, ..self.publisher.locality().clone() });
+        self.publisher.set_locality(Locality { zone, ..self.publisher.locality().clone() });
         is_known
     }
 
-    /// Whether this replica has rendered what it can: the API server has answered, or been silent for too long.
+    /// Tells whether this replica has rendered everything that it can: each watch has answered, or has not answered for
+    /// too long.
     fn has_settled(&mut self) -> bool {
         if !self.is_settled && self.publisher.has_published() && !self.store.awaits_answers(Instant::now()) {
             self.is_settled = true;
-            self.store.believe_refusals();
+            self.store.accept_refusals();
             self.render();
         }
         self.is_settled
     }
 
-    /// Renders what has changed, and watches what objects refer to from now on.
+    /// Renders the changes, and watches the objects that they refer to.
     fn render(&mut self) {
-        if !self.store.knows_the_base() {
+        if !self.store.has_base() {
             return;
         }
-        // What is referred to newly may be watched already, with all of its namespace.
+        // A watch of the whole namespace may already have the object of a new reference.
         for _ in 0..MAX_RENDERS {
             let references = self.publisher.render(self.store.index());
             self.store.refer(&references);
@@ -221,7 +222,7 @@ impl ClusterSource {
         }
     }
 
-    /// Watches what is referred to and the base, and nothing else.
+    /// Watches the base and all referenced objects, and ends all other watches.
     fn follow(&mut self) {
         let Some(wanted) = self.store.follow() else { return };
         self.watches.retain(&wanted);
@@ -233,8 +234,8 @@ impl ClusterSource {
         }
     }
 
-    /// Logs problems that are new.
-    fn look_for_problems(&mut self, lead: &Lead) {
+    /// Logs new problems.
+    fn update_problems(&mut self, lead: &Lead) {
         let mut problems = self.store.problems(Instant::now());
         problems.extend(lead.problems(&self.publisher));
         if problems == self.problems {
@@ -250,15 +251,15 @@ impl ClusterSource {
     }
 }
 
-/// Waits until the zone is known, or known to stay unknown; for ever where it is not asked for.
-async fn known(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<String> {
+/// Waits for the zone, or for the result that it cannot be known. Never returns if the zone is not being read.
+async fn read_zone(zone: &mut Option<AbortOnDropHandle<Option<String>>>) -> Option<String> {
     match zone {
         Some(reading) => reading.await.ok().flatten(),
         None => std::future::pending().await,
     }
 }
 
-/// Says it to those who listen, where it is not what was said last.
+/// Sends `value` if it differs from the last one.
 fn send_if_other<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     sender.send_if_modified(|last| {
         let differs = *last != value;
@@ -267,15 +268,16 @@ fn send_if_other<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     });
 }
 
-/// Events that the watches may be ahead.
+/// The capacity of the channel of watch events.
 const MAX_EVENTS: usize = 1024;
-/// Renderings of one change at most; the next event goes on.
+/// The maximum number of renderings for one change. The next event continues.
 const MAX_RENDERS: usize = 3;
-/// How long nothing must happen before a render.
+/// A rendering waits until there are no events for this time.
 const QUIET: Duration = Duration::from_millis(20);
-/// How long a change waits at most.
+/// The longest time that a change waits for further events.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(200);
-/// Patience with watches at the start, and with a failure that is not repeated, ends without an event.
+/// Checks what ends without an event: the wait for watches at the start, and the report of a failure that does not
+/// repeat.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Certificates expire without an event.
+/// Renders again after this time, because certificates expire without an event.
 const RENDER_ANYWAY: Duration = Duration::from_secs(600);

@@ -1,14 +1,15 @@
 //! The source without a cluster: objects from the YAML files of a folder, which is watched.
 //!
-//! The outcomes that operators rely on:
-//! - A file counts once it has settled. One that is written in place, and lacks an object, a listener or a block of
-//!   settings, or ends within a line, keeps what it held for two seconds more: its writer may be between two writes.
-//! - A file that cannot be read or understood keeps what it last held.
+//! Operators rely on these rules:
+//! - A file is read when it has not changed for a short time. If a file is written in place and now lacks an object, a
+//!   listener or a block of settings, or ends within a line, its previous content stays for two more seconds: its
+//!   writer may be between two writes.
+//! - A file that is not readable or not valid keeps its previous content.
 //! - A renamed file keeps what it held under its old path, also while it is being written.
-//! - The objects of a deleted file go at once. Where all files are gone, they go after `EMPTY_FOR`; a folder that
-//!   cannot be read keeps what it last held.
-//! - Of two objects with one name, the one in the first file by path order counts.
-//! - Editors' temporary files are not seen, and a ConfigMap volume's swap of `..data` is one change.
+//! - The objects of a deleted file are removed at once. If all files are deleted, they are removed after `EMPTY_FOR`. A
+//!   folder that is not readable keeps its previous content.
+//! - If two objects have the same name, the one in the first file in the order of paths is used.
+//! - Temporary files of editors are ignored, and the change of a ConfigMap volume's link `..data` is one change.
 
 mod half;
 pub mod scan;
@@ -26,16 +27,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, 
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::publisher::{Publisher, REPORT_PATIENCE};
+use super::publisher::{Publisher, REPORT_TIMEOUT};
 use super::validate::{BrokenCrd, Validator};
 
-use scan::{Patience, Scan, read_tree};
+use scan::{RecentWrites, Scan, read_tree};
 use walk::{Tree, walk};
 use watch::Watch;
 
 pub use store::{Loaded, Problem, Store};
 
-/// The folder, and what is known of it.
+/// A folder as a source, and its state.
 #[derive(Debug)]
 pub struct FolderSource {
     root: PathBuf,
@@ -44,42 +45,43 @@ pub struct FolderSource {
     store: Store,
     index: Index,
     problems: Vec<Problem>,
-    /// Since when files have been left alone because they are being written.
+    /// Since when some files are not read because they are being written.
     unsettled: Option<Instant>,
-    /// Since when there has been no file where there were some.
+    /// Since when the folder, which had files, has none.
     emptied: Option<Instant>,
-    /// How soon to look again without an event.
+    /// When to read the folder again without an event.
     again: Option<Duration>,
-    /// Somebody asks for all files to be read again.
+    /// Notified when all files must be read again.
     reread: Arc<Notify>,
 }
 
-/// Why a folder cannot be a source.
+/// Why a folder cannot be used as a source.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It is not there.
+    /// The folder does not exist.
     #[error("{0} is not a folder; create it, or name another with --manifests")]
     NoFolder(PathBuf),
-    /// Our own fault.
+    /// The CRDs of this program are broken.
     #[error(transparent)]
     Crd(#[from] BrokenCrd),
-    /// Our own fault.
+    /// The thread that reads the folder failed.
     #[error("reading the folder failed: {0}")]
     Read(#[from] tokio::task::JoinError),
 }
 
 impl FolderSource {
-    /// For the folder `root`.
+    /// Creates a source for the folder `root`.
     ///
     /// # Errors
-    /// When there is no such folder.
+    ///
+    /// Fails if the folder does not exist.
     pub fn new(root: PathBuf, publisher: Publisher) -> Result<Self, SourceError> {
         if !root.is_dir() {
             return Err(SourceError::NoFolder(root));
         }
         Ok(Self {
             root,
-            publisher: publisher.with_patience(REPORT_PATIENCE),
+            publisher: publisher.with_pending_timeout(REPORT_TIMEOUT),
             validator: Arc::new(Validator::new()?),
             store: Store::default(),
             index: Index::default(),
@@ -91,19 +93,20 @@ impl FolderSource {
         })
     }
 
-    /// Asks for all files to be read again, also those that look the same.
+    /// Returns a handle: notifying it causes all files to be read again, even if they have not changed.
     #[must_use]
     pub fn reread(&self) -> Arc<Notify> {
         Arc::clone(&self.reread)
     }
 
-    /// Reads, renders and publishes until it is told to end.
+    /// Reads, renders and publishes until `shutdown`.
     ///
     /// # Errors
-    /// When nothing can be read at all.
+    ///
+    /// Fails if the thread that reads the folder fails.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), SourceError> {
         let (changed, mut changes) = mpsc::channel(1);
-        // Kept alive by its sender here, where there is no watcher.
+        // Without a watcher, the sender in this function keeps the channel open.
         let mut watch = Watch::new(&self.root, changed.clone());
         watch = self.read(watch).await?.0;
         while let Some(wait) = self.again {
@@ -111,23 +114,23 @@ impl FolderSource {
             watch = self.read(watch).await?.0;
         }
         self.render();
-        let mut look = interval_at(Instant::now() + LOOK_ANYWAY, LOOK_ANYWAY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resync = interval_at(Instant::now() + RESYNC_INTERVAL, RESYNC_INTERVAL);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rendered = Instant::now();
         loop {
-            let next_tell = self.publisher.next_tell();
+            let next_deadline = self.publisher.next_deadline();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = changes.recv() => settle(&mut changes).await,
-                _ = look.tick() => {}
+                _ = resync.tick() => {}
                 () = self.reread.notified() => self.store.forget_stamps(),
                 () = sleep(self.again.unwrap_or_default()), if self.again.is_some() => {}
                 () = self.publisher.reported() => {
-                    self.tell();
+                    self.update_status();
                     continue;
                 }
-                () = sleep_until(next_tell.unwrap_or_else(Instant::now)), if next_tell.is_some() => {
-                    self.tell();
+                () = sleep_until(next_deadline.unwrap_or_else(Instant::now)), if next_deadline.is_some() => {
+                    self.update_status();
                     continue;
                 }
             }
@@ -140,17 +143,17 @@ impl FolderSource {
         }
     }
 
-    /// Whether anything changed. Files are read off the runtime's threads.
+    /// Reads changed files on a thread for blocking calls. Returns whether anything has changed.
     async fn read(&mut self, mut watch: Watch) -> Result<(Watch, bool), SourceError> {
         let (root, known) = (self.root.clone(), self.store.stamps());
         let waited = self.unsettled.is_some_and(|since| since.elapsed() > UNSETTLED_AT_MOST);
-        let patience = if waited { Patience::Read } else { Patience::Wait };
+        let recent_writes = if waited { RecentWrites::Read } else { RecentWrites::Wait };
         let (watch, scan) = tokio::task::spawn_blocking(move || {
-            let tree = look(&root, &mut watch);
-            (watch, read_tree(tree, &known, patience))
+            let tree = walk_and_watch(&root, &mut watch);
+            (watch, read_tree(tree, &known, recent_writes))
         })
         .await?;
-        let scan = self.doubt_emptiness(scan);
+        let scan = self.keep_if_emptied(scan);
         let settles_in = scan.settles_in();
         let validator = Arc::clone(&self.validator);
         let mut store = std::mem::take(&mut self.store);
@@ -160,17 +163,17 @@ impl FolderSource {
         })
         .await?;
         self.store = store;
-        let unsettled = [settles_in, self.store.doubt()].into_iter().flatten().min();
+        let unsettled = [settles_in, self.store.unsettled_for()].into_iter().flatten().min();
         self.unsettled = unsettled.map(|_| self.unsettled.unwrap_or_else(Instant::now));
         let emptied = self.emptied.map(|since| EMPTY_FOR.saturating_sub(since.elapsed()));
         let waits = [unsettled, emptied].into_iter().flatten().min();
-        self.again = waits.map(|wait| wait.clamp(SHORTEST_WAIT, LOOK_ANYWAY));
+        self.again = waits.map(|wait| wait.clamp(SHORTEST_WAIT, RESYNC_INTERVAL));
         if changed {
             let loaded = self.store.load();
             for problem in loaded.problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 tracing::error!("{problem}");
             }
-            for path in mended(&self.problems, &loaded.problems, &self.store) {
+            for path in solved(&self.problems, &loaded.problems, &self.store) {
                 tracing::info!(file = %path.display(), "the problem of the file is solved");
             }
             self.index.replace(&loaded.objects);
@@ -179,8 +182,8 @@ impl FolderSource {
         Ok((watch, changed))
     }
 
-    /// A folder without any file is most likely between two states: what it held is kept for a while.
-    fn doubt_emptiness(&mut self, mut scan: Scan) -> Scan {
+    /// Keeps the content for some time if all files have disappeared: the folder is probably being replaced.
+    fn keep_if_emptied(&mut self, mut scan: Scan) -> Scan {
         let is_emptied = scan.files.is_empty() && scan.unreadable.is_empty() && !self.store.is_empty();
         self.emptied = is_emptied.then(|| self.emptied.unwrap_or_else(Instant::now));
         if self.emptied.is_some_and(|since| since.elapsed() < EMPTY_FOR) {
@@ -196,34 +199,34 @@ impl FolderSource {
 
     fn render(&mut self) {
         self.publisher.render(&mut self.index);
-        self.tell();
+        self.update_status();
     }
 
-    fn tell(&mut self) {
+    fn update_status(&mut self) {
         let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        self.publisher.tell(&problems);
+        self.publisher.update_status(&problems);
     }
 }
 
-/// Files and folders that had a problem and have none. Those that are gone are not among them.
-fn mended<'a>(before: &'a [Problem], now: &[Problem], store: &Store) -> BTreeSet<&'a Path> {
+/// Returns the files and folders whose problems are solved. Those that are gone are not among them.
+fn solved<'a>(before: &'a [Problem], now: &[Problem], store: &Store) -> BTreeSet<&'a Path> {
     let is_over = |path: &&Path| store.knows(path) && now.iter().all(|problem| problem.path != *path);
     before.iter().map(|problem| problem.path.as_path()).filter(is_over).collect()
 }
 
-/// What is in the folder, with all of it watched.
-fn look(root: &Path, watch: &mut Watch) -> Tree {
+/// Returns the tree of the folder, and watches all its folders.
+fn walk_and_watch(root: &Path, watch: &mut Watch) -> Tree {
     let tree = walk(root);
     if !watch.follow(&tree.folders) {
         return tree;
     }
     let tree = walk(root);
-    // What appears from now on is an event in a folder that is watched.
+    // The second walk finds what has appeared before the watches started.
     watch.follow(&tree.folders);
     tree
 }
 
-/// Waits until nothing happens for a while, since one edit is many events.
+/// Waits until there are no events for [`QUIET`], because one edit causes many events.
 async fn settle(changes: &mut mpsc::Receiver<()>) {
     let end = Instant::now() + SETTLE_AT_MOST;
     loop {
@@ -234,19 +237,19 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
     }
 }
 
-/// How long nothing must happen before the files are read.
+/// Files are read when there are no events for this time.
 const QUIET: Duration = Duration::from_millis(40);
-/// How long a change waits at most.
+/// The longest time that a change waits for further events.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
-/// How soon a file that is being written is looked at again, at the soonest.
+/// The shortest delay before a file that is being written is checked again.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// A file that never settles is read as it is after so long.
+/// A file that keeps changing is read after this time.
 const UNSETTLED_AT_MOST: Duration = Duration::from_secs(6);
-/// A folder without any manifest is believed after so long.
+/// An empty folder is accepted after this time.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
-/// Links may lead to where no event comes from, and some file systems have none: so look anyway.
-const LOOK_ANYWAY: Duration = Duration::from_secs(5);
-/// Certificates expire without an event.
+/// Checks the folder at this interval: links may lead to folders without events, and some file systems have no events.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// Renders again after this time, because certificates expire without an event.
 const RENDER_ANYWAY: Duration = Duration::from_secs(600);
 
 #[cfg(test)]

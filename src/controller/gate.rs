@@ -1,8 +1,9 @@
-//! Whether a replica that starts may be sent clients: not before it serves what the other ready replicas serve. Pure.
+//! Decides whether a starting replica can get clients: only when it serves what the other ready replicas serve. Pure.
 //!
-//! A new process does not know the last good generation of anything. While another replica is ready, the new one waits
-//! without a bound, so that a rollout stops where it would take listeners away. The same holds while it cannot read
-//! which replicas there are. Without another ready replica it waits for what was served before, for a while, and then
+//! A new process does not know the last valid generation of any object. While another replica is ready, or the list of
+//! replicas cannot be read, the new one waits without a limit, so that a rollout stops if it would remove listeners.
+//! Without another ready replica, it waits a limited time for the listeners that were served before, and then serves
+//! what it can.
 //! serves what it has.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,18 +22,18 @@ use super::reason::Reason;
 use super::render::ObjectOutcome;
 use super::status::{self, Facts};
 
-/// What a replica that starts waits for.
+/// The state of a replica's start.
 #[derive(Debug)]
 pub struct Gate {
-    /// How long it waits while no other replica is ready.
+    /// The longest wait while no other replica is ready.
     timeout: Duration,
     /// Since when no other replica is ready.
     alone_since: Option<Instant>,
-    /// What the objects' status said last before this replica could have written it.
+    /// The statuses of objects before this replica could have written them.
     before: BTreeMap<ObjectId, Before>,
 }
 
-/// The listeners of one object that were served, as its status says.
+/// The listeners of an object that were served according to its status.
 #[derive(Debug)]
 struct Before {
     uid: String,
@@ -40,45 +41,45 @@ struct Before {
     listeners: BTreeSet<String>,
 }
 
-/// What is known when the gate is looked at.
+/// The input of a check.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// What this replica serves.
+    /// The objects that this replica serves.
     pub facts: &'a Facts<'a>,
     /// The other replicas; `None` without `--replicas`.
     pub peers: Option<&'a Peers>,
-    /// Whether this replica writes status: then status is its own word.
+    /// Whether this replica writes status. If so, a status says only what this replica knows.
     pub leads: bool,
-    /// The uid and the status of an object.
+    /// Returns the uid and the status of an object.
     pub status: &'a dyn Fn(&ObjectId) -> Option<(&'a str, &'a Value)>,
-    /// Why an object that this replica does not know may exist all the same.
+    /// Returns why an object that this replica does not know may exist.
     pub unread: &'a dyn Fn(&ObjectId) -> Option<String>,
     /// The time.
     pub now: Instant,
 }
 
-/// What comes of a look.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GateState {
-    /// The replica serves what it should.
+    /// The replica serves everything that it should.
     Ready,
-    /// It does not, and has waited long enough: nobody else is ready.
+    /// These listeners are missing, but the time is over and no other replica is ready.
     ReadyWithout(Vec<String>),
-    /// It does not serve these, for these reasons.
+    /// These listeners are missing, with their reasons.
     Waits(Vec<String>),
-    /// The other replicas are not known yet, for this reason.
-    Asks(String),
+    /// The state of the other replicas is not known yet, for this reason.
+    AwaitsReplicas(String),
 }
 
 impl Gate {
-    /// Without another ready replica, it waits for `timeout` at most.
+    /// Creates a gate that waits at most `timeout` while no other replica is ready.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, alone_since: None, before: BTreeMap::new() }
     }
 
-    /// Whether the replica may be sent clients now.
-    pub fn look(&mut self, view: &View<'_>) -> GateState {
+    /// Checks whether the replica can get clients now.
+    pub fn check(&mut self, view: &View<'_>) -> GateState {
         let others = view.peers.map_or(Others::None, Peers::others);
         let is_over = match others {
             Others::Some | Others::Unread => {
@@ -92,10 +93,10 @@ impl Gate {
         };
         self.remember(view);
         if others == Others::Awaited && !is_over {
-            return GateState::Asks("it is not known yet which replicas there are".to_owned());
+            return GateState::AwaitsReplicas("it is not known yet which replicas there are".to_owned());
         }
-        if let Some(replica) = view.peers.and_then(Peers::first_awaited) {
-            return GateState::Asks(format!("replica {replica} has not said yet what it serves"));
+        if let Some(replica) = view.peers.and_then(Peers::first_unanswered) {
+            return GateState::AwaitsReplicas(format!("replica {replica} has not said yet what it serves"));
         }
         let mut missing = self.missing(view);
         if missing.is_empty() {
@@ -110,7 +111,7 @@ impl Gate {
         GateState::Waits(missing)
     }
 
-    /// Keeps what the objects say, until this replica may have said it.
+    /// Stores the statuses of objects until this replica may have written them.
     fn remember(&mut self, view: &View<'_>) {
         let published = view.facts.published;
         self.before.retain(|id, before| {
@@ -131,12 +132,12 @@ impl Gate {
         }
     }
 
-    /// The listeners that should be served and are not, each with its reason.
+    /// Returns the listeners that should be served and are not, each with its reason.
     fn missing(&self, view: &View<'_>) -> Vec<String> {
         let mut missing = Vec::new();
-        // What this replica has written itself says nothing of others, who say more themselves.
-        let does_status_count =
-            !view.leads || view.peers.is_none_or(|peers| peers.others() != Others::Some || !peers.is_heard());
+        // A status that this replica has written says nothing about others, whose answers say more.
+        let does_status_count = !view.leads
+            || view.peers.is_none_or(|peers| peers.others() != Others::Some || !peers.all_answer());
         for (id, outcome) in view.facts.published.outcomes() {
             let Some(ours) = status::served(view.facts, id) else { continue };
             let object = status::name(id);
@@ -167,10 +168,10 @@ impl Before {
     }
 }
 
-/// What others serve of objects, or generations of them, that this replica cannot read, or has not read yet.
+/// Returns the listeners that others serve, of objects or generations that this replica has not read or cannot read.
 fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
-    for (replica, object, theirs) in peers.elsewhere() {
+    for (replica, object, theirs) in peers.objects_of_others() {
         let Some(id) = id(object) else { continue };
         let outcome = view.facts.published.outcome(&id);
         let why = match outcome {
@@ -179,7 +180,7 @@ fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
             Some(outcome) if outcome.generation < theirs.generation => {
                 Some(format!("generation {} has not been read yet", theirs.generation))
             }
-            // A spec of which nothing could be read names no listeners.
+            // An invalid spec has no listeners.
             Some(outcome) if outcome.listeners.is_empty() => {
                 status::served(view.facts, &id).map(|ours| why(&ours, ""))
             }
@@ -198,7 +199,7 @@ fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
     missing
 }
 
-/// The listeners that a status says are served, in this generation or in the last good one.
+/// Returns the listeners that are served according to a status, in this generation or in the last valid one.
 fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
     let is_programmed = |conditions: &[Condition]| {
         conditions.iter().any(|condition| {
@@ -244,19 +245,19 @@ fn id(object: &ObjectName) -> Option<ObjectId> {
     Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
 }
 
-/// The first few of them, for a log line or a probe's answer.
+/// Lists the first few entries, for a log message or the answer to a probe.
 #[must_use]
-pub fn told(missing: &[String]) -> String {
-    let mut text = missing.iter().take(MAX_TOLD).map(String::as_str).collect::<Vec<_>>().join(" | ");
-    let more = missing.len().saturating_sub(MAX_TOLD);
+pub fn summary(missing: &[String]) -> String {
+    let mut text = missing.iter().take(MAX_SHOWN).map(String::as_str).collect::<Vec<_>>().join(" | ");
+    let more = missing.len().saturating_sub(MAX_SHOWN);
     if more > 0 {
         text.push_str(&format!(" | and {more} more"));
     }
     text
 }
 
-/// Listeners that one line names.
-const MAX_TOLD: usize = 5;
+/// The number of listeners in one message.
+const MAX_SHOWN: usize = 5;
 
 #[cfg(test)]
 mod tests;

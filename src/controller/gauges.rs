@@ -1,4 +1,4 @@
-//! What becomes of objects, as gauges: each is set when a status is told, and goes with its object.
+//! Gauges about the state of objects. They are set with each new status and removed with their object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use crate::model::metric;
 
 use super::index::{Kind, ObjectId};
 
-/// The gauges of all objects.
 #[derive(Clone, Debug)]
 pub(super) struct ObjectGauges {
     objects: IntGaugeVec,
@@ -22,18 +21,18 @@ pub(super) struct ObjectGauges {
     shown: Arc<Mutex<BTreeMap<ObjectId, Summary>>>,
 }
 
-/// What gauges tell of an object.
+/// The values of an object's gauges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Its condition Ready.
     pub ready: Ready,
-    /// The alarming conditions besides that: type and reason.
+    /// The type and reason of each alarming condition except Ready.
     pub alarms: BTreeSet<(String, String)>,
-    /// By the listener's identity.
+    /// The listeners by their identity.
     pub listeners: BTreeMap<String, ListenerSummary>,
 }
 
-/// What gauges tell of a listener.
+/// The values of a listener's gauges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSummary {
     /// Its condition Ready.
@@ -42,7 +41,7 @@ pub struct ListenerSummary {
     pub is_bound: bool,
 }
 
-/// A condition Ready.
+/// The condition Ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
     /// Its status.
@@ -52,10 +51,11 @@ pub struct Ready {
 }
 
 impl ObjectGauges {
-    /// Registers all; no object is there yet.
+    /// Registers all gauges.
     ///
     /// # Errors
-    /// When a metric of the same name is registered already.
+    ///
+    /// Fails if a metric with the same name is already registered.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let objects = metric::OBJECTS.gauges(registry)?;
         for kind in [Kind::Server, Kind::Listener] {
@@ -73,7 +73,7 @@ impl ObjectGauges {
         })
     }
 
-    /// An object is like this now; `None`: it is gone, or not ours.
+    /// Sets the gauges of an object; `None` removes them.
     pub(super) fn show(&self, id: &ObjectId, summary: Option<Summary>) {
         let mut shown = self.shown.lock();
         let before = match &summary {
@@ -83,7 +83,7 @@ impl ObjectGauges {
         if before == summary {
             return;
         }
-        // What stays is set without a gap, for a scrape may come between.
+        // First set the new values, then remove the old ones: a scrape in between finds no gap.
         if let Some(summary) = &summary {
             self.set(id, summary);
         }
@@ -107,11 +107,11 @@ impl ObjectGauges {
         }
     }
 
-    /// What was there before and is no more.
+    /// Removes the values that no longer apply.
     fn forget(&self, id: &ObjectId, before: &Summary, now: Option<&Summary>) {
         let (kind, object) = (id.kind.name(), id.key.to_string());
         self.objects.with_label_values(&[kind, name(before.ready.status)]).dec();
-        // All of it is there: it was set.
+        // The removals cannot fail: these values were set before.
         if now.is_none_or(|now| now.ready.reason != before.ready.reason) {
             let _ = self.object_ready.remove_label_values(&[kind, &object, &before.ready.reason]);
         }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_has_one_value_for_each_of_its_gauges_and_none_when_it_is_gone() {
+    fn an_object_has_one_value_for_each_gauge_until_it_is_removed() {
         let registry = Registry::new();
         let gauges = ObjectGauges::register(&registry).unwrap();
         let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();

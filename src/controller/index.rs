@@ -1,4 +1,4 @@
-//! The objects that a render sees: parsed, keyed, without a clue of where they came from.
+//! The objects for a rendering: parsed, with keys, and independent of their source.
 
 mod answers;
 mod changes;
@@ -25,21 +25,21 @@ pub use slices::Slices;
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// The namespace; empty for objects without one.
+    /// Empty for objects without a namespace.
     pub namespace: String,
     /// The name.
     pub name: String,
 }
 
 impl Key {
-    /// From both parts.
+    /// Creates a key.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
 }
 
-/// `namespace/name`.
+/// Writes `namespace/name`.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() {
@@ -50,7 +50,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Our two kinds.
+/// The kinds of our own objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `MailServer`.
@@ -60,7 +60,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As manifests write it.
+    /// Returns the kind's name in manifests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Kind {
     }
 }
 
-/// Which of our own objects.
+/// Identifies one of our own objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     /// Its kind.
@@ -80,37 +80,37 @@ pub struct ObjectId {
 }
 
 impl ObjectId {
-    /// The object that holds a listener.
+    /// Returns the object that has a listener.
     #[must_use]
     pub fn of_listener(id: &ListenerId) -> Self {
         let kind = if id.listener.is_empty() { Kind::Listener } else { Kind::Server };
         Self { kind, key: Key::new(&id.namespace, &id.object) }
     }
 
-    /// From both parts.
+    /// Creates an identity.
     #[must_use]
     pub fn new(kind: Kind, key: &Key) -> Self {
         Self { kind, key: key.clone() }
     }
 }
 
-/// `MailServer namespace/name`.
+/// Writes `MailServer namespace/name`.
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name(), self.key)
     }
 }
 
-/// Something that is referred to by name.
+/// A reference to an object by its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// Of which kind it is.
+    /// The kind of the object.
     pub kind: ReferenceKind,
     /// Its namespace and name.
     pub key: Key,
 }
 
-/// The kinds that are referred to by name.
+/// The kinds of references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReferenceKind {
     /// A Secret.
@@ -124,14 +124,14 @@ pub enum ReferenceKind {
 }
 
 impl Reference {
-    /// From both parts.
+    /// Creates a reference.
     #[must_use]
     pub fn new(kind: ReferenceKind, key: &Key) -> Self {
         Self { kind, key: key.clone() }
     }
 }
 
-/// `Secret namespace/name`.
+/// Writes `Secret namespace/name`.
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
@@ -144,7 +144,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Everything that a render may look at.
+/// All objects for a rendering.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
     /// `MailServer`s.
@@ -161,41 +161,41 @@ pub struct Objects {
     pub slices: Slices,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
-    /// For which references the maps above can be believed.
+    /// Which references have been looked up.
     pub answers: Answers,
 }
 
-/// Whose an object says that it is, whether the rest of its spec can be used or not.
+/// Who is responsible for an object, even if the rest of its spec is not valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Owner {
-    /// A `MailServer`: the controllers of this class.
+    /// For a `MailServer`: the controllers of this class.
     Class(String),
-    /// A `MailListener`: whoever this `MailServer` is.
+    /// For a `MailListener`: the controllers of this `MailServer`.
     Server(Key),
-    /// It does not say.
+    /// The spec does not say.
     #[default]
-    Unsaid,
+    Unknown,
 }
 
 impl Owner {
-    /// As a spec in `namespace` says it.
+    /// Reads the owner from a spec in `namespace`.
     #[must_use]
     pub fn written(kind: Kind, namespace: &str, spec: &Value) -> Self {
         if kind == Kind::Server {
             return match &spec["className"] {
                 Value::Null => Self::Class(DEFAULT_CLASS.to_owned()),
-                // Whoever reads a name that no class can have tells it.
+                // The validation reports a name that is not valid as a class.
                 Value::String(class) if is_class(class) => Self::Class(class.clone()),
-                _ => Self::Unsaid,
+                _ => Self::Unknown,
             };
         }
         let server = &spec["serverRef"];
         let namespace = server["namespace"].as_str().unwrap_or(namespace);
-        server["name"].as_str().map_or(Self::Unsaid, |name| Self::Server(Key::new(namespace, name)))
+        server["name"].as_str().map_or(Self::Unknown, |name| Self::Server(Key::new(namespace, name)))
     }
 }
 
-/// Whether the API takes it for a class.
+/// Tells whether the API accepts the name as a class.
 fn is_class(name: &str) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = name.as_bytes();
@@ -207,37 +207,37 @@ fn is_class(name: &str) -> bool {
 /// One of our own objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource<Spec> {
-    /// Tells it from another one with its name; empty outside of a cluster.
+    /// Distinguishes the object from another one with the same name. Empty without a cluster.
     pub uid: String,
-    /// Whose it is.
+    /// Who is responsible for the object.
     pub owner: Owner,
-    /// Counts the changes of the spec.
+    /// The number of the spec's version.
     pub generation: i64,
-    /// Unix seconds; `None` where nobody said, which is younger than any time.
+    /// In Unix seconds. `None` if unknown, which counts as younger than any time.
     pub created: Option<i64>,
-    /// The spec, or why it cannot be one.
+    /// The spec, or its violations if it is not valid.
     pub spec: Result<Arc<Spec>, Vec<Violation>>,
 }
 
-/// A Secret's content.
+/// The content of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretData {
-    /// `kubernetes.io/tls` and so on.
+    /// The type, such as `kubernetes.io/tls`.
     pub kind: String,
-    /// Decoded values.
+    /// The decoded values.
     pub data: BTreeMap<String, Secret>,
 }
 
-/// The Service whose endpoints a slice holds.
+/// Returns the name of the Service to which a slice belongs.
 #[must_use]
 pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
 }
 
-/// The label by which an EndpointSlice names its Service.
+/// The label with the name of an EndpointSlice's Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Whether it is another than before: put in, replaced, or taken out.
+/// Adds, replaces or removes a value. Returns whether it has changed.
 fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<Arc<V>>) -> bool {
     let Some(value) = value else { return map.remove(key).is_some() };
     if map.get(key).is_some_and(|old| Arc::ptr_eq(old, &value) || **old == *value) {

@@ -1,7 +1,7 @@
-//! Every listener, and how it is: what `mailgress status` prints, and `mailgress probe --service` visits.
+//! All listeners and their state, for `mailgress status` and `mailgress probe --service`.
 //!
-//! Read once, from an instance's own documents (`instance`) or from the objects of a cluster (`cluster`); both come to
-//! the same entries.
+//! They are read once, from the documents of an instance (`instance`) or from the objects of a cluster (`cluster`).
+//! Both have the same entries.
 
 pub mod cluster;
 pub mod instance;
@@ -13,69 +13,69 @@ use crate::api::status::{Condition, ConditionStatus, ListenerStatus, MailListene
 use super::index::{Key, Kind};
 use super::status::alarming;
 
-/// Every listener, and what keeps us from knowing more.
+/// All listeners, and the problems of reading them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Inventory {
-    /// By object, in the order of their specs.
+    /// Sorted by object, in the order of their specs.
     pub listeners: Vec<Entry>,
-    /// What cannot be read or watched.
+    /// Objects that cannot be read or watched.
     pub problems: Vec<String>,
 }
 
-/// One listener; or an object of which no listener is known.
+/// A listener, or an object without a known listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// `MailServer` or `MailListener`.
     pub kind: &'static str,
-    /// The object's.
+    /// The object's namespace.
     pub namespace: String,
-    /// The object's.
+    /// The object's name.
     pub object: String,
     /// The listener's name in a MailServer; empty for a MailListener.
     pub listener: String,
-    /// Where it is bound: `*:993`; empty where that is not known.
+    /// The socket, such as `*:993`; empty if unknown.
     pub socket: String,
-    /// `IMAP`, `POP3` or `SMTP`; empty where that is not known.
+    /// `IMAP`, `POP3` or `SMTP`; empty if unknown.
     pub protocol: &'static str,
-    /// As manifests write it; empty where that is not known.
+    /// The TLS mode as in manifests; empty if unknown.
     pub tls: &'static str,
-    /// By SNI.
+    /// The host names (SNI).
     pub hostnames: Vec<String>,
-    /// Whether every connection begins with a PROXY header.
+    /// Whether connections begin with a PROXY header.
     pub proxy_protocol: bool,
-    /// Where clients reach it.
+    /// The addresses that clients connect to.
     pub addresses: Vec<String>,
     /// Whether this generation is served.
     pub ready: Ready,
-    /// What is wrong, or worth an alarm.
+    /// Problems and warnings.
     pub problems: Vec<Problem>,
 }
 
-/// As the condition Ready says.
+/// The status of the condition Ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Ready {
-    /// It is.
+    /// The condition is true.
     True,
-    /// It is not.
+    /// The condition is false.
     False,
-    /// Nobody has said.
+    /// The condition is unknown or absent.
     Unknown,
 }
 
-/// A condition that is not as it should be.
+/// A condition that reports a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Its type.
+    /// The condition's type.
     pub condition: String,
-    /// One word.
+    /// The condition's reason, one word.
     pub reason: String,
-    /// A sentence.
+    /// The condition's message, one sentence.
     pub message: String,
 }
 
 impl Entry {
-    /// The TCP port that it is bound to.
+    /// Returns the TCP port of the socket.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         if self.socket.starts_with("unix:") {
@@ -84,7 +84,7 @@ impl Entry {
         self.socket.rsplit_once(':')?.1.parse().ok()
     }
 
-    /// A listener of which only the name is known.
+    /// Creates an entry of a listener whose name alone is known.
     fn new(kind: Kind, key: &Key, listener: &str) -> Self {
         Self {
             kind: kind.name(),
@@ -102,8 +102,8 @@ impl Entry {
         }
     }
 
-    /// What its conditions say.
-    fn told(mut self, conditions: &[Condition], addresses: &[String]) -> Self {
+    /// Adds the state from the listener's conditions.
+    fn with_conditions(mut self, conditions: &[Condition], addresses: &[String]) -> Self {
         let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
         self.ready = match ready.map(|ready| ready.status) {
             Some(ConditionStatus::True) => Ready::True,
@@ -111,7 +111,7 @@ impl Entry {
             Some(ConditionStatus::Unknown) | None => Ready::Unknown,
         };
         self.addresses = addresses.to_vec();
-        // Ready says what Programmed says, or more.
+        // The condition Ready includes the problem of Programmed.
         let wrong =
             conditions.iter().filter(|condition| condition.type_ != "Programmed").filter(|condition| {
                 alarming(condition) || (condition.type_ == "Ready" && self.ready == Ready::Unknown)
@@ -119,7 +119,7 @@ impl Entry {
         let mut problems: Vec<Problem> = wrong.map(Problem::new).collect();
         if problems.len() > 1 {
             problems.retain(|problem| {
-                problem.condition != "Ready" || !SAID_BY_OTHERS.contains(&problem.reason.as_str())
+                problem.condition != "Ready" || !CAUSE_IN_OTHERS.contains(&problem.reason.as_str())
             });
         }
         self.problems = problems;
@@ -133,34 +133,34 @@ impl Problem {
         Self { condition: type_.clone(), reason: reason.clone(), message: message.clone() }
     }
 
-    fn unsaid(reason: &str, message: &str) -> Self {
+    fn of_ready(reason: &str, message: &str) -> Self {
         Self { condition: "Ready".to_owned(), reason: reason.to_owned(), message: message.to_owned() }
     }
 }
 
-/// What the status of an object says of a listener of it.
-enum Said<'a> {
+/// The status of a listener.
+enum StatusOf<'a> {
     Listener(&'a ListenerStatus),
     Object(&'a MailListenerStatus),
 }
 
-impl Said<'_> {
-    fn to(&self, entry: Entry) -> Entry {
+impl StatusOf<'_> {
+    fn add_to(&self, entry: Entry) -> Entry {
         match self {
-            Self::Listener(status) => entry.told(&status.conditions, &status.addresses),
-            Self::Object(status) => entry.told(&status.conditions, &status.addresses),
+            Self::Listener(status) => entry.with_conditions(&status.conditions, &status.addresses),
+            Self::Object(status) => entry.with_conditions(&status.conditions, &status.addresses),
         }
     }
 }
 
-/// A MailServer none of whose listeners is known, as it stands in a table.
+/// Returns an entry for a MailServer without known listeners, unless it is ready.
 fn without_listeners(key: &Key, status: &MailServerStatus) -> Option<Entry> {
-    let entry = Entry::new(Kind::Server, key, "").told(&status.conditions, &[]);
+    let entry = Entry::new(Kind::Server, key, "").with_conditions(&status.conditions, &[]);
     (status.listeners.is_empty() && entry.ready != Ready::True).then_some(entry)
 }
 
-/// Ready's reasons whose message is that other conditions say why.
-const SAID_BY_OTHERS: [&str; 3] = ["NotServed", "UsingLastGood", "Invalid"];
+/// Reasons of Ready whose cause is in another condition.
+const CAUSE_IN_OTHERS: [&str; 3] = ["NotServed", "UsingLastGood", "Invalid"];
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
-//! A file's text into manifests: YAML or JSON, several documents, `List` kinds.
+//! Reads manifests from a file's text: YAML or JSON, several documents, and lists.
 
+mod generated;
 mod names;
-mod promises;
 mod template;
 pub(crate) mod text;
 pub(crate) mod yaml;
@@ -22,20 +22,20 @@ use super::render::Kind;
 use super::validate::Validator;
 use super::violation::{Violation, one_line};
 
-pub use promises::Promise;
+pub use generated::GeneratedObject;
 
-/// One object of a file.
+/// An object of a file.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     /// `kind`, for messages.
     pub kind: String,
-    /// Namespace and name; a namespace that is not said is `default`.
+    /// Namespace and name. The default namespace is `default`.
     pub key: Key,
-    /// What it holds.
+    /// The parsed object.
     pub content: Content,
 }
 
-/// What an object holds, as far as it concerns us.
+/// The parsed object, if Mailgress uses its kind.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// A `MailServer`.
@@ -50,27 +50,27 @@ pub enum Content {
     Service(Arc<Service>),
     /// An EndpointSlice.
     Slice(Arc<EndpointSlice>),
-    /// A Namespace's labels.
+    /// The labels of a Namespace.
     Namespace(Arc<BTreeMap<String, String>>),
-    /// Nothing of ours.
+    /// An object that Mailgress does not use.
     Other,
 }
 
 /// An object of our own kinds.
 #[derive(Clone, Debug)]
 pub struct Own<Spec> {
-    /// Unix seconds.
+    /// The creation time in Unix seconds.
     pub created: Option<i64>,
-    /// Whose it is.
+    /// Who is responsible for the object.
     pub owner: Owner,
-    /// The spec as written; its changes are counted.
+    /// The spec as written, to recognise changes.
     pub written: Value,
-    /// The spec with its defaults, or what is wrong with it.
+    /// The spec with its defaults, or its violations.
     pub spec: Result<Arc<Spec>, Vec<Violation>>,
 }
 
 impl<Spec> Own<Spec> {
-    /// As a render sees it.
+    /// Returns the object for a rendering.
     #[must_use]
     pub fn resource(&self, uid: &str, generation: i64) -> Resource<Spec> {
         let (uid, owner, created) = (uid.to_owned(), self.owner.clone(), self.created);
@@ -78,44 +78,46 @@ impl<Spec> Own<Spec> {
     }
 }
 
-/// Why a file's text is no manifests.
+/// Why a text cannot be parsed into manifests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
-    /// Line and column, counted from 1, where they are known.
+    /// Line and column, counted from 1, if they are known.
     pub position: Option<(usize, usize)>,
-    /// What is wrong.
+    /// One sentence.
     pub message: String,
 }
 
-/// What a text holds.
+/// The result of parsing a text.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// The objects, in their order.
+    /// The objects, in their order in the text.
     pub manifests: Vec<Manifest>,
-    /// Objects whose name is known and whose content is not.
+    /// Objects whose name is known but whose content is not valid.
     pub broken: Vec<Broken>,
-    /// Secrets and ConfigMaps that others will make of objects that are not ours.
-    pub promises: Vec<Promise>,
+    /// Secrets and ConfigMaps that other programs create from objects of other kinds.
+    pub generated: Vec<GeneratedObject>,
 }
 
-/// An object that is broken by itself: it affects no other.
+/// A broken object. Other objects are not affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// `kind` as written.
     pub kind: String,
     /// Namespace and name.
     pub key: Key,
-    /// What is wrong, and with which object.
+    /// The problem and the object, in one sentence.
     pub message: String,
 }
 
-/// All objects of a text. JSON is YAML.
+/// Parses all objects of a text. JSON is a subset of YAML.
 ///
 /// # Errors
-/// When the text is broken, or holds something that is not known to be any object: half a file is no file.
+///
+/// Fails if the text is not valid YAML, or if a document may be an incomplete object: a file that is written in part
+/// must not count.
 pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
-    objects(text, validator).map_err(|error| template::told(text, error))
+    objects(text, validator).map_err(|error| template::or_template_error(text, error))
 }
 
 fn objects(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
@@ -131,7 +133,7 @@ fn objects(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
 
 fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<(), ParseError> {
     if is_foreign(&value) {
-        parsed.promises.extend(promises::of_kustomization(&value));
+        parsed.generated.extend(generated::of_kustomization(&value));
         return Ok(());
     }
     let text = |name: &str| value[name].as_str().map(str::to_owned);
@@ -150,7 +152,7 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
         if is_read(&api, &kind) || is_mistaken(&api, &kind, &value) {
             return Err(plain(&format!("a {kind} has no metadata.name; give it one")));
         }
-        parsed.promises.extend(promises::of_kustomization(&value));
+        parsed.generated.extend(generated::of_kustomization(&value));
         return Ok(());
     };
     if is_own(&api) && (template::is_in(&value["spec"]) || template::is_in(&value["metadata"]["name"])) {
@@ -158,7 +160,7 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
     }
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
     let key = Key::new(if kind == "Namespace" { "" } else { namespace }, name);
-    parsed.promises.extend(promises::of(&api, &kind, &key, &value));
+    parsed.generated.extend(generated::of(&api, &kind, &key, &value));
     match content(&api, &kind, &key, value, validator) {
         Ok(content) => parsed.manifests.push(Manifest { kind, key, content }),
         Err(ParseError { message, .. }) => parsed.broken.push(Broken { kind, key, message }),
@@ -166,9 +168,9 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
     Ok(())
 }
 
-/// Whether a document is no Kubernetes object: a list (of JSON patches), the values of a chart, a `Chart.yaml`, or a
-/// `kustomization.yaml`, which needs neither apiVersion nor kind. An object that lost one of its first lines is none of
-/// these.
+/// Tells whether a document is not a Kubernetes object: a list of JSON patches, the values of a chart, a `Chart.yaml`,
+/// or a `kustomization.yaml`, which needs neither apiVersion nor kind. An object that has lost one of its first lines
+/// is not recognised as such.
 fn is_foreign(value: &Value) -> bool {
     let has = |name: &str| !value[name].is_null();
     match value {
@@ -187,24 +189,25 @@ fn is_own_kind(kind: &str) -> bool {
     ["MailServer", "MailListener"].contains(&kind)
 }
 
-/// Whether an object is meant to be ours and its apiVersion is another one. Other groups may have kinds with these names:
-/// theirs do not look like ours.
+/// Tells whether an object is probably one of our kinds with a wrong apiVersion. Other groups may have kinds with the
+/// same names, but with other fields.
 fn is_mistaken(api: &str, kind: &str, value: &Value) -> bool {
     let has = |field: &str| !value["spec"][field].is_null();
     let looks_ours = has("listeners") || has("serverRef");
     is_own_kind(kind) && api != API_VERSION && (is_own(api) || !api.contains('/') || looks_ours)
 }
 
-/// Whether objects of a kind are looked at.
+/// Tells whether Mailgress reads objects of a kind.
 fn is_read(api: &str, kind: &str) -> bool {
     let is_core = api == "v1" && ["Secret", "ConfigMap", "Service", "Namespace"].contains(&kind);
     is_core || is_own(api) || (api == "discovery.k8s.io/v1" && kind == "EndpointSlice")
 }
 
-/// What a single object holds.
+/// Parses a single object.
 ///
 /// # Errors
-/// When it is broken as a whole; what is wrong with a spec of ours is told with it.
+///
+/// Fails if the object cannot be parsed. Violations of a spec of our kinds are part of the result.
 pub(crate) fn content(
     api: &str,
     kind: &str,
@@ -223,7 +226,7 @@ pub(crate) fn content(
                 "{kind} {key}: there is no such kind in {GROUP}, only MailServer and MailListener"
             )));
         }
-        ("v1", "Secret") if promises::is_encrypted(&value) => Content::Other,
+        ("v1", "Secret") if generated::is_encrypted(&value) => Content::Other,
         ("v1", "Secret") => Content::Secret(Arc::new(secret(typed(kind, key, value)?))),
         ("v1", "ConfigMap") => Content::ConfigMap(Arc::new(config_map(typed(kind, key, value)?))),
         ("v1", "Service") => Content::Service(Arc::new(typed(kind, key, value)?)),
@@ -269,14 +272,14 @@ fn own<Spec: DeserializeOwned>(kind: Kind, key: &Key, value: Value, validator: &
 }
 
 fn typed<T: DeserializeOwned>(kind: &str, key: &Key, value: Value) -> Result<T, ParseError> {
-    // The values of Secrets stay out of messages.
+    // Messages must not contain values of Secrets.
     serde_json::from_value(value).map_err(|error| {
         let problem = if kind == "Secret" { "its data is not base64".to_owned() } else { error.to_string() };
         plain(&format!("{kind} {key} is broken: {problem}"))
     })
 }
 
-/// `stringData` wins over `data`, as in the API server.
+/// `stringData` takes precedence over `data`, as in the API server.
 fn secret(secret: Secret) -> SecretData {
     let kind = secret.type_.unwrap_or_else(|| "Opaque".to_owned());
     let decoded = secret.data.unwrap_or_default().into_iter();

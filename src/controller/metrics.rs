@@ -1,4 +1,4 @@
-//! What the controller counts, as Prometheus metrics.
+//! The Prometheus metrics of the controller.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,37 +10,38 @@ use crate::model::clock::unix_now;
 use crate::model::metric::{self, PLAIN};
 
 use super::gauges::ObjectGauges;
-use super::peers::{Attendance, Attends};
+use super::peers::{ReplicaLiveness, ReplicaState};
 
 /// All metrics of the controller.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Watches that run, by kind.
+    /// Running watches, by kind.
     watches: IntGaugeVec,
-    /// Their failures, by kind and reason.
+    /// Failures of watches, by kind and reason.
     watch_failures: IntCounterVec,
     /// Requests to the API server, by verb and resource.
     api_requests: IntCounterVec,
-    /// When the last of them was answered.
+    /// The time of the last answer.
     api_answered: IntGaugeVec,
     renders: IntCounter,
     render_seconds: Histogram,
     problems: IntGauge,
-    /// Absent without a cluster.
+    /// Has no value without a cluster.
     leader: IntGaugeVec,
     replica_up: IntGaugeVec,
     replica_behind: IntGaugeVec,
-    /// Those that have gauges.
+    /// The names of replicas that have gauges.
     replicas: Arc<Mutex<BTreeSet<String>>>,
-    /// What became of objects.
+    /// The state of objects.
     pub(super) objects: ObjectGauges,
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     ///
     /// # Errors
-    /// When a metric of the same name is registered already.
+    ///
+    /// Fails if a metric with the same name is already registered.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             watches: metric::WATCHES.gauges(registry)?,
@@ -58,59 +59,59 @@ impl Metrics {
         })
     }
 
-    /// So many problems are told in `/status`.
+    /// Sets the number of problems in `/status`.
     pub(super) fn problems(&self, number: usize) {
         self.problems.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
-    /// Whether we lead.
+    /// Sets whether this replica leads.
     pub(super) fn leads(&self, leads: bool) {
         self.leader.with_label_values(&PLAIN).set(leads.into());
     }
 
-    /// How the replicas are; of others than these nothing is known.
-    pub(super) fn replicas(&self, all: &[Attendance]) {
+    /// Sets the gauges of these replicas, and removes those of all others.
+    pub(super) fn replicas(&self, all: &[ReplicaState]) {
         let names: BTreeSet<String> = all.iter().map(|replica| replica.name.clone()).collect();
         for replica in all {
-            let is_up = !matches!(replica.state, Attends::Silent(_));
+            let is_up = !matches!(replica.state, ReplicaLiveness::Silent(_));
             self.replica_up.with_label_values(&[&replica.name]).set(is_up.into());
             let behind = i64::try_from(replica.behind).unwrap_or(i64::MAX);
             self.replica_behind.with_label_values(&[&replica.name]).set(behind);
         }
         let mut known = self.replicas.lock();
-        for gone in known.difference(&names) {
-            // They are there: they were set.
-            let _ = self.replica_up.remove_label_values(&[gone]);
-            let _ = self.replica_behind.remove_label_values(&[gone]);
+        for removed in known.difference(&names) {
+            // The removal cannot fail: the values were set before.
+            let _ = self.replica_up.remove_label_values(&[removed]);
+            let _ = self.replica_behind.remove_label_values(&[removed]);
         }
         *known = names;
     }
 
-    /// Times one render, until what it returns is dropped.
+    /// Counts a rendering, and measures its time until the result is dropped.
     #[must_use]
     pub fn render(&self) -> impl Drop + use<> {
         self.renders.inc();
         self.render_seconds.start_timer()
     }
 
-    /// A watch runs, until what this returns is dropped.
+    /// Counts a running watch until the result is dropped.
     pub(super) fn watch(&self, kind: &str) -> RunningWatch {
         let running = self.watches.with_label_values(&[kind]);
         running.inc();
         RunningWatch(running)
     }
 
-    /// A watch failed.
+    /// Counts a failure of a watch.
     pub(super) fn watch_failed(&self, kind: &str, reason: &str) {
         self.watch_failures.with_label_values(&[kind, reason]).inc();
     }
 
-    /// A request goes to the API server.
+    /// Counts a request to the API server.
     pub fn api_request(&self, verb: &str, path: &str) {
         self.api_requests.with_label_values(&[verb, resource(path)]).inc();
     }
 
-    /// The API server has answered one.
+    /// Stores the time of an answer of the API server.
     pub fn api_answered(&self, verb: &str, path: &str) {
         self.api_answered.with_label_values(&[verb, resource(path)]).set(unix_now());
     }
@@ -126,7 +127,7 @@ impl Drop for RunningWatch {
     }
 }
 
-/// The resource that a path is about: a label must not have a value for every object.
+/// Returns the resource in a path. Labels must not have a value for each object.
 fn resource(path: &str) -> &'static str {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
     let before = match segments.next() {
@@ -142,7 +143,7 @@ fn resource(path: &str) -> &'static str {
     RESOURCES.into_iter().find(|resource| named == Some(resource)).unwrap_or(OTHER)
 }
 
-/// What is asked for.
+/// The resources that Mailgress requests.
 const RESOURCES: [&str; 10] = [
     "mailservers",
     "maillisteners",

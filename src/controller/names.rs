@@ -1,11 +1,11 @@
 //! The forms of names in Kubernetes (RFC 1123).
 
-/// Whether an object can have this name: labels with dots between them, 253 characters at most.
+/// Tells whether an object can have this name: labels, separated by dots, with at most 253 characters.
 pub(super) fn is_subdomain(name: &str) -> bool {
     name.len() <= LONGEST_SUBDOMAIN && name.split('.').all(has_form)
 }
 
-/// Whether a namespace can have this name: one label, 63 characters at most.
+/// Tells whether a namespace can have this name: one label of at most 63 characters.
 pub(super) fn is_label(name: &str) -> bool {
     name.len() <= LONGEST_LABEL && has_form(name)
 }

@@ -1,7 +1,7 @@
-//! What the other replicas say that they serve, as the leader and a replica that starts know it. Pure.
+//! What the other replicas serve, for the leader and for a starting replica. Pure.
 //!
-//! Ready is true only when every ready replica serves an object's generation. A replica is asked as long as the
-//! Service's EndpointSlices call it ready; one that does not answer for [`SILENT_AFTER`] is named in Ready.
+//! Ready is true only when every ready replica serves the object's generation. A replica is asked while it is ready in
+//! the Service's EndpointSlices. If it does not answer for [`SILENT_AFTER`], Ready names it.
 
 mod member;
 
@@ -16,106 +16,107 @@ use crate::model::served::{ObjectName, Page, ServedObject, Totals};
 
 use member::{Member, MemberState};
 
-/// The ready replicas, with what each says that it serves.
+/// The ready replicas and what they serve.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    /// Which of them we are.
+    /// The instance of this process.
     instance: String,
-    /// Why it is not known which there are; `None` when it is.
+    /// Why the list of replicas is unknown; `None` if it is known.
     unknown: Option<Unknown>,
     members: BTreeMap<SocketAddr, Member>,
 }
 
-/// Why it is not known which replicas there are.
+/// Why the list of replicas is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unknown {
-    /// It is too early to know.
+    /// The API server has not answered yet.
     Awaited,
-    /// There is none, not even we. Somebody named the wrong Service, or we are not ready yet.
+    /// The list is empty and has not even this replica. `--replicas` names the wrong Service, or this replica is not
+    /// ready yet.
     Nobody,
-    /// They cannot be read.
+    /// The list cannot be read.
     Failed(String),
 }
 
 /// Whether another replica is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
-    /// It is too early to know.
+    /// Not known yet.
     Awaited,
-    /// None is, as far as can be known.
+    /// None is, as far as is known.
     None,
-    /// One is, or more.
+    /// At least one is.
     Some,
-    /// They cannot be read: one may be.
+    /// The list cannot be read, so one may be.
     Unread,
 }
 
-/// Of which objects something may have changed.
+/// The objects whose status may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Touched {
-    /// Of these.
+pub enum Affected {
+    /// Only these.
     These(BTreeSet<ObjectName>),
-    /// Of all.
+    /// All objects.
     All,
 }
 
-/// Whether a listener is served by all other replicas.
+/// Whether all other replicas serve a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// By all of them.
-    Everywhere,
-    /// One has not got as far.
+pub enum ServedByOthers {
+    /// All do.
+    All,
+    /// One has not processed this generation yet.
     Pending(String),
-    /// One does not, and says why, or does not answer.
-    Not {
-        /// One CamelCase word.
+    /// One does not serve it or does not answer.
+    Failed {
+        /// The reason, one CamelCase word.
         reason: String,
-        /// A sentence.
+        /// One sentence.
         message: String,
     },
 }
 
-/// How a replica is.
+/// The state of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attendance {
+pub struct ReplicaState {
     /// The pod's name.
     pub name: String,
-    /// Where it is asked.
+    /// The address of its admin server.
     pub address: SocketAddr,
     /// Whether it answers.
-    pub state: Attends,
-    /// Objects of which it has not got as far as we have.
+    pub state: ReplicaLiveness,
+    /// The number of objects whose generation it has not processed yet.
     pub behind: usize,
-    /// Its sums, if it tells them.
+    /// Its totals, if it sends them.
     pub totals: Option<Totals>,
 }
 
 /// Whether a replica answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attends {
+pub enum ReplicaLiveness {
     /// It is this process.
     Own,
     /// It has not answered yet.
     Awaited,
-    /// It does.
-    Heard,
-    /// Not for too long, for this reason.
+    /// It answers.
+    Answers,
+    /// It has not answered for too long, for this reason.
     Silent(String),
 }
 
-/// What is asked of the replicas.
+/// The object about which the replicas are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The object.
+    /// The object's name.
     pub object: &'a ObjectName,
-    /// Tells it from another one with its name.
+    /// Distinguishes the object from another one with the same name.
     pub uid: &'a str,
-    /// Of which generation.
+    /// The expected generation.
     pub generation: i64,
 }
 
-impl Touched {
-    /// None.
+impl Affected {
+    /// Returns an empty set.
     #[must_use]
     pub fn none() -> Self {
         Self::These(BTreeSet::new())
@@ -123,182 +124,185 @@ impl Touched {
 }
 
 impl Peers {
-    /// Nobody but ourselves; `instance` is ours.
+    /// Creates the state of a single replica with the instance `instance`.
     #[must_use]
     pub fn alone(instance: &str) -> Self {
         Self { instance: instance.to_owned(), unknown: None, members: BTreeMap::new() }
     }
 
-    /// Of which nothing is known yet.
+    /// Creates the state in which the list of replicas is not known yet.
     #[must_use]
     pub fn awaited(instance: &str) -> Self {
         Self { unknown: Some(Unknown::Awaited), ..Self::alone(instance) }
     }
 
-    /// Which replicas there are cannot be found out; what was known before still counts.
-    pub fn fail(&mut self, why: String) -> Touched {
+    /// Stores that the list of replicas cannot be read. A known list stays.
+    pub fn fail(&mut self, why: String) -> Affected {
         match &mut self.unknown {
-            None => Touched::none(),
+            None => Affected::none(),
             Some(unknown) => {
                 *unknown = Unknown::Failed(why);
-                Touched::All
+                Affected::All
             }
         }
     }
 
-    /// These are the ready replicas, by name; the others are forgotten.
-    pub fn set(&mut self, ready: &BTreeMap<SocketAddr, String>, now: Instant) -> Touched {
-        // At least we ourselves are one of them.
+    /// Sets the ready replicas with their names, and removes all others.
+    pub fn set(&mut self, ready: &BTreeMap<SocketAddr, String>, now: Instant) -> Affected {
+        // A list without this replica is not plausible.
         let unknown = ready.is_empty().then_some(Unknown::Nobody);
         let was_unknown = self.unknown != unknown;
         self.unknown = unknown;
         let before = self.members.len();
         self.members.retain(|address, member| ready.get(address) == Some(&member.name));
-        let gone = self.members.len() < before;
+        let is_removed = self.members.len() < before;
         for (address, name) in ready {
             self.members.entry(*address).or_insert_with(|| Member::new(name, now));
         }
-        if gone || was_unknown { Touched::All } else { Touched::none() }
+        if is_removed || was_unknown { Affected::All } else { Affected::none() }
     }
 
-    /// A replica has answered.
-    pub fn heard(&mut self, address: SocketAddr, page: Page, now: Instant) -> Touched {
-        let Some(member) = self.members.get_mut(&address) else { return Touched::none() };
-        member.heard = now;
+    /// Applies the answer of a replica.
+    pub fn answered(&mut self, address: SocketAddr, page: Page, now: Instant) -> Affected {
+        let Some(member) = self.members.get_mut(&address) else { return Affected::none() };
+        member.last_answer = now;
         member.node_address = page.replica.node_address;
         member.is_ready = page.ready.unwrap_or(true);
         member.totals = page.totals;
         let before = member.state;
         if page.replica.instance == self.instance {
             member.state = MemberState::Own;
-            return if before == MemberState::Own { Touched::none() } else { Touched::All };
+            return if before == MemberState::Own { Affected::none() } else { Affected::All };
         }
-        member.state = MemberState::Heard;
+        member.state = MemberState::Answers;
         if page.whole {
             member.objects.clear();
         }
-        let mut touched = BTreeSet::new();
+        let mut affected = BTreeSet::new();
         for entry in page.objects {
-            touched.insert(entry.object.clone());
+            affected.insert(entry.object.clone());
             match entry.served {
                 Some(served) => drop(member.objects.insert(entry.object, served)),
                 None => drop(member.objects.remove(&entry.object)),
             }
         }
-        if page.whole || before != MemberState::Heard { Touched::All } else { Touched::These(touched) }
+        if page.whole || before != MemberState::Answers { Affected::All } else { Affected::These(affected) }
     }
 
-    /// A replica could not be asked.
+    /// Stores that a replica could not be asked.
     pub fn failed(&mut self, address: SocketAddr, why: String) {
         if let Some(member) = self.members.get_mut(&address) {
             member.failure = why;
         }
     }
 
-    /// Time passes: whoever has not answered for too long is silent.
-    pub fn look(&mut self, now: Instant) -> Touched {
-        let mut touched = Touched::none();
+    /// Marks replicas that have not answered for too long as silent.
+    pub fn apply_timeouts(&mut self, now: Instant) -> Affected {
+        let mut affected = Affected::none();
         for member in self.members.values_mut() {
-            let patience_is_over = now.saturating_duration_since(member.heard) >= SILENT_AFTER;
-            if patience_is_over && member.state != MemberState::Silent {
+            let is_late = now.saturating_duration_since(member.last_answer) >= SILENT_AFTER;
+            if is_late && member.state != MemberState::Silent {
                 member.state = MemberState::Silent;
-                touched = Touched::All;
+                affected = Affected::All;
             }
         }
-        touched
+        affected
     }
 
-    /// Whether all others serve a listener.
+    /// Tells whether all other replicas serve a listener.
     #[must_use]
-    pub fn serve(&self, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
+    pub fn serve(&self, wanted: &Wanted<'_>, listener: &str) -> ServedByOthers {
         let unknown = self.unknown.as_ref();
         let mut pending = unknown.map(ToString::to_string);
         for (address, member) in &self.members {
             match member.serves(*address, wanted, listener) {
-                Elsewhere::Everywhere => {}
-                Elsewhere::Pending(why) => pending = pending.or(Some(why)),
-                failed @ Elsewhere::Not { .. } => return failed,
+                ServedByOthers::All => {}
+                ServedByOthers::Pending(why) => pending = pending.or(Some(why)),
+                failed @ ServedByOthers::Failed { .. } => return failed,
             }
         }
-        pending.map_or(Elsewhere::Everywhere, Elsewhere::Pending)
+        pending.map_or(ServedByOthers::All, ServedByOthers::Pending)
     }
 
-    /// Whether it is known to be on its way somewhere.
+    /// Tells whether a replica may still have to process the object.
     #[must_use]
     pub fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
         self.unknown.is_some() || self.members.values().any(|member| member.is_pending(wanted))
     }
 
-    /// Whether another replica is ready.
+    /// Tells whether another replica is ready.
     #[must_use]
     pub fn others(&self) -> Others {
         match self.unknown {
             Some(Unknown::Awaited) => Others::Awaited,
             Some(Unknown::Failed(_)) => Others::Unread,
-            _ if self.strangers().next().is_some() => Others::Some,
+            _ if self.other_members().next().is_some() => Others::Some,
             _ => Others::None,
         }
     }
 
-    /// The first of the other ready replicas that has not answered yet, and may still.
+    /// Returns the first of the other ready replicas that has not answered yet and is not silent.
     #[must_use]
-    pub fn first_awaited(&self) -> Option<&str> {
-        self.strangers().find(|member| member.state == MemberState::None).map(|member| member.name.as_str())
+    pub fn first_unanswered(&self) -> Option<&str> {
+        self.other_members()
+            .find(|member| member.state == MemberState::None)
+            .map(|member| member.name.as_str())
     }
 
-    /// Whether all other ready replicas answer.
+    /// Tells whether all other ready replicas answer.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
-        self.strangers().all(|member| member.state == MemberState::Heard)
+    pub fn all_answer(&self) -> bool {
+        self.other_members().all(|member| member.state == MemberState::Answers)
     }
 
-    /// What the other ready replicas serve, as they last said it, each with its name.
-    pub fn elsewhere(&self) -> impl Iterator<Item = (&str, &ObjectName, &ServedObject)> {
-        self.strangers().flat_map(|member| {
+    /// Returns the last known objects of the other ready replicas, each with the replica's name.
+    pub fn objects_of_others(&self) -> impl Iterator<Item = (&str, &ObjectName, &ServedObject)> {
+        self.other_members().flat_map(|member| {
             member.objects.iter().map(|(object, served)| (member.name.as_str(), object, served))
         })
     }
 
-    /// The first of the other ready replicas that serves a listener, or is about to.
+    /// Returns the first of the other ready replicas that serves a listener or is binding it.
     #[must_use]
     pub fn server_of(&self, object: &ObjectName, uid: &str, listener: &str) -> Option<&str> {
         let serves = |served: &ServedObject| served.uid == uid && served.serves(listener);
-        let mut servers = self.strangers().filter(|member| member.objects.get(object).is_some_and(serves));
+        let mut servers =
+            self.other_members().filter(|member| member.objects.get(object).is_some_and(serves));
         servers.next().map(|member| member.name.as_str())
     }
 
-    /// Whether another ready replica serves a port, as far as is known: one that has not said anything may serve any.
+    /// Tells whether another ready replica may serve a port. A replica that has not answered may serve any port.
     #[must_use]
     pub fn may_serve_port(&self, port: u16) -> bool {
         let is_unknown = self.unknown.as_ref().is_some_and(|unknown| *unknown != Unknown::Nobody);
         let serves = |member: &Member| {
-            member.is_unheard() || member.objects.values().any(|served| served.may_serve_port(port))
+            member.is_unknown() || member.objects.values().any(|served| served.may_serve_port(port))
         };
         is_unknown || self.members.values().filter(|member| member.state != MemberState::Own).any(serves)
     }
 
-    /// Ready replicas that are not known to be this process.
-    fn strangers(&self) -> impl Iterator<Item = &Member> {
+    /// Returns the ready replicas that are not known to be this process.
+    fn other_members(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|member| member.state != MemberState::Own && member.is_ready)
     }
 
-    /// Where the ready replicas are, this one among them.
+    /// Returns the addresses of all ready replicas, including this one.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.members.keys().map(SocketAddr::ip)
     }
 
-    /// The nodes of all replicas that said theirs.
+    /// Returns the known addresses of the replicas' nodes.
     pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.members.values().filter_map(|member| member.node_address)
     }
 
-    /// How all of them are, ourselves included, beside the objects that we serve.
+    /// Returns the state of all replicas, including this one, compared with the objects that this one serves.
     #[must_use]
-    pub fn attendance(&self, ours: &[(ObjectName, &str, i64)]) -> Vec<Attendance> {
-        let of = |(address, member): (&SocketAddr, &Member)| Attendance {
+    pub fn replica_states(&self, ours: &[(ObjectName, &str, i64)]) -> Vec<ReplicaState> {
+        let of = |(address, member): (&SocketAddr, &Member)| ReplicaState {
             name: member.name.clone(),
             address: *address,
-            state: member.attends(),
+            state: member.liveness(),
             behind: ours
                 .iter()
                 .filter(|(object, uid, generation)| member.lacks(object, uid, *generation))
@@ -308,18 +312,18 @@ impl Peers {
         self.members.iter().map(of).collect()
     }
 
-    /// The sums of a replica, if it tells them.
+    /// Returns the totals of a replica, if it sends them.
     #[must_use]
     pub fn totals(&self, address: SocketAddr) -> Option<Totals> {
         self.members.get(&address)?.totals
     }
 
-    /// Replicas that do not answer, or are not known.
+    /// Returns problems: replicas that do not answer, or an unknown list.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let unknown = self.unknown.iter().filter(|why| **why != Unknown::Awaited);
         let unknown = unknown.map(ToString::to_string);
         let silent = self.members.iter().filter(|(_, member)| member.state == MemberState::Silent);
-        unknown.chain(silent.map(|(address, member)| member.silence(*address)))
+        unknown.chain(silent.map(|(address, member)| member.silence_message(*address)))
     }
 }
 
@@ -337,7 +341,7 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// How long a replica may say nothing.
+/// A replica that does not answer for this time is silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -367,40 +371,40 @@ mod tests {
 
     fn peers(now: Instant) -> Peers {
         let mut peers = Peers::awaited("a");
-        assert!(matches!(serve(&peers, 1), Elsewhere::Pending(_)));
+        assert!(matches!(serve(&peers, 1), ServedByOthers::Pending(_)));
         peers.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
-        peers.heard(address(1), page("a", 0, &[]), now);
+        peers.answered(address(1), page("a", 0, &[]), now);
         peers
     }
 
-    fn serve(peers: &Peers, generation: i64) -> Elsewhere {
+    fn serve(peers: &Peers, generation: i64) -> ServedByOthers {
         peers.serve(&Wanted { object: &object(), uid: "u", generation }, "imaps")
     }
 
     #[test]
-    fn what_all_others_serve_is_served_everywhere() {
+    fn a_listener_that_all_others_serve_is_served_by_all() {
         let now = Instant::now();
         let mut peers = peers(now);
-        assert_eq!(serve(&peers, 2), Elsewhere::Pending("replica pod-b has not answered yet".into()));
-        assert_eq!(peers.heard(address(2), page("b", 1, &[]), now), Touched::All);
+        assert_eq!(serve(&peers, 2), ServedByOthers::Pending("replica pod-b has not answered yet".into()));
+        assert_eq!(peers.answered(address(2), page("b", 1, &[]), now), Affected::All);
         let behind = "replica pod-b is at generation 1, and not at 2";
-        assert_eq!(serve(&peers, 2), Elsewhere::Pending(behind.into()));
-        let attendance = |peers: &Peers| {
-            let all = peers.attendance(&[(object(), "u", 2)]).into_iter();
+        assert_eq!(serve(&peers, 2), ServedByOthers::Pending(behind.into()));
+        let replica_states = |peers: &Peers| {
+            let all = peers.replica_states(&[(object(), "u", 2)]).into_iter();
             all.map(|replica| (replica.name, replica.state, replica.behind)).collect::<Vec<_>>()
         };
-        let own = ("pod-a".to_owned(), Attends::Own, 0);
-        assert_eq!(attendance(&peers), [own.clone(), ("pod-b".to_owned(), Attends::Heard, 1)]);
-        let touched = peers.heard(address(2), page("b", 2, &[]), now);
-        assert_eq!(touched, Touched::These(BTreeSet::from([object()])));
-        assert_eq!(attendance(&peers), [own, ("pod-b".to_owned(), Attends::Heard, 0)]);
-        assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
+        let own = ("pod-a".to_owned(), ReplicaLiveness::Own, 0);
+        assert_eq!(replica_states(&peers), [own.clone(), ("pod-b".to_owned(), ReplicaLiveness::Answers, 1)]);
+        let affected = peers.answered(address(2), page("b", 2, &[]), now);
+        assert_eq!(affected, Affected::These(BTreeSet::from([object()])));
+        assert_eq!(replica_states(&peers), [own, ("pod-b".to_owned(), ReplicaLiveness::Answers, 0)]);
+        assert_eq!(serve(&peers, 2), ServedByOthers::All);
         let other = Wanted { object: &object(), uid: "another", generation: 2 };
-        assert!(matches!(peers.serve(&other, "imaps"), Elsewhere::Pending(_)));
+        assert!(matches!(peers.serve(&other, "imaps"), ServedByOthers::Pending(_)));
     }
 
     #[test]
-    fn one_that_cannot_serve_it_is_named_with_its_reason() {
+    fn a_replica_that_cannot_serve_a_listener_is_named_with_its_reason() {
         let now = Instant::now();
         let mut peers = peers(now);
         let problem = |listener: &str, pending| Problem {
@@ -409,51 +413,51 @@ mod tests {
             reason: "BindFailed".into(),
             message: "*:993 cannot be bound".into(),
         };
-        peers.heard(address(2), page("b", 1, &[problem("imaps", false)]), now);
-        let Elsewhere::Not { reason, message } = serve(&peers, 1) else { panic!() };
+        peers.answered(address(2), page("b", 1, &[problem("imaps", false)]), now);
+        let ServedByOthers::Failed { reason, message } = serve(&peers, 1) else { panic!() };
         assert_eq!(
             (reason.as_str(), message.as_str()),
             ("BindFailed", "replica pod-b: *:993 cannot be bound")
         );
-        peers.heard(address(2), page("b", 1, &[problem("imaps", true)]), now);
-        assert!(matches!(serve(&peers, 1), Elsewhere::Pending(_)));
-        peers.heard(address(2), page("b", 1, &[problem("pop3s", false)]), now);
-        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
+        peers.answered(address(2), page("b", 1, &[problem("imaps", true)]), now);
+        assert!(matches!(serve(&peers, 1), ServedByOthers::Pending(_)));
+        peers.answered(address(2), page("b", 1, &[problem("pop3s", false)]), now);
+        assert_eq!(serve(&peers, 1), ServedByOthers::All);
     }
 
     #[test]
-    fn silence_is_told_after_a_while_and_until_it_ends() {
+    fn reports_a_silent_replica_until_it_answers() {
         let begin = Instant::now();
         let mut peers = peers(begin);
-        peers.heard(address(2), page("b", 1, &[]), begin);
+        peers.answered(address(2), page("b", 1, &[]), begin);
         peers.failed(address(2), "connection refused".into());
-        assert_eq!(peers.look(begin + SILENT_AFTER / 2), Touched::none());
-        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
+        assert_eq!(peers.apply_timeouts(begin + SILENT_AFTER / 2), Affected::none());
+        assert_eq!(serve(&peers, 1), ServedByOthers::All);
         let late = begin + SILENT_AFTER;
-        peers.heard(address(1), page("a", 0, &[]), late);
-        assert_eq!(peers.look(late), Touched::All);
-        assert_eq!(peers.look(late), Touched::none());
-        let Elsewhere::Not { reason, message } = serve(&peers, 1) else { panic!() };
+        peers.answered(address(1), page("a", 0, &[]), late);
+        assert_eq!(peers.apply_timeouts(late), Affected::All);
+        assert_eq!(peers.apply_timeouts(late), Affected::none());
+        let ServedByOthers::Failed { reason, message } = serve(&peers, 1) else { panic!() };
         assert_eq!(reason, "ReplicaUnreachable");
         assert!(message.contains("pod-b") && message.ends_with("connection refused"), "{message}");
         assert_eq!(peers.problems().collect::<Vec<_>>(), [message]);
-        assert_eq!(peers.heard(address(2), page("b", 1, &[]), late), Touched::All);
-        assert_eq!(serve(&peers, 1), Elsewhere::Everywhere);
+        assert_eq!(peers.answered(address(2), page("b", 1, &[]), late), Affected::All);
+        assert_eq!(serve(&peers, 1), ServedByOthers::All);
     }
 
     #[test]
-    fn another_replica_is_one_that_calls_itself_ready() {
+    fn only_replicas_that_report_ready_count() {
         let now = Instant::now();
         let mut peers = Peers::awaited("a");
         assert_eq!(peers.others(), Others::Awaited);
         peers.set(&BTreeMap::from([(address(1), "pod-a".into()), (address(2), "pod-b".into())]), now);
-        peers.heard(address(1), page("a", 1, &[]), now);
-        assert_eq!((peers.others(), peers.first_awaited()), (Others::Some, Some("pod-b")));
+        peers.answered(address(1), page("a", 1, &[]), now);
+        assert_eq!((peers.others(), peers.first_unanswered()), (Others::Some, Some("pod-b")));
         assert!(peers.may_serve_port(993), "it has not said anything");
-        peers.heard(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
-        assert_eq!((peers.others(), peers.first_awaited()), (Others::Some, None));
+        peers.answered(address(2), Page { ready: Some(true), ..page("b", 1, &[]) }, now);
+        assert_eq!((peers.others(), peers.first_unanswered()), (Others::Some, None));
         assert_eq!(peers.server_of(&object(), "u", "imaps"), Some("pod-b"));
-        peers.heard(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
+        peers.answered(address(2), Page { ready: Some(false), ..page("b", 1, &[]) }, now);
         assert_eq!(peers.others(), Others::None, "its Service publishes addresses that are not ready");
         assert_eq!(peers.server_of(&object(), "u", "imaps"), None);
         peers.set(&BTreeMap::new(), now);
@@ -462,19 +466,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_no_longer_ready_is_not_waited_for() {
+    fn does_not_wait_for_a_replica_that_is_no_longer_ready() {
         let now = Instant::now();
         let mut peers = peers(now);
-        peers.heard(address(2), page("b", 1, &[]), now);
+        peers.answered(address(2), page("b", 1, &[]), now);
         let one = BTreeMap::from([(address(1), "pod-a".into())]);
-        assert_eq!(peers.set(&one, now), Touched::All);
-        assert_eq!(serve(&peers, 2), Elsewhere::Everywhere);
-        assert_eq!(peers.set(&one, now), Touched::none());
-        // Where nobody is, not even we are, somebody named the wrong Service.
-        assert_eq!(peers.set(&BTreeMap::new(), now), Touched::All);
-        let Elsewhere::Pending(why) = serve(&peers, 2) else { panic!() };
+        assert_eq!(peers.set(&one, now), Affected::All);
+        assert_eq!(serve(&peers, 2), ServedByOthers::All);
+        assert_eq!(peers.set(&one, now), Affected::none());
+        // If even this replica is not in the list, `--replicas` names the wrong Service.
+        assert_eq!(peers.set(&BTreeMap::new(), now), Affected::All);
+        let ServedByOthers::Pending(why) = serve(&peers, 2) else { panic!() };
         assert!(why.contains("--replicas") && peers.problems().any(|problem| problem == why), "{why}");
-        assert_eq!(peers.set(&one, now), Touched::All);
+        assert_eq!(peers.set(&one, now), Affected::All);
         assert!(peers.problems().next().is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! Which ports our Service should have: those that listeners want and that every ready replica serves. A port that it
-//! has stays while a listener wants it, or a ready replica may serve it. Pure.
+//! Decides which ports our Service must have: those that listeners use and every ready replica serves. An existing port
+//! stays while a listener uses it or a ready replica may serve it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ pub struct Ports {
     all: BTreeMap<u16, Claims>,
 }
 
-/// One listener's.
+/// The port of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The port.
@@ -28,7 +28,7 @@ struct Claims {
 }
 
 impl Ports {
-    /// An object's listeners want these ports now, and no others. Whether anything has changed.
+    /// Sets the ports of an object's listeners. Returns whether anything has changed.
     pub fn set(&mut self, object: &ObjectId, claims: Vec<Claim>) -> bool {
         if self.of.get(object).map(Vec::as_slice).unwrap_or_default() == claims {
             return false;
@@ -51,8 +51,9 @@ impl Ports {
         true
     }
 
-    /// The ports to be shown to clients. One that is `shown` stays while a listener wants it, or while it is `served`
-    /// somewhere: a replica that cannot bind it, or cannot read its object, takes it from nobody else's clients.
+    /// Returns the ports that the Service must have. A port in `shown` stays while a listener uses it, or while
+    /// `served` is true: a replica that cannot bind a port or cannot read its object must not affect clients of other
+    /// replicas.
     #[must_use]
     pub fn wanted(&self, shown: &BTreeSet<u16>, served: impl Fn(u16) -> bool) -> BTreeSet<u16> {
         let ready = self.all.iter().filter(|(_, claims)| claims.ready > 0).map(|(port, _)| *port);
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_shown_when_it_is_served_and_until_nobody_has_it() {
+    fn a_port_is_added_when_it_is_served_and_stays_until_nothing_uses_it() {
         let object = |name: &str| ObjectId::new(Kind::Server, &Key::new("mail", name));
         let mut ports = Ports::default();
         ports.set(

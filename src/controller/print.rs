@@ -1,4 +1,5 @@
-//! The rendered model for people: everything that is served, secrets masked, certificates by name.
+//! Formats the rendered model for `/model` and `mailgress render`. Secrets are masked, and certificates are shown by
+//! name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::model::{
 use crate::net::BackendAddress;
 use crate::secret::MASK;
 
-/// A snapshot as a document.
+/// Returns a snapshot as a JSON document.
 #[must_use]
 pub fn snapshot(snapshot: &Snapshot) -> Value {
     let sockets: Vec<Value> = snapshot.sockets.values().map(|s| socket(s)).collect();
@@ -161,7 +162,7 @@ fn auth(auth: &Auth) -> Value {
         "reference": http.reference,
         "endpoints": texts(&http.endpoints),
         "host": http.host,
-        // Keys are often in the query.
+        // The query often contains keys.
         "path": http.path.split_once('?').map_or(http.path.clone(), |(path, _)| format!("{path}?{MASK}")),
         "tls": http.tls.as_ref().map(trust),
         "headers": headers,
@@ -172,7 +173,7 @@ fn auth(auth: &Auth) -> Value {
     } })
 }
 
-/// What a listener of another namespace may connect to; nothing for the others, which may connect to anything.
+/// Formats the destinations that a listener of another namespace may use. Null for all others, which have no limits.
 fn reach(reach: &Reach) -> Value {
     let Reach::Within(bounds) = reach else { return Value::Null };
     let hosts: Vec<&str> = bounds.hosts.iter().map(Hostname::as_str).collect();

@@ -1,7 +1,8 @@
-//! Where every source ends: what was rendered goes to the data plane, and what is known of it becomes a status.
+//! The output of every source: publishes snapshots to the data plane, and computes status.
 //!
-//! Only what a change touches is looked at again. An object whose change is still under way (the data plane is
-//! binding, another replica has not got as far) is told of when that is over, or when patience ends.
+//! Only the objects that a change affects are processed again. If a change of an object is still pending (the data
+//! plane is binding a socket, or another replica has not processed it), the status waits until it is complete, or at
+//! most `pending_timeout`.
 
 mod differences;
 
@@ -20,26 +21,26 @@ use crate::model::{BindReport, Snapshot};
 
 use super::index::{Index, Key, Kind, ObjectId};
 use super::metrics::Metrics;
-use super::peers::{Peers, SILENT_AFTER, Touched};
+use super::peers::{Affected, Peers, SILENT_AFTER};
 use super::ports::Ports;
 use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
 use super::status::{self, Change, Facts, Surroundings};
 use super::status_store::StatusStore;
 
-/// Where snapshots and status go, and where reports come from.
+/// The channels to the other parts of the process.
 #[derive(Debug)]
 pub struct Channels {
     /// To the data plane.
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// From the data plane.
     pub reports: watch::Receiver<Arc<BindReport>>,
-    /// To the other replicas.
+    /// For the other replicas.
     pub ledger: Ledger,
-    /// To the admin server.
+    /// For the admin server.
     pub status_store: StatusStore,
 }
 
-/// The channels, and what must be remembered of them.
+/// Publishes snapshots and computes status.
 #[derive(Debug)]
 pub struct Publisher {
     class: String,
@@ -49,26 +50,26 @@ pub struct Publisher {
     channels: Channels,
     renderer: Renderer,
     report: Arc<BindReport>,
-    /// What the other replicas say, while they are asked.
+    /// The state of the other replicas, while they are asked.
     replicas: Option<Peers>,
     leads: bool,
     surroundings: Option<Surroundings>,
-    /// How long a status may wait for what is under way.
-    patience: Duration,
-    /// What is to be looked at, and until when it may wait.
+    /// How long a status may wait for a pending change.
+    pending_timeout: Duration,
+    /// The objects whose status must be computed, each with its deadline.
     dirty: BTreeMap<ObjectId, Instant>,
-    /// What was told though it was still under way.
+    /// The objects whose last status was computed although a change was pending.
     unsettled: BTreeSet<ObjectId>,
     ports: Ports,
-    /// Whether the Service may need other ports than when it was last looked.
+    /// Whether the Service may need other ports than at the last check.
     are_ports_stale: bool,
     metrics: Metrics,
-    /// Whether the replicas may have got further, or we ourselves.
-    is_attendance_stale: bool,
+    /// Whether the state of the replicas may have changed since the last count.
+    are_replica_states_stale: bool,
 }
 
 impl Publisher {
-    /// `hostname` is the default server name, `class` the class that is ours.
+    /// Creates a publisher for the class `class`. `hostname` is the default server name.
     #[must_use]
     pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
         Self {
@@ -82,54 +83,54 @@ impl Publisher {
             replicas: None,
             leads: false,
             surroundings: None,
-            patience: Duration::ZERO,
+            pending_timeout: Duration::ZERO,
             dirty: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             ports: Ports::default(),
             are_ports_stale: true,
             metrics,
-            is_attendance_stale: false,
+            are_replica_states_stale: false,
         }
     }
 
-    /// Says where we are; it counts from the next look.
-    pub fn locate(&mut self, locality: Locality) {
+    /// Sets the locality. The next rendering uses it.
+    pub fn set_locality(&mut self, locality: Locality) {
         self.locality = locality;
     }
 
-    /// Where we are.
+    /// Returns the locality of this replica.
     #[must_use]
     pub fn locality(&self) -> &Locality {
         &self.locality
     }
 
-    /// Expects PROXY headers of these peers on every listener on all addresses that does not say it itself.
+    /// Sets the peers whose PROXY headers are expected on listeners on all addresses without their own `proxyProtocol`.
     #[must_use]
     pub fn with_trusted_peers(mut self, trusted_peers: Vec<IpNet>) -> Self {
         self.trusted_peers = trusted_peers;
         self
     }
 
-    /// Lets a status wait for what is under way.
+    /// Sets how long a status may wait for a pending change.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_pending_timeout(mut self, pending_timeout: Duration) -> Self {
+        self.pending_timeout = pending_timeout;
         self
     }
 
-    /// The class that is ours.
+    /// Returns the class that this process serves.
     #[must_use]
     pub fn class(&self) -> &str {
         &self.class
     }
 
-    /// What other replicas are told.
+    /// Returns the ledger, which other replicas read.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.channels.ledger
     }
 
-    /// Renders what has changed, and hands a new snapshot to the data plane. Returns which references are new.
+    /// Renders the changes and publishes a new snapshot. Returns the changes of references.
     pub fn render(&mut self, index: &mut Index) -> ReferenceChanges {
         let environment = Environment {
             class: self.class.clone(),
@@ -142,8 +143,8 @@ impl Publisher {
         let timed = self.metrics.render();
         let Delta { snapshot, objects, references } = self.renderer.render(index, &environment);
         drop(timed);
-        self.is_attendance_stale |= !objects.is_empty();
-        self.touch(objects);
+        self.are_replica_states_stale |= !objects.is_empty();
+        self.mark(objects);
         if let Some(snapshot) = snapshot {
             tracing::info!(
                 revision = snapshot.revision,
@@ -155,78 +156,78 @@ impl Publisher {
         references
     }
 
-    /// Whether the data plane has been given anything yet.
+    /// Tells whether a snapshot has been published.
     #[must_use]
     pub fn has_published(&self) -> bool {
         self.renderer.snapshot().revision > 0
     }
 
-    /// Waits for something new from the data plane; forever when that is gone.
+    /// Waits for a new report of the data plane. Never returns after the data plane has ended.
     pub async fn reported(&mut self) {
         if self.channels.reports.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The other replicas are asked from now on, or are not any more.
-    pub fn ask(&mut self, peers: Option<Peers>) {
+    /// Sets the state of the other replicas; `None` if they are not asked.
+    pub fn set_peers(&mut self, peers: Option<Peers>) {
         self.replicas = peers;
     }
 
-    /// Speaks for all replicas from now on, or for this one alone. What was said of an object before, by whoever led,
-    /// is taken over.
-    pub fn lead<'a>(&mut self, leads: bool, said: impl Fn(&ObjectId) -> Option<&'a Value>) {
+    /// Starts or stops leading. With `leads`, statuses describe all replicas instead of this one. `previous` returns the
+    /// status that the last leader wrote.
+    pub fn lead<'a>(&mut self, leads: bool, previous: impl Fn(&ObjectId) -> Option<&'a Value>) {
         self.leads = leads;
         self.metrics.leads(leads);
         self.channels.status_store.lock().leads = Some(leads);
-        self.is_attendance_stale = true;
+        self.are_replica_states_stale = true;
         self.are_ports_stale = true;
-        self.touch_all();
+        self.mark_all();
         if !leads {
             return;
         }
-        // Nobody has answered yet, which is no news for anybody.
-        let deadline = Instant::now() + TAKE_OVER_PATIENCE;
+        // No replica has answered yet, which must not cause new statuses.
+        let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
         self.dirty.values_mut().for_each(|old| *old = deadline);
         let mut status_store = self.channels.status_store.lock();
         for id in self.renderer.outcomes().map(|(id, _)| id) {
-            if let Some(status) = said(id) {
-                status_store.status.recall(id, status);
+            if let Some(status) = previous(id) {
+                status_store.status.restore(id, status);
             }
         }
     }
 
-    /// Something is heard of the other replicas.
-    pub fn hear(&mut self, hear: impl FnOnce(&mut Peers) -> Touched) {
-        let touched = self.replicas.as_mut().map(hear).filter(|_| self.leads);
-        let is_news = touched.as_ref().is_some_and(|touched| *touched != Touched::none());
-        self.is_attendance_stale |= is_news;
-        self.are_ports_stale |= is_news;
-        match touched {
+    /// Updates the state of the other replicas with `update`, and marks the affected objects.
+    pub fn update_peers(&mut self, update: impl FnOnce(&mut Peers) -> Affected) {
+        let affected = self.replicas.as_mut().map(update).filter(|_| self.leads);
+        let has_changed = affected.as_ref().is_some_and(|affected| *affected != Affected::none());
+        self.are_replica_states_stale |= has_changed;
+        self.are_ports_stale |= has_changed;
+        match affected {
             None => {}
-            Some(Touched::All) => self.touch_all(),
-            Some(Touched::These(objects)) => {
+            Some(Affected::All) => self.mark_all(),
+            Some(Affected::These(objects)) => {
                 let of = |kind: Kind| move |name: &str| kind.name() == name;
                 let ids = objects.into_iter().filter_map(|object| {
                     let kind =
                         [Kind::Server, Kind::Listener].into_iter().find(|kind| of(*kind)(&object.kind))?;
                     Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
                 });
-                self.touch(ids.collect());
+                self.mark(ids.collect());
             }
         }
     }
 
-    /// Whether we lead is known from now on: not yet.
-    pub fn stand_by(&self) {
+    /// Stores that this replica competes for the lease but does not lead.
+    pub fn start_as_follower(&self) {
         self.metrics.leads(false);
         self.channels.status_store.lock().leads = Some(false);
     }
 
-    /// Counts what the replicas lack, if it may be another number than before.
+    /// Updates the list of replicas and what they have not processed, if it may have changed.
     pub fn count_replicas(&mut self) {
-        if !std::mem::take(&mut self.is_attendance_stale) {
-            // Sums change all the time.
+        if !std::mem::take(&mut self.are_replica_states_stale) {
+            // The totals change all the time.
             if let Some(peers) = &self.replicas {
                 for replica in &mut self.channels.status_store.lock().replicas {
                     replica.totals = peers.totals(replica.address);
@@ -234,29 +235,29 @@ impl Publisher {
             }
             return;
         }
-        let attendance = self.replicas().map(|peers| {
+        let replica_states = self.replicas().map(|peers| {
             let outcomes = self.renderer.outcomes();
             let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
-            peers.attendance(&ours.collect::<Vec<_>>())
+            peers.replica_states(&ours.collect::<Vec<_>>())
         });
-        let attendance = attendance.unwrap_or_default();
-        self.metrics.replicas(&attendance);
-        self.channels.status_store.lock().replicas = attendance;
+        let replica_states = replica_states.unwrap_or_default();
+        self.metrics.replicas(&replica_states);
+        self.channels.status_store.lock().replicas = replica_states;
     }
 
-    /// What is known of the other replicas, while we lead.
+    /// Returns the state of the other replicas if this one leads.
     #[must_use]
     pub fn replicas(&self) -> Option<&Peers> {
         self.replicas.as_ref().filter(|_| self.leads)
     }
 
-    /// What is known of the other replicas, whether we lead or not.
+    /// Returns the state of the other replicas, whether or not this one leads.
     #[must_use]
-    pub fn asked(&self) -> Option<&Peers> {
+    pub fn peers(&self) -> Option<&Peers> {
         self.replicas.as_ref()
     }
 
-    /// What there is to make a status of.
+    /// Returns the input for computing a status.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         Facts {
@@ -268,24 +269,24 @@ impl Publisher {
         }
     }
 
-    /// What is between the clients and us has changed.
-    pub fn surround(&mut self, surroundings: Surroundings) {
+    /// Sets the state of the Service and the nodes.
+    pub fn set_surroundings(&mut self, surroundings: Surroundings) {
         if self.surroundings.as_ref() != Some(&surroundings) {
             self.are_ports_stale = true;
             self.surroundings = Some(surroundings);
-            self.touch_all();
+            self.mark_all();
         }
     }
 
-    /// When something that is under way is told of, if it is not over before.
+    /// Returns the next deadline for a status that waits for a pending change.
     #[must_use]
-    pub fn next_tell(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         self.dirty.values().min().copied()
     }
 
-    /// Makes the status anew of what was touched and is not under way, or has waited for long enough; logs what has
-    /// changed in it, and gives it to the admin server and to the other replicas. The objects of which it was made.
-    pub fn tell(&mut self, problems: &[String]) -> BTreeSet<ObjectId> {
+    /// Computes the status of all affected objects without a pending change, or whose deadline is over. Logs the
+    /// changes and passes the status to the admin server and the ledger. Returns these objects.
+    pub fn update_status(&mut self, problems: &[String]) -> BTreeSet<ObjectId> {
         self.read_report();
         let moment = Instant::now();
         let facts = Facts {
@@ -296,12 +297,12 @@ impl Publisher {
             now: unix_now(),
         };
         let mut status_store = self.channels.status_store.lock();
-        let (mut told, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (mut updated, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
         let waiting: Vec<ObjectId> = self.dirty.keys().chain(&self.unsettled).cloned().collect();
         for id in waiting {
             let is_pending = status::is_pending(&facts, &id);
             entries.push((status::name(&id), status::served(&facts, &id)));
-            // The Service does not wait: Ready waits for it, and a port from before a restart stays.
+            // Ports do not wait: Ready waits for the Service, and existing ports from before a restart must stay.
             self.are_ports_stale |= self.ports.set(&id, status::claims(&facts, &id));
             let may_wait = self.dirty.get(&id).is_some_and(|deadline| moment < *deadline);
             if is_pending && may_wait {
@@ -315,7 +316,7 @@ impl Publisher {
             }
             changes.extend(status_store.status.update(&facts, &id));
             self.metrics.objects.show(&id, status_store.status.summary(&facts, &id));
-            told.insert(id);
+            updated.insert(id);
         }
         status_store.keep(&changes, facts.now);
         status_store.revision = self.renderer.snapshot().revision;
@@ -324,59 +325,59 @@ impl Publisher {
         drop(status_store);
         self.channels.ledger.enter(entries);
         log(&changes);
-        told
+        updated
     }
 
-    /// The ports that clients should find, where that may be others than before. Those that are `shown` already stay
-    /// while a listener wants them or another ready replica may serve them.
+    /// Returns the ports that the Service must have, if they may have changed. Ports in `shown` stay while a listener
+    /// uses them or another ready replica may serve them.
     pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
         let peers = self.replicas.as_ref();
         let served = |port| peers.is_some_and(|peers| peers.may_serve_port(port));
         std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
     }
 
-    /// The Service is another, and may need other ports.
-    pub fn look_at_ports(&mut self) {
+    /// Marks the ports of the Service for a check.
+    pub fn mark_ports_stale(&mut self) {
         self.are_ports_stale = true;
     }
 
-    /// What is new in the status of an object for who knows only what the object itself says.
+    /// Returns the changes between the status that the object has and the current one.
     #[must_use]
-    pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
-        self.channels.status_store.lock().status.news(id, uid, said)
+    pub fn changes_since(&self, id: &ObjectId, uid: &str, previous: &Value) -> Vec<Change> {
+        self.channels.status_store.lock().status.changes_since(id, uid, previous)
     }
 
-    /// As the object itself should have it.
+    /// Returns the status for the object in the API server.
     #[must_use]
     pub fn status_of(&self, id: &ObjectId) -> Option<Value> {
         self.channels.status_store.lock().status.value(id)
     }
 
-    /// What became of every object, and since when.
+    /// Returns the renderer with the outcome of every object.
     #[must_use]
     pub fn renderer(&self) -> &Renderer {
         &self.renderer
     }
 
-    fn touch(&mut self, ids: BTreeSet<ObjectId>) {
-        let deadline = Instant::now() + self.patience;
+    fn mark(&mut self, ids: BTreeSet<ObjectId>) {
+        let deadline = Instant::now() + self.pending_timeout;
         for id in ids {
             self.unsettled.remove(&id);
             self.dirty.entry(id).or_insert(deadline);
         }
     }
 
-    fn touch_all(&mut self) {
+    fn mark_all(&mut self) {
         let ids = self.renderer.outcomes().map(|(id, _)| id).cloned().collect();
-        self.touch(ids);
+        self.mark(ids);
     }
 
-    /// Touches what the data plane says something else about.
+    /// Marks the objects for which the report of the data plane has changed.
     fn read_report(&mut self) {
         let report = Arc::clone(&self.channels.reports.borrow_and_update());
         let old = std::mem::replace(&mut self.report, Arc::clone(&report));
         let ids = differences::objects(&old, &report, self.renderer.snapshot());
-        self.touch(ids);
+        self.mark(ids);
     }
 }
 
@@ -390,10 +391,10 @@ fn log(changes: &[Change]) {
     }
 }
 
-/// How long the data plane may take to bind before the status says that it has not done so.
-pub(super) const REPORT_PATIENCE: Duration = Duration::from_secs(1);
-/// For all replicas to answer, or to be found silent, before who leads now says anything.
-const TAKE_OVER_PATIENCE: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
+/// How long the data plane may take to bind a socket before the status reports it.
+pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a new leader waits for the answers of all replicas before it writes any status.
+const TAKE_OVER_TIMEOUT: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
-//! Why a condition says what it says: every reason there is, what it means, where it comes from, and what helps.
+//! The reasons of conditions, with their meaning, cause and remedy.
 //!
-//! The page docs/reasons is made of this, `mailgress explain` prints it, and the message of every condition that is not
-//! well ends with the address of its entry.
+//! The page docs/reasons is generated from them, and `mailgress explain` prints them. The message of a condition that
+//! reports a problem ends with a link to its reason.
 
 mod explanations;
 
@@ -11,7 +11,7 @@ use crate::api::status::{Condition, ConditionStatus};
 
 pub use explanations::EXPLANATIONS;
 
-/// The reason of a condition. Its name is what the API says.
+/// The reason of a condition. The variant's name is the text in the API.
 #[derive(
     Clone,
     Copy,
@@ -29,159 +29,159 @@ pub use explanations::EXPLANATIONS;
 pub enum Reason {
     /// `Accepted`: the manifest is valid.
     Accepted,
-    /// `Accepted`: two fields, or a field and what it is to do, do not go together.
+    /// `Accepted`: two fields, or a field and its use, contradict each other.
     Invalid,
-    /// `Accepted`: there is no such field.
+    /// `Accepted`: an unknown field.
     UnknownField,
-    /// `Accepted`: a field is missing.
+    /// `Accepted`: a required field is missing.
     Required,
-    /// `Accepted`: a value that is none of the possible ones.
+    /// `Accepted`: a value that is not one of the allowed values.
     NotSupported,
-    /// `Accepted`: a value of another type.
+    /// `Accepted`: a value of the wrong type.
     WrongType,
-    /// `Accepted`: a string that cannot be read.
+    /// `Accepted`: a string that cannot be parsed.
     WrongForm,
-    /// `Accepted`: a value beyond a bound.
+    /// `Accepted`: a value outside its bounds.
     OutOfRange,
-    /// `Accepted`: a `MailServer` that takes no listeners from there.
+    /// `Accepted`: the `MailServer` does not accept listeners from this namespace.
     NotAllowed,
-    /// `ResolvedRefs`, `BackendNotAllowed`: a listener of another namespace wants to connect to what it may not.
+    /// `ResolvedRefs`, `BackendNotAllowed`: a listener of another namespace uses a destination that is not allowed.
     BackendNotAllowed,
-    /// `ResolvedRefs`: all is there.
+    /// `ResolvedRefs`: all references are resolved.
     ResolvedRefs,
-    /// `ResolvedRefs`: something is not there.
+    /// `ResolvedRefs`: a referenced object does not exist.
     RefNotFound,
-    /// `ResolvedRefs`: something may not be read.
+    /// `ResolvedRefs`: a referenced object may not be read.
     RefNotReadable,
-    /// `ResolvedRefs`: something is there and cannot be used.
+    /// `ResolvedRefs`: a referenced object cannot be used.
     InvalidRef,
-    /// `Conflicted`: nobody else wants the socket.
+    /// `Conflicted`: there is no conflict.
     NoConflicts,
-    /// `Conflicted`: another listener wants the same socket.
+    /// `Conflicted`: another listener uses the same socket.
     SocketConflict,
-    /// `Conflicted`: another listener wants the same name on the same socket.
+    /// `Conflicted`: another listener on the same socket has the same host name.
     HostnameConflict,
-    /// `Programmed`: all listeners are bound here.
+    /// `Programmed`: all listeners are bound in this replica.
     Programmed,
     /// `Programmed`, `Ready`: the listener is bound.
     Bound,
-    /// `Programmed`, `Ready`: it is about to be.
+    /// `Programmed`, `Ready`: the change is not complete.
     Pending,
-    /// `Programmed`, `Ready`: the operating system says no.
+    /// `Programmed`, `Ready`: the operating system refuses the socket.
     BindFailed,
-    /// `Programmed`, `Ready`: nothing can be served.
+    /// `Programmed`, `Ready`: no version of the listener can be served.
     NotServed,
-    /// `Degraded`, `Programmed`, `Ready`: what was served before is served on.
+    /// `Degraded`, `Programmed`, `Ready`: the previous configuration is served.
     UsingLastGood,
     /// `Ready`: every replica serves this generation.
     Ready,
     /// `Ready`: a replica does not answer.
     ReplicaUnreachable,
-    /// `Ready`: the Service does not lead to the listener yet.
+    /// `Ready`: the Service does not have the port yet.
     ServicePortPending,
-    /// `Ready`: the Service cannot be read, or does not get the port.
+    /// `Ready`: the Service cannot be read or refuses the port.
     ServiceRefused,
-    /// `Ready`: the Service leads elsewhere.
+    /// `Ready`: the Service does not lead to Mailgress.
     ServiceUnusable,
-    /// `Ready`: there is no Service.
+    /// `Ready`: the Service does not exist.
     ServiceNotFound,
     /// `BackendHealthy`: all endpoints answer.
     AllHealthy,
-    /// `BackendHealthy`: some do not.
+    /// `BackendHealthy`: some endpoints do not answer.
     SomeUnhealthy,
-    /// `BackendHealthy`: none does.
+    /// `BackendHealthy`: no endpoint answers.
     AllUnhealthy,
-    /// `NameServersAnswer`: none does.
+    /// `NameServersAnswer`: no name server answers.
     NameServersSilent,
-    /// `ClientIPPreserved`: they come with their addresses.
+    /// `ClientIPPreserved`: connections have the clients' addresses.
     Preserved,
-    /// `ClientIPPreserved`: their addresses come in PROXY headers.
+    /// `ClientIPPreserved`: PROXY headers contain the clients' addresses.
     ProxyProtocol,
-    /// `ClientIPPreserved`: the Service hides them.
+    /// `ClientIPPreserved`: the Service replaces the clients' addresses.
     ExternalTrafficPolicyCluster,
-    /// `ClientIPPreserved`: they come from a node.
+    /// `ClientIPPreserved`: connections have the address of a node.
     NodeAddress,
-    /// `ClientIPPreserved`: they all come from one address.
+    /// `ClientIPPreserved`: all connections have the same source address.
     OneSourceAddress,
-    /// `CertificateExpired`: it has.
+    /// `CertificateExpired`: a certificate has expired.
     CertificateExpired,
-    /// `CertificateExpiring`: within thirty days.
+    /// `CertificateExpiring`: a certificate expires within thirty days.
     ExpiresWithinAMonth,
-    /// `CertificateExpiring`: within seven days.
+    /// `CertificateExpiring`: a certificate expires within seven days.
     ExpiresWithinAWeek,
-    /// `CertificateUnusual`: it is of X.509 version 1.
+    /// `CertificateUnusual`: X.509 version 1.
     CertificateVersion1,
-    /// `CertificateUnusual`: its chain was sorted, or certificates were left out.
+    /// `CertificateUnusual`: the chain was sorted, or certificates were left out.
     ChainRearranged,
-    /// `CertificateUnusual`: its chain cannot be sorted in one way only.
+    /// `CertificateUnusual`: there is more than one way to sort the chain.
     ChainNotInOrder,
-    /// `CertificateUnusual`: only its common name says what it is for.
+    /// `CertificateUnusual`: the certificate has no subjectAltName.
     NoAlternativeName,
-    /// `CertificateUnusual`: it is not for TLS servers.
+    /// `CertificateUnusual`: the certificate is not for TLS servers.
     WrongPurpose,
-    /// `CertificateUnusual`: it is signed with a broken hash.
+    /// `CertificateUnusual`: the signature uses a broken hash.
     WeakSignature,
-    /// `CertificateUnusual`: a certificate of a CA bundle through which no chain goes.
+    /// `CertificateUnusual`: a certificate of a CA bundle cannot verify any chain.
     AuthorityNotUsed,
-    /// `CertificateUnusual`: it is valid only later.
+    /// `CertificateUnusual`: the certificate is not valid yet.
     CertificateNotYetValid,
-    /// `HostnameNotCovered`: a host name without a certificate.
+    /// `HostnameNotCovered`: no certificate contains the host name.
     HostnameNotCovered,
-    /// `IntroductionNotAllowed`: a listener of another namespace wants to introduce clients.
+    /// `IntroductionNotAllowed`: a listener of another namespace is configured to send client information to backends.
     IntroductionNotAllowed,
-    /// `NoReadyEndpoints`: a Service without any.
+    /// `NoReadyEndpoints`: a Service has no ready endpoint.
     NoReadyEndpoints,
-    /// `ImplicitTLSExpected`: a backend's port for TLS, and no TLS.
+    /// `ImplicitTLSExpected`: the backend's port expects TLS, which is not configured.
     #[strum(serialize = "ImplicitTLSExpected")]
     ImplicitTlsExpected,
-    /// `ClearText`: passwords without TLS.
+    /// `ClearText`: passwords can be sent without TLS.
     ClearText,
-    /// `CapabilityIgnored`: a configured capability that is not announced.
+    /// `CapabilityIgnored`: a configured capability is not announced.
     CapabilityIgnored,
 }
 
-/// What there is to say about a reason.
+/// The explanation of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Which one.
+    /// The reason.
     pub reason: Reason,
-    /// The conditions that have it, and with which status.
+    /// The conditions that can have the reason, with their status.
     pub conditions: &'static [(&'static str, ConditionStatus)],
-    /// What is so.
+    /// What the reason means.
     pub meaning: &'static str,
-    /// Where it comes from; empty where all is well.
+    /// Possible causes. Empty if the condition reports no problem.
     pub cause: &'static str,
-    /// What helps; empty where nothing is needed.
+    /// How to solve the problem. Empty if there is none.
     pub remedy: &'static str,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-    /// As the API says it.
+    /// Returns the text in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// What there is to say about it.
+    /// Returns the explanation of the reason.
     #[must_use]
     pub fn explanation(self) -> Option<&'static Explanation> {
         EXPLANATIONS.iter().find(|explanation| explanation.reason == self)
     }
 
-    /// Where that is to be read.
+    /// Returns the address of the reason's entry on the published page.
     #[must_use]
     pub fn link(self) -> String {
         format!("{REASONS}#{}", self.name().to_ascii_lowercase())
     }
 }
 
-/// Whether a condition says what somebody should look at, or what is not so yet.
+/// Tells whether a condition reports no problem and no pending change.
 #[must_use]
-pub fn is_well(condition: &Condition) -> bool {
-    let good = if HOLD_WHEN_WELL.contains(&condition.type_.as_str()) {
+pub fn is_good(condition: &Condition) -> bool {
+    let good = if POSITIVE.contains(&condition.type_.as_str()) {
         ConditionStatus::True
     } else {
         ConditionStatus::False
@@ -189,20 +189,20 @@ pub fn is_well(condition: &Condition) -> bool {
     condition.status == good
 }
 
-/// The condition as objects have it: with the address of its reason's entry at the end of its message. A reason that
-/// we do not know, of a newer replica, has none.
+/// Returns the condition as it is written to objects: with a link at the end of its message if it reports a problem. A
+/// reason that this version does not know (from a newer replica) has no link.
 #[must_use]
 pub fn linked(condition: &Condition) -> Condition {
     let mut linked = condition.clone();
     if let Ok(reason) = condition.reason.parse::<Reason>()
-        && !is_well(condition)
+        && !is_good(condition)
     {
         linked.message.push_str(&suffix(reason));
     }
     linked
 }
 
-/// A message without the address at its end.
+/// Returns a message without the link at its end.
 #[must_use]
 pub fn unlinked<'a>(reason: &str, message: &'a str) -> &'a str {
     let suffix = reason.parse().map(suffix).unwrap_or_default();
@@ -213,8 +213,8 @@ fn suffix(reason: Reason) -> String {
     format!(" ({})", reason.link())
 }
 
-/// Conditions that are true where all is well; the others are alarms.
-const HOLD_WHEN_WELL: [&str; 7] = [
+/// Conditions that are true if there is no problem. All others are warnings.
+const POSITIVE: [&str; 7] = [
     "Accepted",
     "ResolvedRefs",
     "Programmed",
@@ -224,7 +224,7 @@ const HOLD_WHEN_WELL: [&str; 7] = [
     "ClientIPPreserved",
 ];
 
-/// Where the page about reasons is published.
+/// The address of the published page.
 const REASONS: &str = "https://mailgress.dev/docs/reasons/";
 
 #[cfg(test)]
@@ -249,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_has_a_cause_and_a_remedy_and_what_is_well_has_none() {
+    fn only_reasons_of_problems_have_cause_and_remedy() {
         for explanation in &EXPLANATIONS {
             let name = explanation.reason.name();
             assert!(!explanation.conditions.is_empty() && !explanation.meaning.is_empty(), "{name}");
             let well = explanation
                 .conditions
                 .iter()
-                .all(|(type_, status)| is_well(&condition(type_, *status, name)));
+                .all(|(type_, status)| is_good(&condition(type_, *status, name)));
             assert_eq!(well, explanation.cause.is_empty(), "{name}: cause");
             assert_eq!(well, explanation.remedy.is_empty(), "{name}: remedy");
         }
     }
 
     #[test]
-    fn only_a_condition_that_is_not_well_has_a_link_and_it_can_be_taken_off() {
+    fn only_conditions_with_a_problem_have_a_link_that_can_be_removed() {
         use ConditionStatus::{False, True, Unknown};
         let bad = linked(&condition("ResolvedRefs", False, "RefNotFound"));
         assert_eq!(bad.message, "it is so (https://mailgress.dev/docs/reasons/#refnotfound)");

@@ -1,9 +1,9 @@
-//! Renders objects into a snapshot. Pure: the same objects give the same snapshot, whoever asks and when.
+//! Renders objects into a snapshot. Pure: the same objects always give the same snapshot.
 //!
-//! A violation excludes its own listener and nothing else. A listener that was good and now cannot be rendered keeps
-//! its last good rendering, and an object whose new spec is invalid keeps its last good spec, so that endpoints and
-//! certificates stay current for it. The same holds for a listener that refers to something not known yet; its socket
-//! and names are reserved meanwhile.
+//! A violation excludes only its own listener. A listener that was valid and can no longer be rendered keeps its last
+//! valid rendering. An object whose new spec is invalid keeps its last valid spec, so its endpoints and certificates
+//! stay current. The same applies to a listener with a reference that is not known yet; its socket and host names are
+//! reserved in the meantime.
 
 pub mod attach;
 pub mod auth;
@@ -42,52 +42,52 @@ pub use endpoints::Locality;
 pub use interest::ReferenceChanges;
 pub use renderer::{Delta, Renderer};
 
-/// What a render depends on besides the objects.
+/// The input of a rendering besides the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
-    /// Only `MailServer`s of this class are ours.
+    /// Only `MailServer`s of this class are rendered.
     pub class: String,
     /// The default server name.
     pub hostname: String,
     /// Unix seconds, for certificates' expiry.
     pub now: i64,
-    /// Where we are, for endpoints that are near.
+    /// The zone and node of this process, to prefer near endpoints.
     pub locality: Locality,
-    /// Whose PROXY headers are believed, and wanted, by listeners on all addresses that do not say it themselves.
+    /// The peers whose PROXY headers are expected on listeners on all addresses without their own `proxyProtocol`.
     pub trusted_peers: Vec<IpNet>,
-    /// Whether the objects are all that there are.
+    /// Whether the objects are complete.
     pub completeness: Completeness,
 }
 
-/// Whether the objects are all that there are.
+/// Whether the objects are complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completeness {
-    /// What is not there does not exist, and excludes what refers to it.
+    /// An object that is absent does not exist, and excludes the listeners that refer to it.
     #[default]
     Whole,
-    /// Other objects may exist elsewhere: an absent one excludes nothing.
+    /// Objects may exist elsewhere, so an absent one excludes nothing.
     Part,
 }
 
-/// What became of one object.
+/// The result of rendering an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectOutcome {
     /// Its kind.
     pub kind: Kind,
     /// Its namespace and name.
     pub key: Key,
-    /// Tells it from another one with its name.
+    /// Distinguishes the object from another one with the same name.
     pub uid: String,
-    /// The generation that this is about.
+    /// The generation that was rendered.
     pub generation: i64,
-    /// What is wrong with the object as a whole.
+    /// The violations of the object as a whole.
     pub violations: Vec<Violation>,
-    /// Its listeners, in the manifest's order; exactly one for a `MailListener`.
+    /// The listeners, in the manifest's order; exactly one for a `MailListener`.
     pub listeners: Vec<ListenerOutcome>,
 }
 
 impl ListenerOutcome {
-    /// Whether nothing else keeps it from being rendered than that a reference is not known yet.
+    /// Tells whether only pending references prevent its rendering.
     #[must_use]
     pub fn waits_for_references(&self) -> bool {
         let mut excluding =
@@ -97,36 +97,36 @@ impl ListenerOutcome {
 }
 
 impl ObjectOutcome {
-    /// Which object it is.
+    /// Returns the identity of the object.
     #[must_use]
     pub fn id(&self) -> ObjectId {
         ObjectId { kind: self.kind, key: self.key.clone() }
     }
 }
 
-/// What became of one listener.
+/// The result of rendering a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerOutcome {
     /// Its identity.
     pub id: ListenerId,
-    /// Where it is served, if it is.
+    /// The socket on which it is served, if it is.
     pub address: Option<ListenAddress>,
-    /// Where its manifest wants it to be served; `None` where that cannot be read, or may not be.
+    /// The socket in its manifest; `None` if that is invalid or not allowed.
     pub wanted: Option<ListenAddress>,
-    /// Which rendering is served.
+    /// The rendering that is served.
     pub serving: Serving,
-    /// Whether its backend is a Service, whose endpoints say whether they are ready.
+    /// Whether its backend is a Service, whose endpoints tell whether they are ready.
     pub is_backend_service: bool,
-    /// What is wrong with it, alarms included.
+    /// The violations and warnings.
     pub violations: Vec<Violation>,
 }
 
 /// Which rendering of a listener is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serving {
-    /// That of the object's generation.
+    /// The rendering of the object's generation.
     Current,
-    /// An earlier one, because the current cannot be used.
+    /// An earlier rendering, because the current one cannot be used.
     LastGood,
     /// None.
     Nothing,

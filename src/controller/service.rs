@@ -1,4 +1,4 @@
-//! Our own Service: which ports it should have, where clients reach them, and whether it keeps clients' addresses.
+//! Mailgress's own Service: its ports, the addresses that clients connect to, and whether it keeps clients' addresses.
 //! Pure.
 
 mod endpoints;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::index::Key;
 
-pub use endpoints::{EndpointPort, are_all_strangers, ready_addresses, ready_ports};
+pub use endpoints::{EndpointPort, have_no_replica, ready_addresses, ready_ports};
 
-/// What is known of the Service of `--service`.
+/// The state of the Service of `--service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Front {
     /// There is no `--service`.
@@ -21,87 +21,87 @@ pub enum Front {
     None,
     /// The API server has not answered yet.
     Awaited(Key),
-    /// It does not exist.
+    /// The Service does not exist.
     NotFound(Key),
-    /// It has never been read, for this reason.
+    /// The Service has never been read, for this reason.
     NotReadable(Key, String),
-    /// As it was last read.
+    /// The Service, as it was last read.
     Known(Box<OwnService>),
 }
 
-/// Whether clients reach a port by the Service.
+/// Whether clients can connect to a port through the Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// They do, or there is no Service that they need.
+    /// They can, or there is no `--service`.
     Reached,
     /// Not yet.
     Pending(String),
-    /// Not before somebody gives a permission or changes the Service.
+    /// The Service cannot be read or cannot get the port, for this reason.
     Refused(String),
-    /// The Service leads elsewhere, or nowhere.
+    /// The Service does not lead to Mailgress.
     Unusable(String),
-    /// There is no Service.
+    /// The Service does not exist.
     NotFound(String),
 }
 
-/// The Service that clients reach us by.
+/// The Service that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnService {
     /// Its namespace and name.
     pub key: Key,
-    /// How it is reached.
+    /// The type of the Service.
     pub kind: ServiceKind,
-    /// Whether nodes may pass connections on to other nodes, with an address of theirs.
+    /// Whether nodes may forward connections to other nodes and replace the client's address.
     pub hides_clients: bool,
-    /// Where it is reached, but for the ports.
+    /// The addresses of the Service, without ports.
     addresses: Vec<String>,
     ports: BTreeMap<u16, Port>,
-    /// The ports that ready endpoints have; `None` where that cannot be read.
+    /// The ports of ready endpoints; `None` if unknown.
     endpoints: Option<BTreeSet<EndpointPort>>,
     /// Whether it has ready endpoints, and none of them is a replica.
-    selects_strangers: bool,
-    /// Why it leads nobody here, whatever its ports are.
-    hindrance: Option<String>,
-    /// Its pods are reached without it: `spec.clusterIP` is `None`.
+    selects_other_pods: bool,
+    /// Why the Service cannot lead to Mailgress, whatever its ports are.
+    obstacle: Option<String>,
+    /// Whether `spec.clusterIP` is `None`. Clients then connect to the pods directly.
     is_headless: bool,
-    /// Why its ports cannot be set.
+    /// Why the ports could not be applied.
     refused: Option<String>,
 }
 
 /// `spec.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// Inside of the cluster.
+    /// Reachable inside the cluster only.
     ClusterIp,
-    /// At a port of every node.
+    /// Reachable at a port of every node.
     NodePort,
-    /// At a load balancer.
+    /// Reachable at a load balancer.
     LoadBalancer,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Port {
     name: String,
-    /// A number or a name; ours are numbers, unless somebody has changed them.
+    /// A number or a name. Our ports have numbers, unless others have changed them.
     target: Value,
     node_port: Option<u16>,
-    /// Whether we put it there.
+    /// Whether our field manager has applied it.
     is_ours: bool,
 }
 
-/// What is to be done about the ports.
+/// The change that the ports need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortPlan {
-    /// Nothing.
+    /// No change.
     Keep,
-    /// Exactly these are to be ours.
+    /// Apply exactly these ports.
     Apply(BTreeSet<u16>),
-    /// The last ports would go, and a Service must have one.
+    /// Keep the last ports, because a Service needs at least one.
     KeepLast,
 }
 
 impl Front {
-    /// The Service, where it has been read.
+    /// Returns the Service, if it has been read.
     #[must_use]
     pub fn known(&self) -> Option<&OwnService> {
         match self {
@@ -110,7 +110,7 @@ impl Front {
         }
     }
 
-    /// Whether clients reach this port by it.
+    /// Tells whether clients can connect to this port through the Service.
     #[must_use]
     pub fn reach(&self, port: u16) -> Reach {
         match self {
@@ -131,7 +131,7 @@ impl Front {
 }
 
 impl OwnService {
-    /// `manager` is the field manager of ours.
+    /// Reads a Service. `manager` is our field manager.
     #[must_use]
     pub fn read(service: &Service, manager: &str) -> Self {
         let spec = service.spec.clone().unwrap_or_default();
@@ -161,28 +161,28 @@ impl OwnService {
             },
             ports: ports.collect(),
             endpoints: None,
-            selects_strangers: false,
-            hindrance: hindrance(service),
+            selects_other_pods: false,
+            obstacle: obstacle(service),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
             refused: None,
         }
     }
 
-    /// With the ports that ready endpoints have, and with why its ports cannot be set, as far as is known.
+    /// Sets the ports of ready endpoints, and why the ports could not be applied.
     #[must_use]
     pub fn with(self, endpoints: Option<BTreeSet<EndpointPort>>, refused: Option<String>) -> Self {
         Self { endpoints, refused, ..self }
     }
 
-    /// With whether its ready endpoints are all something else than a replica.
+    /// Sets whether the ready endpoints are all other pods than replicas.
     #[must_use]
-    pub fn with_strangers(self, selects_strangers: bool) -> Self {
-        Self { selects_strangers, ..self }
+    pub fn with_other_pods(self, selects_other_pods: bool) -> Self {
+        Self { selects_other_pods, ..self }
     }
 
     fn reach(&self, port: u16) -> Reach {
         let key = &self.key;
-        if let Some(why) = &self.hindrance {
+        if let Some(why) = &self.obstacle {
             return Reach::Unusable(format!("Service {key} (set by --service) {why}"));
         }
         let Some(found) = self.ports.get(&port) else {
@@ -191,7 +191,7 @@ impl OwnService {
                 None => Reach::Pending(format!("the Service {key} does not have the port {port} yet")),
             };
         };
-        // Nodes learn from endpoints where connections to a port go.
+        // kube-proxy takes the destinations of a port from its endpoints.
         let targets = self.targets(found);
         if targets.as_ref().is_some_and(BTreeSet::is_empty) {
             return Reach::Pending(format!(
@@ -199,7 +199,7 @@ impl OwnService {
                  spec.selector with the labels of the pods"
             ));
         }
-        if self.selects_strangers {
+        if self.selects_other_pods {
             return Reach::Unusable(format!(
                 "no ready endpoint of Service {key} (set by --service) is a replica of Mailgress; correct its \
                  spec.selector, so that it selects the pods of Mailgress"
@@ -218,7 +218,8 @@ impl OwnService {
         }
     }
 
-    /// Where a port leads, `None` among it for any port; `None` where nobody knows: names of ports are the pods'.
+    /// Returns the target ports of a port (an element `None` stands for any port); `None` if they are unknown, because
+    /// only the pods have the numbers of named ports.
     fn targets(&self, port: &Port) -> Option<BTreeSet<Option<u16>>> {
         let Some(endpoints) = &self.endpoints else {
             let number = u16::try_from(port.target.as_u64()?).ok()?;
@@ -227,7 +228,8 @@ impl OwnService {
         Some(endpoints.iter().filter(|found| found.name == port.name).map(|found| found.number).collect())
     }
 
-    /// What to tell of a port that clients outside of the cluster do not reach yet.
+    /// Returns a message if clients outside the cluster cannot connect to a port yet, because the load balancer has no
+    /// address.
     #[must_use]
     pub fn pending_address(&self, port: u16) -> Option<String> {
         let is_pending =
@@ -241,7 +243,7 @@ impl OwnService {
         })
     }
 
-    /// The ports that we put there.
+    /// Returns the ports that our field manager has applied.
     #[must_use]
     pub fn shown(&self) -> BTreeSet<u16> {
         self.ports.iter().filter(|(_, port)| port.is_ours).map(|(number, _)| *number).collect()
@@ -253,7 +255,7 @@ impl OwnService {
         self.ports.contains_key(&port)
     }
 
-    /// What makes `wanted` the ports that are ours, others' left alone: they may have put one of these there.
+    /// Returns the change that makes `wanted` our ports. Ports of others are not changed, even if they are in `wanted`.
     #[must_use]
     pub fn plan(&self, wanted: &BTreeSet<u16>) -> PortPlan {
         let others = |port: &u16| self.ports.get(port).is_some_and(|port| !port.is_ours);
@@ -267,8 +269,8 @@ impl OwnService {
         }
     }
 
-    /// What the API server is to apply, so that these ports are there and are ours. What somebody has changed of one
-    /// that is there stays as it is, and so does a name that somebody else's port has.
+    /// Returns the patch for server-side apply. Fields of our ports that others have changed stay, and names of others'
+    /// ports are not used.
     #[must_use]
     pub fn patch(&self, ports: &BTreeSet<u16>) -> Value {
         let taken = |name: &str| self.ports.values().any(|port| port.name == name);
@@ -292,10 +294,10 @@ impl OwnService {
         })
     }
 
-    /// Where clients reach a port; nowhere while it is not in the Service, or nobody has given it an address.
+    /// Returns the addresses for a port. Empty if the Service does not have the port or has no address.
     #[must_use]
     pub fn addresses(&self, port: u16, nodes: &BTreeSet<IpAddr>) -> Vec<String> {
-        let Some(found) = self.ports.get(&port).filter(|_| self.hindrance.is_none()) else {
+        let Some(found) = self.ports.get(&port).filter(|_| self.obstacle.is_none()) else {
             return Vec::new();
         };
         match (self.kind, found.node_port) {
@@ -308,14 +310,14 @@ impl OwnService {
     }
 }
 
-/// `address:port`, with brackets where they belong.
+/// Joins an address and a port, with brackets for IPv6.
 #[must_use]
 pub fn joined(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-/// Why a Service leads nobody here, whatever its ports are.
-fn hindrance(service: &Service) -> Option<String> {
+/// Returns why a Service cannot lead to Mailgress, whatever its ports are.
+fn obstacle(service: &Service) -> Option<String> {
     let spec = service.spec.as_ref()?;
     if service.metadata.deletion_timestamp.is_some() {
         let text = "is being deleted (metadata.deletionTimestamp is set); create it again once it is gone, or name \
@@ -354,7 +356,7 @@ fn cluster_ips(service: &Service) -> Vec<String> {
     ips.into_iter().filter(|ip| ip != "None" && !ip.is_empty()).collect()
 }
 
-/// The ports that `manager` applied, from what the API server keeps of who set which field.
+/// Returns the ports that `manager` has applied, from the Service's managed fields.
 fn owned_ports(service: &Service, manager: &str) -> BTreeSet<u16> {
     let managed = service.metadata.managed_fields.iter().flatten();
     let ours = managed.filter(|entry| entry.manager.as_deref() == Some(manager));
@@ -369,7 +371,7 @@ fn owned_ports(service: &Service, manager: &str) -> BTreeSet<u16> {
 mod tests {
     use super::*;
 
-    /// A Service with the ports 25 of somebody else, and 993 and 587 of ours.
+    /// Returns a Service with port 25 of others, and our ports 993 and 587.
     fn service(spec: &Value, status: &Value) -> OwnService {
         let ours = json!({ "f:spec": { "f:ports": {
             r#"k:{"port":993,"protocol":"TCP"}"#: { "f:name": {} },
@@ -395,14 +397,14 @@ mod tests {
         OwnService::read(&serde_json::from_value(all).unwrap(), "us")
     }
 
-    /// With ready endpoints that have these ports.
+    /// Adds ready endpoints with these ports.
     fn with(service: OwnService, ports: &[(&str, u16)]) -> OwnService {
         let port =
             |(name, number): &(&str, u16)| EndpointPort { name: (*name).to_owned(), number: Some(*number) };
         service.with(Some(ports.iter().map(port).collect()), None)
     }
 
-    /// Why clients do not reach port 993 by this Service.
+    /// Returns why clients cannot connect to port 993 through this Service.
     fn unusable(service: OwnService) -> String {
         match Front::Known(Box::new(service)).reach(993) {
             Reach::Unusable(why) => why,
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_made_of_a_port_is_no_reason_to_fail() {
+    fn accepts_ports_that_others_have_changed() {
         let changed = json!([
             { "name": "mail-993", "port": 993, "targetPort": 10993 },
             { "name": "mail-995", "port": 80, "targetPort": 80 },
@@ -507,14 +509,14 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_selects_other_pods_is_told_with_its_selector() {
-        let strangers = with(service(&json!({}), &json!({})), &[("mail-993", 993)]).with_strangers(true);
+    fn a_service_that_selects_other_pods_is_reported() {
+        let strangers = with(service(&json!({}), &json!({})), &[("mail-993", 993)]).with_other_pods(true);
         let why = unusable(strangers);
         assert!(why.contains("Service mail/edge") && why.contains("correct its spec.selector"), "{why}");
     }
 
     #[test]
-    fn a_service_that_is_going_or_stands_for_another_host_leads_nobody_here() {
+    fn a_deleted_or_external_service_is_unusable() {
         let read = |service: Value| OwnService::read(&serde_json::from_value(service).unwrap(), "us");
         let metadata = json!({ "namespace": "mail", "name": "edge" });
         let ports = json!([{ "name": "mail-993", "port": 993 }]);
@@ -537,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_balancer_without_an_address_is_told_and_still_leads_here() {
+    fn a_load_balancer_without_an_address_is_reported_and_usable() {
         let balancer = |status: &Value| service(&json!({ "type": "LoadBalancer" }), status);
         let waiting = balancer(&json!({}));
         let text = waiting.pending_address(993).unwrap();
@@ -550,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn only_traffic_that_stays_on_its_node_keeps_the_client() {
+    fn only_local_traffic_keeps_the_clients_address() {
         let hides = |spec: Value| service(&spec, &json!({})).hides_clients;
         assert!(hides(json!({ "type": "LoadBalancer" })));
         assert!(hides(json!({ "type": "NodePort", "externalTrafficPolicy": "Cluster" })));

@@ -1,8 +1,8 @@
-//! How every object is: conditions from what was rendered and what is bound. Pure.
+//! Computes the conditions of every object from what was rendered and what is bound. Pure.
 //!
-//! A listener is Programmed when the rendering of its object's own generation is bound in this process; it is Ready
-//! when it is so in all replicas, which only the leader knows. An object is when all its listeners are. Alarms are
-//! conditions that exist only while they are true.
+//! A listener is Programmed if the rendering of its object's current generation is bound in this process. It is Ready
+//! if this is true in all replicas, which only the leader knows. An object is Programmed or Ready if all its listeners
+//! are. Conditions for warnings exist only while they are true.
 
 mod backends;
 mod changes;
@@ -34,48 +34,46 @@ use super::service::Front;
 pub use changes::{Change, ChangeKind, alarming, public};
 pub use served::{claims, served};
 
-/// What is known when a status is made.
+/// The input for computing a status.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// What became of every object, and since when.
+    /// The renderer with the outcome of every object.
     pub published: &'a Renderer,
-    /// What the data plane last reported.
+    /// The last report of the data plane.
     pub report: &'a BindReport,
-    /// What the other replicas serve; `None` where we speak for ourselves alone.
+    /// The state of the other replicas; `None` if the status describes this replica alone.
     pub replicas: Option<&'a Peers>,
-    /// What is outside of the process; `None` without a cluster.
+    /// The Service and the nodes; `None` without a cluster.
     pub surroundings: Option<&'a Surroundings>,
-    /// Unix seconds.
+    /// The time in Unix seconds.
     pub now: i64,
 }
 
-/// What is between the clients and us.
+/// The Service and the nodes through which clients connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The Service that clients reach us by, if we were told which it is.
+    /// The Service of `--service`.
     pub front: Front,
-    /// The nodes that replicas run on, as far as they are known.
+    /// The known addresses of the replicas' nodes.
     pub nodes: BTreeSet<IpAddr>,
 }
 
-/// The status of everything.
+/// The statuses of all objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status(BTreeMap<ObjectId, Arc<ObjectStatus>>);
 
-/// The status of one object.
 #[derive(Clone, Debug, PartialEq)]
 struct ObjectStatus {
     generation: i64,
     address: String,
-    /// How the backends are; empty where nobody can say.
+    /// The summary of the backends; empty if unknown.
     backends: String,
     conditions: Vec<Condition>,
     listeners: Vec<Listener>,
-    /// Where clients reach a MailListener.
+    /// The addresses of a MailListener for clients.
     addresses: Vec<String>,
 }
 
-/// The status of one listener of a MailServer.
 #[derive(Clone, Debug, PartialEq)]
 struct Listener {
     name: String,
@@ -83,32 +81,32 @@ struct Listener {
     addresses: Vec<String>,
 }
 
-/// A listener, with what is said of it.
+/// A listener with its conditions, for tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
-    /// Whose it is.
+    /// The object that has it.
     pub object: &'a ObjectId,
-    /// Its name; empty for a `MailListener`, and for a `MailServer` of which no listener is known.
+    /// Its name. Empty for a `MailListener`, and for a `MailServer` without known listeners.
     pub listener: &'a str,
     /// Its conditions.
     pub conditions: &'a [Condition],
 }
 
 impl Row<'_> {
-    /// Its condition Ready.
+    /// Returns the condition Ready.
     #[must_use]
     pub fn ready(&self) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.type_ == "Ready")
     }
 
-    /// What somebody should look at, besides Ready and Programmed.
+    /// Returns the conditions that report a problem, except Ready and Programmed.
     pub fn alarms(&self) -> impl Iterator<Item = &Condition> {
         changes::alarming_besides_ready(self.conditions)
     }
 }
 
 impl Status {
-    /// Makes the status of an object anew; conditions that do not change keep their time. What has changed is told.
+    /// Computes the status of an object. Conditions that do not change keep their times. Returns the changes.
     pub fn update(&mut self, facts: &Facts<'_>, id: &ObjectId) -> Vec<Change> {
         let Some(outcome) = facts.published.outcome(id) else {
             return self.0.remove(id).map(|_| Change::removed(id)).into_iter().collect();
@@ -126,22 +124,22 @@ impl Status {
         changes
     }
 
-    /// Takes over what the object itself says: conditions that still hold keep their times. What is no status of ours
-    /// is left alone.
-    pub fn recall(&mut self, id: &ObjectId, status: &Value) {
+    /// Stores the status that the object already has, so that conditions that are still correct keep their times. A
+    /// status of another form is ignored.
+    pub fn restore(&mut self, id: &ObjectId, status: &Value) {
         if let Some(status) = ObjectStatus::read(id.kind, status) {
             self.0.insert(id.clone(), Arc::new(status));
         }
     }
 
-    /// What is new in it for who knows only what the object itself says.
+    /// Returns the changes between the status that the object has and the computed one.
     #[must_use]
-    pub fn news(&self, id: &ObjectId, uid: &str, said: &Value) -> Vec<Change> {
+    pub fn changes_since(&self, id: &ObjectId, uid: &str, previous: &Value) -> Vec<Change> {
         let Some(status) = self.0.get(id) else { return Vec::new() };
-        changes::of_object(id, uid, ObjectStatus::read(id.kind, said).as_ref(), status)
+        changes::of_object(id, uid, ObjectStatus::read(id.kind, previous).as_ref(), status)
     }
 
-    /// What gauges tell of an object.
+    /// Returns the values of the gauges of an object.
     #[must_use]
     pub fn summary(&self, facts: &Facts<'_>, id: &ObjectId) -> Option<Summary> {
         let (status, outcome) = (self.0.get(id)?, facts.published.outcome(id)?);
@@ -159,13 +157,13 @@ impl Status {
         })
     }
 
-    /// As the object itself has it.
+    /// Returns the status for the object in the API server.
     #[must_use]
     pub fn value(&self, id: &ObjectId) -> Option<Value> {
         self.0.get(id).map(|status| status.value(id.kind))
     }
 
-    /// Every listener with its conditions; an object without one with its own.
+    /// Returns all listeners with their conditions. An object without listeners is one row.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.0.iter().flat_map(|(object, status)| {
             let of_object = status.listeners.is_empty();
@@ -179,7 +177,7 @@ impl Status {
         })
     }
 
-    /// The document that `/status` serves.
+    /// Returns the document `/status`.
     #[must_use]
     pub fn document(&self, revision: u64, problems: &[String]) -> Value {
         let object = |(id, status): (&ObjectId, &Arc<ObjectStatus>)| {
@@ -191,19 +189,19 @@ impl Status {
     }
 }
 
-/// Whether what is known of an object is on its way to become something else without a change of anything: the data
-/// plane, another replica, or the Service has not got as far.
+/// Tells whether the status of an object will change without a change of an object: the data plane, another replica, or
+/// the Service has not processed it yet.
 #[must_use]
 pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
     let Some(outcome) = facts.published.outcome(id) else { return false };
     let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
-    let elsewhere = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
-    here || elsewhere
+    let others = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
+    here || others
         || outcome.listeners.iter().any(|listener| ready::waits_for_service(facts, outcome, listener))
 }
 
-/// How replicas call it among themselves.
+/// Returns the name of an object in the ledger.
 #[must_use]
 pub fn name(id: &ObjectId) -> ObjectName {
     let ObjectId { kind, key } = id;
@@ -253,7 +251,7 @@ impl ObjectStatus {
         })
     }
 
-    /// Exactly as the object's own would be.
+    /// Returns exactly the status that the object gets.
     fn value(&self, kind: Kind) -> Value {
         let known = |text: &String| (!text.is_empty()).then(|| text.clone());
         let (address, backends) = (known(&self.address), known(&self.backends));
@@ -288,7 +286,7 @@ impl Listener {
     }
 }
 
-/// As objects have them: with the addresses of their reasons' entries.
+/// Adds the links to the reasons.
 fn linked(conditions: &[Condition]) -> Vec<Condition> {
     conditions.iter().map(reason::linked).collect()
 }

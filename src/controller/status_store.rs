@@ -1,4 +1,4 @@
-//! What is known of everything, for whoever asks: the documents and pages of the admin server.
+//! Stores all statuses for the documents and pages of the admin server.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::model::view;
 
 use super::index::ObjectId;
-use super::peers::Attendance;
+use super::peers::ReplicaState;
 use super::status::{Change, Row, Status};
 
-/// The status of everything. Clones share it.
+/// The statuses of all objects. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub struct StatusStore(Arc<Mutex<Stored>>);
 
-/// What it holds.
+/// The stored state.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
     pub(super) status: Status,
@@ -24,38 +24,38 @@ pub(super) struct Stored {
     pub(super) problems: Vec<String>,
     /// `None` without a cluster.
     pub(super) leads: Option<bool>,
-    pub(super) replicas: Vec<Attendance>,
+    pub(super) replicas: Vec<ReplicaState>,
     /// Newest first.
     changes: VecDeque<view::Change>,
 }
 
-/// What there is besides the rows.
+/// The state besides the listeners.
 #[derive(Clone, Debug, Default)]
 pub struct Overview {
-    /// What cannot be read or written.
+    /// Problems with reading or writing objects.
     pub problems: Vec<String>,
     /// `None` without a cluster.
     pub leads: Option<bool>,
-    /// All replicas, while we lead.
-    pub replicas: Vec<Attendance>,
+    /// All replicas, if this one leads.
+    pub replicas: Vec<ReplicaState>,
     /// The last changes, newest first.
     pub changes: Vec<view::Change>,
 }
 
 impl StatusStore {
-    /// The document that `/status` serves.
+    /// Returns the document `/status`.
     #[must_use]
     pub fn document(&self) -> Value {
         let stored = self.lock();
         stored.status.document(stored.revision, &stored.problems)
     }
 
-    /// What `read` makes of the listeners of all objects; it holds up the controller and must be quick.
+    /// Calls `read` with the listeners of all objects. It blocks the controller and must be fast.
     pub fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = Row<'_>>) -> T) -> T {
         read(&mut self.lock().status.rows())
     }
 
-    /// What there is besides them.
+    /// Returns the state besides the listeners.
     #[must_use]
     pub fn overview(&self) -> Overview {
         let stored = self.lock();
@@ -73,9 +73,9 @@ impl StatusStore {
 }
 
 impl Stored {
-    /// Remembers changes, the last few of them.
+    /// Adds changes. Only the last [`MAX_CHANGES`] are kept.
     pub(super) fn keep(&mut self, changes: &[Change], now: i64) {
-        // What an object says as a whole repeats its listeners.
+        // The changes of an object as a whole repeat those of its listeners.
         let listeners = changes.iter().filter(|change| change.listener.is_some());
         let of_listeners: BTreeSet<&ObjectId> = listeners.map(|change| &change.object).collect();
         let is_new = |change: &&Change| change.listener.is_some() || !of_listeners.contains(&change.object);
@@ -87,5 +87,5 @@ impl Stored {
     }
 }
 
-/// Changes that are remembered.
+/// The maximum number of stored changes.
 const MAX_CHANGES: usize = 32;

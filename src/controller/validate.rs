@@ -1,8 +1,7 @@
-//! The API server's validation, offline: schema, defaults, list types and CEL rules of our own CRDs.
+//! Validates specs offline as the API server does: schema, defaults, list types and CEL rules of our own CRDs.
 //!
-//! The order is the API server's: nulls are pruned, defaults applied, the schema checked, and the rules
-//! evaluated only on what the schema takes. Unlike an API server, it refuses unknown fields, as
-//! `kubectl apply` does with strict validation.
+//! The order is that of the API server: prune nulls, apply defaults, check the schema, and evaluate the rules if the
+//! schema accepts the spec. Unknown fields are refused, as with `kubectl apply` and strict validation.
 
 mod rules;
 mod schema;
@@ -17,14 +16,14 @@ use super::render::Kind;
 use super::violation::Violation;
 use rules::Rules;
 
-/// Both kinds' schemas and rules.
+/// The schemas and rules of both kinds.
 #[derive(Debug)]
 pub struct Validator {
     server: Compiled,
     listener: Compiled,
 }
 
-/// Our own CRDs are broken; a test makes sure that they are not.
+/// The CRDs of this program are broken. A test checks that they are not.
 #[derive(Debug, thiserror::Error)]
 #[error("the CRD of {kind} cannot be compiled: {problem}")]
 pub struct BrokenCrd {
@@ -43,7 +42,8 @@ impl Validator {
     /// Compiles the schemas.
     ///
     /// # Errors
-    /// When our own CRDs are broken.
+    ///
+    /// Fails if the CRDs of this program are broken.
     pub fn new() -> Result<Self, BrokenCrd> {
         Ok(Self {
             server: compile(schema_of_spec::<MailServerSpec>(), Kind::Server)?,
@@ -51,7 +51,7 @@ impl Validator {
         })
     }
 
-    /// Applies the defaults to a spec, and says what is wrong with it.
+    /// Applies the defaults to a spec, and returns its violations.
     pub fn spec(&self, kind: Kind, spec: &mut Value) -> Vec<Violation> {
         let compiled = match kind {
             Kind::Server => &self.server,
@@ -73,7 +73,7 @@ impl Validator {
     }
 }
 
-/// What is said of one object: a large one can be wrong in as many places.
+/// The maximum number of violations of one object, which can have as many errors as fields.
 const MAX_VIOLATIONS: usize = 100;
 
 fn compile(spec: Value, kind: Kind) -> Result<Compiled, BrokenCrd> {

@@ -1,50 +1,50 @@
-//! What is wrong with an object or listener: a condition, a reason, the field, and the remedy.
+//! Violations of an object or listener: condition, reason, field, problem, and remedy.
 
 use std::fmt;
 
 use super::index::{Key, Reference};
 use super::reason::Reason;
 
-/// The condition that a violation turns.
+/// The condition that a violation changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Concern {
-    /// `Accepted=False`: the manifest itself.
+    /// `Accepted=False`: the manifest is not valid.
     Accepted,
-    /// `ResolvedRefs=False`: something that it refers to.
+    /// `ResolvedRefs=False`: a reference cannot be used.
     ResolvedRefs,
-    /// `Conflicted=True`: another listener wants the same socket.
+    /// `Conflicted=True`: another listener uses the same socket.
     Conflicted,
-    /// A condition of its own with status True, which keeps nothing from serving.
+    /// A condition of its own with the status True. The listener is served anyway.
     Notice(Notice),
 }
 
-/// Alarms that keep nothing from serving.
+/// Warnings. The listener is served anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
-    /// A certificate has expired. It is served on, since an alarm is better than an outage.
+    /// A certificate has expired. It is still used, because a warning is better than an outage.
     CertificateExpired,
     /// A certificate expires soon: [`crate::model::tls::EXPIRY_WARNINGS`].
     CertificateExpiring,
     /// A certificate or chain that clients may refuse.
     CertificateUnusual,
-    /// A host name that no certificate covers.
+    /// A host name that no certificate contains.
     HostnameNotCovered,
-    /// A listener of another namespace names a Service with endpoints that it may not connect to.
+    /// A listener of another namespace uses a Service with endpoints that are not allowed.
     BackendNotAllowed,
-    /// A listener of another namespace may not tell its backends who the client is.
+    /// A listener of another namespace may not send client information to its backends.
     IntroductionNotAllowed,
     /// A Service without ready endpoints.
     NoReadyEndpoints,
-    /// A backend's port is one for TLS from the first byte, and that is not configured.
+    /// A backend's port expects TLS from the first byte, which is not configured.
     ImplicitTlsExpected,
-    /// Passwords may travel in clear because nothing was said about TLS.
+    /// Passwords can be sent in clear text, because TLS is not configured.
     ClearText,
-    /// A capability is configured that follows from other settings, and is not announced for it.
+    /// A capability is configured that depends on other settings, and is ignored.
     CapabilityIgnored,
 }
 
 impl Notice {
-    /// All of them.
+    /// All notices.
     const ALL: [Self; 10] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
@@ -58,7 +58,7 @@ impl Notice {
         Self::CapabilityIgnored,
     ];
 
-    /// The condition's type.
+    /// Returns the condition's type.
     #[must_use]
     pub fn condition(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl Notice {
         }
     }
 
-    /// Why, if there is no more to say.
+    /// Returns the reason if there is no specific one.
     fn reason(self) -> Reason {
         match self {
             Self::CertificateExpired => Reason::CertificateExpired,
@@ -93,7 +93,7 @@ impl Notice {
 }
 
 impl Concern {
-    /// The condition's type.
+    /// Returns the condition's type.
     #[must_use]
     pub fn condition(self) -> &'static str {
         match self {
@@ -104,67 +104,68 @@ impl Concern {
         }
     }
 
-    /// Whether a condition of this type is a notice.
+    /// Tells whether a condition of this type is a notice.
     #[must_use]
     pub fn is_notice(condition: &str) -> bool {
         Notice::ALL.iter().any(|notice| notice.condition() == condition)
     }
 
-    /// Whether it keeps the listener from serving.
+    /// Tells whether the listener is excluded.
     #[must_use]
     pub fn excludes(self) -> bool {
         !matches!(self, Self::Notice(_))
     }
 }
 
-/// One thing that is wrong.
+/// A violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The condition that says so.
+    /// The condition that reports it.
     pub concern: Concern,
-    /// Its entry in the documentation.
+    /// The reason, which has an entry in the documentation.
     pub reason: Reason,
     /// The field's path: `spec.listeners[imaps].tls.certificateRefs`.
     pub field: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What helps.
+    /// The remedy.
     pub remedy: String,
-    /// The object that is not there, where nothing else is wrong. Files often show only a part of what a cluster has.
+    /// The object that does not exist, if that is the only problem. Files often contain only a part of a cluster's
+    /// objects.
     pub absent: Option<Box<Absent>>,
 }
 
-/// An object that is not there.
+/// An object that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Absent {
     /// A Secret, ConfigMap or Service.
     Reference(Reference),
     /// The `MailServer` of a `MailListener`.
     Server(Key),
-    /// A namespace whose labels decide something.
+    /// A namespace whose labels are needed for a decision.
     Namespace(String),
 }
 
 impl Violation {
-    /// The manifest itself is wrong.
+    /// Creates a violation of the manifest itself.
     #[must_use]
     pub fn invalid(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Concern::Accepted, Reason::Invalid, field, problem, remedy)
     }
 
-    /// The owner of the `MailServer` does not allow it.
+    /// Creates a violation for something that the owner of the `MailServer` does not allow.
     #[must_use]
     pub fn not_allowed(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Concern::ResolvedRefs, Reason::BackendNotAllowed, field, problem, remedy)
     }
 
-    /// Something that it refers to is not there.
+    /// Creates a violation for a reference to something that does not exist.
     #[must_use]
     pub fn missing(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Concern::ResolvedRefs, Reason::RefNotFound, field, problem, remedy)
     }
 
-    /// An object that it refers to is not there, and nothing else is wrong.
+    /// Creates a violation for an object that does not exist, if that is the only problem.
     #[must_use]
     pub fn absent(
         field: &str,
@@ -175,31 +176,31 @@ impl Violation {
         Self { absent: Some(Box::new(absent)), ..Self::missing(field, problem, remedy) }
     }
 
-    /// Something that it refers to is there and cannot be used.
+    /// Creates a violation for a referenced object that cannot be used.
     #[must_use]
     pub fn unusable(field: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(Concern::ResolvedRefs, Reason::InvalidRef, field, problem, remedy)
     }
 
-    /// It is not known yet whether something that it refers to exists.
+    /// Creates a violation for a reference that is not known yet.
     #[must_use]
     pub fn pending(field: &str, problem: impl Into<String>) -> Self {
         Self::new(Concern::ResolvedRefs, Reason::Pending, field, problem, "")
     }
 
-    /// Whether it is over as soon as the API server has answered.
+    /// Tells whether the violation ends when the API server answers.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.concern == Concern::ResolvedRefs && self.reason == Reason::Pending
     }
 
-    /// Whether the owner of the `MailServer` keeps the listener from being served.
+    /// Tells whether the owner of the `MailServer` does not allow the listener.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         self.concern.excludes() && self.reason == Reason::BackendNotAllowed
     }
 
-    /// An alarm.
+    /// Creates a warning.
     #[must_use]
     pub fn notice(
         notice: Notice,
@@ -210,7 +211,7 @@ impl Violation {
         Self::new(Concern::Notice(notice), notice.reason(), field, problem, remedy)
     }
 
-    /// In full.
+    /// Creates a violation with all its fields.
     #[must_use]
     pub fn new(
         concern: Concern,
@@ -224,7 +225,7 @@ impl Violation {
     }
 }
 
-/// The condition's message: `field: problem; remedy`.
+/// Writes the condition's message: `field: problem; remedy`.
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.problem)?;
@@ -232,7 +233,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The first line of a library's message, for messages of one line.
+/// Returns the first line of a library's message.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()

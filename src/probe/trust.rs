@@ -5,22 +5,22 @@ use crate::tls::observe::{Distrust, Observed};
 use crate::words::{counted, plural};
 
 use super::report::{Finding, Outcome, Step, day, days_left};
-use super::{Strictness, Wish};
+use super::{ProbeRequest, Strictness};
 
 /// Returns the finding about the certificate, and whether a password may be sent.
-pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
+pub(super) fn judge(request: &ProbeRequest, observed: &Observed) -> (Finding, bool) {
     let finding = |outcome, message, remedy: &str| Finding::new(Step::Certificate, outcome, message, remedy);
     let refused = observed.verdict.as_ref().err();
     let unknown =
         |why: &Distrust| matches!(why, Distrust::UnknownIssuer | Distrust::SelfSigned | Distrust::NoRoots(_));
-    match (refused, wish.strictness) {
+    match (refused, request.strictness) {
         (None, _) => {}
         (Some(Distrust::OtherName(_)), Strictness::Known { name: false, .. }) => {}
         (Some(why), Strictness::None) => {
             return (finding(Outcome::Warning, format!("{why}; let through by --no-verify"), ""), true);
         }
         (Some(why), Strictness::Known { issuer: false, .. }) if unknown(why) => {
-            let message = format!("{}{why}", expiry(wish.now, observed).unwrap_or_default());
+            let message = format!("{}{why}", expiry(request.now, observed).unwrap_or_default());
             return (finding(Outcome::Warning, message, UNKNOWN), false);
         }
         (Some(why), _) => return (finding(Outcome::Failed, why.to_string(), remedy(why)), false),
@@ -29,9 +29,9 @@ pub(super) fn judge(wish: &Wish, observed: &Observed) -> (Finding, bool) {
         return (finding(Outcome::Failed, "there is none".to_owned(), ""), false);
     };
     let [month, ..] = expiry_alarms(leaf.not_before, leaf.not_after);
-    let left = days_left(leaf.not_after, wish.now);
+    let left = days_left(leaf.not_after, request.now);
     let message = format!("accepted for {left} more {}, until {}", plural(left, "day"), day(leaf.not_after));
-    if wish.now >= month {
+    if request.now >= month {
         return (finding(Outcome::Warning, message, "renew it"), true);
     }
     (finding(Outcome::Ok, message, ""), true)

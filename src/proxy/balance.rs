@@ -170,8 +170,8 @@ mod tests {
             let login = format!("user{user}");
             let first = balancer.order(&full, LoadBalancing::UserHash, login.as_bytes())[0].clone();
             let mut fewer = full.clone();
-            let gone = fewer.endpoints.iter().position(|address| *address != first).unwrap();
-            fewer.endpoints.remove(gone);
+            let removed = fewer.endpoints.iter().position(|address| *address != first).unwrap();
+            fewer.endpoints.remove(removed);
             assert_eq!(balancer.order(&fewer, LoadBalancing::UserHash, login.as_bytes())[0], first);
         }
     }

@@ -18,7 +18,7 @@ use super::guess::{Guess, Tried};
 #[derive(Debug)]
 pub(crate) struct Bans {
     capacity: usize,
-    known: BTreeMap<Network, Standing>,
+    known: BTreeMap<Network, EntryState>,
     /// Networks that are not banned, sorted by failures, then by the start of the window.
     counting: BTreeSet<(u32, Instant, Network)>,
     /// The same networks, sorted by the end of the window.
@@ -28,7 +28,7 @@ pub(crate) struct Bans {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum EntryState {
     Counting {
         /// Refused logins since `since`, without repeated ones.
         failures: u32,
@@ -84,7 +84,7 @@ impl Bans {
         let own = Network::of(client);
         let wider = own.wider().map(|(network, _)| network);
         std::iter::once(own).chain(wider).any(
-            |network| matches!(self.known.get(&network), Some(Standing::Banned { until }) if now < *until),
+            |network| matches!(self.known.get(&network), Some(EntryState::Banned { until }) if now < *until),
         )
     }
 
@@ -106,7 +106,7 @@ impl Bans {
             self.set(own, None);
         }
         let (failures, since, until, mut tried) = match self.known.get(&counted) {
-            Some(Standing::Counting { failures, since, until, tried }) if now < *until => {
+            Some(EntryState::Counting { failures, since, until, tried }) if now < *until => {
                 (*failures, *since, *until, *tried)
             }
             _ => (0, now, now + rule.window, Tried::default()),
@@ -114,13 +114,13 @@ impl Bans {
         let is_again = guess.is_some_and(|guess| tried.again(guess));
         let failures = failures.saturating_add(u32::from(!is_again));
         let is_banned = !is_again && failures >= rule.count;
-        let standing = if is_banned {
-            Standing::Banned { until: now + rule.ban }
+        let state = if is_banned {
+            EntryState::Banned { until: now + rule.ban }
         } else {
-            Standing::Counting { failures, since, until, tried }
+            EntryState::Counting { failures, since, until, tried }
         };
         self.make_room(counted, is_banned);
-        self.set(counted, Some(standing));
+        self.set(counted, Some(state));
         match (is_banned, is_again) {
             (true, _) => Counted::Banned,
             (false, true) => Counted::Again,
@@ -165,7 +165,7 @@ impl Bans {
     }
 
     fn is_ban(&self, network: &Network) -> bool {
-        matches!(self.known.get(network), Some(Standing::Banned { .. }))
+        matches!(self.known.get(network), Some(EntryState::Banned { .. }))
     }
 
     /// Returns entries inside `network`, at most [`MANY_IN_48`].
@@ -196,27 +196,27 @@ impl Bans {
     }
 
     /// Changes an entry. All changes go through this function, which keeps the sorted sets consistent with the map.
-    fn set(&mut self, network: Network, standing: Option<Standing>) {
-        let before = match standing {
-            Some(standing) => self.known.insert(network, standing),
+    fn set(&mut self, network: Network, state: Option<EntryState>) {
+        let before = match state {
+            Some(state) => self.known.insert(network, state),
             None => self.known.remove(&network),
         };
         match before {
-            Some(Standing::Counting { failures, since, until, .. }) => {
+            Some(EntryState::Counting { failures, since, until, .. }) => {
                 self.counting.remove(&(failures, since, network));
                 self.windows.remove(&(until, network));
             }
-            Some(Standing::Banned { until }) => {
+            Some(EntryState::Banned { until }) => {
                 self.banned.remove(&(until, network));
             }
             None => {}
         }
-        match standing {
-            Some(Standing::Counting { failures, since, until, .. }) => {
+        match state {
+            Some(EntryState::Counting { failures, since, until, .. }) => {
                 self.counting.insert((failures, since, network));
                 self.windows.insert((until, network));
             }
-            Some(Standing::Banned { until }) => {
+            Some(EntryState::Banned { until }) => {
                 self.banned.insert((until, network));
             }
             None => {}
@@ -300,7 +300,7 @@ mod tests {
         Ipv6Addr::new(0x2001, 0xdb8, 0, index, 0, 0, 0, 1).into()
     }
 
-    fn stranger(index: u32) -> IpAddr {
+    fn other_client(index: u32) -> IpAddr {
         Ipv4Addr::from_bits(0xc633_0000 + index).into()
     }
 
@@ -322,12 +322,12 @@ mod tests {
         assert!(bans.banned.len() <= bans.max_banned());
         assert_eq!(bans.counting.len() + bans.banned.len(), bans.known.len());
         assert_eq!(bans.counting.len(), bans.windows.len());
-        for (network, standing) in &bans.known {
-            assert!(match *standing {
-                Standing::Counting { failures, since, until, .. } =>
+        for (network, state) in &bans.known {
+            assert!(match *state {
+                EntryState::Counting { failures, since, until, .. } =>
                     bans.counting.contains(&(failures, since, *network))
                         && bans.windows.contains(&(until, *network)),
-                Standing::Banned { until } => bans.banned.contains(&(until, *network)),
+                EntryState::Banned { until } => bans.banned.contains(&(until, *network)),
             });
         }
     }
@@ -386,8 +386,8 @@ mod tests {
             let mut bans = Bans::with_capacity(1024);
             let now = Instant::now();
             for index in 0..100 {
-                ban(&mut bans, stranger(index), now);
-                refused(&mut bans, stranger(1000 + index), now);
+                ban(&mut bans, other_client(index), now);
+                refused(&mut bans, other_client(1000 + index), now);
             }
             for index in 0..u16::MAX {
                 for _ in 0..failures_each {
@@ -397,9 +397,9 @@ mod tests {
             check(&bans);
             assert!(bans.is_banned(flooding(u16::MAX), now), "{failures_each} failures each");
             for index in 0..100 {
-                assert!(bans.is_banned(stranger(index), now), "{failures_each} failures each");
-                refused(&mut bans, stranger(1000 + index), now);
-                assert!(refused(&mut bans, stranger(1000 + index), now), "{failures_each} failures each");
+                assert!(bans.is_banned(other_client(index), now), "{failures_each} failures each");
+                refused(&mut bans, other_client(1000 + index), now);
+                assert!(refused(&mut bans, other_client(1000 + index), now), "{failures_each} failures each");
             }
         }
     }
@@ -409,7 +409,7 @@ mod tests {
         let mut bans = Bans::with_capacity(256);
         let now = Instant::now();
         for index in 0..(256 - MANY_IN_56 as u32) {
-            refused(&mut bans, stranger(index), now);
+            refused(&mut bans, other_client(index), now);
         }
         for index in 0..MANY_IN_56 as u16 {
             refused(&mut bans, flooding(index), now);
@@ -426,23 +426,23 @@ mod tests {
         let mut bans = Bans::with_capacity(1024);
         let now = Instant::now();
         for index in 0..5000 {
-            ban(&mut bans, stranger(index), now + Duration::from_millis(index.into()));
+            ban(&mut bans, other_client(index), now + Duration::from_millis(index.into()));
         }
         check(&bans);
         let now = now + Duration::from_secs(10);
         ban(&mut bans, ip("192.0.2.1"), now);
-        assert!(bans.is_banned(stranger(4999), now), "the ban that ends first makes room");
+        assert!(bans.is_banned(other_client(4999), now), "the ban that ends first makes room");
     }
 
     #[test]
-    fn who_is_close_to_a_ban_outlasts_any_number_of_strangers() {
+    fn a_client_close_to_a_ban_outlasts_any_number_of_others() {
         let mut bans = Bans::with_capacity(1024);
         let now = Instant::now();
         let client = ip("192.0.2.1");
         refused(&mut bans, client, now);
         refused(&mut bans, client, now);
         for index in 0..10_000 {
-            refused(&mut bans, stranger(index), now);
+            refused(&mut bans, other_client(index), now);
         }
         assert!(refused(&mut bans, client, now));
     }
@@ -452,12 +452,12 @@ mod tests {
         let mut bans = Bans::with_capacity(1024);
         let start = Instant::now();
         for index in 0..300 {
-            ban(&mut bans, stranger(index), start);
-            refused(&mut bans, stranger(1000 + index), start);
+            ban(&mut bans, other_client(index), start);
+            refused(&mut bans, other_client(1000 + index), start);
         }
         let later = start + RULE.ban;
         for index in 0..200 {
-            refused(&mut bans, stranger(2000 + index), later);
+            refused(&mut bans, other_client(2000 + index), later);
         }
         check(&bans);
         assert_eq!(bans.known.len(), 200);
@@ -473,7 +473,7 @@ mod tests {
             let mut now = Instant::now();
             for (index, is_v4, seconds) in attempts {
                 now += Duration::from_secs(seconds);
-                let client = if is_v4 { stranger(index.into()) } else { flooding(index * 300) };
+                let client = if is_v4 { other_client(index.into()) } else { flooding(index * 300) };
                 let (failures, since, banned) = expected.entry(client).or_insert((0, now, None));
                 let is_current = match *banned {
                     Some(until) => now < until,
@@ -501,7 +501,7 @@ mod tests {
             for (kind, index, seconds) in attempts {
                 now += Duration::from_secs(seconds);
                 let client = match kind {
-                    0 => stranger(index.into()),
+                    0 => other_client(index.into()),
                     1 => flooding(index),
                     2 => flooding(index % 16),
                     _ => Ipv6Addr::new(0x2001, 0xdb8, index, index, 0, 0, 0, 1).into(),

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_few_guesses_are_known_again_and_older_ones_are_not() {
+    fn only_the_last_few_guesses_are_recognised() {
         let mut tried = Tried::default();
         let guess = |number| Guess(number);
         let many = u64::try_from(REMEMBERED).unwrap();

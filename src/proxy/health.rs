@@ -279,8 +279,8 @@ impl Checker {
             if let Some(problem) = problem {
                 *self.endpoint.problem.lock() = problem;
             }
-            if let Some(is_well) = turned {
-                self.turn(is_well);
+            if let Some(is_healthy) = turned {
+                self.turn(is_healthy);
             }
             if is_known && !self.endpoint.is_known.swap(true, Ordering::Relaxed) {
                 self.changed.notify_one();
@@ -292,8 +292,8 @@ impl Checker {
     /// Runs one check. The error is the reason of the failure.
     async fn check(&self) -> Result<(), String> {
         let is_silent = AtomicBool::new(false);
-        let asked = timeout(self.rule.timeout, self.ask(&is_silent)).await;
-        match asked {
+        let answer = timeout(self.rule.timeout, self.ask(&is_silent)).await;
+        match answer {
             Ok(Ok(())) => Ok(()),
             Ok(Err(end)) => Err(end.to_string()),
             Err(_) if is_silent.load(Ordering::Relaxed) => {
@@ -329,11 +329,11 @@ impl Checker {
         Ok(())
     }
 
-    fn turn(&self, is_well: bool) {
+    fn turn(&self, is_healthy: bool) {
         let (address, protocol) = (&self.endpoint.address, self.protocol);
-        self.endpoint.is_out.store(!is_well, Ordering::Relaxed);
-        self.metrics.endpoint_up(&address.to_string(), protocol, is_well);
-        if is_well {
+        self.endpoint.is_out.store(!is_healthy, Ordering::Relaxed);
+        self.metrics.endpoint_up(&address.to_string(), protocol, is_healthy);
+        if is_healthy {
             info!(%address, protocol = protocol.name(), "endpoint passes its health checks again");
         } else {
             let problem = self.endpoint.problem.lock().clone();
@@ -350,29 +350,29 @@ impl Checker {
 #[derive(Debug)]
 struct Tally {
     rule: HealthCheck,
-    is_well: bool,
-    /// Consecutive results that contradict `is_well`.
+    is_healthy: bool,
+    /// Consecutive results that contradict `is_healthy`.
     against: u32,
 }
 
 impl Tally {
     fn new(rule: HealthCheck) -> Self {
-        Self { rule, is_well: true, against: 0 }
+        Self { rule, is_healthy: true, against: 0 }
     }
 
     /// Records a result. Returns the new state if it changes.
-    fn record(&mut self, is_well: bool) -> Option<bool> {
-        if is_well == self.is_well {
+    fn record(&mut self, is_healthy: bool) -> Option<bool> {
+        if is_healthy == self.is_healthy {
             self.against = 0;
             return None;
         }
         self.against = self.against.saturating_add(1);
-        let threshold = if is_well { self.rule.healthy_threshold } else { self.rule.unhealthy_threshold };
+        let threshold = if is_healthy { self.rule.healthy_threshold } else { self.rule.unhealthy_threshold };
         if self.against < threshold {
             return None;
         }
-        (self.is_well, self.against) = (is_well, 0);
-        Some(is_well)
+        (self.is_healthy, self.against) = (is_healthy, 0);
+        Some(is_healthy)
     }
 }
 
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_a_check_has_said_anything() {
+    fn nothing_is_reported_before_the_first_check() {
         let backend = CheckedBackend(vec![endpoint(1, false), endpoint(2, false)]);
         assert_eq!(backend.report(), None);
         backend.0[0].is_known.store(true, Ordering::Relaxed);

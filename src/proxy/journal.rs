@@ -98,9 +98,10 @@ pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
     let before: HashSet<*const Listener> = old.listeners.iter().map(std::sync::Arc::as_ptr).collect();
     let other = new.listeners.iter().filter(|listener| !before.contains(&std::sync::Arc::as_ptr(listener)));
     let stays: HashSet<_> = new.listeners.iter().map(|listener| &listener.id).collect();
-    let gone = old.listeners.iter().filter(|listener| !stays.contains(&listener.id));
+    let removed = old.listeners.iter().filter(|listener| !stays.contains(&listener.id));
     let other = other.map(|listener| listener.id.to_string());
-    let names: Vec<String> = other.chain(gone.map(|listener| format!("without {}", listener.id))).collect();
+    let names: Vec<String> =
+        other.chain(removed.map(|listener| format!("without {}", listener.id))).collect();
     let more = names.len().saturating_sub(MAX_NAMES);
     let shown = names.get(..MAX_NAMES).unwrap_or(&names).join(", ");
     match (names.is_empty(), more) {

@@ -17,7 +17,7 @@ use crate::protocol::LoginRequest;
 
 use super::bans::{self, Bans};
 use super::guess::{Guess, GuessKey};
-use super::source_addresses::Picture;
+use super::source_addresses::SourceSummary;
 
 /// The counters of one listener. They survive swaps, and last as long as the listener's sessions.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Counters {
     bans: Mutex<Bans>,
     guesses: GuessKey,
     /// The addresses of the clients that tried to log in.
-    pub(crate) sources: Picture,
+    pub(crate) sources: SourceSummary,
 }
 
 /// The limit that refuses a client.

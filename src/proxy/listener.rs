@@ -70,7 +70,7 @@ impl AcceptLoop {
                 return;
             }
         };
-        let mut told = None;
+        let mut last_warning = None;
         loop {
             let ready = tokio::select! {
                 biased;
@@ -85,7 +85,7 @@ impl AcceptLoop {
                     if has_no_descriptor(&error) {
                         context.auth.close_kept();
                     }
-                    self.tell_pause(&error, &mut told);
+                    self.warn_of_pause(&error, &mut last_warning);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -98,10 +98,10 @@ impl AcceptLoop {
         drop(self.running);
     }
 
-    /// Logs at most one warning every [`TELL_EVERY`], because one pause follows another while the cause lasts.
-    fn tell_pause(&self, error: &io::Error, told: &mut Option<Instant>) {
-        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            *told = Some(Instant::now());
+    /// Logs at most one warning every [`WARNING_INTERVAL`], because one pause follows another while the cause lasts.
+    fn warn_of_pause(&self, error: &io::Error, last_warning: &mut Option<Instant>) {
+        if last_warning.is_none_or(|last_warning| last_warning.elapsed() >= WARNING_INTERVAL) {
+            *last_warning = Some(Instant::now());
             warn!(
                 %error, address = %self.serving.load().socket.address,
                 "paused accepting connections until sessions end; raise the limit of open files (ulimit -n) or set \
@@ -178,7 +178,7 @@ fn is_peers(error: &io::Error) -> bool {
 }
 
 /// Minimum interval between two warnings about pauses.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Connections accepted before the loop yields.
 const BATCH: usize = 64;

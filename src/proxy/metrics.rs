@@ -256,9 +256,9 @@ impl Metrics {
 
     /// Marks listeners as removed. Deletes the metrics of those without sessions, so that memory does not grow with
     /// changes.
-    pub(crate) fn leave(&self, gone: &BTreeSet<&ListenerId>) {
+    pub(crate) fn leave(&self, removed: &BTreeSet<&ListenerId>) {
         let Listeners { known, leaving } = &mut *self.listeners.lock();
-        leaving.extend(gone.iter().map(|id| (*id).clone()));
+        leaving.extend(removed.iter().map(|id| (*id).clone()));
         leaving.retain(|id| match known.get(id) {
             Some(metrics) if Arc::strong_count(metrics) > 1 => true,
             _ => {

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_told_over_the_time_since_the_mark_before_the_last() {
+    fn a_rate_covers_the_time_since_the_mark_before_the_last() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let rates = Rates::new(start);

@@ -36,7 +36,7 @@ pub(crate) struct Relay {
     idle: Duration,
     half_closed: Duration,
     /// When the client last sent something.
-    heard: Instant,
+    last_sent: Instant,
 }
 
 /// Why polling the relay returns.
@@ -77,7 +77,7 @@ impl Relay {
             backend: backend.stream,
             idle: timeouts.idle,
             half_closed: timeouts.half_closed,
-            heard: Instant::now(),
+            last_sent: Instant::now(),
         }
     }
 
@@ -118,10 +118,10 @@ impl Relay {
                 biased;
                 progress = poll_fn(|cx| self.poll(&mut active, cx)) => match progress {
                     Progress::Ended(end) => return end,
-                    Progress::HalfClosed => timer.as_mut().reset(active + self.patience()),
+                    Progress::HalfClosed => timer.as_mut().reset(active + self.timeout()),
                 },
                 () = timer.as_mut() => {
-                    let end = active + self.patience();
+                    let end = active + self.timeout();
                     if end <= Instant::now() {
                         return End::Idle;
                     }
@@ -132,7 +132,7 @@ impl Relay {
     }
 
     /// Returns how long both directions may be silent.
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         if self.is_half_closed() && !self.ends_with_client() {
             self.idle.min(self.half_closed)
         } else {
@@ -158,7 +158,7 @@ impl Relay {
             *active = Instant::now();
         }
         if moved.0 != self.up.bytes {
-            self.heard = *active;
+            self.last_sent = *active;
         }
         match end {
             Poll::Ready(end) => Poll::Ready(Progress::Ended(end)),
@@ -227,7 +227,7 @@ impl Relay {
             Some(Interrupted::Message) if self.up.ended => End::ClientLeft,
             Some(_) if self.up.ended => End::Done,
             Some(Interrupted::Message | Interrupted::Notice | Interrupted::Delivery)
-                if self.heard.elapsed() >= SILENT =>
+                if self.last_sent.elapsed() >= SILENT =>
             {
                 End::Done
             }
@@ -322,9 +322,9 @@ mod tests {
         let mut seen = [0; 12];
         ends.client.read_exact(&mut seen).await.unwrap();
         assert_eq!(&seen, b"a OK\r\nb OK\r\n");
-        let mut asked = [0; 8];
-        ends.backend.read_exact(&mut asked).await.unwrap();
-        assert_eq!(&asked, b"b NOOP\r\n");
+        let mut command = [0; 8];
+        ends.backend.read_exact(&mut command).await.unwrap();
+        assert_eq!(&command, b"b NOOP\r\n");
     }
 
     #[tokio::test]
@@ -332,9 +332,9 @@ mod tests {
         let mut ends = relay(b"", b"", HOUR);
         ends.client.write_all(b"QUIT\r\n").await.unwrap();
         ends.client.shutdown().await.unwrap();
-        let mut asked = Vec::new();
-        ends.backend.read_to_end(&mut asked).await.unwrap();
-        assert_eq!(asked, b"QUIT\r\n");
+        let mut command = Vec::new();
+        ends.backend.read_to_end(&mut command).await.unwrap();
+        assert_eq!(command, b"QUIT\r\n");
         ends.backend.write_all(b"221 Bye\r\n").await.unwrap();
         drop(ends.backend);
         assert_eq!(read_all(ends.client).await, b"221 Bye\r\n");
@@ -368,10 +368,10 @@ mod tests {
             backend.read_exact(&mut seen).await.unwrap();
             backend.write_all(b"421 shutting down\r\n").await.unwrap();
             drop(backend);
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             // The connection may break after the message, but not before.
-            let _ = reader.read_to_end(&mut heard).await;
-            assert_eq!(heard, b"421 shutting down\r\n");
+            let _ = reader.read_to_end(&mut received).await;
+            assert_eq!(received, b"421 shutting down\r\n");
             relay.await.unwrap();
             sending.await.unwrap();
         }
@@ -415,11 +415,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_the_backend_is_never_the_end_of_what_it_said() {
+    async fn all_data_of_a_closed_backend_is_relayed() {
         let Ends { client, mut backend, relay, .. } = relay_within(b"", b"", HOUR, Duration::ZERO);
-        let said = [&vec![b'x'; 4_000_000][..], b"\r\n"].concat();
-        let expected = said.len();
-        let saying = tokio::spawn(async move { backend.write_all(&said).await.unwrap() });
+        let sent = [&vec![b'x'; 4_000_000][..], b"\r\n"].concat();
+        let expected = sent.len();
+        let saying = tokio::spawn(async move { backend.write_all(&sent).await.unwrap() });
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(read_all(client).await.len(), expected);
         saying.await.unwrap();
@@ -427,10 +427,10 @@ mod tests {
         assert!(matches!(end, End::Done), "{end}");
     }
 
-    /// Returns what the client reads if the backend has sent `said` when the drain ends.
-    async fn heard_at_the_end_of_a_drain(protocol: Protocol, said: &[u8]) -> Vec<u8> {
-        let mut ends = relay_of(protocol, b"", said, (HOUR, HALF_CLOSED));
-        let mut seen = vec![0; said.len()];
+    /// Returns what the client reads if the backend has sent `sent` when the drain ends.
+    async fn read_at_the_end_of_a_drain(protocol: Protocol, sent: &[u8]) -> Vec<u8> {
+        let mut ends = relay_of(protocol, b"", sent, (HOUR, HALF_CLOSED));
+        let mut seen = vec![0; sent.len()];
         ends.client.read_exact(&mut seen).await.unwrap();
         ends.drained.cancel();
         read_all(ends.client).await
@@ -438,7 +438,7 @@ mod tests {
 
     #[tokio::test]
     async fn says_goodbye_between_responses_only() {
-        for (protocol, said, is_told) in [
+        for (protocol, sent, has_goodbye) in [
             (Protocol::Imap, &b"a OK\r\n"[..], true),
             (Protocol::Imap, b"* 1 FETCH (BODY[] {9}\r\nabc", false),
             (Protocol::Imap, b"* 1 FETCH (BODY[] {9}\r\nabc\r\n", false),
@@ -448,9 +448,9 @@ mod tests {
             (Protocol::Smtp, b"235 ok\r\n", true),
             (Protocol::Smtp, b"250-a\r\n", false),
         ] {
-            let heard = heard_at_the_end_of_a_drain(protocol, said).await;
-            assert_eq!(heard == b"* BYE later\r\n", is_told, "{}", said.escape_ascii());
-            assert_eq!(heard.is_empty(), !is_told, "{}", said.escape_ascii());
+            let received = read_at_the_end_of_a_drain(protocol, sent).await;
+            assert_eq!(received == b"* BYE later\r\n", has_goodbye, "{}", sent.escape_ascii());
+            assert_eq!(received.is_empty(), !has_goodbye, "{}", sent.escape_ascii());
         }
     }
 
@@ -458,14 +458,14 @@ mod tests {
     /// closed, the client having been silent for `silent`.
     async fn judged(
         protocol: Protocol,
-        said: &[u8],
+        sent: &[u8],
         replied: &[u8],
         silent: Duration,
     ) -> (Fault, &'static str) {
         let login = if protocol == Protocol::Imap { &b"a OK\r\n"[..] } else { b"235 ok\r\n" };
-        let mut ends = relay_of(protocol, said, login, (HOUR, HALF_CLOSED));
+        let mut ends = relay_of(protocol, sent, login, (HOUR, HALF_CLOSED));
         ends.client.read_exact(&mut vec![0; login.len()]).await.unwrap();
-        ends.backend.read_exact(&mut vec![0; said.len().min(6)]).await.unwrap();
+        ends.backend.read_exact(&mut vec![0; sent.len().min(6)]).await.unwrap();
         if !silent.is_zero() {
             tokio::time::pause();
             tokio::time::advance(silent).await;
@@ -475,7 +475,7 @@ mod tests {
             ends.backend.write_all(reply).await.unwrap();
             ends.client.read_exact(&mut vec![0; reply.len()]).await.unwrap();
             if reply.starts_with(b"354") {
-                ends.backend.read_exact(&mut vec![0; said.len() - 6]).await.unwrap();
+                ends.backend.read_exact(&mut vec![0; sent.len() - 6]).await.unwrap();
             }
         }
         ends.backend.shutdown().await.unwrap();
@@ -486,7 +486,7 @@ mod tests {
     #[tokio::test]
     async fn a_backend_that_closes_is_at_fault_where_it_interrupts_something() {
         let (done, broken) = ((Fault::None, "done"), (Fault::Backend, "relay_error"));
-        for (protocol, said, replied, expected) in [
+        for (protocol, sent, replied, expected) in [
             (Protocol::Smtp, &b""[..], &b""[..], done),
             (Protocol::Smtp, b"QUIT\r\n", b"221 bye\r\n", done),
             (Protocol::Smtp, b"QUIT\r\n", b"", done),
@@ -511,8 +511,8 @@ mod tests {
             (Protocol::Imap, b"", b"* 1 FETCH (BODY[] {9}\r\nabc", broken),
             (Protocol::Imap, b"a LOGOUT\r\n", b"* BYE\r\na OK\r\n", done),
         ] {
-            let judged = judged(protocol, said, replied, Duration::ZERO).await;
-            assert_eq!(judged, expected, "{} {}", said.escape_ascii(), replied.escape_ascii());
+            let judged = judged(protocol, sent, replied, Duration::ZERO).await;
+            assert_eq!(judged, expected, "{} {}", sent.escape_ascii(), replied.escape_ascii());
         }
     }
 
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_closes_within_a_message_is_gone_by_its_own_fault() {
+    async fn a_client_that_closes_within_a_message_is_at_fault() {
         for half_closed in [HALF_CLOSED, Duration::ZERO] {
             let mut ends = waiting_for_a_reply(half_closed).await;
             ends.backend.write_all(b"354 go\r\n").await.unwrap();
@@ -554,23 +554,23 @@ mod tests {
     async fn answers_a_clients_xclient_in_its_place_and_never_passes_it() {
         let pipelined = b"RSET\r\nXCLIENT LOGIN=bob\r\nNOOP\r\nXCL";
         let mut ends = relay_of(Protocol::Smtp, pipelined, b"250 rcpt ok\r\n", (HOUR, HALF_CLOSED));
-        let mut asked = [0; 6];
-        ends.backend.read_exact(&mut asked).await.unwrap();
-        assert_eq!(&asked, b"RSET\r\n");
+        let mut command = [0; 6];
+        ends.backend.read_exact(&mut command).await.unwrap();
+        assert_eq!(&command, b"RSET\r\n");
         ends.backend.write_all(b"250-reset\r\n").await.unwrap();
         ends.backend.write_all(b"250 done\r\n").await.unwrap();
-        ends.backend.read_exact(&mut asked).await.unwrap();
-        assert_eq!(&asked, b"NOOP\r\n");
+        ends.backend.read_exact(&mut command).await.unwrap();
+        assert_eq!(&command, b"NOOP\r\n");
         ends.backend.write_all(b"250 noop\r\n").await.unwrap();
         ends.client.write_all(b"IENT A=B\r\nQUIT\r\n").await.unwrap();
-        ends.backend.read_exact(&mut asked).await.unwrap();
-        assert_eq!(&asked, b"QUIT\r\n");
+        ends.backend.read_exact(&mut command).await.unwrap();
+        assert_eq!(&command, b"QUIT\r\n");
         ends.backend.write_all(b"221 bye\r\n").await.unwrap();
         drop(ends.backend);
         let refused = "503 5.5.1 XCLIENT is not for clients\r\n";
-        let heard =
+        let received =
             format!("250 rcpt ok\r\n250-reset\r\n250 done\r\n{refused}250 noop\r\n{refused}221 bye\r\n");
-        assert_eq!(String::from_utf8(read_all(ends.client).await).unwrap(), heard);
+        assert_eq!(String::from_utf8(read_all(ends.client).await).unwrap(), received);
     }
 
     #[tokio::test]
@@ -592,9 +592,9 @@ mod tests {
         assert!(seen == expected);
         backend.write_all(b"250 queued\r\n221 bye\r\n").await.unwrap();
         drop(backend);
-        let mut heard = String::new();
-        reader.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "250 rcpt ok\r\n354 go\r\n250 queued\r\n221 bye\r\n");
+        let mut received = String::new();
+        reader.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "250 rcpt ok\r\n354 go\r\n250 queued\r\n221 bye\r\n");
         sending.await.unwrap();
         relay.await.unwrap();
     }
@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_resets_while_its_bytes_wait_is_gone_at_once() {
+    async fn a_client_that_resets_while_its_bytes_wait_ends_the_session() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (ours, _) = listener.accept().await.unwrap();

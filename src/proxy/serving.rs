@@ -139,14 +139,19 @@ impl ListenerStates {
 
     /// Handles removed and added listeners. The sessions of a removed one end after `drain`, unless it comes back
     /// before. Listeners whose sessions were ended are forgotten.
-    pub(crate) fn turn(&self, gone: &BTreeSet<&ListenerId>, come: &BTreeSet<&ListenerId>, drain: Duration) {
+    pub(crate) fn turn(
+        &self,
+        removed: &BTreeSet<&ListenerId>,
+        added: &BTreeSet<&ListenerId>,
+        drain: Duration,
+    ) {
         let KeptListeners { states, ending } = &mut *self.0.lock();
-        for id in come {
+        for id in added {
             if let Some(state) = states.get_mut(*id) {
                 state.go_on();
             }
         }
-        for id in gone {
+        for id in removed {
             if let Some(state) = states.get_mut(*id) {
                 state.end(drain);
                 ending.insert((*id).clone());

@@ -26,14 +26,14 @@ pub(crate) enum Origin {
 
 /// The summary of one listener: the current window and the previous one.
 #[derive(Debug, Default)]
-pub(crate) struct Picture(Mutex<Windows>);
+pub(crate) struct SourceSummary(Mutex<Windows>);
 
 #[derive(Debug, Default)]
 struct Windows {
     since: Option<Instant>,
     open: Window,
-    before: Window,
-    told: SourceAddresses,
+    previous: Window,
+    reported: SourceAddresses,
 }
 
 /// The connections of one window.
@@ -49,25 +49,27 @@ struct Window {
 /// The summaries that have changed since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedSources {
-    pictures: Mutex<BTreeMap<ListenerId, SourceAddresses>>,
+    summaries: Mutex<BTreeMap<ListenerId, SourceAddresses>>,
     changed: Notify,
 }
 
-impl Picture {
+impl SourceSummary {
     /// Adds a connection. Returns the summary if it has changed significantly; otherwise this allocates nothing.
     pub(crate) fn add(&self, origin: Origin, now: Instant) -> Option<SourceAddresses> {
         // Missing one connection is better than blocking a session.
         let mut windows = self.0.try_lock()?;
         let rotated = windows.rotate(now);
         let is_new = windows.open.add(origin);
-        if !(rotated || is_new) && windows.counts() == (windows.told.connections, windows.told.proxied) {
+        if !(rotated || is_new)
+            && windows.counts() == (windows.reported.connections, windows.reported.proxied)
+        {
             return None;
         }
         let seen = windows.seen();
-        if seen == windows.told {
+        if seen == windows.reported {
             return None;
         }
-        windows.told = seen.clone();
+        windows.reported = seen.clone();
         Some(seen)
     }
 }
@@ -83,9 +85,9 @@ impl Windows {
         if age < WINDOW {
             return false;
         }
-        self.before = std::mem::take(&mut self.open);
+        self.previous = std::mem::take(&mut self.open);
         if age >= WINDOW.saturating_mul(2) {
-            self.before = Window::default();
+            self.previous = Window::default();
         }
         self.since = Some(now);
         true
@@ -93,16 +95,16 @@ impl Windows {
 
     /// Returns the rounded counts of both windows.
     fn counts(&self) -> (u64, u64) {
-        let sum = |of: fn(&Window) -> u64| rounded(of(&self.before).saturating_add(of(&self.open)));
+        let sum = |of: fn(&Window) -> u64| rounded(of(&self.previous).saturating_add(of(&self.open)));
         (sum(|window| window.connections), sum(|window| window.proxied))
     }
 
     /// Merges both windows.
     fn seen(&self) -> SourceAddresses {
-        let mut addresses = [self.before.addresses.as_slice(), self.open.addresses.as_slice()].concat();
+        let mut addresses = [self.previous.addresses.as_slice(), self.open.addresses.as_slice()].concat();
         addresses.sort_unstable();
         addresses.dedup();
-        let more = self.before.more || self.open.more || addresses.len() > SourceAddresses::MOST_ADDRESSES;
+        let more = self.previous.more || self.open.more || addresses.len() > SourceAddresses::MOST_ADDRESSES;
         if more {
             addresses.clear();
         }
@@ -131,7 +133,7 @@ impl Window {
 impl ChangedSources {
     /// Stores a summary for the next report.
     pub(crate) fn tell(&self, listener: &ListenerId, sources: SourceAddresses) {
-        self.pictures.lock().insert(listener.clone(), sources);
+        self.summaries.lock().insert(listener.clone(), sources);
         self.changed.notify_one();
     }
 
@@ -143,7 +145,7 @@ impl ChangedSources {
 
     /// Takes the summaries that have changed since the last call.
     pub(crate) fn take(&self) -> BTreeMap<ListenerId, SourceAddresses> {
-        std::mem::take(&mut *self.pictures.lock())
+        std::mem::take(&mut *self.summaries.lock())
     }
 }
 
@@ -170,27 +172,31 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_told_when_it_changes_in_kind_and_not_with_every_connection() {
-        let (picture, now) = (Picture::default(), Instant::now());
-        let told: Vec<SourceAddresses> = (0..5000).filter_map(|_| picture.add(peer(1), now)).collect();
-        assert_eq!(told.iter().map(|sources| sources.connections).collect::<Vec<_>>(), [1, 10, 100, 1000]);
-        let second = picture.add(peer(0), now).unwrap();
+    fn a_summary_is_reported_when_it_changes_significantly() {
+        let (summary, now) = (SourceSummary::default(), Instant::now());
+        let reported: Vec<SourceAddresses> = (0..5000).filter_map(|_| summary.add(peer(1), now)).collect();
+        assert_eq!(
+            reported.iter().map(|sources| sources.connections).collect::<Vec<_>>(),
+            [1, 10, 100, 1000]
+        );
+        let second = summary.add(peer(0), now).unwrap();
         assert_eq!((addresses(&second), second.more), (vec!["192.0.2.0".into(), "192.0.2.1".into()], false));
-        assert_eq!(picture.add(peer(1), now), None);
-        let header = picture.add(Origin::Header, now).unwrap();
+        assert_eq!(summary.add(peer(1), now), None);
+        let header = summary.add(Origin::Header, now).unwrap();
         assert_eq!((header.proxied, header.connections), (1, 1000));
     }
 
     #[test]
     fn addresses_are_listed_while_they_are_few() {
-        let (picture, now) = (Picture::default(), Instant::now());
-        let told: Vec<SourceAddresses> = (0..200).filter_map(|last| picture.add(peer(last), now)).collect();
-        let few = told.iter().rfind(|sources| !sources.more).unwrap();
+        let (summary, now) = (SourceSummary::default(), Instant::now());
+        let reported: Vec<SourceAddresses> =
+            (0..200).filter_map(|last| summary.add(peer(last), now)).collect();
+        let few = reported.iter().rfind(|sources| !sources.more).unwrap();
         assert_eq!(few.addresses.len(), SourceAddresses::MOST_ADDRESSES);
-        let last = told.last().unwrap();
+        let last = reported.last().unwrap();
         assert_eq!((last.connections, last.addresses.len(), last.more), (100, 0, true));
         assert_eq!(
-            told.iter().filter(|sources| sources.more).count(),
+            reported.iter().filter(|sources| sources.more).count(),
             2,
             "when they become many, and at 100"
         );
@@ -198,13 +204,13 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_forgotten_in_time() {
-        let (picture, start) = (Picture::default(), Instant::now());
-        picture.add(peer(1), start).unwrap();
-        let both = picture.add(peer(2), start + WINDOW).unwrap();
+        let (summary, start) = (SourceSummary::default(), Instant::now());
+        summary.add(peer(1), start).unwrap();
+        let both = summary.add(peer(2), start + WINDOW).unwrap();
         assert_eq!(addresses(&both), ["192.0.2.1", "192.0.2.2"]);
-        let one = picture.add(peer(2), start + 2 * WINDOW).unwrap();
+        let one = summary.add(peer(2), start + 2 * WINDOW).unwrap();
         assert_eq!((addresses(&one), one.connections), (vec!["192.0.2.2".into()], 1));
-        let later = picture.add(peer(3), start + 9 * WINDOW).unwrap();
+        let later = summary.add(peer(3), start + 9 * WINDOW).unwrap();
         assert_eq!((addresses(&later), later.connections), (vec!["192.0.2.3".into()], 1));
     }
 }

@@ -158,7 +158,7 @@ impl Supervisor {
         for address in touched {
             self.reporter.socket(&address, self.state(&address));
         }
-        self.turn_over(snapshot);
+        self.replace_listeners(snapshot);
         self.report();
     }
 
@@ -310,17 +310,18 @@ impl Supervisor {
 
     /// Handles removed and added listeners. Sessions of removed ones may continue until the drain timeout. Shared
     /// things (health checks, certificates, resolver zones) end with their last listener.
-    fn turn_over(&mut self, snapshot: Arc<Snapshot>) {
+    fn replace_listeners(&mut self, snapshot: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.applied, Arc::clone(&snapshot));
         let diff = Diff::new(&before, &snapshot);
-        let come: BTreeSet<&ListenerId> = diff.added.iter().map(|listener| &listener.id).collect();
-        let gone = diff.removed.iter().map(|listener| &listener.id).filter(|id| !come.contains(id)).collect();
-        self.states.turn(&gone, &come, self.options.drain_timeout);
-        self.metrics.leave(&gone);
+        let added: BTreeSet<&ListenerId> = diff.added.iter().map(|listener| &listener.id).collect();
+        let removed =
+            diff.removed.iter().map(|listener| &listener.id).filter(|id| !added.contains(id)).collect();
+        self.states.turn(&removed, &added, self.options.drain_timeout);
+        self.metrics.leave(&removed);
         self.health.turn(&diff);
-        self.turn_zones(&diff);
-        self.turn_certificates(&diff);
-        for id in gone {
+        self.update_zones(&diff);
+        self.update_certificates(&diff);
+        for id in removed {
             self.metrics.session_limit(id, None);
             self.reporter.source_addresses(id, None);
             self.reporter.backend(id, None);
@@ -331,7 +332,7 @@ impl Supervisor {
         }
     }
 
-    fn turn_zones(&mut self, diff: &Diff<'_>) {
+    fn update_zones(&mut self, diff: &Diff<'_>) {
         let zone = |listener: &&Arc<Listener>| listener.resolver.statistics_zone.clone();
         let mut changed = false;
         for zone in diff.added.iter().filter_map(zone) {
@@ -345,7 +346,7 @@ impl Supervisor {
         }
     }
 
-    fn turn_certificates(&mut self, diff: &Diff<'_>) {
+    fn update_certificates(&mut self, diff: &Diff<'_>) {
         for (id, certificate) in diff.added.iter().flat_map(|listener| certificates(listener)) {
             self.metrics.certificate(&id, certificate);
             self.certificates.begin(id);

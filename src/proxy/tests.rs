@@ -386,7 +386,7 @@ fn a_listener_tells_whose_addresses_its_clients_come_with() {
 }
 
 #[test]
-fn addresses_of_believed_proxy_headers_are_counted_apart() {
+fn addresses_of_trusted_proxy_headers_are_counted_separately() {
     let mut plane = DataPlane::start(Duration::from_secs(5));
     let address = free_address();
     let mut served = socket(&address, vec![backend("one")]);

@@ -46,7 +46,7 @@ fn a_listener_that_contradicts_itself_is_refused() {
                 &["protocol is required unless port is one of 25, 465, 587"],
             ),
             (listening(&both), &["backendRef and backendAddress exclude each other"]),
-            (listening(&hosts), &["hostnames are told apart by TLS's SNI"]),
+            (listening(&hosts), &["hostnames need TLS, which sends them as SNI"]),
             (mail_server(&twice), &["spec.listeners[1]", "Duplicate value"]),
         ],
     );

@@ -1,12 +1,12 @@
-//! Rules about what a `MailServer`'s listeners have in the end: their own settings, or else the `MailServer`'s.
+//! Rules about the effective settings of a `MailServer`'s listeners: their own settings, or else the `MailServer`'s.
 //!
-//! A `MailListener` inherits from another object, so of that only the renderer can say the same.
+//! A `MailListener` inherits from another object, so only the renderer can check the same for it.
 
 use serde_json::Value;
 
-use super::{rule, spoken};
+use super::{protocol_of, rule};
 
-/// Of a `MailServer`'s spec.
+/// Returns the rules of a `MailServer`'s spec.
 pub(super) fn rules() -> Vec<Value> {
     [authentication(), tls(), protocols_and_checks()].concat()
 }
@@ -22,8 +22,8 @@ fn authentication() -> Vec<Value> {
             &of_each(&format!(
                 "!{} || {} || {}",
                 either("auth", "http"),
-                names_a_service("l"),
-                names_a_service("self")
+                has_auth_service("l"),
+                has_auth_service("self")
             )),
             "auth.http names no auth service; write serviceRef or url in it",
         ),
@@ -44,7 +44,7 @@ fn tls() -> Vec<Value> {
                 "!has(l.hostnames) || (has(l.tls) && has(l.tls.mode)) || !has(self.tls) || !has(self.tls.mode) || \
                  self.tls.mode != 'Disabled'",
             ),
-            "hostnames are told apart by TLS's SNI, and the MailServer's tls.mode is Disabled; remove them, or set the \
+            "hostnames need TLS, which sends them as SNI, and the MailServer's tls.mode is Disabled; remove them, or set the \
              listener's tls.mode",
         ),
         rule(
@@ -53,7 +53,7 @@ fn tls() -> Vec<Value> {
                 mode(),
                 has_certificate()
             )),
-            "hostnames are told apart by TLS's SNI, and a listener with hostnames has no certificate; name a Secret in \
+            "hostnames need TLS, which sends them as SNI, and a listener with hostnames has no certificate; name a Secret in \
              tls.certificateRefs, or remove the host names",
         ),
         rule(
@@ -80,7 +80,7 @@ fn tls() -> Vec<Value> {
             &of_each(&format!(
                 "{} != 'TLSv1.3' || {}",
                 setting(&["tls", "minVersion"], "''"),
-                setting_as(&["tls", "cipherSuites"], has_suites, "true"),
+                expression_of_setting(&["tls", "cipherSuites"], has_suites, "true"),
             )),
             NO_SUITE,
         ),
@@ -92,20 +92,24 @@ fn protocols_and_checks() -> Vec<Value> {
         rule(
             &of_each(&format!(
                 "{} != 'POP3' || !{} || !{}",
-                spoken("l"),
+                protocol_of("l"),
                 either("auth", "passthrough"),
-                setting_as(&["pop3", "authMethods"], |methods| format!("'APOP' in {methods}"), "false")
+                expression_of_setting(
+                    &["pop3", "authMethods"],
+                    |methods| format!("'APOP' in {methods}"),
+                    "false"
+                )
             )),
             "APOP needs an auth service, and a listener with it has auth.passthrough: its digest cannot be passed through; \
              remove it from pop3.authMethods, or use auth.http",
         ),
         rule(
             &of_each(&format!(
-                // A block that says both has a rule of its own.
+                // If one object sets both fields, the rule of `healthCheck` applies instead.
                 "({timeout} && {interval}) || ({} && {} && !({timeout}) && !({interval})) || duration({}) <= duration({})",
                 has_check("self", "timeout"),
                 has_check("self", "interval"),
-                // Where nobody writes it, it is not above the interval.
+                // A timeout that is not set never exceeds the interval.
                 check_setting("timeout", "100ms"),
                 check_setting("interval", "10s"),
                 timeout = has_check("l", "timeout"),
@@ -121,44 +125,45 @@ fn of_each(condition: &str) -> String {
     format!("!has(self.listeners) || self.listeners.all(l, {condition})")
 }
 
-/// Whether the listener's block has the field or, where it has no such block, the `MailServer`'s.
+/// Returns a CEL expression: whether the listener's block has the field or, if the listener has no such block, the
+/// `MailServer`'s.
 fn either(block: &str, field: &str) -> String {
     format!("(has(l.{block}) ? has(l.{block}.{field}) : has(self.{block}) && has(self.{block}.{field}))")
 }
 
-fn names_a_service(whose: &str) -> String {
-    let http = format!("{whose}.auth.http");
-    format!("(has({whose}.auth) && has({http}) && (has({http}.serviceRef) || has({http}.url)))")
+fn has_auth_service(object: &str) -> String {
+    let http = format!("{object}.auth.http");
+    format!("(has({object}.auth) && has({http}) && (has({http}.serviceRef) || has({http}.url)))")
 }
 
-/// Whether a list of cipher suites has one for TLS 1.3, or none at all.
+/// Returns a CEL expression: whether a list of cipher suites is empty or has one for TLS 1.3.
 pub(super) fn has_suites(list: &str) -> String {
     format!(
         "(size({list}) == 0 || {list}.exists(s, s.startsWith('TLS_AES_') || s.startsWith('TLS_CHACHA20_')))"
     )
 }
 
-/// What a listener's field is, or the `MailServer`'s, or else the default.
+/// Returns a CEL expression for a field of the listener, or else of the `MailServer`, or else the default.
 fn setting(path: &[&str], default: &str) -> String {
-    setting_as(path, str::to_owned, default)
+    expression_of_setting(path, str::to_owned, default)
 }
 
-/// What is to be known of that field. It is asked where the field stands, since an API server does not know how long a
-/// list is that is one or the other.
-fn setting_as(path: &[&str], ask: impl Fn(&str) -> String, default: &str) -> String {
-    let of = |whose: &str| {
+/// The same for an expression about the field. The expression is repeated in each branch, because an API server cannot
+/// estimate the length of a list that is the result of `?:`.
+fn expression_of_setting(path: &[&str], expression: impl Fn(&str) -> String, default: &str) -> String {
+    let of = |object: &str| {
         let steps = (1..=path.len()).filter_map(|end| path.get(..end));
-        let exists: Vec<String> = steps.map(|step| format!("has({whose}.{})", step.join("."))).collect();
-        format!("{} ? {}", exists.join(" && "), ask(&format!("{whose}.{}", path.join("."))))
+        let exists: Vec<String> = steps.map(|step| format!("has({object}.{})", step.join("."))).collect();
+        format!("{} ? {}", exists.join(" && "), expression(&format!("{object}.{}", path.join("."))))
     };
     format!("({} : {} : {default})", of("l"), of("self"))
 }
 
 fn size(path: &[&str]) -> String {
-    setting_as(path, |list| format!("size({list})"), "0")
+    expression_of_setting(path, |list| format!("size({list})"), "0")
 }
 
-/// The mode that somebody wrote.
+/// Returns a CEL expression for the configured mode, or `''`.
 fn mode() -> String {
     setting(&["tls", "mode"], "''")
 }
@@ -172,8 +177,8 @@ const IS_IMPLICIT: &str = "(has(l.port) && l.port in [465, 993, 995])";
 pub(super) const NO_SUITE: &str = "tls.minVersion is TLSv1.3, and tls.cipherSuites has only suites of TLSv1.2; add one of \
                                    TLSv1.3, or remove one of the fields";
 
-fn has_check(whose: &str, field: &str) -> String {
-    let upstream = format!("{whose}.upstream");
+fn has_check(object: &str, field: &str) -> String {
+    let upstream = format!("{object}.upstream");
     format!("has({upstream}) && has({upstream}.healthCheck) && has({upstream}.healthCheck.{field})")
 }
 

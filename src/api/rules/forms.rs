@@ -1,31 +1,31 @@
 //! Rules about one field: durations within their bounds, addresses, networks and host names.
 //!
-//! They are regular expressions, since the libraries for addresses (`isIP`, `isCIDR`) are not in every API server that
-//! is in use. The expression that matches what most people write comes first.
+//! They are regular expressions, because not every API server in use has the CEL libraries for addresses (`isIP`,
+//! `isCIDR`). In an expression, the most common form comes first.
 
 use serde_json::{Value, json};
 
 use super::rule;
 
-/// A deadline: not zero, and at most a year.
+/// Rules of a timeout: from 1 ms to one year.
 #[must_use]
 pub fn deadline() -> Value {
     duration("1ms", "8760h", "write a duration such as 30s or 1h30m")
 }
 
-/// A duration that may be zero, of at most a year.
+/// Rules of a duration that may be zero, up to one year.
 #[must_use]
 pub fn pause() -> Value {
     duration("0s", "8760h", "write a duration such as 30s or 0s")
 }
 
-/// A time of health checks.
+/// Rules of the times of health checks.
 #[must_use]
 pub fn check_time() -> Value {
     duration("100ms", "24h", "write a duration such as 10s")
 }
 
-/// What the kernel takes for TCP keepalive.
+/// Rules of the times of TCP keepalive: from 1 to 32,767 seconds, the kernel's bound.
 #[must_use]
 pub fn keepalive() -> Value {
     duration("1s", "32767s", "write a duration such as 60s")
@@ -38,7 +38,7 @@ fn duration(least: &str, most: &str, remedy: &str) -> Value {
     )])
 }
 
-/// A listener's address.
+/// Rules of a listener's address.
 #[must_use]
 pub fn listen_address() -> Value {
     json!([rule(
@@ -52,7 +52,7 @@ pub fn listen_address() -> Value {
     )])
 }
 
-/// A backend's address.
+/// Rules of a backend's address.
 #[must_use]
 pub fn backend_address() -> Value {
     json!([rule(
@@ -66,7 +66,7 @@ pub fn backend_address() -> Value {
     )])
 }
 
-/// Networks of trusted peers.
+/// Rules of a list of networks.
 #[must_use]
 pub fn networks() -> Value {
     json!([rule(
@@ -79,7 +79,7 @@ pub fn networks() -> Value {
     )])
 }
 
-/// Name servers.
+/// Rules of a list of name servers.
 #[must_use]
 pub fn nameservers() -> Value {
     json!([rule(
@@ -95,7 +95,8 @@ pub fn nameservers() -> Value {
     )])
 }
 
-/// The URL of an auth service. A login in it is refused: it would be in every message about the service.
+/// Rules of the URL of an auth service. The URL must not contain a login, because messages about the service show the
+/// URL.
 #[must_use]
 pub fn auth_url() -> Value {
     json!([rule(
@@ -111,7 +112,7 @@ pub fn auth_url() -> Value {
     )])
 }
 
-/// Path and query of an auth service.
+/// Rules of the path and query of an auth service.
 #[must_use]
 pub fn auth_path() -> Value {
     json!([rule(
@@ -120,8 +121,8 @@ pub fn auth_path() -> Value {
     )])
 }
 
-/// Lengths in bytes as an integer, or as a string with a suffix. The schema's pattern allows no leading zeros, so that of
-/// two numbers with as many digits the greater one comes later in the alphabet: an API server reckons with a string of
+/// Rules of a size in bytes: an integer, or a string with a suffix. The schema's pattern allows no leading zeros, so
+/// numbers with the same count of digits are compared as strings. The API server's cost estimate assumes a string of
 /// megabytes here, and only comparisons are cheap enough.
 #[must_use]
 pub fn size(least: u64, most: u64, shown: &str) -> Value {
@@ -149,7 +150,7 @@ pub fn size(least: u64, most: u64, shown: &str) -> Value {
     )])
 }
 
-/// A server's name, as its certificate has it; empty is as good as absent.
+/// Rules of the name in a server's certificate. An empty name counts as absent.
 #[must_use]
 pub fn verified_name() -> Value {
     json!([rule(
@@ -162,17 +163,19 @@ pub fn verified_name() -> Value {
     )])
 }
 
-/// From 1 to 65535.
+/// 1 to 65535.
 const PORT: &str = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
-/// RFC 1123 section 2.1: labels of at most 63 letters, digits and hyphens, with a letter or digit at both ends; and
-/// underscores, which names in use have. The last label is not a number, so that a mistyped IPv4 address is no name.
+/// RFC 1123 section 2.1: labels of at most 63 letters, digits and hyphens, with a letter or digit at both ends.
+/// Underscores are allowed too, because names in use have them. The last label is not a number, so that a mistyped IPv4
+/// address is not a host name.
 const HOST: &str = "([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?[.])*\
                     [0-9]*([A-Za-z_]|[0-9]-+[A-Za-z0-9_])([A-Za-z0-9_-]*[A-Za-z0-9_])?[.]?";
-/// What [`HOST`] does not say: the last label, too, has at most 63 characters, and all of them together have at most 253.
+/// Matches names that [`HOST`] accepts but that are too long: a label of more than 63 characters, or more than 253 in
+/// total.
 const LONG_HOST: &str = "([A-Za-z0-9._-]*[A-Za-z0-9_-]{64}|[A-Za-z0-9._-]{254})";
-/// What HTTP takes in path and query, without a fragment.
+/// The characters that HTTP allows in path and query, without a fragment.
 const IN_PATH: &str = "[^\\\\x00-\\\\x20\\\\x7f\"#<>\\\\x60]";
-/// The path of a socket. The kernel's `sun_path` has room for 107 bytes.
+/// The path of a UNIX socket. The kernel's `sun_path` has room for 107 bytes.
 const SOCKET: &str =
     "(self.matches('^unix:/[^\\\\x00-\\\\x20\\\\x7f-\\\\x9f]+$') && size(bytes(self)) <= 112)";
 
@@ -181,7 +184,7 @@ fn v4() -> String {
     format!("{octet}([.]{octet}){{3}}")
 }
 
-/// RFC 4291 section 2.2: eight groups, or fewer around `::`, and the last two also as an IPv4 address.
+/// RFC 4291 section 2.2: eight groups, or fewer around `::`. The last two groups can also be an IPv4 address.
 fn v6() -> String {
     let group = "[0-9a-f]{1,4}";
     let around = |after: usize| {
@@ -202,7 +205,7 @@ fn v6() -> String {
 mod tests {
     use super::*;
 
-    /// By the same engine as `check`'s.
+    /// Evaluates a rule with the same engine as `mailgress check`.
     fn holds(rules: &Value, value: &Value) -> bool {
         let program = cel::Program::compile(rules[0]["rule"].as_str().unwrap()).unwrap();
         let mut context = cel::Context::default();
@@ -234,7 +237,7 @@ mod tests {
     const NO_V6: [&str; 7] = [":", ":::", "1::2::3", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7", "12345::", "g::"];
 
     #[test]
-    fn the_expression_for_ipv6_is_that_of_the_standard_library() {
+    fn the_expression_for_ipv6_agrees_with_the_standard_library() {
         let single = json!([rule(&format!("self.matches('^{}$')", v6()), "")]);
         check(&single, &V6, &NO_V6);
         check(
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_told_from_what_looks_like_them() {
+    fn accepts_addresses_and_refuses_similar_strings() {
         let good = ["*", "192.0.2.1", "::1", "[::1]", "unix:/run/a"];
         check(
             &listen_address(),
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn every_network_is_looked_at() {
+    fn checks_every_network() {
         let networks = networks();
         for good in
             ["10.0.0.0/8", "10.0.0.1", "10.0.0.0/0", "10.0.0.0/32", "fd00::/8", "::/0", "::1/128", "::1"]

@@ -1,4 +1,4 @@
-//! From an object and the path of a field to the place in a file.
+//! Finds the position of an object's field in a file.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -9,20 +9,20 @@ use crate::secret;
 
 use super::tree::{Content, Node, Pair, documents};
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// In bytes, within one line.
     pub(super) span: Range<usize>,
-    /// From 1.
+    /// Counted from 1.
     pub(super) line: usize,
-    /// In characters, from 1.
+    /// In characters, counted from 1.
     pub(super) column: usize,
-    /// Whether the line may be shown: it holds nothing of another object, and no URL with a login.
+    /// Whether the line may be shown: it has no content of other objects and no URL with a login.
     pub(super) is_own: bool,
 }
 
-/// An object of a file.
+/// The identity of an object in a file.
 pub(super) struct Named<'a> {
     pub(super) kind: &'a str,
     pub(super) namespace: &'a str,
@@ -30,7 +30,7 @@ pub(super) struct Named<'a> {
 }
 
 impl Place {
-    /// Of bytes; what goes on in the next line is cut.
+    /// Creates the place of a range of bytes. It ends at the end of the line.
     pub(super) fn new(text: &str, span: Range<usize>, is_own: bool) -> Self {
         let before = text.get(..span.start).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |end| end.saturating_add(1));
@@ -45,20 +45,20 @@ impl Place {
         }
     }
 
-    /// Of a line and a column, both from 1, as a parser gives them.
+    /// Creates the place of a parser's line and column, both counted from 1.
     pub(super) fn at(text: &str, (line, column): (usize, usize)) -> Self {
         let lines = text.split_inclusive('\n').take(line.saturating_sub(1));
         let start = lines.map(str::len).sum::<usize>();
         let rest = text.get(start..).unwrap_or_default();
         let before: usize = rest.chars().take(column.saturating_sub(1)).map(char::len_utf8).sum();
         let at = start.saturating_add(before).min(text.len());
-        // Of a broken file nobody knows whose line it is.
+        // In a broken file, it is not known to which object a line belongs.
         let is_own = !text.contains("Secret");
         Self { line, column, ..Self::new(text, at..at.saturating_add(1), is_own) }
     }
 }
 
-/// Whether a URL with a login may stand there, written right or wrong.
+/// Tells whether the line may have a URL with a login, even in an incorrect form.
 fn has_login(line: &str) -> bool {
     let mut urls = line.split("url").skip(1);
     let bare = |value: &str| {
@@ -68,7 +68,7 @@ fn has_login(line: &str) -> bool {
     (is_url && secret::may_hold_login(line)) || (!line.contains("://") && urls.any(bare))
 }
 
-/// A file's text. What stands in it is looked for once, when somebody asks.
+/// The text of a file. It is parsed when a position is first needed.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) text: String,
@@ -84,7 +84,7 @@ impl Source {
         self.documents.get_or_init(|| documents(&self.text))
     }
 
-    /// Where a field of an object stands; or else what is nearest to it and there.
+    /// Returns the place of a field of an object, or of the nearest parent that exists.
     pub(super) fn find(&self, object: &Named<'_>, path: &str, whole: bool) -> Option<Place> {
         let items = |document: &Rc<Node>| match document.get("items").map(|items| &items.content) {
             Some(Content::List(items)) => items.clone(),
@@ -95,14 +95,14 @@ impl Source {
             Some((document, node))
         });
         let (document, node) = found.next()?;
-        // Another object of a list may stand in the same line.
+        // In a list, another object may be in the same line.
         let before = self.text.get(document.span.start..node.span.start).unwrap_or_default();
         let is_own = Rc::ptr_eq(document, &node) || before.contains('\n');
         let span = descend(&node, path, whole)?;
         Some(Place::new(&self.text, span, is_own))
     }
 
-    /// Whether what stands there is of a MailServer or a MailListener, and of nothing that may be secret.
+    /// Tells whether the position is in a MailServer or MailListener, which contain no secrets.
     pub(super) fn is_ours(&self, at: usize) -> bool {
         let kinds = [Kind::Server.name(), Kind::Listener.name()];
         let document = self.documents().iter().find(|document| document.span.contains(&at));
@@ -120,7 +120,8 @@ fn is_named(node: &Node, object: &Named<'_>) -> bool {
         && of_metadata("namespace").as_deref().unwrap_or("default") == object.namespace
 }
 
-/// What to point at: the value of a field where it is a scalar, or its key, or as much of the path as there is.
+/// Returns the range to mark: the value of a scalar field, otherwise the key, or that of the last part of the path that
+/// exists.
 fn descend(root: &Rc<Node>, path: &str, whole: bool) -> Option<Range<usize>> {
     let (mut node, mut rest) = (Rc::clone(root), path);
     let mut span = None;
@@ -134,12 +135,12 @@ fn descend(root: &Rc<Node>, path: &str, whole: bool) -> Option<Range<usize>> {
     }
 }
 
-/// The first part of a path: where its key stands, its value, and the rest of the path.
+/// Finds the first part of a path. Returns the range of its key, its value, and the rest of the path.
 fn step<'a>(node: &Rc<Node>, path: &'a str) -> Option<(Range<usize>, Rc<Node>, &'a str)> {
     match &node.content {
         Content::Map(pairs) => {
             let of_path = |pair: &&Pair| tail(path, &pair.key).is_some();
-            // Keys may hold dots.
+            // A key may contain dots.
             let Some(pair) = pairs.iter().filter(of_path).max_by_key(|pair| pair.key.len()) else {
                 return merged(pairs).find_map(|value| step(&value, path));
             };
@@ -156,13 +157,13 @@ fn step<'a>(node: &Rc<Node>, path: &'a str) -> Option<(Range<usize>, Rc<Node>, &
     }
 }
 
-/// What is behind a key at the front of a path.
+/// Returns the rest of a path after `key`, if the path begins with that key.
 fn tail<'a>(path: &'a str, key: &str) -> Option<&'a str> {
     let tail = path.strip_prefix(key)?;
     if tail.starts_with('[') || tail.is_empty() { Some(tail) } else { tail.strip_prefix('.') }
 }
 
-/// What `<<` takes over.
+/// Returns the maps that `<<` merges.
 fn merged(pairs: &[Pair]) -> impl Iterator<Item = Rc<Node>> {
     pairs.iter().filter(|pair| pair.key == "<<").flat_map(|pair| match &pair.value.content {
         Content::List(items) => items.clone(),
@@ -170,7 +171,7 @@ fn merged(pairs: &[Pair]) -> impl Iterator<Item = Rc<Node>> {
     })
 }
 
-/// The name of a list's element; or its first key, or itself.
+/// Returns the range of the name of a list's element, or of its first key, or of the element.
 fn name_of(item: &Rc<Node>) -> Range<usize> {
     match &item.content {
         Content::Map(pairs) => {
@@ -185,7 +186,7 @@ fn name_of(item: &Rc<Node>) -> Range<usize> {
 mod tests {
     use super::*;
 
-    /// What is pointed at, and where.
+    /// Returns the marked text, with line and column.
     fn found(text: &str, path: &str) -> Option<(String, usize, usize)> {
         let object = Named { kind: "MailServer", namespace: "default", name: "s" };
         let Place { span, line, column, .. } = Source::new(text.to_owned()).find(&object, path, false)?;
@@ -230,7 +231,7 @@ spec:
     }
 
     #[test]
-    fn what_is_not_there_is_looked_for_where_it_should_be() {
+    fn an_absent_field_is_placed_at_its_parent() {
         assert_eq!(found(BLOCK, "spec.listeners[imaps].tls.mode"), at("imaps", 12, 11));
         assert_eq!(found(BLOCK, "spec.tls.certificateRefs"), at("spec", 10, 1));
         assert_eq!(found(BLOCK, "nothing"), None);
@@ -285,7 +286,7 @@ spec:
     }
 
     #[test]
-    fn what_is_too_deep_is_not_looked_at() {
+    fn ignores_values_that_are_nested_too_deeply() {
         assert_eq!(found(&"[".repeat(100_000), "spec"), None);
     }
 }

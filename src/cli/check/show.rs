@@ -1,4 +1,4 @@
-//! What is wrong with manifests, for people, for pipes, and for programs.
+//! Formats findings for people, for pipes, and for programs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,25 +10,25 @@ use crate::controller::reason::Reason;
 
 use super::place::{Place, Source};
 
-/// One thing that is wrong, or worth a look.
+/// A problem or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// Whether it keeps something from being served.
+    /// Whether it excludes something.
     pub(super) is_error: bool,
     pub(super) path: PathBuf,
     pub(super) place: Option<Place>,
-    /// `MailServer mail/example`; empty where no object is known.
+    /// `MailServer mail/example`; empty if no object is known.
     pub(super) object: String,
-    /// `spec.listeners[a].port`; empty where no field is.
+    /// `spec.listeners[a].port`; empty if no field is known.
     pub(super) field: String,
-    /// One word, if there is one.
+    /// The reason in the API, if there is one.
     pub(super) reason: Option<Reason>,
     pub(super) problem: String,
     pub(super) remedy: String,
 }
 
 impl Finding {
-    /// `file:line:column: object: field: reason: problem; remedy`.
+    /// Formats `file:line:column: object: field: reason: problem; remedy`.
     pub(super) fn short(&self) -> String {
         let mut line = self.path.display().to_string();
         if let Some(Place { line: number, column, .. }) = &self.place {
@@ -43,12 +43,12 @@ impl Finding {
         if self.remedy.is_empty() { line } else { format!("{line}; {}", self.remedy) }
     }
 
-    /// With the line of the file, and a caret below what is meant.
+    /// Formats the finding with the line of the file and a marker below the affected text.
     pub(super) fn long(&self, texts: &BTreeMap<PathBuf, Source>, width: Option<usize>) -> String {
         let level = if self.is_error { Level::ERROR } else { Level::WARNING };
         let title = level.primary_title(&self.problem);
         let title = match self.reason {
-            // A link where the terminal has such.
+            // A link, if the terminal supports links.
             Some(reason) => title.id(reason.name()).id_url(reason.link()),
             None => title,
         };
@@ -79,7 +79,7 @@ impl Finding {
         renderer.render(&[group])
     }
 
-    /// For programs.
+    /// Formats the finding as JSON.
     pub(super) fn document(&self) -> Value {
         json!({
             "level": if self.is_error { "error" } else { "warning" },
@@ -95,5 +95,5 @@ impl Finding {
     }
 }
 
-/// Columns where nobody says how many there are.
+/// The number of columns if the output is not a terminal.
 const WIDE: usize = 140;

@@ -1,4 +1,4 @@
-//! Tests of what `check` says.
+//! Tests of the output of `check`.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_line_names_file_object_field_reason_and_remedy() {
 }
 
 #[test]
-fn what_all_listeners_inherit_is_told_once() {
+fn a_violation_of_an_inherited_setting_is_reported_once() {
     let spec = "spec: {auth: {passthrough: {}}, tls: {certificateRefs: [{name: t}]}, listeners: [{name: a, port: \
                 993, backendAddress: 'b:1'}, {name: b, port: 995, backendAddress: 'b:1'}]}\n";
     let (lines, wrong) = check(&format!("{HEAD}{spec}"));
@@ -73,7 +73,7 @@ fn a_capability_that_is_announced_by_itself_is_a_warning() {
 }
 
 #[test]
-fn xclient_that_is_asked_for_is_a_warning_where_a_proxy_header_would_do() {
+fn warns_of_xclient_if_a_proxy_header_is_enough() {
     let warned = |settings: &str| {
         let listener = "{name: a, port: 25, smtp: {authMethods: [NONE]}, backendAddress: 'b:25'}";
         let (lines, wrong) = check(&format!("{HEAD}spec: {{{settings}, listeners: [{listener}]}}\n"));
@@ -97,7 +97,7 @@ fn xclient_that_is_asked_for_is_a_warning_where_a_proxy_header_would_do() {
 }
 
 #[test]
-fn broken_yaml_is_wrong() {
+fn broken_yaml_is_an_error() {
     let (lines, wrong) = check("a: [1\n");
     assert!(wrong && lines[0].starts_with("a.yaml:2:1: "), "{lines:?}");
 }
@@ -120,7 +120,7 @@ fn many_findings_in_a_large_file_are_bounded() {
 }
 
 #[test]
-fn says_what_the_api_server_says() {
+fn reports_the_same_as_the_api_server() {
     let spec = "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, backendAddress: 'b:1', \
                 smtp: {}, proxyProtocol: {trustedPeers: [10.0.0.0/33]}}]}\n";
     let (lines, wrong) = check(&format!("{HEAD}{spec}"));
@@ -151,7 +151,7 @@ fn a_bare_boolean_of_yaml_1_1_is_a_warning() {
 }
 
 #[test]
-fn a_caret_is_below_what_is_meant() {
+fn a_marker_is_below_the_affected_text() {
     let (shown, _) =
         check_as(Format::Text, &format!("{HEAD}spec:\n  listeners:\n  - name: no\n    prt: 993\n"));
     assert_eq!(
@@ -206,7 +206,7 @@ fn the_login_of_an_auth_url_is_not_shown() {
 }
 
 #[test]
-fn what_a_listener_inherits_is_pointed_at_in_its_server() {
+fn marks_an_inherited_setting_in_the_server() {
     let server = format!(
         "{HEAD}spec: {{listeners: [], auth: {{passthrough: {{}}}}, tls: {{certificateRefs: [{{name: t}}]}}}}\n"
     );
@@ -279,7 +279,7 @@ fn an_object_that_is_in_no_file_is_a_warning_and_with_strict_an_error() {
 }
 
 #[test]
-fn what_is_wrong_with_an_object_that_is_there_stays_an_error() {
+fn a_problem_of_an_existing_object_is_an_error() {
     let secret =
         "apiVersion: v1\nkind: Secret\nmetadata: {name: mail-tls, namespace: mail}\nstringData: {a: b}\n";
     let (lines, wrong) = checked(&[("a.yaml", WITH_SECRET), ("b.yaml", secret)], false);
@@ -304,7 +304,7 @@ fn conflicts_are_found_although_the_certificates_are_not_in_git() {
 }
 
 #[test]
-fn endpoints_are_the_clusters_to_make() {
+fn endpoints_are_created_by_the_cluster() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: d}\nspec: {selector: {a: b}, ports: [{port: 143}]}\n";
     let server = format!(
         "{HEAD}spec: {{auth: {{http: {{url: 'http://a/'}}}}, tls: {{certificateRefs: [{{name: t}}]}}, listeners: [{{name: a, port: \
@@ -337,7 +337,7 @@ fn a_folder_without_any_object_of_ours_is_a_warning() {
 }
 
 #[test]
-fn a_wrong_api_version_is_an_error_that_says_the_right_one() {
+fn a_wrong_api_version_is_an_error_with_the_correct_one() {
     let spec = "kind: MailServer\nmetadata: {name: a}\nspec: {auth: {passthrough: {}}, listeners: []}\n";
     for api in ["mailgress.dev/v1", "mailgress.dev/v1beta1", "mailgress.io/v1alpha1", "v1alpha1", "v1"] {
         let (lines, wrong) = check(&format!("apiVersion: {api}\n{spec}"));

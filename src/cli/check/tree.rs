@@ -1,6 +1,6 @@
-//! YAML with places: where in a text a field of an object stands.
+//! Parses YAML with the positions of all values.
 //!
-//! Values are read by the folder source; here is only looked for them, so what is odd is passed over.
+//! The folder source reads and validates the values. This module only finds positions, so it ignores errors.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, Span};
 
-/// A value, and where it stands, in bytes.
+/// A value with its range in bytes.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) span: Range<usize>,
     pub(super) content: Content,
 }
 
-/// What it is.
+/// The content of a value.
 #[derive(Debug)]
 pub(super) enum Content {
     Scalar(String),
@@ -23,7 +23,6 @@ pub(super) enum Content {
     List(Vec<Rc<Node>>),
 }
 
-/// A field of a map.
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) key: String,
@@ -32,20 +31,20 @@ pub(super) struct Pair {
 }
 
 impl Node {
-    /// A field of a map.
+    /// Returns a field of a map.
     pub(super) fn get(&self, key: &str) -> Option<&Rc<Self>> {
         let Content::Map(pairs) = &self.content else { return None };
         pairs.iter().find(|pair| pair.key == key).map(|pair| &pair.value)
     }
 
-    /// A scalar's text.
+    /// Returns the text of a scalar.
     pub(super) fn text(&self) -> Option<&str> {
         let Content::Scalar(text) = &self.content else { return None };
         Some(text)
     }
 }
 
-/// All documents of a text, as far as they can be read.
+/// Returns the documents of a text up to the first error.
 pub(super) fn documents(text: &str) -> Vec<Rc<Node>> {
     let offsets: Vec<usize> = text.char_indices().map(|(offset, _)| offset).chain([text.len()]).collect();
     let mut composer = Composer { offsets, ..Composer::default() };
@@ -58,17 +57,17 @@ pub(super) fn documents(text: &str) -> Vec<Rc<Node>> {
     composer.documents
 }
 
-/// Makes nodes of events.
+/// Builds nodes from events.
 #[derive(Default)]
 struct Composer {
-    /// Of each character, in bytes.
+    /// The position in bytes of each character.
     offsets: Vec<usize>,
     documents: Vec<Rc<Node>>,
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Node>>,
 }
 
-/// What has begun and not ended.
+/// A map or list that has started and not ended.
 struct Open {
     start: usize,
     anchor: usize,
@@ -81,7 +80,7 @@ enum Unfinished {
 }
 
 impl Composer {
-    /// `None`: it is too deep.
+    /// Applies an event. Returns `None` if the nesting is too deep.
     fn take(&mut self, event: Event<'_>, span: &Span) -> Option<()> {
         let range = self.byte(span.start.index())..self.byte(span.end.index());
         match event {
@@ -126,7 +125,7 @@ impl Composer {
         self.place(node, span);
     }
 
-    /// Into what is open; `span` is where it is written, or where an alias is.
+    /// Adds a node to the open map or list. `span` is its range, or that of an alias.
     fn place(&mut self, node: Rc<Node>, span: Range<usize>) {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.documents.push(node),
@@ -143,5 +142,5 @@ impl Composer {
     }
 }
 
-/// Values within values; the folder source takes no more.
+/// The maximum depth. The folder source accepts less.
 const MAX_DEPTH: usize = 128;

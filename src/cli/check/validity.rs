@@ -1,4 +1,5 @@
-//! `check` and rendering against the table in `tests/validity`; `tests/cluster` holds a real API server against it.
+//! Compares `check` and rendering with the table in `tests/validity`. `tests/cluster` compares a real API server with
+//! it.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -19,7 +20,7 @@ mod table;
 
 use table::{Case, Verdict, cases};
 
-/// What `check` has without flags.
+/// The environment of `check` without flags.
 static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| Environment {
     class: DEFAULT_CLASS.to_owned(),
     hostname: "host.example".to_owned(),
@@ -29,7 +30,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| Environment {
     completeness: Completeness::Part,
 });
 
-/// What the offline API server says, and then what `check` says at all, errors alone.
+/// Returns the violations of the offline validation, and the errors of `check`.
 fn said(case: &Case) -> (Vec<String>, Vec<String>) {
     let kind = if case.server.is_some() { Kind::Listener } else { Kind::Server };
     let mut spec = case.object["spec"].clone();
@@ -70,7 +71,7 @@ fn check_and_rendering_agree_with_the_table_of_what_is_valid() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A listener's settings are those of the `MailServer`, and a `MailListener` is a listener.
+/// A listener has the settings of the `MailServer`, and a `MailListener` is a listener.
 #[test]
 fn every_field_of_the_api_has_a_valid_case_in_the_table() {
     let [server, listener] = crds().map(|crd| schema_of(&crd)["properties"]["spec"].clone());

@@ -1,8 +1,9 @@
-//! A warning where a manifest asks for XCLIENT and a PROXY header would say the same.
+//! Warns if a manifest enables XCLIENT and a PROXY header would be enough.
 //!
-//! A backend that believes XCLIENT of an address lets whoever speaks from there be anybody. A PROXY header names the
-//! client once, before its first byte. XCLIENT is needed where it carries the login: with an auth service and without
-//! `upstream.smtpAuth`. Where XCLIENT is on by default only, there is no warning: it is sent to backends that offer it.
+//! A backend that trusts XCLIENT from an address lets any client at this address claim to be any user. A PROXY header
+//! names the client only once, before its first byte. XCLIENT is needed if it sends the login: with an auth service and
+//! without `upstream.smtpAuth`. There is no warning for the default, with which XCLIENT is sent only to backends that
+//! offer it.
 
 use crate::api::Settings;
 use crate::api::listener::{ListenerFields, Protocol as ApiProtocol};
@@ -11,10 +12,10 @@ use crate::controller::index::{Key, Kind, Objects};
 use crate::controller::render::settings::{attached, effective};
 use crate::protocol::Protocol;
 
-/// A field that asks for XCLIENT.
+/// A field that enables XCLIENT.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct AsksForXclient {
-    /// The object that says so.
+pub(super) struct XclientField {
+    /// The object that has the field.
     pub(super) kind: Kind,
     pub(super) key: Key,
     /// `spec.upstream.xclient`.
@@ -26,18 +27,18 @@ pub(super) const PROBLEM: &str = "a backend that believes XCLIENT lets everybody
 pub(super) const REMEDY: &str = "if the backend takes PROXY headers, set upstream.proxyProtocol: V2 and xclient: false; \
                                  otherwise let it believe XCLIENT of Mailgress's addresses only";
 
-/// Each field once.
-pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
+/// Returns each field once.
+pub(super) fn fields(objects: &Objects) -> Vec<XclientField> {
     let mut found = Vec::new();
     for (key, server) in &objects.servers {
         let Ok(spec) = &server.spec else { continue };
         for listener in &spec.listeners {
             let settings = effective(&spec.settings, &listener.fields.settings);
             if could_use_proxy(&listener.fields, &settings) {
-                let own = asks(&listener.fields.settings);
+                let own = enables_xclient(&listener.fields.settings);
                 let place =
                     if own { format!("spec.listeners[{}]", listener.name) } else { "spec".to_owned() };
-                found.push(asking(Kind::Server, key, &place));
+                found.push(xclient_field(Kind::Server, key, &place));
             }
         }
     }
@@ -48,11 +49,11 @@ pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
         let server = objects.servers.get(&server_key).and_then(|server| server.spec.as_ref().ok());
         let inherited = server.map(|server| server.settings.clone()).unwrap_or_default();
         if could_use_proxy(&spec.listener, &attached(&inherited, &spec.listener.settings)) {
-            let own = asks(&spec.listener.settings);
+            let own = enables_xclient(&spec.listener.settings);
             found.push(if own {
-                asking(Kind::Listener, key, "spec")
+                xclient_field(Kind::Listener, key, "spec")
             } else {
-                asking(Kind::Server, &server_key, "spec")
+                xclient_field(Kind::Server, &server_key, "spec")
             });
         }
     }
@@ -61,11 +62,11 @@ pub(super) fn fields(objects: &Objects) -> Vec<AsksForXclient> {
     found
 }
 
-fn asking(kind: Kind, key: &Key, place: &str) -> AsksForXclient {
-    AsksForXclient { kind, key: key.clone(), field: format!("{place}.upstream.xclient") }
+fn xclient_field(kind: Kind, key: &Key, place: &str) -> XclientField {
+    XclientField { kind, key: key.clone(), field: format!("{place}.upstream.xclient") }
 }
 
-fn asks(settings: &Settings) -> bool {
+fn enables_xclient(settings: &Settings) -> bool {
     settings.upstream.as_ref().is_some_and(|upstream| upstream.xclient == Some(true))
 }
 
@@ -78,5 +79,5 @@ fn could_use_proxy(fields: &ListenerFields, settings: &Settings) -> bool {
     let sends_proxy = !matches!(upstream.proxy_protocol, None | Some(ProxyProtocolVersion::Disabled));
     let by_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
     let carries_login = by_service && upstream.smtp_auth != Some(true);
-    is_smtp && asks(settings) && !sends_proxy && !carries_login
+    is_smtp && enables_xclient(settings) && !sends_proxy && !carries_login
 }

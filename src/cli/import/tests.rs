@@ -1,5 +1,5 @@
-//! The configurations in tests/nginx with the manifests and notes beside them, what is refused, and the table of
-//! docs/nginx.md.
+//! Tests the configurations in tests/nginx and their manifests and notes, configurations that are refused, and the
+//! table in docs/nginx.md.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -17,11 +17,11 @@ use super::*;
 
 mod generated;
 
-/// tests/nginx, with certificates that are made up, and one host name.
+/// The files in tests/nginx, generated certificates, and one host name.
 struct Fake {
-    /// Certificates that the renderer takes, rather than the same text each time.
+    /// Valid certificates instead of the placeholder text.
     real: bool,
-    /// A file that is not in tests/nginx.
+    /// An additional file that is not in tests/nginx.
     inline: Option<&'static str>,
 }
 
@@ -250,9 +250,9 @@ fn keys_are_masked_when_an_import_is_printed_for_debugging() {
     assert!(!format!("{:?}", import("tls.conf", false)).contains("secret string"));
 }
 
-// --- what nginx refuses ---
+// --- errors as in nginx ---
 
-/// In `server { listen 143; auth_http a; … }`, all on the first line.
+/// Configurations within `server { listen 143; auth_http a; … }`, all in the first line.
 macro_rules! refused {
     ($($name:ident: $($text:literal => $message:literal,)*;)*) => {$(
         #[test]
@@ -386,7 +386,7 @@ fn an_import_names_certificates_that_clients_may_refuse() {
 }
 
 #[test]
-fn an_import_says_where_it_takes_passwords_that_are_not_listed() {
+fn an_import_reports_where_it_accepts_passwords_that_are_not_listed() {
     let text = "mail { auth_http a;\nserver { listen 25; smtp_auth none; }\nserver { listen 587; smtp_auth login; } }";
     let imported = inline(text).unwrap();
     let advice: Vec<String> = imported.advice.iter().map(ToString::to_string).collect();
@@ -430,7 +430,7 @@ fn whole_configurations_that_nginx_refuses_are_refused() {
 }
 
 #[test]
-fn what_nginx_takes_in_any_case_or_order_is_taken() {
+fn accepts_any_case_and_order_that_nginx_accepts() {
     let text = "mail { auth_http a:1; auth_http b:2; proxy_pass_error_message ON; xclient Off; starttls OFF;
         server { listen 127.0.0.1:2525; listen 127.0.0.1:25 so_keepalive=30m; smtp_auth PLAIN None; } }";
     let imported = inline(text).unwrap();
@@ -515,7 +515,7 @@ fn strict_prints_nothing_but_notes() {
 }
 
 #[test]
-fn where_a_file_is_missing_nothing_else_is_called_missing() {
+fn reports_only_the_missing_file() {
     let text = "mail { auth_http a; foo; include nothere.conf; server { include gone.conf; } }";
     let said = inline(text).unwrap_err().to_string();
     assert_eq!(
@@ -534,7 +534,7 @@ fn a_dump_has_the_files_that_are_here() {
 }
 
 #[test]
-fn what_the_schema_bounds_is_cut_and_named() {
+fn values_above_a_limit_of_the_schema_are_cut_and_reported() {
     let headers: String = (0..40).map(|n| format!("auth_http_header X-{n} {n}; ")).collect();
     let zone = "z".repeat(70);
     let text = format!(
@@ -586,7 +586,7 @@ fn relative_paths_begin_at_the_prefix() {
 }
 
 #[test]
-fn what_stands_outside_of_mail_is_skipped_whatever_it_is() {
+fn skips_everything_outside_of_mail() {
     let text = "user nobody; http { include nothere.conf; content_by_lua_block { if a then b = '{}' end } }
         stream { server { listen 25; } } mail { auth_http a; server { listen 25; } }";
     assert!(printed(&inline(text).unwrap()).contains("name: smtp"));

@@ -1,4 +1,5 @@
-//! Who logs in: from a file, a folder that a Secret is mounted as, or the environment; never from the command line.
+//! The login for a probe: from a file, a folder with a mounted Secret, or the environment. Passwords are not accepted
+//! on the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::probe::Credentials;
 use crate::secret::Secret;
 
-/// Who logs in.
+/// The login.
 #[derive(Args, Debug)]
 pub(super) struct Login {
     /// Log in: the user is this file's first line, the password its second; or a folder with the files username and
@@ -23,7 +24,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// `None`: nobody.
+    /// Returns the credentials; `None` if there are none.
     pub(super) fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
         if let Some(path) = &self.login_file {
             let read = if path.is_dir() { from_folder(path) } else { from_file(path) };
@@ -54,13 +55,13 @@ fn from_folder(folder: &Path) -> anyhow::Result<Credentials> {
         anyhow::Ok(Zeroizing::new(text))
     };
     let (user, password) = (value("username")?, value("password")?);
-    // An editor's line break is no part of it.
+    // An editor's line break is not a part of the value.
     let line = |text: &str| text.trim_end_matches(['\r', '\n']).to_owned();
     let password = Zeroizing::new(line(&password));
     Ok(Credentials { user: line(&user), password: Secret::from(password.as_bytes()) })
 }
 
-/// Where the password for `--user` is.
+/// The environment variable with the password for `--user`.
 const PASSWORD: &str = "MAILGRESS_PROBE_PASSWORD";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `mailgress probe --service`: every listener of a class, visited by way of the Service that clients use.
+//! `mailgress probe --service`: probes every listener of a class through the Service that clients use.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -13,22 +13,22 @@ use crate::api;
 use crate::app::{ObjectRef, Reader, in_a_pod};
 use crate::cli::Usage;
 use crate::cli::run::{namespace, object_ref};
-use crate::cli::status::{object, whose};
+use crate::cli::status::{listener_name, object};
 use crate::cli::table::{Cell, Table, terminal_width};
 use crate::controller::inventory::cluster::Reached;
 use crate::controller::inventory::{Entry, Ready};
 use crate::net::BackendAddress;
-use crate::probe::{Finding, Outcome, Report, Step, Strictness, TlsWish, Wish, probe};
+use crate::probe::{Finding, Outcome, ProbeRequest, Report, Step, Strictness, TlsStart, probe};
 use crate::protocol::Protocol;
 use crate::protocol::proxy_header::ProxyVersion;
 use crate::words::counted;
 
-use super::Manner;
+use super::ProbeOptions;
 use super::text::outcome;
 
-/// Which listeners, and where.
+/// The options for a Service.
 #[derive(Args, Debug)]
-pub(super) struct Behind {
+pub(super) struct ServiceOptions {
     /// Connect to every listener of the class through this Service, as `helm test` does.
     #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = object_ref, conflicts_with_all = ["target", "protocol", "tls", "server_name"])]
     pub(super) service: Option<ObjectRef>,
@@ -50,39 +50,43 @@ pub(super) struct Behind {
     class: String,
 }
 
-/// A listener, and what a visit to it has found.
+/// A listener and the result of its probe.
 #[derive(Serialize)]
-pub(super) struct Visited {
+pub(super) struct Probed {
     listener: Entry,
     report: Report,
 }
 
-impl Visited {
-    /// How it went.
+impl Probed {
+    /// Returns the outcome of the probe.
     pub(super) fn outcome(&self) -> Outcome {
         self.report.outcome()
     }
 }
 
-impl Behind {
-    /// Visits all listeners that TCP reaches, some at once.
-    pub(super) async fn visit(&self, service: &ObjectRef, manner: &Manner) -> anyhow::Result<Vec<Visited>> {
+impl ServiceOptions {
+    /// Probes all listeners with a TCP port, several at the same time.
+    pub(super) async fn probe_all(
+        &self,
+        service: &ObjectRef,
+        options: &ProbeOptions,
+    ) -> anyhow::Result<Vec<Probed>> {
         let reader = Reader::new(self.kubeconfig.as_deref()).await?;
         let reached = reader.service(service).await?;
         let host = self.host(service, &reached, reader.namespace())?;
         let inventory = reader.inventory(&self.namespaces, &self.class).await?;
-        let mut visits = Vec::new();
+        let mut probes = Vec::new();
         for listener in inventory.listeners {
-            let plan = plan(&listener, &host, &reached, manner).map_err(Usage::new)?;
-            visits.push(async move {
+            let plan = plan(&listener, &host, &reached, options).map_err(Usage::new)?;
+            probes.push(async move {
                 let report = match plan {
-                    Plan::Visit(wish) => probe(&wish).await,
-                    Plan::Told(report) => *report,
+                    Plan::Probe(request) => probe(&request).await,
+                    Plan::Report(report) => *report,
                 };
-                Visited { listener, report }
+                Probed { listener, report }
             });
         }
-        Ok(stream::iter(visits).buffered(AT_ONCE).collect().await)
+        Ok(stream::iter(probes).buffered(AT_ONCE).collect().await)
     }
 
     fn host(&self, service: &ObjectRef, reached: &Reached, namespace: &str) -> anyhow::Result<String> {
@@ -101,65 +105,65 @@ impl Behind {
 }
 
 enum Plan {
-    Visit(Box<Wish>),
-    /// There is nothing to visit.
-    Told(Box<Report>),
+    Probe(Box<ProbeRequest>),
+    /// There is nothing to connect to.
+    Report(Box<Report>),
 }
 
-/// What is to be done about a listener.
-fn plan(listener: &Entry, host: &str, reached: &Reached, manner: &Manner) -> anyhow::Result<Plan> {
+/// Decides how to probe a listener.
+fn plan(listener: &Entry, host: &str, reached: &Reached, options: &ProbeOptions) -> anyhow::Result<Plan> {
     let protocol = match listener.protocol {
         "POP3" => Protocol::Pop3,
         "SMTP" => Protocol::Smtp,
         _ => Protocol::Imap,
     };
-    let told = |message: String, remedy: &str| {
+    let failed = |message: String, remedy: &str| {
         let mut report = Report::new(listener.socket.clone(), protocol);
         report.fail(Step::Connection, message, remedy);
-        Ok(Plan::Told(Box::new(report)))
+        Ok(Plan::Report(Box::new(report)))
     };
     let not_ready = listener.problems.first().filter(|_| listener.ready == Ready::False);
     if let Some(problem) = not_ready {
-        return told(format!("not ready, {}: {}", problem.reason, problem.message), "");
+        return failed(format!("not ready, {}: {}", problem.reason, problem.message), "");
     }
     let Some(port) = listener.port() else {
         let mut report = Report::new(listener.socket.clone(), protocol);
         report.skip(format!("{} is not behind a Service", listener.socket));
-        return Ok(Plan::Told(Box::new(report)));
+        return Ok(Plan::Report(Box::new(report)));
     };
     if !reached.ports.contains(&port) {
         let message = format!("the Service has no port {port}");
-        return told(message, "run Mailgress with --service, which keeps its ports, or add it");
+        return failed(message, "run Mailgress with --service, which keeps its ports, or add it");
     }
     let target = match host.parse::<IpAddr>() {
         Ok(ip) => BackendAddress::Ip((ip, port).into()),
         Err(_) => BackendAddress::Name { host: host.to_owned(), port },
     };
     let tls = match listener.tls {
-        "Disabled" => TlsWish::Disabled,
-        "Implicit" => TlsWish::Implicit,
-        _ => TlsWish::StartTls,
+        "Disabled" => TlsStart::Disabled,
+        "Implicit" => TlsStart::Implicit,
+        _ => TlsStart::StartTls,
     };
     let name = listener.hostnames.first().map(|name| name.replacen('*', ANY_LABEL, 1));
-    let strictness = match (manner.no_verify, &manner.ca) {
+    let strictness = match (options.no_verify, &options.ca) {
         (true, _) => Strictness::None,
         (false, Some(_)) if name.is_some() => Strictness::All,
-        // Which name clients use is not known here.
+        // The name that clients use is not known.
         (false, Some(_)) => Strictness::Known { name: false, issuer: true },
         (false, None) => Strictness::Known { name: name.is_some(), issuer: false },
     };
-    let mut wish = manner.wish(target, protocol, tls, (name, strictness))?;
-    if listener.proxy_protocol && wish.proxy_protocol.is_none() {
-        wish.proxy_protocol = Some(ProxyVersion::V2);
+    let mut request = options.request(target, protocol, tls, (name, strictness))?;
+    if listener.proxy_protocol && request.proxy_protocol.is_none() {
+        request.proxy_protocol = Some(ProxyVersion::V2);
     }
-    Ok(Plan::Visit(Box::new(wish)))
+    Ok(Plan::Probe(Box::new(request)))
 }
 
-/// A line for each listener, and below them what does not work, and why.
-pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()> {
+/// Writes a row for each listener, and then the problems.
+pub(super) fn write(out: &mut impl Write, probed: &[Probed]) -> io::Result<()> {
     let mut table =
         Table::new(["NAMESPACE", "OBJECT", "LISTENER", "PORT", "PROTOCOL", "TLS", "RESULT", "WORKS"]);
-    for Visited { listener, report } in visited {
+    for Probed { listener, report } in probed {
         let (word, style) = outcome(report.outcome());
         table.push([
             listener.namespace.as_str().into(),
@@ -176,16 +180,16 @@ pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()>
         return writeln!(out, "There are no listeners to visit.");
     }
     table.write(out, terminal_width())?;
-    for Visited { listener, report } in visited {
+    for Probed { listener, report } in probed {
         for finding in report.findings.iter().filter(|finding| finding.outcome != Outcome::Ok) {
             explain(out, listener, report, finding)?;
         }
     }
-    let works = visited.iter().filter(|visited| visited.report.outcome() != Outcome::Failed).count();
-    let verb = if visited.len() == 1 { "works" } else { "work" };
-    writeln!(out, "\n{works} of {} {verb}", counted(visited.len(), "listener"))?;
-    if works > 0 && visited.iter().all(|visited| visited.report.login.is_none()) {
-        writeln!(out, "{NO_LOGIN}")?;
+    let works = probed.iter().filter(|probed| probed.report.outcome() != Outcome::Failed).count();
+    let verb = if probed.len() == 1 { "works" } else { "work" };
+    writeln!(out, "\n{works} of {} {verb}", counted(probed.len(), "listener"))?;
+    if works > 0 && probed.iter().all(|probed| probed.report.login.is_none()) {
+        writeln!(out, "{WITHOUT_LOGIN}")?;
     }
     Ok(())
 }
@@ -193,12 +197,18 @@ pub(super) fn write(out: &mut impl Write, visited: &[Visited]) -> io::Result<()>
 fn explain(out: &mut impl Write, listener: &Entry, report: &Report, finding: &Finding) -> io::Result<()> {
     let (word, style) = outcome(finding.outcome);
     let Finding { step, message, remedy, .. } = finding;
-    writeln!(out, "\n{style}{word}{style:#} {} ({}), {}", whose(listener), report.target, step.name())?;
+    writeln!(
+        out,
+        "\n{style}{word}{style:#} {} ({}), {}",
+        listener_name(listener),
+        report.target,
+        step.name()
+    )?;
     writeln!(out, "     {message}")?;
     if remedy.is_empty() { Ok(()) } else { writeln!(out, "     {remedy}") }
 }
 
-/// What went well, in short.
+/// Lists what works.
 fn works(report: &Report) -> String {
     let mut words: Vec<String> = report.tls.iter().map(|tls| tls.version.to_owned()).collect();
     if report.greeting.is_some() {
@@ -208,10 +218,10 @@ fn works(report: &Report) -> String {
     words.join(", ")
 }
 
-/// A listener greets whether its backend is there or not.
-const NO_LOGIN: &str =
+/// A listener sends a greeting even if its backend is not available.
+const WITHOUT_LOGIN: &str =
     "Nobody logged in, so no backend was asked: --login-file says who (test.loginSecret in the chart).";
-/// Listeners.
+/// The maximum number of concurrent probes.
 const AT_ONCE: usize = 16;
-/// In place of a wildcard.
+/// The label that replaces a wildcard.
 const ANY_LABEL: &str = "mailgress-probe";

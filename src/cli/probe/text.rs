@@ -1,4 +1,4 @@
-//! A visit, for people.
+//! Writes the result of a probe as text.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::cli::colour::{BAD, FAINT, GOOD, STRONG, WARNING};
 use crate::probe::{CertificateFacts, Finding, Outcome, Report, Step};
 use crate::words::counted;
 
-/// Step by step, with the certificates below theirs.
+/// Writes one line for each step, and the certificates below theirs.
 pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "{STRONG}{}{STRONG:#}, {}", report.target, report.protocol.to_ascii_uppercase())?;
     for finding in &report.findings {
@@ -45,7 +45,7 @@ fn shown(out: &mut impl Write, index: usize, certificate: &CertificateFacts) -> 
     Ok(())
 }
 
-/// In a word of four letters at most.
+/// Returns a word of at most four letters.
 pub(super) const fn outcome(outcome: Outcome) -> (&'static str, Style) {
     match outcome {
         Outcome::Ok => ("ok", GOOD),

@@ -1,4 +1,4 @@
-//! A document of an instance's admin server.
+//! Reads a document from an instance's admin server.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use tokio::time::timeout;
 
 use crate::cli::Usage;
 
-/// The document at `path`, within a bound.
+/// Reads the document at `path` within `bound`.
 ///
 /// # Errors
-/// When nobody answers, or with something else.
+///
+/// Fails if there is no answer, or the answer is not a JSON document.
 pub(super) async fn json(address: &str, path: &str, bound: Duration) -> anyhow::Result<Value> {
     let host = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
     if host.contains('/') || !host.contains(':') {
@@ -34,7 +35,7 @@ pub(super) async fn json(address: &str, path: &str, bound: Duration) -> anyhow::
 async fn get(host: &str, path: &str) -> anyhow::Result<Value> {
     let stream = TcpStream::connect(host).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the runtime.
+    // The task ends with the runtime.
     tokio::spawn(connection);
     let request = http::Request::get(path).header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
@@ -46,5 +47,5 @@ async fn get(host: &str, path: &str) -> anyhow::Result<Value> {
     serde_json::from_slice(&body.to_bytes()).with_context(|| format!("{path} is no JSON"))
 }
 
-/// Bytes of a document: of many thousands of objects.
+/// The maximum size of a document in bytes. It is enough for many thousands of objects.
 const MAX_DOCUMENT: usize = 256 << 20;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::net::Backoff;
 
-/// For one request or watch.
+/// Returns the backoff for one request or watch.
 pub(super) fn backoff() -> Backoff {
     Backoff::new(FIRST, LAST).random()
 }
@@ -15,9 +15,9 @@ impl kube::runtime::utils::Backoff for Backoff {
     }
 }
 
-/// After the first failure.
+/// The delay after the first failure.
 const FIRST: Duration = Duration::from_millis(500);
-/// However often it failed.
+/// The longest delay.
 pub(super) const LAST: Duration = Duration::from_secs(10);
-/// A failure that is over is not told for longer: it would have come again by then.
-pub(super) const TOLD: Duration = LAST.saturating_mul(3);
+/// A failure is no longer reported after this time: if it still existed, it would have occurred again.
+pub(super) const REPORTED_FOR: Duration = LAST.saturating_mul(3);

@@ -1,4 +1,4 @@
-//! Events about objects, for what an operator acts on. The conditions have it all; an event is how it is noticed.
+//! Events about objects, for changes that need an operator's action. The conditions have more details.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::controller::status::{Change, ChangeKind};
 
 use super::failure::answered;
 
-/// Publishes what it is given, as fast as is decent, until nobody gives it anything.
+/// Publishes events for `changes`, at a limited rate, until the channel is closed.
 pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::Receiver<Change>) {
     let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: Some(replica) };
     let recorder = Recorder::new(client, reporter);
@@ -31,13 +31,16 @@ pub(super) async fn publish(client: Client, replica: String, mut changes: mpsc::
     }
 }
 
-/// What an operator acts on: alarms of the object as a whole, and that it is ready. What is no object's own fault is
-/// in the log and in the conditions, and not in an event for each of thousands.
+/// Returns the event for a change that needs an operator's action (a warning about the whole object), or for an object
+/// that is ready. A problem of a replica does not cause one event for each of thousands of objects: it is in the log
+/// and in the conditions.
 fn event(change: &Change) -> Option<Event> {
-    let ChangeKind::Is(Condition { type_, status, reason, message, .. }) = &change.kind else { return None };
-    // Whatever degrades an object keeps it from being ready, which says of which listener.
-    let is_said = type_ == "Degraded";
-    if is_said || change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
+    let ChangeKind::Changed(Condition { type_, status, reason, message, .. }) = &change.kind else {
+        return None;
+    };
+    // If an object is degraded, it is not ready either, and the message of Ready names the listener.
+    let is_in_ready = type_ == "Degraded";
+    if is_in_ready || change.listener.is_some() || reason == Reason::ReplicaUnreachable.name() {
         return None;
     }
     let type_is_ready = type_ == "Ready" && *status == ConditionStatus::True;
@@ -67,7 +70,7 @@ fn reference(change: &Change) -> ObjectReference {
     }
 }
 
-/// Within the API server's bound, on a whole character.
+/// Shortens a message to the API server's limit, at a character boundary.
 fn shortened(message: &str) -> String {
     let mut end = message.len().min(LONGEST_NOTE);
     while !message.is_char_boundary(end) {
@@ -76,7 +79,7 @@ fn shortened(message: &str) -> String {
     message.get(..end).unwrap_or_default().to_owned()
 }
 
-/// How many may be written yet: thousands of objects may change at once.
+/// A token bucket for events, because thousands of objects may change at once.
 struct Allowance {
     left: u32,
     since: Instant,
@@ -99,13 +102,12 @@ impl Allowance {
     }
 }
 
-/// `reportingController` of the events.
 const CONTROLLER: &str = "mailgress.dev/controller";
-/// Events in a burst.
+/// The maximum number of events in a burst.
 const AT_ONCE: u32 = 25;
-/// After which time there may be another one.
+/// The time after which another event is allowed.
 const EACH: Duration = Duration::from_secs(2);
-/// Bytes of an event's note, as the API server bounds it.
+/// The API server's limit for the note of an event, in bytes.
 const LONGEST_NOTE: usize = 1000;
 
 #[cfg(test)]
@@ -126,7 +128,7 @@ mod tests {
             object: ObjectId::new(Kind::Server, &Key::new("mail", "edge")),
             uid: "u".into(),
             listener: listener.map(Into::into),
-            kind: ChangeKind::Is(condition),
+            kind: ChangeKind::Changed(condition),
         }
     }
 

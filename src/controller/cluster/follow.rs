@@ -1,4 +1,4 @@
-//! Following a few objects of the cluster that are ours to look after, all at once each time that one changes.
+//! Watches a few objects of the cluster and returns all of them after each change.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use super::backoff::backoff;
 use super::failure::Failure;
 
-/// All objects there are, whenever they are others than before, and every failure, which is tried again.
+/// Returns all objects after each change, and each failure. A failed watch is tried again.
 pub(super) fn follow<T>(api: Api<T>, config: Config) -> impl Stream<Item = Result<Vec<Arc<T>>, Failure>>
 where
     T: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,

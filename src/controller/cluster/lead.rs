@@ -1,4 +1,4 @@
-//! What only the replica that leads does: it asks the others, writes status and events, and keeps the Service.
+//! The tasks of the leading replica: ask the other replicas, write status and events, and manage the Service's ports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,77 +13,76 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::status::ConditionStatus;
 use crate::controller::index::{Key, ObjectId};
-use crate::controller::peers::{Peers, Touched};
+use crate::controller::peers::{Affected, Peers};
 use crate::controller::publisher::Publisher;
 use crate::controller::reason::Reason;
-use crate::controller::service::{Front, OwnService, are_all_strangers};
+use crate::controller::service::{Front, OwnService, have_no_replica};
 use crate::controller::status::{self, Change, Surroundings};
 
 use super::events;
-use super::lease::{Lease, Standing};
+use super::lease::{Leadership, Lease};
 use super::own_service::{Keeper, KnownService};
 use super::replicas::{self, Replicas};
 use super::store::Store;
-use super::writer::{Outbox, Said, Writer};
+use super::writer::{Outbox, StatusUpdate, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
 
-/// Our standing, and all that follows from it.
+/// The state of leadership, and the tasks that depend on it.
 pub(super) struct Lead {
-    standing: watch::Receiver<Standing>,
+    leadership: watch::Receiver<Leadership>,
     leads: bool,
-    /// To ask the other replicas.
+    /// For the requests to other replicas.
     client: Client,
     /// The Service whose endpoints are the replicas.
     replicas: Option<Key>,
-    /// What the other replicas say, while they are asked.
-    asking: Option<Asking>,
+    /// The answers of the other replicas, while they are asked.
+    requests: Option<ReplicaRequests>,
     service: watch::Receiver<KnownService>,
-    /// To the keeper of the Service's ports.
+    /// The wanted ports, sent to the task that manages the Service.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
-    /// To the writer of status.
+    /// The statuses for the writer.
     outbox: Outbox,
-    /// To the writer of events.
+    /// The changes for the task that writes events.
     events: mpsc::Sender<Change>,
-    /// The node that we are on.
+    /// The address of the node of this replica.
     node_address: Option<IpAddr>,
-    /// Waits until there is something to lead.
-    lease: Option<(Lease, watch::Sender<Standing>)>,
+    /// The lease, until this replica starts to compete for it.
+    lease: Option<(Lease, watch::Sender<Leadership>)>,
     running: Option<JoinHandle<()>>,
 }
 
-/// The other replicas are asked for as long as this is there.
+/// The requests to the other replicas. Dropping this ends them.
 #[derive(Debug)]
-struct Asking {
+struct ReplicaRequests {
     events: mpsc::Receiver<replicas::Event>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// Something that the lead has to do with.
 #[derive(Debug)]
 pub(super) enum LeadEvent {
-    /// We lead, or do not any more.
-    Standing,
-    /// The Service is another.
+    /// This replica has become the leader, or is no longer the leader.
+    Leadership,
+    /// The Service has changed.
     Service,
-    /// Something of the other replicas.
+    /// An event about the other replicas.
     Replicas(replicas::Event),
 }
 
 impl Lead {
-    /// Starts its tasks, which end with `shutdown`.
+    /// Starts the tasks. They end with `shutdown`.
     pub(super) fn start(
         clients: &Clients,
         options: &ClusterOptions,
         publisher: &Publisher,
         shutdown: &CancellationToken,
     ) -> Self {
-        publisher.stand_by();
+        publisher.start_as_follower();
         let replica = publisher.ledger().replica().clone();
-        let (standings, standing) = watch::channel(Standing::default());
+        let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let identity = format!("{}_{}", replica.name, replica.instance);
         let lease = Lease::new(clients.requests.clone(), options.lease.clone(), identity);
         let naming =
-            lease.clone().name_leader(publisher.ledger().clone(), standing.clone(), shutdown.clone());
+            lease.clone().name_leader(publisher.ledger().clone(), leadership.clone(), shutdown.clone());
         tokio::spawn(naming);
         let outbox = Outbox::default();
         let writer = Writer::new(clients.requests.clone(), publisher.class(), outbox.clone(), lease.clone());
@@ -98,119 +97,125 @@ impl Lead {
             tokio::spawn(keeper.run());
         }
         Self {
-            standing,
+            leadership,
             leads: false,
             client: clients.watches.clone(),
             replicas: options.replicas.clone(),
-            asking: None,
+            requests: None,
             service,
             ports,
             outbox,
             events,
             node_address: replica.node_address,
-            lease: Some((lease, standings)),
+            lease: Some((lease, leadership_sender)),
             running: None,
         }
     }
 
-    /// From now on there is something to lead.
-    pub(super) fn run_for_it(&mut self, shutdown: &CancellationToken) {
-        if let Some((lease, standings)) = self.lease.take() {
-            self.running = Some(tokio::spawn(lease.run(standings, shutdown.clone())));
+    /// Starts to compete for the lease.
+    pub(super) fn compete(&mut self, shutdown: &CancellationToken) {
+        if let Some((lease, leadership_sender)) = self.lease.take() {
+            self.running = Some(tokio::spawn(lease.run(leadership_sender, shutdown.clone())));
         }
     }
 
-    /// Whether this replica leads.
     pub(super) fn leads(&self) -> bool {
         self.leads
     }
 
-    /// The other replicas are asked while this one starts or leads.
-    pub(super) fn ask(&mut self, is_starting: bool, publisher: &mut Publisher) {
-        let asks = is_starting || self.leads;
+    /// Starts or stops the requests to the other replicas: they are needed while this replica starts or leads.
+    pub(super) fn request_replicas(&mut self, is_starting: bool, publisher: &mut Publisher) {
+        let is_needed = is_starting || self.leads;
         let Some(service) = self.replicas.clone() else {
-            if asks && publisher.asked().is_none() {
-                publisher.ask(Some(Peers::alone(&publisher.ledger().replica().instance)));
+            if is_needed && publisher.peers().is_none() {
+                publisher.set_peers(Some(Peers::alone(&publisher.ledger().replica().instance)));
             }
             return;
         };
-        if asks == self.asking.is_some() {
+        if is_needed == self.requests.is_some() {
             return;
         }
-        self.asking = asks.then(|| {
+        self.requests = is_needed.then(|| {
             let (sender, events) = mpsc::channel(MAX_ANSWERS);
             let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
-            Asking { events, _task: AbortOnDropHandle::new(task) }
+            ReplicaRequests { events, _task: AbortOnDropHandle::new(task) }
         });
-        publisher.ask(asks.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
+        publisher.set_peers(is_needed.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
     }
 
-    /// Waits until the lease is free for somebody else, after the shutdown.
+    /// Waits until the lease is released, after the shutdown.
     pub(super) async fn end(self) {
         if let Some(running) = self.running {
-            // It ends by itself; whoever waits for us is patient only for a while.
+            // The task ends by itself. The caller limits the time of this wait.
             let _ = running.await;
         }
     }
 
-    /// Waits for news; where nobody has any more, for ever.
-    pub(super) async fn news(&mut self) -> LeadEvent {
+    /// Waits for an event. Never returns if all channels are closed.
+    pub(super) async fn next_event(&mut self) -> LeadEvent {
         tokio::select! {
-            Ok(()) = self.standing.changed() => LeadEvent::Standing,
+            Ok(()) = self.leadership.changed() => LeadEvent::Leadership,
             Ok(()) = self.service.changed() => LeadEvent::Service,
-            // It waits for ever where nobody has any news.
-            event = heard(&mut self.asking) => LeadEvent::Replicas(event),
+            // Never returns if no replica is asked.
+            event = next_replica_event(&mut self.requests) => LeadEvent::Replicas(event),
         }
     }
 
-    /// Takes an event over into what is known.
+    /// Applies an event.
     pub(super) fn take(&mut self, event: LeadEvent, publisher: &mut Publisher, store: &Store) {
         let now = Instant::now();
         match event {
-            LeadEvent::Standing => self.stand(publisher, store),
-            LeadEvent::Service => publisher.look_at_ports(),
+            LeadEvent::Leadership => self.apply_leadership(publisher, store),
+            LeadEvent::Service => publisher.mark_ports_stale(),
             LeadEvent::Replicas(replicas::Event::Ready(ready)) => {
-                publisher.hear(|peers| peers.set(&ready, now))
+                publisher.update_peers(|peers| peers.set(&ready, now))
             }
-            LeadEvent::Replicas(replicas::Event::Heard(from, page)) => {
-                publisher.hear(|peers| peers.heard(from, *page, now));
+            LeadEvent::Replicas(replicas::Event::Answered(from, page)) => {
+                publisher.update_peers(|peers| peers.answered(from, *page, now));
             }
-            LeadEvent::Replicas(replicas::Event::Failed(from, why)) => publisher.hear(|peers| {
+            LeadEvent::Replicas(replicas::Event::Failed(from, why)) => publisher.update_peers(|peers| {
                 peers.failed(from, why);
-                Touched::none()
+                Affected::none()
             }),
-            LeadEvent::Replicas(replicas::Event::Unknown(why)) => publisher.hear(|peers| peers.fail(why)),
+            LeadEvent::Replicas(replicas::Event::Unknown(why)) => {
+                publisher.update_peers(|peers| peers.fail(why))
+            }
         }
-        publisher.surround(self.surroundings(publisher));
+        publisher.set_surroundings(self.surroundings(publisher));
     }
 
-    /// Time passes.
-    pub(super) fn look(&mut self, publisher: &mut Publisher) {
-        publisher.hear(|peers| peers.look(Instant::now()));
+    /// Applies timeouts.
+    pub(super) fn apply_timeouts(&mut self, publisher: &mut Publisher) {
+        publisher.update_peers(|peers| peers.apply_timeouts(Instant::now()));
     }
 
-    /// What is wrong with any of it.
+    /// Returns all current problems of these tasks.
     pub(super) fn problems(&self, publisher: &Publisher) -> Vec<String> {
-        let standing = self.standing.borrow().failure.clone();
+        let leadership = self.leadership.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
         let replicas = publisher.replicas().into_iter().flat_map(Peers::problems);
-        replicas.chain(standing).chain(service).chain(self.outbox.failure()).collect()
+        replicas.chain(leadership).chain(service).chain(self.outbox.failure()).collect()
     }
 
-    /// Says what is known of these objects, where we lead and they say something else.
-    pub(super) fn say(&mut self, told: &BTreeSet<ObjectId>, publisher: &mut Publisher, store: &Store) {
+    /// Writes the status of these objects if this replica leads and the status has changed.
+    pub(super) fn write_status(
+        &mut self,
+        ids: &BTreeSet<ObjectId>,
+        publisher: &mut Publisher,
+        store: &Store,
+    ) {
         if !self.leads {
             return;
         }
-        self.say_status(told, publisher, store);
+        self.queue_status(ids, publisher, store);
         self.show_ports(publisher);
     }
 
-    fn say_status(&mut self, told: &BTreeSet<ObjectId>, publisher: &Publisher, store: &Store) {
-        let mut said = Vec::new();
-        for id in told {
-            // What waits to be written was about another moment, or about what is gone.
-            let is_under_way = self.outbox.forget(id);
+    fn queue_status(&mut self, ids: &BTreeSet<ObjectId>, publisher: &Publisher, store: &Store) {
+        let mut updates = Vec::new();
+        for id in ids {
+            // A waiting status is outdated, or its object no longer exists.
+            let is_being_written = self.outbox.forget(id);
             let Some(seen) = store.own(id) else {
                 self.outbox.remove(id);
                 continue;
@@ -218,31 +223,33 @@ impl Lead {
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
             match publisher.status_of(id) {
                 Some(status) if status != seen.status => {
-                    let news = publisher.news(id, &seen.uid, &seen.status);
-                    for change in news.into_iter().filter(|change| !is_end_of_silence(change, &seen.status)) {
+                    let changes = publisher.changes_since(id, &seen.uid, &seen.status);
+                    for change in
+                        changes.into_iter().filter(|change| !is_end_of_unreachable(change, &seen.status))
+                    {
                         if let Err(error) = self.events.try_send(change) {
                             tracing::debug!("dropped an event: {error}");
                         }
                     }
-                    said.push((id.clone(), Said { uid, resource_version, status }));
+                    updates.push((id.clone(), StatusUpdate { uid, resource_version, status }));
                 }
-                // What is on its way there will not hold.
-                Some(status) if is_under_way => {
-                    said.push((id.clone(), Said { uid, resource_version, status }))
+                // A status that is being written now is outdated, so this one must follow it.
+                Some(status) if is_being_written => {
+                    updates.push((id.clone(), StatusUpdate { uid, resource_version, status }))
                 }
                 Some(_) => {}
-                None if seen.is_told => {
-                    said.push((id.clone(), Said { uid, resource_version, status: Value::Null }));
+                None if seen.has_our_status => {
+                    updates.push((id.clone(), StatusUpdate { uid, resource_version, status: Value::Null }));
                 }
                 None => {}
             }
         }
-        if !said.is_empty() {
-            self.outbox.put(said);
+        if !updates.is_empty() {
+            self.outbox.put(updates);
         }
     }
 
-    /// Has the Service show what clients should find.
+    /// Sends the wanted ports of the Service.
     fn show_ports(&self, publisher: &mut Publisher) {
         let shown = self.service.borrow().front.known().map(OwnService::shown).unwrap_or_default();
         if let Some(wanted) = publisher.take_ports(&shown) {
@@ -250,8 +257,8 @@ impl Lead {
         }
     }
 
-    fn stand(&mut self, publisher: &mut Publisher, store: &Store) {
-        let leads = self.standing.borrow_and_update().leads;
+    fn apply_leadership(&mut self, publisher: &mut Publisher, store: &Store) {
+        let leads = self.leadership.borrow_and_update().leads;
         if leads == self.leads {
             return;
         }
@@ -262,44 +269,45 @@ impl Lead {
             publisher.lead(false, |_| None);
             return;
         }
-        self.ask(false, publisher);
+        self.request_replicas(false, publisher);
         publisher.lead(true, |id| store.own(id).map(|seen| &seen.status));
-        // Of objects that went to another class, it may be that nobody has taken back what was said.
-        let others = store.told().filter(|id| publisher.renderer().outcome(id).is_none());
-        self.say_status(&others.collect(), publisher, store);
+        // If an object has moved to another class, its status of this class may still have to be removed.
+        let others = store.with_our_status().filter(|id| publisher.renderer().outcome(id).is_none());
+        self.queue_status(&others.collect(), publisher, store);
     }
 
     fn surroundings(&self, publisher: &Publisher) -> Surroundings {
         let KnownService { mut front, endpoints, .. } = self.service.borrow().clone();
         if let Front::Known(service) = front {
             let replicas = publisher.replicas().into_iter().flat_map(Peers::addresses).collect();
-            front = Front::Known(Box::new(service.with_strangers(are_all_strangers(&endpoints, &replicas))));
+            front = Front::Known(Box::new(service.with_other_pods(have_no_replica(&endpoints, &replicas))));
         }
         let others = publisher.replicas().into_iter().flat_map(Peers::node_addresses);
         Surroundings { front, nodes: others.chain(self.node_address).collect() }
     }
 }
 
-/// Waits for what is heard of the other replicas; for ever while they are not asked.
-async fn heard(asking: &mut Option<Asking>) -> replicas::Event {
-    if let Some(asking) = asking
-        && let Some(event) = asking.events.recv().await
+/// Waits for an event about the replicas. Never returns while they are not asked.
+async fn next_replica_event(requests: &mut Option<ReplicaRequests>) -> replicas::Event {
+    if let Some(requests) = requests
+        && let Some(event) = requests.events.recv().await
     {
         return event;
     }
     std::future::pending().await
 }
 
-/// That a replica does not answer is no event of each object, and neither is that it does again.
-fn is_end_of_silence(change: &Change, said: &Value) -> bool {
-    let Change { kind: status::ChangeKind::Is(condition), .. } = change else { return false };
-    let mut before = said["conditions"].as_array().into_iter().flatten();
+/// Tells whether the change only ends the condition that a replica did not answer. Neither its start nor its end is an
+/// event of each object.
+fn is_end_of_unreachable(change: &Change, status: &Value) -> bool {
+    let Change { kind: status::ChangeKind::Changed(condition), .. } = change else { return false };
+    let mut before = status["conditions"].as_array().into_iter().flatten();
     condition.type_ == "Ready"
         && condition.status == ConditionStatus::True
         && before.any(|old| old["type"] == "Ready" && old["reason"] == Reason::ReplicaUnreachable.name())
 }
 
-/// Changes that wait to be events; more are in the log and in the conditions only.
+/// The maximum number of changes that wait to become events. Further changes are in the log and in the conditions only.
 const MAX_CHANGES: usize = 256;
-/// Answers of replicas that wait to be heard.
+/// The maximum number of events about replicas that wait.
 const MAX_ANSWERS: usize = 64;

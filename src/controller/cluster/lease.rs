@@ -1,7 +1,8 @@
-//! One of several replicas leads: it writes status and events and keeps the Service. The data plane never asks.
+//! The Lease of the leading replica, which writes status and events and manages the Service. The data plane does not
+//! depend on it.
 //!
-//! The lease is kept by a library; this file adds when to stop believing in it. A renewal that fails, or is not
-//! answered in time, ends the lead at once, before the lease runs out and somebody else may take it.
+//! A library renews the Lease. This file decides when a replica stops to lead: at once when a renewal fails or is not
+//! answered in time, before the Lease expires and another replica can take it.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -23,25 +24,23 @@ use super::backoff::backoff;
 use super::failure::{Failure, root};
 use super::send_if_other;
 
-/// The lease, and who wants it.
+/// The Lease and the identity of this replica.
 #[derive(Clone)]
 pub(super) struct Lease {
     client: Client,
     key: Key,
-    /// Of this process, different from all others.
+    /// The identity of this process, different from all others.
     identity: String,
 }
 
-/// How we stand.
+/// The state of leadership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Whether we lead.
+pub(super) struct Leadership {
     pub(super) leads: bool,
-    /// Why the lease can be neither had nor watched.
+    /// Why the Lease can be neither acquired nor watched.
     pub(super) failure: Option<String>,
 }
 
-/// Without the client, which has nothing to show.
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lease")
@@ -52,26 +51,27 @@ impl std::fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// Requests of `client` must end after some seconds, so that a renewal cannot hang for longer than the lease
-    /// lasts.
+    /// Creates the Lease. Requests of `client` must end within some seconds, so that a renewal cannot take longer than
+    /// the Lease lasts.
     pub(super) fn new(client: Client, key: Key, identity: String) -> Self {
         Self { client, key, identity }
     }
 
-    /// Whether the API server says that it is ours. Asked where it matters and time may have passed unnoticed.
+    /// Asks the API server whether this replica holds the Lease. For decisions after a time in which it may have been
+    /// lost.
     pub(super) async fn is_ours(&self) -> Result<bool, Failure> {
         Ok(self.holder().await?.as_deref() == Some(&self.identity))
     }
 
-    /// Tells the ledger who leads, while it is another replica. For people who look at the status page.
+    /// Stores the name of the leader in the ledger, for the status page, while another replica leads.
     pub(super) async fn name_leader(
         self,
         ledger: Ledger,
-        standing: watch::Receiver<Standing>,
+        leadership: watch::Receiver<Leadership>,
         shutdown: CancellationToken,
     ) {
         loop {
-            let leads = standing.borrow().leads;
+            let leads = leadership.borrow().leads;
             if !leads && let Ok(Some(holder)) = self.holder().await {
                 ledger.led_by(replica_of(&holder), Instant::now());
             }
@@ -88,17 +88,17 @@ impl Lease {
         Ok(found.and_then(|lease| lease.spec?.holder_identity))
     }
 
-    /// Tries to lead until it is told to end, and then lets go.
-    pub(super) async fn run(self, standing: watch::Sender<Standing>, shutdown: CancellationToken) {
+    /// Tries to lead until `shutdown`, and then releases the Lease.
+    pub(super) async fn run(self, leadership: watch::Sender<Leadership>, shutdown: CancellationToken) {
         let mut backoff = backoff();
         loop {
             let failure = tokio::select! {
                 () = shutdown.cancelled() => return,
                 manager = self.manager() => match manager {
                     Ok(manager) => {
-                        let kept = self.keep(&manager, &standing, &mut backoff);
+                        let kept = self.keep(&manager, &leadership, &mut backoff);
                         tokio::select! {
-                            () = shutdown.cancelled() => return self.release(&manager, &standing).await,
+                            () = shutdown.cancelled() => return self.release(&manager, &leadership).await,
                             failure = kept => failure,
                         }
                     }
@@ -107,7 +107,7 @@ impl Lease {
             };
             let why =
                 format!("the Lease {} cannot be kept: {}", self.key, one_line(&root(&failure).to_string()));
-            self.stand(&standing, Standing { leads: false, failure: Some(why) });
+            self.set(&leadership, Leadership { leads: false, failure: Some(why) });
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(backoff.pause()) => {}
@@ -116,7 +116,7 @@ impl Lease {
     }
 
     async fn manager(&self) -> Result<LeaseManager, LeaseManagerError> {
-        // The library makes one of the identity otherwise, which may be too long for one.
+        // The library's default name contains the whole identity and can be too long.
         let field_manager =
             format!("mailgress-lease-{}", self.identity.rsplit('_').next().unwrap_or_default());
         let params = LeaseParams::new(&self.identity, LEASE_DURATION.as_secs(), LEASE_GRACE.as_secs());
@@ -125,11 +125,11 @@ impl Lease {
         LeaseManager::new(self.client.clone(), name, namespace, params, LeaseCreateMode::AutoCreate).await
     }
 
-    /// Ends when it fails.
+    /// Keeps the state of leadership current until an error occurs.
     async fn keep(
         &self,
         manager: &LeaseManager,
-        standing: &watch::Sender<Standing>,
+        leadership: &watch::Sender<Leadership>,
         backoff: &mut Backoff,
     ) -> LeaseManagerError {
         loop {
@@ -137,24 +137,24 @@ impl Lease {
             let outcome = tokio::select! {
                 outcome = &mut changed => outcome,
                 () = sleep(LEASE_DURATION) => {
-                    // It holds, whoever has it: a failure would have come by now.
-                    let leads = standing.borrow().leads;
-                    self.stand(standing, Standing { leads, failure: None });
+                    // There was no error for the duration of the Lease, so the previous failure is over.
+                    let leads = leadership.borrow().leads;
+                    self.set(leadership, Leadership { leads, failure: None });
                     changed.await
                 }
             };
             match outcome {
                 Ok(leads) => {
                     backoff.reset();
-                    self.stand(standing, Standing { leads, failure: None });
+                    self.set(leadership, Leadership { leads, failure: None });
                 }
                 Err(error) => return error,
             }
         }
     }
 
-    fn stand(&self, standing: &watch::Sender<Standing>, now: Standing) {
-        let changed = standing.borrow().leads != now.leads;
+    fn set(&self, leadership: &watch::Sender<Leadership>, now: Leadership) {
+        let changed = leadership.borrow().leads != now.leads;
         if changed && now.leads {
             tracing::info!(
                 "this replica is the leader now; it writes status and events (Lease {})",
@@ -163,26 +163,26 @@ impl Lease {
         } else if changed {
             tracing::info!("this replica is no longer the leader (Lease {})", self.key);
         }
-        send_if_other(standing, now);
+        send_if_other(leadership, now);
     }
 
-    async fn release(&self, manager: &LeaseManager, standing: &watch::Sender<Standing>) {
-        let led = standing.borrow().leads;
-        self.stand(standing, Standing::default());
+    async fn release(&self, manager: &LeaseManager, leadership: &watch::Sender<Leadership>) {
+        let led = leadership.borrow().leads;
+        self.set(leadership, Leadership::default());
         if led && timeout(LEASE_GRACE, manager.release()).await.is_ok_and(|released| released.is_ok()) {
             tracing::info!("released the Lease {}", self.key);
         }
     }
 }
 
-/// The name of the replica in an identity.
+/// Returns the replica's name in an identity.
 fn replica_of(identity: &str) -> &str {
     identity.rsplit_once('_').map_or(identity, |(name, _)| name)
 }
 
-/// How long the lease lasts without being renewed. Another replica takes it within a second or two more.
+/// The duration of the Lease without a renewal. After it, another replica takes the Lease within one or two seconds.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
-/// How long before its end it is renewed: longer than a request may take.
+/// The Lease is renewed this long before it expires. This is longer than the timeout of a request.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Our own Service in the cluster: read for where clients reach us and, while we lead, given the ports of our
-//! listeners by server-side apply. What others put there is not touched.
+//! Mailgress's own Service in the cluster: reads the addresses for clients and, while this replica leads, applies the
+//! ports of the listeners with server-side apply. Fields of others are not changed.
 
 mod settle;
 
@@ -21,54 +21,52 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::controller::index::Key;
 use crate::controller::service::{Front, OwnService, PortPlan, ready_addresses, ready_ports};
 
-use super::backoff::{TOLD, backoff};
+use super::backoff::{REPORTED_FOR, backoff};
 use super::failure::{Failure, answered};
 use super::follow::follow;
 use super::send_if_other;
 use settle::Endpoints;
 
-/// What is known of it.
+/// The state of the Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KnownService {
-    /// The Service.
     pub(super) front: Front,
     /// The addresses of its ready endpoints.
     pub(super) endpoints: BTreeSet<IpAddr>,
-    /// Why it cannot be read or is not as it should be.
+    /// Why it cannot be read, or does not have the wanted ports.
     pub(super) problem: Option<String>,
 }
 
-/// What the watches have said, and what came of the last write.
+/// The results of the watches and of the last write.
 #[derive(Default)]
 struct Seen {
-    /// `None` until it is known whether it exists.
+    /// `None` until the watch has answered.
     service: Option<Option<Arc<Service>>>,
     endpoints: Endpoints,
     addresses: BTreeSet<IpAddr>,
-    /// Why the Service cannot be read, and since when that is told.
+    /// Why the Service cannot be read, and since when this is reported.
     unread: Option<(Failure, Instant)>,
     unwritten: Option<Unwritten>,
 }
 
-/// Why the ports are not as they should be.
+/// Why the Service does not have the wanted ports.
 enum Unwritten {
-    /// The API server says no, or nothing.
+    /// The API server refuses the change or does not answer.
     Refused(String),
-    /// The last ports stay, because a Service must have one.
+    /// The last ports stay, because a Service needs at least one.
     KeptLast,
 }
 
-/// Keeps it.
+/// Watches the Service and applies its ports.
 pub(super) struct Keeper {
     client: Client,
     key: Key,
     field_manager: String,
-    /// The ports that should be ours; `None` while we do not lead.
+    /// The wanted ports; `None` while this replica does not lead.
     wanted: watch::Receiver<Option<BTreeSet<u16>>>,
     known: watch::Sender<KnownService>,
 }
 
-/// Without the client, which has nothing to show.
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeper").field("key", &self.key).finish_non_exhaustive()
@@ -76,7 +74,7 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// For the Service `key` and the listeners of `class`.
+    /// Creates the task for the Service `key` and the listeners of `class`.
     pub(super) fn new(
         client: Client,
         key: Key,
@@ -88,7 +86,7 @@ impl Keeper {
         Self { client, key, field_manager, wanted, known }
     }
 
-    /// Watches, and applies what is missing, until nobody listens.
+    /// Watches and applies until the other end of a channel is closed.
     pub(super) async fn run(mut self) {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &self.key.namespace);
         let config = Config::default().fields(&format!("metadata.name={}", self.key.name));
@@ -98,9 +96,9 @@ impl Keeper {
         let mut slices = pin!(follow(slices, Config::default().labels(&selector)));
         let mut seen = Seen::default();
         let mut backoff = backoff();
-        let (mut again, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
+        let (mut retry_in, mut settles): (Option<Duration>, Option<Instant>) = (None, None);
         loop {
-            let over = seen.unread.as_ref().map(|(_, at)| *at + TOLD);
+            let expires = seen.unread.as_ref().map(|(_, at)| *at + REPORTED_FOR);
             tokio::select! {
                 found = services.next() => match found {
                     None => return,
@@ -112,7 +110,7 @@ impl Keeper {
                 },
                 found = slices.next() => match found {
                     None => return,
-                    // Nobody makes endpoints of this Service: its ports are all that there is to know.
+                    // The Service has no EndpointSlice, so only its ports are checked.
                     Some(Ok(found)) if found.is_empty() => {
                         (seen.endpoints, seen.addresses) = (Endpoints::default(), BTreeSet::new());
                     }
@@ -120,19 +118,19 @@ impl Keeper {
                         seen.addresses = ready_addresses(found.iter().map(AsRef::as_ref));
                         seen.endpoints.read(ready_ports(found.iter().map(AsRef::as_ref)), Instant::now());
                     }
-                    // What was known still counts. Without having known any, Ready does not wait for them.
+                    // The last known endpoints stay. If there are none, Ready does not depend on endpoints.
                     Some(Err(failure)) => {
                         tracing::debug!("the endpoints of the Service {} cannot be read: {failure}", self.key);
                     }
                 },
-                // A watch that goes on where it was has nothing to say.
-                () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => seen.unread = None,
+                // A watch that continues successfully sends no event.
+                () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => seen.unread = None,
                 () = sleep_until(settles.unwrap_or_else(Instant::now)), if settles.is_some() => {}
                 changed = self.wanted.changed() => if changed.is_err() { return },
-                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
+                () = sleep(retry_in.unwrap_or_default()), if retry_in.is_some() => {}
             }
             seen.unwritten = self.apply(&api, &seen).await.err();
-            again = match seen.unwritten {
+            retry_in = match seen.unwritten {
                 None => {
                     backoff.reset();
                     None
@@ -198,5 +196,5 @@ impl Seen {
     }
 }
 
-/// Bytes of a field manager's name, as the API server bounds it.
+/// The API server's limit for the name of a field manager, in bytes.
 const LONGEST_MANAGER: usize = 128;

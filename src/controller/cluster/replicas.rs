@@ -1,8 +1,8 @@
-//! Asking the other replicas what they serve, while this one starts or leads.
+//! Asks the other replicas what they serve, while this replica starts or leads.
 //!
-//! Replicas are the ready endpoints of one Service, at its port `admin`. Each is asked again as soon as it has
-//! answered, and answers when it has something new to say, or else after [`WAIT`]: a change is known at once, and
-//! ten replicas that have nothing to say cost a few small requests each second.
+//! Replicas are the ready endpoints of one Service, at its port `admin`. Each replica is asked again after its answer.
+//! It answers as soon as it has a change, or after [`WAIT`]. Thus a change is known at once, and ten replicas without
+//! changes cost a few small requests per second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -30,38 +30,37 @@ use crate::model::served::{Bookmark, Page};
 use super::failure::root;
 use super::follow::follow;
 
-/// What is heard of the replicas.
+/// An event about the replicas.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// These are ready, by name.
+    /// The ready replicas, with their names.
     Ready(BTreeMap<SocketAddr, String>),
-    /// One has answered.
-    Heard(SocketAddr, Box<Page>),
-    /// One could not be asked.
+    /// A replica has answered.
+    Answered(SocketAddr, Box<Page>),
+    /// A replica could not be asked.
     Failed(SocketAddr, String),
-    /// It is not known which there are.
+    /// The list of replicas cannot be read.
     Unknown(String),
 }
 
-/// Who asks.
+/// Follows the replicas and asks them.
 pub(super) struct Replicas {
     client: Client,
     service: Key,
     events: mpsc::Sender<Event>,
-    askers: Askers,
+    pollers: Pollers,
 }
 
-/// A task for each replica that is asked.
-struct Askers {
+/// The tasks that ask, one for each replica.
+struct Pollers {
     events: mpsc::Sender<Event>,
     http: Http,
-    /// With their names: another one at the same address is asked from the beginning.
-    asked: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
+    /// The tasks, with the names of their replicas. Another replica at the same address is asked from the beginning.
+    tasks: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
 }
 
 type Http = HttpClient<HttpConnector, Empty<Bytes>>;
 
-/// Without the clients, which have nothing to show.
 impl std::fmt::Debug for Replicas {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replicas").field("service", &self.service).finish_non_exhaustive()
@@ -69,12 +68,12 @@ impl std::fmt::Debug for Replicas {
 }
 
 impl Replicas {
-    /// For the endpoints of `service`.
+    /// Creates the task for the endpoints of `service`.
     pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
-        Self { client, service, askers: Askers::new(events.clone()), events }
+        Self { client, service, pollers: Pollers::new(events.clone()), events }
     }
 
-    /// Follows the Service's endpoints; ends when nobody listens.
+    /// Follows the Service's endpoints until the receiver of events is closed.
     pub(super) async fn run(mut self) {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.service.namespace);
         let selector = format!("kubernetes.io/service-name={}", self.service.name);
@@ -90,16 +89,16 @@ impl Replicas {
                 }
             };
             let ready = ready(slices.iter().map(AsRef::as_ref));
-            // An answer of one who is not known to be ready would be lost, and is not given twice.
+            // The list must precede the answers: an answer of an unknown replica would be ignored and not repeated.
             if self.events.send(Event::Ready(ready.clone())).await.is_err() {
                 return;
             }
-            self.askers.ask(&ready);
+            self.pollers.poll(&ready);
         }
     }
 }
 
-/// What a replica is asked for: what is new since `read`.
+/// Returns the URI of the request for all changes since `read`.
 fn uri(address: SocketAddr, read: Option<&Bookmark>) -> String {
     let mut query = form_urlencoded::Serializer::new(format!("wait={}", WAIT.as_secs()));
     if let Some(Bookmark { instance, version }) = read {
@@ -108,39 +107,39 @@ fn uri(address: SocketAddr, read: Option<&Bookmark>) -> String {
     format!("http://{address}/served?{}", query.finish())
 }
 
-impl Askers {
-    /// Which tell what they hear to `events`.
+impl Pollers {
+    /// Creates the tasks' owner. The tasks send to `events`.
     fn new(events: mpsc::Sender<Event>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { events, http, asked: BTreeMap::new() }
+        Self { events, http, tasks: BTreeMap::new() }
     }
 
-    /// Asks these, and nobody else.
-    fn ask(&mut self, ready: &BTreeMap<SocketAddr, String>) {
-        self.asked.retain(|address, (name, _)| ready.get(address) == Some(name));
+    /// Asks these replicas and no others.
+    fn poll(&mut self, ready: &BTreeMap<SocketAddr, String>) {
+        self.tasks.retain(|address, (name, _)| ready.get(address) == Some(name));
         for (address, name) in ready {
-            self.asked.entry(*address).or_insert_with(|| {
-                let task = ask(self.http.clone(), *address, self.events.clone());
+            self.tasks.entry(*address).or_insert_with(|| {
+                let task = poll(self.http.clone(), *address, self.events.clone());
                 (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
     }
 }
 
-/// Asks one replica, again and again.
-async fn ask(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
+/// Asks one replica repeatedly.
+async fn poll(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
     let mut read: Option<Bookmark> = None;
     loop {
         let answer = timeout(ANSWER_TIMEOUT, request(&http, uri(address, read.as_ref())));
         let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok(page) => {
                 read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
-                Event::Heard(address, Box::new(page))
+                Event::Answered(address, Box::new(page))
             }
             Err(why) => {
                 sleep(PAUSE).await;
@@ -164,12 +163,13 @@ async fn request(http: &Http, uri: String) -> Result<Page, String> {
     serde_json::from_slice(&body).map_err(|error| format!("it is not understood: {error}"))
 }
 
-/// The cause; the outer error says no more than that there is one.
+/// Returns the root cause. The outer error has no details.
 fn why(error: &hyper_util::client::legacy::Error) -> String {
     one_line(&root(error).to_string())
 }
 
-/// The ready endpoints, at the port `admin`. One with addresses of both families is asked at one of them.
+/// Returns the ready endpoints at the port `admin`. An endpoint with addresses of both families is asked at one of
+/// them.
 fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<SocketAddr, String> {
     let mut ready = BTreeMap::new();
     let mut names = BTreeSet::new();
@@ -191,19 +191,18 @@ fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<Socket
     ready
 }
 
-/// The name of the port of the admin server.
 const PORT: &str = "admin";
-/// How long a replica with nothing to say may wait for something.
+/// How long a replica without changes may wait before it answers.
 const WAIT: Duration = Duration::from_secs(3);
-/// How long an answer may take, the wait included.
+/// The timeout of an answer, including that wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
-/// An address may not answer at all.
+/// The timeout of a connection attempt: an address may not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// After a failure.
+/// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Connections that are not used are closed before the replica does it.
-const KEPT: Duration = Duration::from_secs(3);
-/// Bytes of an answer: some hundred for each object.
+/// Unused connections are closed after this time, before the replica closes them.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The maximum length of an answer in bytes. It has some hundred bytes per object.
 const LONGEST_ANSWER: usize = 16 << 20;
 
 #[cfg(test)]
@@ -241,11 +240,11 @@ mod tests {
         assert_eq!(found, expected.map(|(at, name)| (at.to_owned(), name.to_owned())));
     }
 
-    /// A replica that answers everything at once; where it is, and what it is asked for.
+    /// Starts a replica that answers at once. Returns its address and the requests that it gets.
     async fn replica() -> (SocketAddr, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (sender, asked) = mpsc::channel(1);
+        let (sender, requests) = mpsc::channel(1);
         let answer = move |request: http::Request<hyper::body::Incoming>| {
             let sender = sender.clone();
             async move {
@@ -262,20 +261,20 @@ mod tests {
                 tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
             }
         });
-        (address, asked)
+        (address, requests)
     }
 
     #[tokio::test]
-    async fn a_replica_with_another_name_is_asked_from_the_beginning() {
-        let (address, mut asked) = replica().await;
+    async fn a_replica_with_another_name_is_polled_from_the_beginning() {
+        let (address, mut requests) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let mut askers = Askers::new(events);
+        let mut pollers = Pollers::new(events);
         for name in ["a", "b"] {
-            askers.ask(&BTreeMap::from([(address, name.to_owned())]));
+            pollers.poll(&BTreeMap::from([(address, name.to_owned())]));
             for is_first in [true, false] {
                 let awaited =
-                    async { while asked.recv().await.unwrap().contains("version=7") == is_first {} };
+                    async { while requests.recv().await.unwrap().contains("version=7") == is_first {} };
                 timeout(Duration::from_secs(10), awaited).await.unwrap();
             }
         }

@@ -1,4 +1,4 @@
-//! What is asked of the API server: kinds, and of each as little as is needed.
+//! The watches: their kinds and scopes, as narrow as possible.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,15 @@ use crate::controller::index::{Key, Reference, ReferenceKind};
 use crate::controller::names::is_subdomain;
 use crate::controller::render::Kind;
 
-/// One watch.
+/// The parameters of one watch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Watched {
-    /// Objects of this kind.
+    /// The kind of the objects.
     pub(super) kind: WatchedKind,
-    /// Which of them.
+    /// The objects of that kind.
     pub(super) scope: Scope,
 }
 
-/// The kinds that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WatchedKind {
     Server,
@@ -33,18 +32,18 @@ pub(super) enum WatchedKind {
     Slice,
 }
 
-/// Which objects of a kind.
+/// The scope of a watch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
-    /// All of the cluster.
+    /// The whole cluster.
     Everywhere,
-    /// All of a namespace.
+    /// All objects of a namespace.
     In(String),
-    /// One. RBAC takes a list or watch with this field selector for a `resourceNames` of that name.
+    /// One object. If RBAC names it in `resourceNames`, it allows a list or watch with this field selector.
     Named(Key),
 }
 
-/// What is watched from the beginning: our own kinds, and namespaces for their labels.
+/// Returns the watches that do not depend on references: our own kinds, and namespaces for their labels.
 pub(super) fn base(namespaces: &[String]) -> Vec<Watched> {
     let own = [WatchedKind::Server, WatchedKind::Listener];
     if namespaces.is_empty() {
@@ -60,8 +59,8 @@ pub(super) fn base(namespaces: &[String]) -> Vec<Watched> {
     namespaces.iter().flat_map(of).collect()
 }
 
-/// A Secret or a ConfigMap alone: nothing where no object can have the name, which would be no selector either.
-/// Services are watched with all of their namespace.
+/// Returns the watch of a single Secret or ConfigMap. `None` if no object can have the name, because such a name is not
+/// a valid selector. Services are watched with their whole namespace.
 pub(super) fn by_name(reference: &Reference) -> Option<Watched> {
     let kind = match reference.kind {
         ReferenceKind::Secret => WatchedKind::Secret,
@@ -71,13 +70,13 @@ pub(super) fn by_name(reference: &Reference) -> Option<Watched> {
     is_subdomain(&reference.key.name).then(|| Watched { kind, scope: Scope::Named(reference.key.clone()) })
 }
 
-/// Services and their EndpointSlices, in a namespace or everywhere.
+/// Returns the watches of Services and EndpointSlices.
 pub(super) fn services(scope: &Scope) -> [Watched; 2] {
     [WatchedKind::Service, WatchedKind::Slice].map(|kind| Watched { kind, scope: scope.clone() })
 }
 
 impl Watched {
-    /// Those of `references` that it is for; none for the base.
+    /// Returns those of `references` that this watch answers; none for the base.
     pub(super) fn covered<'a>(&self, references: &'a BTreeSet<Reference>) -> Vec<&'a Reference> {
         let kind = match self.kind {
             WatchedKind::Secret => ReferenceKind::Secret,
@@ -98,7 +97,6 @@ impl Watched {
         }
     }
 
-    /// Where it is asked for.
     pub(super) fn api(&self, client: Client) -> Api<DynamicObject> {
         let resource = &self.kind.resource();
         match &self.scope {
@@ -109,7 +107,7 @@ impl Watched {
         }
     }
 
-    /// The selectors. Bookmarks are on by default.
+    /// Returns the selectors. Bookmarks are enabled by default.
     pub(super) fn config(&self) -> Config {
         match &self.scope {
             Scope::Everywhere | Scope::In(_) => Config::default(),
@@ -119,7 +117,7 @@ impl Watched {
 }
 
 impl WatchedKind {
-    /// As manifests write it: `apiVersion` and `kind`.
+    /// Returns `apiVersion` and `kind`.
     pub(super) fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Server => (API_VERSION, "MailServer"),
@@ -132,7 +130,7 @@ impl WatchedKind {
         }
     }
 
-    /// Which of our own kinds it is.
+    /// Returns which of our own kinds it is.
     pub(super) fn own(self) -> Option<Kind> {
         match self {
             Self::Server => Some(Kind::Server),
@@ -156,7 +154,6 @@ impl WatchedKind {
     }
 }
 
-/// One of our own kinds.
 pub(super) fn resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, kind.name()))
 }
@@ -170,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_asked_for_by_name_only() {
+    fn secrets_are_watched_by_name_only() {
         let reference = Reference::new(ReferenceKind::Secret, &Key::new("mail", "mail-tls"));
         let secret = by_name(&reference).unwrap();
         assert_eq!(secret.config().field_selector.as_deref(), Some("metadata.name=mail-tls"));
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_asked_for_with_their_namespace() {
+    fn services_are_watched_by_namespace() {
         let kinds = [ReferenceKind::Service, ReferenceKind::EndpointSlices];
         let of = |kind| ["a", "b"].map(|namespace| Reference::new(kind, &Key::new(namespace, "backend")));
         let all: BTreeSet<Reference> = kinds.into_iter().flat_map(of).collect();
@@ -195,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_becomes_no_selector() {
+    fn an_invalid_name_is_not_watched() {
         let watched = |name: &str| {
             let key = Key::new("mail", name);
             by_name(&Reference::new(ReferenceKind::ConfigMap, &key))

@@ -1,4 +1,5 @@
-//! The start of this replica: it is told to wait, and why, until the gate lets it be ready. Once ready, it stays so.
+//! The start of this replica: it is not ready until the gate allows it, and reports why. A replica that was ready stays
+//! ready.
 
 use std::time::Duration;
 
@@ -11,76 +12,75 @@ use crate::controller::publisher::Publisher;
 
 use super::store::Store;
 
-/// How far the start of a replica is.
+/// The state of a replica's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It must not be sent clients yet, for this reason.
+    /// The replica must not get clients yet, for this reason.
     Waits(String),
-    /// It is over.
-    Over,
+    /// The start is complete.
+    Complete,
 }
 
-/// A replica that starts.
+/// A starting replica.
 #[derive(Debug)]
 pub(super) struct Starting {
     gate: Gate,
-    told: watch::Sender<Start>,
-    /// When the first look was taken.
-    began: Option<Instant>,
-    /// What the log last said, and when.
+    state: watch::Sender<Start>,
+    /// The time of the first check.
+    started: Option<Instant>,
+    /// The last log message about the start, and its time.
     logged: Option<(String, Instant)>,
-    /// Before which no other look is worth its time.
-    next_look: Option<Instant>,
+    /// The earliest time of the next check.
+    next_check: Option<Instant>,
     timeout: Duration,
 }
 
 impl Starting {
-    /// Which waits for `timeout` at most while no other replica is ready.
+    /// Creates the start, which waits at most `timeout` while no other replica is ready.
     pub(super) fn new(timeout: Duration) -> Self {
-        let (told, _) =
+        let (state, _) =
             watch::channel(Start::Waits("the objects of the cluster are not known yet".to_owned()));
-        Self { gate: Gate::new(timeout), told, began: None, logged: None, next_look: None, timeout }
+        Self { gate: Gate::new(timeout), state, started: None, logged: None, next_check: None, timeout }
     }
 
-    /// How far it is.
     pub(super) fn watch(&self) -> watch::Receiver<Start> {
-        self.told.subscribe()
+        self.state.subscribe()
     }
 
-    /// Whether it goes on.
-    pub(super) fn goes_on(&self) -> bool {
-        *self.told.borrow() != Start::Over
+    /// Tells whether the start is not complete.
+    pub(super) fn is_starting(&self) -> bool {
+        *self.state.borrow() != Start::Complete
     }
 
-    /// Whether this replica may lead: one that is not ready leaves that to one that is.
+    /// Tells whether this replica may lead. A replica that is not ready does not compete with one that is ready.
     pub(super) fn may_lead(&self, publisher: &Publisher) -> bool {
-        !self.goes_on() || publisher.asked().map_or(Others::None, Peers::others) == Others::None
+        !self.is_starting() || publisher.peers().map_or(Others::None, Peers::others) == Others::None
     }
 
-    /// Looks whether it is over, and says so.
-    pub(super) fn look(&mut self, publisher: &Publisher, store: &Store, leads: bool) {
-        if !self.goes_on() || !publisher.has_published() {
+    /// Checks whether the start is complete, and reports the result.
+    pub(super) fn check(&mut self, publisher: &Publisher, store: &Store, leads: bool) {
+        if !self.is_starting() || !publisher.has_published() {
             return;
         }
         let now = Instant::now();
-        if self.next_look.is_some_and(|next| now < next) {
+        if self.next_check.is_some_and(|next| now < next) {
             return;
         }
         let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), &seen.status));
         let view = View {
             facts: &publisher.facts(),
-            peers: publisher.asked(),
+            peers: publisher.peers(),
             leads,
             status: &status,
             unread: &|id| store.why_unread(id),
             now,
         };
-        let verdict = self.gate.look(&view);
-        self.next_look = Some(now + now.elapsed() * SHARE);
+        let verdict = self.gate.check(&view);
+        self.next_check = Some(now + now.elapsed() * CHECK_PAUSE);
         match verdict {
-            GateState::Asks(why) => self.wait(why),
+            GateState::AwaitsReplicas(why) => self.wait(why),
             GateState::Waits(missing) => {
-                let text = gate::told(&missing);
+                let text = gate::summary(&missing);
                 self.log(&text, now);
                 self.wait(format!(
                     "this replica does not serve listeners that another replica serves or that were served before: {text}"
@@ -90,30 +90,32 @@ impl Starting {
                 if self.logged.is_some() {
                     tracing::info!("ready: this replica serves all listeners that it waited for");
                 }
-                self.told.send_replace(Start::Over);
+                self.state.send_replace(Start::Complete);
             }
             GateState::ReadyWithout(missing) => {
                 tracing::warn!(
                     "ready although listeners are missing that were served before, because no other replica is ready and --ready-timeout ({:?}) is \
                      over: {}",
                     self.timeout,
-                    gate::told(&missing)
+                    gate::summary(&missing)
                 );
-                self.told.send_replace(Start::Over);
+                self.state.send_replace(Start::Complete);
             }
         }
     }
 
     fn wait(&self, why: String) {
-        super::send_if_other(&self.told, Start::Waits(why));
+        super::send_if_other(&self.state, Start::Waits(why));
     }
 
-    /// What is only being bound is not worth a line; what lasts is told again, and what is new at once.
+    /// Logs the reason, unless it may be over soon. A new reason is logged at once, and the same reason again after
+    /// [`LOG_AGAIN_AFTER`].
     fn log(&mut self, text: &str, now: Instant) {
-        let began = *self.began.get_or_insert(now);
-        let is_new =
-            |(last, at): &(String, Instant)| last != text || now.saturating_duration_since(*at) >= TOLD_AGAIN;
-        if now.saturating_duration_since(began) < TOLD_AFTER || !self.logged.as_ref().is_none_or(is_new) {
+        let started = *self.started.get_or_insert(now);
+        let is_new = |(last, at): &(String, Instant)| {
+            last != text || now.saturating_duration_since(*at) >= LOG_AGAIN_AFTER
+        };
+        if now.saturating_duration_since(started) < LOG_AFTER || !self.logged.as_ref().is_none_or(is_new) {
             return;
         }
         tracing::warn!(
@@ -123,9 +125,9 @@ impl Starting {
     }
 }
 
-/// A look at thousands of objects takes a while: of the time of the controller, this share at most.
-const SHARE: u32 = 8;
-/// Before a replica that waits says so in the log.
-const TOLD_AFTER: Duration = Duration::from_secs(2);
-/// Between two lines that say the same.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// A check of thousands of objects takes time. The next check waits for this many times the duration of the last.
+const CHECK_PAUSE: u32 = 8;
+/// A replica that waits for a shorter time does not log the reason.
+const LOG_AFTER: Duration = Duration::from_secs(2);
+/// The time between two log messages with the same reason.
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(60);

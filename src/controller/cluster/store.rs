@@ -1,4 +1,4 @@
-//! What the watches have said: objects, what is wrong with them, and what is not known yet. Pure.
+//! The results of all watches: objects, their problems, and references that are not answered yet. Pure.
 
 mod current;
 mod state;
@@ -12,7 +12,7 @@ use crate::controller::index::{Index, Key, Reference, ReferenceKind, service_of}
 use crate::controller::manifest::Content;
 use crate::controller::render::{Kind, ObjectId, ReferenceChanges};
 
-use super::backoff::TOLD;
+use super::backoff::REPORTED_FOR;
 use super::failure::Failure;
 use super::resources::{Scope, Watched, WatchedKind};
 use super::wanted;
@@ -21,53 +21,53 @@ use state::WatchState;
 
 pub(super) use state::ListState;
 
-/// Everything that is watched, as last heard.
+/// Everything that is watched, in its last known state.
 #[derive(Debug)]
 pub(super) struct Store {
-    /// What is watched whatever anything refers to.
+    /// The watches that do not depend on references.
     base: Vec<Watched>,
-    /// What is referred to.
+    /// The current references.
     references: BTreeSet<Reference>,
     states: BTreeMap<Watched, WatchState>,
-    /// Which watch has which number.
+    /// The watch of each number.
     numbers: BTreeMap<u64, Watched>,
-    /// Watches that there are not, being too many.
-    beyond: usize,
-    /// Whether anything has changed that decides what to watch.
+    /// The number of watches that are not running because the limit is reached.
+    excess: usize,
+    /// Whether a change requires a new selection of watches.
     unfollowed: bool,
-    /// When a watch last answered for the first time.
+    /// When a watch last gave its first answer.
     answered: Option<Instant>,
-    /// Objects of our own kinds that a watch has told of, and when to compare their status with ours.
-    heard_of: BTreeMap<ObjectId, Instant>,
-    /// The objects of all watches.
+    /// Objects of our own kinds that had an event, and when to compare their status with the expected one.
+    compare_at: BTreeMap<ObjectId, Instant>,
+    /// The objects of all watches together.
     index: Index,
-    /// Whether refusals count: not right after the start.
-    believes_refusals: bool,
+    /// Whether refusals count. Right after the start they do not.
+    accepts_refusals: bool,
 }
 
 impl Store {
-    /// With nothing heard yet.
+    /// Creates a store without any answers.
     pub(super) fn new(base: Vec<Watched>) -> Self {
         Self {
             base,
             references: BTreeSet::new(),
             states: BTreeMap::new(),
             numbers: BTreeMap::new(),
-            beyond: 0,
+            excess: 0,
             unfollowed: false,
             answered: None,
-            heard_of: BTreeMap::new(),
+            compare_at: BTreeMap::new(),
             index: Index::of_watched(),
-            believes_refusals: false,
+            accepts_refusals: false,
         }
     }
 
-    /// The objects that a render sees.
+    /// Returns the objects for a rendering.
     pub(super) fn index(&mut self) -> &mut Index {
         &mut self.index
     }
 
-    /// Objects refer to other things than before. [`Self::follow`] says what to watch for that.
+    /// Applies changed references. [`Self::follow`] then returns the watches for them.
     pub(super) fn refer(&mut self, changes: &ReferenceChanges) {
         for reference in &changes.added {
             self.unfollowed |= self.references.insert(reference.clone());
@@ -79,18 +79,18 @@ impl Store {
         }
     }
 
-    /// What is to be watched for what is referred to, where that may differ from what was said last. Whatever is not
-    /// among it is forgotten.
+    /// Returns the watches for the current references, if they may have changed since the last call. Answers of all
+    /// other watches are removed.
     pub(super) fn follow(&mut self) -> Option<BTreeSet<Watched>> {
         if !self.states.is_empty() && !std::mem::take(&mut self.unfollowed) {
             return None;
         }
         let answer = |watched: &Watched| self.states.get(watched).map(|state| state.list);
-        let (wanted, beyond) = wanted::wanted(&self.base, &self.references, answer);
-        self.beyond = beyond;
-        let over: Vec<Watched> =
+        let (wanted, excess) = wanted::wanted(&self.base, &self.references, answer);
+        self.excess = excess;
+        let ended: Vec<Watched> =
             self.states.keys().filter(|watched| !wanted.contains(watched)).cloned().collect();
-        for watched in over {
+        for watched in ended {
             let Some(state) = self.states.remove(&watched) else { continue };
             for key in state.held.keys() {
                 self.show(watched.kind, key);
@@ -101,16 +101,16 @@ impl Store {
         Some(wanted)
     }
 
-    /// A watch has begun.
+    /// Registers a new watch.
     pub(super) fn started(&mut self, watched: Watched, id: u64, now: Instant) {
         self.numbers.insert(id, watched.clone());
         self.states.insert(watched.clone(), WatchState::new(now));
         self.show_answers(&watched);
     }
 
-    /// Takes an event over; whether a render could differ.
+    /// Applies an event. Returns whether a new rendering can differ.
     pub(super) fn apply(&mut self, event: Event, now: Instant) -> bool {
-        // What a watch said that has ended is of no interest any more.
+        // Ignore events of watches that have ended.
         let watched = self.numbers.get(&event.watch).cloned();
         let state = watched.and_then(|watched| Some((self.states.get_mut(&watched)?, watched)));
         let Some((state, watched)) = state else { return false };
@@ -118,7 +118,7 @@ impl Store {
         let (before, unknown) = (state.list, state.unknown());
         let concerns = |key: &Key, seen: &Seen| is_referred_to(&self.references, key, &seen.content);
         let changed = state.apply(event.update, now, &concerns);
-        // Which Services are watched depends on what may be.
+        // The selection of watches for Services depends on the permissions.
         let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice);
         self.unfollowed |= state.list != before && decides;
         if state.list != before {
@@ -126,9 +126,9 @@ impl Store {
         }
         let is_other = state.unknown() != unknown;
         for key in keys {
-            // With the first answer of a watch everything is rendered, and so compared, anyway.
+            // The first answer of a watch renders all objects and thus compares all of them.
             if let Some(kind) = watched.kind.own().filter(|_| before == ListState::Whole) {
-                self.heard_of.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
+                self.compare_at.entry(ObjectId::new(kind, &key)).or_insert(now + COMPARE_AFTER);
             }
             self.show(watched.kind, &key);
         }
@@ -138,41 +138,41 @@ impl Store {
         changed
     }
 
-    /// Whether our own objects are known, as far as they may be.
-    pub(super) fn knows_the_base(&self) -> bool {
+    /// Tells whether our own objects are known, as far as the permissions allow.
+    pub(super) fn has_base(&self) -> bool {
         let answer = |watched: &Watched| self.states.get(watched).map_or(ListState::None, |state| state.list);
         let servers = |watched: &&Watched| watched.kind == WatchedKind::Server;
         self.base.iter().all(|watched| answer(watched) != ListState::None)
             && self.base.iter().filter(servers).any(|watched| answer(watched) == ListState::Whole)
     }
 
-    /// Whether a watch may still answer that has not. For a while after the start, that is so of a refused one too: an
-    /// API server that has only just begun allows nothing at first.
+    /// Tells whether a watch may still answer. For some time after the start this includes refused watches, because an
+    /// API server that has just started refuses everything.
     pub(super) fn awaits_answers(&self, now: Instant) -> bool {
         let is_open = |state: &WatchState| match state.list {
             ListState::None => true,
-            ListState::Forbidden => !self.believes_refusals,
+            ListState::Forbidden => !self.accepts_refusals,
             ListState::Whole => false,
         };
-        // Thousands are answered one after another: who is next has not been silent.
-        let patient = |state: &WatchState| {
+        // Thousands of watches are answered one after another, so the wait starts again with each answer.
+        let may_wait = |state: &WatchState| {
             let since = self.answered.map_or(state.started, |answered| answered.max(state.started));
-            now.saturating_duration_since(since) < PATIENCE
-                && now.saturating_duration_since(state.started) < LONGEST_PATIENCE
+            now.saturating_duration_since(since) < FIRST_ANSWER_TIMEOUT
+                && now.saturating_duration_since(state.started) < MAX_ANSWER_WAIT
         };
-        self.states.values().any(|state| is_open(state) && patient(state))
+        self.states.values().any(|state| is_open(state) && may_wait(state))
     }
 
-    /// The start is over: from now on a refusal counts at once. Until then what is refused is pending.
-    pub(super) fn believe_refusals(&mut self) {
-        if !std::mem::replace(&mut self.believes_refusals, true) {
+    /// Ends the start: from now on, a refusal counts at once. Before that, a refused reference is pending.
+    pub(super) fn accept_refusals(&mut self) {
+        if !std::mem::replace(&mut self.accepts_refusals, true) {
             for reference in self.references.clone() {
                 self.show_reference(&reference);
             }
         }
     }
 
-    /// One of our own objects.
+    /// Returns one of our own objects.
     pub(super) fn own(&self, id: &ObjectId) -> Option<&Seen> {
         let ObjectId { kind, key } = id;
         let watched = |scope| Watched {
@@ -187,7 +187,8 @@ impl Store {
         states.find_map(|state| state.held.get(key))
     }
 
-    /// Why one of our own objects may exist that is not here; `None` where it does not, or nobody looks for it.
+    /// Returns why one of our own objects is unknown although it may exist; `None` if it does not exist or is not
+    /// watched.
     pub(super) fn why_unread(&self, id: &ObjectId) -> Option<String> {
         let scopes = [Scope::Everywhere, Scope::In(id.key.namespace.clone())];
         let mut why = None;
@@ -206,46 +207,47 @@ impl Store {
         why
     }
 
-    /// Those of our kinds that a controller of our class has said something of.
-    pub(super) fn told(&self) -> impl Iterator<Item = ObjectId> {
+    /// Returns the objects of our kinds with a status that a controller of our class has written.
+    pub(super) fn with_our_status(&self) -> impl Iterator<Item = ObjectId> {
         let own = self.states.iter().filter_map(|(watched, state)| Some((watched.kind.own()?, state)));
         own.flat_map(|(kind, state)| {
-            let told = state.held.iter().filter(|(_, seen)| seen.is_told);
-            told.map(move |(key, _)| ObjectId::new(kind, key))
+            let with_our_status = state.held.iter().filter(|(_, seen)| seen.has_our_status);
+            with_our_status.map(move |(key, _)| ObjectId::new(kind, key))
         })
     }
 
-    /// Those of our kinds whose status somebody else may have written over a while ago: an object whose status alone is
-    /// another one needs no render, and so nobody would look at it.
+    /// Returns the objects of our kinds whose status must be compared now. Another program may have overwritten the
+    /// status: such a change alone causes no rendering.
     pub(super) fn take_due(&mut self, now: Instant) -> BTreeSet<ObjectId> {
         let mut due = BTreeSet::new();
-        self.heard_of.retain(|id, when| *when > now || !due.insert(id.clone()));
+        self.compare_at.retain(|id, when| *when > now || !due.insert(id.clone()));
         due
     }
 
-    /// What is wrong with watches and objects, each once.
+    /// Returns the problems of watches and objects, without duplicates.
     pub(super) fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = BTreeSet::new();
         for (watched, state) in &self.states {
-            let recent = |at: &Instant| now.saturating_duration_since(*at) < TOLD;
+            let recent = |at: &Instant| now.saturating_duration_since(*at) < REPORTED_FOR;
             if let Some((failure, _)) = state.failure.as_ref().filter(|(_, at)| recent(at)) {
                 problems.insert(sentence(watched, failure));
             }
             problems.extend(state.broken.values().cloned());
         }
-        if self.beyond > 0 {
+        if self.excess > 0 {
             problems.insert(format!(
                 "{} watches for what is referred to are running, and {} more would be needed; \
                  use fewer Secrets and ConfigMaps, or several classes",
                 wanted::MAX_REFERRED,
-                self.beyond
+                self.excess
             ));
         }
         problems.into_iter().collect()
     }
 }
 
-/// Services and EndpointSlices are watched with their neighbours; everything else is only there because it concerns us.
+/// Tells whether an object is referenced. Watches of Services and EndpointSlices return all objects of a namespace.
+/// Objects of other kinds are watched only if they are referenced.
 fn is_referred_to(references: &BTreeSet<Reference>, key: &Key, content: &Content) -> bool {
     let (kind, name) = match content {
         Content::Service(_) => (ReferenceKind::Service, Some(key.name.as_str())),
@@ -256,11 +258,11 @@ fn is_referred_to(references: &BTreeSet<Reference>, key: &Key, content: &Content
     name.is_some_and(|name| references.contains(&reference(name)))
 }
 
-/// The API server that cannot be reached is one problem, however many watches have it.
+/// An API server that is not available is one problem, not one for each watch.
 fn sentence(watched: &Watched, failure: &Failure) -> String {
     match failure {
         Failure::Unreachable(why) => {
-            format!("the API server cannot be reached, and what it last said is served on: {why}")
+            format!("the API server cannot be reached; serving the last known objects: {why}")
         }
         Failure::Forbidden(why) | Failure::Refused(why) => {
             format!("{} cannot be read: {why}", subject(watched))
@@ -277,12 +279,12 @@ fn subject(watched: &Watched) -> String {
     }
 }
 
-/// Whoever else writes our status, over and over, gets one answer in this time for each object.
+/// If another program repeatedly overwrites the status of an object, it is corrected once in this time.
 const COMPARE_AFTER: Duration = Duration::from_secs(60);
-/// How long the start of this replica waits for the answer to a new watch.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The same, as long as other watches are answered.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the start of this replica waits for the first answer of a watch.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same limit while other watches are being answered.
+const MAX_ANSWER_WAIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What is to be watched for what is referred to. Pure.
+//! Selects the watches for the current references. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use crate::controller::index::{Reference, ReferenceKind};
 use super::resources::{Scope, Watched, by_name, services};
 use super::store::ListState;
 
-/// The base with what these references need, up to the bound, and how many watches there would be beyond it. `answer`
-/// is what a watch that runs has said so far.
+/// Returns the base and the watches for these references, up to the limit, and the number of watches above the limit.
+/// `answer` returns the state of a watch that runs.
 pub(super) fn wanted(
     base: &[Watched],
     references: &BTreeSet<Reference>,
@@ -18,20 +18,20 @@ pub(super) fn wanted(
     let fixed = wanted.len();
     let services = of_services(base, references, answer);
     let others = references.iter().filter_map(by_name);
-    let mut beyond: usize = 0;
-    // Services first: they are few watches for much.
+    let mut excess: usize = 0;
+    // Services first: few watches serve many references.
     for watched in services.into_iter().chain(others) {
         if wanted.len().saturating_sub(fixed) < MAX_REFERRED {
             wanted.insert(watched);
         } else {
-            beyond = beyond.saturating_add(1);
+            excess = excess.saturating_add(1);
         }
     }
-    (wanted, beyond)
+    (wanted, excess)
 }
 
-/// Namespace by namespace; where these are many, all of the cluster at once, if that is allowed. What is known of
-/// the namespaces is kept until the whole is known.
+/// Returns the watches for Services: one pair per namespace or, with many namespaces and if it is allowed, one pair for
+/// the whole cluster. The watches of namespaces stay until that of the cluster is complete.
 fn of_services(
     base: &[Watched],
     references: &BTreeSet<Reference>,
@@ -46,7 +46,7 @@ fn of_services(
     let all = services(&Scope::Everywhere);
     let is_cluster_wide = base.iter().any(|watched| watched.scope == Scope::Everywhere);
     let runs = all.iter().any(|watched| answer(watched) == Some(ListState::Whole));
-    // Once it is there it stays: going to and fro at the bound would list everything each time.
+    // A watch of the whole cluster stays. Otherwise, changes around the limit would list everything again each time.
     if !is_cluster_wide || !runs && namespaces.len() <= MAX_NAMESPACES {
         return narrow.collect();
     }
@@ -62,9 +62,9 @@ fn of_services(
     kept.chain(all.clone()).collect()
 }
 
-/// How many watches there may be for what is referred to.
+/// The maximum number of watches for references.
 pub(super) const MAX_REFERRED: usize = 16384;
-/// In how many namespaces Services are watched one by one, with two watches each.
+/// With more namespaces, Services of the whole cluster are watched. Each namespace needs two watches.
 const MAX_NAMESPACES: usize = 32;
 
 #[cfg(test)]
@@ -83,8 +83,8 @@ mod tests {
         namespaces: usize,
         answer: impl Fn(&Watched) -> Option<ListState>,
     ) -> (usize, usize) {
-        let (wanted, beyond) = wanted(base, &references(namespaces), answer);
-        assert_eq!(beyond, 0);
+        let (wanted, excess) = wanted(base, &references(namespaces), answer);
+        assert_eq!(excess, 0);
         let of = |kind| kind == WatchedKind::Service || kind == WatchedKind::Slice;
         let (wide, narrow): (Vec<_>, Vec<_>) =
             wanted.iter().filter(|watched| of(watched.kind)).partition(|w| w.scope == Scope::Everywhere);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_namespaces_is_kept_until_the_whole_is_known() {
+    fn watches_of_namespaces_stay_until_that_of_the_cluster_is_complete() {
         let is_old = |watched: &Watched| matches!(&watched.scope, Scope::In(namespace) if namespace != "n0");
         let asked = |watched: &Watched| match watched.scope {
             Scope::Everywhere => Some(ListState::None),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn named_namespaces_are_never_left() {
+    fn watches_only_the_given_namespaces() {
         let named = base(&["n0".to_owned()]);
         let many = 3 * MAX_NAMESPACES;
         assert_eq!(of_services_in(&named, many, |_| None), (0, 2 * many));
@@ -125,7 +125,7 @@ mod tests {
     fn no_more_is_watched_than_the_bound() {
         let secret = |index| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
         let references = (0..MAX_REFERRED + 2).map(secret).collect();
-        let (wanted, beyond) = wanted(&base(&[]), &references, |_| None);
-        assert_eq!((wanted.len(), beyond), (3 + MAX_REFERRED, 2));
+        let (wanted, excess) = wanted(&base(&[]), &references, |_| None);
+        assert_eq!((wanted.len(), excess), (3 + MAX_REFERRED, 2));
     }
 }

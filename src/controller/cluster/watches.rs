@@ -1,4 +1,4 @@
-//! The watches themselves: one task each, which reads what the API server says and never gives up.
+//! The watches: one task each, which reads events from the API server and tries again without limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -24,65 +24,60 @@ use super::backoff::backoff;
 use super::failure::Failure;
 use super::resources::{Watched, WatchedKind};
 
-/// All watches that run.
+/// All running watches.
 pub(super) struct Watches {
     reader: Reader,
     started: u64,
     running: BTreeMap<Watched, AbortOnDropHandle<()>>,
 }
 
-/// What every watch needs.
+/// The data that every watch needs.
 #[derive(Clone)]
 struct Reader {
     client: Client,
-    /// Whose words about our own kinds are ours.
+    /// Our field manager, to recognise a status that we wrote.
     field_manager: Arc<str>,
     validator: Arc<Validator>,
     events: mpsc::Sender<Event>,
     metrics: Metrics,
 }
 
-/// Something that a watch has to say.
+/// An event of a watch.
 #[derive(Debug)]
 pub(super) struct Event {
-    /// Which watch: one that has ended may still be heard.
+    /// The number of the watch: events of a watch that has ended may still arrive.
     pub(super) watch: u64,
-    /// What it says.
     pub(super) update: WatchUpdate,
 }
 
-/// What a watch says.
 #[derive(Debug)]
 pub(super) enum WatchUpdate {
-    /// These are all.
-    All(BTreeMap<Key, Result<Seen, String>>),
-    /// This one is new, or has changed.
-    Is(Key, Box<Result<Seen, String>>),
-    /// This one is gone.
-    Gone(Key),
-    /// It failed, and will be tried again.
+    /// The complete list.
+    Listed(BTreeMap<Key, Result<Seen, String>>),
+    /// An object is new or has changed.
+    Applied(Key, Box<Result<Seen, String>>),
+    /// An object was deleted.
+    Deleted(Key),
+    /// The watch failed and will be tried again.
     Failed(Failure),
 }
 
-/// An object as the API server has it.
+/// An object of the API server.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// What it holds.
     pub(super) content: Content,
-    /// Tells it from another one with its name.
+    /// Distinguishes the object from another one with the same name.
     pub(super) uid: String,
-    /// Counts the changes of the spec.
     pub(super) generation: i64,
-    /// The API server's version of it.
     pub(super) resource_version: String,
-    /// What was said of it, for our own kinds.
+    /// The status, for our own kinds.
     pub(super) status: Value,
-    /// Whether some of that was said by a controller of our class.
-    pub(super) is_told: bool,
+    /// Whether a controller of our class has written a part of the status.
+    pub(super) has_our_status: bool,
 }
 
 impl Watches {
-    /// None yet.
+    /// Creates an empty set.
     pub(super) fn new(
         client: Client,
         field_manager: &str,
@@ -95,12 +90,12 @@ impl Watches {
         Self { reader, started: 0, running: BTreeMap::new() }
     }
 
-    /// Whether it runs.
+    /// Tells whether a watch runs.
     pub(super) fn has(&self, watched: &Watched) -> bool {
         self.running.contains_key(watched)
     }
 
-    /// Starts one; its number is in all its events.
+    /// Starts a watch. Returns its number, which all its events have.
     pub(super) fn start(&mut self, watched: &Watched) -> u64 {
         self.started = self.started.saturating_add(1);
         let task = self.reader.clone().run(watched.clone(), self.started);
@@ -108,13 +103,12 @@ impl Watches {
         self.started
     }
 
-    /// Ends all others.
+    /// Ends all watches except these.
     pub(super) fn retain(&mut self, wanted: &BTreeSet<Watched>) {
         self.running.retain(|watched, _| wanted.contains(watched));
     }
 }
 
-/// Without the client, which has nothing to show.
 impl std::fmt::Debug for Watches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watches").field("running", &self.running.keys()).finish_non_exhaustive()
@@ -137,7 +131,7 @@ impl Reader {
         }
     }
 
-    /// What an event says; `None` while a list is not complete.
+    /// Converts an event of the API; `None` while a list is not complete.
     fn update(
         &self,
         watched: &Watched,
@@ -159,12 +153,12 @@ impl Reader {
                 listed.insert(key, seen);
                 None
             }
-            Ok(watcher::Event::InitDone) => Some(WatchUpdate::All(std::mem::take(listed))),
+            Ok(watcher::Event::InitDone) => Some(WatchUpdate::Listed(std::mem::take(listed))),
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
-                Some(WatchUpdate::Is(key, Box::new(seen)))
+                Some(WatchUpdate::Applied(key, Box::new(seen)))
             }
-            Ok(watcher::Event::Delete(object)) => Some(WatchUpdate::Gone(key(&object))),
+            Ok(watcher::Event::Delete(object)) => Some(WatchUpdate::Deleted(key(&object))),
             Err(error) => {
                 let failure = Failure::of_watch(error);
                 let reason = failure.as_ref().map_or("expired", Failure::reason);
@@ -182,7 +176,7 @@ fn key(object: &DynamicObject) -> Key {
 
 impl Reader {
     fn seen(&self, kind: WatchedKind, key: &Key, mut object: DynamicObject) -> Result<Seen, String> {
-        let is_told = self.is_told(&object.metadata);
+        let has_our_status = self.has_our_status(&object.metadata);
         strip(kind, &mut object);
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
@@ -195,10 +189,10 @@ impl Reader {
         let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
         let content = manifest::content(api, name, key, value, &self.validator);
         let content = content.map_err(|error| error.to_string())?;
-        Ok(Seen { content, uid, generation, resource_version, status, is_told })
+        Ok(Seen { content, uid, generation, resource_version, status, has_our_status })
     }
 
-    fn is_told(&self, metadata: &ObjectMeta) -> bool {
+    fn has_our_status(&self, metadata: &ObjectMeta) -> bool {
         let mut managed = metadata.managed_fields.iter().flatten();
         managed.any(|entry| {
             entry.manager.as_deref() == Some(&*self.field_manager)
@@ -207,12 +201,12 @@ impl Reader {
     }
 }
 
-/// How long the API server is to keep a watch open before it is asked for again: not the same for all, or thousands that
-/// began together would come again together.
+/// How long the API server keeps a watch open before it must be requested again. The time is random, so that thousands
+/// of watches that started together do not start again together.
 const WATCH_SECONDS: RangeInclusive<u32> = 180..=290;
 
-/// Leaves out what is much and of no use here: who wrote which field, and what of Services and their endpoints nothing
-/// looks at, since those of a whole namespace are held.
+/// Removes large data that nothing uses: `managedFields`, and the unused fields of Services and EndpointSlices, because
+/// those of a whole namespace are held.
 fn strip(kind: WatchedKind, object: &mut DynamicObject) {
     let metadata = &mut object.metadata;
     metadata.managed_fields = None;

@@ -1,9 +1,10 @@
-//! Status back to the objects it is about: applied by the server, and only where it says anything new.
+//! Writes the status of objects with server-side apply, if it has changed.
 //!
-//! It is a task of its own, so that a slow API server holds up nothing else. Every write names the version of the
-//! object that it was made for: where somebody else has written meanwhile, a newer leader among them, the API server
-//! refuses it, and it is made again only if it is still about what the object is. Our own writes make new versions, too:
-//! a status that was made before the watch told of one is written for the version that it made.
+//! The writer is a task of its own, so that a slow API server does not block anything else. Every write names the
+//! version of the object for which the status was computed. If another program has written in between (for example a
+//! newer leader), the API server refuses the write. It is repeated only if the status still applies to the object.
+//! Mailgress's own writes create new versions as well: a status that was computed before the watch reported such a
+//! version is written for that version.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,120 +24,120 @@ use crate::api::{API_VERSION, DEFAULT_CLASS};
 use crate::controller::index::ObjectId;
 
 use super::backoff::{LAST, backoff};
-use super::failure::{Failure, NO_ANSWER, PATIENCE};
+use super::failure::{Failure, NO_ANSWER, REQUEST_TIMEOUT};
 use super::lease::Lease;
 use super::resources::resource;
 
-/// What is to be said of an object.
+/// A status to write.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said {
-    /// Tells it from another one with its name.
+pub(super) struct StatusUpdate {
+    /// Distinguishes the object from another one with the same name.
     pub(super) uid: String,
-    /// The version of the object that it was made for.
+    /// The version of the object for which the status was computed.
     pub(super) resource_version: String,
-    /// What is to be said; null to take back what we said.
+    /// The status; null removes our status.
     pub(super) status: Value,
 }
 
-/// What is still to be written, the newest of each object. Clones are of the same.
+/// The newest status of each object that is not written yet. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbox(Arc<(Mutex<Waiting>, Notify)>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    ready: BTreeMap<ObjectId, Said>,
-    /// What the API server has something against; it holds up nothing else.
-    refused: BTreeMap<ObjectId, Said>,
-    /// What is being written; what comes meanwhile of the same object waits until that is over.
-    under_way: BTreeSet<ObjectId>,
-    /// What our own writes made of the versions that their statuses were made for.
+    ready: BTreeMap<ObjectId, StatusUpdate>,
+    /// Statuses that the API server refused. They do not block other objects.
+    refused: BTreeMap<ObjectId, StatusUpdate>,
+    /// Objects whose status is being written. A newer status of such an object waits.
+    in_progress: BTreeSet<ObjectId>,
+    /// The versions that our own writes created.
     versions: BTreeMap<ObjectId, Versions>,
-    /// We do not lead any more: what could not be written is somebody else's affair.
-    is_over: bool,
-    /// Why something that is still to be written is not.
+    /// This replica no longer leads, so failed writes are not repeated.
+    is_stopped: bool,
+    /// Why a status is not written yet.
     failure: Option<String>,
 }
 
 impl Outbox {
-    /// To be written, instead of what is there of the same object.
-    pub(super) fn put(&self, said: impl IntoIterator<Item = (ObjectId, Said)>) {
+    /// Adds statuses, and replaces waiting ones of the same objects.
+    pub(super) fn put(&self, updates: impl IntoIterator<Item = (ObjectId, StatusUpdate)>) {
         let mut waiting = self.lock();
-        waiting.is_over = false;
-        for (id, said) in said {
+        waiting.is_stopped = false;
+        for (id, update) in updates {
             waiting.refused.remove(&id);
-            waiting.ready.insert(id, said);
+            waiting.ready.insert(id, update);
         }
         drop(waiting);
         self.0.1.notify_one();
     }
 
-    /// Nothing of this object is to be written any more; whether something is being written all the same.
+    /// Removes the waiting status of an object. Returns whether another one is being written now.
     pub(super) fn forget(&self, id: &ObjectId) -> bool {
         let mut waiting = self.lock();
         waiting.ready.remove(id);
         waiting.refused.remove(id);
-        waiting.under_way.contains(id)
+        waiting.in_progress.contains(id)
     }
 
-    /// Nothing of it is to be written any more, nor what is under way to be tried again.
+    /// Removes all waiting statuses. Writes in progress are not repeated if they fail.
     pub(super) fn clear(&self) {
         let mut waiting = self.lock();
-        waiting.is_over = true;
+        waiting.is_stopped = true;
         waiting.failure = None;
         waiting.ready.clear();
         waiting.refused.clear();
         waiting.versions.clear();
     }
 
-    /// The object does not exist any more.
+    /// Removes the versions of an object that no longer exists.
     pub(super) fn remove(&self, id: &ObjectId) {
         self.lock().versions.remove(id);
     }
 
-    /// Why something that is still to be written is not.
+    /// Returns why a status is not written yet.
     pub(super) fn failure(&self) -> Option<String> {
         self.lock().failure.clone()
     }
 
-    fn take(&self) -> Option<(ObjectId, Said)> {
+    fn take(&self) -> Option<(ObjectId, StatusUpdate)> {
         let mut waiting = self.lock();
-        let Waiting { ready, under_way, versions, .. } = &mut *waiting;
-        let id = ready.keys().find(|id| !under_way.contains(id))?.clone();
-        under_way.insert(id.clone());
-        let (id, mut said) = ready.remove_entry(&id)?;
-        if let Some(now) = versions.get_mut(&id).and_then(|versions| versions.now(&said.resource_version)) {
-            said.resource_version = now;
+        let Waiting { ready, in_progress, versions, .. } = &mut *waiting;
+        let id = ready.keys().find(|id| !in_progress.contains(id))?.clone();
+        in_progress.insert(id.clone());
+        let (id, mut update) = ready.remove_entry(&id)?;
+        if let Some(now) = versions.get_mut(&id).and_then(|versions| versions.now(&update.resource_version)) {
+            update.resource_version = now;
         }
-        Some((id, said))
+        Some((id, update))
     }
 
-    /// A write has made version `to` of version `from`. The watch has not told of it yet.
+    /// Stores that a write has created version `to` from version `from`. The watch has not reported it yet.
     fn wrote(&self, id: &ObjectId, from: String, to: String) {
         let mut waiting = self.lock();
-        if !waiting.is_over && from != to {
+        if !waiting.is_stopped && from != to {
             waiting.versions.entry(id.clone()).or_default().add(from, to);
         }
     }
 
-    /// It is not under way any more; what could not be written is tried again, unless there is something newer by now.
+    /// Ends a write. A failed one is repeated later, unless a newer status is waiting.
     fn end(&self, id: ObjectId, left: Option<NotWritten>) {
         let mut waiting = self.lock();
-        waiting.under_way.remove(&id);
-        if waiting.is_over || waiting.ready.contains_key(&id) {
+        waiting.in_progress.remove(&id);
+        if waiting.is_stopped || waiting.ready.contains_key(&id) {
             return;
         }
         match left {
             None => {}
-            Some(NotWritten { said, is_refused: true, .. }) => drop(waiting.refused.insert(id, said)),
-            Some(NotWritten { said, .. }) => drop(waiting.ready.insert(id, said)),
+            Some(NotWritten { update, is_refused: true, .. }) => drop(waiting.refused.insert(id, update)),
+            Some(NotWritten { update, .. }) => drop(waiting.ready.insert(id, update)),
         }
     }
 
-    /// What was tried last failed for this, or did not; what is still refused is not forgotten.
+    /// Stores the failure of the last writes. Without a new failure, the old one stays as long as a status is refused.
     fn fail(&self, why: Option<String>) {
         let mut waiting = self.lock();
-        let is_over = why.is_none() && waiting.refused.is_empty();
-        if why.is_some() || is_over {
+        let has_ended = why.is_none() && waiting.refused.is_empty();
+        if why.is_some() || has_ended {
             waiting.failure = why.map(|why| format!("status cannot be written, and is tried again: {why}"));
         }
     }
@@ -149,7 +150,7 @@ impl Outbox {
         !self.lock().refused.is_empty()
     }
 
-    /// What was refused may be taken by now.
+    /// Tries refused statuses again.
     fn retry(&self) {
         let mut waiting = self.lock();
         let refused = std::mem::take(&mut waiting.refused);
@@ -161,8 +162,8 @@ impl Outbox {
     }
 }
 
-/// Versions of an object that differ in nothing but the status that we wrote: what was made for an earlier one holds for
-/// the last one.
+/// Versions of an object that differ only in the status that we wrote. A status computed for an earlier version also
+/// applies to the last one.
 #[derive(Debug, Default)]
 struct Versions {
     /// Oldest first, at most [`MAX_VERSIONS`].
@@ -182,7 +183,8 @@ impl Versions {
         self.last = to;
     }
 
-    /// The last version, where `known` is an earlier one. The watch, where `known` is from, never goes back.
+    /// Returns the last version if `known` is an earlier one. Versions before `known` are removed, because the watch
+    /// that reported it never goes back.
     fn now(&mut self, known: &str) -> Option<String> {
         let position = self.earlier.iter().position(|earlier| earlier == known)?;
         self.earlier.drain(..position);
@@ -190,25 +192,25 @@ impl Versions {
     }
 }
 
-/// What could not be written, and why.
+/// A failed write.
 #[derive(Debug)]
 struct NotWritten {
-    said: Said,
-    /// Whether the API server has something against this object's, and not against any.
+    update: StatusUpdate,
+    /// Whether the API server refused this object, not every write.
     is_refused: bool,
     why: String,
 }
 
-/// Why something could not be written.
+/// The failures of one round of writes.
 #[derive(Debug, Default)]
 struct Failures {
-    /// Of all that is left.
+    /// A failure that stopped the round.
     failed: Option<String>,
-    /// Of single objects.
+    /// A refusal of a single object.
     refused: Option<String>,
 }
 
-/// Writes what is in the outbox.
+/// The task that writes statuses.
 pub(super) struct Writer {
     client: Client,
     field_manager: String,
@@ -216,7 +218,6 @@ pub(super) struct Writer {
     lease: Lease,
 }
 
-/// Without the client, which has nothing to show.
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").field("field_manager", &self.field_manager).finish_non_exhaustive()
@@ -224,12 +225,12 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// For the objects of `class`.
+    /// Creates the writer for the objects of `class`.
     pub(super) fn new(client: Client, class: &str, outbox: Outbox, lease: Lease) -> Self {
         Self { client, field_manager: field_manager(class), outbox, lease }
     }
 
-    /// Writes until it is told to end.
+    /// Writes until `shutdown`.
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let mut backoff = backoff();
         let mut again = None;
@@ -245,7 +246,7 @@ impl Writer {
                     return sleep(backoff.pause()).await;
                 }
                 backoff.reset();
-                self.news(&mut again).await;
+                self.wait_for_work(&mut again).await;
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -254,8 +255,8 @@ impl Writer {
         }
     }
 
-    /// Waits for something to write, or until what was refused is worth another attempt.
-    async fn news(&self, again: &mut Option<Instant>) {
+    /// Waits for a new status, or until refused statuses must be tried again.
+    async fn wait_for_work(&self, again: &mut Option<Instant>) {
         if !self.outbox.has_refused() {
             *again = None;
             return self.outbox.0.1.notified().await;
@@ -267,21 +268,21 @@ impl Writer {
         }
     }
 
-    /// What failed is in the outbox again. What is refused of one object stops no other.
+    /// Writes all waiting statuses. A failed one waits again. A refused one does not stop the others.
     async fn write_all(&self) -> Failures {
-        let mut under_way = FuturesUnordered::new();
+        let mut in_progress = FuturesUnordered::new();
         let mut failures = Failures::default();
         loop {
             while failures.failed.is_none()
-                && under_way.len() < AT_ONCE
-                && let Some((id, said)) = self.outbox.take()
+                && in_progress.len() < AT_ONCE
+                && let Some((id, update)) = self.outbox.take()
             {
-                under_way.push(async move {
-                    let written = self.write(&id, said).await;
+                in_progress.push(async move {
+                    let written = self.write(&id, update).await;
                     (id, written)
                 });
             }
-            let Some((id, written)) = under_way.next().await else { return failures };
+            let Some((id, written)) = in_progress.next().await else { return failures };
             let left = written.err();
             if let Some(NotWritten { is_refused, why, .. }) = &left {
                 let first = if *is_refused { &mut failures.refused } else { &mut failures.failed };
@@ -291,25 +292,25 @@ impl Writer {
         }
     }
 
-    async fn write(&self, id: &ObjectId, mut said: Said) -> Result<(), NotWritten> {
+    async fn write(&self, id: &ObjectId, mut update: StatusUpdate) -> Result<(), NotWritten> {
         for _ in 0..ATTEMPTS {
-            let outcome = match timeout(PATIENCE, self.apply(id, &said)).await {
+            let outcome = match timeout(REQUEST_TIMEOUT, self.apply(id, &update)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err((false, NO_ANSWER.to_owned())),
             };
             match outcome {
-                Ok(Some(newer)) if !self.outbox.has_newer(id) => said.resource_version = newer,
+                Ok(Some(newer)) if !self.outbox.has_newer(id) => update.resource_version = newer,
                 Ok(_) => return Ok(()),
-                Err((is_refused, why)) => return Err(NotWritten { said, is_refused, why }),
+                Err((is_refused, why)) => return Err(NotWritten { update, is_refused, why }),
             }
         }
-        // Somebody writes all the time. The next event of the object brings us here again.
+        // Another program writes continuously. The next event of the object causes a new attempt.
         Ok(())
     }
 
-    /// Nothing where it is written, or nothing to be written any more; otherwise the version to write it for. An error
-    /// says whether it is about this object alone.
-    async fn apply(&self, id: &ObjectId, said: &Said) -> Result<Option<String>, (bool, String)> {
+    /// Applies a status. Returns `None` if it is written or no longer needed, otherwise the version for another
+    /// attempt. The boolean of an error tells whether only this object is refused.
+    async fn apply(&self, id: &ObjectId, update: &StatusUpdate) -> Result<Option<String>, (bool, String)> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource(id.kind));
         let mut patch = json!({
@@ -318,24 +319,24 @@ impl Writer {
             "metadata": {
                 "name": id.key.name,
                 "namespace": id.key.namespace,
-                "uid": said.uid,
-                "resourceVersion": said.resource_version,
+                "uid": update.uid,
+                "resourceVersion": update.resource_version,
             },
         });
-        if !said.status.is_null() {
-            patch["status"] = said.status.clone();
+        if !update.status.is_null() {
+            patch["status"] = update.status.clone();
         }
         let params = PatchParams::apply(&self.field_manager).force();
         match api.patch_status(&id.key.name, &params, &Patch::Apply(&patch)).await {
             Ok(written) => {
                 if let Some(to) = written.metadata.resource_version {
-                    self.outbox.wrote(id, said.resource_version.clone(), to);
+                    self.outbox.wrote(id, update.resource_version.clone(), to);
                 }
                 Ok(None)
             }
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(None),
             Err(kube::Error::Api(status)) if status.code == CONFLICT => {
-                self.newer(&api, id, said).await.map_err(|why| (false, why))
+                self.newer(&api, id, update).await.map_err(|why| (false, why))
             }
             Err(error) => {
                 let is_refused =
@@ -345,26 +346,26 @@ impl Writer {
         }
     }
 
-    /// The object's version, where what is to be said of it still holds: it is the same object, of the generation
-    /// that the status is about, and it was not a newer leader that wrote.
+    /// Returns the current version of the object if the status still applies: the object and the generation are the
+    /// same, and this replica still holds the Lease.
     async fn newer(
         &self,
         api: &Api<DynamicObject>,
         id: &ObjectId,
-        said: &Said,
+        update: &StatusUpdate,
     ) -> Result<Option<String>, String> {
         let found = api.get_metadata_opt(&id.key.name).await;
         let found = found.map_err(|error| Failure::of(&error).to_string())?;
         let Some(metadata) = found.map(|found| found.metadata) else { return Ok(None) };
-        let is_same = metadata.uid.as_deref() == Some(said.uid.as_str());
-        let generation = said.status["observedGeneration"].as_i64();
-        let still_holds = is_same && (said.status.is_null() || metadata.generation == generation);
-        let is_ours = still_holds && self.lease.is_ours().await.map_err(|failure| failure.to_string())?;
+        let is_same = metadata.uid.as_deref() == Some(update.uid.as_str());
+        let generation = update.status["observedGeneration"].as_i64();
+        let still_applies = is_same && (update.status.is_null() || metadata.generation == generation);
+        let is_ours = still_applies && self.lease.is_ours().await.map_err(|failure| failure.to_string())?;
         Ok(metadata.resource_version.filter(|_| is_ours))
     }
 }
 
-/// Who owns the fields of status: a controller of another class is somebody else.
+/// Returns the owner of the status fields. Each class has its own.
 pub(super) fn field_manager(class: &str) -> String {
     if class == DEFAULT_CLASS {
         return FIELD_MANAGER.to_owned();
@@ -373,17 +374,17 @@ pub(super) fn field_manager(class: &str) -> String {
 }
 
 const FIELD_MANAGER: &str = "mailgress";
-/// Bytes of a field manager's name, as the API server bounds it.
+/// The API server's limit for the name of a field manager, in bytes.
 const LONGEST_MANAGER: usize = 128;
-/// Requests under way.
+/// The maximum number of concurrent writes.
 const AT_ONCE: usize = 8;
-/// How often a write is made again for a newer version of its object.
+/// The maximum number of attempts for newer versions of an object.
 const ATTEMPTS: usize = 4;
-/// Versions of one object that the watch may be behind our own writes.
+/// The maximum number of our own versions of one object that the watch has not reported yet.
 const MAX_VERSIONS: usize = 16;
-/// After which time what was refused is tried again, when permissions may be another's.
+/// A refused status is tried again after this time, because permissions may have changed.
 const REFUSED_AGAIN: Duration = LAST;
-/// Codes of what another object need not be refused for: permissions and quotas, admission, the schema.
+/// The status codes of refusals that may affect only one object: permissions, quotas, admission, and the schema.
 const REFUSALS: [u16; 4] = [400, 403, 413, 422];
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
@@ -397,62 +398,62 @@ mod tests {
         ObjectId::new(Kind::Server, &Key::new("mail", name))
     }
 
-    fn said(version: &str) -> Said {
-        Said { uid: "u".into(), resource_version: version.into(), status: Value::Null }
+    fn update(version: &str) -> StatusUpdate {
+        StatusUpdate { uid: "u".into(), resource_version: version.into(), status: Value::Null }
     }
 
     fn not_written(version: &str, is_refused: bool) -> Option<NotWritten> {
-        Some(NotWritten { said: said(version), is_refused, why: "why".into() })
+        Some(NotWritten { update: update(version), is_refused, why: "why".into() })
     }
 
     #[test]
-    fn what_is_refused_of_one_object_holds_up_no_other() {
+    fn a_refused_status_does_not_block_other_objects() {
         let outbox = Outbox::default();
-        outbox.put([(object("a"), said("1")), (object("b"), said("1"))]);
-        assert_eq!(outbox.take(), Some((object("a"), said("1"))));
+        outbox.put([(object("a"), update("1")), (object("b"), update("1"))]);
+        assert_eq!(outbox.take(), Some((object("a"), update("1"))));
         outbox.end(object("a"), not_written("1", true));
-        assert_eq!(outbox.take(), Some((object("b"), said("1"))));
+        assert_eq!(outbox.take(), Some((object("b"), update("1"))));
         outbox.end(object("b"), not_written("1", false));
-        assert_eq!(outbox.take(), Some((object("b"), said("1"))));
+        assert_eq!(outbox.take(), Some((object("b"), update("1"))));
         outbox.end(object("b"), None);
         assert_eq!(outbox.take(), None);
         assert!(outbox.has_refused());
         outbox.retry();
-        assert_eq!(outbox.take(), Some((object("a"), said("1"))));
+        assert_eq!(outbox.take(), Some((object("a"), update("1"))));
     }
 
     #[test]
-    fn what_is_newer_waits_for_what_is_under_way_and_then_replaces_it() {
+    fn a_newer_status_waits_for_the_current_write() {
         let outbox = Outbox::default();
-        outbox.put([(object("a"), said("1"))]);
+        outbox.put([(object("a"), update("1"))]);
         outbox.take();
         assert!(!outbox.has_newer(&object("a")));
-        outbox.put([(object("a"), said("2"))]);
+        outbox.put([(object("a"), update("2"))]);
         assert_eq!(outbox.take(), None);
         assert!(outbox.has_newer(&object("a")));
         outbox.end(object("a"), not_written("1", false));
-        assert_eq!(outbox.take(), Some((object("a"), said("2"))));
+        assert_eq!(outbox.take(), Some((object("a"), update("2"))));
         outbox.clear();
         outbox.end(object("a"), not_written("2", false));
         assert_eq!(outbox.take(), None, "somebody else leads");
     }
 
     #[test]
-    fn what_holds_no_longer_is_not_written() {
+    fn an_outdated_status_is_not_written() {
         let outbox = Outbox::default();
-        outbox.put([(object("a"), said("1"))]);
+        outbox.put([(object("a"), update("1"))]);
         assert!(!outbox.forget(&object("a")));
         assert_eq!(outbox.take(), None);
-        outbox.put([(object("a"), said("1"))]);
+        outbox.put([(object("a"), update("1"))]);
         outbox.take();
         assert!(outbox.forget(&object("a")), "it is under way, and to be corrected");
     }
 
     #[test]
-    fn a_status_made_before_the_watch_told_of_our_own_write_is_written_for_the_version_of_that_write() {
+    fn a_status_older_than_our_last_write_is_written_for_the_version_of_that_write() {
         let outbox = Outbox::default();
         let taken = |version: &str| {
-            outbox.put([(object("a"), said(version))]);
+            outbox.put([(object("a"), update(version))]);
             let (id, taken) = outbox.take().unwrap();
             outbox.end(id, None);
             taken.resource_version

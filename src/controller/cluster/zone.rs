@@ -1,4 +1,4 @@
-//! The zone that we are in, read once from the node that we are on.
+//! Reads the zone of this replica once, from the labels of its node.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
@@ -9,8 +9,8 @@ use crate::controller::violation::one_line;
 
 use super::backoff::backoff;
 
-/// Asks until there is an answer. Without one (a permission that is missing, a node without a zone) topology hints for
-/// zones are not followed, which is said once.
+/// Asks until there is an answer. If the zone cannot be known (a missing permission, or a node without a zone),
+/// topology hints for zones are ignored, and one log message says so.
 pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
     let nodes: Api<Node> = Api::all(client);
     let mut backoff = backoff();
@@ -28,7 +28,7 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
             },
             Err(Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => one_line(&status.message),
             Err(_) => {
-                // Why there is no API server is told of elsewhere.
+                // Other requests report that the API server cannot be reached.
                 sleep(backoff.pause()).await;
                 continue;
             }
@@ -38,5 +38,5 @@ pub(super) async fn of_node(client: Client, node: String) -> Option<String> {
     }
 }
 
-/// Where cloud providers and kubelets put it.
+/// The label that cloud providers and kubelets set.
 const LABEL: &str = "topology.kubernetes.io/zone";

@@ -1,16 +1,17 @@
-//! Whether a text may be half of what its writer writes: it ends within a line, or lacks something that was there. Pure.
+//! Decides whether a text may be only the first part of a file: it ends within a line, or lacks something of the
+//! previous content. Pure.
 
 use k8s_openapi::api::core::v1::Service;
 use serde_json::Value;
 
 use crate::controller::manifest::{Content, Manifest};
 
-/// Whether the last line is complete.
+/// Tells whether the last line is complete.
 pub(super) fn ends_cleanly(text: &str) -> bool {
     text.is_empty() || text.ends_with('\n') || text.trim_end().ends_with(['}', ']'])
 }
 
-/// Whether an object, a listener, a block of settings, or a key of an object's data is gone.
+/// Tells whether an object, a listener, a block of settings, or a key of an object's data is missing.
 pub(super) fn lacks_any(old: &[Manifest], new: &[Manifest]) -> bool {
     old.iter().any(|old| {
         let is_it = |new: &&Manifest| new.kind == old.kind && new.key == old.key;
@@ -38,7 +39,8 @@ fn ports(service: &Service) -> usize {
     service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).map_or(0, Vec::len)
 }
 
-/// A block of settings, or a listener or one of its blocks, is gone. Within a block another choice is no loss.
+/// Tells whether a block of settings, a listener, or a block of a listener is missing. Missing fields within a block
+/// are a normal change.
 fn lacks(old: &Value, new: &Value) -> bool {
     let (Value::Object(fields), Value::Object(_)) = (old, new) else { return lacks_keys(old, new) };
     lacks_keys(old, new) || fields.iter().any(|(name, old)| lacks_elements(old, &new[name]))
@@ -48,7 +50,7 @@ fn lacks_keys(old: &Value, new: &Value) -> bool {
     old.as_object().into_iter().flatten().any(|(name, old)| !old.is_null() && new[name].is_null())
 }
 
-/// Of a list of named things.
+/// The same for the elements of a list, which are found by their names.
 fn lacks_elements(old: &Value, new: &Value) -> bool {
     let new = new.as_array().map_or(&[][..], Vec::as_slice);
     let named = |old: &&Value| old["name"].is_string();
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_goes_on_is_not_the_end() {
+    fn an_incomplete_line_is_not_the_end() {
         assert!(
             ends_cleanly("")
                 && ends_cleanly("a: b\n")
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_noticed_and_what_is_other_is_not() {
+    fn reports_missing_parts_and_not_changed_ones() {
         let old = json!({ "tls": { "mode": "Disabled" }, "listeners": [{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }] });
         let other = json!({ "tls": {}, "x": 1,
             "listeners": [{ "name": "b", "port": 3 }, { "name": "a", "port": 1 }] });

@@ -1,4 +1,4 @@
-//! What is in a folder now: which files are manifests, which of them changed, and their text.
+//! Scans a folder: its manifests, which of them have changed, and their text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
@@ -12,7 +12,7 @@ use crate::controller::manifest::yaml::{MAX_TEXT, too_large};
 
 use super::walk::{Tree, walk};
 
-/// The state of a file by which a change is noticed.
+/// The metadata by which a changed file is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -23,77 +23,78 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
-/// One file, as seen.
+/// The result of scanning one file.
 #[derive(Debug)]
 pub enum Seen {
-    /// As before.
+    /// The file has not changed.
     Same,
-    /// It is being written: what it held counts for so long at least.
+    /// The file is being written. Its previous content stays at least for this time.
     Unsettled(Duration),
-    /// Read again.
+    /// The file was read.
     Read(Reading),
 }
 
-/// What was read of a file.
+/// The content of a file.
 #[derive(Debug)]
 pub struct Reading {
     /// `None` if the state of the file is not known.
     pub stamp: Option<Stamp>,
-    /// The text, or why there is none.
+    /// The text, or why it cannot be read.
     pub text: Result<String, String>,
-    /// For how long its writer may still be between two writes.
-    pub doubt: Option<Duration>,
+    /// How long its writer may still be between two writes.
+    pub unsettled_for: Option<Duration>,
 }
 
 impl From<Result<String, String>> for Reading {
-    /// A file that nobody is writing.
+    /// Creates a reading of a file that nobody is writing.
     fn from(text: Result<String, String>) -> Self {
-        Self { stamp: None, text, doubt: None }
+        Self { stamp: None, text, unsettled_for: None }
     }
 }
 
-/// What a scan does with a file that was written only just now.
+/// How to handle a file that was written very recently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Leaves it for the next scan: its writer may be between two writes.
+pub enum RecentWrites {
+    /// Leave it for the next scan, because its writer may be between two writes.
     Wait,
-    /// Reads it as it is.
+    /// Read it now.
     Read,
 }
 
-/// The manifests in a folder, or one file, by path. Folders that cannot be read are in `unreadable`.
+/// The manifests in a folder, by path, or a single file.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// All files that count.
+    /// All manifests.
     pub files: BTreeMap<PathBuf, Seen>,
-    /// Folders whose content is not known, with a sentence on each.
+    /// Folders that cannot be read completely, each with a message.
     pub unreadable: BTreeMap<PathBuf, String>,
     /// The old path of each file that was renamed, by the new path.
     pub renamed: BTreeMap<PathBuf, PathBuf>,
 }
 
-/// Looks at everything below `root`, and reads what is not as it was.
+/// Scans everything below `root`, and reads the files that have changed.
 #[must_use]
-pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
+pub fn scan(root: &Path, known: &BTreeMap<PathBuf, Stamp>, recent_writes: RecentWrites) -> Scan {
     if root.is_file() {
-        let seen = look(root, known.get(root), patience);
+        let seen = scan_file(root, known.get(root), recent_writes);
         return Scan { files: BTreeMap::from([(root.to_owned(), seen)]), ..Scan::default() };
     }
-    read_tree(walk(root), known, patience)
+    read_tree(walk(root), known, recent_writes)
 }
 
-/// Reads what is not as it was.
-pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, patience: Patience) -> Scan {
+/// Reads the files that have changed.
+pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, recent_writes: RecentWrites) -> Scan {
     let renamed = renamed(&tree.files, known);
     let seen = |path: PathBuf| {
         let before = renamed.get(&path).unwrap_or(&path);
-        let seen = look(&path, known.get(before), patience);
+        let seen = scan_file(&path, known.get(before), recent_writes);
         (path, seen)
     };
-    let told = |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
+    let with_message =
+        |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
     Scan {
         files: tree.files.into_iter().map(seen).collect(),
-        unreadable: tree.unreadable.into_iter().map(told).collect(),
+        unreadable: tree.unreadable.into_iter().map(with_message).collect(),
         renamed,
     }
 }
@@ -115,7 +116,7 @@ fn renamed(files: &BTreeSet<PathBuf>, known: &BTreeMap<PathBuf, Stamp>) -> BTree
 }
 
 impl Scan {
-    /// When a file has to be looked at again, if one has.
+    /// Returns when a file must be scanned again, if one must.
     #[must_use]
     pub fn settles_in(&self) -> Option<Duration> {
         let wait = |seen: &Seen| if let Seen::Unsettled(wait) = seen { Some(*wait) } else { None };
@@ -123,14 +124,14 @@ impl Scan {
     }
 }
 
-fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
+fn scan_file(path: &Path, known: Option<&Stamp>, recent_writes: RecentWrites) -> Seen {
     let unread = |why: String| Seen::Read(Reading::from(Err(why)));
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) => return unread(error.to_string()),
     };
     if !metadata.is_file() {
-        // Opening a pipe would wait for its other end.
+        // To open a pipe would block until it has a writer.
         return unread("it is not a regular file".to_owned());
     }
     let stamp = Stamp::new(&metadata);
@@ -138,53 +139,56 @@ fn look(path: &Path, known: Option<&Stamp>, patience: Patience) -> Seen {
         return Seen::Same;
     }
     let age = age(&metadata);
-    let remains =
-        |wait: Duration| age.and_then(|age| wait.checked_sub(age)).filter(|_| patience == Patience::Wait);
-    if let Some(wait) = remains(patience_with(&metadata, known)) {
+    let remains = |wait: Duration| {
+        age.and_then(|age| wait.checked_sub(age)).filter(|_| recent_writes == RecentWrites::Wait)
+    };
+    if let Some(wait) = remains(minimum_age(&metadata, known)) {
         return Seen::Unsettled(wait);
     }
-    // A file that was written just now may be written again without its stamp changing.
+    // A file that was written very recently can change again without a change of its stamp.
     let is_settled = age.is_some_and(|age| age > SETTLED);
-    // A file that was put in the place of another one is complete.
+    // A file that has replaced another one is complete.
     let is_new = known.is_some_and(|known| (known.device, known.inode) != (stamp.device, stamp.inode));
-    let doubt = remains(HALF_WRITTEN).filter(|_| !is_new);
+    let unsettled_for = remains(HALF_WRITTEN).filter(|_| !is_new);
     let text = read(path).map_err(|error| error.to_string());
     let stamp = if is_settled { stamp } else { stamp.outdated() };
-    Seen::Read(Reading { stamp: Some(stamp), text, doubt })
+    Seen::Read(Reading { stamp: Some(stamp), text, unsettled_for })
 }
 
-/// How old a write must be. A file that held something and is empty now was most likely truncated by a
-/// writer that has not written yet.
-fn patience_with(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
+/// Returns the minimum age of the last write. If a file had content and is empty now, its writer has probably truncated
+/// it and not written yet.
+fn minimum_age(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
     if metadata.size() == 0 && known.is_some_and(|known| known.size > 0) { EMPTIED } else { SETTLED }
 }
 
-/// A file's text.
+/// Reads a text file.
 ///
 /// # Errors
-/// When it cannot be read, is larger than a file may be, or is no text.
+///
+/// Fails if the file cannot be read, is larger than [`MAX_TEXT`], or is not text.
 pub fn read(path: &Path) -> io::Result<String> {
     let file = fs::File::open(path)?;
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if size > MAX_TEXT {
         return Err(io::Error::other(too_large(size)));
     }
-    // It may have grown meanwhile.
+    // The file may have grown in the meantime.
     read_stream(file)
 }
 
-/// The text of what has no size, such as a pipe.
+/// Reads text from a source without a size, such as a pipe.
 ///
 /// # Errors
-/// When it cannot be read, is larger than a file may be, or is no text.
+///
+/// Fails if the source cannot be read, is too large, or is not text.
 pub fn read_stream(stream: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
-    // The parser refuses what is too large.
+    // The parser refuses a text of this size.
     stream.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
     decode(bytes).map_err(io::Error::other)
 }
 
-/// How long ago the file was written; `None` when its time lies in the future.
+/// Returns the time since the last write; `None` if that time is in the future.
 fn age(metadata: &Metadata) -> Option<Duration> {
     metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok())
 }
@@ -218,13 +222,13 @@ impl Stamp {
     }
 }
 
-/// A write so long ago is over; also longer than the tick of any file system's clock.
+/// A write is complete after this time. It is longer than the resolution of any file system's timestamps.
 const SETTLED: Duration = Duration::from_millis(30);
-/// A writer in place may pause for so long between two writes. Until then a file that lost something, is empty, or ends
-/// in the middle of a line keeps what it held.
+/// A writer in place may pause for this time between two writes. During it, a file that lacks something, is empty, or
+/// ends within a line keeps its previous content.
 const HALF_WRITTEN: Duration = Duration::from_secs(2);
-/// A file that is empty now keeps what it held for so long: on a busy disk, its writer may wait for seconds between
-/// truncating it and writing to it.
+/// A file that is empty now keeps its previous content for this time: on a busy disk, its writer may need seconds
+/// between truncating and writing.
 const EMPTIED: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -237,15 +241,15 @@ mod tests {
         let path = folder.path().join("a.yaml");
         fs::write(&path, "a: 1").unwrap();
         std::thread::sleep(Duration::from_millis(60));
-        let first = scan(folder.path(), &BTreeMap::new(), Patience::Read);
+        let first = scan(folder.path(), &BTreeMap::new(), RecentWrites::Read);
         let Seen::Read(Reading { stamp: Some(stamp), text: Ok(text), .. }) = &first.files[&path] else {
             panic!("{first:?}")
         };
         assert_eq!(text, "a: 1");
         let known = BTreeMap::from([(path.clone(), stamp.clone())]);
-        assert!(matches!(scan(folder.path(), &known, Patience::Read).files[&path], Seen::Same));
+        assert!(matches!(scan(folder.path(), &known, RecentWrites::Read).files[&path], Seen::Same));
         fs::write(&path, "a: 2").unwrap();
-        assert!(matches!(scan(folder.path(), &known, Patience::Read).files[&path], Seen::Read(..)));
+        assert!(matches!(scan(folder.path(), &known, RecentWrites::Read).files[&path], Seen::Read(..)));
     }
 
     #[test]
@@ -257,10 +261,10 @@ mod tests {
             fs::File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
         };
         let unsettled =
-            |known: &BTreeMap<_, _>| scan(folder.path(), known, Patience::Wait).settles_in().is_some();
+            |known: &BTreeMap<_, _>| scan(folder.path(), known, RecentWrites::Wait).settles_in().is_some();
         written("a: 1", Duration::ZERO);
         assert!(unsettled(&BTreeMap::new()));
-        assert!(scan(folder.path(), &BTreeMap::new(), Patience::Read).settles_in().is_none());
+        assert!(scan(folder.path(), &BTreeMap::new(), RecentWrites::Read).settles_in().is_none());
         written("a: 1", Duration::from_secs(10));
         assert!(!unsettled(&BTreeMap::new()));
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
@@ -280,24 +284,24 @@ mod tests {
         let known = BTreeMap::from([(old.clone(), stamp)]);
         fs::write(&old, "").unwrap();
         fs::hard_link(&old, &new).unwrap();
-        assert!(scan(folder.path(), &known, Patience::Wait).renamed.is_empty(), "the old path is there");
+        assert!(scan(folder.path(), &known, RecentWrites::Wait).renamed.is_empty(), "the old path is there");
         fs::remove_file(&old).unwrap();
-        let seen = scan(folder.path(), &known, Patience::Wait);
+        let seen = scan(folder.path(), &known, RecentWrites::Wait);
         assert_eq!(seen.renamed, BTreeMap::from([(new.clone(), old.clone())]));
         assert!(seen.settles_in().is_some_and(|wait| wait > SETTLED), "truncated, and not written yet");
         let kept = fs::File::open(&new).unwrap();
         fs::remove_file(&new).unwrap();
         fs::write(&new, "b: 1").unwrap();
-        assert!(scan(folder.path(), &known, Patience::Wait).renamed.is_empty());
+        assert!(scan(folder.path(), &known, RecentWrites::Wait).renamed.is_empty());
         drop(kept);
     }
 
     #[test]
-    fn does_not_open_what_is_no_file() {
+    fn opens_only_regular_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let scan = scan(folder.path(), &BTreeMap::new(), Patience::Read);
+        let scan = scan(folder.path(), &BTreeMap::new(), RecentWrites::Read);
         assert!(
             matches!(&scan.files[&path], Seen::Read(Reading { text: Err(why), .. }) if why.contains("regular")),
             "{scan:?}"
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn doubts_what_is_written_in_place_and_not_what_replaces_it() {
+    fn waits_for_files_written_in_place_and_not_for_replaced_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         let write = |path: &Path, text: &str| {
@@ -317,15 +321,15 @@ mod tests {
         };
         write(&path, "a: 1\n");
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);
-        let doubts = |patience| match scan(folder.path(), &known, patience).files.remove(&path) {
-            Some(Seen::Read(reading)) => reading.doubt.is_some(),
+        let doubts = |recent_writes| match scan(folder.path(), &known, recent_writes).files.remove(&path) {
+            Some(Seen::Read(reading)) => reading.unsettled_for.is_some(),
             other => panic!("{other:?}"),
         };
         write(&path, "a: 2\n# more\n");
-        assert!(doubts(Patience::Wait) && !doubts(Patience::Read));
+        assert!(doubts(RecentWrites::Wait) && !doubts(RecentWrites::Read));
         write(&folder.path().join("new"), "a: 3\n");
         fs::rename(folder.path().join("new"), &path).unwrap();
-        assert!(!doubts(Patience::Wait));
+        assert!(!doubts(RecentWrites::Wait));
     }
 
     #[test]
@@ -333,7 +337,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.yaml");
         fs::File::create(&path).unwrap().set_len(MAX_TEXT as u64 + 1).unwrap();
-        let scan = scan(folder.path(), &BTreeMap::new(), Patience::Read);
+        let scan = scan(folder.path(), &BTreeMap::new(), RecentWrites::Read);
         assert!(
             matches!(&scan.files[&path], Seen::Read(Reading { text: Err(why), .. }) if why.contains("3 MiB")),
             "{scan:?}"

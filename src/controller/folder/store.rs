@@ -1,4 +1,4 @@
-//! What the files hold: objects, generations, and problems. Pure.
+//! The content of all files: objects, generations, and problems. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,21 +10,21 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::controller::index::{Key, Objects};
-use crate::controller::manifest::{self, Broken, Content, Manifest, Parsed, Promise};
+use crate::controller::manifest::{self, Broken, Content, GeneratedObject, Manifest, Parsed};
 use crate::controller::render::Kind;
 use crate::controller::validate::Validator;
 
 use super::half::{ends_cleanly, lacks_any};
 use super::scan::{Reading, Scan, Seen, Stamp};
 
-/// The content of all files, as last understood.
+/// The last valid content of all files.
 #[derive(Debug, Default)]
 pub struct Store {
     files: BTreeMap<PathBuf, File>,
     unreadable: BTreeMap<PathBuf, String>,
     generations: BTreeMap<(Kind, Key), (i64, Value)>,
-    /// When a file that may be half written has to be read again.
-    doubt: Option<Duration>,
+    /// When a file that may be half written must be read again.
+    unsettled_for: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -32,31 +32,31 @@ struct File {
     stamp: Option<Stamp>,
     digest: Option<u64>,
     manifests: Vec<Manifest>,
-    promises: Vec<Promise>,
+    generated: Vec<GeneratedObject>,
     problems: Vec<Problem>,
 }
 
-/// What the files hold together.
+/// The content of all files together.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The objects.
     pub objects: Objects,
-    /// Which file each of our own objects is from.
+    /// The file of each of our own objects.
     pub origins: BTreeMap<(Kind, Key), PathBuf>,
-    /// Secrets and ConfigMaps that others will make of what the files hold.
-    pub promises: Vec<Promise>,
-    /// What is wrong with files.
+    /// Secrets and ConfigMaps that other programs create from objects in the files.
+    pub generated: Vec<GeneratedObject>,
+    /// The problems of files.
     pub problems: Vec<Problem>,
 }
 
-/// What is wrong with a file.
+/// A problem of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file or folder.
     pub path: PathBuf,
-    /// Line and column, where they are known.
+    /// Line and column, if they are known.
     pub position: Option<(usize, usize)>,
-    /// A sentence.
+    /// One sentence.
     pub message: String,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Problem {
 }
 
 impl Store {
-    /// The files that need not be read while they look the same.
+    /// Returns the stamps of files that need not be read while their stamps are the same.
     #[must_use]
     pub fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
         let stamp = |(path, file): (&PathBuf, &File)| Some((path.clone(), file.stamp.clone()?));
@@ -85,27 +85,27 @@ impl Store {
         self.files.keys().any(|file| file.starts_with(path))
     }
 
-    /// Whether nothing is known of any file.
+    /// Tells whether no file is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Has the next scan read every file.
+    /// Causes the next scan to read every file.
     pub fn forget_stamps(&mut self) {
         for file in self.files.values_mut() {
             file.stamp = file.stamp.take().map(Stamp::outdated);
         }
     }
 
-    /// When a file that may be half written has to be read again, if there is one.
+    /// Returns when a file that may be half written must be read again, if there is one.
     #[must_use]
-    pub fn doubt(&self) -> Option<Duration> {
-        self.doubt
+    pub fn unsettled_for(&self) -> Option<Duration> {
+        self.unsettled_for
     }
 
-    /// Takes a scan over; whether anything is different. A file that cannot be read or understood keeps what
-    /// it last held, and so does everything in a folder that cannot be read.
+    /// Applies a scan. Returns whether anything has changed. A file that is not readable or not valid keeps its
+    /// previous content, and so does everything in a folder that is not readable.
     pub fn apply(&mut self, scan: Scan, validator: &Validator) -> bool {
         for (path, before) in &scan.renamed {
             if let Some(mut file) = self.files.remove(before) {
@@ -113,13 +113,13 @@ impl Store {
                 self.files.insert(path.clone(), file);
             }
         }
-        let lost = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
+        let is_unreadable = |path: &Path| scan.unreadable.keys().any(|folder| path.starts_with(folder));
         let before = self.files.len();
-        self.files.retain(|path, _| scan.files.contains_key(path) || lost(path));
+        self.files.retain(|path, _| scan.files.contains_key(path) || is_unreadable(path));
         let mut changed =
             self.files.len() != before || self.unreadable != scan.unreadable || !scan.renamed.is_empty();
         self.unreadable = scan.unreadable;
-        self.doubt = None;
+        self.unsettled_for = None;
         for (path, seen) in scan.files {
             let Seen::Read(reading) = seen else { continue };
             let file = self.files.entry(path.clone()).or_insert_with(|| {
@@ -127,8 +127,9 @@ impl Store {
                 File::default()
             });
             match file.read(&path, reading, validator) {
-                Outcome::Doubtful(wait) => {
-                    self.doubt = Some(self.doubt.map_or(wait, |doubt| doubt.min(wait)))
+                Outcome::MaybeHalfWritten(wait) => {
+                    self.unsettled_for =
+                        Some(self.unsettled_for.map_or(wait, |unsettled_for| unsettled_for.min(wait)))
                 }
                 Outcome::Changed => changed = true,
                 Outcome::Same => {}
@@ -137,7 +138,7 @@ impl Store {
         changed
     }
 
-    /// All objects. Of several with one name, the first by the files' paths wins.
+    /// Returns all objects. If several have the same name, the one in the first file in the order of paths is used.
     pub fn load(&mut self) -> Loaded {
         let mut loaded = Loaded::default();
         let unreadable = self.unreadable.iter().map(|(path, why)| Problem {
@@ -150,8 +151,8 @@ impl Store {
         let mut generations = BTreeMap::new();
         for (path, file) in &self.files {
             loaded.problems.extend(file.problems.clone());
-            loaded.promises.extend(file.promises.clone());
-            // What is not read may be there as often as it likes.
+            loaded.generated.extend(file.generated.clone());
+            // Objects that Mailgress does not use may occur several times.
             let read = |manifest: &&Manifest| !matches!(manifest.content, Content::Other);
             for manifest in file.manifests.iter().filter(read) {
                 match owners.get(&(manifest.kind.as_str(), &manifest.key)) {
@@ -170,7 +171,7 @@ impl Store {
 
 impl File {
     fn read(&mut self, path: &Path, reading: Reading, validator: &Validator) -> Outcome {
-        let Reading { stamp, text, doubt } = reading;
+        let Reading { stamp, text, unsettled_for } = reading;
         let text = match text {
             Ok(text) => text,
             Err(why) => {
@@ -185,16 +186,16 @@ impl File {
             return Outcome::Same;
         }
         match manifest::parse(&text, validator) {
-            Ok(Parsed { mut manifests, broken, promises }) => {
+            Ok(Parsed { mut manifests, broken, generated }) => {
                 let is_half = || !ends_cleanly(&text) || lacks_any(&self.manifests, &manifests);
-                if let Some(wait) = doubt.filter(|_| is_half()) {
-                    return Outcome::Doubtful(wait);
+                if let Some(wait) = unsettled_for.filter(|_| is_half()) {
+                    return Outcome::MaybeHalfWritten(wait);
                 }
                 (self.stamp, self.digest) = (stamp, digest);
-                tell_ignored(path, &manifests);
+                log_ignored(path, &manifests);
                 keep_secrets(&self.manifests, &mut manifests);
                 self.problems = broken.iter().map(|broken| self.keep(path, broken, &mut manifests)).collect();
-                (self.manifests, self.promises) = (manifests, promises);
+                (self.manifests, self.generated) = (manifests, generated);
                 Outcome::Changed
             }
             Err(error) => {
@@ -204,8 +205,8 @@ impl File {
         }
     }
 
-    /// An object that is broken stays what it was, and the others of its file are not affected. A kind that
-    /// is none may be any misspelt one.
+    /// Keeps the previous state of a broken object. The other objects of its file are not affected. An unknown kind may
+    /// be a misspelt one, so it matches objects of all kinds with that name.
     fn keep(&self, path: &Path, broken: &Broken, manifests: &mut Vec<Manifest>) -> Problem {
         let Broken { kind, key, message } = broken;
         let is_known = KINDS.contains(&kind.as_str());
@@ -229,17 +230,17 @@ impl File {
     }
 }
 
-/// What comes of reading a file.
+/// The result of reading a file.
 enum Outcome {
     /// Nothing is different.
     Same,
-    /// Objects or problems are.
+    /// Objects or problems have changed.
     Changed,
-    /// It may be half written: it is what it was, and to be read again.
-    Doubtful(Duration),
+    /// The file may be half written. Its previous content stays, and it must be read again after this time.
+    MaybeHalfWritten(Duration),
 }
 
-/// The kinds that are read; any other kind of our group is a misspelt one.
+/// The kinds that Mailgress reads. Other kinds may be misspelt.
 const KINDS: [&str; 7] =
     ["MailServer", "MailListener", "Secret", "ConfigMap", "Service", "EndpointSlice", "Namespace"];
 
@@ -293,7 +294,7 @@ fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
     Problem { path: path.to_owned(), position: None, message }
 }
 
-fn tell_ignored(path: &Path, manifests: &[Manifest]) {
+fn log_ignored(path: &Path, manifests: &[Manifest]) {
     for Manifest { kind, key, .. } in manifests.iter().filter(|m| matches!(m.content, Content::Other)) {
         if kind == "Secret" {
             let file = path.display();
@@ -304,7 +305,7 @@ fn tell_ignored(path: &Path, manifests: &[Manifest]) {
     }
 }
 
-/// A Secret that has not changed stays the same allocation, so that its certificate is not parsed again.
+/// Keeps the allocation of unchanged Secrets, so that a certificate is not parsed again.
 fn keep_secrets(old: &[Manifest], new: &mut [Manifest]) {
     for manifest in new {
         let Content::Secret(secret) = &mut manifest.content else { continue };
@@ -318,7 +319,7 @@ fn keep_secrets(old: &[Manifest], new: &mut [Manifest]) {
     }
 }
 
-/// Of a text, which itself is not kept: it may hold Secrets.
+/// Returns the hash of a text. The text is not kept, because it may contain Secrets.
 fn digest(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

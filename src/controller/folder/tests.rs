@@ -1,4 +1,4 @@
-//! Tests of the running source, on real folders.
+//! Tests of the running source with real folders.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -51,7 +51,7 @@ impl Running {
         self.snapshots.borrow_and_update().sockets.keys().map(ToString::to_string).collect()
     }
 
-    /// Waits until `/status` is as it should be.
+    /// Waits until `/status` meets the condition.
     async fn status(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         let told = async {
             loop {
@@ -129,7 +129,7 @@ async fn a_volumes_swap_of_its_data_link_is_one_change() {
 }
 
 #[tokio::test]
-async fn a_half_written_file_changes_nothing_and_is_told() {
+async fn a_half_written_file_changes_nothing_and_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -146,7 +146,7 @@ async fn a_half_written_file_changes_nothing_and_is_told() {
     running.end().await;
 }
 
-/// A `MailServer` of two listeners, and the length of a first half with one.
+/// Returns a `MailServer` with two listeners, and the length of a first part with one listener.
 fn two_listeners() -> (String, usize) {
     let listener = |name: &str, port: u16| {
         format!(
@@ -167,7 +167,7 @@ async fn a_file_written_in_two_halves_removes_no_listener() {
     fs::write(&file, &text).unwrap();
     let mut running = Running::start(folder.path());
     assert_eq!(running.sockets().await, ["*:1143", "*:1144"]);
-    // The second half comes long after the events of the first one have settled.
+    // The second part is written long after the events of the first one.
     for end in [half, half - 30, half + 10] {
         fs::write(&file, &text[..end]).unwrap();
         sleep(Duration::from_millis(300)).await;
@@ -176,14 +176,14 @@ async fn a_file_written_in_two_halves_removes_no_listener() {
         running.status(|status| status["problems"] == serde_json::json!([])).await;
     }
     assert!(!running.snapshots.has_changed().unwrap());
-    // What stays so is meant so.
+    // A change that lasts is accepted.
     fs::write(&file, &text[..half]).unwrap();
     assert_eq!(running.sockets().await, ["*:1143"]);
     running.end().await;
 }
 
 #[tokio::test]
-async fn a_folder_that_is_empty_for_a_moment_removes_no_listener() {
+async fn a_folder_that_is_empty_for_a_short_time_removes_no_listener() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -198,7 +198,7 @@ async fn a_folder_that_is_empty_for_a_moment_removes_no_listener() {
     running.status(|status| status["problems"] == serde_json::json!([])).await;
     fs::write(&file, server(1144)).unwrap();
     assert_eq!(running.sockets().await, ["*:1144"]);
-    // A folder that stays empty is meant so.
+    // A folder that stays empty is accepted.
     fs::remove_file(&file).unwrap();
     assert_eq!(running.sockets().await, Vec::<String>::new());
     running.status(|status| status["problems"] == serde_json::json!([])).await;
@@ -225,7 +225,7 @@ async fn a_folder_that_is_removed_and_made_again_is_watched_again() {
 }
 
 #[tokio::test]
-async fn links_to_the_folder_itself_and_to_the_root_are_told_and_changes_are_read() {
+async fn links_to_the_folder_itself_and_to_the_root_are_reported_and_changes_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -241,7 +241,7 @@ async fn links_to_the_folder_itself_and_to_the_root_are_told_and_changes_are_rea
 }
 
 #[tokio::test]
-async fn a_file_that_grows_without_bound_keeps_what_it_held_and_others_are_read() {
+async fn a_file_that_grows_without_bound_keeps_its_content_and_others_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, server(1143)).unwrap();
@@ -278,7 +278,7 @@ async fn a_report_makes_listeners_ready() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_an_error_that_says_so() {
+fn a_missing_folder_is_an_error() {
     let (snapshots, _s) = watch::channel(Arc::default());
     let (_r, reports) = watch::channel(Arc::default());
     let channels = Channels { snapshots, reports, ledger: ledger(), status_store: StatusStore::default() };
@@ -293,7 +293,7 @@ fn metrics() -> Metrics {
 }
 
 #[test]
-fn a_file_is_mended_when_it_has_no_problem_left() {
+fn a_file_without_problems_is_solved() {
     let problem = |path: &str, message: &str| Problem {
         path: path.into(),
         position: None,
@@ -304,6 +304,6 @@ fn a_file_is_mended_when_it_has_no_problem_left() {
     let seen = |path: &str| (path.into(), scan::Seen::Read(Ok(String::new()).into()));
     let files = [seen("a"), seen("b")].into();
     store.apply(Scan { files, ..Scan::default() }, &Validator::new().unwrap());
-    assert_eq!(mended(&before, &[problem("b", "other")], &store), BTreeSet::from([Path::new("a")]));
-    assert!(mended(&before, &before, &store).is_empty());
+    assert_eq!(solved(&before, &[problem("b", "other")], &store), BTreeSet::from([Path::new("a")]));
+    assert!(solved(&before, &before, &store).is_empty());
 }

@@ -1,5 +1,5 @@
-//! Which folders and manifests are below a folder. Links to folders are followed, each folder once, within bounds: a
-//! link to the folder itself or to `/` ends there, and everything else is read on.
+//! Finds the folders and manifests below a folder. Links to folders are followed within bounds, and each folder is read
+//! once. A link to the folder itself or to `/` is reported and not followed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, FileType, Metadata};
@@ -7,17 +7,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What tells one folder from another, also from one that was there before under the same name.
+/// Identifies a folder, and distinguishes it from an earlier one with the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FolderId {
     device: u64,
     inode: u64,
-    /// Inodes are used again; not every file system knows the time.
+    /// Inode numbers are used again. Not every file system has this time.
     created: Option<SystemTime>,
 }
 
 impl FolderId {
-    /// Of a folder, behind links; `None` where there is none.
+    /// Returns the identity of a folder, after links; `None` if it is not a folder.
     pub(super) fn of(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().filter(Metadata::is_dir).map(|metadata| Self::new(&metadata))
     }
@@ -27,22 +27,20 @@ impl FolderId {
     }
 }
 
-/// What is there.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// Paths of manifests.
     pub(super) files: BTreeSet<PathBuf>,
-    /// The folders that were read.
     pub(super) folders: BTreeMap<PathBuf, FolderId>,
-    /// Folders whose content is not known, or not all of it, and why.
+    /// Folders that cannot be read completely, and why.
     pub(super) unreadable: BTreeMap<PathBuf, String>,
 }
 
-/// Looks at everything below `root`.
+/// Walks everything below `root`.
 pub(super) fn walk(root: &Path) -> Tree {
-    let mut walker = Walker { holders: holders(root), ..Walker::default() };
+    let mut walker = Walker { ancestors: ancestors(root), ..Walker::default() };
     walker.branch(root, 0, MAX_ENTRIES);
-    // A link may lead to more links.
+    // The target of a link may have more links.
     while let Some((link, depth)) = walker.links.pop_first() {
         walker.follow(&link, depth);
     }
@@ -52,10 +50,10 @@ pub(super) fn walk(root: &Path) -> Tree {
 #[derive(Default)]
 struct Walker {
     tree: Tree,
-    /// What holds the root.
-    holders: HashSet<FolderId>,
+    /// The ancestors of the root, and the root itself.
+    ancestors: HashSet<FolderId>,
     seen: HashSet<FolderId>,
-    /// Links to folders, with their depth: they come after all that is really there.
+    /// Links to folders, with their depth. They are followed after all real folders.
     links: BTreeMap<PathBuf, usize>,
     followed: usize,
 }
@@ -63,7 +61,7 @@ struct Walker {
 impl Walker {
     fn follow(&mut self, link: &Path, depth: usize) {
         let Some(target) = FolderId::of(link) else { return };
-        let refused = if self.holders.contains(&target) || self.seen.contains(&target) {
+        let refused = if self.ancestors.contains(&target) || self.seen.contains(&target) {
             "this link leads back to a folder that is read already, or that holds it; remove the link"
                 .to_owned()
         } else if self.followed >= MAX_LINKS {
@@ -76,7 +74,7 @@ impl Walker {
         self.tree.unreadable.insert(link.to_owned(), refused);
     }
 
-    /// A folder with what is really below it.
+    /// Reads a folder and the real folders below it.
     fn branch(&mut self, top: &Path, depth: usize, max_entries: usize) {
         let mut open = vec![(top.to_owned(), depth)];
         let mut entries = 0_usize;
@@ -100,7 +98,7 @@ impl Walker {
                     || self.tree.files.len() >= MAX_FILES
                     || self.tree.folders.len() >= MAX_FOLDERS
                 {
-                    self.give_up(top, max_entries);
+                    self.stop_at_limit(top, max_entries);
                     return;
                 }
                 let Ok(kind) = entry.file_type() else { continue };
@@ -128,8 +126,9 @@ impl Walker {
         }
     }
 
-    /// Half of a link's target would be another half each time, so nothing of it counts.
-    fn give_up(&mut self, top: &Path, max_entries: usize) {
+    /// Leaves the folder `top` at a limit. For the target of a link, everything below it is removed: the part that was
+    /// read would be different each time.
+    fn stop_at_limit(&mut self, top: &Path, max_entries: usize) {
         if max_entries == MAX_LINKED_ENTRIES {
             self.tree.files.retain(|path| !path.starts_with(top));
             self.tree.folders.retain(|path, _| !path.starts_with(top));
@@ -141,14 +140,14 @@ impl Walker {
     }
 }
 
-/// The folders that `root` is in, and itself.
-fn holders(root: &Path) -> HashSet<FolderId> {
+/// Returns the ancestors of `root`, and `root` itself.
+fn ancestors(root: &Path) -> HashSet<FolderId> {
     let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     root.ancestors().filter_map(FolderId::of).collect()
 }
 
-/// Editors' and volumes' own files. `..data` and its targets are among the hidden ones: the links beside
-/// them are what counts.
+/// Tells whether a file belongs to an editor or a volume. `..data` of a volume and its targets are hidden; the links
+/// beside them are read.
 fn is_temporary(name: &str) -> bool {
     name.starts_with('.')
         || name.ends_with('~')
@@ -162,17 +161,17 @@ fn is_manifest(path: &Path) -> bool {
     matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json"))
 }
 
-/// How deep folders may be nested.
+/// The maximum depth of folders.
 const MAX_DEPTH: usize = 16;
-/// How many files are read.
+/// The maximum number of files.
 const MAX_FILES: usize = 10_000;
-/// How many folders are read; each is watched by an inotify watch.
+/// The maximum number of folders. Each of them needs an inotify watch.
 const MAX_FOLDERS: usize = 2_000;
-/// Entries below the root, manifests or not.
+/// The maximum number of directory entries below the root, including other files.
 const MAX_ENTRIES: usize = 50_000;
-/// Entries below the target of a link.
+/// The same below the target of a link.
 const MAX_LINKED_ENTRIES: usize = 5_000;
-/// Links to folders that are followed.
+/// The maximum number of links to folders that are followed.
 const MAX_LINKS: usize = 64;
 
 #[cfg(test)]
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_large_folder_is_told_and_the_rest_is_read() {
+    fn a_link_to_a_large_folder_is_reported_and_the_rest_is_read() {
         let (folder, large) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for n in 0..=MAX_LINKED_ENTRIES {
             fs::write(large.path().join(format!("{n}.yaml")), "").unwrap();
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_too_deep_are_told() {
+    fn folders_that_are_too_deep_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let deep: PathBuf = folder.path().join(["d"; MAX_DEPTH + 1].join("/"));
         fs::create_dir_all(&deep).unwrap();

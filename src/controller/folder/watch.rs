@@ -1,5 +1,5 @@
-//! inotify watches of the folders that are read, and of the one that holds them: a folder that is removed and made again
-//! is another one, and is watched again.
+//! inotify watches of all folders that are read, and of the parent of the root. If a folder is removed and created
+//! again, it is a different folder and gets a new watch.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,23 @@ use tokio::sync::mpsc;
 
 use super::walk::FolderId;
 
-/// The watches. Each folder has its own: the library's recursive ones would follow every link.
+/// The watches. Each folder has its own, because the library's recursive watches would follow every link.
 pub(super) struct Watch {
     watcher: Option<notify::RecommendedWatcher>,
     root: PathBuf,
     watched: BTreeMap<PathBuf, FolderId>,
-    /// Somebody was told that it does not work.
-    is_told: bool,
+    /// Whether the log already says that watching does not work.
+    is_logged: bool,
 }
 
 impl Watch {
-    /// Nothing is watched yet. One pending event is as good as many: each leads to a look at everything.
+    /// Creates an empty set of watches. The channel holds one pending event, because each event causes a scan of
+    /// everything.
     pub(super) fn new(root: &Path, changed: mpsc::Sender<()>) -> Self {
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         let top = root.clone();
         let is_ours = move |event: notify::Result<notify::Event>| {
-            // What else happens beside the root is nobody's business here.
+            // The watch of the parent also reports events of other files.
             event.map_or(true, |event| {
                 !event.kind.is_access() && event.paths.iter().any(|p| p.starts_with(&top))
             })
@@ -34,16 +35,16 @@ impl Watch {
                 let _ = changed.try_send(());
             }
         });
-        let mut watch = Self { watcher: None, root, watched: BTreeMap::new(), is_told: false };
+        let mut watch = Self { watcher: None, root, watched: BTreeMap::new(), is_logged: false };
         match watcher {
             Ok(watcher) => watch.watcher = Some(watcher),
-            Err(error) => watch.tell(&error),
+            Err(error) => watch.log_failure(&error),
         }
         watch
     }
 
-    /// Watches these folders and no others. Whether there are new ones: what is in them may have changed between the
-    /// look and the watch.
+    /// Watches these folders and no others. Returns whether there are new ones: their content may have changed between
+    /// the walk and the start of the watch.
     pub(super) fn follow(&mut self, folders: &BTreeMap<PathBuf, FolderId>) -> bool {
         if self.watcher.is_none() {
             return false;
@@ -54,15 +55,15 @@ impl Watch {
         }
         let parent = self.root.parent().map(Path::to_owned);
         wanted.extend(parent.and_then(|parent| FolderId::of(&parent).map(|id| (parent, id))));
-        let gone: Vec<PathBuf> = self
+        let removed: Vec<PathBuf> = self
             .watched
             .iter()
             .filter(|(path, id)| wanted.get(*path) != Some(*id))
             .map(|(path, _)| path.clone())
             .collect();
-        for path in gone {
+        for path in removed {
             self.watched.remove(&path);
-            // The kernel has dropped it where the folder itself is gone.
+            // If the folder was removed, the kernel has already removed the watch.
             let _ = self.watcher.as_mut().map(|watcher| watcher.unwatch(&path));
         }
         let mut is_new = false;
@@ -79,22 +80,22 @@ impl Watch {
         match watcher.watch(&path, RecursiveMode::NonRecursive) {
             Ok(()) => drop(self.watched.insert(path, id)),
             Err(error) => {
-                self.tell(&error);
+                self.log_failure(&error);
                 return false;
             }
         }
         true
     }
 
-    fn tell(&mut self, error: &notify::Error) {
-        if !self.is_told {
+    fn log_failure(&mut self, error: &notify::Error) {
+        if !self.is_logged {
             let folder = self.root.display();
             tracing::warn!(
                 "{folder} cannot be watched completely; reading it every {:?} instead: {error}",
-                super::LOOK_ANYWAY
+                super::RESYNC_INTERVAL
             );
         }
-        self.is_told = true;
+        self.is_logged = true;
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
         let root = parent.path().join("manifests");
         let (changed, mut changes) = mpsc::channel(1);
         let mut watch = Watch::new(&root, changed);
-        // The parent's watch tells that it is there.
+        // The watch of the parent reports the new folder.
         assert!(watch.follow(&walk(&root).folders));
         for _ in 0..3 {
             fs::create_dir_all(root.join("sub")).unwrap();
@@ -125,7 +126,7 @@ mod tests {
             assert!(watch.follow(&walk(&root).folders), "it is another folder");
             while watch.follow(&walk(&root).folders) {}
             for file in ["a.yaml", "sub/a.yaml"] {
-                // What is left of the events before.
+                // Remove the pending events.
                 while timeout(Duration::from_millis(100), changes.recv()).await.is_ok() {}
                 fs::write(root.join(file), "").unwrap();
                 timeout(PATIENCE, changes.recv()).await.unwrap().unwrap();

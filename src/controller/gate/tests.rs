@@ -1,4 +1,4 @@
-//! Tests of what a replica that starts waits for.
+//! Tests of the gate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use crate::model::{BindReport, SocketState};
 use crate::net::ListenAddress;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
-/// Its Secret is missing.
-const LOST: &str = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
+const VALID: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
+/// A listener whose Secret is missing.
+const WITHOUT_SECRET: &str =
+    "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
 
-/// A replica that starts, of which the port 143 is bound.
-struct Here {
+/// A starting replica that has bound port 143.
+struct Starting {
     world: World,
     report: BindReport,
     peers: Option<Peers>,
@@ -28,7 +29,7 @@ struct Here {
     began: Instant,
 }
 
-impl Here {
+impl Starting {
     fn new(yaml: &str) -> Self {
         let mut world = World::new();
         world.render(yaml);
@@ -39,20 +40,20 @@ impl Here {
         Self { world, report, peers: None, leads: false, status: Value::Null, unread: None, gate, began }
     }
 
-    /// With another ready replica, which says this of an object.
-    fn beside(mut self, object: &str, served: ServedObject) -> Self {
+    /// Adds another ready replica that serves this object.
+    fn with_peer(mut self, object: &str, served: ServedObject) -> Self {
         let mut peers = Peers::awaited("own");
         peers.set(&BTreeMap::from([(address(), "pod-a".to_owned())]), self.began);
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
         let replica = Replica { name: "pod-a".into(), instance: "other".into(), node_address: None };
         let objects = vec![Entry { object, served: Some(served) }];
         let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
-        peers.heard(address(), page, self.began);
+        peers.answered(address(), page, self.began);
         self.peers = Some(peers);
         self
     }
 
-    fn look(&mut self, after: Duration) -> GateState {
+    fn check(&mut self, after: Duration) -> GateState {
         let facts = Facts {
             published: &self.world.renderer,
             report: &self.report,
@@ -68,12 +69,12 @@ impl Here {
             unread: &|_| self.unread.clone(),
             now: self.began + after,
         };
-        self.gate.look(&view)
+        self.gate.check(&view)
     }
 
-    /// What it waits for, in one sentence.
+    /// Returns the text of the wait.
     fn waits(&mut self, after: Duration) -> String {
-        match self.look(after) {
+        match self.check(after) {
             GateState::Waits(missing) => missing.join(" | "),
             other => panic!("{other:?}"),
         }
@@ -90,10 +91,10 @@ fn served(listeners: &[&str]) -> ServedObject {
 }
 
 fn two() -> String {
-    server(&format!("{GOOD}, {LOST}"), "")
+    server(&format!("{VALID}, {WITHOUT_SECRET}"), "")
 }
 
-/// A status that says of these listeners that they are programmed, of this generation.
+/// Returns a status in which these listeners are programmed in this generation.
 fn programmed_status(listeners: &[&str], generation: i64) -> Value {
     status_with(listeners, generation, ("True", "Bound"))
 }
@@ -110,14 +111,17 @@ fn status_with(listeners: &[&str], generation: i64, (status, reason): (&str, &st
 const LATER: Duration = Duration::from_secs(3600);
 
 #[test]
-fn waits_without_a_limit_for_what_another_ready_replica_serves() {
-    let mut here = Here::new(&two()).beside("s", served(&["a", "b"]));
+fn waits_without_a_limit_for_listeners_of_another_ready_replica() {
+    let mut replica = Starting::new(&two()).with_peer("s", served(&["a", "b"]));
     for after in [Duration::ZERO, LATER] {
-        let told = here.waits(after);
-        assert!(told.starts_with("MailServer mail/s listener b: "), "{told}");
-        assert!(told.contains("Secret mail/lost") && told.ends_with("(replica pod-a serves it)"), "{told}");
+        let summary = replica.waits(after);
+        assert!(summary.starts_with("MailServer mail/s listener b: "), "{summary}");
+        assert!(
+            summary.contains("Secret mail/lost") && summary.ends_with("(replica pod-a serves it)"),
+            "{summary}"
+        );
     }
-    // That replica keeps its last good generation, which counts.
+    // A replica that serves the last valid generation counts.
     let problem = Problem {
         listener: "b".into(),
         pending: false,
@@ -125,117 +129,120 @@ fn waits_without_a_limit_for_what_another_ready_replica_serves() {
         message: "the Secret is gone".into(),
     };
     let degraded = ServedObject { problems: vec![problem], ..served(&["a", "b"]) };
-    let mut here = Here::new(&two()).beside("s", degraded);
-    here.waits(LATER);
-    // It is not ready any more: the time of patience begins then.
-    let peers = here.peers.as_mut().unwrap();
-    peers.set(&BTreeMap::new(), here.began);
+    let mut replica = Starting::new(&two()).with_peer("s", degraded);
+    replica.waits(LATER);
+    // The other replica is no longer ready, so the time limit starts.
+    let peers = replica.peers.as_mut().unwrap();
+    peers.set(&BTreeMap::new(), replica.began);
     assert_eq!(
-        here.look(LATER),
+        replica.check(LATER),
         GateState::Ready,
         "nobody serves it, and status does not say that anybody did"
     );
 }
 
 #[test]
-fn is_ready_at_once_where_nobody_serves_what_it_lacks() {
-    assert_eq!(Here::new(&two()).look(Duration::ZERO), GateState::Ready);
-    assert_eq!(Here::new(&two()).beside("s", served(&["a"])).look(Duration::ZERO), GateState::Ready);
+fn is_ready_at_once_if_no_replica_serves_the_missing_listeners() {
+    assert_eq!(Starting::new(&two()).check(Duration::ZERO), GateState::Ready);
+    assert_eq!(Starting::new(&two()).with_peer("s", served(&["a"])).check(Duration::ZERO), GateState::Ready);
     let other = ServedObject { uid: "another object of that name".into(), ..served(&["a", "b"]) };
-    assert_eq!(Here::new(&two()).beside("s", other).look(Duration::ZERO), GateState::Ready);
+    assert_eq!(Starting::new(&two()).with_peer("s", other).check(Duration::ZERO), GateState::Ready);
     let removed = served(&["a", "removed from the spec"]);
-    assert_eq!(Here::new(&two()).beside("s", removed).look(Duration::ZERO), GateState::Ready);
-    assert_eq!(Here::new(&two()).beside("deleted", served(&["b"])).look(Duration::ZERO), GateState::Ready);
+    assert_eq!(Starting::new(&two()).with_peer("s", removed).check(Duration::ZERO), GateState::Ready);
+    assert_eq!(
+        Starting::new(&two()).with_peer("deleted", served(&["b"])).check(Duration::ZERO),
+        GateState::Ready
+    );
 }
 
 #[test]
-fn waits_for_what_it_cannot_read() {
-    let mut here = Here::new(&two()).beside("hidden", served(&["imaps"]));
-    here.unread = Some("MailServer objects in mail cannot be read: forbidden".to_owned());
+fn waits_for_objects_that_it_cannot_read() {
+    let mut replica = Starting::new(&two()).with_peer("hidden", served(&["imaps"]));
+    replica.unread = Some("MailServer objects in mail cannot be read: forbidden".to_owned());
     let expected = "MailServer mail/hidden listener imaps: MailServer objects in mail cannot be read: forbidden \
                     (replica pod-a serves it)";
-    assert_eq!(here.waits(LATER), expected);
+    assert_eq!(replica.waits(LATER), expected);
     let newer = ServedObject { generation: 2, ..served(&["a", "new"]) };
-    let told = Here::new(&two()).beside("s", newer).waits(LATER);
-    assert!(told.contains("listener new: generation 2 has not been read yet"), "{told}");
+    let summary = Starting::new(&two()).with_peer("s", newer).waits(LATER);
+    assert!(summary.contains("listener new: generation 2 has not been read yet"), "{summary}");
     let refused = two().replace("backendAddress", "backendAdress");
-    let told = Here::new(&refused).beside("s", served(&["a"])).waits(LATER);
-    assert!(told.contains("listener a: ") && told.contains("backendAdress"), "{told}");
+    let summary = Starting::new(&refused).with_peer("s", served(&["a"])).waits(LATER);
+    assert!(summary.contains("listener a: ") && summary.contains("backendAdress"), "{summary}");
 }
 
 #[test]
 fn waits_until_every_ready_replica_has_answered_or_is_silent() {
-    let mut here = Here::new(&two());
-    here.peers = Some(Peers::awaited("own"));
-    assert!(matches!(here.look(Duration::ZERO), GateState::Asks(_)));
+    let mut replica = Starting::new(&two());
+    replica.peers = Some(Peers::awaited("own"));
+    assert!(matches!(replica.check(Duration::ZERO), GateState::AwaitsReplicas(_)));
     let ready = BTreeMap::from([(address(), "pod-a".to_owned())]);
-    let began = here.began;
-    here.peers.as_mut().unwrap().set(&ready, began);
-    let asks = GateState::Asks("replica pod-a has not said yet what it serves".to_owned());
-    assert_eq!(here.look(LATER), asks);
-    // It says nothing: what status says was served counts, without a limit.
-    here.peers.as_mut().unwrap().look(began + LATER);
-    here.status = programmed_status(&["a", "b"], 1);
-    assert!(here.waits(LATER * 2).ends_with("(its status says that it was served)"));
-    here.status = programmed_status(&["a"], 1);
-    assert_eq!(here.look(LATER * 2), GateState::Ready);
+    let began = replica.began;
+    replica.peers.as_mut().unwrap().set(&ready, began);
+    let asks = GateState::AwaitsReplicas("replica pod-a has not said yet what it serves".to_owned());
+    assert_eq!(replica.check(LATER), asks);
+    // The other replica is silent, so the status counts, without a limit.
+    replica.peers.as_mut().unwrap().apply_timeouts(began + LATER);
+    replica.status = programmed_status(&["a", "b"], 1);
+    assert!(replica.waits(LATER * 2).ends_with("(its status says that it was served)"));
+    replica.status = programmed_status(&["a"], 1);
+    assert_eq!(replica.check(LATER * 2), GateState::Ready);
 }
 
 #[test]
-fn waits_for_a_while_for_what_was_served_before_where_no_other_replica_is_ready() {
-    let mut here = Here::new(&two());
-    here.status = programmed_status(&["a", "b"], 1);
-    let told = here.waits(Duration::ZERO);
-    assert!(told.ends_with("(its status says that it was served)"), "{told}");
-    // It leads meanwhile, and what status says now is its own word.
-    here.leads = true;
-    here.status = programmed_status(&["a"], 1);
-    assert_eq!(here.waits(TIMEOUT / 2), told);
-    assert_eq!(here.look(TIMEOUT), GateState::ReadyWithout(vec![told]));
-    let mut edited = Here::new(&two());
+fn waits_a_limited_time_for_earlier_listeners_without_another_ready_replica() {
+    let mut replica = Starting::new(&two());
+    replica.status = programmed_status(&["a", "b"], 1);
+    let summary = replica.waits(Duration::ZERO);
+    assert!(summary.ends_with("(its status says that it was served)"), "{summary}");
+    // This replica leads now, and has written the status itself.
+    replica.leads = true;
+    replica.status = programmed_status(&["a"], 1);
+    assert_eq!(replica.waits(TIMEOUT / 2), summary);
+    assert_eq!(replica.check(TIMEOUT), GateState::ReadyWithout(vec![summary]));
+    let mut edited = Starting::new(&two());
     edited.status = programmed_status(&["a", "b"], 0);
-    assert_eq!(edited.look(Duration::ZERO), GateState::Ready, "that was an earlier generation");
+    assert_eq!(edited.check(Duration::ZERO), GateState::Ready, "that was an earlier generation");
 }
 
 #[test]
-fn what_status_says_is_served_in_the_last_good_generation_counts() {
-    let mut here = Here::new(&two());
-    here.status = status_with(&["b"], 1, ("False", "UsingLastGood"));
-    assert!(here.waits(Duration::ZERO).ends_with("(its status says that it was served)"));
-    assert!(matches!(here.look(TIMEOUT), GateState::ReadyWithout(_)));
-    here.status = status_with(&["b"], 1, ("False", "RefNotFound"));
-    here.gate = Gate::new(TIMEOUT);
-    assert_eq!(here.look(Duration::ZERO), GateState::Ready);
+fn listeners_of_the_last_good_generation_in_status_count() {
+    let mut replica = Starting::new(&two());
+    replica.status = status_with(&["b"], 1, ("False", "UsingLastGood"));
+    assert!(replica.waits(Duration::ZERO).ends_with("(its status says that it was served)"));
+    assert!(matches!(replica.check(TIMEOUT), GateState::ReadyWithout(_)));
+    replica.status = status_with(&["b"], 1, ("False", "RefNotFound"));
+    replica.gate = Gate::new(TIMEOUT);
+    assert_eq!(replica.check(Duration::ZERO), GateState::Ready);
 }
 
-/// Another replica may be ready and serve it.
+/// Another replica may be ready and serve the listener.
 #[test]
-fn waits_without_a_limit_for_what_was_served_before_while_the_replicas_cannot_be_read() {
-    let mut here = Here::new(&two());
+fn waits_without_a_limit_for_earlier_listeners_while_the_replicas_cannot_be_read() {
+    let mut replica = Starting::new(&two());
     let mut peers = Peers::awaited("own");
     peers.fail("EndpointSlices of namespace mailgress: forbidden".to_owned());
-    here.peers = Some(peers);
-    assert_eq!(here.look(Duration::ZERO), GateState::Ready, "nobody serves what it lacks");
-    here.status = programmed_status(&["a", "b"], 1);
-    here.look(Duration::ZERO);
-    let told = here.waits(LATER);
-    assert!(told.contains("(its status says that it was served)"), "{told}");
-    assert!(told.ends_with("EndpointSlices of namespace mailgress: forbidden"), "{told}");
+    replica.peers = Some(peers);
+    assert_eq!(replica.check(Duration::ZERO), GateState::Ready, "nobody serves what it lacks");
+    replica.status = programmed_status(&["a", "b"], 1);
+    replica.check(Duration::ZERO);
+    let summary = replica.waits(LATER);
+    assert!(summary.contains("(its status says that it was served)"), "{summary}");
+    assert!(summary.ends_with("EndpointSlices of namespace mailgress: forbidden"), "{summary}");
 }
 
 #[test]
-fn does_not_wait_for_its_own_word_beside_replicas_that_answer() {
-    let mut here = Here::new(&two());
-    here.status = programmed_status(&["a", "b"], 1);
-    here.waits(Duration::ZERO);
-    here.leads = true;
-    let mut here = here.beside("s", served(&["a"]));
-    assert_eq!(here.look(LATER), GateState::Ready);
+fn ignores_its_own_status_if_other_replicas_answer() {
+    let mut replica = Starting::new(&two());
+    replica.status = programmed_status(&["a", "b"], 1);
+    replica.waits(Duration::ZERO);
+    replica.leads = true;
+    let mut replica = replica.with_peer("s", served(&["a"]));
+    assert_eq!(replica.check(LATER), GateState::Ready);
 }
 
 #[test]
 fn a_line_names_a_few_listeners_and_counts_the_others() {
     let missing: Vec<String> = (0..8).map(|number| format!("m{number}")).collect();
-    assert_eq!(told(&missing), "m0 | m1 | m2 | m3 | m4 | and 3 more");
-    assert_eq!(told(&missing[..1]), "m0");
+    assert_eq!(summary(&missing), "m0 | m1 | m2 | m3 | m4 | and 3 more");
+    assert_eq!(summary(&missing[..1]), "m0");
 }

@@ -1,30 +1,30 @@
-//! What is known of a reference: found, missing, forbidden, or not known yet.
+//! The state of each reference: found, missing, forbidden, or pending.
 
 use std::collections::BTreeMap;
 
 use super::Reference;
 
-/// The result of looking a reference up.
+/// The result of the lookup of a reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup<T> {
     /// It exists.
     Found(T),
     /// It does not exist.
     Missing,
-    /// The API server does not let us read it; the text says why.
+    /// The API server refuses access, for this reason.
     Forbidden(String),
-    /// The source cannot say yet; the text says why.
+    /// The source does not know it yet, for this reason.
     Pending(String),
 }
 
-/// What a source can say about a reference.
+/// What a source knows about a reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was read: where it is not among the objects, it does not exist.
+    /// It has been read. If it is not among the objects, it does not exist.
     Known,
-    /// It may not be read; why.
+    /// It may not be read, for this reason.
     Forbidden(String),
-    /// It has not been read yet; why.
+    /// It has not been read yet, for this reason.
     Pending(String),
 }
 
@@ -35,7 +35,7 @@ pub struct Answers {
     others: Answer,
 }
 
-/// All objects were read, as from a folder.
+/// The default: all objects have been read, as from a folder.
 impl Default for Answers {
     fn default() -> Self {
         Self { listed: BTreeMap::new(), others: Answer::Known }
@@ -43,22 +43,22 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Every reference is pending until it is set.
+    /// Creates answers for which every reference is pending until it is set.
     #[must_use]
     pub fn of_watched() -> Self {
         Self { listed: BTreeMap::new(), others: Answer::Pending(UNANSWERED.to_owned()) }
     }
 
-    /// Of one reference.
+    /// Returns the answer for a reference.
     #[must_use]
     pub fn get(&self, reference: &Reference) -> &Answer {
         self.listed.get(reference).unwrap_or(&self.others)
     }
 
-    /// Sets one, or forgets it. Returns whether it is another than before.
+    /// Sets or removes an answer. Returns whether it has changed.
     pub fn set(&mut self, reference: &Reference, answer: Option<Answer>) -> bool {
         if self.get(reference) == answer.as_ref().unwrap_or(&self.others) {
-            // An answer like the default's is kept as well: it may be forgotten later.
+            // An answer that equals the default is set as well, so that it can be removed later.
             self.keep(reference, answer);
             return false;
         }
@@ -66,7 +66,7 @@ impl Answers {
         true
     }
 
-    /// Those that were set.
+    /// Returns the answers that were set.
     pub(super) fn listed(&self) -> &BTreeMap<Reference, Answer> {
         &self.listed
     }
@@ -80,7 +80,7 @@ impl Answers {
 }
 
 impl<T> Lookup<T> {
-    /// What was found, where nothing else matters.
+    /// Returns the object, if it was found.
     pub fn found(self) -> Option<T> {
         match self {
             Self::Found(found) => Some(found),
@@ -88,7 +88,7 @@ impl<T> Lookup<T> {
         }
     }
 
-    /// Takes something out of what was found.
+    /// Applies `of` to the object, if it was found.
     pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Lookup<U> {
         match self {
             Self::Found(found) => Lookup::Found(of(found)),
@@ -99,5 +99,5 @@ impl<T> Lookup<T> {
     }
 }
 
-/// Why a reference is pending when its watch has not reported an error either.
+/// The reason for a pending reference if its watch has not reported an error.
 pub const UNANSWERED: &str = "the API server has not answered yet";

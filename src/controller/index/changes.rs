@@ -1,4 +1,4 @@
-//! Objects that are kept current, and what of them has changed since somebody looked.
+//! The current objects, and the changes since the last rendering.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use super::{
     Answer, Answers, Key, Kind, ObjectId, Objects, Reference, ReferenceKind, Resource, SecretData, put,
 };
 
-/// Objects, with a note of each that is not as it was. What is put in and equals what was there is no change, and
-/// stays the same allocation.
+/// The current objects and their changes. To set an object that equals the previous one is not a change, and keeps the
+/// previous allocation.
 #[derive(Debug, Default)]
 pub struct Index {
     objects: Objects,
     changes: Changes,
 }
 
-/// What has changed, or come, or gone.
+/// Objects that were changed, added or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Our own objects.
     pub own: BTreeSet<ObjectId>,
-    /// What they refer to.
+    /// Referenced objects.
     pub references: BTreeSet<Reference>,
-    /// Namespaces whose labels changed.
+    /// Namespaces whose labels have changed.
     pub namespaces: BTreeSet<String>,
 }
 
 impl Changes {
-    /// Whether there are none.
+    /// Tells whether nothing has changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.own.is_empty() && self.references.is_empty() && self.namespaces.is_empty()
@@ -40,7 +40,7 @@ impl Changes {
 }
 
 impl Index {
-    /// An empty index of a source that reads only what is referred to: each reference is pending until
+    /// Creates an empty index for a source that reads only referenced objects: each reference is pending until
     /// [`Self::set_answer`].
     #[must_use]
     pub fn of_watched() -> Self {
@@ -48,86 +48,86 @@ impl Index {
         Self { objects, changes: Changes::default() }
     }
 
-    /// The objects as they are now.
+    /// Returns the current objects.
     #[must_use]
     pub fn objects(&self) -> &Objects {
         &self.objects
     }
 
-    /// The objects, and what changed since this was last asked.
+    /// Returns the current objects, and the changes since the last call.
     pub fn take(&mut self) -> (&Objects, Changes) {
         (&self.objects, std::mem::take(&mut self.changes))
     }
 
-    /// What changed since somebody looked.
+    /// Returns the changes since the last [`Self::take`].
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// Whether anything changed since somebody looked.
+    /// Tells whether anything has changed since the last [`Self::take`].
     #[must_use]
     pub fn has_changed(&self) -> bool {
         !self.changes.is_empty()
     }
 
-    /// A `MailServer` as it is now; `None` when it is gone.
+    /// Sets a `MailServer`; `None` removes it.
     pub fn set_server(&mut self, key: &Key, server: Option<Arc<Resource<MailServerSpec>>>) {
         if put(&mut self.objects.servers, key, server) {
             self.changes.own.insert(ObjectId::new(Kind::Server, key));
         }
     }
 
-    /// A `MailListener` as it is now.
+    /// Sets a `MailListener`; `None` removes it.
     pub fn set_listener(&mut self, key: &Key, listener: Option<Arc<Resource<MailListenerSpec>>>) {
         if put(&mut self.objects.listeners, key, listener) {
             self.changes.own.insert(ObjectId::new(Kind::Listener, key));
         }
     }
 
-    /// A Secret as it is now.
+    /// Sets a Secret; `None` removes it.
     pub fn set_secret(&mut self, key: &Key, secret: Option<Arc<SecretData>>) {
         if put(&mut self.objects.secrets, key, secret) {
             self.refers(ReferenceKind::Secret, key);
         }
     }
 
-    /// A ConfigMap as it is now.
+    /// Sets a ConfigMap; `None` removes it.
     pub fn set_config_map(&mut self, key: &Key, map: Option<Arc<BTreeMap<String, Vec<u8>>>>) {
         if put(&mut self.objects.config_maps, key, map) {
             self.refers(ReferenceKind::ConfigMap, key);
         }
     }
 
-    /// A Service as it is now.
+    /// Sets a Service; `None` removes it.
     pub fn set_service(&mut self, key: &Key, service: Option<Arc<Service>>) {
         if put(&mut self.objects.services, key, service) {
             self.refers(ReferenceKind::Service, key);
         }
     }
 
-    /// An EndpointSlice as it is now.
+    /// Sets an EndpointSlice; `None` removes it.
     pub fn set_slice(&mut self, key: &Key, slice: Option<Arc<EndpointSlice>>) {
         for service in self.objects.slices.set(key, slice) {
             self.refers(ReferenceKind::EndpointSlices, &service);
         }
     }
 
-    /// The labels of a namespace as they are now.
+    /// Sets the labels of a namespace; `None` removes them.
     pub fn set_namespace(&mut self, name: &str, labels: Option<Arc<BTreeMap<String, String>>>) {
         if put(&mut self.objects.namespaces, &name.to_owned(), labels) {
             self.changes.namespaces.insert(name.to_owned());
         }
     }
 
-    /// Whether a reference can be looked up; `None` when nothing refers to it any more.
+    /// Sets what is known of a reference; `None` if nothing refers to it any more.
     pub fn set_answer(&mut self, reference: &Reference, answer: Option<Answer>) {
         if self.objects.answers.set(reference, answer) {
             self.changes.references.insert(reference.clone());
         }
     }
 
-    /// All objects as they are now.
+    /// Replaces all objects.
     pub fn replace(&mut self, all: &Objects) {
         let old = self.objects.clone();
         for_each(&old.servers, &all.servers, |key, server| self.set_server(key, server));
@@ -147,14 +147,14 @@ impl Index {
     }
 }
 
-/// What is gone, and then all that is there.
+/// Calls `set` for all removed keys, and then for all values.
 fn for_each<K: Ord, V: Clone>(
     old: &BTreeMap<K, V>,
     new: &BTreeMap<K, V>,
     mut set: impl FnMut(&K, Option<V>),
 ) {
-    for gone in old.keys().filter(|key| !new.contains_key(key)) {
-        set(gone, None);
+    for removed in old.keys().filter(|key| !new.contains_key(key)) {
+        set(removed, None);
     }
     for (key, value) in new {
         set(key, Some(value.clone()));

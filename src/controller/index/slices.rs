@@ -1,4 +1,4 @@
-//! EndpointSlices by the Service that they belong to: a namespace may have thousands of them.
+//! EndpointSlices, grouped by Service, because a namespace may have thousands of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// Puts one in, or takes it out; the Services that see a difference.
+    /// Sets or removes an EndpointSlice. Returns the Services whose slices have changed.
     pub fn set(&mut self, key: &Key, slice: Option<Arc<EndpointSlice>>) -> BTreeSet<Key> {
         let before = self.all.get(key).and_then(|slice| service(key, slice));
         let after = slice.as_deref().and_then(|slice| service(key, slice));
@@ -33,19 +33,19 @@ impl Slices {
         before.into_iter().chain(after).collect()
     }
 
-    /// Those of a Service.
+    /// Returns the EndpointSlices of a Service.
     pub fn of(&self, service: &Key) -> impl Iterator<Item = &EndpointSlice> {
         let keys = self.of_services.get(service).into_iter().flatten();
         keys.filter_map(|key| self.all.get(key).map(Arc::as_ref))
     }
 
-    /// Whether there is none.
+    /// Tells whether there is no EndpointSlice.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// All of them by their own keys.
+    /// Returns all EndpointSlices by their keys.
     #[must_use]
     pub(super) fn all(&self) -> &BTreeMap<Key, Arc<EndpointSlice>> {
         &self.all
@@ -60,7 +60,7 @@ impl Slices {
     }
 }
 
-/// The Service that a slice names; one of its own namespace, always.
+/// Returns the Service that a slice names. It always is in the slice's namespace.
 fn service(key: &Key, slice: &EndpointSlice) -> Option<Key> {
     Some(Key::new(&key.namespace, service_of(slice)?))
 }

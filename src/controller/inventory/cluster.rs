@@ -1,4 +1,4 @@
-//! From the objects of a cluster, listed once.
+//! Reads the inventory from the objects of a cluster, listed once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +18,9 @@ use crate::controller::index::{Key, Kind, Owner};
 use crate::controller::render::{listener, settings, tls, units};
 use crate::protocol::Protocol;
 
-use super::{Entry, Inventory, Problem, Said, without_listeners};
+use super::{Entry, Inventory, Problem, StatusOf, without_listeners};
 
-/// One of our own objects as the API server has it.
+/// One of our own objects in the API server.
 #[derive(Clone, Debug)]
 pub struct Object {
     kind: Kind,
@@ -30,19 +30,20 @@ pub struct Object {
     status: Value,
 }
 
-/// The Service that clients reach us by.
+/// The Service that clients connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Its cluster address, if it has one.
+    /// The cluster address, if it has one.
     pub cluster_address: Option<String>,
-    /// Its TCP ports.
+    /// The TCP ports.
     pub ports: BTreeSet<u16>,
 }
 
-/// All objects of both kinds, in these namespaces or, where there are none, everywhere.
+/// Lists all objects of both kinds in these namespaces or, if there are none, in the cluster.
 ///
 /// # Errors
-/// When the API server cannot be asked, or says no.
+///
+/// Fails if the API server cannot be reached or refuses the request.
 pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
     for kind in [Kind::Server, Kind::Listener] {
@@ -58,10 +59,11 @@ pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Object>,
     Ok(objects)
 }
 
-/// A Service.
+/// Reads a Service.
 ///
 /// # Errors
-/// When there is none, or it may not be read.
+///
+/// Fails if the Service does not exist or may not be read.
 pub async fn service(client: &Client, key: &Key) -> Result<Reached, Failure> {
     let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let found = answered(api.get_opt(&key.name)).await?;
@@ -106,27 +108,28 @@ impl Object {
         Owner::written(self.kind, &self.key.namespace, &self.spec)
     }
 
-    /// What is to be said where the status says nothing of this generation.
-    fn unsaid(&self, class: &str) -> Option<Problem> {
+    /// Returns a problem if the status does not describe this generation.
+    fn missing_status(&self, class: &str) -> Option<Problem> {
         match self.status["observedGeneration"].as_i64() {
             None => {
-                let message =
-                    format!("no controller of class {class} has said anything of it; is one running?");
-                Some(Problem::unsaid("NoStatus", &message))
+                let message = format!(
+                    "no controller of class {class} has written its status; check that one is running"
+                );
+                Some(Problem::of_ready("NoStatus", &message))
             }
             Some(seen) if seen < self.generation => {
                 let message = format!(
-                    "generation {} is not looked at yet; its status is about generation {seen}",
+                    "generation {} is not processed yet; the status describes generation {seen}",
                     self.generation
                 );
-                Some(Problem::unsaid("Pending", &message))
+                Some(Problem::of_ready("Pending", &message))
             }
             Some(_) => None,
         }
     }
 }
 
-/// The listeners of the objects of a class.
+/// Returns the listeners of all objects of a class.
 #[must_use]
 pub fn entries(objects: &[Object], class: &str) -> Inventory {
     let servers: BTreeMap<&Key, &Object> = objects
@@ -146,9 +149,9 @@ pub fn entries(objects: &[Object], class: &str) -> Inventory {
                 Some(server) if !of_class(server) => {}
                 server => listeners.push(of_listener(object, server.copied())),
             },
-            Owner::Class(_) | Owner::Unsaid => {}
+            Owner::Class(_) | Owner::Unknown => {}
         }
-        let Some(problem) = object.unsaid(class) else { continue };
+        let Some(problem) = object.missing_status(class) else { continue };
         for entry in listeners.iter_mut().skip(from) {
             entry.ready = super::Ready::Unknown;
             entry.problems.retain(|problem| problem.condition != "Ready");
@@ -167,11 +170,12 @@ fn of_server(object: &Object, listeners: &mut Vec<Entry>) {
     for one in &spec.listeners {
         let settings = settings::effective(&spec.settings, &one.fields.settings);
         let entry = described(Entry::new(Kind::Server, &object.key, &one.name), &one.fields, &settings);
-        let said = status.listeners.iter().find(|said| said.name == one.name);
-        listeners.push(match said {
-            Some(said) => Said::Listener(said).to(entry),
-            // Nothing of a listener, but perhaps of the object.
-            None => entry.told(&status.conditions, &[]),
+        let listener_status =
+            status.listeners.iter().find(|listener_status| listener_status.name == one.name);
+        listeners.push(match listener_status {
+            Some(listener_status) => StatusOf::Listener(listener_status).add_to(entry),
+            // There is no status of the listener, but the object's status may have one.
+            None => entry.with_conditions(&status.conditions, &[]),
         });
     }
 }
@@ -188,10 +192,10 @@ fn of_listener(object: &Object, server: Option<&Object>) -> Entry {
         }
         _ => entry,
     };
-    Said::Object(&status).to(entry)
+    StatusOf::Object(&status).add_to(entry)
 }
 
-/// With what its manifest says of it.
+/// Adds the fields from the manifest.
 fn described(entry: Entry, fields: &ListenerFields, settings: &Settings) -> Entry {
     let protocol =
         fields.protocol.map(listener::protocol).or_else(|| fields.port.and_then(Protocol::of_port));
@@ -216,7 +220,7 @@ pub(super) fn object(kind: Kind, name: &str, spec: &Value, status: &Value) -> Ob
     Object { kind, key: Key::new("mail", name), generation: 2, spec: spec.clone(), status: status.clone() }
 }
 
-/// Objects in an answer.
+/// The number of objects in one page of a list.
 const PAGE: u32 = 500;
-/// Answers; more objects than the design's bound.
+/// The maximum number of pages. The product is above the number of objects that Mailgress is designed for.
 const MAX_PAGES: u32 = 200;

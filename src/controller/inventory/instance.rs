@@ -1,4 +1,4 @@
-//! From an instance's `/status` and `/model`. Pure.
+//! Reads the inventory from an instance's `/status` and `/model`. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::api::status::{MailListenerStatus, MailServerStatus};
 use crate::controller::index::{Key, Kind};
 
-use super::{Entry, Inventory, Said, without_listeners};
+use super::{Entry, Inventory, StatusOf, without_listeners};
 
-/// `/status`.
+/// The document `/status`.
 #[derive(Deserialize)]
 struct Document {
     objects: Vec<Object>,
@@ -25,13 +25,14 @@ struct Object {
     status: Value,
 }
 
-/// What is served: by listener, its socket.
+/// The listeners in the model, by their identity, each with its socket.
 type ListenersById<'a> = BTreeMap<&'a str, (&'a Value, &'a Value)>;
 
-/// Out of both documents.
+/// Reads the inventory from both documents.
 ///
 /// # Errors
-/// When the first is not what an instance of this version says.
+///
+/// Fails if `status` does not have the form of this version.
 pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
     let Document { objects, problems } = Document::deserialize(status)?;
     let served: ListenersById<'_> = model["sockets"]
@@ -47,20 +48,20 @@ pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
         if kind == Kind::Listener.name() {
             let status = MailListenerStatus::deserialize(status)?;
             let entry = found(Entry::new(Kind::Listener, &key, ""), &served);
-            listeners.push(Said::Object(&status).to(entry));
+            listeners.push(StatusOf::Object(&status).add_to(entry));
             continue;
         }
         let status = MailServerStatus::deserialize(status)?;
         listeners.extend(without_listeners(&key, &status));
         for listener in &status.listeners {
             let entry = found(Entry::new(Kind::Server, &key, &listener.name), &served);
-            listeners.push(Said::Listener(listener).to(entry));
+            listeners.push(StatusOf::Listener(listener).add_to(entry));
         }
     }
     Ok(Inventory { listeners, problems })
 }
 
-/// With what the model says of it.
+/// Adds the fields from the model.
 fn found(entry: Entry, served: &ListenersById<'_>) -> Entry {
     let tail = if entry.listener.is_empty() { String::new() } else { format!("/{}", entry.listener) };
     let id = format!("{}/{}{tail}", entry.namespace, entry.object);

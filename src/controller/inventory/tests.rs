@@ -1,4 +1,4 @@
-//! The same entries from a cluster and from an instance.
+//! The inventory is the same from a cluster and from an instance.
 
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn status() -> Value {
     })
 }
 
-/// `listener socket protocol tls ready reasons`.
+/// Formats each entry as `listener socket protocol tls ready reasons`.
 fn lines(inventory: &Inventory) -> Vec<String> {
     let line = |entry: &Entry| {
         let reasons: Vec<_> = entry.problems.iter().map(|problem| problem.reason.as_str()).collect();
@@ -49,7 +49,7 @@ fn lines(inventory: &Inventory) -> Vec<String> {
 }
 
 #[test]
-fn a_listener_is_told_with_its_socket_and_with_what_is_wrong() {
+fn a_listener_has_its_socket_and_its_problems() {
     let inventory = entries(&[object(Kind::Server, "s", &server("mailgress"), &status())], "mailgress");
     assert_eq!(
         lines(&inventory),
@@ -71,7 +71,7 @@ fn a_listener_is_told_with_its_socket_and_with_what_is_wrong() {
 }
 
 #[test]
-fn objects_of_another_class_are_somebody_elses() {
+fn ignores_objects_of_another_class() {
     let attached = json!({ "serverRef": { "name": "s" }, "port": 143, "backendAddress": "b:143" });
     let objects = [
         object(Kind::Server, "s", &server("other"), &status()),
@@ -86,7 +86,7 @@ fn objects_of_another_class_are_somebody_elses() {
 }
 
 #[test]
-fn what_nobody_has_looked_at_yet_is_not_called_ready() {
+fn an_object_without_current_status_is_not_ready() {
     let mut old = status();
     old["observedGeneration"] = json!(1);
     let inventory = entries(&[object(Kind::Server, "s", &server("mailgress"), &old)], "mailgress");

@@ -1,11 +1,11 @@
-//! `metadata.name` and `metadata.namespace`, as the API server takes them.
+//! Checks `metadata.name` and `metadata.namespace` as the API server does.
 
 use serde_json::Value;
 
 use crate::controller::names::{is_label, is_subdomain};
 use crate::controller::violation::Violation;
 
-/// What the API server refuses.
+/// Returns the violations that the API server would report.
 pub(super) fn violations(metadata: &Value) -> Vec<Violation> {
     let of = |field: &str, is_valid: fn(&str) -> bool, remedy: &str| {
         let value = metadata[field].as_str().filter(|name| !is_valid(name))?;
@@ -21,7 +21,7 @@ const SUBDOMAIN: &str = "use at most 253 lower-case letters, digits, hyphens and
                          with a letter or digit";
 const LABEL: &str =
     "use at most 63 lower-case letters, digits and hyphens; begin and end with a letter or digit";
-/// Characters of a name in a message.
+/// The maximum number of characters of a name in a message.
 const SHOWN: usize = 300;
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
-//! Templates, of Helm and others: they look like manifests and are none before they are rendered.
+//! Recognises templates, such as those of Helm. They look like manifests but must be rendered first.
 
 use serde_json::Value;
 
 use super::ParseError;
 
-/// What to say of a broken text: where it is a template, that and where, or else the error itself.
-pub(super) fn told(text: &str, error: ParseError) -> ParseError {
+/// Returns the error for a broken text: if it is a template, an error with the position of an action; otherwise the
+/// error itself.
+pub(super) fn or_template_error(text: &str, error: ParseError) -> ParseError {
     let actions = text.lines().enumerate().filter_map(|(index, line)| {
         let column = line.get(..line.find(OPEN).filter(|_| has_action(line))?)?.chars().count();
         Some((index.saturating_add(1), column.saturating_add(1)))
     });
     let broken = error.position.map_or(0, |(line, _)| line);
-    // The parser stumbles over an action at its end, or later.
+    // The parser may report an action at its end or later.
     let (before, after): (Vec<_>, Vec<_>) = actions.take(MOST_ACTIONS).partition(|(line, _)| *line <= broken);
     match before.last().or(after.first()) {
         Some(position) => ParseError { position: Some(*position), message: MESSAGE.to_owned() },
@@ -19,7 +20,7 @@ pub(super) fn told(text: &str, error: ParseError) -> ParseError {
     }
 }
 
-/// Whether a text of the value is one.
+/// Tells whether a text in the value has a template action.
 pub(super) fn is_in(value: &Value) -> bool {
     match value {
         Value::String(text) => has_action(text),
@@ -29,14 +30,14 @@ pub(super) fn is_in(value: &Value) -> bool {
     }
 }
 
-/// `{{ ... }}`; no YAML begins two maps without a key between them.
+/// Tells whether a line has `{{ ... }}`. Valid YAML does not start two maps without a key between them.
 fn has_action(line: &str) -> bool {
     line.split_once(OPEN).is_some_and(|(_, rest)| rest.contains(CLOSE))
 }
 
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
-/// Lines with an action that are looked at.
+/// The maximum number of lines with actions.
 const MOST_ACTIONS: usize = 10_000;
 const MESSAGE: &str = "this is a template with {{ }}, and no manifest; render it first, for example with helm template, \
                        and read what comes of it";

@@ -1,9 +1,10 @@
-//! A file's bytes into text: UTF-8, or UTF-16 with a byte order mark, which Windows writes.
+//! Decodes a file: UTF-8, or UTF-16 with a byte order mark, as some Windows programs write it.
 
-/// The text, without byte order marks.
+/// Returns the text without byte order marks.
 ///
 /// # Errors
-/// When it is neither; a sentence.
+///
+/// Returns a sentence if the bytes are neither UTF-8 nor UTF-16.
 pub(crate) fn decode(bytes: Vec<u8>) -> Result<String, String> {
     let text = match bytes.as_slice() {
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes)?,
@@ -21,7 +22,7 @@ pub(crate) fn decode(bytes: Vec<u8>) -> Result<String, String> {
     if !text.contains(MARK) {
         return Ok(text);
     }
-    // Files that were put one behind the other have one in the middle.
+    // Concatenated files may have byte order marks at the start of other lines.
     Ok(text.split_inclusive('\n').map(|line| line.trim_start_matches(MARK)).collect())
 }
 
@@ -34,7 +35,6 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, String> {
     }
 }
 
-/// The byte order mark.
 const MARK: char = '\u{feff}';
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_order_marks_are_no_text() {
+    fn byte_order_marks_are_removed() {
         let text = |bytes: &[u8]| decode(bytes.to_vec());
         assert_eq!(text(b"a: \xc3\xa4\n").as_deref(), Ok("a: \u{e4}\n"));
         assert_eq!(text("\u{feff}a: b\n---\n\u{feff}c: d\n".as_bytes()).as_deref(), Ok("a: b\n---\nc: d\n"));

@@ -1,8 +1,8 @@
-//! YAML (and so JSON) into JSON values, within bounds.
+//! Converts YAML (and thus JSON) to JSON values, within bounds.
 //!
-//! A text of a few kilobytes can stand for gigabytes: aliases and merge keys copy what they name. So every copy is
-//! charged to a budget before it is made, and depth, values and text are bounded as well. One parser reads the text and
-//! feeds the values, so that nothing can look small to a check and large to a reader.
+//! A text of a few kilobytes can expand to gigabytes, because aliases and merge keys copy values. Therefore every copy
+//! is counted before it is made, and depth, values and text have limits. The same parser checks the limits and creates
+//! the values, so both always agree.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use super::ParseError;
 
-/// The documents of a text, one after the other.
+/// Iterates over the documents of a text.
 pub(super) struct Documents<'t> {
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
     composer: Composer,
@@ -19,7 +19,7 @@ pub(super) struct Documents<'t> {
 }
 
 impl<'t> Documents<'t> {
-    /// Of a text; what is wrong with it comes out of the iterator.
+    /// Creates an iterator. Errors of the text are returned by the iterator.
     pub(super) fn new(text: &'t str) -> Self {
         let refused = check_text(text).err();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -30,7 +30,7 @@ impl<'t> Documents<'t> {
 impl Iterator for Documents<'_> {
     type Item = Result<Value, ParseError>;
 
-    /// After an error there is nothing more to be had.
+    /// After an error, the iterator must not be used further.
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(error) = self.refused.take() {
             return Some(Err(error));
@@ -49,7 +49,7 @@ impl Iterator for Documents<'_> {
     }
 }
 
-/// The parser holds the tokens of a whole flow collection at once, so their number is bounded before it starts.
+/// Limits the number of tokens before the parser starts, because it holds those of a whole flow collection in memory.
 fn check_text(text: &str) -> Result<(), ParseError> {
     if text.len() > MAX_TEXT {
         return Err(ParseError { position: None, message: too_large(text.len()) });
@@ -65,12 +65,12 @@ fn check_text(text: &str) -> Result<(), ParseError> {
     Err(ParseError { position: Some((line, column)), message })
 }
 
-/// What is said of a text of more than [`MAX_TEXT`] bytes.
+/// Returns the message for a text of more than [`MAX_TEXT`] bytes.
 pub(crate) fn too_large(bytes: usize) -> String {
     format!("{bytes} bytes is more than the {MAX_TEXT} (3 MiB) that a file may have; {SPLIT}")
 }
 
-/// What a value costs, with everything below it.
+/// The size of a value, with everything in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     values: usize,
@@ -84,18 +84,18 @@ impl Cost {
     }
 }
 
-/// Makes values of events.
+/// Builds values from events.
 #[derive(Default)]
 struct Composer {
     open: Vec<Open>,
     anchors: HashMap<usize, (Value, Cost)>,
-    /// Of the whole text.
+    /// The size of all values of the text.
     spent: Cost,
-    /// As far as it is copies.
+    /// The part of it that is copies.
     copied: Cost,
 }
 
-/// What has begun and not ended.
+/// A list or map that has started and not ended.
 struct Open {
     anchor: usize,
     cost: Cost,
@@ -108,7 +108,7 @@ enum Content {
 }
 
 impl Composer {
-    /// A document, where one ends with this event.
+    /// Applies an event. Returns a document if the event ends one.
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<Option<Value>, ParseError> {
         let at = &span.start;
         match event {
@@ -170,7 +170,7 @@ impl Composer {
         Ok(())
     }
 
-    /// Into what is open; `Some` where nothing is.
+    /// Adds a value to the open list or map. Returns it if there is none.
     fn put(
         &mut self,
         value: Value,
@@ -179,7 +179,7 @@ impl Composer {
         at: &Marker,
     ) -> Result<Option<Value>, ParseError> {
         if anchor > 0 {
-            // What is kept for aliases is a copy, too.
+            // The value that is stored for aliases is a copy as well.
             self.charge_copy(cost, at)?;
             self.anchors.insert(anchor, (value.clone(), cost));
         }
@@ -228,7 +228,7 @@ impl Composer {
     }
 }
 
-/// What `<<` takes over: fields that are not there, of the first map that has them.
+/// Adds the fields of merged maps (`<<`). Existing fields win, and then the first map with a field.
 fn merge(mut fields: Map<String, Value>, merged: Option<Value>, at: &Marker) -> Result<Value, ParseError> {
     let sources = match merged {
         None => Vec::new(),
@@ -255,14 +255,14 @@ fn key_text(value: Value) -> Option<String> {
     }
 }
 
-/// By YAML 1.2's core schema, and numbers in base 2, 8 and 16. A number with leading zeros is text: YAML 1.1 takes it
-/// for an octal one.
+/// Follows the core schema of YAML 1.2, with additional numbers in base 2, 8 and 16. A number with leading zeros is
+/// text, because YAML 1.1 reads it as an octal number.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
     let Some(tag) = tag else {
         return Ok(if style == ScalarStyle::Plain { plain(text) } else { Value::from(text) });
     };
     if !tag.is_yaml_core_schema() {
-        // `!` alone says: this is text.
+        // The tag `!` marks text.
         let is_text = tag.handle.is_empty() && tag.suffix == "!";
         return if is_text { Ok(Value::from(text)) } else { Err(unknown_tag(tag)) };
     }
@@ -316,7 +316,7 @@ fn error(at: &Marker, message: &str) -> ParseError {
 }
 
 fn of_parser(found: &ScanError) -> ParseError {
-    // The parser has a bound of its own for flow collections.
+    // The parser has its own limit for flow collections.
     let is_deep = found.info().contains("recursion limit");
     let message = if is_deep { too_deep() } else { found.info().to_owned() };
     error(found.marker(), &message)
@@ -326,18 +326,20 @@ fn too_deep() -> String {
     format!("values are nested more than {MAX_DEPTH} deep; nest it less deeply")
 }
 
-/// The key that takes over the fields of another map.
+/// The key that merges the fields of another map.
 const MERGE: &str = "<<";
-/// Bytes of a file, and of its text with aliases expanded: an API server takes no larger request.
+/// The maximum size in bytes of a file, and of its text with aliases expanded. An API server accepts no larger request.
 pub(crate) const MAX_TEXT: usize = 3 << 20;
-/// Maps and lists within each other; a MailServer has eight.
+/// The maximum depth of maps and lists. A MailServer needs eight.
 const MAX_DEPTH: usize = 64;
-/// Scalars, maps and lists of a file, with aliases expanded: about 50 MB in memory. A MailServer with 64 listeners has
-/// some 2,000.
+/// The maximum number of scalars, maps and lists in a file, with aliases expanded: about 50 MB in memory. A MailServer
+/// with 64 listeners has about 2,000.
 const MAX_VALUES: usize = 200_000;
-/// Values that anchors keep and aliases copy, in a file: a small file stays small in memory.
+/// The maximum number of values in a file that anchors store and aliases copy, so that a small file needs little
+/// memory.
 const MAX_COPIES: usize = 20_000;
-/// Commas and opening brackets of a file, wherever they stand; the parser takes about 400 bytes for each.
+/// The maximum number of commas and opening brackets in a file, even in text. The parser needs about 400 bytes for
+/// each.
 const MAX_SEPARATORS: usize = 200_000;
 const SPLIT: &str = "split the file";
 

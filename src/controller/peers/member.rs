@@ -1,4 +1,4 @@
-//! One replica, as far as it is known.
+//! The state of one replica.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,33 +8,32 @@ use tokio::time::Instant;
 use crate::controller::reason::Reason;
 use crate::model::served::{ObjectName, ServedObject, Totals};
 
-use super::{Attends, Elsewhere, Wanted};
+use super::{ReplicaLiveness, ServedByOthers, Wanted};
 
-/// A ready replica.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) name: String,
-    /// Its last word, or when it was first looked for.
-    pub(super) heard: Instant,
+    /// When it last answered, or when it was first seen.
+    pub(super) last_answer: Instant,
     pub(super) state: MemberState,
     pub(super) node_address: Option<IpAddr>,
-    /// Whether it calls itself ready; a Service may publish addresses that are not.
+    /// Whether it reports that it is ready. A Service may publish addresses of replicas that are not.
     pub(super) is_ready: bool,
     pub(super) objects: BTreeMap<ObjectName, ServedObject>,
     pub(super) totals: Option<Totals>,
-    /// Why the last attempt to ask it failed.
+    /// Why the last request failed.
     pub(super) failure: String,
 }
 
 /// Whether it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MemberState {
-    /// Not yet.
+    /// It has not answered yet.
     None,
-    /// It is this process, which knows better than to listen to itself.
+    /// It is this process, whose answers are not used.
     Own,
-    /// What it says counts.
-    Heard,
+    /// It answers.
+    Answers,
     /// It has not answered for too long.
     Silent,
 }
@@ -43,7 +42,7 @@ impl Member {
     pub(super) fn new(name: &str, now: Instant) -> Self {
         Self {
             name: name.to_owned(),
-            heard: now,
+            last_answer: now,
             state: MemberState::None,
             node_address: None,
             is_ready: true,
@@ -53,58 +52,60 @@ impl Member {
         }
     }
 
-    pub(super) fn attends(&self) -> Attends {
+    pub(super) fn liveness(&self) -> ReplicaLiveness {
         match self.state {
-            MemberState::Own => Attends::Own,
-            MemberState::None => Attends::Awaited,
-            MemberState::Heard => Attends::Heard,
-            MemberState::Silent => Attends::Silent(self.failure.clone()),
+            MemberState::Own => ReplicaLiveness::Own,
+            MemberState::None => ReplicaLiveness::Awaited,
+            MemberState::Answers => ReplicaLiveness::Answers,
+            MemberState::Silent => ReplicaLiveness::Silent(self.failure.clone()),
         }
     }
 
-    /// Whether it is not known to have got as far.
+    /// Tells whether it is not known to have processed this generation.
     pub(super) fn lacks(&self, object: &ObjectName, uid: &str, generation: i64) -> bool {
         let has = |served: &ServedObject| served.uid == uid && served.generation == generation;
         self.state != MemberState::Own && !self.objects.get(object).is_some_and(has)
     }
 
-    /// Whether nothing is known of it.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.state != MemberState::Heard && self.objects.is_empty()
+    /// Tells whether nothing is known of what it serves.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.state != MemberState::Answers && self.objects.is_empty()
     }
 
-    pub(super) fn silence(&self, address: SocketAddr) -> String {
+    pub(super) fn silence_message(&self, address: SocketAddr) -> String {
         format!("replica {} does not say what it serves ({address}): {}", self.name, self.failure)
     }
 
-    pub(super) fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> Elsewhere {
+    pub(super) fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> ServedByOthers {
         let name = &self.name;
         match self.state {
-            MemberState::Own => return Elsewhere::Everywhere,
-            MemberState::None => return Elsewhere::Pending(format!("replica {name} has not answered yet")),
+            MemberState::Own => return ServedByOthers::All,
+            MemberState::None => {
+                return ServedByOthers::Pending(format!("replica {name} has not answered yet"));
+            }
             MemberState::Silent => {
-                return Elsewhere::Not {
+                return ServedByOthers::Failed {
                     reason: Reason::ReplicaUnreachable.to_string(),
-                    message: self.silence(address),
+                    message: self.silence_message(address),
                 };
             }
-            MemberState::Heard => {}
+            MemberState::Answers => {}
         }
         let Some(served) = self.objects.get(wanted.object).filter(|served| served.uid == wanted.uid) else {
-            return Elsewhere::Pending(format!("replica {name} does not serve it yet"));
+            return ServedByOthers::Pending(format!("replica {name} does not serve it yet"));
         };
         if served.generation != wanted.generation {
             let (theirs, ours) = (served.generation, wanted.generation);
-            return Elsewhere::Pending(format!(
+            return ServedByOthers::Pending(format!(
                 "replica {name} is at generation {theirs}, and not at {ours}"
             ));
         }
         match served.problems.iter().find(|problem| problem.listener == listener) {
-            None => Elsewhere::Everywhere,
+            None => ServedByOthers::All,
             Some(problem) if problem.pending => {
-                Elsewhere::Pending(format!("replica {name}: {}", problem.message))
+                ServedByOthers::Pending(format!("replica {name}: {}", problem.message))
             }
-            Some(problem) => Elsewhere::Not {
+            Some(problem) => ServedByOthers::Failed {
                 reason: problem.reason.clone(),
                 message: format!("replica {name}: {}", problem.message),
             },
@@ -115,7 +116,7 @@ impl Member {
         match self.state {
             MemberState::Own | MemberState::Silent => false,
             MemberState::None => true,
-            MemberState::Heard => !self.objects.get(wanted.object).is_some_and(|served| {
+            MemberState::Answers => !self.objects.get(wanted.object).is_some_and(|served| {
                 served.uid == wanted.uid
                     && served.generation == wanted.generation
                     && !served.problems.iter().any(|problem| problem.pending)

@@ -1,4 +1,4 @@
-//! Which objects a report of the data plane says something new about.
+//! Finds the objects for which a report of the data plane has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::controller::index::{Key, Kind, ObjectId};
 use crate::model::{BindReport, ListenerId, Resolver, Snapshot};
 
-/// The objects with listeners that `new` says something else about than `old`.
+/// Returns the objects with listeners whose state differs between the reports.
 pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -> BTreeSet<ObjectId> {
     let sockets = different(&old.sockets, &new.sockets);
     let of_sockets = sockets.into_iter().filter_map(|address| snapshot.sockets.get(address));
@@ -17,7 +17,7 @@ pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -
     of_sockets.chain(of_listeners).chain(of_sources).chain(of_resolvers).map(object_of).collect()
 }
 
-/// The listeners with a resolver that has become silent, or answers again.
+/// Returns the listeners with a resolver that has become silent or answers again.
 fn with_resolvers<'a>(old: &BindReport, new: &BindReport, snapshot: &'a Snapshot) -> Vec<&'a ListenerId> {
     let (old, new) = (&old.silent_resolvers, &new.silent_resolvers);
     if old == new {
@@ -28,7 +28,7 @@ fn with_resolvers<'a>(old: &BindReport, new: &BindReport, snapshot: &'a Snapshot
     listeners.filter(|listener| changes(&listener.resolver)).map(|listener| &listener.id).collect()
 }
 
-/// Keys of which the values differ.
+/// Returns the keys whose values differ.
 fn different<'a, K: Ord, V: PartialEq>(
     old: &'a Arc<BTreeMap<K, V>>,
     new: &'a Arc<BTreeMap<K, V>>,
@@ -36,12 +36,12 @@ fn different<'a, K: Ord, V: PartialEq>(
     if Arc::ptr_eq(old, new) {
         return Vec::new();
     }
-    let gone = old.keys().filter(|key| !new.contains_key(key));
+    let removed = old.keys().filter(|key| !new.contains_key(key));
     let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(key, _)| key);
-    gone.chain(changed).collect()
+    removed.chain(changed).collect()
 }
 
-/// Whose listener it is.
+/// Returns the object that has a listener.
 fn object_of(id: &ListenerId) -> ObjectId {
     let kind = if id.listener.is_empty() { Kind::Listener } else { Kind::Server };
     ObjectId::new(kind, &Key::new(&id.namespace, &id.object))

@@ -1,4 +1,4 @@
-//! Tests of what is told, and when.
+//! Tests of when a status is published.
 
 use prometheus::Registry;
 
@@ -25,14 +25,14 @@ async fn ports_from_before_a_restart_are_kept_while_listeners_are_being_bound() 
     let ledger = Ledger::new(Replica { name: "a".into(), instance: "1".into(), node_address: None });
     let channels = Channels { snapshots, reports, ledger, status_store: StatusStore::default() };
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let mut publisher =
-        Publisher::new("mailgress", "host.example", channels, metrics).with_patience(Duration::from_secs(1));
+    let mut publisher = Publisher::new("mailgress", "host.example", channels, metrics)
+        .with_pending_timeout(Duration::from_secs(1));
     let listener = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
     publisher.render(&mut index(&server(listener, "")));
-    assert!(publisher.tell(&[]).is_empty(), "it is under way");
+    assert!(publisher.update_status(&[]).is_empty(), "it is under way");
     let shown = BTreeSet::from([143, 25]);
     assert_eq!(publisher.take_ports(&shown), Some(BTreeSet::from([143])));
     assert_eq!(publisher.take_ports(&shown), None, "nothing has changed");
-    publisher.look_at_ports();
+    publisher.mark_ports_stale();
     assert_eq!(publisher.take_ports(&BTreeSet::new()), Some(BTreeSet::new()), "it is not served yet");
 }

@@ -21,9 +21,9 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         conditions: &[("Accepted", False), ("Programmed", False), ("Ready", False)],
         meaning: "The manifest contradicts itself: two fields exclude each other, or a value does not fit its \
                 field. The message names the field. The previous configuration stays in use.",
-        cause: "Most such objects are refused by the API server. One comes this far where the rule needs to know more \
-                than the object itself, where the CRDs in the cluster are older or newer than the controller, or with \
-                `--manifests`, where there is no API server.",
+        cause: "The API server refuses most such objects. It accepts one if the rule needs other objects too, or if \
+                the CRDs in the cluster are older or newer than the controller. With `--manifests` there is no API \
+                server.",
         remedy: "Correct the field as the message says. `mailgress check -f FILE` finds the same errors before \
                 you apply the manifest. If the API server accepted it although the rule is in the CRD, the CRDs \
                 are older than the program: apply the current ones (`mailgress crds` prints them).",
@@ -32,7 +32,7 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         reason: Reason::UnknownField,
         conditions: &[("Accepted", False)],
         meaning: "The API has no such field. The message names the most similar one.",
-        cause: "A typing error, a field at the wrong level, or a manifest for a newer version.",
+        cause: "A typing error, a field at the wrong level, or a manifest for a newer version of Mailgress.",
         remedy: "Correct or remove the field. `kubectl explain mailserver.spec --recursive` lists all fields.",
     },
     Explanation {
@@ -76,29 +76,29 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         reason: Reason::NotAllowed,
         conditions: &[("Accepted", False)],
         meaning: "The MailServer does not accept MailListeners from this namespace.",
-        cause: "`spec.allowedListeners.namespaces` of the MailServer. Its default is `Same`: only its own \
-                namespace.",
+        cause: "`spec.allowedListeners.namespaces` of the MailServer. Its default is `Same`: only its own namespace.",
         remedy: "Ask the MailServer's owner to set `from: All`, or `from: Selector` with labels of the namespace.",
     },
     Explanation {
         reason: Reason::BackendNotAllowed,
         conditions: &[("ResolvedRefs", False), ("BackendNotAllowed", True)],
         meaning: "A MailListener in another namespace than its MailServer uses a backend or auth service that the \
-                MailServer does not allow. If only some endpoints of a Service are not allowed, the others are \
-                used.",
-        cause: "`backendAddress`, `auth.http.url` or an `ExternalName` Service names something that the MailServer does \
-                not allow; or a Service has no selector, or endpoints that are not Pods of its namespace. Backends \
-                trust Mailgress's address, so the owner of the MailServer decides who may use it for what. Such a \
-                listener may not set `resolver.nameservers` either nor, with the MailServer's auth service, \
-                `auth.http.headers`, `auth.http.acceptAnyStatus` and `tls.clientAuth.caCertificateRefs`.",
-        remedy: "Name a Service of the listener's own namespace in `backendRef` or `auth.http.serviceRef`, with a selector \
-                 for its Pods. For anything else, let the owner of the MailServer add its address to \
+                  MailServer does not allow. If only some endpoints of a Service are not allowed, the others are \
+                  used.",
+        cause: "`backendAddress`, `auth.http.url` or an `ExternalName` Service names an address that the MailServer \
+                does not allow; or a Service has no selector, or endpoints that are not Pods of its namespace. \
+                Backends trust Mailgress's address, so the owner of the MailServer decides which backends such a \
+                listener may use. Such a listener may also not set `resolver.nameservers`. If it uses the \
+                MailServer's auth service, it may not set `auth.http.headers`, `auth.http.acceptAnyStatus` or \
+                `tls.clientAuth.caCertificateRefs`.",
+        remedy: "Name a Service of the listener's own namespace in `backendRef` or `auth.http.serviceRef`, with a \
+                 selector for its Pods. For any other backend, ask the owner of the MailServer to add its address to \
                  `spec.allowedListeners.backends`, in `networks` or `hosts`.",
     },
     Explanation {
         reason: Reason::ResolvedRefs,
         conditions: &[("ResolvedRefs", True)],
-        meaning: "Everything that the object refers to was found.",
+        meaning: "All referenced objects exist and can be used.",
         cause: "",
         remedy: "",
     },
@@ -119,9 +119,9 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         cause: "The Role that names Secrets (`resourceNames`) does not include this one, the reference has a \
                 typing error, or the permission for the namespace is missing. Mailgress watches each Secret and \
                 ConfigMap by its name, and needs get, list and watch on it.",
-        remedy: "Correct the name, or add it to the namespace's Role (`references` in the chart's values makes one, and \
-                 deploy/references.yaml is one to adapt), and look with \
-                 `kubectl auth can-i watch secret/NAME -n NAMESPACE --as=system:serviceaccount:mailgress:mailgress`.",
+        remedy: "Correct the name, or add it to the namespace's Role (`references` in the chart's values creates \
+                 such a Role; deploy/references.yaml is an example). Check the permission with `kubectl auth can-i \
+                 watch secret/NAME -n NAMESPACE --as=system:serviceaccount:mailgress:mailgress`.",
     },
     Explanation {
         reason: Reason::InvalidRef,
@@ -136,7 +136,7 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::NoConflicts,
         conditions: &[("Conflicted", False)],
-        meaning: "No other listener wants the listener's socket.",
+        meaning: "No other listener has a conflicting address, port or host name.",
         cause: "",
         remedy: "",
     },
@@ -145,10 +145,11 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         conditions: &[("Conflicted", True)],
         meaning: "Another listener uses the same address and port with different shared settings, or an \
                 overlapping address.",
-        cause: "Two listeners with one port and without `hostnames`; or on a StartTLS port, where nothing is known \
-                before the handshake, two listeners with different capabilities, limits or kinds of auth. Within one \
-                object the one that is served already wins, and of two that are new neither; between objects a \
-                MailServer's own listener wins, then the older object, then the name.",
+        cause: "Two listeners with the same port and without `hostnames`. Or two listeners on a StartTLS port have \
+                different capabilities, limits or kinds of auth: before the handshake, Mailgress does not know which \
+                of them the client wants. Within one object, a listener that is already served wins; of two new \
+                listeners, neither is served. Between objects, a MailServer's own listener wins, then the older \
+                object, then the first one in the order of namespace and name.",
         remedy: "Give one of them another port or address, or give both different `hostnames` and equal shared \
                 settings.",
     },
@@ -176,32 +177,33 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::Pending,
         conditions: &[("ResolvedRefs", Unknown), ("Programmed", Unknown), ("Ready", Unknown)],
-        meaning: "The change is not finished: the API server has not answered yet what the object refers to, a socket is \
-                  being bound, or a replica is still working on it. Until then the previous configuration is in use.",
-        cause: "A change takes some tens of milliseconds in each replica. A replica that starts has to read everything \
-                first.",
-        remedy: "Wait. If it lasts for more than a few seconds, the message names the reference or the replica. For a \
-                 reference, look at the API server and at `/status`; for a replica, at its log and its `/status`.",
+        meaning: "The change is not finished: the API server has not returned a referenced object yet, a socket is \
+                  being bound, or a replica is still applying the change. Until then, the previous configuration \
+                  stays in use.",
+        cause: "A change takes some tens of milliseconds in each replica. A replica that starts must first read all \
+                objects.",
+        remedy: "Wait. The message names the reference or the replica. If it lasts for more than a few seconds, \
+                 check the API server and `/status` (for a reference), or the replica's log and its `/status`.",
     },
     Explanation {
         reason: Reason::BindFailed,
         conditions: &[("Programmed", False), ("Ready", False)],
-        meaning: "The operating system refuses to open the socket. Mailgress tries again until it succeeds; all \
-                other listeners are served.",
+        meaning: "The operating system refuses to open the socket. Mailgress tries again until it succeeds. All \
+                  other listeners are served.",
         cause: "*Permission denied*: a port below 1024, in a pod without the sysctl \
-                `net.ipv4.ip_unprivileged_port_start` or with `hostNetwork`. *Address in use*: another process of the \
-                node, with `hostNetwork`; on many machines that is a Postfix or Exim on port 25. *Cannot assign \
-                requested address*: `address` names one that this node or pod does not have. \
-                Mailgress' own admin port (9090, `--admin-address`) is in use, too.",
-        remedy: "Set the sysctl (the chart does), stop the other process, or use another port. Clients do not see \
-                the port, because a Service can map 25 to any port of the pod.",
+                `net.ipv4.ip_unprivileged_port_start` or with `hostNetwork`. *Address in use*: with `hostNetwork`, \
+                another process of the node uses the port (often Postfix or Exim on port 25); or the port is \
+                Mailgress's own admin port (9090, `--admin-address`). *Cannot assign requested address*: this node \
+                or pod does not have the address in `address`.",
+        remedy: "Set the sysctl (the chart does), stop the other process, or use another port. Clients can still \
+                 connect to port 25: a Service can map it to any port of the pod.",
     },
     Explanation {
         reason: Reason::NotServed,
         conditions: &[("Programmed", False), ("Ready", False)],
         meaning: "The listener is not running, and this process has no earlier working version of it.",
-        cause: "Its configuration was never valid, or was already invalid when the process started: earlier \
-                versions exist only in the memory of a process. Or another listener has taken its socket.",
+        cause: "Its configuration was never valid, or was already invalid when the process started: a process keeps \
+                earlier versions only in memory. Or another listener uses its socket.",
         remedy: "Correct what the other conditions report.",
     },
     Explanation {
@@ -209,8 +211,7 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         conditions: &[("Degraded", True), ("Programmed", False), ("Ready", False)],
         meaning: "The current configuration cannot be used. The previous one stays in use, with current endpoints \
                 and certificates.",
-        cause: "An invalid edit, or a Secret or Service that was deleted. `Accepted` or `ResolvedRefs` says \
-                which.",
+        cause: "An invalid edit, or a Secret or Service that was deleted. `Accepted` or `ResolvedRefs` says which.",
         remedy: "Correct what the other conditions report before the pods restart: a new process does not have \
                 the previous configuration.",
     },
@@ -226,38 +227,38 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         conditions: &[("Ready", False)],
         meaning: "A replica that is a ready endpoint does not answer the leader.",
         cause: "It hangs, its node is down, or a NetworkPolicy blocks port `admin` between the replicas.",
-        remedy: "Look at the pod that the message names. `kubectl delete pod` replaces one that hangs; a node that is \
-                 away stops counting when Kubernetes takes its endpoints out. Between replicas, TCP to the admin port \
-                 (9090) must be allowed.",
+        remedy: "Check the pod that the message names. `kubectl delete pod` replaces a pod that hangs; a node that \
+                 is down no longer counts when Kubernetes removes its endpoints. Network policies must allow TCP to \
+                 the admin port (9090) between replicas.",
     },
     Explanation {
         reason: Reason::ServicePortPending,
         conditions: &[("Ready", Unknown)],
         meaning: "All replicas serve the listener, but the Service of `--service` does not have the port yet, or \
                 none of its ready endpoints has it.",
-        cause: "Normal for a few seconds after a new port is added. If it lasts, the Service selects no ready \
-                pod.",
-        remedy: "If it lasts, look at `kubectl get endpointslices -l kubernetes.io/service-name=NAME` and at the pods.",
+        cause: "Normal for a few seconds after a new port is added. If it lasts, the Service selects no ready pod.",
+        remedy: "If it lasts, check the pods and the output of `kubectl get endpointslices -l \
+                 kubernetes.io/service-name=NAME`.",
     },
     Explanation {
         reason: Reason::ServiceRefused,
         conditions: &[("Ready", False)],
         meaning: "All replicas serve the listener, but Mailgress cannot read the Service of `--service` or cannot \
                 add the listener's port to it. Clients cannot connect through the Service.",
-        cause: "A missing permission, an admission policy, or a rule of the API server. The message contains the \
-                API server's own words.",
+        cause: "A missing permission, an admission policy, or a rule of the API server. The message contains the API \
+                server's error.",
         remedy: "Give the ServiceAccount `get`, `list`, `watch` and `patch` on that Service (deploy/rbac.yaml, or the \
                  chart's `service.managePorts`). To manage the ports yourself, run without `--service`.",
     },
     Explanation {
         reason: Reason::ServiceUnusable,
         conditions: &[("Ready", False)],
-        meaning: "All replicas serve the listener, but the Service of `--service` does not lead to them. Clients that come \
-                  by the Service get elsewhere, or nowhere.",
+        meaning: "All replicas serve the listener, but the Service of `--service` does not lead to them. Clients \
+                  that connect to the Service reach other pods, or cannot connect.",
         cause: "Its `targetPort` is not the listener's port; its `selector` selects other pods; it is of type \
                 `ExternalName`; or it is being deleted. The message says which.",
-        remedy: "Change the field that the message names. A Service that is being deleted is created again once it is \
-                 gone; if it does not go, look at its `metadata.finalizers`.",
+        remedy: "Change the field that the message names. If the Service is being deleted, wait until it no longer \
+                 exists, then create it again. If the deletion does not finish, check its `metadata.finalizers`.",
     },
     Explanation {
         reason: Reason::ServiceNotFound,
@@ -281,9 +282,8 @@ pub static EXPLANATIONS: [Explanation; 55] = [
                 listener is ready.",
         cause: "The backend does not answer, sends something other than the greeting of its protocol, or its \
                 certificate is refused. The message gives the cause for each endpoint.",
-        remedy: "Look at the Pods with these addresses. If checks fail but sessions work, compare `upstream.tls` \
-                and `upstream.proxyProtocol` with what the backend expects; checks connect in the same way as \
-                sessions.",
+        remedy: "Check the Pods with these addresses. If checks fail but sessions work, compare `upstream.tls` and \
+                 `upstream.proxyProtocol` with what the backend expects; checks connect in the same way as sessions.",
     },
     Explanation {
         reason: Reason::AllUnhealthy,
@@ -292,16 +292,16 @@ pub static EXPLANATIONS: [Explanation; 55] = [
                 check itself may be wrong.",
         cause: "The backend or the network is down, or the check does not match the backend (TLS or the PROXY \
                 protocol on one side only).",
-        remedy: "Look at the backend first. Then compare `upstream.tls` and `upstream.proxyProtocol` with its \
-                configuration.",
+        remedy: "Check the backend first. Then compare `upstream.tls` and `upstream.proxyProtocol` with its \
+                 configuration.",
     },
     Explanation {
         reason: Reason::NameServersSilent,
         conditions: &[("NameServersAnswer", False)],
         meaning: "No DNS server of the listener's resolver answers. SMTP clients are greeted without their host \
                 names, and names of backends and auth services are not resolved.",
-        cause: "`resolver.nameservers` has an address without a DNS server, such as Docker's 127.0.0.11, which \
-                no pod has; or a NetworkPolicy blocks the requests.",
+        cause: "`resolver.nameservers` has an address without a DNS server, such as Docker's 127.0.0.11, which does \
+                not exist in a pod. Or a NetworkPolicy blocks the requests.",
         remedy: "Correct `resolver.nameservers`, or remove it to use the pod's resolv.conf.",
     },
     Explanation {
@@ -321,9 +321,9 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::ExternalTrafficPolicyCluster,
         conditions: &[("ClientIPPreserved", False)],
-        meaning: "The Service lets a node forward connections to another node and replace the client's address by \
-                its own. Limits and bans then affect all clients together, and a backend that trusts its own \
-                network becomes an open relay.",
+        meaning: "The Service lets a node forward connections to another node and replace the client's address with \
+                  its own. Limits and bans then affect all clients together, and a backend that trusts its own \
+                  network becomes an open relay.",
         cause: "`spec.externalTrafficPolicy` of the Service is `Cluster`, the default of Kubernetes.",
         remedy: "Set it to `Local`, or enable the PROXY protocol on the load balancer and add its addresses to \
                 `proxyProtocol.trustedPeers`.",
@@ -340,11 +340,11 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::OneSourceAddress,
         conditions: &[("ClientIPPreserved", False)],
-        meaning: "All recent connections (at least a hundred with a login attempt) come from one address.",
-        cause: "Usually a load balancer that does not pass on clients' addresses. It is correct if there is only \
-                one client, for example a webmail server.",
-        remedy: "If these are many clients, enable the PROXY protocol on the load balancer and add its addresses \
-                to `proxyProtocol.trustedPeers`.",
+        meaning: "All recent connections with a login attempt (at least 100) have the same source address.",
+        cause: "Usually a load balancer that does not pass on clients' addresses. If there is only one client, for \
+                example a webmail server, this is normal.",
+        remedy: "If there are several clients, enable the PROXY protocol on the load balancer and add its addresses \
+                 to `proxyProtocol.trustedPeers`.",
     },
     Explanation {
         reason: Reason::CertificateExpired,
@@ -360,7 +360,7 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         conditions: &[("CertificateExpiring", True)],
         meaning: "A certificate expires within thirty days, or is in the last quarter of its lifetime if that is \
                 shorter.",
-        cause: "It is not renewed automatically, or its renewal is late.",
+        cause: "It is not renewed automatically, or the renewal is late.",
         remedy: "Renew it, or find out why the automatic renewal has not happened.",
     },
     Explanation {

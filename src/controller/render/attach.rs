@@ -1,4 +1,4 @@
-//! Which `MailServer` a `MailListener` belongs to, and whether that one wants it.
+//! Finds the `MailServer` of a `MailListener`, and checks whether it accepts the listener.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::controller::violation::{Absent, Concern, Violation};
 use super::references::Dependencies;
 use super::table::Table;
 
-/// The server's key and spec, or why there is none. What was looked at is noted in `dependencies`.
+/// Returns the server's key and spec, or why they cannot be used. Adds the objects that were read to `dependencies`.
 pub(crate) fn server(
     objects: &Objects,
     table: &Table,
@@ -40,7 +40,7 @@ pub(crate) fn server(
     if allows(objects, &key, &server, &listener.namespace, dependencies) {
         return Ok((key, server));
     }
-    // Labels decided, and nobody knows them.
+    // The decision depends on labels of a namespace whose object is not known.
     let namespace =
         dependencies.borrow().namespace.clone().filter(|name| !objects.namespaces.contains_key(name));
     let refused = Violation::new(
@@ -71,7 +71,7 @@ fn allows(
     }
 }
 
-/// A namespace's labels; every namespace has its name as a label, whether its object is known or not.
+/// Returns a namespace's labels. Every namespace has its name as a label, even if its object is not known.
 fn labels(objects: &Objects, namespace: &str) -> BTreeMap<String, String> {
     let mut labels = objects.namespaces.get(namespace).map(|labels| (**labels).clone()).unwrap_or_default();
     labels.entry("kubernetes.io/metadata.name".to_owned()).or_insert_with(|| namespace.to_owned());

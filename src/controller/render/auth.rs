@@ -1,4 +1,4 @@
-//! Who decides about logins.
+//! Renders `auth`: an auth service or the backend decides on logins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use super::references::References;
 use super::scope::Scope;
 use super::{backend, bounds, reach, tls, units};
 
-/// Who decides about logins, before the listener's backend is known.
+/// What decides on logins, before the listener's backend is known.
 pub(crate) enum Decider {
     Service(Arc<HttpAuth>),
     Backend,
 }
 
 impl Decider {
-    /// `None`: the backend decides, and there is none.
+    /// Returns `None` if the backend decides but is not configured.
     pub(crate) fn with(self, backend: Option<Arc<Backend>>) -> Option<Auth> {
         match self {
             Self::Service(service) => Some(Auth::Http { service, backend }),
@@ -33,7 +33,7 @@ impl Decider {
     }
 }
 
-/// `auth`: exactly one kind.
+/// Renders `auth`, which must have exactly one of its fields.
 pub(crate) fn render(
     scope: &Scope<'_>,
     settings: &crate::api::Settings,
@@ -59,7 +59,7 @@ pub(crate) fn render(
     }
 }
 
-/// Where the service is, as far as that is known.
+/// The location of an auth service.
 struct Place {
     reference: String,
     endpoints: Vec<BackendAddress>,
@@ -82,7 +82,7 @@ fn service(
             if let Some(place) = &place {
                 reach::check_address(&scope.setting("auth.http.url"), reach, &place.endpoints, found);
             } else {
-                // The value is not shown: it may hold a password.
+                // The value is not shown, because it may contain a password.
                 found.push(Violation::invalid(
                     &scope.setting("auth.http.url"),
                     "this is not the URL of an auth service",
@@ -156,7 +156,7 @@ fn of_service(
     })
 }
 
-/// `http://host:port/path`, or nginx's `unix:/socket:/path`.
+/// Parses `http://host:port/path`, or nginx's `unix:/socket:/path`.
 fn of_url(url: &str) -> Option<Place> {
     if let Some(rest) = url.strip_prefix("unix:") {
         let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
@@ -177,7 +177,7 @@ fn of_url(url: &str) -> Option<Place> {
         _ => return None,
     };
     let authority = uri.authority()?;
-    // A login is no part of the host, and is refused here.
+    // A login before the host is refused here.
     let port = match authority.as_str().strip_prefix(authority.host())? {
         "" if https => 443,
         "" => 80,
@@ -193,7 +193,7 @@ fn of_url(url: &str) -> Option<Place> {
     })
 }
 
-/// For logs and messages: keys are often in the query.
+/// Removes the query for logs and messages, because it often contains keys.
 fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(before, _)| before)
 }
@@ -256,13 +256,13 @@ fn header_value(
         found.push(Violation::missing(path, problem, "add the key to the Secret, or correct its name"));
         return None;
     };
-    // A file that became a Secret usually ends with a line break.
+    // The content of a file in a Secret usually ends with a line break.
     let line = value.expose();
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     Some(HeaderText::Fixed(Secret::from(line.strip_suffix(b"\r").unwrap_or(line))))
 }
 
-/// What is the same for all sessions of the listener is known here.
+/// Returns a fixed text for values that are the same for all sessions of the listener.
 fn of_session(scope: &Scope<'_>, value: SessionValue) -> HeaderText {
     let fixed = |text: String| HeaderText::Fixed(Secret::from(text.as_bytes()));
     match value {

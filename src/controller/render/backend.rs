@@ -1,4 +1,4 @@
-//! Backends: Services resolved to their endpoints, and plain addresses.
+//! Renders backends: Services are resolved to their endpoints.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,7 +15,7 @@ use super::references::References;
 use super::scope::Scope;
 use super::{reach, units};
 
-/// The listener's own backend, if it names one.
+/// Renders the listener's own backend, if there is one.
 pub(crate) fn render(
     scope: &Scope<'_>,
     fields: &ListenerFields,
@@ -47,7 +47,7 @@ pub(crate) fn render(
     Some(backend)
 }
 
-/// The number of the port in the Service that the listener names.
+/// Returns the port number in the Service that the listener refers to.
 pub(crate) fn service_port(
     scope: &Scope<'_>,
     fields: &ListenerFields,
@@ -58,7 +58,7 @@ pub(crate) fn service_port(
     u16::try_from(port_of(service, &reference.port)?.port).ok()
 }
 
-/// A Service's ready endpoints for one of its ports.
+/// Returns a Service's ready endpoints for one of its ports.
 pub(crate) fn service(
     path: &str,
     key: &Key,
@@ -104,7 +104,8 @@ pub(crate) fn service(
     Some(Backend { reference, endpoints: endpoints.addresses, names: endpoints.names })
 }
 
-/// Where an `ExternalName` Service leads, or the problem and its remedy. Such a Service need not list its ports.
+/// Returns the address of an `ExternalName` Service, or the problem and its remedy. Such a Service need not list its
+/// ports.
 fn external_address(
     service: &Service,
     (key, name): (&Key, &str),
@@ -125,7 +126,7 @@ fn external_address(
     })
 }
 
-/// The name that an `ExternalName` Service stands for.
+/// Returns the external name of an `ExternalName` Service.
 pub(crate) fn external_name(service: &Service) -> Option<&str> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() != Some("ExternalName") {
@@ -134,7 +135,6 @@ pub(crate) fn external_name(service: &Service) -> Option<&str> {
     Some(spec.external_name.as_deref().unwrap_or_default())
 }
 
-/// All ports of a Service.
 pub(crate) fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
 }
@@ -150,8 +150,8 @@ fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
     ports(service).iter().filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
 }
 
-/// The name of a port in the Service's EndpointSlices. A headless Service may list no port; then the slices know the
-/// names.
+/// Returns the name of a port in the Service's EndpointSlices. A headless Service may have no ports; then the slices
+/// have the names.
 fn port_name<'a>(service: &'a Service, slices: &[&EndpointSlice], wanted: &'a PortRef) -> Option<&'a str> {
     if let Some(port) = port_of(service, wanted) {
         return Some(port.name.as_deref().unwrap_or_default());
@@ -162,7 +162,7 @@ fn port_name<'a>(service: &'a Service, slices: &[&EndpointSlice], wanted: &'a Po
     (self::ports(service).is_empty() && is_listed).then_some(name)
 }
 
-/// The ports that there are, for a message.
+/// Lists a Service's ports for a message.
 fn ports_of(service: &Service) -> String {
     let all = tcp_ports(service).map(|port| match &port.name {
         Some(name) => format!("{} ({name})", port.port),

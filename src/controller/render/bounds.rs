@@ -1,4 +1,4 @@
-//! Deadlines, limits and name resolution, with their defaults.
+//! Renders timeouts, limits and resolvers, with their defaults.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::protocol::Protocol;
 use super::scope::Scope;
 use super::units;
 
-/// A duration's default and range.
+/// The default and the range of a duration.
 pub(crate) struct Bounded {
-    /// Where nobody says one.
+    /// The value if none is configured.
     pub(crate) default: Duration,
-    /// The shortest.
+    /// The minimum.
     pub(crate) least: Duration,
-    /// The longest.
+    /// The maximum.
     pub(crate) most: Duration,
 }
 
-/// A year; longer deadlines are mistakes.
+/// The maximum of most durations. Longer ones are mistakes.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A deadline of at least a millisecond and at most a year.
+/// Returns the range of a timeout: from one millisecond to one year.
 pub(crate) fn deadline(default: Duration) -> Bounded {
     Bounded { default, least: Duration::from_millis(1), most: YEAR }
 }
 
-/// A duration in its range, or the default.
+/// Parses a duration within its range, or returns the default.
 pub(crate) fn duration(
     path: &str,
     value: Option<&common::Duration>,
@@ -49,7 +49,6 @@ pub(crate) fn duration(
     })
 }
 
-/// Deadlines.
 pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Timeouts {
     let timeouts = settings.timeouts.clone().unwrap_or_default();
     let mut read = |name: &str, value: Option<&common::Duration>, bounded| {
@@ -66,7 +65,7 @@ pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<V
     }
 }
 
-/// Limits of the listener; those of the frontend are the frontend's.
+/// Renders the limits of the listener. `frontend` renders those of the protocol.
 pub(crate) fn limits(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Limits {
     let limits = settings.limits.clone().unwrap_or_default();
     Limits {
@@ -83,7 +82,7 @@ pub(crate) fn limits(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Vio
     }
 }
 
-/// How long SMTP's greeting is withheld.
+/// Renders the delay of the greeting (SMTP).
 pub(crate) fn greeting_delay(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -98,7 +97,7 @@ pub(crate) fn greeting_delay(
     }
 }
 
-/// Name resolution.
+/// Renders the resolver.
 pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Resolver {
     let resolver = settings.resolver.clone().unwrap_or_default();
     let mut nameservers = Vec::new();
@@ -146,7 +145,7 @@ fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>, found: &mut Vec
     })
 }
 
-/// Networks, or addresses as networks of themselves.
+/// Parses networks. An address is a network of itself.
 pub(crate) fn networks(path: &str, texts: &[String], found: &mut Vec<Violation>) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (index, text) in texts.iter().enumerate() {
@@ -178,7 +177,7 @@ fn auth_failures(
     }
 }
 
-/// One memory page, as nginx's buffers.
+/// One memory page, like nginx's buffers.
 const DEFAULT_CLIENT_BUFFER: usize = 4096;
-/// From SMTP's longest command line to what a session may hold before it has logged in.
+/// From the longest command line of SMTP to the maximum that a session may hold before its login.
 const CLIENT_BUFFER: std::ops::RangeInclusive<usize> = 512..=1 << 20;

@@ -1,6 +1,8 @@
-//! What a listener needs of its socket: an address, host names, and the settings that all listeners of a socket share.
+//! What a listener needs from its socket: an address, host names, and the settings that all listeners of a socket
+//! share.
 //!
-//! A claim is known before the listener can be served: the place of a listener that waits for a Secret is reserved.
+//! A claim is known before the listener can be served, so the socket of a listener that waits for a Secret can be
+//! reserved.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,33 +14,33 @@ use crate::model::{
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::{FrontendConfig, Protocol, SmtpRules};
 
-/// The claim of one listener. Equal claims conflict with the same others, for the same reasons.
+/// The claim of one listener. Equal claims conflict with the same other claims, for the same reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Whose it is.
+    /// The listener.
     pub id: ListenerId,
-    /// Where the socket is bound.
+    /// The address of the socket.
     pub address: ListenAddress,
-    /// How the socket is made.
+    /// The options of the socket.
     pub options: SocketOptions,
-    /// The protocol spoken.
+    /// The protocol.
     pub protocol: Protocol,
-    /// When TLS begins.
+    /// When TLS starts.
     pub tls_mode: TlsMode,
-    /// A PROXY header on every connection.
+    /// The expected PROXY header.
     pub proxy_protocol: Option<InboundProxyProtocol>,
-    /// Names it answers to by SNI; empty: all.
+    /// The host names (SNI). Empty for all names.
     pub hostnames: Vec<Hostname>,
-    /// What must be equal on a socket where SNI comes with STARTTLS.
+    /// The settings that must be equal on a socket with STARTTLS.
     pub before_sni: BeforeSni,
 }
 
-/// The settings that have an effect before SNI tells which listener the client wants.
+/// The settings with an effect before SNI selects a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BeforeSni {
-    /// What is said and accepted before the login.
+    /// The settings of the protocol before the login.
     pub frontend: Arc<FrontendConfig>,
-    /// Bounds.
+    /// The limits.
     pub limits: Limits,
     /// `timeouts.client`.
     pub client_timeout: Duration,
@@ -46,21 +48,21 @@ pub struct BeforeSni {
     pub announces_timeout: bool,
     /// `smtp.greetingDelay`.
     pub greeting_delay: Duration,
-    /// SMTP looks up the client's name before its greeting.
+    /// The resolver for clients' names, which SMTP looks up before its greeting.
     pub resolver: Option<Arc<Resolver>>,
 }
 
-/// A claim with the listener, once that can be served.
+/// A claim, with the listener if it can be served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// What it needs of its socket.
+    /// The claim.
     pub claim: Claim,
-    /// `None` while something that it refers to is pending: its place is reserved, and nothing is served.
+    /// `None` while a reference is pending: the socket is reserved, and nothing is served.
     pub listener: Option<Arc<Listener>>,
 }
 
 impl Claim {
-    /// The socket that it needs, with these listeners behind it.
+    /// Returns the socket with these listeners.
     pub(crate) fn socket(&self, listeners: Listeners) -> Socket {
         Socket {
             address: self.address.clone(),
@@ -74,7 +76,7 @@ impl Claim {
 }
 
 impl BeforeSni {
-    /// Of a listener's settings.
+    /// Selects the settings of a listener.
     pub(crate) fn new(
         frontend: &Arc<FrontendConfig>,
         limits: &Limits,
@@ -92,7 +94,8 @@ impl BeforeSni {
         }
     }
 
-    /// The field that differs first, for messages. Each field must be compared here: the patterns name all of them.
+    /// Returns the first field that differs, for messages. The patterns list all fields, so that a new one is not
+    /// forgotten.
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         let Self { frontend, limits, client_timeout, announces_timeout, greeting_delay, resolver } = self;
         if let Some(field) = frontend_difference(frontend, &other.frontend) {
@@ -115,7 +118,7 @@ fn frontend_difference(ours: &FrontendConfig, theirs: &FrontendConfig) -> Option
         capabilities,
         mechanisms,
         password_logins,
-        // It follows from the socket's TLS mode.
+        // This follows from the socket's TLS mode.
         start_tls: _,
         relay_sasl,
         max_errors,
@@ -145,7 +148,7 @@ fn first<const N: usize>(fields: [(&'static str, bool); N]) -> Option<&'static s
     fields.into_iter().find(|(_, equal)| !equal).map(|(field, _)| field)
 }
 
-/// The names of fields that each protocol has for itself.
+/// The names of the fields that each protocol has.
 struct Names {
     capabilities: &'static str,
     methods: &'static str,

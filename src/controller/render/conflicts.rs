@@ -1,4 +1,4 @@
-//! Which listeners may share a socket, and who wins where they may not.
+//! Decides which listeners can share a socket, and which one wins a conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use crate::net::ListenAddress;
 
 use super::{Candidate, Claim, ListenerOutcome, Serving};
 
-/// One claim of an object, compared with the object's other ones.
+/// A claim of an object, for the comparison with the object's other claims.
 #[derive(Debug)]
 pub(crate) struct Sibling {
-    /// The position of its listener in the object.
+    /// The position of the listener in the object.
     pub(crate) listener: usize,
-    /// What the object's spec wants.
+    /// The claim in the object's spec.
     pub(crate) wanted: Arc<Candidate>,
-    /// What the listener was served with until now.
+    /// The claim with which the listener is served now.
     pub(crate) earlier: Option<Arc<Candidate>>,
 }
 
-/// Decides which claims of one object stand, in the order of `siblings`. What was served stays: a listener that is new or
-/// has changed, and cannot share a socket with the others, falls back to its earlier claim, and its outcome says why.
-/// Of rivals that are all new none wins.
+/// Decides which claims of one object are used, in the order of `siblings`. A listener that is served stays. If its new
+/// claim conflicts with the others, it keeps its earlier claim, and its outcome has the violation. Of new listeners
+/// that conflict with each other, none is used.
 pub(crate) fn among_siblings(
     siblings: &[Sibling],
     outcomes: &mut [ListenerOutcome],
 ) -> Vec<Option<Arc<Candidate>>> {
     let wanted: Vec<_> = siblings.iter().map(|sibling| Some(Arc::clone(&sibling.wanted))).collect();
     let is_new = |sibling: &Sibling| sibling.earlier.is_none();
-    let newcomers: Vec<_> =
+    let new_claims: Vec<_> =
         siblings.iter().map(|sibling| is_new(sibling).then(|| Arc::clone(&sibling.wanted))).collect();
     let mut claims = wanted.clone();
     let contested: Vec<usize> =
@@ -41,11 +41,11 @@ pub(crate) fn among_siblings(
         }
     }
     let why = |index: usize, claims: &[Option<Arc<Candidate>>]| {
-        let is_new = newcomers.get(index).is_some_and(Option::is_some);
-        let newcomers: &[_] = if is_new { &newcomers } else { &[] };
-        rival(&wanted, index, claims).or_else(|| rival(&wanted, index, newcomers))
+        let is_new = new_claims.get(index).is_some_and(Option::is_some);
+        let new_claims: &[_] = if is_new { &new_claims } else { &[] };
+        rival(&wanted, index, claims).or_else(|| rival(&wanted, index, new_claims))
     };
-    // Each that changes may make room for another.
+    // Each claim that changes may make room for another one.
     for _ in &contested {
         for index in &contested {
             if why(*index, &claims).is_none()
@@ -71,7 +71,7 @@ pub(crate) fn among_siblings(
     claims
 }
 
-/// Why a candidate loses against one of these, itself apart.
+/// Returns why a candidate conflicts with one of these, except itself.
 fn rival(
     candidates: &[Option<Arc<Candidate>>],
     index: usize,
@@ -82,36 +82,37 @@ fn rival(
     rivals.filter_map(|(_, rival)| loss(&candidate.claim, &rival.as_ref()?.claim)).next()
 }
 
-/// What becomes of a claim among those of other objects.
+/// The decision on a claim among those of other objects.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Standing {
-    /// Nobody has decided yet.
+pub(crate) enum Decision {
+    /// There is no decision yet.
     Undecided,
-    /// It has its place: the listener is served, or the place is reserved for it.
+    /// The listener is served, or the socket is reserved for it.
     Wins,
-    /// It is reserved only, and does not take its place from a weaker listener that is served.
+    /// The claim is only a reservation, and a weaker listener that is served keeps its socket.
     Yields,
-    /// A stronger one keeps it from its place.
+    /// A stronger claim conflicts.
     Loses(Violation),
 }
 
-/// What becomes of each of the candidates, the strongest first. `before` is what is served until now. Deciding again
-/// with what is served then comes to the same.
-pub(crate) fn among_strangers(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<Standing> {
+/// Decides on all candidates, the strongest first. `before` is the snapshot that is served now. The result is stable:
+/// another decision with the resulting snapshot is the same.
+pub(crate) fn among_objects(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<Decision> {
     let mut served = served_before(candidates, before);
     loop {
-        let standings = decide(candidates, &served);
-        let wins = |position: &usize| standings.get(*position) == Some(&Standing::Wins);
+        let decisions = decide(candidates, &served);
+        let wins = |position: &usize| decisions.get(*position) == Some(&Decision::Wins);
         let count = served.len();
-        // A reservation does not yield to one that loses anyway.
+        // A reservation does not yield to a candidate that loses anyway.
         served.retain(wins);
         if served.len() == count {
-            return standings;
+            return decisions;
         }
     }
 }
 
-/// Positions of the candidates that are served until now. Empty where nothing is reserved, for then it does not matter.
+/// Returns the positions of the candidates that are served now. Empty without reservations, because only they depend on
+/// it.
 fn served_before(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<usize> {
     if candidates.iter().all(|candidate| candidate.listener.is_some()) {
         return Vec::new();
@@ -125,34 +126,34 @@ fn served_before(candidates: &[&Arc<Candidate>], before: &Snapshot) -> Vec<usize
     (0..candidates.len()).filter(|at| candidates.get(*at).is_some_and(|one| is_served(one))).collect()
 }
 
-fn decide(candidates: &[&Arc<Candidate>], served: &[usize]) -> Vec<Standing> {
+fn decide(candidates: &[&Arc<Candidate>], served: &[usize]) -> Vec<Decision> {
     let mut protected = Admitted::default();
     served.iter().filter_map(|at| candidates.get(*at)).for_each(|candidate| protected.admit(candidate));
     let mut admitted = Admitted::default();
-    let mut standings = Vec::with_capacity(candidates.len());
+    let mut decisions = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        standings.push(if let Some(violation) = admitted.against(&candidate.claim) {
-            Standing::Loses(violation)
+        decisions.push(if let Some(violation) = admitted.against(&candidate.claim) {
+            Decision::Loses(violation)
         } else if candidate.listener.is_none() && protected.against(&candidate.claim).is_some() {
-            Standing::Yields
+            Decision::Yields
         } else {
             admitted.admit(candidate);
-            Standing::Wins
+            Decision::Wins
         });
     }
-    standings
+    decisions
 }
 
 impl ListenerOutcome {
-    /// It is served as before, because of a conflict.
+    /// The listener keeps its earlier claim because of a conflict.
     fn fall_back(&mut self, kept: &Candidate, violation: Violation) {
         self.address = Some(kept.claim.address.clone());
         self.serving = Serving::LastGood;
         self.violations.push(violation);
     }
 
-    /// The candidate is not served because of a conflict. Where only a reservation is lost, an earlier rendering of the
-    /// listener may be served.
+    /// The candidate is not served because of a conflict. If only a reservation is lost, an earlier rendering of the
+    /// listener may still be served.
     pub(crate) fn lose(&mut self, candidate: &Candidate, violation: Violation) {
         if candidate.listener.is_some() {
             self.address = None;
@@ -162,17 +163,17 @@ impl ListenerOutcome {
     }
 }
 
-/// Those that are served, so that a newcomer is compared with the few that it can conflict with and not with all:
-/// thousands may share a port, told apart by their host names.
+/// The accepted claims, indexed so that a new candidate is compared only with the few that can conflict. Thousands of
+/// listeners may share a port with different host names.
 #[derive(Default)]
 struct Admitted<'a> {
     /// The strongest first.
     order: Vec<&'a Claim>,
-    /// Positions in `order`, by what keeps addresses apart, and then by address.
+    /// Positions in `order`, by port or path, and then by address.
     places: HashMap<Place, BTreeMap<&'a ListenAddress, Sharers<'a>>>,
 }
 
-/// Addresses of different places never overlap.
+/// A port or path. Addresses with different places never overlap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Place {
     /// A TCP port.
@@ -182,30 +183,30 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// Where an address is.
+    /// Returns the place of an address.
     pub(crate) fn of(address: &ListenAddress) -> Self {
         address.port().map_or_else(|| Self::Path(address.clone()), Self::Port)
     }
 }
 
-/// Positions of those that share an address. All are equal but for their host names, except that a listener may have a
-/// reservation beside what it is served with.
+/// The positions of claims with the same address. They differ only in their host names, but a listener may have a
+/// reservation besides the claim with which it is served.
 struct Sharers<'a> {
-    /// The first, and reservations.
+    /// The first claim, and all reservations.
     representatives: Vec<usize>,
     names: HashMap<&'a Hostname, usize>,
     unnamed: Option<usize>,
 }
 
 impl<'a> Admitted<'a> {
-    /// Why the candidate cannot be served beside the others: the strongest of those that keep it from that.
+    /// Returns why the candidate conflicts: the violation for the strongest of its rivals.
     fn against(&self, claim: &Claim) -> Option<Violation> {
         let mut rivals = self.rivals(claim);
         rivals.sort_unstable();
         rivals.into_iter().filter_map(|rival| loss(claim, self.order.get(rival)?)).next()
     }
 
-    /// Positions of all that the candidate may conflict with.
+    /// Returns the positions of all claims with which the candidate may conflict.
     fn rivals(&self, claim: &Claim) -> Vec<usize> {
         let Some(addresses) = self.places.get(&Place::of(&claim.address)) else { return Vec::new() };
         let mut rivals: Vec<usize> = addresses
@@ -241,7 +242,7 @@ impl<'a> Admitted<'a> {
     }
 }
 
-/// Why the first cannot be served beside the second, if so.
+/// Returns why the first claim conflicts with the second, if it does.
 fn loss(ours: &Claim, theirs: &Claim) -> Option<Violation> {
     if ours.id == theirs.id || !ours.address.overlaps(&theirs.address) {
         return None;
@@ -263,7 +264,7 @@ fn loss(ours: &Claim, theirs: &Claim) -> Option<Violation> {
     Some(Violation::new(Concern::Conflicted, reason, &format!("{prefix}.{field}"), problem, remedy))
 }
 
-/// What keeps two listeners from sharing an address.
+/// Why two listeners cannot share an address.
 struct Difference {
     field: &'static str,
     problem: String,
@@ -326,7 +327,7 @@ mod tests {
     use crate::model::{Listener, ListenerId};
     use proptest::prelude::*;
 
-    /// One candidate of every kind that matters here: addresses, TLS modes, host names and a setting.
+    /// Returns candidates with all relevant differences: addresses, TLS modes, host names and a setting.
     fn candidates() -> Vec<Candidate> {
         let secret = tls_secret("t", &["a.test", "b.test"]);
         let mut all = Vec::new();
@@ -369,7 +370,7 @@ mod tests {
         all
     }
 
-    /// The candidate as the listener `number` of the object `object`.
+    /// Returns the candidate as listener `number` of the object `object`.
     fn claim(object: usize, candidate: &Candidate, number: usize) -> Arc<Candidate> {
         let id =
             ListenerId { namespace: "mail".into(), object: object.to_string(), listener: number.to_string() };
@@ -377,7 +378,7 @@ mod tests {
         Arc::new(Candidate { claim, listener: candidate.listener.clone() })
     }
 
-    /// Everybody against everybody: who loses, and why.
+    /// Compares all candidates with each other, and returns the violations.
     fn pairwise(objects: &[Vec<Arc<Candidate>>]) -> Vec<Option<Violation>> {
         let mut admitted = Vec::<&Arc<Candidate>>::new();
         let mut lost = Vec::new();
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loses_and_why_is_as_if_everybody_were_compared_with_everybody() {
+    fn conflicts_are_those_of_comparing_all_claims() {
         let candidates = candidates();
         let chosen = prop::collection::vec((0..candidates.len(), 0..3_usize), 0..12);
         proptest!(ProptestConfig::with_cases(500), |(chosen in chosen)| {
@@ -430,10 +431,10 @@ mod tests {
                 }
             }
             let left_claims: Vec<_> = left.iter().map(|(_, claim)| claim).collect();
-            let against_others = among_strangers(&left_claims, &Snapshot::default());
-            for ((position, _), standing) in left.iter().zip(against_others) {
-                lost[*position] = match standing {
-                    Standing::Loses(violation) => Some(violation),
+            let against_others = among_objects(&left_claims, &Snapshot::default());
+            for ((position, _), decision) in left.iter().zip(against_others) {
+                lost[*position] = match decision {
+                    Decision::Loses(violation) => Some(violation),
                     _ => None,
                 };
             }

@@ -1,4 +1,4 @@
-//! One object by itself: its listeners as they would be served if there were no others.
+//! Renders one object without regard to other objects.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -20,52 +20,50 @@ use super::{
     Candidate, Environment, ListenerOutcome, ObjectOutcome, Serving, attach, listener, reach, settings, units,
 };
 
-/// What objects are rendered from.
+/// The input of the rendering of an object.
 pub(crate) struct Drafting<'a> {
-    /// Everything that there is.
     pub(crate) objects: &'a Objects,
-    /// What else counts.
     pub(crate) environment: &'a Environment,
     /// The last renderings.
     pub(crate) table: &'a Table,
-    /// Certificates that are parsed already.
+    /// Certificates that are already parsed.
     pub(crate) certificates: &'a mut Certificates,
 }
 
-/// An object that is there.
+/// The rendering of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Drafted {
-    /// What its rendering depends on, besides itself.
+    /// The objects on which the rendering depends, besides the object itself.
     pub(crate) dependencies: Dependencies,
-    /// The spec that it was made of: its own, or the last good one.
+    /// The spec that was rendered: the current one or the last valid one.
     pub(crate) spec: Option<Spec>,
-    /// `None`: it is of another class.
+    /// `None` if the object has another class.
     pub(crate) ours: Option<Ours>,
 }
 
-/// A valid spec.
 #[derive(Clone, Debug)]
 pub(crate) enum Spec {
     Server(Arc<MailServerSpec>),
     Listener(Arc<MailListenerSpec>),
 }
 
-/// An object of our class.
+/// The rendering of an object of our class.
 #[derive(Clone, Debug)]
 pub(crate) struct Ours {
-    /// Every listener that could be rendered, whether it can be served or not.
+    /// All listeners that could be rendered, even if they cannot be served.
     pub(crate) good: Vec<Arc<Candidate>>,
-    /// What its listeners claim, but for what they lost inside the object.
+    /// The claims of its listeners, without those that lost a conflict within the object.
     pub(crate) claims: Claims,
-    /// What became of it without regard to other objects.
+    /// The outcome without regard to other objects.
     pub(crate) outcome: ObjectOutcome,
 }
 
-/// `MailServer` before `MailListener`, then the older, then namespace and name.
+/// The order of objects in conflicts: `MailServer` before `MailListener`, then the older object, then namespace and
+/// name.
 pub(crate) type Precedence = (Kind, i64, Key);
 
 impl Drafting<'_> {
-    /// The object; `None` when it is gone.
+    /// Renders an object; `None` if it does not exist.
     pub(crate) fn object(&mut self, id: &ObjectId) -> Option<Drafted> {
         match id.kind {
             Kind::Server => Some(self.server(&id.key, self.objects.servers.get(&id.key)?)),
@@ -122,14 +120,15 @@ impl Drafting<'_> {
         Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Listener(spec)), ours }
     }
 
-    /// Whether an object is of our class. One that belongs to nobody yet is told by all, which know the same of it.
+    /// Tells whether an object is of our class. An object whose owner is unknown is reported by the controllers of all
+    /// classes, with the same result.
     fn is_ours(&self, owner: &Owner) -> bool {
         match owner {
             Owner::Class(class) => *class == self.environment.class,
             Owner::Server(server) => {
                 self.objects.servers.get(server).is_none_or(|server| self.is_ours(&server.owner))
             }
-            Owner::Unsaid => true,
+            Owner::Unknown => true,
         }
     }
 
@@ -177,7 +176,7 @@ impl Drafting<'_> {
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),
             Some(candidate) => (Some(candidate), Serving::Current),
-            // What is not allowed any more is not served on.
+            // A refusal of the owner also ends the last valid rendering.
             None => match kept.filter(|_| !violations.iter().any(Violation::is_refusal)) {
                 Some(kept) => (Some(refresh(kept)), Serving::LastGood),
                 None => (None, Serving::Nothing),
@@ -202,7 +201,7 @@ impl Drafting<'_> {
     }
 }
 
-/// An object that is being rendered.
+/// The rendering of an object, not finished.
 struct Draft {
     precedence: Precedence,
     good: Vec<Arc<Candidate>>,
@@ -224,7 +223,8 @@ impl Draft {
         Self { precedence: (kind, age, key.clone()), good: vec![], siblings: vec![], outcome }
     }
 
-    /// Claims for the next listener what it is served with, and beside it what is reserved until references are known.
+    /// Adds the claims of the next listener: the one with which it is served, and the reservation until its references
+    /// are known.
     fn claim(
         &mut self,
         candidate: Option<Arc<Candidate>>,
@@ -245,7 +245,7 @@ impl Draft {
         }
     }
 
-    /// A `MailListener` that does not get as far as being rendered.
+    /// Adds the listener of a `MailListener` that cannot be rendered.
     fn refuse(&mut self, key: &Key, violations: Vec<Violation>) {
         self.outcome.listeners.push(ListenerOutcome {
             id: listener_id(key, ""),

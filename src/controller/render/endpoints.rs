@@ -1,4 +1,4 @@
-//! Which endpoints of a Service get sessions: as kube-proxy chooses them, by readiness and by topology hints.
+//! Selects the endpoints of a Service that get sessions: by readiness and topology hints, as kube-proxy does.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::net::BackendAddress;
 
 use super::units;
 
-/// Where this process runs, as far as it is known.
+/// The zone and node of this process, if they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locality {
     /// The zone of its node (`topology.kubernetes.io/zone`).
@@ -21,20 +21,20 @@ pub struct Locality {
 /// The endpoints of a Service for one of its ports.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
-    /// Sorted, so that the order does not depend on how slices are cut.
+    /// Sorted, so that the order does not depend on how endpoints are distributed to slices.
     pub(crate) addresses: Vec<BackendAddress>,
-    /// The name of the Pod, or whatever else a `targetRef` names, at each address.
+    /// The name of the Pod (or other `targetRef`) at each address.
     pub(crate) names: BTreeMap<BackendAddress, String>,
-    /// None is ready, and these finish what they have.
+    /// No endpoint is ready, and these ones are terminating but still serve.
     pub(crate) are_terminating: bool,
 }
 
-/// An endpoint with the port that is wanted of it.
+/// An endpoint with the number of the required port.
 type Found<'a> = (&'a Endpoint, &'a EndpointSlice, u16);
 
 impl Endpoints {
-    /// Of these slices: those that are ready, and of these those that the hints mean for us; where none is ready,
-    /// those that still serve while they terminate.
+    /// Selects the ready endpoints of these slices, reduced by topology hints. If none is ready, selects those that
+    /// still serve while they terminate.
     pub(crate) fn of<'a>(
         slices: impl Iterator<Item = &'a EndpointSlice>,
         port_name: &str,
@@ -64,7 +64,7 @@ fn in_slice<'a>(slice: &'a EndpointSlice, port_name: &str) -> impl Iterator<Item
     port.into_iter().flat_map(move |port| slice.endpoints.iter().map(move |endpoint| (endpoint, slice, port)))
 }
 
-/// A missing condition means ready (`EndpointConditions.ready`).
+/// An absent condition means ready (`EndpointConditions.ready`).
 fn is_ready(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
 }
@@ -76,8 +76,8 @@ fn serves_and_terminates(endpoint: &Endpoint) -> bool {
     is(|conditions| conditions.serving) && is(|conditions| conditions.terminating)
 }
 
-/// Leaves those that are meant for our node, or else for our zone. Hints count only when every endpoint has them and one
-/// is meant for us: anything else means that they are just being made, or lead nowhere.
+/// Keeps the endpoints with a hint for our node, or else those for our zone. Hints are used only if every endpoint has
+/// them and one is for us. Otherwise the hints may be incomplete.
 fn nearest(ready: &mut Vec<&Found<'_>>, locality: &Locality) {
     let names: [(&Option<String>, Names); 2] = [
         (&locality.node, |hints| hints.for_nodes.iter().flatten().map(|node| node.name.clone()).collect()),
@@ -94,7 +94,7 @@ fn nearest(ready: &mut Vec<&Found<'_>>, locality: &Locality) {
     }
 }
 
-/// Whom an endpoint is meant for.
+/// Returns the nodes or zones in hints.
 type Names = fn(&EndpointHints) -> Vec<String>;
 
 fn name(endpoint: &Endpoint) -> Option<&str> {
@@ -121,7 +121,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn chosen(locality: (&str, &str), endpoints: &[Value]) -> (Vec<String>, bool) {
-        // Each in a slice of its own, to show that they are looked at together.
+        // Each endpoint has its own slice, because the selection must cover all slices.
         let slices: Vec<EndpointSlice> = endpoints
             .iter()
             .map(|endpoint| {
@@ -142,7 +142,7 @@ mod tests {
         (addresses.iter().map(last).collect(), are_terminating)
     }
 
-    /// An endpoint for these nodes and zones.
+    /// Returns an endpoint with hints for these nodes and zones.
     fn hinted(last: u8, nodes: &[&str], zones: &[&str]) -> Value {
         let names = |names: &[&str]| names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>();
         json!({
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn our_node_is_nearer_than_our_zone() {
+    fn hints_for_the_node_precede_those_for_the_zone() {
         let both = [hinted(1, &["n"], &["a"]), hinted(2, &["m"], &["a"]), hinted(3, &["m"], &["b"])];
         assert_eq!(chosen(("n", "a"), &both).0, ["1"]);
         assert_eq!(chosen(("o", "a"), &both).0, ["1", "2"], "none is for our node");

@@ -1,4 +1,4 @@
-//! What a listener announces and accepts before the login.
+//! Renders the settings of the protocol before the login.
 
 use crate::api::settings::{self as api, AuthMethod};
 use crate::api::{Settings, limits};
@@ -12,8 +12,7 @@ use crate::protocol::{
 use super::Environment;
 use super::scope::Scope;
 
-/// The frontend's configuration; `kind` is the protocol, the TLS mode, and whether logins are passed
-/// through.
+/// Renders the configuration. `kind` has the protocol, the TLS mode, and whether logins are passed through.
 pub(crate) fn render(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -65,7 +64,7 @@ pub(crate) fn render(
     config
 }
 
-/// Those of other protocols are equal, whatever the block says.
+/// Listeners of other protocols have the defaults, so that the block does not make them differ.
 fn smtp_rules(settings: &Settings, protocol: Protocol) -> SmtpRules {
     match settings.smtp.as_ref().filter(|_| protocol == Protocol::Smtp) {
         None => SmtpRules::default(),
@@ -80,7 +79,7 @@ fn block_name(protocol: Protocol) -> &'static str {
     protocol.name()
 }
 
-/// Those of the list that are not ours to announce.
+/// Returns the listed capabilities, without those that Mailgress announces itself.
 fn capabilities(
     scope: &Scope<'_>,
     settings: &Settings,

@@ -1,4 +1,4 @@
-//! From a change to the objects whose rendering depends on what changed, without looking at the others.
+//! Finds the objects whose rendering depends on a change, without checking all others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::controller::index::{Changes, Key, Kind, ObjectId, Reference};
 
 use super::references::Dependencies;
 
-/// The dependencies of all renderings, from what is depended on to the objects that do.
+/// The dependencies of all renderings: for each dependency, the objects that have it.
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
     references: BTreeMap<Reference, BTreeSet<ObjectId>>,
@@ -15,18 +15,18 @@ pub(crate) struct Interest {
     times: BTreeMap<i64, BTreeSet<ObjectId>>,
 }
 
-/// How the set of all references has changed.
+/// The changes of the set of all references.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReferenceChanges {
-    /// References that some object has now, and none had before.
+    /// References that an object has now and none had before.
     pub added: BTreeSet<Reference>,
     /// References that no object has any more.
     pub removed: BTreeSet<Reference>,
 }
 
 impl Interest {
-    /// The objects to render again: those that changed, and those whose rendering depends on a change.
-    pub(crate) fn touched(&self, changes: &Changes) -> BTreeSet<ObjectId> {
+    /// Returns the objects to render again: those that have changed, and those that depend on a change.
+    pub(crate) fn affected(&self, changes: &Changes) -> BTreeSet<ObjectId> {
         let servers = changes.own.iter().filter(|id| id.kind == Kind::Server);
         let attached = servers.filter_map(|id| self.servers.get(&id.key));
         let references = changes.references.iter().filter_map(|reference| self.references.get(reference));
@@ -35,14 +35,15 @@ impl Interest {
         changes.own.iter().chain(others).cloned().collect()
     }
 
-    /// The objects whose rendering differs between two times (Unix seconds), with nothing changed.
+    /// Returns the objects whose rendering differs between two times (Unix seconds) without a change of an object.
     pub(crate) fn between(&self, one: i64, other: i64) -> impl Iterator<Item = &ObjectId> {
         let after = one.min(other).saturating_add(1);
         let passed = (one != other).then(|| self.times.range(after..=one.max(other)));
         passed.into_iter().flatten().flat_map(|(_, ids)| ids)
     }
 
-    /// Replaces the dependencies of an object, and notes which references are the first or the last of their kind.
+    /// Replaces the dependencies of an object. Adds the references that are now used first or no longer used to
+    /// `changes`.
     pub(crate) fn replace(
         &mut self,
         id: &ObjectId,
@@ -54,7 +55,7 @@ impl Interest {
         replace(&mut self.namespaces, id, old.namespace.as_slice(), new.namespace.as_slice());
         replace(&mut self.times, id, &old.times, &new.times);
         let (added, removed) = replace(&mut self.references, id, &old.references, &new.references);
-        // One object may have let go of what another takes up.
+        // One object may add a reference that another one has removed.
         for reference in added {
             if !changes.removed.remove(&reference) {
                 changes.added.insert(reference);
@@ -68,7 +69,7 @@ impl Interest {
     }
 }
 
-/// What has its first object now, and what has lost its last one.
+/// Replaces the dependencies of one kind. Returns those that are now used first, and those that are no longer used.
 fn replace<'a, T: Ord + Clone + 'a>(
     interest: &mut BTreeMap<T, BTreeSet<ObjectId>>,
     id: &ObjectId,

@@ -1,4 +1,4 @@
-//! One listener: its fields and its effective settings, with everything that they refer to.
+//! Renders one listener from its fields, its effective settings, and everything that they refer to.
 
 use std::sync::Arc;
 
@@ -16,22 +16,21 @@ use super::references::References;
 use super::scope::Scope;
 use super::{Completeness, Environment, backend, bounds, frontend, reach, socket, tls, upstream};
 
-/// A listener as its object says it.
+/// A listener in its object.
 pub(crate) struct Source<'a> {
     /// Its identity.
     pub(crate) id: ListenerId,
-    /// Where its fields stand in the manifest.
+    /// The path of its fields in the manifest.
     pub(crate) path: String,
-    /// Its fields.
     pub(crate) fields: &'a ListenerFields,
-    /// The `MailServer`, where that is another object.
+    /// The `MailServer`, if it is another object.
     pub(crate) server: Option<&'a Key>,
-    /// What that `MailServer` allows listeners of other namespaces.
+    /// What that `MailServer` allows to listeners of other namespaces.
     pub(crate) allowed: Option<&'a AllowedBackends>,
 }
 
-/// The listener, unless something excludes it, and everything that is wrong with it. Where nothing worse is wrong than
-/// that references are pending, the candidate is the claim alone.
+/// Returns the listener, unless a violation excludes it, and all its violations. If only pending references exclude it,
+/// the candidate has the claim alone.
 pub(crate) fn render(
     source: &Source<'_>,
     settings: &Settings,
@@ -56,17 +55,16 @@ pub(crate) fn render(
     (candidate, found)
 }
 
-/// Why a last good rendering is served and not the current one.
+/// Why the last valid rendering is served instead of the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Obstacle {
-    /// The current spec, or something that it refers to, cannot be used.
+    /// The current spec or a referenced object cannot be used.
     Invalid,
-    /// Something that the current spec refers to is not known yet.
+    /// A referenced object is not known yet.
     Pending,
 }
 
-/// A last good rendering with what moves on by itself as it is now: endpoints and certificates, as far as they
-/// are of the same name.
+/// Updates the last valid rendering with the current endpoints and certificates, if their references have not changed.
 pub(crate) fn refresh(
     mut kept: Candidate,
     source: &Source<'_>,
@@ -76,7 +74,7 @@ pub(crate) fn refresh(
 ) -> Candidate {
     let Some(listener) = &kept.listener else { return kept };
     let scope = &Scope::new(source);
-    // Whatever is wrong has been said already.
+    // The violations are already in the outcome.
     let found = &mut Vec::new();
     let mut listener = (**listener).clone();
     let mut reach = reach::render(scope, source, settings, references);
@@ -112,8 +110,8 @@ pub(crate) fn refresh(
     kept
 }
 
-/// Whatever can be made, so that one rendering finds as much as possible; `None` only where the rest would have
-/// no meaning.
+/// Renders as much as possible, to find all violations at once. Returns `None` only if the other results would have no
+/// meaning.
 fn candidate(
     scope: &Scope<'_>,
     source: &Source<'_>,
@@ -126,7 +124,7 @@ fn candidate(
     let address = socket::address(scope, fields, found);
     let protocol = socket::protocol(scope, fields, found)?;
     let options = socket::options(scope, fields.socket.as_ref(), found);
-    // A load balancer reaches those of all addresses.
+    // A load balancer can reach listeners on all addresses.
     let is_public = address.as_ref().is_some_and(|address| address.public_port().is_some());
     let trusted_peers = if is_public { environment.trusted_peers.as_slice() } else { &[] };
     let proxy_protocol = socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), trusted_peers, found);
@@ -134,7 +132,7 @@ fn candidate(
     let hostnames = hostnames(scope, fields, tls_mode, found);
     let server_tls = tls::server(scope, settings, tls_mode, references, environment.now, found);
     let named = settings.tls.as_ref().and_then(|tls| tls.certificate_refs.as_ref()).map_or(0, Vec::len);
-    // A certificate that is not there may have the names.
+    // A certificate that is missing may contain the names.
     if let Some(tls) = server_tls.as_ref().filter(|tls| tls.certificates.len() == named) {
         tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls, found);
     }
@@ -193,14 +191,14 @@ fn hostnames(
     if !names.is_empty() && mode == TlsMode::Disabled {
         found.push(Violation::invalid(
             &scope.field("hostnames"),
-            "host names are told apart by TLS's SNI, and this listener has no TLS",
+            "host names need TLS, which sends them as SNI, and this listener has no TLS",
             "configure tls.certificateRefs, or remove the host names",
         ));
     }
     names
 }
 
-/// A listener without a certificate takes logins in clear text: a warning, unless somebody wrote `Disabled`.
+/// Warns if a listener accepts logins in clear text because it has no certificate, unless `tls.mode: Disabled` is set.
 fn warn_of_clear_text(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -219,7 +217,7 @@ fn warn_of_clear_text(
     }
 }
 
-/// The protocol's name in the API.
+/// Converts the protocol from the API's type.
 pub(crate) fn protocol(protocol: api::Protocol) -> Protocol {
     match protocol {
         api::Protocol::Imap => Protocol::Imap,

@@ -1,4 +1,4 @@
-//! Renders everything from scratch, in the simplest way: what the renderer must come to as well.
+//! Renders everything from scratch in the simplest way. Tests compare the renderer's results with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,28 +8,28 @@ use crate::model::{Listener, Listeners, Snapshot};
 use crate::net::ListenAddress;
 
 use super::claim::Claim;
-use super::conflicts::{Standing, among_strangers};
+use super::conflicts::{Decision, among_objects};
 use super::draft::Drafting;
 use super::ports::Claims;
 use super::table::{Rendering, Table};
 use super::tls::Certificates;
 use super::{Candidate, Environment, ObjectOutcome};
 
-/// What came of a rendering.
+/// The result of a rendering.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rendered {
-    /// What to serve, without its revision.
+    /// The snapshot, without its revision.
     pub(crate) snapshot: Snapshot,
-    /// Every object that is ours, in the order of kind, namespace and name.
+    /// The outcomes of all objects of our class, sorted by kind, namespace and name.
     pub(crate) objects: Vec<ObjectOutcome>,
     /// The references that were looked up.
     pub(crate) references: BTreeSet<Reference>,
-    /// For the next rendering.
+    /// The state for the next rendering.
     table: Table,
 }
 
 impl Rendered {
-    /// Everything, after what was rendered before.
+    /// Renders all objects, after the previous rendering.
     pub(crate) fn next(&self, objects: &Objects, environment: &Environment) -> Self {
         let certificates = &mut Certificates::default();
         let mut drafting = Drafting { objects, environment, table: &self.table, certificates };
@@ -38,20 +38,20 @@ impl Rendered {
         let drafted = |id: ObjectId| Some((id.clone(), Rendering::new(drafting.object(&id)?)));
         let table = Table(servers.chain(listeners).filter_map(drafted).collect());
         let claims: Claims = table.0.values().flat_map(|rendering| rendering.claims.clone()).collect();
-        let standings = among_strangers(&claims.values().collect::<Vec<_>>(), &self.snapshot);
+        let decisions = among_objects(&claims.values().collect::<Vec<_>>(), &self.snapshot);
         let own = |(id, rendering): (&ObjectId, &Rendering)| {
             Some((id.clone(), (**rendering.own.as_ref()?).clone()))
         };
         let mut outcomes: BTreeMap<ObjectId, ObjectOutcome> = table.0.iter().filter_map(own).collect();
         let mut served = Vec::new();
-        for ((rank, claim), standing) in claims.iter().zip(standings) {
-            match standing {
-                Standing::Loses(violation) => {
+        for ((rank, claim), decision) in claims.iter().zip(decisions) {
+            match decision {
+                Decision::Loses(violation) => {
                     let outcome = outcomes.get_mut(&ObjectId::of_listener(&claim.claim.id)).unwrap();
                     outcome.listeners[rank.listener].lose(claim, violation);
                 }
-                Standing::Wins => served.push(claim),
-                Standing::Yields | Standing::Undecided => {}
+                Decision::Wins => served.push(claim),
+                Decision::Yields | Decision::Undecided => {}
             }
         }
         let references = table.0.values().flat_map(|r| r.dependencies.references.clone()).collect();
@@ -59,7 +59,7 @@ impl Rendered {
     }
 }
 
-/// Sockets by address, from what the conflict rules left, the strongest first.
+/// Groups the claims that have won, the strongest first, into sockets.
 fn assemble(claims: Vec<&Arc<Candidate>>) -> Snapshot {
     let mut by_address: BTreeMap<&ListenAddress, (&Claim, Vec<Arc<Listener>>)> = BTreeMap::new();
     for Candidate { claim, listener } in claims.into_iter().map(AsRef::as_ref) {

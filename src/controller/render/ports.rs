@@ -1,4 +1,5 @@
-//! What all listeners claim, port by port, and who has it: decided again only where a claim has changed.
+//! The claims of all listeners, and the decisions on them. A place (a port or path) is decided again only if a claim on
+//! it has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,50 +10,49 @@ use crate::model::{Listener, ListenerId, Listeners, Snapshot, Socket};
 use crate::net::ListenAddress;
 
 use super::Candidate;
-use super::conflicts::{Place, Standing, among_strangers};
+use super::conflicts::{Decision, Place, among_objects};
 use super::draft::Precedence;
 
-/// Who is stronger: the smaller. Within an object the order of its listeners counts.
+/// The order of claims: the smaller one is stronger. Within an object, the order of its listeners decides.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     pub(crate) precedence: Precedence,
     /// The listener's position in its object.
     pub(crate) listener: usize,
-    /// A listener may have a reservation beside what it is served with.
+    /// A listener may have a reservation besides the claim with which it is served.
     pub(crate) is_reserved: bool,
 }
 
-/// What an object claims.
+/// The claims of an object.
 pub(crate) type Claims = BTreeMap<Rank, Arc<Candidate>>;
 
-/// All claims.
 #[derive(Debug, Default)]
 pub(crate) struct Ports(BTreeMap<Place, BTreeMap<Rank, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
     candidate: Arc<Candidate>,
-    standing: Standing,
-    /// The revision of the snapshot since which the listener is served as it is, if it is.
+    decision: Decision,
+    /// The revision of the snapshot in which the listener was last changed, if it is served.
     since: u64,
 }
 
-/// What changed claims lead to.
+/// The consequences of changed claims.
 #[derive(Debug)]
 pub(crate) struct Effects {
-    /// The revision of the snapshot that is being made.
+    /// The revision of the next snapshot.
     revision: u64,
     unsettled: BTreeSet<Place>,
     withdrawn: BTreeMap<ListenerId, Withdrawn>,
-    /// Objects with a claim whose standing is another.
+    /// Objects with a claim whose decision has changed.
     pub(crate) decided: BTreeSet<ObjectId>,
-    /// Objects with a listener that is served as it is only since this revision.
+    /// Objects with a listener that is new or changed in this revision.
     pub(crate) renewed: BTreeSet<ObjectId>,
-    /// Addresses that may have other listeners now.
+    /// Addresses whose listeners may have changed.
     pub(crate) addresses: BTreeSet<ListenAddress>,
 }
 
-/// A listener that was served by a claim that is gone. Another claim may go on with it.
+/// A served listener whose claim was removed. Another claim may continue it.
 #[derive(Debug)]
 struct Withdrawn {
     address: ListenAddress,
@@ -61,7 +61,7 @@ struct Withdrawn {
 }
 
 impl Effects {
-    /// For the snapshot of this revision.
+    /// Creates the effects for the snapshot of this revision.
     pub(crate) fn new(revision: u64) -> Self {
         Self {
             revision,
@@ -75,7 +75,7 @@ impl Effects {
 }
 
 impl Ports {
-    /// Replaces the claims of an object. New ones are undecided until [`Self::settle`].
+    /// Replaces the claims of an object. New claims are undecided until [`Self::settle`].
     pub(crate) fn replace(&mut self, old: &Claims, new: &Claims, effects: &mut Effects) {
         for (rank, before) in old {
             if new.get(rank).is_none_or(|after| before.claim != after.claim) {
@@ -90,22 +90,22 @@ impl Ports {
         }
     }
 
-    /// Decides all claims of the places where one has changed. `before` is what is served until now.
+    /// Decides all claims of places with a changed claim. `before` is the snapshot that is served now.
     pub(crate) fn settle(&mut self, before: &Snapshot, effects: &mut Effects) {
         for place in std::mem::take(&mut effects.unsettled) {
             let Some(entries) = self.0.get_mut(&place) else { continue };
             let candidates: Vec<_> = entries.values().map(|entry| Arc::clone(&entry.candidate)).collect();
-            let standings = among_strangers(&candidates.iter().collect::<Vec<_>>(), before);
-            for ((rank, entry), standing) in entries.iter_mut().zip(standings) {
-                if entry.standing != standing {
-                    entry.standing = standing;
+            let decisions = among_objects(&candidates.iter().collect::<Vec<_>>(), before);
+            for ((rank, entry), decision) in entries.iter_mut().zip(decisions) {
+                if entry.decision != decision {
+                    entry.decision = decision;
                     entry.decided(rank, effects);
                 }
             }
         }
     }
 
-    /// Everything that is served at an address is served as it is only since this revision.
+    /// Marks all listeners at an address as changed in this revision.
     pub(crate) fn restart(&mut self, address: &ListenAddress, effects: &mut Effects) {
         for (rank, entry) in self.0.get_mut(&Place::of(address)).into_iter().flatten() {
             if entry.served().is_some() && entry.candidate.claim.address == *address {
@@ -115,21 +115,21 @@ impl Ports {
         }
     }
 
-    /// Why the claim is lost, if it is.
+    /// Returns why a claim has lost, if it has.
     pub(crate) fn lost(&self, rank: &Rank, candidate: &Candidate) -> Option<&Violation> {
-        match &self.entry(rank, candidate)?.standing {
-            Standing::Loses(violation) => Some(violation),
-            Standing::Undecided | Standing::Wins | Standing::Yields => None,
+        match &self.entry(rank, candidate)?.decision {
+            Decision::Loses(violation) => Some(violation),
+            Decision::Undecided | Decision::Wins | Decision::Yields => None,
         }
     }
 
-    /// The listener of a claim, where it is served, and the revision since which that is so.
+    /// Returns the listener of a claim, if it is served, and the revision in which it was last changed.
     pub(crate) fn served(&self, rank: &Rank, candidate: &Candidate) -> Option<(&Arc<Listener>, u64)> {
         let entry = self.entry(rank, candidate)?;
         Some((entry.served()?, entry.since))
     }
 
-    /// The socket at an address, with all listeners behind it.
+    /// Returns the socket at an address with all its listeners.
     pub(crate) fn socket(&self, address: &ListenAddress) -> Option<Socket> {
         let entries = self.0.get(&Place::of(address)).into_iter().flat_map(BTreeMap::values);
         let served = entries.filter_map(|entry| Some((&entry.candidate.claim, entry.served()?)));
@@ -143,7 +143,7 @@ impl Ports {
         self.0.get(&Place::of(&candidate.claim.address))?.get(rank)
     }
 
-    /// The claim is the same; only clients see a difference.
+    /// Replaces a listener whose claim has not changed.
     fn renew(&mut self, rank: &Rank, candidate: &Arc<Candidate>, effects: &mut Effects) {
         let place = self.0.get_mut(&Place::of(&candidate.claim.address));
         let Some(entry) = place.and_then(|entries| entries.get_mut(rank)) else { return };
@@ -161,7 +161,7 @@ impl Ports {
 
     fn claim(&mut self, rank: &Rank, candidate: &Arc<Candidate>, effects: &mut Effects) {
         let place = Place::of(&candidate.claim.address);
-        let entry = Entry { candidate: Arc::clone(candidate), standing: Standing::Undecided, since: 0 };
+        let entry = Entry { candidate: Arc::clone(candidate), decision: Decision::Undecided, since: 0 };
         self.0.entry(place.clone()).or_default().insert(rank.clone(), entry);
         effects.unsettled.insert(place);
     }
@@ -185,18 +185,18 @@ impl Ports {
 }
 
 impl Entry {
-    /// The listener, if it is served.
+    /// Returns the listener, if it is served.
     fn served(&self) -> Option<&Arc<Listener>> {
-        self.candidate.listener.as_ref().filter(|_| self.standing == Standing::Wins)
+        self.candidate.listener.as_ref().filter(|_| self.decision == Decision::Wins)
     }
 
-    /// The standing is another than before.
+    /// Records a changed decision.
     fn decided(&mut self, rank: &Rank, effects: &mut Effects) {
         effects.decided.insert(object(rank));
         let Some(listener) = &self.candidate.listener else { return };
         let address = &self.candidate.claim.address;
         effects.addresses.insert(address.clone());
-        if self.standing == Standing::Wins {
+        if self.decision == Decision::Wins {
             let same = effects.withdrawn.get(&listener.id);
             let same = same.filter(|old| old.address == *address && Arc::ptr_eq(&old.listener, listener));
             self.since = same.map_or(effects.revision, |old| old.since);

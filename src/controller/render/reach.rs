@@ -1,7 +1,8 @@
-//! What a listener of another namespace than its `MailServer`'s may connect to, and what it wants beyond that.
+//! The limits of a listener in another namespace than its `MailServer`: the destinations that it may connect to, and
+//! the settings that need permission.
 //!
-//! Its own Services count as far as Pods of its namespace are behind them. Who may write EndpointSlices could claim that of
-//! any address; Kubernetes gives that permission to no tenant by default (CVE-2021-25740).
+//! Its own Services are allowed if their endpoints are Pods of its namespace. An author of EndpointSlices could claim
+//! this for any address, but Kubernetes does not give this permission to tenants by default (CVE-2021-25740).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +28,7 @@ use super::listener::Source;
 use super::references::References;
 use super::scope::Scope;
 
-/// What the listener may connect to.
+/// Returns the destinations to which the listener may connect.
 pub(crate) fn render(
     scope: &Scope<'_>,
     source: &Source<'_>,
@@ -55,12 +56,12 @@ pub(crate) fn render(
     }))
 }
 
-/// The networks that are allowed; an error is the text of something that is none.
+/// Parses the allowed networks. An error is the text that is not a network.
 fn networks(allowed: &AllowedBackends) -> impl Iterator<Item = Result<IpNet, &String>> {
     allowed.networks.iter().flatten().map(|text| network(text).ok_or(text))
 }
 
-/// What the `MailServer` says that cannot be read: it allows nothing.
+/// Reports entries of the `MailServer` that are not networks. They allow nothing.
 pub(crate) fn check_allowed(allowed: &AllowedBackends, found: &mut Vec<Violation>) {
     for (index, text) in
         networks(allowed).enumerate().filter_map(|(index, network)| Some((index, network.err()?)))
@@ -73,7 +74,7 @@ pub(crate) fn check_allowed(allowed: &AllowedBackends, found: &mut Vec<Violation
     }
 }
 
-/// A last good rendering gets the current bounds, and keeps nothing that these do not allow.
+/// Gives the last valid rendering the current limits, and removes endpoints that are no longer allowed.
 pub(crate) fn renew(listener: &mut Listener, reach: Reach) {
     if let Auth::Http { service: http, .. } = &mut listener.auth
         && http.reach != Reach::Anywhere
@@ -86,7 +87,7 @@ pub(crate) fn renew(listener: &mut Listener, reach: Reach) {
     listener.reach = reach;
 }
 
-/// An address that the listener names and may not connect to excludes it.
+/// Excludes the listener if an address that it names is not allowed.
 pub(crate) fn check_address(
     path: &str,
     reach: &Reach,
@@ -98,7 +99,7 @@ pub(crate) fn check_address(
     }
 }
 
-/// Takes out of a Service what the listener may not connect to.
+/// Removes the endpoints of a Service that are not allowed.
 pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, found: &mut Vec<Violation>) {
     let Reach::Within(bounds) = reach else { return };
     let (allowed, refused): (Vec<_>, Vec<_>) =
@@ -124,7 +125,7 @@ pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, fou
     ));
 }
 
-/// Settings that are the owner's, and settings that only count where the owner allows them.
+/// Checks the settings that only the owner may set, or that need the owner's permission.
 pub(crate) fn check_settings(
     scope: &Scope<'_>,
     fields: &ListenerFields,
@@ -135,12 +136,12 @@ pub(crate) fn check_settings(
 ) {
     let Reach::Within(bounds) = reach else { return };
     check_owners_settings(scope, settings, found);
-    let goes_out = match bounds.introductions {
+    let is_allowed = match bounds.introductions {
         Introductions::Never => false,
         Introductions::OwnServices => fields.backend_address.is_none(),
         Introductions::Always => true,
     };
-    if goes_out {
+    if is_allowed {
         return;
     }
     for (setting, what) in introductions(settings, protocol) {
@@ -157,7 +158,8 @@ pub(crate) fn check_settings(
     }
 }
 
-/// Names decide where a listener may connect to. What the `MailServer`'s auth service is told decides whom it lets in.
+/// Refuses name servers, because names decide which destinations are allowed, and settings that change which logins the
+/// `MailServer`'s auth service accepts.
 fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) {
     let mut refuse = |setting: &str, problem: &str, remedy: &str| {
         if scope.is_own(setting) {
@@ -169,8 +171,8 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec
         "a listener of another namespace may not set name servers",
         "remove it; the listener then uses those of the MailServer",
     );
-    let asks_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
-    if !asks_service || names_auth_service(scope) {
+    let uses_auth_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
+    if !uses_auth_service || names_auth_service(scope) {
         return;
     }
     for setting in OF_THE_OWNERS_SERVICE {
@@ -183,7 +185,7 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec
     }
 }
 
-/// What decides whom the auth service lets in, besides itself.
+/// Settings that change which logins an auth service accepts.
 const OF_THE_OWNERS_SERVICE: [&str; 9] = [
     "auth.http.headers",
     "auth.http.acceptAnyStatus",
@@ -196,12 +198,13 @@ const OF_THE_OWNERS_SERVICE: [&str; 9] = [
     "limits.maxAuthFailures",
 ];
 
-/// Whether the listener itself names its auth service. One that the `MailServer` names is its owner's choice.
+/// Tells whether the listener itself names its auth service. If the `MailServer` names it, its owner has chosen it.
 pub(crate) fn names_auth_service(scope: &Scope<'_>) -> bool {
     scope.is_own("auth.http.serviceRef") || scope.is_own("auth.http.url")
 }
 
-/// The ways to introduce a client that somebody has asked for. XCLIENT is on by default where a backend offers it.
+/// Returns the explicit settings that send client information to backends. XCLIENT is on by default if a backend offers
+/// it.
 fn introductions(settings: &Settings, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
     let upstream = settings.upstream.clone().unwrap_or_default();
     let wants_header =
@@ -214,11 +217,11 @@ fn introductions(settings: &Settings, protocol: Protocol) -> Vec<(&'static str, 
         (wants_id, ("upstream.imapId", "no ID is sent")),
     ]
     .into_iter()
-    .filter_map(|(is_wanted, said)| is_wanted.then_some(said))
+    .filter_map(|(is_wanted, text)| is_wanted.then_some(text))
     .collect()
 }
 
-/// Where the Pods of a Service are reached: themselves, and by the cluster IPs unless something else is behind those, too.
+/// Returns the addresses of a Service's Pods, and its cluster IPs if all its endpoints are Pods.
 fn pods(service_key: &Key, references: &References<'_>) -> BTreeSet<SocketAddr> {
     let mut own = BTreeSet::new();
     let service = references.service(service_key).found().filter(|service| selects_pods(service));
@@ -247,7 +250,7 @@ fn pods(service_key: &Key, references: &References<'_>) -> BTreeSet<SocketAddr> 
     own
 }
 
-/// The endpoints of a Service without a selector are whatever somebody wrote.
+/// Anyone may write endpoints of a Service without a selector.
 fn selects_pods(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     backend::external_name(service).is_none()
@@ -260,7 +263,7 @@ fn is_pod(endpoint: &Endpoint, namespace: &str) -> bool {
     })
 }
 
-/// An address with each of the ports; no Pod has one that is special.
+/// Combines an address with each port. Special addresses are excluded, because no Pod has one.
 fn at(address: &str, ports: &[u16]) -> impl Iterator<Item = SocketAddr> {
     let ip = address.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()).filter(|ip| special(*ip).is_none());
     ip.into_iter().flat_map(move |ip| ports.iter().map(move |port| SocketAddr::new(ip, *port)))
@@ -269,7 +272,7 @@ fn at(address: &str, ports: &[u16]) -> impl Iterator<Item = SocketAddr> {
 const REMEDY: &str = "name a Service of the listener's namespace that selects Pods, or let the owner of the MailServer \
                       extend spec.allowedListeners.backends";
 
-/// So many endpoints that are left out are named in a message.
+/// The maximum number of removed endpoints in a message.
 const MAX_SHOWN: usize = 3;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Looks up what objects refer to by name, and notes each lookup: a source reads no more than that, and nothing else
-//! changes the rendering of an unchanged object.
+//! Looks up references and records each lookup. A source reads only these objects, and only they change the rendering
+//! of an unchanged object.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,31 +15,32 @@ use crate::controller::violation::{Absent, Concern, Violation};
 use super::endpoints::Locality;
 use super::tls::Certificates;
 
-/// What the rendering of an object depends on, besides itself.
+/// The dependencies of an object's rendering, besides the object itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dependencies {
-    /// The references that were looked up, with whatever result.
+    /// All references that were looked up, whatever the result.
     pub(crate) references: BTreeSet<Reference>,
-    /// The `MailServer` of a `MailListener`, whether it exists or not: the one that the spec names and, where that spec
-    /// is invalid, the one that the last valid spec names.
+    /// The `MailServer` of a `MailListener`, even if it does not exist: the one in the spec and, if that spec is not
+    /// valid, the one in the last valid spec.
     pub(crate) servers: BTreeSet<Key>,
-    /// The namespace whose labels decided something.
+    /// The namespace whose labels were used for a decision.
     pub(crate) namespace: Option<String>,
-    /// Unix seconds at which the rendering changes though no object does: a certificate comes close to its end.
+    /// The times in Unix seconds at which the rendering changes without a change of an object, because a certificate is
+    /// about to expire.
     pub(crate) times: BTreeSet<i64>,
 }
 
-/// Where references are looked up.
+/// Looks up references.
 pub(crate) struct References<'a> {
     objects: &'a Objects,
     dependencies: &'a RefCell<Dependencies>,
     locality: &'a Locality,
-    /// Certificates that are parsed already.
+    /// The certificates that are already parsed.
     pub(crate) certificates: &'a mut Certificates,
 }
 
 impl<'a> References<'a> {
-    /// Notes every lookup in `dependencies`.
+    /// Creates a lookup that records in `dependencies`.
     pub(crate) fn new(
         objects: &'a Objects,
         dependencies: &'a RefCell<Dependencies>,
@@ -49,34 +50,34 @@ impl<'a> References<'a> {
         Self { objects, dependencies, locality, certificates }
     }
 
-    /// Where this process runs, to prefer near endpoints.
+    /// Returns the locality of this process, to prefer near endpoints.
     pub(crate) fn locality(&self) -> &'a Locality {
         self.locality
     }
 
-    /// A Secret.
+    /// Looks up a Secret.
     pub(crate) fn secret(&self, key: &Key) -> Lookup<&'a Arc<SecretData>> {
         self.look_up(ReferenceKind::Secret, key, self.objects.secrets.get(key))
     }
 
-    /// A value of a ConfigMap; `Found(None)` where the ConfigMap has no such key.
+    /// Looks up a value of a ConfigMap. The result is `Found(None)` if the ConfigMap has no such key.
     pub(crate) fn in_config_map(&self, key: &Key, name: &str) -> Lookup<Option<&'a [u8]>> {
         let map = self.look_up(ReferenceKind::ConfigMap, key, self.objects.config_maps.get(key));
         map.map(|map| map.get(name).map(Vec::as_slice))
     }
 
-    /// A Service.
+    /// Looks up a Service.
     pub(crate) fn service(&self, key: &Key) -> Lookup<&'a Arc<Service>> {
         self.look_up(ReferenceKind::Service, key, self.objects.services.get(key))
     }
 
-    /// The EndpointSlices of a Service; never missing: a Service may have none.
+    /// Looks up the EndpointSlices of a Service. They are never missing, because a Service may have none.
     pub(crate) fn slices(&self, service: &Key) -> Lookup<Vec<&'a EndpointSlice>> {
         let slices = self.objects.slices.of(service).collect();
         self.look_up(ReferenceKind::EndpointSlices, service, Some(slices))
     }
 
-    /// Notes when the rendering changes though no object does: Unix seconds.
+    /// Records times (Unix seconds) at which the rendering changes without a change of an object.
     pub(crate) fn until(&self, times: &[i64]) {
         self.dependencies.borrow_mut().times.extend(times);
     }
@@ -94,8 +95,8 @@ impl<'a> References<'a> {
 }
 
 impl<T> Lookup<T> {
-    /// What was found. Otherwise the violation of the field at `path` is added to `found`; `remedy` is for a reference
-    /// that does not exist.
+    /// Returns the object that was found. Otherwise adds a violation of the field at `path`. `remedy` is used if the
+    /// object does not exist.
     pub(crate) fn required(
         self,
         (kind, key): (ReferenceKind, &Key),

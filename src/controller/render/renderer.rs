@@ -1,6 +1,6 @@
-//! Renders what changes touch, remembers the result of every object, and numbers the snapshots.
+//! Renders the objects that a change affects, stores the result of every object, and numbers the snapshots.
 //!
-//! The result is the one that rendering everything from scratch would have; `renderer/tests.rs` compares both.
+//! The result is the same as that of rendering everything from scratch. `renderer/tests.rs` compares both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use super::table::{Rendering, Table};
 use super::tls::Certificates;
 use super::{Candidate, Environment, ObjectOutcome};
 
-/// Turns objects into numbered snapshots.
+/// Renders objects into numbered snapshots.
 #[derive(Debug, Default)]
 pub struct Renderer {
     table: Table,
     ports: Ports,
     interest: Interest,
     certificates: Certificates,
-    /// What else the last rendering depended on.
+    /// The environment of the last rendering.
     environment: Option<Environment>,
     snapshot: Arc<Snapshot>,
 }
 
-/// What one call of [`Renderer::render`] changed.
+/// The result of one call of [`Renderer::render`].
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
     /// The next snapshot, if it differs from the last one.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Every object that is new or gone, whose outcome differs, or of which a listener is served as it is only since
-    /// this snapshot.
+    /// The objects that are new or removed, whose outcome has changed, or that have a listener that changed in this
+    /// snapshot.
     pub objects: BTreeSet<ObjectId>,
-    /// How the references of all objects have changed.
+    /// The changes of the references of all objects.
     pub references: ReferenceChanges,
 }
 
@@ -44,19 +44,19 @@ impl Renderer {
     /// Renders what has changed since the last call.
     pub fn render(&mut self, index: &mut Index, environment: &Environment) -> Delta {
         let (objects, changes) = index.take();
-        let mut touched = self.touched(&changes, environment);
+        let mut affected = self.affected(&changes, environment);
         for reference in &changes.references {
             self.certificates.renew(objects, reference);
         }
         let mut delta = Delta::default();
         let mut effects = Effects::new(self.snapshot.revision + 1);
-        for (id, drafted) in self.draft(&touched, objects, environment) {
+        for (id, drafted) in self.draft(&affected, objects, environment) {
             self.replace(&id, drafted, &mut effects, &mut delta);
         }
         self.environment = Some(environment.clone());
         self.ports.settle(&self.snapshot, &mut effects);
-        touched.append(&mut effects.decided);
-        for id in touched {
+        affected.append(&mut effects.decided);
+        for id in affected {
             self.compare_outcome(&id, &mut delta);
         }
         self.assemble(&mut effects, &mut delta);
@@ -67,31 +67,31 @@ impl Renderer {
         delta
     }
 
-    /// The last snapshot; revision 0 before the first.
+    /// Returns the last snapshot. Its revision is 0 before the first one.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// What became of an object; `None` where it does not exist, or is of another class.
+    /// Returns the outcome of an object; `None` if it does not exist or has another class.
     #[must_use]
     pub fn outcome(&self, id: &ObjectId) -> Option<&Arc<ObjectOutcome>> {
         self.table.0.get(id)?.outcome.as_ref()
     }
 
-    /// What became of every object.
+    /// Returns the outcomes of all objects.
     pub fn outcomes(&self) -> impl Iterator<Item = (&ObjectId, &Arc<ObjectOutcome>)> {
         self.table.0.iter().filter_map(|(id, rendering)| Some((id, rendering.outcome.as_ref()?)))
     }
 
-    /// The revision since which a listener is served as it is now: itself, and what all listeners of its socket have in
-    /// common. A report of that revision or a later one speaks about it. `None` where it is not served.
+    /// Returns the revision in which a listener, or the shared settings of its socket, was last changed. A report of
+    /// this revision or a later one describes the current listener. `None` if it is not served.
     #[must_use]
     pub fn since(&self, id: &ListenerId) -> Option<u64> {
         Some(self.served(id)?.1)
     }
 
-    /// A listener as it is served now.
+    /// Returns a listener as it is served now.
     #[must_use]
     pub fn listener(&self, id: &ListenerId) -> Option<&Listener> {
         Some(self.served(id)?.0)
@@ -103,18 +103,18 @@ impl Renderer {
         own.find_map(|(rank, candidate)| self.ports.served(rank, candidate))
     }
 
-    /// The objects to render again.
-    fn touched(&self, changes: &Changes, environment: &Environment) -> BTreeSet<ObjectId> {
-        let mut touched = self.interest.touched(changes);
+    /// Returns the objects to render again.
+    fn affected(&self, changes: &Changes, environment: &Environment) -> BTreeSet<ObjectId> {
+        let mut affected = self.interest.affected(changes);
         if let Some(before) = &self.environment {
             let same = Environment { now: before.now, ..environment.clone() } == *before;
-            touched.extend(self.table.0.keys().filter(|_| !same).cloned());
-            touched.extend(self.interest.between(before.now, environment.now).cloned());
+            affected.extend(self.table.0.keys().filter(|_| !same).cloned());
+            affected.extend(self.interest.between(before.now, environment.now).cloned());
         }
-        touched
+        affected
     }
 
-    /// All are drafted before any is replaced: what was good before counts for all of them.
+    /// Renders all objects before any result is replaced, because all of them use the previous results.
     fn draft(
         &mut self,
         ids: &BTreeSet<ObjectId>,
@@ -141,7 +141,7 @@ impl Renderer {
         }
     }
 
-    /// Notes an outcome that is another than before.
+    /// Stores the outcome of an object if it has changed.
     fn compare_outcome(&mut self, id: &ObjectId, delta: &mut Delta) {
         let Some(rendering) = self.table.0.get_mut(id) else { return };
         let outcome = with_losses(rendering, &self.ports);
@@ -151,7 +151,7 @@ impl Renderer {
         }
     }
 
-    /// The next snapshot, where a socket is another than before.
+    /// Builds the next snapshot if a socket has changed.
     fn assemble(&mut self, effects: &mut Effects, delta: &mut Delta) {
         let addresses = std::mem::take(&mut effects.addresses);
         let different = |address: ListenAddress| {
@@ -183,7 +183,7 @@ impl Renderer {
     }
 }
 
-/// What equals what it was becomes the same allocation: from here on only allocations are compared.
+/// Gives equal values the previous allocation, so that only pointers need to be compared later.
 fn with_same_allocations(old: &Rendering, mut drafted: Drafted) -> Drafted {
     let Some(ours) = &mut drafted.ours else { return drafted };
     let same = |candidate: &mut Arc<Candidate>| {
@@ -203,7 +203,7 @@ fn with_same_allocations(old: &Rendering, mut drafted: Drafted) -> Drafted {
     drafted
 }
 
-/// The outcome of an object, with what other objects take from it.
+/// Returns the outcome of an object with the conflicts with other objects.
 fn with_losses(rendering: &Rendering, ports: &Ports) -> Option<Arc<ObjectOutcome>> {
     let own = rendering.own.as_ref()?;
     let losses = rendering.claims.iter();
@@ -221,7 +221,7 @@ fn with_losses(rendering: &Rendering, ports: &Ports) -> Option<Arc<ObjectOutcome
     Some(Arc::new(outcome))
 }
 
-/// Whether all that listeners of a socket have in common is the same.
+/// Tells whether the shared settings of both sockets are equal.
 fn has_same_head(old: &Socket, new: &Socket) -> bool {
     old.options == new.options
         && old.protocol == new.protocol
@@ -229,7 +229,7 @@ fn has_same_head(old: &Socket, new: &Socket) -> bool {
         && old.proxy_protocol == new.proxy_protocol
 }
 
-/// By allocation: equal ones have the same.
+/// Compares pointers, because equal listeners have the same allocation.
 fn has_same_listeners(old: &Socket, new: &Socket) -> bool {
     old.listeners.len() == new.listeners.len()
         && old.listeners.iter().zip(&new.listeners).all(|(old, new)| Arc::ptr_eq(old, new))

@@ -1,4 +1,4 @@
-//! The inheritance of settings: the listener's fields win, field by field.
+//! The inheritance of settings: the listener's fields override the `MailServer`'s, field by field.
 
 use crate::api::Settings;
 use crate::api::auth::{AuthSettings, HttpAuth};
@@ -8,14 +8,14 @@ use crate::api::settings::{
 };
 use crate::api::tls::{ClientAuth, SessionCache, TlsSettings, UpstreamTls};
 
-/// What a listener of a `MailServer` has.
+/// Returns the settings of a listener of a `MailServer`.
 #[must_use]
 pub fn effective(server: &Settings, listener: &Settings) -> Settings {
     listener.inherit(server)
 }
 
-/// What a `MailListener` has. Where it names an auth service of its own, the `MailServer`'s headers are not
-/// sent there: they may hold the server's secrets, and the service is somebody else's.
+/// Returns the settings of a `MailListener`. If it names its own auth service, it does not inherit the `MailServer`'s
+/// headers: they may contain secrets, and the service may belong to somebody else.
 #[must_use]
 pub fn attached(server: &Settings, listener: &Settings) -> Settings {
     let own_service = http(listener).is_some_and(names_a_service);
@@ -29,8 +29,8 @@ pub fn attached(server: &Settings, listener: &Settings) -> Settings {
     listener.inherit(&server)
 }
 
-/// The `MailServer`'s settings without the certificate that proves to backends who we are: whoever wrote a listener of
-/// another namespace must not prove it in our name.
+/// Returns the `MailServer`'s settings without the client certificate for backends. The author of a listener in another
+/// namespace must not use it to authenticate to backends.
 #[must_use]
 pub fn without_client_certificate(server: &Settings) -> Settings {
     let mut server = server.clone();
@@ -48,13 +48,13 @@ fn names_a_service(http: &HttpAuth) -> bool {
     http.service_ref.is_some() || http.url.is_some()
 }
 
-/// A block of settings that may stand in two places.
+/// A block of settings that can be in both places.
 trait Inherit: Clone {
-    /// This block where it says something, the outer one's fields where it does not.
+    /// Returns this block, with the outer block's value for each absent field.
     fn inherit(&self, outer: &Self) -> Self;
 }
 
-/// An absent block inherits the outer one whole.
+/// An absent block inherits the whole outer block.
 fn block<T: Inherit>(inner: Option<&T>, outer: Option<&T>) -> Option<T> {
     match (inner, outer) {
         (Some(inner), Some(outer)) => Some(inner.inherit(outer)),
@@ -62,7 +62,7 @@ fn block<T: Inherit>(inner: Option<&T>, outer: Option<&T>) -> Option<T> {
     }
 }
 
-/// A macro and not a function, because only a struct literal makes the compiler name a forgotten field.
+/// A macro instead of a function, because the compiler reports a forgotten field only in a struct literal.
 macro_rules! inherit {
     ($($type:ident { $($field:ident),* ; $($block:ident),* })*) => {$(
         impl Inherit for $type {
@@ -100,7 +100,7 @@ inherit! {
     AuthFailures { count, window, ban; }
 }
 
-/// The kind of auth is one field: a listener with `passthrough` has nothing of the server's `http`.
+/// The kind of auth is inherited as one field: a listener with `passthrough` inherits nothing of the server's `http`.
 impl Inherit for AuthSettings {
     fn inherit(&self, outer: &Self) -> Self {
         if self.passthrough.is_some() {
@@ -114,7 +114,7 @@ impl Inherit for AuthSettings {
     }
 }
 
-/// Where the service is, who may vouch for it, and what its answers are worth, is one field too.
+/// The address of the service, the CAs for it, and the rules for its answers are inherited as one field.
 impl Inherit for HttpAuth {
     fn inherit(&self, outer: &Self) -> Self {
         let place = if names_a_service(self) { self } else { outer };

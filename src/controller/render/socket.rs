@@ -1,4 +1,4 @@
-//! What concerns the socket: where it is bound, what it speaks, how it is made, whom it believes.
+//! Renders the settings of the socket: address, protocol, options, and trusted peers.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::bounds::{self, Bounded};
 use super::scope::Scope;
 use super::{listener, units};
 
-/// The address, of `address` and `port`.
+/// Renders the address from `address` and `port`.
 pub(crate) fn address(
     scope: &Scope<'_>,
     fields: &ListenerFields,
@@ -34,7 +34,7 @@ pub(crate) fn address(
     address
 }
 
-/// As said, or as well known for the port.
+/// Returns the configured protocol, or the default for the port.
 pub(crate) fn protocol(
     scope: &Scope<'_>,
     fields: &ListenerFields,
@@ -49,7 +49,7 @@ pub(crate) fn protocol(
     protocol
 }
 
-/// How the socket is made.
+/// Renders the socket options.
 pub(crate) fn options(
     scope: &Scope<'_>,
     socket: Option<&SocketSettings>,
@@ -67,7 +67,7 @@ pub(crate) fn options(
     }
 }
 
-/// Whose PROXY headers are believed, and what becomes of the others; `trusted_peers` where the listener does not say it.
+/// Renders the PROXY protocol settings. Without them, the peers in `trusted_peers` are trusted.
 pub(crate) fn proxy_protocol(
     scope: &Scope<'_>,
     settings: Option<&api::InboundProxyProtocol>,
@@ -116,7 +116,7 @@ fn keepalive_of(scope: &Scope<'_>, keepalive: &api::Keepalive, found: &mut Vec<V
     }
 }
 
-/// The largest socket buffer, in bytes.
+/// The maximum socket buffer in bytes.
 const MAX_SOCKET_BUFFER: u64 = 64 << 20;
-/// The kernel's own bound of TCP_KEEPIDLE and TCP_KEEPINTVL: 32767 seconds.
+/// The kernel's limit for TCP_KEEPIDLE and TCP_KEEPINTVL: 32,767 seconds.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);

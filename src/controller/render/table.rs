@@ -1,5 +1,5 @@
-//! What is remembered of each object: its last rendering. A listener that cannot be rendered any more is served with
-//! what is here. It lives as long as the process, and forgets objects that are deleted.
+//! The last rendering of each object. It is served if a listener can no longer be rendered. It is kept only in memory,
+//! and removed when the object is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::{Candidate, ObjectOutcome};
 /// The last rendering of one object.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rendering {
-    /// What it depends on, besides the object itself.
+    /// The dependencies of the rendering, besides the object itself.
     pub(crate) dependencies: Dependencies,
     /// The last valid spec.
     spec: Option<Spec>,
-    /// Every listener that could be rendered, whether it can be served or not.
+    /// All listeners that could be rendered, even if they cannot be served.
     good: Vec<Arc<Candidate>>,
-    /// What its listeners claim, but for what they lost inside the object.
+    /// The claims of the listeners, without those that lost a conflict within the object.
     pub(crate) claims: Claims,
-    /// What became of it without regard to other objects; `None`: it is of another class.
+    /// The outcome without regard to other objects; `None` if the object has another class.
     pub(crate) own: Option<Arc<ObjectOutcome>>,
-    /// The same with what listeners lost to other objects.
+    /// The outcome with the conflicts with other objects.
     pub(crate) outcome: Option<Arc<ObjectOutcome>>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Rendering {
 pub(crate) struct Table(pub(crate) BTreeMap<ObjectId, Rendering>);
 
 impl Rendering {
-    /// Of an object that was just rendered.
+    /// Stores the result of rendering an object.
     pub(crate) fn new(drafted: Drafted) -> Self {
         let Drafted { dependencies, spec, ours } = drafted;
         let rendering = Self { dependencies, spec, ..Self::default() };
@@ -43,12 +43,12 @@ impl Rendering {
         Self { good, claims, own: Some(Arc::new(outcome)), ..rendering }
     }
 
-    /// The last rendering of a listener.
+    /// Returns the last rendering of a listener.
     pub(crate) fn good(&self, id: &ListenerId) -> Option<&Arc<Candidate>> {
         self.good.iter().find(|candidate| candidate.claim.id == *id)
     }
 
-    /// What a listener claimed, unless that was a reservation only.
+    /// Returns the claim of a listener, unless it is only a reservation.
     pub(crate) fn claim(&self, id: &ListenerId) -> Option<&Arc<Candidate>> {
         let mut served = self.claims.values().filter(|claim| claim.listener.is_some());
         served.find(|claim| claim.claim.id == *id)
@@ -56,7 +56,7 @@ impl Rendering {
 }
 
 impl Table {
-    /// The spec of a `MailServer` to render: its own where that is valid, and else the last valid one.
+    /// Returns the spec of a `MailServer` for rendering: the current one if it is valid, otherwise the last valid one.
     pub(crate) fn server(&self, objects: &Objects, key: &Key) -> Option<Arc<MailServerSpec>> {
         let last = || match self.0.get(&ObjectId::new(Kind::Server, key))?.spec.as_ref()? {
             Spec::Server(spec) => Some(spec),
@@ -65,7 +65,7 @@ impl Table {
         usable(objects.servers.get(key)?, last)
     }
 
-    /// The spec of a `MailListener` to render.
+    /// Returns the spec of a `MailListener` for rendering.
     pub(crate) fn listener(&self, objects: &Objects, key: &Key) -> Option<Arc<MailListenerSpec>> {
         let last = || match self.0.get(&ObjectId::new(Kind::Listener, key))?.spec.as_ref()? {
             Spec::Listener(spec) => Some(spec),
@@ -74,12 +74,12 @@ impl Table {
         usable(objects.listeners.get(key)?, last)
     }
 
-    /// The last rendering of a listener.
+    /// Returns the last rendering of a listener.
     pub(crate) fn good(&self, object: &ObjectId, id: &ListenerId) -> Option<&Arc<Candidate>> {
         self.0.get(object)?.good(id)
     }
 
-    /// What a listener claimed in the last rendering, unless that was a reservation only.
+    /// Returns the claim of a listener in the last rendering, unless it is only a reservation.
     pub(crate) fn claim(&self, object: &ObjectId, id: &ListenerId) -> Option<&Arc<Candidate>> {
         self.0.get(object)?.claim(id)
     }

@@ -23,8 +23,7 @@ use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 use crate::secret::Secret;
 
-/// A store that is fed texts, and the renders of it: each is made from scratch and from the changes, and both are the
-/// same.
+/// A store of manifests. Each rendering is made from changes and from scratch, and both are compared.
 pub(crate) struct World {
     store: Store,
     oracle: Rendered,
@@ -60,12 +59,12 @@ impl World {
         self.render_index()
     }
 
-    /// Says from now on what is known of a reference.
+    /// Sets what is known of a reference.
     pub(crate) fn answers(&mut self, reference: &Reference, answer: Answer) {
         self.index.set_answer(reference, Some(answer));
     }
 
-    /// Renders the objects of the index as it is.
+    /// Renders the current objects of the index.
     pub(crate) fn render_index(&mut self) -> (Rendered, Delta) {
         let environment = Environment {
             class: "mailgress".to_owned(),
@@ -83,7 +82,7 @@ impl World {
 }
 
 impl Renderer {
-    /// What was rendered from changes is what is rendered from scratch.
+    /// Compares the rendering of changes with that from scratch.
     pub(crate) fn assert_is(&self, rendered: &Rendered) {
         assert_eq!(self.snapshot().sockets, rendered.snapshot.sockets);
         let outcomes: Vec<&ObjectOutcome> = self.outcomes().map(|(_, outcome)| outcome.as_ref()).collect();
@@ -96,7 +95,7 @@ pub(crate) fn once(yaml: &str) -> Rendered {
     World::new().render(yaml)
 }
 
-/// A MailServer `mail/s` with passthrough to a fixed backend, and what else its spec says.
+/// Returns a MailServer `mail/s` with passthrough to a fixed backend, and these settings.
 pub(crate) fn server(listeners: &str, settings: &str) -> String {
     named_server("s", listeners, settings)
 }
@@ -122,7 +121,7 @@ fn attached(namespace: &str, name: &str, fields: &str) -> String {
     )
 }
 
-/// A kubernetes.io/tls Secret for these names, valid until the year 2200 unless `until` says otherwise.
+/// Returns a kubernetes.io/tls Secret for these names.
 pub(crate) fn tls_secret_until(name: &str, names: &[&str], until: (i32, u8, u8)) -> String {
     let mut params = CertificateParams::new(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -149,7 +148,7 @@ fn document(kind: &str, head: &str, name: &str, data: &[(&str, &str)]) -> String
     yaml
 }
 
-/// A CA bundle whose second certificate has a critical extension that nobody knows.
+/// Returns a CA bundle whose second certificate has an unknown critical extension.
 fn ca_with_an_unknown_one() -> String {
     let authority = |critical: bool| {
         let mut params = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
@@ -169,16 +168,17 @@ fn ca() -> String {
 
 fn listener<'a>(rendered: &'a Rendered, name: &str) -> &'a Arc<Listener> {
     let mut all = rendered.snapshot.sockets.values().flat_map(|socket| &socket.listeners);
-    all.find(|listener| listener.id.listener == name).unwrap_or_else(|| panic!("{}", said(rendered)))
+    all.find(|listener| listener.id.listener == name).unwrap_or_else(|| panic!("{}", messages(rendered)))
 }
 
 fn socket<'a>(rendered: &'a Rendered, address: &str) -> &'a Socket {
     let mut all = rendered.snapshot.sockets.values();
-    all.find(|socket| socket.address.to_string() == address).unwrap_or_else(|| panic!("{}", said(rendered)))
+    all.find(|socket| socket.address.to_string() == address)
+        .unwrap_or_else(|| panic!("{}", messages(rendered)))
 }
 
-/// Every violation, a line each: `reason message`.
-pub(crate) fn said(rendered: &Rendered) -> String {
+/// Returns all violations, one per line: `reason message`.
+pub(crate) fn messages(rendered: &Rendered) -> String {
     let of_object = |object: &ObjectOutcome| {
         let listeners = object.listeners.iter().flat_map(|listener| listener.violations.clone());
         object.violations.iter().cloned().chain(listeners).collect::<Vec<_>>()
@@ -224,40 +224,40 @@ fn protocol_and_tls_mode_follow_from_well_known_ports() {
 }
 
 #[test]
-fn without_a_certificate_tls_is_off_and_that_is_said() {
+fn without_a_certificate_tls_is_off_with_a_warning() {
     let rendered = once(&server(&imap("a", "port: 143"), ""));
     assert_eq!(socket(&rendered, "*:143").tls_mode, TlsMode::Disabled);
-    assert!(said(&rendered).contains("ClearText"), "{}", said(&rendered));
+    assert!(messages(&rendered).contains("ClearText"), "{}", messages(&rendered));
     let rendered = once(&server(&imap("a", "port: 143, tls: {mode: Disabled}"), ""));
-    assert_eq!(said(&rendered), "");
+    assert_eq!(messages(&rendered), "");
 }
 
-/// A listener with neither the protocol nor TLS said elsewhere.
+/// Returns a listener whose protocol and TLS are only in `fields`.
 fn any(fields: &str) -> String {
     server(&format!("{{name: a, backendAddress: 'backend:1', {fields}}}"), "")
 }
 
 #[test]
-fn clear_text_is_about_logins_that_are_taken() {
-    let warned = |own: &str| said(&once(&any(own))).contains("ClearText");
+fn clear_text_needs_accepted_logins() {
+    let warned = |own: &str| messages(&once(&any(own))).contains("ClearText");
     assert!(!warned("port: 25, smtp: {authMethods: [NONE]}"));
     assert!(warned("port: 25, smtp: {authMethods: [NONE], passwordLogins: Always}"));
     assert!(warned("port: 25, smtp: {authMethods: [NONE, XOAUTH2]}"));
 }
 
 #[test]
-fn what_is_announced_by_itself_is_dropped_from_capabilities_and_that_is_said() {
+fn automatic_capabilities_are_ignored_with_a_warning() {
     let smtp = "smtp: {capabilities: [PIPELINING, 'AUTH PLAIN LOGIN', STARTTLS]}";
     let rendered = once(&any(&format!("port: 587, tls: {{mode: Disabled}}, {smtp}")));
     assert_eq!(listener(&rendered, "a").frontend.capabilities, ["PIPELINING"]);
     assert_eq!(
-        said(&rendered),
+        messages(&rendered),
         "CapabilityIgnored spec.listeners[a].smtp.capabilities: what is announced by itself, where it is true, is left \
          out: \"AUTH PLAIN LOGIN\", \"STARTTLS\"; remove it from the list; authMethods and tls say what is announced\n"
     );
     let pop3 = |methods: &str| {
         let block = format!("pop3: {{capabilities: [USER, TOP], authMethods: [{methods}]}}");
-        said(&once(&any(&format!("port: 110, tls: {{mode: Disabled}}, {block}"))))
+        messages(&once(&any(&format!("port: 110, tls: {{mode: Disabled}}, {block}"))))
     };
     assert_eq!(pop3("PLAIN"), "");
     assert!(pop3("XOAUTH2").contains("pop3.capabilities: "), "{}", pop3("XOAUTH2"));
@@ -268,14 +268,14 @@ fn implicit_tls_needs_a_certificate() {
     let rendered = once(&server(&imap("a", "port: 993"), ""));
     assert!(rendered.snapshot.sockets.is_empty());
     assert_eq!(
-        said(&rendered),
+        messages(&rendered),
         "Invalid spec: a listener with TLS (by tls.mode, or by its port 465, 993 or 995) has no certificate; name a Secret \
          of type kubernetes.io/tls in tls.certificateRefs, or set tls.mode: Disabled\n"
     );
 }
 
 #[test]
-fn what_nobody_says_has_the_documented_default() {
+fn absent_settings_have_the_documented_default() {
     let rendered = once(&server(&imap("a", "port: 143"), ""));
     let listener = listener(&rendered, "a");
     assert_eq!(listener.frontend.server_name, "host.example");
@@ -291,7 +291,7 @@ fn what_nobody_says_has_the_documented_default() {
 }
 
 #[test]
-fn where_nginxs_way_is_an_option_the_default_is_the_safe_one() {
+fn defaults_are_safe_if_nginxs_behaviour_is_optional() {
     let smtp = |name: &str, fields: &str| format!("{{name: {name}, backendAddress: 'b:1', {fields}}}");
     let nginxs = "port: 587, limits: {countedErrors: Syntax, maxAuthFailures: 1000}, \
                   smtp: {anonymousBeforeTLS: true, strictSequence: true}, \
@@ -379,7 +379,7 @@ fn a_url_with_a_login_or_a_wrong_port_is_refused_and_not_shown() {
 }
 
 #[test]
-fn what_a_service_is_trusted_with_is_not_inherited_by_another_one() {
+fn trust_in_an_auth_service_is_not_inherited_by_another_one() {
     let http = "auth: {http: {url: 'http://auth.example/', acceptAnyStatus: true, keepAlive: false}}";
     let listeners = format!(
         "{}, {}, {}",
@@ -406,7 +406,7 @@ fn mechanisms_are_in_the_order_of_announcement() {
 }
 
 #[test]
-fn sockets_proxy_protocol_and_resolver_are_rendered() {
+fn sockets_proxy_protocol_and_resolvers_are_rendered() {
     let own = "port: 143, address: '::1', socket: {backlog: 9, receiveBuffer: 64Ki, multipath: true, keepalive: {idle: 30m}}, \
                proxyProtocol: {trustedPeers: [10.1.2.3/8, '::1']}, resolver: {nameservers: [10.0.0.1, '[::1]:5353']}";
     let rendered = once(&server(&imap("a", own), ""));
@@ -423,7 +423,7 @@ fn sockets_proxy_protocol_and_resolver_are_rendered() {
 }
 
 #[test]
-fn listeners_that_say_nothing_of_proxy_headers_want_those_of_the_load_balancer() {
+fn listeners_without_proxy_protocol_expect_headers_of_the_load_balancer() {
     let mut world = World { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..World::new() };
     let own = imap("own", "port: 144, proxyProtocol: {trustedPeers: ['::1']}");
     let unix = imap("unix", "address: 'unix:/run/imap.sock'");
@@ -436,7 +436,7 @@ fn listeners_that_say_nothing_of_proxy_headers_want_those_of_the_load_balancer()
     };
     assert_eq!(trusted("*:143").as_deref(), Some("10.0.0.0/8"));
     assert_eq!(trusted("*:144").as_deref(), Some("::1/128"));
-    // No load balancer gets there.
+    // A load balancer cannot reach this address.
     assert_eq!((trusted("unix:/run/imap.sock"), trusted("127.0.0.1:145")), (None, None));
 }
 
@@ -447,25 +447,25 @@ fn a_unix_listener_has_no_port() {
 }
 
 #[test]
-fn a_server_of_another_class_is_not_ours() {
+fn a_server_of_another_class_is_ignored() {
     let rendered = once(&server(&imap("a", "port: 143"), "className: other"));
     assert!(rendered.objects.is_empty() && rendered.snapshot.sockets.is_empty());
 }
 
 #[test]
-fn a_server_of_another_class_is_not_ours_whatever_is_wrong_with_it() {
+fn an_invalid_server_of_another_class_is_ignored() {
     let ours = once(&server("{name: a}", "className: mailgress"));
     assert_eq!(ours.objects.len(), 1);
     let others = once(&server("{name: a}", "className: other"));
     assert!(others.objects.is_empty());
-    // One that was ours and goes, even to something that cannot be used, is not kept.
+    // An object that moves to another class is not kept, even if its new spec is not valid.
     let mut world = World::new();
     world.render(&server(&imap("a", "port: 143"), ""));
     assert!(world.render(&server("{name: a}", "className: other")).objects.is_empty());
 }
 
 #[test]
-fn a_listener_is_told_by_the_class_of_its_server() {
+fn a_listener_has_the_class_of_its_server() {
     let listener = attached("team", "l", "port: 993");
     let told = |yaml: &str| once(yaml).objects.iter().filter(|object| object.kind == Kind::Listener).count();
     assert_eq!(told(&(server("", "") + &listener)), 1, "it is not allowed, which its own class says");
@@ -490,8 +490,8 @@ fn a_violation_excludes_its_own_listener_only() {
 }
 
 #[test]
-fn refuses_values_that_the_schema_cannot_judge() {
-    let refused = |own: &str| said(&once(&server(&imap("a", own), "")));
+fn refuses_values_that_the_schema_cannot_check() {
+    let refused = |own: &str| messages(&once(&server(&imap("a", own), "")));
     assert!(refused("port: 143, address: 1.2.3").contains("spec.listeners[a].address"));
     assert!(refused("port: 143, timeouts: {client: 0s}").contains("spec.listeners[a].timeouts.client"));
     assert!(refused("port: 143, limits: {clientBuffer: 1}").contains("between 512 and 1Mi"));
@@ -502,23 +502,23 @@ fn refuses_values_that_the_schema_cannot_judge() {
     assert!(refused("port: 143, hostnames: [a.example]").contains("with hostnames has no certificate"));
     assert!(refused("port: 143, tls: {mode: StartTLS, cipherSuites: [X]}").contains("cipherSuites"));
     let nobody = "{name: a, port: 143}";
-    assert!(said(&once(&server(nobody, ""))).contains("needs a backend to log in to"));
-    assert!(said(&once(&server(nobody, "auth: null"))).contains("no authentication is configured"));
+    assert!(messages(&once(&server(nobody, ""))).contains("needs a backend to log in to"));
+    assert!(messages(&once(&server(nobody, "auth: null"))).contains("no authentication is configured"));
     let url = "auth: {http: {url: 'http://user@host/'}}";
-    assert!(said(&once(&server(nobody, url))).contains("without a login in it"));
+    assert!(messages(&once(&server(nobody, url))).contains("without a login in it"));
 }
 
 #[test]
-fn apop_cannot_be_passed_through_whoever_says_so() {
+fn apop_cannot_be_passed_through_from_server_or_listener() {
     let yaml =
         server("{name: a, port: 110, backendAddress: 'b:1'}", "pop3: {authMethods: [APOP]}, auth: null");
     let yaml = yaml.replace("backendAddress: 'b:1'", "backendAddress: 'b:1', auth: {passthrough: {}}");
-    assert!(said(&once(&yaml)).contains("APOP needs an auth service"));
+    assert!(messages(&once(&yaml)).contains("APOP needs an auth service"));
 }
 
 #[test]
 fn names_what_is_missing_or_unusable() {
-    let refused = |own: &str, more: &str| said(&once(&(server(&imap("a", own), "") + more)));
+    let refused = |own: &str, more: &str| messages(&once(&(server(&imap("a", own), "") + more)));
     let tls = "port: 993, tls: {certificateRefs: [{name: t}]}";
     assert!(
         refused(tls, "")
@@ -560,20 +560,20 @@ fn headers_may_say_what_is_different_for_each_session() {
     let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::ClientPort);
     for source in ["{}", "{session: ClientPort, secretKeyRef: {name: k, key: key}}"] {
-        let found = said(&once(&server(&imap("a", &auth(source)), "")));
+        let found = messages(&once(&server(&imap("a", &auth(source)), "")));
         assert!(found.contains("neither or both of secretKeyRef and session"), "{found}");
     }
 }
 
 #[test]
-fn an_authority_that_is_not_used_is_named_and_the_others_are_trusted() {
+fn an_unused_authority_is_reported_and_the_others_are_trusted() {
     let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required, caCertificateRefs: \
                [{name: ca}]}}";
     let rendered =
         once(&(server(&imap("a", own), "") + &tls_secret("t", &["a.test"]) + &ca_with_an_unknown_one()));
     let trusted = &listener(&rendered, "a").tls.as_ref().unwrap().client_auth.authorities;
     assert_eq!(trusted.len(), 1);
-    let found = said(&rendered);
+    let found = messages(&rendered);
     assert!(
         found.contains("AuthorityNotUsed") && found.contains("certificate 2 of ConfigMap mail/ca"),
         "{found}"
@@ -602,14 +602,14 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
 }
 
 #[test]
-fn a_render_says_what_it_looked_for_and_nothing_else() {
+fn a_rendering_returns_exactly_the_references_it_used() {
     let found = |rendered: &Rendered| rendered.references.iter().map(ToString::to_string).collect::<Vec<_>>();
     let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required, caCertificateRefs: \
                [{name: ca}]}}, backendRef: {name: b, port: 143}";
     let listener = format!("{{name: a, protocol: IMAP, {own}}}");
     let other = secret("Opaque", "unasked", &[("key", "s3cret")]);
     let rendered = once(&(server(&listener, "") + &other));
-    // What is missing was looked for as well; what nobody names was not.
+    // A missing object was looked up too. Objects without a reference were not.
     assert_eq!(found(&rendered), ["Secret mail/t", "ConfigMap mail/ca", "Service mail/b"]);
     let foreign = server(&listener, "className: somebody-else");
     assert!(once(&foreign).references.is_empty());
@@ -618,14 +618,14 @@ fn a_render_says_what_it_looked_for_and_nothing_else() {
 }
 
 #[test]
-fn what_may_not_be_read_is_not_called_missing() {
+fn a_forbidden_reference_is_not_missing() {
     let mut world = World::new();
     let yaml = server(&imap("a", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
     world.render(&yaml);
     world.answers(&secret_t(), Answer::Forbidden("may not list".to_owned()));
-    let said = said(&world.render_index().0);
+    let messages = messages(&world.render_index().0);
     let begin = "RefNotReadable spec.tls.certificateRefs[0]: Secret mail/t cannot be read: may not list;";
-    assert!(said.starts_with(begin), "{said}");
+    assert!(messages.starts_with(begin), "{messages}");
 }
 
 fn secret_t() -> Reference {
@@ -637,7 +637,7 @@ fn pending() -> Answer {
 }
 
 #[test]
-fn a_listener_that_waits_for_a_reference_keeps_serving_what_it_served() {
+fn a_listener_with_a_pending_reference_keeps_its_previous_rendering() {
     let mut world = World::new();
     let yaml = |secret: &str, port: u16| {
         server(
@@ -647,12 +647,12 @@ fn a_listener_that_waits_for_a_reference_keeps_serving_what_it_served() {
     };
     let (t, u) = (tls_secret("t", &["a"]), tls_secret("u", &["a"]));
     let first = world.render(&(yaml("u", 993) + &u));
-    assert_eq!((sockets(&first), said(&first)), (vec!["*:993".to_owned()], String::new()));
+    assert_eq!((sockets(&first), messages(&first)), (vec!["*:993".to_owned()], String::new()));
     world.answers(&secret_t(), pending());
     let waiting = world.render(&(yaml("t", 993) + &u + &t));
     assert_eq!(waiting.snapshot.sockets, first.snapshot.sockets);
     assert_eq!(
-        said(&waiting),
+        messages(&waiting),
         "Pending spec.tls.certificateRefs[0]: waiting for Secret mail/t: no answer yet\n"
     );
     assert_eq!(sockets(&world.render(&(yaml("t", 995) + &u + &t))), ["*:993"], "the new port waits too");
@@ -661,7 +661,7 @@ fn a_listener_that_waits_for_a_reference_keeps_serving_what_it_served() {
 }
 
 #[test]
-fn the_place_of_a_listener_that_waits_is_reserved() {
+fn the_socket_of_a_pending_listener_is_reserved() {
     let mut world = World::new();
     let waits = named_server("a", &imap("x", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
     let younger = named_server("b", &imap("y", "port: 993"), "tls: {certificateRefs: [{name: u}]}");
@@ -670,10 +670,10 @@ fn the_place_of_a_listener_that_waits_is_reserved() {
     let rendered = world.render(&(waits.clone() + &younger + &secrets));
     assert_eq!(sockets(&rendered), Vec::<String>::new());
     assert!(
-        said(&rendered).contains("SocketConflict spec.listeners[y].hostnames")
-            || said(&rendered).contains("HostnameConflict spec.listeners[y].hostnames"),
+        messages(&rendered).contains("SocketConflict spec.listeners[y].hostnames")
+            || messages(&rendered).contains("HostnameConflict spec.listeners[y].hostnames"),
         "{}",
-        said(&rendered)
+        messages(&rendered)
     );
     world.answers(&secret_t(), Answer::Known);
     let rendered = world.render_index().0;
@@ -681,7 +681,7 @@ fn the_place_of_a_listener_that_waits_is_reserved() {
 }
 
 #[test]
-fn a_listener_that_waits_takes_nothing_from_one_that_is_served() {
+fn a_pending_listener_takes_nothing_from_a_served_one() {
     let mut world = World::new();
     let served = named_server("b", &imap("y", "port: 993"), "tls: {certificateRefs: [{name: u}]}");
     let stronger = named_server("a", &imap("x", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
@@ -696,7 +696,7 @@ fn a_listener_that_waits_takes_nothing_from_one_that_is_served() {
 }
 
 #[test]
-fn endpoints_that_may_not_be_read_are_not_called_none() {
+fn forbidden_endpoints_are_not_missing() {
     let mut world = World::new();
     let yaml = server(
         "{name: a, protocol: IMAP, port: 143, backendRef: {name: b, port: 143}}",
@@ -705,54 +705,54 @@ fn endpoints_that_may_not_be_read_are_not_called_none() {
     let service = document("Service", "spec: {ports: [{port: 143}]}", "b", &[]);
     let slices = Reference::new(ReferenceKind::EndpointSlices, &Key::new("mail", "b"));
     world.answers(&slices, Answer::Forbidden("may not list".to_owned()));
-    let said = said(&world.render(&(yaml + &service)));
+    let messages = messages(&world.render(&(yaml + &service)));
     let begin = "RefNotReadable spec.listeners[a].backendRef: EndpointSlices of Service mail/b cannot be read: may not list;";
-    assert!(said.starts_with(begin), "{said}");
+    assert!(messages.starts_with(begin), "{messages}");
 }
 
 #[test]
-fn client_certificates_need_somebody_who_vouches() {
+fn client_certificates_need_an_authority() {
     let own = "port: 993, tls: {certificateRefs: [{name: t}], clientAuth: {mode: Required}}";
     let rendered = once(&(server(&imap("a", own), "") + &tls_secret("t", &["a"])));
     assert!(
-        said(&rendered)
+        messages(&rendered)
             .contains("tls.clientAuth.mode verifies client certificates against nothing; name a ConfigMap")
     );
 }
 
 #[test]
-fn an_expired_certificate_is_served_and_alarms() {
+fn an_expired_certificate_is_served_with_a_warning() {
     let yaml = server(&imap("a", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
     let rendered = once(&(yaml.clone() + &tls_secret_until("t", &["a"], (2020, 1, 1))));
     assert_eq!(sockets(&rendered), ["*:993"]);
     assert!(
-        said(&rendered).starts_with("CertificateExpired spec.tls.certificateRefs[0]: "),
+        messages(&rendered).starts_with("CertificateExpired spec.tls.certificateRefs[0]: "),
         "{}",
-        said(&rendered)
+        messages(&rendered)
     );
-    // The world's time is 2027-01-15.
+    // The tests' time is 2027-01-15.
     for (until, reason) in [
         ((2027, 1, 18), "ExpiresWithinAWeek spec.tls.certificateRefs[0]: "),
         ((2027, 2, 10), "ExpiresWithinAMonth spec.tls.certificateRefs[0]: "),
         ((2027, 2, 20), ""),
     ] {
         let rendered = once(&(yaml.clone() + &tls_secret_until("t", &["a"], until)));
-        assert!(said(&rendered).starts_with(reason), "{}", said(&rendered));
-        assert_eq!(said(&rendered).is_empty(), reason.is_empty());
+        assert!(messages(&rendered).starts_with(reason), "{}", messages(&rendered));
+        assert_eq!(messages(&rendered).is_empty(), reason.is_empty());
     }
 }
 
 #[test]
-fn a_host_name_without_a_certificate_alarms() {
+fn a_host_name_without_a_certificate_causes_a_warning() {
     let own = "port: 993, hostnames: [a.example, b.example, '*.c.example']";
     let yaml = server(&imap("a", own), "tls: {certificateRefs: [{name: t}]}")
         + &tls_secret("t", &["*.example", "b.example"]);
     let rendered = once(&yaml);
     assert_eq!(sockets(&rendered), ["*:993"]);
     assert!(
-        said(&rendered).contains("no certificate of this listener is for *.c.example;"),
+        messages(&rendered).contains("no certificate of this listener is for *.c.example;"),
         "{}",
-        said(&rendered)
+        messages(&rendered)
     );
 }
 
@@ -762,25 +762,25 @@ const SERVICE: &str = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dove
                        spec: {ports: [{name: imap, port: 143}, {name: sieve, port: 4190}]}\n";
 
 #[test]
-fn without_host_names_the_server_name_is_what_a_certificate_is_for() {
-    let said_of = |settings: &str, listener: &str, names: &[&str]| {
+fn without_host_names_the_certificate_must_contain_the_server_name() {
+    let messages_of = |settings: &str, listener: &str, names: &[&str]| {
         let settings = format!("tls: {{certificateRefs: [{{name: t}}]}}{settings}");
-        said(&once(&(server(&imap("a", listener), &settings) + &tls_secret("t", names))))
+        messages(&once(&(server(&imap("a", listener), &settings) + &tls_secret("t", names))))
     };
     let name = ", serverName: mail.example.com";
     assert_eq!(
-        said_of(name, "port: 993", &["other.example.com"]),
+        messages_of(name, "port: 993", &["other.example.com"]),
         "HostnameNotCovered spec.serverName: no certificate of this listener is for mail.example.com; add a \
          certificate with these names to tls.certificateRefs\n"
     );
-    let own = said_of("", "port: 993, serverName: mx.example.com", &["other.example.com"]);
+    let own = messages_of("", "port: 993, serverName: mx.example.com", &["other.example.com"]);
     assert!(own.starts_with("HostnameNotCovered spec.listeners[a].serverName: "), "{own}");
     for names in [["Mail.Example.COM"], ["*.example.com"]] {
-        assert_eq!(said_of(name, "port: 993", &names), "");
+        assert_eq!(messages_of(name, "port: 993", &names), "");
     }
     let hosts = "port: 993, hostnames: [imap.example.com]";
-    assert_eq!(said_of(name, hosts, &["imap.example.com"]), "", "clients ask for the host names");
-    assert_eq!(said_of("", "port: 993", &["other.example.com"]), "", "nobody wrote the Pod's name");
+    assert_eq!(messages_of(name, hosts, &["imap.example.com"]), "", "clients ask for the host names");
+    assert_eq!(messages_of("", "port: 993", &["other.example.com"]), "", "nobody wrote the Pod's name");
     let yaml = server(&imap("a", "port: 993"), "serverName: a.test, tls: {certificateRefs: [{name: t}]}");
     let rendered = once(&(yaml + &tls_secret("t", &["b.test"])));
     assert_eq!(rendered.objects[0].listeners[0].serving, Serving::Current, "it is served");
@@ -818,7 +818,7 @@ fn a_service_resolves_to_its_ready_endpoints() {
 }
 
 #[test]
-fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
+fn a_backend_port_for_tls_without_tls_is_served_with_a_warning() {
     let of = |backend: &str, settings: &str| {
         let listener = format!("{{name: a, protocol: IMAP, port: 1143, {backend}}}");
         let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: dovecot, namespace: mail}\n\
@@ -828,7 +828,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         let rendered =
             once(&(server(&listener, &format!("tls: {{mode: Disabled}}{settings}")) + service + &endpoints));
         assert_eq!(rendered.objects[0].listeners[0].serving, Serving::Current, "it is served");
-        said(&rendered)
+        messages(&rendered)
     };
     let by_address = "backendAddress: 'imap.example.com:993'";
     let by_service = "backendRef: {name: dovecot, port: 993}";
@@ -852,7 +852,7 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
         assert!(off.contains("upstream.tls.mode is Disabled"), "{off}");
         assert_eq!(of(backend, ", upstream: {tls: {mode: Implicit}}"), "", "{backend}");
     }
-    // No endpoint has this port, and so its number is only the Service's.
+    // No endpoint has this port, so the number is only that of the Service.
     let by_number = of("backendRef: {name: dovecot, port: pop}", "");
     assert!(by_number.contains("ImplicitTLSExpected ") && by_number.contains("port 995"), "{by_number}");
     for backend in [
@@ -865,11 +865,11 @@ fn a_backend_port_for_tls_without_tls_to_it_is_an_alarm_and_served() {
 }
 
 #[test]
-fn a_service_without_ready_endpoints_is_served_and_alarms() {
+fn a_service_without_ready_endpoints_is_served_with_a_warning() {
     let rendered =
         once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 143}}", "") + SERVICE));
     assert_eq!(listener(&rendered, "a").auth.backend().unwrap().endpoints, []);
-    assert!(said(&rendered).contains("NoReadyEndpoints spec.listeners[a].backendRef: "));
+    assert!(messages(&rendered).contains("NoReadyEndpoints spec.listeners[a].backendRef: "));
 }
 
 #[test]
@@ -883,16 +883,16 @@ fn an_external_name_is_resolved_when_it_is_used() {
 }
 
 #[test]
-fn names_a_service_or_port_that_is_not_there() {
+fn names_a_missing_service_or_port() {
     let of = |port: u16, more: &str| {
         let listener = format!("{{name: a, port: 143, backendRef: {{name: dovecot, port: {port}}}}}");
-        said(&once(&(server(&listener, "") + more)))
+        messages(&once(&(server(&listener, "") + more)))
     };
     assert!(of(143, "").contains("spec.listeners[a].backendRef: Service mail/dovecot does not exist"));
     assert!(of(1, SERVICE).contains("has no TCP port 1, only 143 (imap), 4190 (sieve)"));
 }
 
-/// Asked for, so that there is no alarm.
+/// This is set explicitly, so there is no warning.
 const NO_TLS: &str = "Disabled";
 
 #[test]
@@ -906,10 +906,10 @@ fn a_port_of_a_service_may_be_named() {
                 "",
             ) + more),
         );
-        let said = said(&rendered);
+        let messages = messages(&rendered);
         let socket = rendered.snapshot.sockets.values().next().cloned();
         let backend = socket.and_then(|socket| socket.listeners[0].auth.backend().cloned());
-        (backend.map(|backend| (backend.reference.clone(), backend.endpoints.clone())), said)
+        (backend.map(|backend| (backend.reference.clone(), backend.endpoints.clone())), messages)
     };
     let endpoint = slice("x", "IPv4", "{addresses: [10.0.0.1]}");
     let address = |text: &str| vec![units::backend_address(text, None).unwrap()];
@@ -918,15 +918,15 @@ fn a_port_of_a_service_may_be_named() {
     let with_ports = SERVICE.to_owned() + &endpoint;
     assert_eq!(served("imap", &with_ports), (found("imap", "10.0.0.1:10143"), String::new()));
     assert_eq!(served("sieve", &with_ports), (found("sieve", "10.0.0.1:14190"), String::new()));
-    let (backend, said) = served("imaps", &with_ports);
+    let (backend, messages) = served("imaps", &with_ports);
     assert_eq!(backend, None);
     assert!(
-        said.contains("RefNotFound spec.listeners[a].backendRef: Service mail/dovecot has no TCP port imaps, only 143 (imap)"),
-        "{said}"
+        messages.contains("RefNotFound spec.listeners[a].backendRef: Service mail/dovecot has no TCP port imaps, only 143 (imap)"),
+        "{messages}"
     );
-    let (backend, said) = served("imap", SERVICE);
-    assert!(backend.is_some() && said.contains("has no ready endpoint for port imap"), "{said}");
-    // Of a headless Service without ports, the EndpointSlices know the names.
+    let (backend, messages) = served("imap", SERVICE);
+    assert!(backend.is_some() && messages.contains("has no ready endpoint for port imap"), "{messages}");
+    // If a headless Service has no ports, its EndpointSlices have the names.
     let service = |spec: &str| {
         format!(
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: dovecot, namespace: mail}}\nspec: {{{spec}}}\n"
@@ -934,15 +934,16 @@ fn a_port_of_a_service_may_be_named() {
     };
     let headless = service("clusterIP: None") + &endpoint;
     assert_eq!(served("imap", &headless), (found("imap", "10.0.0.1:10143"), String::new()));
-    let (_, said) = served("imaps", &headless);
-    assert!(said.contains("has no TCP port imaps, and lists none; "), "{said}");
+    let (_, messages) = served("imaps", &headless);
+    assert!(messages.contains("has no TCP port imaps, and lists none; "), "{messages}");
     let external =
         service("type: ExternalName, externalName: imap.example.com, ports: [{name: imap, port: 1143}]");
     assert_eq!(served("imap", &external), (found("imap", "imap.example.com:1143"), String::new()));
-    let (backend, said) = served("imap", &service("type: ExternalName, externalName: imap.example.com"));
+    let (backend, messages) = served("imap", &service("type: ExternalName, externalName: imap.example.com"));
     assert!(
-        backend.is_none() && said.contains("has no TCP port imap, and lists none; write the port's number"),
-        "{said}"
+        backend.is_none()
+            && messages.contains("has no TCP port imap, and lists none; write the port's number"),
+        "{messages}"
     );
 }
 
@@ -953,7 +954,7 @@ fn a_port_of_the_auth_service_may_be_named() {
         &(server("{name: a, port: 143}", auth) + SERVICE + &slice("x", "IPv4", "{addresses: [10.0.0.1]}")),
     );
     let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else {
-        panic!("{}", said(&rendered))
+        panic!("{}", messages(&rendered))
     };
     assert_eq!(http.endpoints[0].to_string(), "10.0.0.1:14190");
 }
@@ -971,44 +972,45 @@ fn inside_one_object_neither_listener_wins_a_socket() {
     let rendered = once(&server(&listeners, ""));
     assert_eq!(sockets(&rendered), ["*:1143"]);
     assert!(
-        said(&rendered).contains("SocketConflict spec.listeners[a].address: *:143 overlaps 127.0.0.1:143")
+        messages(&rendered)
+            .contains("SocketConflict spec.listeners[a].address: *:143 overlaps 127.0.0.1:143")
     );
 }
 
 #[test]
-fn inside_one_object_what_was_served_stays() {
+fn inside_one_object_a_served_listener_stays() {
     let mut world = World::new();
     let (a, b) = (imap("a", "port: 143"), imap("b", "port: 144"));
     world.render(&server(&format!("{a}, {b}"), ""));
-    // A newcomer that overlaps.
+    // A new listener that overlaps.
     let c = imap("c", "port: 143, address: '127.0.0.1'");
     let rendered = world.render(&server(&format!("{a}, {b}, {c}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert!(
-        said(&rendered).contains("spec.listeners[c].address: 127.0.0.1:143 overlaps *:143"),
+        messages(&rendered).contains("spec.listeners[c].address: 127.0.0.1:143 overlaps *:143"),
         "{}",
-        said(&rendered)
+        messages(&rendered)
     );
-    assert!(!said(&rendered).contains("listeners[a]"), "{}", said(&rendered));
-    // One that moves to where another is, which changes, too.
+    assert!(!messages(&rendered).contains("listeners[a]"), "{}", messages(&rendered));
+    // A listener that moves to the socket of another one, which changes as well.
     let a = imap("a", "port: 143, limits: {maxConnections: 7}");
     let moved = imap("b", "port: 143, address: '127.0.0.2'");
     let rendered = world.render(&server(&format!("{a}, {moved}, {c}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert_eq!(listener(&rendered, "a").limits.max_connections, Some(7));
-    assert!(!said(&rendered).contains("listeners[a]"), "{}", said(&rendered));
-    // Where it has no room any more, it is not served.
+    assert!(!messages(&rendered).contains("listeners[a]"), "{}", messages(&rendered));
+    // If there is no room any more, it is not served.
     let taken = imap("d", "port: 144");
     let rendered = world.render(&server(&format!("{a}, {moved}, {taken}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert_eq!(socket(&rendered, "*:144").listeners[0].id.listener, "d");
-    // When the rival is gone, it gets what it wants.
+    // Without its rival, it gets its new socket.
     let rendered = world.render(&server(&moved, ""));
     assert_eq!(sockets(&rendered), ["127.0.0.2:143"]);
 }
 
 #[test]
-fn what_stays_in_spite_of_a_conflict_has_current_endpoints_and_certificates() {
+fn a_listener_kept_in_a_conflict_has_current_endpoints_and_certificates() {
     let mut world = World::new();
     let backend = "backendRef: {name: dovecot, port: 143}";
     let yaml = |port: &str, names: &[&str], address: &str| {
@@ -1029,7 +1031,7 @@ fn what_stays_in_spite_of_a_conflict_has_current_endpoints_and_certificates() {
     let moved = "port: 993, address: '127.0.0.1'";
     for (names, address, expected) in [("old", "10.0.0.1", old), ("new", "10.0.0.2", new)] {
         let rendered = world.render(&yaml(moved, &[names], address));
-        assert!(said(&rendered).contains("127.0.0.1:993 overlaps *:993"), "{}", said(&rendered));
+        assert!(messages(&rendered).contains("127.0.0.1:993 overlaps *:993"), "{}", messages(&rendered));
         assert_eq!(sockets(&rendered), ["*:993", "*:995"]);
         assert_eq!(seen(&rendered), expected);
     }
@@ -1042,7 +1044,11 @@ fn a_second_listener_on_a_port_takes_nothing_from_the_first() {
     assert_eq!(sockets(&world.render(&server(&first, ""))), ["*:143"]);
     let rendered = world.render(&server(&format!("{first}, {second}"), ""));
     assert_eq!(sockets(&rendered), ["*:143"]);
-    assert!(said(&rendered).contains("two listeners have one address and port"), "{}", said(&rendered));
+    assert!(
+        messages(&rendered).contains("two listeners have one address and port"),
+        "{}",
+        messages(&rendered)
+    );
 }
 
 fn with_tls(listeners: &[(&str, &str)]) -> String {
@@ -1057,7 +1063,7 @@ fn listeners_share_a_port_when_their_host_names_differ() {
         ("b", "port: 993, hostnames: [b.example], timeouts: {client: 5s}"),
         ("rest", "port: 993"),
     ]));
-    assert_eq!(said(&rendered), "");
+    assert_eq!(messages(&rendered), "");
     let socket = socket(&rendered, "*:993");
     assert_eq!(socket.listeners.len(), 3);
     let names = ServerNames::new(&socket.listeners);
@@ -1070,7 +1076,7 @@ fn a_shared_port_names_the_field_that_differs() {
     let conflict = |a: &str, b: &str| {
         let rendered = once(&with_tls(&[("a", a), ("b", b)]));
         assert!(rendered.snapshot.sockets.is_empty(), "{a} {b}");
-        said(&rendered)
+        messages(&rendered)
     };
     let a = "port: 993, hostnames: [a.example]";
     assert!(
@@ -1105,13 +1111,13 @@ fn between_objects_the_server_wins_then_the_older_then_the_name() {
     let rendered = once(&(own + &attached("mail", "m", "port: 143")));
     assert_eq!(socket(&rendered, "*:143").listeners[0].id.to_string(), "mail/s/a");
     assert!(
-        said(&rendered).contains("SocketConflict spec.port: listener mail/s/a has *:143 too"),
+        messages(&rendered).contains("SocketConflict spec.port: listener mail/s/a has *:143 too"),
         "{}",
-        said(&rendered)
+        messages(&rendered)
     );
 
     let nameless = once(&(with_tls(&[("a", "port: 993")]) + &attached("mail", "m", "port: 993")));
-    assert!(said(&nameless).contains("neither has host names"), "{}", said(&nameless));
+    assert!(messages(&nameless).contains("neither has host names"), "{}", messages(&nameless));
 
     let twins = server("", "") + &attached("mail", "m", "port: 143") + &attached("mail", "l", "port: 143");
     assert_eq!(socket(&once(&twins), "*:143").listeners[0].id.to_string(), "mail/l");
@@ -1126,7 +1132,8 @@ fn of_two_servers_on_one_port_only_the_later_loses_only_that_listener() {
     assert_eq!(sockets(&rendered), ["*:143", "*:1143"]);
     assert_eq!(socket(&rendered, "*:143").listeners[0].id.to_string(), "mail/s/a");
     assert!(
-        said(&rendered).contains("SocketConflict spec.listeners[a].port: listener mail/s/a has *:143 too")
+        messages(&rendered)
+            .contains("SocketConflict spec.listeners[a].port: listener mail/s/a has *:143 too")
     );
 }
 
@@ -1141,7 +1148,7 @@ fn a_mail_listener_inherits_and_is_served() {
     let listener = &socket(&rendered, "*:993").listeners[0];
     assert_eq!(listener.id.to_string(), "mail/m");
     assert_eq!(listener.frontend.server_name, "mail.example");
-    assert_eq!(said(&rendered), "");
+    assert_eq!(messages(&rendered), "");
 }
 
 #[test]
@@ -1149,12 +1156,13 @@ fn a_server_says_which_namespaces_may_attach() {
     let attach = |allowed: &str, more: &str| {
         let settings = format!("allowedListeners: {{namespaces: {allowed}, backends: {{hosts: [b]}}}}");
         let rendered = once(&(server("", &settings) + &attached("team", "m", "port: 143") + more));
-        (rendered.snapshot.sockets.len(), said(&rendered))
+        (rendered.snapshot.sockets.len(), messages(&rendered))
     };
-    let (served, said) = attach("{}", "");
+    let (served, messages) = attach("{}", "");
     assert_eq!(served, 0);
     assert!(
-        said.contains("NotAllowed spec.serverRef: MailServer mail/s takes no listeners from namespace team")
+        messages
+            .contains("NotAllowed spec.serverRef: MailServer mail/s takes no listeners from namespace team")
     );
     assert_eq!(attach("{from: All}", "").0, 1);
     let selector = "{from: Selector, selector: {matchLabels: {mail: 'yes'}}}";
@@ -1171,11 +1179,11 @@ fn a_mail_listener_refers_to_its_own_namespace_only() {
     let settings = "allowedListeners: {namespaces: {from: All}}";
     let own = "port: 993, tls: {certificateRefs: [{name: t}]}";
     let rendered = once(&(server("", settings) + &tls_secret("t", &["a"]) + &attached("team", "m", own)));
-    assert!(said(&rendered).contains("Secret team/t does not exist"), "{}", said(&rendered));
+    assert!(messages(&rendered).contains("Secret team/t does not exist"), "{}", messages(&rendered));
 }
 
 #[test]
-fn a_servers_headers_do_not_go_to_somebody_elses_auth_service() {
+fn a_servers_headers_are_not_sent_to_a_listeners_own_auth_service() {
     let settings = "allowedListeners: {namespaces: {from: All}, backends: {hosts: [b, evil]}}, \
                     auth: {http: {url: 'http://auth/', headers: [{name: X-Key, value: a}]}}";
     let yaml = server("", settings)
@@ -1190,9 +1198,9 @@ fn a_servers_headers_do_not_go_to_somebody_elses_auth_service() {
 }
 
 #[test]
-fn a_mail_listener_without_its_server_is_told_so() {
+fn a_mail_listener_without_its_server_has_a_violation() {
     let rendered = once(&attached("mail", "m", "port: 143"));
-    assert!(said(&rendered).contains("RefNotFound spec.serverRef: MailServer mail/s does not exist"));
+    assert!(messages(&rendered).contains("RefNotFound spec.serverRef: MailServer mail/s does not exist"));
 }
 
 // --- last good ---
@@ -1206,7 +1214,7 @@ fn an_object_that_was_good_keeps_its_last_good_spec() {
     let bad = good.replace("port: 143,", "port: 99999,").replace("port: 143}", "port: 99999}");
     let after = world.render(&bad);
     assert_eq!(after.snapshot, before);
-    assert!(said(&after).contains("OutOfRange spec.listeners[a].port"), "{}", said(&after));
+    assert!(messages(&after).contains("OutOfRange spec.listeners[a].port"), "{}", messages(&after));
     assert_eq!(after.objects[0].listeners[0].serving, Serving::LastGood);
     assert_eq!(after.objects[0].generation, 2);
     let again = world.render(&good);
@@ -1221,7 +1229,7 @@ fn a_listener_that_was_good_keeps_its_last_good_rendering() {
     let without_secret = yaml.replace("metadata: {name: t,", "metadata: {name: gone,");
     let after = world.render(&without_secret);
     assert_eq!(after.snapshot, before);
-    assert!(said(&after).contains("Secret mail/t does not exist"));
+    assert!(messages(&after).contains("Secret mail/t does not exist"));
     assert_eq!(after.objects[0].listeners[0].serving, Serving::LastGood);
     assert!(World::new().render(&without_secret).snapshot.sockets.is_empty());
 }
@@ -1245,7 +1253,7 @@ fn a_last_good_rendering_has_current_endpoints_and_certificates() {
 }
 
 #[test]
-fn what_is_deleted_is_not_kept() {
+fn deleted_objects_are_not_kept() {
     let mut world = World::new();
     let both = format!("{}, {}", imap("a", "port: 143"), imap("b", "port: 1143"));
     world.render(&server(&both, ""));
@@ -1258,7 +1266,7 @@ fn one_bad_object_never_affects_another() {
     let bad = named_server("bad", "{name: x, port: 143, nonsense: 1}", "");
     let rendered = once(&(bad + &server(&imap("a", "port: 1143"), "")));
     assert_eq!(sockets(&rendered), ["*:1143"]);
-    assert!(said(&rendered).contains("UnknownField spec.listeners[x].nonsense"));
+    assert!(messages(&rendered).contains("UnknownField spec.listeners[x].nonsense"));
 }
 
 #[test]

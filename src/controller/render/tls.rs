@@ -1,4 +1,4 @@
-//! TLS towards clients, and the certificates, authorities and revocation lists that anything refers to.
+//! Renders TLS for clients, and referenced certificates, CA bundles and revocation lists.
 
 mod authorities;
 
@@ -23,17 +23,17 @@ use super::references::References;
 use super::scope::Scope;
 use authorities::authorities;
 
-/// Certificates by Secret, so that only those are parsed that changed.
+/// The parsed certificates by Secret, so that only changed ones are parsed again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Certificates(BTreeMap<Key, (Arc<SecretData>, Parsed)>);
 
-/// A usable certificate, or why it is not.
+/// A certificate, or why it cannot be used.
 type Parsed = Result<Loaded, String>;
 
 /// A certificate from a Secret.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
-    /// What is served, or shown to backends.
+    /// The certificate for clients or backends.
     pub(crate) certificate: Arc<Certificate>,
     oddities: Arc<[Oddity]>,
 }
@@ -51,7 +51,7 @@ impl Certificates {
         parsed
     }
 
-    /// Forgets what the Secret was, if that is what changed.
+    /// Removes the parsed certificate of a Secret that has changed.
     pub(crate) fn renew(&mut self, objects: &Objects, changed: &Reference) {
         let same = |known: &Arc<SecretData>| {
             objects.secrets.get(&changed.key).is_some_and(|now| Arc::ptr_eq(now, known))
@@ -63,7 +63,7 @@ impl Certificates {
         }
     }
 
-    /// The Secret is of no interest any more.
+    /// Removes the parsed certificate of a Secret without references.
     pub(crate) fn forget(&mut self, released: &Reference) {
         if released.kind == ReferenceKind::Secret {
             self.0.remove(&released.key);
@@ -71,7 +71,7 @@ impl Certificates {
     }
 }
 
-/// As said, or as it follows from port and certificates.
+/// Returns the configured mode, or the default for the port and the certificates.
 pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
     let tls = settings.tls.as_ref();
     let certificates = tls.and_then(|tls| tls.certificate_refs.as_ref()).is_some_and(|refs| !refs.is_empty());
@@ -89,7 +89,7 @@ pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
     }
 }
 
-/// What a TLS server needs; `None` where there is no TLS, or no certificate for it.
+/// Renders the settings of a TLS server; `None` without TLS or without a usable certificate.
 pub(crate) fn server(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -108,7 +108,7 @@ pub(crate) fn server(
         found.push(Violation::invalid(&scope.setting("tls.cipherSuites"), error.to_string(), ""));
     }
     if tls.min_version == Some(api::MinVersion::Tls13) && !parse::has_suite_of_tls13(&cipher_suites) {
-        let problem = "there is none of TLSv1.3, and tls.minVersion is TLSv1.3";
+        let problem = "the list has no suite of TLSv1.3, and tls.minVersion is TLSv1.3";
         let path = scope.setting("tls.cipherSuites");
         found.push(Violation::invalid(&path, problem, "add one of TLSv1.3, or remove one of the fields"));
     }
@@ -134,8 +134,8 @@ pub(crate) fn server(
     (!tls.certificates.is_empty()).then_some(tls)
 }
 
-/// Names that clients will ask for and no certificate holds: the host names or, where there are none, the server name
-/// that somebody wrote. Its default is the Pod's name, which no client asks for.
+/// Warns of names that no certificate contains: the host names or, without host names, the configured server name. The
+/// default server name is the Pod's name, which clients do not use.
 pub(crate) fn check_names(
     scope: &Scope<'_>,
     hostnames: &[Hostname],
@@ -164,7 +164,7 @@ pub(crate) fn check_names(
     }
 }
 
-/// A certificate from a Secret.
+/// Returns the certificate of a Secret.
 pub(crate) fn certificate(
     path: &str,
     key: &Key,
@@ -182,7 +182,7 @@ pub(crate) fn certificate(
     }
 }
 
-/// Whom a TLS client trusts: what is named, or the system.
+/// Renders the CAs that a TLS client trusts: the given bundles, or those of the system.
 pub(crate) fn trust(
     scope: &Scope<'_>,
     setting: &str,
@@ -194,7 +194,7 @@ pub(crate) fn trust(
         return TrustAnchors::System;
     }
     let before = found.len();
-    // The TLS library lets chains to backends go through whatever is trusted.
+    // For chains of backends, the TLS library accepts any trusted certificate as a CA.
     let trusted = authorities(scope, (setting, &[Unused::Unknown]), bundles, references, found);
     let is_read = found.iter().skip(before).all(|violation| matches!(violation.concern, Concern::Notice(_)));
     if trusted.is_empty() && is_read {
@@ -236,13 +236,13 @@ fn certificates(
     certificates
 }
 
-/// When there is something else to say of its time: its beginning, the first warning, the second, and its end.
+/// Returns the times at which the warnings change: the start of the validity, both warnings, and the end.
 fn alarms(certificate: &Certificate) -> [i64; 4] {
     let [month, week, end] = expiry_alarms(certificate.not_before, certificate.not_after);
     [certificate.not_before, month, week, end]
 }
 
-/// What clients may refuse it for. It is served all the same, as nginx does.
+/// Warns of properties for which clients may refuse the certificate. It is served anyway, as nginx does.
 fn check_oddities(path: &str, loaded: &Loaded, now: i64, found: &mut Vec<Violation>) {
     let mut push = |reason, problem, remedy: &str| {
         found.push(Violation::new(
@@ -342,7 +342,7 @@ fn client_auth(
     ClientAuth { mode, authorities, crls, depth }
 }
 
-/// The PEM that a bundle reference names; the default key goes with the reference.
+/// Returns the PEM data of a bundle. `default` is the key if the reference has none.
 fn pem<'a>(
     path: &str,
     key: &Key,

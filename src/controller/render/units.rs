@@ -1,4 +1,4 @@
-//! Durations, sizes and addresses from text.
+//! Parses durations, sizes and addresses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::api::common;
 use crate::net::{BackendAddress, ListenAddress};
 
-/// A Gateway API duration: `1h30m`. `None` where it is not one.
+/// Parses a Gateway API duration, such as `1h30m`.
 #[must_use]
 pub fn duration(text: &common::Duration) -> Option<Duration> {
     let mut rest = text.0.as_str();
@@ -30,7 +30,7 @@ pub fn duration(text: &common::Duration) -> Option<Duration> {
     (!text.0.is_empty()).then_some(total)
 }
 
-/// A quantity in bytes.
+/// Parses a quantity in bytes.
 #[must_use]
 pub fn size(size: &common::Size) -> Option<u64> {
     let text = match size {
@@ -52,7 +52,7 @@ pub fn size(size: &common::Size) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// `*`, an IP address with or without brackets, or `unix:/path`.
+/// Parses `*`, an IP address with or without brackets, or `unix:/path`.
 #[must_use]
 pub fn listen_address(address: &str, port: Option<u16>) -> Option<ListenAddress> {
     if let Some(path) = address.strip_prefix("unix:") {
@@ -65,7 +65,7 @@ pub fn listen_address(address: &str, port: Option<u16>) -> Option<ListenAddress>
     ip(address).map(|ip| ListenAddress::Ip(SocketAddr::new(ip, port)))
 }
 
-/// `host:port`, `[::1]:143` or `unix:/path`; without a port the default is used, if there is one.
+/// Parses `host:port`, `[::1]:143` or `unix:/path`. If there is no port, the default is used.
 #[must_use]
 pub fn backend_address(text: &str, default_port: Option<u16>) -> Option<BackendAddress> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -84,7 +84,7 @@ pub fn backend_address(text: &str, default_port: Option<u16>) -> Option<BackendA
     named(host, port)
 }
 
-/// A host name with a port, or an address where the name is one.
+/// Returns the address for a host name or IP address with a port.
 #[must_use]
 pub fn named(host: &str, port: u16) -> Option<BackendAddress> {
     if let Some(ip) = ip(host) {
@@ -102,7 +102,7 @@ pub fn named(host: &str, port: u16) -> Option<BackendAddress> {
     (host.len() <= 253 && host.split('.').all(valid_label)).then_some(BackendAddress::Name { host, port })
 }
 
-/// An absolute path that fits into the kernel's `sun_path`.
+/// Returns an absolute path that fits into the kernel's `sun_path`.
 #[must_use]
 pub fn socket_path(path: &str) -> Option<&str> {
     let is_path =

@@ -1,4 +1,4 @@
-//! How backends are talked to.
+//! Renders the settings of connections to backends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::references::References;
 use super::scope::Scope;
 use super::tls;
 
-/// `upstream`, with its defaults.
+/// Renders `upstream` with its defaults.
 pub(crate) fn render(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -75,8 +75,8 @@ fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Vio
     }
 }
 
-/// A backend's port for TLS from the first byte, towards which TLS is not so: the server waits for a handshake, and says
-/// nothing.
+/// Warns if a backend's port expects TLS from the first byte but `upstream.tls.mode` is not `Implicit`: the server
+/// waits for a handshake and sends no greeting.
 pub(crate) fn warn_of_implicit_tls(
     scope: &Scope<'_>,
     settings: &Settings,
@@ -94,7 +94,7 @@ pub(crate) fn warn_of_implicit_tls(
     let field = "upstream.tls.mode";
     let backend_field = if fields.backend_address.is_some() { "backendAddress" } else { "backendRef" };
     let (field, problem) = match mode {
-        // Where the port is written.
+        // The field with the port.
         None => (scope.field(backend_field), "is not set"),
         Some(UpstreamTlsMode::StartTls) => (scope.setting(field), "is StartTLS"),
         Some(_) => (scope.setting(field), "is Disabled"),
@@ -110,8 +110,8 @@ pub(crate) fn warn_of_implicit_tls(
     ));
 }
 
-/// A port for TLS from the first byte: as the manifest names it (by number, or by a name such as `imaps`), of the Service, or
-/// of an endpoint.
+/// Returns a port for TLS from the first byte: the one in the manifest (a number, or a name such as `imaps`), that of
+/// the Service, or that of an endpoint.
 fn implicit_tls_port(backend: &Backend, service_port: Option<u16>) -> Option<String> {
     let written = backend.reference.rsplit(':').next().unwrap_or_default();
     if IMPLICIT_TLS_NAMES.contains(&written) {
@@ -122,12 +122,12 @@ fn implicit_tls_port(backend: &Backend, service_port: Option<u16>) -> Option<Str
     ports.find(|port| Protocol::is_implicit_tls(*port)).map(|port| port.to_string())
 }
 
-/// What IANA calls these ports, and `smtps`, as they were called before.
+/// The IANA names of these ports, and the former name `smtps`.
 const IMPLICIT_TLS_NAMES: [&str; 4] = ["imaps", "pop3s", "submissions", "smtps"];
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Checks are for the backend's sake, too.
+/// The minimum limits the load of the backend.
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 const LONGEST_CHECK: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,20 +1,20 @@
-//! What a Service's ready endpoints are: their ports and their addresses. Pure.
+//! The ports and addresses of a Service's ready endpoints. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
-/// A port of a Service where its endpoints have it.
+/// A port of a Service's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointPort {
-    /// As the Service calls it.
+    /// The port's name in the Service.
     pub name: String,
-    /// Where the endpoints listen; `None` for any port.
+    /// The target port; `None` for any port.
     pub number: Option<u16>,
 }
 
-/// The ports that ready endpoints have, in every family of addresses that has any.
+/// Returns the ports that the ready endpoints have in every address family in use.
 #[must_use]
 pub fn ready_ports<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<EndpointPort> {
     let mut families: BTreeMap<&str, BTreeSet<EndpointPort>> = BTreeMap::new();
@@ -28,24 +28,24 @@ pub fn ready_ports<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTree
     families.into_values().reduce(|all, family| &all & &family).unwrap_or_default()
 }
 
-/// The addresses of ready endpoints.
+/// Returns the addresses of ready endpoints.
 #[must_use]
 pub fn ready_addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<IpAddr> {
     let endpoints = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| is_ready(endpoint));
     endpoints.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok()).collect()
 }
 
-/// Whether none of the endpoints is a replica, as far as that can be compared: of a replica with addresses of both
-/// families, one is known.
+/// Tells whether none of the endpoints is a replica. Only addresses of the same family can be compared, because only
+/// one address of each replica is known.
 #[must_use]
-pub fn are_all_strangers(endpoints: &BTreeSet<IpAddr>, replicas: &BTreeSet<IpAddr>) -> bool {
+pub fn have_no_replica(endpoints: &BTreeSet<IpAddr>, replicas: &BTreeSet<IpAddr>) -> bool {
     let is_comparable =
         |address: &&IpAddr| replicas.iter().any(|replica| replica.is_ipv4() == address.is_ipv4());
     let mut comparable = endpoints.iter().filter(is_comparable).peekable();
     comparable.peek().is_some() && comparable.all(|address| !replicas.contains(address))
 }
 
-/// A missing condition means ready.
+/// An absent condition means ready.
 fn is_ready(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
 }
@@ -85,7 +85,7 @@ mod tests {
     fn endpoints_are_strangers_when_no_replica_is_among_those_of_its_family() {
         let set = |addresses: &[&str]| addresses.iter().map(|address| address.parse().unwrap()).collect();
         let strangers =
-            |endpoints: &[&str], replicas: &[&str]| are_all_strangers(&set(endpoints), &set(replicas));
+            |endpoints: &[&str], replicas: &[&str]| have_no_replica(&set(endpoints), &set(replicas));
         assert!(strangers(&["10.0.0.9"], &["10.0.0.1", "10.0.0.2"]));
         assert!(strangers(&["10.0.0.9", "fd00::1"], &["10.0.0.1"]));
         assert!(!strangers(&["10.0.0.9", "10.0.0.1"], &["10.0.0.1"]));

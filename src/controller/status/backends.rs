@@ -1,7 +1,7 @@
-//! How an object's backends are, in a few words for a column of `kubectl get`: Ready is about serving, and an operator
-//! who reads it as "mail works" is wrong where there is no backend.
+//! Summarises the state of an object's backends for a column of `kubectl get`. Ready describes the listener only, and a
+//! listener without a backend is ready as well.
 //!
-//! There are no numbers while all is well, so that a Service that is scaled writes no status.
+//! If all is well, the summary has no numbers, so that scaling a Service does not cause a write of the status.
 
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome};
@@ -10,31 +10,34 @@ use crate::net::BackendAddress;
 
 use super::Facts;
 
-/// What is known of the backend of one listener.
+/// The known state of one listener's backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backing {
-    /// So many are ready, of so many that are checked.
+enum BackendState {
+    /// The numbers of ready endpoints and of all endpoints.
     Ready(usize, usize),
     None,
 }
 
-/// `all ready`, `2/3 ready`, `none ready` or `none ready for NAMES`; empty where nobody can say.
+/// Returns `all ready`, `2/3 ready`, `none ready` or `none ready for NAMES`; empty if nothing is known.
 pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
     let known = object
         .listeners
         .iter()
-        .filter_map(|listener| Some((listener.id.listener.as_str(), backing(facts, listener)?)));
-    let known: Vec<(&str, Backing)> = known.collect();
-    let without: Vec<&str> =
-        known.iter().filter(|(_, backing)| *backing == Backing::None).map(|(name, _)| *name).collect();
+        .filter_map(|listener| Some((listener.id.listener.as_str(), backend_state(facts, listener)?)));
+    let known: Vec<(&str, BackendState)> = known.collect();
+    let without: Vec<&str> = known
+        .iter()
+        .filter(|(_, backend_state)| *backend_state == BackendState::None)
+        .map(|(name, _)| *name)
+        .collect();
     if !without.is_empty() {
         return if without.len() == known.len() { "none ready".to_owned() } else { none_for(&without) };
     }
     let share =
         |(ready, all): &(usize, usize)| ready.saturating_mul(PARTS).checked_div(*all).unwrap_or(PARTS);
-    let counts = known.iter().filter_map(|(_, backing)| match backing {
-        Backing::Ready(ready, all) => Some((*ready, *all)),
-        Backing::None => None,
+    let counts = known.iter().filter_map(|(_, backend_state)| match backend_state {
+        BackendState::Ready(ready, all) => Some((*ready, *all)),
+        BackendState::None => None,
     });
     match counts.min_by_key(share) {
         None => String::new(),
@@ -43,27 +46,31 @@ pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
     }
 }
 
-fn backing(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backing> {
-    // What is not served has no backend; Ready says why.
+fn backend_state(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<BackendState> {
+    // A listener that is not served has no backend. Ready has the reason.
     let served = facts.published.listener(&listener.id)?;
-    // The last good rendering has the endpoints of what a reference led to then.
+    // The last valid rendering has the endpoints of an earlier reference.
     if listener.violations.iter().any(|violation| violation.concern == Concern::ResolvedRefs) {
         return None;
     }
     if listener.violations.iter().any(|violation| violation.reason == Reason::NoReadyEndpoints) {
-        return Some(Backing::None);
+        return Some(BackendState::None);
     }
     if let Some(health) = facts.report.backends.get(&listener.id) {
         let ready = health.endpoints.saturating_sub(health.unhealthy.len());
-        return Some(if ready == 0 { Backing::None } else { Backing::Ready(ready, health.endpoints) });
+        return Some(if ready == 0 {
+            BackendState::None
+        } else {
+            BackendState::Ready(ready, health.endpoints)
+        });
     }
     let endpoints = &served.auth.backend().filter(|_| listener.is_backend_service)?.endpoints;
-    // A name that stands for a Service says nothing of what is behind it.
+    // The endpoints behind a host name are not known.
     let are_known = endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
     are_known.then_some(if endpoints.is_empty() {
-        Backing::None
+        BackendState::None
     } else {
-        Backing::Ready(endpoints.len(), endpoints.len())
+        BackendState::Ready(endpoints.len(), endpoints.len())
     })
 }
 
@@ -75,9 +82,9 @@ fn none_for(listeners: &[&str]) -> String {
     }
 }
 
-/// Listeners that a column names; each name has 63 characters at most.
+/// The maximum number of listeners in the column. Each name has at most 63 characters.
 const MAX_NAMED: usize = 3;
-/// By which shares are compared.
+/// The precision of the comparison of shares.
 const PARTS: usize = 1000;
 
 #[cfg(test)]
@@ -88,7 +95,7 @@ mod tests {
     use crate::controller::render::tests::{World, server};
     use crate::model::{BackendHealth, BindReport, ListenerId};
 
-    /// A Service and one slice of it with as many ready endpoints.
+    /// Returns a Service and one of its slices with this number of ready endpoints.
     fn service(name: &str, ready: usize) -> String {
         let endpoints: Vec<String> =
             (1..=ready).map(|last| format!("{{addresses: [10.0.0.{last}]}}")).collect();
@@ -107,10 +114,10 @@ mod tests {
         format!("{{name: {name}, protocol: IMAP, port: {port}, {backend}, tls: {{mode: Disabled}}}}")
     }
 
-    /// Unhealthy endpoints of a listener with three.
+    /// The unhealthy endpoints of a listener with three endpoints.
     type Unhealthy<'a> = (&'a str, usize);
 
-    fn told(yaml: &str, unhealthy: &[Unhealthy<'_>]) -> String {
+    fn summary_of(yaml: &str, unhealthy: &[Unhealthy<'_>]) -> String {
         let mut world = World::new();
         world.render(yaml);
         let health = unhealthy.iter().map(|(listener, out)| {
@@ -130,22 +137,22 @@ mod tests {
     fn says_where_no_backend_is_ready_with_and_without_health_checks() {
         let two = format!("{}, {}", listener("a", 1143, "good"), listener("b", 1144, "empty"));
         let objects = service("good", 2) + &service("empty", 0);
-        assert_eq!(told(&(server(&two, "") + &objects), &[]), "none ready for b");
+        assert_eq!(summary_of(&(server(&two, "") + &objects), &[]), "none ready for b");
         let one = server(&listener("b", 1144, "empty"), "") + &objects;
-        assert_eq!(told(&one, &[]), "none ready");
+        assert_eq!(summary_of(&one, &[]), "none ready");
         let good = server(&listener("a", 1143, "good"), "") + &objects;
-        assert_eq!(told(&good, &[]), "all ready");
-        assert_eq!(told(&good, &[("a", 0)]), "all ready");
-        assert_eq!(told(&good, &[("a", 1)]), "2/3 ready");
-        assert_eq!(told(&good, &[("a", 3)]), "none ready");
+        assert_eq!(summary_of(&good, &[]), "all ready");
+        assert_eq!(summary_of(&good, &[("a", 0)]), "all ready");
+        assert_eq!(summary_of(&good, &[("a", 1)]), "2/3 ready");
+        assert_eq!(summary_of(&good, &[("a", 3)]), "none ready");
     }
 
     #[test]
-    fn says_nothing_of_a_name_that_nobody_checks() {
+    fn a_host_name_without_health_checks_has_no_summary() {
         let named =
             "{name: a, protocol: IMAP, port: 1143, backendAddress: 'dovecot:143', tls: {mode: Disabled}}";
-        assert_eq!(told(&server(named, ""), &[]), "");
-        assert_eq!(told(&server(named, ""), &[("a", 1)]), "2/3 ready");
+        assert_eq!(summary_of(&server(named, ""), &[]), "");
+        assert_eq!(summary_of(&server(named, ""), &[("a", 1)]), "2/3 ready");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What changed from one status of an object to the next: lines for the log, and what is worth an event.
+//! The changes between two statuses of an object, for the log and for events.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,59 +10,59 @@ use crate::model::view;
 
 use super::{Listener, ObjectStatus};
 
-/// One thing that changed.
+/// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Of which object.
+    /// The object.
     pub object: ObjectId,
-    /// Tells it from another one with its name; empty where it is gone.
+    /// Distinguishes the object from another one with the same name; empty if it was removed.
     pub uid: String,
-    /// Of which of its listeners; `None` for the object as a whole.
+    /// The listener; `None` for the object as a whole.
     pub listener: Option<String>,
-    /// What it is.
+    /// The change.
     pub kind: ChangeKind,
 }
 
-/// What changed.
+/// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// A condition says something else.
-    Is(Condition),
-    /// A condition that only exists while it is true.
-    IsOver(String),
-    /// It is there no more.
+    /// A condition is new or has changed.
+    Changed(Condition),
+    /// A condition that exists only while it is true was removed.
+    Ended(String),
+    /// The object or listener was removed.
     Removed,
 }
 
 impl Change {
-    /// The object is gone.
+    /// Creates the change for a removed object.
     pub(super) fn removed(object: &ObjectId) -> Self {
         Self { object: object.clone(), uid: String::new(), listener: None, kind: ChangeKind::Removed }
     }
 
-    /// For the status page, at this time.
+    /// Converts the change for the status page, with its time in Unix seconds.
     #[must_use]
     pub fn view(&self, at: i64) -> view::Change {
         let listener = self.listener.as_ref().map(|listener| format!(" listener {listener}"));
         let which = format!("{}{}", self.object, listener.unwrap_or_default());
         let (what, text) = match &self.kind {
-            ChangeKind::Is(condition) => {
+            ChangeKind::Changed(condition) => {
                 (format!("{}={:?}", condition.type_, condition.status), public(condition))
             }
-            ChangeKind::IsOver(type_) => (format!("removed condition {type_}"), String::new()),
+            ChangeKind::Ended(type_) => (format!("removed condition {type_}"), String::new()),
             ChangeKind::Removed => ("removed".to_owned(), String::new()),
         };
         view::Change { at, what, which, text, is_alarming: self.is_alarming() }
     }
 
-    /// Whether somebody should look.
+    /// Tells whether the change reports a problem.
     #[must_use]
     pub fn is_alarming(&self) -> bool {
-        matches!(&self.kind, ChangeKind::Is(condition) if alarming(condition))
+        matches!(&self.kind, ChangeKind::Changed(condition) if alarming(condition))
     }
 }
 
-/// A line of the log.
+/// Writes the log message.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.object)?;
@@ -70,16 +70,16 @@ impl fmt::Display for Change {
             write!(f, " listener {listener}")?;
         }
         match &self.kind {
-            ChangeKind::Is(Condition { type_, status, reason, message, .. }) => {
+            ChangeKind::Changed(Condition { type_, status, reason, message, .. }) => {
                 write!(f, ": {type_}={status:?} ({reason}): {message}")
             }
-            ChangeKind::IsOver(type_) => write!(f, ": removed condition {type_}"),
+            ChangeKind::Ended(type_) => write!(f, ": removed condition {type_}"),
             ChangeKind::Removed => f.write_str(": removed"),
         }
     }
 }
 
-/// One for each condition that changed. Of what is new, only what alarms and what is ready is told.
+/// Returns one change for each condition that has changed. Of new conditions, only problems and Ready are included.
 pub(super) fn of_object(
     object: &ObjectId,
     uid: &str,
@@ -94,8 +94,9 @@ pub(super) fn of_object(
         let kinds = of_conditions(previous.map(|previous| previous.conditions.as_slice()), conditions);
         changes.extend(kinds.into_iter().map(|kind| change(Some(name.clone()), kind)));
     }
-    let gone = before.iter().filter(|old| !new.listeners.iter().any(|new| new.name == old.name));
-    changes.extend(gone.map(|listener| change(Some(listener.name.clone()), ChangeKind::Removed)));
+    let removed_listeners = before.iter().filter(|old| !new.listeners.iter().any(|new| new.name == old.name));
+    changes
+        .extend(removed_listeners.map(|listener| change(Some(listener.name.clone()), ChangeKind::Removed)));
     let kinds = of_conditions(old.map(|old| old.conditions.as_slice()), &new.conditions);
     changes.extend(kinds.into_iter().map(|kind| change(None, kind)));
     changes
@@ -103,7 +104,7 @@ pub(super) fn of_object(
 
 fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<ChangeKind> {
     let old = old.unwrap_or_default();
-    let is_told = |condition: &&Condition| {
+    let is_reported = |condition: &&Condition| {
         let previous = old.iter().find(|other| other.type_ == condition.type_);
         let alarming = alarming(condition);
         match previous {
@@ -113,13 +114,17 @@ fn of_conditions(old: Option<&[Condition]>, new: &[Condition]) -> Vec<ChangeKind
             }
         }
     };
-    // Where Programmed is false, Ready says why.
-    let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_told);
-    let over = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
-    changed.cloned().map(ChangeKind::Is).chain(over.map(|c| ChangeKind::IsOver(c.type_.clone()))).collect()
+    // If Programmed is false, Ready has the reason.
+    let changed = new.iter().filter(|condition| condition.type_ != "Programmed").filter(is_reported);
+    let ended = old.iter().filter(|condition| !new.iter().any(|other| other.type_ == condition.type_));
+    changed
+        .cloned()
+        .map(ChangeKind::Changed)
+        .chain(ended.map(|c| ChangeKind::Ended(c.type_.clone())))
+        .collect()
 }
 
-/// The condition Ready among these.
+/// Returns status and reason of the condition Ready.
 pub(super) fn ready(conditions: &[Condition]) -> Ready {
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
     ready.map_or(Ready { status: ConditionStatus::Unknown, reason: "Pending".to_owned() }, |ready| Ready {
@@ -128,19 +133,19 @@ pub(super) fn ready(conditions: &[Condition]) -> Ready {
     })
 }
 
-/// What somebody should look at besides Ready and Programmed: type and reason.
+/// Returns type and reason of the conditions that report a problem, except Ready and Programmed.
 pub(super) fn alarms(conditions: &[Condition]) -> BTreeSet<(String, String)> {
     let alarms = alarming_besides_ready(conditions);
     alarms.map(|condition| (condition.type_.clone(), condition.reason.clone())).collect()
 }
 
-/// What somebody should look at besides Ready and Programmed.
+/// Returns the conditions that report a problem, except Ready and Programmed.
 pub(super) fn alarming_besides_ready(conditions: &[Condition]) -> impl Iterator<Item = &Condition> {
     let is_other = |condition: &&Condition| !["Ready", "Programmed"].contains(&condition.type_.as_str());
     conditions.iter().filter(is_other).filter(|condition| alarming(condition))
 }
 
-/// What a condition says, for those who may not see addresses of clients; cut.
+/// Returns the message for readers who may not see clients' addresses, shortened.
 #[must_use]
 pub fn public(condition: &Condition) -> String {
     if condition.type_ == "ClientIPPreserved" && condition.status != ConditionStatus::True {
@@ -149,10 +154,10 @@ pub fn public(condition: &Condition) -> String {
     view::cut(condition.message.clone(), MAX_TEXT)
 }
 
-/// Characters of a sentence on the status page.
+/// The maximum number of characters of a message on the status page.
 const MAX_TEXT: usize = 300;
 
-/// Whether somebody should look.
+/// Tells whether a condition reports a problem.
 #[must_use]
 pub fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {

@@ -1,8 +1,8 @@
-//! Whether a listener sees its clients' own addresses. Where it does not, limits punish the wrong peer, and a backend
-//! that trusts its neighbours becomes an open relay.
+//! Determines whether a listener sees its clients' own addresses. If it does not, limits affect the wrong clients, and
+//! a backend that trusts its own network becomes an open relay.
 //!
-//! The condition is True only where connections prove it: with PROXY headers, or with more addresses than load balancers
-//! have. What stands in front of the Service is not known, and a few addresses may be those of a few load balancers.
+//! The condition is True only if connections prove it: they have PROXY headers, or more addresses than load balancers
+//! have. The components in front of the Service are not known, and a few addresses may be those of load balancers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,15 +16,15 @@ use crate::model::SourceAddresses;
 use super::stamp::Stamp;
 use super::{Facts, Surroundings};
 
-/// The condition; none where nothing is known, or there is no network between.
+/// Returns the condition; `None` if nothing is known or there is no network between the client and the listener.
 pub(super) fn condition(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) -> Option<Condition> {
     let surroundings = facts.surroundings?;
     let address = listener.address.as_ref()?;
     let port = address.public_port()?;
     let socket = facts.published.snapshot().sockets.get(address)?;
-    let is_told = socket.proxy_protocol.as_ref().is_some_and(|header| header.use_as_client_address);
+    let has_header = socket.proxy_protocol.as_ref().is_some_and(|header| header.use_as_client_address);
     let sources = facts.report.source_addresses.get(&listener.id);
-    let verdict = if is_told { proxied(sources) } else { verdict(surroundings, port, sources) };
+    let verdict = if has_header { proxied(sources) } else { verdict(surroundings, port, sources) };
     verdict.map(|(status, reason, message)| stamp.condition("ClientIPPreserved", status, reason, &message))
 }
 
@@ -41,9 +41,9 @@ fn verdict(
     sources: Option<&SourceAddresses>,
 ) -> Option<(ConditionStatus, Reason, String)> {
     use ConditionStatus::{False, True};
-    let many = sources.is_some_and(|sources| sources.more);
+    let has_many = sources.is_some_and(|sources| sources.more);
     let hidden = |service: &&OwnService| service.hides_clients && service.has(port);
-    if let Some(service) = surroundings.front.known().filter(hidden).filter(|_| !many) {
+    if let Some(service) = surroundings.front.known().filter(hidden).filter(|_| !has_many) {
         let text = format!(
             "Service {} lets a node hand connections on to another, in its own name; set its \
              spec.externalTrafficPolicy to Local, or {REMEDY}",
@@ -59,19 +59,19 @@ fn verdict(
     }
     if let (Some(sources), [only]) = (sources, seen.iter().collect::<Vec<_>>().as_slice())
         && sources.connections >= ENOUGH
-        && !many
+        && !has_many
     {
         let text = format!("all recent connections come from {only}; if these are many clients, {REMEDY}");
         return Some((False, Reason::OneSourceAddress, text));
     }
-    many.then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
+    has_many.then(|| (True, Reason::Preserved, "connections come from their clients' addresses".to_owned()))
 }
 
-/// What helps in every case.
+/// The remedy for all cases.
 const REMEDY: &str =
     "enable the PROXY protocol on your load balancer and add its addresses to proxyProtocol.trustedPeers";
 
-/// Connections from which something can be concluded.
+/// The minimum number of connections for a conclusion.
 const ENOUGH: u64 = 100;
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_hides_clients_is_told_with_the_remedy() {
+    fn a_service_that_hides_clients_is_reported_with_the_remedy() {
         let balancer = |policy: &str| {
             let ports = json!([{ "port": 993 }]);
             surroundings(&json!({ "type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports }))
@@ -108,12 +108,16 @@ mod tests {
         assert_eq!((status, reason_), (ConditionStatus::False, Reason::ExternalTrafficPolicyCluster));
         assert!(message.contains("Service mail/edge") && message.contains("Local"), "{message}");
         assert_eq!(verdict(&balancer("Cluster"), 995, None), None, "not a port of that Service");
-        let many = sources(100, &[], true);
-        assert_eq!(reason(&balancer("Cluster"), Some(&many)), Some("Preserved"), "what is seen counts more");
+        let has_many = sources(100, &[], true);
+        assert_eq!(
+            reason(&balancer("Cluster"), Some(&has_many)),
+            Some("Preserved"),
+            "what is seen counts more"
+        );
     }
 
     #[test]
-    fn one_address_for_everybody_is_suspicious_once_there_are_enough() {
+    fn one_address_of_many_connections_is_a_problem() {
         let nothing = Surroundings::default();
         assert_eq!(reason(&nothing, None), None);
         assert_eq!(reason(&nothing, Some(&sources(10, &["10.0.0.9"], false))), None);
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_to_be_preserved_before_there_are_more_addresses_than_load_balancers_have() {
+    fn preserved_needs_more_addresses_than_load_balancers_have() {
         let ports = json!([{ "port": 993 }]);
         for spec in [
             json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": ports }),
@@ -134,8 +138,8 @@ mod tests {
             // These may be the addresses of three load balancers.
             let few = sources(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], false);
             assert_eq!(reason(&surroundings, Some(&few)), None);
-            let many = sources(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], true);
-            assert_eq!(reason(&surroundings, Some(&many)), Some("Preserved"));
+            let has_many = sources(1000, &["10.0.0.7", "10.0.0.8", "10.0.0.9"], true);
+            assert_eq!(reason(&surroundings, Some(&has_many)), Some("Preserved"));
         }
         assert_eq!(proxied(None), None);
         assert_eq!(proxied(Some(&sources(0, &[], false))), None);
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_address_is_no_clients() {
+    fn a_nodes_address_is_not_a_clients() {
         let surroundings = surroundings(&json!({}));
         let seen = sources(2, &["192.0.2.1", "198.51.100.1"], false);
         assert_eq!(reason(&surroundings, Some(&seen)), Some("NodeAddress"));

@@ -13,7 +13,7 @@ use crate::words::counted;
 use super::stamp::{Stamp, joined};
 use super::{Facts, client_address, ready};
 
-/// All of them.
+/// Returns all conditions of a listener.
 pub(super) fn conditions(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -62,7 +62,7 @@ pub(super) fn conditions(
     conditions
 }
 
-/// What the health checks say; nothing that keeps a listener from being ready.
+/// Returns the result of the health checks, which does not affect Ready.
 fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     let (all, out) = (health.endpoints, health.unhealthy.len());
     if out == 0 {
@@ -92,18 +92,18 @@ fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
     stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
 }
 
-/// There only while no name server answers, of a listener that looks names up.
+/// Returns the condition if no name server answers and the listener uses host names.
 fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) -> Option<Condition> {
     let served = facts.published.listener(&listener.id)?;
     let is_name = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });
     let has_name = |endpoints: &[BackendAddress]| endpoints.iter().any(is_name);
-    let asks_for_backend = served.auth.backend().is_some_and(|backend| has_name(&backend.endpoints));
-    let asks_for_service = match &served.auth {
+    let backend_has_name = served.auth.backend().is_some_and(|backend| has_name(&backend.endpoints));
+    let service_has_name = match &served.auth {
         Auth::Http { service, .. } => has_name(&service.endpoints),
         Auth::Passthrough(_) => false,
     };
-    let asks = served.resolver.looks_up_clients || asks_for_backend || asks_for_service;
-    let is_silent = asks && facts.report.silent_resolvers.contains(&served.resolver);
+    let looks_up_names = served.resolver.looks_up_clients || backend_has_name || service_has_name;
+    let is_silent = looks_up_names && facts.report.silent_resolvers.contains(&served.resolver);
     is_silent.then(|| {
         let servers: Vec<String> = served.resolver.nameservers.iter().map(ToString::to_string).collect();
         let which = match servers.as_slice() {

@@ -1,4 +1,4 @@
-//! The status of one object: its listeners', and what holds for all of them.
+//! Computes the status of one object from those of its listeners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::controller::violation::{Concern, Violation};
 use super::stamp::{Stamp, joined};
 use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener, ready};
 
-/// Of an object as it was rendered.
+/// Computes the status of an object.
 pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
     let stamp = Stamp::new(facts.now, outcome.generation);
     let mut listeners: Vec<Listener> = outcome
@@ -42,12 +42,12 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
     ObjectStatus { generation, address, backends, conditions, listeners, addresses: Vec::new() }
 }
 
-/// Whether the object as a whole is refused.
+/// Tells whether the object as a whole is refused.
 pub(super) fn is_invalid(outcome: &ObjectOutcome) -> bool {
     outcome.violations.iter().any(|violation| violation.concern == Concern::Accepted)
 }
 
-/// Where clients reach a listener.
+/// Returns the addresses of a listener for clients.
 fn addresses(surroundings: Option<&Surroundings>, listener: &ListenerOutcome) -> Vec<String> {
     let (Some(surroundings), Some(address)) = (surroundings, &listener.address) else { return Vec::new() };
     let mut addresses = address.public_port().map(|port| surroundings.addresses(port)).unwrap_or_default();
@@ -60,7 +60,7 @@ impl Surroundings {
         match &self.front {
             Front::Known(service) => service.addresses(port, &self.nodes),
             Front::Awaited(_) | Front::NotFound(_) | Front::NotReadable(..) => Vec::new(),
-            // Without --service, the way in is by the nodes' own ports.
+            // Without --service, clients connect to the nodes' addresses.
             Front::None => {
                 self.nodes.iter().map(|node: &IpAddr| with_port(&node.to_string(), port)).collect()
             }
@@ -68,12 +68,12 @@ impl Surroundings {
     }
 }
 
-/// What to tell of the first listener whose load balancer has no address yet.
+/// Returns the message for the first listener whose load balancer has no address yet.
 fn pending_address(surroundings: Option<&Surroundings>, outcome: &ObjectOutcome) -> Option<String> {
     outcome.listeners.iter().find_map(|listener| ready::pending_address(surroundings, listener))
 }
 
-/// For people: the hosts where clients reach it, or else where it is bound.
+/// Returns the hosts for clients or, if there are none, the sockets.
 fn address(surroundings: Option<&Surroundings>, outcome: &ObjectOutcome, listeners: &[Listener]) -> String {
     let reached = listeners.iter().flat_map(|listener| &listener.addresses);
     let hosts: BTreeSet<&str> = reached.filter_map(|address| Some(address.rsplit_once(':')?.0)).collect();
@@ -88,7 +88,7 @@ fn address(surroundings: Option<&Surroundings>, outcome: &ObjectOutcome, listene
     text.chars().take(MAX_ADDRESS).collect()
 }
 
-/// What holds for all listeners, and alarms of any.
+/// Combines the conditions of all listeners.
 fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> Vec<Condition> {
     let own: Vec<&Violation> = object.violations.iter().filter(|v| v.concern == Concern::Accepted).collect();
     let mut conditions = Vec::new();
@@ -121,7 +121,7 @@ fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> V
     conditions
 }
 
-/// The condition of the listeners for which it does not hold, if there are any.
+/// Returns the combined condition of the listeners for which it is not true, if there are any.
 fn worst(type_: &str, listeners: &[Listener], stamp: &Stamp) -> Option<Condition> {
     let mut bad: Vec<(&str, &Condition)> = listeners
         .iter()
@@ -136,7 +136,7 @@ fn worst(type_: &str, listeners: &[Listener], stamp: &Stamp) -> Option<Condition
     Some(stamp.condition(type_, first.status, &first.reason, &named(&bad)))
 }
 
-/// Notices of listeners, each kind once.
+/// Combines the warnings of the listeners by type.
 fn alarms(listeners: &[Listener], stamp: &Stamp) -> Vec<Condition> {
     let mut alarms: BTreeMap<&str, Vec<(&str, &Condition)>> = BTreeMap::new();
     for listener in listeners {
@@ -151,25 +151,25 @@ fn alarms(listeners: &[Listener], stamp: &Stamp) -> Vec<Condition> {
     alarms.into_iter().filter_map(alarm).collect()
 }
 
-/// `listeners a, b: what they say | listener c: what it says`.
+/// Formats `listeners a, b: message | listener c: message`.
 fn named(conditions: &[(&str, &Condition)]) -> String {
-    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut messages: Vec<(&str, Vec<&str>)> = Vec::new();
     for (name, condition) in conditions {
-        match said.iter_mut().find(|(message, _)| *message == condition.message) {
+        match messages.iter_mut().find(|(message, _)| *message == condition.message) {
             Some((_, names)) => names.push(name),
-            None => said.push((&condition.message, vec![name])),
+            None => messages.push((&condition.message, vec![name])),
         }
     }
     let sentence = |(message, names): (&str, Vec<&str>)| {
         let who = if names.len() == 1 { "listener" } else { "listeners" };
         format!("{who} {}: {message}", names.join(", "))
     };
-    said.into_iter().map(sentence).collect::<Vec<_>>().join(" | ")
+    messages.into_iter().map(sentence).collect::<Vec<_>>().join(" | ")
 }
 
-/// Shown as the address while a load balancer has none, as `kubectl get services` does.
+/// The address while a load balancer has none, as in `kubectl get services`.
 const PENDING: &str = "<pending>";
-/// The bound of `addresses` in the schema.
+/// The limit of `addresses` in the schema.
 const MAX_ADDRESSES: usize = 16;
-/// The bound of `status.address` in the schema.
+/// The limit of `status.address` in the schema.
 const MAX_ADDRESS: usize = 1024;

@@ -1,7 +1,7 @@
-//! Whether a listener is served here, in all replicas, and where clients come in.
+//! The conditions Programmed (this replica) and Ready (all replicas and the Service).
 
 use crate::api::status::{Condition, ConditionStatus};
-use crate::controller::peers::{Elsewhere, Wanted};
+use crate::controller::peers::{ServedByOthers, Wanted};
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
 use crate::controller::service::Reach;
@@ -11,7 +11,7 @@ use crate::model::SocketState;
 use super::stamp::{Stamp, joined};
 use super::{Facts, Surroundings, name};
 
-/// A condition without what all have in common.
+/// The fields of a condition that [`Stamp`] does not add.
 pub(super) struct ConditionBody {
     pub(super) status: ConditionStatus,
     pub(super) reason: String,
@@ -24,7 +24,7 @@ impl ConditionBody {
     }
 }
 
-/// Programmed, which is about this process, and Ready, which is about all of them.
+/// Returns Programmed, which describes this process, and Ready, which describes all replicas.
 pub(super) fn conditions(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -32,16 +32,16 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> [Condition; 2] {
     let here = programmed(facts, listener);
-    let everywhere = elsewhere(facts, object, listener, &here)
+    let all_replicas = served_by_others(facts, object, listener, &here)
         .or_else(|| reached(facts, listener, &here))
         .or_else(|| inside_only(facts, listener, &here));
     let condition = |type_, verdict: &ConditionBody| {
         stamp.condition(type_, verdict.status, &verdict.reason, &verdict.message)
     };
-    [condition("Programmed", &here), condition("Ready", everywhere.as_ref().unwrap_or(&here))]
+    [condition("Programmed", &here), condition("Ready", all_replicas.as_ref().unwrap_or(&here))]
 }
 
-/// Whether the listener's own generation is bound in this process.
+/// Tells whether the current generation of the listener is bound in this process.
 pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> ConditionBody {
     use ConditionStatus::{False, True, Unknown};
     if listener.waits_for_references() {
@@ -88,8 +88,8 @@ pub(super) fn programmed(facts: &Facts<'_>, listener: &ListenerOutcome) -> Condi
     }
 }
 
-/// Whether the API server has not said yet what the listener refers to, or the data plane has not reported yet on the
-/// listener as it is now.
+/// Tells whether the API server has not returned the listener's references yet, or the data plane has not reported on
+/// the current listener yet.
 pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool {
     if listener.waits_for_references() {
         return true;
@@ -99,17 +99,17 @@ pub(super) fn is_pending(facts: &Facts<'_>, listener: &ListenerOutcome) -> bool 
     facts.report.revision < wanted || !facts.report.sockets.contains_key(address)
 }
 
-/// Whether all ready replicas serve the object's own generation of it.
+/// Tells whether all ready replicas serve the current generation of the listener.
 pub(super) fn is_served_everywhere(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
     listener: &ListenerOutcome,
 ) -> bool {
     let here = programmed(facts, listener);
-    here.status == ConditionStatus::True && elsewhere(facts, object, listener, &here).is_none()
+    here.status == ConditionStatus::True && served_by_others(facts, object, listener, &here).is_none()
 }
 
-/// Whether a listener is served everywhere, and only the Service does not lead to it yet.
+/// Tells whether all replicas serve the listener, but the Service does not lead to it yet.
 pub(super) fn waits_for_service(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
@@ -117,11 +117,12 @@ pub(super) fn waits_for_service(
 ) -> bool {
     let here = programmed(facts, listener);
     let is_pending = |verdict: ConditionBody| verdict.status == ConditionStatus::Unknown;
-    elsewhere(facts, object, listener, &here).is_none()
+    served_by_others(facts, object, listener, &here).is_none()
         && reached(facts, listener, &here).is_some_and(is_pending)
 }
 
-/// What the Service of `--service` has to do with it, while we lead; `None` where clients reach the listener.
+/// Returns the problem with the Service of `--service`, if this replica leads. `None` if clients can connect to the
+/// listener.
 fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) -> Option<ConditionBody> {
     let surroundings = facts.surroundings.filter(|_| facts.replicas.is_some())?;
     let port = listener.address.as_ref().filter(|_| here.status == ConditionStatus::True)?.public_port()?;
@@ -135,14 +136,14 @@ fn reached(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) 
     Some(ConditionBody::new(status, reason, message))
 }
 
-/// Ready as everywhere else, and told that the Service's load balancer has no address yet.
+/// Returns Ready with a note that the Service's load balancer has no address yet.
 fn inside_only(facts: &Facts<'_>, listener: &ListenerOutcome, here: &ConditionBody) -> Option<ConditionBody> {
     facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
     let pending = pending_address(facts.surroundings, listener)?;
     Some(ConditionBody::new(ConditionStatus::True, &here.reason, format!("{}; {pending}", here.message)))
 }
 
-/// What to tell of a listener whose load balancer has no address yet.
+/// Returns the message if the listener's load balancer has no address yet.
 pub(super) fn pending_address(
     surroundings: Option<&Surroundings>,
     listener: &ListenerOutcome,
@@ -151,9 +152,9 @@ pub(super) fn pending_address(
     surroundings?.front.known()?.pending_address(port)
 }
 
-/// What the other replicas say, where we are well ourselves and know of them; `None` where it is no other than what
-/// holds here.
-fn elsewhere(
+/// Returns the state of the other replicas if this replica leads and serves the listener itself. `None` if all of them
+/// serve it too.
+fn served_by_others(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
     listener: &ListenerOutcome,
@@ -163,9 +164,11 @@ fn elsewhere(
     let id = object.id();
     let wanted = Wanted { object: &name(&id), uid: &object.uid, generation: object.generation };
     match replicas.serve(&wanted, &listener.id.listener) {
-        Elsewhere::Everywhere => None,
-        Elsewhere::Pending(why) => Some(ConditionBody::new(ConditionStatus::Unknown, Reason::Pending, why)),
-        Elsewhere::Not { reason, message } => {
+        ServedByOthers::All => None,
+        ServedByOthers::Pending(why) => {
+            Some(ConditionBody::new(ConditionStatus::Unknown, Reason::Pending, why))
+        }
+        ServedByOthers::Failed { reason, message } => {
             Some(ConditionBody::new(ConditionStatus::False, &reason, message))
         }
     }

@@ -1,4 +1,4 @@
-//! What this replica serves of an object: for the other replicas, and for the ports of the Service.
+//! What this replica serves of an object, for the other replicas and for the ports of the Service.
 
 use crate::api::status::ConditionStatus;
 use crate::controller::index::ObjectId;
@@ -12,7 +12,7 @@ use crate::model::served::{Bound, Problem, ServedObject};
 use super::stamp::joined;
 use super::{Facts, object, ready};
 
-/// What this replica tells the others of an object; `None` where it does not have it.
+/// Returns the object's entry in the ledger; `None` if this replica does not know the object.
 #[must_use]
 pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<ServedObject> {
     let outcome = facts.published.outcome(id)?;
@@ -43,7 +43,7 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<ServedObject> {
     })
 }
 
-/// The ports that an object's listeners want, and that others than this host can reach.
+/// Returns the ports that an object's listeners use and that other hosts can reach.
 pub fn claims(facts: &Facts<'_>, id: &ObjectId) -> Vec<Claim> {
     let Some(outcome) = facts.published.outcome(id) else { return Vec::new() };
     let claim = |listener: &ListenerOutcome| {
@@ -53,14 +53,14 @@ pub fn claims(facts: &Facts<'_>, id: &ObjectId) -> Vec<Claim> {
     outcome.listeners.iter().filter_map(claim).collect()
 }
 
-/// What keeps a listener from being served. Who reads this does not see the listener's other conditions here.
+/// Returns the violations that exclude a listener. Other replicas do not see its other conditions.
 fn cause(object: &ObjectOutcome, listener: &ListenerOutcome) -> Option<String> {
     let all = object.violations.iter().chain(&listener.violations);
     let causes: Vec<&Violation> = all.filter(|violation| violation.concern.excludes()).collect();
     (!causes.is_empty()).then(|| joined(&causes))
 }
 
-/// A listener whose change is under way is served meanwhile as it was, where its socket is bound.
+/// Returns the entry of a bound listener. During a change it is served with its previous configuration.
 fn bound(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Bound> {
     let address = listener.address.as_ref()?;
     let is_bound = matches!(facts.report.sockets.get(address), Some(SocketState::Bound(_)));

@@ -1,10 +1,10 @@
-//! What all conditions of an object have in common.
+//! The common fields of an object's conditions.
 
 use crate::api::status::{Condition, ConditionStatus};
 use crate::controller::reason::Reason;
 use crate::controller::violation::Violation;
 
-/// Their generation, and when they were made.
+/// The generation and the time of the conditions.
 pub(super) struct Stamp {
     generation: i64,
     time: String,
@@ -39,7 +39,7 @@ impl Stamp {
         violations: &[&Violation],
         good: (Reason, &str),
     ) -> Condition {
-        // What is wrong already comes before what is not known yet.
+        // Definite violations take precedence over pending ones.
         let status = |violation: &Violation| match violation.is_pending() {
             true => ConditionStatus::Unknown,
             false => ConditionStatus::False,
@@ -56,7 +56,7 @@ impl Stamp {
     }
 }
 
-/// Conditions that say what they said before keep their time.
+/// Conditions whose status has not changed keep their times.
 pub(super) fn keep_times(conditions: &mut [Condition], previous: &[Condition]) {
     for condition in conditions {
         let same = previous.iter().find(|old| old.type_ == condition.type_ && old.status == condition.status);
@@ -66,10 +66,10 @@ pub(super) fn keep_times(conditions: &mut [Condition], previous: &[Condition]) {
     }
 }
 
-/// All of them, in one message.
+/// Joins all violations into one message.
 pub(super) fn joined(violations: &[&Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
 }
 
-/// Of a condition's message; Kubernetes' own bound is 32768 bytes.
+/// The maximum number of characters of a message. The limit of Kubernetes is 32,768 bytes.
 const MAX_MESSAGE: usize = 8192;

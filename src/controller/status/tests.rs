@@ -9,9 +9,9 @@ use crate::model::SocketState;
 use crate::model::served::{Bound, Entry, Page, Problem, Replica, ServedObject};
 use crate::net::ListenAddress;
 
-const GOOD: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
+const VALID: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Disabled}}";
 
-/// What comes of a manifest, and what of that is new.
+/// Returns the status of a manifest, and its changes.
 fn updated(
     world: &mut World,
     yaml: &str,
@@ -42,8 +42,8 @@ fn bound(port: u16) -> BindReport {
     }
 }
 
-/// `type=status reason` of every condition.
-fn told(conditions: &[Condition]) -> Vec<String> {
+/// Formats each condition as `type=status reason`.
+fn lines(conditions: &[Condition]) -> Vec<String> {
     conditions.iter().map(|c| format!("{}={:?} {}", c.type_, c.status, c.reason)).collect()
 }
 
@@ -54,13 +54,13 @@ fn of(status: &Status) -> &ObjectStatus {
 #[test]
 fn an_object_is_ready_when_all_its_listeners_are_bound() {
     let mut world = World::new();
-    let status = status(&mut world, &server(GOOD, ""), &bound(143), &Status::default(), 0);
+    let status = status(&mut world, &server(VALID, ""), &bound(143), &Status::default(), 0);
     let good = ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs", "Programmed=True Programmed"];
-    assert_eq!(told(&of(&status).conditions)[..3], good);
-    assert_eq!(told(&of(&status).conditions)[3], "Ready=True Ready");
+    assert_eq!(lines(&of(&status).conditions)[..3], good);
+    assert_eq!(lines(&of(&status).conditions)[3], "Ready=True Ready");
     let listener = &of(&status).listeners[0].conditions;
     assert_eq!(
-        told(listener)[2..],
+        lines(listener)[2..],
         ["Conflicted=False NoConflicts", "Programmed=True Bound", "Ready=True Bound"]
     );
     assert_eq!(listener[4].message, "*:143 is bound (0.0.0.0:143)");
@@ -68,20 +68,20 @@ fn an_object_is_ready_when_all_its_listeners_are_bound() {
 }
 
 #[test]
-fn what_an_earlier_process_said_keeps_its_times() {
+fn conditions_of_an_earlier_process_keep_their_times() {
     let mut world = World::new();
-    let before = status(&mut world, &server(GOOD, ""), &bound(143), &Status::default(), 1_000_000);
+    let before = status(&mut world, &server(VALID, ""), &bound(143), &Status::default(), 1_000_000);
     let id = before.0.keys().next().unwrap();
     let written = before.value(id).unwrap();
     let mut known = Status::default();
-    known.recall(id, &written);
-    let after = status(&mut World::new(), &server(GOOD, ""), &bound(143), &known, 2_000_000);
+    known.restore(id, &written);
+    let after = status(&mut World::new(), &server(VALID, ""), &bound(143), &known, 2_000_000);
     assert_eq!(after, before);
-    assert_eq!(after.news(id, "", &written), vec![]);
-    // What is no status says nothing.
+    assert_eq!(after.changes_since(id, "", &written), vec![]);
+    // A value of another form is ignored.
     let mut nothing = Status::default();
-    nothing.recall(id, &json!({ "conditions": "none" }));
-    nothing.recall(id, &Value::Null);
+    nothing.restore(id, &json!({ "conditions": "none" }));
+    nothing.restore(id, &Value::Null);
     assert_eq!(nothing, Status::default());
 }
 
@@ -89,29 +89,29 @@ fn what_an_earlier_process_said_keeps_its_times() {
 fn an_object_is_not_ready_before_the_report_of_its_revision() {
     let mut world = World::new();
     let old = BindReport { revision: 0, ..bound(143) };
-    let status = status(&mut world, &server(GOOD, ""), &old, &Status::default(), 0);
-    assert_eq!(told(&of(&status).conditions)[3], "Ready=Unknown Pending");
+    let status = status(&mut world, &server(VALID, ""), &old, &Status::default(), 0);
+    assert_eq!(lines(&of(&status).conditions)[3], "Ready=Unknown Pending");
 }
 
 #[test]
-fn a_port_in_use_is_said_for_its_listener_only() {
-    let two = format!("{GOOD}, {}", GOOD.replace("name: a", "name: b").replace("143", "110"));
+fn a_port_in_use_is_reported_for_its_listener_only() {
+    let two = format!("{VALID}, {}", VALID.replace("name: a", "name: b").replace("143", "110"));
     let mut report = bound(110);
     let failed = SocketState::Failed("address in use".to_owned());
     Arc::make_mut(&mut report.sockets).insert(ListenAddress::Any { port: 143 }, failed);
     let mut world = World::new();
     let status = status(&mut world, &server(&two, ""), &report, &Status::default(), 0);
     let object = of(&status);
-    assert_eq!(told(&object.conditions)[3], "Ready=False BindFailed");
+    assert_eq!(lines(&object.conditions)[3], "Ready=False BindFailed");
     assert_eq!(object.conditions[3].message, "listener a: *:143 cannot be bound: address in use");
-    assert_eq!(told(&object.listeners[1].conditions)[4], "Ready=True Bound");
+    assert_eq!(lines(&object.listeners[1].conditions)[4], "Ready=True Bound");
 }
 
 #[test]
 fn an_invalid_spec_is_not_accepted_and_degrades() {
     let mut world = World::new();
-    world.render(&server(GOOD, ""));
-    let bad = server(&GOOD.replace("backendAddress", "backendAdress"), "");
+    world.render(&server(VALID, ""));
+    let bad = server(&VALID.replace("backendAddress", "backendAdress"), "");
     let status = status(&mut world, &bad, &bound(143), &Status::default(), 0);
     let expected = [
         "Accepted=False UnknownField",
@@ -120,7 +120,7 @@ fn an_invalid_spec_is_not_accepted_and_degrades() {
         "Ready=False UsingLastGood",
         "Degraded=True UsingLastGood",
     ];
-    assert_eq!(told(&of(&status).conditions), expected);
+    assert_eq!(lines(&of(&status).conditions), expected);
     assert_eq!(of(&status).generation, 2);
 }
 
@@ -129,13 +129,13 @@ fn an_object_that_was_never_good_is_not_ready() {
     let mut world = World::new();
     let bad = server("{name: a}", "");
     let status = status(&mut world, &bad, &BindReport::default(), &Status::default(), 0);
-    assert_eq!(told(&of(&status).conditions)[3], "Ready=False Invalid");
+    assert_eq!(lines(&of(&status).conditions)[3], "Ready=False Invalid");
 }
 
 #[test]
 fn a_condition_keeps_its_time_until_it_changes() {
     let mut world = World::new();
-    let yaml = server(GOOD, "");
+    let yaml = server(VALID, "");
     let first = status(&mut world, &yaml, &BindReport::default(), &Status::default(), 100);
     let second = status(&mut world, &yaml, &bound(143), &first, 200);
     assert_eq!(of(&second).conditions[0].last_transition_time, "1970-01-01T00:01:40Z");
@@ -145,7 +145,7 @@ fn a_condition_keeps_its_time_until_it_changes() {
 #[test]
 fn each_changed_condition_is_one_line() {
     let mut world = World::new();
-    let yaml = server(GOOD, "");
+    let yaml = server(VALID, "");
     let (first, changes) = updated(&mut world, &yaml, &BindReport::default(), &Status::default(), 0);
     assert_eq!(changes, vec![]);
     let (second, changes) = updated(&mut world, &yaml, &bound(143), &first, 0);
@@ -168,8 +168,8 @@ fn each_changed_condition_is_one_line() {
 }
 
 #[test]
-fn what_is_wrong_with_several_listeners_is_said_once() {
-    let two = format!("{GOOD}, {}", GOOD.replace("name: a", "name: b").replace("143", "110"));
+fn a_problem_of_several_listeners_is_reported_once() {
+    let two = format!("{VALID}, {}", VALID.replace("name: a", "name: b").replace("143", "110"));
     let clear = two.replace(", tls: {mode: Disabled}", "");
     let status = status(&mut World::new(), &server(&clear, ""), &bound(143), &Status::default(), 0);
     let conditions = &of(&status).conditions;
@@ -180,12 +180,12 @@ fn what_is_wrong_with_several_listeners_is_said_once() {
     );
 }
 
-/// A world of two replicas, of which the other says this.
+/// Two replicas, of which the other one has this entry in its ledger.
 fn led(world: &mut World, yaml: &str, other: Option<ServedObject>) -> Status {
     led_behind(world, yaml, other, None)
 }
 
-/// The same, with this Service in front.
+/// The same with this Service.
 fn led_behind(
     world: &mut World,
     yaml: &str,
@@ -203,7 +203,7 @@ fn led_behind(
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
     let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
-    peers.heard(address, page, now);
+    peers.answered(address, page, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);
     let facts = Facts { published: publisher, report: &report, replicas: Some(&peers), surroundings, now: 0 };
@@ -213,10 +213,10 @@ fn led_behind(
 }
 
 #[test]
-fn ready_asks_all_replicas_and_programmed_this_one() {
+fn ready_depends_on_all_replicas_and_programmed_on_this_one() {
     let here = |other| {
-        let status = led(&mut World::new(), &server(GOOD, ""), other);
-        let conditions = told(&of(&status).conditions);
+        let status = led(&mut World::new(), &server(VALID, ""), other);
+        let conditions = lines(&of(&status).conditions);
         assert_eq!(conditions[2], "Programmed=True Programmed");
         (conditions[3].clone(), of(&status).conditions[3].message.clone())
     };
@@ -238,21 +238,21 @@ fn ready_asks_all_replicas_and_programmed_this_one() {
     assert_eq!(message, "listener a: replica pod-b: address in use");
 }
 
-/// What is said of a listener on port 143 behind this Service: Ready, its message, and the address.
+/// Returns Ready, its message and the address of a listener on port 143 with this Service.
 fn behind(spec: &Value) -> [String; 3] {
     let service = json!({ "metadata": { "namespace": "mail", "name": "edge" }, "spec": spec });
     let service = OwnService::read(&serde_json::from_value(service).unwrap(), "us");
     let front = Front::Known(Box::new(service));
     let surroundings = Surroundings { front, ..Surroundings::default() };
     let served = ServedObject { uid: String::new(), generation: 1, bound: None, problems: vec![] };
-    let yaml = server(GOOD, "");
+    let yaml = server(VALID, "");
     let status = led_behind(&mut World::new(), &yaml, Some(served), Some(&surroundings));
     let object = of(&status);
-    [told(&object.conditions)[3].clone(), object.conditions[3].message.clone(), object.address.clone()]
+    [lines(&object.conditions)[3].clone(), object.conditions[3].message.clone(), object.address.clone()]
 }
 
 #[test]
-fn a_load_balancer_without_an_address_leaves_ready_true_and_is_told() {
+fn a_load_balancer_without_an_address_is_reported_and_leaves_ready_true() {
     let ports = json!([{ "port": 143 }]);
     let [ready, message, address] = behind(&json!({ "type": "LoadBalancer", "ports": ports }));
     assert_eq!((ready.as_str(), address.as_str()), ("Ready=True Ready", "<pending>"));
@@ -271,26 +271,26 @@ fn a_service_that_leads_to_another_port_is_not_ready_though_the_listener_is_prog
 }
 
 #[test]
-fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
+fn the_ledger_names_the_listeners_that_do_not_serve() {
     let mut world = World::new();
-    world.render(&server(GOOD, ""));
+    world.render(&server(VALID, ""));
     let publisher = &world.renderer;
     let id = publisher.outcomes().map(|(id, _)| id).next().unwrap();
-    let told = |report: &BindReport| {
+    let lines = |report: &BindReport| {
         let facts = Facts { published: publisher, report, replicas: None, surroundings: None, now: 0 };
         served(&facts, id).unwrap()
     };
     let bound_here = |port| Some(vec![Bound { listener: "a".into(), port }]);
     let good = ServedObject { generation: 1, bound: bound_here(Some(143)), ..ServedObject::default() };
-    assert_eq!(told(&bound(143)), good);
-    let pending = told(&BindReport::default());
+    assert_eq!(lines(&bound(143)), good);
+    let pending = lines(&BindReport::default());
     assert_eq!((pending.problems[0].listener.as_str(), pending.problems[0].pending), ("a", true));
     assert_eq!(pending.bound, Some(vec![]));
-    // A change is under way, and the port is served meanwhile.
-    let changing = told(&BindReport { revision: 0, ..bound(143) });
+    // During a change, the port is still served.
+    let changing = lines(&BindReport { revision: 0, ..bound(143) });
     assert!(changing.problems[0].pending && changing.bound == bound_here(Some(143)), "{changing:?}");
-    // What cannot be used any more is served on, and the reason is this replica's own.
-    world.render(&server(&GOOD.replace("'b:1'", "'nowhere'"), ""));
+    // A listener that can no longer be used is still served. The reason is this replica's own.
+    world.render(&server(&VALID.replace("'b:1'", "'nowhere'"), ""));
     let publisher = &world.renderer;
     let report = BindReport { revision: 9, ..bound(143) };
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
@@ -304,10 +304,10 @@ fn what_replicas_are_told_names_the_listeners_that_do_not_serve() {
 }
 
 #[test]
-fn the_port_of_a_listener_that_cannot_be_served_is_wanted_still() {
+fn keeps_the_port_of_a_listener_that_cannot_be_served() {
     let mut world = World::new();
     let lost = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
-    world.render(&server(&format!("{GOOD}, {lost}"), ""));
+    world.render(&server(&format!("{VALID}, {lost}"), ""));
     let publisher = &world.renderer;
     let report = bound(143);
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
@@ -319,7 +319,7 @@ fn the_port_of_a_listener_that_cannot_be_served_is_wanted_still() {
 #[test]
 fn the_document_holds_each_objects_status() {
     let mut world = World::new();
-    let status = status(&mut world, &server(GOOD, ""), &bound(143), &Status::default(), 0);
+    let status = status(&mut world, &server(VALID, ""), &bound(143), &Status::default(), 0);
     let document = status.document(7, &["a.yaml: broken".to_owned()]);
     assert_eq!(document["revision"], 7);
     assert_eq!(document["problems"][0], "a.yaml: broken");

@@ -1,4 +1,4 @@
-//! CEL: the rules of every schema node, evaluated on every value of that node.
+//! Evaluates the CEL rules of every schema node on all its values.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::controller::violation::Violation;
 
 use super::schema::element;
 
-/// The rules of a schema. Each is compiled when it is first evaluated: most manifests need few of them.
+/// The rules of a schema. Each is compiled when it is first evaluated, because most manifests need few of them.
 #[derive(Debug, Default)]
 pub(super) struct Rules(BTreeMap<String, OnceLock<Option<Program>>>);
 
@@ -29,21 +29,21 @@ impl Rules {
         children.chain(schema.get("items")).for_each(|child| self.add(child));
     }
 
-    /// None if it does not compile.
+    /// Returns a compiled rule; `None` if it cannot be compiled.
     fn program(&self, rule: &str) -> Option<&Program> {
         self.0.get(rule)?.get_or_init(|| Program::compile(rule).ok()).as_ref()
     }
 
-    /// Those that do not compile.
+    /// Returns the rules that cannot be compiled.
     #[cfg(test)]
     pub(super) fn broken(&self) -> Vec<&str> {
         self.0.keys().map(String::as_str).filter(|rule| self.program(rule).is_none()).collect()
     }
 
-    /// Evaluates them on a value of the schema.
+    /// Evaluates the rules on a value of the schema.
     pub(super) fn check(&self, schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
         let mut functions = Context::default();
-        // In milliseconds, which is all that comparing needs; the library's own would bring a calendar.
+        // Milliseconds are enough for comparisons. The library's own durations need a calendar library.
         if functions.add_function("duration", |text: Arc<String>| milliseconds(&text)).is_ok() {
             self.check_node(&functions, schema, value, path, found);
         }
@@ -63,7 +63,7 @@ impl Rules {
             context.add_variable_from_value("self", cel(value));
         }
         for (rule, message) in rules {
-            // A rule that cannot be evaluated does not hold, as in the API server.
+            // A rule that cannot be evaluated is violated, as in the API server.
             if !self.program(rule).is_some_and(|program| program.execute(&context) == Ok(Cel::Bool(true))) {
                 let (problem, remedy) = message.split_once("; ").unwrap_or((message, ""));
                 found.push(Violation::invalid(path, problem, remedy));
@@ -92,13 +92,13 @@ fn of(schema: &Value) -> impl Iterator<Item = (&str, &str)> {
     rules.filter_map(|rule| Some((rule["rule"].as_str()?, rule["message"].as_str()?)))
 }
 
-/// The schema has checked the form.
+/// Parses a duration whose form the schema has already checked.
 fn milliseconds(text: &str) -> i64 {
     let duration = units::duration(&Duration(text.to_owned())).unwrap_or_default();
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Kubernetes' integers are `int`, never `uint`.
+/// Integers are `int` in Kubernetes, never `uint`.
 fn cel(value: &Value) -> Cel {
     match value {
         Value::Null => Cel::Null,

@@ -1,4 +1,4 @@
-//! What OpenAPI schemas mean in Kubernetes beyond JSON Schema: pruning, defaults, list types.
+//! Features of Kubernetes schemas beyond JSON Schema: pruning, defaults, and list types.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::controller::violation::Violation;
 
-/// A JSON Schema that takes no unknown fields.
+/// Converts to a JSON Schema that refuses unknown fields.
 pub(super) fn strict(schema: &Value) -> Value {
     let Some(fields) = schema.as_object() else { return schema.clone() };
     let mut strict = Map::new();
@@ -31,7 +31,7 @@ pub(super) fn strict(schema: &Value) -> Value {
     Value::Object(strict)
 }
 
-/// Null means absent: no field of ours is nullable.
+/// Removes nulls, which mean absent: our fields are not nullable.
 pub(super) fn prune_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -43,7 +43,7 @@ pub(super) fn prune_nulls(value: &mut Value) {
     }
 }
 
-/// A number without a fraction is an integer, however it is written: `143.0`, `1e3`.
+/// Converts numbers without a fraction to integers, such as `143.0` or `1e3`.
 pub(super) fn make_integers(value: &mut Value) {
     match value {
         Value::Number(number) => {
@@ -58,13 +58,13 @@ pub(super) fn make_integers(value: &mut Value) {
     }
 }
 
-/// As far as a float counts whole numbers exactly.
+/// Converts a float in the range in which it represents integers exactly.
 fn integer(float: f64) -> Option<i64> {
     let most = 9_007_199_254_740_992.0;
     (float.abs() <= most).then(|| format!("{float:.0}").parse().ok()).flatten()
 }
 
-/// Defaults of absent fields, in objects that are there.
+/// Adds the defaults of absent fields to existing objects.
 pub(super) fn apply_defaults(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -82,7 +82,7 @@ pub(super) fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Duplicates in `listType: map` and `listType: set`.
+/// Reports duplicates in `listType: map` and `listType: set`.
 pub(super) fn check_lists(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
     match value {
         Value::Object(fields) => {
@@ -108,7 +108,7 @@ pub(super) fn check_lists(schema: &Value, value: &Value, path: &str, found: &mut
     }
 }
 
-/// What makes an element of a list unique.
+/// Returns what must be unique in a list.
 fn identity(schema: &Value, item: &Value) -> Option<String> {
     match schema["x-kubernetes-list-type"].as_str()? {
         "set" => Some(item.to_string()),
@@ -120,7 +120,7 @@ fn identity(schema: &Value, item: &Value) -> Option<String> {
     }
 }
 
-/// The path of a list's element, by its name where it has one.
+/// Returns the path of a list's element: by its name if it has one, otherwise by its index.
 pub(super) fn element(path: &str, index: usize, item: &Value) -> String {
     match item["name"].as_str() {
         Some(name) => format!("{path}[{name}]"),

@@ -1,4 +1,4 @@
-//! Schema errors as sentences with a remedy.
+//! Converts schema errors to violations with a remedy.
 
 mod advice;
 mod fields;
@@ -16,7 +16,7 @@ use crate::controller::reason::Reason;
 use crate::controller::violation::{Concern, Violation, one_line};
 use crate::words::counted;
 
-/// What one error of the schema says about a spec.
+/// Returns the violations for one error of the schema.
 pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Value) -> Vec<Violation> {
     let (path, node) = locate(error.instance_path().as_str(), spec, schema);
     let value = error.instance();
@@ -48,7 +48,7 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
         ValidationErrorKind::Pattern { pattern } => {
             let problem = match value.as_str() {
                 Some("") => "this is empty".to_owned(),
-                // Of a header: its value may be a key.
+                // The pattern of a header's value, which may be a key and must not be shown.
                 _ if pattern.contains("\\x0b") => "this holds control characters".to_owned(),
                 _ => format!("{} is not valid", advice::shown(value)),
             };
@@ -61,7 +61,7 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
     }
 }
 
-/// One sentence for each field: what is of the wrong type is not out of range as well.
+/// Keeps one violation for each field. A wrong type takes precedence, for example over a range.
 pub(super) fn once_each(all: impl Iterator<Item = Violation>) -> Vec<Violation> {
     let mut kept: Vec<Violation> = Vec::new();
     for violation in all.take(MAX_VIOLATIONS * 2) {
@@ -74,7 +74,7 @@ pub(super) fn once_each(all: impl Iterator<Item = Violation>) -> Vec<Violation> 
     kept
 }
 
-/// Without the value: it may be long, or a key.
+/// Returns problem and remedy without a text value, which may be long or a key.
 fn out_of_range(error: &ValidationError<'_>, node: &Value) -> (String, String) {
     let value = error.instance();
     let length = value.as_str().map_or(0, |text| text.chars().count());
@@ -109,7 +109,7 @@ fn out_of_range(error: &ValidationError<'_>, node: &Value) -> (String, String) {
     }
 }
 
-/// The field's path as people write it, and its schema.
+/// Returns the field's path for messages, and its schema.
 fn locate<'s>(pointer: &str, spec: &Value, schema: &'s Value) -> (String, &'s Value) {
     let mut found = ("spec".to_owned(), spec, schema);
     for token in pointer.split('/').skip(1) {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::*;
 use crate::api::crd::{crds, schema_of};
 
-/// Compiling the CRDs takes a while in a debug build, so all tests share one.
+/// Compiling the CRDs takes long in a debug build, so all tests share the result.
 pub(crate) fn validator() -> &'static Validator {
     static SHARED: LazyLock<Validator> = LazyLock::new(|| Validator::new().unwrap());
     &SHARED
@@ -17,7 +17,7 @@ fn check(kind: Kind, yaml: &str) -> Vec<String> {
     found.iter().map(|violation| format!("{} {violation}", violation.reason)).collect()
 }
 
-/// Of a `MailServer` with an auth service and a certificate, unless it says something about auth or TLS.
+/// Returns a `MailServer`. If it does not set auth or TLS, an auth service and a certificate are added.
 fn server(yaml: &str) -> String {
     let auth = if yaml.contains("auth:") { "{" } else { "{auth: {http: {url: 'http://a/'}}, " };
     let tls = if yaml.contains("tls:") { "" } else { "tls: {certificateRefs: [{name: t}]}, " };
@@ -42,7 +42,7 @@ fn the_schemas_are_those_of_the_definitions_and_their_rules_compile() {
 }
 
 #[test]
-fn names_an_unknown_field_and_the_one_that_was_meant() {
+fn names_an_unknown_field_and_the_most_similar_one() {
     let found = server("{listeners: [{name: a, port: 993, adress: '*'}]}");
     assert_eq!(found, "UnknownField spec.listeners[a].adress: there is no such field; did you mean address?");
 }
@@ -65,8 +65,8 @@ fn refuses_what_is_out_of_range_or_form() {
     assert!(server("{listeners: [{port: 993}]}").contains("Required spec.listeners[0].name"));
 }
 
-/// Each spec is refused with one sentence that holds the text.
-fn each_is_told(cases: &[(&str, &str)]) {
+/// Checks that each spec has one violation that contains the text.
+fn each_is_reported(cases: &[(&str, &str)]) {
     for (spec, expected) in cases {
         let found = server(spec);
         assert!(found.contains(expected) && !found.contains('\n'), "{spec}: {found}");
@@ -74,8 +74,8 @@ fn each_is_told(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn advice_on_durations_sizes_and_numbers_is_right_for_the_value_that_is_there() {
-    each_is_told(&[
+fn advice_on_durations_sizes_and_numbers_fits_the_value() {
+    each_is_reported(&[
         (
             "{timeouts: {client: 60}}",
             "WrongType spec.timeouts.client: this is a number, and must be a string; write it with a unit (h, m, s or ms): 60s",
@@ -119,8 +119,8 @@ fn advice_on_durations_sizes_and_numbers_is_right_for_the_value_that_is_there() 
 }
 
 #[test]
-fn advice_on_words_and_blocks_is_right_for_the_value_that_is_there() {
-    each_is_told(&[
+fn advice_on_words_and_blocks_fits_the_value() {
+    each_is_reported(&[
         ("{listeners: [{name: 1, port: 143}]}", "; put it in quotes: \"1\""),
         ("{listeners: [{name: A, port: 143}]}", "; use lower-case letters, digits and hyphens"),
         (
@@ -165,8 +165,8 @@ fn advice_on_words_and_blocks_is_right_for_the_value_that_is_there() {
 }
 
 #[test]
-fn an_unknown_field_is_looked_for_where_it_exists() {
-    each_is_told(&[
+fn an_unknown_field_is_found_elsewhere_in_the_schema() {
+    each_is_reported(&[
         (
             "{listeners: [{name: a, port: 143, mode: Implicit}]}",
             "there is no such field; did you mean tls.mode?",
@@ -204,22 +204,22 @@ fn a_port_of_a_service_is_a_number_or_a_name() {
 
 #[test]
 fn every_pattern_has_a_sentence() {
-    fn walk(node: &Value, told: &mut usize) {
+    fn walk(node: &Value, reported: &mut usize) {
         if node["pattern"].is_string() {
             let advice = sentences::advice_of_form(&Value::from(" "), node);
             assert!(!advice.contains("it must match"), "{}", node["pattern"]);
-            *told += 1;
+            *reported += 1;
         }
-        node["properties"].as_object().into_iter().flatten().for_each(|(_, child)| walk(child, told));
-        node.get("items").into_iter().for_each(|items| walk(items, told));
+        node["properties"].as_object().into_iter().flatten().for_each(|(_, child)| walk(child, reported));
+        node.get("items").into_iter().for_each(|items| walk(items, reported));
     }
-    let mut told = 0;
-    walk(&validator().server.spec, &mut told);
-    assert!(told > 20, "{told}");
+    let mut reported = 0;
+    walk(&validator().server.spec, &mut reported);
+    assert!(reported > 20, "{reported}");
 }
 
 #[test]
-fn a_health_check_that_contradicts_itself_is_told_once() {
+fn a_health_check_that_contradicts_itself_is_reported_once() {
     let block = "upstream: {healthCheck: {timeout: 20s, interval: 15s}}";
     let once = |spec: &str| {
         let found = server(spec);
@@ -234,7 +234,7 @@ fn a_health_check_that_contradicts_itself_is_told_once() {
 }
 
 #[test]
-fn every_rule_says_what_helps() {
+fn every_rule_has_a_remedy() {
     fn walk(node: &Value) {
         for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
             assert!(rule["message"].as_str().unwrap().contains("; "), "{rule}");
@@ -253,7 +253,7 @@ fn refuses_two_listeners_of_one_name() {
 }
 
 #[test]
-fn refuses_two_listeners_that_nothing_tells_apart() {
+fn refuses_two_listeners_with_the_same_socket() {
     let two = |a: &str, b: &str| server(&format!("{{listeners: [{{name: a, {a}}}, {{name: b, {b}}}]}}"));
     let refused = two("port: 993", "port: 993");
     assert_eq!(
@@ -344,7 +344,7 @@ fn refuses_checks_that_overlap_without_a_listener_as_well() {
 }
 
 #[test]
-fn accepts_what_a_listener_makes_right_by_itself() {
+fn accepts_a_spec_that_its_listeners_correct() {
     for spec in [
         "{auth: {passthrough: {}}, listeners: [{name: a, port: 143, auth: {http: {url: 'http://a/'}}}]}",
         "{auth: null, listeners: [{name: a, port: 143, auth: {passthrough: {}}, backendAddress: 'a:1'}]}",

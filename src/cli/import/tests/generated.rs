@@ -1,4 +1,5 @@
-//! The manifests and notes in tests/nginx are what `import nginx` prints; `make generate` writes them, for review.
+//! The manifests and notes in tests/nginx are the output of `import nginx`. `make generate` writes them, and a person
+//! reviews them.
 
 use super::*;
 
@@ -10,8 +11,8 @@ fn is_kept(name: &str, text: &str) {
     current::is_current(Path::new("tests/nginx").join(name), text);
 }
 
-/// The manifests are those beside the configuration, and the controller has nothing to say about them.
-fn becomes_what_is_beside_it(name: &str) {
+/// Compares the manifests with those beside the configuration, which must have no violations.
+fn matches_the_files_beside_it(name: &str) {
     let imported = import(&format!("{name}.conf"), false);
     is_kept(&format!("{name}.yaml"), &printed(&imported));
     assert_eq!(notes(&imported), "", "everything has an equivalent");
@@ -20,41 +21,41 @@ fn becomes_what_is_beside_it(name: &str) {
 
 #[test]
 fn the_example_of_the_documentation_is_imported() {
-    becomes_what_is_beside_it("documentation");
+    matches_the_files_beside_it("documentation");
 }
 
 #[test]
 fn every_form_of_listen_is_imported() {
-    becomes_what_is_beside_it("listen");
+    matches_the_files_beside_it("listen");
 }
 
 #[test]
 fn tls_is_imported_with_its_files() {
-    becomes_what_is_beside_it("tls");
+    matches_the_files_beside_it("tls");
 }
 
 #[test]
 fn every_directive_is_imported_from_mail() {
-    becomes_what_is_beside_it("everything-mail");
+    matches_the_files_beside_it("everything-mail");
 }
 
 #[test]
 fn every_directive_is_imported_from_server_and_wins() {
-    becomes_what_is_beside_it("everything-server");
+    matches_the_files_beside_it("everything-server");
 }
 
 #[test]
-fn what_is_not_said_is_nginxs_default() {
-    becomes_what_is_beside_it("defaults");
+fn absent_directives_have_nginxs_default() {
+    matches_the_files_beside_it("defaults");
 }
 
 #[test]
 fn includes_are_followed_by_name_and_pattern() {
-    becomes_what_is_beside_it("included");
+    matches_the_files_beside_it("included");
 }
 
 #[test]
-fn what_has_no_equivalent_is_named_with_its_line() {
+fn reports_directives_without_equivalent_with_their_line() {
     let imported = import("missing.conf", false);
     let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
     is_kept("missing.notes", &format!("{}---\n{advice}", notes(&imported)));
@@ -70,7 +71,7 @@ fn all_problems_of_all_files_are_named_in_one_run() {
 }
 
 #[test]
-fn directives_of_forks_are_named_as_theirs_and_keep_nothing_from_being_imported() {
+fn directives_of_forks_are_reported_and_do_not_prevent_the_import() {
     let imported = import("zimbra.conf", false);
     is_kept("zimbra.notes", &notes(&imported));
     assert!(printed(&imported).contains("name: imaps"));
@@ -86,13 +87,13 @@ fn a_dump_is_imported_with_its_includes_and_without_the_files_that_are_elsewhere
         inline(missing).unwrap_err().to_string(),
         "/n/nginx.conf:1: open() \"/n/gone.conf\" failed (it is not in the dump)"
     );
-    // On this machine there is such a file; it is not that of the dump.
+    // This file exists on this machine, but is not that of the dump.
     let folder = "# configuration file x.d/nginx.conf:\nmail { include ../conf.d/*.conf; }\n";
     assert!(inline(folder).unwrap_err().to_string().contains("there is no server {}"));
 }
 
 #[test]
-fn what_may_do_something_else_in_a_pod_is_named() {
+fn reports_directives_that_differ_in_a_pod() {
     let imported = import("advice.conf", false);
     let advice: String = imported.advice.iter().map(|note| format!("{note}\n")).collect();
     is_kept("advice.notes", &advice);

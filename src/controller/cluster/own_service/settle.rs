@@ -1,7 +1,8 @@
-//! Ports of ready endpoints, from when on connections to them can be expected to arrive. Pure.
+//! Ports of ready endpoints, and the time from which connections to them can be expected to arrive. Pure.
 //!
-//! Every node's kube-proxy learns of a port by the same EndpointSlices, and nobody says when it has acted on them. By
-//! default it waits up to a second between two changes of a node's rules, and a new port of a Service is two changes.
+//! kube-proxy on each node reads the same EndpointSlices, and Kubernetes does not report when it has applied them. By
+//! default it waits up to one second between two changes of a node's rules, and a new port of a Service needs two
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,15 +11,15 @@ use tokio::time::Instant;
 
 use crate::controller::service::EndpointPort;
 
-/// The ports that ready endpoints have.
+/// The ports of ready endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
-    /// With the time from which each counts; `None` until they have been read.
+    /// The time from which each port counts; `None` until endpoints have been read.
     from: Option<BTreeMap<EndpointPort, Instant>>,
 }
 
 impl Endpoints {
-    /// These have been read. What was there when they were first read counts at once.
+    /// Stores the current ports. Those of the first call count at once.
     pub(super) fn read(&mut self, ports: BTreeSet<EndpointPort>, now: Instant) {
         let known = self.from.take();
         let from = |port: EndpointPort| {
@@ -31,7 +32,7 @@ impl Endpoints {
         self.from = Some(ports.into_iter().map(from).collect());
     }
 
-    /// Those that count; `None` where they cannot be read.
+    /// Returns the ports that count; `None` if endpoints have not been read.
     pub(super) fn settled(&self, now: Instant) -> Option<BTreeSet<EndpointPort>> {
         let settled = |from: &BTreeMap<EndpointPort, Instant>| {
             from.iter().filter(|(_, from)| **from <= now).map(|(port, _)| port.clone()).collect()
@@ -39,13 +40,13 @@ impl Endpoints {
         self.from.as_ref().map(settled)
     }
 
-    /// When the next one counts.
+    /// Returns when the next port will count.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         self.from.iter().flat_map(BTreeMap::values).filter(|from| **from > now).min().copied()
     }
 }
 
-/// For kube-proxy: its two changes of a node's rules, a second apart, and the time that they take.
+/// Time for kube-proxy: two changes of a node's rules with one second between them, and their duration.
 const SETTLE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_counts_a_moment_after_it_came_unless_it_was_there_before() {
+    fn a_new_port_counts_after_a_delay() {
         let now = Instant::now();
         let port = |name: &&str| EndpointPort { name: (*name).to_owned(), number: Some(993) };
         let names = |names: &[&str]| names.iter().map(port).collect::<BTreeSet<_>>();

@@ -1,4 +1,4 @@
-//! What the watches say together: the objects that a render sees, changed in place with every event.
+//! Updates the objects for a rendering in place with every event, from all watches together.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::state::WatchState;
 use super::{ListState, Store};
 
 impl Store {
-    /// An object is another than before, or is not among what is watched any more. Several watches may know it.
+    /// Updates an object that has changed or is no longer watched. Several watches may have it.
     pub(super) fn show(&mut self, kind: WatchedKind, key: &Key) {
         let scopes = [Scope::Named(key.clone()), Scope::In(key.namespace.clone()), Scope::Everywhere];
         let of = |scope| self.states.get(&Watched { kind, scope })?.held.get(key);
@@ -20,7 +20,7 @@ impl Store {
         show(&mut self.index, kind, key, seen);
     }
 
-    /// What a watch has said so far is another answer than before.
+    /// Updates the answers for all references of a watch whose state has changed.
     pub(super) fn show_answers(&mut self, watched: &Watched) {
         let covered: Vec<Reference> = watched.covered(&self.references).into_iter().cloned().collect();
         for reference in &covered {
@@ -28,7 +28,7 @@ impl Store {
         }
     }
 
-    /// What can be said of a reference may be another answer than before.
+    /// Updates the answer for a reference.
     pub(super) fn show_reference(&mut self, reference: &Reference) {
         let answer = self.references.contains(reference).then(|| self.answer(reference));
         self.index.set_answer(reference, answer);
@@ -36,7 +36,7 @@ impl Store {
 
     fn answer(&self, reference: &Reference) -> index::Answer {
         let kind = match reference.kind {
-            // Nothing can have this name.
+            // No object can have this name.
             ReferenceKind::Secret | ReferenceKind::ConfigMap if by_name(reference).is_none() => {
                 return index::Answer::Known;
             }
@@ -54,8 +54,8 @@ impl Store {
         if states().any(|state| state.list == ListState::Whole) {
             return index::Answer::Known;
         }
-        // Where all of the cluster may not be read, a namespace still may.
-        let is_open = |state: &&WatchState| state.list == ListState::None || !self.believes_refusals;
+        // If the whole cluster may not be read, a single namespace may still be allowed.
+        let is_open = |state: &&WatchState| state.list == ListState::None || !self.accepts_refusals;
         match (states().find(is_open), states().next()) {
             (Some(open), _) => index::Answer::Pending(open.why_unknown()),
             (None, Some(refused)) => index::Answer::Forbidden(refused.why_unknown()),
@@ -65,11 +65,11 @@ impl Store {
 }
 
 impl WatchUpdate {
-    /// The objects that this is about.
+    /// Returns the objects that this update is about.
     pub(super) fn keys<'a>(&'a self, held: impl Iterator<Item = &'a Key>) -> BTreeSet<Key> {
         match self {
-            Self::All(all) => all.keys().chain(held).cloned().collect(),
-            Self::Is(key, _) | Self::Gone(key) => BTreeSet::from([key.clone()]),
+            Self::Listed(all) => all.keys().chain(held).cloned().collect(),
+            Self::Applied(key, _) | Self::Deleted(key) => BTreeSet::from([key.clone()]),
             Self::Failed(_) => BTreeSet::new(),
         }
     }

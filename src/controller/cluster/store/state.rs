@@ -1,4 +1,4 @@
-//! One watch: what it holds, and what is wrong with it.
+//! The state of one watch: its objects and its problems.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,39 +10,36 @@ use crate::controller::cluster::watches::{Seen, WatchUpdate};
 use crate::controller::index::{Key, UNANSWERED};
 use crate::controller::manifest::Content;
 
-/// What one watch has said so far.
 #[derive(Debug)]
 pub(super) struct WatchState {
-    /// When it began.
     pub(super) started: Instant,
-    /// How much of its list it has.
     pub(super) list: ListState,
-    /// The objects, as they were last good.
+    /// The objects, in their last valid state.
     pub(super) held: BTreeMap<Key, Seen>,
-    /// What is wrong with those that cannot be read.
+    /// The problems of invalid objects.
     pub(super) broken: BTreeMap<Key, String>,
-    /// Why it said nothing the last time that it was to.
+    /// The last failure, and its time.
     pub(super) failure: Option<(Failure, Instant)>,
 }
 
-/// How much of its list a watch has.
+/// The state of a watch's first list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::controller::cluster) enum ListState {
-    /// Nothing yet.
+    /// No answer yet.
     None,
-    /// We may not know.
+    /// Refused.
     Forbidden,
-    /// All of it.
+    /// Complete.
     Whole,
 }
 
 impl WatchState {
-    /// With nothing said yet.
+    /// Creates the state of a watch without an answer.
     pub(super) fn new(started: Instant) -> Self {
         Self { started, list: ListState::None, held: BTreeMap::new(), broken: BTreeMap::new(), failure: None }
     }
 
-    /// Whether a render could differ; only what `concerns` us counts.
+    /// Applies an update. Returns whether a new rendering can differ; only objects that `concerns` selects count.
     pub(super) fn apply(
         &mut self,
         update: WatchUpdate,
@@ -53,7 +50,7 @@ impl WatchState {
             self.failure = None;
         }
         match update {
-            WatchUpdate::All(all) => {
+            WatchUpdate::Listed(all) => {
                 let mut old = std::mem::take(&mut self.held);
                 self.broken.clear();
                 let mut changed = self.list != ListState::Whole;
@@ -64,16 +61,16 @@ impl WatchState {
                 self.list = ListState::Whole;
                 changed | old.iter().any(|(key, seen)| concerns(key, seen))
             }
-            WatchUpdate::Is(key, seen) => {
+            WatchUpdate::Applied(key, seen) => {
                 let old = self.held.remove(&key);
                 self.put(key, *seen, old, concerns)
             }
-            WatchUpdate::Gone(key) => {
+            WatchUpdate::Deleted(key) => {
                 self.broken.remove(&key);
                 self.held.remove(&key).is_some_and(|seen| concerns(&key, &seen))
             }
             WatchUpdate::Failed(failure) => {
-                // Whatever was known before is kept.
+                // The known objects stay.
                 let first = self.list == ListState::None && matches!(failure, Failure::Forbidden(_));
                 if first {
                     self.list = ListState::Forbidden;
@@ -84,7 +81,7 @@ impl WatchState {
         }
     }
 
-    /// An object that is broken stays what it was. Whether a render could differ.
+    /// Stores an object; an invalid one keeps its previous state. Returns whether a new rendering can differ.
     fn put(
         &mut self,
         key: Key,
@@ -114,20 +111,20 @@ impl WatchState {
         changed
     }
 
-    /// Why nothing is known, if nothing is.
+    /// Returns why the list is not complete, if it is not.
     pub(super) fn unknown(&self) -> Option<String> {
         (self.list != ListState::Whole).then(|| self.why_unknown())
     }
 
-    /// Why nothing is known.
+    /// Returns why the list is not complete.
     pub(super) fn why_unknown(&self) -> String {
         self.failure.as_ref().map_or_else(|| UNANSWERED.to_owned(), |(failure, _)| failure.to_string())
     }
 }
 
 impl Seen {
-    /// Whether only what a render does not look at is different: our own status, most of the time. Content that has
-    /// not changed stays the same allocation, so that a certificate is not parsed again.
+    /// Tells whether the object differs only in what a rendering does not use, which usually is our own status.
+    /// Unchanged content keeps its allocation, so that a certificate is not parsed again.
     fn keep(&mut self, old: &Self) -> bool {
         match (&mut self.content, &old.content) {
             (Content::Server(_), Content::Server(_)) | (Content::Listener(_), Content::Listener(_)) => {

@@ -1,4 +1,4 @@
-//! What is made of what watches say.
+//! Tests of the store.
 
 use std::sync::Arc;
 
@@ -13,35 +13,34 @@ use crate::controller::validate::Validator;
 
 use super::*;
 
-/// It is there, so.
 fn is(key: Key, seen: Result<Seen, String>) -> WatchUpdate {
-    WatchUpdate::Is(key, Box::new(seen))
+    WatchUpdate::Applied(key, Box::new(seen))
 }
 
-struct Heard {
+struct Fixture {
     store: Store,
     validator: Validator,
     now: Instant,
     watches: u64,
 }
 
-impl Heard {
+impl Fixture {
     fn new() -> Self {
         let now = Instant::now();
-        let mut heard = Self {
+        let mut fixture = Self {
             store: Store::new(resources::base(&[])),
             validator: Validator::new().unwrap(),
             now,
             watches: 0,
         };
-        let base = heard.store.follow().unwrap();
+        let base = fixture.store.follow().unwrap();
         for watched in base {
-            heard.watch(watched);
+            fixture.watch(watched);
         }
-        heard
+        fixture
     }
 
-    /// Follows one reference; the number of its first watch.
+    /// Follows one reference. Returns the number of its first watch.
     fn refer(&mut self, reference: &Reference) -> u64 {
         self.store.refer(&added([reference.clone()]));
         let wanted = self.store.follow().unwrap();
@@ -60,7 +59,7 @@ impl Heard {
         self.watches
     }
 
-    fn says(&mut self, watch: u64, update: WatchUpdate) -> bool {
+    fn apply(&mut self, watch: u64, update: WatchUpdate) -> bool {
         self.store.apply(Event { watch, update }, self.now)
     }
 
@@ -70,7 +69,7 @@ impl Heard {
 
     fn nothing_anywhere(&mut self) {
         for watch in 1..=self.watches {
-            self.says(watch, WatchUpdate::All(BTreeMap::new()));
+            self.apply(watch, WatchUpdate::Listed(BTreeMap::new()));
         }
     }
 
@@ -79,7 +78,7 @@ impl Heard {
         let content = manifest::content(api, name, key, object.clone(), &self.validator).unwrap();
         let resource_version = "1".to_owned();
         let status = object["status"].clone();
-        Seen { content, uid: "u".to_owned(), generation: 1, resource_version, status, is_told: false }
+        Seen { content, uid: "u".to_owned(), generation: 1, resource_version, status, has_our_status: false }
     }
 }
 
@@ -107,184 +106,197 @@ fn reference() -> Reference {
 
 #[test]
 fn nothing_is_rendered_before_our_own_objects_are_known() {
-    let mut heard = Heard::new();
-    assert!(!heard.store.knows_the_base());
-    heard.says(SERVERS, WatchUpdate::All(BTreeMap::new()));
-    heard.says(2, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
-    heard.says(3, WatchUpdate::All(BTreeMap::new()));
-    assert!(!heard.store.knows_the_base());
-    heard.says(2, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
-    assert!(heard.store.knows_the_base(), "what we may not know is not waited for");
+    let mut fixture = Fixture::new();
+    assert!(!fixture.store.has_base());
+    fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::new()));
+    fixture.apply(2, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
+    fixture.apply(3, WatchUpdate::Listed(BTreeMap::new()));
+    assert!(!fixture.store.has_base());
+    fixture.apply(2, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
+    assert!(fixture.store.has_base(), "what we may not know is not waited for");
 }
 
 #[test]
 fn a_reference_is_pending_until_its_watch_has_answered() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    let watch = heard.refer(&reference());
-    assert_eq!(heard.answer(&reference()), index::Answer::Pending(UNANSWERED.to_owned()));
-    heard.says(watch, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
-    assert!(matches!(heard.answer(&reference()), index::Answer::Pending(why) if why.contains("refused")));
-    heard.says(watch, WatchUpdate::All(BTreeMap::new()));
-    assert_eq!(heard.answer(&reference()), index::Answer::Known, "it does not exist");
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let watch = fixture.refer(&reference());
+    assert_eq!(fixture.answer(&reference()), index::Answer::Pending(UNANSWERED.to_owned()));
+    fixture.apply(watch, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
+    assert!(matches!(fixture.answer(&reference()), index::Answer::Pending(why) if why.contains("refused")));
+    fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new()));
+    assert_eq!(fixture.answer(&reference()), index::Answer::Known, "it does not exist");
 }
 
 #[test]
-fn the_start_waits_for_a_watch_and_not_for_ever() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    let watch = heard.refer(&reference());
-    assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(heard.now + PATIENCE));
-    heard.says(watch, WatchUpdate::All(BTreeMap::new()));
-    assert!(!heard.store.awaits_answers(heard.now));
-}
-
-#[test]
-fn while_others_are_answered_the_next_one_is_waited_for_up_to_a_bound() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    let of = |name: &str| Reference::new(ReferenceKind::Secret, &Key::new("mail", name));
-    let (first, second) = (heard.refer(&of("first")), heard.refer(&of("second")));
-    let begin = heard.now;
-    heard.now = begin + PATIENCE / 2;
-    heard.says(first, WatchUpdate::All(BTreeMap::new()));
-    assert!(heard.store.awaits_answers(begin + PATIENCE));
-    assert!(!heard.store.awaits_answers(heard.now + PATIENCE));
-    heard.refer(&of("third"));
-    heard.now = begin + LONGEST_PATIENCE - PATIENCE / 2;
-    heard.says(second + 1, WatchUpdate::All(BTreeMap::new()));
-    assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(begin + LONGEST_PATIENCE));
-}
-
-#[test]
-fn at_the_beginning_a_refusal_is_not_believed_at_once() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    let watch = heard.refer(&reference());
-    heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
-    assert!(heard.store.awaits_answers(heard.now) && !heard.store.awaits_answers(heard.now + PATIENCE));
-    assert_eq!(heard.answer(&reference()), index::Answer::Pending("no".to_owned()));
-    heard.store.believe_refusals();
-    assert!(!heard.store.awaits_answers(heard.now));
-    assert_eq!(heard.answer(&reference()), index::Answer::Forbidden("no".to_owned()));
-}
-
-#[test]
-fn a_secret_that_may_not_be_read_says_so() {
-    let mut heard = Heard::new();
-    heard.store.believe_refusals();
-    let watch = heard.refer(&reference());
-    assert!(heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("may not list".to_owned()))));
-    assert_eq!(heard.answer(&reference()), index::Answer::Forbidden("may not list".to_owned()));
-    assert_eq!(heard.store.problems(heard.now), ["Secret mail/mail-tls cannot be read: may not list"]);
-}
-
-#[test]
-fn endpoint_slices_that_may_not_be_read_are_not_none() {
-    let mut heard = Heard::new();
-    heard.store.believe_refusals();
-    let key = Key::new("mail", "backend");
-    let [service, slices] =
-        [ReferenceKind::Service, ReferenceKind::EndpointSlices].map(|kind| Reference::new(kind, &key));
-    let first = heard.refer(&service);
-    heard.refer(&slices);
-    heard.says(first, WatchUpdate::All(BTreeMap::new()));
-    heard.says(first + 1, WatchUpdate::Failed(Failure::Forbidden("may not list".to_owned())));
-    assert_eq!(heard.answer(&service), index::Answer::Known);
-    assert_eq!(heard.answer(&slices), index::Answer::Forbidden("may not list".to_owned()));
-}
-
-#[test]
-fn an_api_server_that_is_away_is_one_problem_and_changes_nothing() {
-    let mut heard = Heard::new();
-    let seen = heard.seen(WatchedKind::Server, &key(), &server());
-    heard.nothing_anywhere();
-    heard.says(SERVERS, is(key(), Ok(seen)));
-    for watch in 1..=3 {
-        assert!(!heard.says(watch, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned()))));
-    }
-    assert!(heard.store.index.objects().servers.contains_key(&key()));
-    let problems = heard.store.problems(heard.now);
-    assert!(matches!(problems.as_slice(), [one] if one.contains("cannot be reached")), "{problems:?}");
-    assert!(heard.store.problems(heard.now + TOLD).is_empty(), "it would have failed again by then");
-}
-
-#[test]
-fn a_broken_object_stays_what_it_was_and_affects_no_other() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    let (first, second) = (key(), Key::new("mail", "other"));
-    let seen = |heard: &Heard, key: &Key| Ok(heard.seen(WatchedKind::Server, key, &server()));
-    let both = [&first, &second].map(|key| (key.clone(), seen(&heard, key)));
-    heard.says(SERVERS, WatchUpdate::All(BTreeMap::from(both)));
-    let listed = [(first.clone(), Err("it is broken".to_owned())), (second.clone(), seen(&heard, &second))];
-    heard.says(SERVERS, WatchUpdate::All(BTreeMap::from(listed)));
-    assert_eq!(heard.store.index.objects().servers.len(), 2);
-    assert_eq!(heard.store.problems(heard.now), ["it is broken; it keeps what it last held"]);
-    heard.says(SERVERS, WatchUpdate::All(BTreeMap::new()));
-    assert!(heard.store.index.objects().servers.is_empty() && heard.store.problems(heard.now).is_empty());
-}
-
-#[test]
-fn our_own_status_coming_back_needs_no_render() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
-    let mut seen = heard.seen(WatchedKind::Server, &key(), &server());
-    assert!(heard.says(SERVERS, is(key(), Ok(seen.clone()))));
-    seen.status = json!({ "observedGeneration": 1 });
-    assert!(!heard.says(SERVERS, is(key(), Ok(seen.clone()))));
-    let id = ObjectId::new(Kind::Server, &key());
-    assert_eq!(heard.store.own(&id).map(|own| &own.status), Some(&seen.status));
-    seen.generation = 2;
-    assert!(heard.says(SERVERS, is(key(), Ok(seen))));
-}
-
-#[test]
-fn an_object_that_was_heard_of_is_compared_once_after_a_while() {
-    let mut heard = Heard::new();
-    let seen = heard.seen(WatchedKind::Server, &key(), &server());
-    heard.says(SERVERS, WatchUpdate::All(BTreeMap::from([(key(), Ok(seen.clone()))])));
-    let later = heard.now + COMPARE_AFTER;
-    assert_eq!(heard.store.take_due(later), BTreeSet::new(), "it is rendered now");
-    heard.says(SERVERS, is(key(), Ok(seen.clone())));
-    heard.says(SERVERS, is(key(), Ok(seen)));
-    assert_eq!(heard.store.take_due(heard.now), BTreeSet::new());
-    assert_eq!(heard.store.take_due(later), BTreeSet::from([ObjectId::new(Kind::Server, &key())]));
-    assert_eq!(heard.store.take_due(later), BTreeSet::new());
-}
-
-#[test]
-fn a_secret_that_is_listed_again_is_not_parsed_again() {
-    let mut heard = Heard::new();
-    let watch = heard.refer(&reference());
-    let key = reference().key;
-    let secret = json!({ "metadata": { "name": "mail-tls" }, "data": { "tls.crt": "AAAA" } });
-    for _ in 0..2 {
-        let seen = heard.seen(WatchedKind::Secret, &key, &secret);
-        heard.says(watch, WatchUpdate::All(BTreeMap::from([(key.clone(), Ok(seen))])));
-    }
-    let first = Arc::clone(&heard.store.index.objects().secrets[&key]);
-    let seen = heard.seen(WatchedKind::Secret, &key, &secret);
-    heard.says(watch, is(key.clone(), Ok(seen)));
-    assert!(Arc::ptr_eq(&first, &heard.store.index.objects().secrets[&key]));
-}
-
-#[test]
-fn what_an_ended_watch_still_says_is_not_heard() {
-    let mut heard = Heard::new();
-    let watch = heard.refer(&reference());
-    heard.store.refer(&removed(reference()));
-    heard.store.follow().unwrap();
-    assert!(!heard.says(watch, WatchUpdate::All(BTreeMap::new())));
-    let again = heard.refer(&reference());
+fn the_start_waits_for_a_watch_with_a_limit() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let watch = fixture.refer(&reference());
     assert!(
-        !heard.says(watch, WatchUpdate::All(BTreeMap::new()))
-            && heard.says(again, WatchUpdate::All(BTreeMap::new()))
+        fixture.store.awaits_answers(fixture.now)
+            && !fixture.store.awaits_answers(fixture.now + FIRST_ANSWER_TIMEOUT)
+    );
+    fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new()));
+    assert!(!fixture.store.awaits_answers(fixture.now));
+}
+
+#[test]
+fn waits_for_the_next_watch_while_others_are_answered_up_to_a_limit() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let of = |name: &str| Reference::new(ReferenceKind::Secret, &Key::new("mail", name));
+    let (first, second) = (fixture.refer(&of("first")), fixture.refer(&of("second")));
+    let begin = fixture.now;
+    fixture.now = begin + FIRST_ANSWER_TIMEOUT / 2;
+    fixture.apply(first, WatchUpdate::Listed(BTreeMap::new()));
+    assert!(fixture.store.awaits_answers(begin + FIRST_ANSWER_TIMEOUT));
+    assert!(!fixture.store.awaits_answers(fixture.now + FIRST_ANSWER_TIMEOUT));
+    fixture.refer(&of("third"));
+    fixture.now = begin + MAX_ANSWER_WAIT - FIRST_ANSWER_TIMEOUT / 2;
+    fixture.apply(second + 1, WatchUpdate::Listed(BTreeMap::new()));
+    assert!(
+        fixture.store.awaits_answers(fixture.now) && !fixture.store.awaits_answers(begin + MAX_ANSWER_WAIT)
     );
 }
 
 #[test]
-fn too_many_references_are_told() {
+fn a_refusal_counts_only_after_the_start() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let watch = fixture.refer(&reference());
+    fixture.apply(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
+    assert!(
+        fixture.store.awaits_answers(fixture.now)
+            && !fixture.store.awaits_answers(fixture.now + FIRST_ANSWER_TIMEOUT)
+    );
+    assert_eq!(fixture.answer(&reference()), index::Answer::Pending("no".to_owned()));
+    fixture.store.accept_refusals();
+    assert!(!fixture.store.awaits_answers(fixture.now));
+    assert_eq!(fixture.answer(&reference()), index::Answer::Forbidden("no".to_owned()));
+}
+
+#[test]
+fn a_forbidden_secret_is_reported() {
+    let mut fixture = Fixture::new();
+    fixture.store.accept_refusals();
+    let watch = fixture.refer(&reference());
+    assert!(fixture.apply(watch, WatchUpdate::Failed(Failure::Forbidden("may not list".to_owned()))));
+    assert_eq!(fixture.answer(&reference()), index::Answer::Forbidden("may not list".to_owned()));
+    assert_eq!(fixture.store.problems(fixture.now), ["Secret mail/mail-tls cannot be read: may not list"]);
+}
+
+#[test]
+fn forbidden_endpoint_slices_are_not_missing() {
+    let mut fixture = Fixture::new();
+    fixture.store.accept_refusals();
+    let key = Key::new("mail", "backend");
+    let [service, slices] =
+        [ReferenceKind::Service, ReferenceKind::EndpointSlices].map(|kind| Reference::new(kind, &key));
+    let first = fixture.refer(&service);
+    fixture.refer(&slices);
+    fixture.apply(first, WatchUpdate::Listed(BTreeMap::new()));
+    fixture.apply(first + 1, WatchUpdate::Failed(Failure::Forbidden("may not list".to_owned())));
+    assert_eq!(fixture.answer(&service), index::Answer::Known);
+    assert_eq!(fixture.answer(&slices), index::Answer::Forbidden("may not list".to_owned()));
+}
+
+#[test]
+fn an_unreachable_api_server_is_one_problem_and_changes_nothing() {
+    let mut fixture = Fixture::new();
+    let seen = fixture.seen(WatchedKind::Server, &key(), &server());
+    fixture.nothing_anywhere();
+    fixture.apply(SERVERS, is(key(), Ok(seen)));
+    for watch in 1..=3 {
+        assert!(!fixture.apply(watch, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned()))));
+    }
+    assert!(fixture.store.index.objects().servers.contains_key(&key()));
+    let problems = fixture.store.problems(fixture.now);
+    assert!(matches!(problems.as_slice(), [one] if one.contains("cannot be reached")), "{problems:?}");
+    assert!(
+        fixture.store.problems(fixture.now + REPORTED_FOR).is_empty(),
+        "it would have failed again by then"
+    );
+}
+
+#[test]
+fn a_broken_object_keeps_its_previous_state_and_affects_no_other() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let (first, second) = (key(), Key::new("mail", "other"));
+    let seen = |fixture: &Fixture, key: &Key| Ok(fixture.seen(WatchedKind::Server, key, &server()));
+    let both = [&first, &second].map(|key| (key.clone(), seen(&fixture, key)));
+    fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::from(both)));
+    let listed = [(first.clone(), Err("it is broken".to_owned())), (second.clone(), seen(&fixture, &second))];
+    fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::from(listed)));
+    assert_eq!(fixture.store.index.objects().servers.len(), 2);
+    assert_eq!(fixture.store.problems(fixture.now), ["it is broken; it keeps what it last held"]);
+    fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::new()));
+    assert!(
+        fixture.store.index.objects().servers.is_empty() && fixture.store.problems(fixture.now).is_empty()
+    );
+}
+
+#[test]
+fn our_own_status_coming_back_needs_no_render() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let mut seen = fixture.seen(WatchedKind::Server, &key(), &server());
+    assert!(fixture.apply(SERVERS, is(key(), Ok(seen.clone()))));
+    seen.status = json!({ "observedGeneration": 1 });
+    assert!(!fixture.apply(SERVERS, is(key(), Ok(seen.clone()))));
+    let id = ObjectId::new(Kind::Server, &key());
+    assert_eq!(fixture.store.own(&id).map(|own| &own.status), Some(&seen.status));
+    seen.generation = 2;
+    assert!(fixture.apply(SERVERS, is(key(), Ok(seen))));
+}
+
+#[test]
+fn an_object_with_an_event_is_compared_once_after_a_minute() {
+    let mut fixture = Fixture::new();
+    let seen = fixture.seen(WatchedKind::Server, &key(), &server());
+    fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::from([(key(), Ok(seen.clone()))])));
+    let later = fixture.now + COMPARE_AFTER;
+    assert_eq!(fixture.store.take_due(later), BTreeSet::new(), "it is rendered now");
+    fixture.apply(SERVERS, is(key(), Ok(seen.clone())));
+    fixture.apply(SERVERS, is(key(), Ok(seen)));
+    assert_eq!(fixture.store.take_due(fixture.now), BTreeSet::new());
+    assert_eq!(fixture.store.take_due(later), BTreeSet::from([ObjectId::new(Kind::Server, &key())]));
+    assert_eq!(fixture.store.take_due(later), BTreeSet::new());
+}
+
+#[test]
+fn a_secret_that_is_listed_again_is_not_parsed_again() {
+    let mut fixture = Fixture::new();
+    let watch = fixture.refer(&reference());
+    let key = reference().key;
+    let secret = json!({ "metadata": { "name": "mail-tls" }, "data": { "tls.crt": "AAAA" } });
+    for _ in 0..2 {
+        let seen = fixture.seen(WatchedKind::Secret, &key, &secret);
+        fixture.apply(watch, WatchUpdate::Listed(BTreeMap::from([(key.clone(), Ok(seen))])));
+    }
+    let first = Arc::clone(&fixture.store.index.objects().secrets[&key]);
+    let seen = fixture.seen(WatchedKind::Secret, &key, &secret);
+    fixture.apply(watch, is(key.clone(), Ok(seen)));
+    assert!(Arc::ptr_eq(&first, &fixture.store.index.objects().secrets[&key]));
+}
+
+#[test]
+fn ignores_events_of_an_ended_watch() {
+    let mut fixture = Fixture::new();
+    let watch = fixture.refer(&reference());
+    fixture.store.refer(&removed(reference()));
+    fixture.store.follow().unwrap();
+    assert!(!fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new())));
+    let again = fixture.refer(&reference());
+    assert!(
+        !fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new()))
+            && fixture.apply(again, WatchUpdate::Listed(BTreeMap::new()))
+    );
+}
+
+#[test]
+fn too_many_references_are_reported() {
     let mut store = Store::new(resources::base(&[]));
     let secret =
         |index: usize| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
@@ -294,28 +306,29 @@ fn too_many_references_are_told() {
 }
 
 #[test]
-fn services_that_nothing_refers_to_need_no_render() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
+fn services_without_a_reference_cause_no_rendering() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
     let backend = Key::new("mail", "backend");
-    let watch = heard.refer(&Reference::new(ReferenceKind::Service, &backend));
-    heard.refer(&Reference::new(ReferenceKind::EndpointSlices, &backend));
+    let watch = fixture.refer(&Reference::new(ReferenceKind::Service, &backend));
+    fixture.refer(&Reference::new(ReferenceKind::EndpointSlices, &backend));
     let slices = watch + 1;
-    assert!(heard.says(watch, WatchUpdate::All(BTreeMap::new())), "it does not exist");
-    let service = |heard: &Heard, port: u16| {
+    assert!(fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new())), "it does not exist");
+    let service = |fixture: &Fixture, port: u16| {
         let object = json!({ "metadata": {}, "spec": { "ports": [{ "port": port }] } });
-        Ok(heard.seen(WatchedKind::Service, &backend, &object))
+        Ok(fixture.seen(WatchedKind::Service, &backend, &object))
     };
     let other = Key::new("mail", "other");
-    let (one, two) = (service(&heard, 143), service(&heard, 993));
-    assert!(!heard.says(watch, is(other.clone(), one.clone())));
-    assert!(heard.says(watch, is(backend.clone(), one.clone())));
-    assert!(!heard.says(watch, is(backend.clone(), one)), "nothing changed");
-    assert!(heard.says(watch, is(backend.clone(), two)));
+    let (one, two) = (service(&fixture, 143), service(&fixture, 993));
+    assert!(!fixture.apply(watch, is(other.clone(), one.clone())));
+    assert!(fixture.apply(watch, is(backend.clone(), one.clone())));
+    assert!(!fixture.apply(watch, is(backend.clone(), one)), "nothing changed");
+    assert!(fixture.apply(watch, is(backend.clone(), two)));
     assert!(
-        !heard.says(watch, WatchUpdate::Gone(other)) && heard.says(watch, WatchUpdate::Gone(backend.clone()))
+        !fixture.apply(watch, WatchUpdate::Deleted(other))
+            && fixture.apply(watch, WatchUpdate::Deleted(backend.clone()))
     );
-    heard.says(slices, WatchUpdate::All(BTreeMap::new()));
+    fixture.apply(slices, WatchUpdate::Listed(BTreeMap::new()));
     for (of, is_ours) in [("backend", true), ("other", false)] {
         let slice = json!({
             "metadata": { "labels": { "kubernetes.io/service-name": of } },
@@ -323,30 +336,30 @@ fn services_that_nothing_refers_to_need_no_render() {
             "endpoints": [],
         });
         let key = Key::new("mail", &format!("{of}-1"));
-        let seen = heard.seen(WatchedKind::Slice, &key, &slice);
-        assert_eq!(heard.says(slices, is(key, Ok(seen))), is_ours);
+        let seen = fixture.seen(WatchedKind::Slice, &key, &slice);
+        assert_eq!(fixture.apply(slices, is(key, Ok(seen))), is_ours);
     }
 }
 
 #[test]
-fn services_of_a_namespace_that_may_be_read_are_known_where_the_cluster_may_not() {
-    let mut heard = Heard::new();
-    heard.nothing_anywhere();
+fn services_of_an_allowed_namespace_are_known_if_the_cluster_is_forbidden() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
     let service = Reference::new(ReferenceKind::Service, &Key::new("mail", "backend"));
-    heard.store.believe_refusals();
-    let first = heard.refer(&service);
-    let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
+    fixture.store.accept_refusals();
+    let first = fixture.refer(&service);
+    let wide = resources::services(&Scope::Everywhere).map(|watched| fixture.watch(watched));
     for watch in wide {
-        heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("at the cluster scope".to_owned())));
+        fixture.apply(watch, WatchUpdate::Failed(Failure::Forbidden("at the cluster scope".to_owned())));
     }
-    assert_eq!(heard.answer(&service), index::Answer::Pending(UNANSWERED.to_owned()));
+    assert_eq!(fixture.answer(&service), index::Answer::Pending(UNANSWERED.to_owned()));
     for watch in [first, first + 1] {
-        heard.says(watch, WatchUpdate::All(BTreeMap::new()));
+        fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new()));
     }
-    assert_eq!(heard.answer(&service), index::Answer::Known);
+    assert_eq!(fixture.answer(&service), index::Answer::Known);
 }
 
-/// Put together from everything that is held, the more special watches last.
+/// Builds all objects anew from the states of all watches. More specific watches override others.
 fn whole(store: &Store) -> Objects {
     let mut objects = Objects { answers: Answers::of_watched(), ..Objects::default() };
     for state in store.states.values() {
@@ -381,7 +394,7 @@ fn whole(store: &Store) -> Objects {
 }
 
 #[test]
-fn what_is_changed_in_place_is_what_all_watches_say_together() {
+fn changes_in_place_equal_the_result_of_all_watches() {
     let object = |kind: WatchedKind, choice: u8| {
         let service = ["a", "b"][usize::from(choice % 2)];
         let label = json!({ "labels": { "kubernetes.io/service-name": service } });
@@ -393,47 +406,47 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
         }
     };
     proptest!(ProptestConfig::with_cases(20), |(events in prop::collection::vec(any::<[u8; 4]>(), 0..40))| {
-        let mut heard = Heard::new();
-        heard.store.believe_refusals();
-        let wide = resources::services(&Scope::Everywhere).map(|watched| heard.watch(watched));
+        let mut fixture = Fixture::new();
+        fixture.store.accept_refusals();
+        let wide = resources::services(&Scope::Everywhere).map(|watched| fixture.watch(watched));
         for [what, which, key, choice] in events {
             let name = Key::new(["mail", "other"][usize::from(key / 2 % 2)], ["a", "b"][usize::from(key % 2)]);
             let kinds = [ReferenceKind::Secret, ReferenceKind::Service, ReferenceKind::EndpointSlices];
             let reference = Reference::new(kinds[usize::from(choice % 3)], &name);
-            let watch = 1 + u64::from(which) % heard.watches;
-            let watched = heard.store.numbers.get(&watch).cloned();
+            let watch = 1 + u64::from(which) % fixture.watches;
+            let watched = fixture.store.numbers.get(&watch).cloned();
             let kind = watched.as_ref().map_or(WatchedKind::Namespace, |watched| watched.kind);
-            // A watch says nothing of what it is not about.
+            // A watch reports only objects in its scope.
             let name = match watched.map(|watched| watched.scope) {
                 Some(Scope::Named(key)) => key,
                 Some(Scope::In(namespace)) => Key::new(&namespace, &name.name),
                 Some(Scope::Everywhere) | None => name,
             };
             match what % 6 {
-                0 => heard.store.refer(&added([reference])),
-                1 => heard.store.refer(&removed(reference)),
-                2 => drop(heard.says(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())))),
+                0 => fixture.store.refer(&added([reference])),
+                1 => fixture.store.refer(&removed(reference)),
+                2 => drop(fixture.apply(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())))),
                 _ if matches!(kind, WatchedKind::Namespace | WatchedKind::Listener) => {}
-                3 => drop(heard.says(watch, WatchUpdate::Gone(name))),
+                3 => drop(fixture.apply(watch, WatchUpdate::Deleted(name))),
                 4 => {
-                    let seen = heard.seen(kind, &name, &object(kind, choice));
-                    heard.says(watch, is(name, Ok(seen)));
+                    let seen = fixture.seen(kind, &name, &object(kind, choice));
+                    fixture.apply(watch, is(name, Ok(seen)));
                 }
                 _ => {
-                    let seen = heard.seen(kind, &name, &object(kind, choice));
+                    let seen = fixture.seen(kind, &name, &object(kind, choice));
                     let all = if choice % 3 == 0 { BTreeMap::new() } else { BTreeMap::from([(name, Ok(seen))]) };
-                    heard.says(watch, WatchUpdate::All(all));
+                    fixture.apply(watch, WatchUpdate::Listed(all));
                 }
             }
-            // The wide ones stay, as if there were many namespaces.
-            for watched in heard.store.follow().into_iter().flatten() {
-                if !heard.store.states.contains_key(&watched) {
-                    heard.watch(watched);
+            // The watches of the whole cluster stay, as with many namespaces.
+            for watched in fixture.store.follow().into_iter().flatten() {
+                if !fixture.store.states.contains_key(&watched) {
+                    fixture.watch(watched);
                 }
             }
-            let mut objects = heard.store.index.objects().clone();
-            for reference in &heard.store.references {
-                // Which of several watches says why is of no interest here.
+            let mut objects = fixture.store.index.objects().clone();
+            for reference in &fixture.store.references {
+                // The texts are ignored: they depend on which of several watches answers.
                 let answer = match objects.answers.get(reference) {
                     index::Answer::Known => index::Answer::Known,
                     index::Answer::Forbidden(_) => index::Answer::Forbidden(String::new()),
@@ -441,7 +454,7 @@ fn what_is_changed_in_place_is_what_all_watches_say_together() {
                 };
                 objects.answers.set(reference, Some(answer));
             }
-            prop_assert_eq!(&objects, &whole(&heard.store), "{:?}", wide);
+            prop_assert_eq!(&objects, &whole(&fixture.store), "{:?}", wide);
         }
     });
 }

@@ -1,7 +1,7 @@
-//! Tests of what files hold.
+//! Tests of the content of files.
 
 use super::*;
-use crate::controller::folder::scan::{Patience, scan};
+use crate::controller::folder::scan::{RecentWrites, scan};
 use crate::controller::reason::Reason;
 use crate::controller::validate::tests::validator;
 
@@ -51,13 +51,13 @@ fn files_are_read_again_on_demand_although_they_look_the_same() {
     std::fs::write(folder.path().join("a.yaml"), server("one", 143)).unwrap();
     let mut store = Store::default();
     let reads = |store: &Store| {
-        let seen = scan(folder.path(), &store.stamps(), Patience::Read).files.into_values();
+        let seen = scan(folder.path(), &store.stamps(), RecentWrites::Read).files.into_values();
         seen.filter(|seen| matches!(seen, Seen::Read(..))).count()
     };
-    store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+    store.apply(scan(folder.path(), &store.stamps(), RecentWrites::Read), validator());
     while reads(&store) > 0 {
         // A file that was written just now is not settled yet.
-        store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+        store.apply(scan(folder.path(), &store.stamps(), RecentWrites::Read), validator());
     }
     store.forget_stamps();
     assert_eq!(reads(&store), 1);
@@ -69,7 +69,7 @@ fn a_truncated_file_keeps_what_it_held_although_it_is_renamed_or_all_files_are_r
     let path = |name: &str| folder.path().join(name);
     let mut store = Store::default();
     std::fs::write(path("a.yaml"), server("one", 143)).unwrap();
-    store.apply(scan(folder.path(), &store.stamps(), Patience::Read), validator());
+    store.apply(scan(folder.path(), &store.stamps(), RecentWrites::Read), validator());
     std::fs::write(path("a.yaml"), "").unwrap();
     let second_ago = std::time::SystemTime::now() - Duration::from_secs(1);
     std::fs::File::open(path("a.yaml")).unwrap().set_modified(second_ago).unwrap();
@@ -80,10 +80,10 @@ fn a_truncated_file_keeps_what_it_held_although_it_is_renamed_or_all_files_are_r
         let origin = loaded.origins.values().next().and_then(|path| path.file_name().map(ToOwned::to_owned));
         (loaded.objects.servers.len(), origin)
     };
-    assert_eq!(objects(Patience::Wait), (1, Some("a.yaml".into())), "all files are read again");
+    assert_eq!(objects(RecentWrites::Wait), (1, Some("a.yaml".into())), "all files are read again");
     std::fs::rename(path("a.yaml"), path("b.yaml")).unwrap();
-    assert_eq!(objects(Patience::Wait), (1, Some("b.yaml".into())), "it is renamed");
-    assert_eq!(objects(Patience::Read), (0, None), "it stays empty");
+    assert_eq!(objects(RecentWrites::Wait), (1, Some("b.yaml".into())), "it is renamed");
+    assert_eq!(objects(RecentWrites::Read), (0, None), "it stays empty");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn several_documents_lists_and_json_are_read() {
 }
 
 #[test]
-fn a_broken_file_keeps_what_it_last_held_and_names_line_and_column() {
+fn a_broken_file_keeps_its_content_and_is_reported_with_line_and_column() {
     let mut files = Files::new();
     files.write("a.yaml", &server("one", 143));
     let loaded = files.write("a.yaml", &(server("one", 144) + "x: [1, 2\n"));
@@ -119,7 +119,7 @@ fn a_broken_file_keeps_what_it_last_held_and_names_line_and_column() {
 }
 
 #[test]
-fn an_unreadable_file_or_folder_keeps_what_it_last_held() {
+fn an_unreadable_file_or_folder_keeps_its_previous_content() {
     let mut files = Files::new();
     files.write("f/a.yaml", &server("one", 143));
     files.texts.insert("f/a.yaml".into(), Err("permission denied".to_owned()));
@@ -135,7 +135,7 @@ fn an_unreadable_file_or_folder_keeps_what_it_last_held() {
 }
 
 #[test]
-fn a_deleted_files_objects_go() {
+fn the_objects_of_a_deleted_file_are_removed() {
     let mut files = Files::new();
     files.write("a.yaml", &server("one", 143));
     files.texts.clear();
@@ -170,7 +170,7 @@ fn unknown_kinds_are_ignored() {
 }
 
 #[test]
-fn what_is_no_object_is_a_problem() {
+fn a_document_that_is_not_an_object_is_a_problem() {
     let mut files = Files::new();
     let mut found = |text: &str| problems(&files.write("a.yaml", text)).join("\n");
     assert!(found("just text").contains("no apiVersion and kind"));
@@ -191,7 +191,7 @@ fn what_is_no_object_is_a_problem() {
 }
 
 #[test]
-fn an_invalid_object_is_known_with_what_is_wrong() {
+fn an_invalid_object_is_known_with_its_violations() {
     let mut files = Files::new();
     let loaded = files.write("a.yaml", &server("one", 1).replace("port", "prot"));
     let server = &loaded.objects.servers[&Key::new("default", "one")];
@@ -227,7 +227,7 @@ fn an_object_that_breaks_affects_no_other_of_its_file() {
 }
 
 #[test]
-fn what_is_not_for_us_is_passed_over() {
+fn ignores_objects_of_other_kinds() {
     let foreign = [
         ("kustomization.yaml", "resources: [mail.yaml]\n"),
         (
@@ -286,5 +286,5 @@ fn a_secret_that_sops_has_encrypted_is_promised_and_not_read() {
                 sops: {version: '3'}\n";
     let loaded = Files::new().write("a.yaml", text);
     assert_eq!(problems(&loaded), [""; 0]);
-    assert!(loaded.objects.secrets.is_empty() && loaded.promises.len() == 1, "{loaded:?}");
+    assert!(loaded.objects.secrets.is_empty() && loaded.generated.len() == 1, "{loaded:?}");
 }

@@ -1,4 +1,4 @@
-//! Tests of reading YAML: values as kubectl and serde_yaml read them, and texts that grow.
+//! Tests of reading YAML: kubectl and serde_yaml read the same values, and texts that expand are limited.
 
 use serde_json::json;
 
@@ -94,7 +94,7 @@ fn says_where_a_text_is_broken() {
     assert!(refused("a: b\0c\n").contains("unprintable"));
 }
 
-/// Each of `levels` maps merges ten copies of the one before.
+/// Returns `levels` maps, of which each merges ten copies of the previous one.
 fn merge_bomb(levels: usize) -> String {
     let fields: String = (0..40).map(|n| format!("k{n}: v, ")).collect();
     let mut text = format!("a0: &a0 {{{fields}}}\n");
@@ -119,10 +119,10 @@ fn aliases_that_grow_are_refused_before_they_are_built() {
     assert!(refused(&wide).contains("stand for more than 20000 values"), "{}", refused(&wide));
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100_000));
     assert!(refused(&long).contains("more than 3145728 bytes of text"), "{}", refused(&long));
-    // Each level keeps what is below it once more.
+    // Each level contains the previous one again.
     let nested = format!("{}{}{}", "&a [".repeat(60), "x,".repeat(5_000), "]".repeat(60)).replace("&a", "&b");
     assert!(refused(&nested).contains("stand for more than 20000 values"));
-    // What people write is far from it.
+    // Normal texts are far below the limit.
     let listeners: String = (0..64).map(|n| format!("- {{<<: *base, name: l{n}}}\n")).collect();
     let settings: String = (0..100).map(|n| format!("s{n}: v, ")).collect();
     assert_eq!(
@@ -132,7 +132,7 @@ fn aliases_that_grow_are_refused_before_they_are_built() {
 }
 
 #[test]
-fn depth_is_bounded_and_costs_nothing() {
+fn depth_is_bounded() {
     for text in ["{a: ", "[", "- ", "? ", "- - - ", "[{a: "].map(|unit| unit.repeat(200_000 / unit.len())) {
         let found = refused(&text);
         assert!(found.contains("nested more than 64 deep"), "{found}: {:.20}", text);

@@ -16,9 +16,9 @@ pub(super) const CERTIFICATE_VERSION_1: Explanation = Explanation {
 pub(super) const CHAIN_REARRANGED: Explanation = Explanation {
     reason: Reason::ChainRearranged,
     conditions: &[("CertificateUnusual", True)],
-    meaning: "The certificates of a chain are not in order, one of them is there twice, or one does not belong to the \
-              chain. The chain is served sorted, and without what does not belong to it. The message names the \
-              certificates that are served.",
+    meaning: "The certificates of a chain are not in order, one of them occurs twice, or one does not belong to the \
+              chain. Mailgress sorts the chain and leaves out certificates that do not belong to it. The message \
+              names the certificates that are served.",
     cause: "Files were concatenated in the wrong order, or the server's certificate was added to a chain that already \
             had it.",
     remedy: "Put the server's own certificate first into `tls.crt`, then its issuer, and so on, each once. The root may \
@@ -31,7 +31,7 @@ pub(super) const CHAIN_NOT_IN_ORDER: Explanation = Explanation {
     meaning: "The certificates of a chain are not in order, and two of them could be the issuer of the same \
               certificate, so there is more than one way to sort them. The chain is served as it is, without \
               repeated certificates. Most clients sort it themselves (RFC 8446, section 4.4.2).",
-    cause: "An authority with two certificates (cross-signed), in a file with several chains.",
+    cause: "The file has several chains, with two certificates of one CA (cross-signed).",
     remedy: "Put one chain into `tls.crt`: the server's own certificate first, then each one's issuer.",
 };
 
@@ -49,7 +49,7 @@ pub(super) const WRONG_PURPOSE: Explanation = Explanation {
     conditions: &[("CertificateUnusual", True)],
     meaning: "A certificate has an extendedKeyUsage without serverAuth, or a keyUsage without digitalSignature. Most \
               clients refuse it as a server's certificate.",
-    cause: "The authority issued it with a profile for clients, for signing code, or for an authority.",
+    cause: "The authority issued it with a profile for clients, for signing code, or for a CA.",
     remedy: "Issue it again with the profile for servers. With cert-manager: `usages: [server auth, digital signature]`.",
 };
 
@@ -57,25 +57,26 @@ pub(super) const WEAK_SIGNATURE: Explanation = Explanation {
     reason: Reason::WeakSignature,
     conditions: &[("CertificateUnusual", True)],
     meaning: "The authority signed a certificate with SHA-1 or MD5. Most clients refuse it.",
-    cause: "An old authority, or an old configuration of it (`default_md = sha1`).",
+    cause: "The authority is old, or has an old configuration (`default_md = sha1`).",
     remedy: "Issue it again, signed with SHA-256 (`openssl x509 -req -sha256`).",
 };
 
 pub(super) const AUTHORITY_NOT_USED: Explanation = Explanation {
     reason: Reason::AuthorityNotUsed,
     conditions: &[("CertificateUnusual", True)],
-    meaning: "A CA bundle has a certificate through which no chain is accepted: it has an unknown critical extension, \
-              the TLS library cannot read it, or it does not say that it is an authority. The other certificates of the bundle \
-              are trusted.",
-    cause: "A server's own certificate was added to the bundle, or an authority uses rare extensions.",
-    remedy: "Take the certificate out of the bundle. The message names its position.",
+    meaning: "A CA bundle has a certificate that cannot verify any chain: it has an unknown critical extension, the \
+              TLS library cannot read it, or it is not marked as a CA. The other certificates of the bundle are \
+              trusted.",
+    cause: "A server's certificate was added to the bundle, or a CA uses rare extensions.",
+    remedy: "Remove the certificate from the bundle. The message names its position.",
 };
 
 pub(super) const CERTIFICATE_NOT_YET_VALID: Explanation = Explanation {
     reason: Reason::CertificateNotYetValid,
     conditions: &[("CertificateUnusual", True)],
-    meaning: "A certificate is valid only from a later time. It is served; clients that verify it refuse it until then.",
-    cause: "It was issued for later, or the clock of this host or of the authority is wrong.",
+    meaning: "A certificate is not valid yet. It is served, but clients that verify it refuse it until it becomes \
+              valid.",
+    cause: "Its notBefore is in the future, or the clock of this host or of the authority is wrong.",
     remedy: "Wait, put another certificate into the Secret, or correct the clock. The condition ends by itself when the \
              certificate becomes valid.",
 };

@@ -8,12 +8,12 @@ pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
     meaning: "A MailListener in another namespace than its MailServer is configured to send client information \
                 to backends (PROXY header, XCLIENT or IMAP ID), but the MailServer does not allow it. Nothing is \
                 sent.",
-    cause: "`upstream.proxyProtocol`, `upstream.xclient` or `upstream.imapId`, written on the listener or on its \
-            MailServer. A backend that believes them believes whoever wrote the listener: with XCLIENT that is \
-            enough to send mail as anybody.",
-    remedy: "Remove the setting from the listener (or turn it off there), or let the owner of the MailServer set \
-             `spec.allowedListeners.backends.introductions`: `OwnServices` is enough where the backends are Pods \
-             of the listener's own namespace.",
+    cause: "`upstream.proxyProtocol`, `upstream.xclient` or `upstream.imapId`, on the listener or on its MailServer. \
+            A backend that trusts this information trusts the author of the listener. With XCLIENT, the author could \
+            send mail as any user.",
+    remedy: "Remove the setting from the listener, disable it there, or ask the owner of the MailServer to set \
+             `spec.allowedListeners.backends.introductions`: `OwnServices` is enough if the backends are Pods of the \
+             listener's own namespace.",
 };
 
 pub(super) const NO_READY_ENDPOINTS: Explanation = Explanation {
@@ -30,11 +30,11 @@ pub(super) const IMPLICIT_TLS_EXPECTED: Explanation = Explanation {
     reason: Reason::ImplicitTlsExpected,
     conditions: &[("ImplicitTLSExpected", True)],
     meaning: "A backend's port is 465, 993 or 995, where servers expect TLS from the first byte, and \
-              `upstream.tls.mode` is not `Implicit`. Such a server says nothing, and every login fails after \
+              `upstream.tls.mode` is not `Implicit`. Such a server sends no greeting, and every login fails after \
               `timeouts.connect`.",
     cause: "`backendRef` or `backendAddress` has the port for TLS, but TLS to the backend is not configured.",
-    remedy: "Set `upstream.tls.mode: Implicit`, or use the port without TLS. If something between adds TLS, \
-                such as a sidecar of a mesh, ignore this warning.",
+    remedy: "Set `upstream.tls.mode: Implicit`, or use the port without TLS. If a sidecar of a service mesh adds \
+             TLS, ignore this warning.",
 };
 
 pub(super) const CLEAR_TEXT: Explanation = Explanation {
@@ -43,8 +43,8 @@ pub(super) const CLEAR_TEXT: Explanation = Explanation {
     meaning: "Passwords can be sent in clear text: the listener accepts logins, has no certificate, and \
                 `tls.mode: Disabled` is not set.",
     cause: "`tls.certificateRefs` is missing on the listener and on its MailServer.",
-    remedy: "Configure a certificate. If clear text is intended (inside a mesh, or on loopback), write `tls: \
-                { mode: Disabled }`.",
+    remedy: "Configure a certificate. If clear text is intended (inside a service mesh, or on loopback), write `tls: \
+             { mode: Disabled }`.",
 };
 
 pub(super) const CAPABILITY_IGNORED: Explanation = Explanation {
@@ -52,8 +52,8 @@ pub(super) const CAPABILITY_IGNORED: Explanation = Explanation {
     conditions: &[("CapabilityIgnored", True)],
     meaning: "`capabilities` contains an entry that Mailgress announces by itself when it applies: AUTH, \
                 STARTTLS, STLS, SASL, LOGINDISABLED, or USER where USER is refused. The entry is ignored.",
-    cause: "The list was copied from another server. Announced as written, it would offer logins before TLS, \
-                or login methods that are refused.",
+    cause: "The list was copied from another server. If Mailgress announced it unchanged, it would offer logins \
+            before TLS, or login methods that it refuses.",
     remedy: "Remove the entry from `capabilities`. `authMethods` determines the login methods, and `tls` \
                 whether STARTTLS is offered.",
 };

@@ -1,20 +1,20 @@
-//! Tests of what listeners of other namespaces may connect to, from YAML to the model.
+//! Tests of the limits of listeners in other namespaces, from YAML to the model.
 
 use std::fmt::Write;
 
 use crate::controller::render::Serving;
 use crate::controller::render::oracle::Rendered;
-use crate::controller::render::tests::{World, once, said, server};
+use crate::controller::render::tests::{World, messages, once, server};
 use crate::model::{Auth, Introductions, Listener, Reach};
 
-/// The MailServer `mail/s`, which takes listeners of all namespaces; `backends` is what it allows them.
+/// Returns the MailServer `mail/s`, which accepts listeners of all namespaces and allows them `backends`.
 fn owner(backends: &str, settings: &str) -> String {
     let backends = if backends.is_empty() { String::new() } else { format!(", backends: {{{backends}}}") };
     let more = if settings.is_empty() { String::new() } else { format!(", {settings}") };
     server("", &format!("allowedListeners: {{namespaces: {{from: All}}{backends}}}{more}"))
 }
 
-/// The MailListener `team/m`.
+/// Returns the MailListener `team/m`.
 fn guest(fields: &str) -> String {
     listener("team", fields)
 }
@@ -27,7 +27,7 @@ fn listener(namespace: &str, fields: &str) -> String {
     )
 }
 
-/// The Service `team/d` with the ports 143 and 25, and an EndpointSlice of these endpoints.
+/// Returns the Service `team/d` with the ports 143 and 25, and an EndpointSlice with these endpoints.
 fn service(spec: &str, endpoints: &[&str]) -> String {
     let mut yaml = format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: d, namespace: team}}\n\
@@ -48,7 +48,7 @@ fn service(spec: &str, endpoints: &[&str]) -> String {
 const SELECTOR: &str = "selector: {app: dovecot}, clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7]";
 const POD: &str = "{addresses: [10.1.0.1], targetRef: {kind: Pod, namespace: team, name: d-0}}";
 const FOREIGN_POD: &str = "{addresses: [10.1.0.2], targetRef: {kind: Pod, namespace: mail, name: postfix-0}}";
-const NOBODY: &str = "{addresses: [10.1.0.3]}";
+const UNKNOWN_ENDPOINT: &str = "{addresses: [10.1.0.3]}";
 const TO_SERVICE: &str = "backendRef: {name: d, port: 143}";
 
 fn served(rendered: &Rendered) -> Option<&Listener> {
@@ -72,12 +72,12 @@ fn a_foreign_listener_does_not_name_a_backend_by_its_address() {
     {
         let rendered = once(&(owner("", "") + &guest(&format!("backendAddress: '{address}'"))));
         assert!(served(&rendered).is_none(), "{address} is served");
-        let said = said(&rendered);
+        let messages = messages(&rendered);
         let expected = format!(
             "BackendNotAllowed spec.backendAddress: a listener of namespace team may not connect to {address}: "
         );
-        assert!(said.starts_with(&expected) && said.contains("MailServer mail/s"), "{said}");
-        assert!(said.contains("spec.allowedListeners.backends"), "{said}");
+        assert!(messages.starts_with(&expected) && messages.contains("MailServer mail/s"), "{messages}");
+        assert!(messages.contains("spec.allowedListeners.backends"), "{messages}");
     }
 }
 
@@ -93,48 +93,51 @@ fn the_owner_allows_networks_and_hosts() {
     assert!(!allowed("networks: [0.0.0.0/0]", "unix:/run/lmtp"));
     assert!(allowed("hosts: ['*.example.com']", "imap.example.com:993"));
     assert!(!allowed("hosts: ['*.example.com']", "imap.example.org:993"));
-    // What the name resolves to is judged before the connect.
+    // The addresses of the name are checked before the connection.
     assert!(allowed("networks: [10.1.0.0/24]", "imap.example.org:993"));
 }
 
 #[test]
 fn a_listener_in_the_namespace_of_its_server_connects_to_anything() {
     let rendered = once(&(owner("", "") + &listener("mail", "backendAddress: 'unix:/run/lmtp'")));
-    assert_eq!((&served(&rendered).unwrap().reach, said(&rendered)), (&Reach::Anywhere, String::new()));
+    assert_eq!((&served(&rendered).unwrap().reach, messages(&rendered)), (&Reach::Anywhere, String::new()));
     let own = "{name: a, port: 143, tls: {mode: Disabled}, backendAddress: '127.0.0.1:143', \
                upstream: {proxyProtocol: V1, imapId: true}}";
     let rendered = once(&server(own, ""));
-    assert_eq!((&served(&rendered).unwrap().reach, said(&rendered)), (&Reach::Anywhere, String::new()));
+    assert_eq!((&served(&rendered).unwrap().reach, messages(&rendered)), (&Reach::Anywhere, String::new()));
 }
 
 #[test]
 fn pods_of_its_own_services_are_a_foreign_listeners_backends() {
     let rendered = once(&(owner("", "") + &guest(TO_SERVICE) + &service(SELECTOR, &[POD])));
-    assert_eq!((endpoints(&rendered), said(&rendered)), (vec!["10.1.0.1:10143".to_owned()], String::new()));
-    // An auth service may name the Pod, or the Service by its cluster IP.
+    assert_eq!(
+        (endpoints(&rendered), messages(&rendered)),
+        (vec!["10.1.0.1:10143".to_owned()], String::new())
+    );
+    // An auth service may return the Pod's address or the Service's cluster IP.
     assert_eq!(own(&rendered), ["10.1.0.1:10025", "10.1.0.1:10143", "10.96.0.7:25", "10.96.0.7:143"]);
 }
 
 #[test]
-fn endpoints_that_are_no_pods_of_the_namespace_are_left_out() {
+fn endpoints_that_are_not_pods_of_the_namespace_are_removed() {
     let with =
         |spec: &str, endpoints: &[&str]| owner("", "") + &guest(TO_SERVICE) + &service(spec, endpoints);
-    let rendered = once(&with(SELECTOR, &[POD, FOREIGN_POD, NOBODY]));
+    let rendered = once(&with(SELECTOR, &[POD, FOREIGN_POD, UNKNOWN_ENDPOINT]));
     assert_eq!(endpoints(&rendered), ["10.1.0.1:10143"]);
     assert_eq!(
         own(&rendered),
         ["10.1.0.1:10025", "10.1.0.1:10143"],
         "the cluster IP leads to the others, too"
     );
-    let said_of = said(&rendered);
+    let messages_of = messages(&rendered);
     assert!(
-        said_of.starts_with("BackendNotAllowed spec.backendRef: Service team/d:143 has endpoints that"),
-        "{said_of}"
+        messages_of.starts_with("BackendNotAllowed spec.backendRef: Service team/d:143 has endpoints that"),
+        "{messages_of}"
     );
-    assert!(said_of.contains("10.1.0.2:10143, 10.1.0.3:10143; "), "{said_of}");
-    // Without a selector, endpoints are what somebody wrote.
+    assert!(messages_of.contains("10.1.0.2:10143, 10.1.0.3:10143; "), "{messages_of}");
+    // Anyone may write the endpoints of a Service without a selector.
     let rendered = once(&with("clusterIP: 10.96.0.7", &[POD, FOREIGN_POD]));
-    assert!(endpoints(&rendered).is_empty() && own(&rendered).is_empty(), "{}", said(&rendered));
+    assert!(endpoints(&rendered).is_empty() && own(&rendered).is_empty(), "{}", messages(&rendered));
     let loopback = POD.replace("10.1.0.1", "127.0.0.1");
     let rendered = once(&with(SELECTOR, &[&loopback]));
     assert!(endpoints(&rendered).is_empty(), "no Pod has a loopback address");
@@ -142,17 +145,18 @@ fn endpoints_that_are_no_pods_of_the_namespace_are_left_out() {
 
 #[test]
 fn the_owner_may_allow_endpoints_of_any_kind() {
-    let yaml =
-        owner("networks: [10.1.0.2]", "") + &guest(TO_SERVICE) + &service(SELECTOR, &[FOREIGN_POD, NOBODY]);
+    let yaml = owner("networks: [10.1.0.2]", "")
+        + &guest(TO_SERVICE)
+        + &service(SELECTOR, &[FOREIGN_POD, UNKNOWN_ENDPOINT]);
     assert_eq!(endpoints(&once(&yaml)), ["10.1.0.2:10143"]);
 }
 
 #[test]
-fn an_external_name_is_judged_like_an_address() {
+fn an_external_name_is_checked_like_an_address() {
     let external = "type: ExternalName, externalName: postfix.mail.svc";
     let rendered = once(&(owner("", "") + &guest(TO_SERVICE) + &service(external, &[POD])));
     assert!(endpoints(&rendered).is_empty() && own(&rendered).is_empty());
-    assert!(said(&rendered).contains("postfix.mail.svc:143"), "{}", said(&rendered));
+    assert!(messages(&rendered).contains("postfix.mail.svc:143"), "{}", messages(&rendered));
     let allowing = owner("hosts: [postfix.mail.svc]", "") + &guest(TO_SERVICE) + &service(external, &[]);
     assert_eq!(endpoints(&once(&allowing)), ["postfix.mail.svc:143"]);
 }
@@ -171,7 +175,11 @@ fn the_auth_service_of_a_foreign_listener_has_the_same_bounds() {
     ] {
         let rendered = of("", &format!("url: '{url}'"));
         assert!(served(&rendered).is_none(), "{url}");
-        assert!(said(&rendered).starts_with("BackendNotAllowed spec.auth.http.url: "), "{}", said(&rendered));
+        assert!(
+            messages(&rendered).starts_with("BackendNotAllowed spec.auth.http.url: "),
+            "{}",
+            messages(&rendered)
+        );
     }
     for (backends, http) in [
         ("networks: [10.1.0.2]", "url: 'http://10.1.0.2:8080/'"),
@@ -180,28 +188,28 @@ fn the_auth_service_of_a_foreign_listener_has_the_same_bounds() {
     ] {
         let rendered = of(backends, http);
         let Auth::Http { service: auth, .. } = &served(&rendered).unwrap().auth else {
-            panic!("{}", said(&rendered))
+            panic!("{}", messages(&rendered))
         };
         assert_eq!((auth.endpoints.len(), &auth.reach), (1, &served(&rendered).unwrap().reach), "{http}");
     }
 }
 
 #[test]
-fn the_servers_own_auth_service_is_its_owners_choice() {
+fn a_foreign_listener_may_use_the_servers_auth_service() {
     let auth = "auth: {http: {url: 'http://10.9.0.1:9000/'}}";
     let rendered = once(&(owner("", auth) + &guest(TO_SERVICE) + &service(SELECTOR, &[POD])));
     let listener = served(&rendered).unwrap();
-    let Auth::Http { service: http, .. } = &listener.auth else { panic!("{}", said(&rendered)) };
+    let Auth::Http { service: http, .. } = &listener.auth else { panic!("{}", messages(&rendered)) };
     assert_eq!(http.reach, Reach::Anywhere);
     assert!(matches!(listener.reach, Reach::Within(_)), "its answers are bound all the same");
 }
 
 #[test]
-fn a_foreign_listener_that_asks_for_introductions_is_told_that_none_are_made() {
+fn a_foreign_listener_with_introductions_gets_a_warning() {
     let of = |backends: &str, settings: &str, fields: &str| {
         let yaml = owner(backends, settings) + &guest(fields) + &service(SELECTOR, &[POD]);
-        let said = said(&once(&yaml));
-        said.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        let messages = messages(&once(&yaml));
+        messages.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let all = "backendRef: {name: d, port: 143}, upstream: {proxyProtocol: V2, imapId: true, xclient: true}";
     let imap =
@@ -209,11 +217,11 @@ fn a_foreign_listener_that_asks_for_introductions_is_told_that_none_are_made() {
     assert_eq!(of("", "", all), imap);
     assert_eq!(of("introductions: Never", "", all), imap);
     let smtp = format!("{all}, protocol: SMTP");
-    let smtp_says = [
+    let smtp_messages = [
         "IntroductionNotAllowed spec.upstream.proxyProtocol",
         "IntroductionNotAllowed spec.upstream.xclient",
     ];
-    assert_eq!(of("", "", &smtp), smtp_says);
+    assert_eq!(of("", "", &smtp), smtp_messages);
     let inherited = "IntroductionNotAllowed MailServer mail/s spec.upstream.proxyProtocol";
     assert_eq!(of("", "upstream: {proxyProtocol: V1}", TO_SERVICE), [inherited]);
     assert!(of("", "", TO_SERVICE).is_empty(), "nobody asked");
@@ -233,26 +241,26 @@ fn a_foreign_listener_does_not_choose_the_name_servers() {
     let rendered = once(&(owner("networks: [10.1.0.1]", "") + &guest(&fields) + &service(SELECTOR, &[POD])));
     assert!(served(&rendered).is_none());
     assert!(
-        said(&rendered).starts_with("BackendNotAllowed spec.resolver.nameservers: "),
+        messages(&rendered).starts_with("BackendNotAllowed spec.resolver.nameservers: "),
         "{}",
-        said(&rendered)
+        messages(&rendered)
     );
     let timeout = fields.replace("nameservers: [10.1.0.1]", "timeout: 5s");
     let of_server = "resolver: {nameservers: [10.96.0.10]}";
     let rendered = once(&(owner("", of_server) + &guest(&timeout) + &service(SELECTOR, &[POD])));
-    assert_eq!(said(&rendered), "");
+    assert_eq!(messages(&rendered), "");
 }
 
 #[test]
-fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
+fn a_foreign_listener_does_not_change_settings_of_the_servers_auth_service() {
     let own = "url: 'http://10.1.0.9/', ";
     let of = |place: &str, http: &str, tls: &str| {
         let fields = format!("auth: {{http: {{{place}{http}}}}}, {TO_SERVICE}");
         let fields = fields.replace("auth: {http: {}}, ", "") + tls;
         let auth = "auth: {http: {url: 'http://10.9.0.1:9000/'}}";
         let yaml = owner("networks: [10.1.0.9]", auth) + &guest(&fields) + &service(SELECTOR, &[POD]);
-        let said = said(&once(&yaml));
-        said.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        let messages = messages(&once(&yaml));
+        messages.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for (http, field) in [
         ("headers: [{name: Auth-User, value: bob}]", "auth.http.headers"),
@@ -262,14 +270,14 @@ fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
         assert_eq!(of("", http, ""), [format!("BackendNotAllowed spec.{field}")]);
         assert!(of(own, http, "").is_empty(), "{field} of its own service");
     }
-    // Whoever has this CA's key could be anybody with EXTERNAL.
+    // With EXTERNAL, the owner of this CA's key could log in as any user.
     let ca = ", tls: {clientAuth: {mode: Optional, caCertificateRefs: [{name: ca}]}}";
     let fields = format!("port: 993, {TO_SERVICE}{ca}");
     let yaml = owner("", "auth: {http: {url: 'http://10.9.0.1:9000/'}}") + &guest(&fields);
     let yaml = yaml.replace("port: 143, tls: {mode: Disabled}, ", "");
-    let said = said(&once(&(yaml + &service(SELECTOR, &[POD]))));
-    assert!(said.contains("BackendNotAllowed spec.tls.clientAuth.caCertificateRefs: "), "{said}");
-    // The owner requires client certificates, and bounds the failures.
+    let messages = messages(&once(&(yaml + &service(SELECTOR, &[POD]))));
+    assert!(messages.contains("BackendNotAllowed spec.tls.clientAuth.caCertificateRefs: "), "{messages}");
+    // The owner requires client certificates and limits the failures.
     for (settings, field) in [
         ("tls: {clientAuth: {mode: Disabled}}", "tls.clientAuth.mode"),
         ("limits: {authFailures: {count: 1000}}", "limits.authFailures"),
@@ -279,29 +287,29 @@ fn a_foreign_listener_does_not_decide_what_the_servers_auth_service_believes() {
         let yaml = yaml + &guest(&format!("{TO_SERVICE}, {settings}")) + &service(SELECTOR, &[POD]);
         let yaml =
             if settings.starts_with("tls") { yaml.replace("tls: {mode: Disabled}, ", "") } else { yaml };
-        let said = self::said(&once(&yaml));
-        assert!(said.contains(&format!("BackendNotAllowed spec.{field}: ")), "{said}");
+        let messages = self::messages(&once(&yaml));
+        assert!(messages.contains(&format!("BackendNotAllowed spec.{field}: ")), "{messages}");
     }
 }
 
 #[test]
-fn the_servers_client_certificate_is_not_a_foreign_listeners() {
+fn a_foreign_listener_does_not_get_the_servers_client_certificate() {
     let settings = "upstream: {tls: {mode: Implicit, clientCertificateRef: {name: mine}}}";
     let of = |backends: &str| {
         let yaml = owner(backends, settings) + &guest(TO_SERVICE) + &service(SELECTOR, &[POD]);
-        said(&once(&yaml)).contains("Secret mail/mine does not exist")
+        messages(&once(&yaml)).contains("Secret mail/mine does not exist")
     };
     assert!(!of("") && !of("introductions: OwnServices"), "it is not looked for");
     assert!(of("introductions: Always"));
 }
 
 #[test]
-fn what_is_not_allowed_any_more_is_not_served_on() {
+fn a_backend_that_is_no_longer_allowed_is_not_served() {
     let mut world = World::new();
     let guest = guest("backendAddress: '10.1.0.2:25', protocol: SMTP");
     assert!(served(&world.render(&(owner("networks: [10.1.0.2]", "") + &guest))).is_some());
     let rendered = world.render(&(owner("", "") + &guest));
-    assert!(served(&rendered).is_none(), "{}", said(&rendered));
+    assert!(served(&rendered).is_none(), "{}", messages(&rendered));
     assert_eq!(rendered.objects[1].listeners[0].serving, Serving::Nothing);
 }
 
@@ -310,9 +318,10 @@ fn a_last_good_rendering_has_the_current_bounds() {
     let mut world = World::new();
     let backends = |networks: &str| format!("networks: [{networks}]");
     let auth = "auth: {http: {url: 'http://10.1.0.3:80/'}}, backendRef: {name: d, port: 143}";
-    let good = guest(&format!("{auth}, timeouts: {{client: 5s}}")) + &service(SELECTOR, &[POD, NOBODY]);
+    let good =
+        guest(&format!("{auth}, timeouts: {{client: 5s}}")) + &service(SELECTOR, &[POD, UNKNOWN_ENDPOINT]);
     let bad = good.replace("client: 5s", "client: 0s");
-    assert!(said(&world.render(&(owner(&backends("10.1.0.3, 10.1.0.9"), "") + &good))).is_empty());
+    assert!(messages(&world.render(&(owner(&backends("10.1.0.3, 10.1.0.9"), "") + &good))).is_empty());
     let rendered = world.render(&(owner(&backends("10.1.0.3"), "") + &bad));
     let Reach::Within(bounds) = &served(&rendered).unwrap().reach else { panic!() };
     assert_eq!(bounds.networks.len(), 1);
@@ -322,13 +331,13 @@ fn a_last_good_rendering_has_the_current_bounds() {
 }
 
 #[test]
-fn a_network_that_is_none_allows_nothing_and_is_told() {
+fn an_invalid_network_allows_nothing_and_is_reported() {
     let rendered =
         once(&(owner("networks: ['1:2:3']", "") + &guest("backendAddress: '10.1.0.2:25', protocol: SMTP")));
-    let said = said(&rendered);
+    let messages = messages(&rendered);
     assert!(
-        said.contains("Invalid spec.allowedListeners.backends.networks: one of these is not a network"),
-        "{said}"
+        messages.contains("Invalid spec.allowedListeners.backends.networks: one of these is not a network"),
+        "{messages}"
     );
     assert!(served(&rendered).is_none());
 }

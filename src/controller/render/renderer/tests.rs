@@ -1,4 +1,4 @@
-//! Whatever changes, and in whatever order: what is rendered from the changes is what is rendered from scratch.
+//! Rendering changes has the same result as rendering from scratch, for any changes in any order.
 
 use std::sync::LazyLock;
 
@@ -19,10 +19,10 @@ use crate::model::{Listener, ListenerId, Socket};
 use crate::net::ListenAddress;
 use crate::secret::Secret;
 
-/// Kinds of events; some kinds are several, so that they are likelier.
+/// The number of kinds of events. Frequent kinds have several numbers.
 const EVENTS: u8 = 17;
 
-/// Everything that may happen between two renders, by numbers.
+/// All events between two renderings, as numbers.
 #[derive(Clone, Debug)]
 struct Step {
     events: Vec<(u8, [u8; 16])>,
@@ -34,7 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let passed = prop_oneof![6 => Just(0), 1 => Just(EXPIRY_WARNINGS[1].0), 1 => Just(2 * 24 * 3600), 1 => Just(-3 * 24 * 3600)];
     let step = (prop::collection::vec(event, 0..6), passed);
     let step = step.prop_map(|(events, passed)| Step { events, passed });
-    // The first has something to begin with.
+    // The first step starts with some objects.
     let first = prop::collection::vec((0..EVENTS, any::<[u8; 16]>()), 0..20);
     (first, prop::collection::vec(step, 0..16)).prop_map(|(events, mut steps)| {
         steps.insert(0, Step { events, passed: 0 });
@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 #[test]
-fn what_is_rendered_from_changes_is_what_is_rendered_from_scratch() {
+fn rendering_changes_equals_rendering_from_scratch() {
     proptest!(ProptestConfig::with_cases(120), |(steps in steps())| {
         let mut world = World::default();
         for step in &steps {
@@ -52,7 +52,7 @@ fn what_is_rendered_from_changes_is_what_is_rendered_from_scratch() {
     });
 }
 
-/// Everything that is referred to, so that at first most is good.
+/// Returns all referenced objects, so that most objects are valid at first.
 fn good() -> Index {
     let mut index = Index::default();
     for namespace in NAMESPACES {
@@ -69,17 +69,17 @@ fn good() -> Index {
     index
 }
 
-/// The same history twice: rendered from changes, and from scratch and compared as a whole.
+/// The same history, rendered from changes and from scratch.
 struct World {
     index: Index,
     renderer: Renderer,
-    /// What a source would watch.
+    /// The references that a source would watch.
     watched: BTreeSet<Reference>,
     oracle: Rendered,
     whole: Whole,
     now: i64,
     generation: i64,
-    /// Of the servers that are there, to be changed in one point.
+    /// The specs of the existing servers, for small changes.
     specs: BTreeMap<Key, Value>,
 }
 
@@ -96,7 +96,7 @@ impl Default for World {
             specs: BTreeMap::new(),
         };
         for (namespace, host) in [("a", "a.test"), ("b", "c.test"), ("c", "d.test")] {
-            world.neighbour(&Key::new(namespace, "n"), host);
+            world.similar_server(&Key::new(namespace, "n"), host);
         }
         world
     }
@@ -181,8 +181,8 @@ impl World {
         }
     }
 
-    /// A server that shares its ports with others like it.
-    fn neighbour(&mut self, key: &Key, host: &str) {
+    /// Adds a server that shares its ports with similar ones.
+    fn similar_server(&mut self, key: &Key, host: &str) {
         let listener = |name: &str, port: u16| json!({ "name": name, "port": port, "hostnames": [host], "backendAddress": "b:1" });
         let spec = json!({
             "auth": { "passthrough": {} },
@@ -214,7 +214,7 @@ impl World {
     }
 }
 
-/// What a publisher that compares everything has to say.
+/// A publisher that compares complete renderings.
 #[derive(Default)]
 struct Whole {
     revision: u64,
@@ -265,7 +265,7 @@ impl Whole {
 }
 
 #[test]
-fn a_change_renders_what_it_touches_and_nothing_else() {
+fn a_change_renders_only_the_affected_objects() {
     let mut index = Index::default();
     let spec = |name: &str, timeout: &str| {
         let spec = json!({
@@ -294,32 +294,32 @@ fn a_change_renders_what_it_touches_and_nothing_else() {
         index.set_service(&key(&name), Some(service(&mut Bytes::new(&[0; 16]))));
     }
     let mut renderer = Renderer::default();
-    let mut touched = |index: &mut Index, environment: &Environment| {
-        let touched = renderer.touched(index.changes(), environment);
+    let mut affected = |index: &mut Index, environment: &Environment| {
+        let affected = renderer.affected(index.changes(), environment);
         let delta = renderer.render(index, environment);
-        (touched.iter().map(ToString::to_string).collect::<Vec<_>>(), delta.objects.len())
+        (affected.iter().map(ToString::to_string).collect::<Vec<_>>(), delta.objects.len())
     };
-    assert_eq!(touched(&mut index, &environment(NOW)).0.len(), 20);
-    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
+    assert_eq!(affected(&mut index, &environment(NOW)).0.len(), 20);
+    assert_eq!(affected(&mut index, &environment(NOW)), (vec![], 0));
     let one = |name: &str| vec![format!("MailServer a/{name}")];
     index.set_server(&key("s3"), spec("s3", "6s"));
-    assert_eq!(touched(&mut index, &environment(NOW)), (one("s3"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (one("s3"), 1));
     index.set_server(&key("s3"), spec("s3", "6s"));
-    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0), "it is the same");
+    assert_eq!(affected(&mut index, &environment(NOW)), (vec![], 0), "it is the same");
     index.set_secret(&key("s4"), Some(Arc::clone(&SECRETS[1])));
-    assert_eq!(touched(&mut index, &environment(NOW)), (one("s4"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (one("s4"), 1));
     index.set_service(&key("s5"), Some(service(&mut Bytes::new(&[2; 16]))));
-    assert_eq!(touched(&mut index, &environment(NOW)), (one("s5"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (one("s5"), 1));
     index.set_secret(&key("nobody's"), Some(Arc::clone(&SECRETS[0])));
     index.set_namespace("a", Some(Arc::default()));
-    assert_eq!(touched(&mut index, &environment(NOW)), (vec![], 0));
-    // Only the certificate of s4 comes to its end.
-    assert_eq!(touched(&mut index, &environment(SOON)), (one("s4"), 1));
+    assert_eq!(affected(&mut index, &environment(NOW)), (vec![], 0));
+    // Only the certificate of s4 is about to expire.
+    assert_eq!(affected(&mut index, &environment(SOON)), (one("s4"), 1));
     let moved =
         Environment { locality: Locality { zone: Some("z".to_owned()), node: None }, ..environment(SOON) };
-    assert_eq!(touched(&mut index, &moved).0.len(), 20);
+    assert_eq!(affected(&mut index, &moved).0.len(), 20);
     let trusting = Environment { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..environment(SOON) };
-    assert_eq!(touched(&mut index, &trusting).0.len(), 20);
+    assert_eq!(affected(&mut index, &trusting).0.len(), 20);
 }
 
 fn named_listener(name: &str, port: u16) -> String {
@@ -332,7 +332,7 @@ fn published(world: &mut yaml::World, yaml: &str) -> (Option<u64>, Vec<String>) 
 }
 
 #[test]
-fn a_listener_is_as_it_is_since_its_own_change_and_not_its_neighbours() {
+fn a_change_of_a_listener_does_not_affect_others_of_its_socket() {
     let mut world = yaml::World::new();
     let secret = yaml::tls_secret("t", &["*.test"]);
     let both = |settings: &str| {
@@ -358,7 +358,7 @@ fn a_listener_is_as_it_is_since_its_own_change_and_not_its_neighbours() {
 }
 
 #[test]
-fn what_a_socket_is_made_of_is_every_listeners_of_it() {
+fn a_change_of_a_socket_affects_all_its_listeners() {
     let mut world = yaml::World::new();
     let secret = yaml::tls_secret("t", &["*.test"]);
     let with = |backlog: u16| {
@@ -377,9 +377,9 @@ fn what_a_socket_is_made_of_is_every_listeners_of_it() {
     assert_eq!((since("a"), since("b")), (Some(2), Some(2)));
 }
 
-// --- what there may be ---
+// --- generated objects ---
 
-/// Choices, made beforehand.
+/// Random choices.
 struct Bytes<'a>(std::slice::Iter<'a, u8>);
 
 impl<'a> Bytes<'a> {
@@ -429,7 +429,7 @@ fn server(bytes: &mut Bytes<'_>) -> Value {
     spec
 }
 
-/// One point of one listener.
+/// Changes one field of one listener.
 fn tweak(spec: &mut Value, bytes: &mut Bytes<'_>) {
     let number: usize = bytes.one_of(&[0, 1]);
     let Some(listener) = spec["listeners"].get_mut(number) else { return };
@@ -443,7 +443,7 @@ fn tweak(spec: &mut Value, bytes: &mut Bytes<'_>) {
         ("hostnames", json!(["a.test", "d.test"])),
         ("port", json!(143)),
         ("serverName", json!("other.test")),
-        // No two of one server have the same: the schema refuses that.
+        // The schema refuses two listeners with the same name in one server.
         ("name", json!(["v", "w"][number])),
     ]);
     listener[field] = value;
@@ -520,9 +520,9 @@ fn slice(bytes: &mut Bytes<'_>) -> Arc<EndpointSlice> {
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const BACKENDS: [&str; 2] = ["d", "e"];
-/// The middle of the year 2026.
+/// A time in the middle of the year 2026.
 const NOW: i64 = 1_782_864_000;
-/// Where the second certificate is about to end.
+/// A time at which the second certificate is about to expire.
 const SOON: i64 = NOW + 9 * 24 * 3600;
 
 fn certificate(names: &[&str], days: i64) -> (String, String) {
@@ -538,7 +538,7 @@ fn certificate(names: &[&str], days: i64) -> (String, String) {
 
 static CA: LazyLock<String> = LazyLock::new(|| certificate(&["ca"], 3650).0);
 
-/// For long, not for long, and none.
+/// A certificate that is valid for long, one for a short time, and no certificate.
 static SECRETS: LazyLock<[Arc<SecretData>; 3]> = LazyLock::new(|| {
     let secret = |chain: &str, key: &str| {
         let value = |text: &str| Secret::from(text.as_bytes());

@@ -1,4 +1,4 @@
-//! CA bundles: who is trusted, and which of their certificates are not used.
+//! Renders CA bundles: the trusted certificates, and those that are not used.
 
 use rustls_pki_types::CertificateDer;
 
@@ -11,7 +11,7 @@ use crate::tls::parse::{self, Unused, UnusedAuthority};
 
 use super::{pem, usable};
 
-/// The certificates of all bundles. Those that are not used for one of these reasons are named.
+/// Returns the certificates of all bundles. Warns of certificates that are not used for one of the reasons in `named`.
 pub(super) fn authorities(
     scope: &Scope<'_>,
     (setting, named): (&str, &[Unused]),
@@ -36,7 +36,7 @@ pub(super) fn authorities(
     all
 }
 
-/// The others are trusted all the same, as nginx does.
+/// Warns of unused certificates. The others are trusted, as in nginx.
 fn name_unused<'a>(
     path: &str,
     what: &str,

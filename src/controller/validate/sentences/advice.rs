@@ -1,11 +1,11 @@
-//! What to write instead: advice that is right for the value that is there and the schema that refuses it.
+//! Returns advice for an invalid value, which must fit the value and the schema.
 
 use serde_json::{Value, json};
 
 use crate::controller::validate::schema::strict;
 use crate::secret::shown_url;
 
-/// For a value of the wrong type.
+/// Returns advice for a value of the wrong type.
 pub(super) fn of_type(value: &Value, node: &Value) -> String {
     if node.get("enum").is_some() {
         return of_options(value, node);
@@ -29,14 +29,14 @@ pub(super) fn of_type(value: &Value, node: &Value) -> String {
     }
 }
 
-/// For a value that is none of the few that there are.
+/// Returns advice for a value that is not one of the allowed values.
 pub(super) fn of_options(value: &Value, node: &Value) -> String {
     let options = node["enum"].as_array().map_or(&[][..], Vec::as_slice);
     let plain = |text: &str| text.replace(['-', '_', ' ', '.'], "").to_ascii_lowercase();
     let written = plain(value.as_str().unwrap_or(&value.to_string()));
     let same = |option: &&Value| {
         let option = plain(option.as_str().unwrap_or_default());
-        // nginx's words, as YAML reads them, and versions as numbers.
+        // Accept nginx's values, which YAML reads as booleans, and versions without a prefix.
         let is_off = option == "disabled" && ["false", "off", "none", "no"].contains(&written.as_str());
         is_off || written == option || option.strip_prefix("tlsv") == Some(&written)
     };
@@ -49,7 +49,7 @@ pub(super) fn of_options(value: &Value, node: &Value) -> String {
     }
 }
 
-/// For a text that does not match its pattern.
+/// Returns advice for a text that does not match its pattern.
 pub(in crate::controller::validate) fn of_form(value: &Value, node: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
     let pattern = node["pattern"].as_str().unwrap_or_default();
@@ -64,7 +64,7 @@ pub(in crate::controller::validate) fn of_form(value: &Value, node: &Value) -> S
     found.map_or_else(|| format!("it must match {pattern}"), |(_, remedy)| (*remedy).to_owned())
 }
 
-/// `from 1 to 65535`, as far as there are bounds.
+/// Formats bounds, such as `from 1 to 65535`.
 pub(super) fn range(node: &Value) -> String {
     match (node["minimum"].as_i64(), node["maximum"].as_i64()) {
         (Some(least), Some(most)) => format!("from {least} to {most}"),
@@ -74,7 +74,7 @@ pub(super) fn range(node: &Value) -> String {
     }
 }
 
-/// A value as it may be shown: what may be a URL, without a login and a query.
+/// Formats a value for a message. A login and a query are removed from a possible URL.
 pub(super) fn shown(value: &Value) -> String {
     match value.as_str() {
         Some(text) if text.contains("://") || text.contains('@') => format!("{:?}", shown_url(text)),
@@ -82,7 +82,7 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// What an object is made of.
+/// Returns advice for a value that must be an object.
 fn fields(value: &Value, node: &Value) -> String {
     let names: Vec<&str> =
         node["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
@@ -104,7 +104,7 @@ fn fields(value: &Value, node: &Value) -> String {
     }
 }
 
-/// For what is meant as a duration.
+/// Returns advice for a value that must be a duration.
 fn duration(text: &str) -> String {
     let example = |example: &str| format!("write a duration such as {example}");
     let Some(end) = text.find(|c: char| !c.is_ascii_digit()) else {
@@ -127,7 +127,7 @@ fn fits(value: &Value, node: &Value) -> bool {
     jsonschema::is_valid(&strict(node), value)
 }
 
-/// What each pattern means, by a part that only it has.
+/// The advice for each pattern, which is recognised by a part that only it has.
 const FORMS: [(&str, &str); 9] = [
     ("Ki|Mi", "write a size such as 64Ki or 4096"),
     ("\\x0b", "write it without control characters"),

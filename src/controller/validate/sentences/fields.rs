@@ -1,10 +1,10 @@
-//! Which field somebody meant by one that is unknown.
+//! Finds the field that was probably intended by an unknown one.
 
 use std::collections::VecDeque;
 
 use serde_json::Value;
 
-/// The remedy for an unknown field of a block: the field of that name elsewhere, or the one that is nearest to it.
+/// Returns the remedy for an unknown field of a block: the same field elsewhere, or the most similar one.
 pub(super) fn meant(name: &str, block: &Value, spec: &Value) -> String {
     let typo = nearest(name, block);
     if let Some((0 | 1, field)) = typo {
@@ -20,13 +20,13 @@ pub(super) fn meant(name: &str, block: &Value, spec: &Value) -> String {
     }
 }
 
-/// The field of a block that is nearest to a name.
+/// Returns the most similar field of a block.
 fn nearest<'b>(name: &str, block: &'b Value) -> Option<(usize, &'b String)> {
     let fields = block["properties"].as_object().into_iter().flatten().map(|(field, _)| field);
     fields.map(|field| (distance(name, field), field)).min()
 }
 
-/// Where a field of exactly this name stands, the outermost first: `tls.mode`, `listeners[].port`.
+/// Returns the path of a field with exactly this name, the outermost first: `tls.mode`, `listeners[].port`.
 fn below(name: &str, block: &Value) -> Option<String> {
     let mut open = VecDeque::from([(String::new(), block)]);
     while let Some((path, block)) = open.pop_front() {
@@ -44,7 +44,7 @@ fn below(name: &str, block: &Value) -> Option<String> {
     None
 }
 
-/// Levenshtein's, without case.
+/// Returns the Levenshtein distance, ignoring case.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.to_ascii_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

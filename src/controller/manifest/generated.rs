@@ -1,21 +1,21 @@
-//! Secrets and ConfigMaps that are in no file because something in the cluster, or kustomize, makes them of another
-//! object: cert-manager of a Certificate, External Secrets of an ExternalSecret, and so on.
+//! Secrets and ConfigMaps that are in no file because another program creates them: cert-manager from a Certificate,
+//! External Secrets from an ExternalSecret, kustomize from a generator, and so on.
 
 use serde_json::Value;
 
 use crate::controller::index::{Key, Reference, ReferenceKind};
 
-/// A Secret or ConfigMap that will be there.
+/// A Secret or ConfigMap that another program will create.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Promise {
+pub struct GeneratedObject {
     kind: ReferenceKind,
-    /// `None`: of any.
+    /// `None` stands for any namespace.
     namespace: Option<String>,
     name: String,
 }
 
-impl Promise {
-    /// Whether this is what is promised.
+impl GeneratedObject {
+    /// Tells whether this is the referenced object.
     #[must_use]
     pub fn is(&self, reference: &Reference) -> bool {
         let namespace = self.namespace.as_ref();
@@ -25,56 +25,59 @@ impl Promise {
     }
 }
 
-/// What an object stands for.
-pub(super) fn of(api: &str, kind: &str, key: &Key, value: &Value) -> Vec<Promise> {
+/// Returns what is created from an object.
+pub(super) fn of(api: &str, kind: &str, key: &Key, value: &Value) -> Vec<GeneratedObject> {
     let group = api.split_once('/').map_or("", |(group, _)| group);
-    let promise = |kind: ReferenceKind, name: &str| Promise {
+    let object = |kind: ReferenceKind, name: &str| GeneratedObject {
         kind,
         namespace: Some(key.namespace.clone()),
         name: name.to_owned(),
     };
-    let secret = |name: &str| promise(ReferenceKind::Secret, name);
+    let secret = |name: &str| object(ReferenceKind::Secret, name);
     match (group, kind) {
         ("", "Secret") if is_encrypted(value) => vec![secret(&key.name)],
         ("trust.cert-manager.io", "Bundle") => bundle(key),
-        ("networking.k8s.io", "Ingress") if asks_for_certificate(value) => {
+        ("networking.k8s.io", "Ingress") if requests_certificate(value) => {
             let tls = value["spec"]["tls"].as_array().into_iter().flatten();
             tls.filter_map(|tls| tls["secretName"].as_str()).map(secret).collect()
         }
         ("kustomize.config.k8s.io", _) => of_kustomization(value),
         _ => {
-            let maker = MAKERS.iter().find(|maker| maker.group == group && maker.kind == kind);
-            let name = |maker: &Maker| value.pointer(maker.name).and_then(Value::as_str).unwrap_or(&key.name);
-            maker.map(|maker| secret(name(maker))).into_iter().collect()
+            let generator =
+                GENERATORS.iter().find(|generator| generator.group == group && generator.kind == kind);
+            let name = |generator: &Generator| {
+                value.pointer(generator.name).and_then(Value::as_str).unwrap_or(&key.name)
+            };
+            generator.map(|generator| secret(name(generator))).into_iter().collect()
         }
     }
 }
 
-/// What the generators of a Kustomization make. Its `namespace` becomes that of all its objects, whatever they say, so
-/// the names count in any namespace.
-pub(super) fn of_kustomization(value: &Value) -> Vec<Promise> {
+/// Returns what the generators of a Kustomization create. Its `namespace` replaces the namespaces of all its objects,
+/// so the names count in any namespace.
+pub(super) fn of_kustomization(value: &Value) -> Vec<GeneratedObject> {
     let of = |generator: &str, kind: ReferenceKind| {
         let made = value[generator].as_array().into_iter().flatten();
-        let promise = move |name: &str| Promise { kind, namespace: None, name: name.to_owned() };
-        made.filter_map(|made| made["name"].as_str()).map(promise).collect::<Vec<_>>()
+        let object = move |name: &str| GeneratedObject { kind, namespace: None, name: name.to_owned() };
+        made.filter_map(|made| made["name"].as_str()).map(object).collect::<Vec<_>>()
     };
     let mut all = of("secretGenerator", ReferenceKind::Secret);
     all.extend(of("configMapGenerator", ReferenceKind::ConfigMap));
     all
 }
 
-/// Whether SOPS has encrypted a Secret: its data is not what will be in the cluster.
+/// Tells whether SOPS has encrypted a Secret. Its data is not the data in the cluster.
 pub(super) fn is_encrypted(value: &Value) -> bool {
     value["sops"].is_object()
 }
 
-/// trust-manager writes a ConfigMap, or a Secret, of the Bundle's name into each namespace.
-fn bundle(key: &Key) -> Vec<Promise> {
-    let of = |kind| Promise { kind, namespace: None, name: key.name.clone() };
+/// trust-manager writes a ConfigMap or a Secret with the Bundle's name into each namespace.
+fn bundle(key: &Key) -> Vec<GeneratedObject> {
+    let of = |kind| GeneratedObject { kind, namespace: None, name: key.name.clone() };
     [ReferenceKind::ConfigMap, ReferenceKind::Secret].map(of).into()
 }
 
-fn asks_for_certificate(ingress: &Value) -> bool {
+fn requests_certificate(ingress: &Value) -> bool {
     let annotations = ingress["metadata"]["annotations"].as_object();
     annotations.into_iter().flatten().any(|(name, _)| {
         ["cert-manager.io/issuer", "cert-manager.io/cluster-issuer", "kubernetes.io/tls-acme"]
@@ -82,28 +85,28 @@ fn asks_for_certificate(ingress: &Value) -> bool {
     })
 }
 
-/// A kind of which a Secret is made in the object's own namespace.
-struct Maker {
+/// A kind from which a program creates a Secret in the object's own namespace.
+struct Generator {
     group: &'static str,
     kind: &'static str,
-    /// Where the Secret's name stands; without one there it has the object's.
+    /// The JSON pointer to the Secret's name. The default is the object's name.
     name: &'static str,
 }
 
-const fn maker(group: &'static str, kind: &'static str, name: &'static str) -> Maker {
-    Maker { group, kind, name }
+const fn generator(group: &'static str, kind: &'static str, name: &'static str) -> Generator {
+    Generator { group, kind, name }
 }
 
-const MAKERS: [Maker; 9] = [
-    maker("cert-manager.io", "Certificate", "/spec/secretName"),
-    maker("external-secrets.io", "ExternalSecret", "/spec/target/name"),
-    maker("bitnami.com", "SealedSecret", "/spec/template/metadata/name"),
-    maker("secrets.hashicorp.com", "VaultStaticSecret", "/spec/destination/name"),
-    maker("secrets.hashicorp.com", "VaultDynamicSecret", "/spec/destination/name"),
-    maker("secrets.hashicorp.com", "VaultPKISecret", "/spec/destination/name"),
-    maker("secrets.infisical.com", "InfisicalSecret", "/spec/managedSecretReference/secretName"),
-    maker("onepassword.com", "OnePasswordItem", "/metadata/name"),
-    maker("ricoberger.de", "VaultSecret", "/metadata/name"),
+const GENERATORS: [Generator; 9] = [
+    generator("cert-manager.io", "Certificate", "/spec/secretName"),
+    generator("external-secrets.io", "ExternalSecret", "/spec/target/name"),
+    generator("bitnami.com", "SealedSecret", "/spec/template/metadata/name"),
+    generator("secrets.hashicorp.com", "VaultStaticSecret", "/spec/destination/name"),
+    generator("secrets.hashicorp.com", "VaultDynamicSecret", "/spec/destination/name"),
+    generator("secrets.hashicorp.com", "VaultPKISecret", "/spec/destination/name"),
+    generator("secrets.infisical.com", "InfisicalSecret", "/spec/managedSecretReference/secretName"),
+    generator("onepassword.com", "OnePasswordItem", "/metadata/name"),
+    generator("ricoberger.de", "VaultSecret", "/metadata/name"),
 ];
 
 #[cfg(test)]
@@ -112,14 +115,14 @@ mod tests {
     use crate::controller::manifest::parse;
     use crate::controller::validate::tests::validator;
 
-    fn promised(text: &str, kind: ReferenceKind, namespace: &str, name: &str) -> bool {
+    fn is_generated(text: &str, kind: ReferenceKind, namespace: &str, name: &str) -> bool {
         let parsed = parse(text, validator()).unwrap();
         let reference = Reference::new(kind, &Key::new(namespace, name));
-        parsed.promises.iter().any(|promise| promise.is(&reference))
+        parsed.generated.iter().any(|object| object.is(&reference))
     }
 
     fn secret(text: &str) -> bool {
-        promised(text, ReferenceKind::Secret, "mail", "tls")
+        is_generated(text, ReferenceKind::Secret, "mail", "tls")
     }
 
     fn object(api: &str, kind: &str, name: &str, rest: &str) -> String {
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_others_make_are_promised() {
+    fn knows_secrets_that_other_programs_create() {
         for (api, kind, name, rest) in [
             ("cert-manager.io/v1", "Certificate", "x", "spec: {secretName: tls}"),
             ("external-secrets.io/v1", "ExternalSecret", "x", "spec: {target: {name: tls}}"),
@@ -149,13 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn what_kustomize_generates_is_promised_with_and_without_a_kind() {
+    fn knows_objects_of_kustomize_generators_with_and_without_a_kind() {
         let generators = "namespace: mail\nresources: [mail.yaml]\nsecretGenerator: [{name: tls, files: [tls.crt]}]\n\
                           configMapGenerator:\n- name: ca\n";
         for head in ["", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"] {
             let text = format!("{head}{generators}");
-            assert!(secret(&text) && promised(&text, ReferenceKind::ConfigMap, "default", "ca"), "{head}");
-            assert!(!promised(&text, ReferenceKind::ConfigMap, "mail", "tls"));
+            assert!(
+                secret(&text) && is_generated(&text, ReferenceKind::ConfigMap, "default", "ca"),
+                "{head}"
+            );
+            assert!(!is_generated(&text, ReferenceKind::ConfigMap, "mail", "tls"));
         }
     }
 }
