@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::load::{self, Target};
+use crate::load::{self, Security, Target};
+use crate::login_name;
 use crate::peer::{Peer, Run, mailgress, nginx};
-use crate::services::Services;
+use crate::services::{Protocol, Services};
 use crate::table::{Row, Unit};
 use crate::tls::Identity;
 
@@ -16,7 +17,8 @@ pub(crate) async fn logins(
     directory: &Path,
     identity: &Identity,
     services: &Services,
-    secure: bool,
+    protocol: Protocol,
+    security: Security,
 ) -> Result<Row> {
     let [few, many] = counts;
     let mut rounds = [Vec::new(), Vec::new()];
@@ -29,20 +31,27 @@ pub(crate) async fn logins(
             let run = Run::Counted(&file);
             let peer = start(&home, identity, services, &run)?;
             let name = peer.name;
-            run_logins(peer, identity, secure, count).await?;
+            run_logins(peer, identity, (protocol, security), count).await?;
             totals.push(total(&file).with_context(|| format!("the counts of {name}"))?);
         }
         ensure!(totals[1] > totals[0], "more logins cost less");
         rounds.push((totals[1] - totals[0]) as f64 / (many - few) as f64);
     }
-    let name = if secure { "IMAP login, TLS" } else { "IMAP login, plain" };
-    Ok(Row { name, unit: Unit::InstructionsPerSession, rounds, bar: if secure { 1.0 } else { 4.0 } })
+    let bar = if security == Security::Plain { 4.0 } else { 1.0 };
+    Ok(Row { name: login_name(protocol, security), unit: Unit::InstructionsPerSession, rounds, bar })
 }
 
 /// One after another; the peer has ended then.
-async fn run_logins(peer: Peer, identity: &Identity, secure: bool, count: usize) -> Result<()> {
+async fn run_logins(
+    peer: Peer,
+    identity: &Identity,
+    (protocol, security): (Protocol, Security),
+    count: usize,
+) -> Result<()> {
     peer.wait_until_ready(identity).await.with_context(|| peer.failure())?;
-    load::logins(&Target::new(&peer, identity, secure), count, 1).await.with_context(|| peer.failure())
+    let target = Target::new(&peer, identity, protocol, security);
+    load::logins(&target, count, 1).await.with_context(|| peer.failure())?;
+    Ok(())
 }
 
 /// What Callgrind counted in the whole life of a process.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustls::pki_types::ServerName;
@@ -13,14 +14,25 @@ use tokio_rustls::TlsConnector;
 
 use crate::PATIENCE;
 use crate::peer::Peer;
-use crate::services::BULK;
+use crate::services::{BULK, Protocol};
 use crate::tls::Identity;
 
 /// The target of sessions.
 #[derive(Clone)]
 pub(crate) struct Target {
+    protocol: Protocol,
     address: SocketAddr,
     tls: Option<TlsConnector>,
+}
+
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    Plain,
+    /// TLS with a full handshake.
+    Full,
+    /// TLS with a resumed session.
+    Resumed,
 }
 
 /// Any connection.
@@ -29,15 +41,26 @@ pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 impl Target {
-    pub(crate) fn new(peer: &Peer, identity: &Identity, secure: bool) -> Self {
-        let tls = secure.then(|| TlsConnector::from(Arc::clone(&identity.client)));
-        Self { address: if secure { peer.secure } else { peer.plain }, tls }
+    /// Only IMAP has a port with TLS.
+    pub(crate) fn new(peer: &Peer, identity: &Identity, protocol: Protocol, security: Security) -> Self {
+        let config = match security {
+            Security::Plain => None,
+            Security::Full => Some(&identity.client),
+            Security::Resumed => Some(&identity.resuming),
+        };
+        let address = if config.is_some() { peer.secure } else { peer.plain[protocol as usize] };
+        Self { protocol, address, tls: config.map(|config| TlsConnector::from(Arc::clone(config))) }
+    }
+
+    async fn connect(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     /// Opens a session and logs in.
     async fn log_in(&self) -> Result<Box<dyn Connection>> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.connect().await?;
         let mut stream: Box<dyn Connection> = match &self.tls {
             None => Box::new(stream),
             Some(connector) => {
@@ -45,10 +68,42 @@ impl Target {
                 Box::new(connector.connect(name, stream).await?)
             }
         };
-        expect(&mut stream, "* OK").await?;
-        send(&mut stream, "a LOGIN user@example.test secret\r\n").await?;
-        expect(&mut stream, "a OK").await?;
+        match self.protocol {
+            Protocol::Imap => {
+                expect(&mut stream, "* OK").await?;
+                send(&mut stream, "a LOGIN user@example.test secret\r\n").await?;
+                expect(&mut stream, "a OK").await?;
+            }
+            Protocol::Pop3 => {
+                expect(&mut stream, "+OK").await?;
+                send(&mut stream, "USER user@example.test\r\n").await?;
+                expect(&mut stream, "+OK").await?;
+                send(&mut stream, "PASS secret\r\n").await?;
+                expect(&mut stream, "+OK").await?;
+            }
+            Protocol::Smtp => {
+                expect(&mut stream, "220").await?;
+                send(&mut stream, "EHLO client.example.test\r\n").await?;
+                expect(&mut stream, "250").await?;
+                send(&mut stream, "AUTH PLAIN AHVzZXJAZXhhbXBsZS50ZXN0AHNlY3JldA==\r\n").await?;
+                expect(&mut stream, "235").await?;
+            }
+        }
         Ok(stream)
+    }
+
+    /// Logs out, and reads until the end of the connection.
+    async fn log_out(&self, stream: &mut Box<dyn Connection>) -> Result<()> {
+        let (command, goodbye) = match self.protocol {
+            Protocol::Imap => ("b LOGOUT\r\n", "* BYE"),
+            Protocol::Pop3 => ("QUIT\r\n", "+OK"),
+            Protocol::Smtp => ("QUIT\r\n", "221"),
+        };
+        send(stream, command).await?;
+        let mut rest = Vec::with_capacity(64);
+        stream.read_to_end(&mut rest).await?;
+        ensure!(rest.starts_with(goodbye.as_bytes()), "no goodbye");
+        Ok(())
     }
 }
 
@@ -58,16 +113,21 @@ async fn send(stream: &mut Box<dyn Connection>, command: &str) -> Result<()> {
     Ok(stream.flush().await?)
 }
 
-/// Reads a reply of one line.
+/// Reads a reply, whose last line is the one without a hyphen after the code (SMTP).
 async fn expect(stream: &mut Box<dyn Connection>, start: &str) -> Result<()> {
     let mut buffer = Vec::with_capacity(256);
-    while !buffer.ends_with(b"\r\n") {
+    while !is_whole(&buffer) {
         ensure!(stream.read_buf(&mut buffer).await? > 0, "closed instead of `{start}`");
     }
     if !buffer.starts_with(start.as_bytes()) {
         bail!("{} instead of `{start}`", String::from_utf8_lossy(&buffer).trim_end());
     }
     Ok(())
+}
+
+fn is_whole(reply: &[u8]) -> bool {
+    let last = reply.strip_suffix(b"\r\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    last.is_some_and(|line| line.get(3) != Some(&b'-'))
 }
 
 /// Runs `work` `count` times with limited concurrency. Returns the results.
@@ -99,23 +159,42 @@ where
     Ok(all)
 }
 
-/// Logs in, logs out and closes, repeatedly.
-pub(crate) async fn logins(target: &Target, count: usize, concurrency: usize) -> Result<()> {
+/// Logs in, logs out and closes, repeatedly. Returns the time from each connect to the accepted login.
+pub(crate) async fn logins(target: &Target, count: usize, concurrency: usize) -> Result<Vec<Duration>> {
     let target = target.clone();
     repeat(count, concurrency, move || {
         let target = target.clone();
         async move {
+            let started = Instant::now();
             let mut stream = target.log_in().await?;
-            send(&mut stream, "b LOGOUT\r\n").await?;
-            let mut rest = Vec::with_capacity(64);
-            stream.read_to_end(&mut rest).await?;
-            ensure!(rest.starts_with(b"* BYE"), "no goodbye");
-            Ok(())
+            let took = started.elapsed();
+            target.log_out(&mut stream).await?;
+            Ok(took)
         }
     })
-    .await?;
-    Ok(())
+    .await
 }
+
+/// Opens connections that never log in: greeted ones, or with TLS ones whose handshake has only begun.
+pub(crate) async fn waiting(target: &Target, count: usize, concurrency: usize) -> Result<Vec<TcpStream>> {
+    let target = target.clone();
+    repeat(count, concurrency, move || {
+        let target = target.clone();
+        async move {
+            let mut stream = target.connect().await?;
+            if target.tls.is_some() {
+                stream.write_all(HALF_HELLO).await?;
+            } else {
+                ensure!(stream.read(&mut [0; 256]).await? > 0, "no greeting");
+            }
+            Ok(stream)
+        }
+    })
+    .await
+}
+
+/// The start of a TLS record with a ClientHello of 512 bytes.
+const HALF_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// Opens sessions that log in and stay.
 pub(crate) async fn idle(
@@ -146,10 +225,7 @@ pub(crate) async fn bulk(target: &Target, streams: usize, bytes: u64) -> Result<
                 ensure!(read > 0 && read <= left, "{left} bytes are missing");
                 left -= read;
             }
-            send(&mut stream, "c LOGOUT\r\n").await?;
-            let mut rest = Vec::with_capacity(64);
-            stream.read_to_end(&mut rest).await?;
-            Ok(())
+            target.log_out(&mut stream).await
         }
     })
     .await?;

@@ -2,17 +2,18 @@
 //! clients, which all live in this process. What is compared is what the kernel charged the proxies: CPU time and
 //! memory, each as a ratio.
 //!
-//! CPU time depends on how busy the machine is. The user-space instructions of a login, which Callgrind counts in processes
-//! of their own, do not.
+//! CPU time depends on how busy the machine is. The user-space instructions of a login, which Callgrind counts in
+//! processes of their own, do not.
 //!
 //! Both run with as many workers and with their default logging. The rounds of the two alternate, and a peer's
-//! figure is the median of its rounds. There is no session resumption, and X25519 and AES-256-GCM for both, since
-//! OpenSSL 3.0 knows no post-quantum key exchange.
+//! figure is the median of its rounds. TLS sessions are resumed only where a row says so. Both use X25519 and
+//! AES-256-GCM, since OpenSSL 3.0 knows no post-quantum key exchange.
 
 mod account;
 mod instructions;
 mod load;
 mod peer;
+mod report;
 mod services;
 mod table;
 mod tls;
@@ -22,12 +23,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use load::Target;
+use load::{Security, Target};
 use peer::{Peer, Run, mailgress, nginx};
+use services::Protocol;
 use table::{Row, Unit};
 
 /// How much work; the same for both.
 struct Plan {
+    /// Whether the results are written into the documentation.
+    is_published: bool,
     login_rounds: usize,
     bulk_rounds: usize,
     /// Login and logout, in clear, for each round.
@@ -44,6 +48,7 @@ struct Plan {
 }
 
 const FULL: Plan = Plan {
+    is_published: true,
     login_rounds: 9,
     bulk_rounds: 5,
     plain_logins: 4_000,
@@ -56,6 +61,7 @@ const FULL: Plan = Plan {
 
 /// `MAILGRESS_BENCH=quick`: whether it works at all.
 const QUICK: Plan = Plan {
+    is_published: false,
     login_rounds: 1,
     bulk_rounds: 1,
     plain_logins: 400,
@@ -70,6 +76,8 @@ const QUICK: Plan = Plan {
 const WORKERS: usize = 2;
 /// Sessions at once, for logins.
 const CONCURRENCY: usize = 32;
+/// Sessions at once, for latency under load.
+const CROWD: usize = 512;
 /// Logins before memory is measured.
 const WARM_UP: usize = 200;
 /// Sessions at once, for bulk transfer.
@@ -86,54 +94,221 @@ fn main() -> Result<()> {
 
 async fn compare(plan: &Plan) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("mailgress-bench-").tempdir()?;
-    let identity = tls::Identity::new()?;
-    let services = services::Services::start().await?;
-    let peers = start(&directory.path().join("cpu"), &identity, &services).await?;
-    for peer in &peers {
-        println!("{}: {}, {WORKERS} workers", peer.name, peer.version);
-    }
+    let bench = Bench {
+        plan,
+        directory: directory.path(),
+        identity: &tls::Identity::new()?,
+        services: &services::Services::start().await?,
+    };
     let mut rows = Vec::new();
-    for secure in [false, true] {
-        rows.push(logins(plan, &peers, &identity, secure).await?);
-        table::print(&rows[rows.len() - 1..]);
-    }
-    for secure in [false, true] {
-        rows.push(bulk(plan, &peers, &identity, secure).await?);
-        table::print(&rows[rows.len() - 1..]);
-    }
-    drop(peers);
-    for secure in [false, true] {
+    let versions = bench.cpu(&mut rows).await?;
+    for (protocol, security) in LOGINS {
         // New processes: memory that an earlier workload left behind would be used again, and not be counted.
-        let name = if secure { "idle-tls" } else { "idle-plain" };
-        let peers = start(&directory.path().join(name), &identity, &services).await?;
-        rows.push(idle(plan, &peers, &identity, secure).await?);
-        table::print(&rows[rows.len() - 1..]);
+        if protocol == Protocol::Imap && security != Security::Resumed {
+            for kind in [Kept::Idle, Kept::Waiting] {
+                add(&mut rows, bench.memory(kind, security).await?);
+            }
+        }
     }
-    for secure in [false, true] {
-        let directory = directory.path().join(if secure { "counts-tls" } else { "counts-plain" });
-        rows.push(instructions::logins(plan.counted_logins, &directory, &identity, &services, secure).await?);
-        table::print(&rows[rows.len() - 1..]);
+    for (protocol, security) in LOGINS {
+        let directory = bench.directory.join(format!("counts-{protocol:?}-{security:?}"));
+        let counts = plan.counted_logins;
+        let row =
+            instructions::logins(counts, &directory, bench.identity, bench.services, protocol, security);
+        add(&mut rows, row.await?);
     }
     println!();
     table::print_all(&rows);
+    if plan.is_published {
+        report::write(&rows, &versions)?;
+    }
     Ok(())
 }
 
-/// Both peers, serving.
-async fn start(
-    directory: &Path,
-    identity: &tls::Identity,
-    services: &services::Services,
-) -> Result<[Peer; 2]> {
-    std::fs::create_dir(directory)?;
-    let peers = [
-        nginx(directory, identity, services, &Run::Workers(WORKERS)).context("nginx")?,
-        mailgress(directory, identity, services, &Run::Workers(WORKERS)).context("Mailgress")?,
-    ];
-    for peer in &peers {
-        peer.wait_until_ready(identity).await.with_context(|| peer.failure())?;
+/// Prints a row when it is known.
+fn add(rows: &mut Vec<Row>, row: Row) {
+    table::print(std::slice::from_ref(&row));
+    rows.push(row);
+}
+
+/// The logins that are compared.
+const LOGINS: [(Protocol, Security); 5] = [
+    (Protocol::Imap, Security::Plain),
+    (Protocol::Pop3, Security::Plain),
+    (Protocol::Smtp, Security::Plain),
+    (Protocol::Imap, Security::Full),
+    (Protocol::Imap, Security::Resumed),
+];
+
+/// The name of a login's row.
+fn login_name(protocol: Protocol, security: Security) -> String {
+    let protocol = protocol.name();
+    match security {
+        Security::Plain => format!("{protocol} login, plain"),
+        Security::Full => format!("{protocol} login, TLS"),
+        Security::Resumed => format!("{protocol} login, TLS resumed"),
     }
-    Ok(peers)
+}
+
+/// Connections that are kept open to measure their memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Logged in and silent.
+    Idle,
+    /// Not logged in: greeted, or within the handshake.
+    Waiting,
+}
+
+/// What all workloads use.
+struct Bench<'a> {
+    plan: &'a Plan,
+    directory: &'a Path,
+    identity: &'a tls::Identity,
+    services: &'a services::Services,
+}
+
+impl Bench<'_> {
+    /// Both peers, serving.
+    async fn start(&self, name: &str) -> Result<[Peer; 2]> {
+        let directory = self.directory.join(name);
+        std::fs::create_dir(&directory)?;
+        let peers = [
+            nginx(&directory, self.identity, self.services, &Run::Workers(WORKERS)).context("nginx")?,
+            mailgress(&directory, self.identity, self.services, &Run::Workers(WORKERS))
+                .context("Mailgress")?,
+        ];
+        for peer in &peers {
+            peer.wait_until_ready(self.identity).await.with_context(|| peer.failure())?;
+        }
+        Ok(peers)
+    }
+
+    /// CPU time and latency, all of the same processes.
+    /// Returns the versions of the peers.
+    async fn cpu(&self, rows: &mut Vec<Row>) -> Result<Vec<String>> {
+        let peers = self.start("cpu").await?;
+        let versions: Vec<_> =
+            peers.iter().map(|peer| format!("{}: {}, {WORKERS} workers", peer.name, peer.version)).collect();
+        for version in &versions {
+            println!("{version}");
+        }
+        for (protocol, security) in LOGINS {
+            add(rows, self.logins(&peers, protocol, security).await?);
+        }
+        for concurrency in [CONCURRENCY, CROWD] {
+            for row in self.latency(&peers, concurrency).await? {
+                add(rows, row);
+            }
+        }
+        for security in [Security::Plain, Security::Full] {
+            add(rows, self.bulk(&peers, security).await?);
+        }
+        Ok(versions)
+    }
+
+    async fn logins(&self, peers: &[Peer; 2], protocol: Protocol, security: Security) -> Result<Row> {
+        let plain = security == Security::Plain;
+        let count = if plain { self.plan.plain_logins } else { self.plan.tls_logins };
+        let mut rounds = [Vec::new(), Vec::new()];
+        // The first round warms up.
+        for round in 0..=self.plan.login_rounds {
+            for (index, peer) in turns(round, peers) {
+                let target = Target::new(peer, self.identity, protocol, security);
+                let before = peer.cpu()?;
+                load::logins(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
+                peer.settle().await?;
+                let spent = peer.cpu()? - before;
+                if round > 0 {
+                    rounds[index].push(spent.as_secs_f64() * 1e6 / count as f64);
+                }
+            }
+        }
+        Ok(Row {
+            name: login_name(protocol, security),
+            unit: Unit::MicrosecondsPerSession,
+            rounds,
+            bar: if plain { 1.1 } else { 1.0 },
+        })
+    }
+
+    /// The median and the 99th percentile of the time that a client waits for its login.
+    async fn latency(&self, peers: &[Peer; 2], concurrency: usize) -> Result<[Row; 2]> {
+        let mut rounds = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+        for round in 0..self.plan.login_rounds {
+            for (index, peer) in turns(round, peers) {
+                let target = Target::new(peer, self.identity, Protocol::Imap, Security::Plain);
+                let logins = load::logins(&target, self.plan.plain_logins, concurrency).await;
+                let mut times = logins.with_context(|| peer.failure())?;
+                times.sort_unstable();
+                for (percentile, rounds) in PERCENTILES.into_iter().zip(&mut rounds) {
+                    let time = times[(times.len() * percentile / 100).min(times.len() - 1)];
+                    rounds[index].push(time.as_secs_f64() * 1e6);
+                }
+                peer.settle().await?;
+            }
+        }
+        let mut rounds = rounds.into_iter();
+        Ok(PERCENTILES.map(|percentile| Row {
+            name: format!("IMAP login, {concurrency} at once, p{percentile}"),
+            unit: Unit::Microseconds,
+            rounds: rounds.next().unwrap_or_default(),
+            bar: 1.0,
+        }))
+    }
+
+    async fn bulk(&self, peers: &[Peer; 2], security: Security) -> Result<Row> {
+        let plain = security == Security::Plain;
+        let bytes = if plain { self.plan.plain_bytes } else { self.plan.tls_bytes };
+        let mut rounds = [Vec::new(), Vec::new()];
+        for round in 0..self.plan.bulk_rounds {
+            for (index, peer) in turns(round, peers) {
+                let target = Target::new(peer, self.identity, Protocol::Imap, security);
+                let before = peer.cpu()?;
+                load::bulk(&target, STREAMS, bytes / STREAMS as u64).await.with_context(|| peer.failure())?;
+                peer.settle().await?;
+                let spent = peer.cpu()? - before;
+                rounds[index].push(spent.as_secs_f64() * 1e3 * f64::from(1 << 30) / bytes as f64);
+            }
+        }
+        let name = if plain { "bulk, plain" } else { "bulk, TLS" }.to_owned();
+        Ok(Row { name, unit: Unit::MillisecondsPerGibibyte, rounds, bar: 1.0 })
+    }
+
+    /// The memory of connections that stay open.
+    async fn memory(&self, kept: Kept, security: Security) -> Result<Row> {
+        let name = match (kept, security) {
+            (Kept::Idle, Security::Plain) => "idle session, plain",
+            (Kept::Idle, _) => "idle session, TLS",
+            (Kept::Waiting, Security::Plain) => "before the login, plain",
+            (Kept::Waiting, _) => "within the TLS handshake",
+        };
+        let peers = self.start(name).await?;
+        let mut rounds = [Vec::new(), Vec::new()];
+        for (index, peer) in turns(0, &peers) {
+            let target = Target::new(peer, self.identity, Protocol::Imap, security);
+            // What the first sessions cost is not what each costs.
+            load::logins(&target, WARM_UP, CONCURRENCY).await.with_context(|| peer.failure())?;
+            let baseline = peer.settled_memory().await?;
+            let count = self.plan.idle_sessions;
+            let grown = match kept {
+                Kept::Idle => {
+                    let open =
+                        load::idle(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
+                    ensure!(open.len() == count, "every session is open");
+                    peer.settled_memory().await?
+                }
+                Kept::Waiting => {
+                    let open =
+                        load::waiting(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
+                    ensure!(open.len() == count, "every connection is open");
+                    peer.settled_memory().await?
+                }
+            };
+            rounds[index].push(grown.saturating_sub(baseline) as f64 / count as f64);
+            peer.settle().await?;
+        }
+        Ok(Row { name: name.to_owned(), unit: Unit::BytesPerSession, rounds, bar: 1.0 })
+    }
 }
 
 /// The peers in turn, the other one first in every other round.
@@ -142,61 +317,8 @@ fn turns(round: usize, peers: &[Peer; 2]) -> [(usize, &Peer); 2] {
     order.map(|index| (index, &peers[index]))
 }
 
-async fn logins(plan: &Plan, peers: &[Peer; 2], identity: &tls::Identity, secure: bool) -> Result<Row> {
-    let count = if secure { plan.tls_logins } else { plan.plain_logins };
-    let mut rounds = [Vec::new(), Vec::new()];
-    // The first round warms up.
-    for round in 0..=plan.login_rounds {
-        for (index, peer) in turns(round, peers) {
-            let target = Target::new(peer, identity, secure);
-            let before = peer.cpu()?;
-            load::logins(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
-            peer.settle().await?;
-            let spent = peer.cpu()? - before;
-            if round > 0 {
-                rounds[index].push(spent.as_secs_f64() * 1e6 / count as f64);
-            }
-        }
-    }
-    let (name, bar) = if secure { ("IMAP login, TLS", 1.0) } else { ("IMAP login, plain", 1.1) };
-    Ok(Row { name, unit: Unit::MicrosecondsPerSession, rounds, bar })
-}
-
-async fn bulk(plan: &Plan, peers: &[Peer; 2], identity: &tls::Identity, secure: bool) -> Result<Row> {
-    let bytes = if secure { plan.tls_bytes } else { plan.plain_bytes };
-    let mut rounds = [Vec::new(), Vec::new()];
-    for round in 0..plan.bulk_rounds {
-        for (index, peer) in turns(round, peers) {
-            let target = Target::new(peer, identity, secure);
-            let before = peer.cpu()?;
-            load::bulk(&target, STREAMS, bytes / STREAMS as u64).await.with_context(|| peer.failure())?;
-            peer.settle().await?;
-            let spent = peer.cpu()? - before;
-            rounds[index].push(spent.as_secs_f64() * 1e3 * f64::from(1 << 30) / bytes as f64);
-        }
-    }
-    let name = if secure { "bulk, TLS" } else { "bulk, plain" };
-    Ok(Row { name, unit: Unit::MillisecondsPerGibibyte, rounds, bar: 1.0 })
-}
-
-async fn idle(plan: &Plan, peers: &[Peer; 2], identity: &tls::Identity, secure: bool) -> Result<Row> {
-    let mut rounds = [Vec::new(), Vec::new()];
-    for (index, peer) in turns(0, peers) {
-        let target = Target::new(peer, identity, secure);
-        // What the first sessions cost is not what each costs.
-        load::logins(&target, WARM_UP, CONCURRENCY).await.with_context(|| peer.failure())?;
-        let baseline = peer.settled_memory().await?;
-        let sessions =
-            load::idle(&target, plan.idle_sessions, CONCURRENCY).await.with_context(|| peer.failure())?;
-        ensure!(sessions.len() == plan.idle_sessions, "every session is open");
-        let grown = peer.settled_memory().await?.saturating_sub(baseline);
-        rounds[index].push(grown as f64 / plan.idle_sessions as f64);
-        drop(sessions);
-        peer.settle().await?;
-    }
-    let name = if secure { "idle session, TLS" } else { "idle session, plain" };
-    Ok(Row { name, unit: Unit::BytesPerSession, rounds, bar: 1.0 })
-}
+/// The percentiles of latency that are compared.
+const PERCENTILES: [usize; 2] = [50, 99];
 
 /// For everything that is awaited.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::services::Services;
+use crate::load::Security;
+use crate::services::{Protocol, Services};
 use crate::tls::Identity;
 use crate::{PATIENCE, account, load};
 
@@ -19,8 +20,8 @@ use crate::{PATIENCE, account, load};
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) version: String,
-    /// IMAP in clear.
-    pub(crate) plain: SocketAddr,
+    /// In clear, in the order of [`Protocol::ALL`].
+    pub(crate) plain: [SocketAddr; 3],
     /// IMAP with TLS from the first byte.
     pub(crate) secure: SocketAddr,
     child: Child,
@@ -32,7 +33,7 @@ impl Peer {
         name: &'static str,
         version: String,
         mut command: Command,
-        ports: [u16; 2],
+        ports: Ports,
         log: PathBuf,
     ) -> Result<Self> {
         let output = File::create(&log)?;
@@ -40,15 +41,18 @@ impl Peer {
         let child = command
             .spawn()
             .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-        let [plain, secure] = ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (plain, secure) = (ports.plain.map(at), at(ports.secure));
         Ok(Self { name, version, plain, secure, child, log })
     }
 
-    /// Until a login works on both ports.
+    /// Until a login works on all ports.
     pub(crate) async fn wait_until_ready(&self, identity: &Identity) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        for secure in [false, true] {
-            let target = load::Target::new(self, identity, secure);
+        let plain =
+            Protocol::ALL.map(|protocol| load::Target::new(self, identity, protocol, Security::Plain));
+        let secure = load::Target::new(self, identity, Protocol::Imap, Security::Full);
+        for target in plain.into_iter().chain([secure]) {
             while let Err(error) = load::logins(&target, 1, 1).await {
                 ensure!(Instant::now() < deadline, "{} does not serve: {error:#}", self.name);
                 tokio::time::sleep(POLL).await;
@@ -119,6 +123,19 @@ impl Drop for Peer {
     }
 }
 
+/// The ports that a peer listens on.
+struct Ports {
+    /// In the order of [`Protocol::ALL`].
+    plain: [u16; 3],
+    secure: u16,
+}
+
+impl Ports {
+    fn free() -> Result<Self> {
+        Ok(Self { plain: [free_port()?, free_port()?, free_port()?], secure: free_port()? })
+    }
+}
+
 /// How a peer is run.
 pub(crate) enum Run<'a> {
     /// With so many workers.
@@ -159,7 +176,7 @@ pub(crate) fn nginx(
     let home = directory.join("nginx");
     fs::create_dir(&home)?;
     identity.write(&home)?;
-    let ports = [free_port()?, free_port()?];
+    let ports = Ports::free()?;
     let home_text = home.display();
     let configuration = format!(
         "load_module /usr/lib/nginx/modules/ngx_mail_module.so;\n\
@@ -172,14 +189,18 @@ pub(crate) fn nginx(
            ssl_certificate {home_text}/server.pem;\n\
            ssl_certificate_key {home_text}/server.key;\n\
            ssl_protocols TLSv1.2 TLSv1.3;\n\
-           server {{ listen 127.0.0.1:{plain}; protocol imap; }}\n\
+           server {{ listen 127.0.0.1:{imap}; protocol imap; }}\n\
+           server {{ listen 127.0.0.1:{pop3}; protocol pop3; }}\n\
+           server {{ listen 127.0.0.1:{smtp}; protocol smtp; smtp_auth plain; }}\n\
            server {{ listen 127.0.0.1:{secure} ssl; protocol imap; }}\n\
          }}\n",
         workers = run.workers(),
         master = if matches!(run, Run::Counted(_)) { "off" } else { "on" },
         auth = services.auth,
-        plain = ports[0],
-        secure = ports[1],
+        imap = ports.plain[0],
+        pop3 = ports.plain[1],
+        smtp = ports.plain[2],
+        secure = ports.secure,
     );
     let file = home.join("nginx.conf");
     fs::write(&file, configuration)?;
@@ -202,13 +223,17 @@ pub(crate) fn mailgress(
     let home = directory.join("mailgress");
     let manifests = home.join("manifests");
     fs::create_dir_all(&manifests)?;
-    let ports = [free_port()?, free_port()?];
-    let listener = |name: &str, mode: &str, port: u16| {
+    let ports = Ports::free()?;
+    let listener = |name: &str, protocol: Protocol, mode: &str, port: u16| {
         json!({
-            "name": name, "protocol": "IMAP", "address": "127.0.0.1", "port": port,
-            "tls": { "mode": mode }, "backendAddress": services.backend.to_string(),
+            "name": name, "protocol": protocol.name(), "address": "127.0.0.1", "port": port,
+            "tls": { "mode": mode }, "backendAddress": services.backend(protocol).to_string(),
         })
     };
+    let mut listeners = vec![listener("tls", Protocol::Imap, "Implicit", ports.secure)];
+    for (protocol, port) in Protocol::ALL.into_iter().zip(ports.plain) {
+        listeners.push(listener(&protocol.name().to_lowercase(), protocol, "Disabled", port));
+    }
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": { "name": "tls", "namespace": "mail" },
@@ -222,7 +247,7 @@ pub(crate) fn mailgress(
             "tls": { "certificateRefs": [{ "name": "tls" }] },
             "auth": { "http": { "url": format!("http://{}/auth", services.auth) } },
             "imap": { "capabilities": ["IMAP4rev1"] },
-            "listeners": [listener("plain", "Disabled", ports[0]), listener("tls", "Implicit", ports[1])],
+            "listeners": listeners,
         },
     });
     fs::write(manifests.join("secret.yaml"), serde_yaml::to_string(&secret)?)?;

@@ -1,15 +1,36 @@
-//! The services behind the proxies: an IMAP backend and an auth service with minimal cost.
+//! The services behind the proxies: a backend for each protocol, and an auth service, with minimal cost.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+/// The protocol of a listener and its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Imap,
+    Pop3,
+    Smtp,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 3] = [Self::Imap, Self::Pop3, Self::Smtp];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::Smtp => "SMTP",
+        }
+    }
+}
+
 /// The addresses of the services.
 pub(crate) struct Services {
-    pub(crate) backend: SocketAddr,
+    /// In the order of [`Protocol::ALL`].
+    backends: [SocketAddr; 3],
     pub(crate) auth: SocketAddr,
 }
 
@@ -17,30 +38,80 @@ pub(crate) struct Services {
 pub(crate) const BULK: &str = "XBULK";
 
 impl Services {
-    /// Starts both. They live as long as the runtime.
+    /// Starts all. They live as long as the runtime.
     pub(crate) async fn start() -> Result<Self> {
-        let backend = listen().await?;
+        let mut backends = Vec::new();
+        for protocol in Protocol::ALL {
+            let listener = listen().await?;
+            backends.push(listener.local_addr()?);
+            // A peer that disconnects ends only its own connection.
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(async move { drop(serve(stream, protocol).await) });
+                }
+            });
+        }
         let auth = listen().await?;
-        let services = Self { backend: backend.local_addr()?, auth: auth.local_addr()? };
-        let answer: Arc<str> = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAuth-Status: OK\r\nAuth-Server: {}\r\nAuth-Port: {}\r\n\r\n",
-            services.backend.ip(),
-            services.backend.port()
-        )
+        let backends = <[SocketAddr; 3]>::try_from(backends).expect("one for each protocol");
+        let services = Self { backends, auth: auth.local_addr()? };
+        let answers: Arc<[String; 3]> = backends.map(|backend| {
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAuth-Status: OK\r\nAuth-Server: {}\r\nAuth-Port: {}\r\n\r\n",
+                backend.ip(),
+                backend.port()
+            )
+        })
         .into();
-        // A peer that disconnects ends only its own connection.
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = backend.accept().await {
-                tokio::spawn(async move { drop(imap(stream).await) });
-            }
-        });
         tokio::spawn(async move {
             while let Ok((stream, _)) = auth.accept().await {
-                let answer = Arc::clone(&answer);
-                tokio::spawn(async move { drop(http(stream, &answer).await) });
+                let answers = Arc::clone(&answers);
+                tokio::spawn(async move { drop(http(stream, &answers).await) });
             }
         });
         Ok(services)
+    }
+
+    pub(crate) fn backend(&self, protocol: Protocol) -> SocketAddr {
+        self.backends[protocol as usize]
+    }
+}
+
+async fn serve(stream: TcpStream, protocol: Protocol) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = BufReader::with_capacity(512, stream);
+    match protocol {
+        Protocol::Imap => imap(stream).await,
+        Protocol::Pop3 => simple(stream, "+OK ready\r\n", |_| "+OK\r\n").await,
+        Protocol::Smtp => simple(stream, "220 backend ESMTP\r\n", smtp).await,
+    }
+}
+
+/// Greets, and answers each line, until QUIT.
+async fn simple(
+    mut stream: BufReader<TcpStream>,
+    greeting: &str,
+    answer: fn(&str) -> &'static str,
+) -> Result<()> {
+    stream.write_all(greeting.as_bytes()).await?;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        stream.write_all(answer(&line).as_bytes()).await?;
+        if line.starts_with("QUIT") {
+            return Ok(());
+        }
+    }
+}
+
+fn smtp(line: &str) -> &'static str {
+    match line.split_ascii_whitespace().next() {
+        Some("EHLO") => "250-backend\r\n250 XCLIENT NAME ADDR PORT PROTO HELO LOGIN\r\n",
+        Some("XCLIENT") => "220 backend ESMTP\r\n",
+        Some("QUIT") => "221 bye\r\n",
+        _ => "250 ok\r\n",
     }
 }
 
@@ -52,9 +123,7 @@ async fn listen() -> Result<TcpListener> {
 }
 
 /// Supports LOGIN with arguments or literals, AUTHENTICATE PLAIN, LOGOUT and [`BULK`].
-async fn imap(stream: TcpStream) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let mut stream = BufReader::with_capacity(512, stream);
+async fn imap(mut stream: BufReader<TcpStream>) -> Result<()> {
     stream.write_all(b"* OK ready\r\n").await?;
     let mut tag = String::new();
     let mut line = String::new();
@@ -110,8 +179,8 @@ async fn send_bulk(stream: &mut BufReader<TcpStream>, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Accepts every request, and closes after HTTP/1.0.
-async fn http(mut stream: TcpStream, answer: &str) -> Result<()> {
+/// Accepts every request, and closes after HTTP/1.0. The answers are in the order of [`Protocol::ALL`].
+async fn http(mut stream: TcpStream, answers: &[String; 3]) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(1024);
     loop {
@@ -119,8 +188,13 @@ async fn http(mut stream: TcpStream, answer: &str) -> Result<()> {
             return Ok(());
         }
         while let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            let first_line = buffer.split(|byte| *byte == b'\r').next().unwrap_or_default();
-            let keep_alive = first_line.ends_with(b"HTTP/1.1");
+            let head = std::str::from_utf8(&buffer[..end])?;
+            let keep_alive = head.lines().next().is_some_and(|line| line.ends_with("HTTP/1.1"));
+            let name = head.lines().find_map(|line| line.strip_prefix("Auth-Protocol: "));
+            let protocol = Protocol::ALL
+                .iter()
+                .position(|protocol| name.is_some_and(|name| name.eq_ignore_ascii_case(protocol.name())));
+            let answer = &answers[protocol.context("a request without a protocol")?];
             stream.write_all(answer.as_bytes()).await?;
             if !keep_alive {
                 return Ok(());

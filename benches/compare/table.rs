@@ -2,7 +2,7 @@
 
 /// The results of one workload.
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) unit: Unit,
     /// The rounds of nginx and of Mailgress.
     pub(crate) rounds: [Vec<f64>; 2],
@@ -14,6 +14,8 @@ pub(crate) struct Row {
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     MicrosecondsPerSession,
+    /// From the connect to the accepted login.
+    Microseconds,
     MillisecondsPerGibibyte,
     BytesPerSession,
     /// User-space instructions.
@@ -21,13 +23,27 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::MicrosecondsPerSession => "µs CPU/session",
+            Self::Microseconds => "µs",
             Self::MillisecondsPerGibibyte => "ms CPU/GiB",
             Self::BytesPerSession => "bytes PSS/session",
             Self::InstructionsPerSession => "instr./session",
         }
+    }
+}
+
+impl Row {
+    /// The medians of nginx and of Mailgress.
+    pub(crate) fn medians(&self) -> [f64; 2] {
+        [0, 1].map(|index| Figure::of(&self.rounds[index]).median)
+    }
+
+    /// Mailgress / nginx.
+    pub(crate) fn ratio(&self) -> f64 {
+        let [nginx, mailgress] = self.medians();
+        mailgress / nginx
     }
 }
 
@@ -68,13 +84,13 @@ pub(crate) fn print(rows: &[Row]) {
 /// Prints all rows with their ratios.
 pub(crate) fn print_all(rows: &[Row]) {
     println!("median (lowest-highest round); ratio: Mailgress / nginx, lower is better");
-    println!("{:<20} {:<18} {:>20} {:>20} {:>6}  bar", "workload", "unit", "nginx", "Mailgress", "ratio");
+    println!("{:<34} {:<18} {:>20} {:>20} {:>6}  bar", "workload", "unit", "nginx", "Mailgress", "ratio");
     for row in rows {
         let [nginx, mailgress] = [&row.rounds[0], &row.rounds[1]].map(|rounds| Figure::of(rounds));
-        let ratio = mailgress.median / nginx.median;
+        let ratio = row.ratio();
         let verdict = if ratio <= row.bar { "met" } else { "MISSED" };
         println!(
-            "{:<20} {:<18} {:>20} {:>20} {ratio:>6.2}  <= {:.1} {verdict}",
+            "{:<34} {:<18} {:>20} {:>20} {ratio:>6.2}  <= {:.1} {verdict}",
             row.name,
             row.unit.name(),
             nginx.text(),

@@ -14,8 +14,14 @@ use rustls::{ClientConfig, RootCertStore};
 pub(crate) struct Identity {
     pub(crate) certificate: String,
     pub(crate) key: String,
+    /// Each handshake is a full one.
     pub(crate) client: Arc<ClientConfig>,
+    /// Each handshake but the first resumes a session, if the server allows it.
+    pub(crate) resuming: Arc<ClientConfig>,
 }
+
+/// Servers whose tickets a client keeps; both proxies on both ports.
+const TICKETS: usize = 32;
 
 impl Identity {
     pub(crate) fn new() -> Result<Self> {
@@ -33,8 +39,15 @@ impl Identity {
             .context("TLS 1.3")?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        client.resumption = Resumption::in_memory_sessions(TICKETS);
+        let resuming = Arc::new(client.clone());
         client.resumption = Resumption::disabled();
-        Ok(Self { certificate: certificate.pem(), key: key.serialize_pem(), client: Arc::new(client) })
+        Ok(Self {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            client: Arc::new(client),
+            resuming,
+        })
     }
 
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
