@@ -3,6 +3,9 @@
 //! Logging copies a line to memory and never waits for the reader of standard output. A line is dropped and counted if
 //! the queue is full or the line cannot be written. When lines can be written again, a warning reports the number of
 //! dropped ones. Nothing here ends the process.
+//!
+//! The thread writes all lines of a short interval at once: a wake-up and a write for each session would cost more than
+//! the rest of its line.
 
 mod line;
 
@@ -43,6 +46,8 @@ struct LogState {
     /// At most [`CAPACITY`] bytes.
     lines: Vec<u8>,
     writer: Writer,
+    /// Someone waits until all lines are written.
+    is_urgent: bool,
     /// Dropped lines that have not been reported.
     unreported: u64,
 }
@@ -50,7 +55,10 @@ struct LogState {
 /// The state of the writing thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writer {
+    /// There are no lines.
     Waiting,
+    /// There are lines, and more may join them for [`GATHERING`].
+    Gathering,
     Writing,
 }
 
@@ -61,7 +69,12 @@ impl Log {
     /// The thread cannot be started.
     pub fn start(output: impl Write + Send + 'static) -> anyhow::Result<Self> {
         let family = metric::LOG_LINES_DROPPED.unregistered_counters()?;
-        let state = LogState { lines: Vec::with_capacity(CAPACITY), writer: Writer::Writing, unreported: 0 };
+        let state = LogState {
+            lines: Vec::with_capacity(CAPACITY),
+            writer: Writer::Writing,
+            is_urgent: false,
+            unreported: 0,
+        };
         let queue = Arc::new(Queue {
             state: Mutex::new(state),
             filled: Condvar::new(),
@@ -137,10 +150,14 @@ impl Queue {
             return;
         }
         state.lines.extend_from_slice(line);
-        let is_waiting = state.writer == Writer::Waiting;
-        state.writer = Writer::Writing;
-        drop(state);
-        if is_waiting {
+        let is_awaited = match state.writer {
+            Writer::Waiting => true,
+            Writer::Gathering => state.lines.len() >= CAPACITY / 2,
+            Writer::Writing => false,
+        };
+        if is_awaited {
+            state.writer = Writer::Writing;
+            drop(state);
             self.filled.notify_one();
         }
     }
@@ -152,8 +169,14 @@ impl Queue {
         let mut state = self.lock();
         while state.lines.is_empty() && !(works && state.unreported > 0) {
             state.writer = Writer::Waiting;
+            state.is_urgent = false;
             self.written.notify_all();
             self.filled.wait(&mut state);
+        }
+        let deadline = Instant::now() + GATHERING;
+        while !state.is_urgent && state.lines.len() < CAPACITY / 2 && Instant::now() < deadline {
+            state.writer = Writer::Gathering;
+            self.filled.wait_until(&mut state, deadline);
         }
         state.writer = Writer::Writing;
         std::mem::swap(&mut state.lines, batch);
@@ -170,12 +193,10 @@ impl Queue {
     fn flush(&self, bound: Duration) {
         let deadline = Instant::now() + bound;
         let mut state = self.lock();
-        while state.writer == Writer::Writing {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return;
-            }
-            self.written.wait_for(&mut state, rest);
+        while state.writer != Writer::Waiting && Instant::now() < deadline {
+            state.is_urgent = true;
+            self.filled.notify_one();
+            self.written.wait_until(&mut state, deadline);
         }
     }
 
@@ -263,6 +284,8 @@ fn description(panic: &PanicHookInfo<'_>) -> String {
 
 /// Size of the queue in bytes: the lines of several thousand sessions.
 const CAPACITY: usize = 1 << 20;
+/// How long the first line waits for others, which are written with it.
+const GATHERING: Duration = Duration::from_millis(20);
 /// How long the process waits at its end for the last lines to be written.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 /// Interval of attempts to write to a full pipe that is non-blocking.

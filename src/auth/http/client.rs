@@ -169,7 +169,8 @@ impl Asked<'_> {
         if fresh.silence() == Silence::Broken {
             return Err(self.broken(&Failure::Early));
         }
-        let answered = exchange(fresh, request, pool.keeps()).await;
+        // Otherwise the end of the answer does not matter.
+        let answered = exchange(fresh, request, pool.has_room()).await;
         self.reply(target, answered.map_err(|failure| self.broken(&failure))?, true)
     }
 

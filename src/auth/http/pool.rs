@@ -75,6 +75,11 @@ impl Pool {
         self.keeps && self.state().distrusted_until.is_none_or(|until| until <= Instant::now())
     }
 
+    /// Tells whether a new connection would be kept after its answer.
+    pub(super) fn has_room(&self) -> bool {
+        self.keeps() && self.state().idle.len() < MAX_IDLE && !self.quota.is_exceeded()
+    }
+
     /// Records an answer time, on a new or a kept connection.
     pub(super) fn answered(&self, took: Duration, is_fresh: bool) {
         self.state().pace.answered(took, is_fresh, Instant::now());
