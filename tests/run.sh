@@ -30,6 +30,8 @@ if [ -z "$failed" ]; then
         timed "$suite" env ${threads:+RUST_TEST_THREADS="$threads"} "$cargo" test --test "$suite" "$@"
     done
     timed doc "$cargo" test --doc "$@"
+    # Whether the comparison with nginx works; its numbers mean nothing in a debug build.
+    timed bench env MAILGRESS_BENCH=check "$cargo" test --bench compare
 fi
 
 printf '\n%-16s %6s\n%s%-16s %6d\n' suite seconds "$table" total $(($(date +%s) - began))

@@ -17,8 +17,7 @@ pub(crate) async fn logins(
     directory: &Path,
     identity: &Identity,
     services: &Services,
-    protocol: Protocol,
-    security: Security,
+    (protocol, security): (Protocol, Security),
 ) -> Result<Row> {
     let [few, many] = counts;
     let mut rounds = [Vec::new(), Vec::new()];

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::HandshakeKind;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,6 +24,8 @@ pub(crate) struct Target {
     protocol: Protocol,
     address: SocketAddr,
     tls: Option<TlsConnector>,
+    /// TLS handshakes that resumed a session.
+    resumed: Arc<AtomicUsize>,
 }
 
 /// How a connection is protected.
@@ -46,10 +49,20 @@ impl Target {
         let config = match security {
             Security::Plain => None,
             Security::Full => Some(&identity.client),
-            Security::Resumed => Some(&identity.resuming),
+            Security::Resumed => Some(&peer.resuming),
         };
         let address = if config.is_some() { peer.secure } else { peer.plain[protocol as usize] };
-        Self { protocol, address, tls: config.map(|config| TlsConnector::from(Arc::clone(config))) }
+        Self {
+            protocol,
+            address,
+            tls: config.map(|config| TlsConnector::from(Arc::clone(config))),
+            resumed: Arc::default(),
+        }
+    }
+
+    /// Returns how many TLS handshakes have resumed a session.
+    pub(crate) fn resumed(&self) -> usize {
+        self.resumed.load(Ordering::Relaxed)
     }
 
     async fn connect(&self) -> Result<TcpStream> {
@@ -65,7 +78,11 @@ impl Target {
             None => Box::new(stream),
             Some(connector) => {
                 let name = ServerName::try_from("localhost")?;
-                Box::new(connector.connect(name, stream).await?)
+                let stream = connector.connect(name, stream).await?;
+                if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                    self.resumed.fetch_add(1, Ordering::Relaxed);
+                }
+                Box::new(stream)
             }
         };
         match self.protocol {

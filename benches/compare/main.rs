@@ -38,8 +38,8 @@ struct Plan {
     plain_logins: usize,
     /// The same, with TLS from the first byte.
     tls_logins: usize,
-    /// Logins in the two runs whose instructions are counted.
-    counted_logins: [usize; 2],
+    /// Logins in the two runs whose instructions are counted, if they are.
+    counted_logins: Option<[usize; 2]>,
     /// Logged in and silent.
     idle_sessions: usize,
     /// From the backend to the client, for each round.
@@ -53,7 +53,7 @@ const FULL: Plan = Plan {
     bulk_rounds: 5,
     plain_logins: 4_000,
     tls_logins: 2_000,
-    counted_logins: [200, 600],
+    counted_logins: Some([200, 600]),
     idle_sessions: 4_000,
     plain_bytes: 1 << 30,
     tls_bytes: 512 << 20,
@@ -66,16 +66,31 @@ const QUICK: Plan = Plan {
     bulk_rounds: 1,
     plain_logins: 400,
     tls_logins: 200,
-    counted_logins: [20, 60],
+    counted_logins: Some([20, 60]),
     idle_sessions: 400,
     plain_bytes: 64 << 20,
     tls_bytes: 64 << 20,
+};
+
+/// `MAILGRESS_BENCH=check`: whether each workload works, for the tests, without Callgrind.
+const CHECK: Plan = Plan {
+    is_published: false,
+    login_rounds: 1,
+    bulk_rounds: 1,
+    plain_logins: 40,
+    tls_logins: 40,
+    counted_logins: None,
+    idle_sessions: 40,
+    plain_bytes: 1 << 20,
+    tls_bytes: 1 << 20,
 };
 
 /// Worker processes of nginx, worker threads of Mailgress.
 const WORKERS: usize = 2;
 /// Sessions at once, for logins.
 const CONCURRENCY: usize = 32;
+/// Sessions at once with TLS, resumed or not: rustls keeps 8 tickets of a server.
+const WITH_TICKETS: usize = 4;
 /// Sessions at once, for latency under load.
 const CROWD: usize = 512;
 /// Logins before memory is measured.
@@ -86,6 +101,7 @@ const STREAMS: usize = 4;
 fn main() -> Result<()> {
     let plan = match std::env::var("MAILGRESS_BENCH").as_deref() {
         Ok("quick") => QUICK,
+        Ok("check") => CHECK,
         _ => FULL,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -110,12 +126,13 @@ async fn compare(plan: &Plan) -> Result<()> {
             }
         }
     }
-    for (protocol, security) in LOGINS {
-        let directory = bench.directory.join(format!("counts-{protocol:?}-{security:?}"));
-        let counts = plan.counted_logins;
-        let row =
-            instructions::logins(counts, &directory, bench.identity, bench.services, protocol, security);
-        add(&mut rows, row.await?);
+    if let Some(counts) = plan.counted_logins {
+        for (protocol, security) in LOGINS {
+            let directory = bench.directory.join(format!("counts-{protocol:?}-{security:?}"));
+            let login = (protocol, security);
+            let row = instructions::logins(counts, &directory, bench.identity, bench.services, login);
+            add(&mut rows, row.await?);
+        }
     }
     println!();
     table::print_all(&rows);
@@ -209,16 +226,23 @@ impl Bench<'_> {
     async fn logins(&self, peers: &[Peer; 2], protocol: Protocol, security: Security) -> Result<Row> {
         let plain = security == Security::Plain;
         let count = if plain { self.plan.plain_logins } else { self.plan.tls_logins };
+        let concurrency = if plain { CONCURRENCY } else { WITH_TICKETS };
         let mut rounds = [Vec::new(), Vec::new()];
         // The first round warms up.
         for round in 0..=self.plan.login_rounds {
             for (index, peer) in turns(round, peers) {
                 let target = Target::new(peer, self.identity, protocol, security);
                 let before = peer.cpu()?;
-                load::logins(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
+                load::logins(&target, count, concurrency).await.with_context(|| peer.failure())?;
                 peer.settle().await?;
                 let spent = peer.cpu()? - before;
                 if round > 0 {
+                    let resumed = target.resumed();
+                    ensure!(
+                        (resumed * 10 >= count * 9) == (security == Security::Resumed),
+                        "{} resumed {resumed} of {count} sessions",
+                        peer.name
+                    );
                     rounds[index].push(spent.as_secs_f64() * 1e6 / count as f64);
                 }
             }
@@ -282,7 +306,7 @@ impl Bench<'_> {
             (Kept::Waiting, Security::Plain) => "before the login, plain",
             (Kept::Waiting, _) => "within the TLS handshake",
         };
-        let peers = self.start(name).await?;
+        let peers = self.start(&name.replace([',', ' '], "-")).await?;
         let mut rounds = [Vec::new(), Vec::new()];
         for (index, peer) in turns(0, &peers) {
             let target = Target::new(peer, self.identity, Protocol::Imap, security);

@@ -5,10 +5,12 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
 use serde_json::json;
 
 use crate::load::Security;
@@ -24,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) plain: [SocketAddr; 3],
     /// IMAP with TLS from the first byte.
     pub(crate) secure: SocketAddr,
+    /// A client that resumes its TLS sessions.
+    pub(crate) resuming: Arc<ClientConfig>,
     child: Child,
     log: PathBuf,
 }
@@ -34,6 +38,7 @@ impl Peer {
         version: String,
         mut command: Command,
         ports: Ports,
+        identity: &Identity,
         log: PathBuf,
     ) -> Result<Self> {
         let output = File::create(&log)?;
@@ -43,7 +48,7 @@ impl Peer {
             .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (plain, secure) = (ports.plain.map(at), at(ports.secure));
-        Ok(Self { name, version, plain, secure, child, log })
+        Ok(Self { name, version, plain, secure, resuming: identity.resuming(), child, log })
     }
 
     /// Until a login works on all ports.
@@ -209,7 +214,7 @@ pub(crate) fn nginx(
     let mut command = run.command("nginx");
     // Before it has read its configuration, it would log to /var/log.
     command.args(["-e", "stderr", "-p"]).arg(&home).arg("-c").arg(file);
-    Peer::start("nginx", version, command, ports, home.join("log"))
+    Peer::start("nginx", version, command, ports, identity, home.join("log"))
 }
 
 /// This package's binary on a folder of manifests.
@@ -258,7 +263,7 @@ pub(crate) fn mailgress(
     command.arg("run").arg("--manifests").arg(manifests);
     command.args(["--workers", &run.workers().to_string(), "--drain-timeout", "0s"]);
     command.args(["--admin-address", &format!("127.0.0.1:{}", free_port()?)]);
-    Peer::start("Mailgress", version, command, ports, home.join("log"))
+    Peer::start("Mailgress", version, command, ports, identity, home.join("log"))
 }
 
 /// Given to no one else while its owner does not bind it: the kernel hands them out in turn.

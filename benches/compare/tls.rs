@@ -16,12 +16,10 @@ pub(crate) struct Identity {
     pub(crate) key: String,
     /// Each handshake is a full one.
     pub(crate) client: Arc<ClientConfig>,
-    /// Each handshake but the first resumes a session, if the server allows it.
-    pub(crate) resuming: Arc<ClientConfig>,
 }
 
-/// Servers whose tickets a client keeps; both proxies on both ports.
-const TICKETS: usize = 32;
+/// Number of servers whose tickets a client keeps.
+const TICKETS: usize = 8;
 
 impl Identity {
     pub(crate) fn new() -> Result<Self> {
@@ -39,15 +37,16 @@ impl Identity {
             .context("TLS 1.3")?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        client.resumption = Resumption::in_memory_sessions(TICKETS);
-        let resuming = Arc::new(client.clone());
         client.resumption = Resumption::disabled();
-        Ok(Self {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-            client: Arc::new(client),
-            resuming,
-        })
+        Ok(Self { certificate: certificate.pem(), key: key.serialize_pem(), client: Arc::new(client) })
+    }
+
+    /// Returns a client that resumes the sessions of one server, if the server allows it. Tickets are kept by the
+    /// server's name, which is the same for both proxies.
+    pub(crate) fn resuming(&self) -> Arc<ClientConfig> {
+        let mut client = (*self.client).clone();
+        client.resumption = Resumption::in_memory_sessions(TICKETS);
+        Arc::new(client)
     }
 
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
