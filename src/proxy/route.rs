@@ -107,7 +107,7 @@ impl Route {
         }
         if let BackendTls::Implicit(connector) = &self.tls {
             let behind_header = takes_introductions && self.has_header();
-            connection = secure(connector, connection, address).await.map_err(|end| match end {
+            connection = Box::pin(secure(connector, connection, address)).await.map_err(|end| match end {
                 End::Connect(_) if behind_header => End::BehindHeader(Box::new(end)),
                 end => end,
             })?;

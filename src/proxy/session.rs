@@ -125,16 +125,36 @@ fn goodbye(config: &FrontendConfig) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Attempt;
 
     fn size_of_future<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 
-    /// Every open session has one of each. Debug builds have the same layout.
+    type Accepted = (std::io::Result<crate::net::Socket>, ClientAddress);
+    type Shared = (Arc<Serving>, Arc<WorkerContext>);
+
+    /// Every open session has a task, and either the part before the login or the relay. Debug builds have the same
+    /// layout.
     #[test]
-    fn an_idle_session_is_small() {
-        println!("task {}, relay {}", size_of_future(run), size_of::<Relaying>());
-        assert!(size_of_future(run) <= 1024);
-        assert!(size_of::<Relaying>() <= 512);
+    fn an_idle_session_and_one_before_the_login_are_small() {
+        fn before(accepted: Accepted, shared: Shared) -> impl Future<Output = Result<Box<Relaying>, End>> {
+            let record = Box::leak(Box::new(Record::new(accepted.1, Instant::now())));
+            until_logged_in(accepted.0, accepted.1, shared.0, shared.1, record)
+        }
+        let sizes = [size_of_future(run), size_of_future(before), size_of::<Relaying>()];
+        let bounds = [1024, 3584, 512];
+        assert!(sizes.iter().zip(bounds).all(|(size, bound)| *size <= bound), "{sizes:?} exceed {bounds:?}");
+    }
+
+    /// The future of a login is freed when it is decided, but a slow auth service makes many wait.
+    #[test]
+    fn a_login_that_is_being_decided_is_small() {
+        fn deciding(session: &'static mut Session, attempt: Attempt) -> impl Future {
+            let client = ClientAddress::Unix;
+            session.decide(attempt, Box::leak(Box::new(Record::new(client, Instant::now()))))
+        }
+        let size = size_of_future(deciding);
+        assert!(size <= 7 * 1024, "{size} bytes");
     }
 }

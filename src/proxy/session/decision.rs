@@ -320,7 +320,7 @@ impl Session {
         let next = match refusal.challenge.filter(|_| pending.takes_error_challenge()) {
             None => pending.refuse(refusal.text, refusal.code, &mut out),
             Some(challenge) => {
-                let (answer, pending) = self.challenge(challenge.as_bytes(), pending).await?;
+                let (answer, pending) = Box::pin(self.challenge(challenge.as_bytes(), pending)).await?;
                 pending.refuse_answered(&answer, refusal.text, refusal.code, &mut out)
             }
         };

@@ -35,9 +35,11 @@ impl Session {
         let mut frontend = frontend;
         loop {
             match self.until_progress(frontend, record).await {
-                Ok(Progress::StartTls(agreed)) => (self, frontend) = self.upgrade(agreed, record).await?,
+                Ok(Progress::StartTls(agreed)) => {
+                    (self, frontend) = Box::pin(self.upgrade(agreed, record)).await?;
+                }
                 Ok(Progress::Accepted(accepted)) => return Ok((self, accepted)),
-                Err(end) => return Err(self.farewell(end).await),
+                Err(end) => return Err(Box::pin(self.farewell(end)).await),
             }
         }
     }

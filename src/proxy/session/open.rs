@@ -34,7 +34,8 @@ pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {
     }
 }
 
-/// Takes a connection up to its greeting. `first` is the listener that is used before a server name is known. The
+/// Takes a connection up to its greeting. What most sessions do not need is boxed, so that a client that has not logged
+/// in costs little memory. `first` is the listener that is used before a server name is known. The
 /// connection is counted before anything is read from it.
 pub(super) async fn open(
     socket: Socket,
@@ -50,26 +51,28 @@ pub(super) async fn open(
     record.tls = if is_implicit { TlsLabel::Implicit } else { TlsLabel::Off };
     let mut counted = match Counted::at_accept(&serving, &first, record.tls) {
         Ok(counted) => counted,
-        Err(refusal) => return Err(refuse(socket, &first, is_implicit, refusal, &context.lingering).await),
+        Err(refusal) => {
+            return Err(Box::pin(refuse(socket, &first, is_implicit, refusal, &context.lingering)).await);
+        }
     };
     let mut ends = match &serving.socket.proxy_protocol {
         None => Ends::direct(peer),
-        Some(rules) => read_proxy_header(&socket, peer, rules, &serving, deadline).await?,
+        Some(rules) => Box::pin(read_proxy_header(&socket, peer, rules, &serving, deadline)).await?,
     };
     record.set_client(ends.client);
     if is_implicit && std::mem::take(&mut ends.takes_no_header) {
-        refuse_header_before_tls(&socket, peer, deadline).await?;
+        Box::pin(refuse_header_before_tls(&socket, peer, deadline)).await?;
     }
     if let Err(refusal) = counted.for_client(&serving, ends.counted) {
         // Closing takes time, and the refused client must not count meanwhile.
         drop(counted);
-        return Err(refuse(socket, &first, is_implicit, refusal, &context.lingering).await);
+        return Err(Box::pin(refuse(socket, &first, is_implicit, refusal, &context.lingering)).await);
     }
     let connection = Connection::new(Stream::Plain(socket), first.listener.limits.client_buffer);
     let arrival =
         Arrival { connection, ends, first, serving: Arc::clone(&serving), context, deadline, counted };
     match &serving.tls {
-        SocketTls::Implicit(acceptor) => arrival.under_tls(acceptor, record).await,
+        SocketTls::Implicit(acceptor) => Box::pin(arrival.under_tls(acceptor, record)).await,
         SocketTls::StartTls(_) | SocketTls::Disabled => arrival.in_clear().await,
     }
 }
@@ -162,7 +165,7 @@ impl Session {
         let mut frontend = frontend.with_nonce(nonce()).with_client(self.ends.client.ip());
         match self.greet(&mut frontend).await {
             Ok(()) => Ok((self, frontend)),
-            Err(end) => Err(self.farewell(end).await),
+            Err(end) => Err(Box::pin(self.farewell(end)).await),
         }
     }
 
@@ -175,7 +178,10 @@ impl Session {
         }
         let context = Arc::clone(&self.context);
         let host = match self.ends.client.ip() {
-            Some(ip) => self.while_present(context.dns.client_host(&listener.resolver, ip)).await?,
+            Some(ip) => {
+                let lookup = Box::pin(context.dns.client_host(&listener.resolver, ip));
+                self.while_present(lookup).await?
+            }
             None => TEMPORARILY_UNAVAILABLE.to_owned(),
         };
         self.host = host.into_boxed_str();
@@ -187,7 +193,7 @@ impl Session {
         self.refuse_header(0)?;
         let delay = self.served.listener.greeting_delay;
         if !delay.is_zero() && self.protocol() == Protocol::Smtp {
-            self.wait_for_early_talkers(delay).await?;
+            Box::pin(self.wait_for_early_talkers(delay)).await?;
         }
         self.start_deadline();
         let mut out = Vec::new();

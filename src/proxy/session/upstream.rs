@@ -82,11 +82,11 @@ impl Session {
         let order = self.order(&authorised);
         let balancer = Arc::clone(&self.context.balancer);
         let reference = &authorised.backend.reference;
-        let connecting = connect_in_turn(&route, &balancer, &order, reference, deadline);
+        let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
         let mut connected = self.while_deciding(connecting).await?;
         if matches!(connected, Err(End::Descriptors)) {
             self.context.auth.close_kept();
-            let again = connect_in_turn(&route, &balancer, &order, reference, deadline);
+            let again = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
             connected = self.while_deciding(again).await?;
         }
         self.served.metrics.took(Timing::Connect, started.elapsed());
@@ -187,14 +187,16 @@ impl Session {
                         });
                     }
                 },
-                BackendStep::StartTls(agreed) => match self.while_deciding(dialogue.upgrade(agreed)).await? {
-                    Ok((next, secured)) => (backend, dialogue) = (secured, next),
-                    Err(end) => return Ok(LoginReply::Failed(pending, end)),
-                },
+                BackendStep::StartTls(agreed) => {
+                    match self.while_deciding(Box::pin(dialogue.upgrade(agreed))).await? {
+                        Ok((next, secured)) => (backend, dialogue) = (secured, next),
+                        Err(end) => return Ok(LoginReply::Failed(pending, end)),
+                    }
+                }
                 BackendStep::Challenge(challenge, exchange) => {
                     // XOAUTH2 and OAUTHBEARER: the challenge is the refusal.
                     self.turn_out_if_banned().await?;
-                    let (answer, waiting) = self.challenge(&challenge, pending).await?;
+                    let (answer, waiting) = Box::pin(self.challenge(&challenge, pending)).await?;
                     pending = waiting;
                     dialogue.extend_deadline();
                     backend = exchange.answer(&answer, &mut dialogue.connection.input, &mut dialogue.out);
@@ -206,7 +208,8 @@ impl Session {
                 }
                 BackendStep::Refused(refusal) => {
                     return Ok(
-                        match self.while_deciding(dialogue.judge(self.protocol(), &refusal)).await? {
+                        match self.while_deciding(Box::pin(dialogue.judge(self.protocol(), &refusal))).await?
+                        {
                             Ok(()) => LoginReply::Refused(pending, refusal),
                             Err(end) => LoginReply::Failed(pending, end),
                         },
