@@ -1,4 +1,4 @@
-//! How many instructions a login costs in user space. Callgrind counts them: the figure is the same on a busy machine.
+//! How many instructions an IMAP login costs in user space. Callgrind counts them: the figure is the same on a busy machine.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) async fn logins(
     directory: &Path,
     identity: &Identity,
     services: &Services,
-    (protocol, security): (Protocol, Security),
+    security: Security,
 ) -> Result<Row> {
     let [few, many] = counts;
     let mut rounds = [Vec::new(), Vec::new()];
@@ -30,25 +30,20 @@ pub(crate) async fn logins(
             let run = Run::Counted(&file);
             let peer = start(&home, identity, services, &run)?;
             let name = peer.name;
-            run_logins(peer, identity, (protocol, security), count).await?;
+            run_logins(peer, identity, security, count).await?;
             totals.push(total(&file).with_context(|| format!("the counts of {name}"))?);
         }
         ensure!(totals[1] > totals[0], "more logins cost less");
         rounds.push((totals[1] - totals[0]) as f64 / (many - few) as f64);
     }
     let bar = if security == Security::Plain { 4.0 } else { 1.0 };
-    Ok(Row { name: login_name(protocol, security), unit: Unit::InstructionsPerSession, rounds, bar })
+    Ok(Row { name: login_name(Protocol::Imap, security), unit: Unit::InstructionsPerSession, rounds, bar })
 }
 
 /// One after another; the peer has ended then.
-async fn run_logins(
-    peer: Peer,
-    identity: &Identity,
-    (protocol, security): (Protocol, Security),
-    count: usize,
-) -> Result<()> {
+async fn run_logins(peer: Peer, identity: &Identity, security: Security, count: usize) -> Result<()> {
     peer.wait_until_ready(identity).await.with_context(|| peer.failure())?;
-    let target = Target::new(&peer, identity, protocol, security);
+    let target = Target::new(&peer, identity, Protocol::Imap, security);
     load::logins(&target, count, 1).await.with_context(|| peer.failure())?;
     Ok(())
 }

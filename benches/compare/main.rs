@@ -127,10 +127,9 @@ async fn compare(plan: &Plan) -> Result<()> {
         }
     }
     if let Some(counts) = plan.counted_logins {
-        for (protocol, security) in LOGINS {
-            let directory = bench.directory.join(format!("counts-{protocol:?}-{security:?}"));
-            let login = (protocol, security);
-            let row = instructions::logins(counts, &directory, bench.identity, bench.services, login);
+        for security in [Security::Plain, Security::Full, Security::Resumed] {
+            let directory = bench.directory.join(format!("counts-{security:?}"));
+            let row = instructions::logins(counts, &directory, bench.identity, bench.services, security);
             add(&mut rows, row.await?);
         }
     }

@@ -52,7 +52,7 @@ impl Services {
             });
         }
         let auth = listen().await?;
-        let backends = <[SocketAddr; 3]>::try_from(backends).expect("one for each protocol");
+        let backends = <[SocketAddr; 3]>::try_from(backends).ok().context("one backend for each protocol")?;
         let services = Self { backends, auth: auth.local_addr()? };
         let answers: Arc<[String; 3]> = backends.map(|backend| {
             format!(

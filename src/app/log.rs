@@ -108,7 +108,10 @@ impl Log {
     /// Logs the reason for the end of the process, regardless of the log filter, and waits until it is written.
     pub fn last_words(&self, text: &str) {
         if tracing::enabled!(tracing::Level::ERROR) {
-            tracing::error!("{text}");
+            // A backtrace has many.
+            for line in text.lines() {
+                tracing::error!("{line}");
+            }
         } else {
             self.0.push(format!("mailgress: {text}\n").as_bytes());
         }

@@ -27,17 +27,19 @@ pub(crate) struct Connection {
     /// Bytes that were received and not yet consumed.
     pub(crate) input: Input,
     ended: bool,
+    /// A reply was not sent completely.
+    is_mid_reply: bool,
 }
 
 impl Connection {
     /// Creates a connection to a client whose input holds at most `limit` bytes.
     pub(crate) fn new(stream: Stream, limit: usize) -> Self {
-        Self { stream, input: Input::new(limit), ended: false }
+        Self { stream, input: Input::new(limit), ended: false, is_mid_reply: false }
     }
 
     /// Creates a connection to a backend. Its input records which bytes arrived before a command was sent.
     pub(crate) fn to_backend(stream: Stream) -> Self {
-        Self { stream, input: Input::of_replies(BACKEND_BUFFER), ended: false }
+        Self { stream, input: Input::of_replies(BACKEND_BUFFER), ended: false, is_mid_reply: false }
     }
 
     /// Converts a cleartext connection for a TLS handshake. Bytes that were received and not consumed are refused.
@@ -113,6 +115,7 @@ impl Connection {
         if out.is_empty() {
             return Ok(());
         }
+        self.is_mid_reply = true;
         let sent = match &self.stream {
             Stream::Plain(socket) => socket.send_at_once(out)?,
             Stream::Server(_) | Stream::Client(_) => 0,
@@ -121,11 +124,17 @@ impl Connection {
             self.stream.write_all(rest).await?;
             self.stream.flush().await?;
         }
+        self.is_mid_reply = false;
         out.zeroize();
         if out.capacity() > MAX_KEPT_OUTPUT {
             *out = Vec::new();
         }
         Ok(())
+    }
+
+    /// Tells whether the last [`Self::send`] was not completed.
+    pub(crate) fn is_mid_reply(&self) -> bool {
+        self.is_mid_reply
     }
 
     /// Waits until the peer has disconnected. Bytes that it sends meanwhile are kept. A peer that sent bytes and then
@@ -154,4 +163,23 @@ const SCRATCH_SIZE: usize = 16 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+    use tokio::time::{Duration, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_that_the_peer_does_not_take_completely_stays_incomplete() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(Stream::Plain(Socket::Unix(ours)), 64);
+        connection.send(&mut b"220 ready\r\n".to_vec()).await.unwrap();
+        assert!(!connection.is_mid_reply());
+        let mut large = vec![b'x'; 8 << 20];
+        assert!(timeout(Duration::from_secs(1), connection.send(&mut large)).await.is_err());
+        assert!(connection.is_mid_reply());
+    }
 }

@@ -103,15 +103,13 @@ impl HealthChecks {
     }
 
     /// Returns the checked endpoints of a listener that has health checks, and starts checks that do not run yet.
-    pub(crate) fn of(&self, listener: &Listener, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
+    pub(crate) fn of(&self, listener: &Arc<Listener>, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
         let rule = listener.upstream.health_check?;
         let backend = listener.auth.backend()?;
         let mut checks = self.checks.lock();
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
-            let route = |header| {
-                Route::new(&self.dns, (listener, Arc::new(listener.reach.clone())), tls.clone(), header)
-            };
+            let route = |header| Route::new(&self.dns, (listener, Arc::clone(listener)), tls.clone(), header);
             let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
         });

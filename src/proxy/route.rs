@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::{Dns, DnsError, Target};
-use crate::model::{Listener, Reach, Resolver};
+use crate::model::{Listener, Resolver};
 use crate::net::{BackendAddress, Socket, Stream, has_no_descriptor};
 use crate::tls::{ServerNameSource, TlsConnector};
 
@@ -18,7 +18,8 @@ use super::end::{End, Silence};
 pub(crate) struct Route {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
-    reach: Arc<Reach>,
+    /// Its `reach` limits the addresses.
+    current: Arc<Listener>,
     tls: BackendTls,
     /// The encoded PROXY header; empty if none is sent.
     header: Vec<u8>,
@@ -38,20 +39,20 @@ pub(crate) enum BackendTls {
 pub(crate) struct Reached {
     /// The connection, ready for the backend's next bytes.
     pub(crate) connection: Connection,
-    /// Whether [`Reach`] allows the backend to get the client's identity (PROXY header, XCLIENT, ID).
+    /// Whether the listener's `reach` allows the backend to get the client's identity (PROXY header, XCLIENT, ID).
     pub(crate) takes_introductions: bool,
 }
 
 impl Route {
-    /// Creates a route with the listener's resolver. `reach` limits the addresses; it is an argument because it can be
-    /// newer than the listener.
+    /// Creates a route with the listener's resolver. The `reach` of `current`, the configuration that the listener has
+    /// now, limits the addresses.
     pub(crate) fn new(
         dns: &Arc<Dns>,
-        (listener, reach): (&Listener, Arc<Reach>),
+        (listener, current): (&Listener, Arc<Listener>),
         tls: BackendTls,
         header: Vec<u8>,
     ) -> Self {
-        Self { dns: Arc::clone(dns), resolver: Arc::clone(&listener.resolver), reach, tls, header }
+        Self { dns: Arc::clone(dns), resolver: Arc::clone(&listener.resolver), current, tls, header }
     }
 
     /// Tells whether allowed backends get a PROXY header.
@@ -74,12 +75,12 @@ impl Route {
     /// [`End::Connect`] with the reason, [`End::NotAllowed`], or [`End::Descriptors`].
     pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
         let connecting = async {
-            let targets = self.dns.resolve(&self.resolver, &self.reach, address).await;
+            let targets = self.dns.resolve(&self.resolver, &self.current.reach, address).await;
             let mut last = End::Connect("the name has no address".to_owned());
             for target in targets.map_err(unresolved)? {
                 match connect_target(&target).await {
                     Ok(socket) => {
-                        let takes_introductions = self.reach.introduces(target.address());
+                        let takes_introductions = self.current.reach.introduces(target.address());
                         let connection = self.open(socket, address, takes_introductions).await?;
                         return Ok(Reached { connection, takes_introductions });
                     }

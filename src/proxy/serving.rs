@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
 use crate::model::snapshot::positions;
-use crate::model::{Limits, Listener, ListenerId, Reach, Socket, TlsMode, UpstreamTls};
+use crate::model::{Limits, Listener, ListenerId, Socket, TlsMode, UpstreamTls};
 use crate::tls::{TlsAcceptor, TlsError, connector};
 
 use super::end::End;
@@ -77,8 +77,9 @@ pub(crate) struct ServedListener {
     pub(crate) listener: Arc<Listener>,
     /// Limits across all sessions of the listener.
     pub(crate) counters: Arc<Counters>,
-    /// What the listener may connect to now; it may have changed since a session began.
-    pub(crate) reach: Arc<ArcSwap<Reach>>,
+    /// The configuration that the listener has now; it may have changed since a session began. What protects others
+    /// applies to all sessions at once: what the listener may connect to, and bans.
+    pub(crate) current: Arc<ArcSwap<Listener>>,
     pub(crate) metrics: Arc<ListenerMetrics>,
     /// Cancelled when the sessions have to end with a closing message.
     pub(crate) goodbye: CancellationToken,
@@ -102,7 +103,7 @@ struct KeptListeners {
 #[derive(Debug)]
 struct ListenerState {
     counters: Arc<Counters>,
-    reach: Arc<ArcSwap<Reach>>,
+    current: Arc<ArcSwap<Listener>>,
     goodbye: CancellationToken,
     /// Set while the listener is removed: the task that ends its sessions after the drain timeout.
     ending: Option<AbortHandle>,
@@ -111,11 +112,11 @@ struct ListenerState {
 impl ListenerStates {
     /// Returns the state of a listener and creates it if needed. A listener that comes back within the drain timeout
     /// keeps its state. `all` ends the sessions of all listeners.
-    fn of(&self, listener: &Listener, all: &CancellationToken) -> KeptState {
+    fn of(&self, listener: &Arc<Listener>, all: &CancellationToken) -> KeptState {
         let states = &mut self.0.lock().states;
         let new = || ListenerState {
             counters: Arc::default(),
-            reach: Arc::default(),
+            current: Arc::new(ArcSwap::new(Arc::clone(listener))),
             goodbye: all.child_token(),
             ending: None,
         };
@@ -124,10 +125,10 @@ impl ListenerStates {
             *state = new();
         }
         state.go_on();
-        state.reach.store(Arc::new(listener.reach.clone()));
+        state.current.store(Arc::clone(listener));
         KeptState {
             counters: Arc::clone(&state.counters),
-            reach: Arc::clone(&state.reach),
+            current: Arc::clone(&state.current),
             goodbye: state.goodbye.clone(),
         }
     }
@@ -171,7 +172,7 @@ impl ListenerStates {
 /// The part of [`ListenerState`] that a [`ServedListener`] shares.
 struct KeptState {
     counters: Arc<Counters>,
-    reach: Arc<ArcSwap<Reach>>,
+    current: Arc<ArcSwap<Listener>>,
     goodbye: CancellationToken,
 }
 
@@ -307,12 +308,12 @@ impl ServedListener {
         old: Option<&Self>,
         context: ServingContext<'_>,
     ) -> Result<Self, TlsError> {
-        let KeptState { counters, reach, goodbye } = context.states.of(listener, context.goodbye);
+        let KeptState { counters, current, goodbye } = context.states.of(listener, context.goodbye);
         let backend_tls = backend_tls(listener, old)?;
         Ok(Self {
             listener: Arc::clone(listener),
             counters,
-            reach,
+            current,
             goodbye,
             metrics: context.metrics.listener(&listener.id, socket.protocol),
             health: context.health.of(listener, &backend_tls),

@@ -142,6 +142,23 @@ fn a_client_hears_from_the_backend_what_is_wrong_with_its_token() {
 }
 
 #[test]
+fn a_refused_token_counts_although_the_client_leaves_instead_of_answering_the_challenge() {
+    let edge = Edge::start();
+    for endpoint in &edge.endpoints {
+        for (mechanism, _) in MECHANISMS {
+            let user = new_user("leaves");
+            let [(_, forged), ..] = worthless_tokens(&user);
+            let mut wire = edge.connect(endpoint);
+            authenticate(&mut wire, endpoint.protocol, mechanism, &message(mechanism, &user, &forged));
+            drop(wire);
+            let protocol = format!("protocol=\"{}\"", endpoint.protocol.to_lowercase());
+            let method = format!("method=\"{}\"", mechanism.to_lowercase());
+            edge.mailgress.logs(&["login refused", &protocol, &method, "reason=\"credentials\""]);
+        }
+    }
+}
+
+#[test]
 fn the_session_goes_on_behind_a_challenge_that_was_acknowledged_or_cancelled() {
     let edge = Edge::start();
     for (endpoint, (mechanism, acknowledgement)) in

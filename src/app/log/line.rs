@@ -1,5 +1,5 @@
 //! Formats events as lines, with the same bytes as `tracing-subscriber`, at a fraction of its cost: every session writes
-//! a line.
+//! a line. Unlike the library, it escapes control characters in every value, so that no value can forge a line.
 //!
 //! The library formats what this module does not: coloured lines, events within spans, events of the `log` crate, and
 //! fields of rare types. The tests compare both.
@@ -164,7 +164,11 @@ impl Visit for Fields<'_> {
         self.name(field.name());
         match self.encoding {
             Encoding::Text if field.name() == MESSAGE => self.message(value),
-            Encoding::Text => self.append(format_args!("{value:?}")),
+            Encoding::Text => {
+                let start = self.line.len();
+                self.append(format_args!("{value:?}"));
+                self.escape(start, sanitize);
+            }
             Encoding::Json => {
                 self.line.push('"');
                 let start = self.line.len();
@@ -242,13 +246,16 @@ fn json(text: &str, line: &mut String) {
     }
 }
 
-/// Escapes what could control a terminal, as the library does in messages.
+/// Escapes what could begin a new line or control a terminal. The library escapes the latter, and only in messages.
 fn sanitize(text: &str, line: &mut String) {
     for character in text.chars() {
         let code = u32::from(character);
         // Writing to a string cannot fail.
         let _ = match character {
-            '\x1b' | '\x07' | '\x08' | '\x0c' | '\x7f' => write!(line, "\\x{code:02x}"),
+            '\t' => line.write_char(character),
+            '\n' => line.write_str("\\n"),
+            '\r' => line.write_str("\\r"),
+            '\0'..='\x1f' | '\x7f' => write!(line, "\\x{code:02x}"),
             '\u{80}'..='\u{9f}' => write!(line, "\\u{{{code:x}}}"),
             _ => line.write_char(character),
         };

@@ -1,13 +1,13 @@
 //! Builds the request, with its headers in nginx's order.
 
-use std::fmt::Display;
-use std::io::Write;
+use std::fmt::{self, Display, Write};
 use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
+use zeroize::Zeroizing;
 
 use crate::auth::{AuthRequest, ClientCertificate};
 use crate::model::HeaderText;
@@ -31,46 +31,14 @@ pub(super) struct Template {
     pub(super) pass_client_certificate: bool,
 }
 
-impl Template {
-    /// Returns the length of the configured headers as lines.
-    fn extra_length(&self) -> usize {
-        let length = |value: &HeaderText| match value {
-            HeaderText::Fixed(text) => text.expose().len(),
-            HeaderText::ClientPort => MAX_PORT,
-        };
-        self.extra.iter().map(|(name, value)| name.len() + length(value) + SEPARATORS).sum()
-    }
-}
-
-/// The length of `65535`.
-const MAX_PORT: usize = 5;
-
-/// Bytes of a header line besides name and value.
-const SEPARATORS: usize = 4;
-
-/// Initial capacity without the login and password: enough for most requests. Growing would leave a copy of the
-/// password, so they are added. A larger one would cost time, because all of it is wiped.
-const ROOM: usize = 384;
-
-/// Additional capacity for a client's certificate.
-const ROOM_FOR_CERTIFICATE: usize = 8 * 1024;
-
-/// Bytes of an escaped byte.
-const ESCAPED: usize = 3;
-
-/// Returns the initial capacity.
-fn room(template: &Template, request: &AuthRequest<'_>) -> usize {
-    let credentials = request.request.login().len() + password(request.request).len();
-    let certificate = if request.certificate.is_some() { ROOM_FOR_CERTIFICATE } else { 0 };
-    let configured = template.path.as_str().len() + template.host.len() + template.extra_length();
-    ROOM + configured + ESCAPED * credentials + certificate
-}
+/// Initial capacity, in bytes; enough for most requests. A larger one would cost time, because all of it is wiped.
+const ROOM: usize = 512;
 
 /// Builds the request. It is secret, because it contains the password.
 pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
-    let mut lines = Lines(Vec::with_capacity(room(template, request)));
+    let mut lines = Lines(Zeroizing::new(Vec::with_capacity(ROOM)));
     for part in [b"GET ", template.path.as_str().as_bytes(), b" HTTP/1.1\r\n"] {
-        lines.0.extend_from_slice(part);
+        lines.append(part);
     }
     lines.raw("Host", template.host.as_bytes());
     if !template.keep_alive {
@@ -103,14 +71,24 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
             HeaderText::ClientPort => lines.shown(name, request.client.port()),
         }
     }
-    lines.0.extend(b"\r\n");
-    Secret::new(lines.0)
+    lines.append(b"\r\n");
+    Secret::new(std::mem::take(&mut lines.0))
 }
 
-/// The header lines of a request.
-struct Lines(Vec<u8>);
+/// The header lines of a request. Growing leaves no copy of the password.
+struct Lines(Zeroizing<Vec<u8>>);
 
 impl Lines {
+    fn append(&mut self, bytes: &[u8]) {
+        let needed = self.0.len().saturating_add(bytes.len());
+        if needed > self.0.capacity() {
+            let mut roomier = Zeroizing::new(Vec::with_capacity(needed.saturating_mul(2)));
+            roomier.extend_from_slice(&self.0);
+            self.0 = roomier;
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
     /// Appends a header with nginx's escaping of logins, passwords and certificates: `%` and two upper-case digits for
     /// 0x00 to 0x20 and `%`. 0x7f is escaped too; nginx does not do this, but HTTP does not allow it.
     fn escaped(&mut self, name: &str, value: &[u8]) {
@@ -128,25 +106,32 @@ impl Lines {
         for part in value.chunk_by(|_, byte| !special(*byte)) {
             match part {
                 [first, rest @ ..] if special(*first) => {
-                    self.0.extend([b'%', DIGITS[usize::from(first >> 4)], DIGITS[usize::from(first & 15)]]);
-                    self.0.extend_from_slice(rest);
+                    self.append(&[b'%', DIGITS[usize::from(first >> 4)], DIGITS[usize::from(first & 15)]]);
+                    self.append(rest);
                 }
-                plain => self.0.extend_from_slice(plain),
+                plain => self.append(plain),
             }
         }
-        self.0.extend(b"\r\n");
+        self.append(b"\r\n");
     }
 
     /// Appends a header with a number or an IP address, which needs no escaping.
     fn shown(&mut self, name: &str, value: impl Display) {
         self.name(name);
         // Writing to memory cannot fail.
-        let _ = write!(self.0, "{value}\r\n");
+        let _ = write!(self, "{value}\r\n");
     }
 
     fn name(&mut self, name: &str) {
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
+        self.append(name.as_bytes());
+        self.append(b": ");
+    }
+}
+
+impl Write for Lines {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.append(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -292,6 +277,14 @@ mod tests {
         let bytes = bytes(&template(), &request(&login));
         let lines = b"\r\nAuth-User: a%0D%0AX:%20y\r\nAuth-Pass: pw%20%25+=%7F\xff%00\r\n";
         assert!(bytes.expose().windows(lines.len()).any(|window| window == lines));
+    }
+
+    #[test]
+    fn a_request_that_outgrows_its_first_buffer_is_whole() {
+        let long = vec![b'%'; 10_000];
+        let sent = lines(&request(&password(b"alice@test", &long)));
+        assert_eq!(sent[3], format!("Auth-Pass: {}", "%25".repeat(long.len())));
+        assert_eq!(sent.len(), 8);
     }
 
     #[test]

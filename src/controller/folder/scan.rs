@@ -188,9 +188,13 @@ pub fn read_stream(stream: impl Read) -> io::Result<String> {
     decode(bytes).map_err(io::Error::other)
 }
 
-/// Returns the time since the last write; `None` if that time is in the future.
+/// Returns the time since the last write. It is zero if a file server's clock is ahead of ours, and `None` if the time is
+/// further in the future.
 fn age(metadata: &Metadata) -> Option<Duration> {
-    metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok())
+    match SystemTime::now().duration_since(metadata.modified().ok()?) {
+        Ok(age) => Some(age),
+        Err(error) => (error.duration() <= CLOCK_SKEW).then_some(Duration::ZERO),
+    }
 }
 
 impl Stamp {
@@ -224,6 +228,8 @@ impl Stamp {
 
 /// A write is complete after this time. It is longer than the resolution of any file system's timestamps.
 const SETTLED: Duration = Duration::from_millis(30);
+/// How far a file server's clock may be ahead of ours. Until ours has caught up, the file counts as just written.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
 /// A writer in place may pause for this time between two writes. During it, a file that lacks something, is empty, or
 /// ends within a line keeps its previous content.
 const HALF_WRITTEN: Duration = Duration::from_secs(2);
@@ -265,6 +271,11 @@ mod tests {
         written("a: 1", Duration::ZERO);
         assert!(unsettled(&BTreeMap::new()));
         assert!(scan(folder.path(), &BTreeMap::new(), RecentWrites::Read).settles_in().is_none());
+        let ahead = |seconds| SystemTime::now() + Duration::from_secs(seconds);
+        for (seconds, is_unsettled) in [(5, true), (3600, false)] {
+            fs::File::open(&path).unwrap().set_modified(ahead(seconds)).unwrap();
+            assert_eq!(unsettled(&BTreeMap::new()), is_unsettled, "written {seconds} s in the future");
+        }
         written("a: 1", Duration::from_secs(10));
         assert!(!unsettled(&BTreeMap::new()));
         let known = BTreeMap::from([(path.clone(), Stamp::new(&fs::metadata(&path).unwrap()))]);

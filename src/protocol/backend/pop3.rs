@@ -27,7 +27,7 @@ pub(super) enum Pop3 {
     Auth(Exchange),
 }
 
-/// The length of USER and PASS.
+/// The length of PASS. That of USER does not matter: the client chooses it, and could guess uncounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     /// As every server accepts it.
@@ -47,6 +47,17 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 pub(super) struct Preparation {
     credentials: Credentials,
+}
+
+impl Length {
+    fn of(password: &Secret) -> Self {
+        if is_usual(password.expose()) { Self::Usual } else { Self::Beyond }
+    }
+}
+
+/// Tells whether every server accepts USER or PASS with this argument.
+fn is_usual(argument: &[u8]) -> bool {
+    argument.len().saturating_add(AROUND_ARGUMENT) <= MAX_COMMAND_LINE
 }
 
 impl Pop3 {
@@ -92,7 +103,8 @@ impl Pop3 {
                     sasl.append_command(b"AUTH", out);
                     return Ok(Self::Auth(Exchange { sasl, is_offered: true }).into());
                 }
-                Ok(Self::user(&login, password, Length::Beyond, out).into())
+                let length = Length::of(&password);
+                Ok(Self::user(&login, password, length, out).into())
             }
             Self::User(password, length) if accepted => {
                 out.extend_from_slice(b"PASS ");
@@ -177,8 +189,7 @@ impl Preparation {
     pub(super) fn secured(self, out: &mut Vec<u8>) -> Pop3 {
         match self.credentials {
             Credentials::Password { login, password } => {
-                let longest = login.len().max(password.expose().len());
-                if longest.saturating_add(AROUND_ARGUMENT) <= MAX_COMMAND_LINE {
+                if is_usual(&login) && is_usual(password.expose()) {
                     return Pop3::user(&login, password, Length::Usual, out);
                 }
                 out.extend_from_slice(b"CAPA\r\n");

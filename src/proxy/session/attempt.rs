@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::net::ClientAddress;
 use crate::protocol::backend::RefusalCause;
-use crate::protocol::{LoginRequest, PendingLogin};
+use crate::protocol::{LoginRequest, Mechanism, PendingLogin};
 
 use super::client::Session;
 use crate::proxy::bans::Counted;
@@ -29,6 +29,8 @@ pub(super) struct Attempted {
     number: u32,
     /// False for mail without a login, for which nothing can be guessed.
     has_credentials: bool,
+    /// XOAUTH2 or OAUTHBEARER, relayed to the backend.
+    is_token: bool,
     guess: Option<Guess>,
 }
 
@@ -62,12 +64,13 @@ impl Reason {
 impl Session {
     /// Stores the data of a new login.
     pub(super) fn attempt(&mut self, request: &LoginRequest, pending: &PendingLogin) {
-        let is_counted = self.served.listener.limits.auth_failures.is_some();
+        let is_counted = self.served.current.load().limits.auth_failures.is_some();
         self.attempted = Some(Attempted {
             login: record::shown(request.login()),
             method: request.method(),
             number: pending.attempt(),
             has_credentials: !matches!(request, LoginRequest::Anonymous),
+            is_token: is_token(request),
             guess: is_counted.then(|| self.served.counters.guess(request)).flatten(),
         });
     }
@@ -77,6 +80,12 @@ impl Session {
         self.attempted.as_ref().is_some_and(|attempted| attempted.has_credentials)
     }
 
+    /// Tells whether a backend's challenge refuses a token: it describes the error (RFC 7628 section 3.2.2). An empty one
+    /// asks for the token.
+    pub(super) fn refuses_token(&self, challenge: &[u8]) -> bool {
+        !challenge.is_empty() && self.attempted.as_ref().is_some_and(|attempted| attempted.is_token)
+    }
+
     /// Counts and logs a refusal as soon as it is known, so that a client that leaves early is counted too. Returns
     /// true if the client is banned from now on.
     pub(super) fn count_refusal(&mut self, cause: RefusalCause) -> bool {
@@ -84,7 +93,7 @@ impl Session {
         let (reason, is_banned) = match cause {
             RefusalCause::Server => return false,
             RefusalCause::Credentials if attempted.has_credentials => {
-                let limits = &self.served.listener.limits;
+                let limits = &self.served.current.load().limits;
                 let (counted_as, guess) = (self.ends.counted, attempted.guess);
                 let counted =
                     self.served.counters.login_refused(limits, counted_as, guess, StdInstant::now());
@@ -121,6 +130,10 @@ impl Session {
             "login refused"
         );
     }
+}
+
+fn is_token(request: &LoginRequest) -> bool {
+    matches!(request, LoginRequest::Relayed { mechanism: Mechanism::XOAuth2 | Mechanism::OAuthBearer, .. })
 }
 
 /// Returns the client address for the log. The address of a trusted peer stands for all its clients, so it is not

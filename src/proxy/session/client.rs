@@ -162,8 +162,11 @@ pub(super) async fn turn_away(
 }
 
 /// Sends a last message and closes. A client that does not read delays this by at most [`FAREWELL_TIME`] and the close.
+/// Within a reply that was not sent completely, the message would become a part of it, so there is none.
 async fn part(mut connection: Connection, mut words: Vec<u8>) {
-    let _ = timeout_at(Instant::now() + FAREWELL_TIME, connection.send(&mut words)).await;
+    if !connection.is_mid_reply() {
+        let _ = timeout_at(Instant::now() + FAREWELL_TIME, connection.send(&mut words)).await;
+    }
     connection.close().await;
 }
 
@@ -251,7 +254,7 @@ impl Session {
         &mut self,
         work: impl Future<Output = T>,
     ) -> impl Future<Output = Result<T, End>> {
-        let needs_client = self.served.listener.limits.auth_failures.is_none();
+        let needs_client = self.served.current.load().limits.auth_failures.is_none();
         self.run(work, needs_client)
     }
 
@@ -285,7 +288,7 @@ impl Session {
 
     /// Tells whether the client is banned. Another session of the client may have caused the ban.
     pub(super) fn is_banned(&self) -> bool {
-        let limits = &self.served.listener.limits;
+        let limits = &self.served.current.load().limits;
         self.served.counters.is_banned(limits, self.ends.counted, StdInstant::now())
     }
 

@@ -170,7 +170,6 @@ mod tests {
 
     use super::*;
     use crate::dns::{Dns, Host};
-    use crate::model::Reach;
     use crate::net::{ListenAddress, Socket, Stream};
     use crate::protocol::backend::RefusalCause;
     use crate::proxy::route::BackendTls;
@@ -184,7 +183,7 @@ mod tests {
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
         Route::new(
             &dns,
-            (&socket.listeners[0], Arc::new(Reach::Anywhere)),
+            (&socket.listeners[0], Arc::clone(&socket.listeners[0])),
             BackendTls::Disabled,
             header.to_vec(),
         )

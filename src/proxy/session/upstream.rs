@@ -161,8 +161,8 @@ impl Session {
             header
         });
         let ServedListener { listener, backend_tls, .. } = &*self.served;
-        let reach = self.served.reach.load_full();
-        Route::new(&self.context.dns, (listener, reach), backend_tls.clone(), header.unwrap_or_default())
+        let current = self.served.current.load_full();
+        Route::new(&self.context.dns, (listener, current), backend_tls.clone(), header.unwrap_or_default())
     }
 
     /// Runs the backend's state machine until the login is decided.
@@ -194,8 +194,11 @@ impl Session {
                     }
                 }
                 BackendStep::Challenge(challenge, exchange) => {
-                    // XOAUTH2 and OAUTHBEARER: the challenge is the refusal.
                     self.turn_out_if_banned().await?;
+                    // Counted before the client gets it, because the client may leave then.
+                    if self.refuses_token(&challenge) {
+                        let _ = self.count_refusal(RefusalCause::Credentials);
+                    }
                     let (answer, waiting) = Box::pin(self.challenge(&challenge, pending)).await?;
                     pending = waiting;
                     dialogue.extend_deadline();

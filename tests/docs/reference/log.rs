@@ -165,10 +165,11 @@ with `timestamp`, `level`, `target`, `message` and the fields below. `--log` fil
 omits sessions without a fault of the server side. The log never contains a password, a token or the content of a mail. It
 contains login names.
 
-Logging never delays a session and never ends the process. Lines wait for standard output in a queue of 1 MiB. If the queue
-is full or standard output cannot be written, lines are dropped. `mailgress_log_lines_dropped_total` counts them, and a
-warning reports their number as soon as lines can be written again. When the process ends, it waits at most two seconds for
-its last lines to be written. The reason for its end, even a panic, is a line of this log and not of standard error.
+Logging never delays a session and never ends the process. Lines wait in a queue of 1 MiB, usually for 20 ms, so that many
+are written at once. If the queue is full or standard output cannot be written, lines are dropped.
+`mailgress_log_lines_dropped_total` counts them, and a warning reports their number as soon as lines can be written again.
+When the process ends, it waits at most two seconds for its last lines to be written. The reason for its end, even a panic,
+is a line of this log and not of standard error.
 
 Every session has one line when it ends, with the target `mailgress::session`. The level is info if nothing failed or the
 client was at fault. It is warn if the backend, the auth service, the configuration or Mailgress was at fault.

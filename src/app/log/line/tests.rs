@@ -72,10 +72,11 @@ fn without_time(line: &str) -> String {
 }
 
 fn events() {
-    let odd = "quote \" backslash \\ tab \t bell \x07 escape \x1b[31m delete \x7f c1 \u{9b} é ✉ '";
+    let odd = "quote \" backslash \\ tab \t é ✉ '";
+    let controls = "bell \x07 escape \x1b[31m delete \x7f c1 \u{9b}";
     info!("a message");
-    warn!(text = "plain", empty = "", odd, "level");
-    error!("{odd}");
+    warn!(text = "plain", empty = "", odd, controls, "level");
+    error!("{odd} {controls}");
     debug!(text = ?odd, shown = %odd, list = ?[1, 2], "level");
     trace!(
         small = -7,
@@ -151,4 +152,16 @@ fn timestamps_follow_the_seconds() {
         "1970-01-01T00:00:00.000000Z 1970-01-01T00:00:00.999000Z 1970-01-01T00:00:01.000000Z \
          2026-11-29T17:43:00.123000Z 2026-11-29T17:43:00.999000Z 2026-11-29T17:43:01.000000Z "
     );
+}
+
+#[test]
+fn no_value_can_forge_a_line() {
+    let [_, text] = both(Encoding::Text, || {
+        let forged = "a\r\n2026-11-29T17:43:00.000000Z  INFO login refused\0\x1b[2K";
+        info!(file = %forged, list = ?[forged], text = forged, "not read: {forged}");
+    });
+    assert_eq!(text.len(), 1);
+    assert!(!text[0].trim_end_matches('\n').contains(char::is_control), "{text:?}");
+    let escaped = "a\\r\\n2026-11-29T17:43:00.000000Z  INFO login refused\\x00\\x1b[2K";
+    assert!(text[0].contains(&format!("not read: {escaped} file={escaped} list=")), "{text:?}");
 }
