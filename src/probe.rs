@@ -4,88 +4,27 @@
 //! the server has proved its identity, or if the user said that this is not needed.
 
 mod report;
+mod request;
 mod talk;
 mod trust;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::timeout;
 
-use crate::model::settings::ClientTls;
 use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Protocol;
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::backend::visit::{Login, Offers, Question, ReplyKind, spoken_instead};
-use crate::protocol::proxy_header::{self, ProxyVersion};
-use crate::secret::Secret;
+use crate::protocol::proxy_header;
 use crate::tls::ServerNameSource;
 use crate::tls::observe::{ObserveError, Observed, observe};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
 pub use report::{Capabilities, CertificateFacts, Finding, LoginFacts, Outcome, Report, Step, TlsFacts};
+pub use request::{Credentials, ProbeRequest, Strictness, TlsStart};
 use talk::{Silence, Talk};
-
-/// The server to visit, and how.
-#[derive(Clone, Debug)]
-pub struct ProbeRequest {
-    /// The server's address.
-    pub target: BackendAddress,
-    /// The protocol to speak.
-    pub protocol: Protocol,
-    /// When TLS starts.
-    pub tls: TlsStart,
-    /// The trusted authorities, the server name, and our own certificate.
-    pub client: ClientTls,
-    /// How strictly the certificate is checked.
-    pub strictness: Strictness,
-    /// The user that logs in; `None` for no login.
-    pub login: Option<Credentials>,
-    /// Send a PROXY header first.
-    pub proxy_protocol: Option<ProxyVersion>,
-    /// Time limit of each step.
-    pub timeout: Duration,
-    /// The current time in Unix seconds.
-    pub now: i64,
-}
-
-/// When TLS starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsStart {
-    /// After STARTTLS, if the server offers it.
-    IfOffered,
-    /// Never. A password may be sent in cleartext.
-    Disabled,
-    /// After STARTTLS, which is required.
-    StartTls,
-    /// From the first byte.
-    Implicit,
-}
-
-/// How strictly a certificate is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strictness {
-    /// Everything must be correct.
-    All,
-    /// Its validity is checked, and what the fields say.
-    Known {
-        /// Whether it must have the requested name.
-        name: bool,
-        /// Whether its issuer must be trusted.
-        issuer: bool,
-    },
-    /// Nothing is checked.
-    None,
-}
-
-/// A user name and a password.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The user name.
-    pub user: String,
-    /// The password.
-    pub password: Secret,
-}
 
 /// Visits the server. All results, including failures, are in the report.
 pub async fn probe(request: &ProbeRequest) -> Report {

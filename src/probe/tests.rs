@@ -1,10 +1,14 @@
 //! Tests of whole visits to servers with scripted replies.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::model::TrustAnchors;
+use crate::model::settings::ClientTls;
+use crate::secret::Secret;
 
 /// Visits a server that sends `said`, one after each question.
 async fn visit(protocol: Protocol, tls: TlsStart, said: &[&'static str]) -> Report {
