@@ -9,12 +9,13 @@ use parking_lot::Mutex;
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
 use crate::dns::{Dns, DnsError, Target};
 use crate::model::{HttpAuth, Resolver};
+use crate::protocol::LoginRequest;
 use crate::secret::Secret;
 
 use super::connect::Silence;
 use super::exchange::{After, Answered, Failure, exchange};
 use super::quota::Quota;
-use super::reply::{self, Reply};
+use super::reply::{self, Reply, ReplyError};
 use super::request;
 use super::service::Service;
 
@@ -26,6 +27,10 @@ const MAX_WAITING: Duration = Duration::from_secs(300);
 
 /// Minimum time for one `WAIT`.
 const MIN_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest password, in bytes, for which every web server reads the request: nginx reads header lines of 8 KiB, and
+/// escaping may treble the length.
+const LONG_PASSWORD: usize = 2048;
 
 /// Sends requests to auth services and keeps their connections. Each worker has one, because a connection belongs to
 /// the runtime that opened it.
@@ -65,8 +70,9 @@ impl AuthClient {
         request: &AuthRequest<'_>,
     ) -> Result<AuthAnswer, AuthError> {
         let ready = self.ready(service)?;
+        let has_long_password = matches!(request.request, LoginRequest::Password { password, .. } if password.expose().len() > LONG_PASSWORD);
         let request = request::bytes(&ready.template, request);
-        let asked = Asked { auth: service, service: &ready, request };
+        let asked = Asked { auth: service, service: &ready, request, has_long_password };
         let mut patience = Patience::default();
         loop {
             // Boxed, so that the session's task does not reserve memory for it all the time.
@@ -140,6 +146,8 @@ struct Asked<'a> {
     auth: &'a HttpAuth,
     service: &'a Service,
     request: Secret,
+    /// The password has more than [`LONG_PASSWORD`] bytes.
+    has_long_password: bool,
 }
 
 impl Asked<'_> {
@@ -182,8 +190,15 @@ impl Asked<'_> {
             After::Broken => self.service.pool.distrust(),
         }
         let head = answered.head;
-        let reply = reply::parse(head.status, &head.headers, self.auth.proof)
-            .map_err(|cause| AuthError::Answer { service: self.auth.reference.clone(), cause })?;
+        let reply = match reply::parse(head.status, &head.headers, self.auth.proof) {
+            // The service does not read such requests. Only the client can change this.
+            Err(ReplyError::NoStatus(status)) if self.has_long_password && reply::is_too_long(status) => {
+                reply::refused_unread()
+            }
+            parsed => {
+                parsed.map_err(|cause| AuthError::Answer { service: self.auth.reference.clone(), cause })?
+            }
+        };
         if let Reply::Answer(AuthAnswer::Refused { .. }) = reply {
             for header in reply::unusable(&head.headers) {
                 tracing::warn!("auth service {}: ignoring invalid {header} header", self.auth.reference);

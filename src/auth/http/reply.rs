@@ -111,6 +111,24 @@ fn refused(text: &[u8], headers: &Headers, wait: Option<Duration>, is_broken: bo
     AuthAnswer::Refused { text, code, wait: wait.map(|wait| wait.min(MAX_REFUSAL_WAIT)), sasl, cause }
 }
 
+/// Tells whether a web server answers so to a request that is too long for it; nginx answers 400.
+pub(super) fn is_too_long(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::URI_TOO_LONG
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    )
+}
+
+/// Returns the decision about a password that is too long for the service to read: it is wrong.
+pub(super) fn refused_unread() -> Reply {
+    let text = DEFAULT_REFUSAL.into();
+    let cause = RefusalCause::Credentials;
+    Reply::Answer(AuthAnswer::Refused { text, code: None, wait: None, sasl: None, cause })
+}
+
 /// Returns the headers of a refusal that are present but invalid.
 pub(super) fn unusable(headers: &Headers) -> Vec<&'static str> {
     let is_none = |name, fits: fn(&str) -> bool| {

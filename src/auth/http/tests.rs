@@ -19,6 +19,7 @@ use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
 use crate::dns::{Dns, Host};
 use crate::model::{AuthProof, HeaderText, HttpAuth, Reach, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, Protocol};
 use crate::secret::Secret;
 
@@ -143,9 +144,18 @@ async fn check_login(
     service: &Arc<HttpAuth>,
     login: &str,
 ) -> Result<AuthAnswer, AuthError> {
+    check_password(client, service, login, b"hunter2").await
+}
+
+async fn check_password(
+    client: &AuthClient,
+    service: &Arc<HttpAuth>,
+    login: &str,
+    password: &[u8],
+) -> Result<AuthAnswer, AuthError> {
     let login = LoginRequest::Password {
         login: login.as_bytes().to_vec(),
-        password: Secret::from(&b"hunter2"[..]),
+        password: Secret::from(password),
         authzid: Vec::new(),
     };
     let request = AuthRequest {
@@ -308,6 +318,16 @@ async fn garbage_and_endless_headers_are_errors() {
     let played = Played::tcp(|_, _| Act::Answer("HTTP/1.1 404 Nope\r\nContent-Length: 0\r\n\r\n")).await;
     let error = check(&client(), &Arc::new(service(&[&played.address]))).await.unwrap_err().to_string();
     assert!(error.contains("404") && error.contains("right URL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_that_is_too_long_for_the_service_is_wrong() {
+    let played = Played::tcp(|_, _| Act::Answer("HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n")).await;
+    let service = Arc::new(service(&[&played.address]));
+    let answer = check_password(&client(), &service, "alice", &[b'%'; 4000]).await.unwrap();
+    assert!(matches!(answer, AuthAnswer::Refused { cause: RefusalCause::Credentials, .. }), "{answer:?}");
+    let error = check(&client(), &service).await.unwrap_err();
+    assert!(matches!(error, AuthError::Answer { .. }), "a usual password is not the reason: {error}");
 }
 
 #[tokio::test]
