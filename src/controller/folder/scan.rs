@@ -165,7 +165,7 @@ fn minimum_age(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
 ///
 /// # Errors
 ///
-/// Fails if the file cannot be read, is larger than [`MAX_TEXT`], or is not text.
+/// Fails if the file cannot be read, is larger than `MAX_TEXT`, or is not text.
 pub fn read(path: &Path) -> io::Result<String> {
     let file = fs::File::open(path)?;
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
