@@ -133,6 +133,10 @@ async fn compare(plan: &Plan) -> Result<()> {
             add(&mut rows, row.await?);
         }
     }
+    if cfg!(debug_assertions) {
+        println!("a debug build: the numbers mean nothing");
+        return Ok(());
+    }
     println!();
     table::print_all(&rows);
     if plan.is_published {
