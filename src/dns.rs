@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,12 +28,13 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::Name;
 use parking_lot::Mutex;
 use prometheus::Registry;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use crate::model::reach::NotAllowed;
 use crate::model::{Reach, Resolver};
-use crate::net::{BackendAddress, is_ours};
+use crate::net::{BackendAddress, Socket, is_ours};
 
 use client::{Client, Pointer};
 use failures::{Answers, Question};
@@ -66,6 +68,19 @@ pub enum Target {
 }
 
 impl Target {
+    /// Connects, without Nagle's algorithm.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub async fn connect(&self) -> io::Result<Socket> {
+        let socket = match self {
+            Self::Tcp(address) => Socket::Tcp(TcpStream::connect(address).await?),
+            Self::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+        };
+        socket.set_nodelay();
+        Ok(socket)
+    }
+
     /// Returns the address; `None` for a UNIX socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {

@@ -16,4 +16,4 @@ pub use capped::{CapReached, Capped};
 pub use descriptors::{Descriptors, has_no_descriptor};
 pub use local::is_ours;
 pub use socket::{Keepalive, Listening, SocketOptions, bind};
-pub use stream::{Socket, Stream};
+pub use stream::{Arrived, Socket, Stream};

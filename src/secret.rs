@@ -32,6 +32,13 @@ impl Secret {
     }
 }
 
+/// Gives a buffer this capacity. `Vec` would leave an unwiped copy of the bytes.
+pub(crate) fn grow(bytes: &mut Zeroizing<Vec<u8>>, capacity: usize) {
+    let mut roomier = Zeroizing::new(Vec::with_capacity(capacity.max(bytes.len())));
+    roomier.extend_from_slice(bytes);
+    *bytes = roomier;
+}
+
 impl From<&[u8]> for Secret {
     fn from(bytes: &[u8]) -> Self {
         Self::new(bytes.to_vec())

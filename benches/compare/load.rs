@@ -43,6 +43,9 @@ pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
+/// Connections that are kept open.
+pub(crate) type Connections = Vec<Box<dyn Connection>>;
+
 impl Target {
     /// Only IMAP has a port with TLS.
     pub(crate) fn new(peer: &Peer, identity: &Identity, protocol: Protocol, security: Security) -> Self {
@@ -149,9 +152,10 @@ fn is_whole(reply: &[u8]) -> bool {
 
 /// Runs `work` `count` times with limited concurrency. Returns the results.
 async fn repeat<F, T>(
+    target: &Target,
     count: usize,
     concurrency: usize,
-    work: impl Fn() -> F + Clone + Send + 'static,
+    work: impl Fn(Target) -> F + Clone + Send + 'static,
 ) -> Result<Vec<T>>
 where
     F: Future<Output = Result<T>> + Send,
@@ -160,11 +164,15 @@ where
     let started = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..concurrency.min(count) {
-        let (started, work) = (Arc::clone(&started), work.clone());
+        let (started, target, work) = (Arc::clone(&started), target.clone(), work.clone());
         tasks.spawn(async move {
             let mut results = Vec::new();
             while started.fetch_add(1, Ordering::Relaxed) < count {
-                results.push(tokio::time::timeout(PATIENCE, work()).await.context("a session hangs")??);
+                results.push(
+                    tokio::time::timeout(PATIENCE, work(target.clone()))
+                        .await
+                        .context("a session hangs")??,
+                );
             }
             Ok::<_, anyhow::Error>(results)
         });
@@ -178,34 +186,26 @@ where
 
 /// Logs in, logs out and closes, repeatedly. Returns the time from each connect to the accepted login.
 pub(crate) async fn logins(target: &Target, count: usize, concurrency: usize) -> Result<Vec<Duration>> {
-    let target = target.clone();
-    repeat(count, concurrency, move || {
-        let target = target.clone();
-        async move {
-            let started = Instant::now();
-            let mut stream = target.log_in().await?;
-            let took = started.elapsed();
-            target.log_out(&mut stream).await?;
-            Ok(took)
-        }
+    repeat(target, count, concurrency, move |target| async move {
+        let started = Instant::now();
+        let mut stream = target.log_in().await?;
+        let took = started.elapsed();
+        target.log_out(&mut stream).await?;
+        Ok(took)
     })
     .await
 }
 
 /// Opens connections that never log in: greeted ones, or with TLS ones whose handshake has only begun.
-pub(crate) async fn waiting(target: &Target, count: usize, concurrency: usize) -> Result<Vec<TcpStream>> {
-    let target = target.clone();
-    repeat(count, concurrency, move || {
-        let target = target.clone();
-        async move {
-            let mut stream = target.connect().await?;
-            if target.tls.is_some() {
-                stream.write_all(HALF_HELLO).await?;
-            } else {
-                ensure!(stream.read(&mut [0; 256]).await? > 0, "no greeting");
-            }
-            Ok(stream)
+pub(crate) async fn waiting(target: &Target, count: usize, concurrency: usize) -> Result<Connections> {
+    repeat(target, count, concurrency, move |target| async move {
+        let mut stream = target.connect().await?;
+        if target.tls.is_some() {
+            stream.write_all(HALF_HELLO).await?;
+        } else {
+            ensure!(stream.read(&mut [0; 256]).await? > 0, "no greeting");
         }
+        Ok(Box::new(stream) as Box<dyn Connection>)
     })
     .await
 }
@@ -214,36 +214,23 @@ pub(crate) async fn waiting(target: &Target, count: usize, concurrency: usize) -
 const HALF_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// Opens sessions that log in and stay.
-pub(crate) async fn idle(
-    target: &Target,
-    count: usize,
-    concurrency: usize,
-) -> Result<Vec<Box<dyn Connection>>> {
-    let target = target.clone();
-    repeat(count, concurrency, move || {
-        let target = target.clone();
-        async move { target.log_in().await }
-    })
-    .await
+pub(crate) async fn idle(target: &Target, count: usize, concurrency: usize) -> Result<Connections> {
+    repeat(target, count, concurrency, move |target| async move { target.log_in().await }).await
 }
 
 /// Transfers this many bytes in each of several parallel streams.
 pub(crate) async fn bulk(target: &Target, streams: usize, bytes: u64) -> Result<()> {
-    let target = target.clone();
-    repeat(streams, streams, move || {
-        let target = target.clone();
-        async move {
-            let mut stream = target.log_in().await?;
-            send(&mut stream, &format!("b {BULK} {bytes}\r\n")).await?;
-            let mut buffer = vec![0; 256 * 1024];
-            let mut left = bytes + "b OK done\r\n".len() as u64;
-            while left > 0 {
-                let read = stream.read(&mut buffer).await? as u64;
-                ensure!(read > 0 && read <= left, "{left} bytes are missing");
-                left -= read;
-            }
-            target.log_out(&mut stream).await
+    repeat(target, streams, streams, move |target| async move {
+        let mut stream = target.log_in().await?;
+        send(&mut stream, &format!("b {BULK} {bytes}\r\n")).await?;
+        let mut buffer = vec![0; 256 * 1024];
+        let mut left = bytes + "b OK done\r\n".len() as u64;
+        while left > 0 {
+            let read = stream.read(&mut buffer).await? as u64;
+            ensure!(read > 0 && read <= left, "{left} bytes are missing");
+            left -= read;
         }
+        target.log_out(&mut stream).await
     })
     .await?;
     Ok(())

@@ -317,20 +317,14 @@ impl Bench<'_> {
             load::logins(&target, WARM_UP, CONCURRENCY).await.with_context(|| peer.failure())?;
             let baseline = peer.settled_memory().await?;
             let count = self.plan.idle_sessions;
-            let grown = match kept {
-                Kept::Idle => {
-                    let open =
-                        load::idle(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
-                    ensure!(open.len() == count, "every session is open");
-                    peer.settled_memory().await?
-                }
-                Kept::Waiting => {
-                    let open =
-                        load::waiting(&target, count, CONCURRENCY).await.with_context(|| peer.failure())?;
-                    ensure!(open.len() == count, "every connection is open");
-                    peer.settled_memory().await?
-                }
+            let opened = match kept {
+                Kept::Idle => load::idle(&target, count, CONCURRENCY).await,
+                Kept::Waiting => load::waiting(&target, count, CONCURRENCY).await,
             };
+            let open = opened.with_context(|| peer.failure())?;
+            ensure!(open.len() == count, "every connection is open");
+            let grown = peer.settled_memory().await?;
+            drop(open);
             rounds[index].push(grown.saturating_sub(baseline) as f64 / count as f64);
             peer.settle().await?;
         }

@@ -74,16 +74,20 @@ impl Socket {
         read(buffer)
     }
 
-    /// Tells whether bytes have arrived that were not read, or the end of the stream, or an error. Asks the kernel, so
-    /// it knows more than tokio, which learns of arrivals when it polls the event queue.
+    /// Tells what has arrived and was not read. Asks the kernel, so it knows more than tokio, which learns of arrivals when
+    /// it polls the event queue.
     #[must_use]
-    pub fn has_arrived(&self) -> bool {
+    pub fn arrived(&self) -> Arrived {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let peeked = match self {
             Self::Tcp(stream) => rustix::net::recv(stream, &mut [0; 1], flags),
             Self::Unix(stream) => rustix::net::recv(stream, &mut [0; 1], flags),
         };
-        !matches!(peeked, Err(Errno::AGAIN))
+        match peeked {
+            Err(Errno::AGAIN) => Arrived::Nothing,
+            Ok((0, _)) | Err(_) => Arrived::End,
+            Ok(_) => Arrived::Bytes,
+        }
     }
 
     /// Writes what the kernel takes without waiting. Returns the number of bytes, which may be 0. A new socket takes them
@@ -110,6 +114,17 @@ impl Socket {
             let _ = SockRef::from(stream).set_tcp_nodelay(true);
         }
     }
+}
+
+/// What has arrived on a socket and was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// Nothing.
+    Nothing,
+    /// The end of the stream, or an error.
+    End,
+    /// At least one byte.
+    Bytes,
 }
 
 /// A connection to a client or a backend.

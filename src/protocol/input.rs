@@ -8,6 +8,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::secret;
+
 /// A bounded buffer of bytes that were received and not yet consumed.
 ///
 /// Consumed bytes free their room at once, so the limit applies to each of several pipelined commands, not to their
@@ -136,9 +138,7 @@ impl Input {
         let needed = self.bytes.len().saturating_add(more);
         if needed > self.bytes.capacity() {
             let roomy = self.bytes.capacity().saturating_mul(2).min(self.allowed).max(needed);
-            let mut bytes = Zeroizing::new(Vec::with_capacity(roomy));
-            bytes.extend_from_slice(&self.bytes);
-            self.bytes = bytes;
+            secret::grow(&mut self.bytes, roomy);
         }
     }
 

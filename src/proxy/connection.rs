@@ -13,7 +13,7 @@ use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use zeroize::Zeroize;
 
-use crate::net::{Socket, Stream};
+use crate::net::{Arrived, Socket, Stream};
 use crate::protocol::{Cleartext, Input};
 
 use super::end::End;
@@ -80,7 +80,7 @@ impl Connection {
     /// Reads what has already arrived, without waiting, and returns the number of bytes. The next read reports an end
     /// or an error.
     pub(crate) async fn fill_at_once(&mut self) -> usize {
-        let has_none = matches!(&self.stream, Stream::Plain(socket) if !socket.has_arrived());
+        let has_none = matches!(&self.stream, Stream::Plain(socket) if socket.arrived() == Arrived::Nothing);
         if has_none || self.input.is_full() || self.ended {
             return 0;
         }

@@ -1,12 +1,10 @@
 //! Connects to an endpoint: name resolution, connect, PROXY header, TLS. Sessions and health checks share this code.
 
-use std::io;
 use std::sync::Arc;
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::{Dns, DnsError, Target};
+use crate::dns::{Dns, DnsError};
 use crate::model::{Listener, Resolver};
 use crate::net::{BackendAddress, Socket, Stream, has_no_descriptor};
 use crate::tls::{ServerNameSource, TlsConnector};
@@ -78,7 +76,7 @@ impl Route {
             let targets = self.dns.resolve(&self.resolver, &self.current.reach, address).await;
             let mut last = End::Connect("the name has no address".to_owned());
             for target in targets.map_err(unresolved)? {
-                match connect_target(&target).await {
+                match target.connect().await {
                     Ok(socket) => {
                         let takes_introductions = self.current.reach.introduces(target.address());
                         let connection = self.open(socket, address, takes_introductions).await?;
@@ -152,15 +150,6 @@ fn unresolved(error: DnsError) -> End {
         DnsError::NotAllowed(refusal) => End::NotAllowed(refusal),
         error => End::Connect(error.to_string()),
     }
-}
-
-async fn connect_target(target: &Target) -> io::Result<Socket> {
-    let socket = match target {
-        Target::Tcp(address) => Socket::Tcp(TcpStream::connect(address).await?),
-        Target::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
-    };
-    socket.set_nodelay();
-    Ok(socket)
 }
 
 /// Returns the name that the backend's certificate must match if none is configured.

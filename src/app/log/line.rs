@@ -129,19 +129,17 @@ impl Fields<'_> {
         }
     }
 
-    /// Rewrites what was appended after the first `start` bytes, if it needs escaping.
-    fn escape(&mut self, start: usize, escape: fn(&str, &mut String)) {
-        let is_plain = self.line.get(start..).is_some_and(is_plain);
-        if !is_plain {
-            let value = self.line.split_off(start);
-            escape(&value, self.line);
-        }
-    }
-
-    fn message(&mut self, value: &dyn Debug) {
+    /// Appends a value without quotes, and escapes it if it needs this.
+    fn escaped(&mut self, value: &dyn Debug) {
         let start = self.line.len();
         self.append(format_args!("{value:?}"));
-        self.escape(start, sanitize);
+        if !self.line.get(start..).is_some_and(is_plain) {
+            let value = self.line.split_off(start);
+            match self.encoding {
+                Encoding::Text => sanitize(&value, self.line),
+                Encoding::Json => escape_json(&value, self.line),
+            }
+        }
     }
 
     fn append(&mut self, text: fmt::Arguments<'_>) {
@@ -153,7 +151,7 @@ impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.name(field.name());
         match self.encoding {
-            Encoding::Text if field.name() == MESSAGE => self.message(&format_args!("{value}")),
+            Encoding::Text if field.name() == MESSAGE => self.escaped(&format_args!("{value}")),
             Encoding::Text if is_plain(value) => quoted(value, self.line),
             Encoding::Text => self.append(format_args!("{value:?}")),
             Encoding::Json => json(value, self.line),
@@ -163,24 +161,11 @@ impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.name(field.name());
         match self.encoding {
-            Encoding::Text if field.name() == MESSAGE => self.message(value),
-            Encoding::Text => {
-                let start = self.line.len();
-                self.append(format_args!("{value:?}"));
-                self.escape(start, sanitize);
-            }
+            Encoding::Text => self.escaped(value),
             Encoding::Json => {
                 self.line.push('"');
-                let start = self.line.len();
-                self.append(format_args!("{value:?}"));
+                self.escaped(value);
                 self.line.push('"');
-                let is_plain = self.line.get(start..self.line.len().saturating_sub(1)).is_some_and(is_plain);
-                if !is_plain {
-                    self.line.pop();
-                    let value = self.line.split_off(start);
-                    self.line.pop();
-                    json(&value, self.line);
-                }
             }
         }
     }
@@ -241,9 +226,17 @@ fn json(text: &str, line: &mut String) {
     if is_plain(text) {
         quoted(text, line);
     } else {
-        // Writing a string cannot fail.
-        line.push_str(&serde_json::to_string(text).unwrap_or_default());
+        line.push('"');
+        escape_json(text, line);
+        line.push('"');
     }
+}
+
+/// Appends the content of a JSON string.
+fn escape_json(text: &str, line: &mut String) {
+    // Writing a string cannot fail.
+    let quoted = serde_json::to_string(text).unwrap_or_default();
+    line.push_str(quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default());
 }
 
 /// Escapes what could begin a new line or control a terminal. The library escapes the latter, and only in messages.

@@ -70,7 +70,7 @@ impl AuthClient {
         request: &AuthRequest<'_>,
     ) -> Result<AuthAnswer, AuthError> {
         let ready = self.ready(service)?;
-        let has_long_password = matches!(request.request, LoginRequest::Password { password, .. } if password.expose().len() > LONG_PASSWORD);
+        let has_long_password = has_long_password(request.request);
         let request = request::bytes(&ready.template, request);
         let asked = Asked { auth: service, service: &ready, request, has_long_password };
         let mut patience = Patience::default();
@@ -218,6 +218,10 @@ impl Asked<'_> {
     fn broken(&self, failure: &Failure) -> AuthError {
         AuthError::Broken { service: self.auth.reference.clone(), cause: failure.to_string() }
     }
+}
+
+fn has_long_password(request: &LoginRequest) -> bool {
+    matches!(request, LoginRequest::Password { password, .. } if password.expose().len() > LONG_PASSWORD)
 }
 
 /// Returns the innermost cause, which is the most specific one.

@@ -5,18 +5,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use zeroize::Zeroizing;
 
 use crate::dns::Target;
-use crate::net::has_no_descriptor;
+use crate::net::{Arrived, Socket, has_no_descriptor};
+use crate::secret;
 
 use super::quota::{Quota, Share};
 
@@ -57,15 +55,8 @@ impl Connector {
         Ok(Connection { stream: stream?, _share: share })
     }
 
-    async fn stream(&self, target: &Target) -> io::Result<Either<Plain, Box<TlsStream<Plain>>>> {
-        let plain = match target {
-            Target::Unix(path) => Either::Right(UnixStream::connect(path).await?),
-            Target::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Either::Left(stream)
-            }
-        };
+    async fn stream(&self, target: &Target) -> io::Result<Either<Socket, Box<TlsStream<Socket>>>> {
+        let plain = target.connect().await?;
         Ok(match &self.tls {
             None => Either::Left(plain),
             Some((connector, name)) => Either::Right(Box::new(connector.connect(name.clone(), plain).await?)),
@@ -73,11 +64,9 @@ impl Connector {
     }
 }
 
-type Plain = Either<TcpStream, UnixStream>;
-
 /// A connection to one endpoint.
 pub(super) struct Connection {
-    stream: Either<Plain, Box<TlsStream<Plain>>>,
+    stream: Either<Socket, Box<TlsStream<Socket>>>,
     // Declared after the stream, so that it is dropped after the stream was closed.
     _share: Share,
 }
@@ -109,11 +98,8 @@ impl Connection {
     /// The socket's error.
     pub(super) async fn read(&mut self, received: &mut Zeroizing<Vec<u8>>) -> io::Result<usize> {
         if received.len() == received.capacity() {
-            // `Vec` would leave an unwiped copy, and the answer may contain a password.
-            let mut roomier =
-                Zeroizing::new(Vec::with_capacity(received.len().saturating_mul(2).max(MIN_ROOM)));
-            roomier.extend_from_slice(received);
-            *received = roomier;
+            // The answer may contain a password.
+            secret::grow(received, received.len().saturating_mul(2).max(MIN_ROOM));
         }
         self.stream.read_buf(&mut **received).await
     }
@@ -148,21 +134,16 @@ impl Drop for Connection {
     }
 }
 
-fn peek(plain: &Plain) -> Silence {
-    let (mut byte, flags) = ([0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    let seen = match plain {
-        Either::Left(tcp) => recv(tcp, &mut byte, flags),
-        Either::Right(unix) => recv(unix, &mut byte, flags),
-    };
-    match seen {
-        Err(Errno::AGAIN) => Silence::Kept,
-        Ok((0, _)) | Err(_) => Silence::Ended,
-        Ok(_) => Silence::Broken,
+fn peek(plain: &Socket) -> Silence {
+    match plain.arrived() {
+        Arrived::Nothing => Silence::Kept,
+        Arrived::End => Silence::Ended,
+        Arrived::Bytes => Silence::Broken,
     }
 }
 
 /// Checks for bytes that TLS has already decrypted; `None` if there are none.
-fn decrypted(tls: &mut TlsStream<Plain>) -> Option<Silence> {
+fn decrypted(tls: &mut TlsStream<Socket>) -> Option<Silence> {
     let mut byte = [0; 1];
     let mut buffer = ReadBuf::new(&mut byte);
     match Pin::new(tls).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {

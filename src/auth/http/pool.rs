@@ -105,12 +105,12 @@ impl Pool {
 
     /// Keeps a connection whose answer was read completely.
     pub(super) fn keep(self: &Arc<Self>, target: Target, connection: Connection) {
-        if !self.keeps() || self.quota.is_exceeded() {
+        // If the pool is full, drop this connection: the others have rested longer.
+        if !self.has_room() {
             return;
         }
         let mut state = self.state();
-        // If the pool is full, drop this connection: the others have rested longer.
-        if state.idle.len() >= MAX_IDLE || state.pace.rest().is_none() {
+        if state.pace.rest().is_none() {
             return;
         }
         state.idle.push_back(Idle { target, connection, since: Instant::now() });

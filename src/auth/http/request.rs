@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::auth::{AuthRequest, ClientCertificate};
 use crate::model::HeaderText;
 use crate::protocol::{Envelope, LoginRequest};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 use super::certificate::Facts;
 
@@ -82,9 +82,7 @@ impl Lines {
     fn append(&mut self, bytes: &[u8]) {
         let needed = self.0.len().saturating_add(bytes.len());
         if needed > self.0.capacity() {
-            let mut roomier = Zeroizing::new(Vec::with_capacity(needed.saturating_mul(2)));
-            roomier.extend_from_slice(&self.0);
-            self.0 = roomier;
+            secret::grow(&mut self.0, needed.saturating_mul(2));
         }
         self.0.extend_from_slice(bytes);
     }
