@@ -1,10 +1,15 @@
 #!/bin/sh
-# Runs all tests, one suite after another, and says at the end how long each took. A suite that fails does not keep the
-# others from running; the exit status is 1 then. More arguments go to every suite: `tests/run.sh -- --nocapture`.
+# Runs all tests, one suite after another, and says at the end how long each took and why tests failed. A suite that fails
+# does not keep the others from running; the exit status is 1 then. More arguments go to every suite:
+# `tests/run.sh -- --nocapture`. What each suite printed is also in target/test-output.
 set -u
 
 cargo=${CARGO:-cargo}
 cd "$(dirname "$0")/.." || exit 1
+
+output=${CARGO_TARGET_DIR:-target}/test-output
+rm -rf "$output"
+mkdir -p "$output" || exit 1
 
 table= failed= began=$(date +%s)
 
@@ -12,7 +17,8 @@ timed() { # NAME COMMAND...
     name=$1
     shift
     start=$(date +%s)
-    "$@" || failed="$failed $name"
+    { "$@" 2>&1 || : >"$output/$name.failed"; } | tee "$output/$name"
+    [ ! -e "$output/$name.failed" ] || failed="$failed $name"
     table="$table$(printf '%-16s %6d' "$name" $(($(date +%s) - start)))
 "
 }
@@ -35,4 +41,10 @@ if [ -z "$failed" ]; then
 fi
 
 printf '\n%-16s %6s\n%s%-16s %6d\n' suite seconds "$table" total $(($(date +%s) - began))
-[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
+[ -n "$failed" ] || exit 0
+for name in $failed; do
+    printf '\n%s failed:\n' "$name"
+    grep -A 3 -e ' panicked at ' -e '^error' "$output/$name" | head -n 60
+done >&2
+echo "failed:$failed" >&2
+exit 1
