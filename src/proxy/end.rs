@@ -99,6 +99,12 @@ pub(crate) enum End {
     /// The backend closed or broke the connection during the login.
     #[error("the backend closed the connection during the login")]
     BackendGone,
+    /// The backend closed the connection after it got credentials of this length from the client.
+    #[error(
+        "the backend closed the connection after a login of {bytes} bytes without a reply; servers limit the length of \
+         passwords and tokens"
+    )]
+    LongLogin { bytes: usize },
     /// The backend closed the connection without sending a byte.
     #[error("the backend closed the connection without a greeting; {}", .0.hint_when_closed())]
     BackendMute(Silence),
@@ -207,7 +213,7 @@ impl End {
             | Self::BackendInjection
             | Self::BehindHeader(_) => "backend_error",
             Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
-            Self::BackendRefused { .. } => "backend_refused",
+            Self::BackendRefused { .. } | Self::LongLogin { .. } => "backend_refused",
             Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
             Self::Internal(_) => "internal_error",
             Self::Drained => "drained",
@@ -286,6 +292,7 @@ impl End {
             | Self::UnwantedHeader(_) => Fault::Configuration,
             Self::Backend(BackendError::NoPassword) => Fault::AuthService,
             Self::Backend(BackendError::ControlCharacters { .. })
+            | Self::LongLogin { .. }
             | Self::BackendRefused { cause: RefusalCause::Client, .. }
             | Self::BackendRefused { cause: RefusalCause::Credentials, is_clients_password: true, .. } => {
                 Fault::Client
@@ -322,6 +329,7 @@ impl End {
             Self::LoginRefused
             | Self::Limited(_)
             | Self::BackendRefused { .. }
+            | Self::LongLogin { .. }
             | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
             Self::ClientGone | Self::ClientTimeout | Self::Drained => Verdict::Abandoned,
             _ => Verdict::Failed,

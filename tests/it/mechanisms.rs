@@ -149,6 +149,17 @@ fn a_long_password_is_judged_by_dovecot_and_a_wrong_one_is_refused() {
 }
 
 #[test]
+fn a_response_that_is_too_long_for_dovecot_is_the_clients_fault() {
+    let site = Site::start(passthrough(), &[("IMAP", "Implicit", backend_of("IMAP"), json!({}))]);
+    let response = STANDARD.encode(format!("\0user\0{}", "p".repeat(8000)));
+    let mut wire = Wire::connect_tls(site.endpoints[0].address).unwrap();
+    wire.line().unwrap();
+    assert_eq!(wire.ask("a AUTHENTICATE PLAIN").unwrap(), "+ ");
+    assert_eq!(wire.ask(&response).unwrap(), "* BAD internal server error");
+    site.mailgress.logs(&["outcome=\"backend_refused\"", "fault=\"client\"", "a login of 10678 bytes"]);
+}
+
+#[test]
 fn a_token_of_nine_kilobytes_is_taken_in_every_protocol() {
     let token = "t".repeat(9100);
     let known = token.clone();

@@ -125,9 +125,7 @@ impl Pop3 {
     /// A refusal may concern the mechanism or the length of the line, not the credentials.
     fn refused(self, reply: Vec<u8>) -> Result<Flow, BackendError> {
         match self {
-            Self::Auth(Exchange { sasl, is_offered: false })
-                if !sasl.was_challenged() && !refusal::is_no_refusal_of_mechanism(Protocol::Pop3, &reply) =>
-            {
+            Self::Auth(Exchange { sasl, is_offered: false }) if sasl.is_untried(Protocol::Pop3, &reply) => {
                 Err(BackendError::not_offered("AUTH", sasl.mechanism(), &reply))
             }
             Self::User(_, Length::Beyond) | Self::Pass(Length::Beyond) if !refusal::has_code(&reply) => {

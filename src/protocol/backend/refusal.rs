@@ -1,7 +1,6 @@
 //! Decides who has to act when a login is refused, from the reply codes of the three protocols.
 //!
-//! The codes decide, never the text after them, because the text may repeat what the client sent. The one exception is
-//! a mechanism that the backend does not list: see [`is_no_refusal_of_mechanism`].
+//! The codes decide, never the text after them, because the text may repeat what the client sent.
 
 use crate::protocol::Protocol;
 
@@ -116,30 +115,14 @@ pub(super) fn has_code(reply: &[u8]) -> bool {
     response_code(last_line(reply)).is_some()
 }
 
-/// Tells whether the reply's code excludes a refusal of the mechanism: another cause, or wrong credentials. The codes
-/// for wrong credentials are IMAP's `AUTHENTICATIONFAILED` (RFC 5530), SMTP's 535 5.7.8 (RFC 4954 section 6) and POP3's
-/// `AUTH` (RFC 3206). Postfix and Dovecot send the last two also for a mechanism that they do not have, and say so in
-/// the text. If another server repeats the client's login there, such a login is not counted.
-pub(super) fn is_no_refusal_of_mechanism(protocol: Protocol, reply: &[u8]) -> bool {
+/// Tells whether the reply's code names another cause than wrong credentials or an unknown command.
+pub(super) fn names_another_cause(protocol: Protocol, reply: &[u8]) -> bool {
     let line = last_line(reply);
-    let code = response_code(line).unwrap_or_default();
-    let (blames_credentials, cause) = match protocol {
-        Protocol::Imap => (code.eq_ignore_ascii_case(b"AUTHENTICATIONFAILED"), RefusalCause::of_code(code)),
-        Protocol::Pop3 => {
-            (code.eq_ignore_ascii_case(b"AUTH") && !names_mechanism(reply), RefusalCause::of_code(code))
-        }
-        Protocol::Smtp => {
-            (line.starts_with(b"535 5.7.8 ") && !names_mechanism(reply), RefusalCause::of_smtp_login(line))
-        }
+    let cause = match protocol {
+        Protocol::Imap | Protocol::Pop3 => RefusalCause::of_code(response_code(line).unwrap_or_default()),
+        Protocol::Smtp => RefusalCause::of_smtp_login(line),
     };
-    blames_credentials || cause != RefusalCause::Credentials
-}
-
-/// Tells whether the text has a word that servers use when they do not have a mechanism.
-fn names_mechanism(reply: &[u8]) -> bool {
-    let text = reply.to_ascii_lowercase();
-    let has = |word: &&[u8]| text.windows(word.len()).any(|part| part == *word);
-    MECHANISM_WORDS.iter().any(has)
+    cause != RefusalCause::Credentials
 }
 
 /// Tells whether an SMTP server refused AUTH or the mechanism without checking credentials.
@@ -194,9 +177,6 @@ fn bracketed(text: &[u8]) -> Option<&[u8]> {
 /// The server cannot decide, or expects a different setup of the proxy.
 const SERVER_CODES: [&str; 6] =
     ["UNAVAILABLE", "SERVERBUG", "CONTACTADMIN", "PRIVACYREQUIRED", "SYS/TEMP", "SYS/PERM"];
-/// Dovecot: "Unsupported authentication mechanism". Postfix with Dovecot's SASL: "Invalid authentication mechanism";
-/// with Cyrus SASL: "no mechanism available".
-const MECHANISM_WORDS: [&[u8]; 4] = [b"mechanism", b"not supported", b"unsupported", b"unrecognized"];
 /// The client has to wait, close another session, be fixed, or get a new password.
 const CLIENT_CODES: [&str; 6] = ["INUSE", "LIMIT", "EXPIRED", "CLIENTBUG", "IN-USE", "LOGIN-DELAY"];
 
@@ -257,33 +237,6 @@ mod tests {
             (Protocol::Smtp, "535 5.7.8 no user 454 4.7.0\r\n"),
         ] {
             assert_eq!(RefusalCause::of_login(protocol, reply.as_bytes()), Credentials, "{reply}");
-        }
-    }
-
-    #[test]
-    fn a_refused_mechanism_is_told_from_wrong_credentials() {
-        for (protocol, reply, is_about_credentials) in [
-            (Protocol::Smtp, "535 5.7.8 Authentication credentials invalid\r\n", true),
-            (Protocol::Smtp, "535-5.7.8 Username and password not accepted. See\r\n535 5.7.8 help\r\n", true),
-            (Protocol::Smtp, "535 Authentication failed\r\n", false),
-            (Protocol::Smtp, "535 5.7.80 no\r\n", false),
-            (
-                Protocol::Smtp,
-                "535 5.7.8 Error: authentication failed: Invalid authentication mechanism\r\n",
-                false,
-            ),
-            (Protocol::Smtp, "535 5.7.8 Error: authentication failed: no mechanism available\r\n", false),
-            (Protocol::Pop3, "-ERR [AUTH] Authentication failed.\r\n", true),
-            (Protocol::Pop3, "-ERR [AUTH] Unsupported authentication mechanism.\r\n", false),
-            (Protocol::Pop3, "-ERR Authentication failed.\r\n", false),
-            (Protocol::Imap, "a NO [AUTHENTICATIONFAILED] no such mechanism\r\n", true),
-            (Protocol::Imap, "a NO [AUTH] no\r\n", false),
-        ] {
-            assert_eq!(
-                is_no_refusal_of_mechanism(protocol, reply.as_bytes()),
-                is_about_credentials,
-                "{reply}"
-            );
         }
     }
 

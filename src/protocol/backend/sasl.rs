@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::protocol::Protocol;
 use crate::protocol::login::{LoginRequest, holds_line_breaks_or_nul};
 use crate::protocol::sasl::{Mechanism, encode_base64};
 use crate::secret::Secret;
 
-use super::{BackendError, BackendLogin};
+use super::{BackendError, BackendLogin, refusal};
 
 /// How to log in to an IMAP or POP3 backend.
 #[derive(Debug)]
@@ -95,6 +96,13 @@ impl SaslLogin {
 
     pub(super) fn was_challenged(&self) -> bool {
         self.was_challenged
+    }
+
+    /// Tells whether the backend refused the mechanism and not the credentials, where it does not list the mechanism. It
+    /// gets no initial response then, so it has seen credentials only if it sent a challenge. A code for another cause
+    /// than wrong credentials is taken as such.
+    pub(super) fn is_untried(&self, protocol: Protocol, reply: &[u8]) -> bool {
+        !self.was_challenged && !refusal::names_another_cause(protocol, reply)
     }
 
     pub(super) fn mechanism(&self) -> Mechanism {

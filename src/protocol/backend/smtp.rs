@@ -292,17 +292,15 @@ impl Login {
             Self::Trusted { .. } => return Ok(authenticated(takes_chunks)),
             Self::Password { login, password, authzid, verbatim } => {
                 let has = |mechanism| offers(extensions, "AUTH", mechanism);
-                let mut sasl = if has("LOGIN") && !has("PLAIN") && authzid.is_empty() {
+                let sasl = if has("LOGIN") && !has("PLAIN") && authzid.is_empty() {
                     SaslLogin::login(&login, &password)
                 } else {
                     SaslLogin::plain(&authzid, &login, &password)
                 };
-                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
-                Self::Auth { sasl, verbatim }
+                return Ok(LoggingIn::authenticate(sasl, verbatim, takes_chunks, extensions, out).into());
             }
-            Self::Auth { mut sasl, verbatim } => {
-                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
-                Self::Auth { sasl, verbatim }
+            Self::Auth { sasl, verbatim } => {
+                return Ok(LoggingIn::authenticate(sasl, verbatim, takes_chunks, extensions, out).into());
             }
             Self::Mail { mail, rcpt } => {
                 append_line(&mail, out);
@@ -310,15 +308,29 @@ impl Login {
             }
             Self::Rcpt => Self::Rcpt,
         };
-        let offer = match &login {
-            Self::Auth { sasl, .. } => Offer::of(sasl.mechanism().name(), extensions),
-            _ => Offer::Named,
-        };
-        Ok(Smtp::LoggingIn(LoggingIn { login, takes_chunks, offer }).into())
+        Ok(LoggingIn { login, takes_chunks, offer: Offer::Named }.into())
     }
 }
 
 impl LoggingIn {
+    /// Sends AUTH. A mechanism that AUTH does not list gets no initial response: see [`SaslLogin::is_untried`].
+    fn authenticate(
+        mut sasl: SaslLogin,
+        verbatim: bool,
+        takes_chunks: bool,
+        extensions: &SmtpReply,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        let offer = Offer::of(sasl.mechanism().name(), extensions);
+        match offer {
+            Offer::Missing => sasl.append_command(b"AUTH", out),
+            Offer::Named | Offer::NoAuth | Offer::BehindStartTls => {
+                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
+            }
+        }
+        Self { login: Login::Auth { sasl, verbatim }, takes_chunks, offer }
+    }
+
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Self { login, takes_chunks, offer } = self;
         let name = login.name();

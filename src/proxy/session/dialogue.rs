@@ -31,6 +31,10 @@ pub(super) struct Dialogue<'a> {
     is_heard: bool,
     /// Number of commands sent.
     asked: usize,
+    /// Bytes of the longest of them.
+    longest: usize,
+    /// Whether the client chose the password or token, and so its length.
+    pub(super) has_clients_password: bool,
 }
 
 impl<'a> Dialogue<'a> {
@@ -53,6 +57,8 @@ impl<'a> Dialogue<'a> {
             behind_header: takes_introductions && route.has_header(),
             is_heard: false,
             asked: 0,
+            longest: 0,
+            has_clients_password: true,
         }
     }
 
@@ -77,6 +83,7 @@ impl<'a> Dialogue<'a> {
                 connection.input.note_question();
                 return Ok(());
             }
+            self.longest = self.longest.max(out.len());
             connection.send(out).await.map_err(|_| End::BackendGone)?;
             self.asked = self.asked.saturating_add(1);
         }
@@ -128,11 +135,14 @@ impl<'a> Dialogue<'a> {
         self.behind_header && self.asked < 2
     }
 
-    /// Adds the likely cause: the PROXY header, or TLS.
+    /// Adds the likely cause: the PROXY header, TLS, or the length of the credentials.
     pub(super) fn explain(&self, end: End) -> End {
         match end {
             End::Backend(BackendError::Unavailable { .. } | BackendError::SpeaksTls) => end,
             End::BackendGone if !self.is_heard => End::BackendMute(self.route.silence()),
+            End::BackendGone if self.has_clients_password && self.longest > LONG_COMMAND => {
+                End::LongLogin { bytes: self.longest }
+            }
             End::Backend(_) | End::BackendGone if self.is_in_doubt() => End::BehindHeader(Box::new(end)),
             end => end,
         }
@@ -157,6 +167,9 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>
 
 /// After this time without a byte from the backend, the backend is the reason why a client leaves.
 const LONG_SILENCE: Duration = Duration::from_secs(5);
+/// Bytes of a command or SASL response beyond which a server may close instead of replying. Dovecot closes after a
+/// response of more than 8,192 bytes, and Postfix limits lines to 2,048.
+const LONG_COMMAND: usize = 2048;
 /// Time limit for the reply that tells what a refusal answers.
 const DOUBT_TIME: Duration = Duration::from_secs(5);
 

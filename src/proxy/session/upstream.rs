@@ -96,10 +96,12 @@ impl Session {
         };
         record.backend = Some(connected.address.clone());
         let Reached { connection, takes_introductions } = connected.reached;
+        let has_clients_password = authorised.has_clients_password;
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
-        let dialogue =
+        let mut dialogue =
             Dialogue::new(&route, &connected.address, connection, (deadline, patience), takes_introductions);
+        dialogue.has_clients_password = has_clients_password;
         self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
     }
 

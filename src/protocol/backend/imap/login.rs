@@ -59,7 +59,7 @@ impl LoggingIn {
                 (Stage::Login(login, password), again)
             }
             Credentials::Sasl(mut sasl) => {
-                if offers.as_ref().is_some_and(|offers| offers.initial_response) {
+                if offers.as_ref().is_some_and(|offers| offers.takes_initial(sasl.mechanism())) {
                     sasl.append_command_with_initial(b"AUTHENTICATE", MAX_COMMAND, out);
                 } else {
                     sasl.append_command(b"AUTHENTICATE", out);
@@ -102,8 +102,7 @@ impl LoggingIn {
         let Self { tag, held: reply, stage, offers, password } = self;
         if let Stage::Sasl(sasl) = &stage {
             let is_offered = offers.as_ref().is_some_and(|offers| offers.has(sasl.mechanism()));
-            let is_about_mechanism = !is_offered && !sasl.was_challenged();
-            if is_about_mechanism && !refusal::is_no_refusal_of_mechanism(Protocol::Imap, &reply) {
+            if !is_offered && sasl.is_untried(Protocol::Imap, &reply) {
                 return Err(BackendError::not_offered("AUTHENTICATE", sasl.mechanism(), &reply));
             }
             if sasl.was_challenged() && refusal::is_bad(&reply) {

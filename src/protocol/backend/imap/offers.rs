@@ -14,7 +14,7 @@ pub(in crate::protocol::backend) struct Offers {
     /// The backend refuses LOGIN.
     pub(super) login_disabled: bool,
     /// AUTHENTICATE accepts an initial response.
-    pub(super) initial_response: bool,
+    initial_response: bool,
     /// Names of SASL mechanisms in upper case.
     mechanisms: Vec<Vec<u8>>,
 }
@@ -40,6 +40,12 @@ impl Offers {
 
     pub(super) fn has(&self, mechanism: Mechanism) -> bool {
         self.mechanisms.iter().any(|offered| offered == mechanism.name().as_bytes())
+    }
+
+    /// Tells whether the initial response may be sent with AUTHENTICATE. Not for a mechanism that is not listed: see
+    /// [`SaslLogin::is_untried`].
+    pub(super) fn takes_initial(&self, mechanism: Mechanism) -> bool {
+        self.initial_response && self.has(mechanism)
     }
 
     /// Chooses the command for a password. LOGIN must not be sent if it is disabled (RFC 9051 section 6.2.3). PLAIN is

@@ -34,9 +34,7 @@ impl Offer {
     /// Returns the error if the backend refused the mechanism and not the credentials. Postfix answers a mechanism that
     /// it does not list with 535 5.7.8.
     pub(super) fn refused(self, sasl: &SaslLogin, reply: &SmtpReply) -> Option<BackendError> {
-        let is_unknown = self == Self::Missing
-            && !sasl.was_challenged()
-            && !refusal::is_no_refusal_of_mechanism(Protocol::Smtp, &reply.lines);
+        let is_unknown = self == Self::Missing && sasl.is_untried(Protocol::Smtp, &reply.lines);
         if !is_unknown && !refusal::is_without_judgement(reply.code) {
             return None;
         }
