@@ -51,7 +51,7 @@ pub struct View<'a> {
     /// Whether this replica writes status. If so, a status says only what this replica knows.
     pub leads: bool,
     /// Returns the uid and the status of an object.
-    pub status: &'a dyn Fn(&ObjectId) -> Option<(&'a str, &'a Value)>,
+    pub status: &'a dyn Fn(&ObjectId) -> Option<(&'a str, Value)>,
     /// Returns why an object that this replica does not know may exist.
     pub unread: &'a dyn Fn(&ObjectId) -> Option<String>,
     /// The time.
@@ -124,7 +124,7 @@ impl Gate {
             let Some((uid, status)) = (view.status)(id).filter(|(uid, _)| *uid == outcome.uid) else {
                 continue;
             };
-            let listeners = programmed(id.kind, status, outcome.generation);
+            let listeners = programmed(id.kind, &status, outcome.generation);
             if !listeners.is_empty() {
                 let before = Before { uid: uid.to_owned(), generation: outcome.generation, listeners };
                 self.before.insert(id.clone(), before);

@@ -176,7 +176,7 @@ impl Publisher {
 
     /// Starts or stops leading. With `leads`, statuses describe all replicas instead of this one. `previous` returns the
     /// status that the last leader wrote.
-    pub fn lead<'a>(&mut self, leads: bool, previous: impl Fn(&ObjectId) -> Option<&'a Value>) {
+    pub fn lead(&mut self, leads: bool, previous: impl Fn(&ObjectId) -> Option<Value>) {
         self.leads = leads;
         self.metrics.leads(leads);
         self.channels.status_store.lock().leads = Some(leads);
@@ -192,7 +192,7 @@ impl Publisher {
         let mut status_store = self.channels.status_store.lock();
         for id in self.renderer.outcomes().map(|(id, _)| id) {
             if let Some(status) = previous(id) {
-                status_store.status.restore(id, status);
+                status_store.status.restore(id, &status);
             }
         }
     }

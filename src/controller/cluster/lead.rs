@@ -221,11 +221,12 @@ impl Lead {
                 continue;
             };
             let (uid, resource_version) = (seen.uid.clone(), seen.resource_version.clone());
+            let previous = seen.status.value();
             match publisher.status_of(id) {
-                Some(status) if status != seen.status => {
-                    let changes = publisher.changes_since(id, &seen.uid, &seen.status);
+                Some(status) if status != previous => {
+                    let changes = publisher.changes_since(id, &seen.uid, &previous);
                     for change in
-                        changes.into_iter().filter(|change| !is_end_of_unreachable(change, &seen.status))
+                        changes.into_iter().filter(|change| !is_end_of_unreachable(change, &previous))
                     {
                         if let Err(error) = self.events.try_send(change) {
                             tracing::debug!("dropped an event: {error}");
@@ -270,7 +271,7 @@ impl Lead {
             return;
         }
         self.request_replicas(false, publisher);
-        publisher.lead(true, |id| store.own(id).map(|seen| &seen.status));
+        publisher.lead(true, |id| store.own(id).map(|seen| seen.status.value()));
         // If an object has moved to another class, its status of this class may still have to be removed.
         let others = store.with_our_status().filter(|id| publisher.renderer().outcome(id).is_none());
         self.queue_status(&others.collect(), publisher, store);

@@ -66,7 +66,7 @@ impl Starting {
         if self.next_check.is_some_and(|next| now < next) {
             return;
         }
-        let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), &seen.status));
+        let status = |id: &_| store.own(id).map(|seen| (seen.uid.as_str(), seen.status.value()));
         let view = View {
             facts: &publisher.facts(),
             peers: publisher.peers(),

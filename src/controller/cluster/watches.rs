@@ -22,7 +22,9 @@ use crate::controller::violation::one_line;
 
 use super::backoff::backoff;
 use super::failure::Failure;
+use super::lists::StreamingLists;
 use super::resources::{Watched, WatchedKind};
+use super::stored_status::StoredStatus;
 
 /// All running watches.
 pub(super) struct Watches {
@@ -40,6 +42,7 @@ struct Reader {
     validator: Arc<Validator>,
     events: mpsc::Sender<Event>,
     metrics: Metrics,
+    lists: Arc<StreamingLists>,
 }
 
 /// An event of a watch.
@@ -71,9 +74,17 @@ pub(super) struct Seen {
     pub(super) generation: i64,
     pub(super) resource_version: String,
     /// The status, for our own kinds.
-    pub(super) status: Value,
+    pub(super) status: StoredStatus,
     /// Whether a controller of our class has written a part of the status.
     pub(super) has_our_status: bool,
+}
+
+/// Why a watch has ended.
+enum Ended {
+    /// Nobody reads its events any more.
+    Done,
+    /// The API server does not stream lists.
+    Refused,
 }
 
 impl Watches {
@@ -86,7 +97,8 @@ impl Watches {
         metrics: Metrics,
     ) -> Self {
         let field_manager = Arc::from(field_manager);
-        let reader = Reader { client, field_manager, validator, events, metrics };
+        let lists = Arc::default();
+        let reader = Reader { client, field_manager, validator, events, metrics, lists };
         Self { reader, started: 0, running: BTreeMap::new() }
     }
 
@@ -119,16 +131,26 @@ impl Reader {
     async fn run(self, watched: Watched, watch: u64) {
         let (_, kind) = watched.kind.names();
         let _running = self.metrics.watch(kind);
+        while let Ended::Refused = self.follow(&watched, watch).await {}
+    }
+
+    /// Forwards the events of a watch.
+    async fn follow(&self, watched: &Watched, watch: u64) -> Ended {
         let config = watched.config().timeout(rand::random_range(WATCH_SECONDS));
+        let config = self.lists.choose(config, &self.client).await;
         let stream = watcher(watched.api(self.client.clone()), config);
         let mut stream = pin!(StreamBackoff::new(stream, backoff()));
         let mut listed = BTreeMap::new();
         while let Some(event) = stream.next().await {
-            let Some(update) = self.update(&watched, event, &mut listed) else { continue };
+            if event.as_ref().is_err_and(|error| self.lists.are_refused_by(error)) {
+                return Ended::Refused;
+            }
+            let Some(update) = self.update(watched, event, &mut listed) else { continue };
             if self.events.send(Event { watch, update }).await.is_err() {
-                return;
+                return Ended::Done;
             }
         }
+        Ended::Done
     }
 
     /// Converts an event of the API; `None` while a list is not complete.
@@ -189,6 +211,7 @@ impl Reader {
         let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
         let content = manifest::content(api, name, key, value, &self.validator);
         let content = content.map_err(|error| error.to_string())?;
+        let status = StoredStatus::new(&status);
         Ok(Seen { content, uid, generation, resource_version, status, has_our_status })
     }
 

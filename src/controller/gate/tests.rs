@@ -65,7 +65,7 @@ impl Starting {
             facts: &facts,
             peers: self.peers.as_ref(),
             leads: self.leads,
-            status: &|_| Some(("", &self.status)),
+            status: &|_| Some(("", self.status.clone())),
             unread: &|_| self.unread.clone(),
             now: self.began + after,
         };

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::controller::cluster::resources;
+use crate::controller::cluster::stored_status::StoredStatus;
 use crate::controller::cluster::watches::WatchUpdate;
 use crate::controller::index::{self, Answers, Objects, Reference, ReferenceKind, UNANSWERED};
 use crate::controller::manifest;
@@ -77,7 +78,7 @@ impl Fixture {
         let (api, name) = kind.names();
         let content = manifest::content(api, name, key, object.clone(), &self.validator).unwrap();
         let resource_version = "1".to_owned();
-        let status = object["status"].clone();
+        let status = StoredStatus::new(&object["status"]);
         Seen { content, uid: "u".to_owned(), generation: 1, resource_version, status, has_our_status: false }
     }
 }
@@ -243,7 +244,7 @@ fn our_own_status_coming_back_needs_no_render() {
     fixture.nothing_anywhere();
     let mut seen = fixture.seen(WatchedKind::Server, &key(), &server());
     assert!(fixture.apply(SERVERS, is(key(), Ok(seen.clone()))));
-    seen.status = json!({ "observedGeneration": 1 });
+    seen.status = StoredStatus::new(&json!({ "observedGeneration": 1 }));
     assert!(!fixture.apply(SERVERS, is(key(), Ok(seen.clone()))));
     let id = ObjectId::new(Kind::Server, &key());
     assert_eq!(fixture.store.own(&id).map(|own| &own.status), Some(&seen.status));
