@@ -56,6 +56,19 @@ pub enum Content {
     Other,
 }
 
+impl Content {
+    /// Removes the spec as written.
+    #[must_use]
+    pub fn without_written(mut self) -> Self {
+        match &mut self {
+            Self::Server(own) => own.written = Value::Null,
+            Self::Listener(own) => own.written = Value::Null,
+            _ => {}
+        }
+        self
+    }
+}
+
 /// An object of our own kinds.
 #[derive(Clone, Debug)]
 pub struct Own<Spec> {
@@ -63,7 +76,7 @@ pub struct Own<Spec> {
     pub created: Option<i64>,
     /// Who is responsible for the object.
     pub owner: Owner,
-    /// The spec as written, to recognise changes.
+    /// The spec as written, to recognise changes. Null where `metadata.generation` shows them.
     pub written: Value,
     /// The spec with its defaults, or its violations.
     pub spec: Result<Arc<Spec>, Vec<Violation>>,

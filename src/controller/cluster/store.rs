@@ -184,7 +184,7 @@ impl Store {
         };
         let scopes = [Scope::Everywhere, Scope::In(key.namespace.clone())];
         let mut states = scopes.into_iter().filter_map(|scope| self.states.get(&watched(scope)));
-        states.find_map(|state| state.held.get(key))
+        states.find_map(|state| state.held.get(key).map(AsRef::as_ref))
     }
 
     /// Returns why one of our own objects is unknown although it may exist; `None` if it does not exist or is not

@@ -210,7 +210,7 @@ impl Reader {
         let (api, name) = kind.names();
         let value = serde_json::to_value(object).map_err(|error| one_line(&error.to_string()))?;
         let content = manifest::content(api, name, key, value, &self.validator);
-        let content = content.map_err(|error| error.to_string())?;
+        let content = content.map_err(|error| error.to_string())?.without_written();
         let status = StoredStatus::new(&status);
         Ok(Seen { content, uid, generation, resource_version, status, has_our_status })
     }

@@ -17,7 +17,7 @@ impl Store {
         let scopes = [Scope::Named(key.clone()), Scope::In(key.namespace.clone()), Scope::Everywhere];
         let of = |scope| self.states.get(&Watched { kind, scope })?.held.get(key);
         let seen = scopes.into_iter().find_map(of);
-        show(&mut self.index, kind, key, seen);
+        show(&mut self.index, kind, key, seen.map(AsRef::as_ref));
     }
 
     /// Updates the answers for all references of a watch whose state has changed.

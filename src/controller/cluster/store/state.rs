@@ -14,8 +14,9 @@ use crate::controller::manifest::Content;
 pub(super) struct WatchState {
     pub(super) started: Instant,
     pub(super) list: ListState,
-    /// The objects, in their last valid state.
-    pub(super) held: BTreeMap<Key, Seen>,
+    /// The objects, in their last valid state. In boxes, because a map has room for eleven values, and most watches have
+    /// one object.
+    pub(super) held: BTreeMap<Key, Box<Seen>>,
     /// The problems of invalid objects.
     pub(super) broken: BTreeMap<Key, String>,
     /// The last failure, and its time.
@@ -86,7 +87,7 @@ impl WatchState {
         &mut self,
         key: Key,
         seen: Result<Seen, String>,
-        old: Option<Seen>,
+        old: Option<Box<Seen>>,
         concerns: &impl Fn(&Key, &Seen) -> bool,
     ) -> bool {
         let mut seen = match (seen, old) {
@@ -99,7 +100,7 @@ impl WatchState {
             (Ok(seen), None) => {
                 let changed = concerns(&key, &seen);
                 self.broken.remove(&key);
-                self.held.insert(key, seen);
+                self.held.insert(key, Box::new(seen));
                 return changed;
             }
             (Ok(seen), Some(old)) => (seen, old),
@@ -107,7 +108,7 @@ impl WatchState {
         let same = seen.0.keep(&seen.1);
         let changed = !same && (concerns(&key, &seen.0) || concerns(&key, &seen.1));
         self.broken.remove(&key);
-        self.held.insert(key, seen.0);
+        self.held.insert(key, Box::new(seen.0));
         changed
     }
 

@@ -364,7 +364,8 @@ fn services_of_an_allowed_namespace_are_known_if_the_cluster_is_forbidden() {
 fn whole(store: &Store) -> Objects {
     let mut objects = Objects { answers: Answers::of_watched(), ..Objects::default() };
     for state in store.states.values() {
-        for (key, Seen { content, uid, generation, .. }) in &state.held {
+        for (key, seen) in &state.held {
+            let Seen { content, uid, generation, .. } = &**seen;
             let key = key.clone();
             match content {
                 Content::Server(own) => {
