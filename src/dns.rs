@@ -10,6 +10,7 @@ mod client;
 mod counting;
 mod failures;
 mod metrics;
+mod own;
 mod silence;
 mod source;
 mod tcp;
@@ -39,6 +40,7 @@ use crate::net::{BackendAddress, Socket, is_ours};
 use client::{Client, Pointer};
 use failures::{Answers, Question};
 use metrics::Metrics;
+use own::OwnSockets;
 use silence::Silences;
 pub use source::Host;
 use source::Source;
@@ -50,6 +52,7 @@ pub struct Dns {
     silences: Arc<Silences>,
     /// Most recently used first; at most [`MAX_RESOLVERS`].
     sources: Mutex<Vec<Arc<Source>>>,
+    own: OwnSockets,
 }
 
 impl fmt::Debug for Dns {
@@ -59,7 +62,7 @@ impl fmt::Debug for Dns {
 }
 
 /// An address to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// An IP address and port.
     Tcp(SocketAddr),
@@ -126,6 +129,11 @@ pub enum DnsError {
     /// The listener may not connect to the address.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
+    /// This process itself listens on the address.
+    #[error(
+        "this Mailgress listens on {0} itself, so logins would come back to it without end; name the address of the backend"
+    )]
+    OwnListener(String),
     /// The `resolver` block or this host's resolv.conf cannot be used.
     #[error("names cannot be resolved: {0}")]
     Configuration(String),
@@ -149,13 +157,18 @@ impl Dns {
     /// `registry` already has metrics with these names.
     pub fn new(host: Host, registry: &Registry) -> prometheus::Result<Self> {
         let (metrics, silences) = (Metrics::register(registry)?, Arc::new(Silences::register(registry)?));
-        Ok(Self { host, metrics, silences, sources: Mutex::default() })
+        Ok(Self { host, metrics, silences, sources: Mutex::default(), own: OwnSockets::default() })
     }
 
     /// Returns the resolvers whose name servers do not answer.
     #[must_use]
     pub fn silent(&self) -> watch::Receiver<Arc<Vec<Resolver>>> {
         self.silences.subscribe()
+    }
+
+    /// Sets the sockets that this process listens on. No address of them is a target.
+    pub fn refuse(&self, own: BTreeSet<Target>) {
+        self.own.set(own);
     }
 
     /// Counts for these zones, and removes the counters of all others.
@@ -171,7 +184,7 @@ impl Dns {
     /// target.
     ///
     /// # Errors
-    /// The name has no address, or only addresses that `reach` does not permit.
+    /// The name has no address, only addresses that `reach` does not permit, or only those of this process.
     pub async fn resolve(
         &self,
         resolver: &Resolver,
@@ -187,12 +200,13 @@ impl Dns {
             Target::Tcp(target) => reach.permits(host, *target, is_ours),
             Target::Unix(_) => *reach == Reach::Anywhere,
         });
-        match refused.first() {
-            Some(target) if permitted.is_empty() => {
-                let name = host.map(|host| format!(" (the address of {host})")).unwrap_or_default();
-                Err(reach.refusal(&format!("{target}{name}")).into())
-            }
-            _ => Ok(permitted),
+        let (own, others): (Vec<_>, Vec<_>) = permitted.into_iter().partition(|target| self.own.have(target));
+        let name = host.map(|host| format!(" (the address of {host})")).unwrap_or_default();
+        match (own.first(), refused.first()) {
+            _ if !others.is_empty() => Ok(others),
+            (Some(target), _) => Err(DnsError::OwnListener(format!("{target}{name}"))),
+            (None, Some(target)) => Err(reach.refusal(&format!("{target}{name}")).into()),
+            (None, None) => Ok(others),
         }
     }
 

@@ -81,6 +81,9 @@ pub(crate) enum End {
     /// The listener may not connect to any address of the backend ([`crate::model::Reach`]).
     #[error("{0}")]
     NotAllowed(NotAllowed),
+    /// The backend is this process itself.
+    #[error("{0}")]
+    OwnListener(String),
     /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
@@ -196,7 +199,7 @@ impl End {
             Self::AuthService(_) => "auth_service_error",
             Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
-            Self::NotAllowed(_) => "backend_not_allowed",
+            Self::NotAllowed(_) | Self::OwnListener(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
             Self::Backend(
@@ -286,6 +289,7 @@ impl End {
             Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
             Self::NoBackend
             | Self::NotAllowed(_)
+            | Self::OwnListener(_)
             | Self::ProxyHeader(_)
             | Self::NoHeader(_)
             | Self::UntrustedPeer(_)

@@ -1,10 +1,11 @@
 //! Connects to an endpoint: name resolution, connect, PROXY header, TLS. Sessions and health checks share this code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::dns::{Dns, DnsError};
+use crate::dns::{Dns, DnsError, Target};
 use crate::model::{Listener, Resolver};
 use crate::net::{BackendAddress, Socket, Stream, has_no_descriptor};
 use crate::tls::{ServerNameSource, TlsConnector};
@@ -67,29 +68,39 @@ impl Route {
         }
     }
 
-    /// Resolves the address and connects to the first target that accepts. Returns when the backend is to speak next.
+    /// Resolves the address and connects to the first target that works. Returns when the backend is to speak next.
     ///
     /// # Errors
-    /// [`End::Connect`] with the reason, [`End::NotAllowed`], or [`End::Descriptors`].
+    /// [`End::Connect`] with the reason, [`End::NotAllowed`], [`End::OwnListener`], or [`End::Descriptors`]. If only one
+    /// target was tried, its own failure.
     pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
-        let connecting = async {
-            let targets = self.dns.resolve(&self.resolver, &self.current.reach, address).await;
-            let mut last = End::Connect("the name has no address".to_owned());
-            for target in targets.map_err(unresolved)? {
-                match target.connect().await {
-                    Ok(socket) => {
-                        let takes_introductions = self.current.reach.introduces(target.address());
-                        let connection = self.open(socket, address, takes_introductions).await?;
-                        return Ok(Reached { connection, takes_introductions });
-                    }
-                    Err(error) if has_no_descriptor(&error) => return Err(End::Descriptors),
-                    Err(error) => last = End::Connect(error.to_string()),
-                }
+        let resolving = self.dns.resolve(&self.resolver, &self.current.reach, address);
+        let targets = timeout_at(until, resolving).await.map_err(|_| late())?.map_err(unresolved)?;
+        let mut failures = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            let share = share(until, targets.len().saturating_sub(index));
+            match timeout_at(share, self.reach(target, address)).await.unwrap_or_else(|_| Err(late())) {
+                Ok(reached) => return Ok(reached),
+                Err(End::Descriptors) => return Err(End::Descriptors),
+                Err(end) => failures.push((target, end)),
             }
-            Err(last)
-        };
-        let late = |_| End::Connect("no connection within timeouts.connect".to_owned());
-        timeout_at(until, connecting).await.map_err(late)?
+        }
+        if failures.len() > 1 {
+            let each: Vec<String> = failures.iter().map(|(target, end)| format!("{target}: {end}")).collect();
+            return Err(End::Connect(each.join("; ")));
+        }
+        let none = || End::Connect("the name has no address".to_owned());
+        Err(failures.pop().map_or_else(none, |(_, end)| end))
+    }
+
+    /// Connects to one target.
+    async fn reach(&self, target: &Target, address: &BackendAddress) -> Result<Reached, End> {
+        let socket = target.connect().await.map_err(|error| {
+            if has_no_descriptor(&error) { End::Descriptors } else { End::Connect(error.to_string()) }
+        })?;
+        let takes_introductions = self.current.reach.introduces(target.address());
+        let connection = self.open(socket, address, takes_introductions).await?;
+        Ok(Reached { connection, takes_introductions })
     }
 
     /// Sends the PROXY header, then does TLS if it is implicit.
@@ -145,9 +156,25 @@ async fn secure(
     Ok(Connection::to_backend(Stream::Client(Box::new(stream))))
 }
 
+fn late() -> End {
+    End::Connect("no connection within timeouts.connect".to_owned())
+}
+
+/// Divides the time until `until` among `left` attempts. Returns the end of the first of them.
+pub(super) fn share(until: Instant, left: usize) -> Instant {
+    let now = Instant::now();
+    let time = until.saturating_duration_since(now);
+    let share = time / u32::try_from(left).unwrap_or(u32::MAX).max(1);
+    now + share.max(MIN_SHARE).min(time)
+}
+
+/// Minimum time for one attempt, if that much time remains.
+const MIN_SHARE: Duration = Duration::from_secs(1);
+
 fn unresolved(error: DnsError) -> End {
     match error {
         DnsError::NotAllowed(refusal) => End::NotAllowed(refusal),
+        DnsError::OwnListener(_) => End::OwnListener(error.to_string()),
         error => End::Connect(error.to_string()),
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::dns::Dns;
+use crate::dns::{Dns, Target};
 use crate::model::{Listener, ListenerId, Resolver, Snapshot, Socket, SocketState};
 use crate::net::socket;
 use crate::net::{Backoff, ListenAddress};
@@ -155,11 +155,23 @@ impl Supervisor {
                 Action::Bind(socket) => self.bind(socket, &before).await,
             }
         }
+        if !touched.is_empty() {
+            self.dns.refuse(self.own_targets());
+        }
         for address in touched {
             self.reporter.socket(&address, self.state(&address));
         }
         self.replace_listeners(snapshot);
         self.report();
+    }
+
+    /// Returns the addresses at which clients reach this process.
+    fn own_targets(&self) -> BTreeSet<Target> {
+        let of = |(address, running): (&ListenAddress, &Running)| match address {
+            ListenAddress::Unix(path) => vec![Target::Unix(path.clone())],
+            _ => running.bound().into_iter().map(Target::Tcp).collect(),
+        };
+        self.running.iter().flat_map(of).collect()
     }
 
     fn state(&self, address: &ListenAddress) -> Option<SocketState> {

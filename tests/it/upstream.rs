@@ -1,14 +1,17 @@
 //! The connection to the backend: PROXY headers, TLS, several endpoints.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 
 use crate::support::backend::Backend;
 use crate::support::clients::{Clients, Endpoint};
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, ca_config_map, listener, mail_server, passthrough, with};
+use crate::support::name_server::{NameServer, Reply};
 use crate::support::pki::{AUTHORITY, Authority};
 use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::talk::{greeted, log_in};
@@ -224,4 +227,57 @@ fn the_next_endpoint_of_a_service_is_tried_when_a_connect_fails() {
         assert_eq!(wire.ask("a LOGIN user secret").unwrap(), "a OK alive");
     }
     wait::eventually("the sessions end with their clients", || (alive.open() == 0).then_some(()));
+}
+
+/// A listener whose backend is this name.
+fn to_name(port: u16, host: &str, to: u16, names: &NameServer, upstream: &Value) -> Value {
+    let fields = json!({
+        "backendAddress": format!("{host}:{to}"),
+        "resolver": { "nameservers": [names.address().to_string()], "ipv6": false },
+        "upstream": upstream,
+    });
+    with(listener("imap", "IMAP", "Disabled", port, loopback(to)), &fields)
+}
+
+#[test]
+fn every_address_of_a_name_is_tried_until_one_proves_its_name() {
+    let secure = servers().dovecot.imaps();
+    let (closing, silent) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3));
+    let no_tls = TcpListener::bind((closing, secure.port())).unwrap();
+    std::thread::spawn(move || while no_tls.accept().is_ok() {});
+    let _hangs = TcpListener::bind((silent, secure.port())).unwrap();
+    let addresses = vec![closing, silent, Ipv4Addr::LOCALHOST];
+    let names = NameServer::start(move |_, kind| match kind {
+        RecordType::A => Reply::Addresses(addresses.clone()),
+        _ => Reply::Code(ResponseCode::NoError),
+    });
+    let (folder, port) = (Folder::new(), ports::free());
+    let upstream = upstream_tls("Implicit", "backend-ca", "dovecot.example.test");
+    let timeouts = json!({ "timeouts": { "connect": "9s" } });
+    let _mailgress =
+        serve(&folder, &[with(to_name(port, "imap.test", secure.port(), &names, &upstream), &timeouts)]);
+    for _ in 0..3 {
+        let mut wire = greeted(loopback(port)).unwrap();
+        assert!(log_in(&mut wire, "IMAP", &new_user("failover"), PASSWORD).unwrap().starts_with("a OK"));
+    }
+}
+
+#[test]
+fn a_login_is_not_sent_to_mailgress_itself() {
+    let names = NameServer::start(|_, kind| match kind {
+        RecordType::A => Reply::Address(Ipv4Addr::LOCALHOST),
+        _ => Reply::Code(ResponseCode::NoError),
+    });
+    let (folder, port, any) = (Folder::new(), ports::free(), ports::free());
+    let own = listener("own", "IMAP", "Disabled", port, loopback(port));
+    let named = with(to_name(any, "self.test", any, &names, &json!({})), &json!({ "address": "0.0.0.0" }));
+    let mailgress = serve(&folder, &[own, named]);
+    for port in [port, any] {
+        let mut wire = greeted(loopback(port)).unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", "user", PASSWORD).unwrap(), "* BAD internal server error");
+    }
+    for address in [loopback(port).to_string(), format!("{} (the address of self.test)", loopback(any))] {
+        let text = format!("this Mailgress listens on {address} itself");
+        mailgress.logs(&[&text, "outcome=\"backend_not_allowed\"", "fault=\"configuration\""]);
+    }
 }

@@ -103,7 +103,7 @@ impl AuthClient {
         for endpoint in asked.service.turn() {
             let targets = match self.dns.resolve(resolver, &asked.auth.reach, endpoint).await {
                 Ok(targets) => targets,
-                Err(error @ DnsError::NotAllowed(_)) => {
+                Err(error @ (DnsError::NotAllowed(_) | DnsError::OwnListener(_))) => {
                     failure = asked.configuration(error.to_string());
                     continue;
                 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
-use crate::proxy::route::{BackendTls, Reached, Route};
+use crate::proxy::route::{self, BackendTls, Reached, Route};
 use crate::proxy::serving::ServedListener;
 
 /// A login that may be sent to the backend.
@@ -275,17 +275,14 @@ async fn connect_in_turn(
     }
     let (mut failures, mut refused) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
-        // Divide the remaining time among the remaining endpoints.
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(order.len().saturating_sub(index)).unwrap_or(u32::MAX).max(1);
-        let until = Instant::now() + share.max(MIN_SHARE).min(left);
+        let until = route::share(deadline, order.len().saturating_sub(index));
         match route.connect_to(address, until).await {
             Ok(reached) => {
                 let placement = balancer.place(address);
                 return Ok(Connected { reached, address: address.clone(), placement });
             }
             Err(End::Descriptors) => return Err(End::Descriptors),
-            Err(end @ End::NotAllowed(_)) => refused = Some(end),
+            Err(end @ (End::NotAllowed(_) | End::OwnListener(_))) => refused = Some(end),
             Err(reason) => failures.push(format!("{address}: {reason}")),
         }
     }
@@ -294,6 +291,3 @@ async fn connect_in_turn(
         None => Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; ")))),
     }
 }
-
-/// Minimum time for one endpoint, if that much time remains.
-const MIN_SHARE: Duration = Duration::from_secs(1);

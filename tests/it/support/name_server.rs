@@ -20,6 +20,8 @@ pub enum Reply {
     Pointer(&'static str),
     /// An A record.
     Address(Ipv4Addr),
+    /// Several A records.
+    Addresses(Vec<Ipv4Addr>),
     /// This response code without a record.
     Code(ResponseCode),
     /// No answer.
@@ -70,15 +72,16 @@ fn answer(query: &[u8], decide: &impl Fn(&str, RecordType) -> Reply) -> Option<V
     let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
     answer.add_query(question.clone());
     let data = match decide(name.trim_end_matches('.'), question.query_type()) {
-        Reply::Pointer(to) => Some(RData::PTR(PTR(Name::from_ascii(to).unwrap()))),
-        Reply::Address(address) => Some(RData::A(A(address))),
+        Reply::Pointer(to) => vec![RData::PTR(PTR(Name::from_ascii(to).unwrap()))],
+        Reply::Address(address) => vec![RData::A(A(address))],
+        Reply::Addresses(addresses) => addresses.into_iter().map(|address| RData::A(A(address))).collect(),
         Reply::Code(code) => {
             answer.metadata.response_code = code;
-            None
+            Vec::new()
         }
         Reply::Silence => return None,
     };
-    if let Some(data) = data {
+    for data in data {
         answer.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
     }
     answer.to_vec().ok()
