@@ -131,12 +131,13 @@ fn a_backend_that_takes_nobody_now_is_unavailable_from_its_greeting_on() {
 #[test]
 fn mail_without_a_login_that_a_full_backend_refuses_is_the_backends_fault() {
     let replies = [
-        ("452 4.3.1 Insufficient system storage", "unavailable", "done"),
-        ("421 4.3.2 going away", "unavailable", "backend_unavailable"),
-        ("450 4.7.1 greylisted", "refused", "done"),
-        ("550 5.1.1 no such user", "refused", "done"),
+        ("452 4.3.1 Insufficient system storage", "unavailable", "done", "none"),
+        ("421 4.3.2 going away", "unavailable", "backend_unavailable", "backend"),
+        ("421 4.7.0 Error: too many errors", "refused", "done", "none"),
+        ("450 4.7.1 greylisted", "refused", "done", "none"),
+        ("550 5.1.1 no such user", "refused", "done", "none"),
     ];
-    for (reply, counted, outcome) in replies {
+    for (reply, counted, outcome, fault) in replies {
         let backend = Backend::smtp_answering_rcpt(reply);
         let smtp = json!({ "smtp": { "authMethods": ["PLAIN", "NONE"] } });
         let edge = Edge::before(&[("SMTP", backend.address())], &smtp);
@@ -147,7 +148,6 @@ fn mail_without_a_login_that_a_full_backend_refuses_is_the_backends_fault() {
         drop(wire);
         edge.counts_logins("SMTP", counted, 1);
         edge.counts_logins("SMTP", "accepted", 0);
-        let fault = if outcome == "done" { "none" } else { "backend" };
         edge.counts_session("SMTP", outcome, fault);
     }
 }

@@ -41,6 +41,8 @@ impl RefusalCause {
         let enhanced = line.get(4..).unwrap_or_default();
         match smtp_code(line)? {
             200..=299 => None,
+            // A policy (RFC 3463 section 3.8): the client has made too many errors, or sends too much.
+            421 if enhanced.starts_with(b"4.7.") => Some(Self::Client),
             421 => Some(Self::Server),
             452 if !enhanced.starts_with(b"4.") => Some(Self::Server),
             451..=499 if enhanced.starts_with(b"4.3.") || enhanced.starts_with(b"4.4.") => Some(Self::Server),
@@ -254,6 +256,7 @@ mod tests {
             ("452 Insufficient system storage\r\n", Some(Server)),
             ("451 4.3.0 Temporary lookup failure\r\n", Some(Server)),
             ("421 4.3.2 going away\r\n", Some(Server)),
+            ("421 4.7.0 too many errors\r\n", Some(Client)),
         ] {
             assert_eq!(RefusalCause::of_envelope(reply.as_bytes()), cause, "{reply}");
         }

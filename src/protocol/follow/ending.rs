@@ -1,6 +1,7 @@
 //! Counts the replies that an SMTP backend owes, to know what its end would interrupt.
 
 use super::Interrupted;
+use super::replies::Reply;
 
 /// What the backend owes, and whether it has said that it closes.
 #[derive(Debug)]
@@ -30,9 +31,9 @@ pub(super) enum Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Announced {
     No,
-    /// In the reply to a command: 221 or 421.
+    /// In the reply to a command (221 or 421), or with any 421 that is the client's fault.
     InReply,
-    /// With a 421 that answers no command.
+    /// With a 421 that answers no command, for another reason than its policy.
     Unasked,
     /// With a temporary refusal of a message, if nothing follows.
     Postponed,
@@ -59,17 +60,18 @@ impl Ending {
     }
 
     /// Takes a reply. Returns false if no command was waiting for it.
-    pub(super) fn replied(&mut self, code: u16) -> bool {
+    pub(super) fn replied(&mut self, Reply { code, is_policy }: Reply) -> bool {
         let Some(left) = self.outstanding.checked_sub(1) else {
             // The backend may announce at any time that it closes (RFC 5321 section 3.8).
             if code == CLOSING {
-                self.announced = Announced::Unasked;
+                // Postfix does so when the client has made too many errors.
+                self.announced = if is_policy { Announced::InReply } else { Announced::Unasked };
             }
             return false;
         };
         self.outstanding = left;
         self.announced = match (self.before_content, code) {
-            (Some(0), 400..=499) => Announced::Postponed,
+            (Some(0), 400..=499) if !is_policy => Announced::Postponed,
             (_, CLOSING | GOODBYE) => Announced::InReply,
             _ if self.announced == Announced::Postponed => Announced::No,
             _ => self.announced,
@@ -99,3 +101,27 @@ impl Ending {
 /// Replies after which the backend closes.
 const GOODBYE: u16 = 221;
 pub(super) const CLOSING: u16 = 421;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_421_because_of_the_clients_behaviour_ends_the_session_as_it_should() {
+        let reply = |code, is_policy| Reply { code, is_policy };
+        for (asked, is_policy, interrupted) in [
+            (Asked::Nothing, true, None),
+            (Asked::Nothing, false, Some(Interrupted::Notice)),
+            (Asked::Command, true, None),
+            (Asked::Command, false, None),
+            (Asked::Content, true, None),
+            (Asked::Content, false, Some(Interrupted::Delivery)),
+        ] {
+            let mut ending = Ending::new();
+            ending.replied(reply(220, false));
+            ending.asked(asked);
+            assert_eq!(ending.replied(reply(CLOSING, is_policy)), asked != Asked::Nothing);
+            assert_eq!(ending.interrupted(true), interrupted, "{asked:?} {is_policy}");
+        }
+    }
+}

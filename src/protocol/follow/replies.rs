@@ -2,6 +2,16 @@
 
 use memchr::memchr;
 
+/// The last line of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    /// 0 if the line has none.
+    pub(super) code: u16,
+    /// The enhanced code is `X.7.X`: security or policy (RFC 3463 section 3.8). The backend is in order, and does not
+    /// want what the client does.
+    pub(super) is_policy: bool,
+}
+
 /// Finds the ends of replies (RFC 5321 section 4.2.1).
 #[derive(Debug)]
 pub(super) struct Replies {
@@ -28,8 +38,8 @@ impl Replies {
         self.offers_chunking
     }
 
-    /// Returns the code of the reply that ends in `bytes`, and the bytes after it. The code is 0 if the line has none.
-    pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<(u16, &'a [u8])> {
+    /// Returns the reply that ends in `bytes`, and the bytes after it.
+    pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> Option<(Reply, &'a [u8])> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let end = memchr(b'\n', rest);
@@ -41,24 +51,25 @@ impl Replies {
             }
             let end = end?;
             rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
-            if let Some(code) = self.end_of_line() {
-                return Some((code, rest));
+            if let Some(reply) = self.end_of_line() {
+                return Some((reply, rest));
             }
         }
         None
     }
 
-    /// Ends a line. Returns its code if it is the last line of its reply.
-    fn end_of_line(&mut self) -> Option<u16> {
+    /// Ends a line. Returns it if it is the last line of its reply.
+    fn end_of_line(&mut self) -> Option<Reply> {
         let [code @ .., _, _, _, _, _, _, _, _, _, _] = self.start;
         let line = self.start.get(..self.length).unwrap_or_default();
         self.is_within = line.get(3) == Some(&b'-');
         self.offers_chunking |= matches!(line.split_at_checked(4), Some((b"250-" | b"250 ", keyword))
             if keyword.trim_ascii_end().eq_ignore_ascii_case(b"CHUNKING"));
+        let is_policy = matches!(line, [_, _, _, b' ', b'4' | b'5', b'.', b'7', b'.', ..]);
         self.length = 0;
         self.start = [0; LINE_START];
-        let code = || std::str::from_utf8(&code).ok().and_then(|digits| digits.parse().ok());
-        (!self.is_within).then(|| code().unwrap_or_default())
+        let code = std::str::from_utf8(&code).ok().and_then(|digits| digits.parse().ok()).unwrap_or_default();
+        (!self.is_within).then_some(Reply { code, is_policy })
     }
 }
 

@@ -16,7 +16,7 @@
 use memchr::{memchr, memchr2};
 
 use super::ending::{Asked, CLOSING, Ending};
-use super::replies::Replies;
+use super::replies::{Replies, Reply};
 use super::text::{Extent, Place};
 use super::{CloseReason, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
 
@@ -142,19 +142,19 @@ impl SmtpFollower {
 
     pub(super) fn backend(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while let Some((code, next)) = self.replies.next(rest) {
+        while let Some((reply, next)) = self.replies.next(rest) {
             rest = next;
-            self.replied(code);
+            self.replied(reply);
         }
     }
 
-    fn replied(&mut self, code: u16) {
+    fn replied(&mut self, reply: Reply) {
         if matches!(self.state, SmtpState::Doubt { .. } | SmtpState::Lost) {
             return;
         }
-        if self.ending.replied(code) {
-            self.settle(code);
-        } else if code != CLOSING {
+        if self.ending.replied(reply) {
+            self.settle(reply.code);
+        } else if reply.code != CLOSING {
             self.doubt();
         }
     }

@@ -234,8 +234,10 @@ impl Session {
         self.turn_out_if_banned().await?;
         match reply {
             LoginReply::Accepted(accepted) => {
-                if accepted.refused.is_some() && backend::is_closing(self.protocol(), &accepted.reply) {
-                    record.refused = Some(backend_refused(RefusalCause::Server, false, &accepted.reply));
+                if let Some(cause) = accepted.refused
+                    && backend::is_closing(self.protocol(), &accepted.reply)
+                {
+                    record.refused = Some(backend_refused(cause, false, &accepted.reply));
                 }
                 Ok(Decision::Accepted(accepted))
             }
