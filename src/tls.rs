@@ -12,6 +12,7 @@ mod resume;
 mod select;
 mod sentence;
 pub mod server;
+mod sessions;
 #[cfg(test)]
 mod testing;
 mod verify;
@@ -76,8 +77,18 @@ pub enum HandshakeError {
     #[error("the client {0}")]
     Client(HandshakeFailure),
     /// The handshake with a backend failed.
-    #[error("the backend {0}")]
+    #[error("the backend {0}{remedy}", remedy = sentence::remedy_for_backend(.0))]
     Backend(HandshakeFailure),
+}
+
+impl HandshakeError {
+    /// Returns the error of a backend that refused the handshake after we had completed it. With TLS 1.3, a server
+    /// reads the client's certificate then.
+    #[must_use]
+    pub fn late(error: io::Error) -> Option<Self> {
+        let failure = HandshakeFailure::from(error);
+        matches!(failure, HandshakeFailure::Alert(_)).then_some(Self::Backend(failure))
+    }
 }
 
 /// What the peer did wrong in a handshake.

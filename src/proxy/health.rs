@@ -109,7 +109,9 @@ impl HealthChecks {
         let mut checks = self.checks.lock();
         let endpoints = backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener);
-            let route = |header| Route::new(&self.dns, (listener, Arc::clone(listener)), tls.clone(), header);
+            let route = |header| {
+                Route::new(&self.dns, (listener, Arc::clone(listener)), tls.without_resumption(), header)
+            };
             let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
         });

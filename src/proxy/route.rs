@@ -34,6 +34,17 @@ pub(crate) enum BackendTls {
     Implicit(Arc<TlsConnector>),
 }
 
+impl BackendTls {
+    /// Returns the same TLS without resumption, so that every connection verifies the certificate.
+    pub(crate) fn without_resumption(&self) -> Self {
+        match self {
+            Self::Disabled => Self::Disabled,
+            Self::StartTls(connector) => Self::StartTls(Arc::new(connector.without_resumption())),
+            Self::Implicit(connector) => Self::Implicit(Arc::new(connector.without_resumption())),
+        }
+    }
+}
+
 /// A connection to a backend.
 pub(crate) struct Reached {
     /// The connection, ready for the backend's next bytes.

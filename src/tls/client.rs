@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
@@ -20,6 +20,7 @@ use crate::model::settings::ClientTls;
 use crate::net::roots;
 use crate::protocol::{Cleartext, Protocol};
 
+use super::sessions::Sessions;
 use super::verify::is_trusted_itself;
 use super::{HandshakeError, HandshakeFailure, TlsError, certified_key, provider, sentence};
 
@@ -88,10 +89,19 @@ pub(super) fn configure(
         }
     };
     config.alpn_protocols = protocol.iter().map(|protocol| protocol.name().into()).collect();
+    config.resumption = Resumption::store(Arc::new(Sessions::new()));
     Ok(config)
 }
 
 impl TlsConnector {
+    /// Returns a connector that verifies the backend's certificate in each handshake.
+    #[must_use]
+    pub fn without_resumption(&self) -> Self {
+        let mut config = ClientConfig::clone(self.inner.config());
+        config.resumption = Resumption::disabled();
+        Self { inner: Arc::new(config).into(), server_name: self.server_name.clone() }
+    }
+
     /// Does the handshake. The caller sets the timeout.
     ///
     /// # Errors
@@ -179,6 +189,10 @@ mod tests {
     use crate::model::{ClientAuthMode, ServerTls};
     use crate::tls::TlsAcceptor;
     use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
+    use rustls::ServerConfig;
+    use rustls::server::WebPkiClientVerifier;
+    use tokio::io::AsyncReadExt;
+
     use rcgen::{BasicConstraints, IsCa, KeyPair, date_time_ymd};
 
     fn trusting(authorities: Vec<CertificateDer<'static>>) -> ClientTls {
@@ -292,6 +306,32 @@ mod tests {
         backend.client_auth = client_auth(ClientAuthMode::Required, vec![ca.der()]);
         let tls = ClientTls { certificate: Some(ca.issue(&[]).model()), ..trusting(vec![ca.der()]) };
         assert!(connect(backend, &tls, &host("imap.test")).await.unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_wants_a_certificate_is_told_from_one_that_closes() {
+        let ca = Ca::new("ca");
+        let key = certified_key(&ca.issue(&["imap.test"]).model(), &provider()).unwrap();
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(roots::of(&[ca.der()]).unwrap().into(), provider());
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let connector = connector(&trusting(vec![ca.der()]), Some(Protocol::Imap)).unwrap();
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let name = host("imap.test");
+        let (accepted, connected) = tokio::join!(acceptor.accept(far), connector.connect(clear(near), &name));
+        assert!(accepted.is_err());
+        let error = connected.unwrap().read_u8().await.unwrap_err();
+        assert_eq!(
+            HandshakeError::late(error).unwrap().to_string(),
+            "the backend refused the TLS handshake with the alert CertificateRequired; set \
+             upstream.tls.clientCertificateRef to a certificate that it accepts"
+        );
+        assert!(HandshakeError::late(std::io::ErrorKind::ConnectionReset.into()).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::{CertificateError, OtherError};
+use rustls::{AlertDescription, CertificateError, OtherError};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -29,6 +29,28 @@ impl HandshakeFailure {
             _ => "the client and we cannot agree on TLS",
         };
         text.to_owned()
+    }
+}
+
+/// Returns what may help if a backend refused the handshake with an alert.
+pub(super) fn remedy_for_backend(failure: &HandshakeFailure) -> &'static str {
+    let HandshakeFailure::Alert(alert) = failure else { return "" };
+    match alert {
+        AlertDescription::CertificateRequired
+        | AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => {
+            "; set upstream.tls.clientCertificateRef to a certificate that it accepts"
+        }
+        AlertDescription::ProtocolVersion => "; it must support TLS 1.2 or newer",
+        AlertDescription::HandshakeFailure => {
+            "; it may support only old cipher suites, or require a client certificate (upstream.tls.clientCertificateRef)"
+        }
+        _ => "",
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendStartTls, Refusal, header};
 use crate::protocol::{Backend, BackendError, Protocol};
+use crate::tls::HandshakeError;
 
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
@@ -91,7 +92,10 @@ impl<'a> Dialogue<'a> {
             Ok(0) if connection.input.is_full() => {
                 Err(End::Backend(BackendError::TooLong { step: "a command" }))
             }
-            Ok(0) | Err(_) => Err(End::BackendGone),
+            Ok(0) => Err(End::BackendGone),
+            Err(error) => Err(HandshakeError::late(error)
+                .filter(|_| !self.is_heard)
+                .map_or(End::BackendGone, |refused| End::Connect(refused.to_string()))),
             Ok(_) => {
                 self.is_heard = true;
                 Ok(())
