@@ -161,7 +161,7 @@ fn ca_with_an_unknown_one() -> String {
     document("ConfigMap", "data:", "ca", &[("ca.crt", &(authority(false) + &authority(true)))])
 }
 
-fn ca() -> String {
+pub(crate) fn ca() -> String {
     let CertifiedKey { cert, .. } = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
     document("ConfigMap", "data:", "ca", &[("ca.crt", &cert.pem())])
 }

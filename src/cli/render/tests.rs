@@ -1,0 +1,18 @@
+//! Tests of the printed model.
+
+use super::*;
+use crate::controller::render::tests::{World, ca, messages, tls_secret};
+
+#[path = "../../../tests/it/support/generated.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with tests/it, which needs all of it")]
+mod generated;
+
+#[test]
+fn generated_model_of_the_example_is_current() {
+    let yaml = include_str!("example.yaml").to_owned() + &tls_secret("tls", &["mail.example.com"]) + &ca();
+    let rendered = World::new().render(&yaml);
+    let text = yaml::to_string(&print::snapshot(&rendered.snapshot)).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("swordfish"), "{text}");
+    assert_eq!(rendered.snapshot.sockets.len(), 3, "{}", messages(&rendered));
+    generated::is_current("src/cli/render/model.yaml", &text);
+}
