@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
 use crate::controller::index::ReferenceKind;
 use crate::controller::violation::Violation;
-use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, TrustAnchors};
+use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, RequestPath, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -116,7 +116,7 @@ fn service(
         endpoints,
         reach,
         host,
-        path,
+        path: RequestPath::new(path),
         tls,
         headers,
         timeout,

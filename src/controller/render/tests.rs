@@ -356,7 +356,7 @@ fn the_kind_of_auth_is_inherited_whole() {
         Auth::Passthrough(_) => panic!("{name}"),
     };
     assert_eq!((of("same").timeout.as_secs(), of("slower").timeout.as_secs()), (5, 9));
-    assert_eq!((of("slower").host.as_str(), of("slower").path.as_str()), ("auth.example", "/a?b"));
+    assert_eq!((of("slower").host.as_str(), of("slower").path.expose()), ("auth.example", "/a?b"));
     assert_eq!(of("same").endpoints, [BackendAddress::Name { host: "auth.example".to_owned(), port: 9000 }]);
     assert_eq!(of("same").tls, Some(TrustAnchors::System));
 }
@@ -597,7 +597,7 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
     let Auth::Http { service: http, .. } = &listener.auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
-    assert_eq!((http.endpoints[0].to_string().as_str(), http.path.as_str()), ("unix:/run/auth", "/x"));
+    assert_eq!((http.endpoints[0].to_string().as_str(), http.path.expose()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
 }
 
