@@ -96,10 +96,10 @@ impl Relay {
         if matches!(end, End::Drained) {
             Box::pin(self.say_goodbye(&goodbye())).await;
         }
-        if self.down.ended && !self.up.ended {
+        if self.down.has_ended() && !self.up.has_ended() {
             // Closing while the client is still sending would cause a reset, and the client could lose the backend's
             // last bytes.
-            if self.down.shut {
+            if self.down.is_shut() {
                 Box::pin(self.client.linger()).await;
             } else {
                 Box::pin(self.client.close()).await;
@@ -147,7 +147,7 @@ impl Relay {
     }
 
     fn is_half_closed(&self) -> bool {
-        self.up.ended || self.up.broken || self.down.ended
+        self.up.has_ended() || self.up.is_broken() || self.down.has_ended()
     }
 
     fn poll(&mut self, active: &mut Instant, cx: &mut Context<'_>) -> Poll<Progress> {
@@ -182,7 +182,7 @@ impl Relay {
                 && let Some(answer) = self.follower.take_answer()
             {
                 self.down.say(answer);
-            } else if !(self.up.is_waiting && self.follower.may_go_on()) {
+            } else if !(self.up.is_waiting() && self.follower.may_go_on()) {
                 return Poll::Pending;
             }
         }
@@ -192,7 +192,7 @@ impl Relay {
         let Self { up, client, backend, follower, .. } = self;
         match up.poll(client, backend, |bytes| follower.client(bytes), cx) {
             // The backend may have sent the reason before it stopped reading. Deliver that first.
-            Poll::Ready(Err(Failure::Write(_))) if !self.down.ended => self.up.give_up(),
+            Poll::Ready(Err(Failure::Write(_))) if !self.down.has_ended() => self.up.give_up(),
             Poll::Ready(Err(failure)) => return Poll::Ready(failure.of("client", "backend")),
             _ => {}
         }
@@ -211,7 +211,8 @@ impl Relay {
             Poll::Ready(Ok(())) => Poll::Ready(self.end()),
             // No reply can follow for the client, so the session is done.
             Poll::Pending
-                if self.ends_with_client() && (self.up.shut || self.up.ended && self.up.is_waiting) =>
+                if self.ends_with_client()
+                    && (self.up.is_shut() || self.up.has_ended() && self.up.is_waiting()) =>
             {
                 Poll::Ready(self.end())
             }
@@ -224,8 +225,8 @@ impl Relay {
     fn end(&self) -> End {
         match self.follower.interrupted() {
             None => End::Done,
-            Some(Interrupted::Message) if self.up.ended => End::ClientLeft,
-            Some(_) if self.up.ended => End::Done,
+            Some(Interrupted::Message) if self.up.has_ended() => End::ClientLeft,
+            Some(_) if self.up.has_ended() => End::Done,
             Some(Interrupted::Message | Interrupted::Notice | Interrupted::Delivery)
                 if self.last_sent.elapsed() >= SILENT =>
             {
@@ -238,7 +239,7 @@ impl Relay {
     /// Sends the closing message, only between two responses. Elsewhere the client would read it as part of a message.
     async fn say_goodbye(&mut self, goodbye: &[u8]) {
         let farewell = async {
-            if self.down.is_clear() && !self.down.ended && self.follower.is_between_responses() {
+            if self.down.is_clear() && !self.down.has_ended() && self.follower.is_between_responses() {
                 self.client.write_all(goodbye).await?;
             }
             self.client.flush().await?;
