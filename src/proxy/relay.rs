@@ -238,7 +238,7 @@ impl Relay {
 
     /// Sends the closing message, only between two responses. Elsewhere the client would read it as part of a message.
     async fn say_goodbye(&mut self, goodbye: &[u8]) {
-        let farewell = async {
+        let closing = async {
             if self.down.is_clear() && !self.down.has_ended() && self.follower.is_between_responses() {
                 self.client.write_all(goodbye).await?;
             }
@@ -247,7 +247,7 @@ impl Relay {
             self.backend.shutdown().await
         };
         // A client that does not read cannot be told.
-        let _ = timeout(GOODBYE_TIME, farewell).await;
+        let _ = timeout(GOODBYE_TIME, closing).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tests of the printed model.
 
 use super::*;
-use crate::controller::render::tests::{World, ca, messages, tls_secret};
+use crate::controller::render::tests::{Fixture, ca, messages, tls_secret};
 
 #[path = "../../../tests/it/support/generated.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with tests/it, which needs all of it")]
@@ -10,7 +10,7 @@ mod generated;
 #[test]
 fn generated_model_of_the_example_is_current() {
     let yaml = include_str!("example.yaml").to_owned() + &tls_secret("tls", &["mail.example.com"]) + &ca();
-    let rendered = World::new().render(&yaml);
+    let rendered = Fixture::new().render(&yaml);
     let text = yaml::to_string(&serde_json::to_value(&rendered.snapshot).unwrap()).unwrap();
     assert!(!text.contains("hunter2") && !text.contains("swordfish"), "{text}");
     assert_eq!(rendered.snapshot.sockets.len(), 3, "{}", messages(&rendered));

@@ -16,7 +16,7 @@ use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
 use crate::protocol::Protocol;
-use crate::tls::parse::{self, Oddity, Unused};
+use crate::tls::parse::{self, CertificateWarning, Unused};
 
 use super::bounds;
 use super::references::References;
@@ -35,7 +35,7 @@ type Parsed = Result<Loaded, String>;
 pub(crate) struct Loaded {
     /// The certificate for clients or backends.
     pub(crate) certificate: Arc<Certificate>,
-    oddities: Arc<[Oddity]>,
+    warnings: Arc<[CertificateWarning]>,
 }
 
 impl Certificates {
@@ -45,7 +45,7 @@ impl Certificates {
         }
         let parsed = parse_secret(key, secret).map(|parsed| Loaded {
             certificate: Arc::new(parsed.certificate),
-            oddities: parsed.oddities.into(),
+            warnings: parsed.warnings.into(),
         });
         self.0.insert(key.clone(), (Arc::clone(secret), parsed.clone()));
         parsed
@@ -224,7 +224,7 @@ fn certificates(
         let key = scope.key("tls.certificateRefs", &reference.name);
         let Some(loaded) = certificate(scope, &path, &key, references) else { continue };
         references.until(&alarms(&loaded.certificate));
-        check_oddities(scope, &path, &loaded, now);
+        report_warnings(scope, &path, &loaded, now);
         check_expiry(scope, &path, &loaded.certificate, now);
         certificates.push(loaded.certificate);
     }
@@ -238,7 +238,7 @@ fn alarms(certificate: &Certificate) -> [i64; 4] {
 }
 
 /// Warns of properties for which clients may refuse the certificate. It is served anyway, as nginx does.
-fn check_oddities(scope: &Scope<'_>, path: &str, loaded: &Loaded, now: i64) {
+fn report_warnings(scope: &Scope<'_>, path: &str, loaded: &Loaded, now: i64) {
     let push = |reason, problem, remedy: &str| {
         scope.report(Violation::new(
             Concern::Notice(Notice::CertificateUnusual),
@@ -250,16 +250,16 @@ fn check_oddities(scope: &Scope<'_>, path: &str, loaded: &Loaded, now: i64) {
     };
     let certificate = &loaded.certificate;
     let what = format!("Secret {}", certificate.reference);
-    for oddity in &*loaded.oddities {
-        let reason = match oddity {
-            Oddity::Version1 => Reason::CertificateVersion1,
-            Oddity::Rearranged(_) => Reason::ChainRearranged,
-            Oddity::NotInOrder => Reason::ChainNotInOrder,
-            Oddity::NoAlternativeName => Reason::NoAlternativeName,
-            Oddity::WrongPurpose(_) => Reason::WrongPurpose,
-            Oddity::WeakSignature(_) => Reason::WeakSignature,
+    for warning in &*loaded.warnings {
+        let reason = match warning {
+            CertificateWarning::Version1 => Reason::CertificateVersion1,
+            CertificateWarning::Rearranged(_) => Reason::ChainRearranged,
+            CertificateWarning::NotInOrder => Reason::ChainNotInOrder,
+            CertificateWarning::NoAlternativeName => Reason::NoAlternativeName,
+            CertificateWarning::WrongPurpose(_) => Reason::WrongPurpose,
+            CertificateWarning::WeakSignature(_) => Reason::WeakSignature,
         };
-        push(reason, oddity.problem(&what), oddity.remedy());
+        push(reason, warning.problem(&what), warning.remedy());
     }
     if now < certificate.not_before {
         let when = jiff::Timestamp::from_second(certificate.not_before).unwrap_or_default();
