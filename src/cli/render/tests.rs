@@ -1,11 +1,8 @@
 //! Tests of the printed model.
 
 use super::*;
+use crate::cli::generated;
 use crate::controller::render::tests::{Fixture, ca, messages, tls_secret};
-
-#[path = "../../../tests/it/support/generated.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with tests/it, which needs all of it")]
-mod generated;
 
 #[test]
 fn generated_model_of_the_example_is_current() {
