@@ -36,11 +36,13 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use crate::model::Snapshot;
 use crate::model::served::{Bookmark, Ledger, Page, Totals};
 
 use bounds::Kind;
@@ -62,8 +64,8 @@ pub struct AdminState {
     pub metrics: Registry,
     /// For `/status`.
     pub status: Made,
-    /// For `/model`. The function must mask secrets.
-    pub model: Made,
+    /// For `/model`.
+    pub model: watch::Receiver<Arc<Snapshot>>,
     /// For `/served`, which other replicas request.
     pub served: Ledger,
     /// The host names that are answered.
@@ -218,7 +220,7 @@ async fn status(State(Desk { state, makers }): State<Desk>, visitor: Visitor) ->
 }
 
 async fn model(State(Desk { state, makers }): State<Desk>, visitor: Visitor) -> Response {
-    makers.make(Kind::Page, visitor.peer(), move || reply::json(&(state.model)())).await
+    makers.make(Kind::Page, visitor.peer(), move || reply::json(&Arc::clone(&state.model.borrow()))).await
 }
 
 /// What the other replica has read, and how long it wants to wait.
@@ -286,12 +288,13 @@ mod tests {
             counter.inc();
             metrics.register(Box::new(counter)).unwrap();
             let readiness = Readiness::new();
+            let (_, model) = watch::channel(Arc::default());
             let state = AdminState {
                 page: Arc::new(|_| View::default()),
                 readiness: readiness.clone(),
                 metrics,
                 status: Arc::new(move || json!({ "asked": asked.fetch_add(1, Ordering::Relaxed) })),
-                model: Arc::new(|| json!({"key": "********"})),
+                model,
                 served: ledger.clone(),
                 hosts: Hosts::new(["x".to_owned()]),
                 totals: Arc::new(|| Totals { sessions: 7, ..Totals::default() }),
@@ -339,7 +342,7 @@ mod tests {
         );
         assert!(served.get("/status").await.ends_with(r#"{"asked":0}"#));
         assert!(served.get("/status").await.ends_with(r#"{"asked":1}"#));
-        assert!(served.get("/model").await.ends_with(r#"{"key":"********"}"#));
+        assert!(served.get("/model").await.ends_with(r#"{"revision":0,"sockets":[]}"#));
         assert!(served.get("/other").await.starts_with("HTTP/1.1 404"));
     }
 

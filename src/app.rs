@@ -24,7 +24,6 @@ use tracing::{info, warn};
 use crate::admin::{self, AdminState, Hosts, Readiness, ReadinessGuard};
 use crate::controller::Start;
 use crate::controller::metrics::Metrics;
-use crate::controller::print;
 use crate::controller::publisher::{Channels as SourceChannels, Publisher};
 use crate::controller::render::Locality;
 use crate::controller::status_store::StatusStore;
@@ -142,7 +141,7 @@ fn admin_state(
         readiness,
         metrics,
         status: Arc::new(move || status_store.document()),
-        model: Arc::new(move || print::snapshot(&snapshots.borrow())),
+        model: snapshots,
         served,
         hosts: admin_hosts(options, hostname),
         totals: Arc::new(move || counted.totals()),

@@ -15,6 +15,11 @@ pub mod status;
 pub mod table;
 pub mod yaml;
 
+#[cfg(test)]
+#[path = "../tests/it/support/generated.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with tests/it, which needs all of it")]
+mod generated;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

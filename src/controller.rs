@@ -15,7 +15,6 @@ pub mod metrics;
 mod names;
 pub mod peers;
 pub mod ports;
-pub mod print;
 pub mod publisher;
 pub mod reason;
 pub mod render;

@@ -17,7 +17,6 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -171,13 +170,15 @@ impl Dns {
         self.own.set(own);
     }
 
-    /// Counts for these zones, and removes the counters of all others.
-    pub fn keep_zones(&self, zones: &BTreeSet<&str>) {
-        self.metrics.keep(zones);
-        let kept = |source: &Arc<Source>| {
-            source.block().statistics_zone.as_deref().is_none_or(|zone| zones.contains(zone))
-        };
-        self.sources.lock().retain(kept);
+    /// Creates the counters of a zone, at zero, unless they exist.
+    pub fn add_zone(&self, zone: &str) {
+        self.metrics.zone(zone);
+    }
+
+    /// Removes the counters of a zone.
+    pub fn forget_zone(&self, zone: &str) {
+        self.metrics.forget(zone);
+        self.sources.lock().retain(|source| source.block().statistics_zone.as_deref() != Some(zone));
     }
 
     /// Returns the targets of `address` that `reach` permits; at least one. An address that is not a name is its own

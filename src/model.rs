@@ -17,7 +17,7 @@ pub mod snapshot;
 pub mod tls;
 pub mod view;
 
-pub use auth::{Auth, AuthProof, HeaderText, HttpAuth};
+pub use auth::{Auth, AuthProof, HeaderText, HttpAuth, RequestPath};
 pub use listener::{Hostname, Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};

@@ -25,6 +25,8 @@ pub mod proxy_header;
 pub mod sasl;
 mod smtp;
 
+use serde::Serialize;
+
 pub use backend::{Backend, BackendError, BackendPlan, BackendStep};
 pub use frontend::notices;
 pub use frontend::{
@@ -37,7 +39,8 @@ pub use login::{Attempt, Envelope, Hello, LoginRequest};
 pub use sasl::Mechanism;
 
 /// The protocols that a listener can speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// RFC 9051 / RFC 3501.
     Imap,

@@ -22,6 +22,7 @@ mod observer;
 pub mod plan;
 mod rates;
 mod record;
+mod registration;
 mod relay;
 mod report;
 mod route;

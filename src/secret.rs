@@ -1,11 +1,12 @@
 //! The only type for secret values: passwords, tokens, private keys, header values.
 //!
 //! It is below all layers, because both halves handle secrets: the protocol machines read them from clients, and the
-//! renderer reads them from Kubernetes Secrets. `Debug` and `Display` mask the content in every build, and the bytes
-//! are wiped on drop.
+//! renderer reads them from Kubernetes Secrets. `Debug`, `Display` and `Serialize` mask the content in every build, and
+//! the bytes are wiped on drop.
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 /// Bytes that are never printed and are wiped on drop.
@@ -54,6 +55,12 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(MASK)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(MASK)
     }
 }
 
@@ -123,6 +130,7 @@ mod tests {
     #[test]
     fn prints_a_mask_in_every_format() {
         let secret = Secret::new(b"hunter2".to_vec());
+        assert_eq!(serde_json::to_value(&secret).unwrap(), MASK);
         assert_eq!(format!("{secret} {secret:?} {secret:#?}"), "******** ******** ********");
     }
 }

@@ -157,8 +157,10 @@ impl Source for Disk {
             Ok(parsed) => parsed,
             Err(error) => return unusable(error).into_iter().collect(),
         };
-        let unusual =
-            parsed.oddities.iter().map(|oddity| format!("{}; {}", oddity.problem(&secret), oddity.remedy()));
+        let unusual = parsed
+            .warnings
+            .iter()
+            .map(|warning| format!("{}; {}", warning.problem(&secret), warning.remedy()));
         unusual.map(Inspected::Unusual).collect()
     }
 

@@ -5,8 +5,6 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::controller::print;
-
 use super::files::Files;
 use super::yaml;
 
@@ -39,7 +37,7 @@ impl Render {
     /// Fails if a path does not exist.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let (loaded, renderer) = self.files.render()?;
-        let model = print::snapshot(renderer.snapshot());
+        let model = serde_json::to_value(renderer.snapshot())?;
         let text = match self.output {
             Format::Yaml => yaml::to_string(&model)?,
             Format::Json => serde_json::to_string_pretty(&model)? + "\n",
@@ -64,3 +62,6 @@ impl Render {
 
 const AFTER_HELP: &str = "\
 Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 usage error.";
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Counters of resolvers with a zone (`resolver.statisticsZone`), with the label values of Angie's API.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hickory_resolver::proto::op::ResponseCode;
@@ -58,19 +58,12 @@ impl Metrics {
         Arc::clone(zone)
     }
 
-    /// Adds these zones and removes all others.
-    pub(super) fn keep(&self, names: &BTreeSet<&str>) {
-        self.zones.lock().retain(|name, zone| {
-            let stays = names.contains(name.as_str());
-            if !stays {
-                zone.queries.remove(&self.queries, name);
-                zone.requests.remove(&self.requests, name);
-                zone.responses.remove(&self.responses, name);
-            }
-            stays
-        });
-        for name in names {
-            self.zone(name);
+    /// Removes the zone with this name.
+    pub(super) fn forget(&self, name: &str) {
+        if let Some(zone) = self.zones.lock().remove(name) {
+            zone.queries.remove(&self.queries, name);
+            zone.requests.remove(&self.requests, name);
+            zone.responses.remove(&self.responses, name);
         }
     }
 }
@@ -173,7 +166,7 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        metrics.keep(&BTreeSet::from(["edge", "other"]));
+        metrics.zone("other");
         let kept = metrics.zone("edge");
         kept.answered(ResponseCode::ServFail);
         kept.answered(ResponseCode::YXDomain);
@@ -184,7 +177,7 @@ mod tests {
         ] {
             assert!(text().contains(line), "{line} is missing in {}", text());
         }
-        metrics.keep(&BTreeSet::from(["other"]));
+        metrics.forget("edge");
         kept.sent(RecordType::A);
         assert!(!text().contains("edge"), "{}", text());
         assert!(text().contains("other"));

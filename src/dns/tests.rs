@@ -491,11 +491,11 @@ async fn a_zone_is_counted_until_it_is_not_named_any_more_and_from_zero_when_it_
     fixture.resolve(&server.config(), "imap.test").await.unwrap();
     assert_eq!(queries(), None, "nothing names the zone");
     for _ in 0..2 {
-        fixture.dns.keep_zones(&BTreeSet::from(["edge"]));
+        fixture.dns.add_zone("edge");
         assert_eq!(queries(), Some(0));
         fixture.resolve(&edge, "imap.test").await.unwrap();
         assert_eq!(queries(), Some(1));
-        fixture.dns.keep_zones(&BTreeSet::new());
+        fixture.dns.forget_zone("edge");
         assert_eq!(queries(), None);
     }
 }

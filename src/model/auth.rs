@@ -4,15 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
+use serde::{Serialize, Serializer};
+
 use crate::net::BackendAddress;
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
 
 use super::reach::Reach;
 use super::settings::Backend;
 use super::tls::TrustAnchors;
 
 /// `auth`: exactly one kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Auth {
     /// An auth service with nginx's HTTP protocol.
     Http {
@@ -43,7 +47,8 @@ impl Auth {
 }
 
 /// An auth service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HttpAuth {
     /// The name in the manifest, for logs and messages: the URL, or `Service mail/auth:9000`.
     pub reference: String,
@@ -54,12 +59,13 @@ pub struct HttpAuth {
     /// The `Host` header without port, as in nginx.
     pub host: String,
     /// The path and query, starting with `/`.
-    pub path: String,
+    pub path: RequestPath,
     /// For `https`: the trusted authorities. The certificate must match `host`.
     pub tls: Option<TrustAnchors>,
     /// Additional request headers, in the configured order.
     pub headers: Vec<(String, HeaderText)>,
     /// Time limit for the whole answer. Partial data do not extend it.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub timeout: Duration,
     /// Whether connections are reused.
     pub keep_alive: bool,
@@ -69,8 +75,42 @@ pub struct HttpAuth {
     pub proof: AuthProof,
 }
 
+/// The path and query of a request. The query often contains keys, so it is masked when printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestPath(String);
+
+impl RequestPath {
+    /// Takes a path that starts with `/`.
+    #[must_use]
+    pub const fn new(path: String) -> Self {
+        Self(path)
+    }
+
+    /// Returns the path with its query, for the request.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RequestPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('?') {
+            Some((path, _)) => write!(f, "{path}?{MASK}"),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl Serialize for RequestPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
 /// The value of an additional header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum HeaderText {
     /// The same value in each request.
     Fixed(Secret),
@@ -78,18 +118,8 @@ pub enum HeaderText {
     ClientPort,
 }
 
-/// Formats the value for messages. A fixed value may be a key, so it is masked.
-impl fmt::Display for HeaderText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(text) => text.fmt(f),
-            Self::ClientPort => f.write_str("the client's port"),
-        }
-    }
-}
-
 /// What an answer needs to accept a login (quirk Q-17).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum AuthProof {
     /// A 2xx status and `Auth-Status: OK`.
     StatusAndHeader,

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
+use serde::{Serialize, Serializer};
+
 use crate::protocol::FrontendConfig;
 
 use super::auth::Auth;
@@ -30,8 +33,15 @@ impl fmt::Display for ListenerId {
     }
 }
 
+impl Serialize for ListenerId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A listener with its settings, as the data plane uses it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Listener {
     /// The listener's id.
     pub id: ListenerId,
@@ -54,11 +64,12 @@ pub struct Listener {
     /// The limits of its sessions and clients.
     pub limits: Limits,
     /// SMTP: delay of the greeting. A client that sends before the greeting is refused.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub greeting_delay: Duration,
 }
 
 /// A host name such as `mail.example.com` or `*.example.com`, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Hostname(String);
 
 impl Hostname {

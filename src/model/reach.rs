@@ -11,12 +11,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 use super::listener::Hostname;
 use crate::net::BackendAddress;
 
 /// What a listener may connect to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Reach {
     /// Anything: the listener is in the namespace of the `MailServer`.
     #[default]
@@ -26,7 +28,8 @@ pub enum Reach {
 }
 
 /// The allowed targets of a listener in another namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Bounds {
     /// The listener's namespace, for messages.
     pub namespace: String,
@@ -43,7 +46,7 @@ pub struct Bounds {
 }
 
 /// Which backends may get PROXY headers, XCLIENT and IMAP's ID from a listener in another namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub enum Introductions {
     /// None.
     #[default]

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
+use serde::Serialize;
 
 use crate::net::BackendAddress;
 use crate::protocol::backend::XclientNegotiation;
 use crate::protocol::proxy_header::ProxyVersion;
 
 use super::tls::{Certificate, TrustAnchors};
-use std::sync::Arc;
 
 /// A configured backend: the target of a listener's sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Backend {
     /// The name in the manifest, for logs and messages: `Service mail/dovecot:143` or `host:port`.
     pub reference: String,
@@ -36,7 +39,8 @@ impl Backend {
 }
 
 /// How a listener talks to backends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Upstream {
     /// TLS to the backend.
     pub tls: UpstreamTls,
@@ -59,11 +63,14 @@ pub struct Upstream {
 }
 
 /// `upstream.healthCheck`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
     /// Time between two checks.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub interval: Duration,
     /// Time limit of one check.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub timeout: Duration,
     /// Consecutive failures before an endpoint is not used; at least one.
     pub unhealthy_threshold: u32,
@@ -72,18 +79,21 @@ pub struct HealthCheck {
 }
 
 /// TLS to the backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "mode")]
 pub enum UpstreamTls {
     /// No TLS.
     Disabled,
     /// After the protocol's STARTTLS. A backend that does not offer it is not used.
+    #[serde(rename = "StartTLS")]
     StartTls(Arc<ClientTls>),
     /// From the first byte.
     Implicit(Arc<ClientTls>),
 }
 
 /// The settings of a TLS client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClientTls {
     /// The trusted authorities.
     pub trust: TrustAnchors,
@@ -94,7 +104,7 @@ pub struct ClientTls {
 }
 
 /// Which endpoint is tried first. The others follow if it cannot be connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum LoadBalancing {
     /// Each endpoint in turn.
     RoundRobin,
@@ -106,17 +116,20 @@ pub enum LoadBalancing {
 }
 
 /// How names are resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Resolver {
     /// Name servers by address or name, used in turn. Empty: the host's resolv.conf.
     pub nameservers: Vec<BackendAddress>,
     /// How long answers are cached, instead of their TTL.
+    #[serde(serialize_with = "duration::optional::serialize")]
     pub valid: Option<Duration>,
     /// Whether A records are looked up.
     pub ipv4: bool,
     /// Whether AAAA records are looked up.
     pub ipv6: bool,
     /// Time limit of one lookup.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub timeout: Duration,
     /// The zone in which lookups are counted.
     pub statistics_zone: Option<String>,
@@ -125,22 +138,28 @@ pub struct Resolver {
 }
 
 /// The time limits of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Timeouts {
     /// From the greeting to the login; activity does not extend it. Also for handshakes and blocked writes.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub client: Duration,
     /// From connecting to the backend until it has answered the login.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub connect: Duration,
     /// Without a byte in either direction of the relay.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub idle: Duration,
     /// As `idle`, after one side has ended (quirk Q-33). Zero: the session ends with the client.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub half_closed: Duration,
     /// Whether a client is told that `client` is over (quirk Q-26).
     pub announce: bool,
 }
 
 /// The limits of sessions and clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Maximum size of a command before the login, in bytes.
     pub client_buffer: usize,
@@ -163,13 +182,16 @@ impl Limits {
 }
 
 /// `limits.authFailures`: this many refused logins in the window cause a ban.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AuthFailures {
     /// Refused logins that cause a ban.
     pub count: u32,
     /// The time in which they are counted.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub window: Duration,
     /// Duration of the ban.
+    #[serde(serialize_with = "duration::required::serialize")]
     pub ban: Duration,
 }
 

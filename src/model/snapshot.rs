@@ -6,6 +6,7 @@ use std::slice;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 
 use crate::net::{ListenAddress, SocketOptions};
 use crate::protocol::Protocol;
@@ -13,16 +14,23 @@ use crate::protocol::Protocol;
 use super::listener::{Listener, ListenerId};
 
 /// Everything that the data plane serves. It is published as a whole and does not change afterwards.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// Increases with each published change. 0 is the empty snapshot before the first one.
     pub revision: u64,
     /// The wanted sockets. They do not overlap.
+    #[serde(serialize_with = "values")]
     pub sockets: BTreeMap<ListenAddress, Arc<Socket>>,
 }
 
+/// Shows the values only, because each contains its key.
+fn values<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(map.values())
+}
+
 /// An address to bind, with its listeners. The other fields are common to all of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Socket {
     /// The address to bind.
     pub address: ListenAddress,
@@ -40,8 +48,10 @@ pub struct Socket {
 }
 
 /// The listeners of a socket; at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Listeners {
+    #[serde(skip)]
     default: Arc<Listener>,
     all: Vec<Arc<Listener>>,
 }
@@ -96,7 +106,7 @@ pub fn positions(old: &[Arc<Listener>], new: &[Arc<Listener>]) -> impl Iterator<
 }
 
 /// When TLS starts on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum TlsMode {
     /// Never.
     Disabled,
@@ -122,7 +132,8 @@ impl TlsMode {
 }
 
 /// `proxyProtocol` of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct InboundProxyProtocol {
     /// Peers whose header is trusted.
     pub trusted_peers: Vec<IpNet>,
@@ -133,7 +144,7 @@ pub struct InboundProxyProtocol {
 }
 
 /// What happens to a peer whose PROXY header is not trusted (quirk Q-14).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum UntrustedPeers {
     /// The connection is closed.
     Refuse,

@@ -9,12 +9,15 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
+use serde::Serialize;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::address::ListenAddress;
 
 /// The options of a listening socket. [`tune`] can change some of them; the others need a new socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SocketOptions {
     /// Length of the accept queue, in connections.
     pub backlog: u32,
@@ -47,11 +50,13 @@ impl Default for SocketOptions {
 }
 
 /// TCP keepalive; an absent field is the kernel's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Keepalive {
     /// `TCP_KEEPIDLE`: time before the first probe.
+    #[serde(serialize_with = "duration::optional::serialize")]
     pub idle: Option<Duration>,
     /// `TCP_KEEPINTVL`: time between probes.
+    #[serde(serialize_with = "duration::optional::serialize")]
     pub interval: Option<Duration>,
     /// `TCP_KEEPCNT`: unanswered probes before the connection is closed.
     pub probes: Option<u32>,

@@ -55,7 +55,7 @@ pub struct BackendPlan {
 }
 
 /// When XCLIENT is sent (quirk Q-22).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum XclientNegotiation {
     /// Send the attributes that the backend's EHLO offers.
     Auto,

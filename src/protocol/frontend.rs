@@ -11,6 +11,8 @@ mod pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use self::core::Core;
 use super::Protocol;
 use super::imap::Imap;
@@ -26,7 +28,8 @@ pub use self::pending::{Exchange, ExchangeStep, PendingLogin, Refused};
 
 /// What a listener announces and accepts before the login. Listeners that can only be distinguished after STARTTLS must
 /// have equal configurations.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FrontendConfig {
     /// The protocol of the listener.
     pub protocol: Protocol,
@@ -76,16 +79,18 @@ impl Default for FrontendConfig {
 }
 
 /// How strict SMTP is. The defaults are Mailgress's, not nginx's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SmtpRules {
     /// `smtp.anonymousBeforeTLS`: accept mail without a login before a required STARTTLS (quirk Q-06).
+    #[serde(rename = "anonymousBeforeTLS")]
     pub anonymous_before_tls: bool,
     /// `smtp.strictSequence`: accept AUTH and MAIL only where RFC 5321 and RFC 4954 allow them (quirk Q-27).
     pub strict_sequence: bool,
 }
 
 /// What counts towards `limits.maxErrors` (quirk Q-05).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum CountedErrors {
     /// Every command that gets an error reply, except IMAP's ENABLE (quirk Q-31).
     All,
@@ -94,7 +99,7 @@ pub enum CountedErrors {
 }
 
 /// Whether logins with a password are accepted: SASL PLAIN and LOGIN, IMAP's LOGIN command, POP3's USER and PASS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum PasswordLogins {
     /// All of them if PLAIN or LOGIN is enabled; otherwise none.
     Listed,
@@ -118,7 +123,7 @@ impl FrontendConfig {
 }
 
 /// The values of nginx's `starttls`: `off`, `on` and `only`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum StartTlsOffer {
     /// Not offered and not accepted.
     Disabled,

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::input::Input;
 
 /// The content of a received header.
@@ -37,7 +39,7 @@ pub enum ProxyHeaderError {
 pub const MAX_HEADER: usize = 4096;
 
 /// The version of the header that is sent to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum ProxyVersion {
     /// The text form.
     V1,

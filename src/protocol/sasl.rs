@@ -7,6 +7,7 @@ pub(crate) mod dialogue;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -14,7 +15,7 @@ use crate::secret::Secret;
 use super::login::LoginRequest;
 
 /// A login mechanism, as in `authMethods`. The order is the order of announcement, as in nginx.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Mechanism {
     /// SASL PLAIN (RFC 4616).
     Plain,

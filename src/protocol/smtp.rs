@@ -18,8 +18,15 @@ use super::sasl::dialogue::{Dialogue, Progress, first_word};
 pub(crate) struct Smtp {
     core: Core,
     said: Said,
-    /// Set if the next line is a response to our challenge.
-    dialogue: Option<Dialogue>,
+    state: SmtpState,
+}
+
+/// What the next line is.
+#[derive(Debug)]
+enum SmtpState {
+    Command,
+    /// A response to our challenge.
+    Answer(Dialogue),
 }
 
 /// What the client sent that survives a command.
@@ -34,13 +41,13 @@ type Flow = ControlFlow<Step, Smtp>;
 
 impl Smtp {
     pub(crate) fn new(core: Core) -> Self {
-        Self { core, said: Said::default(), dialogue: None }
+        Self { core, said: Said::default(), state: SmtpState::Command }
     }
 
     /// Continues after a refused login. HELO and MAIL are kept, so that the client can try another RCPT.
     pub(crate) fn resume(core: Core, envelope: Envelope) -> Self {
         let Envelope { hello, mail, rcpt: _ } = envelope;
-        Self { core, said: Said { hello, mail }, dialogue: None }
+        Self { core, said: Said { hello, mail }, state: SmtpState::Command }
     }
 
     pub(crate) fn core_mut(&mut self) -> &mut Core {
@@ -65,9 +72,9 @@ impl Smtp {
     }
 
     fn next(mut self, input: &mut Input, out: &mut Vec<u8>) -> Flow {
-        let line = match &self.dialogue {
-            Some(_) => self.core.take_answer(input),
-            None => self.core.take_command(input),
+        let line = match self.state {
+            SmtpState::Answer(_) => self.core.take_answer(input),
+            SmtpState::Command => self.core.take_command(input),
         };
         let line = match line {
             Line::Incomplete => return Flow::Break(Step::Read(self.into())),
@@ -77,7 +84,7 @@ impl Smtp {
         if self.core.exceeds_commands() {
             return close(CloseReason::TooManyCommands, out);
         }
-        if let Some(dialogue) = self.dialogue.take() {
+        if let SmtpState::Answer(dialogue) = std::mem::replace(&mut self.state, SmtpState::Command) {
             return self.proceed(dialogue.answer(first_word(line.expose())), out);
         }
         match command::parse(line.expose()) {
@@ -124,7 +131,7 @@ impl Smtp {
         let extended = extended || self.said.hello.is_some_and(|hello| hello.extended);
         let name = name::in_ascii(name, self.core.client);
         let said = Said { hello: Some(Hello { extended, name }), mail: None };
-        Flow::Continue(Self { core: self.core, said, dialogue: None })
+        Flow::Continue(Self { core: self.core, said, state: SmtpState::Command })
     }
 
     fn auth(mut self, command: &CommandLine<'_>, out: &mut Vec<u8>) -> Flow {
@@ -189,7 +196,7 @@ impl Smtp {
                 out.extend_from_slice(b"334 ");
                 out.extend_from_slice(text.as_bytes());
                 out.extend_from_slice(b"\r\n");
-                Flow::Continue(Self { dialogue: Some(dialogue), ..self })
+                Flow::Continue(Self { state: SmtpState::Answer(dialogue), ..self })
             }
             Progress::Complete(request) => {
                 let Said { hello, mail } = self.said;

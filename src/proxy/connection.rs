@@ -140,7 +140,7 @@ impl Connection {
     /// Waits until the peer has disconnected. Bytes that it sends meanwhile are kept. A peer that sent bytes and then
     /// closed its direction (`printf … | nc`) still reads, so it does not count as disconnected. Never returns when the
     /// input is full.
-    pub(crate) async fn gone(&mut self) {
+    pub(crate) async fn disconnected(&mut self) {
         while !self.ended && !self.input.is_full() {
             match self.fill().await {
                 Ok(0) if !self.input.is_empty() => break,

@@ -28,18 +28,22 @@ use crate::protocol::proxy_header::{self, ProxyVersion};
 
 use super::end::End;
 use super::metrics::Metrics;
-use super::plan::Diff;
 use super::route::{BackendTls, Route};
-use super::uses::Uses;
+use super::uses::{Use, Uses};
 
 pub(crate) struct HealthChecks {
-    checks: Mutex<HashMap<CheckId, Check>>,
-    wanted: Mutex<Wanted>,
+    checks: Checks,
+    wanted: Uses<CheckId>,
+    /// Checks that differ only in settings share their metrics.
+    labels: Uses<(BackendAddress, Protocol)>,
     at_once: Arc<Semaphore>,
     changed: Arc<Notify>,
     dns: Arc<Dns>,
     metrics: Arc<Metrics>,
 }
+
+/// The running checks.
+type Checks = Arc<Mutex<HashMap<CheckId, Check>>>;
 
 impl fmt::Debug for HealthChecks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,7 +53,7 @@ impl fmt::Debug for HealthChecks {
 
 /// The key of a check. Listeners with equal keys share the check.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct CheckId {
+pub(crate) struct CheckId {
     address: BackendAddress,
     protocol: Protocol,
     rule: HealthCheck,
@@ -60,17 +64,11 @@ struct CheckId {
     resolver: Option<(Arc<Resolver>, Reach)>,
 }
 
-/// Reference counts of the checks, and of the metrics that several checks can share.
-#[derive(Default)]
-struct Wanted {
-    checks: Uses<CheckId>,
-    labels: Uses<(BackendAddress, Protocol)>,
-}
-
 /// A check that repeats until it is dropped.
 struct Check {
     endpoint: Arc<Endpoint>,
     task: AbortHandle,
+    _label: Use<(BackendAddress, Protocol)>,
 }
 
 /// The state of an endpoint. It is healthy until its checks have failed often enough.
@@ -92,9 +90,14 @@ impl HealthChecks {
     /// Starts without any check.
     pub(crate) fn new(dns: Arc<Dns>, metrics: Arc<Metrics>) -> Self {
         let at_once = Arc::new(Semaphore::new(MAX_AT_ONCE));
+        let (checks, of_labels) = (Checks::default(), Arc::clone(&metrics));
+        let running = Arc::clone(&checks);
         Self {
-            checks: Mutex::default(),
-            wanted: Mutex::default(),
+            checks,
+            wanted: Uses::new(move |id| drop(running.lock().remove(id))),
+            labels: Uses::new(move |(address, protocol): &(BackendAddress, Protocol)| {
+                of_labels.forget_check(&address.to_string(), *protocol);
+            }),
             at_once,
             changed: Arc::default(),
             dns,
@@ -127,25 +130,9 @@ impl HealthChecks {
         CheckedBackend(endpoints.collect::<Option<_>>()?).report()
     }
 
-    /// Counts the listeners that a snapshot adds and removes, and stops checks that no listener needs.
-    pub(crate) fn turn(&self, diff: &Diff<'_>) {
-        let mut wanted = self.wanted.lock();
-        for id in diff.added.iter().flat_map(|listener| CheckId::of(listener)) {
-            let label = (id.address.clone(), id.protocol);
-            if wanted.checks.begin(id) {
-                wanted.labels.begin(label);
-            }
-        }
-        for id in diff.removed.iter().flat_map(|listener| CheckId::of(listener)) {
-            if !wanted.checks.end(&id) {
-                continue;
-            }
-            drop(self.checks.lock().remove(&id));
-            let label = (id.address, id.protocol);
-            if wanted.labels.end(&label) {
-                self.metrics.forget_check(&label.0.to_string(), label.1);
-            }
-        }
+    /// Returns the uses of the listener's checks. A check stops after its last use.
+    pub(crate) fn register(&self, listener: &Listener) -> Vec<Use<CheckId>> {
+        CheckId::of(listener).map(|id| self.wanted.begin(id)).collect()
     }
 
     /// Waits until an endpoint fails or recovers, or has its first result.
@@ -173,7 +160,8 @@ impl HealthChecks {
             changed: Arc::clone(&self.changed),
             metrics: Arc::clone(&self.metrics),
         };
-        Check { endpoint, task: tokio::spawn(checker.run()).abort_handle() }
+        let label = self.labels.begin((id.address.clone(), id.protocol));
+        Check { endpoint, task: tokio::spawn(checker.run()).abort_handle(), _label: label }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Labels are looked up once per listener, when it is first served. A session uses the resulting handles.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -43,23 +43,23 @@ pub(crate) struct Metrics {
     backend_checks: IntCounterVec,
     /// Recent events.
     pub(crate) journal: Arc<Journal>,
-    listeners: Mutex<Listeners>,
+    listeners: Known,
 }
 
-#[derive(Debug, Default)]
-struct Listeners {
-    known: HashMap<ListenerId, Arc<ListenerMetrics>>,
-    /// Removed listeners that may still have sessions. A listener that came back may be among them.
-    leaving: BTreeSet<ListenerId>,
-}
+/// The listeners that are registered or have sessions.
+type Known = Arc<Mutex<HashMap<ListenerId, Weak<ListenerMetrics>>>>;
 
-/// The metric handles of one listener.
+/// The metric handles of one listener. When the last user drops them, the series are removed, so that memory does not
+/// grow with changes.
 #[derive(Debug)]
 pub(crate) struct ListenerMetrics {
     /// `namespace/object/listener`.
     pub(crate) id: String,
+    listener: ListenerId,
+    known: Known,
     protocol: &'static str,
     open: [IntGauge; 3],
+    sessions_open: IntGaugeVec,
     /// Sessions that have started, including those that have ended.
     begun: AtomicU64,
     rates: Rates,
@@ -71,6 +71,7 @@ pub(crate) struct ListenerMetrics {
     pub(crate) bytes_to_backend: IntCounter,
     /// Bytes relayed from backends to clients.
     pub(crate) bytes_to_client: IntCounter,
+    bytes: IntCounterVec,
     logins: Verdicts,
     auth_requests: Verdicts,
     families: [HistogramVec; 3],
@@ -147,25 +148,26 @@ impl Metrics {
             backend_up: metric::BACKEND_UP.gauges(registry)?,
             backend_checks: metric::BACKEND_CHECKS.counters(registry)?,
             journal: Arc::default(),
-            listeners: Mutex::default(),
+            listeners: Known::default(),
         })
     }
 
     /// Returns the handles of a listener and creates them on first use. A listener whose protocol changed gets new
     /// ones.
     pub(crate) fn listener(&self, id: &ListenerId, protocol: Protocol) -> Arc<ListenerMetrics> {
-        let listeners = &mut self.listeners.lock().known;
-        if let Some(known) = listeners.get(id)
-            && known.protocol == protocol.name()
-        {
-            return Arc::clone(known);
+        match self.known(id) {
+            Some(same) if same.protocol == protocol.name() => return same,
+            Some(other) => other.remove_series(),
+            None => {}
         }
         let name = id.to_string();
+        let mut known = self.listeners.lock();
         let open = |tls: TlsLabel| {
             self.sessions_open.with_label_values(&[name.as_str(), protocol.name(), tls.name()])
         };
         let made = Arc::new(ListenerMetrics {
             open: TlsLabel::ALL.map(open),
+            sessions_open: self.sessions_open.clone(),
             begun: AtomicU64::new(0),
             rates: Rates::new(Instant::now()),
             journal: Arc::clone(&self.journal),
@@ -173,28 +175,28 @@ impl Metrics {
             ended: Mutex::default(),
             bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
             bytes_to_client: self.bytes.with_label_values(&[name.as_str(), TO_CLIENT]),
+            bytes: self.bytes.clone(),
             logins: Verdicts::new(&self.logins),
             auth_requests: Verdicts::new(&self.auth_requests),
             families: self.timings.clone(),
             timings: Default::default(),
             protocol: protocol.name(),
             id: name,
+            listener: id.clone(),
+            known: Arc::clone(&self.listeners),
         });
-        listeners.insert(id.clone(), Arc::clone(&made));
+        known.insert(id.clone(), Arc::downgrade(&made));
         made
     }
 
-    /// Returns the numbers of a listener, if it has been served.
+    /// Returns the numbers of a listener that is registered or has sessions.
     pub(crate) fn numbers(&self, id: &ListenerId, now: Instant) -> Option<Numbers> {
-        let listener = self.listeners.lock().known.get(id).cloned()?;
-        Some(listener.numbers(now))
+        Some(self.known(id)?.numbers(now))
     }
 
     /// Returns the sum over all listeners.
     pub(crate) fn totals(&self, now: Instant) -> Numbers {
-        let listeners = self.listeners.lock();
-        let each = listeners.known.values().map(|listener| listener.numbers(now));
-        each.fold(Numbers::default(), |a, b| Numbers {
+        self.all().iter().map(|listener| listener.numbers(now)).fold(Numbers::default(), |a, b| Numbers {
             open: a.open.saturating_add(b.open),
             sessions_per_minute: a.sessions_per_minute + b.sessions_per_minute,
             bytes_per_second: a.bytes_per_second + b.bytes_per_second,
@@ -207,9 +209,18 @@ impl Metrics {
 
     /// Sets a mark. Rates are computed over the time since the last but one mark.
     pub(crate) fn mark(&self, now: Instant) {
-        for listener in self.listeners.lock().known.values() {
+        for listener in self.all() {
             listener.rates.mark(listener.counted(), now);
         }
+    }
+
+    /// The handles must not be dropped under the lock, which their `Drop` takes.
+    fn known(&self, id: &ListenerId) -> Option<Arc<ListenerMetrics>> {
+        self.listeners.lock().get(id).and_then(Weak::upgrade)
+    }
+
+    fn all(&self) -> Vec<Arc<ListenerMetrics>> {
+        self.listeners.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn endpoint_up(&self, endpoint: &str, protocol: Protocol, is_up: bool) {
@@ -230,14 +241,15 @@ impl Metrics {
         }
     }
 
-    /// Sets the `limits.maxConnections` of a listener. `None` if it has no limit or was removed.
-    pub(crate) fn session_limit(&self, listener: &ListenerId, limit: Option<u32>) {
-        let listener = listener.to_string();
-        match limit {
-            Some(limit) => self.session_limits.with_label_values(&[&listener]).set(limit.into()),
-            // The series may not exist.
-            None => drop(self.session_limits.remove_label_values(&[&listener])),
-        }
+    /// Sets the `limits.maxConnections` of a listener.
+    pub(crate) fn session_limit(&self, listener: &ListenerId, limit: u32) {
+        self.session_limits.with_label_values(&[&listener.to_string()]).set(limit.into());
+    }
+
+    /// Removes the limit of a listener that has none any more or was removed.
+    pub(crate) fn forget_session_limit(&self, listener: &ListenerId) {
+        // The series exists since the limit was set.
+        let _ = self.session_limits.remove_label_values(&[&listener.to_string()]);
     }
 
     /// Sets the metrics of a certificate that an object's listeners serve.
@@ -253,45 +265,42 @@ impl Metrics {
         let _ = self.certificate_expiry.remove_label_values(&id.labels());
         let _ = self.certificate_warning.remove_label_values(&id.labels());
     }
+}
 
-    /// Marks listeners as removed. Deletes the metrics of those without sessions, so that memory does not grow with
-    /// changes.
-    pub(crate) fn leave(&self, removed: &BTreeSet<&ListenerId>) {
-        let Listeners { known, leaving } = &mut *self.listeners.lock();
-        leaving.extend(removed.iter().map(|id| (*id).clone()));
-        leaving.retain(|id| match known.get(id) {
-            Some(metrics) if Arc::strong_count(metrics) > 1 => true,
-            _ => {
-                if let Some(metrics) = known.remove(id) {
-                    self.remove(&metrics);
-                }
-                false
-            }
-        });
-    }
-
-    fn remove(&self, metrics: &ListenerMetrics) {
-        let listener = metrics.id.as_str();
-        // A series that was never counted does not exist.
-        for tls in TlsLabel::ALL {
-            let _ = self.sessions_open.remove_label_values(&[listener, metrics.protocol, tls.name()]);
-        }
-        for [tls, outcome, fault] in metrics.ended.lock().keys() {
-            let labels = [listener, metrics.protocol, tls, outcome, fault];
-            let _ = self.sessions.remove_label_values(&labels);
-        }
-        for direction in [TO_BACKEND, TO_CLIENT] {
-            let _ = self.bytes.remove_label_values(&[listener, direction]);
-        }
-        metrics.logins.remove(listener, metrics.protocol);
-        metrics.auth_requests.remove(listener, metrics.protocol);
-        for histogram in &self.timings {
-            let _ = histogram.remove_label_values(&[listener, metrics.protocol]);
+/// The listener is removed and its last session has ended.
+impl Drop for ListenerMetrics {
+    fn drop(&mut self) {
+        // Keep the lock, so that the series are not removed after the listener has come back and uses them.
+        let known = Arc::clone(&self.known);
+        let mut known = known.lock();
+        if known.get(&self.listener).is_some_and(|metrics| metrics.strong_count() == 0) {
+            known.remove(&self.listener);
+            self.remove_series();
         }
     }
 }
 
 impl ListenerMetrics {
+    /// Removes the series. Sessions that still use the handles count without effect.
+    fn remove_series(&self) {
+        let listener = self.id.as_str();
+        // A series that was never counted does not exist.
+        for tls in TlsLabel::ALL {
+            let _ = self.sessions_open.remove_label_values(&[listener, self.protocol, tls.name()]);
+        }
+        for [tls, outcome, fault] in self.ended.lock().keys() {
+            let _ = self.sessions.remove_label_values(&[listener, self.protocol, tls, outcome, fault]);
+        }
+        for direction in [TO_BACKEND, TO_CLIENT] {
+            let _ = self.bytes.remove_label_values(&[listener, direction]);
+        }
+        self.logins.remove(listener, self.protocol);
+        self.auth_requests.remove(listener, self.protocol);
+        for histogram in &self.families {
+            let _ = histogram.remove_label_values(&[listener, self.protocol]);
+        }
+    }
+
     /// Counts an open session.
     pub(crate) fn open(&self, tls: TlsLabel) -> OpenSession {
         let [off, start_tls, implicit] = &self.open;
@@ -364,7 +373,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forgets_a_listener_that_is_gone_when_its_last_session_has_ended() {
+    fn forgets_a_removed_listener_when_its_last_session_ends() {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
@@ -374,20 +383,17 @@ mod tests {
         session.took(Timing::Login, Duration::from_millis(100));
         session.login(Verdict::Refused, Fault::Client);
         session.auth_request(Verdict::Failed);
-        metrics.session_limit(&id, Some(10));
         for counted in ["logins_total", "auth_service_requests_total"] {
             let accepted = format!(
                 "{counted}{{listener=\"mail/example/imap\",outcome=\"accepted\",protocol=\"imap\"}} 0"
             );
             assert!(text().contains(&accepted), "{}", text());
         }
-        metrics.session_limit(&id, None);
-        metrics.leave(&BTreeSet::from([&id]));
+        drop(metrics.listener(&id, Protocol::Imap));
         assert!(text().contains("mail/example/imap"), "a session is still counted");
         drop(open);
         session.ended(TlsLabel::Off, &End::Done, SystemTime::now());
         drop(session);
-        metrics.leave(&BTreeSet::new());
         assert!(!text().contains("mail/example/imap"), "{}", text());
     }
 }

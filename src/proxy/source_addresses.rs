@@ -132,7 +132,7 @@ impl Window {
 
 impl ChangedSources {
     /// Stores a summary for the next report.
-    pub(crate) fn tell(&self, listener: &ListenerId, sources: SourceAddresses) {
+    pub(crate) fn report(&self, listener: &ListenerId, sources: SourceAddresses) {
         self.summaries.lock().insert(listener.clone(), sources);
         self.changed.notify_one();
     }

@@ -12,21 +12,20 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::{Dns, Target};
-use crate::model::{Listener, ListenerId, Resolver, Snapshot, Socket, SocketState};
+use crate::model::{ListenerId, Resolver, Snapshot, Socket, SocketState};
 use crate::net::socket;
 use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
-use super::certificates::{CertificateId, certificates};
 use super::health::HealthChecks;
 use super::journal::{FAILED, Journal, difference};
 use super::listener::AcceptLoop;
 use super::metrics::Metrics;
 use super::plan::{Action, Diff, plan};
+use super::registration::Registrations;
 use super::report::Reporter;
 use super::running::Running;
 use super::serving::{ListenerStates, Serving, ServingContext};
-use super::uses::Uses;
 use super::worker::{Work, Workers};
 use super::{Channels, Options};
 
@@ -38,7 +37,6 @@ pub(crate) struct Supervisor {
     reporter: Reporter,
     workers: Workers,
     metrics: Arc<Metrics>,
-    dns: Arc<Dns>,
     silent: watch::Receiver<Arc<Vec<Resolver>>>,
     states: ListenerStates,
     health: HealthChecks,
@@ -47,8 +45,7 @@ pub(crate) struct Supervisor {
     failed: BTreeMap<ListenAddress, String>,
     /// The snapshot that was applied last.
     applied: Arc<Snapshot>,
-    zones: Uses<String>,
-    certificates: Uses<CertificateId>,
+    registrations: Registrations,
     /// Cancelled when all sessions have to end with a closing message.
     goodbye: CancellationToken,
 }
@@ -71,6 +68,7 @@ impl Supervisor {
     ) -> Self {
         let journal = Arc::clone(&metrics.journal);
         let health = HealthChecks::new(Arc::clone(&dns), Arc::clone(&metrics));
+        let registrations = Registrations::new(&metrics, &dns);
         Self {
             options,
             snapshots: channels.snapshots,
@@ -78,15 +76,13 @@ impl Supervisor {
             workers,
             metrics,
             silent: dns.silent(),
-            dns,
+            registrations,
             journal,
             health,
             states: ListenerStates::default(),
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
             applied: Arc::default(),
-            zones: Uses::default(),
-            certificates: Uses::default(),
             goodbye: CancellationToken::new(),
         }
     }
@@ -320,8 +316,7 @@ impl Supervisor {
         }
     }
 
-    /// Handles removed and added listeners. Sessions of removed ones may continue until the drain timeout. Shared
-    /// things (health checks, certificates, resolver zones) end with their last listener.
+    /// Handles removed and added listeners. Sessions of removed ones may continue until the drain timeout.
     fn replace_listeners(&mut self, snapshot: Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.applied, Arc::clone(&snapshot));
         let diff = Diff::new(&before, &snapshot);
@@ -329,44 +324,13 @@ impl Supervisor {
         let removed =
             diff.removed.iter().map(|listener| &listener.id).filter(|id| !added.contains(id)).collect();
         self.states.turn(&removed, &added, self.options.drain_timeout);
-        self.metrics.leave(&removed);
-        self.health.turn(&diff);
-        self.update_zones(&diff);
-        self.update_certificates(&diff);
+        self.registrations.turn(&diff, &self.health);
         for id in removed {
-            self.metrics.session_limit(id, None);
             self.reporter.source_addresses(id, None);
             self.reporter.backend(id, None);
         }
         for listener in &diff.added {
-            self.metrics.session_limit(&listener.id, listener.limits.max_connections);
             self.reporter.backend(&listener.id, self.health.report(listener));
-        }
-    }
-
-    fn update_zones(&mut self, diff: &Diff<'_>) {
-        let zone = |listener: &&Arc<Listener>| listener.resolver.statistics_zone.clone();
-        let mut changed = false;
-        for zone in diff.added.iter().filter_map(zone) {
-            changed |= self.zones.begin(zone);
-        }
-        for zone in diff.removed.iter().filter_map(zone) {
-            changed |= self.zones.end(&zone);
-        }
-        if changed {
-            self.dns.keep_zones(&self.zones.all().map(String::as_str).collect());
-        }
-    }
-
-    fn update_certificates(&mut self, diff: &Diff<'_>) {
-        for (id, certificate) in diff.added.iter().flat_map(|listener| certificates(listener)) {
-            self.metrics.certificate(&id, certificate);
-            self.certificates.begin(id);
-        }
-        for (id, _) in diff.removed.iter().flat_map(|listener| certificates(listener)) {
-            if self.certificates.end(&id) {
-                self.metrics.forget_certificate(&id);
-            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -288,7 +288,14 @@ fn a_swap_keeps_sessions_and_a_removed_listener_refuses_new_ones() {
     let ListenAddress::Ip(closed) = address else { panic!("not TCP") };
     assert!(TcpStream::connect(closed).is_err());
     assert_eq!(old.ask("NOOP"), "+OK old");
+    let counted = "listener=\"mail/example/pop3\"";
+    assert!(plane.metric(counted), "its last session is counted");
     drop(old);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while plane.metric(counted) {
+        assert!(Instant::now() < deadline, "its metrics stay");
+        std::thread::yield_now();
+    }
     plane.end();
 }
 

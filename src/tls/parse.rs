@@ -5,8 +5,8 @@ mod authorities;
 mod chain;
 mod error;
 mod key;
-mod oddity;
 mod pem;
+mod warning;
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -20,7 +20,7 @@ pub(in crate::tls) use authorities::is_authority;
 pub use authorities::{Authorities, Unused, UnusedAuthority, authorities};
 pub(super) use chain::is_same_name;
 pub use error::ParseError;
-pub use oddity::Oddity;
+pub use warning::CertificateWarning;
 
 /// A certificate that can be served, with warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Parsed {
     /// The chain and its key.
     pub certificate: Certificate,
     /// Reasons why clients may refuse it.
-    pub oddities: Vec<Oddity>,
+    pub warnings: Vec<CertificateWarning>,
 }
 
 /// The longest chain that OpenSSL verifies.
@@ -62,8 +62,8 @@ pub fn certificate(reference: &str, chain_pem: &[u8], key_pem: &[u8]) -> Result<
         not_before: leaf.validity().not_before.timestamp(),
         not_after: served.map(|one| one.validity().not_after.timestamp()).min().unwrap_or(i64::MAX),
     };
-    let oddities = arranged.oddity.into_iter().chain(Oddity::of(leaf)).collect();
-    Ok(Parsed { certificate, oddities })
+    let warnings = arranged.warning.into_iter().chain(CertificateWarning::of(leaf)).collect();
+    Ok(Parsed { certificate, warnings })
 }
 
 /// Parses certificate revocation lists. Returns them in DER.

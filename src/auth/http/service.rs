@@ -48,7 +48,8 @@ impl Service {
 }
 
 fn template(auth: &HttpAuth) -> Result<Template, String> {
-    let path: PathAndQuery = auth.path.parse().map_err(|error| format!("the path of its URL: {error}"))?;
+    let path: PathAndQuery =
+        auth.path.expose().parse().map_err(|error| format!("the path of its URL: {error}"))?;
     let host = HeaderValue::try_from(&auth.host).map_err(|_| format!("{:?} is not a host", auth.host))?;
     let unusable = |(name, value): &&(String, HeaderText)| {
         let is_allowed = match value {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
 use crate::dns::{Dns, Host};
-use crate::model::{AuthProof, HeaderText, HttpAuth, Reach, Resolver, TrustAnchors};
+use crate::model::{AuthProof, HeaderText, HttpAuth, Reach, RequestPath, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, Protocol};
@@ -104,7 +104,7 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
         endpoints: endpoints.iter().map(|address| (*address).clone()).collect(),
         reach: Reach::Anywhere,
         host: "auth.test".to_owned(),
-        path: "/auth?via=mail".to_owned(),
+        path: RequestPath::new("/auth?via=mail".to_owned()),
         tls: None,
         headers: vec![("X-Auth-Key".to_owned(), HeaderText::Fixed(Secret::from(&b"k"[..])))],
         timeout: Duration::from_secs(10),

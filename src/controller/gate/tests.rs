@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::controller::render::tests::{World, server};
+use crate::controller::render::tests::{Fixture, server};
 use crate::model::served::{Entry, Page, Problem, Replica};
 use crate::model::{BindReport, SocketState};
 use crate::net::ListenAddress;
@@ -19,7 +19,7 @@ const WITHOUT_SECRET: &str =
 
 /// A starting replica that has bound port 143.
 struct Starting {
-    world: World,
+    fixture: Fixture,
     report: BindReport,
     peers: Option<Peers>,
     leads: bool,
@@ -31,13 +31,13 @@ struct Starting {
 
 impl Starting {
     fn new(yaml: &str) -> Self {
-        let mut world = World::new();
-        world.render(yaml);
+        let mut fixture = Fixture::new();
+        fixture.render(yaml);
         let bound = |port| (ListenAddress::Any { port }, SocketState::Bound(vec![]));
         let report =
             BindReport { revision: 1, sockets: Arc::new([bound(143)].into()), ..BindReport::default() };
         let (gate, began) = (Gate::new(TIMEOUT), Instant::now());
-        Self { world, report, peers: None, leads: false, status: Value::Null, unread: None, gate, began }
+        Self { fixture, report, peers: None, leads: false, status: Value::Null, unread: None, gate, began }
     }
 
     /// Adds another ready replica that serves this object.
@@ -55,7 +55,7 @@ impl Starting {
 
     fn check(&mut self, after: Duration) -> GateState {
         let facts = Facts {
-            published: &self.world.renderer,
+            published: &self.fixture.renderer,
             report: &self.report,
             replicas: None,
             surroundings: None,

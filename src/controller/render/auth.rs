@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
 use crate::controller::index::ReferenceKind;
 use crate::controller::violation::Violation;
-use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, TrustAnchors};
+use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, RequestPath, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -39,17 +39,14 @@ pub(crate) fn render(
     settings: &crate::api::Settings,
     reach: &Reach,
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<Decider> {
     let reach = if reach::names_auth_service(scope) { reach } else { &Reach::Anywhere };
     let auth = settings.auth.clone().unwrap_or_default();
     match (auth.http, auth.passthrough) {
-        (Some(http), None) => {
-            Some(Decider::Service(Arc::new(service(scope, &http, reach, references, found)?)))
-        }
+        (Some(http), None) => Some(Decider::Service(Arc::new(service(scope, &http, reach, references)?))),
         (None, Some(_)) => Some(Decider::Backend),
         _ => {
-            found.push(Violation::invalid(
+            scope.report(Violation::invalid(
                 &scope.absent("auth"),
                 "no authentication is configured",
                 "name an auth service in auth.http, or let the backend decide with auth.passthrough: {}",
@@ -73,17 +70,16 @@ fn service(
     http: &Settings,
     reach: &Reach,
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<HttpAuth> {
     let place = match (&http.service_ref, &http.url) {
-        (Some(service), None) => of_service(scope, service, reach, references, found),
+        (Some(service), None) => of_service(scope, service, reach, references),
         (None, Some(url)) => {
             let place = of_url(url);
             if let Some(place) = &place {
-                reach::check_address(&scope.setting("auth.http.url"), reach, &place.endpoints, found);
+                reach::check_address(scope, &scope.setting("auth.http.url"), reach, &place.endpoints);
             } else {
                 // The value is not shown, because it may contain a password.
-                found.push(Violation::invalid(
+                scope.report(Violation::invalid(
                     &scope.setting("auth.http.url"),
                     "this is not the URL of an auth service",
                     "write http://host:port/path, https://host/path or unix:/socket:/path, without a login in it",
@@ -94,16 +90,16 @@ fn service(
         _ => {
             let problem = "the auth service is not named, or twice";
             let path = scope.absent("auth.http");
-            found.push(Violation::invalid(&path, problem, "write exactly one of serviceRef and url"));
+            scope.report(Violation::invalid(&path, problem, "write exactly one of serviceRef and url"));
             None
         }
     };
-    let headers = headers(scope, http.headers.as_deref().unwrap_or_default(), references, found);
+    let headers = headers(scope, http.headers.as_deref().unwrap_or_default(), references);
     let path = &scope.setting("auth.http.timeout");
     let timeout =
-        bounds::duration(path, http.timeout.as_ref(), bounds::deadline(Duration::from_secs(60)), found);
+        bounds::duration(scope, path, http.timeout.as_ref(), bounds::deadline(Duration::from_secs(60)));
     let bundles = http.ca_certificate_refs.as_deref().unwrap_or_default();
-    let trust = tls::trust(scope, "auth.http.caCertificateRefs", bundles, references, found);
+    let trust = tls::trust(scope, "auth.http.caCertificateRefs", bundles, references);
     let Place { reference, endpoints, host, path, https } = place?;
     let tls: Option<TrustAnchors> = https.then_some(trust);
     let keep_alive = http.keep_alive.unwrap_or(true);
@@ -116,7 +112,7 @@ fn service(
         endpoints,
         reach,
         host,
-        path,
+        path: RequestPath::new(path),
         tls,
         headers,
         timeout,
@@ -131,20 +127,19 @@ fn of_service(
     service: &ServiceRef,
     reach: &Reach,
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<Place> {
     let path = &scope.setting("auth.http.serviceRef");
     let key = scope.key("auth.http.serviceRef", &service.name);
     if service.path.parse::<PathAndQuery>().is_err() {
         let problem = "this is not a path of an auth service";
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &format!("{path}.path"),
             problem,
             "begin it with /, and write %20 for a space",
         ));
     }
-    let mut backend = backend::service(path, &key, &service.port, references, found)?;
-    reach::keep_allowed(path, reach, &mut backend, found);
+    let mut backend = backend::service(scope, path, &key, &service.port, references)?;
+    reach::keep_allowed(scope, path, reach, &mut backend);
     let external = references.service(&key).found().and_then(|service| backend::external_name(service));
     let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
     Some(Place {
@@ -198,25 +193,20 @@ fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(before, _)| before)
 }
 
-fn headers(
-    scope: &Scope<'_>,
-    headers: &[Header],
-    references: &References<'_>,
-    found: &mut Vec<Violation>,
-) -> Vec<(String, HeaderText)> {
+fn headers(scope: &Scope<'_>, headers: &[Header], references: &References<'_>) -> Vec<(String, HeaderText)> {
     let mut rendered = Vec::new();
     for header in headers {
         let path = format!("{}[{}]", scope.setting("auth.http.headers"), header.name);
         if HeaderName::from_bytes(header.name.as_bytes()).is_err() {
             let problem = format!("{:?} is not a header's name", header.name);
-            found.push(Violation::invalid(&path, problem, "use letters, digits and hyphens"));
+            scope.report(Violation::invalid(&path, problem, "use letters, digits and hyphens"));
         }
-        let Some(value) = header_value(scope, &path, header, references, found) else { continue };
+        let Some(value) = header_value(scope, &path, header, references) else { continue };
         if let HeaderText::Fixed(text) = &value
             && HeaderValue::from_bytes(text.expose()).is_err()
         {
             let problem = "the value holds line breaks or control characters";
-            found.push(Violation::unusable(&path, problem, "write it as one line"));
+            scope.report(Violation::unusable(&path, problem, "write it as one line"));
         }
         rendered.push((header.name.clone(), value));
     }
@@ -228,14 +218,13 @@ fn header_value(
     path: &str,
     header: &Header,
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<HeaderText> {
     let source = match (&header.value, &header.value_from) {
         (Some(value), None) => return Some(HeaderText::Fixed(Secret::from(value.as_bytes()))),
         (None, Some(source)) => source,
         _ => {
             let problem = "a header has exactly one of value and valueFrom";
-            found.push(Violation::invalid(path, problem, "write exactly one of them"));
+            scope.report(Violation::invalid(path, problem, "write exactly one of them"));
             return None;
         }
     };
@@ -244,16 +233,16 @@ fn header_value(
         (None, Some(value)) => return Some(of_session(scope, value)),
         _ => {
             let problem = "valueFrom has neither or both of secretKeyRef and session";
-            found.push(Violation::invalid(path, problem, "write exactly one of them"));
+            scope.report(Violation::invalid(path, problem, "write exactly one of them"));
             return None;
         }
     };
     let key = scope.key("auth.http.headers", &reference.name);
     let remedy = "create it, or correct the name";
-    let secret = references.secret(&key).required((ReferenceKind::Secret, &key), path, remedy, found)?;
+    let secret = references.secret(&key).required(scope, (ReferenceKind::Secret, &key), path, remedy)?;
     let Some(value) = secret.data.get(&reference.key) else {
         let problem = format!("Secret {key} has no key {:?}", reference.key);
-        found.push(Violation::missing(path, problem, "add the key to the Secret, or correct its name"));
+        scope.report(Violation::missing(path, problem, "add the key to the Secret, or correct its name"));
         return None;
     };
     // The content of a file in a Secret usually ends with a line break.

@@ -21,15 +21,14 @@ pub(crate) fn render(
     fields: &ListenerFields,
     reach: &Reach,
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<Backend> {
     if fields.backend_ref.is_some() && fields.backend_address.is_some() {
         let problem = "backendRef and backendAddress exclude each other";
-        found.push(Violation::invalid(&scope.field("backendAddress"), problem, "remove one"));
+        scope.report(Violation::invalid(&scope.field("backendAddress"), problem, "remove one"));
     }
     if let Some(text) = &fields.backend_address {
         let Some(address) = units::backend_address(text, None) else {
-            found.push(Violation::invalid(
+            scope.report(Violation::invalid(
                 &scope.field("backendAddress"),
                 format!("{text:?} is not a backend's address"),
                 "write host:port, [IPv6]:port or unix:/path",
@@ -37,13 +36,13 @@ pub(crate) fn render(
             return None;
         };
         let (endpoints, path) = (vec![address], scope.field("backendAddress"));
-        reach::check_address(&path, reach, &endpoints, found);
+        reach::check_address(scope, &path, reach, &endpoints);
         return Some(Backend::new(text.clone(), endpoints));
     }
     let reference = fields.backend_ref.as_ref()?;
     let (path, key) = (scope.field("backendRef"), scope.own_key(&reference.name));
-    let mut backend = service(&path, &key, &reference.port, references, found)?;
-    reach::keep_allowed(&path, reach, &mut backend, found);
+    let mut backend = service(scope, &path, &key, &reference.port, references)?;
+    reach::keep_allowed(scope, &path, reach, &mut backend);
     Some(backend)
 }
 
@@ -60,31 +59,31 @@ pub(crate) fn service_port(
 
 /// Returns a Service's ready endpoints for one of its ports.
 pub(crate) fn service(
+    scope: &Scope<'_>,
     path: &str,
     key: &Key,
     port: &PortRef,
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<Backend> {
     let reference = format!("Service {key}:{port}");
     let remedy = "create it, or correct the name";
-    let service = references.service(key).required((ReferenceKind::Service, key), path, remedy, found)?;
+    let service = references.service(key).required(scope, (ReferenceKind::Service, key), path, remedy)?;
     if let Some(name) = external_name(service) {
         let address = external_address(service, (key, name), port);
         let endpoint = address.map_err(|(problem, remedy)| Violation::unusable(path, problem, remedy));
         return match endpoint {
             Ok(address) => Some(Backend::new(reference, vec![address])),
             Err(violation) => {
-                found.push(violation);
+                scope.report(violation);
                 None
             }
         };
     }
     let slices =
-        references.slices(key).required((ReferenceKind::EndpointSlices, key), path, remedy, found)?;
+        references.slices(key).required(scope, (ReferenceKind::EndpointSlices, key), path, remedy)?;
     let Some(port_name) = port_name(service, &slices, port) else {
         let problem = format!("Service {key} has no TCP port {port}{}", ports_of(service));
-        found.push(Violation::missing(path, problem, "name one of the Service's own ports"));
+        scope.report(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
     let endpoints = Endpoints::of(slices.iter().copied(), port_name, references.locality());
@@ -94,7 +93,7 @@ pub(crate) fn service(
         } else {
             "so logins are answered with an error"
         };
-        found.push(Violation::notice(
+        scope.report(Violation::notice(
             Notice::NoReadyEndpoints,
             path,
             format!("Service {key} has no ready endpoint for port {port}, {consequence}"),

@@ -34,25 +34,25 @@ pub(crate) fn deadline(default: Duration) -> Bounded {
 
 /// Parses a duration within its range, or returns the default.
 pub(crate) fn duration(
+    scope: &Scope<'_>,
     path: &str,
     value: Option<&common::Duration>,
     bounded: Bounded,
-    found: &mut Vec<Violation>,
 ) -> Duration {
     let Some(text) = value else { return bounded.default };
     let read = units::duration(text).filter(|read| (bounded.least..=bounded.most).contains(read));
     read.unwrap_or_else(|| {
         let problem =
             format!("{:?} is not a duration between {:?} and {:?}", text.0, bounded.least, bounded.most);
-        found.push(Violation::invalid(path, problem, "write a duration such as 30s or 1h30m"));
+        scope.report(Violation::invalid(path, problem, "write a duration such as 30s or 1h30m"));
         bounded.default
     })
 }
 
-pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Timeouts {
+pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings) -> Timeouts {
     let timeouts = settings.timeouts.clone().unwrap_or_default();
-    let mut read = |name: &str, value: Option<&common::Duration>, bounded| {
-        duration(&scope.setting(&format!("timeouts.{name}")), value, bounded, found)
+    let read = |name: &str, value: Option<&common::Duration>, bounded| {
+        duration(scope, &scope.setting(&format!("timeouts.{name}")), value, bounded)
     };
     let minute = Duration::from_secs(60);
     let half_closed = Bounded { default: minute, least: Duration::ZERO, most: YEAR };
@@ -66,39 +66,34 @@ pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<V
 }
 
 /// Renders the limits of the listener. `frontend` renders those of the protocol.
-pub(crate) fn limits(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Limits {
+pub(crate) fn limits(scope: &Scope<'_>, settings: &Settings) -> Limits {
     let limits = settings.limits.clone().unwrap_or_default();
     Limits {
-        client_buffer: client_buffer(scope, limits.client_buffer.as_ref(), found),
+        client_buffer: client_buffer(scope, limits.client_buffer.as_ref()),
         max_connections: limits.max_connections,
         max_connections_per_client: limits.max_connections_per_client,
-        auth_failures: limits.auth_failures.map(|failures| auth_failures(scope, &failures, found)),
+        auth_failures: limits.auth_failures.map(|failures| auth_failures(scope, &failures)),
         exempt: networks(
+            scope,
             &scope.setting("limits.exempt"),
             limits.exempt.as_deref().unwrap_or_default(),
-            found,
         )
         .into(),
     }
 }
 
 /// Renders the delay of the greeting (SMTP).
-pub(crate) fn greeting_delay(
-    scope: &Scope<'_>,
-    settings: &Settings,
-    protocol: Protocol,
-    found: &mut Vec<Violation>,
-) -> Duration {
+pub(crate) fn greeting_delay(scope: &Scope<'_>, settings: &Settings, protocol: Protocol) -> Duration {
     let value = settings.smtp.as_ref().and_then(|smtp| smtp.greeting_delay.as_ref());
     let bounded = Bounded { default: Duration::ZERO, least: Duration::ZERO, most: YEAR };
     match protocol {
-        Protocol::Smtp => duration(&scope.setting("smtp.greetingDelay"), value, bounded, found),
+        Protocol::Smtp => duration(scope, &scope.setting("smtp.greetingDelay"), value, bounded),
         Protocol::Imap | Protocol::Pop3 => Duration::ZERO,
     }
 }
 
 /// Renders the resolver.
-pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) -> Resolver {
+pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings) -> Resolver {
     let resolver = settings.resolver.clone().unwrap_or_default();
     let mut nameservers = Vec::new();
     for (index, text) in resolver.nameservers.iter().flatten().enumerate() {
@@ -106,7 +101,7 @@ pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<V
             Some(address @ (BackendAddress::Ip(_) | BackendAddress::Name { .. })) => {
                 nameservers.push(address)
             }
-            Some(BackendAddress::Unix(_)) | None => found.push(Violation::invalid(
+            Some(BackendAddress::Unix(_)) | None => scope.report(Violation::invalid(
                 &format!("{}[{index}]", scope.setting("resolver.nameservers")),
                 format!("{text:?} is not a name server"),
                 "write an address or name, with a port if it is not 53",
@@ -116,27 +111,27 @@ pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<V
     let (ipv4, ipv6) = (resolver.ipv4.unwrap_or(true), resolver.ipv6.unwrap_or(true));
     if !ipv4 && !ipv6 {
         let path = scope.setting("resolver.ipv6");
-        found.push(Violation::invalid(&path, "neither IPv4 nor IPv6 is looked up", "leave one of them on"));
+        scope.report(Violation::invalid(&path, "neither IPv4 nor IPv6 is looked up", "leave one of them on"));
     }
     let timeout = &scope.setting("resolver.timeout");
     let valid = &scope.setting("resolver.valid");
     Resolver {
         nameservers,
-        valid: resolver.valid.as_ref().map(|v| duration(valid, Some(v), deadline(YEAR), found)),
+        valid: resolver.valid.as_ref().map(|v| duration(scope, valid, Some(v), deadline(YEAR))),
         ipv4,
         ipv6,
-        timeout: duration(timeout, resolver.timeout.as_ref(), deadline(Duration::from_secs(30)), found),
+        timeout: duration(scope, timeout, resolver.timeout.as_ref(), deadline(Duration::from_secs(30))),
         statistics_zone: resolver.statistics_zone,
         looks_up_clients: settings.resolver.is_some(),
     }
 }
 
-fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>, found: &mut Vec<Violation>) -> usize {
+fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>) -> usize {
     let Some(size) = size else { return DEFAULT_CLIENT_BUFFER };
     let bytes = units::size(size).and_then(|bytes| usize::try_from(bytes).ok());
     bytes.filter(|bytes| CLIENT_BUFFER.contains(bytes)).unwrap_or_else(|| {
         let path = scope.setting("limits.clientBuffer");
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &path,
             "the size is not between 512 and 1Mi",
             "write a size such as 4Ki",
@@ -146,12 +141,12 @@ fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>, found: &mut Vec
 }
 
 /// Parses networks. An address is a network of itself.
-pub(crate) fn networks(path: &str, texts: &[String], found: &mut Vec<Violation>) -> Vec<IpNet> {
+pub(crate) fn networks(scope: &Scope<'_>, path: &str, texts: &[String]) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         match network(text) {
             Some(network) => networks.push(network),
-            None => found.push(Violation::invalid(
+            None => scope.report(Violation::invalid(
                 &format!("{path}[{index}]"),
                 format!("{text:?} is not a network"),
                 "write a network such as 10.0.0.0/8 or fd00::/8, or an address",
@@ -161,14 +156,10 @@ pub(crate) fn networks(path: &str, texts: &[String], found: &mut Vec<Violation>)
     networks
 }
 
-fn auth_failures(
-    scope: &Scope<'_>,
-    failures: &limits::AuthFailures,
-    found: &mut Vec<Violation>,
-) -> AuthFailures {
-    let mut read = |name: &str, value: Option<&common::Duration>, minutes: u64| {
+fn auth_failures(scope: &Scope<'_>, failures: &limits::AuthFailures) -> AuthFailures {
+    let read = |name: &str, value: Option<&common::Duration>, minutes: u64| {
         let path = scope.setting(&format!("limits.authFailures.{name}"));
-        duration(&path, value, deadline(Duration::from_secs(minutes * 60)), found)
+        duration(scope, &path, value, deadline(Duration::from_secs(minutes * 60)))
     };
     AuthFailures {
         count: failures.count.unwrap_or(10),

@@ -91,7 +91,7 @@ impl Drafting<'_> {
             self.draft(&mut draft, &source, &settings, &dependencies);
         }
         if let Some(allowed) = spec.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref()) {
-            reach::check_allowed(allowed, &mut draft.outcome.violations);
+            draft.outcome.violations.extend(reach::check_allowed(allowed));
         }
         let ours = is_ours.then(|| draft.finish());
         Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Server(spec)), ours }

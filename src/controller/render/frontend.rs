@@ -18,19 +18,18 @@ pub(crate) fn render(
     settings: &Settings,
     kind: (Protocol, TlsMode, bool),
     environment: &Environment,
-    found: &mut Vec<Violation>,
 ) -> FrontendConfig {
     let (protocol, tls_mode, passthrough) = kind;
     let mechanisms = mechanisms(settings, protocol);
     let block = block_name(protocol);
-    check_mechanisms(&scope.setting(&format!("{block}.authMethods")), kind, &mechanisms, found);
+    check_mechanisms(scope, &scope.setting(&format!("{block}.authMethods")), kind, &mechanisms);
     let limits = settings.limits.as_ref();
     let password_logins = password_logins(settings, protocol);
     let defaults = FrontendConfig::default();
     let config = FrontendConfig {
         protocol,
         server_name: settings.server_name.clone().unwrap_or_else(|| environment.hostname.clone()),
-        capabilities: capabilities(scope, settings, protocol, found),
+        capabilities: capabilities(scope, settings, protocol),
         mechanisms,
         password_logins,
         start_tls: match tls_mode {
@@ -59,7 +58,7 @@ pub(crate) fn render(
             .filter(|name| name.eq_ignore_ascii_case("USER"))
             .cloned()
             .collect();
-        ignore(scope, protocol, &user, found);
+        ignore(scope, protocol, &user);
     }
     config
 }
@@ -80,12 +79,7 @@ fn block_name(protocol: Protocol) -> &'static str {
 }
 
 /// Returns the listed capabilities, without those that Mailgress announces itself.
-fn capabilities(
-    scope: &Scope<'_>,
-    settings: &Settings,
-    protocol: Protocol,
-    found: &mut Vec<Violation>,
-) -> Vec<String> {
+fn capabilities(scope: &Scope<'_>, settings: &Settings, protocol: Protocol) -> Vec<String> {
     let mut ignored = Vec::new();
     let kept = listed_capabilities(settings, protocol).into_iter().filter_map(|capability| {
         let OwnExtensions { kept, own } = own_extensions(protocol, &capability);
@@ -93,16 +87,16 @@ fn capabilities(
         kept
     });
     let kept = kept.collect();
-    ignore(scope, protocol, &ignored, found);
+    ignore(scope, protocol, &ignored);
     kept
 }
 
-fn ignore(scope: &Scope<'_>, protocol: Protocol, ignored: &[String], found: &mut Vec<Violation>) {
+fn ignore(scope: &Scope<'_>, protocol: Protocol, ignored: &[String]) {
     if ignored.is_empty() {
         return;
     }
     let written: Vec<String> = ignored.iter().map(|capability| format!("{capability:?}")).collect();
-    found.push(Violation::notice(
+    scope.report(Violation::notice(
         Notice::CapabilityIgnored,
         &scope.setting(&format!("{}.capabilities", block_name(protocol))),
         format!("what is announced by itself, where it is true, is left out: {}", written.join(", ")),
@@ -157,14 +151,14 @@ fn mechanisms(settings: &Settings, protocol: Protocol) -> Vec<Mechanism> {
 }
 
 fn check_mechanisms(
+    scope: &Scope<'_>,
     path: &str,
     (protocol, _, passthrough): (Protocol, TlsMode, bool),
     mechanisms: &[Mechanism],
-    found: &mut Vec<Violation>,
 ) {
     let has = |mechanism| mechanisms.contains(&mechanism);
-    let mut refuse =
-        |problem: &str| found.push(Violation::invalid(path, problem, "remove it from authMethods"));
+    let refuse =
+        |problem: &str| scope.report(Violation::invalid(path, problem, "remove it from authMethods"));
     if has(Mechanism::Apop) && protocol != Protocol::Pop3 {
         refuse("APOP exists in POP3 only");
     }

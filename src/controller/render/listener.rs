@@ -37,13 +37,13 @@ pub(crate) fn render(
     references: &mut References<'_>,
     environment: &Environment,
 ) -> (Option<Candidate>, Vec<Violation>) {
-    let scope = &Scope::new(source);
-    let mut found = Vec::new();
-    let candidate = candidate(scope, source, settings, references, environment, &mut found);
+    let scope = Scope::new(source);
+    let candidate = candidate(&scope, source, settings, references, environment);
+    let violations = scope.into_violations();
     let may_be_elsewhere =
         |violation: &Violation| environment.completeness == Completeness::Part && violation.absent.is_some();
     let excluding =
-        found.iter().filter(|violation| violation.concern.excludes() && !may_be_elsewhere(violation));
+        violations.iter().filter(|violation| violation.concern.excludes() && !may_be_elsewhere(violation));
     let excluding: Vec<&Violation> = excluding.collect();
     let candidate = candidate.and_then(|candidate| match excluding.as_slice() {
         [] => candidate.listener.is_some().then_some(candidate),
@@ -52,7 +52,7 @@ pub(crate) fn render(
         }
         _ => None,
     });
-    (candidate, found)
+    (candidate, violations)
 }
 
 /// Why the last valid rendering is served instead of the current one.
@@ -73,15 +73,14 @@ pub(crate) fn refresh(
     references: &mut References<'_>,
 ) -> Candidate {
     let Some(listener) = &kept.listener else { return kept };
+    // Its violations are already in the outcome.
     let scope = &Scope::new(source);
-    // The violations are already in the outcome.
-    let found = &mut Vec::new();
     let mut listener = (**listener).clone();
     let mut reach = reach::render(scope, source, settings, references);
     if obstacle == Obstacle::Pending {
         reach.keep_own(&listener.reach);
     }
-    let backend = backend::render(scope, source.fields, &reach, references, found);
+    let backend = backend::render(scope, source.fields, &reach, references);
     let configured = match &mut listener.auth {
         Auth::Http { backend, .. } => backend.as_mut(),
         Auth::Passthrough(backend) => Some(backend),
@@ -92,7 +91,7 @@ pub(crate) fn refresh(
         *old = Arc::new(new);
     }
     if let (Auth::Http { service: old, .. }, Some(Decider::Service(new))) =
-        (&mut listener.auth, auth::render(scope, settings, &reach, references, found))
+        (&mut listener.auth, auth::render(scope, settings, &reach, references))
         && old.reference == new.reference
     {
         let (endpoints, reach) = (new.endpoints.clone(), new.reach.clone());
@@ -100,7 +99,7 @@ pub(crate) fn refresh(
     }
     let secrets = |tls: &ServerTls| tls.certificates.iter().map(|c| c.reference.clone()).collect::<Vec<_>>();
     if let (Some(old), Some(new)) =
-        (&mut listener.tls, tls::server(scope, settings, kept.claim.tls_mode, references, 0, found))
+        (&mut listener.tls, tls::server(scope, settings, kept.claim.tls_mode, references, 0))
         && secrets(old) == secrets(&new)
     {
         *old = Arc::new(ServerTls { certificates: new.certificates, ..(**old).clone() });
@@ -118,48 +117,47 @@ fn candidate(
     settings: &Settings,
     references: &mut References<'_>,
     environment: &Environment,
-    found: &mut Vec<Violation>,
 ) -> Option<Candidate> {
     let fields = source.fields;
-    let address = socket::address(scope, fields, found);
-    let protocol = socket::protocol(scope, fields, found)?;
-    let options = socket::options(scope, fields.socket.as_ref(), found);
+    let address = socket::address(scope, fields);
+    let protocol = socket::protocol(scope, fields)?;
+    let options = socket::options(scope, fields.socket.as_ref());
     // A load balancer can reach listeners on all addresses.
     let is_public = address.as_ref().is_some_and(|address| address.public_port().is_some());
     let trusted_peers = if is_public { environment.trusted_peers.as_slice() } else { &[] };
-    let proxy_protocol = socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), trusted_peers, found);
+    let proxy_protocol = socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), trusted_peers);
     let tls_mode = tls::mode(settings, fields.port);
-    let hostnames = hostnames(scope, fields, tls_mode, found);
-    let server_tls = tls::server(scope, settings, tls_mode, references, environment.now, found);
+    let hostnames = hostnames(scope, fields, tls_mode);
+    let server_tls = tls::server(scope, settings, tls_mode, references, environment.now);
     let named = settings.tls.as_ref().and_then(|tls| tls.certificate_refs.as_ref()).map_or(0, Vec::len);
     // A certificate that is missing may contain the names.
     if let Some(tls) = server_tls.as_ref().filter(|tls| tls.certificates.len() == named) {
-        tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls, found);
+        tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls);
     }
     let reach = reach::render(scope, source, settings, references);
-    let decider = auth::render(scope, settings, &reach, references, found);
-    let backend = backend::render(scope, fields, &reach, references, found);
+    let decider = auth::render(scope, settings, &reach, references);
+    let backend = backend::render(scope, fields, &reach, references);
     let passthrough = matches!(decider, Some(Decider::Backend));
     if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() {
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &scope.field("backendRef"),
             "auth.passthrough needs a backend to log in to",
             "name one in backendRef or backendAddress",
         ));
     }
-    let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment, found);
+    let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment);
     if let Some(backend) = &backend {
         let service_port = backend::service_port(scope, fields, references);
-        upstream::warn_of_implicit_tls(scope, settings, backend, fields, service_port, found);
+        upstream::warn_of_implicit_tls(scope, settings, backend, fields, service_port);
     }
-    warn_of_clear_text(scope, settings, tls_mode, &frontend, found);
-    reach::check_settings(scope, fields, settings, protocol, &reach, found);
+    warn_of_clear_text(scope, settings, tls_mode, &frontend);
+    reach::check_settings(scope, fields, settings, protocol, &reach);
     let frontend = Arc::new(frontend);
-    let resolver = Arc::new(bounds::resolver(scope, settings, found));
-    let limits = bounds::limits(scope, settings, found);
-    let timeouts = bounds::timeouts(scope, settings, found);
-    let greeting_delay = bounds::greeting_delay(scope, settings, protocol, found);
-    let upstream = Arc::new(upstream::render(scope, settings, passthrough, references, found));
+    let resolver = Arc::new(bounds::resolver(scope, settings));
+    let limits = bounds::limits(scope, settings);
+    let timeouts = bounds::timeouts(scope, settings);
+    let greeting_delay = bounds::greeting_delay(scope, settings, protocol);
+    let upstream = Arc::new(upstream::render(scope, settings, passthrough, references));
     let before_sni = BeforeSni::new(&frontend, &limits, &timeouts, greeting_delay, &resolver);
     let id = source.id.clone();
     let auth = decider.and_then(|decider| decider.with(backend.map(Arc::new)));
@@ -181,15 +179,10 @@ fn candidate(
     Some(Candidate { claim, listener: listener.map(Arc::new) })
 }
 
-fn hostnames(
-    scope: &Scope<'_>,
-    fields: &ListenerFields,
-    mode: TlsMode,
-    found: &mut Vec<Violation>,
-) -> Vec<Hostname> {
+fn hostnames(scope: &Scope<'_>, fields: &ListenerFields, mode: TlsMode) -> Vec<Hostname> {
     let names: Vec<Hostname> = fields.hostnames.iter().flatten().map(|name| Hostname::new(name)).collect();
     if !names.is_empty() && mode == TlsMode::Disabled {
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &scope.field("hostnames"),
             "host names need TLS, which sends them as SNI, and this listener has no TLS",
             "configure tls.certificateRefs, or remove the host names",
@@ -199,16 +192,10 @@ fn hostnames(
 }
 
 /// Warns if a listener accepts logins in clear text because it has no certificate, unless `tls.mode: Disabled` is set.
-fn warn_of_clear_text(
-    scope: &Scope<'_>,
-    settings: &Settings,
-    mode: TlsMode,
-    frontend: &FrontendConfig,
-    found: &mut Vec<Violation>,
-) {
+fn warn_of_clear_text(scope: &Scope<'_>, settings: &Settings, mode: TlsMode, frontend: &FrontendConfig) {
     let stated = settings.tls.as_ref().is_some_and(|tls| tls.mode.is_some());
     if mode == TlsMode::Disabled && !stated && frontend.takes_logins() {
-        found.push(Violation::notice(
+        scope.report(Violation::notice(
             Notice::ClearText,
             &scope.absent("tls.certificateRefs"),
             "there is no certificate, so logins travel in clear",

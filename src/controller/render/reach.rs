@@ -61,17 +61,16 @@ fn networks(allowed: &AllowedBackends) -> impl Iterator<Item = Result<IpNet, &St
     allowed.networks.iter().flatten().map(|text| network(text).ok_or(text))
 }
 
-/// Reports entries of the `MailServer` that are not networks. They allow nothing.
-pub(crate) fn check_allowed(allowed: &AllowedBackends, found: &mut Vec<Violation>) {
-    for (index, text) in
-        networks(allowed).enumerate().filter_map(|(index, network)| Some((index, network.err()?)))
-    {
-        found.push(Violation::invalid(
+/// Returns the violations for entries of the `MailServer` that are not networks. They allow nothing.
+pub(crate) fn check_allowed(allowed: &AllowedBackends) -> impl Iterator<Item = Violation> {
+    networks(allowed).enumerate().filter_map(|(index, network)| {
+        let text = network.err()?;
+        Some(Violation::invalid(
             &format!("spec.allowedListeners.backends.networks[{index}]"),
             format!("{text:?} is not a network"),
             "write a network such as 10.1.2.0/24 or fd00::/64, or an address",
-        ));
-    }
+        ))
+    })
 }
 
 /// Gives the last valid rendering the current limits, and removes endpoints that are no longer allowed.
@@ -88,19 +87,14 @@ pub(crate) fn renew(listener: &mut Listener, reach: Reach) {
 }
 
 /// Excludes the listener if an address that it names is not allowed.
-pub(crate) fn check_address(
-    path: &str,
-    reach: &Reach,
-    addresses: &[BackendAddress],
-    found: &mut Vec<Violation>,
-) {
+pub(crate) fn check_address(scope: &Scope<'_>, path: &str, reach: &Reach, addresses: &[BackendAddress]) {
     for address in addresses.iter().filter(|address| !reach.could_permit(address)) {
-        found.push(Violation::not_allowed(path, reach.refusal(address).to_string(), REMEDY));
+        scope.report(Violation::not_allowed(path, reach.refusal(address).to_string(), REMEDY));
     }
 }
 
 /// Removes the endpoints of a Service that are not allowed.
-pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, found: &mut Vec<Violation>) {
+pub(crate) fn keep_allowed(scope: &Scope<'_>, path: &str, reach: &Reach, backend: &mut Backend) {
     let Reach::Within(bounds) = reach else { return };
     let (allowed, refused): (Vec<_>, Vec<_>) =
         backend.endpoints.drain(..).partition(|address| reach.could_permit(address));
@@ -113,7 +107,7 @@ pub(crate) fn keep_allowed(path: &str, reach: &Reach, backend: &mut Backend, fou
         shown.push(format!("and {} more", refused.len() - MAX_SHOWN));
     }
     let Bounds { namespace, server, .. } = &**bounds;
-    found.push(Violation::notice(
+    scope.report(Violation::notice(
         Notice::BackendNotAllowed,
         path,
         format!(
@@ -132,10 +126,9 @@ pub(crate) fn check_settings(
     settings: &Settings,
     protocol: Protocol,
     reach: &Reach,
-    found: &mut Vec<Violation>,
 ) {
     let Reach::Within(bounds) = reach else { return };
-    check_owners_settings(scope, settings, found);
+    check_owners_settings(scope, settings);
     let is_allowed = match bounds.introductions {
         Introductions::Never => false,
         Introductions::OwnServices => fields.backend_address.is_none(),
@@ -145,7 +138,7 @@ pub(crate) fn check_settings(
         return;
     }
     for (setting, what) in introductions(settings, protocol) {
-        found.push(Violation::notice(
+        scope.report(Violation::notice(
             Notice::IntroductionNotAllowed,
             &scope.setting(setting),
             format!(
@@ -160,10 +153,10 @@ pub(crate) fn check_settings(
 
 /// Refuses name servers, because names decide which destinations are allowed, and settings that change which logins the
 /// `MailServer`'s auth service accepts.
-fn check_owners_settings(scope: &Scope<'_>, settings: &Settings, found: &mut Vec<Violation>) {
-    let mut refuse = |setting: &str, problem: &str, remedy: &str| {
+fn check_owners_settings(scope: &Scope<'_>, settings: &Settings) {
+    let refuse = |setting: &str, problem: &str, remedy: &str| {
         if scope.is_own(setting) {
-            found.push(Violation::not_allowed(&scope.setting(setting), problem, remedy));
+            scope.report(Violation::not_allowed(&scope.setting(setting), problem, remedy));
         }
     };
     refuse(

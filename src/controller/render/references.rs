@@ -13,6 +13,7 @@ use crate::controller::reason::Reason;
 use crate::controller::violation::{Absent, Concern, Violation};
 
 use super::endpoints::Locality;
+use super::scope::Scope;
 use super::tls::Certificates;
 
 /// The dependencies of an object's rendering, besides the object itself.
@@ -95,17 +96,17 @@ impl<'a> References<'a> {
 }
 
 impl<T> Lookup<T> {
-    /// Returns the object that was found. Otherwise adds a violation of the field at `path`. `remedy` is used if the
+    /// Returns the object that was found. Otherwise reports a violation of the field at `path`. `remedy` is used if the
     /// object does not exist.
     pub(crate) fn required(
         self,
+        scope: &Scope<'_>,
         (kind, key): (ReferenceKind, &Key),
         path: &str,
         remedy: &str,
-        found: &mut Vec<Violation>,
     ) -> Option<T> {
         let reference = Reference::new(kind, key);
-        found.push(match self {
+        scope.report(match self {
             Self::Found(value) => return Some(value),
             Self::Missing => {
                 let problem = format!("{reference} does not exist");

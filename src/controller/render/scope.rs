@@ -1,23 +1,39 @@
-//! The origin of a setting: its path for messages, and the namespace of its references.
+//! One listener while it is rendered: the origin of its settings (their paths for messages, and the namespace of their
+//! references), and its violations.
+
+use std::cell::RefCell;
 
 use serde_json::Value;
 
 use crate::api::Settings;
 use crate::controller::index::Key;
+use crate::controller::violation::Violation;
 
 use super::listener::Source;
 
-/// The two places of a listener's settings.
+/// The two places of a listener's settings, and the violations that were found in them.
 pub(crate) struct Scope<'a> {
     source: &'a Source<'a>,
     own: Value,
+    violations: RefCell<Vec<Violation>>,
 }
 
 impl<'a> Scope<'a> {
     /// Creates the scope of one listener.
     pub(crate) fn new(source: &'a Source<'a>) -> Self {
         let own: &Settings = &source.fields.settings;
-        Self { source, own: serde_json::to_value(own).unwrap_or_default() }
+        let own = serde_json::to_value(own).unwrap_or_default();
+        Self { source, own, violations: RefCell::default() }
+    }
+
+    /// Adds a violation.
+    pub(crate) fn report(&self, violation: Violation) {
+        self.violations.borrow_mut().push(violation);
+    }
+
+    /// Returns all violations.
+    pub(crate) fn into_violations(self) -> Vec<Violation> {
+        self.violations.into_inner()
     }
 
     /// Returns the path of one of the listener's own fields.

@@ -16,11 +16,7 @@ use super::scope::Scope;
 use super::{listener, units};
 
 /// Renders the address from `address` and `port`.
-pub(crate) fn address(
-    scope: &Scope<'_>,
-    fields: &ListenerFields,
-    found: &mut Vec<Violation>,
-) -> Option<ListenAddress> {
+pub(crate) fn address(scope: &Scope<'_>, fields: &ListenerFields) -> Option<ListenAddress> {
     let address = units::listen_address(&fields.address, fields.port);
     if address.is_none() {
         let (field, problem) = match (fields.address.starts_with("unix:"), fields.port) {
@@ -29,41 +25,33 @@ pub(crate) fn address(
             _ => ("address", "this is neither *, an IPv4 or IPv6 address, nor unix:/path"),
         };
         let remedy = "write address: \"*\", 192.0.2.1, \"2001:db8::1\" with a port, or unix:/run/imap.sock (and then leave port out)";
-        found.push(Violation::invalid(&scope.field(field), problem, remedy));
+        scope.report(Violation::invalid(&scope.field(field), problem, remedy));
     }
     address
 }
 
 /// Returns the configured protocol, or the default for the port.
-pub(crate) fn protocol(
-    scope: &Scope<'_>,
-    fields: &ListenerFields,
-    found: &mut Vec<Violation>,
-) -> Option<Protocol> {
+pub(crate) fn protocol(scope: &Scope<'_>, fields: &ListenerFields) -> Option<Protocol> {
     let well_known = fields.port.and_then(Protocol::of_port);
     let protocol = fields.protocol.map(listener::protocol).or(well_known);
     if protocol.is_none() {
         let problem = "the protocol does not follow from this port";
-        found.push(Violation::invalid(&scope.field("protocol"), problem, "write IMAP, POP3 or SMTP"));
+        scope.report(Violation::invalid(&scope.field("protocol"), problem, "write IMAP, POP3 or SMTP"));
     }
     protocol
 }
 
 /// Renders the socket options.
-pub(crate) fn options(
-    scope: &Scope<'_>,
-    socket: Option<&SocketSettings>,
-    found: &mut Vec<Violation>,
-) -> SocketOptions {
+pub(crate) fn options(scope: &Scope<'_>, socket: Option<&SocketSettings>) -> SocketOptions {
     let Some(socket) = socket else { return SocketOptions::default() };
     SocketOptions {
         backlog: socket.backlog,
-        receive_buffer: buffer(scope, "socket.receiveBuffer", socket.receive_buffer.as_ref(), found),
-        send_buffer: buffer(scope, "socket.sendBuffer", socket.send_buffer.as_ref(), found),
+        receive_buffer: buffer(scope, "socket.receiveBuffer", socket.receive_buffer.as_ref()),
+        send_buffer: buffer(scope, "socket.sendBuffer", socket.send_buffer.as_ref()),
         ipv6_only: socket.ipv6_only,
         reuse_port: socket.reuse_port,
         multipath: socket.multipath,
-        keepalive: socket.keepalive.as_ref().map(|keepalive| keepalive_of(scope, keepalive, found)),
+        keepalive: socket.keepalive.as_ref().map(|keepalive| keepalive_of(scope, keepalive)),
     }
 }
 
@@ -72,7 +60,6 @@ pub(crate) fn proxy_protocol(
     scope: &Scope<'_>,
     settings: Option<&api::InboundProxyProtocol>,
     trusted_peers: &[IpNet],
-    found: &mut Vec<Violation>,
 ) -> Option<InboundProxyProtocol> {
     let Some(settings) = settings else {
         return (!trusted_peers.is_empty()).then(|| InboundProxyProtocol {
@@ -82,7 +69,7 @@ pub(crate) fn proxy_protocol(
         });
     };
     let trusted_peers =
-        bounds::networks(&scope.field("proxyProtocol.trustedPeers"), &settings.trusted_peers, found);
+        bounds::networks(scope, &scope.field("proxyProtocol.trustedPeers"), &settings.trusted_peers);
     let use_as_client_address = settings.use_as_client_address;
     let untrusted_peers = match settings.untrusted_peers {
         None | Some(api::UntrustedPeers::Refuse) => UntrustedPeers::Refuse,
@@ -92,22 +79,22 @@ pub(crate) fn proxy_protocol(
     Some(InboundProxyProtocol { trusted_peers, use_as_client_address, untrusted_peers })
 }
 
-fn buffer(scope: &Scope<'_>, field: &str, size: Option<&Size>, found: &mut Vec<Violation>) -> Option<u32> {
+fn buffer(scope: &Scope<'_>, field: &str, size: Option<&Size>) -> Option<u32> {
     let size = size?;
     let bytes = units::size(size).filter(|bytes| (1..=MAX_SOCKET_BUFFER).contains(bytes));
     if bytes.is_none() {
         let problem = "the size is not between 1 and 64Mi";
-        found.push(Violation::invalid(&scope.field(field), problem, "write a size such as 64Ki"));
+        scope.report(Violation::invalid(&scope.field(field), problem, "write a size such as 64Ki"));
     }
     bytes.and_then(|bytes| u32::try_from(bytes).ok())
 }
 
-fn keepalive_of(scope: &Scope<'_>, keepalive: &api::Keepalive, found: &mut Vec<Violation>) -> Keepalive {
+fn keepalive_of(scope: &Scope<'_>, keepalive: &api::Keepalive) -> Keepalive {
     let within = |default| Bounded { default, least: Duration::from_secs(1), most: KEEPALIVE_MAX };
-    let mut read = |name: &str, value: Option<&crate::api::common::Duration>| {
+    let read = |name: &str, value: Option<&crate::api::common::Duration>| {
         value?;
         let path = scope.field(&format!("socket.keepalive.{name}"));
-        Some(bounds::duration(&path, value, within(KEEPALIVE_MAX), found))
+        Some(bounds::duration(scope, &path, value, within(KEEPALIVE_MAX)))
     };
     Keepalive {
         idle: read("idle", keepalive.idle.as_ref()),

@@ -24,7 +24,7 @@ use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOff
 use crate::secret::Secret;
 
 /// A store of manifests. Each rendering is made from changes and from scratch, and both are compared.
-pub(crate) struct World {
+pub(crate) struct Fixture {
     store: Store,
     oracle: Rendered,
     pub(crate) index: Index,
@@ -33,7 +33,7 @@ pub(crate) struct World {
     trusted_peers: Vec<IpNet>,
 }
 
-impl World {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self {
             store: Store::default(),
@@ -92,7 +92,7 @@ impl Renderer {
 }
 
 pub(crate) fn once(yaml: &str) -> Rendered {
-    World::new().render(yaml)
+    Fixture::new().render(yaml)
 }
 
 /// Returns a MailServer `mail/s` with passthrough to a fixed backend, and these settings.
@@ -161,7 +161,7 @@ fn ca_with_an_unknown_one() -> String {
     document("ConfigMap", "data:", "ca", &[("ca.crt", &(authority(false) + &authority(true)))])
 }
 
-fn ca() -> String {
+pub(crate) fn ca() -> String {
     let CertifiedKey { cert, .. } = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
     document("ConfigMap", "data:", "ca", &[("ca.crt", &cert.pem())])
 }
@@ -356,7 +356,7 @@ fn the_kind_of_auth_is_inherited_whole() {
         Auth::Passthrough(_) => panic!("{name}"),
     };
     assert_eq!((of("same").timeout.as_secs(), of("slower").timeout.as_secs()), (5, 9));
-    assert_eq!((of("slower").host.as_str(), of("slower").path.as_str()), ("auth.example", "/a?b"));
+    assert_eq!((of("slower").host.as_str(), of("slower").path.expose()), ("auth.example", "/a?b"));
     assert_eq!(of("same").endpoints, [BackendAddress::Name { host: "auth.example".to_owned(), port: 9000 }]);
     assert_eq!(of("same").tls, Some(TrustAnchors::System));
 }
@@ -424,11 +424,11 @@ fn sockets_proxy_protocol_and_resolvers_are_rendered() {
 
 #[test]
 fn listeners_without_proxy_protocol_expect_headers_of_the_load_balancer() {
-    let mut world = World { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..World::new() };
+    let mut fixture = Fixture { trusted_peers: vec!["10.0.0.0/8".parse().unwrap()], ..Fixture::new() };
     let own = imap("own", "port: 144, proxyProtocol: {trustedPeers: ['::1']}");
     let unix = imap("unix", "address: 'unix:/run/imap.sock'");
     let listeners = [imap("a", "port: 143"), own, unix, imap("here", "port: 145, address: '127.0.0.1'")];
-    let rendered = world.render(&server(&listeners.join(", "), ""));
+    let rendered = fixture.render(&server(&listeners.join(", "), ""));
     let trusted = |address: &str| {
         let rules = socket(&rendered, address).proxy_protocol.as_ref()?;
         assert!(rules.use_as_client_address && rules.untrusted_peers == UntrustedPeers::Refuse);
@@ -459,9 +459,9 @@ fn an_invalid_server_of_another_class_is_ignored() {
     let others = once(&server("{name: a}", "className: other"));
     assert!(others.objects.is_empty());
     // An object that moves to another class is not kept, even if its new spec is not valid.
-    let mut world = World::new();
-    world.render(&server(&imap("a", "port: 143"), ""));
-    assert!(world.render(&server("{name: a}", "className: other")).objects.is_empty());
+    let mut fixture = Fixture::new();
+    fixture.render(&server(&imap("a", "port: 143"), ""));
+    assert!(fixture.render(&server("{name: a}", "className: other")).objects.is_empty());
 }
 
 #[test]
@@ -597,7 +597,7 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
     let Auth::Http { service: http, .. } = &listener.auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
-    assert_eq!((http.endpoints[0].to_string().as_str(), http.path.as_str()), ("unix:/run/auth", "/x"));
+    assert_eq!((http.endpoints[0].to_string().as_str(), http.path.expose()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
 }
 
@@ -619,11 +619,11 @@ fn a_rendering_returns_exactly_the_references_it_used() {
 
 #[test]
 fn a_forbidden_reference_is_not_missing() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = server(&imap("a", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
-    world.render(&yaml);
-    world.answers(&secret_t(), Answer::Forbidden("may not list".to_owned()));
-    let messages = messages(&world.render_index().0);
+    fixture.render(&yaml);
+    fixture.answers(&secret_t(), Answer::Forbidden("may not list".to_owned()));
+    let messages = messages(&fixture.render_index().0);
     let begin = "RefNotReadable spec.tls.certificateRefs[0]: Secret mail/t cannot be read: may not list;";
     assert!(messages.starts_with(begin), "{messages}");
 }
@@ -638,7 +638,7 @@ fn pending() -> Answer {
 
 #[test]
 fn a_listener_with_a_pending_reference_keeps_its_previous_rendering() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = |secret: &str, port: u16| {
         server(
             &imap("a", &format!("port: {port}")),
@@ -646,28 +646,28 @@ fn a_listener_with_a_pending_reference_keeps_its_previous_rendering() {
         )
     };
     let (t, u) = (tls_secret("t", &["a"]), tls_secret("u", &["a"]));
-    let first = world.render(&(yaml("u", 993) + &u));
+    let first = fixture.render(&(yaml("u", 993) + &u));
     assert_eq!((sockets(&first), messages(&first)), (vec!["*:993".to_owned()], String::new()));
-    world.answers(&secret_t(), pending());
-    let waiting = world.render(&(yaml("t", 993) + &u + &t));
+    fixture.answers(&secret_t(), pending());
+    let waiting = fixture.render(&(yaml("t", 993) + &u + &t));
     assert_eq!(waiting.snapshot.sockets, first.snapshot.sockets);
     assert_eq!(
         messages(&waiting),
         "Pending spec.tls.certificateRefs[0]: waiting for Secret mail/t: no answer yet\n"
     );
-    assert_eq!(sockets(&world.render(&(yaml("t", 995) + &u + &t))), ["*:993"], "the new port waits too");
-    world.answers(&secret_t(), Answer::Known);
-    assert_eq!(sockets(&world.render_index().0), ["*:995"]);
+    assert_eq!(sockets(&fixture.render(&(yaml("t", 995) + &u + &t))), ["*:993"], "the new port waits too");
+    fixture.answers(&secret_t(), Answer::Known);
+    assert_eq!(sockets(&fixture.render_index().0), ["*:995"]);
 }
 
 #[test]
 fn the_socket_of_a_pending_listener_is_reserved() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let waits = named_server("a", &imap("x", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
     let younger = named_server("b", &imap("y", "port: 993"), "tls: {certificateRefs: [{name: u}]}");
     let secrets = tls_secret("t", &["a"]) + &tls_secret("u", &["a"]);
-    world.answers(&secret_t(), pending());
-    let rendered = world.render(&(waits.clone() + &younger + &secrets));
+    fixture.answers(&secret_t(), pending());
+    let rendered = fixture.render(&(waits.clone() + &younger + &secrets));
     assert_eq!(sockets(&rendered), Vec::<String>::new());
     assert!(
         messages(&rendered).contains("SocketConflict spec.listeners[y].hostnames")
@@ -675,37 +675,37 @@ fn the_socket_of_a_pending_listener_is_reserved() {
         "{}",
         messages(&rendered)
     );
-    world.answers(&secret_t(), Answer::Known);
-    let rendered = world.render_index().0;
+    fixture.answers(&secret_t(), Answer::Known);
+    let rendered = fixture.render_index().0;
     assert_eq!(socket(&rendered, "*:993").listeners[0].id.to_string(), "mail/a/x");
 }
 
 #[test]
 fn a_pending_listener_takes_nothing_from_a_served_one() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let served = named_server("b", &imap("y", "port: 993"), "tls: {certificateRefs: [{name: u}]}");
     let stronger = named_server("a", &imap("x", "port: 993"), "tls: {certificateRefs: [{name: t}]}");
     let secrets = tls_secret("t", &["a"]) + &tls_secret("u", &["a"]);
-    world.render(&(served.clone() + &secrets));
-    world.answers(&secret_t(), pending());
-    let rendered = world.render(&(served.clone() + &stronger + &secrets));
+    fixture.render(&(served.clone() + &secrets));
+    fixture.answers(&secret_t(), pending());
+    let rendered = fixture.render(&(served.clone() + &stronger + &secrets));
     assert_eq!(socket(&rendered, "*:993").listeners[0].id.to_string(), "mail/b/y");
-    world.answers(&secret_t(), Answer::Known);
-    let rendered = world.render_index().0;
+    fixture.answers(&secret_t(), Answer::Known);
+    let rendered = fixture.render_index().0;
     assert_eq!(socket(&rendered, "*:993").listeners[0].id.to_string(), "mail/a/x");
 }
 
 #[test]
 fn forbidden_endpoints_are_not_missing() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = server(
         "{name: a, protocol: IMAP, port: 143, backendRef: {name: b, port: 143}}",
         "tls: {mode: Disabled}",
     );
     let service = document("Service", "spec: {ports: [{port: 143}]}", "b", &[]);
     let slices = Reference::new(ReferenceKind::EndpointSlices, &Key::new("mail", "b"));
-    world.answers(&slices, Answer::Forbidden("may not list".to_owned()));
-    let messages = messages(&world.render(&(yaml + &service)));
+    fixture.answers(&slices, Answer::Forbidden("may not list".to_owned()));
+    let messages = messages(&fixture.render(&(yaml + &service)));
     let begin = "RefNotReadable spec.listeners[a].backendRef: EndpointSlices of Service mail/b cannot be read: may not list;";
     assert!(messages.starts_with(begin), "{messages}");
 }
@@ -979,12 +979,12 @@ fn inside_one_object_neither_listener_wins_a_socket() {
 
 #[test]
 fn inside_one_object_a_served_listener_stays() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let (a, b) = (imap("a", "port: 143"), imap("b", "port: 144"));
-    world.render(&server(&format!("{a}, {b}"), ""));
+    fixture.render(&server(&format!("{a}, {b}"), ""));
     // A new listener that overlaps.
     let c = imap("c", "port: 143, address: '127.0.0.1'");
-    let rendered = world.render(&server(&format!("{a}, {b}, {c}"), ""));
+    let rendered = fixture.render(&server(&format!("{a}, {b}, {c}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert!(
         messages(&rendered).contains("spec.listeners[c].address: 127.0.0.1:143 overlaps *:143"),
@@ -995,23 +995,23 @@ fn inside_one_object_a_served_listener_stays() {
     // A listener that moves to the socket of another one, which changes as well.
     let a = imap("a", "port: 143, limits: {maxConnections: 7}");
     let moved = imap("b", "port: 143, address: '127.0.0.2'");
-    let rendered = world.render(&server(&format!("{a}, {moved}, {c}"), ""));
+    let rendered = fixture.render(&server(&format!("{a}, {moved}, {c}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert_eq!(listener(&rendered, "a").limits.max_connections, Some(7));
     assert!(!messages(&rendered).contains("listeners[a]"), "{}", messages(&rendered));
     // If there is no room any more, it is not served.
     let taken = imap("d", "port: 144");
-    let rendered = world.render(&server(&format!("{a}, {moved}, {taken}"), ""));
+    let rendered = fixture.render(&server(&format!("{a}, {moved}, {taken}"), ""));
     assert_eq!(sockets(&rendered), ["*:143", "*:144"]);
     assert_eq!(socket(&rendered, "*:144").listeners[0].id.listener, "d");
     // Without its rival, it gets its new socket.
-    let rendered = world.render(&server(&moved, ""));
+    let rendered = fixture.render(&server(&moved, ""));
     assert_eq!(sockets(&rendered), ["127.0.0.2:143"]);
 }
 
 #[test]
 fn a_listener_kept_in_a_conflict_has_current_endpoints_and_certificates() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let backend = "backendRef: {name: dovecot, port: 143}";
     let yaml = |port: &str, names: &[&str], address: &str| {
         let listeners = format!("{{name: a, port: 993, {backend}}}, {{name: b, {port}, {backend}}}");
@@ -1027,10 +1027,10 @@ fn a_listener_kept_in_a_conflict_has_current_endpoints_and_certificates() {
     };
     let old = (vec!["old".to_owned()], "10.0.0.1:10143".to_owned());
     let new = (vec!["new".to_owned()], "10.0.0.2:10143".to_owned());
-    assert_eq!(seen(&world.render(&yaml("port: 995, protocol: IMAP", &["old"], "10.0.0.1"))), old);
+    assert_eq!(seen(&fixture.render(&yaml("port: 995, protocol: IMAP", &["old"], "10.0.0.1"))), old);
     let moved = "port: 993, address: '127.0.0.1'";
     for (names, address, expected) in [("old", "10.0.0.1", old), ("new", "10.0.0.2", new)] {
-        let rendered = world.render(&yaml(moved, &[names], address));
+        let rendered = fixture.render(&yaml(moved, &[names], address));
         assert!(messages(&rendered).contains("127.0.0.1:993 overlaps *:993"), "{}", messages(&rendered));
         assert_eq!(sockets(&rendered), ["*:993", "*:995"]);
         assert_eq!(seen(&rendered), expected);
@@ -1039,10 +1039,10 @@ fn a_listener_kept_in_a_conflict_has_current_endpoints_and_certificates() {
 
 #[test]
 fn a_second_listener_on_a_port_takes_nothing_from_the_first() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let (first, second) = (imap("a", "port: 143"), imap("b", "port: 143"));
-    assert_eq!(sockets(&world.render(&server(&first, ""))), ["*:143"]);
-    let rendered = world.render(&server(&format!("{first}, {second}"), ""));
+    assert_eq!(sockets(&fixture.render(&server(&first, ""))), ["*:143"]);
+    let rendered = fixture.render(&server(&format!("{first}, {second}"), ""));
     assert_eq!(sockets(&rendered), ["*:143"]);
     assert!(
         messages(&rendered).contains("two listeners have one address and port"),
@@ -1207,45 +1207,45 @@ fn a_mail_listener_without_its_server_has_a_violation() {
 
 #[test]
 fn an_object_that_was_good_keeps_its_last_good_spec() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let good = server(&imap("a", "port: 143"), "") + &attached("mail", "m", "port: 1143, protocol: IMAP");
-    let before = world.render(&good).snapshot;
+    let before = fixture.render(&good).snapshot;
     assert_eq!(before.sockets.len(), 2);
     let bad = good.replace("port: 143,", "port: 99999,").replace("port: 143}", "port: 99999}");
-    let after = world.render(&bad);
+    let after = fixture.render(&bad);
     assert_eq!(after.snapshot, before);
     assert!(messages(&after).contains("OutOfRange spec.listeners[a].port"), "{}", messages(&after));
     assert_eq!(after.objects[0].listeners[0].serving, Serving::LastGood);
     assert_eq!(after.objects[0].generation, 2);
-    let again = world.render(&good);
+    let again = fixture.render(&good);
     assert_eq!(again.objects[0].listeners[0].serving, Serving::Current);
 }
 
 #[test]
 fn a_listener_that_was_good_keeps_its_last_good_rendering() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = with_tls(&[("a", "port: 993"), ("b", "port: 143")]);
-    let before = world.render(&yaml).snapshot;
+    let before = fixture.render(&yaml).snapshot;
     let without_secret = yaml.replace("metadata: {name: t,", "metadata: {name: gone,");
-    let after = world.render(&without_secret);
+    let after = fixture.render(&without_secret);
     assert_eq!(after.snapshot, before);
     assert!(messages(&after).contains("Secret mail/t does not exist"));
     assert_eq!(after.objects[0].listeners[0].serving, Serving::LastGood);
-    assert!(World::new().render(&without_secret).snapshot.sockets.is_empty());
+    assert!(Fixture::new().render(&without_secret).snapshot.sockets.is_empty());
 }
 
 #[test]
 fn a_last_good_rendering_has_current_endpoints_and_certificates() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let listener_yaml =
         "{name: a, port: 993, backendRef: {name: dovecot, port: 143}, timeouts: {client: 5s}}";
     let good = server(listener_yaml, "tls: {certificateRefs: [{name: t}]}") + SERVICE;
-    world.render(
+    fixture.render(
         &(good.clone() + &tls_secret("t", &["old"]) + &slice("x", "IPv4", "{addresses: [10.0.0.1]}")),
     );
     let bad = good.replace("client: 5s", "client: 0s");
     let later = bad + &tls_secret("t", &["new"]) + &slice("x", "IPv4", "{addresses: [10.0.0.2]}");
-    let rendered = world.render(&later);
+    let rendered = fixture.render(&later);
     let kept = listener(&rendered, "a");
     assert_eq!(kept.timeouts.client, Duration::from_secs(5));
     assert_eq!(kept.auth.backend().unwrap().endpoints[0].to_string(), "10.0.0.2:10143");
@@ -1254,11 +1254,11 @@ fn a_last_good_rendering_has_current_endpoints_and_certificates() {
 
 #[test]
 fn deleted_objects_are_not_kept() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let both = format!("{}, {}", imap("a", "port: 143"), imap("b", "port: 1143"));
-    world.render(&server(&both, ""));
-    assert_eq!(sockets(&world.render(&server(&imap("a", "port: 143"), ""))), ["*:143"]);
-    assert!(world.render("").snapshot.sockets.is_empty());
+    fixture.render(&server(&both, ""));
+    assert_eq!(sockets(&fixture.render(&server(&imap("a", "port: 143"), ""))), ["*:143"]);
+    assert!(fixture.render("").snapshot.sockets.is_empty());
 }
 
 #[test]
@@ -1271,9 +1271,9 @@ fn one_bad_object_never_affects_another() {
 
 #[test]
 fn a_render_is_the_same_for_the_same_objects() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = with_tls(&[("a", "port: 993, hostnames: [a.example]"), ("b", "port: 993")]);
-    let (first, second) = (world.render(&yaml), world.render(&yaml));
+    let (first, second) = (fixture.render(&yaml), fixture.render(&yaml));
     assert_eq!(first.snapshot, second.snapshot);
     assert_eq!(first.objects, second.objects);
 }

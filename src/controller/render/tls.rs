@@ -16,7 +16,7 @@ use crate::model::{
     Certificate, ClientAuth, ClientAuthMode, Hostname, MinVersion, ServerTls, TlsMode, TrustAnchors,
 };
 use crate::protocol::Protocol;
-use crate::tls::parse::{self, Oddity, Unused};
+use crate::tls::parse::{self, CertificateWarning, Unused};
 
 use super::bounds;
 use super::references::References;
@@ -35,7 +35,7 @@ type Parsed = Result<Loaded, String>;
 pub(crate) struct Loaded {
     /// The certificate for clients or backends.
     pub(crate) certificate: Arc<Certificate>,
-    oddities: Arc<[Oddity]>,
+    warnings: Arc<[CertificateWarning]>,
 }
 
 impl Certificates {
@@ -45,7 +45,7 @@ impl Certificates {
         }
         let parsed = parse_secret(key, secret).map(|parsed| Loaded {
             certificate: Arc::new(parsed.certificate),
-            oddities: parsed.oddities.into(),
+            warnings: parsed.warnings.into(),
         });
         self.0.insert(key.clone(), (Arc::clone(secret), parsed.clone()));
         parsed
@@ -96,21 +96,20 @@ pub(crate) fn server(
     mode: TlsMode,
     references: &mut References<'_>,
     now: i64,
-    found: &mut Vec<Violation>,
 ) -> Option<ServerTls> {
     if mode == TlsMode::Disabled {
         return None;
     }
     let tls = settings.tls.clone().unwrap_or_default();
-    let certificates = certificates(scope, &tls, mode, references, now, found);
+    let certificates = certificates(scope, &tls, mode, references, now);
     let cipher_suites = tls.cipher_suites.clone().unwrap_or_default();
     if let Err(error) = parse::cipher_suites(&cipher_suites) {
-        found.push(Violation::invalid(&scope.setting("tls.cipherSuites"), error.to_string(), ""));
+        scope.report(Violation::invalid(&scope.setting("tls.cipherSuites"), error.to_string(), ""));
     }
     if tls.min_version == Some(api::MinVersion::Tls13) && !parse::has_suite_of_tls13(&cipher_suites) {
         let problem = "the list has no suite of TLSv1.3, and tls.minVersion is TLSv1.3";
         let path = scope.setting("tls.cipherSuites");
-        found.push(Violation::invalid(&path, problem, "add one of TLSv1.3, or remove one of the fields"));
+        scope.report(Violation::invalid(&path, problem, "add one of TLSv1.3, or remove one of the fields"));
     }
     let cache = tls.session_cache.clone().unwrap_or_default();
     let timeout = bounds::deadline(Duration::from_secs(300));
@@ -120,14 +119,14 @@ pub(crate) fn server(
             Some(api::MinVersion::Tls13) => MinVersion::Tls13,
         },
         cipher_suites,
-        client_auth: client_auth(scope, tls.client_auth.unwrap_or_default(), references, found),
+        client_auth: client_auth(scope, tls.client_auth.unwrap_or_default(), references),
         session_tickets: tls.session_tickets.unwrap_or(true),
         session_cache_size: usize::try_from(cache.size.unwrap_or(20_480)).unwrap_or(usize::MAX),
         session_timeout: bounds::duration(
+            scope,
             &scope.setting("tls.sessionCache.timeout"),
             cache.timeout.as_ref(),
             timeout,
-            found,
         ),
         certificates,
     };
@@ -141,7 +140,6 @@ pub(crate) fn check_names(
     hostnames: &[Hostname],
     server_name: Option<&str>,
     tls: &ServerTls,
-    found: &mut Vec<Violation>,
 ) {
     let server_name = server_name.filter(|_| hostnames.is_empty()).map(Hostname::new);
     let path = if server_name.is_some() { scope.setting("serverName") } else { scope.field("hostnames") };
@@ -155,7 +153,7 @@ pub(crate) fn check_names(
     let names = hostnames.iter().chain(&server_name);
     let missing: Vec<&str> = names.filter(|name| !covered(name)).map(Hostname::as_str).collect();
     if !missing.is_empty() {
-        found.push(Violation::notice(
+        scope.report(Violation::notice(
             Notice::HostnameNotCovered,
             &path,
             format!("no certificate of this listener is for {}", missing.join(", ")),
@@ -166,17 +164,17 @@ pub(crate) fn check_names(
 
 /// Returns the certificate of a Secret.
 pub(crate) fn certificate(
+    scope: &Scope<'_>,
     path: &str,
     key: &Key,
     references: &mut References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<Loaded> {
     let remedy = "create it, or correct the name";
-    let secret = references.secret(key).required((ReferenceKind::Secret, key), path, remedy, found)?;
+    let secret = references.secret(key).required(scope, (ReferenceKind::Secret, key), path, remedy)?;
     match references.certificates.of(key, secret) {
         Ok(loaded) => Some(loaded),
         Err(problem) => {
-            found.push(Violation::unusable(path, format!("Secret {key}: {problem}"), ""));
+            scope.report(Violation::unusable(path, format!("Secret {key}: {problem}"), ""));
             None
         }
     }
@@ -188,17 +186,15 @@ pub(crate) fn trust(
     setting: &str,
     bundles: &[BundleRef],
     references: &References<'_>,
-    found: &mut Vec<Violation>,
 ) -> TrustAnchors {
     if bundles.is_empty() {
         return TrustAnchors::System;
     }
-    let before = found.len();
     // For chains of backends, the TLS library accepts any trusted certificate as a CA.
-    let trusted = authorities(scope, (setting, &[Unused::Unknown]), bundles, references, found);
-    let is_read = found.iter().skip(before).all(|violation| matches!(violation.concern, Concern::Notice(_)));
-    if trusted.is_empty() && is_read {
-        found.push(Violation::unusable(
+    let read = authorities(scope, (setting, &[Unused::Unknown]), bundles, references);
+    let (are_all_read, trusted) = (read.len() == bundles.len(), read.concat());
+    if trusted.is_empty() && are_all_read {
+        scope.report(Violation::unusable(
             &scope.setting(setting),
             parse::ParseError::UnusableAuthorities.to_string(),
             "",
@@ -213,11 +209,10 @@ fn certificates(
     mode: TlsMode,
     references: &mut References<'_>,
     now: i64,
-    found: &mut Vec<Violation>,
 ) -> Vec<Arc<Certificate>> {
     let names = tls.certificate_refs.as_deref().unwrap_or_default();
     if names.is_empty() {
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &scope.absent("tls.certificateRefs"),
             format!("TLS mode {} needs a certificate", mode.name()),
             "name a Secret of type kubernetes.io/tls there, or set tls.mode: Disabled",
@@ -227,10 +222,10 @@ fn certificates(
     for (index, reference) in names.iter().enumerate() {
         let path = format!("{}[{index}]", scope.setting("tls.certificateRefs"));
         let key = scope.key("tls.certificateRefs", &reference.name);
-        let Some(loaded) = certificate(&path, &key, references, found) else { continue };
+        let Some(loaded) = certificate(scope, &path, &key, references) else { continue };
         references.until(&alarms(&loaded.certificate));
-        check_oddities(&path, &loaded, now, found);
-        check_expiry(&path, &loaded.certificate, now, found);
+        report_warnings(scope, &path, &loaded, now);
+        check_expiry(scope, &path, &loaded.certificate, now);
         certificates.push(loaded.certificate);
     }
     certificates
@@ -243,9 +238,9 @@ fn alarms(certificate: &Certificate) -> [i64; 4] {
 }
 
 /// Warns of properties for which clients may refuse the certificate. It is served anyway, as nginx does.
-fn check_oddities(path: &str, loaded: &Loaded, now: i64, found: &mut Vec<Violation>) {
-    let mut push = |reason, problem, remedy: &str| {
-        found.push(Violation::new(
+fn report_warnings(scope: &Scope<'_>, path: &str, loaded: &Loaded, now: i64) {
+    let push = |reason, problem, remedy: &str| {
+        scope.report(Violation::new(
             Concern::Notice(Notice::CertificateUnusual),
             reason,
             path,
@@ -255,16 +250,16 @@ fn check_oddities(path: &str, loaded: &Loaded, now: i64, found: &mut Vec<Violati
     };
     let certificate = &loaded.certificate;
     let what = format!("Secret {}", certificate.reference);
-    for oddity in &*loaded.oddities {
-        let reason = match oddity {
-            Oddity::Version1 => Reason::CertificateVersion1,
-            Oddity::Rearranged(_) => Reason::ChainRearranged,
-            Oddity::NotInOrder => Reason::ChainNotInOrder,
-            Oddity::NoAlternativeName => Reason::NoAlternativeName,
-            Oddity::WrongPurpose(_) => Reason::WrongPurpose,
-            Oddity::WeakSignature(_) => Reason::WeakSignature,
+    for warning in &*loaded.warnings {
+        let reason = match warning {
+            CertificateWarning::Version1 => Reason::CertificateVersion1,
+            CertificateWarning::Rearranged(_) => Reason::ChainRearranged,
+            CertificateWarning::NotInOrder => Reason::ChainNotInOrder,
+            CertificateWarning::NoAlternativeName => Reason::NoAlternativeName,
+            CertificateWarning::WrongPurpose(_) => Reason::WrongPurpose,
+            CertificateWarning::WeakSignature(_) => Reason::WeakSignature,
         };
-        push(reason, oddity.problem(&what), oddity.remedy());
+        push(reason, warning.problem(&what), warning.remedy());
     }
     if now < certificate.not_before {
         let when = jiff::Timestamp::from_second(certificate.not_before).unwrap_or_default();
@@ -278,7 +273,7 @@ fn check_oddities(path: &str, loaded: &Loaded, now: i64, found: &mut Vec<Violati
     }
 }
 
-fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec<Violation>) {
+fn check_expiry(scope: &Scope<'_>, path: &str, certificate: &Certificate, now: i64) {
     let [_, month, week, end] = alarms(certificate);
     let (notice, reason, verb) = match now {
         _ if now >= end => (Notice::CertificateExpired, Reason::CertificateExpired, "expired"),
@@ -292,7 +287,7 @@ fn check_expiry(path: &str, certificate: &Certificate, now: i64, found: &mut Vec
         certificate.reference
     );
     let remedy = "put a new one into the Secret";
-    found.push(Violation::new(Concern::Notice(notice), reason, path, problem, remedy));
+    scope.report(Violation::new(Concern::Notice(notice), reason, path, problem, remedy));
 }
 
 fn parse_secret(key: &Key, secret: &SecretData) -> Result<parse::Parsed, String> {
@@ -305,12 +300,7 @@ fn parse_secret(key: &Key, secret: &SecretData) -> Result<parse::Parsed, String>
     parse::certificate(&key.to_string(), chain.expose(), private.expose()).map_err(|error| error.to_string())
 }
 
-fn client_auth(
-    scope: &Scope<'_>,
-    settings: api::ClientAuth,
-    references: &References<'_>,
-    found: &mut Vec<Violation>,
-) -> ClientAuth {
+fn client_auth(scope: &Scope<'_>, settings: api::ClientAuth, references: &References<'_>) -> ClientAuth {
     let mode = match settings.mode {
         None | Some(api::ClientAuthMode::Disabled) => ClientAuthMode::Disabled,
         Some(api::ClientAuthMode::Optional) => ClientAuthMode::Optional,
@@ -323,7 +313,7 @@ fn client_auth(
     }
     let bundles = settings.ca_certificate_refs.unwrap_or_default();
     if bundles.is_empty() && mode != ClientAuthMode::OptionalNoCa {
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &scope.setting("tls.clientAuth.caCertificateRefs"),
             "client certificates are verified against nothing",
             "name a ConfigMap or Secret with the CA's certificate",
@@ -333,22 +323,22 @@ fn client_auth(
     let mut crls = Vec::new();
     for (index, bundle) in settings.crl_refs.iter().flatten().enumerate() {
         let path = format!("{}[{index}]", scope.setting(setting));
-        let pem = pem(&path, &scope.key(setting, &bundle.name), (bundle, "ca.crl"), references, found);
-        crls.extend(usable(&path, pem.map(parse::crls), found).into_iter().flatten());
+        let pem = pem(scope, &path, &scope.key(setting, &bundle.name), (bundle, "ca.crl"), references);
+        crls.extend(usable(scope, &path, pem.map(parse::crls)).into_iter().flatten());
     }
     let unused = [Unused::Unknown, Unused::NotAnAuthority];
     let setting = "tls.clientAuth.caCertificateRefs";
-    let authorities = authorities(scope, (setting, &unused), &bundles, references, found);
+    let authorities = authorities(scope, (setting, &unused), &bundles, references).concat();
     ClientAuth { mode, authorities, crls, depth }
 }
 
 /// Returns the PEM data of a bundle. `default` is the key if the reference has none.
 fn pem<'a>(
+    scope: &Scope<'_>,
     path: &str,
     key: &Key,
     (bundle, default): (&BundleRef, &str),
     references: &'a References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<&'a [u8]> {
     let name = bundle.key.as_deref().unwrap_or(default);
     let (kind, data) = match bundle.kind {
@@ -359,23 +349,19 @@ fn pem<'a>(
         }
         BundleKind::ConfigMap => (ReferenceKind::ConfigMap, references.in_config_map(key, name)),
     };
-    let value = data.required((kind, key), path, "create it, or correct kind and name", found)?;
+    let value = data.required(scope, (kind, key), path, "create it, or correct kind and name")?;
     if value.is_none() {
         let problem = format!("{} has no key {name:?}", Reference::new(kind, key));
-        found.push(Violation::missing(path, problem, "add the key, or name another one in key"));
+        scope.report(Violation::missing(path, problem, "add the key, or name another one in key"));
     }
     value
 }
 
-fn usable<T>(
-    path: &str,
-    parsed: Option<Result<T, parse::ParseError>>,
-    found: &mut Vec<Violation>,
-) -> Option<T> {
+fn usable<T>(scope: &Scope<'_>, path: &str, parsed: Option<Result<T, parse::ParseError>>) -> Option<T> {
     match parsed? {
         Ok(value) => Some(value),
         Err(error) => {
-            found.push(Violation::unusable(path, error.to_string(), ""));
+            scope.report(Violation::unusable(path, error.to_string(), ""));
             None
         }
     }

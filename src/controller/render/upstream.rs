@@ -26,11 +26,10 @@ pub(crate) fn render(
     settings: &Settings,
     passthrough: bool,
     references: &mut References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Upstream {
     let upstream = settings.upstream.clone().unwrap_or_default();
     Upstream {
-        tls: upstream_tls(scope, &upstream, references, found).unwrap_or(UpstreamTls::Disabled),
+        tls: upstream_tls(scope, &upstream, references).unwrap_or(UpstreamTls::Disabled),
         proxy_protocol: match upstream.proxy_protocol {
             None | Some(ProxyProtocolVersion::Disabled) => None,
             Some(ProxyProtocolVersion::V1) => Some(ProxyVersion::V1),
@@ -49,19 +48,19 @@ pub(crate) fn render(
             Some(api::LoadBalancing::LeastSessions) => LoadBalancing::LeastSessions,
             Some(api::LoadBalancing::UserHash) => LoadBalancing::UserHash,
         },
-        health_check: upstream.health_check.as_ref().map(|check| health_check(scope, check, found)),
+        health_check: upstream.health_check.as_ref().map(|check| health_check(scope, check)),
     }
 }
 
-fn health_check(scope: &Scope<'_>, check: &api::HealthCheck, found: &mut Vec<Violation>) -> HealthCheck {
-    let mut read = |name: &str, value, default| {
+fn health_check(scope: &Scope<'_>, check: &api::HealthCheck) -> HealthCheck {
+    let read = |name: &str, value, default| {
         let bounded = Bounded { default, least: SHORTEST_CHECK, most: LONGEST_CHECK };
-        duration(&scope.setting(&format!("upstream.healthCheck.{name}")), value, bounded, found)
+        duration(scope, &scope.setting(&format!("upstream.healthCheck.{name}")), value, bounded)
     };
     let interval = read("interval", check.interval.as_ref(), CHECK_INTERVAL);
     let timeout = read("timeout", check.timeout.as_ref(), CHECK_TIMEOUT.min(interval));
     if timeout > interval {
-        found.push(Violation::invalid(
+        scope.report(Violation::invalid(
             &scope.setting("upstream.healthCheck.timeout"),
             format!("{timeout:?} is above the interval of {interval:?}, so that checks would overlap"),
             "lower timeout, or raise interval",
@@ -83,7 +82,6 @@ pub(crate) fn warn_of_implicit_tls(
     backend: &Backend,
     fields: &ListenerFields,
     service_port: Option<u16>,
-    found: &mut Vec<Violation>,
 ) {
     let mode = settings.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref()?.mode);
     let Some(port) =
@@ -99,7 +97,7 @@ pub(crate) fn warn_of_implicit_tls(
         Some(UpstreamTlsMode::StartTls) => (scope.setting(field), "is StartTLS"),
         Some(_) => (scope.setting(field), "is Disabled"),
     };
-    found.push(Violation::notice(
+    scope.report(Violation::notice(
         Notice::ImplicitTlsExpected,
         &field,
         format!(
@@ -135,7 +133,6 @@ fn upstream_tls(
     scope: &Scope<'_>,
     upstream: &api::UpstreamSettings,
     references: &mut References<'_>,
-    found: &mut Vec<Violation>,
 ) -> Option<UpstreamTls> {
     let tls = upstream.tls.as_ref()?;
     let make = match tls.mode? {
@@ -144,10 +141,10 @@ fn upstream_tls(
         UpstreamTlsMode::Implicit => UpstreamTls::Implicit,
     };
     let authorities = tls.ca_certificate_refs.as_deref().unwrap_or_default();
-    let trust = tls::trust(scope, "upstream.tls.caCertificateRefs", authorities, references, found);
+    let trust = tls::trust(scope, "upstream.tls.caCertificateRefs", authorities, references);
     let certificate = tls.client_certificate_ref.as_ref().and_then(|reference| {
         let setting = "upstream.tls.clientCertificateRef";
-        tls::certificate(&scope.setting(setting), &scope.key(setting, &reference.name), references, found)
+        tls::certificate(scope, &scope.setting(setting), &scope.key(setting, &reference.name), references)
             .map(|loaded| loaded.certificate)
     });
     let server_name = tls.server_name.clone().filter(|name| !name.is_empty());

@@ -92,7 +92,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::controller::render::tests::{World, server};
+    use crate::controller::render::tests::{Fixture, server};
     use crate::model::{BackendHealth, BindReport, ListenerId};
 
     /// Returns a Service and one of its slices with this number of ready endpoints.
@@ -118,8 +118,8 @@ mod tests {
     type Unhealthy<'a> = (&'a str, usize);
 
     fn summary_of(yaml: &str, unhealthy: &[Unhealthy<'_>]) -> String {
-        let mut world = World::new();
-        world.render(yaml);
+        let mut fixture = Fixture::new();
+        fixture.render(yaml);
         let health = unhealthy.iter().map(|(listener, out)| {
             let id =
                 ListenerId { namespace: "mail".into(), object: "s".into(), listener: (*listener).to_owned() };
@@ -128,8 +128,13 @@ mod tests {
             (id, BackendHealth { endpoints: 3, unhealthy })
         });
         let report = BindReport { backends: Arc::new(health.collect()), ..BindReport::default() };
-        let facts =
-            Facts { published: &world.renderer, report: &report, replicas: None, surroundings: None, now: 0 };
+        let facts = Facts {
+            published: &fixture.renderer,
+            report: &report,
+            replicas: None,
+            surroundings: None,
+            now: 0,
+        };
         summary(&facts, facts.published.outcomes().next().unwrap().1)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::controller::render::tests::{World, server};
+use crate::controller::render::tests::{Fixture, server};
 use crate::controller::service::OwnService;
 use crate::model::SocketState;
 use crate::model::served::{Bound, Entry, Page, Problem, Replica, ServedObject};
@@ -13,14 +13,14 @@ const VALID: &str = "{name: a, port: 143, backendAddress: 'b:1', tls: {mode: Dis
 
 /// Returns the status of a manifest, and its changes.
 fn updated(
-    world: &mut World,
+    fixture: &mut Fixture,
     yaml: &str,
     report: &BindReport,
     previous: &Status,
     now: i64,
 ) -> (Status, Vec<Change>) {
-    world.render(yaml);
-    let publisher = &world.renderer;
+    fixture.render(yaml);
+    let publisher = &fixture.renderer;
     let facts = Facts { published: publisher, report, replicas: None, surroundings: None, now };
     let mut status = previous.clone();
     let ids: BTreeSet<ObjectId> =
@@ -29,8 +29,8 @@ fn updated(
     (status, changes)
 }
 
-fn status(world: &mut World, yaml: &str, report: &BindReport, previous: &Status, now: i64) -> Status {
-    updated(world, yaml, report, previous, now).0
+fn status(fixture: &mut Fixture, yaml: &str, report: &BindReport, previous: &Status, now: i64) -> Status {
+    updated(fixture, yaml, report, previous, now).0
 }
 
 fn bound(port: u16) -> BindReport {
@@ -53,8 +53,8 @@ fn of(status: &Status) -> &ObjectStatus {
 
 #[test]
 fn an_object_is_ready_when_all_its_listeners_are_bound() {
-    let mut world = World::new();
-    let status = status(&mut world, &server(VALID, ""), &bound(143), &Status::default(), 0);
+    let mut fixture = Fixture::new();
+    let status = status(&mut fixture, &server(VALID, ""), &bound(143), &Status::default(), 0);
     let good = ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs", "Programmed=True Programmed"];
     assert_eq!(lines(&of(&status).conditions)[..3], good);
     assert_eq!(lines(&of(&status).conditions)[3], "Ready=True Ready");
@@ -69,13 +69,13 @@ fn an_object_is_ready_when_all_its_listeners_are_bound() {
 
 #[test]
 fn conditions_of_an_earlier_process_keep_their_times() {
-    let mut world = World::new();
-    let before = status(&mut world, &server(VALID, ""), &bound(143), &Status::default(), 1_000_000);
+    let mut fixture = Fixture::new();
+    let before = status(&mut fixture, &server(VALID, ""), &bound(143), &Status::default(), 1_000_000);
     let id = before.0.keys().next().unwrap();
     let written = before.value(id).unwrap();
     let mut known = Status::default();
     known.restore(id, &written);
-    let after = status(&mut World::new(), &server(VALID, ""), &bound(143), &known, 2_000_000);
+    let after = status(&mut Fixture::new(), &server(VALID, ""), &bound(143), &known, 2_000_000);
     assert_eq!(after, before);
     assert_eq!(after.changes_since(id, "", &written), vec![]);
     // A value of another form is ignored.
@@ -87,9 +87,9 @@ fn conditions_of_an_earlier_process_keep_their_times() {
 
 #[test]
 fn an_object_is_not_ready_before_the_report_of_its_revision() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let old = BindReport { revision: 0, ..bound(143) };
-    let status = status(&mut world, &server(VALID, ""), &old, &Status::default(), 0);
+    let status = status(&mut fixture, &server(VALID, ""), &old, &Status::default(), 0);
     assert_eq!(lines(&of(&status).conditions)[3], "Ready=Unknown Pending");
 }
 
@@ -99,8 +99,8 @@ fn a_port_in_use_is_reported_for_its_listener_only() {
     let mut report = bound(110);
     let failed = SocketState::Failed("address in use".to_owned());
     Arc::make_mut(&mut report.sockets).insert(ListenAddress::Any { port: 143 }, failed);
-    let mut world = World::new();
-    let status = status(&mut world, &server(&two, ""), &report, &Status::default(), 0);
+    let mut fixture = Fixture::new();
+    let status = status(&mut fixture, &server(&two, ""), &report, &Status::default(), 0);
     let object = of(&status);
     assert_eq!(lines(&object.conditions)[3], "Ready=False BindFailed");
     assert_eq!(object.conditions[3].message, "listener a: *:143 cannot be bound: address in use");
@@ -109,10 +109,10 @@ fn a_port_in_use_is_reported_for_its_listener_only() {
 
 #[test]
 fn an_invalid_spec_is_not_accepted_and_degrades() {
-    let mut world = World::new();
-    world.render(&server(VALID, ""));
+    let mut fixture = Fixture::new();
+    fixture.render(&server(VALID, ""));
     let bad = server(&VALID.replace("backendAddress", "backendAdress"), "");
-    let status = status(&mut world, &bad, &bound(143), &Status::default(), 0);
+    let status = status(&mut fixture, &bad, &bound(143), &Status::default(), 0);
     let expected = [
         "Accepted=False UnknownField",
         "ResolvedRefs=True ResolvedRefs",
@@ -126,29 +126,29 @@ fn an_invalid_spec_is_not_accepted_and_degrades() {
 
 #[test]
 fn an_object_that_was_never_good_is_not_ready() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let bad = server("{name: a}", "");
-    let status = status(&mut world, &bad, &BindReport::default(), &Status::default(), 0);
+    let status = status(&mut fixture, &bad, &BindReport::default(), &Status::default(), 0);
     assert_eq!(lines(&of(&status).conditions)[3], "Ready=False Invalid");
 }
 
 #[test]
 fn a_condition_keeps_its_time_until_it_changes() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = server(VALID, "");
-    let first = status(&mut world, &yaml, &BindReport::default(), &Status::default(), 100);
-    let second = status(&mut world, &yaml, &bound(143), &first, 200);
+    let first = status(&mut fixture, &yaml, &BindReport::default(), &Status::default(), 100);
+    let second = status(&mut fixture, &yaml, &bound(143), &first, 200);
     assert_eq!(of(&second).conditions[0].last_transition_time, "1970-01-01T00:01:40Z");
     assert_eq!(of(&second).conditions[3].last_transition_time, "1970-01-01T00:03:20Z");
 }
 
 #[test]
 fn each_changed_condition_is_one_line() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = server(VALID, "");
-    let (first, changes) = updated(&mut world, &yaml, &BindReport::default(), &Status::default(), 0);
+    let (first, changes) = updated(&mut fixture, &yaml, &BindReport::default(), &Status::default(), 0);
     assert_eq!(changes, vec![]);
-    let (second, changes) = updated(&mut world, &yaml, &bound(143), &first, 0);
+    let (second, changes) = updated(&mut fixture, &yaml, &bound(143), &first, 0);
     let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
     assert_eq!(
         lines,
@@ -157,9 +157,9 @@ fn each_changed_condition_is_one_line() {
             "MailServer mail/s: Ready=True (Ready): all listeners are bound and serve this generation",
         ]
     );
-    let (same, changes) = updated(&mut world, &yaml, &bound(143), &second, 9);
+    let (same, changes) = updated(&mut fixture, &yaml, &bound(143), &second, 9);
     assert_eq!((same, changes), (second.clone(), vec![]));
-    let (nothing, changes) = updated(&mut world, "", &bound(143), &second, 0);
+    let (nothing, changes) = updated(&mut fixture, "", &bound(143), &second, 0);
     assert_eq!(nothing, Status::default());
     assert_eq!(
         (changes[0].to_string().as_str(), changes[0].is_alarming()),
@@ -171,7 +171,7 @@ fn each_changed_condition_is_one_line() {
 fn a_problem_of_several_listeners_is_reported_once() {
     let two = format!("{VALID}, {}", VALID.replace("name: a", "name: b").replace("143", "110"));
     let clear = two.replace(", tls: {mode: Disabled}", "");
-    let status = status(&mut World::new(), &server(&clear, ""), &bound(143), &Status::default(), 0);
+    let status = status(&mut Fixture::new(), &server(&clear, ""), &bound(143), &Status::default(), 0);
     let conditions = &of(&status).conditions;
     let alarm = conditions.iter().find(|condition| condition.type_ == "ClearText").unwrap();
     assert!(
@@ -181,19 +181,19 @@ fn a_problem_of_several_listeners_is_reported_once() {
 }
 
 /// Two replicas, of which the other one has this entry in its ledger.
-fn led(world: &mut World, yaml: &str, other: Option<ServedObject>) -> Status {
-    led_behind(world, yaml, other, None)
+fn led(fixture: &mut Fixture, yaml: &str, other: Option<ServedObject>) -> Status {
+    led_behind(fixture, yaml, other, None)
 }
 
 /// The same with this Service.
 fn led_behind(
-    world: &mut World,
+    fixture: &mut Fixture,
     yaml: &str,
     other: Option<ServedObject>,
     surroundings: Option<&Surroundings>,
 ) -> Status {
-    world.render(yaml);
-    let publisher = &world.renderer;
+    fixture.render(yaml);
+    let publisher = &fixture.renderer;
     let (id, outcome) = publisher.outcomes().next().unwrap();
     let now = tokio::time::Instant::now();
     let address = "10.0.0.2:9090".parse().unwrap();
@@ -215,7 +215,7 @@ fn led_behind(
 #[test]
 fn ready_depends_on_all_replicas_and_programmed_on_this_one() {
     let here = |other| {
-        let status = led(&mut World::new(), &server(VALID, ""), other);
+        let status = led(&mut Fixture::new(), &server(VALID, ""), other);
         let conditions = lines(&of(&status).conditions);
         assert_eq!(conditions[2], "Programmed=True Programmed");
         (conditions[3].clone(), of(&status).conditions[3].message.clone())
@@ -246,7 +246,7 @@ fn behind(spec: &Value) -> [String; 3] {
     let surroundings = Surroundings { front, ..Surroundings::default() };
     let served = ServedObject { uid: String::new(), generation: 1, bound: None, problems: vec![] };
     let yaml = server(VALID, "");
-    let status = led_behind(&mut World::new(), &yaml, Some(served), Some(&surroundings));
+    let status = led_behind(&mut Fixture::new(), &yaml, Some(served), Some(&surroundings));
     let object = of(&status);
     [lines(&object.conditions)[3].clone(), object.conditions[3].message.clone(), object.address.clone()]
 }
@@ -272,9 +272,9 @@ fn a_service_that_leads_to_another_port_is_not_ready_though_the_listener_is_prog
 
 #[test]
 fn the_ledger_names_the_listeners_that_do_not_serve() {
-    let mut world = World::new();
-    world.render(&server(VALID, ""));
-    let publisher = &world.renderer;
+    let mut fixture = Fixture::new();
+    fixture.render(&server(VALID, ""));
+    let publisher = &fixture.renderer;
     let id = publisher.outcomes().map(|(id, _)| id).next().unwrap();
     let lines = |report: &BindReport| {
         let facts = Facts { published: publisher, report, replicas: None, surroundings: None, now: 0 };
@@ -290,8 +290,8 @@ fn the_ledger_names_the_listeners_that_do_not_serve() {
     let changing = lines(&BindReport { revision: 0, ..bound(143) });
     assert!(changing.problems[0].pending && changing.bound == bound_here(Some(143)), "{changing:?}");
     // A listener that can no longer be used is still served. The reason is this replica's own.
-    world.render(&server(&VALID.replace("'b:1'", "'nowhere'"), ""));
-    let publisher = &world.renderer;
+    fixture.render(&server(&VALID.replace("'b:1'", "'nowhere'"), ""));
+    let publisher = &fixture.renderer;
     let report = BindReport { revision: 9, ..bound(143) };
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
     let degraded = served(&facts, publisher.outcomes().map(|(id, _)| id).next().unwrap()).unwrap();
@@ -305,10 +305,10 @@ fn the_ledger_names_the_listeners_that_do_not_serve() {
 
 #[test]
 fn keeps_the_port_of_a_listener_that_cannot_be_served() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let lost = "{name: b, port: 993, backendAddress: 'b:1', tls: {certificateRefs: [{name: lost}]}}";
-    world.render(&server(&format!("{VALID}, {lost}"), ""));
-    let publisher = &world.renderer;
+    fixture.render(&server(&format!("{VALID}, {lost}"), ""));
+    let publisher = &fixture.renderer;
     let report = bound(143);
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
     let claims = claims(&facts, publisher.outcomes().map(|(id, _)| id).next().unwrap());
@@ -318,8 +318,8 @@ fn keeps_the_port_of_a_listener_that_cannot_be_served() {
 
 #[test]
 fn the_document_holds_each_objects_status() {
-    let mut world = World::new();
-    let status = status(&mut world, &server(VALID, ""), &bound(143), &Status::default(), 0);
+    let mut fixture = Fixture::new();
+    let status = status(&mut fixture, &server(VALID, ""), &bound(143), &Status::default(), 0);
     let document = status.document(7, &["a.yaml: broken".to_owned()]);
     assert_eq!(document["revision"], 7);
     assert_eq!(document["problems"][0], "a.yaml: broken");
@@ -340,8 +340,8 @@ fn the_address_column_is_cut_between_characters() {
         )
     };
     let listeners: Vec<String> = ('a'..='z').map(listener).collect();
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let yaml = server(&listeners.join(", "), "");
-    let status = status(&mut world, &yaml, &BindReport::default(), &Status::default(), 0);
+    let status = status(&mut fixture, &yaml, &BindReport::default(), &Status::default(), 0);
     assert_eq!(of(&status).address.chars().count(), 1024);
 }

@@ -17,19 +17,27 @@ use crate::proxy::end::End;
 /// The state of one direction: the bytes that are not written yet, and how far its end has progressed.
 #[derive(Debug)]
 pub(super) struct Direction {
+    phase: Phase,
     pending: Option<Pending>,
-    /// The source has ended.
-    pub(super) ended: bool,
-    /// The end was passed on to the sink.
-    pub(super) shut: bool,
-    /// The sink accepts no more bytes.
-    pub(super) broken: bool,
-    /// The gate holds the rest back until the other direction has moved.
-    pub(super) is_waiting: bool,
-    dirty: bool,
+    /// Something was written that may not be sent yet.
+    is_unflushed: bool,
     /// Bytes read from the source or inserted by [`Direction::say`].
     pub(super) bytes: u64,
     counter: IntCounter,
+}
+
+/// How far the end has progressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The source has ended; the sink may still have to get its last bytes.
+    Ended,
+    /// The end was passed on to the sink.
+    Shut,
+    /// The sink accepts no more bytes, so the source is not read any more.
+    Broken {
+        has_ended: bool,
+    },
 }
 
 /// Bytes that were read but not all written.
@@ -37,8 +45,7 @@ pub(super) struct Direction {
 struct Pending {
     bytes: Box<[u8]>,
     cursor: Cursor,
-    /// The gate needs more bytes to decide about the rest.
-    is_incomplete: bool,
+    obstacle: Obstacle,
 }
 
 /// Positions in a chunk: `..written` is written, `written..passed` may be written, and the rest is not decided yet.
@@ -48,16 +55,14 @@ struct Cursor {
     passed: usize,
 }
 
-/// Why writing stops.
+/// Why not all bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Halt {
-    /// All bytes are written or dropped.
-    Done,
+enum Obstacle {
     /// The sink accepts no more bytes now.
     Sink,
-    /// The gate needs more bytes.
+    /// The gate needs more bytes to decide about the rest.
     Incomplete,
-    /// The gate waits for the other direction.
+    /// The gate holds the rest back until the other direction has moved.
     Waiting,
 }
 
@@ -82,18 +87,10 @@ impl Failure {
 impl Direction {
     /// Creates a direction that starts with the bytes `first`. The gate is not asked about the first `passed` of them.
     pub(super) fn new(first: &[u8], passed: usize, counter: IntCounter) -> Self {
-        let mut direction = Self {
-            pending: None,
-            ended: false,
-            shut: false,
-            broken: false,
-            is_waiting: false,
-            dirty: false,
-            bytes: 0,
-            counter,
-        };
+        let mut direction =
+            Self { phase: Phase::Open, pending: None, is_unflushed: false, bytes: 0, counter };
         direction.count(first.len());
-        direction.keep(first, Cursor { written: 0, passed }, Halt::Sink);
+        direction.keep(first, Cursor { written: 0, passed }, Obstacle::Sink);
         direction
     }
 
@@ -102,18 +99,37 @@ impl Direction {
         self.pending.is_none()
     }
 
-    /// Inserts `words` after the source's bytes. The caller makes sure that everything before is written
+    /// Tells whether the source has ended.
+    pub(super) const fn has_ended(&self) -> bool {
+        !matches!(self.phase, Phase::Open | Phase::Broken { has_ended: false })
+    }
+
+    /// Tells whether the end was passed on to the sink.
+    pub(super) const fn is_shut(&self) -> bool {
+        matches!(self.phase, Phase::Shut)
+    }
+
+    /// Tells whether the sink accepts no more bytes.
+    pub(super) const fn is_broken(&self) -> bool {
+        matches!(self.phase, Phase::Broken { .. })
+    }
+
+    /// Tells whether the gate holds bytes back until the other direction has moved.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.obstacle == Obstacle::Waiting)
+    }
+
+    /// Inserts `text` after the source's bytes. The caller makes sure that everything before is written
     /// ([`Self::is_clear`]).
-    pub(super) fn say(&mut self, words: &'static [u8]) {
-        self.count(words.len());
-        self.keep(words, Cursor { written: 0, passed: words.len() }, Halt::Sink);
+    pub(super) fn say(&mut self, text: &'static [u8]) {
+        self.count(text.len());
+        self.keep(text, Cursor { written: 0, passed: text.len() }, Obstacle::Sink);
     }
 
     /// Stops the direction, because the sink accepts no more bytes.
     pub(super) fn give_up(&mut self) {
         self.pending = None;
-        self.is_waiting = false;
-        self.broken = true;
+        self.phase = Phase::Broken { has_ended: self.has_ended() };
     }
 
     /// Moves as many bytes as possible. Ready when the source has ended and the end is passed on. `gate` decides about
@@ -125,21 +141,19 @@ impl Direction {
         mut gate: impl FnMut(&[u8]) -> Passage,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        if self.broken {
+        if self.is_broken() {
             return Poll::Pending;
         }
-        self.is_waiting = false;
         loop {
             match self.write_pending(to, &mut gate, cx)? {
-                Halt::Sink => return Poll::Pending,
-                Halt::Waiting => {
-                    self.is_waiting = true;
+                Some(Obstacle::Sink) => return Poll::Pending,
+                Some(Obstacle::Waiting) => {
                     self.read_ahead(from, cx)?;
                     ready!(self.poll_flush(to, cx))?;
                     return Poll::Pending;
                 }
-                Halt::Done if self.ended => return self.poll_end(to, cx),
-                Halt::Done | Halt::Incomplete => {}
+                None if self.has_ended() => return self.poll_end(to, cx),
+                None | Some(Obstacle::Incomplete) => {}
             }
             let moved =
                 RELAY_BUFFER.with_borrow_mut(|buffer| self.poll_chunk(from, to, &mut gate, buffer, cx));
@@ -179,19 +193,21 @@ impl Direction {
         let count = chunk.len().saturating_sub(before);
         if count == 0 {
             // An incomplete command at the end is dropped.
-            self.ended = true;
+            self.phase = Phase::Ended;
             return Poll::Ready(Ok(()));
         }
         self.count(count);
-        let (cursor, halt) = self.write(chunk, Cursor::default(), to, gate, cx)?;
-        self.keep(chunk, cursor, halt);
+        let (cursor, obstacle) = self.write(chunk, Cursor::default(), to, gate, cx)?;
+        if let Some(obstacle) = obstacle {
+            self.keep(chunk, cursor, obstacle);
+        }
         Poll::Ready(Ok(()))
     }
 
     /// Reads what the source sends while its bytes wait for the other direction, to detect its end or reset at once.
     /// Keeps at most one read in total. If the source sends more, it is read when the other direction moves.
     fn read_ahead(&mut self, from: &mut Stream, cx: &mut Context<'_>) -> Result<(), Failure> {
-        while !self.ended {
+        while self.phase == Phase::Open {
             let Some(pending) = &mut self.pending else { return Ok(()) };
             let room = RELAY_BUFFER_SIZE.saturating_sub(pending.rest().len());
             if room == 0 {
@@ -211,7 +227,7 @@ impl Direction {
             })?;
             match read {
                 None => return Ok(()),
-                Some(0) => self.ended = true,
+                Some(0) => self.phase = Phase::Ended,
                 Some(count) => self.count(count),
             }
         }
@@ -223,22 +239,17 @@ impl Direction {
         to: &mut Stream,
         gate: &mut impl FnMut(&[u8]) -> Passage,
         cx: &mut Context<'_>,
-    ) -> Result<Halt, Failure> {
-        let Some(mut pending) = self.pending.take() else { return Ok(Halt::Done) };
-        if pending.is_incomplete {
-            self.pending = Some(pending);
-            return Ok(Halt::Incomplete);
+    ) -> Result<Option<Obstacle>, Failure> {
+        let Some(mut pending) = self.pending.take() else { return Ok(None) };
+        let mut obstacle = Some(pending.obstacle);
+        if pending.obstacle != Obstacle::Incomplete {
+            (pending.cursor, obstacle) = self.write(&pending.bytes, pending.cursor, to, gate, cx)?;
         }
-        let (cursor, halt) = self.write(&pending.bytes, pending.cursor, to, gate, cx)?;
-        if halt != Halt::Done {
-            pending.cursor = cursor;
-            pending.is_incomplete = halt == Halt::Incomplete;
-            self.pending = Some(pending);
-        }
-        Ok(halt)
+        self.pending = obstacle.map(|obstacle| Pending { obstacle, ..pending });
+        Ok(obstacle)
     }
 
-    /// Writes the bytes that the gate allows.
+    /// Writes the bytes that the gate allows. Without an obstacle, all bytes are written or dropped.
     fn write(
         &mut self,
         bytes: &[u8],
@@ -246,23 +257,23 @@ impl Direction {
         to: &mut Stream,
         gate: &mut impl FnMut(&[u8]) -> Passage,
         cx: &mut Context<'_>,
-    ) -> Result<(Cursor, Halt), Failure> {
+    ) -> Result<(Cursor, Option<Obstacle>), Failure> {
         let Cursor { mut written, mut passed } = cursor;
-        let halt = loop {
+        let obstacle = loop {
             let open = bytes.get(written..passed).unwrap_or_default();
             if !open.is_empty() {
                 match Pin::new(&mut *to).poll_write(cx, open) {
                     Poll::Ready(Ok(0)) => return Err(Failure::Write(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => written = written.saturating_add(count),
                     Poll::Ready(Err(error)) => return Err(Failure::Write(error)),
-                    Poll::Pending => break Halt::Sink,
+                    Poll::Pending => break Some(Obstacle::Sink),
                 }
-                self.dirty = true;
+                self.is_unflushed = true;
                 continue;
             }
             let rest = bytes.get(passed..).unwrap_or_default();
             if rest.is_empty() {
-                break Halt::Done;
+                break None;
             }
             match gate(rest) {
                 Passage::Pass(count) => passed = passed.saturating_add(count),
@@ -270,21 +281,21 @@ impl Direction {
                     passed = passed.saturating_add(count);
                     written = passed;
                 }
-                Passage::More => break Halt::Incomplete,
-                Passage::Wait => break Halt::Waiting,
+                Passage::More => break Some(Obstacle::Incomplete),
+                Passage::Wait => break Some(Obstacle::Waiting),
                 Passage::Close(reason) => return Err(Failure::Rule(reason)),
             }
         };
-        Ok((Cursor { written, passed }, halt))
+        Ok((Cursor { written, passed }, obstacle))
     }
 
     /// Keeps the bytes that are not written.
-    fn keep(&mut self, bytes: &[u8], Cursor { written, passed }: Cursor, halt: Halt) {
+    fn keep(&mut self, bytes: &[u8], Cursor { written, passed }: Cursor, obstacle: Obstacle) {
         let rest = bytes.get(written..).unwrap_or_default();
         self.pending = (!rest.is_empty()).then(|| Pending {
             bytes: rest.into(),
             cursor: Cursor { written: 0, passed: passed.saturating_sub(written) },
-            is_incomplete: halt == Halt::Incomplete,
+            obstacle,
         });
     }
 
@@ -294,19 +305,19 @@ impl Direction {
     }
 
     fn poll_flush(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if self.dirty {
+        if self.is_unflushed {
             ready!(Pin::new(to).poll_flush(cx)).map_err(Failure::Write)?;
-            self.dirty = false;
+            self.is_unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_end(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if !self.shut {
+        if !self.is_shut() {
             // The sink may already be closed, so errors do not matter.
             let _ = ready!(Pin::new(&mut *to).poll_flush(cx));
             let _ = ready!(Pin::new(to).poll_shutdown(cx));
-            self.shut = true;
+            self.phase = Phase::Shut;
         }
         Poll::Ready(Ok(()))
     }

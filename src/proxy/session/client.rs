@@ -44,7 +44,7 @@ pub(super) struct Session {
     /// The first bytes, while they may be the start of a PROXY header that the peer must not send.
     pub(super) first_bytes: Option<FirstBytes>,
     /// Whether the connection is counted in the listener's summary of client addresses.
-    pub(super) is_pictured: bool,
+    pub(super) is_source_recorded: bool,
     /// Set after the TLS handshake.
     pub(super) secured: Option<Secured>,
     /// The configuration of the socket when the session began.
@@ -146,26 +146,28 @@ impl Counted {
 
 /// Tells a client that a limit is reached, and closes. Only as many closes as `lingering` permits wait for their
 /// client. Other connections are closed at once, so that a flood does not use up the descriptors of served sessions.
-pub(super) async fn turn_away(
+pub(super) async fn refuse_for_limit(
     mut connection: Connection,
     protocol: Protocol,
     end: End,
     lingering: &Semaphore,
 ) -> End {
-    let mut words = notices::too_many_connections(protocol).to_vec();
+    let mut message = notices::too_many_connections(protocol).to_vec();
     match lingering.try_acquire() {
-        Ok(_place) => part(connection, words).await,
+        Ok(_place) => send_and_close(connection, message).await,
         // The message fits into the send buffer of a new connection.
-        Err(_) => drop(timeout_at(Instant::now() + LAST_WORDS_TIME, connection.send(&mut words)).await),
+        Err(_) => {
+            drop(timeout_at(Instant::now() + UNAWAITED_MESSAGE_TIME, connection.send(&mut message)).await)
+        }
     }
     end
 }
 
-/// Sends a last message and closes. A client that does not read delays this by at most [`FAREWELL_TIME`] and the close.
-/// Within a reply that was not sent completely, the message would become a part of it, so there is none.
-async fn part(mut connection: Connection, mut words: Vec<u8>) {
+/// Sends a last message and closes. A client that does not read delays this by at most [`LAST_MESSAGE_TIME`] and the
+/// close. Within a reply that was not sent completely, the message would become a part of it, so there is none.
+async fn send_and_close(mut connection: Connection, mut message: Vec<u8>) {
     if !connection.is_mid_reply() {
-        let _ = timeout_at(Instant::now() + FAREWELL_TIME, connection.send(&mut words)).await;
+        let _ = timeout_at(Instant::now() + LAST_MESSAGE_TIME, connection.send(&mut message)).await;
     }
     connection.close().await;
 }
@@ -189,7 +191,7 @@ impl Session {
             host: UNAVAILABLE.into(),
             attempted: None,
             first_bytes: ends.takes_no_header.then(FirstBytes::default),
-            is_pictured: false,
+            is_source_recorded: false,
             secured: None,
             serving,
             counted,
@@ -262,13 +264,13 @@ impl Session {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            () = self.connection.gone(), if needs_client => Err(End::ClientGone),
+            () = self.connection.disconnected(), if needs_client => Err(End::ClientGone),
             () = self.served.goodbye.cancelled() => Err(End::Drained),
         }
     }
 
     /// Tells the client why the session ends, if the protocol has a message for it, and closes.
-    pub(super) async fn farewell(self, end: End) -> End {
+    pub(super) async fn end_with_message(self, end: End) -> End {
         let protocol = self.protocol();
         let text = match end {
             End::Drained => Some(DRAIN_TEXT),
@@ -278,11 +280,11 @@ impl Session {
             }
             _ => None,
         };
-        let mut words = Vec::new();
+        let mut message = Vec::new();
         if let Some(text) = text {
-            Frontend::goodbye(protocol, &self.served.listener.frontend.server_name, text, &mut words);
+            Frontend::goodbye(protocol, &self.served.listener.frontend.server_name, text, &mut message);
         }
-        part(self.connection, words).await;
+        send_and_close(self.connection, message).await;
         end
     }
 
@@ -301,7 +303,7 @@ impl Session {
         let mut out = notices::certificate_refusal(self.protocol(), problem).into_bytes();
         // The client may have left; the session ends in any case.
         let _ = self.send(&mut out).await;
-        Err(self.farewell(End::ClientCertificate(problem)).await)
+        Err(self.end_with_message(End::ClientCertificate(problem)).await)
     }
 }
 
@@ -309,7 +311,7 @@ impl Session {
 pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";
 
 /// Time limit for a message to a client that is closed at once.
-const LAST_WORDS_TIME: Duration = Duration::from_millis(100);
+const UNAWAITED_MESSAGE_TIME: Duration = Duration::from_millis(100);
 
 /// Time limit for a last message.
-const FAREWELL_TIME: Duration = Duration::from_secs(2);
+const LAST_MESSAGE_TIME: Duration = Duration::from_secs(2);

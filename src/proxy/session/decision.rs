@@ -36,12 +36,12 @@ impl Session {
         let started = StdInstant::now();
         let Attempt { request, pending } = attempt;
         record.refused = None;
-        self.picture(started);
+        self.record_source(started);
         self.attempt(&request, &pending);
         if !request.login().is_empty() {
             record.set_login(request.login());
         }
-        let verdict = self.unless_banned(request, pending, record).await;
+        let verdict = self.decide_unless_banned(request, pending, record).await;
         self.served.metrics.took(Timing::Login, started.elapsed());
         let (counted, fault) = match &record.refused {
             Some(end) => (end.verdict(), end.fault()),
@@ -56,13 +56,13 @@ impl Session {
     }
 
     /// Refuses clients that other sessions got banned before the auth service or backend is asked.
-    async fn unless_banned(
+    async fn decide_unless_banned(
         &mut self,
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        self.turn_out_if_banned().await?;
+        self.end_if_banned().await?;
         match self.served.listener.auth.clone() {
             Auth::Http { service, .. } => self.ask_service(&service, request, pending, record).await,
             Auth::Passthrough(backend) => self.ask_backend(backend, request, pending, record).await,
@@ -72,17 +72,17 @@ impl Session {
     /// Sends a banned client the same message as when it connects. Called after every answer of the auth service and
     /// the backend, before the client gets any of it: otherwise the replies to parallel logins would tell a right
     /// password from wrong ones after the ban began.
-    pub(super) async fn turn_out_if_banned(&mut self) -> Result<(), End> {
+    pub(super) async fn end_if_banned(&mut self) -> Result<(), End> {
         if !self.is_banned() {
             return Ok(());
         }
         let mut out = notices::too_many_connections(self.protocol()).to_vec();
-        Err(self.tell_last(&mut out, limits::Refusal::Banned.into()).await)
+        Err(self.send_last_reply(&mut out, limits::Refusal::Banned.into()).await)
     }
 
     /// Adds the client's address to the listener's summary, once per session.
-    fn picture(&mut self, now: StdInstant) {
-        if std::mem::replace(&mut self.is_pictured, true) {
+    fn record_source(&mut self, now: StdInstant) {
+        if std::mem::replace(&mut self.is_source_recorded, true) {
             return;
         }
         let origin = match self.ends.client.ip() {
@@ -91,7 +91,7 @@ impl Session {
             None => return,
         };
         if let Some(sources) = self.served.counters.sources.add(origin, now) {
-            self.context.sources.tell(&self.served.listener.id, sources);
+            self.context.sources.report(&self.served.listener.id, sources);
         }
     }
 
@@ -104,7 +104,7 @@ impl Session {
     ) -> Result<Decision, End> {
         let answer = self.check(service, &request, &pending).await;
         if !matches!(answer, Err(End::ClientGone | End::Drained)) {
-            self.turn_out_if_banned().await?;
+            self.end_if_banned().await?;
         }
         let answer = match answer {
             Ok(answer) => answer,
@@ -231,7 +231,7 @@ impl Session {
         let relayed = self.served.listener.auth.is_passthrough();
         let is_clients_password = authorised.has_clients_password;
         let reply = self.log_in_to(authorised, pending, record).await?;
-        self.turn_out_if_banned().await?;
+        self.end_if_banned().await?;
         match reply {
             LoginReply::Accepted(accepted) => {
                 if let Some(cause) = accepted.refused
@@ -244,7 +244,7 @@ impl Session {
             LoginReply::Failed(pending, end) => {
                 if let Some(shown) = self.shown(&end) {
                     let mut out = shown.to_vec();
-                    return Err(self.tell_last(&mut out, end).await);
+                    return Err(self.send_last_reply(&mut out, end).await);
                 }
                 self.fail(pending, end).await
             }
@@ -259,7 +259,7 @@ impl Session {
                 let end = backend_refused(cause, is_clients_password, &reply);
                 if relayed || self.served.listener.upstream.pass_error_message {
                     let mut out = reply;
-                    return Err(self.tell_last(&mut out, end).await);
+                    return Err(self.send_last_reply(&mut out, end).await);
                 }
                 self.fail(pending, end).await
             }
@@ -344,11 +344,11 @@ impl Session {
     async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<Decision, End> {
         let mut out = Vec::new();
         pending.internal_error(&mut out);
-        Err(self.tell_last(&mut out, end).await)
+        Err(self.send_last_reply(&mut out, end).await)
     }
 
     /// Sends a last reply. The reason for the end stays the same if the client does not read it.
-    async fn tell_last(&mut self, out: &mut Vec<u8>, end: End) -> End {
+    async fn send_last_reply(&mut self, out: &mut Vec<u8>, end: End) -> End {
         if !matches!(end, End::ClientGone | End::Drained) {
             self.start_deadline();
             let _ = self.send(out).await;

@@ -8,7 +8,7 @@ use crate::net::Stream;
 use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
-use super::client::{Counted, Secured, Session, turn_away};
+use super::client::{Counted, Secured, Session, refuse_for_limit};
 use super::decision::Decision;
 use super::upstream::Accepting;
 use crate::proxy::connection::Connection;
@@ -39,7 +39,7 @@ impl Session {
                     (self, frontend) = Box::pin(self.upgrade(agreed, record)).await?;
                 }
                 Ok(Progress::Accepted(accepted)) => return Ok((self, accepted)),
-                Err(end) => return Err(Box::pin(self.farewell(end)).await),
+                Err(end) => return Err(Box::pin(self.end_with_message(end)).await),
             }
         }
     }
@@ -94,7 +94,7 @@ impl Session {
             Ok(counted) => counted,
             Err(refusal) => {
                 let protocol = served.listener.frontend.protocol;
-                return Err(turn_away(connection, protocol, refusal.into(), &context.lingering).await);
+                return Err(refuse_for_limit(connection, protocol, refusal.into(), &context.lingering).await);
             }
         };
         let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof);
@@ -107,7 +107,7 @@ impl Session {
             host,
             attempted: None,
             first_bytes: None,
-            is_pictured: false,
+            is_source_recorded: false,
             secured,
             serving,
             counted,

@@ -15,7 +15,7 @@ use crate::net::{ClientAddress, Socket, Stream};
 use crate::protocol::{Frontend, Protocol, notices};
 use crate::tls::{Accepted, TlsAcceptor};
 
-use super::client::{Counted, Ends, Secured, Session, turn_away};
+use super::client::{Counted, Ends, Secured, Session, refuse_for_limit};
 use super::proxied::{read_proxy_header, refuse_header_before_tls};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
@@ -90,7 +90,7 @@ async fn refuse(
         return refusal.into();
     }
     let connection = Connection::new(Stream::Plain(socket), first.listener.limits.client_buffer);
-    turn_away(connection, first.listener.frontend.protocol, refusal.into(), lingering).await
+    refuse_for_limit(connection, first.listener.frontend.protocol, refusal.into(), lingering).await
 }
 
 /// A connection whose addresses are known.
@@ -137,7 +137,7 @@ impl Arrival {
             Ok(counted) => counted,
             Err(refusal) => {
                 let protocol = served.listener.frontend.protocol;
-                return Err(turn_away(connection, protocol, refusal.into(), &context.lingering).await);
+                return Err(refuse_for_limit(connection, protocol, refusal.into(), &context.lingering).await);
             }
         };
         let config = Arc::clone(&served.listener.frontend);
@@ -165,7 +165,7 @@ impl Session {
         let mut frontend = frontend.with_nonce(nonce()).with_client(self.ends.client.ip());
         match self.greet(&mut frontend).await {
             Ok(()) => Ok((self, frontend)),
-            Err(end) => Err(Box::pin(self.farewell(end)).await),
+            Err(end) => Err(Box::pin(self.end_with_message(end)).await),
         }
     }
 

@@ -196,7 +196,7 @@ impl Session {
                     }
                 }
                 BackendStep::Challenge(challenge, exchange) => {
-                    self.turn_out_if_banned().await?;
+                    self.end_if_banned().await?;
                     // Counted before the client gets it, because the client may leave then.
                     if self.refuses_token(&challenge) {
                         let _ = self.count_refusal(RefusalCause::Credentials);

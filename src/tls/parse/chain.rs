@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{X509Certificate, X509Name};
 
-use super::Oddity;
+use super::CertificateWarning;
 
 /// The certificates of a chain to serve.
 pub(super) struct Arranged {
     /// Their positions in the file, counted from 0, in the order to serve.
     pub(super) order: Vec<usize>,
     /// A warning about the file.
-    pub(super) oddity: Option<Oddity>,
+    pub(super) warning: Option<CertificateWarning>,
 }
 
 /// Sorts a chain and drops certificates that do not belong to it. If several orders are possible (an authority with two
@@ -29,15 +29,15 @@ pub(super) fn arrange(chain: &[X509Certificate<'_>]) -> Arranged {
         .all(|((_, child), (_, parent))| is_same_name(child.issuer(), parent.subject()));
     if is_in_order {
         let order = positions(&distinct);
-        let oddity = (order.len() < chain.len()).then(|| Oddity::Rearranged(order.clone()));
-        return Arranged { order, oddity };
+        let warning = (order.len() < chain.len()).then(|| CertificateWarning::Rearranged(order.clone()));
+        return Arranged { order, warning };
     }
     match path(&distinct) {
         Some(path) => {
             let order = positions(&path);
-            Arranged { order: order.clone(), oddity: Some(Oddity::Rearranged(order)) }
+            Arranged { order: order.clone(), warning: Some(CertificateWarning::Rearranged(order)) }
         }
-        None => Arranged { order: positions(&distinct), oddity: Some(Oddity::NotInOrder) },
+        None => Arranged { order: positions(&distinct), warning: Some(CertificateWarning::NotInOrder) },
     }
 }
 

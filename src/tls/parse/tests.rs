@@ -142,14 +142,14 @@ fn cipher_suites_are_iana_names() {
 
 /// Returns the positions of the served certificates in a file, and the warnings. Of equal certificates, the first
 /// counts.
-fn served(file: &[&Issued], above: &[&Ca]) -> (Vec<usize>, Vec<Oddity>) {
+fn served(file: &[&Issued], above: &[&Ca]) -> (Vec<usize>, Vec<CertificateWarning>) {
     let ders: Vec<_> =
         file.iter().map(|one| one.der.clone()).chain(above.iter().map(|ca| ca.der())).collect();
     let text: String =
         file.iter().map(|one| one.chain.clone()).chain(above.iter().map(|ca| ca.pem())).collect();
     let parsed = inspect(&text, &file[0].key.serialize_pem()).unwrap();
     let position = |der| ders.iter().position(|other| other == der).unwrap();
-    (parsed.certificate.chain.iter().map(position).collect(), parsed.oddities)
+    (parsed.certificate.chain.iter().map(position).collect(), parsed.warnings)
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn a_chain_is_sorted_and_what_does_not_belong_to_it_is_left_out() {
         (vec![&second, &first, &stranger], vec![0, 1, 2]),
         (vec![&stranger], vec![0]),
     ] {
-        assert_eq!(served(&[&leaf], &above), (order.clone(), vec![Oddity::Rearranged(order)]));
+        assert_eq!(served(&[&leaf], &above), (order.clone(), vec![CertificateWarning::Rearranged(order)]));
     }
     let twice = served(&[&leaf, &leaf], &[&second, &first]);
-    assert_eq!(twice, (vec![0, 2, 3], vec![Oddity::Rearranged(vec![0, 2, 3])]));
+    assert_eq!(twice, (vec![0, 2, 3], vec![CertificateWarning::Rearranged(vec![0, 2, 3])]));
     assert_eq!(served(&[&leaf], &[&second, &first]), (vec![0, 1, 2], vec![]));
     assert_eq!(served(&[&leaf], &[&second, &first, &root]), (vec![0, 1, 2, 3], vec![]));
 }
@@ -189,7 +189,10 @@ fn a_chain_that_can_be_sorted_in_two_ways_is_served_as_it_is() {
     let own = KeyPair::generate().unwrap();
     let certificate = testing::named("leaf", &["a.test"]).signed_by(&own, &issuer).unwrap();
     let leaf = Issued { chain: certificate.pem(), der: certificate.der().clone(), key: own };
-    assert_eq!(served(&[&leaf, &one, &other, &other], &[]), (vec![0, 1, 2], vec![Oddity::NotInOrder]));
+    assert_eq!(
+        served(&[&leaf, &one, &other, &other], &[]),
+        (vec![0, 1, 2], vec![CertificateWarning::NotInOrder])
+    );
 }
 
 /// PKCS#8 (RFC 8410 section 7) around 32 arbitrary bytes.
@@ -209,7 +212,7 @@ fn the_key_identifier_tells_two_authorities_of_one_name_apart() {
     params.use_authority_key_identifier_extension = true;
     let leaf = young.issue_with(params, KeyPair::generate().unwrap());
     let found = served(&[&leaf], &[&Ca::new("stranger"), &old, &young]);
-    assert_eq!(found, (vec![0, 3], vec![Oddity::Rearranged(vec![0, 3])]));
+    assert_eq!(found, (vec![0, 3], vec![CertificateWarning::Rearranged(vec![0, 3])]));
 }
 
 #[test]
@@ -219,22 +222,22 @@ fn what_clients_may_refuse_is_said() {
         let mut params = testing::named("leaf", &["a.test"]);
         change(&mut params);
         let issued = ca.issue_with(params, KeyPair::generate().unwrap());
-        inspect(&issued.chain, &issued.key.serialize_pem()).unwrap().oddities
+        inspect(&issued.chain, &issued.key.serialize_pem()).unwrap().warnings
     };
     assert_eq!(said(&|_| {}), []);
-    assert_eq!(said(&|params| params.subject_alt_names.clear()), [Oddity::NoAlternativeName]);
-    for (usage, oddities) in [
+    assert_eq!(said(&|params| params.subject_alt_names.clear()), [CertificateWarning::NoAlternativeName]);
+    for (usage, warnings) in [
         (ExtendedKeyUsagePurpose::ServerAuth, vec![]),
         (ExtendedKeyUsagePurpose::Any, vec![]),
-        (ExtendedKeyUsagePurpose::ClientAuth, vec![Oddity::WrongPurpose("extendedKeyUsage")]),
+        (ExtendedKeyUsagePurpose::ClientAuth, vec![CertificateWarning::WrongPurpose("extendedKeyUsage")]),
     ] {
-        assert_eq!(said(&|params| params.extended_key_usages = vec![usage.clone()]), oddities);
+        assert_eq!(said(&|params| params.extended_key_usages = vec![usage.clone()]), warnings);
     }
-    for (usage, oddities) in [
+    for (usage, warnings) in [
         (KeyUsagePurpose::DigitalSignature, vec![]),
-        (KeyUsagePurpose::KeyCertSign, vec![Oddity::WrongPurpose("keyUsage")]),
+        (KeyUsagePurpose::KeyCertSign, vec![CertificateWarning::WrongPurpose("keyUsage")]),
     ] {
-        assert_eq!(said(&|params| params.key_usages = vec![usage]), oddities);
+        assert_eq!(said(&|params| params.key_usages = vec![usage]), warnings);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::AuthClient;
-use crate::model::HttpAuth;
+use crate::model::{HttpAuth, RequestPath};
 
 use super::kept::Counting;
 use super::{accepted, check, client_with, rest, service};
@@ -32,7 +32,10 @@ async fn log_in(quota: &Quota, services: &[Arc<HttpAuth>], logins: usize) -> Vec
 async fn kept_connections_of_all_services_and_workers_are_bounded_together() {
     let counting = Counting::answering(&[ACCEPTANCE]);
     let services: Vec<_> = (0..6)
-        .map(|number| HttpAuth { path: format!("/{number}"), ..service(&[&counting.address]) })
+        .map(|number| HttpAuth {
+            path: RequestPath::new(format!("/{number}")),
+            ..service(&[&counting.address])
+        })
         .map(Arc::new)
         .collect();
     let quota = Quota::new(20);

@@ -2,13 +2,10 @@
 //! reviews them.
 
 use super::*;
-
-#[path = "../../../../tests/it/support/generated.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with tests/it, which needs all of it")]
-mod current;
+use crate::cli::generated;
 
 fn is_kept(name: &str, text: &str) {
-    current::is_current(Path::new("tests/nginx").join(name), text);
+    generated::is_current(Path::new("tests/nginx").join(name), text);
 }
 
 /// Compares the manifests with those beside the configuration, which must have no violations.

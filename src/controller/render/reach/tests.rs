@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::controller::render::Serving;
 use crate::controller::render::oracle::Rendered;
-use crate::controller::render::tests::{World, messages, once, server};
+use crate::controller::render::tests::{Fixture, messages, once, server};
 use crate::model::{Auth, Introductions, Listener, Reach};
 
 /// Returns the MailServer `mail/s`, which accepts listeners of all namespaces and allows them `backends`.
@@ -305,24 +305,24 @@ fn a_foreign_listener_does_not_get_the_servers_client_certificate() {
 
 #[test]
 fn a_backend_that_is_no_longer_allowed_is_not_served() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let guest = guest("backendAddress: '10.1.0.2:25', protocol: SMTP");
-    assert!(served(&world.render(&(owner("networks: [10.1.0.2]", "") + &guest))).is_some());
-    let rendered = world.render(&(owner("", "") + &guest));
+    assert!(served(&fixture.render(&(owner("networks: [10.1.0.2]", "") + &guest))).is_some());
+    let rendered = fixture.render(&(owner("", "") + &guest));
     assert!(served(&rendered).is_none(), "{}", messages(&rendered));
     assert_eq!(rendered.objects[1].listeners[0].serving, Serving::Nothing);
 }
 
 #[test]
 fn a_last_good_rendering_has_the_current_bounds() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let backends = |networks: &str| format!("networks: [{networks}]");
     let auth = "auth: {http: {url: 'http://10.1.0.3:80/'}}, backendRef: {name: d, port: 143}";
     let good =
         guest(&format!("{auth}, timeouts: {{client: 5s}}")) + &service(SELECTOR, &[POD, UNKNOWN_ENDPOINT]);
     let bad = good.replace("client: 5s", "client: 0s");
-    assert!(messages(&world.render(&(owner(&backends("10.1.0.3, 10.1.0.9"), "") + &good))).is_empty());
-    let rendered = world.render(&(owner(&backends("10.1.0.3"), "") + &bad));
+    assert!(messages(&fixture.render(&(owner(&backends("10.1.0.3, 10.1.0.9"), "") + &good))).is_empty());
+    let rendered = fixture.render(&(owner(&backends("10.1.0.3"), "") + &bad));
     let Reach::Within(bounds) = &served(&rendered).unwrap().reach else { panic!() };
     assert_eq!(bounds.networks.len(), 1);
     assert_eq!(rendered.objects[1].listeners[0].serving, Serving::LastGood);

@@ -45,9 +45,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[test]
 fn rendering_changes_equals_rendering_from_scratch() {
     proptest!(ProptestConfig::with_cases(120), |(steps in steps())| {
-        let mut world = World::default();
+        let mut fixture = Fixture::default();
         for step in &steps {
-            world.step(step);
+            fixture.step(step);
         }
     });
 }
@@ -70,7 +70,7 @@ fn good() -> Index {
 }
 
 /// The same history, rendered from changes and from scratch.
-struct World {
+struct Fixture {
     index: Index,
     renderer: Renderer,
     /// The references that a source would watch.
@@ -83,9 +83,9 @@ struct World {
     specs: BTreeMap<Key, Value>,
 }
 
-impl Default for World {
+impl Default for Fixture {
     fn default() -> Self {
-        let mut world = Self {
+        let mut fixture = Self {
             index: good(),
             renderer: Renderer::default(),
             watched: BTreeSet::new(),
@@ -96,13 +96,13 @@ impl Default for World {
             specs: BTreeMap::new(),
         };
         for (namespace, host) in [("a", "a.test"), ("b", "c.test"), ("c", "d.test")] {
-            world.similar_server(&Key::new(namespace, "n"), host);
+            fixture.similar_server(&Key::new(namespace, "n"), host);
         }
-        world
+        fixture
     }
 }
 
-impl World {
+impl Fixture {
     fn step(&mut self, step: &Step) {
         step.events.iter().for_each(|(kind, bytes)| self.happens(*kind, &mut Bytes::new(bytes)));
         self.now += step.passed;
@@ -326,14 +326,14 @@ fn named_listener(name: &str, port: u16) -> String {
     format!("{{name: {name}, port: {port}, backendAddress: 'b:1', hostnames: [{name}.test]}}")
 }
 
-fn published(world: &mut yaml::World, yaml: &str) -> (Option<u64>, Vec<String>) {
-    let Delta { snapshot, objects, .. } = world.publish(yaml).1;
+fn published(fixture: &mut yaml::Fixture, yaml: &str) -> (Option<u64>, Vec<String>) {
+    let Delta { snapshot, objects, .. } = fixture.publish(yaml).1;
     (snapshot.map(|snapshot| snapshot.revision), objects.iter().map(ToString::to_string).collect())
 }
 
 #[test]
 fn a_change_of_a_listener_does_not_affect_others_of_its_socket() {
-    let mut world = yaml::World::new();
+    let mut fixture = yaml::Fixture::new();
     let secret = yaml::tls_secret("t", &["*.test"]);
     let both = |settings: &str| {
         let first = yaml::server(
@@ -344,22 +344,22 @@ fn a_change_of_a_listener_does_not_affect_others_of_its_socket() {
         first + &second.replace("name: s,", "name: r,") + &secret
     };
     let everything = vec!["MailServer mail/r".to_owned(), "MailServer mail/s".to_owned()];
-    assert_eq!(published(&mut world, &both("")), (Some(1), everything.clone()));
-    assert_eq!(published(&mut world, &both("")), (None, vec![]));
-    let changed = published(&mut world, &both(", timeouts: {connect: 5s}"));
+    assert_eq!(published(&mut fixture, &both("")), (Some(1), everything.clone()));
+    assert_eq!(published(&mut fixture, &both("")), (None, vec![]));
+    let changed = published(&mut fixture, &both(", timeouts: {connect: 5s}"));
     assert_eq!(changed, (Some(2), vec!["MailServer mail/s".to_owned()]));
     let since = |object: &str, listener: &str| {
         let (namespace, object, listener) = ("mail".into(), object.into(), listener.into());
-        world.renderer.since(&ListenerId { namespace, object, listener })
+        fixture.renderer.since(&ListenerId { namespace, object, listener })
     };
     assert_eq!((since("s", "a"), since("r", "b"), since("s", "c")), (Some(2), Some(1), None));
-    let gone = published(&mut world, "");
+    let gone = published(&mut fixture, "");
     assert_eq!(gone, (Some(3), everything));
 }
 
 #[test]
 fn a_change_of_a_socket_affects_all_its_listeners() {
-    let mut world = yaml::World::new();
+    let mut fixture = yaml::Fixture::new();
     let secret = yaml::tls_secret("t", &["*.test"]);
     let with = |backlog: u16| {
         let socket = |name| {
@@ -368,11 +368,11 @@ fn a_change_of_a_socket_affects_all_its_listeners() {
         let listeners = format!("{}, {}", socket("a"), socket("b"));
         yaml::server(&listeners, "tls: {certificateRefs: [{name: t}]}") + &secret
     };
-    published(&mut world, &with(100));
-    published(&mut world, &with(200));
+    published(&mut fixture, &with(100));
+    published(&mut fixture, &with(200));
     let since = |listener: &str| {
         let (namespace, object, listener) = ("mail".into(), "s".into(), listener.into());
-        world.renderer.since(&ListenerId { namespace, object, listener })
+        fixture.renderer.since(&ListenerId { namespace, object, listener })
     };
     assert_eq!((since("a"), since("b")), (Some(2), Some(2)));
 }

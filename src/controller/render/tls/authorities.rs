@@ -11,41 +11,40 @@ use crate::tls::parse::{self, Unused, UnusedAuthority};
 
 use super::{pem, usable};
 
-/// Returns the certificates of all bundles. Warns of certificates that are not used for one of the reasons in `named`.
+/// Returns the certificates of each bundle that can be read. Warns of certificates that are not used for one of the reasons in `named`.
 pub(super) fn authorities(
     scope: &Scope<'_>,
     (setting, named): (&str, &[Unused]),
     bundles: &[BundleRef],
     references: &References<'_>,
-    found: &mut Vec<Violation>,
-) -> Vec<CertificateDer<'static>> {
+) -> Vec<Vec<CertificateDer<'static>>> {
     let mut all = Vec::new();
     for (index, bundle) in bundles.iter().enumerate() {
         let path = format!("{}[{index}]", scope.setting(setting));
         let key = scope.key(setting, &bundle.name);
-        let pem = pem(&path, &key, (bundle, "ca.crt"), references, found);
-        let Some(parsed) = usable(&path, pem.map(parse::authorities), found) else { continue };
+        let pem = pem(scope, &path, &key, (bundle, "ca.crt"), references);
+        let Some(parsed) = usable(scope, &path, pem.map(parse::authorities)) else { continue };
         let kind = match bundle.kind {
             BundleKind::Secret => "Secret",
             BundleKind::ConfigMap => "ConfigMap",
         };
         let unused = parsed.unused.iter().filter(|unused| named.contains(&unused.why));
-        name_unused(&path, &format!("{kind} {key}"), unused, found);
-        all.extend(parsed.certificates);
+        name_unused(scope, &path, &format!("{kind} {key}"), unused);
+        all.push(parsed.certificates);
     }
     all
 }
 
 /// Warns of unused certificates. The others are trusted, as in nginx.
 fn name_unused<'a>(
+    scope: &Scope<'_>,
     path: &str,
     what: &str,
     all: impl Iterator<Item = &'a UnusedAuthority>,
-    found: &mut Vec<Violation>,
 ) {
     for unused in all {
         let concern = Concern::Notice(Notice::CertificateUnusual);
         let remedy = "take it out of the bundle, or have the authority issue it again";
-        found.push(Violation::new(concern, Reason::AuthorityNotUsed, path, unused.problem(what), remedy));
+        scope.report(Violation::new(concern, Reason::AuthorityNotUsed, path, unused.problem(what), remedy));
     }
 }

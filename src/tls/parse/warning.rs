@@ -6,7 +6,7 @@ use crate::tls::describe;
 
 /// Why clients may refuse a certificate that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Oddity {
+pub enum CertificateWarning {
     /// X.509 version 1, which `openssl x509 -req` creates without extensions.
     Version1,
     /// The chain was sorted, or certificates were dropped. Has the served positions, counted from 0.
@@ -21,7 +21,7 @@ pub enum Oddity {
     WeakSignature(&'static str),
 }
 
-impl Oddity {
+impl CertificateWarning {
     /// Returns the warnings about a certificate itself, without its chain.
     pub(super) fn of(leaf: &X509Certificate<'_>) -> Vec<Self> {
         if leaf.version() == X509Version::V1 {
@@ -106,9 +106,9 @@ fn wrong_purpose(leaf: &X509Certificate<'_>) -> Option<&'static str> {
 }
 
 /// The signature of a self-signed certificate does not matter, because nobody verifies it.
-fn weak_signature(leaf: &X509Certificate<'_>) -> Option<Oddity> {
+fn weak_signature(leaf: &X509Certificate<'_>) -> Option<CertificateWarning> {
     if leaf.issuer().as_raw() == leaf.subject().as_raw() {
         return None;
     }
-    describe::weak_hash(leaf).map(Oddity::WeakSignature)
+    describe::weak_hash(leaf).map(CertificateWarning::WeakSignature)
 }
