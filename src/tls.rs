@@ -14,6 +14,7 @@ mod sentence;
 pub mod server;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod verify;
 
 use std::io;

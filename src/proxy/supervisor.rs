@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::Dns;
-use crate::model::{Listener, ListenerId, Resolver, Snapshot, Socket, SocketState};
+use crate::model::{Listener, ListenerId, Resolver, SharedTicketKeys, Snapshot, Socket, SocketState};
 use crate::net::socket;
 use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
@@ -35,6 +35,7 @@ use super::{Channels, Options};
 pub(crate) struct Supervisor {
     options: Options,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    tickets: SharedTicketKeys,
     reporter: Reporter,
     workers: Workers,
     metrics: Arc<Metrics>,
@@ -74,6 +75,7 @@ impl Supervisor {
         Self {
             options,
             snapshots: channels.snapshots,
+            tickets: channels.tickets,
             reporter: Reporter::new(channels.reports),
             workers,
             metrics,
@@ -232,6 +234,7 @@ impl Supervisor {
             metrics: &self.metrics,
             health: &self.health,
             goodbye: &self.goodbye,
+            tickets: &self.tickets,
         };
         Serving::new(socket, previous, context)
     }

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::model::snapshot::positions;
-use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls, Socket};
+use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls, SharedTicketKeys, Socket};
 use crate::net::{Capped, tls_names};
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, ProxyVersion, TlsFacts};
@@ -67,11 +67,16 @@ struct Setup {
 
 impl TlsAcceptor {
     /// Builds an acceptor for `socket`. `previous` is the acceptor before the change: what did not change is kept, so
-    /// that clients can resume their sessions. Parts with the same allocation are not compared.
+    /// that clients can resume their sessions. Parts with the same allocation are not compared. A change of `tickets`
+    /// needs no new acceptor.
     ///
     /// # Errors
     /// A listener's TLS settings cannot be used.
-    pub fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
+    pub fn new(
+        socket: &Arc<Socket>,
+        previous: Option<&Self>,
+        tickets: &SharedTicketKeys,
+    ) -> Result<Self, TlsError> {
         let before = previous.map(|previous| &*previous.socket.listeners).unwrap_or_default();
         let mut known = KnownSetups { previous, by_settings: None };
         let mut setups: Vec<Arc<Setup>> = Vec::with_capacity(socket.listeners.len());
@@ -83,8 +88,11 @@ impl TlsAcceptor {
             let setup = match same.or_else(|| known.find(&setups, tls, socket.protocol)) {
                 Some(setup) => setup,
                 None => {
-                    let inherited = own.and_then(|own| own.resumption_with(tls));
-                    known.add(Arc::new(Setup::new(tls, socket.protocol, inherited)?))
+                    let resumption = match own.and_then(|own| own.resumption_with(tls)) {
+                        Some(inherited) => inherited,
+                        None => Resumption::new(tls, socket.protocol, tickets)?,
+                    };
+                    known.add(Arc::new(Setup::new(tls, socket.protocol, resumption)?))
                 }
             };
             setups.push(setup);
@@ -189,18 +197,10 @@ fn remember(known: &mut HashMap<u64, Vec<Arc<Setup>>>, setup: &Arc<Setup>) {
 }
 
 impl Setup {
-    fn new(
-        tls: &Arc<ServerTls>,
-        protocol: Protocol,
-        inherited: Option<Resumption>,
-    ) -> Result<Self, TlsError> {
+    fn new(tls: &Arc<ServerTls>, protocol: Protocol, resumption: Resumption) -> Result<Self, TlsError> {
         let crypto = provider_with(&tls.cipher_suites)?;
         let verifier = Arc::new(ClientVerifier::new(&tls.client_auth, &crypto)?);
         let choice = Arc::new(CertificateChoice::new(&tls.certificates, &crypto)?);
-        let resumption = match inherited {
-            Some(resumption) => resumption,
-            None => Resumption::new(tls)?,
-        };
         let mut config = ServerConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions(tls.min_version))?
             .with_client_cert_verifier(Arc::<ClientVerifier>::clone(&verifier))
@@ -208,8 +208,8 @@ impl Setup {
         config.ignore_client_order = !tls.cipher_suites.is_empty();
         config.alpn_protocols = vec![protocol.name().into()];
         config.session_storage = Arc::clone(&resumption.sessions);
-        if let Some(tickets) = &resumption.tickets {
-            config.ticketer = Arc::clone(tickets);
+        if let Some(ticketer) = resumption.ticketer() {
+            config.ticketer = ticketer;
         }
         let config = Arc::new(config);
         Ok(Self { tls: Arc::clone(tls), protocol, config, choice, verifier, resumption })
@@ -253,7 +253,7 @@ impl Setup {
     /// suites must be those under which the old sessions were created.
     fn resumption_with(&self, tls: &ServerTls) -> Option<Resumption> {
         let old = ServerTls { certificates: tls.certificates.clone(), ..(*self.tls).clone() };
-        (old == *tls).then(|| self.resumption.clone())
+        (old == *tls).then(|| self.resumption.renewed(tls, self.protocol))
     }
 }
 
@@ -328,7 +328,7 @@ fn client_facts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClientAuth, ClientAuthMode};
+    use crate::model::{ClientAuth, ClientAuthMode, TicketKey, TicketKeys};
     use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
     use rustls::{ClientConfig, RootCertStore};
@@ -389,7 +389,11 @@ mod tests {
     }
 
     fn acceptor(listeners: Vec<Arc<Listener>>) -> TlsAcceptor {
-        TlsAcceptor::new(&testing::socket(listeners), None).unwrap()
+        made(&testing::socket(listeners), None)
+    }
+
+    fn made(socket: &Arc<Socket>, previous: Option<&TlsAcceptor>) -> TlsAcceptor {
+        TlsAcceptor::new(socket, previous, &SharedTicketKeys::default()).unwrap()
     }
 
     fn leaf_of(stream: &ClientStream) -> &[u8] {
@@ -666,17 +670,70 @@ mod tests {
             let tls =
                 || ServerTls { session_tickets: tickets, ..server_tls(vec![ca.issue(&["a.test"]).model()]) };
             let socket = |tls| testing::socket(vec![testing::listener(&[], tls)]);
-            let first = TlsAcceptor::new(&socket(tls()), None).unwrap();
+            let first = made(&socket(tls()), None);
             assert_eq!(kind(&first, &config).await, HandshakeKind::Full);
             assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
 
-            let renewed = TlsAcceptor::new(&socket(tls()), Some(&first)).unwrap();
+            let renewed = made(&socket(tls()), Some(&first));
             assert_eq!(kind(&renewed, &config).await, HandshakeKind::Resumed);
 
             let mut stricter = tls();
             stricter.client_auth = client_auth(ClientAuthMode::Optional, vec![ca.der()]);
-            let stricter = TlsAcceptor::new(&socket(stricter), Some(&renewed)).unwrap();
+            let stricter = made(&socket(stricter), Some(&renewed));
             assert_eq!(kind(&stricter, &config).await, HandshakeKind::Full);
+        }
+    }
+
+    /// Keys that are numbered, for tests.
+    fn ticket_keys(numbers: [u8; 4]) -> TicketKeys {
+        let [current, others @ ..] = numbers.map(|number| TicketKey::from_bytes(&[number; 48]).unwrap());
+        TicketKeys { current, others: others.into() }
+    }
+
+    #[tokio::test]
+    async fn sessions_resume_at_another_replica_and_not_after_three_rotations() {
+        let ca = Ca::new("ca");
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let tls = ServerTls { session_cache_size: 0, ..server_tls(vec![ca.issue(&["a.test"]).model()]) };
+            let socket = testing::socket(vec![testing::listener(&[], tls)]);
+            let [here, there] = [(); 2].map(|()| SharedTicketKeys::default());
+            let replica = |keys| TlsAcceptor::new(&socket, None, keys).unwrap();
+            let (first, second) = (replica(&here), replica(&there));
+            let config = Arc::new(client(&ca, None, &[version]));
+            assert_eq!(kind(&first, &config).await, HandshakeKind::Full);
+            assert_eq!(kind(&second, &config).await, HandshakeKind::Full, "keys of each process");
+            here.store(Some(ticket_keys([1, 2, 3, 4])));
+            there.store(Some(ticket_keys([1, 2, 3, 4])));
+            assert_eq!(kind(&second, &config).await, HandshakeKind::Resumed, "the same acceptor");
+            assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
+            // The other replica does not know yet that 5 is the key now.
+            here.store(Some(ticket_keys([2, 5, 1, 3])));
+            assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
+            assert_eq!(kind(&second, &config).await, HandshakeKind::Resumed);
+            here.store(Some(ticket_keys([6, 7, 5, 2])));
+            assert_eq!(kind(&first, &config).await, HandshakeKind::Full, "key 1 no longer exists");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_without_a_client_certificate_is_not_resumed_where_one_is_required() {
+        let ca = Ca::new("ca");
+        let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        let strict = client_auth(ClientAuthMode::Required, vec![ca.der()]);
+        let keys = SharedTicketKeys::default();
+        keys.store(Some(ticket_keys([1, 2, 3, 4])));
+        let replica = |tls: ServerTls| {
+            let socket = testing::socket(vec![testing::listener(&[], tls)]);
+            TlsAcceptor::new(&socket, None, &keys).unwrap()
+        };
+        let (open, strict) = (replica(tls.clone()), replica(ServerTls { client_auth: strict, ..tls }));
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let config = Arc::new(client(&ca, None, &[version]));
+            assert_eq!(kind(&open, &config).await, HandshakeKind::Full);
+            let (accepted, _) = shake(&strict, &config, "a.test").await;
+            let accepted = accepted.unwrap();
+            assert_eq!(accepted.stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+            assert!(accepted.refusal.is_some());
         }
     }
 
@@ -685,8 +742,8 @@ mod tests {
         let ca = Ca::new("ca");
         let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
         let socket = |tls| testing::socket(vec![testing::listener(&[], tls)]);
-        let first = TlsAcceptor::new(&socket(tls.clone()), None).unwrap();
-        let again = TlsAcceptor::new(&socket(tls), Some(&first)).unwrap();
+        let first = made(&socket(tls.clone()), None);
+        let again = made(&socket(tls), Some(&first));
         assert!(Arc::ptr_eq(&first.setups[0], &again.setups[0]));
     }
 
