@@ -29,7 +29,7 @@ use crate::controller::render::Locality;
 use crate::controller::status_store::StatusStore;
 use crate::model::served::{Ledger, Replica};
 use crate::model::view::Replica as ShownReplica;
-use crate::model::{BindReport, Snapshot};
+use crate::model::{BindReport, SharedTicketKeys, Snapshot};
 use crate::net::Descriptors;
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
@@ -77,9 +77,10 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let registry = registry(log)?;
     let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
+    let tickets = SharedTicketKeys::default();
     let proxy = Proxy::start(
         Options { workers: options.workers, drain_timeout: options.drain_timeout },
-        Channels { snapshots: snapshots.clone(), reports },
+        Channels { snapshots: snapshots.clone(), reports, tickets: tickets.clone() },
         &registry,
     )?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -102,7 +103,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let mut publisher = Publisher::new(&options.class, &hostname, channels, metrics.clone())
             .with_trusted_peers(options.trusted_peers.clone());
         publisher.set_locality(options.locality.clone());
-        let source = Source::new(&options.origin, publisher, &metrics).await?;
+        let source = Source::new(&options.origin, publisher, &metrics, tickets).await?;
         let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
         readiness.register(&registry)?;

@@ -21,6 +21,7 @@ pub mod render;
 pub mod service;
 pub mod status;
 pub mod status_store;
+pub mod tickets;
 pub mod validate;
 pub mod violation;
 

@@ -1,4 +1,4 @@
-//! The rendered configuration, and the only interface between the controller and the data plane.
+//! The rendered configuration, and the interface between the controller and the data plane.
 //!
 //! Everything in a snapshot is checked: certificates match their keys, names are valid, durations and sizes are in
 //! range. The controller creates snapshots, and the proxy serves them. All types compare by value, so that `plan` finds
@@ -14,6 +14,7 @@ pub mod report;
 pub mod served;
 pub mod settings;
 pub mod snapshot;
+pub mod tickets;
 pub mod tls;
 pub mod view;
 
@@ -24,4 +25,5 @@ pub use reach::{Introductions, Reach};
 pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};
+pub use tickets::{SharedTicketKeys, TicketKey, TicketKeys};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

@@ -46,7 +46,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::dns::{Dns, Host};
-use crate::model::{BindReport, Snapshot};
+use crate::model::{BindReport, SharedTicketKeys, Snapshot};
 
 use metrics::Metrics;
 pub use observer::Observer;
@@ -63,13 +63,15 @@ pub struct Options {
     pub drain_timeout: Duration,
 }
 
-/// The two channels where the controller and the data plane meet.
+/// Where the controller and the data plane meet: two channels, and the place of the ticket keys.
 #[derive(Debug)]
 pub struct Channels {
     /// The configuration to serve. The data plane waits for the first one with a revision above 0.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is served: the state of each socket, and what the data plane knows about backends and clients.
     pub reports: watch::Sender<Arc<BindReport>>,
+    /// The keys of session tickets that the replicas share.
+    pub tickets: SharedTicketKeys,
 }
 
 /// The data plane with its worker threads, before it binds any socket.

@@ -15,6 +15,7 @@ pub mod server;
 mod sessions;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod verify;
 
 use std::io;

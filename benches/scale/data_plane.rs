@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
 use mailgress::controller::render::{Completeness, Environment, Locality, Renderer};
-use mailgress::model::{BindReport, Listener, Listeners, Snapshot, Socket, SocketState};
+use mailgress::model::{BindReport, Listener, Listeners, SharedTicketKeys, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
 use mailgress::secret::Secret;
 use prometheus::Registry;
@@ -140,7 +140,7 @@ impl DataPlane {
         let (snapshots, wanted) = watch::channel(Arc::new(Snapshot::default()));
         let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
         let options = Options { workers: 2, drain_timeout: Duration::from_secs(1) };
-        let channels = Channels { snapshots: wanted, reports: bound };
+        let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
         let proxy = Proxy::start(options, channels, &Registry::new()).unwrap();
         let shutdown = CancellationToken::new();
         let done = runtime.spawn(proxy.run(shutdown.clone()));

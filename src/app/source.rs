@@ -18,6 +18,7 @@ use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
 use crate::controller::publisher::Publisher;
 use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource, Start};
+use crate::model::SharedTicketKeys;
 use crate::secret::shown_url;
 
 use super::connections::{self, Connections};
@@ -76,6 +77,7 @@ impl Source {
         origin: &Origin,
         publisher: Publisher,
         metrics: &Metrics,
+        ticket_keys: SharedTicketKeys,
     ) -> anyhow::Result<Self> {
         Ok(match origin {
             Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), publisher)?)),
@@ -88,6 +90,7 @@ impl Source {
                     service: cluster.service.as_ref().map(key),
                     replicas: cluster.replicas.as_ref().map(key),
                     ready_timeout: cluster.ready_timeout,
+                    ticket_keys,
                 };
                 Self::Cluster(Box::new(ClusterSource::new(clients, options, publisher, metrics.clone())?))
             }

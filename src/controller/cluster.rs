@@ -19,6 +19,7 @@ mod resources;
 mod start;
 mod store;
 mod stored_status;
+mod tickets;
 mod wanted;
 mod watches;
 mod writer;
@@ -33,6 +34,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::model::SharedTicketKeys;
 
 use super::index::Key;
 use super::metrics::Metrics;
@@ -68,6 +71,8 @@ pub struct ClusterOptions {
     pub replicas: Option<Key>,
     /// How long a starting process waits to serve what was served before, if no other replica is ready.
     pub ready_timeout: Duration,
+    /// Where handshakes find the keys of session tickets.
+    pub ticket_keys: SharedTicketKeys,
 }
 
 /// The source of objects from a cluster.

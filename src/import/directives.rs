@@ -271,7 +271,7 @@ pub const DIRECTIVES: &[KnownDirective] = &[
         "ssl_session_ticket_key",
         (1, 1),
         Kind::Unneeded(
-            "has no equivalent: every replica makes its own ticket keys and rotates them; remove the directive",
+            "has no equivalent: the replicas make, share and rotate ticket keys themselves; remove the directive",
         ),
     ),
     one("ssl_verify_client", Kind::One(&["off", "on", "optional", "optional_no_ca"])),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::ClientTls;
 use crate::model::snapshot::positions;
-use crate::model::{Limits, Listener, ListenerId, Socket, TlsMode, UpstreamTls};
+use crate::model::{Limits, Listener, ListenerId, SharedTicketKeys, Socket, TlsMode, UpstreamTls};
 use crate::tls::{TlsAcceptor, TlsError, connector};
 
 use super::end::End;
@@ -56,12 +56,16 @@ pub(crate) enum SocketTls {
 }
 
 impl SocketTls {
-    fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
+    fn new(
+        socket: &Arc<Socket>,
+        previous: Option<&Self>,
+        tickets: &SharedTicketKeys,
+    ) -> Result<Self, TlsError> {
         let previous = match previous {
             Some(Self::StartTls(acceptor) | Self::Implicit(acceptor)) => Some(acceptor),
             Some(Self::Disabled) | None => None,
         };
-        let acceptor = || TlsAcceptor::new(socket, previous);
+        let acceptor = || TlsAcceptor::new(socket, previous, tickets);
         Ok(match socket.tls_mode {
             TlsMode::Disabled => Self::Disabled,
             TlsMode::StartTls | TlsMode::RequireStartTls => Self::StartTls(acceptor()?),
@@ -206,6 +210,8 @@ pub(crate) struct ServingContext<'a> {
     pub(crate) health: &'a HealthChecks,
     /// Ends all sessions.
     pub(crate) goodbye: &'a CancellationToken,
+    /// The keys of session tickets that the replicas share.
+    pub(crate) tickets: &'a SharedTicketKeys,
 }
 
 impl Serving {
@@ -219,7 +225,7 @@ impl Serving {
         previous: Option<&Self>,
         context: ServingContext<'_>,
     ) -> Result<Self, TlsError> {
-        let tls = SocketTls::new(socket, previous.map(|previous| &previous.tls))?;
+        let tls = SocketTls::new(socket, previous.map(|previous| &previous.tls), context.tickets)?;
         let before: &[Arc<Listener>] =
             previous.map(|previous| &*previous.socket.listeners).unwrap_or_default();
         let serve = |listener: &Arc<Listener>, old: Option<usize>| {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::dns::{Dns, Target};
-use crate::model::{ListenerId, Resolver, Snapshot, Socket, SocketState};
+use crate::model::{ListenerId, Resolver, SharedTicketKeys, Snapshot, Socket, SocketState};
 use crate::net::socket;
 use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
@@ -34,9 +34,11 @@ use super::{Channels, Options};
 pub(crate) struct Supervisor {
     options: Options,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    tickets: SharedTicketKeys,
     reporter: Reporter,
     workers: Workers,
     metrics: Arc<Metrics>,
+    dns: Arc<Dns>,
     silent: watch::Receiver<Arc<Vec<Resolver>>>,
     states: ListenerStates,
     health: HealthChecks,
@@ -72,10 +74,12 @@ impl Supervisor {
         Self {
             options,
             snapshots: channels.snapshots,
+            tickets: channels.tickets,
             reporter: Reporter::new(channels.reports),
             workers,
             metrics,
             silent: dns.silent(),
+            dns,
             registrations,
             journal,
             health,
@@ -240,6 +244,7 @@ impl Supervisor {
             metrics: &self.metrics,
             health: &self.health,
             goodbye: &self.goodbye,
+            tickets: &self.tickets,
         };
         Serving::new(socket, previous, context)
     }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
-    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Reach, Snapshot,
-    Socket, SocketState, SourceAddresses, TlsMode, UntrustedPeers,
+    Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Reach,
+    SharedTicketKeys, Snapshot, Socket, SocketState, SourceAddresses, TlsMode, UntrustedPeers,
 };
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
 use crate::protocol::{FrontendConfig, Mechanism, Protocol};
@@ -37,7 +37,7 @@ impl DataPlane {
         let (snapshots, wanted) = watch::channel(Arc::new(Snapshot::default()));
         let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
         let registry = Registry::new();
-        let channels = Channels { snapshots: wanted, reports: bound };
+        let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
         let proxy = Proxy::start(Options { workers: 2, drain_timeout }, channels, &registry).unwrap();
         let shutdown = CancellationToken::new();
         let done = runtime.spawn(proxy.run(shutdown.clone()));

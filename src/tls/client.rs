@@ -186,7 +186,7 @@ impl ServerCertVerifier for TrustedVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClientAuthMode, ServerTls};
+    use crate::model::{ClientAuthMode, ServerTls, SharedTicketKeys};
     use crate::tls::TlsAcceptor;
     use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
     use rustls::ServerConfig;
@@ -210,8 +210,12 @@ mod tests {
         tls: &ClientTls,
         name: &ServerNameSource,
     ) -> Result<(Option<String>, bool), HandshakeError> {
-        let acceptor =
-            TlsAcceptor::new(&testing::socket(vec![testing::listener(&[], backend)]), None).unwrap();
+        let acceptor = TlsAcceptor::new(
+            &testing::socket(vec![testing::listener(&[], backend)]),
+            None,
+            &SharedTicketKeys::default(),
+        )
+        .unwrap();
         let connector = connector(tls, Some(Protocol::Imap)).unwrap();
         let (near, far) = tokio::io::duplex(16 * 1024);
         let (accepted, connected) =

@@ -241,15 +241,19 @@ mod tests {
     use rustls_pki_types::CertificateDer;
 
     use super::*;
-    use crate::model::TrustAnchors;
+    use crate::model::{SharedTicketKeys, TrustAnchors};
     use crate::tls::TlsAcceptor;
     use crate::tls::testing::{self, Ca, Issued, clear, server_tls};
     use rcgen::{KeyPair, date_time_ymd};
 
     async fn look(issued: &Issued, trusted: Vec<CertificateDer<'static>>, name: &str) -> Observed {
         let server = server_tls(vec![issued.model()]);
-        let acceptor =
-            TlsAcceptor::new(&testing::socket(vec![testing::listener(&[], server)]), None).unwrap();
+        let acceptor = TlsAcceptor::new(
+            &testing::socket(vec![testing::listener(&[], server)]),
+            None,
+            &SharedTicketKeys::default(),
+        )
+        .unwrap();
         let tls = ClientTls {
             trust: TrustAnchors::Certificates(trusted),
             server_name: Some(name.to_owned()),

@@ -6,30 +6,32 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{
     NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions,
 };
 use rustls_pki_types::UnixTime;
 
-use crate::model::ServerTls;
+use crate::model::{ServerTls, SharedTicketKeys};
+use crate::protocol::Protocol;
+
+use super::tickets::Tickets;
 
 /// Both ways to resume. Several configurations can share it, also over time.
 #[derive(Clone, Debug)]
 pub(super) struct Resumption {
     /// `None`: tickets are disabled.
-    pub(super) tickets: Option<Arc<dyn ProducesTickets>>,
+    tickets: Option<Tickets>,
     /// The cache for TLS 1.2 session ids, and for TLS 1.3 if tickets are disabled.
     pub(super) sessions: Arc<dyn StoresServerSessions>,
 }
 
 impl Resumption {
-    pub(super) fn new(tls: &ServerTls) -> Result<Self, rustls::Error> {
-        let tickets: Option<Arc<dyn ProducesTickets>> = if tls.session_tickets {
-            Some(Arc::new(Tickets { inner: Ticketer::new()?, lifetime: tls.session_timeout }))
-        } else {
-            None
-        };
+    pub(super) fn new(
+        tls: &ServerTls,
+        protocol: Protocol,
+        shared: &SharedTicketKeys,
+    ) -> Result<Self, rustls::Error> {
+        let tickets = tls.session_tickets.then(|| Tickets::new(tls, protocol, shared.clone())).transpose()?;
         let sessions: Arc<dyn StoresServerSessions> = if tls.session_cache_size == 0 {
             Arc::new(NoServerSessionStorage {})
         } else {
@@ -38,30 +40,15 @@ impl Resumption {
         };
         Ok(Self { tickets, sessions })
     }
-}
 
-/// rustls' tickets with the time of issue inside. rustls replaces their keys every six hours.
-#[derive(Debug)]
-struct Tickets {
-    inner: Arc<dyn ProducesTickets>,
-    lifetime: Duration,
-}
-
-impl ProducesTickets for Tickets {
-    fn enabled(&self) -> bool {
-        self.inner.enabled()
+    /// Returns the same for settings that differ in nothing but the certificates.
+    pub(super) fn renewed(&self, tls: &ServerTls, protocol: Protocol) -> Self {
+        let tickets = self.tickets.as_ref().map(|tickets| tickets.renewed(tls, protocol));
+        Self { tickets, sessions: Arc::clone(&self.sessions) }
     }
 
-    fn lifetime(&self) -> u32 {
-        u32::try_from(self.lifetime.as_secs()).unwrap_or(u32::MAX)
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.inner.encrypt(&stamp(plain, UnixTime::now()))
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        unstamp(&self.inner.decrypt(cipher)?, UnixTime::now(), self.lifetime)
+    pub(super) fn ticketer(&self) -> Option<Arc<dyn ProducesTickets>> {
+        Some(Arc::new(self.tickets.clone()?))
     }
 }
 
@@ -93,14 +80,15 @@ impl StoresServerSessions for Sessions {
     }
 }
 
-fn stamp(value: &[u8], now: UnixTime) -> Vec<u8> {
+pub(super) fn stamp(value: &[u8], now: UnixTime) -> Vec<u8> {
     [&now.as_secs().to_be_bytes(), value].concat()
 }
 
-/// Returns the value, unless it is older than `lifetime` or from the future (the clock was set back).
-fn unstamp(stamped: &[u8], now: UnixTime, lifetime: Duration) -> Option<Vec<u8>> {
+/// Returns the value, unless its time differs from now by more than `lifetime`. It may be from the future, because the
+/// clock was set back or another replica's clock is ahead.
+pub(super) fn unstamp(stamped: &[u8], now: UnixTime, lifetime: Duration) -> Option<Vec<u8>> {
     let (issued, value) = stamped.split_first_chunk()?;
-    let age = now.as_secs().checked_sub(u64::from_be_bytes(*issued))?;
+    let age = now.as_secs().abs_diff(u64::from_be_bytes(*issued));
     (age <= lifetime.as_secs()).then(|| value.to_vec())
 }
 
@@ -118,7 +106,8 @@ mod tests {
         let stamped = stamp(b"session", at(1000));
         assert_eq!(unstamp(&stamped, at(1300), lifetime).as_deref(), Some(&b"session"[..]));
         assert_eq!(unstamp(&stamped, at(1301), lifetime), None);
-        assert_eq!(unstamp(&stamped, at(999), lifetime), None, "from the future");
+        assert!(unstamp(&stamped, at(990), lifetime).is_some(), "the clock of another replica");
+        assert_eq!(unstamp(&stamped, at(699), lifetime), None, "from the future");
         assert_eq!(unstamp(b"short", at(0), lifetime), None);
     }
 }

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::model::snapshot::positions;
-use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls, Socket};
+use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls, SharedTicketKeys, Socket};
 use crate::net::{Capped, tls_names};
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::{CertificateAlgorithms, ClientCertificateFacts, ProxyVersion, TlsFacts};
@@ -67,11 +67,16 @@ struct Setup {
 
 impl TlsAcceptor {
     /// Builds an acceptor for `socket`. `previous` is the acceptor before the change: what did not change is kept, so
-    /// that clients can resume their sessions. Parts with the same allocation are not compared.
+    /// that clients can resume their sessions. Parts with the same allocation are not compared. A change of `tickets`
+    /// needs no new acceptor.
     ///
     /// # Errors
     /// A listener's TLS settings cannot be used.
-    pub fn new(socket: &Arc<Socket>, previous: Option<&Self>) -> Result<Self, TlsError> {
+    pub fn new(
+        socket: &Arc<Socket>,
+        previous: Option<&Self>,
+        tickets: &SharedTicketKeys,
+    ) -> Result<Self, TlsError> {
         let before = previous.map(|previous| &*previous.socket.listeners).unwrap_or_default();
         let mut known = KnownSetups { previous, by_settings: None };
         let mut setups: Vec<Arc<Setup>> = Vec::with_capacity(socket.listeners.len());
@@ -83,8 +88,11 @@ impl TlsAcceptor {
             let setup = match same.or_else(|| known.find(&setups, tls, socket.protocol)) {
                 Some(setup) => setup,
                 None => {
-                    let inherited = own.and_then(|own| own.resumption_with(tls));
-                    known.add(Arc::new(Setup::new(tls, socket.protocol, inherited)?))
+                    let resumption = match own.and_then(|own| own.resumption_with(tls)) {
+                        Some(inherited) => inherited,
+                        None => Resumption::new(tls, socket.protocol, tickets)?,
+                    };
+                    known.add(Arc::new(Setup::new(tls, socket.protocol, resumption)?))
                 }
             };
             setups.push(setup);
@@ -189,18 +197,10 @@ fn remember(known: &mut HashMap<u64, Vec<Arc<Setup>>>, setup: &Arc<Setup>) {
 }
 
 impl Setup {
-    fn new(
-        tls: &Arc<ServerTls>,
-        protocol: Protocol,
-        inherited: Option<Resumption>,
-    ) -> Result<Self, TlsError> {
+    fn new(tls: &Arc<ServerTls>, protocol: Protocol, resumption: Resumption) -> Result<Self, TlsError> {
         let crypto = provider_with(&tls.cipher_suites)?;
         let verifier = Arc::new(ClientVerifier::new(&tls.client_auth, &crypto)?);
         let choice = Arc::new(CertificateChoice::new(&tls.certificates, &crypto)?);
-        let resumption = match inherited {
-            Some(resumption) => resumption,
-            None => Resumption::new(tls)?,
-        };
         let mut config = ServerConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions(tls.min_version))?
             .with_client_cert_verifier(Arc::<ClientVerifier>::clone(&verifier))
@@ -208,8 +208,8 @@ impl Setup {
         config.ignore_client_order = !tls.cipher_suites.is_empty();
         config.alpn_protocols = vec![protocol.name().into()];
         config.session_storage = Arc::clone(&resumption.sessions);
-        if let Some(tickets) = &resumption.tickets {
-            config.ticketer = Arc::clone(tickets);
+        if let Some(ticketer) = resumption.ticketer() {
+            config.ticketer = ticketer;
         }
         let config = Arc::new(config);
         Ok(Self { tls: Arc::clone(tls), protocol, config, choice, verifier, resumption })
@@ -253,7 +253,7 @@ impl Setup {
     /// suites must be those under which the old sessions were created.
     fn resumption_with(&self, tls: &ServerTls) -> Option<Resumption> {
         let old = ServerTls { certificates: tls.certificates.clone(), ..(*self.tls).clone() };
-        (old == *tls).then(|| self.resumption.clone())
+        (old == *tls).then(|| self.resumption.renewed(tls, self.protocol))
     }
 }
 

@@ -215,6 +215,30 @@ impl Cluster {
         self.pipe(&["apply", "-f", "-"], &text);
     }
 
+    /// Allows Mailgress to keep the keys of session tickets, with the rule of deploy/ for the Lease of the test's class.
+    pub fn allow_tickets(&self) {
+        let name = self.tickets();
+        let verbs = ["get", "list", "watch", "create", "patch"];
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": { "name": name, "namespace": "mailgress" },
+            "rules": [{ "apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": verbs }],
+        }));
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": { "name": name, "namespace": "mailgress" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+            "subjects": [{ "kind": "ServiceAccount", "name": "mailgress", "namespace": "mailgress" }],
+        }));
+    }
+
+    /// Returns the name of the Secret with the keys of session tickets, in Mailgress's own namespace.
+    pub fn tickets(&self) -> String {
+        format!("{}-session-tickets", self.name)
+    }
+
     /// Tells whether kubectl accepts an object.
     pub fn takes(&self, object: &Value) -> bool {
         let text = serde_json::to_string(object).unwrap();

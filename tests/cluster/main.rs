@@ -33,6 +33,7 @@ mod sizes;
 mod starts;
 mod status;
 mod tenancy;
+mod tickets;
 mod validity;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]

@@ -18,12 +18,14 @@ use crate::controller::publisher::Publisher;
 use crate::controller::reason::Reason;
 use crate::controller::service::{Front, OwnService, have_no_replica};
 use crate::controller::status::{self, Change, Surroundings};
+use crate::controller::tickets::secret_of;
 
 use super::events;
 use super::lease::{Leadership, Lease};
 use super::own_service::{Keeper, KnownService};
 use super::replicas::{self, Replicas};
 use super::store::Store;
+use super::tickets::TicketKeeper;
 use super::writer::{Outbox, StatusUpdate, Writer};
 use super::{Clients, ClusterOptions, send_if_other};
 
@@ -38,6 +40,8 @@ pub(super) struct Lead {
     /// The answers of the other replicas, while they are asked.
     requests: Option<ReplicaRequests>,
     service: watch::Receiver<KnownService>,
+    /// What is wrong with the Secret of the keys of session tickets.
+    tickets: watch::Receiver<Option<String>>,
     /// The wanted ports, sent to the task that manages the Service.
     ports: watch::Sender<Option<BTreeSet<u16>>>,
     /// The statuses for the writer.
@@ -96,6 +100,16 @@ impl Lead {
             let keeper = Keeper::new(clients.watches.clone(), key.clone(), publisher.class(), wanted, known);
             tokio::spawn(keeper.run());
         }
+        let (problem, tickets) = watch::channel(None);
+        let keeper = TicketKeeper::new(
+            clients.watches.clone(),
+            secret_of(&options.lease),
+            publisher.class(),
+            leadership.clone(),
+            options.ticket_keys.clone(),
+            problem,
+        );
+        tokio::spawn(keeper.run());
         Self {
             leadership,
             leads: false,
@@ -103,6 +117,7 @@ impl Lead {
             replicas: options.replicas.clone(),
             requests: None,
             service,
+            tickets,
             ports,
             outbox,
             events,
@@ -194,7 +209,8 @@ impl Lead {
         let leadership = self.leadership.borrow().failure.clone();
         let service = self.service.borrow().problem.clone();
         let replicas = publisher.replicas().into_iter().flat_map(Peers::problems);
-        replicas.chain(leadership).chain(service).chain(self.outbox.failure()).collect()
+        let tickets = self.tickets.borrow().clone();
+        replicas.chain(leadership).chain(service).chain(tickets).chain(self.outbox.failure()).collect()
     }
 
     /// Writes the status of these objects if this replica leads and the status has changed.

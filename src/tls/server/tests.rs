@@ -1,7 +1,7 @@
 //! Tests of TLS servers.
 
 use super::*;
-use crate::model::{ClientAuth, ClientAuthMode};
+use crate::model::{ClientAuth, ClientAuthMode, TicketKey, TicketKeys};
 use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
 use rustls::{ClientConfig, RootCertStore};
@@ -62,7 +62,11 @@ async fn shake(
 }
 
 fn acceptor(listeners: Vec<Arc<Listener>>) -> TlsAcceptor {
-    TlsAcceptor::new(&testing::socket(listeners), None).unwrap()
+    made(&testing::socket(listeners), None)
+}
+
+fn made(socket: &Arc<Socket>, previous: Option<&TlsAcceptor>) -> TlsAcceptor {
+    TlsAcceptor::new(socket, previous, &SharedTicketKeys::default()).unwrap()
 }
 
 fn leaf_of(stream: &ClientStream) -> &[u8] {
@@ -333,17 +337,70 @@ async fn sessions_resume_over_a_new_certificate_and_not_over_new_trust() {
         let tls =
             || ServerTls { session_tickets: tickets, ..server_tls(vec![ca.issue(&["a.test"]).model()]) };
         let socket = |tls| testing::socket(vec![testing::listener(&[], tls)]);
-        let first = TlsAcceptor::new(&socket(tls()), None).unwrap();
+        let first = made(&socket(tls()), None);
         assert_eq!(kind(&first, &config).await, HandshakeKind::Full);
         assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
 
-        let renewed = TlsAcceptor::new(&socket(tls()), Some(&first)).unwrap();
+        let renewed = made(&socket(tls()), Some(&first));
         assert_eq!(kind(&renewed, &config).await, HandshakeKind::Resumed);
 
         let mut stricter = tls();
         stricter.client_auth = client_auth(ClientAuthMode::Optional, vec![ca.der()]);
-        let stricter = TlsAcceptor::new(&socket(stricter), Some(&renewed)).unwrap();
+        let stricter = made(&socket(stricter), Some(&renewed));
         assert_eq!(kind(&stricter, &config).await, HandshakeKind::Full);
+    }
+}
+
+/// Keys that are numbered, for tests.
+fn ticket_keys(numbers: [u8; 4]) -> TicketKeys {
+    let [current, others @ ..] = numbers.map(|number| TicketKey::from_bytes(&[number; 48]).unwrap());
+    TicketKeys { current, others: others.into() }
+}
+
+#[tokio::test]
+async fn sessions_resume_at_another_replica_and_not_after_three_rotations() {
+    let ca = Ca::new("ca");
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let tls = ServerTls { session_cache_size: 0, ..server_tls(vec![ca.issue(&["a.test"]).model()]) };
+        let socket = testing::socket(vec![testing::listener(&[], tls)]);
+        let [here, there] = [(); 2].map(|()| SharedTicketKeys::default());
+        let replica = |keys| TlsAcceptor::new(&socket, None, keys).unwrap();
+        let (first, second) = (replica(&here), replica(&there));
+        let config = Arc::new(client(&ca, None, &[version]));
+        assert_eq!(kind(&first, &config).await, HandshakeKind::Full);
+        assert_eq!(kind(&second, &config).await, HandshakeKind::Full, "keys of each process");
+        here.store(Some(ticket_keys([1, 2, 3, 4])));
+        there.store(Some(ticket_keys([1, 2, 3, 4])));
+        assert_eq!(kind(&second, &config).await, HandshakeKind::Resumed, "the same acceptor");
+        assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
+        // The other replica does not know yet that 5 is the key now.
+        here.store(Some(ticket_keys([2, 5, 1, 3])));
+        assert_eq!(kind(&first, &config).await, HandshakeKind::Resumed);
+        assert_eq!(kind(&second, &config).await, HandshakeKind::Resumed);
+        here.store(Some(ticket_keys([6, 7, 5, 2])));
+        assert_eq!(kind(&first, &config).await, HandshakeKind::Full, "key 1 no longer exists");
+    }
+}
+
+#[tokio::test]
+async fn a_session_without_a_client_certificate_is_not_resumed_where_one_is_required() {
+    let ca = Ca::new("ca");
+    let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+    let strict = client_auth(ClientAuthMode::Required, vec![ca.der()]);
+    let keys = SharedTicketKeys::default();
+    keys.store(Some(ticket_keys([1, 2, 3, 4])));
+    let replica = |tls: ServerTls| {
+        let socket = testing::socket(vec![testing::listener(&[], tls)]);
+        TlsAcceptor::new(&socket, None, &keys).unwrap()
+    };
+    let (open, strict) = (replica(tls.clone()), replica(ServerTls { client_auth: strict, ..tls }));
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = Arc::new(client(&ca, None, &[version]));
+        assert_eq!(kind(&open, &config).await, HandshakeKind::Full);
+        let (accepted, _) = shake(&strict, &config, "a.test").await;
+        let accepted = accepted.unwrap();
+        assert_eq!(accepted.stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        assert!(accepted.refusal.is_some());
     }
 }
 
@@ -352,8 +409,8 @@ fn an_unchanged_listener_keeps_its_configuration() {
     let ca = Ca::new("ca");
     let tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
     let socket = |tls| testing::socket(vec![testing::listener(&[], tls)]);
-    let first = TlsAcceptor::new(&socket(tls.clone()), None).unwrap();
-    let again = TlsAcceptor::new(&socket(tls), Some(&first)).unwrap();
+    let first = made(&socket(tls.clone()), None);
+    let again = made(&socket(tls), Some(&first));
     assert!(Arc::ptr_eq(&first.setups[0], &again.setups[0]));
 }
 
