@@ -18,6 +18,7 @@ const FILES: [(&str, &[&str], &[&str]); 5] = [
             "serviceaccount.yaml",
             "services.yaml",
             "lease.yaml",
+            "session-tickets.yaml",
             "workload.yaml",
             "pdb.yaml",
             "networkpolicy.yaml",
