@@ -35,7 +35,8 @@ pub struct Run {
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     namespaces: Vec<String>,
 
-    /// Lease for the election of the leader [default: CLASS, in the pod's own namespace].
+    /// Lease for the election of the leader. The replicas share the keys of TLS session tickets in the Secret
+    /// NAME-session-tickets beside it [default: CLASS, in the pod's own namespace].
     #[arg(long, value_name = "[NAMESPACE/]NAME", env = "MAILGRESS_LEASE", conflicts_with = "manifests", value_parser = object_ref)]
     lease: Option<ObjectRef>,
 
