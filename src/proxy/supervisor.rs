@@ -17,10 +17,10 @@ use crate::net::socket;
 use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
+use super::accept::AcceptLoop;
 use super::certificates::{CertificateId, certificates};
 use super::health::HealthChecks;
 use super::journal::{FAILED, Journal, difference};
-use super::listener::AcceptLoop;
 use super::metrics::Metrics;
 use super::plan::{Action, Diff, plan};
 use super::report::Reporter;
