@@ -3,10 +3,11 @@
 //! [`plan`] is pure and decides what to do. The supervisor carries it out: it binds, swaps and drains sockets and
 //! reports the state of each. Workers are separate threads, and a session stays on its worker.
 //!
-//! The path of a session: `supervisor` binds a socket and `listener` accepts from it. The protocol's frontend decides
+//! The path of a session: `supervisor` binds a socket and `accept` accepts from it. The protocol's frontend decides
 //! about STARTTLS and `session/login` carries it out. `session/upstream` logs in to the backend, through a `route` to
 //! an endpoint that passes its `health` checks. `relay` moves the bytes.
 
+mod accept;
 mod balance;
 mod bans;
 mod certificates;
@@ -16,7 +17,6 @@ mod guess;
 mod health;
 mod journal;
 mod limits;
-mod listener;
 mod metrics;
 mod observer;
 pub mod plan;

@@ -35,8 +35,8 @@ pub struct Check {
     #[command(flatten)]
     pub files: Files,
 
-    /// Treat warnings as errors. Without it, a Secret or other object that is in none of the files is a warning, because
-    /// the cluster may have it.
+    /// Treat warnings as errors. Without it, a Secret or other object that is in none of the files causes a warning,
+    /// because the cluster may have it.
     #[arg(long)]
     strict: bool,
 
@@ -292,7 +292,7 @@ const MAX_BARE: usize = 100;
 const ELSEWHERE: &str = "see that it is in the cluster, or correct the name";
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it is valid (there may be warnings), 1 something is not, or there is no such file, 2 usage error. With --strict, warnings are errors.";
+Exit status: 0 all of it is valid (there may be warnings), 1 there is an error or a file is missing, 2 usage error. With --strict, warnings are errors.";
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 /// The option for colours.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Colour {
-    /// Use colours; `auto`: on a terminal, unless NO_COLOR is set.
+    /// When to use colours: `auto` (on a terminal, unless NO_COLOR is set), `always` or `never`.
     #[arg(long = "color", value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub when: When,
 }

@@ -26,7 +26,7 @@ pub struct Import {
 /// The sources.
 #[derive(Debug, Subcommand)]
 pub enum From {
-    /// The mail {} of an nginx or Angie configuration; what has no equivalent is named on standard error.
+    /// Convert the `mail` block of an nginx or Angie configuration. Standard error names directives without an equivalent.
     Nginx(Nginx),
 }
 
@@ -37,10 +37,10 @@ pub struct Nginx {
     /// The configuration, or what `nginx -T` printed; - for standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Where relative paths in it begin [default: FILE's folder, or that of the first file of `nginx -T`].
+    /// Folder for relative paths in FILE [default: FILE's folder, or that of the first file of `nginx -T`].
     #[arg(long, value_name = "DIR")]
     pub prefix: Option<PathBuf>,
-    /// Fail, and print no manifests, when anything has no equivalent (`warning:`). A `note:` is no reason to fail.
+    /// Fail, and print no manifests, if anything has no equivalent. Only a `warning:` causes this, not a `note:`.
     #[arg(long)]
     pub strict: bool,
 }
@@ -234,7 +234,7 @@ const ADVICE: &str = "note";
 const MAX_STDIN: u64 = 64 << 20;
 
 const AFTER_HELP: &str = "\
-Exit status: 0 there are manifests (standard error names what has no equivalent, each with `warning:`), 1 there are none, 2 usage error.";
+Exit status: 0 manifests were printed; 1 none were; 2 usage error.";
 
 #[cfg(test)]
 mod tests;

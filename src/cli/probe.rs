@@ -35,11 +35,11 @@ pub struct Probe {
     #[arg(value_name = "HOST:PORT", required_unless_present = "service")]
     target: Option<String>,
 
-    /// The protocol [default: by the port].
+    /// The protocol [default: the usual protocol of the port].
     #[arg(long, value_enum, ignore_case = true)]
     protocol: Option<Speaks>,
 
-    /// When TLS starts [default: with the first byte on ports 465, 993 and 995; on other ports with STARTTLS if the
+    /// When TLS starts [default: from the first byte on ports 465, 993 and 995; on other ports with STARTTLS if the
     /// server offers it].
     #[arg(long, value_enum, ignore_case = true, value_name = "MODE")]
     tls: Option<Mode>,
@@ -266,6 +266,6 @@ fn bound(text: &str) -> Result<Duration, String> {
 const LONGEST_STEP: Duration = Duration::from_secs(600);
 
 const AFTER_HELP: &str = "\
-Passwords never stand on the command line: --login-file, or --user with MAILGRESS_PROBE_PASSWORD.
+There is no flag for the password. Use --login-file, or --user with the environment variable MAILGRESS_PROBE_PASSWORD.
 
-Exit status: 0 all that was asked for works (there may be warnings), 1 something does not, 2 usage error.";
+Exit status: 0 all tests succeeded (there may be warnings), 1 a test failed, 2 usage error.";

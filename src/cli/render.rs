@@ -61,7 +61,7 @@ impl Render {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it would be served, 1 something would not, and standard error says what, 2 usage error.";
+Exit status: 0 all of it would be served, 1 a part would not be (standard error names it), 2 usage error.";
 
 #[cfg(test)]
 mod tests;

@@ -63,12 +63,12 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
     class: String,
 
-    /// Name of this replica's node (spec.nodeName). Used to prefer near endpoints by the topology hints of
-    /// EndpointSlices.
+    /// Name of this replica's node (spec.nodeName). Used to prefer endpoints that the topology hints of EndpointSlices
+    /// give to this node or its zone.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_NODE_NAME")]
     node_name: Option<String>,
 
-    /// Zone of this replica, for the same purpose [default: the node's label topology.kubernetes.io/zone].
+    /// Zone of this replica. Used to prefer endpoints in the same zone [default: the node's label topology.kubernetes.io/zone].
     #[arg(long, value_name = "NAME", env = "MAILGRESS_ZONE")]
     zone: Option<String>,
 
@@ -100,8 +100,8 @@ pub struct Run {
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
 
-    /// At the start, wait at most this time until everything is served that was served before. While another replica is
-    /// ready, the wait has no limit.
+    /// If no other replica is ready, /readyz fails at most for this time while listeners that were served before are
+    /// missing. If another replica is ready, there is no limit.
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_READY_TIMEOUT", default_value = "60s", value_parser = duration)]
     ready_timeout: Duration,
 

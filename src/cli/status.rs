@@ -276,13 +276,13 @@ pub(super) fn listener_name(entry: &Entry) -> String {
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
-Without --kubeconfig, --namespace and --all-namespaces, the instance at --address is asked; with any of them, the \
-cluster: by --kubeconfig, or else by the kubeconfig that kubectl would take, or as the pod that this is.
+Without --kubeconfig, --namespace and --all-namespaces, the command asks the instance at --address. With any of them, it \
+asks the cluster. It connects with --kubeconfig, else with kubectl's kubeconfig, else with the pod's service account.
 
 Problems come first, then the listeners, those that are not ready first.
 
-Exit status: 0 all listeners that are asked for are ready, and there is no problem; 1 something is not ready, no \
-listener matches, there is a problem, or nobody answers; 2 usage.";
+Exit status: 0 all selected listeners are ready and there are no problems; 1 a listener is not ready, no listener \
+matches, there is a problem, or the instance does not answer; 2 usage error.";
 
 #[cfg(test)]
 mod tests {

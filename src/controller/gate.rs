@@ -4,7 +4,6 @@
 //! replicas cannot be read, the new one waits without a limit, so that a rollout stops if it would remove listeners.
 //! Without another ready replica, it waits a limited time for the listeners that were served before, and then serves
 //! what it can.
-//! serves what it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

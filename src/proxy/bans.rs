@@ -42,13 +42,13 @@ enum EntryState {
     },
 }
 
-/// How a refused login was counted.
+/// What a refused login means for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
+pub(crate) enum Consequence {
     /// The client tried the same login before, so it does not count again.
-    Again,
+    Repeated,
     /// It counts as a new failure.
-    Once,
+    Counted,
     /// The client is banned from now on.
     Banned,
 }
@@ -95,9 +95,9 @@ impl Bans {
         client: IpAddr,
         guess: Option<Guess>,
         now: Instant,
-    ) -> Counted {
+    ) -> Consequence {
         if self.is_banned(client, now) {
-            return Counted::Banned;
+            return Consequence::Banned;
         }
         self.forget_expired(now);
         let own = Network::of(client);
@@ -122,9 +122,9 @@ impl Bans {
         self.make_room(counted, is_banned);
         self.set(counted, Some(state));
         match (is_banned, is_again) {
-            (true, _) => Counted::Banned,
-            (false, true) => Counted::Again,
-            (false, false) => Counted::Once,
+            (true, _) => Consequence::Banned,
+            (false, true) => Consequence::Repeated,
+            (false, false) => Consequence::Counted,
         }
     }
 
@@ -306,7 +306,7 @@ mod tests {
 
     /// Counts a wrong login that repeats no other. Returns true if it caused a ban.
     fn refused(bans: &mut Bans, client: IpAddr, now: Instant) -> bool {
-        bans.refused(&RULE, client, None, now) == Counted::Banned
+        bans.refused(&RULE, client, None, now) == Consequence::Banned
     }
 
     fn ban(bans: &mut Bans, client: IpAddr, now: Instant) {
@@ -358,17 +358,21 @@ mod tests {
         };
         let phone = ip("192.0.2.1");
         let mut tries = |client, guess, now| bans.refused(&RULE, client, guess, now);
-        assert_eq!(tries(phone, guess("ada", "old"), start), Counted::Once);
+        assert_eq!(tries(phone, guess("ada", "old"), start), Consequence::Counted);
         for second in 1..59 {
             let now = start + Duration::from_secs(second);
-            assert_eq!(tries(phone, guess("ada", "old"), now), Counted::Again);
+            assert_eq!(tries(phone, guess("ada", "old"), now), Consequence::Repeated);
         }
-        assert_eq!(tries(phone, guess("ada", "old"), start + RULE.window), Counted::Once, "a new window");
+        assert_eq!(
+            tries(phone, guess("ada", "old"), start + RULE.window),
+            Consequence::Counted,
+            "a new window"
+        );
         let now = start + RULE.window;
-        assert_eq!(tries(ip("192.0.2.2"), guess("ada", "old"), now), Counted::Once, "another client");
-        assert_eq!(tries(phone, guess("bob", "old"), now), Counted::Once, "another login");
-        assert_eq!(tries(phone, guess("ada", "old"), now), Counted::Again, "in between");
-        assert_eq!(tries(phone, guess("ada", "new"), now), Counted::Banned, "another password");
+        assert_eq!(tries(ip("192.0.2.2"), guess("ada", "old"), now), Consequence::Counted, "another client");
+        assert_eq!(tries(phone, guess("bob", "old"), now), Consequence::Counted, "another login");
+        assert_eq!(tries(phone, guess("ada", "old"), now), Consequence::Repeated, "in between");
+        assert_eq!(tries(phone, guess("ada", "new"), now), Consequence::Banned, "another password");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
-use super::limits::Refusal;
+use super::limits::LimitReached;
 use super::verdicts::Verdict;
 
 pub(crate) use silence::Silence;
@@ -32,7 +32,7 @@ pub(crate) enum End {
     #[error("the client disconnected before a login")]
     ClientGone,
     #[error("{0}")]
-    Limited(#[from] Refusal),
+    Limited(#[from] LimitReached),
     /// The client violated a rule of the phase before the login.
     #[error("{}", rule(*.0))]
     Rule(CloseReason),
@@ -274,7 +274,7 @@ impl End {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
-            Self::Descriptors | Self::Internal(_) | Self::Limited(Refusal::ListenerFull) => Fault::Us,
+            Self::Descriptors | Self::Internal(_) | Self::Limited(LimitReached::ListenerFull) => Fault::Us,
             Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
             | Self::ClientLeft

@@ -32,7 +32,7 @@ pub(crate) struct Counters {
 
 /// The limit that refuses a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum LimitReached {
     #[error("the listener has limits.maxConnections open connections")]
     ListenerFull,
     #[error("the client has limits.maxConnectionsPerClient open connections")]
@@ -62,11 +62,11 @@ pub(crate) struct Admission {
 
 impl Counters {
     /// Counts a connection before its client is known. Fails if the listener is full.
-    pub(crate) fn enter(self: &Arc<Self>, limits: &Limits) -> Result<Admission, Refusal> {
+    pub(crate) fn enter(self: &Arc<Self>, limits: &Limits) -> Result<Admission, LimitReached> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let admission = Admission { counters: Arc::clone(self), client: None };
         if limits.max_connections.is_some_and(|max| open >= max) {
-            return Err(Refusal::ListenerFull);
+            return Err(LimitReached::ListenerFull);
         }
         Ok(admission)
     }
@@ -77,7 +77,7 @@ impl Counters {
         limits: &Limits,
         client: CountedAs,
         now: Instant,
-    ) -> Result<Admission, Refusal> {
+    ) -> Result<Admission, LimitReached> {
         let mut admission = self.enter(limits)?;
         admission.count(limits, client, now)?;
         Ok(admission)
@@ -95,7 +95,7 @@ impl Counters {
         client: CountedAs,
         guess: Option<Guess>,
         now: Instant,
-    ) -> Option<bans::Counted> {
+    ) -> Option<bans::Consequence> {
         let (rule, ip) = (limits.auth_failures?, client.failures.filter(|ip| !limits.exempts(*ip))?);
         Some(self.bans.lock().refused(&rule, ip, guess, now))
     }
@@ -133,16 +133,21 @@ impl CountedAs {
 
 impl Admission {
     /// Counts the connection for its client. Fails with the limit that refuses it.
-    pub(crate) fn count(&mut self, limits: &Limits, client: CountedAs, now: Instant) -> Result<(), Refusal> {
+    pub(crate) fn count(
+        &mut self,
+        limits: &Limits,
+        client: CountedAs,
+        now: Instant,
+    ) -> Result<(), LimitReached> {
         if self.counters.is_banned(limits, client, now) {
-            return Err(Refusal::Banned);
+            return Err(LimitReached::Banned);
         }
         let counted = client.connections.filter(|ip| !limits.exempts(*ip)).map(client_key);
         if let (Some(max), Some(key)) = (limits.max_connections_per_client, counted) {
             let mut clients = self.counters.clients.lock();
             let count = clients.entry(key).or_default();
             if *count >= max {
-                return Err(Refusal::ClientFull);
+                return Err(LimitReached::ClientFull);
             }
             *count += 1;
             self.client = Some(key);
@@ -199,9 +204,15 @@ mod tests {
         let now = Instant::now();
         let one = counters.admit(&limits(), client("192.0.2.1:1"), now).unwrap();
         let _two = counters.admit(&limits(), client("192.0.2.1:2"), now).unwrap();
-        assert_eq!(counters.admit(&limits(), client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
+        assert_eq!(
+            counters.admit(&limits(), client("192.0.2.1:3"), now).unwrap_err(),
+            LimitReached::ClientFull
+        );
         let _other = counters.admit(&limits(), client("192.0.2.2:1"), now).unwrap();
-        assert_eq!(counters.admit(&limits(), client("192.0.2.3:1"), now).unwrap_err(), Refusal::ListenerFull);
+        assert_eq!(
+            counters.admit(&limits(), client("192.0.2.3:1"), now).unwrap_err(),
+            LimitReached::ListenerFull
+        );
         drop(one);
         assert!(counters.admit(&limits(), client("192.0.2.1:4"), now).is_ok());
     }
@@ -211,11 +222,11 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let now = Instant::now();
         let mut unknown: Vec<_> = (0..3).map(|_| counters.enter(&limits()).unwrap()).collect();
-        assert_eq!(counters.enter(&limits()).unwrap_err(), Refusal::ListenerFull);
+        assert_eq!(counters.enter(&limits()).unwrap_err(), LimitReached::ListenerFull);
         let [first, second, third] = &mut unknown[..] else { panic!() };
         first.count(&limits(), client("192.0.2.1:1"), now).unwrap();
         second.count(&limits(), client("192.0.2.1:2"), now).unwrap();
-        assert_eq!(third.count(&limits(), client("192.0.2.1:3"), now).unwrap_err(), Refusal::ClientFull);
+        assert_eq!(third.count(&limits(), client("192.0.2.1:3"), now).unwrap_err(), LimitReached::ClientFull);
         drop(unknown);
         assert!(counters.admit(&limits(), client("192.0.2.1:3"), now).is_ok());
     }
@@ -228,7 +239,7 @@ mod tests {
         let _two = counters.admit(&limits(), client("[2001:db8::2]:1"), now).unwrap();
         assert_eq!(
             counters.admit(&limits(), client("[2001:db8::3]:1"), now).unwrap_err(),
-            Refusal::ClientFull
+            LimitReached::ClientFull
         );
     }
 
@@ -238,11 +249,15 @@ mod tests {
         let start = Instant::now();
         let bad = client("192.0.2.1:1");
         let refused = |now| counters.login_refused(&limits(), bad, None, now).unwrap();
-        assert_eq!(refused(start), bans::Counted::Once);
-        assert_eq!(refused(start + Duration::from_secs(61)), bans::Counted::Once, "the window is over");
+        assert_eq!(refused(start), bans::Consequence::Counted);
+        assert_eq!(
+            refused(start + Duration::from_secs(61)),
+            bans::Consequence::Counted,
+            "the window is over"
+        );
         let banned = start + Duration::from_secs(62);
-        assert_eq!(refused(banned), bans::Counted::Banned);
-        assert_eq!(counters.admit(&limits(), bad, banned).unwrap_err(), Refusal::Banned);
+        assert_eq!(refused(banned), bans::Consequence::Banned);
+        assert_eq!(counters.admit(&limits(), bad, banned).unwrap_err(), LimitReached::Banned);
         assert!(counters.admit(&limits(), bad, banned + RULE.ban).is_ok());
     }
 
@@ -256,7 +271,7 @@ mod tests {
                 assert_eq!(counters.login_refused(&limits(), exempt, None, now), None);
             }
             let all: Vec<_> = (0..3).map(|_| counters.admit(&limits(), exempt, now).unwrap()).collect();
-            assert_eq!(counters.admit(&limits(), exempt, now).unwrap_err(), Refusal::ListenerFull);
+            assert_eq!(counters.admit(&limits(), exempt, now).unwrap_err(), LimitReached::ListenerFull);
             drop(all);
         }
     }
@@ -287,7 +302,7 @@ mod tests {
         }
         let _all = [(); 2].map(|()| counters.admit(&limits(), CountedAs::trusted_peer(peer), now).unwrap());
         let full = counters.admit(&limits(), CountedAs::trusted_peer(peer), now);
-        assert_eq!(full.unwrap_err(), Refusal::ClientFull);
+        assert_eq!(full.unwrap_err(), LimitReached::ClientFull);
         assert!(counters.admit(&limits(), CountedAs::nobody(), now).is_ok());
     }
 }

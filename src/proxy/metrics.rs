@@ -19,7 +19,7 @@ use crate::protocol::Protocol;
 use super::certificates::CertificateId;
 use super::end::{End, Fault};
 use super::journal::Journal;
-use super::rates::{Counted, Rates};
+use super::rates::{Amounts, Rates};
 use super::verdicts::{Verdict, Verdicts};
 
 #[derive(Debug)]
@@ -322,9 +322,9 @@ impl ListenerMetrics {
         Numbers { open, sessions_per_minute, bytes_per_second, accepted, refused, unavailable, failed }
     }
 
-    fn counted(&self) -> Counted {
+    fn counted(&self) -> Amounts {
         let bytes = self.bytes_to_backend.get().saturating_add(self.bytes_to_client.get());
-        Counted { sessions: self.begun.load(Ordering::Relaxed), bytes }
+        Amounts { sessions: self.begun.load(Ordering::Relaxed), bytes }
     }
 
     /// Records a duration.

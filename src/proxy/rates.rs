@@ -11,12 +11,12 @@ pub(crate) struct Rates(Mutex<[Mark; 2]>);
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
-    counted: Counted,
+    counted: Amounts,
 }
 
 /// The counters that rates are computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub(crate) struct Amounts {
     /// Sessions that have started.
     pub(crate) sessions: u64,
     /// Bytes relayed in both directions.
@@ -26,19 +26,19 @@ pub(crate) struct Counted {
 impl Rates {
     /// Starts with counters of zero.
     pub(crate) fn new(now: Instant) -> Self {
-        let begin = Mark { at: now, counted: Counted::default() };
+        let begin = Mark { at: now, counted: Amounts::default() };
         Self(Mutex::new([begin, begin]))
     }
 
     /// Sets a mark and drops the last but one.
-    pub(crate) fn mark(&self, counted: Counted, now: Instant) {
+    pub(crate) fn mark(&self, counted: Amounts, now: Instant) {
         let mut marks = self.0.lock();
         let [_, last] = *marks;
         *marks = [last, Mark { at: now, counted }];
     }
 
     /// Returns sessions per minute and bytes per second since the last but one mark.
-    pub(crate) fn since(&self, counted: Counted, now: Instant) -> (f64, f64) {
+    pub(crate) fn since(&self, counted: Amounts, now: Instant) -> (f64, f64) {
         let [before, _] = *self.0.lock();
         let elapsed = now.saturating_duration_since(before.at).max(SHORTEST).as_secs_f64();
         let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / elapsed;
@@ -59,7 +59,7 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let rates = Rates::new(start);
-        let counted = |sessions, bytes| Counted { sessions, bytes };
+        let counted = |sessions, bytes| Amounts { sessions, bytes };
         assert_eq!(rates.since(counted(1, 5), start), (12.0, 1.0), "not less than five seconds");
         rates.mark(counted(10, 1000), after(10));
         assert_eq!(rates.since(counted(20, 3000), after(20)), (60.0, 150.0));

@@ -50,7 +50,8 @@ impl Running {
     pub(crate) async fn close(&self) {
         self.stop.cancel();
         if timeout(CLOSE_WAIT, self.accepting.wait()).await.is_err() {
-            warn!("{} is still accepting", self.socket.address);
+            let address = &self.socket.address;
+            warn!("did not stop accepting connections on {address} in time; continuing");
         }
     }
 

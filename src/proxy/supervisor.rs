@@ -17,9 +17,9 @@ use crate::net::socket;
 use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
+use super::accept::AcceptLoop;
 use super::health::HealthChecks;
 use super::journal::{FAILED, Journal, difference};
-use super::listener::AcceptLoop;
 use super::metrics::Metrics;
 use super::plan::{Action, Diff, plan};
 use super::registration::Registrations;

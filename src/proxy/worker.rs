@@ -15,8 +15,8 @@ use crate::dns::Dns;
 use crate::model::{Auth, Snapshot};
 use crate::net::Descriptors;
 
+use super::accept::AcceptLoop;
 use super::balance::Balancer;
-use super::listener::AcceptLoop;
 use super::metrics::Metrics;
 use super::session::{self, Incoming};
 use super::source_addresses::ChangedSources;

@@ -91,6 +91,18 @@ fn every_field_of_the_api_has_a_valid_case_in_the_table() {
     assert_eq!(missing, BTreeSet::new(), "fields without a valid case in tests/validity");
 }
 
+#[test]
+fn every_limit_is_in_the_example() {
+    let [server, _] = crds().map(|crd| schema_of(&crd)["properties"]["spec"].clone());
+    let mut missing = BTreeSet::new();
+    fields(&server["properties"]["limits"], "", &mut missing);
+    assert!(missing.contains(".maxErrors"), "{missing:?}");
+    let example = include_str!("../../controller/validate/example.yaml");
+    let example: Value = serde_yaml::from_str(example).unwrap();
+    cover(&example["spec"]["limits"], "", &mut missing);
+    assert_eq!(missing, BTreeSet::new(), "limits without a value in src/controller/validate/example.yaml");
+}
+
 fn fields(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
     for (name, child) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");

@@ -13,8 +13,8 @@ use crate::secret::Secret;
 /// The login.
 #[derive(Args, Debug)]
 pub(super) struct Login {
-    /// Log in: the user is this file's first line, the password its second; or a folder with the files username and
-    /// password, as a Secret of type kubernetes.io/basic-auth is mounted.
+    /// Log in with the user (first line) and the password (second line) of this file. PATH can also be a folder with the
+    /// files `username` and `password`, such as a mounted Secret of type kubernetes.io/basic-auth.
     #[arg(long, value_name = "PATH")]
     login_file: Option<PathBuf>,
 

@@ -21,9 +21,9 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         conditions: &[("Accepted", False), ("Programmed", False), ("Ready", False)],
         meaning: "The manifest contradicts itself: two fields exclude each other, or a value does not fit its \
                 field. The message names the field. The previous configuration stays in use.",
-        cause: "The API server refuses most such objects. It accepts one if the rule needs other objects too, or if \
-                the CRDs in the cluster are older or newer than the controller. With `--manifests` there is no API \
-                server.",
+        cause: "The API server refuses most such objects. It accepts an invalid object if the rule depends on other \
+                objects, or if the CRDs in the cluster are older or newer than the controller. With `--manifests` \
+                there is no API server.",
         remedy: "Correct the field as the message says. `mailgress check -f FILE` finds the same errors before \
                 you apply the manifest. If the API server accepted it although the rule is in the CRD, the CRDs \
                 are older than the program: apply the current ones (`mailgress crds` prints them).",
@@ -76,7 +76,8 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         reason: Reason::NotAllowed,
         conditions: &[("Accepted", False)],
         meaning: "The MailServer does not accept MailListeners from this namespace.",
-        cause: "`spec.allowedListeners.namespaces` of the MailServer. Its default is `Same`: only its own namespace.",
+        cause: "`spec.allowedListeners.namespaces` of the MailServer does not include this namespace. The default \
+                `Same` allows only the MailServer's namespace.",
         remedy: "Ask the MailServer's owner to set `from: All`, or `from: Selector` with labels of the namespace.",
     },
     Explanation {
@@ -89,8 +90,9 @@ pub static EXPLANATIONS: [Explanation; 55] = [
                 does not allow; or a Service has no selector, or endpoints that are not Pods of its namespace. \
                 Backends trust Mailgress's address, so the owner of the MailServer decides which backends such a \
                 listener may use. Such a listener may also not set `resolver.nameservers`. If it uses the \
-                MailServer's auth service, it may not set `auth.http.headers`, `auth.http.acceptAnyStatus` or \
-                `tls.clientAuth.caCertificateRefs`.",
+                MailServer's auth service, it may not set `auth.http.headers`, `auth.http.acceptAnyStatus`, \
+                `auth.http.passClientCertificate`, `limits.authFailures`, `limits.maxAuthFailures`, or `mode`, \
+                `caCertificateRefs`, `crlRefs` or `depth` of `tls.clientAuth`.",
         remedy: "Name a Service of the listener's own namespace in `backendRef` or `auth.http.serviceRef`, with a \
                  selector for its Pods. For any other backend, ask the owner of the MailServer to add its address to \
                  `spec.allowedListeners.backends`, in `networks` or `hosts`.",
@@ -109,15 +111,15 @@ pub static EXPLANATIONS: [Explanation; 55] = [
                 previous configuration stays in use.",
         cause: "A typing error in the name, another namespace, or an object that does not exist yet. \
                 cert-manager, for example, creates a Secret only when it has issued the certificate.",
-        remedy: "Create the object or correct the name. A restart is not necessary. References stay in their own \
-                namespace, except `serverRef` of a MailListener.",
+        remedy: "Create the object or correct the name. A restart is not necessary. A reference can name only \
+                 objects in its own namespace; only `serverRef` of a MailListener can name another one.",
     },
     Explanation {
         reason: Reason::RefNotReadable,
         conditions: &[("ResolvedRefs", False)],
         meaning: "Mailgress is not allowed to read a referenced object.",
-        cause: "The Role that names Secrets (`resourceNames`) does not include this one, the reference has a \
-                typing error, or the permission for the namespace is missing. Mailgress watches each Secret and \
+        cause: "The Role that names Secrets (`resourceNames`) does not include this one, perhaps because the name is \
+                misspelled; or the permission for the namespace is missing. Mailgress watches each Secret and \
                 ConfigMap by its name, and needs get, list and watch on it.",
         remedy: "Correct the name, or add it to the namespace's Role (`references` in the chart's values creates \
                  such a Role; deploy/references.yaml is an example). Check the permission with `kubectl auth can-i \
@@ -163,7 +165,7 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::Programmed,
         conditions: &[("Programmed", True)],
-        meaning: "All listeners are bound in this replica.",
+        meaning: "The leader has opened the sockets of all listeners. (In `/status`: this replica.)",
         cause: "",
         remedy: "",
     },
@@ -195,8 +197,8 @@ pub static EXPLANATIONS: [Explanation; 55] = [
                 another process of the node uses the port (often Postfix or Exim on port 25); or the port is \
                 Mailgress's own admin port (9090, `--admin-address`). *Cannot assign requested address*: this node \
                 or pod does not have the address in `address`.",
-        remedy: "Set the sysctl (the chart does), stop the other process, or use another port. Clients can still \
-                 connect to port 25: a Service can map it to any port of the pod.",
+        remedy: "Set the sysctl (the chart does), stop the other process, or use another port: for example 2525, and \
+                add port 25 with `targetPort: 2525` to the Service (Mailgress keeps ports of others).",
     },
     Explanation {
         reason: Reason::NotServed,
@@ -228,8 +230,8 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         meaning: "A replica that is a ready endpoint does not answer the leader.",
         cause: "It hangs, its node is down, or a NetworkPolicy blocks port `admin` between the replicas.",
         remedy: "Check the pod that the message names. `kubectl delete pod` replaces a pod that hangs; a node that \
-                 is down no longer counts when Kubernetes removes its endpoints. Network policies must allow TCP to \
-                 the admin port (9090) between replicas.",
+                 is down stops counting as soon as Kubernetes has removed its endpoints. Network policies must allow \
+                 TCP to the admin port (9090) between replicas.",
     },
     Explanation {
         reason: Reason::ServicePortPending,
@@ -358,16 +360,16 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     Explanation {
         reason: Reason::ExpiresWithinAMonth,
         conditions: &[("CertificateExpiring", True)],
-        meaning: "A certificate expires within thirty days, or is in the last quarter of its lifetime if that is \
-                shorter.",
+        meaning: "A certificate expires within thirty days. If its lifetime is shorter than 120 days, the warning \
+                comes in the last quarter of it.",
         cause: "It is not renewed automatically, or the renewal is late.",
         remedy: "Renew it, or find out why the automatic renewal has not happened.",
     },
     Explanation {
         reason: Reason::ExpiresWithinAWeek,
         conditions: &[("CertificateExpiring", True)],
-        meaning: "A certificate expires within seven days, or is in the last tenth of its lifetime if that is \
-                shorter.",
+        meaning: "A certificate expires within seven days. If its lifetime is shorter than 70 days, the warning \
+                comes in the last tenth of it.",
         cause: "Its renewal has failed for some time.",
         remedy: "Renew it now. With cert-manager, `kubectl describe certificate,certificaterequest,order` says what fails.",
     },

@@ -46,7 +46,7 @@ impl Renderer {
         let (objects, changes) = index.take();
         let mut affected = self.affected(&changes, environment);
         for reference in &changes.references {
-            self.certificates.renew(objects, reference);
+            self.certificates.forget_changed(objects, reference);
         }
         let mut delta = Delta::default();
         let mut effects = Effects::new(self.snapshot.revision + 1);

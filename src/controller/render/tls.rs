@@ -52,7 +52,7 @@ impl Certificates {
     }
 
     /// Removes the parsed certificate of a Secret that has changed.
-    pub(crate) fn renew(&mut self, objects: &Objects, changed: &Reference) {
+    pub(crate) fn forget_changed(&mut self, objects: &Objects, changed: &Reference) {
         let same = |known: &Arc<SecretData>| {
             objects.secrets.get(&changed.key).is_some_and(|now| Arc::ptr_eq(now, known))
         };

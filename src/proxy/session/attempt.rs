@@ -13,10 +13,10 @@ use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, Mechanism, PendingLogin};
 
 use super::client::Session;
-use crate::proxy::bans::Counted;
+use crate::proxy::bans::Consequence;
 use crate::proxy::end::End;
 use crate::proxy::guess::Guess;
-use crate::proxy::limits::Refusal;
+use crate::proxy::limits::LimitReached;
 use crate::proxy::record;
 
 /// The data of a login that is needed until it is decided or its refusal is logged.
@@ -36,7 +36,7 @@ pub(super) struct Attempted {
 
 /// The `reason` of a refused login in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+enum RefusalReason {
     /// The login or password is wrong.
     Credentials,
     /// The same wrong login again; `limits.authFailures` does not count it.
@@ -49,7 +49,7 @@ enum Reason {
     Banned,
 }
 
-impl Reason {
+impl RefusalReason {
     const fn name(self) -> &'static str {
         match self {
             Self::Credentials => "credentials",
@@ -86,8 +86,9 @@ impl Session {
         !challenge.is_empty() && self.attempted.as_ref().is_some_and(|attempted| attempted.is_token)
     }
 
-    /// Counts and logs a refusal as soon as it is known, so that a client that leaves early is counted too. Returns
-    /// true if the client is banned from now on.
+    /// Counts a refusal for `limits.authFailures` (by client address) and logs it, as soon as it is known, so that a
+    /// client that leaves early is counted too. `limits.maxAuthFailures` (by session) is counted separately, when the
+    /// protocol's machine refuses the `PendingLogin`. Returns true if the client is banned from now on.
     pub(super) fn count_refusal(&mut self, cause: RefusalCause) -> bool {
         let Some(attempted) = &self.attempted else { return false };
         let (reason, is_banned) = match cause {
@@ -97,11 +98,11 @@ impl Session {
                 let (counted_as, guess) = (self.ends.counted, attempted.guess);
                 let counted =
                     self.served.counters.login_refused(limits, counted_as, guess, StdInstant::now());
-                let is_again = counted == Some(Counted::Again);
-                let reason = if is_again { Reason::Repeated } else { Reason::Credentials };
-                (reason, counted == Some(Counted::Banned))
+                let is_again = counted == Some(Consequence::Repeated);
+                let reason = if is_again { RefusalReason::Repeated } else { RefusalReason::Credentials };
+                (reason, counted == Some(Consequence::Banned))
             }
-            RefusalCause::Credentials | RefusalCause::Client => (Reason::Policy, false),
+            RefusalCause::Credentials | RefusalCause::Client => (RefusalReason::Policy, false),
         };
         self.log_refusal(reason);
         is_banned
@@ -111,14 +112,14 @@ impl Session {
     /// it.
     pub(super) fn log_other_refusal(&mut self, end: Option<&End>) {
         self.log_refusal(match end {
-            Some(End::Limited(Refusal::Banned)) => Reason::Banned,
-            Some(End::BackendRefused { cause: RefusalCause::Credentials, .. }) => Reason::Backend,
-            _ => Reason::Policy,
+            Some(End::Limited(LimitReached::Banned)) => RefusalReason::Banned,
+            Some(End::BackendRefused { cause: RefusalCause::Credentials, .. }) => RefusalReason::Backend,
+            _ => RefusalReason::Policy,
         });
     }
 
     /// Logs the refused login, at most once.
-    fn log_refusal(&mut self, reason: Reason) {
+    fn log_refusal(&mut self, reason: RefusalReason) {
         let Some(Attempted { login, method, number, .. }) = self.attempted.take() else { return };
         let listener = self.served.listener.id.to_string();
         info!(

@@ -21,7 +21,7 @@ use super::attempt::Attempted;
 use super::proxied::FirstBytes;
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
-use crate::proxy::limits::{Admission, CountedAs, Refusal};
+use crate::proxy::limits::{Admission, CountedAs, LimitReached};
 use crate::proxy::metrics::{OpenSession, TlsLabel};
 use crate::proxy::serving::{ServedListener, Serving};
 use crate::proxy::worker::WorkerContext;
@@ -126,19 +126,23 @@ impl Counted {
         serving: &Serving,
         first: &ServedListener,
         tls: TlsLabel,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, LimitReached> {
         let admission = serving.counters(first).enter(&serving.opening)?;
         let is_known = serving.is_alone() || tls == TlsLabel::Off;
         Ok(Self { admission, _open: is_known.then(|| first.metrics.open(tls)) })
     }
 
     /// Counts it for its client too.
-    pub(super) fn for_client(&mut self, serving: &Serving, client: CountedAs) -> Result<(), Refusal> {
+    pub(super) fn for_client(&mut self, serving: &Serving, client: CountedAs) -> Result<(), LimitReached> {
         self.admission.count(&serving.opening, client, StdInstant::now())
     }
 
     /// Counts a session whose listener is known.
-    pub(super) fn at(served: &ServedListener, client: CountedAs, tls: TlsLabel) -> Result<Self, Refusal> {
+    pub(super) fn at(
+        served: &ServedListener,
+        client: CountedAs,
+        tls: TlsLabel,
+    ) -> Result<Self, LimitReached> {
         let admission = served.counters.admit(&served.listener.limits, client, StdInstant::now())?;
         Ok(Self { admission, _open: Some(served.metrics.open(tls)) })
     }

@@ -77,7 +77,7 @@ impl Session {
             return Ok(());
         }
         let mut out = notices::too_many_connections(self.protocol()).to_vec();
-        Err(self.send_last_reply(&mut out, limits::Refusal::Banned.into()).await)
+        Err(self.send_last_reply(&mut out, limits::LimitReached::Banned.into()).await)
     }
 
     /// Adds the client's address to the listener's summary, once per session.
@@ -112,8 +112,8 @@ impl Session {
         };
         match answer {
             AuthAnswer::Refused { text, code, wait, sasl, cause } => {
-                let refusal =
-                    Refusal { text: &text, code: code.as_deref(), wait, challenge: sasl.as_deref(), cause };
+                let (code, challenge) = (code.as_deref(), sasl.as_deref());
+                let refusal = ServiceRefusal { text: &text, code, wait, challenge, cause };
                 self.refuse_for_service(pending, refusal, record).await
             }
             AuthAnswer::Accepted { server, login, password } => {
@@ -304,7 +304,7 @@ impl Session {
     async fn refuse_for_service(
         &mut self,
         pending: PendingLogin,
-        refusal: Refusal<'_>,
+        refusal: ServiceRefusal<'_>,
         record: &mut Record,
     ) -> Result<Decision, End> {
         let end = || match refusal.cause {
@@ -391,7 +391,7 @@ fn countable(pending: PendingLogin, cause: RefusalCause) -> PendingLogin {
 }
 
 /// The auth service's answer for a refused login.
-struct Refusal<'a> {
+struct ServiceRefusal<'a> {
     text: &'a [u8],
     code: Option<&'a str>,
     wait: Option<Duration>,

@@ -19,7 +19,7 @@ use super::client::{Counted, Ends, Secured, Session, refuse_for_limit};
 use super::proxied::{read_proxy_header, refuse_header_before_tls};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
-use crate::proxy::limits::Refusal;
+use crate::proxy::limits::LimitReached;
 use crate::proxy::metrics::TlsLabel;
 use crate::proxy::record::Record;
 use crate::proxy::serving::{ServedListener, Serving, SocketTls};
@@ -83,7 +83,7 @@ async fn refuse(
     socket: Socket,
     first: &ServedListener,
     is_implicit: bool,
-    refusal: Refusal,
+    refusal: LimitReached,
     lingering: &Semaphore,
 ) -> End {
     if is_implicit {

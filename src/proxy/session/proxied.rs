@@ -12,7 +12,7 @@ use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
 
 use super::client::Ends;
 use crate::proxy::end::End;
-use crate::proxy::limits::{Admission, CountedAs, MAX_AWAITED_HEADERS, Refusal};
+use crate::proxy::limits::{Admission, CountedAs, LimitReached, MAX_AWAITED_HEADERS};
 use crate::proxy::serving::Serving;
 
 /// Returns the addresses from a trusted peer's header. The header of any other peer is at most passed to the auth
@@ -82,7 +82,11 @@ pub(super) async fn refuse_header_before_tls(
 
 /// Counts a connection whose PROXY header has not arrived. If the header does not decide the client's address, the
 /// limit of a client applies.
-fn await_header(serving: &Serving, peer: ClientAddress, is_believed: bool) -> Result<Admission, Refusal> {
+fn await_header(
+    serving: &Serving,
+    peer: ClientAddress,
+    is_believed: bool,
+) -> Result<Admission, LimitReached> {
     let opening = &serving.opening;
     let has_limit = !is_believed && !peer.ip().is_some_and(|ip| opening.exempts(ip));
     let own = opening.max_connections_per_client.filter(|_| has_limit);
@@ -94,7 +98,7 @@ fn await_header(serving: &Serving, peer: ClientAddress, is_believed: bool) -> Re
         exempt: [].into(),
     };
     let counted = CountedAs::client(peer);
-    serving.unproxied.admit(&limits, counted, StdInstant::now()).map_err(|_| Refusal::HeadersAwaited)
+    serving.unproxied.admit(&limits, counted, StdInstant::now()).map_err(|_| LimitReached::HeadersAwaited)
 }
 
 async fn take_header(socket: &Socket) -> Result<ProxyHeader, End> {

@@ -61,8 +61,9 @@ fn row(argument: &Arg) -> String {
     let (help, said) = help.split_once(" [default: ").unwrap_or((&help, ""));
     let possible: Vec<String> =
         argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
-    let possible =
-        if takes && !possible.is_empty() { format!(": {}", possible.join(", ")) } else { String::new() };
+    // A help that says what each value means names all of them.
+    let is_listed = possible.iter().all(|value| help.contains(value));
+    let possible = if takes && !is_listed { format!(": {}", possible.join(", ")) } else { String::new() };
     let default = if defaults.is_empty() || !takes {
         said.trim_end_matches(']').to_owned()
     } else {
@@ -86,6 +87,7 @@ const HEAD: &str = "# Commands, flags and exit codes
 One binary, `mailgress`. `mailgress COMMAND --help` says the same as this page. A flag on the command line wins over its
 environment variable.
 
-Unless a command says otherwise, it ends with exit status 0 when it did what it was asked to, with 1 when it could not (the
-reason is on standard error) or when what it looked at is not right, and with 2 when the command line itself was wrong.
+Unless a command says otherwise, its exit status is 0 if it did what it was asked to do; 1 if it could not do this (the reason is
+on standard error), or if it found an error in what it checked; and 2 if the command line is wrong. `run` writes the reason to
+[its log](log.md) as soon as the log has started.
 ";

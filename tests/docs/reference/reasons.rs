@@ -85,12 +85,12 @@ prints the same entry.
 | `Accepted` | the manifest is valid | always |
 | `ResolvedRefs` | all referenced objects exist, can be read and can be used | always |
 | `Conflicted` | a problem: another listener uses the same socket or host name | always, on listeners |
-| `Programmed` | the leader has bound this generation | always |
-| `Ready` | every ready replica serves this generation and, with `--service`, the Service leads to it; wait for this condition | always |
+| `Programmed` | the replica that writes the status (the leader) has opened the sockets for this version of the object | always |
+| `Ready` | every ready replica serves the current version of the object and, with `--service`, the Service forwards the listener's port to the replicas; wait for this condition | always |
 | `Degraded` | a problem: this generation cannot be used, and an earlier one is served | while it is true |
 | `BackendHealthy` | the backend's endpoints pass their health checks | with `upstream.healthCheck`, after the first check |
 | `NameServersAnswer` | never `True`; `False` means that no DNS server of the listener's resolver answers | while it is false |
-| `ClientIPPreserved` | connections have their clients' own addresses | in a cluster, when it is known |
+| `ClientIPPreserved` | Mailgress sees the clients' own addresses | in a cluster, when it is known |
 | `CertificateExpired`, `CertificateExpiring`, `CertificateUnusual`, `HostnameNotCovered`, `BackendNotAllowed`, `IntroductionNotAllowed`, `NoReadyEndpoints`, `ImplicitTLSExpected`, `ClearText`, `CapabilityIgnored` | a warning; the listener is still served | while it is true |
 
 ## Reasons of each condition

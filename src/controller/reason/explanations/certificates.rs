@@ -38,8 +38,8 @@ pub(super) const CHAIN_NOT_IN_ORDER: Explanation = Explanation {
 pub(super) const NO_ALTERNATIVE_NAME: Explanation = Explanation {
     reason: Reason::NoAlternativeName,
     conditions: &[("CertificateUnusual", True)],
-    meaning: "A certificate has neither a DNS name nor an IP address in subjectAltName. Most clients do not look at the \
-              common name and refuse it.",
+    meaning: "A certificate has neither a DNS name nor an IP address in subjectAltName. Most clients ignore the \
+            common name, so they refuse the certificate.",
     cause: "It was made with `openssl req` without `-addext subjectAltName=…`, or by an old authority.",
     remedy: "Issue it again with all names that clients connect to in subjectAltName.",
 };

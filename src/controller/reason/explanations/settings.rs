@@ -9,8 +9,8 @@ pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
                 to backends (PROXY header, XCLIENT or IMAP ID), but the MailServer does not allow it. Nothing is \
                 sent.",
     cause: "`upstream.proxyProtocol`, `upstream.xclient` or `upstream.imapId`, on the listener or on its MailServer. \
-            A backend that trusts this information trusts the author of the listener. With XCLIENT, the author could \
-            send mail as any user.",
+            The author of the listener decides what this information says. A backend that believes it would believe \
+            the author. With XCLIENT, the author could send mail as any user.",
     remedy: "Remove the setting from the listener, disable it there, or ask the owner of the MailServer to set \
              `spec.allowedListeners.backends.introductions`: `OwnServices` is enough if the backends are Pods of the \
              listener's own namespace.",
@@ -19,8 +19,8 @@ pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
 pub(super) const NO_READY_ENDPOINTS: Explanation = Explanation {
     reason: Reason::NoReadyEndpoints,
     conditions: &[("NoReadyEndpoints", True)],
-    meaning: "A Service has no ready endpoint. Logins get an error, or are sent to endpoints that are \
-                terminating.",
+    meaning: "A Service has no ready endpoint. If endpoints are terminating but still serve, logins go to them. \
+            Otherwise logins get an error.",
     cause: "Its Pods are not ready or do not exist, or its selector does not match their labels.",
     remedy: "Check `kubectl get endpointslices -l kubernetes.io/service-name=NAME` and the readiness of the \
                 Pods.",
@@ -30,8 +30,8 @@ pub(super) const IMPLICIT_TLS_EXPECTED: Explanation = Explanation {
     reason: Reason::ImplicitTlsExpected,
     conditions: &[("ImplicitTLSExpected", True)],
     meaning: "A backend's port is 465, 993 or 995, where servers expect TLS from the first byte, and \
-              `upstream.tls.mode` is not `Implicit`. Such a server sends no greeting, and every login fails after \
-              `timeouts.connect`.",
+            `upstream.tls.mode` is not `Implicit`. Such a server sends no greeting before TLS, and every login fails \
+            after `timeouts.connect`.",
     cause: "`backendRef` or `backendAddress` has the port for TLS, but TLS to the backend is not configured.",
     remedy: "Set `upstream.tls.mode: Implicit`, or use the port without TLS. If a sidecar of a service mesh adds \
              TLS, ignore this warning.",
@@ -50,8 +50,8 @@ pub(super) const CLEAR_TEXT: Explanation = Explanation {
 pub(super) const CAPABILITY_IGNORED: Explanation = Explanation {
     reason: Reason::CapabilityIgnored,
     conditions: &[("CapabilityIgnored", True)],
-    meaning: "`capabilities` contains an entry that Mailgress announces by itself when it applies: AUTH, \
-                STARTTLS, STLS, SASL, LOGINDISABLED, or USER where USER is refused. The entry is ignored.",
+    meaning: "`capabilities` contains an entry that Mailgress adds by itself where it is needed: AUTH, STARTTLS, \
+            STLS, SASL, LOGINDISABLED, or USER where USER is refused. The entry is ignored.",
     cause: "The list was copied from another server. If Mailgress announced it unchanged, it would offer logins \
             before TLS, or login methods that it refuses.",
     remedy: "Remove the entry from `capabilities`. `authMethods` determines the login methods, and `tls` \
