@@ -31,7 +31,7 @@ use super::run::duration;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Probe {
-    /// The server: host:port, [::1]:993 or unix:/path.
+    /// The server: host:port, `[::1]:993` or unix:/path.
     #[arg(value_name = "HOST:PORT", required_unless_present = "service")]
     target: Option<String>,
 
