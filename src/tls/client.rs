@@ -317,7 +317,7 @@ mod tests {
         let ca = Ca::new("ca");
         let key = certified_key(&ca.issue(&["imap.test"]).model(), &provider()).unwrap();
         let clients =
-            WebPkiClientVerifier::builder_with_provider(roots::of(&[ca.der()]).unwrap().into(), provider());
+            WebPkiClientVerifier::builder_with_provider(roots::of(&[ca.der()]).unwrap(), provider());
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()

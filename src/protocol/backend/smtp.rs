@@ -297,10 +297,11 @@ impl Login {
                 } else {
                     SaslLogin::plain(&authzid, &login, &password)
                 };
-                return Ok(LoggingIn::authenticate(sasl, verbatim, takes_chunks, extensions, out).into());
+                return Self::Auth { sasl, verbatim }.begin(extensions, out);
             }
-            Self::Auth { sasl, verbatim } => {
-                return Ok(LoggingIn::authenticate(sasl, verbatim, takes_chunks, extensions, out).into());
+            Self::Auth { mut sasl, verbatim } => {
+                let offer = Offer::authenticate(&mut sasl, extensions, out);
+                return Ok(LoggingIn { login: Self::Auth { sasl, verbatim }, takes_chunks, offer }.into());
             }
             Self::Mail { mail, rcpt } => {
                 append_line(&mail, out);
@@ -313,24 +314,6 @@ impl Login {
 }
 
 impl LoggingIn {
-    /// Sends AUTH. A mechanism that AUTH does not list gets no initial response: see [`SaslLogin::is_untried`].
-    fn authenticate(
-        mut sasl: SaslLogin,
-        verbatim: bool,
-        takes_chunks: bool,
-        extensions: &SmtpReply,
-        out: &mut Vec<u8>,
-    ) -> Self {
-        let offer = Offer::of(sasl.mechanism().name(), extensions);
-        match offer {
-            Offer::Missing => sasl.append_command(b"AUTH", out),
-            Offer::Named | Offer::NoAuth | Offer::BehindStartTls => {
-                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
-            }
-        }
-        Self { login: Login::Auth { sasl, verbatim }, takes_chunks, offer }
-    }
-
     fn answered(self, reply: SmtpReply, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let Self { login, takes_chunks, offer } = self;
         let name = login.name();
@@ -403,10 +386,6 @@ fn append_line(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(line);
     out.extend_from_slice(b"\r\n");
 }
-
-/// Bytes of a command line with its CRLF (RFC 5321 section 4.5.3.1.4). An initial response must not exceed it (RFC 4954
-/// section 4).
-const MAX_COMMAND_LINE: usize = 512;
 
 #[cfg(test)]
 mod tests;

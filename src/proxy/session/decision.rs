@@ -234,9 +234,8 @@ impl Session {
         self.end_if_banned().await?;
         match reply {
             LoginReply::Accepted(accepted) => {
-                if let Some(cause) = accepted.refused
-                    && backend::is_closing(self.protocol(), &accepted.reply)
-                {
+                let is_last = backend::is_closing(self.protocol(), &accepted.reply);
+                if let Some(cause) = accepted.refused.filter(|_| is_last) {
                     record.refused = Some(backend_refused(cause, false, &accepted.reply));
                 }
                 Ok(Decision::Accepted(accepted))

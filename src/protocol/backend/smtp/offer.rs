@@ -18,7 +18,19 @@ pub(super) enum Offer {
 }
 
 impl Offer {
-    pub(super) fn of(mechanism: &str, extensions: &SmtpReply) -> Self {
+    /// Sends AUTH. A mechanism that AUTH does not list gets no initial response: see [`SaslLogin::is_untried`].
+    pub(super) fn authenticate(sasl: &mut SaslLogin, extensions: &SmtpReply, out: &mut Vec<u8>) -> Self {
+        let offer = Self::of(sasl.mechanism().name(), extensions);
+        match offer {
+            Self::Missing => sasl.append_command(b"AUTH", out),
+            Self::Named | Self::NoAuth | Self::BehindStartTls => {
+                sasl.append_command_with_initial(b"AUTH", MAX_COMMAND_LINE, out);
+            }
+        }
+        offer
+    }
+
+    fn of(mechanism: &str, extensions: &SmtpReply) -> Self {
         let has = |name: &str| parameters(extensions, name).next().is_some();
         if offers(extensions, "AUTH", mechanism) {
             Self::Named
@@ -63,3 +75,7 @@ fn parameters<'a>(
         words.next()?.eq_ignore_ascii_case(extension.as_bytes()).then_some(words)
     })
 }
+
+/// Bytes of a command line with its CRLF (RFC 5321 section 4.5.3.1.4). An initial response must not exceed it (RFC 4954
+/// section 4).
+const MAX_COMMAND_LINE: usize = 512;
