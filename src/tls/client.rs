@@ -57,6 +57,17 @@ pub fn connector(tls: &ClientTls, protocol: Option<Protocol>) -> Result<TlsConne
     Ok(TlsConnector { inner: Arc::new(config).into(), server_name })
 }
 
+/// Builds a connector for HTTP/1.1 with the verifier of backends.
+///
+/// # Errors
+/// The authorities cannot be used on this host.
+pub fn https_connector(trust: &TrustAnchors) -> Result<tokio_rustls::TlsConnector, TlsError> {
+    let tls = ClientTls { trust: trust.clone(), server_name: None, certificate: None };
+    let mut config = configure(&tls, verifier(trust)?, None)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config).into())
+}
+
 /// Returns the verifier for the server's certificate.
 pub(super) fn verifier(trust: &TrustAnchors) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let chain = |roots| {

@@ -30,6 +30,17 @@ impl HandshakeFailure {
         };
         text.to_owned()
     }
+
+    /// Describes a failed handshake with an auth service. The text completes a sentence about it.
+    #[must_use]
+    pub fn of_auth_service(&self) -> String {
+        match self {
+            Self::Certificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => "presents a certificate for another name than that in auth.http.url".to_owned(),
+            other => other.to_string().replace("upstream.tls.", "auth.http."),
+        }
+    }
 }
 
 /// Returns what may help if a backend refused the handshake with an alert.
@@ -66,6 +77,11 @@ pub(super) fn of(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "no trusted authority has issued it; add its authority to upstream.tls.caCertificateRefs, or the \
              intermediate certificates to the chain there"
+                .to_owned()
+        }
+        CertificateError::BadSignature => {
+            "its issuer has the name of a trusted authority but another key; put the issuer's current certificate into \
+             upstream.tls.caCertificateRefs"
                 .to_owned()
         }
         CertificateError::NotValidForNameContext { expected, .. } => {

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::dns::Target;
 use crate::net::{Arrived, Socket, has_no_descriptor};
 use crate::secret;
+use crate::tls::HandshakeFailure;
 
 use super::quota::{Quota, Share};
 
@@ -59,7 +60,13 @@ impl Connector {
         let plain = target.connect().await?;
         Ok(match &self.tls {
             None => Either::Left(plain),
-            Some((connector, name)) => Either::Right(Box::new(connector.connect(name.clone(), plain).await?)),
+            Some((connector, name)) => {
+                let connecting = connector.connect(name.clone(), plain).await;
+                let stream = connecting.map_err(|error| {
+                    io::Error::other(format!("it {}", HandshakeFailure::from(error).of_auth_service()))
+                })?;
+                Either::Right(Box::new(stream))
+            }
         })
     }
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use crate::model::{HeaderText, HttpAuth, TrustAnchors};
-use crate::net::{BackendAddress, roots};
+use crate::net::BackendAddress;
+use crate::tls::client::https_connector;
 
 use super::connect::Connector;
 use super::pool::Pool;
@@ -71,18 +71,9 @@ fn template(auth: &HttpAuth) -> Result<Template, String> {
 }
 
 fn tls(trust: &TrustAnchors, host: &str) -> Result<(TlsConnector, ServerName<'static>), String> {
-    let roots = match trust {
-        TrustAnchors::System => roots::system(),
-        TrustAnchors::Certificates(certificates) => roots::of(certificates),
-    };
-    let roots = roots.map_err(|error| error.to_string())?;
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let name = ServerName::try_from(bare.to_owned())
         .map_err(|_| format!("{host:?} is not a name that a certificate can be verified for"))?;
-    let builder =
-        ClientConfig::builder_with_provider(roots::provider()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| error.to_string())?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((TlsConnector::from(Arc::new(config)), name))
+    let connector = https_connector(trust).map_err(|error| error.to_string())?;
+    Ok((connector, name))
 }

@@ -403,10 +403,11 @@ async fn https_verifies_the_host_against_the_configured_trust() {
     let renamed = HttpAuth { host: "other.test".to_owned(), ..(*good).clone() };
     let (_, stranger) = https(|_, _| OK).await;
     let untrusting = trusting(TrustAnchors::Certificates(vec![stranger]));
-    for bad in [renamed, untrusting] {
+    for (bad, remedy) in [(renamed, "in auth.http.url"), (untrusting, "into auth.http.caCertificateRefs")] {
         let error = check(&client(), &Arc::new(bad)).await.unwrap_err();
         assert!(matches!(error, AuthError::Unreachable { .. }), "{error}");
-        assert!(error.to_string().contains("certificate"), "{error}");
+        assert!(error.to_string().contains(": it presents a certificate "), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
     }
 }
 
