@@ -8,13 +8,15 @@ mod key;
 mod pem;
 mod warning;
 
+use std::sync::Arc;
+
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::model::Certificate;
 use crate::secret::Secret;
 
-use super::{TlsError, provider_with};
+use super::{TlsError, certified_key, provider_with};
 
 pub(in crate::tls) use authorities::is_authority;
 pub use authorities::{Authorities, Unused, UnusedAuthority, authorities};
@@ -99,6 +101,21 @@ pub fn cipher_suites(names: &[String]) -> Result<(), ParseError> {
 pub fn has_suite_of_tls13(names: &[String]) -> bool {
     let of_tls13 = |suite: &rustls::SupportedCipherSuite| suite.tls13().is_some();
     provider_with(names).is_ok_and(|provider| provider.cipher_suites.iter().any(of_tls13))
+}
+
+/// Tells whether a client could agree on one of the suites `names`: one of TLS 1.3, or one that fits the key of a
+/// certificate. An empty list stands for all suites.
+#[must_use]
+pub fn has_usable_suite(names: &[String], certificates: &[Arc<Certificate>]) -> bool {
+    if names.is_empty() || certificates.is_empty() || has_suite_of_tls13(names) {
+        return true;
+    }
+    let Ok(provider) = provider_with(names) else { return true };
+    let mut keys = certificates.iter().filter_map(|certificate| certified_key(certificate, &provider).ok());
+    keys.any(|key| {
+        let mut suites = provider.cipher_suites.iter();
+        suites.any(|suite| suite.usable_for_signature_algorithm(key.key.algorithm()))
+    })
 }
 
 /// What is easily mistaken where files become a Secret.

@@ -490,6 +490,22 @@ fn a_violation_excludes_its_own_listener_only() {
 }
 
 #[test]
+fn cipher_suites_that_fit_no_certificate_are_refused() {
+    let secret = tls_secret_until("mail-tls", &["a.test"], (2030, 1, 1));
+    let said = |suites: &str| {
+        let tls =
+            format!("port: 993, tls: {{certificateRefs: [{{name: mail-tls}}], cipherSuites: [{suites}]}}");
+        messages(&once(&format!("{}{secret}", server(&imap("a", &tls), ""))))
+    };
+    let (rsa, ecdsa) = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
+    let problem = "no suite of the list fits the key of a certificate";
+    assert!(said(rsa).contains(problem));
+    for suites in [ecdsa, &format!("{rsa}, {ecdsa}"), &format!("{rsa}, TLS_AES_128_GCM_SHA256")] {
+        assert!(!said(suites).contains(problem), "{suites}: {}", said(suites));
+    }
+}
+
+#[test]
 fn refuses_values_that_the_schema_cannot_check() {
     let refused = |own: &str| messages(&once(&server(&imap("a", own), "")));
     assert!(refused("port: 143, address: 1.2.3").contains("spec.listeners[a].address"));

@@ -111,6 +111,11 @@ pub(crate) fn server(
         let path = scope.setting("tls.cipherSuites");
         scope.report(Violation::invalid(&path, problem, "add one of TLSv1.3, or remove one of the fields"));
     }
+    if !parse::has_usable_suite(&cipher_suites, &certificates) {
+        let problem = "no suite of the list fits the key of a certificate, and none is of TLSv1.3, so no client can connect";
+        let remedy = "add suites for the type of the key (ECDHE_ECDSA or ECDHE_RSA), or suites of TLSv1.3";
+        scope.report(Violation::invalid(&scope.setting("tls.cipherSuites"), problem, remedy));
+    }
     let cache = tls.session_cache.clone().unwrap_or_default();
     let timeout = bounds::deadline(Duration::from_secs(300));
     let tls = ServerTls {
