@@ -139,6 +139,14 @@ pub enum DnsError {
     Configuration(String),
 }
 
+impl DnsError {
+    /// Tells whether there are addresses, and all of them are refused: the author of the manifests has to act.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotAllowed(_) | Self::OwnListener(_))
+    }
+}
+
 /// Maximum number of distinct `resolver` blocks that are kept.
 const MAX_RESOLVERS: usize = 64;
 
@@ -198,17 +206,25 @@ impl Dns {
             BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
         };
         let all = self.targets(resolver, address).await?;
-        let (permitted, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|target| match target {
+        let (mut permitted, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|target| match target {
             Target::Tcp(target) => reach.permits(host, *target, is_ours),
             Target::Unix(_) => *reach == Reach::Anywhere,
         });
-        let (own, others): (Vec<_>, Vec<_>) = permitted.into_iter().partition(|target| self.own.have(target));
-        let name = host.map(|host| format!(" (the address of {host})")).unwrap_or_default();
-        match (own.first(), refused.first()) {
-            _ if !others.is_empty() => Ok(others),
-            (Some(target), _) => Err(DnsError::OwnListener(format!("{target}{name}"))),
-            (None, Some(target)) => Err(reach.refusal(&format!("{target}{name}")).into()),
-            (None, None) => Ok(others),
+        let mut own = None;
+        permitted.retain(|target| {
+            let is_own = self.own.have(target);
+            own = own.take().or_else(|| is_own.then(|| target.clone()));
+            !is_own
+        });
+        let named = |target: &Target| {
+            let name = host.map(|host| format!(" (the address of {host})")).unwrap_or_default();
+            format!("{target}{name}")
+        };
+        match (&own, refused.first()) {
+            _ if !permitted.is_empty() => Ok(permitted),
+            (Some(target), _) => Err(DnsError::OwnListener(named(target))),
+            (None, Some(target)) => Err(reach.refusal(&named(target)).into()),
+            (None, None) => Ok(permitted),
         }
     }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::time::Duration;
 
 use crate::auth::AuthError;
-use crate::model::reach::NotAllowed;
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::follow::Interrupted;
 use crate::protocol::notices::CertificateProblem;
@@ -78,12 +77,10 @@ pub(crate) enum End {
     /// The configured backend has no endpoint at present.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
-    /// The listener may not connect to any address of the backend ([`crate::model::Reach`]).
+    /// The listener may not connect to any address of the backend ([`crate::model::Reach`]), or all are those of this
+    /// process.
     #[error("{0}")]
-    NotAllowed(NotAllowed),
-    /// The backend is this process itself.
-    #[error("{0}")]
-    OwnListener(String),
+    NotAllowed(String),
     /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
@@ -199,7 +196,7 @@ impl End {
             Self::AuthService(_) => "auth_service_error",
             Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
-            Self::NotAllowed(_) | Self::OwnListener(_) => "backend_not_allowed",
+            Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
             Self::Backend(
@@ -289,7 +286,6 @@ impl End {
             Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
             Self::NoBackend
             | Self::NotAllowed(_)
-            | Self::OwnListener(_)
             | Self::ProxyHeader(_)
             | Self::NoHeader(_)
             | Self::UntrustedPeer(_)

@@ -82,8 +82,8 @@ impl Route {
     /// Resolves the address and connects to the first target that works. Returns when the backend is to speak next.
     ///
     /// # Errors
-    /// [`End::Connect`] with the reason, [`End::NotAllowed`], [`End::OwnListener`], or [`End::Descriptors`]. If only one
-    /// target was tried, its own failure.
+    /// [`End::Connect`] with the reason, [`End::NotAllowed`], or [`End::Descriptors`]. If only one target was tried, its
+    /// own failure.
     pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
         let resolving = self.dns.resolve(&self.resolver, &self.current.reach, address);
         let targets = timeout_at(until, resolving).await.map_err(|_| late())?.map_err(unresolved)?;
@@ -183,11 +183,7 @@ pub(super) fn share(until: Instant, left: usize) -> Instant {
 const MIN_SHARE: Duration = Duration::from_secs(1);
 
 fn unresolved(error: DnsError) -> End {
-    match error {
-        DnsError::NotAllowed(refusal) => End::NotAllowed(refusal),
-        DnsError::OwnListener(_) => End::OwnListener(error.to_string()),
-        error => End::Connect(error.to_string()),
-    }
+    if error.is_refusal() { End::NotAllowed(error.to_string()) } else { End::Connect(error.to_string()) }
 }
 
 /// Returns the name that the backend's certificate must match if none is configured.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
-use crate::dns::{Dns, DnsError, Target};
+use crate::dns::{Dns, Target};
 use crate::model::{HttpAuth, Resolver};
 use crate::protocol::LoginRequest;
 use crate::secret::Secret;
@@ -103,7 +103,7 @@ impl AuthClient {
         for endpoint in asked.service.turn() {
             let targets = match self.dns.resolve(resolver, &asked.auth.reach, endpoint).await {
                 Ok(targets) => targets,
-                Err(error @ (DnsError::NotAllowed(_) | DnsError::OwnListener(_))) => {
+                Err(error) if error.is_refusal() => {
                     failure = asked.configuration(error.to_string());
                     continue;
                 }

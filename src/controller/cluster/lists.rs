@@ -23,8 +23,12 @@ impl StreamingLists {
     /// list is requested, which every API server allows.
     pub(super) async fn choose(&self, config: Config, client: &Client) -> Config {
         let ask = || async {
-            let version = answered(client.apiserver_version()).await?;
-            Ok::<bool, Failure>(has_streaming_lists(&version.major, &version.minor))
+            match answered(client.apiserver_version()).await {
+                Ok(version) => Ok(has_streaming_lists(&version.major, &version.minor)),
+                Err(failure @ Failure::Unreachable(_)) => Err(failure),
+                // Thousands of watches need not ask again.
+                Err(Failure::Forbidden(_) | Failure::Refused(_)) => Ok(false),
+            }
         };
         let has_them = self.known.get_or_try_init(ask).await.is_ok_and(|has_them| *has_them);
         if has_them && !self.is_refused.load(Ordering::Relaxed) { config.streaming_lists() } else { config }

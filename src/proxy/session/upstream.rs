@@ -282,7 +282,7 @@ async fn connect_in_turn(
                 return Ok(Connected { reached, address: address.clone(), placement });
             }
             Err(End::Descriptors) => return Err(End::Descriptors),
-            Err(end @ (End::NotAllowed(_) | End::OwnListener(_))) => refused = Some(end),
+            Err(end @ End::NotAllowed(_)) => refused = Some(end),
             Err(reason) => failures.push(format!("{address}: {reason}")),
         }
     }
