@@ -1,4 +1,4 @@
-//! The Kubernetes API: the kinds `MailServer` and `MailListener` of group `mailgress.dev`.
+//! The Kubernetes API: the kinds `MailServer`, `MailListener` and `MailRoute` of group `mailgress.dev`.
 //!
 //! Types, schema and CEL rules, without logic: the fields of a manifest and their texts in `kubectl explain`. Every
 //! list and string has a bound, so that the CEL rules fit the API server's cost budget. Settings have no defaults in
@@ -10,6 +10,7 @@ pub mod common;
 pub mod crd;
 pub mod limits;
 pub mod listener;
+pub mod route;
 pub mod rules;
 pub mod server;
 pub mod settings;
@@ -18,6 +19,7 @@ pub mod tls;
 
 pub use crd::crds;
 pub use listener::{MailListener, MailListenerSpec};
+pub use route::{MailRoute, MailRouteSpec};
 pub use server::{MailServer, MailServerSpec};
 pub use settings::Settings;
 

@@ -11,6 +11,7 @@ pub mod metric;
 pub mod names;
 pub mod reach;
 pub mod report;
+pub mod routes;
 pub mod served;
 pub mod settings;
 pub mod snapshot;
@@ -23,6 +24,9 @@ pub use listener::{Hostname, Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
 pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};
+pub use routes::{
+    AllowedDomains, Destination, DomainPattern, RouteEntry, RouteId, RouteTable, Routes, Routing, UserList,
+};
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tickets::{SharedTicketKeys, TicketKey, TicketKeys};

@@ -24,6 +24,7 @@ mod pop3;
 pub mod proxy_header;
 pub mod sasl;
 mod smtp;
+pub mod user;
 
 use serde::Serialize;
 
@@ -37,6 +38,7 @@ pub use imap::id::ClientId;
 pub use input::{Cleartext, HandshakeProof, Input};
 pub use login::{Attempt, Envelope, Hello, LoginRequest};
 pub use sasl::Mechanism;
+pub use user::{User, UserRules};
 
 /// The protocols that a listener can speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

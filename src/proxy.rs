@@ -33,6 +33,7 @@ mod source_addresses;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 mod uses;
 mod verdicts;
 mod worker;

@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions of both kinds, in the form that an API server accepts.
+//! The CustomResourceDefinitions of all kinds, in the form that an API server accepts.
 
 use kube::CustomResourceExt;
 use kube::core::schema::StructuralSchemaRewriter;
@@ -7,15 +7,16 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use serde_json::{Map, Value, json};
 
-use super::status::{MailListenerStatus, MailServerStatus};
-use super::{MailListener, MailListenerSpec, MailServer, MailServerSpec};
+use super::status::{MailListenerStatus, MailRouteStatus, MailServerStatus};
+use super::{MailListener, MailListenerSpec, MailRoute, MailRouteSpec, MailServer, MailServerSpec};
 
-/// The CustomResourceDefinitions of `MailServer` and `MailListener`.
+/// The CustomResourceDefinitions of `MailServer`, `MailListener` and `MailRoute`.
 #[must_use]
-pub fn crds() -> [Value; 2] {
+pub fn crds() -> [Value; 3] {
     [
         with_schema::<MailServerSpec, MailServerStatus>(serde_json::to_value(MailServer::crd())),
         with_schema::<MailListenerSpec, MailListenerStatus>(serde_json::to_value(MailListener::crd())),
+        with_schema::<MailRouteSpec, MailRouteStatus>(serde_json::to_value(MailRoute::crd())),
     ]
 }
 
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn settings_have_no_defaults_that_would_hide_the_servers() {
-        let [server, _] = crds();
+        let [server, ..] = crds();
         let spec = &schema_of(&server)["properties"]["spec"]["properties"];
         for block in ["tls", "auth", "upstream", "imap", "pop3", "smtp", "resolver", "timeouts", "limits"] {
             walk(&spec[block], block, &mut |path, node| {

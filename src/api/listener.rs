@@ -46,7 +46,7 @@ pub struct ServerRef {
     /// The MailServer's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The MailServer's namespace. Default: the MailListener's own.
+    /// The MailServer's namespace. Default: the object's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,

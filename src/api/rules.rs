@@ -1,4 +1,4 @@
-//! The CEL rules of both kinds (`x-kubernetes-validations`), each with its error message.
+//! The CEL rules of all kinds (`x-kubernetes-validations`), each with its error message.
 //!
 //! They check what depends on one object alone. The renderer checks what depends on other objects, such as the settings
 //! that a `MailListener` inherits.
@@ -95,6 +95,30 @@ pub fn namespaces() -> Value {
         "has(self.selector) == (self.from == 'Selector')",
         "selector is required with from: Selector and not allowed with other values; add or remove selector, or correct from",
     )])
+}
+
+/// Rules of a `MailRoute`'s `match`.
+#[must_use]
+pub fn route_match() -> Value {
+    json!([rule(
+        "has(self.domains) || has(self.users) || has(self.usersFrom)",
+        "match has no users; write domains, users or usersFrom"
+    )])
+}
+
+/// Rules of a `MailRoute`'s backend for one protocol.
+#[must_use]
+pub fn route_service() -> Value {
+    json!([
+        rule(
+            "has(self.name) != has(self.address)",
+            "a backend has exactly one of name and address; write one of them",
+        ),
+        rule(
+            "has(self.name) == has(self.port)",
+            "name and port are those of a Service; write both of them, or address alone"
+        ),
+    ])
 }
 
 /// Rules of one requirement on labels.

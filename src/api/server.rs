@@ -40,6 +40,15 @@ pub struct MailServerSpec {
     /// Which MailListeners may attach. Default: those in the MailServer's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_listeners: Option<AllowedListeners>,
+    /// Which MailRoutes may attach, and for which domains: a MailRoute is allowed if one of these rules allows its
+    /// namespace and all its domains and users. Who may name a domain gets the passwords of its users. Default: those
+    /// in the MailServer's own namespace, for all domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allowed_routes: Option<Vec<AllowedRoutes>>,
+    /// How the users of MailRoutes are recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// The listeners. Names must be unique. Two listeners may share an address and port only with TLS and different
     /// host names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,7 +79,7 @@ pub struct AllowedListeners {
     /// The namespaces from which MailListeners may attach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
-    /// Additional destinations for MailListeners of other namespaces, as backends and as auth services. The Pods of
+    /// Additional destinations for MailListeners and MailRoutes of other namespaces, as backends and as auth services. The Pods of
     /// Services in their own namespace are always allowed. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backends: Option<AllowedBackends>,
@@ -121,7 +130,42 @@ pub enum Introductions {
     Always,
 }
 
-/// The namespaces from which MailListeners may attach.
+/// Allows MailRoutes of some namespaces for some domains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AllowedRoutes {
+    /// The namespaces from which MailRoutes may attach. Default: the MailServer's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<AllowedNamespaces>,
+    /// The domains that these MailRoutes may name, also with a wildcard: `*.example.org` allows all domains below
+    /// `example.org` and wildcards for them. Default: all domains, and logins without a domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub domains: Option<Vec<String>>,
+}
+
+/// How the user of a login or recipient is recognised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Routing {
+    /// The domain of logins and recipients without a domain. Default: none; then only MailRoutes with such a login in
+    /// `users` or `usersFrom` match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub default_domain: Option<String>,
+    /// In recipients, what follows this character is ignored (`bob+lists@example.org`), unless the whole address is
+    /// listed. Empty: nothing is ignored. Default: `+`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1))]
+    pub recipient_delimiter: Option<String>,
+    /// In logins, what follows this character is ignored: the master user who logs in for somebody else
+    /// (`bob@example.org*admin`). Empty: nothing is ignored. Default: `*`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1))]
+    pub master_user_separator: Option<String>,
+}
+
+/// The namespaces from which objects may attach.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::namespaces()))]

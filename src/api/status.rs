@@ -57,6 +57,46 @@ pub struct MailListenerStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// The status of a MailRoute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MailRouteStatus {
+    /// The generation of the object that this status describes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Number of domains, with wildcards, that this route has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 64))]
+    pub domains: Option<u32>,
+    /// Number of users in `users` and in the lists of `usersFrom`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_000_000_000))]
+    pub users: Option<u32>,
+    /// The backend of each protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["protocol"]))]
+    pub backends: Vec<RouteBackendStatus>,
+    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, and warnings while they apply.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The backend of a MailRoute for one protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteBackendStatus {
+    /// `IMAP`, `POP3` or `SMTP`.
+    #[schemars(length(max = 16))]
+    pub protocol: String,
+    /// The Service or address as in the manifest.
+    #[schemars(length(max = 600))]
+    pub reference: String,
+    /// For people: the state of its endpoints: `all ready`, `2/3 ready`, `none ready`. Absent if it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub endpoints: Option<String>,
+}
+
 /// The status of one listener of a MailServer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

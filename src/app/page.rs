@@ -184,7 +184,7 @@ fn contains(row: &Row<'_>, places: &Places<'_>, text: &str) -> bool {
     has(&socket.address.to_string())
         || has(socket.protocol.name())
         || listener.hostnames.iter().any(|name| name.as_str().contains(text))
-        || listener.auth.backend().is_some_and(|backend| has(&backend.reference))
+        || listener.backend.as_ref().is_some_and(|backend| has(&backend.reference))
         || listener.tls.iter().flat_map(|tls| &tls.certificates).any(|certificate| {
             has(&certificate.reference) || certificate.names.iter().any(|name| name.contains(text))
         })
@@ -244,7 +244,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
         certificates_in_all: certificates.len(),
         numbers: Numbers::default(),
         limit: listener.limits.max_connections,
-        backend: listener.auth.backend().map(|backend| backend.reference.clone()),
+        backend: listener.backend.as_ref().map(|backend| backend.reference.clone()),
     }
 }
 

@@ -165,7 +165,7 @@ fn of_nothing(path: &Path, class: &str) -> Finding {
         object: String::new(),
         field: String::new(),
         reason: None,
-        problem: format!("there is no MailServer of class {class} and no MailListener"),
+        problem: format!("there is no MailServer of class {class}, and no MailListener or MailRoute"),
         remedy: "see that --filename and --class are right".to_owned(),
     }
 }

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailServerStatus};
-use crate::model::served::{Bound, ObjectName, ServedObject};
+use crate::api::status::{Condition, ConditionStatus, MailListenerStatus, MailRouteStatus, MailServerStatus};
+use crate::model::served::{Bound, ServedObject};
 
-use super::index::{Key, Kind, ObjectId};
+use super::index::{Kind, ObjectId};
 use super::peers::{Others, Peers};
 use super::reason::Reason;
 use super::render::ObjectOutcome;
@@ -141,7 +141,7 @@ impl Gate {
             let Some(ours) = status::served(view.facts, id) else { continue };
             let object = status::name(id);
             let before = self.before.get(id).filter(|_| does_status_count);
-            for listener in outcome.listeners.iter().map(|listener| listener.id.listener.as_str()) {
+            for listener in outcome.parts() {
                 if is_bound(&ours, listener) {
                     continue;
                 }
@@ -171,7 +171,7 @@ impl Before {
 fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
     for (replica, object, theirs) in peers.objects_of_others() {
-        let Some(id) = id(object) else { continue };
+        let Some(id) = ObjectId::named(object) else { continue };
         let outcome = view.facts.published.outcome(&id);
         let why = match outcome {
             None => (view.unread)(&id),
@@ -180,15 +180,14 @@ fn unknown(view: &View<'_>, peers: &Peers) -> BTreeSet<String> {
                 Some(format!("generation {} has not been read yet", theirs.generation))
             }
             // An invalid spec has no listeners.
-            Some(outcome) if outcome.listeners.is_empty() => {
+            Some(outcome) if outcome.parts().next().is_none() => {
                 status::served(view.facts, &id).map(|ours| why(&ours, ""))
             }
             Some(_) => None,
         };
         let Some(why) = why else { continue };
-        let is_known = |listener: &str| {
-            outcome.is_some_and(|outcome| outcome.listeners.iter().any(|known| known.id.listener == listener))
-        };
+        let is_known =
+            |listener: &str| outcome.is_some_and(|outcome| outcome.parts().any(|known| known == listener));
         let who = format!("replica {replica} serves it");
         for Bound { listener, .. } in theirs.bound.iter().flatten().filter(|bound| !is_known(&bound.listener))
         {
@@ -216,6 +215,10 @@ fn programmed(kind: Kind, status: &Value, generation: i64) -> BTreeSet<String> {
                 .map(|listener| listener.name)
                 .collect()
         }
+        Kind::Route => {
+            let status = MailRouteStatus::deserialize(status).unwrap_or_default();
+            is_programmed(&status.conditions).then(String::new).into_iter().collect()
+        }
         Kind::Listener => {
             let status = MailListenerStatus::deserialize(status).unwrap_or_default();
             is_programmed(&status.conditions).then(String::new).into_iter().collect()
@@ -237,11 +240,6 @@ fn why(ours: &ServedObject, listener: &str) -> String {
 fn sentence(id: &ObjectId, listener: &str, why: &str, who: &str) -> String {
     let listener = if listener.is_empty() { String::new() } else { format!(" listener {listener}") };
     format!("{id}{listener}: {why} ({who})")
-}
-
-fn id(object: &ObjectName) -> Option<ObjectId> {
-    let kind = [Kind::Server, Kind::Listener].into_iter().find(|kind| kind.name() == object.kind)?;
-    Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
 }
 
 /// Lists the first few entries, for a log message or the answer to a probe.

@@ -58,7 +58,7 @@ impl ObjectGauges {
     /// Fails if a metric with the same name is already registered.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let objects = metric::OBJECTS.gauges(registry)?;
-        for kind in [Kind::Server, Kind::Listener] {
+        for kind in Kind::ALL {
             for status in STATUSES {
                 objects.with_label_values(&[kind.name(), name(status)]).set(0);
             }

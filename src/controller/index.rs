@@ -12,8 +12,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
-use crate::api::{DEFAULT_CLASS, MailListenerSpec, MailServerSpec};
+use crate::api::{DEFAULT_CLASS, MailListenerSpec, MailRouteSpec, MailServerSpec};
 use crate::model::ListenerId;
+use crate::model::served::ObjectName;
 use crate::secret::Secret;
 
 use super::violation::Violation;
@@ -57,15 +58,27 @@ pub enum Kind {
     Server,
     /// `MailListener`.
     Listener,
+    /// `MailRoute`.
+    Route,
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Server, Self::Listener, Self::Route];
+
+    /// Returns the kind with this name in manifests.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Returns the kind's name in manifests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "MailServer",
             Self::Listener => "MailListener",
+            Self::Route => "MailRoute",
         }
     }
 }
@@ -85,6 +98,12 @@ impl ObjectId {
     pub fn of_listener(id: &ListenerId) -> Self {
         let kind = if id.listener.is_empty() { Kind::Listener } else { Kind::Server };
         Self { kind, key: Key::new(&id.namespace, &id.object) }
+    }
+
+    /// Returns the object with a name of the ledger; `None` for a kind that this version does not know.
+    #[must_use]
+    pub fn named(object: &ObjectName) -> Option<Self> {
+        Some(Self::new(Kind::named(&object.kind)?, &Key::new(&object.namespace, &object.name)))
     }
 
     /// Creates an identity.
@@ -151,6 +170,8 @@ pub struct Objects {
     pub servers: BTreeMap<Key, Arc<Resource<MailServerSpec>>>,
     /// `MailListener`s.
     pub listeners: BTreeMap<Key, Arc<Resource<MailListenerSpec>>>,
+    /// `MailRoute`s.
+    pub routes: BTreeMap<Key, Arc<Resource<MailRouteSpec>>>,
     /// Secrets.
     pub secrets: BTreeMap<Key, Arc<SecretData>>,
     /// ConfigMaps.
@@ -170,7 +191,7 @@ pub struct Objects {
 pub enum Owner {
     /// For a `MailServer`: the controllers of this class.
     Class(String),
-    /// For a `MailListener`: the controllers of this `MailServer`.
+    /// For a `MailListener` or `MailRoute`: the controllers of this `MailServer`.
     Server(Key),
     /// The spec does not say.
     #[default]

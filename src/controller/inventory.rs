@@ -22,17 +22,17 @@ pub struct Inventory {
     pub problems: Vec<String>,
 }
 
-/// A listener, or an object without a known listener.
+/// A listener, a `MailRoute`, or an object without a known listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// `MailServer` or `MailListener`.
+    /// `MailServer`, `MailListener` or `MailRoute`.
     pub kind: &'static str,
     /// The object's namespace.
     pub namespace: String,
     /// The object's name.
     pub object: String,
-    /// The listener's name in a MailServer; empty for a MailListener.
+    /// The listener's name in a MailServer; empty for a MailListener or MailRoute.
     pub listener: String,
     /// The socket, such as `*:993`; empty if unknown.
     pub socket: String,

@@ -14,7 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::{API_VERSION, GROUP, MailListenerSpec, MailServerSpec};
+use crate::api::{API_VERSION, GROUP, MailListenerSpec, MailRouteSpec, MailServerSpec};
 use crate::secret;
 
 use super::index::{Key, Owner, Resource, SecretData};
@@ -42,6 +42,8 @@ pub enum Content {
     Server(Own<MailServerSpec>),
     /// A `MailListener`.
     Listener(Own<MailListenerSpec>),
+    /// A `MailRoute`.
+    Route(Own<MailRouteSpec>),
     /// A Secret.
     Secret(Arc<SecretData>),
     /// A ConfigMap.
@@ -63,6 +65,7 @@ impl Content {
         match &mut self {
             Self::Server(own) => own.written = Value::Null,
             Self::Listener(own) => own.written = Value::Null,
+            Self::Route(own) => own.written = Value::Null,
             _ => {}
         }
         self
@@ -199,7 +202,7 @@ fn is_own(api: &str) -> bool {
 }
 
 fn is_own_kind(kind: &str) -> bool {
-    ["MailServer", "MailListener"].contains(&kind)
+    Kind::named(kind).is_some()
 }
 
 /// Tells whether an object is probably one of our kinds with a wrong apiVersion. Other groups may have kinds with the
@@ -231,12 +234,13 @@ pub(crate) fn content(
     Ok(match (api, kind) {
         (API_VERSION, "MailServer") => Content::Server(own(Kind::Server, key, value, validator)),
         (API_VERSION, "MailListener") => Content::Listener(own(Kind::Listener, key, value, validator)),
+        (API_VERSION, "MailRoute") => Content::Route(own(Kind::Route, key, value, validator)),
         (api, kind) if is_mistaken(api, kind, &value) => {
             return Err(plain(&format!("{kind} {key} has apiVersion {api}; write {API_VERSION}")));
         }
         (api, _) if is_own(api) => {
             return Err(plain(&format!(
-                "{kind} {key}: there is no such kind in {GROUP}, only MailServer and MailListener"
+                "{kind} {key}: there is no such kind in {GROUP}, only MailServer, MailListener and MailRoute"
             )));
         }
         ("v1", "Secret") if generated::is_encrypted(&value) => Content::Other,

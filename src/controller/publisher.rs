@@ -19,7 +19,7 @@ use crate::model::clock::unix_now;
 use crate::model::served::Ledger;
 use crate::model::{BindReport, Snapshot};
 
-use super::index::{Index, Key, Kind, ObjectId};
+use super::index::{Index, ObjectId};
 use super::metrics::Metrics;
 use super::peers::{Affected, Peers, SILENT_AFTER};
 use super::ports::Ports;
@@ -207,13 +207,7 @@ impl Publisher {
             None => {}
             Some(Affected::All) => self.mark_all(),
             Some(Affected::These(objects)) => {
-                let of = |kind: Kind| move |name: &str| kind.name() == name;
-                let ids = objects.into_iter().filter_map(|object| {
-                    let kind =
-                        [Kind::Server, Kind::Listener].into_iter().find(|kind| of(*kind)(&object.kind))?;
-                    Some(ObjectId::new(kind, &Key::new(&object.namespace, &object.name)))
-                });
-                self.mark(ids.collect());
+                self.mark(objects.iter().filter_map(ObjectId::named).collect());
             }
         }
     }

@@ -45,6 +45,8 @@ pub enum Reason {
     OutOfRange,
     /// `Accepted`: the `MailServer` does not accept listeners from this namespace.
     NotAllowed,
+    /// `Accepted`: the `MailServer` does not allow routes of this namespace for a domain.
+    DomainNotAllowed,
     /// `ResolvedRefs`, `BackendNotAllowed`: a listener of another namespace uses a destination that is not allowed.
     BackendNotAllowed,
     /// `ResolvedRefs`: all references are resolved.
@@ -61,6 +63,8 @@ pub enum Reason {
     SocketConflict,
     /// `Conflicted`: another listener on the same socket has the same host name.
     HostnameConflict,
+    /// `Conflicted`: an older route has the same domains or users.
+    RouteConflict,
     /// `Programmed`: all listeners are bound in this replica.
     Programmed,
     /// `Programmed`, `Ready`: the listener is bound.
@@ -138,6 +142,10 @@ pub enum Reason {
     ClearText,
     /// `CapabilityIgnored`: a configured capability is not announced.
     CapabilityIgnored,
+    /// `UsersIgnored`: lines of a list of users are ignored.
+    UsersIgnored,
+    /// `ProtocolNotServed`: no listener of the `MailServer` speaks a protocol of the route.
+    ProtocolNotServed,
 }
 
 /// The explanation of a reason.

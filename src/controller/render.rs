@@ -20,6 +20,7 @@ pub mod ports;
 pub mod reach;
 pub mod references;
 pub mod renderer;
+pub mod route;
 pub mod scope;
 pub mod settings;
 pub mod socket;
@@ -28,10 +29,14 @@ pub mod tls;
 pub mod units;
 pub mod upstream;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
-use crate::model::ListenerId;
+use crate::model::{Backend, ListenerId, RouteEntry};
 use crate::net::ListenAddress;
+use crate::protocol::Protocol;
 
 use super::index::Key;
 use super::violation::Violation;
@@ -82,8 +87,23 @@ pub struct ObjectOutcome {
     pub generation: i64,
     /// The violations of the object as a whole.
     pub violations: Vec<Violation>,
-    /// The listeners, in the manifest's order; exactly one for a `MailListener`.
+    /// The listeners, in the manifest's order; exactly one for a `MailListener`, none for a `MailRoute`.
     pub listeners: Vec<ListenerOutcome>,
+    /// Set for a `MailRoute` that is served.
+    pub route: Option<RouteOutcome>,
+}
+
+/// The result of rendering a `MailRoute`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteOutcome {
+    /// Its `MailServer`.
+    pub server: Key,
+    /// [`Serving::LastGood`] if a part of it is from an earlier rendering.
+    pub serving: Serving,
+    /// Its domains and users.
+    pub entry: Arc<RouteEntry>,
+    /// Its backend for each protocol.
+    pub backends: BTreeMap<Protocol, Arc<Backend>>,
 }
 
 impl ListenerOutcome {
@@ -97,6 +117,13 @@ impl ListenerOutcome {
 }
 
 impl ObjectOutcome {
+    /// Returns the names of the parts that are served one by one: the listeners, or the whole route, whose name is
+    /// empty.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        let route = (self.kind == Kind::Route).then_some("");
+        self.listeners.iter().map(|listener| listener.id.listener.as_str()).chain(route)
+    }
+
     /// Returns the identity of the object.
     #[must_use]
     pub fn id(&self) -> ObjectId {

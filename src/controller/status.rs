@@ -10,6 +10,7 @@ mod client_address;
 mod listener;
 mod object;
 mod ready;
+mod route;
 mod served;
 mod stamp;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::status::{Condition, ListenerStatus, MailListenerStatus, MailServerStatus};
+use crate::api::status::{Condition, ListenerStatus, MailListenerStatus, MailRouteStatus, MailServerStatus};
 use crate::model::served::ObjectName;
 use crate::model::{BindReport, SocketState};
 
@@ -30,6 +31,8 @@ use super::peers::{Peers, Wanted};
 use super::reason;
 use super::render::{ListenerOutcome, Renderer};
 use super::service::Front;
+
+use route::RouteDetails;
 
 pub use changes::{Change, ChangeKind, alarming, public};
 pub use served::{claims, served};
@@ -72,6 +75,8 @@ struct ObjectStatus {
     listeners: Vec<Listener>,
     /// The addresses of a MailListener for clients.
     addresses: Vec<String>,
+    /// Set for a MailRoute.
+    route: Option<RouteDetails>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -194,7 +199,8 @@ impl Status {
 #[must_use]
 pub fn is_pending(facts: &Facts<'_>, id: &ObjectId) -> bool {
     let Some(outcome) = facts.published.outcome(id) else { return false };
-    let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener));
+    let here = outcome.listeners.iter().any(|listener| ready::is_pending(facts, listener))
+        || route::is_pending(facts, outcome) && outcome.kind == Kind::Route;
     let wanted = Wanted { object: &name(id), uid: &outcome.uid, generation: outcome.generation };
     let others = facts.replicas.is_some_and(|replicas| replicas.is_pending(&wanted));
     here || others
@@ -235,6 +241,23 @@ impl ObjectStatus {
                     conditions: unlinked(status.conditions),
                     listeners: status.listeners.into_iter().map(listener).collect(),
                     addresses: Vec::new(),
+                    route: None,
+                }
+            }
+            Kind::Route => {
+                let status = MailRouteStatus::deserialize(status).ok()?;
+                Self {
+                    generation: status.observed_generation?,
+                    address: String::new(),
+                    backends: String::new(),
+                    conditions: unlinked(status.conditions),
+                    listeners: Vec::new(),
+                    addresses: Vec::new(),
+                    route: Some(RouteDetails {
+                        domains: status.domains.unwrap_or_default(),
+                        users: status.users.unwrap_or_default(),
+                        backends: status.backends,
+                    }),
                 }
             }
             Kind::Listener => {
@@ -246,6 +269,7 @@ impl ObjectStatus {
                     conditions: unlinked(status.conditions),
                     listeners: Vec::new(),
                     addresses: status.addresses,
+                    route: None,
                 }
             }
         })
@@ -264,6 +288,16 @@ impl ObjectStatus {
                 conditions: linked(&self.conditions),
                 listeners: self.listeners.iter().map(Listener::value).collect(),
             }),
+            Kind::Route => {
+                let RouteDetails { domains, users, backends } = self.route.clone().unwrap_or_default();
+                serde_json::to_value(MailRouteStatus {
+                    observed_generation: Some(self.generation),
+                    domains: Some(domains),
+                    users: Some(users),
+                    backends,
+                    conditions: linked(&self.conditions),
+                })
+            }
             Kind::Listener => serde_json::to_value(MailListenerStatus {
                 observed_generation: Some(self.generation),
                 address,

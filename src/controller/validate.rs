@@ -10,17 +10,18 @@ mod sentences;
 use serde_json::Value;
 
 use crate::api::crd::schema_of_spec;
-use crate::api::{MailListenerSpec, MailServerSpec};
+use crate::api::{MailListenerSpec, MailRouteSpec, MailServerSpec};
 
 use super::render::Kind;
 use super::violation::Violation;
 use rules::Rules;
 
-/// The schemas and rules of both kinds.
+/// The schemas and rules of all kinds.
 #[derive(Debug)]
 pub struct Validator {
     server: Compiled,
     listener: Compiled,
+    route: Compiled,
 }
 
 /// The CRDs of this program are broken. A test checks that they are not.
@@ -48,6 +49,7 @@ impl Validator {
         Ok(Self {
             server: compile(schema_of_spec::<MailServerSpec>(), Kind::Server)?,
             listener: compile(schema_of_spec::<MailListenerSpec>(), Kind::Listener)?,
+            route: compile(schema_of_spec::<MailRouteSpec>(), Kind::Route)?,
         })
     }
 
@@ -56,6 +58,7 @@ impl Validator {
         let compiled = match kind {
             Kind::Server => &self.server,
             Kind::Listener => &self.listener,
+            Kind::Route => &self.route,
         };
         schema::prune_nulls(spec);
         schema::make_integers(spec);

@@ -12,7 +12,7 @@ pub enum Concern {
     Accepted,
     /// `ResolvedRefs=False`: a reference cannot be used.
     ResolvedRefs,
-    /// `Conflicted=True`: another listener uses the same socket.
+    /// `Conflicted=True`: another listener uses the same socket, or another route has the same users.
     Conflicted,
     /// A condition of its own with the status True. The listener is served anyway.
     Notice(Notice),
@@ -41,11 +41,15 @@ pub enum Notice {
     ClearText,
     /// A capability is configured that depends on other settings, and is ignored.
     CapabilityIgnored,
+    /// Lines of a list of users that are ignored.
+    UsersIgnored,
+    /// A route has a backend for a protocol that the `MailServer` does not serve.
+    ProtocolNotServed,
 }
 
 impl Notice {
     /// All notices.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::CertificateUnusual,
@@ -56,6 +60,8 @@ impl Notice {
         Self::ImplicitTlsExpected,
         Self::ClearText,
         Self::CapabilityIgnored,
+        Self::UsersIgnored,
+        Self::ProtocolNotServed,
     ];
 
     /// Returns the condition's type.
@@ -72,6 +78,8 @@ impl Notice {
             Self::ImplicitTlsExpected => "ImplicitTLSExpected",
             Self::ClearText => "ClearText",
             Self::CapabilityIgnored => "CapabilityIgnored",
+            Self::UsersIgnored => "UsersIgnored",
+            Self::ProtocolNotServed => "ProtocolNotServed",
         }
     }
 
@@ -88,6 +96,8 @@ impl Notice {
             Self::ImplicitTlsExpected => Reason::ImplicitTlsExpected,
             Self::ClearText => Reason::ClearText,
             Self::CapabilityIgnored => Reason::CapabilityIgnored,
+            Self::UsersIgnored => Reason::UsersIgnored,
+            Self::ProtocolNotServed => Reason::ProtocolNotServed,
         }
     }
 }

@@ -310,7 +310,14 @@ fn name_listeners(drafts: &mut [Draft]) {
 
 fn spec(drafts: &[Draft]) -> MailServerSpec {
     let (settings, listeners) = share::share(drafts);
-    MailServerSpec { class_name: DEFAULT_CLASS.to_owned(), allowed_listeners: None, listeners, settings }
+    MailServerSpec {
+        class_name: DEFAULT_CLASS.to_owned(),
+        allowed_listeners: None,
+        allowed_routes: None,
+        routing: None,
+        listeners,
+        settings,
+    }
 }
 
 /// The limit in the schema.

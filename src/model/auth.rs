@@ -11,7 +11,6 @@ use crate::net::BackendAddress;
 use crate::secret::{MASK, Secret};
 
 use super::reach::Reach;
-use super::settings::Backend;
 use super::tls::TrustAnchors;
 
 /// `auth`: exactly one kind.
@@ -19,30 +18,16 @@ use super::tls::TrustAnchors;
 #[serde(rename_all = "camelCase")]
 pub enum Auth {
     /// An auth service with nginx's HTTP protocol.
-    Http {
-        /// The service.
-        service: Arc<HttpAuth>,
-        /// The backend for answers without a server.
-        backend: Option<Arc<Backend>>,
-    },
+    Http(Arc<HttpAuth>),
     /// The backend itself decides.
-    Passthrough(Arc<Backend>),
+    Passthrough,
 }
 
 impl Auth {
     /// Tells whether the backend decides. Then the client gets its replies.
     #[must_use]
     pub const fn is_passthrough(&self) -> bool {
-        matches!(self, Self::Passthrough(_))
-    }
-
-    /// Returns the configured backend.
-    #[must_use]
-    pub const fn backend(&self) -> Option<&Arc<Backend>> {
-        match self {
-            Self::Http { backend, .. } => backend.as_ref(),
-            Self::Passthrough(backend) => Some(backend),
-        }
+        matches!(self, Self::Passthrough)
     }
 }
 

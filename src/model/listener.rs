@@ -11,7 +11,8 @@ use crate::protocol::FrontendConfig;
 
 use super::auth::Auth;
 use super::reach::Reach;
-use super::settings::{Limits, Resolver, Timeouts, Upstream};
+use super::routes::{Destination, Routes};
+use super::settings::{Backend, Limits, Resolver, Timeouts, Upstream};
 use super::tls::ServerTls;
 
 /// Identifies a listener across changes. It is the value of the metric label `listener`.
@@ -53,6 +54,10 @@ pub struct Listener {
     pub tls: Option<Arc<ServerTls>>,
     /// Who decides about logins.
     pub auth: Auth,
+    /// The backend of users without a route, unless the auth service names one. Without it, they are refused.
+    pub backend: Option<Arc<Backend>>,
+    /// Users with a backend of their own.
+    pub routes: Option<Arc<Routes>>,
     /// Limits what it may connect to, whoever names the backend.
     pub reach: Reach,
     /// How it talks to backends.
@@ -66,6 +71,21 @@ pub struct Listener {
     /// SMTP: delay of the greeting. A client that sends before the greeting is refused.
     #[serde(serialize_with = "duration::required::serialize")]
     pub greeting_delay: Duration,
+}
+
+impl Listener {
+    /// Returns the listener's own backend, and how to connect to it.
+    #[must_use]
+    pub fn destination(&self) -> Option<Destination> {
+        let (backend, upstream) = (Arc::clone(self.backend.as_ref()?), Arc::clone(&self.upstream));
+        Some(Destination { backend, upstream, reach: self.reach.clone() })
+    }
+
+    /// Returns the backends of all its users: its own, and those of its routes.
+    pub fn destinations(&self) -> impl Iterator<Item = Destination> {
+        let routes = self.routes.iter().flat_map(|routes| routes.destinations.iter().flatten());
+        self.destination().into_iter().chain(routes.map(|destination| (**destination).clone()))
+    }
 }
 
 /// A host name such as `mail.example.com` or `*.example.com`, in lower case.

@@ -96,6 +96,17 @@ impl Reach {
         }
     }
 
+    /// Allows to send client information to the own Pods too.
+    #[must_use]
+    pub fn with_own_introduced(mut self) -> Self {
+        if let Self::Within(bounds) = &mut self
+            && bounds.introductions == Introductions::Never
+        {
+            Arc::make_mut(bounds).introductions = Introductions::OwnServices;
+        }
+        self
+    }
+
     /// Keeps the listener's own Pods of `before` allowed.
     pub fn keep_own(&mut self, before: &Self) {
         if let (Self::Within(bounds), Self::Within(before)) = (self, before)

@@ -5,12 +5,12 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use idna::AsciiDenyList;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
 use crate::model::{Backend, LoadBalancing};
 use crate::net::BackendAddress;
+use crate::protocol::user::ascii_domain;
 
 /// Counts the open sessions of each endpoint. There is one `Balancer` for the whole data plane, so that all workers
 /// share the counts.
@@ -87,11 +87,7 @@ fn identity(backend: &Backend, address: &BackendAddress) -> String {
 fn canonical(login: &[u8]) -> Vec<u8> {
     let Some(at) = login.iter().rposition(|byte| *byte == b'@') else { return login.to_ascii_lowercase() };
     let (user, domain) = login.split_at(at.saturating_add(1));
-    let is_foreign = !domain.is_ascii();
-    let converted =
-        is_foreign.then(|| idna::domain_to_ascii_cow(domain, AsciiDenyList::EMPTY).ok()).flatten();
-    let domain = converted.as_deref().map_or(domain, str::as_bytes);
-    [user, domain.strip_suffix(b".").unwrap_or(domain)].concat().to_ascii_lowercase()
+    [&*user.to_ascii_lowercase(), &*ascii_domain(domain)].concat()
 }
 
 /// Rendezvous hashing: when an endpoint is removed, only its users move; a new endpoint only takes over its share of

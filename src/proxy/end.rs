@@ -74,6 +74,9 @@ pub(crate) enum End {
         "the auth service named no Auth-Server and Auth-Port, and the listener has no backendRef or backendAddress"
     )]
     NoBackend,
+    /// The user may be in a list of a route that could not be read yet.
+    #[error("the users of MailRoute {0} are not known yet; its status says why")]
+    RouteUndecided(String),
     /// The configured backend has no endpoint at present.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
@@ -196,6 +199,7 @@ impl End {
             Self::AuthService(_) => "auth_service_error",
             Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
+            Self::RouteUndecided(_) => "route_undecided",
             Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
@@ -285,6 +289,7 @@ impl End {
             Self::AuthService(AuthError::Configuration { .. }) => Fault::Configuration,
             Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
             Self::NoBackend
+            | Self::RouteUndecided(_)
             | Self::NotAllowed(_)
             | Self::ProxyHeader(_)
             | Self::NoHeader(_)
@@ -324,6 +329,7 @@ impl End {
     pub(crate) const fn verdict(&self) -> Verdict {
         match self {
             Self::AuthServiceUnavailable(_)
+            | Self::RouteUndecided(_)
             | Self::Backend(BackendError::Unavailable { .. })
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
             Self::LoginRefused

@@ -20,7 +20,9 @@ use tracing::{info, warn};
 
 use crate::dns::Dns;
 use crate::model::settings::ClientTls;
-use crate::model::{BackendHealth, HealthCheck, Listener, Reach, Resolver, TrustAnchors, UpstreamTls};
+use crate::model::{
+    BackendHealth, Destination, HealthCheck, Listener, Reach, Resolver, TrustAnchors, UpstreamTls,
+};
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
@@ -105,15 +107,21 @@ impl HealthChecks {
         }
     }
 
-    /// Returns the checked endpoints of a listener that has health checks, and starts checks that do not run yet.
-    pub(crate) fn of(&self, listener: &Arc<Listener>, tls: &BackendTls) -> Option<Arc<CheckedBackend>> {
-        let rule = listener.upstream.health_check?;
-        let backend = listener.auth.backend()?;
+    /// Returns the checked endpoints of a backend of a listener, if it has health checks, and starts checks that do not
+    /// run yet.
+    pub(crate) fn of(
+        &self,
+        listener: &Listener,
+        destination: &Destination,
+        tls: &BackendTls,
+    ) -> Option<Arc<CheckedBackend>> {
+        let rule = destination.upstream.health_check?;
         let mut checks = self.checks.lock();
-        let endpoints = backend.endpoints.iter().map(|address| {
-            let id = CheckId::new(address, rule, listener);
+        let endpoints = destination.backend.endpoints.iter().map(|address| {
+            let id = CheckId::new(address, rule, listener, destination);
             let route = |header| {
-                Route::new(&self.dns, (listener, Arc::clone(listener)), tls.without_resumption(), header)
+                let reach = destination.reach.clone();
+                Route::new(&self.dns, &listener.resolver, reach, tls.without_resumption(), header)
             };
             let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
             Arc::clone(&check.endpoint)
@@ -121,18 +129,23 @@ impl HealthChecks {
         Some(Arc::new(CheckedBackend(endpoints.collect())))
     }
 
-    /// Returns the results for a listener. `None` without health checks, before all checks have started, or before any
+    /// Returns the results for a listener's own backend. `None` without health checks, before all checks have started, or before any
     /// of them has a result.
     pub(crate) fn report(&self, listener: &Listener) -> Option<BackendHealth> {
         listener.upstream.health_check?;
+        let destination = listener.destination()?;
         let checks = self.checks.lock();
-        let endpoints = CheckId::of(listener).map(|id| Some(Arc::clone(&checks.get(&id)?.endpoint)));
+        let endpoints =
+            CheckId::of(listener, &destination).map(|id| Some(Arc::clone(&checks.get(&id)?.endpoint)));
         CheckedBackend(endpoints.collect::<Option<_>>()?).report()
     }
 
     /// Returns the uses of the listener's checks. A check stops after its last use.
     pub(crate) fn register(&self, listener: &Listener) -> Vec<Use<CheckId>> {
-        CheckId::of(listener).map(|id| self.wanted.begin(id)).collect()
+        let begin = |destination: Destination| {
+            CheckId::of(listener, &destination).map(|id| self.wanted.begin(id)).collect::<Vec<_>>()
+        };
+        listener.destinations().flat_map(begin).collect()
     }
 
     /// Waits until an endpoint fails or recovers, or has its first result.
@@ -172,32 +185,38 @@ impl Drop for Check {
 }
 
 impl CheckId {
-    /// Returns the key of each check that the listener needs.
-    fn of(listener: &Listener) -> impl Iterator<Item = Self> {
-        let wanted = listener.upstream.health_check.zip(listener.auth.backend());
-        wanted.into_iter().flat_map(move |(rule, backend)| {
-            backend.endpoints.iter().map(move |address| Self::new(address, rule, listener))
+    /// Returns the key of each check of a backend of the listener.
+    fn of(listener: &Listener, destination: &Destination) -> impl Iterator<Item = Self> {
+        destination.upstream.health_check.into_iter().flat_map(move |rule| {
+            let endpoints = destination.backend.endpoints.iter();
+            endpoints.map(move |address| Self::new(address, rule, listener, destination))
         })
     }
 
-    fn new(address: &BackendAddress, rule: HealthCheck, listener: &Listener) -> Self {
+    fn new(
+        address: &BackendAddress,
+        rule: HealthCheck,
+        listener: &Listener,
+        destination: &Destination,
+    ) -> Self {
+        let Destination { upstream, reach, .. } = destination;
         let (is_name, ip) = match address {
             BackendAddress::Name { .. } => (true, None),
             BackendAddress::Ip(ip) => (false, Some(*ip)),
             BackendAddress::Unix(_) => (false, None),
         };
-        let takes_header = is_name || listener.reach.introduces(ip);
+        let takes_header = is_name || reach.introduces(ip);
         Self {
             address: address.clone(),
             protocol: listener.frontend.protocol,
             rule,
-            proxy_protocol: listener.upstream.proxy_protocol.filter(|_| takes_header),
-            tls: match &listener.upstream.tls {
+            proxy_protocol: upstream.proxy_protocol.filter(|_| takes_header),
+            tls: match &upstream.tls {
                 UpstreamTls::Implicit(tls) => Some(fingerprint(tls)),
                 // A check stops at the greeting, which comes before STARTTLS.
                 UpstreamTls::StartTls(_) | UpstreamTls::Disabled => None,
             },
-            resolver: is_name.then(|| (Arc::clone(&listener.resolver), listener.reach.clone())),
+            resolver: is_name.then(|| (Arc::clone(&listener.resolver), reach.clone())),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -26,9 +26,41 @@ pub(crate) struct Counters {
     clients: Mutex<HashMap<IpAddr, u32>>,
     bans: Mutex<Bans>,
     guesses: GuessKey,
+    /// How long the backends took to refuse a wrong password.
+    pub(crate) refusals: RefusalTime,
     /// The addresses of the clients that tried to log in.
     pub(crate) sources: SourceSummary,
 }
+
+/// How long backends take to refuse a wrong password, in milliseconds: a moving average. A login without a backend is
+/// refused after this time, so that the time does not tell which users exist.
+#[derive(Debug)]
+pub(crate) struct RefusalTime(AtomicU64);
+
+/// Before any refusal: Dovecot's default delay.
+impl Default for RefusalTime {
+    fn default() -> Self {
+        Self(AtomicU64::new(2000))
+    }
+}
+
+impl RefusalTime {
+    /// Adds the time of a refusal.
+    pub(crate) fn add(&self, took: Duration) {
+        let took = u64::try_from(took.min(MAX_REFUSAL_TIME).as_millis()).unwrap_or(u64::MAX);
+        // A lost update does not matter.
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before.saturating_mul(3).saturating_add(took) / 4, Ordering::Relaxed);
+    }
+
+    /// Returns the average time.
+    pub(crate) fn average(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// The longest time that is counted for a refusal.
+const MAX_REFUSAL_TIME: Duration = Duration::from_secs(10);
 
 /// The limit that refuses a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

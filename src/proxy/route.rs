@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dns::{Dns, DnsError, Target};
-use crate::model::{Listener, Resolver};
+use crate::model::{Reach, Resolver};
 use crate::net::{BackendAddress, Socket, Stream, has_no_descriptor};
 use crate::tls::{ServerNameSource, TlsConnector};
 
@@ -17,8 +17,8 @@ use super::end::{End, Silence};
 pub(crate) struct Route {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
-    /// Its `reach` limits the addresses.
-    current: Arc<Listener>,
+    /// Limits the addresses.
+    reach: Reach,
     tls: BackendTls,
     /// The encoded PROXY header; empty if none is sent.
     header: Vec<u8>,
@@ -54,15 +54,15 @@ pub(crate) struct Reached {
 }
 
 impl Route {
-    /// Creates a route with the listener's resolver. The `reach` of `current`, the configuration that the listener has
-    /// now, limits the addresses.
+    /// Creates a route. `reach` limits the addresses.
     pub(crate) fn new(
         dns: &Arc<Dns>,
-        (listener, current): (&Listener, Arc<Listener>),
+        resolver: &Arc<Resolver>,
+        reach: Reach,
         tls: BackendTls,
         header: Vec<u8>,
     ) -> Self {
-        Self { dns: Arc::clone(dns), resolver: Arc::clone(&listener.resolver), current, tls, header }
+        Self { dns: Arc::clone(dns), resolver: Arc::clone(resolver), reach, tls, header }
     }
 
     /// Tells whether allowed backends get a PROXY header.
@@ -85,7 +85,7 @@ impl Route {
     /// [`End::Connect`] with the reason, [`End::NotAllowed`], or [`End::Descriptors`]. If only one target was tried, its
     /// own failure.
     pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
-        let resolving = self.dns.resolve(&self.resolver, &self.current.reach, address);
+        let resolving = self.dns.resolve(&self.resolver, &self.reach, address);
         let targets = timeout_at(until, resolving).await.map_err(|_| late())?.map_err(unresolved)?;
         let mut failures = Vec::new();
         for (index, target) in targets.iter().enumerate() {
@@ -109,7 +109,7 @@ impl Route {
         let socket = target.connect().await.map_err(|error| {
             if has_no_descriptor(&error) { End::Descriptors } else { End::Connect(error.to_string()) }
         })?;
-        let takes_introductions = self.current.reach.introduces(target.address());
+        let takes_introductions = self.reach.introduces(target.address());
         let connection = self.open(socket, address, takes_introductions).await?;
         Ok(Reached { connection, takes_introductions })
     }

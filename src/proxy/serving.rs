@@ -8,23 +8,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::settings::ClientTls;
 use crate::model::snapshot::positions;
-use crate::model::{Limits, Listener, ListenerId, SharedTicketKeys, Socket, TlsMode, UpstreamTls};
-use crate::tls::{TlsAcceptor, TlsError, connector};
+use crate::model::{Limits, Listener, ListenerId, SharedTicketKeys, Socket, TlsMode};
+use crate::tls::{TlsAcceptor, TlsError};
 
 use super::end::End;
-use super::health::{CheckedBackend, HealthChecks};
+use super::health::HealthChecks;
 use super::limits::Counters;
 use super::metrics::{ListenerMetrics, Metrics};
 use super::route::BackendTls;
+use super::upstreams::{ServedRoutes, ServedUpstream};
 
 /// What a new session gets.
 #[derive(Debug)]
@@ -87,10 +87,10 @@ pub(crate) struct ServedListener {
     pub(crate) metrics: Arc<ListenerMetrics>,
     /// Cancelled when the sessions have to end with a closing message.
     pub(crate) goodbye: CancellationToken,
-    /// TLS to the backend.
-    pub(crate) backend_tls: BackendTls,
-    /// The results of the health checks, if configured.
-    pub(crate) health: Option<Arc<CheckedBackend>>,
+    /// How to talk to its own backend, and to those that its auth service names.
+    pub(crate) upstream: Arc<ServedUpstream>,
+    /// The routes that the listener has now, if it has some; they may have changed since a session began.
+    pub(crate) routes: Arc<ArcSwapOption<ServedRoutes>>,
 }
 
 /// The state that each listener keeps across all its configurations, until its last session ends.
@@ -108,6 +108,7 @@ struct KeptListeners {
 struct ListenerState {
     counters: Arc<Counters>,
     current: Arc<ArcSwap<Listener>>,
+    routes: Arc<ArcSwapOption<ServedRoutes>>,
     goodbye: CancellationToken,
     /// Set while the listener is removed: the task that ends its sessions after the drain timeout.
     ending: Option<AbortHandle>,
@@ -121,6 +122,7 @@ impl ListenerStates {
         let new = || ListenerState {
             counters: Arc::default(),
             current: Arc::new(ArcSwap::new(Arc::clone(listener))),
+            routes: Arc::default(),
             goodbye: all.child_token(),
             ending: None,
         };
@@ -133,6 +135,7 @@ impl ListenerStates {
         KeptState {
             counters: Arc::clone(&state.counters),
             current: Arc::clone(&state.current),
+            routes: Arc::clone(&state.routes),
             goodbye: state.goodbye.clone(),
         }
     }
@@ -177,6 +180,7 @@ impl ListenerStates {
 struct KeptState {
     counters: Arc<Counters>,
     current: Arc<ArcSwap<Listener>>,
+    routes: Arc<ArcSwapOption<ServedRoutes>>,
     goodbye: CancellationToken,
 }
 
@@ -314,37 +318,23 @@ impl ServedListener {
         old: Option<&Self>,
         context: ServingContext<'_>,
     ) -> Result<Self, TlsError> {
-        let KeptState { counters, current, goodbye } = context.states.of(listener, context.goodbye);
-        let backend_tls = backend_tls(listener, old)?;
+        let KeptState { counters, current, routes, goodbye } = context.states.of(listener, context.goodbye);
+        let protocol = listener.frontend.protocol;
+        let old = old.filter(|old| old.listener.frontend.protocol == protocol);
+        let tls = BackendTls::new(&listener.upstream, protocol, old.map(|old| &*old.upstream))?;
+        let health =
+            listener.destination().and_then(|destination| context.health.of(listener, &destination, &tls));
+        let upstream = Arc::new(ServedUpstream { settings: Arc::clone(&listener.upstream), tls, health });
+        let before = routes.load_full();
+        routes.store(ServedRoutes::new(listener, before.as_deref(), &upstream, context)?.map(Arc::new));
         Ok(Self {
             listener: Arc::clone(listener),
             counters,
             current,
             goodbye,
             metrics: context.metrics.listener(&listener.id, socket.protocol),
-            health: context.health.of(listener, &backend_tls),
-            backend_tls,
+            upstream,
+            routes,
         })
     }
-}
-
-/// Returns the TLS setup to the backend. An unchanged connector is kept, with its session tickets.
-fn backend_tls(listener: &Listener, previous: Option<&ServedListener>) -> Result<BackendTls, TlsError> {
-    let protocol = listener.frontend.protocol;
-    let connector = |tls: &Arc<ClientTls>| {
-        let same = previous.filter(|old| old.listener.frontend.protocol == protocol);
-        let kept = same.and_then(|old| match (&old.listener.upstream.tls, &old.backend_tls) {
-            (
-                UpstreamTls::StartTls(before) | UpstreamTls::Implicit(before),
-                BackendTls::StartTls(connector) | BackendTls::Implicit(connector),
-            ) if before == tls => Some(Arc::clone(connector)),
-            _ => None,
-        });
-        kept.map_or_else(|| connector(tls, Some(protocol)).map(Arc::new), Ok)
-    };
-    Ok(match &listener.upstream.tls {
-        UpstreamTls::Disabled => BackendTls::Disabled,
-        UpstreamTls::StartTls(tls) => BackendTls::StartTls(connector(tls)?),
-        UpstreamTls::Implicit(tls) => BackendTls::Implicit(connector(tls)?),
-    })
 }

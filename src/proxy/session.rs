@@ -15,6 +15,7 @@ mod dialogue;
 mod login;
 mod open;
 mod proxied;
+mod routing;
 mod upstream;
 
 use std::os::fd::OwnedFd;

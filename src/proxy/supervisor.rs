@@ -315,7 +315,7 @@ impl Supervisor {
 
     fn report_health_of(&mut self, serving: &Serving) {
         for served in serving.all() {
-            if let Some(health) = &served.health {
+            if let Some(health) = &served.upstream.health {
                 self.reporter.backend(&served.listener.id, health.report());
             }
         }

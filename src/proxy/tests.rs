@@ -136,7 +136,9 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
         hostnames: Vec::new(),
         frontend: Arc::new(frontend()),
         tls: None,
-        auth: Auth::Passthrough(Arc::new(Backend::new("test".into(), backends))),
+        auth: Auth::Passthrough,
+        backend: Some(Arc::new(Backend::new("test".into(), backends))),
+        routes: None,
         reach: Reach::Anywhere,
         upstream: Arc::new(Upstream {
             tls: UpstreamTls::Disabled,

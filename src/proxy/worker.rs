@@ -153,7 +153,7 @@ impl Dispatcher {
     /// kept connections together are at most as many as sessions.
     pub(crate) fn provide_for(&self, snapshot: &Snapshot) {
         let mut listeners = snapshot.sockets.values().flat_map(|socket| &socket.listeners);
-        let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http { .. }));
+        let asks = listeners.any(|listener| matches!(listener.auth, Auth::Http(_)));
         self.each.store(SESSION_DESCRIPTORS + usize::from(asks), Ordering::Relaxed);
         self.quota.set(self.capacity());
     }

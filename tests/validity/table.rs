@@ -1,7 +1,7 @@
 //! The table of valid and invalid manifests, `tests/validity/*.yaml`. Tests compare `check`, rendering and a real API
 //! server with it. Add the cases of a new field here.
 //!
-//! An entry changes a valid MailServer, or a MailListener (`attached`) of it. `VALUE` in it stands for each element of
+//! An entry changes a valid MailServer, or a MailListener (`attached`) or MailRoute (`route`) of it. `VALUE` in it stands for each element of
 //! `taken` (valid), `refused` (by the API server and by `check`) and `told` (only the status and `check` can detect
 //! it). Without `VALUE`, one of these is `true`. `says` is a part of the message, and `api` a part of the API server's
 //! message if it differs.
@@ -28,7 +28,7 @@ pub enum Verdict {
 pub struct Case {
     /// The object itself.
     pub object: Value,
-    /// The MailServer of a MailListener.
+    /// The MailServer of a MailListener or MailRoute.
     pub server: Option<Value>,
     /// The expected result.
     pub verdict: Verdict,
@@ -63,7 +63,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn add(name: &str, entry: &Value, cases: &mut Vec<Case>) {
-    let fields = ["spec", "listener", "attached", "taken", "told", "refused", "says", "api"];
+    let fields = ["spec", "listener", "attached", "route", "taken", "told", "refused", "says", "api"];
     let unknown = entry.as_object().unwrap().keys().find(|field| !fields.contains(&field.as_str()));
     assert_eq!(unknown, None, "{name}: there is no such field in an entry");
     let says = entry["says"].as_str().unwrap_or_default().to_owned();
@@ -93,10 +93,19 @@ fn objects(name: &str, entry: &Value, value: &Value) -> (Value, Option<Value>) {
     merge(&mut listener, &fill("listener"));
     let mut spec = json!({ "auth": { "passthrough": {} }, "listeners": [listener] });
     merge(&mut spec, &fill("spec"));
+    let server = format!("{name}-server");
+    if !entry["route"].is_null() {
+        let mut route = json!({
+            "serverRef": { "name": server },
+            "match": { "domains": ["example.org"] },
+            "backend": { "services": [{ "protocol": "IMAP", "address": "b.test:143" }] },
+        });
+        merge(&mut route, &fill("route"));
+        return (object("MailRoute", name, &route), Some(object("MailServer", &server, &spec)));
+    }
     if entry["attached"].is_null() {
         return (object("MailServer", name, &spec), None);
     }
-    let server = format!("{name}-server");
     let mut attached = json!({ "serverRef": { "name": server }, "port": 1430, "protocol": "IMAP", "backendAddress": "b.test:143" });
     merge(&mut attached, &fill("attached"));
     (object("MailListener", name, &attached), Some(object("MailServer", &server, &spec)))

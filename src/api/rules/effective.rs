@@ -28,11 +28,15 @@ fn authentication() -> Vec<Value> {
             "auth.http names no auth service; write serviceRef or url in it",
         ),
         rule(
-            &of_each(&format!(
-                "has(l.backendRef) || has(l.backendAddress) || !{}",
-                either("auth", "passthrough")
-            )),
-            "auth.passthrough needs a backend to log in to; name one in backendRef or backendAddress of each listener",
+            &format!(
+                "has(self.allowedRoutes) || {}",
+                of_each_in_parentheses(&format!(
+                    "has(l.backendRef) || has(l.backendAddress) || !{}",
+                    either("auth", "passthrough")
+                ))
+            ),
+            "auth.passthrough needs a backend to log in to; name one in backendRef or backendAddress of each listener, or \
+             set allowedRoutes, and MailRoutes name the backends",
         ),
     ]
 }
@@ -119,6 +123,10 @@ fn protocols_and_checks() -> Vec<Value> {
              lower timeout, or raise interval",
         ),
     ]
+}
+
+fn of_each_in_parentheses(condition: &str) -> String {
+    format!("({})", of_each(condition))
 }
 
 fn of_each(condition: &str) -> String {

@@ -9,7 +9,7 @@ use crate::model::{BackendHealth, BindReport, Snapshot};
 pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Question) -> Excerpt<Backend> {
     let mut all: BTreeMap<&str, BackendSummary<'_>> = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
-        let Some(backend) = listener.auth.backend() else { continue };
+        let Some(backend) = listener.backend.as_ref() else { continue };
         let known = all.entry(&backend.reference).or_default();
         known.listeners += 1;
         known.endpoints = known.endpoints.max(backend.endpoints.len());

@@ -102,12 +102,11 @@ impl Source {
         Some(Place::new(&self.text, span, is_own))
     }
 
-    /// Tells whether the position is in a MailServer or MailListener, which contain no secrets.
+    /// Tells whether the position is in one of our own objects, which contain no secrets.
     pub(super) fn is_ours(&self, at: usize) -> bool {
-        let kinds = [Kind::Server.name(), Kind::Listener.name()];
         let document = self.documents().iter().find(|document| document.span.contains(&at));
         let kind = document.and_then(|document| document.get("kind")).and_then(|kind| kind.text());
-        kind.is_some_and(|kind| kinds.contains(&kind))
+        kind.and_then(|kind| Kind::named(&kind)).is_some()
     }
 }
 

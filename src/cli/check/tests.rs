@@ -331,7 +331,9 @@ fn a_byte_order_mark_moves_no_caret() {
 fn a_folder_without_any_object_of_ours_is_a_warning() {
     let (lines, wrong) = check("apiVersion: v1\nkind: Service\nmetadata: {name: d}\nspec: {}\n");
     assert!(
-        !wrong && lines[0].contains("there is no MailServer of class mailgress and no MailListener; "),
+        !wrong
+            && lines[0]
+                .contains("there is no MailServer of class mailgress, and no MailListener or MailRoute; "),
         "{lines:?}"
     );
 }

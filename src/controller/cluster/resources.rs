@@ -25,6 +25,7 @@ pub(super) struct Watched {
 pub(super) enum WatchedKind {
     Server,
     Listener,
+    Route,
     Namespace,
     Secret,
     ConfigMap,
@@ -45,7 +46,7 @@ pub(super) enum Scope {
 
 /// Returns the watches that do not depend on references: our own kinds, and namespaces for their labels.
 pub(super) fn base(namespaces: &[String]) -> Vec<Watched> {
-    let own = [WatchedKind::Server, WatchedKind::Listener];
+    let own = [WatchedKind::Server, WatchedKind::Listener, WatchedKind::Route];
     if namespaces.is_empty() {
         let kinds = own.into_iter().chain([WatchedKind::Namespace]);
         return kinds.map(|kind| Watched { kind, scope: Scope::Everywhere }).collect();
@@ -83,7 +84,9 @@ impl Watched {
             WatchedKind::ConfigMap => ReferenceKind::ConfigMap,
             WatchedKind::Service => ReferenceKind::Service,
             WatchedKind::Slice => ReferenceKind::EndpointSlices,
-            WatchedKind::Server | WatchedKind::Listener | WatchedKind::Namespace => return Vec::new(),
+            WatchedKind::Server | WatchedKind::Listener | WatchedKind::Route | WatchedKind::Namespace => {
+                return Vec::new();
+            }
         };
         let from = |namespace: &str| references.range(Reference::new(kind, &Key::new(namespace, ""))..);
         let of_kind = |reference: &&Reference| reference.kind == kind;
@@ -122,6 +125,7 @@ impl WatchedKind {
         match self {
             Self::Server => (API_VERSION, "MailServer"),
             Self::Listener => (API_VERSION, "MailListener"),
+            Self::Route => (API_VERSION, "MailRoute"),
             Self::Namespace => ("v1", "Namespace"),
             Self::Secret => ("v1", "Secret"),
             Self::ConfigMap => ("v1", "ConfigMap"),
@@ -135,6 +139,7 @@ impl WatchedKind {
         match self {
             Self::Server => Some(Kind::Server),
             Self::Listener => Some(Kind::Listener),
+            Self::Route => Some(Kind::Route),
             _ => None,
         }
     }
@@ -143,6 +148,7 @@ impl WatchedKind {
         match self {
             Self::Server => resource(Kind::Server),
             Self::Listener => resource(Kind::Listener),
+            Self::Route => resource(Kind::Route),
             Self::Namespace => core("Namespace"),
             Self::Secret => core("Secret"),
             Self::ConfigMap => core("ConfigMap"),
@@ -207,7 +213,7 @@ mod tests {
     fn named_namespaces_are_watched_one_by_one() {
         let namespaces = ["a".to_owned(), "b".to_owned()];
         let base = base(&namespaces);
-        assert_eq!(base.len(), 6);
+        assert_eq!(base.len(), 8);
         assert!(base.iter().all(|watched| watched.scope != Scope::Everywhere));
         let all = BTreeSet::from([Reference::new(ReferenceKind::Service, &Key::new("a", "backend"))]);
         assert!(base.iter().all(|watched| watched.covered(&all).is_empty()));

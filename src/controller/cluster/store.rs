@@ -179,6 +179,7 @@ impl Store {
             kind: match kind {
                 Kind::Server => WatchedKind::Server,
                 Kind::Listener => WatchedKind::Listener,
+                Kind::Route => WatchedKind::Route,
             },
             scope,
         };

@@ -126,6 +126,6 @@ mod tests {
         let secret = |index| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
         let references = (0..MAX_REFERRED + 2).map(secret).collect();
         let (wanted, excess) = wanted(&base(&[]), &references, |_| None);
-        assert_eq!((wanted.len(), excess), (3 + MAX_REFERRED, 2));
+        assert_eq!((wanted.len(), excess), (4 + MAX_REFERRED, 2));
     }
 }

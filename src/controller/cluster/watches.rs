@@ -204,7 +204,7 @@ impl Reader {
         let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
         let generation = object.metadata.generation.unwrap_or_default();
         let status = match kind {
-            WatchedKind::Server | WatchedKind::Listener => object.data["status"].take(),
+            WatchedKind::Server | WatchedKind::Listener | WatchedKind::Route => object.data["status"].take(),
             _ => Value::Null,
         };
         let (api, name) = kind.names();

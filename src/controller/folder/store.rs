@@ -241,8 +241,16 @@ enum Outcome {
 }
 
 /// The kinds that Mailgress reads. Other kinds may be misspelt.
-const KINDS: [&str; 7] =
-    ["MailServer", "MailListener", "Secret", "ConfigMap", "Service", "EndpointSlice", "Namespace"];
+const KINDS: [&str; 8] = [
+    "MailServer",
+    "MailListener",
+    "MailRoute",
+    "Secret",
+    "ConfigMap",
+    "Service",
+    "EndpointSlice",
+    "Namespace",
+];
 
 impl Loaded {
     fn add(
@@ -274,6 +282,11 @@ impl Loaded {
                 let generation = generation(Kind::Listener, &own.written);
                 objects.listeners.insert(key.clone(), Arc::new(own.resource("", generation)));
                 self.origins.insert((Kind::Listener, key), path.to_owned());
+            }
+            Content::Route(own) => {
+                let generation = generation(Kind::Route, &own.written);
+                objects.routes.insert(key.clone(), Arc::new(own.resource("", generation)));
+                self.origins.insert((Kind::Route, key), path.to_owned());
             }
             Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
             Content::ConfigMap(map) => drop(objects.config_maps.insert(key, Arc::clone(map))),

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controller::render::tests::{Fixture, server};
+use crate::model::served::ObjectName;
 use crate::model::served::{Entry, Page, Problem, Replica};
 use crate::model::{BindReport, SocketState};
 use crate::net::ListenAddress;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::api::{MailListenerSpec, MailServerSpec};
+use crate::api::{MailListenerSpec, MailRouteSpec, MailServerSpec};
 
 use super::{
     Answer, Answers, Key, Kind, ObjectId, Objects, Reference, ReferenceKind, Resource, SecretData, put,
@@ -85,6 +85,13 @@ impl Index {
         }
     }
 
+    /// Sets a `MailRoute`; `None` removes it.
+    pub fn set_route(&mut self, key: &Key, route: Option<Arc<Resource<MailRouteSpec>>>) {
+        if put(&mut self.objects.routes, key, route) {
+            self.changes.own.insert(ObjectId::new(Kind::Route, key));
+        }
+    }
+
     /// Sets a Secret; `None` removes it.
     pub fn set_secret(&mut self, key: &Key, secret: Option<Arc<SecretData>>) {
         if put(&mut self.objects.secrets, key, secret) {
@@ -132,6 +139,7 @@ impl Index {
         let old = self.objects.clone();
         for_each(&old.servers, &all.servers, |key, server| self.set_server(key, server));
         for_each(&old.listeners, &all.listeners, |key, listener| self.set_listener(key, listener));
+        for_each(&old.routes, &all.routes, |key, route| self.set_route(key, route));
         for_each(&old.secrets, &all.secrets, |key, secret| self.set_secret(key, secret));
         for_each(&old.config_maps, &all.config_maps, |key, map| self.set_config_map(key, map));
         for_each(&old.services, &all.services, |key, service| self.set_service(key, service));

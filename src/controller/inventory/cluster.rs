@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::listener::ListenerFields;
-use crate::api::status::{MailListenerStatus, MailServerStatus};
+use crate::api::status::{MailListenerStatus, MailRouteStatus, MailServerStatus};
 use crate::api::{GROUP, MailListenerSpec, MailServerSpec, Settings, VERSION};
 pub use crate::controller::cluster::failure::Failure;
 use crate::controller::cluster::failure::answered;
@@ -39,14 +39,14 @@ pub struct Reached {
     pub ports: BTreeSet<u16>,
 }
 
-/// Lists all objects of both kinds in these namespaces or, if there are none, in the cluster.
+/// Lists all objects of our kinds in these namespaces or, if there are none, in the cluster.
 ///
 /// # Errors
 ///
 /// Fails if the API server cannot be reached or refuses the request.
 pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
-    for kind in [Kind::Server, Kind::Listener] {
+    for kind in Kind::ALL {
         let resource = &ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, kind.name()));
         if namespaces.is_empty() {
             pages(&Api::all_with(client.clone(), resource), kind, &mut objects).await?;
@@ -147,6 +147,7 @@ pub fn entries(objects: &[Object], class: &str) -> Inventory {
             Owner::Class(_) if of_class(object) => of_server(object, &mut listeners),
             Owner::Server(server) => match servers.get(&server) {
                 Some(server) if !of_class(server) => {}
+                _ if object.kind == Kind::Route => listeners.push(of_route(object)),
                 server => listeners.push(of_listener(object, server.copied())),
             },
             Owner::Class(_) | Owner::Unknown => {}
@@ -193,6 +194,11 @@ fn of_listener(object: &Object, server: Option<&Object>) -> Entry {
         _ => entry,
     };
     StatusOf::Object(&status).add_to(entry)
+}
+
+fn of_route(object: &Object) -> Entry {
+    let status = MailRouteStatus::deserialize(&object.status).unwrap_or_default();
+    Entry::new(Kind::Route, &object.key, "").with_conditions(&status.conditions, &[])
 }
 
 /// Adds the fields from the manifest.

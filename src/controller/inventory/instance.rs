@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::status::{MailListenerStatus, MailServerStatus};
+use crate::api::status::{MailListenerStatus, MailRouteStatus, MailServerStatus};
 use crate::controller::index::{Key, Kind};
 
 use super::{Entry, Inventory, StatusOf, without_listeners};
@@ -49,6 +49,11 @@ pub fn read(status: &Value, model: &Value) -> serde_json::Result<Inventory> {
             let status = MailListenerStatus::deserialize(status)?;
             let entry = found(Entry::new(Kind::Listener, &key, ""), &served);
             listeners.push(StatusOf::Object(&status).add_to(entry));
+            continue;
+        }
+        if kind == Kind::Route.name() {
+            let status = MailRouteStatus::deserialize(status)?;
+            listeners.push(Entry::new(Kind::Route, &key, "").with_conditions(&status.conditions, &[]));
             continue;
         }
         let status = MailServerStatus::deserialize(status)?;

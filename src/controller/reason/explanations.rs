@@ -1,6 +1,7 @@
 //! What each reason means, where it comes from and what helps: Markdown, for the page and the terminal.
 
 mod certificates;
+mod routes;
 mod settings;
 
 use ConditionStatus::{False, True, Unknown};
@@ -8,7 +9,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 55] = [
+pub static EXPLANATIONS: [Explanation; 59] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -80,6 +81,7 @@ pub static EXPLANATIONS: [Explanation; 55] = [
                 `Same` allows only the MailServer's namespace.",
         remedy: "Ask the MailServer's owner to set `from: All`, or `from: Selector` with labels of the namespace.",
     },
+    routes::DOMAIN_NOT_ALLOWED,
     Explanation {
         reason: Reason::BackendNotAllowed,
         conditions: &[("ResolvedRefs", False), ("BackendNotAllowed", True)],
@@ -162,10 +164,12 @@ pub static EXPLANATIONS: [Explanation; 55] = [
         cause: "The `hostnames` were copied, or a MailListener uses a name that belongs to another listener.",
         remedy: "Give each host name to one listener only. The message names the other listener.",
     },
+    routes::ROUTE_CONFLICT,
     Explanation {
         reason: Reason::Programmed,
         conditions: &[("Programmed", True)],
-        meaning: "The leader has opened the sockets of all listeners. (In `/status`: this replica.)",
+        meaning: "The leader has opened the sockets of all listeners, or its listeners use the MailRoute. (In `/status`: \
+                this replica.)",
         cause: "",
         remedy: "",
     },
@@ -381,20 +385,12 @@ pub static EXPLANATIONS: [Explanation; 55] = [
     certificates::WEAK_SIGNATURE,
     certificates::AUTHORITY_NOT_USED,
     certificates::CERTIFICATE_NOT_YET_VALID,
-    Explanation {
-        reason: Reason::HostnameNotCovered,
-        conditions: &[("HostnameNotCovered", True)],
-        meaning: "No certificate of the listener contains one of its host names: a name in `hostnames` or, without \
-                `hostnames`, the configured `serverName`. Clients that connect to this name and verify the \
-                certificate refuse it.",
-        cause: "The name was added to `hostnames` but not to the certificate, or the Secret has another \
-                certificate. Or `serverName` is not the name that clients connect to.",
-        remedy: "Add the name to the certificate (`dnsNames` of a cert-manager Certificate), or add its Secret to \
-                `tls.certificateRefs`. If clients use other names than `serverName`, list them in `hostnames`.",
-    },
+    certificates::HOSTNAME_NOT_COVERED,
     settings::INTRODUCTION_NOT_ALLOWED,
     settings::NO_READY_ENDPOINTS,
     settings::IMPLICIT_TLS_EXPECTED,
     settings::CLEAR_TEXT,
     settings::CAPABILITY_IGNORED,
+    routes::USERS_IGNORED,
+    routes::PROTOCOL_NOT_SERVED,
 ];

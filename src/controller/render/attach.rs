@@ -1,10 +1,11 @@
-//! Finds the `MailServer` of a `MailListener`, and checks whether it accepts the listener.
+//! Finds the `MailServer` of a `MailListener` or `MailRoute`, and checks whether it accepts the object's namespace.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::server::{FromNamespaces, Operator, Requirement, Selector};
+use crate::api::listener::ServerRef;
+use crate::api::server::{AllowedNamespaces, FromNamespaces, Operator, Requirement, Selector};
 use crate::api::{MailListenerSpec, MailServerSpec};
 use crate::controller::index::{Key, Objects};
 use crate::controller::reason::Reason;
@@ -13,60 +14,78 @@ use crate::controller::violation::{Absent, Concern, Violation};
 use super::references::Dependencies;
 use super::table::Table;
 
-/// Returns the server's key and spec, or why they cannot be used. Adds the objects that were read to `dependencies`.
+/// Returns the server of a `MailListener`, or why it cannot be used. Adds the objects that were read to `dependencies`.
 pub(crate) fn server(
     objects: &Objects,
     table: &Table,
     (listener, spec): (&Key, &MailListenerSpec),
     dependencies: &RefCell<Dependencies>,
 ) -> Result<(Key, Arc<MailServerSpec>), Violation> {
-    let namespace = spec.server_ref.namespace.as_deref().unwrap_or(&listener.namespace);
-    let key = Key::new(namespace, &spec.server_ref.name);
-    dependencies.borrow_mut().servers.insert(key.clone());
-    let Some(server) = table.server(objects, &key) else {
-        return Err(match objects.servers.get(&key) {
-            None => {
-                let problem = format!("MailServer {key} does not exist");
-                let remedy = "create it, or correct name and namespace";
-                Violation::absent("spec.serverRef", Absent::Server(key), problem, remedy)
-            }
-            Some(_) => {
-                let problem = format!("MailServer {key} is invalid");
-                let remedy = "correct the MailServer; its own status says how";
-                Violation::missing("spec.serverRef", problem, remedy)
-            }
-        });
-    };
-    if allows(objects, &key, &server, &listener.namespace, dependencies) {
+    let (key, server) = find(objects, table, (&listener.namespace, &spec.server_ref), dependencies)?;
+    let allowed = server.allowed_listeners.as_ref().and_then(|allowed| allowed.namespaces.clone());
+    if allows(objects, &key, &allowed.unwrap_or_default(), &listener.namespace, dependencies) {
         return Ok((key, server));
     }
+    let problem = format!("MailServer {key} takes no listeners from namespace {}", listener.namespace);
+    let remedy = "let its owner extend spec.allowedListeners.namespaces";
+    Err(refusal(objects, problem, remedy, dependencies))
+}
+
+/// Returns the server to which an object of `namespace` refers.
+pub(crate) fn find(
+    objects: &Objects,
+    table: &Table,
+    (namespace, reference): (&str, &ServerRef),
+    dependencies: &RefCell<Dependencies>,
+) -> Result<(Key, Arc<MailServerSpec>), Violation> {
+    let key = Key::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name);
+    dependencies.borrow_mut().servers.insert(key.clone());
+    if let Some(server) = table.server(objects, &key) {
+        return Ok((key, server));
+    }
+    Err(match objects.servers.get(&key) {
+        None => {
+            let problem = format!("MailServer {key} does not exist");
+            let remedy = "create it, or correct name and namespace";
+            Violation::absent("spec.serverRef", Absent::Server(key), problem, remedy)
+        }
+        Some(_) => {
+            let problem = format!("MailServer {key} is invalid");
+            let remedy = "correct the MailServer; its own status says how";
+            Violation::missing("spec.serverRef", problem, remedy)
+        }
+    })
+}
+
+/// Returns the violation of an object whose namespace is not allowed.
+pub(crate) fn refusal(
+    objects: &Objects,
+    problem: String,
+    remedy: &str,
+    dependencies: &RefCell<Dependencies>,
+) -> Violation {
     // The decision depends on labels of a namespace whose object is not known.
     let namespace =
         dependencies.borrow().namespace.clone().filter(|name| !objects.namespaces.contains_key(name));
-    let refused = Violation::new(
-        Concern::Accepted,
-        Reason::NotAllowed,
-        "spec.serverRef",
-        format!("MailServer {key} takes no listeners from namespace {}", listener.namespace),
-        "let its owner extend spec.allowedListeners.namespaces",
-    );
-    Err(Violation { absent: namespace.map(Absent::Namespace).map(Box::new), ..refused })
+    let refused = Violation::new(Concern::Accepted, Reason::NotAllowed, "spec.serverRef", problem, remedy);
+    Violation { absent: namespace.map(Absent::Namespace).map(Box::new), ..refused }
 }
 
-fn allows(
+/// Tells whether objects of a namespace may attach to a server.
+pub(crate) fn allows(
     objects: &Objects,
     server: &Key,
-    spec: &MailServerSpec,
+    allowed: &AllowedNamespaces,
     namespace: &str,
     dependencies: &RefCell<Dependencies>,
 ) -> bool {
-    let allowed = spec.allowed_listeners.clone().unwrap_or_default().namespaces.unwrap_or_default();
     match allowed.from {
         FromNamespaces::Same => server.namespace == namespace,
         FromNamespaces::All => true,
         FromNamespaces::Selector => {
             dependencies.borrow_mut().namespace = Some(namespace.to_owned());
-            allowed.selector.is_some_and(|selector| selects(&selector, &labels(objects, namespace)))
+            let selector = allowed.selector.as_ref();
+            selector.is_some_and(|selector| selects(selector, &labels(objects, namespace)))
         }
     }
 }

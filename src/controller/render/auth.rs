@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
 use crate::controller::index::ReferenceKind;
 use crate::controller::violation::Violation;
-use crate::model::{Auth, AuthProof, Backend, HeaderText, HttpAuth, Reach, RequestPath, TrustAnchors};
+use crate::model::{Auth, AuthProof, HeaderText, HttpAuth, Reach, RequestPath, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -17,34 +17,18 @@ use super::references::References;
 use super::scope::Scope;
 use super::{backend, bounds, reach, tls, units};
 
-/// What decides on logins, before the listener's backend is known.
-pub(crate) enum Decider {
-    Service(Arc<HttpAuth>),
-    Backend,
-}
-
-impl Decider {
-    /// Returns `None` if the backend decides but is not configured.
-    pub(crate) fn with(self, backend: Option<Arc<Backend>>) -> Option<Auth> {
-        match self {
-            Self::Service(service) => Some(Auth::Http { service, backend }),
-            Self::Backend => backend.map(Auth::Passthrough),
-        }
-    }
-}
-
 /// Renders `auth`, which must have exactly one of its fields.
 pub(crate) fn render(
     scope: &Scope<'_>,
     settings: &crate::api::Settings,
     reach: &Reach,
     references: &References<'_>,
-) -> Option<Decider> {
+) -> Option<Auth> {
     let reach = if reach::names_auth_service(scope) { reach } else { &Reach::Anywhere };
     let auth = settings.auth.clone().unwrap_or_default();
     match (auth.http, auth.passthrough) {
-        (Some(http), None) => Some(Decider::Service(Arc::new(service(scope, &http, reach, references)?))),
-        (None, Some(_)) => Some(Decider::Backend),
+        (Some(http), None) => Some(Auth::Http(Arc::new(service(scope, &http, reach, references)?))),
+        (None, Some(_)) => Some(Auth::Passthrough),
         _ => {
             scope.report(Violation::invalid(
                 &scope.absent("auth"),

@@ -65,7 +65,7 @@ pub(crate) fn service(
     port: &PortRef,
     references: &References<'_>,
 ) -> Option<Backend> {
-    let reference = format!("Service {key}:{port}");
+    let reference = reference(key, port);
     let remedy = "create it, or correct the name";
     let service = references.service(key).required(scope, (ReferenceKind::Service, key), path, remedy)?;
     if let Some(name) = external_name(service) {
@@ -101,6 +101,11 @@ pub(crate) fn service(
         ));
     }
     Some(Backend { reference, endpoints: endpoints.addresses, names: endpoints.names })
+}
+
+/// Returns the name of a Service's port for logs and messages.
+pub(crate) fn reference(service: &Key, port: &PortRef) -> String {
+    format!("Service {service}:{port}")
 }
 
 /// Returns the address of an `ExternalName` Service, or the problem and its remedy. Such a Service need not list its

@@ -1,23 +1,29 @@
 //! Renders one object without regard to other objects.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use crate::api::listener::ListenerFields;
 use crate::api::server::{Introductions, Listener as ServerListener};
-use crate::api::{MailListenerSpec, MailServerSpec, Settings};
+use crate::api::{MailListenerSpec, MailRouteSpec, MailServerSpec, Settings};
 use crate::controller::index::{Key, Kind, ObjectId, Objects, Owner, Resource};
+use crate::controller::reason::Reason;
 use crate::controller::violation::Violation;
 use crate::model::ListenerId;
 
 use super::conflicts::{self, Sibling};
-use super::listener::Obstacle;
+use super::listener::{Obstacle, RoutesOf};
 use super::ports::{Claims, Rank};
 use super::references::{Dependencies, References};
+use super::route::lists::UserLists;
+use super::route::routing::{self, ServerRoutes};
+use super::route::{RouteDraft, RouteDrafting};
 use super::table::Table;
 use super::tls::Certificates;
 use super::{
-    Candidate, Environment, ListenerOutcome, ObjectOutcome, Serving, attach, listener, reach, settings, units,
+    Candidate, Environment, ListenerOutcome, ObjectOutcome, RouteOutcome, Serving, attach, listener, reach,
+    settings, units,
 };
 
 /// The input of the rendering of an object.
@@ -28,6 +34,10 @@ pub(crate) struct Drafting<'a> {
     pub(crate) table: &'a Table,
     /// Certificates that are already parsed.
     pub(crate) certificates: &'a mut Certificates,
+    /// Lists of users that are already parsed.
+    pub(crate) lists: &'a mut UserLists,
+    /// The routes of each `MailServer`. Routes are rendered before listeners.
+    pub(crate) routes: &'a BTreeMap<Key, ServerRoutes>,
 }
 
 /// The rendering of an object.
@@ -45,6 +55,7 @@ pub(crate) struct Drafted {
 pub(crate) enum Spec {
     Server(Arc<MailServerSpec>),
     Listener(Arc<MailListenerSpec>),
+    Route(Arc<MailRouteSpec>),
 }
 
 /// The rendering of an object of our class.
@@ -54,6 +65,8 @@ pub(crate) struct Ours {
     pub(crate) good: Vec<Arc<Candidate>>,
     /// The claims of its listeners, without those that lost a conflict within the object.
     pub(crate) claims: Claims,
+    /// The route, and its order among the routes of its `MailServer`.
+    pub(crate) route: Option<(Precedence, Arc<RouteDraft>)>,
     /// The outcome without regard to other objects.
     pub(crate) outcome: ObjectOutcome,
 }
@@ -68,6 +81,7 @@ impl Drafting<'_> {
         match id.kind {
             Kind::Server => Some(self.server(&id.key, self.objects.servers.get(&id.key)?)),
             Kind::Listener => Some(self.listener(&id.key, self.objects.listeners.get(&id.key)?)),
+            Kind::Route => Some(self.route(&id.key, self.objects.routes.get(&id.key)?)),
         }
     }
 
@@ -79,8 +93,10 @@ impl Drafting<'_> {
             let ours = is_ours.then(|| draft.finish());
             return Drafted { dependencies: dependencies.into_inner(), spec: None, ours };
         };
+        let routes = self.routes.get(key).unwrap_or(&NO_ROUTES);
         for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
             let source = listener::Source {
+                routes: Some(RoutesOf { key, server: &spec, routes }),
                 id: listener_id(key, name),
                 path: format!("spec.listeners[{name}]"),
                 fields,
@@ -93,6 +109,7 @@ impl Drafting<'_> {
         if let Some(allowed) = spec.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref()) {
             draft.outcome.violations.extend(reach::check_allowed(allowed));
         }
+        draft.outcome.violations.extend(routing::check_server(&spec));
         let ours = is_ours.then(|| draft.finish());
         Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Server(spec)), ours }
     }
@@ -118,6 +135,58 @@ impl Drafting<'_> {
         }
         let ours = is_ours.then(|| draft.finish());
         Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Listener(spec)), ours }
+    }
+
+    fn route(&mut self, key: &Key, resource: &Resource<MailRouteSpec>) -> Drafted {
+        let dependencies = RefCell::<Dependencies>::default();
+        let mut draft = Draft::new(Kind::Route, key, resource);
+        if let Owner::Server(server) = &resource.owner {
+            dependencies.borrow_mut().servers.insert(server.clone());
+        }
+        let is_ours = self.is_ours(&resource.owner);
+        let Some(spec) = self.table.route_spec(self.objects, key) else {
+            let ours = is_ours.then(|| draft.finish());
+            return Drafted { dependencies: dependencies.into_inner(), spec: None, ours };
+        };
+        if is_ours {
+            self.draft_route(&mut draft, &spec, &dependencies);
+        }
+        let ours = is_ours.then(|| draft.finish());
+        Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Route(spec)), ours }
+    }
+
+    fn draft_route(&mut self, draft: &mut Draft, spec: &MailRouteSpec, dependencies: &RefCell<Dependencies>) {
+        let is_old_spec = draft.outcome.violations.iter().any(|violation| violation.concern.excludes());
+        let key = draft.outcome.key.clone();
+        let last = self.table.route(&draft.outcome.id());
+        let mut references =
+            References::new(self.objects, dependencies, &self.environment.locality, self.certificates);
+        let mut drafting = RouteDrafting {
+            objects: self.objects,
+            table: self.table,
+            lists: self.lists,
+            dependencies,
+            last: last.map(AsRef::as_ref),
+        };
+        let (rendered, violations) = drafting.draft(&key, spec, &mut references);
+        // A refusal of the owner also ends the last valid rendering.
+        let may_continue = violations.iter().all(|violation| violation.reason == Reason::Invalid);
+        let (route, serving) = match (rendered, last) {
+            (Some(route), _) if is_old_spec || route.is_last_good => {
+                (Some(Arc::new(route)), Serving::LastGood)
+            }
+            (Some(route), _) => (Some(Arc::new(route)), Serving::Current),
+            (None, Some(last)) if may_continue => (Some(Arc::clone(last)), Serving::LastGood),
+            (None, _) => (None, Serving::Nothing),
+        };
+        draft.outcome.violations.extend(violations);
+        draft.outcome.route = route.as_ref().map(|route| RouteOutcome {
+            server: route.server.clone(),
+            serving,
+            entry: Arc::clone(&route.entry),
+            backends: route.backends.clone(),
+        });
+        draft.route = route;
     }
 
     /// Tells whether an object is of our class. An object whose owner is unknown is reported by the controllers of all
@@ -149,7 +218,10 @@ impl Drafting<'_> {
         } else {
             settings::attached(&server.settings, &fields.settings)
         };
-        let source = listener::Source { id, path: "spec".to_owned(), fields, server: Some(key), allowed };
+        let routes = self.routes.get(key).unwrap_or(&NO_ROUTES);
+        let routes = (!is_foreign).then_some(RoutesOf { key, server, routes });
+        let source =
+            listener::Source { id, path: "spec".to_owned(), fields, server: Some(key), allowed, routes };
         self.draft(draft, &source, &settings, dependencies);
     }
 
@@ -206,6 +278,7 @@ struct Draft {
     precedence: Precedence,
     good: Vec<Arc<Candidate>>,
     siblings: Vec<Sibling>,
+    route: Option<Arc<RouteDraft>>,
     outcome: ObjectOutcome,
 }
 
@@ -218,9 +291,10 @@ impl Draft {
             generation: resource.generation,
             violations: resource.spec.as_ref().err().cloned().unwrap_or_default(),
             listeners: vec![],
+            route: None,
         };
         let age = resource.created.unwrap_or(i64::MAX);
-        Self { precedence: (kind, age, key.clone()), good: vec![], siblings: vec![], outcome }
+        Self { precedence: (kind, age, key.clone()), good: vec![], siblings: vec![], route: None, outcome }
     }
 
     /// Adds the claims of the next listener: the one with which it is served, and the reservation until its references
@@ -258,7 +332,7 @@ impl Draft {
     }
 
     fn finish(self) -> Ours {
-        let Self { precedence, good, siblings, mut outcome } = self;
+        let Self { precedence, good, siblings, route, mut outcome } = self;
         let claims = conflicts::among_siblings(&siblings, &mut outcome.listeners);
         let claims = siblings.iter().zip(claims).filter_map(|(sibling, claim)| {
             let candidate = claim?;
@@ -266,10 +340,15 @@ impl Draft {
             let rank = Rank { precedence: precedence.clone(), listener: sibling.listener, is_reserved };
             Some((rank, candidate))
         });
-        Ours { good, claims: claims.collect(), outcome }
+        let claims = claims.collect();
+        let route = route.map(|route| (precedence, route));
+        Ours { good, claims, route, outcome }
     }
 }
 
-fn listener_id(key: &Key, listener: &str) -> ListenerId {
+pub(crate) fn listener_id(key: &Key, listener: &str) -> ListenerId {
     ListenerId { namespace: key.namespace.clone(), object: key.name.clone(), listener: listener.to_owned() }
 }
+
+/// The routes of a `MailServer` without any.
+static NO_ROUTES: LazyLock<ServerRoutes> = LazyLock::new(ServerRoutes::default);

@@ -35,6 +35,11 @@ impl Interest {
         changes.own.iter().chain(others).cloned().collect()
     }
 
+    /// Returns the objects that are attached to a `MailServer`.
+    pub(crate) fn of_server(&self, server: &Key) -> BTreeSet<ObjectId> {
+        self.servers.get(server).cloned().unwrap_or_default()
+    }
+
     /// Returns the objects whose rendering differs between two times (Unix seconds) without a change of an object.
     pub(crate) fn between(&self, one: i64, other: i64) -> impl Iterator<Item = &ObjectId> {
         let after = one.min(other).saturating_add(1);

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use crate::api::listener::ListenerFields;
 use crate::api::server::AllowedBackends;
-use crate::api::{Settings, listener as api};
+use crate::api::{MailServerSpec, Settings, listener as api};
 use crate::controller::index::Key;
 use crate::controller::violation::{Notice, Violation};
-use crate::model::{Auth, Hostname, HttpAuth, Listener, ListenerId, ServerTls, TlsMode};
+use crate::model::{Auth, Hostname, HttpAuth, Listener, ListenerId, Routes, ServerTls, TlsMode, Upstream};
 use crate::protocol::{FrontendConfig, Protocol};
 
-use super::auth::{self, Decider};
 use super::claim::{BeforeSni, Candidate, Claim};
 use super::references::References;
+use super::route::routing::ServerRoutes;
 use super::scope::Scope;
-use super::{Completeness, Environment, backend, bounds, frontend, reach, socket, tls, upstream};
+use super::{Completeness, Environment, auth, backend, bounds, frontend, reach, socket, tls, upstream};
 
 /// A listener in its object.
 pub(crate) struct Source<'a> {
@@ -27,6 +27,17 @@ pub(crate) struct Source<'a> {
     pub(crate) server: Option<&'a Key>,
     /// What that `MailServer` allows to listeners of other namespaces.
     pub(crate) allowed: Option<&'a AllowedBackends>,
+    /// The routes of the `MailServer`. A listener of another namespace has none: its author's auth service must not
+    /// decide who logs in to the backends of others.
+    pub(crate) routes: Option<RoutesOf<'a>>,
+}
+
+/// A `MailServer` and its routes.
+#[derive(Clone, Copy)]
+pub(crate) struct RoutesOf<'a> {
+    pub(crate) key: &'a Key,
+    pub(crate) server: &'a MailServerSpec,
+    pub(crate) routes: &'a ServerRoutes,
 }
 
 /// Returns the listener, unless a violation excludes it, and all its violations. If only pending references exclude it,
@@ -81,16 +92,12 @@ pub(crate) fn refresh(
         reach.keep_own(&listener.reach);
     }
     let backend = backend::render(scope, source.fields, &reach, references);
-    let configured = match &mut listener.auth {
-        Auth::Http { backend, .. } => backend.as_mut(),
-        Auth::Passthrough(backend) => Some(backend),
-    };
-    if let (Some(old), Some(new)) = (configured, backend)
+    if let (Some(old), Some(new)) = (&mut listener.backend, backend)
         && old.reference == new.reference
     {
         *old = Arc::new(new);
     }
-    if let (Auth::Http { service: old, .. }, Some(Decider::Service(new))) =
+    if let (Auth::Http(old), Some(Auth::Http(new))) =
         (&mut listener.auth, auth::render(scope, settings, &reach, references))
         && old.reference == new.reference
     {
@@ -105,6 +112,8 @@ pub(crate) fn refresh(
         *old = Arc::new(ServerTls { certificates: new.certificates, ..(**old).clone() });
     }
     reach::renew(&mut listener, reach);
+    let (protocol, upstream) = (kept.claim.protocol, Arc::clone(&listener.upstream));
+    listener.routes = routes(source, protocol, (settings, &upstream), &listener.auth, references);
     kept.listener = Some(Arc::new(listener));
     kept
 }
@@ -137,8 +146,10 @@ fn candidate(
     let reach = reach::render(scope, source, settings, references);
     let decider = auth::render(scope, settings, &reach, references);
     let backend = backend::render(scope, fields, &reach, references);
-    let passthrough = matches!(decider, Some(Decider::Backend));
-    if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() {
+    let passthrough = decider.as_ref().is_some_and(Auth::is_passthrough);
+    let takes_routes =
+        source.routes.is_some_and(|of| of.server.allowed_routes.is_some() || !of.routes.is_empty());
+    if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() && !takes_routes {
         scope.report(Violation::invalid(
             &scope.field("backendRef"),
             "auth.passthrough needs a backend to log in to",
@@ -160,8 +171,9 @@ fn candidate(
     let upstream = Arc::new(upstream::render(scope, settings, passthrough, references));
     let before_sni = BeforeSni::new(&frontend, &limits, &timeouts, greeting_delay, &resolver);
     let id = source.id.clone();
-    let auth = decider.and_then(|decider| decider.with(backend.map(Arc::new)));
-    let listener = auth.map(|auth| Listener {
+    let listener = decider.map(|auth| Listener {
+        routes: routes(source, protocol, (settings, &upstream), &auth, references),
+        backend: backend.map(Arc::new),
         id: id.clone(),
         hostnames: hostnames.clone(),
         greeting_delay,
@@ -177,6 +189,20 @@ fn candidate(
     let address = address?;
     let claim = Claim { id, address, options, protocol, tls_mode, proxy_protocol, hostnames, before_sni };
     Some(Candidate { claim, listener: listener.map(Arc::new) })
+}
+
+/// Renders the routes of a listener. `None` if its `MailServer` has none.
+fn routes(
+    source: &Source<'_>,
+    protocol: Protocol,
+    (settings, upstream): (&Settings, &Arc<Upstream>),
+    auth: &Auth,
+    references: &mut References<'_>,
+) -> Option<Arc<Routes>> {
+    let RoutesOf { key, server, routes } = source.routes.filter(|of| !of.routes.is_empty())?;
+    let passthrough = auth.is_passthrough();
+    let routes = routes.of_listener((key, server), protocol, (settings, upstream), passthrough, references);
+    Some(Arc::new(routes))
 }
 
 fn hostnames(scope: &Scope<'_>, fields: &ListenerFields, mode: TlsMode) -> Vec<Hostname> {

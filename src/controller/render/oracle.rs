@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::controller::index::{Kind, ObjectId, Objects, Reference};
+use crate::controller::index::{Key, Kind, ObjectId, Objects, Reference};
 use crate::model::{Listener, Listeners, Snapshot};
 use crate::net::ListenAddress;
 
 use super::claim::Claim;
 use super::conflicts::{Decision, among_objects};
-use super::draft::Drafting;
+use super::draft::{Drafting, Precedence};
 use super::ports::Claims;
+use super::route::RouteDraft;
+use super::route::lists::UserLists;
+use super::route::routing::ServerRoutes;
 use super::table::{Rendering, Table};
 use super::tls::Certificates;
 use super::{Candidate, Environment, ObjectOutcome};
@@ -26,23 +29,37 @@ pub(crate) struct Rendered {
     pub(crate) references: BTreeSet<Reference>,
     /// The state for the next rendering.
     table: Table,
+    lists: UserLists,
 }
 
 impl Rendered {
     /// Renders all objects, after the previous rendering.
     pub(crate) fn next(&self, objects: &Objects, environment: &Environment) -> Self {
         let certificates = &mut Certificates::default();
-        let mut drafting = Drafting { objects, environment, table: &self.table, certificates };
+        let mut lists = self.lists.clone();
+        let routes = &BTreeMap::new();
+        let table = &self.table;
+        let mut drafting = Drafting { objects, environment, table, certificates, lists: &mut lists, routes };
+        let ids = objects.routes.keys().map(|key| ObjectId::new(Kind::Route, key));
+        let of_routes: Vec<(ObjectId, Rendering)> =
+            ids.filter_map(|id| Some((id.clone(), Rendering::new(drafting.object(&id)?)))).collect();
+        let routes = &combined(&of_routes);
+        let mut drafting = Drafting { objects, environment, table, certificates, lists: &mut lists, routes };
         let servers = objects.servers.keys().map(|key| ObjectId::new(Kind::Server, key));
         let listeners = objects.listeners.keys().map(|key| ObjectId::new(Kind::Listener, key));
         let drafted = |id: ObjectId| Some((id.clone(), Rendering::new(drafting.object(&id)?)));
-        let table = Table(servers.chain(listeners).filter_map(drafted).collect());
+        let table = Table(servers.chain(listeners).filter_map(drafted).chain(of_routes).collect());
         let claims: Claims = table.0.values().flat_map(|rendering| rendering.claims.clone()).collect();
         let decisions = among_objects(&claims.values().collect::<Vec<_>>(), &self.snapshot);
         let own = |(id, rendering): (&ObjectId, &Rendering)| {
             Some((id.clone(), (**rendering.own.as_ref()?).clone()))
         };
         let mut outcomes: BTreeMap<ObjectId, ObjectOutcome> = table.0.iter().filter_map(own).collect();
+        for (id, outcome) in &mut outcomes {
+            let Some(route) = &outcome.route else { continue };
+            let conflicts = routes.get(&route.server).and_then(|routes| routes.conflicts.get(&id.key));
+            outcome.violations.extend(conflicts.into_iter().flatten().cloned());
+        }
         let mut served = Vec::new();
         for ((rank, claim), decision) in claims.iter().zip(decisions) {
             match decision {
@@ -55,8 +72,23 @@ impl Rendered {
             }
         }
         let references = table.0.values().flat_map(|r| r.dependencies.references.clone()).collect();
-        Self { snapshot: assemble(served), objects: outcomes.into_values().collect(), references, table }
+        Self {
+            snapshot: assemble(served),
+            objects: outcomes.into_values().collect(),
+            references,
+            table,
+            lists,
+        }
     }
+}
+
+/// Combines the routes of each `MailServer`.
+fn combined(renderings: &[(ObjectId, Rendering)]) -> BTreeMap<Key, ServerRoutes> {
+    let mut by_server: BTreeMap<Key, BTreeMap<Precedence, Arc<RouteDraft>>> = BTreeMap::new();
+    for (precedence, route) in renderings.iter().filter_map(|(_, rendering)| rendering.route.clone()) {
+        by_server.entry(route.server.clone()).or_default().insert(precedence, route);
+    }
+    by_server.into_iter().map(|(server, routes)| (server, ServerRoutes::new(routes, None))).collect()
 }
 
 /// Groups the claims that have won, the strongest first, into sockets.

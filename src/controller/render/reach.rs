@@ -35,17 +35,27 @@ pub(crate) fn render(
     settings: &Settings,
     references: &References<'_>,
 ) -> Reach {
-    let Some(server) = scope.foreign_server() else { return Reach::Anywhere };
     let http = settings.auth.as_ref().and_then(|auth| auth.http.as_ref());
     let auth =
         http.and_then(|http| http.service_ref.as_ref()).filter(|_| scope.is_own("auth.http.serviceRef"));
     let services =
         [source.fields.backend_ref.as_ref().map(|service| &service.name), auth.map(|service| &service.name)];
-    let allowed = source.allowed.cloned().unwrap_or_default();
+    of_services(scope, services.into_iter().flatten().map(String::as_str), source.allowed, references)
+}
+
+/// Returns the destinations of an object that names these Services.
+pub(crate) fn of_services<'a>(
+    scope: &Scope<'_>,
+    services: impl Iterator<Item = &'a str>,
+    allowed: Option<&AllowedBackends>,
+    references: &References<'_>,
+) -> Reach {
+    let Some(server) = scope.foreign_server() else { return Reach::Anywhere };
+    let allowed = allowed.cloned().unwrap_or_default();
     Reach::Within(Arc::new(Bounds {
-        namespace: source.id.namespace.clone(),
+        namespace: scope.own_key("").namespace,
         server: server.to_string(),
-        own: services.iter().flatten().flat_map(|name| pods(&scope.own_key(name), references)).collect(),
+        own: services.flat_map(|name| pods(&scope.own_key(name), references)).collect(),
         networks: networks(&allowed).filter_map(Result::ok).collect(),
         hosts: allowed.hosts.iter().flatten().map(|host| Hostname::new(host)).collect(),
         introductions: match allowed.introductions {
@@ -54,6 +64,11 @@ pub(crate) fn render(
             Some(Allowed::Always) => Introductions::Always,
         },
     }))
+}
+
+/// Tells whether a `MailServer` allows objects of other namespaces to send client information to all backends.
+pub(crate) fn always_introduces(allowed: Option<&AllowedBackends>) -> bool {
+    allowed.and_then(|allowed| allowed.introductions) == Some(Allowed::Always)
 }
 
 /// Parses the allowed networks. An error is the text that is not a network.
@@ -75,7 +90,7 @@ pub(crate) fn check_allowed(allowed: &AllowedBackends) -> impl Iterator<Item = V
 
 /// Gives the last valid rendering the current limits, and removes endpoints that are no longer allowed.
 pub(crate) fn renew(listener: &mut Listener, reach: Reach) {
-    if let Auth::Http { service: http, .. } = &mut listener.auth
+    if let Auth::Http(http) = &mut listener.auth
         && http.reach != Reach::Anywhere
         && http.reach != reach
     {

@@ -2,7 +2,7 @@
 //! of an unchanged object.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -21,7 +21,7 @@ use super::tls::Certificates;
 pub(crate) struct Dependencies {
     /// All references that were looked up, whatever the result.
     pub(crate) references: BTreeSet<Reference>,
-    /// The `MailServer` of a `MailListener`, even if it does not exist: the one in the spec and, if that spec is not
+    /// The `MailServer` of a `MailListener` or `MailRoute`, even if it does not exist: the one in the spec and, if that spec is not
     /// valid, the one in the last valid spec.
     pub(crate) servers: BTreeSet<Key>,
     /// The namespace whose labels were used for a decision.
@@ -61,10 +61,14 @@ impl<'a> References<'a> {
         self.look_up(ReferenceKind::Secret, key, self.objects.secrets.get(key))
     }
 
+    /// Looks up a ConfigMap.
+    pub(crate) fn config_map(&self, key: &Key) -> Lookup<&'a Arc<BTreeMap<String, Vec<u8>>>> {
+        self.look_up(ReferenceKind::ConfigMap, key, self.objects.config_maps.get(key))
+    }
+
     /// Looks up a value of a ConfigMap. The result is `Found(None)` if the ConfigMap has no such key.
     pub(crate) fn in_config_map(&self, key: &Key, name: &str) -> Lookup<Option<&'a [u8]>> {
-        let map = self.look_up(ReferenceKind::ConfigMap, key, self.objects.config_maps.get(key));
-        map.map(|map| map.get(name).map(Vec::as_slice))
+        self.config_map(key).map(|map| map.get(name).map(Vec::as_slice))
     }
 
     /// Looks up a Service.

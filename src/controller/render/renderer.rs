@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::controller::index::{Changes, Index, ObjectId, Objects};
+use crate::controller::index::{Changes, Index, Key, Kind, ObjectId, Objects};
 use crate::model::{Listener, ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
 use super::draft::{Drafted, Drafting};
 use super::interest::{Interest, ReferenceChanges};
 use super::ports::{Effects, Ports};
+use super::route::lists::UserLists;
+use super::route::routing::ServerRoutes;
 use super::table::{Rendering, Table};
 use super::tls::Certificates;
 use super::{Candidate, Environment, ObjectOutcome};
@@ -23,6 +25,9 @@ pub struct Renderer {
     ports: Ports,
     interest: Interest,
     certificates: Certificates,
+    lists: UserLists,
+    /// The routes of each `MailServer` that has some.
+    routes: BTreeMap<Key, ServerRoutes>,
     /// The environment of the last rendering.
     environment: Option<Environment>,
     snapshot: Arc<Snapshot>,
@@ -50,9 +55,16 @@ impl Renderer {
         }
         let mut delta = Delta::default();
         let mut effects = Effects::new(self.snapshot.revision + 1);
-        for (id, drafted) in self.draft(&affected, objects, environment) {
-            self.replace(&id, drafted, &mut effects, &mut delta);
-        }
+        // Listeners use the routes of their MailServer.
+        let (routes, mut others): (BTreeSet<_>, BTreeSet<_>) =
+            affected.iter().cloned().partition(|id| id.kind == Kind::Route);
+        let mut servers = self.servers_of(&routes);
+        self.draft_and_replace(&routes, objects, environment, &mut effects, &mut delta);
+        servers.append(&mut self.servers_of(&routes));
+        let dependents = self.combine_routes(servers);
+        others.extend(dependents.iter().filter(|id| id.kind != Kind::Route).cloned());
+        affected.extend(dependents);
+        self.draft_and_replace(&others, objects, environment, &mut effects, &mut delta);
         self.environment = Some(environment.clone());
         self.ports.settle(&self.snapshot, &mut effects);
         affected.append(&mut effects.decided);
@@ -91,6 +103,16 @@ impl Renderer {
         Some(self.served(id)?.1)
     }
 
+    /// Returns the listeners that use the routes of a `MailServer`, and are served.
+    pub fn with_routes_of(&self, server: &Key) -> impl Iterator<Item = &Arc<Listener>> {
+        let mut objects = self.interest.of_server(server);
+        objects.insert(ObjectId::new(Kind::Server, server));
+        let renderings: Vec<_> = objects.iter().filter_map(|id| self.table.0.get(id)).collect();
+        let claims = renderings.into_iter().flat_map(|rendering| &rendering.claims);
+        let served = claims.filter_map(|(rank, candidate)| Some(self.ports.served(rank, candidate)?.0));
+        served.filter(|listener| listener.routes.is_some())
+    }
+
     /// Returns a listener as it is served now.
     #[must_use]
     pub fn listener(&self, id: &ListenerId) -> Option<&Listener> {
@@ -115,15 +137,49 @@ impl Renderer {
     }
 
     /// Renders all objects before any result is replaced, because all of them use the previous results.
-    fn draft(
+    fn draft_and_replace(
         &mut self,
         ids: &BTreeSet<ObjectId>,
         objects: &Objects,
         environment: &Environment,
-    ) -> BTreeMap<ObjectId, Option<Drafted>> {
+        effects: &mut Effects,
+        delta: &mut Delta,
+    ) {
         let (table, certificates) = (&self.table, &mut self.certificates);
-        let mut drafting = Drafting { objects, environment, table, certificates };
-        ids.iter().map(|id| (id.clone(), drafting.object(id))).collect()
+        let (lists, routes) = (&mut self.lists, &self.routes);
+        let mut drafting = Drafting { objects, environment, table, certificates, lists, routes };
+        let drafted: Vec<_> = ids.iter().map(|id| (id, drafting.object(id))).collect();
+        for (id, drafted) in drafted {
+            self.replace(id, drafted, effects, delta);
+        }
+    }
+
+    /// Returns the `MailServer`s of routes.
+    fn servers_of(&self, routes: &BTreeSet<ObjectId>) -> BTreeSet<Key> {
+        routes.iter().filter_map(|id| Some(self.table.route(id)?.server.clone())).collect()
+    }
+
+    /// Combines the routes of these `MailServer`s again. Returns the objects that depend on those that have changed.
+    fn combine_routes(&mut self, servers: BTreeSet<Key>) -> BTreeSet<ObjectId> {
+        let mut dependents = BTreeSet::new();
+        for server in servers {
+            let attached = self.interest.of_server(&server);
+            let routes = attached.iter().filter_map(|id| self.table.0.get(id)?.route.clone());
+            let routes = routes.filter(|(_, route)| route.server == server).collect();
+            let last = self.routes.get(&server);
+            let new = ServerRoutes::new(routes, last);
+            if last.is_some_and(|last| *last == new) || (last.is_none() && new.is_empty()) {
+                continue;
+            }
+            dependents.extend(attached);
+            dependents.insert(ObjectId::new(Kind::Server, &server));
+            if new.is_empty() {
+                self.routes.remove(&server);
+            } else {
+                self.routes.insert(server, new);
+            }
+        }
+        dependents
     }
 
     fn replace(&mut self, id: &ObjectId, drafted: Option<Drafted>, effects: &mut Effects, delta: &mut Delta) {
@@ -133,6 +189,9 @@ impl Renderer {
         let mut new = new.unwrap_or_default();
         self.interest.replace(id, &old.dependencies, &new.dependencies, &mut delta.references);
         self.ports.replace(&old.claims, &new.claims, effects);
+        if id.kind == Kind::Route {
+            self.lists.keep(&id.key, |reference| new.dependencies.references.contains(reference));
+        }
         if exists {
             new.outcome = old.outcome;
             self.table.0.insert(id.clone(), new);
@@ -144,7 +203,8 @@ impl Renderer {
     /// Stores the outcome of an object if it has changed.
     fn compare_outcome(&mut self, id: &ObjectId, delta: &mut Delta) {
         let Some(rendering) = self.table.0.get_mut(id) else { return };
-        let outcome = with_losses(rendering, &self.ports);
+        let outcome =
+            with_losses(rendering, &self.ports).map(|outcome| with_conflicts(outcome, &self.routes));
         if rendering.outcome != outcome {
             rendering.outcome = outcome;
             delta.objects.insert(id.clone());
@@ -219,6 +279,19 @@ fn with_losses(rendering: &Rendering, ports: &Ports) -> Option<Arc<ObjectOutcome
         }
     }
     Some(Arc::new(outcome))
+}
+
+/// Returns the outcome of a route with its conflicts with other routes.
+fn with_conflicts(outcome: Arc<ObjectOutcome>, routes: &BTreeMap<Key, ServerRoutes>) -> Arc<ObjectOutcome> {
+    let of_route = |key| routes.get(&outcome.route.as_ref()?.server)?.conflicts.get(key);
+    match of_route(&outcome.key) {
+        None => outcome,
+        Some(conflicts) => {
+            let mut outcome = (*outcome).clone();
+            outcome.violations.extend(conflicts.iter().cloned());
+            Arc::new(outcome)
+        }
+    }
 }
 
 /// Tells whether the shared settings of both sockets are equal.

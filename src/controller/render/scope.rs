@@ -83,6 +83,11 @@ impl<'a> Scope<'a> {
         self.source.server.filter(|server| server.namespace != self.source.id.namespace)
     }
 
+    /// Returns `MailServer namespace/name` for messages of another object about its `MailServer`.
+    pub(crate) fn server_name(&self) -> String {
+        self.source.server.map(|server| format!("MailServer {server}")).unwrap_or_default()
+    }
+
     /// Returns the listener's name, or the object's name for a `MailListener`.
     pub(crate) fn listener_name(&self) -> &str {
         let id = &self.source.id;

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{MailListenerSpec, MailServerSpec};
+use crate::api::{MailListenerSpec, MailRouteSpec, MailServerSpec};
 use crate::controller::index::{Key, Kind, ObjectId, Objects, Resource};
 use crate::model::ListenerId;
 
-use super::draft::{Drafted, Ours, Spec};
+use super::draft::{Drafted, Ours, Precedence, Spec};
 use super::ports::Claims;
 use super::references::Dependencies;
+use super::route::RouteDraft;
 use super::{Candidate, ObjectOutcome};
 
 /// The last rendering of one object.
@@ -24,6 +25,8 @@ pub(crate) struct Rendering {
     good: Vec<Arc<Candidate>>,
     /// The claims of the listeners, without those that lost a conflict within the object.
     pub(crate) claims: Claims,
+    /// The route, and its order among the routes of its `MailServer`.
+    pub(crate) route: Option<(Precedence, Arc<RouteDraft>)>,
     /// The outcome without regard to other objects; `None` if the object has another class.
     pub(crate) own: Option<Arc<ObjectOutcome>>,
     /// The outcome with the conflicts with other objects.
@@ -39,8 +42,8 @@ impl Rendering {
     pub(crate) fn new(drafted: Drafted) -> Self {
         let Drafted { dependencies, spec, ours } = drafted;
         let rendering = Self { dependencies, spec, ..Self::default() };
-        let Some(Ours { good, claims, outcome }) = ours else { return rendering };
-        Self { good, claims, own: Some(Arc::new(outcome)), ..rendering }
+        let Some(Ours { good, claims, route, outcome }) = ours else { return rendering };
+        Self { good, claims, route, own: Some(Arc::new(outcome)), ..rendering }
     }
 
     /// Returns the last rendering of a listener.
@@ -60,7 +63,7 @@ impl Table {
     pub(crate) fn server(&self, objects: &Objects, key: &Key) -> Option<Arc<MailServerSpec>> {
         let last = || match self.0.get(&ObjectId::new(Kind::Server, key))?.spec.as_ref()? {
             Spec::Server(spec) => Some(spec),
-            Spec::Listener(_) => None,
+            Spec::Listener(_) | Spec::Route(_) => None,
         };
         usable(objects.servers.get(key)?, last)
     }
@@ -69,9 +72,23 @@ impl Table {
     pub(crate) fn listener(&self, objects: &Objects, key: &Key) -> Option<Arc<MailListenerSpec>> {
         let last = || match self.0.get(&ObjectId::new(Kind::Listener, key))?.spec.as_ref()? {
             Spec::Listener(spec) => Some(spec),
-            Spec::Server(_) => None,
+            Spec::Server(_) | Spec::Route(_) => None,
         };
         usable(objects.listeners.get(key)?, last)
+    }
+
+    /// Returns the spec of a `MailRoute` for rendering.
+    pub(crate) fn route_spec(&self, objects: &Objects, key: &Key) -> Option<Arc<MailRouteSpec>> {
+        let last = || match self.0.get(&ObjectId::new(Kind::Route, key))?.spec.as_ref()? {
+            Spec::Route(spec) => Some(spec),
+            Spec::Server(_) | Spec::Listener(_) => None,
+        };
+        usable(objects.routes.get(key)?, last)
+    }
+
+    /// Returns the last rendering of a route.
+    pub(crate) fn route(&self, object: &ObjectId) -> Option<&Arc<RouteDraft>> {
+        self.0.get(object)?.route.as_ref().map(|(_, route)| route)
     }
 
     /// Returns the last rendering of a listener.

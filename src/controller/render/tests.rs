@@ -13,13 +13,16 @@ use crate::controller::folder::scan::{Scan, Seen};
 use crate::controller::folder::store::Store;
 use crate::controller::index::Objects;
 use crate::controller::index::{Answer, Index, Key, Reference, ReferenceKind};
+use crate::controller::reason::Reason;
 use crate::controller::validate::tests::validator;
+use crate::model::routes::Routing;
 use crate::model::{
     Auth, AuthProof, ClientAuthMode, HeaderText, Listener, ServerNames, Socket, TlsMode, TrustAnchors,
     UntrustedPeers, UpstreamTls,
 };
 use crate::net::BackendAddress;
 use crate::protocol::backend::XclientNegotiation;
+use crate::protocol::proxy_header::ProxyVersion;
 use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOffer};
 use crate::secret::Secret;
 
@@ -352,8 +355,8 @@ fn the_kind_of_auth_is_inherited_whole() {
     let rendered = once(&server(&listeners, http));
     assert!(listener(&rendered, "own").auth.is_passthrough());
     let of = |name: &str| match &listener(&rendered, name).auth {
-        Auth::Http { service: http, .. } => Arc::clone(http),
-        Auth::Passthrough(_) => panic!("{name}"),
+        Auth::Http(http) => Arc::clone(http),
+        Auth::Passthrough => panic!("{name}"),
     };
     assert_eq!((of("same").timeout.as_secs(), of("slower").timeout.as_secs()), (5, 9));
     assert_eq!((of("slower").host.as_str(), of("slower").path.expose()), ("auth.example", "/a?b"));
@@ -389,8 +392,8 @@ fn trust_in_an_auth_service_is_not_inherited_by_another_one() {
     );
     let rendered = once(&server(&listeners, http));
     let of = |name: &str| match &listener(&rendered, name).auth {
-        Auth::Http { service: http, .. } => (http.proof, http.keep_alive),
-        Auth::Passthrough(_) => panic!("{name}"),
+        Auth::Http(http) => (http.proof, http.keep_alive),
+        Auth::Passthrough => panic!("{name}"),
     };
     assert_eq!(of("same"), (AuthProof::Headers, false));
     assert_eq!(of("strict"), (AuthProof::StatusAndHeader, false));
@@ -569,11 +572,11 @@ fn headers_may_say_what_is_different_for_each_session() {
     };
     for (value, text) in [("ListenerName", "a"), ("ListenerPort", "143")] {
         let rendered = once(&server(&imap("a", &auth(&format!("{{session: {value}}}"))), ""));
-        let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else { panic!() };
+        let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
         assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(text.as_bytes())));
     }
     let rendered = once(&server(&imap("a", &auth("{session: ClientPort}")), ""));
-    let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else { panic!() };
+    let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::ClientPort);
     for source in ["{}", "{session: ClientPort, secretKeyRef: {name: k, key: key}}"] {
         let found = messages(&once(&server(&imap("a", &auth(source)), "")));
@@ -611,7 +614,7 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!(tls.certificates[0].names, ["mail.example"]);
     assert_eq!(tls.certificates[0].reference, "mail/t");
     assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
-    let Auth::Http { service: http, .. } = &listener.auth else { panic!() };
+    let Auth::Http(http) = &listener.auth else { panic!() };
     assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
     assert_eq!((http.endpoints[0].to_string().as_str(), http.path.expose()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
@@ -824,7 +827,7 @@ fn a_service_resolves_to_its_ready_endpoints() {
              false}}, {addresses: [10.0.0.1], targetRef: {kind: Pod, name: dovecot-0, namespace: mail}}",
         );
     let rendered = once(&yaml);
-    let backend = listener(&rendered, "a").auth.backend().unwrap();
+    let backend = listener(&rendered, "a").backend.as_ref().unwrap();
     assert_eq!(backend.reference, "Service mail/dovecot:143");
     let endpoints: Vec<String> = backend.endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(endpoints, ["10.0.0.1:10143", "10.0.0.2:10143", "[fd00::1]:10143"]);
@@ -884,7 +887,7 @@ fn a_backend_port_for_tls_without_tls_is_served_with_a_warning() {
 fn a_service_without_ready_endpoints_is_served_with_a_warning() {
     let rendered =
         once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 143}}", "") + SERVICE));
-    assert_eq!(listener(&rendered, "a").auth.backend().unwrap().endpoints, []);
+    assert_eq!(listener(&rendered, "a").backend.as_ref().unwrap().endpoints, []);
     assert!(messages(&rendered).contains("NoReadyEndpoints spec.listeners[a].backendRef: "));
 }
 
@@ -894,7 +897,7 @@ fn an_external_name_is_resolved_when_it_is_used() {
                    spec: {type: ExternalName, externalName: imap.example.com}\n";
     let rendered =
         once(&(server("{name: a, port: 143, backendRef: {name: dovecot, port: 10143}}", "") + service));
-    let endpoints = &listener(&rendered, "a").auth.backend().unwrap().endpoints;
+    let endpoints = &listener(&rendered, "a").backend.as_ref().unwrap().endpoints;
     assert_eq!(endpoints[0].to_string(), "imap.example.com:10143");
 }
 
@@ -924,7 +927,7 @@ fn a_port_of_a_service_may_be_named() {
         );
         let messages = messages(&rendered);
         let socket = rendered.snapshot.sockets.values().next().cloned();
-        let backend = socket.and_then(|socket| socket.listeners[0].auth.backend().cloned());
+        let backend = socket.and_then(|socket| socket.listeners[0].backend.clone());
         (backend.map(|backend| (backend.reference.clone(), backend.endpoints.clone())), messages)
     };
     let endpoint = slice("x", "IPv4", "{addresses: [10.0.0.1]}");
@@ -969,9 +972,7 @@ fn a_port_of_the_auth_service_may_be_named() {
     let rendered = once(
         &(server("{name: a, port: 143}", auth) + SERVICE + &slice("x", "IPv4", "{addresses: [10.0.0.1]}")),
     );
-    let Auth::Http { service: http, .. } = &listener(&rendered, "a").auth else {
-        panic!("{}", messages(&rendered))
-    };
+    let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!("{}", messages(&rendered)) };
     assert_eq!(http.endpoints[0].to_string(), "10.0.0.1:14190");
 }
 
@@ -1038,7 +1039,7 @@ fn a_listener_kept_in_a_conflict_has_current_endpoints_and_certificates() {
     };
     let seen = |rendered: &Rendered| {
         let kept = listener(rendered, "b");
-        let endpoint = kept.auth.backend().unwrap().endpoints[0].to_string();
+        let endpoint = kept.backend.as_ref().unwrap().endpoints[0].to_string();
         (kept.tls.as_ref().unwrap().certificates[0].names.clone(), endpoint)
     };
     let old = (vec!["old".to_owned()], "10.0.0.1:10143".to_owned());
@@ -1207,8 +1208,8 @@ fn a_servers_headers_are_not_sent_to_a_listeners_own_auth_service() {
         + &attached("team", "own", "port: 1143, protocol: IMAP, auth: {http: {url: 'http://evil/'}}");
     let rendered = once(&yaml);
     let headers = |address: &str| match &socket(&rendered, address).listeners[0].auth {
-        Auth::Http { service: http, .. } => http.headers.len(),
-        Auth::Passthrough(_) => panic!(),
+        Auth::Http(http) => http.headers.len(),
+        Auth::Passthrough => panic!(),
     };
     assert_eq!((headers("*:143"), headers("*:1143")), (1, 0));
 }
@@ -1264,7 +1265,7 @@ fn a_last_good_rendering_has_current_endpoints_and_certificates() {
     let rendered = fixture.render(&later);
     let kept = listener(&rendered, "a");
     assert_eq!(kept.timeouts.client, Duration::from_secs(5));
-    assert_eq!(kept.auth.backend().unwrap().endpoints[0].to_string(), "10.0.0.2:10143");
+    assert_eq!(kept.backend.as_ref().unwrap().endpoints[0].to_string(), "10.0.0.2:10143");
     assert_eq!(kept.tls.as_ref().unwrap().certificates[0].names, ["new"]);
 }
 
@@ -1292,4 +1293,220 @@ fn a_render_is_the_same_for_the_same_objects() {
     let (first, second) = (fixture.render(&yaml), fixture.render(&yaml));
     assert_eq!(first.snapshot, second.snapshot);
     assert_eq!(first.objects, second.objects);
+}
+
+/// Returns a MailRoute of MailServer `mail/s`.
+fn route(namespace: &str, name: &str, fields: &str) -> String {
+    format!(
+        "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailRoute\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{serverRef: {{name: s, namespace: mail}}, {fields}}}\n"
+    )
+}
+
+/// Returns a route of these users to an IMAP backend.
+fn imap_route(namespace: &str, name: &str, matches: &str, service: &str) -> String {
+    let backend = format!("backend: {{services: [{{protocol: IMAP, {service}}}]}}");
+    route(namespace, name, &format!("match: {{{matches}}}, {backend}"))
+}
+
+fn users(namespace: &str, users: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: moved, namespace: {namespace}}}, data: {{users: {users:?}}}}}\n"
+    )
+}
+
+/// Returns the reference of the backend to which a login goes.
+fn routed(rendered: &Rendered, login: &str) -> String {
+    let listener = listener(rendered, "a");
+    let Some(routes) = &listener.routes else { return "no routes".to_owned() };
+    match routes.table.find(&routes.rules.of_name(login.as_bytes()), &routes.rules) {
+        Routing::Route(position, _) => match &routes.destinations[position] {
+            Some(destination) => destination.backend.reference.clone(),
+            None => "own".to_owned(),
+        },
+        Routing::Undecided(entry) => format!("undecided {}", entry.id),
+        Routing::Unmatched => "unmatched".to_owned(),
+    }
+}
+
+fn of_object<'a>(rendered: &'a Rendered, name: &str) -> &'a ObjectOutcome {
+    rendered.objects.iter().find(|object| object.key.name == name).unwrap()
+}
+
+fn said(rendered: &Rendered, name: &str) -> Vec<String> {
+    of_object(rendered, name).violations.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn routes_send_users_to_their_backends() {
+    let yaml = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+        + &imap_route("mail", "org", "domains: ['*.Example.ORG', example.org]", "address: 'b:1'")
+        + &imap_route("mail", "moved", "users: [bob@example.org]", "address: 'c:1'");
+    let rendered = once(&yaml);
+    assert_eq!(routed(&rendered, "me@example.org"), "b:1");
+    assert_eq!(routed(&rendered, "me@x.example.org"), "b:1");
+    assert_eq!(routed(&rendered, "bob@example.org"), "c:1");
+    assert_eq!(routed(&rendered, "bob@example.com"), "unmatched");
+    let route = of_object(&rendered, "org").route.as_ref().unwrap();
+    assert_eq!((route.serving, route.entry.domains.len()), (Serving::Current, 2));
+}
+
+#[test]
+fn passthrough_needs_no_backend_if_routes_are_allowed() {
+    let bare = "{name: a, protocol: IMAP, port: 143, tls: {mode: Disabled}}";
+    let rendered = once(&server(bare, "allowedRoutes: [{}]"));
+    assert_eq!(listener(&rendered, "a").backend, None);
+}
+
+#[test]
+fn tenants_may_route_the_domains_that_the_owner_allows() {
+    let rule = "{namespaces: {from: All}, domains: [a.example, '*.b.example']}";
+    let with = |namespace: &str, matches: &str| {
+        let pods = service_with_pods(namespace);
+        server(&imap("a", "port: 143, tls: {mode: Disabled}"), &format!("allowedRoutes: [{rule}]"))
+            + &pods
+            + &imap_route(namespace, "r", matches, "name: d, port: 143")
+    };
+    let rendered = once(&with("tenant", "domains: [a.example, x.b.example, '*.x.b.example']"));
+    assert_eq!(said(&rendered, "r"), [""; 0]);
+    assert_eq!(routed(&rendered, "me@x.b.example"), "Service tenant/d:143");
+    for (matches, field) in [
+        (
+            "domains: [a.example, b.example]",
+            "spec.match.domains[1]: MailServer mail/s allows no routes of this namespace for b.example",
+        ),
+        ("domains: ['*.example']", "spec.match.domains[0]"),
+        (
+            "users: [me@c.example]",
+            "spec.match.users[0]: MailServer mail/s allows no routes of this namespace for c.example",
+        ),
+        ("users: [me]", "spec.match.users[0]"),
+    ] {
+        let rendered = once(&with("tenant", matches));
+        let said = said(&rendered, "r");
+        assert!(said[0].starts_with(field), "{matches}: {said:?}");
+        assert_eq!(of_object(&rendered, "r").violations[0].reason, Reason::DomainNotAllowed);
+        assert_eq!(of_object(&rendered, "r").route, None);
+    }
+    let closed = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+        + &imap_route("tenant", "r", "domains: [a.example]", "name: d, port: 143");
+    assert!(said(&once(&closed), "r")[0].contains("takes no routes from namespace tenant"));
+}
+
+/// A Service `d` with one Pod.
+fn service_with_pods(namespace: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: Service, metadata: {{name: d, namespace: {namespace}}}, \
+         spec: {{selector: {{app: d}}, ports: [{{name: imap, port: 143}}]}}}}\n\
+         ---\n{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+         metadata: {{name: d-1, namespace: {namespace}, labels: {{kubernetes.io/service-name: d}}}}, \
+         ports: [{{name: imap, port: 143}}], endpoints: [{{addresses: [10.0.0.9], \
+         targetRef: {{kind: Pod, name: d-0, namespace: {namespace}}}}}]}}\n"
+    )
+}
+
+#[test]
+fn a_list_that_was_never_read_leaves_its_users_undecided_and_keeps_its_last_content_later() {
+    let mut fixture = Fixture::new();
+    let routes = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+        + &imap_route("mail", "moved", "usersFrom: [{name: moved, key: users}]", "address: 'c:1'");
+    let rendered = fixture.render(&routes);
+    assert_eq!(routed(&rendered, "bob@example.org"), "undecided mail/moved");
+    assert_eq!(
+        said(&rendered, "moved"),
+        ["spec.match.usersFrom[0]: ConfigMap mail/moved does not exist; create it, or correct the name"]
+    );
+    let rendered = fixture.render(&(routes.clone() + &users("mail", "bob@example.org\n\n# x\nal@B\n@c")));
+    assert_eq!(routed(&rendered, "bob@example.org"), "c:1");
+    assert_eq!(routed(&rendered, "me@example.org"), "unmatched");
+    assert!(
+        said(&rendered, "moved")[0].contains("line 5 has no name before the @"),
+        "{:?}",
+        said(&rendered, "moved")
+    );
+    let rendered = fixture.render(&routes);
+    assert_eq!(routed(&rendered, "al@b"), "c:1");
+    assert_eq!(of_object(&rendered, "moved").route.as_ref().unwrap().serving, Serving::LastGood);
+    let rendered = fixture.render(&routes.replace("key: users", "key: other"));
+    assert_eq!(routed(&rendered, "al@b"), "undecided mail/moved", "this is another list");
+}
+
+#[test]
+fn the_older_of_two_routes_has_a_common_user_or_domain() {
+    let old = imap_route("mail", "old", "domains: [a.example], users: [u@x]", "address: 'b:1'");
+    let old = old.replace("metadata: {", "metadata: {creationTimestamp: '2026-01-01T00:00:00Z', ");
+    let new =
+        imap_route("mail", "new", "domains: [A.example., b.example], users: [u@x, v@x]", "address: 'c:1'");
+    let new = new.replace("metadata: {", "metadata: {creationTimestamp: '2026-01-02T00:00:00Z', ");
+    let rendered = once(&(server(&imap("a", "port: 143, tls: {mode: Disabled}"), "") + &new + &old));
+    for (login, backend) in [("me@a.example", "b:1"), ("u@x", "b:1"), ("v@x", "c:1"), ("me@b.example", "c:1")]
+    {
+        assert_eq!(routed(&rendered, login), backend, "{login}");
+    }
+    assert_eq!(said(&rendered, "old"), [""; 0]);
+    let said = said(&rendered, "new");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].contains("MailRoute mail/old is older and already has these domains: a.example;"),
+        "{said:?}"
+    );
+    assert!(said[1].contains("already has these users: u@x;"), "{said:?}");
+}
+
+#[test]
+fn a_service_that_cannot_be_used_keeps_its_users_from_other_backends() {
+    let mut fixture = Fixture::new();
+    let yaml = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+        + &imap_route("mail", "r", "domains: [a.example]", "name: d, port: 143");
+    let rendered = fixture.render(&yaml);
+    assert_eq!(routed(&rendered, "me@a.example"), "Service mail/d:143");
+    let endpoints = |rendered: &Rendered| {
+        let routes = listener(rendered, "a").routes.clone().unwrap();
+        routes.destinations[0].as_ref().unwrap().backend.endpoints.len()
+    };
+    assert_eq!(endpoints(&rendered), 0);
+    assert_eq!(endpoints(&fixture.render(&(yaml.clone() + &service_with_pods("mail")))), 1);
+    let rendered = fixture.render(&yaml);
+    assert_eq!(endpoints(&rendered), 1, "the last endpoints stay");
+    assert_eq!(of_object(&rendered, "r").route.as_ref().unwrap().serving, Serving::LastGood);
+}
+
+#[test]
+fn upstream_settings_of_a_route_override_those_of_the_listener_field_by_field() {
+    let settings = "upstream: {smtpAuth: true, proxyProtocol: V1}";
+    let backend = "backend: {services: [{protocol: IMAP, address: 'b:1'}], upstream: {proxyProtocol: V2}}";
+    let yaml = server(&imap("a", "port: 143, tls: {mode: Disabled}"), settings)
+        + &route("mail", "r", &format!("match: {{domains: [a.example]}}, {backend}"))
+        + &imap_route("mail", "same", "domains: [b.example]", "address: 'c:1'");
+    let rendered = once(&yaml);
+    let listener = listener(&rendered, "a");
+    let routes = listener.routes.as_ref().unwrap();
+    let [one, same] = &routes.destinations[..] else { panic!() };
+    let (one, same) = (one.as_ref().unwrap(), same.as_ref().unwrap());
+    assert_eq!(one.upstream.proxy_protocol, Some(ProxyVersion::V2));
+    assert!(one.upstream.smtp_auth);
+    assert!(Arc::ptr_eq(&same.upstream, &listener.upstream));
+}
+
+#[test]
+fn a_listener_of_another_namespace_has_no_routes() {
+    let yaml = server(
+        &imap("a", "port: 143, tls: {mode: Disabled}"),
+        "allowedListeners: {namespaces: {from: All}, backends: {hosts: [b], networks: [10.0.0.0/8]}}",
+    ) + &attached(
+        "tenant",
+        "foreign",
+        "port: 1143, protocol: IMAP, tls: {mode: Disabled}, auth: {passthrough: {}}",
+    ) + &attached(
+        "mail",
+        "own",
+        "port: 1144, protocol: IMAP, tls: {mode: Disabled}, auth: {passthrough: {}}",
+    ) + &imap_route("mail", "r", "domains: [a.example]", "address: 'b:1'");
+    let rendered = once(&yaml);
+    let has_routes = |object: &str| {
+        let mut all = rendered.snapshot.sockets.values().flat_map(|socket| socket.listeners.iter());
+        all.find(|listener| listener.id.object == object).unwrap().routes.is_some()
+    };
+    assert!(has_routes("s") && has_routes("own") && !has_routes("foreign"));
 }

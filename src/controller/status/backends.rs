@@ -64,7 +64,7 @@ fn backend_state(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backen
             BackendState::Ready(ready, health.endpoints)
         });
     }
-    let endpoints = &served.auth.backend().filter(|_| listener.is_backend_service)?.endpoints;
+    let endpoints = &served.backend.as_ref().filter(|_| listener.is_backend_service)?.endpoints;
     // The endpoints behind a host name are not known.
     let are_known = endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
     are_known.then_some(if endpoints.is_empty() {

@@ -97,10 +97,10 @@ fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) ->
     let served = facts.published.listener(&listener.id)?;
     let is_name = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });
     let has_name = |endpoints: &[BackendAddress]| endpoints.iter().any(is_name);
-    let backend_has_name = served.auth.backend().is_some_and(|backend| has_name(&backend.endpoints));
+    let backend_has_name = served.backend.as_ref().is_some_and(|backend| has_name(&backend.endpoints));
     let service_has_name = match &served.auth {
-        Auth::Http { service, .. } => has_name(&service.endpoints),
-        Auth::Passthrough(_) => false,
+        Auth::Http(service) => has_name(&service.endpoints),
+        Auth::Passthrough => false,
     };
     let looks_up_names = served.resolver.looks_up_clients || backend_has_name || service_has_name;
     let is_silent = looks_up_names && facts.report.silent_resolvers.contains(&served.resolver);

@@ -10,10 +10,13 @@ use crate::controller::service::{Front, joined as with_port};
 use crate::controller::violation::{Concern, Violation};
 
 use super::stamp::{Stamp, joined};
-use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener, ready};
+use super::{Facts, Listener, ObjectStatus, Surroundings, backends, listener, ready, route};
 
 /// Computes the status of an object.
 pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus {
+    if outcome.kind == Kind::Route {
+        return route::status(facts, outcome);
+    }
     let stamp = Stamp::new(facts.now, outcome.generation);
     let mut listeners: Vec<Listener> = outcome
         .listeners
@@ -30,7 +33,8 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
     if outcome.kind == Kind::Listener
         && let Some(Listener { conditions, addresses, .. }) = listeners.pop()
     {
-        return ObjectStatus { generation, address, backends, conditions, listeners: Vec::new(), addresses };
+        let listeners = Vec::new();
+        return ObjectStatus { generation, address, backends, conditions, listeners, addresses, route: None };
     }
     let mut conditions = aggregate(outcome, &listeners, &stamp);
     if let Some(pending) = facts.replicas.and_then(|_| pending_address(facts.surroundings, outcome))
@@ -39,7 +43,7 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
     {
         ready.message = format!("{}; {pending}", ready.message);
     }
-    ObjectStatus { generation, address, backends, conditions, listeners, addresses: Vec::new() }
+    ObjectStatus { generation, address, backends, conditions, listeners, addresses: Vec::new(), route: None }
 }
 
 /// Tells whether the object as a whole is refused.

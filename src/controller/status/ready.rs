@@ -19,7 +19,7 @@ pub(super) struct ConditionBody {
 }
 
 impl ConditionBody {
-    fn new(status: ConditionStatus, reason: impl AsRef<str>, message: String) -> Self {
+    pub(super) fn new(status: ConditionStatus, reason: impl AsRef<str>, message: String) -> Self {
         Self { status, reason: reason.as_ref().to_owned(), message }
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> [Condition; 2] {
     let here = programmed(facts, listener);
-    let all_replicas = served_by_others(facts, object, listener, &here)
+    let all_replicas = served_by_others(facts, object, &listener.id.listener, &here)
         .or_else(|| reached(facts, listener, &here))
         .or_else(|| inside_only(facts, listener, &here));
     let condition = |type_, verdict: &ConditionBody| {
@@ -106,7 +106,8 @@ pub(super) fn is_served_everywhere(
     listener: &ListenerOutcome,
 ) -> bool {
     let here = programmed(facts, listener);
-    here.status == ConditionStatus::True && served_by_others(facts, object, listener, &here).is_none()
+    here.status == ConditionStatus::True
+        && served_by_others(facts, object, &listener.id.listener, &here).is_none()
 }
 
 /// Tells whether all replicas serve the listener, but the Service does not lead to it yet.
@@ -117,7 +118,7 @@ pub(super) fn waits_for_service(
 ) -> bool {
     let here = programmed(facts, listener);
     let is_pending = |verdict: ConditionBody| verdict.status == ConditionStatus::Unknown;
-    served_by_others(facts, object, listener, &here).is_none()
+    served_by_others(facts, object, &listener.id.listener, &here).is_none()
         && reached(facts, listener, &here).is_some_and(is_pending)
 }
 
@@ -153,17 +154,17 @@ pub(super) fn pending_address(
 }
 
 /// Returns the state of the other replicas if this replica leads and serves the listener itself. `None` if all of them
-/// serve it too.
-fn served_by_others(
+/// serve it too. `part` is the listener's name; empty for a `MailListener` or `MailRoute`.
+pub(super) fn served_by_others(
     facts: &Facts<'_>,
     object: &ObjectOutcome,
-    listener: &ListenerOutcome,
+    part: &str,
     here: &ConditionBody,
 ) -> Option<ConditionBody> {
     let replicas = facts.replicas.filter(|_| here.status == ConditionStatus::True)?;
     let id = object.id();
     let wanted = Wanted { object: &name(&id), uid: &object.uid, generation: object.generation };
-    match replicas.serve(&wanted, &listener.id.listener) {
+    match replicas.serve(&wanted, part) {
         ServedByOthers::All => None,
         ServedByOthers::Pending(why) => {
             Some(ConditionBody::new(ConditionStatus::Unknown, Reason::Pending, why))

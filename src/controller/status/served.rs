@@ -4,13 +4,13 @@ use crate::api::status::ConditionStatus;
 use crate::controller::index::ObjectId;
 use crate::controller::ports::Claim;
 use crate::controller::reason::Reason;
-use crate::controller::render::{ListenerOutcome, ObjectOutcome};
+use crate::controller::render::{ListenerOutcome, ObjectOutcome, RouteOutcome};
 use crate::controller::violation::Violation;
 use crate::model::SocketState;
 use crate::model::served::{Bound, Problem, ServedObject};
 
 use super::stamp::joined;
-use super::{Facts, object, ready};
+use super::{Facts, object, ready, route};
 
 /// Returns the object's entry in the ledger; `None` if this replica does not know the object.
 #[must_use]
@@ -26,6 +26,7 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<ServedObject> {
         })
     };
     let mut problems: Vec<Problem> = outcome.listeners.iter().filter_map(problem).collect();
+    problems.extend(route_problem(facts, outcome));
     if problems.is_empty() && object::is_invalid(outcome) {
         problems.push(Problem {
             listener: String::new(),
@@ -34,12 +35,31 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<ServedObject> {
             message: joined(&outcome.violations.iter().collect::<Vec<_>>()),
         });
     }
-    let bound = outcome.listeners.iter().filter_map(|listener| bound(facts, listener)).collect();
+    let mut bound: Vec<Bound> =
+        outcome.listeners.iter().filter_map(|listener| bound(facts, listener)).collect();
+    let is_known = |route: &RouteOutcome| route.entry.unread.is_none();
+    if outcome.route.as_ref().is_some_and(is_known) && !route::is_pending(facts, outcome) {
+        bound.push(Bound { listener: String::new(), port: None });
+    }
     Some(ServedObject {
         uid: outcome.uid.clone(),
         generation: outcome.generation,
         bound: Some(bound),
         problems,
+    })
+}
+
+/// Returns why a route is not in use.
+fn route_problem(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Option<Problem> {
+    outcome.route.as_ref()?;
+    let verdict = route::programmed(facts, outcome);
+    let excluding: Vec<&Violation> =
+        outcome.violations.iter().filter(|violation| violation.concern.excludes()).collect();
+    (verdict.status != ConditionStatus::True).then(|| Problem {
+        listener: String::new(),
+        pending: verdict.status == ConditionStatus::Unknown,
+        reason: verdict.reason,
+        message: if excluding.is_empty() { verdict.message } else { joined(&excluding) },
     })
 }
 

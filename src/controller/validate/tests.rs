@@ -35,7 +35,8 @@ fn accepts_the_documented_example() {
 
 #[test]
 fn the_schemas_are_those_of_the_definitions_and_their_rules_compile() {
-    for (crd, compiled) in crds().iter().zip([&validator().server, &validator().listener]) {
+    for (crd, compiled) in crds().iter().zip([&validator().server, &validator().listener, &validator().route])
+    {
         assert_eq!(schema_of(crd)["properties"]["spec"], compiled.spec);
         assert_eq!(compiled.rules.broken(), Vec::<&str>::new());
     }

@@ -44,6 +44,47 @@ pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
     }
 }
 
+/// A refusal without its tag: the text, and the code of SMTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalText {
+    /// The code with its enhanced status code (RFC 3463), for SMTP.
+    pub code: &'static str,
+    /// The text, with the response code of IMAP (RFC 5530) or POP3 (RFC 3206).
+    pub text: &'static str,
+}
+
+/// Returns the refusal of a wrong password, in the words of Dovecot and Postfix.
+#[must_use]
+pub const fn wrong_password(protocol: Protocol) -> RefusalText {
+    let text = match protocol {
+        Protocol::Imap => "[AUTHENTICATIONFAILED] Authentication failed.",
+        Protocol::Pop3 => "[AUTH] Authentication failed.",
+        Protocol::Smtp => "Error: authentication failed: (reason unavailable)",
+    };
+    RefusalText { code: "535 5.7.8", text }
+}
+
+/// Returns the refusal of a login that cannot be decided now (RFC 5530, RFC 3206, RFC 4954).
+#[must_use]
+pub const fn undecided(protocol: Protocol) -> RefusalText {
+    let text = match protocol {
+        Protocol::Imap => "[UNAVAILABLE] Temporary authentication failure.",
+        Protocol::Pop3 => "[SYS/TEMP] Temporary authentication failure.",
+        Protocol::Smtp => "Temporary authentication failure",
+    };
+    RefusalText { code: "454 4.7.0", text }
+}
+
+/// The answer to a cancelled SASL exchange.
+pub const CANCELLED: RefusalText = RefusalText { code: "501 5.7.0", text: "Authentication cancelled" };
+
+/// SMTP: the refusal of a recipient whose backend cannot be decided now.
+pub const UNDECIDED_RECIPIENT: RefusalText =
+    RefusalText { code: "451 4.4.3", text: "Temporary routing failure, try again later" };
+
+/// SMTP: the refusal of a recipient without a backend.
+pub const UNKNOWN_RECIPIENT: RefusalText = RefusalText { code: "554 5.7.1", text: "Relay access denied" };
+
 /// SMTP: the line for a client that sends before the delayed greeting. Close the session after it.
 pub const EARLY_TALKER: &[u8] = b"503 5.5.0 Improper use of SMTP command pipelining\r\n";
 

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::sleep;
 
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
-use crate::model::{Auth, Backend, HttpAuth};
-use crate::net::BackendAddress;
+use crate::model::{Auth, HttpAuth};
 use crate::protocol::backend::{self, BackendLogin, RefusalCause};
 use crate::protocol::notices;
 use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
-use crate::secret::Secret;
 
 use super::client::{Secured, Session};
+use super::routing::{FirstMessage, Routed, user};
 use super::upstream::{Accepting, Authorised, LoginReply};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
@@ -64,8 +63,8 @@ impl Session {
     ) -> Result<Decision, End> {
         self.end_if_banned().await?;
         match self.served.listener.auth.clone() {
-            Auth::Http { service, .. } => self.ask_service(&service, request, pending, record).await,
-            Auth::Passthrough(backend) => self.ask_backend(backend, request, pending, record).await,
+            Auth::Http(service) => self.ask_service(&service, request, pending, record).await,
+            Auth::Passthrough => self.ask_backend(request, pending, record).await,
         }
     }
 
@@ -120,7 +119,18 @@ impl Session {
                 if let Some(login) = &login {
                     record.set_login(login);
                 }
-                match self.authorise(request, &pending, server, login, password) {
+                let is_mail = matches!(request, LoginRequest::Anonymous);
+                let place = match self.placed(&request, &pending, server, login.as_deref()) {
+                    Routed::To(place) => place,
+                    Routed::Undecided(route) => {
+                        return self.refuse_undecided(pending, is_mail, route, record).await;
+                    }
+                    Routed::Nowhere if self.has_routes() => {
+                        return self.refuse_unrouted(pending, is_mail, record).await;
+                    }
+                    Routed::Nowhere => return self.fail(pending, End::NoBackend).await,
+                };
+                match self.authorise(request, &pending, place, login, password) {
                     Ok(authorised) => self.try_backend(authorised, pending, record).await,
                     Err(end) => self.fail(pending, end).await,
                 }
@@ -130,15 +140,29 @@ impl Session {
 
     async fn ask_backend(
         &mut self,
-        backend: Arc<Backend>,
         request: LoginRequest,
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
+        let started = StdInstant::now();
+        let (request, pending) = match self.with_first_message(request, pending).await? {
+            FirstMessage::Known(request, pending) => (request, pending),
+            FirstMessage::Cancelled(pending) => return self.refuse_cancelled(pending).await,
+        };
+        let is_mail = matches!(request, LoginRequest::Anonymous);
+        let place = match self.placed(&request, &pending, None, None) {
+            Routed::To(place) => place,
+            Routed::Undecided(route) => return self.refuse_undecided(pending, is_mail, route, record).await,
+            Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
+        };
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
-        let authorised = Authorised { backend, login, has_clients_password: true, user };
-        self.try_backend(authorised, pending, record).await
+        let authorised = Authorised { place, login, has_clients_password: true, user };
+        let decision = self.try_backend(authorised, pending, record).await;
+        if matches!(decision, Ok(Decision::Refused(_))) {
+            self.served.counters.refusals.add(started.elapsed());
+        }
+        decision
     }
 
     async fn check(
@@ -184,43 +208,6 @@ impl Session {
         }
     }
 
-    /// Builds the login for the backend after the auth service has accepted it.
-    fn authorise(
-        &self,
-        request: LoginRequest,
-        pending: &PendingLogin,
-        server: Option<BackendAddress>,
-        login: Option<Vec<u8>>,
-        password: Option<Secret>,
-    ) -> Result<Authorised, End> {
-        let listener = &self.served.listener;
-        let backend = match server {
-            // An address needs no reference: it is what errors name.
-            Some(address) => Arc::new(Backend::new(String::new(), vec![address])),
-            None => listener.auth.backend().cloned().ok_or(End::NoBackend)?,
-        };
-        let user = login.unwrap_or_else(|| user(&request, pending));
-        let has_clients_password = password.is_none();
-        let needs_password = self.protocol() != Protocol::Smtp || listener.upstream.smtp_auth;
-        let login = match request {
-            LoginRequest::Anonymous => BackendLogin::Request(LoginRequest::Anonymous),
-            _ if !needs_password => BackendLogin::Trusted { login: user.clone() },
-            request => {
-                let own = match request {
-                    LoginRequest::Password { password, .. } => Some(password),
-                    _ => None,
-                };
-                let password = password.or(own).ok_or(End::Backend(BackendError::NoPassword))?;
-                BackendLogin::Request(LoginRequest::Password {
-                    login: user.clone(),
-                    password,
-                    authzid: Vec::new(),
-                })
-            }
-        };
-        Ok(Authorised { backend, login, has_clients_password, user })
-    }
-
     /// Tries the login on the backend and translates the result for the client.
     async fn try_backend(
         &mut self,
@@ -230,6 +217,7 @@ impl Session {
     ) -> Result<Decision, End> {
         let relayed = self.served.listener.auth.is_passthrough();
         let is_clients_password = authorised.has_clients_password;
+        let passes_errors = authorised.place.upstream.settings.pass_error_message;
         let reply = self.log_in_to(authorised, pending, record).await?;
         self.end_if_banned().await?;
         match reply {
@@ -241,7 +229,7 @@ impl Session {
                 Ok(Decision::Accepted(accepted))
             }
             LoginReply::Failed(pending, end) => {
-                if let Some(shown) = self.shown(&end) {
+                if let Some(shown) = self.shown(&end, passes_errors) {
                     let mut out = shown.to_vec();
                     return Err(self.send_last_reply(&mut out, end).await);
                 }
@@ -256,7 +244,7 @@ impl Session {
                     let _ = self.count_refusal(cause);
                 }
                 let end = backend_refused(cause, is_clients_password, &reply);
-                if relayed || self.served.listener.upstream.pass_error_message {
+                if relayed || passes_errors {
                     let mut out = reply;
                     return Err(self.send_last_reply(&mut out, end).await);
                 }
@@ -284,13 +272,13 @@ impl Session {
     }
 
     /// Returns the backend's own text for a failure, if the client may see it.
-    fn shown<'a>(&self, end: &'a End) -> Option<&'a [u8]> {
+    fn shown<'a>(&self, end: &'a End, passes_errors: bool) -> Option<&'a [u8]> {
         let End::Backend(error) = end else { return None };
         match error {
             BackendError::Unexpected { verbatim, .. }
             | BackendError::Unavailable { verbatim, .. }
             | BackendError::NoEhlo { verbatim, .. }
-                if self.served.listener.upstream.pass_error_message && !verbatim.is_empty() =>
+                if passes_errors && !verbatim.is_empty() =>
             {
                 Some(verbatim)
             }
@@ -330,7 +318,12 @@ impl Session {
     }
 
     /// Sends the refusal. Ends the session if the client is banned or has no attempts left.
-    async fn refused(&mut self, next: Refused, mut out: Vec<u8>, is_banned: bool) -> Result<Decision, End> {
+    pub(super) async fn refused(
+        &mut self,
+        next: Refused,
+        mut out: Vec<u8>,
+        is_banned: bool,
+    ) -> Result<Decision, End> {
         self.start_deadline();
         self.send(&mut out).await?;
         if is_banned {
@@ -371,13 +364,6 @@ fn counted(verdict: &Result<Decision, End>) -> (verdicts::Verdict, Fault) {
             verdict => (verdict, end.fault()),
         },
     }
-}
-
-/// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the
-/// endpoint where that user logs in.
-fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
-    let LoginRequest::Anonymous = request else { return request.login().to_vec() };
-    pending.envelope().recipient().to_vec()
 }
 
 fn backend_refused(cause: RefusalCause, is_clients_password: bool, reply: &[u8]) -> End {

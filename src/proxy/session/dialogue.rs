@@ -187,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::dns::{Dns, Host};
+    use crate::model::Reach;
     use crate::net::{ListenAddress, Socket, Stream};
     use crate::protocol::backend::RefusalCause;
     use crate::proxy::route::BackendTls;
@@ -198,12 +199,8 @@ mod tests {
     fn route(header: &[u8]) -> Route {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
-        Route::new(
-            &dns,
-            (&socket.listeners[0], Arc::clone(&socket.listeners[0])),
-            BackendTls::Disabled,
-            header.to_vec(),
-        )
+        let resolver = &socket.listeners[0].resolver;
+        Route::new(&dns, resolver, Reach::Anywhere, BackendTls::Disabled, header.to_vec())
     }
 
     /// Creates a dialogue on `connection`, after the route's header.

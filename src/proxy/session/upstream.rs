@@ -6,7 +6,7 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use crate::model;
+use crate::model::{self, Reach};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header;
@@ -21,18 +21,27 @@ use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
 use crate::proxy::route::{self, BackendTls, Reached, Route};
-use crate::proxy::serving::ServedListener;
+use crate::proxy::upstreams::ServedUpstream;
 
 /// A login that may be sent to the backend.
 #[derive(Debug)]
 pub(super) struct Authorised {
-    pub(super) backend: Arc<model::Backend>,
+    pub(super) place: Place,
     /// The login, as the backend gets it.
     pub(super) login: BackendLogin,
     /// Whether the backend decides about the client's own password or token, not about one from the auth service.
     pub(super) has_clients_password: bool,
     /// The user name for load balancing.
     pub(super) user: Vec<u8>,
+}
+
+/// Where a login goes.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) backend: Arc<model::Backend>,
+    pub(super) upstream: Arc<ServedUpstream>,
+    /// What may be connected to.
+    pub(super) reach: Reach,
 }
 
 /// A backend that has accepted the login.
@@ -78,10 +87,10 @@ impl Session {
     ) -> Result<LoginReply, End> {
         let deadline = Instant::now() + self.served.listener.timeouts.connect;
         let started = StdInstant::now();
-        let route = self.route();
+        let route = self.route(&authorised.place);
         let order = self.order(&authorised);
         let balancer = Arc::clone(&self.context.balancer);
-        let reference = &authorised.backend.reference;
+        let reference = &authorised.place.backend.reference;
         let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
         let mut connected = self.while_deciding(connecting).await?;
         if matches!(connected, Err(End::Descriptors)) {
@@ -107,7 +116,7 @@ impl Session {
 
     fn plan(&self, authorised: Authorised, pending: &PendingLogin, takes_introductions: bool) -> BackendPlan {
         let listener = &self.served.listener;
-        let upstream = &listener.upstream;
+        let ServedUpstream { settings: upstream, tls, .. } = &*authorised.place.upstream;
         let protocol = self.protocol();
         let introduces = |by: Protocol| takes_introductions && protocol == by;
         let info = || ClientInfo {
@@ -120,7 +129,7 @@ impl Session {
         };
         BackendPlan {
             protocol,
-            start_tls: matches!(self.served.backend_tls, BackendTls::StartTls(_)),
+            start_tls: matches!(tls, BackendTls::StartTls(_)),
             server_name: listener.frontend.server_name.clone(),
             client_hello: upstream.client_hello,
             tag: pending.tag().to_vec(),
@@ -142,17 +151,18 @@ impl Session {
 
     /// Returns the endpoints in the order of the load balancing, without failing ones unless all fail.
     fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
-        let policy = self.served.listener.upstream.load_balancing;
-        let mut order = self.context.balancer.order(&authorised.backend, policy, &authorised.user);
-        if let Some(health) = &self.served.health {
+        let Place { backend, upstream, .. } = &authorised.place;
+        let policy = upstream.settings.load_balancing;
+        let mut order = self.context.balancer.order(backend, policy, &authorised.user);
+        if let Some(health) = &upstream.health {
             health.keep_healthy(&mut order);
         }
         order
     }
 
     /// Collects what is needed to connect.
-    fn route(&self) -> Route {
-        let header = self.served.listener.upstream.proxy_protocol.map(|version| {
+    fn route(&self, place: &Place) -> Route {
+        let header = place.upstream.settings.proxy_protocol.map(|version| {
             let mut header = Vec::new();
             let ends = match (self.ends.client, self.destination()) {
                 (ClientAddress::Ip(source), Some(destination)) => Some((source, destination)),
@@ -162,9 +172,9 @@ impl Session {
             proxy_header::encode(version, ends, facts, &mut header);
             header
         });
-        let ServedListener { listener, backend_tls, .. } = &*self.served;
-        let current = self.served.current.load_full();
-        Route::new(&self.context.dns, (listener, current), backend_tls.clone(), header.unwrap_or_default())
+        let resolver = &self.served.listener.resolver;
+        let (reach, tls) = (place.reach.clone(), place.upstream.tls.clone());
+        Route::new(&self.context.dns, resolver, reach, tls, header.unwrap_or_default())
     }
 
     /// Runs the backend's state machine until the login is decided.

@@ -80,6 +80,7 @@ fn show(index: &mut Index, kind: WatchedKind, key: &Key, seen: Option<&Seen>) {
     match content {
         Content::Server(own) => index.set_server(key, Some(Arc::new(own.resource(uid, *generation)))),
         Content::Listener(own) => index.set_listener(key, Some(Arc::new(own.resource(uid, *generation)))),
+        Content::Route(own) => index.set_route(key, Some(Arc::new(own.resource(uid, *generation)))),
         Content::Namespace(labels) => index.set_namespace(&key.name, Some(Arc::clone(labels))),
         Content::Secret(secret) => index.set_secret(key, Some(Arc::clone(secret))),
         Content::ConfigMap(map) => index.set_config_map(key, Some(Arc::clone(map))),
@@ -93,6 +94,7 @@ fn hide(index: &mut Index, kind: WatchedKind, key: &Key) {
     match kind {
         WatchedKind::Server => index.set_server(key, None),
         WatchedKind::Listener => index.set_listener(key, None),
+        WatchedKind::Route => index.set_route(key, None),
         WatchedKind::Namespace => index.set_namespace(&key.name, None),
         WatchedKind::Secret => index.set_secret(key, None),
         WatchedKind::ConfigMap => index.set_config_map(key, None),

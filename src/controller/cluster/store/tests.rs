@@ -111,7 +111,9 @@ fn nothing_is_rendered_before_our_own_objects_are_known() {
     assert!(!fixture.store.has_base());
     fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::new()));
     fixture.apply(2, WatchUpdate::Failed(Failure::Unreachable("refused".to_owned())));
-    fixture.apply(3, WatchUpdate::Listed(BTreeMap::new()));
+    for watch in 3..=fixture.watches {
+        fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new()));
+    }
     assert!(!fixture.store.has_base());
     fixture.apply(2, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())));
     assert!(fixture.store.has_base(), "what we may not know is not waited for");
@@ -428,7 +430,7 @@ fn changes_in_place_equal_the_result_of_all_watches() {
                 0 => fixture.store.refer(&added([reference])),
                 1 => fixture.store.refer(&removed(reference)),
                 2 => drop(fixture.apply(watch, WatchUpdate::Failed(Failure::Forbidden("no".to_owned())))),
-                _ if matches!(kind, WatchedKind::Namespace | WatchedKind::Listener) => {}
+                _ if matches!(kind, WatchedKind::Namespace | WatchedKind::Listener | WatchedKind::Route) => {}
                 3 => drop(fixture.apply(watch, WatchUpdate::Deleted(name))),
                 4 => {
                     let seen = fixture.seen(kind, &name, &object(kind, choice));

@@ -80,3 +80,15 @@ pub(super) const CERTIFICATE_NOT_YET_VALID: Explanation = Explanation {
     remedy: "Wait, put another certificate into the Secret, or correct the clock. The condition ends by itself when the \
              certificate becomes valid.",
 };
+
+pub(super) const HOSTNAME_NOT_COVERED: Explanation = Explanation {
+    reason: Reason::HostnameNotCovered,
+    conditions: &[("HostnameNotCovered", True)],
+    meaning: "No certificate of the listener contains one of its host names: a name in `hostnames` or, without \
+            `hostnames`, the configured `serverName`. Clients that connect to this name and verify the \
+            certificate refuse it.",
+    cause: "The name was added to `hostnames` but not to the certificate, or the Secret has another \
+            certificate. Or `serverName` is not the name that clients connect to.",
+    remedy: "Add the name to the certificate (`dnsNames` of a cert-manager Certificate), or add its Secret to \
+            `tls.certificateRefs`. If clients use other names than `serverName`, list them in `hostnames`.",
+};

@@ -56,7 +56,7 @@ fn served(rendered: &Rendered) -> Option<&Listener> {
 }
 
 fn endpoints(rendered: &Rendered) -> Vec<String> {
-    let backend = served(rendered).unwrap().auth.backend().unwrap();
+    let backend = served(rendered).unwrap().backend.as_ref().unwrap();
     backend.endpoints.iter().map(ToString::to_string).collect()
 }
 
@@ -187,9 +187,7 @@ fn the_auth_service_of_a_foreign_listener_has_the_same_bounds() {
         ("", "serviceRef: {name: d, port: 143}"),
     ] {
         let rendered = of(backends, http);
-        let Auth::Http { service: auth, .. } = &served(&rendered).unwrap().auth else {
-            panic!("{}", messages(&rendered))
-        };
+        let Auth::Http(auth) = &served(&rendered).unwrap().auth else { panic!("{}", messages(&rendered)) };
         assert_eq!((auth.endpoints.len(), &auth.reach), (1, &served(&rendered).unwrap().reach), "{http}");
     }
 }
@@ -199,7 +197,7 @@ fn a_foreign_listener_may_use_the_servers_auth_service() {
     let auth = "auth: {http: {url: 'http://10.9.0.1:9000/'}}";
     let rendered = once(&(owner("", auth) + &guest(TO_SERVICE) + &service(SELECTOR, &[POD])));
     let listener = served(&rendered).unwrap();
-    let Auth::Http { service: http, .. } = &listener.auth else { panic!("{}", messages(&rendered)) };
+    let Auth::Http(http) = &listener.auth else { panic!("{}", messages(&rendered)) };
     assert_eq!(http.reach, Reach::Anywhere);
     assert!(matches!(listener.reach, Reach::Within(_)), "its answers are bound all the same");
 }
@@ -326,7 +324,7 @@ fn a_last_good_rendering_has_the_current_bounds() {
     let Reach::Within(bounds) = &served(&rendered).unwrap().reach else { panic!() };
     assert_eq!(bounds.networks.len(), 1);
     assert_eq!(rendered.objects[1].listeners[0].serving, Serving::LastGood);
-    let Auth::Http { service: http, .. } = &served(&rendered).unwrap().auth else { panic!() };
+    let Auth::Http(http) = &served(&rendered).unwrap().auth else { panic!() };
     assert_eq!(http.reach, served(&rendered).unwrap().reach);
 }
 

@@ -20,7 +20,7 @@ use crate::net::ListenAddress;
 use crate::secret::Secret;
 
 /// The number of kinds of events. Frequent kinds have several numbers.
-const EVENTS: u8 = 17;
+const EVENTS: u8 = 21;
 
 /// All events between two renderings, as numbers.
 #[derive(Clone, Debug)]
@@ -164,11 +164,23 @@ impl Fixture {
                 let server = self.resource(spec, false, bytes);
                 self.index.set_server(&key, server);
             }
+            14 | 15 => {
+                let key = key(bytes.one_of(&["o", "p"]));
+                let route = self.resource(route(bytes), is_gone, bytes);
+                self.index.set_route(&key, route);
+            }
+            16 => {
+                let users =
+                    bytes.one_of(&["x@a.example", "x@a.example\ny@b.example", "y@b.example\n\x07", ""]);
+                let map = Arc::new(BTreeMap::from([("users".to_owned(), users.as_bytes().to_vec())]));
+                self.index.set_config_map(&key("moved"), (!is_gone).then_some(map));
+            }
             _ => {
                 let (kind, name) = bytes.one_of(&[
                     (ReferenceKind::Secret, "t"),
                     (ReferenceKind::Secret, "u"),
                     (ReferenceKind::ConfigMap, "ca"),
+                    (ReferenceKind::ConfigMap, "moved"),
                     (ReferenceKind::Service, "d"),
                     (ReferenceKind::EndpointSlices, "d"),
                     (ReferenceKind::EndpointSlices, "e"),
@@ -416,6 +428,13 @@ fn server(bytes: &mut Bytes<'_>) -> Value {
         json!({ "namespaces": { "from": "All" } }),
         json!({}),
     ]);
+    let everyone = json!({ "from": "All" });
+    spec["allowedRoutes"] = bytes.one_of(&[
+        json!([{ "namespaces": everyone }]),
+        json!([{ "namespaces": everyone, "domains": ["a.example", "*.example"] }]),
+        json!([{ "namespaces": { "from": "Selector", "selector": { "matchLabels": { "team": "mail" } } } }, {}]),
+        json!(null),
+    ]);
     let settings = settings(bytes);
     for (name, value) in settings.as_object().unwrap() {
         spec[name] = value.clone();
@@ -427,6 +446,27 @@ fn server(bytes: &mut Bytes<'_>) -> Value {
     });
     spec["listeners"] = listeners.collect();
     spec
+}
+
+fn route(bytes: &mut Bytes<'_>) -> Value {
+    let (name, namespace) = (bytes.one_of(&["s", "r"]), bytes.one_of(&NAMESPACES));
+    let domains: [&[&str]; 5] =
+        [&["a.example"], &["a.example", "b.example"], &["*.example"], &["c!"], &["other"]];
+    let of_service = json!({ "protocol": "IMAP", "name": "d", "port": 143 });
+    let of_address = json!({ "protocol": "IMAP", "address": "b:1" });
+    json!({
+        "serverRef": { "name": name, "namespace": namespace },
+        "match": {
+            "domains": bytes.one_of(&domains),
+            "users": bytes.one_of(&[json!(null), json!(["x@a.example", "z@other"])]),
+            "usersFrom": bytes.one_of(&[json!(null), json!([{ "name": "moved", "key": "users" }])]),
+        },
+        "backend": {
+            "services": [bytes.one_of(&[of_service, of_address])],
+            "upstream": bytes.one_of(&[json!(null), json!({ "proxyProtocol": "V2" })]),
+        },
+        "state": bytes.one_of(&["Active", "Active", "Refused"]),
+    })
 }
 
 /// Changes one field of one listener.

@@ -1,0 +1,124 @@
+//! The kind `MailRoute`: sends the users of domains, or single users, of a `MailServer` to a backend of their own.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{BundleKind, PortRef};
+use super::listener::{Protocol, ServerRef};
+use super::rules;
+use super::settings::UpstreamSettings;
+use super::status::MailRouteStatus;
+
+/// Sends users of a MailServer to a backend of their own.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "mailgress.dev",
+    version = "v1alpha1",
+    kind = "MailRoute",
+    namespaced,
+    shortname = "mr",
+    category = "mail",
+    status = "MailRouteStatus",
+    derive = "PartialEq",
+    doc = "Sends the users of domains, or single users, of a MailServer to a backend of their own. It uses only Secrets, ConfigMaps and Services of its own namespace.",
+    printcolumn = r#"{"name":"Server","type":"string","jsonPath":".spec.serverRef.name"}"#,
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".spec.state"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Domains","type":"integer","jsonPath":".status.domains"}"#,
+    printcolumn = r#"{"name":"Users","type":"integer","jsonPath":".status.users"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MailRouteSpec {
+    /// The MailServer to attach to. Its `allowedRoutes` must allow this namespace and these domains.
+    pub server_ref: ServerRef,
+    /// The users of this route. A login matches if any of these matches. An exact user takes precedence over a domain,
+    /// and a domain over a wildcard. If two MailRoutes name the same user or domain, the older one has it.
+    #[serde(rename = "match")]
+    pub matches: RouteMatch,
+    /// Where the sessions of these users go.
+    pub backend: RouteBackend,
+    /// `Active`: these users are sent to the backend. `Refused`: their logins are refused like wrong passwords.
+    #[serde(default)]
+    pub state: RouteState,
+}
+
+/// The users of a route: at least one of the lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::route_match()))]
+pub struct RouteMatch {
+    /// Domains: of the login or, for mail without a login, of the first recipient. `*.example.org` stands for all
+    /// domains below `example.org`, but not for `example.org`. Upper and lower case, and both forms of international
+    /// names, are equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub domains: Option<Vec<String>>,
+    /// Exact logins, with their domain. The local part is compared as it is written; case matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 320)), extend("x-kubernetes-list-type" = "set"))]
+    pub users: Option<Vec<String>>,
+    /// Long lists of logins, in ConfigMaps or Secrets: one login in each line. Lines that begin with `#` are comments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), extend("x-kubernetes-list-type" = "atomic"))]
+    pub users_from: Option<Vec<UserListRef>>,
+}
+
+/// A list of logins in a ConfigMap or Secret of the object's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserListRef {
+    /// `ConfigMap` or `Secret`.
+    #[serde(default)]
+    pub kind: BundleKind,
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in the object's data.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// A backend, with one address for each protocol that it speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteBackend {
+    /// The backend's address for each protocol. The other protocols of these users use the listener's own backend.
+    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["protocol"]))]
+    pub services: Vec<RouteService>,
+    /// Settings of the connections to this backend. They override the listener's, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamSettings>,
+}
+
+/// A backend's address for one protocol: a Service (`name` and `port`), or `address`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::route_service()))]
+pub struct RouteService {
+    /// `IMAP`, `POP3` or `SMTP`.
+    pub protocol: Protocol,
+    /// The name of a Service in the MailRoute's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+    /// The Service's port, by number or by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortRef>,
+    /// The address instead of a Service: `host:port`, `[IPv6]:port` or `unix:/path`. If the MailRoute is in another
+    /// namespace than its MailServer, the MailServer must allow the address (`allowedListeners.backends`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 261), extend("x-kubernetes-validations" = rules::forms::backend_address()))]
+    pub address: Option<String>,
+}
+
+/// What happens to the users of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RouteState {
+    #[default]
+    #[doc = "They are sent to the backend."]
+    Active,
+    #[doc = "Their logins are refused."]
+    Refused,
+}

@@ -1,0 +1,44 @@
+//! What there is to say about `MailRoute`s.
+
+use super::{Explanation, False, Reason, True};
+
+pub(super) const DOMAIN_NOT_ALLOWED: Explanation = Explanation {
+    reason: Reason::DomainNotAllowed,
+    conditions: &[("Accepted", False)],
+    meaning: "A MailRoute names a domain, or a user of a domain, that its MailServer does not allow to routes of this \
+              namespace. The route is not used.",
+    cause: "`spec.allowedRoutes` of the MailServer has rules for this namespace, and none of them has the domain. Whoever \
+            may name a domain gets the passwords of its users, so the owner of the MailServer decides about it.",
+    remedy: "Remove the domain from the MailRoute, or let the owner of the MailServer add it to the `domains` of a rule \
+             in `spec.allowedRoutes`.",
+};
+
+pub(super) const ROUTE_CONFLICT: Explanation = Explanation {
+    reason: Reason::RouteConflict,
+    conditions: &[("Conflicted", True)],
+    meaning: "An older MailRoute of the same MailServer already has some of the domains or users. They stay with the \
+              older one. The other domains and users of this route are served.",
+    cause: "Two MailRoutes name the same domain or the same user. The older object wins, then the first one in the \
+            order of namespace and name.",
+    remedy: "Name each domain and each user in one MailRoute only. The message names the other one.",
+};
+
+pub(super) const USERS_IGNORED: Explanation = Explanation {
+    reason: Reason::UsersIgnored,
+    conditions: &[("UsersIgnored", True)],
+    meaning: "Some lines of a list of users (`usersFrom`) are no logins, or have a domain that the MailServer does not \
+              allow. These lines are ignored, and all others are used.",
+    cause: "A line is longer than 320 bytes, has control characters, or has characters that are not ASCII outside of its \
+            domain. Or `spec.allowedRoutes` of the MailServer does not allow its domain to routes of this namespace.",
+    remedy: "Correct the lines in the ConfigMap or Secret. The message has the numbers of the first ones.",
+};
+
+pub(super) const PROTOCOL_NOT_SERVED: Explanation = Explanation {
+    reason: Reason::ProtocolNotServed,
+    conditions: &[("ProtocolNotServed", True)],
+    meaning: "A MailRoute has a backend for a protocol for which its MailServer has no listener, so the backend gets no \
+              sessions.",
+    cause: "The MailServer has no such listener, or the wrong protocol is written in `backend.services`.",
+    remedy: "Add a listener to the MailServer, or remove the entry from `backend.services`. If a MailListener in the \
+             MailServer's namespace serves the protocol, ignore this warning.",
+};

@@ -1,0 +1,343 @@
+//! Renders a `MailRoute` without regard to other routes: its users, and its backend for each protocol.
+//!
+//! `lists` reads lists of users, and `routing` combines the routes of a `MailServer`.
+
+pub(crate) mod lists;
+pub(crate) mod routing;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::listener::ListenerFields;
+use crate::api::route::{MailRouteSpec, RouteMatch, RouteService, RouteState};
+use crate::api::server::AllowedBackends;
+use crate::api::{MailServerSpec, Settings};
+use crate::controller::index::{Key, Objects};
+use crate::controller::reason::Reason;
+use crate::controller::violation::{Concern, Notice, Violation};
+use crate::model::{AllowedDomains, Backend, DomainPattern, Reach, RouteEntry, RouteId, UserList};
+use crate::protocol::Protocol;
+
+use super::listener::{Source, protocol};
+use super::references::{Dependencies, References};
+use super::scope::Scope;
+use super::table::Table;
+use super::{attach, backend, draft, reach, settings, units, upstream};
+use lists::UserLists;
+
+/// The rendering of a route that its `MailServer` accepts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RouteDraft {
+    /// The `MailServer`.
+    pub(crate) server: Key,
+    /// Its users.
+    pub(crate) entry: Arc<RouteEntry>,
+    /// Its backends. A Service that cannot be used is a backend without endpoints, so that its users are not sent
+    /// elsewhere.
+    pub(crate) backends: BTreeMap<Protocol, Arc<Backend>>,
+    /// Those of its backends that could be used, now or earlier.
+    usable: BTreeMap<Protocol, Arc<Backend>>,
+    /// What it may connect to.
+    pub(crate) reach: Reach,
+    /// Its settings, in the form of a listener's fields.
+    pub(crate) fields: Arc<ListenerFields>,
+    /// Whether a part of it is from an earlier rendering.
+    pub(crate) is_last_good: bool,
+}
+
+/// The input of the rendering of a route.
+pub(crate) struct RouteDrafting<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) table: &'a Table,
+    pub(crate) lists: &'a mut UserLists,
+    pub(crate) dependencies: &'a RefCell<Dependencies>,
+    /// The last rendering.
+    pub(crate) last: Option<&'a RouteDraft>,
+}
+
+/// The `MailServer` of a route, and the domains that it allows.
+struct Attached {
+    key: Key,
+    server: Arc<MailServerSpec>,
+    allowed: AllowedDomains,
+}
+
+impl RouteDrafting<'_> {
+    /// Renders a route. Returns `None` with a violation if its `MailServer` does not exist or does not accept it.
+    pub(crate) fn draft(
+        &mut self,
+        key: &Key,
+        spec: &MailRouteSpec,
+        references: &mut References<'_>,
+    ) -> (Option<RouteDraft>, Vec<Violation>) {
+        let attached = match self.attach(key, spec) {
+            Ok(attached) => attached,
+            Err(violation) => return (None, vec![violation]),
+        };
+        let fields = Arc::new(fields(spec));
+        let source = source(key, &fields, &attached.key, allowed_backends(&attached.server));
+        let scope = Scope::new(&source);
+        let domains = domains(&scope, &spec.matches, &attached.allowed);
+        let own = users(&scope, &spec.matches, &attached.allowed);
+        let is_refused = spec.state == RouteState::Refused;
+        let id = RouteId { namespace: key.namespace.clone(), name: key.name.clone() };
+        let mut entry = RouteEntry { id, domains, users: own, unread: None, is_refused };
+        let mut is_last_good =
+            self.add_lists(&scope, &mut entry, &spec.matches, &attached.allowed, references);
+        let reach = reach_of(&scope, spec, &attached, references);
+        let (mut backends, mut usable) = (BTreeMap::new(), BTreeMap::new());
+        for service in &spec.backend.services {
+            let (protocol, reference) = (protocol(service.protocol), reference(&scope, service));
+            let rendered = render_service(&scope, service, &reach, references).map(Arc::new);
+            let last = self.last.and_then(|last| last.usable.get(&protocol));
+            let last = last.filter(|last| rendered.is_none() && last.reference == reference);
+            is_last_good |= last.is_some();
+            let found = rendered.or_else(|| last.cloned());
+            usable.extend(found.clone().map(|backend| (protocol, backend)));
+            let none = || Arc::new(Backend::new(reference, Vec::new()));
+            backends.insert(protocol, found.unwrap_or_else(none));
+        }
+        let inherited = inherited(&attached.server.settings, &attached.server, &attached.key, key);
+        let settings = settings::effective(&inherited, &fields.settings);
+        // Each listener renders it again with its own settings. Here it is rendered to find violations.
+        drop(upstream::render(&scope, &settings, true, references));
+        warn_of_protocols(&scope, &attached, backends.keys());
+        let mut violations = scope.into_violations();
+        let refuses = |violation: &Violation| violation.concern == Concern::Accepted;
+        if violations.iter().any(refuses) {
+            // Warnings about a route that is not served would distract.
+            violations.retain(|violation| violation.concern.excludes());
+            return (None, violations);
+        }
+        let entry = Arc::new(entry);
+        let server = attached.key;
+        (Some(RouteDraft { server, entry, backends, usable, reach, fields, is_last_good }), violations)
+    }
+
+    fn attach(&self, key: &Key, spec: &MailRouteSpec) -> Result<Attached, Violation> {
+        let found =
+            attach::find(self.objects, self.table, (&key.namespace, &spec.server_ref), self.dependencies);
+        let (server_key, server) = found?;
+        let default = [Default::default()];
+        let rules = server.allowed_routes.as_deref().unwrap_or(&default);
+        let of_namespace = rules.iter().filter(|rule| {
+            let namespaces = rule.namespaces.clone().unwrap_or_default();
+            attach::allows(self.objects, &server_key, &namespaces, &key.namespace, self.dependencies)
+        });
+        let of_namespace: Vec<_> = of_namespace.collect();
+        if of_namespace.is_empty() {
+            return Err(attach::refusal(
+                self.objects,
+                format!("MailServer {server_key} takes no routes from namespace {}", key.namespace),
+                "let its owner extend spec.allowedRoutes",
+                self.dependencies,
+            ));
+        }
+        let allowed = if of_namespace.iter().any(|rule| rule.domains.is_none()) {
+            AllowedDomains::All
+        } else {
+            let domains = of_namespace.iter().flat_map(|rule| rule.domains.iter().flatten());
+            AllowedDomains::Only(domains.filter_map(|text| DomainPattern::parse(text)).collect())
+        };
+        Ok(Attached { key: server_key, server, allowed })
+    }
+
+    /// Adds the lists of `usersFrom`. A list that cannot be read keeps its last content. Returns whether one does.
+    fn add_lists(
+        &mut self,
+        scope: &Scope<'_>,
+        entry: &mut RouteEntry,
+        matches: &RouteMatch,
+        allowed: &AllowedDomains,
+        references: &References<'_>,
+    ) -> bool {
+        let mut is_last_good = false;
+        for (index, list) in matches.users_from.iter().flatten().enumerate() {
+            let path = format!("spec.match.usersFrom[{index}]");
+            match self.lists.read(scope, &path, list, allowed, references) {
+                lists::Read::List(list) => entry.users.push(list),
+                lists::Read::LastGood(list) => {
+                    is_last_good = true;
+                    entry.users.push(list);
+                }
+                lists::Read::Never => entry.unread = Some(allowed.clone()),
+            }
+        }
+        is_last_good
+    }
+}
+
+/// Returns the route's settings in the form of a listener's fields, which the other parts of a rendering take.
+fn fields(spec: &MailRouteSpec) -> ListenerFields {
+    let upstream = spec.backend.upstream.clone();
+    ListenerFields {
+        port: None,
+        address: String::new(),
+        protocol: None,
+        hostnames: None,
+        proxy_protocol: None,
+        socket: None,
+        backend_ref: None,
+        backend_address: None,
+        settings: Settings { upstream, ..Settings::default() },
+    }
+}
+
+/// Returns the source of the settings of a route.
+pub(crate) fn source<'a>(
+    route: &Key,
+    fields: &'a ListenerFields,
+    server: &'a Key,
+    allowed: Option<&'a AllowedBackends>,
+) -> Source<'a> {
+    let id = draft::listener_id(route, "");
+    Source { id, path: "spec.backend".to_owned(), fields, server: Some(server), allowed, routes: None }
+}
+
+/// Returns what a `MailServer` allows to objects of other namespaces.
+pub(crate) fn allowed_backends(server: &MailServerSpec) -> Option<&AllowedBackends> {
+    server.allowed_listeners.as_ref()?.backends.as_ref()
+}
+
+/// Returns a listener's settings as a route inherits them: without the client certificate for backends if the route is
+/// in another namespace.
+pub(crate) fn inherited(
+    settings: &Settings,
+    server: &MailServerSpec,
+    server_key: &Key,
+    route: &Key,
+) -> Settings {
+    let is_foreign = server_key.namespace != route.namespace;
+    if is_foreign && !reach::always_introduces(allowed_backends(server)) {
+        settings::without_client_certificate(settings)
+    } else {
+        settings.clone()
+    }
+}
+
+fn domains(scope: &Scope<'_>, matches: &RouteMatch, allowed: &AllowedDomains) -> Vec<DomainPattern> {
+    let mut domains = Vec::new();
+    for (index, text) in matches.domains.iter().flatten().enumerate() {
+        let path = format!("spec.match.domains[{index}]");
+        match DomainPattern::parse(text) {
+            None => scope.report(Violation::invalid(
+                &path,
+                format!("{text:?} is not a domain"),
+                "write a domain such as example.org, or *.example.org for all domains below it",
+            )),
+            Some(pattern) if !allowed.allow(&pattern) => {
+                scope.report(not_allowed(scope, &path, &pattern.to_string()))
+            }
+            Some(pattern) => domains.push(pattern),
+        }
+    }
+    domains
+}
+
+fn users(scope: &Scope<'_>, matches: &RouteMatch, allowed: &AllowedDomains) -> Vec<Arc<UserList>> {
+    let Some(texts) = &matches.users else { return Vec::new() };
+    let mut users = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let path = format!("spec.match.users[{index}]");
+        match lists::user(text.as_bytes()) {
+            Err(problem) => scope.report(Violation::invalid(
+                &path,
+                format!("{text:?} {problem}"),
+                "write a login as clients send it, such as bob@example.org",
+            )),
+            Ok(user) if !allowed.allow_user(&user) => {
+                let domain =
+                    user.domain().map_or_else(|| format!("{text}, which has no domain"), str::to_owned);
+                scope.report(not_allowed(scope, &path, &domain));
+            }
+            Ok(user) => users.push(user),
+        }
+    }
+    vec![Arc::new(UserList::new(users))]
+}
+
+fn not_allowed(scope: &Scope<'_>, path: &str, domain: &str) -> Violation {
+    Violation::new(
+        Concern::Accepted,
+        Reason::DomainNotAllowed,
+        path,
+        format!("{} allows no routes of this namespace for {domain}", scope.server_name()),
+        "remove it, or let the owner of the MailServer extend spec.allowedRoutes",
+    )
+}
+
+/// Returns what a route may connect to. It may always introduce clients to its own Pods, because the `MailServer`'s
+/// listener says who they are, not the author of the route.
+fn reach_of(
+    scope: &Scope<'_>,
+    spec: &MailRouteSpec,
+    attached: &Attached,
+    references: &References<'_>,
+) -> Reach {
+    let services = spec.backend.services.iter().filter_map(|service| service.name.as_deref());
+    reach::of_services(scope, services, allowed_backends(&attached.server), references).with_own_introduced()
+}
+
+fn render_service(
+    scope: &Scope<'_>,
+    service: &RouteService,
+    reach: &Reach,
+    references: &References<'_>,
+) -> Option<Backend> {
+    let path = path(service);
+    if let Some(text) = &service.address {
+        let Some(address) = units::backend_address(text, None) else {
+            scope.report(Violation::invalid(
+                &format!("{path}.address"),
+                format!("{text:?} is not a backend's address"),
+                "write host:port, [IPv6]:port or unix:/path",
+            ));
+            return None;
+        };
+        let endpoints = vec![address];
+        reach::check_address(scope, &format!("{path}.address"), reach, &endpoints);
+        return Some(Backend::new(text.clone(), endpoints));
+    }
+    let (name, port) = (service.name.as_deref()?, service.port.as_ref()?);
+    let mut backend = backend::service(scope, &path, &scope.own_key(name), port, references)?;
+    reach::keep_allowed(scope, &path, reach, &mut backend);
+    Some(backend)
+}
+
+/// Returns the backend's name for logs and messages.
+fn reference(scope: &Scope<'_>, service: &RouteService) -> String {
+    match (&service.address, &service.name, &service.port) {
+        (None, Some(name), Some(port)) => backend::reference(&scope.own_key(name), port),
+        (address, ..) => address.clone().unwrap_or_default(),
+    }
+}
+
+fn path(service: &RouteService) -> String {
+    let name = protocol(service.protocol).name().to_ascii_uppercase();
+    format!("spec.backend.services[{name}]")
+}
+
+/// Warns of backends for protocols that the `MailServer` does not serve.
+fn warn_of_protocols<'a>(
+    scope: &Scope<'_>,
+    attached: &Attached,
+    protocols: impl Iterator<Item = &'a Protocol>,
+) {
+    let listeners = &attached.server.listeners;
+    let speaks = |fields: &ListenerFields| {
+        fields.protocol.map(protocol).or_else(|| fields.port.and_then(Protocol::of_port))
+    };
+    for wanted in protocols {
+        if listeners.iter().any(|listener| speaks(&listener.fields) == Some(*wanted)) {
+            continue;
+        }
+        let name = wanted.name().to_ascii_uppercase();
+        scope.report(Violation::notice(
+            Notice::ProtocolNotServed,
+            &format!("spec.backend.services[{name}]"),
+            format!("MailServer {} has no listener for {name}", attached.key),
+            "remove it, or add a listener to the MailServer",
+        ));
+    }
+}

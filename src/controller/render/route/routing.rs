@@ -1,0 +1,183 @@
+//! Combines the routes of a `MailServer` into one table, and gives each listener its part.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::{MailServerSpec, Settings};
+use crate::controller::index::Key;
+use crate::controller::reason::Reason;
+use crate::controller::render::draft::Precedence;
+use crate::controller::render::references::References;
+use crate::controller::render::scope::Scope;
+use crate::controller::render::{route, settings, upstream};
+use crate::controller::violation::{Concern, Violation};
+use crate::model::routes::Hashed;
+use crate::model::{Destination, DomainPattern, RouteEntry, RouteTable, Routes, Upstream};
+use crate::protocol::Protocol;
+use crate::protocol::user::{UserRules, ascii_domain};
+
+use super::RouteDraft;
+
+/// The routes of a `MailServer`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ServerRoutes {
+    pub(crate) table: Arc<RouteTable>,
+    /// In the order of the table.
+    drafts: Vec<Arc<RouteDraft>>,
+    /// Entries that an older route already has, by route.
+    pub(crate) conflicts: BTreeMap<Key, Vec<Violation>>,
+}
+
+impl ServerRoutes {
+    /// Combines routes, the strongest first. Reuses the table of `last` if the users are the same.
+    pub(crate) fn new(routes: BTreeMap<Precedence, Arc<RouteDraft>>, last: Option<&Self>) -> Self {
+        let drafts: Vec<Arc<RouteDraft>> = routes.into_values().collect();
+        let entries: Vec<_> = drafts.iter().map(|draft| Arc::clone(&draft.entry)).collect();
+        if let Some(last) = last.filter(|last| is_same(last.table.entries(), &entries)) {
+            return Self { table: Arc::clone(&last.table), drafts, conflicts: last.conflicts.clone() };
+        }
+        let conflicts = conflicts(&entries);
+        Self { table: Arc::new(RouteTable::new(entries)), drafts, conflicts }
+    }
+
+    /// Tells whether there are no routes.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.drafts.is_empty()
+    }
+
+    /// Returns the routes of a listener with these settings and this `upstream`.
+    pub(crate) fn of_listener(
+        &self,
+        (server_key, server): (&Key, &MailServerSpec),
+        protocol: Protocol,
+        (settings, upstream): (&Settings, &Arc<Upstream>),
+        is_passthrough: bool,
+        references: &mut References<'_>,
+    ) -> Routes {
+        let destinations = self.drafts.iter().map(|draft| {
+            let backend = Arc::clone(draft.backends.get(&protocol)?);
+            let key = Key::new(&draft.entry.id.namespace, &draft.entry.id.name);
+            let inherited = route::inherited(settings, server, server_key, &key);
+            let effective = settings::effective(&inherited, &draft.fields.settings);
+            let upstream = if effective.upstream == settings.upstream {
+                Arc::clone(upstream)
+            } else {
+                let source = route::source(&key, &draft.fields, server_key, route::allowed_backends(server));
+                // Its violations are in the outcome of the route.
+                let scope = Scope::new(&source);
+                Arc::new(upstream::render(&scope, &effective, is_passthrough, references))
+            };
+            Some(Arc::new(Destination { backend, upstream, reach: draft.reach.clone() }))
+        });
+        Routes { rules: rules(server), table: Arc::clone(&self.table), destinations: destinations.collect() }
+    }
+}
+
+fn is_same(old: &[Arc<RouteEntry>], new: &[Arc<RouteEntry>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old == new)
+}
+
+/// Returns the violations of the `MailServer`'s own fields about routes. What is no domain allows nothing.
+pub(crate) fn check_server(server: &MailServerSpec) -> Vec<Violation> {
+    let allowed = server.allowed_routes.iter().flatten().enumerate().flat_map(|(rule, allowed)| {
+        let domains = allowed.domains.iter().flatten().enumerate();
+        domains.map(move |(index, text)| (format!("spec.allowedRoutes[{rule}].domains[{index}]"), text))
+    });
+    let is_bad = |(_, text): &(String, &String)| DomainPattern::parse(text).is_none();
+    let mut bad: Vec<(String, &String)> = allowed.filter(is_bad).collect();
+    let default = server.routing.as_ref().and_then(|routing| routing.default_domain.as_ref());
+    let is_exact = |text: &String| matches!(DomainPattern::parse(text), Some(DomainPattern::Exact(_)));
+    bad.extend(
+        default.filter(|text| !is_exact(text)).map(|text| ("spec.routing.defaultDomain".to_owned(), text)),
+    );
+    let violation = |(path, text): (String, &String)| {
+        Violation::invalid(&path, format!("{text:?} is not a domain"), "write a domain such as example.org")
+    };
+    bad.into_iter().map(violation).collect()
+}
+
+/// Renders `spec.routing`.
+fn rules(server: &MailServerSpec) -> UserRules {
+    let routing = server.routing.clone().unwrap_or_default();
+    let default = UserRules::default();
+    let character = |text: Option<String>, default| text.map_or(default, |text| text.chars().next());
+    let domain = routing.default_domain.map(|domain| ascii_domain(domain.as_bytes()).into_owned());
+    UserRules {
+        default_domain: domain.and_then(|domain| String::from_utf8(domain).ok()),
+        recipient_delimiter: character(routing.recipient_delimiter, default.recipient_delimiter),
+        master_user_separator: character(routing.master_user_separator, default.master_user_separator),
+    }
+}
+
+/// Returns the domains and users of each route that a stronger one already has.
+fn conflicts(entries: &[Arc<RouteEntry>]) -> BTreeMap<Key, Vec<Violation>> {
+    let mut domains: BTreeMap<&DomainPattern, &Arc<RouteEntry>> = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
+    for (position, entry) in entries.iter().enumerate() {
+        let mut found = Vec::new();
+        for pattern in &entry.domains {
+            match domains.get(pattern) {
+                Some(owner) => found.push((pattern.to_string(), *owner)),
+                None => drop(domains.insert(pattern, entry)),
+            }
+        }
+        let mut of_entry: Vec<Violation> =
+            of_owners(&found).into_iter().map(|(owner, names)| violation("domains", owner, &names)).collect();
+        for owner in entries.iter().take(position) {
+            let shared = shared_users(entry, owner);
+            if !shared.is_empty() {
+                of_entry.push(violation("users", owner, &shared));
+            }
+        }
+        if !of_entry.is_empty() {
+            conflicts.insert(Key::new(&entry.id.namespace, &entry.id.name), of_entry);
+        }
+    }
+    conflicts
+}
+
+/// Groups entries by the route that has them.
+fn of_owners<'a>(found: &[(String, &'a Arc<RouteEntry>)]) -> Vec<(&'a Arc<RouteEntry>, Vec<String>)> {
+    let mut owners: Vec<(&Arc<RouteEntry>, Vec<String>)> = Vec::new();
+    for (name, owner) in found {
+        match owners.iter_mut().find(|(known, _)| Arc::ptr_eq(known, owner)) {
+            Some((_, names)) => names.push(name.clone()),
+            None => owners.push((owner, vec![name.clone()])),
+        }
+    }
+    owners
+}
+
+/// Returns the users that both routes have.
+fn shared_users(entry: &RouteEntry, owner: &RouteEntry) -> Vec<String> {
+    let mut shared = Vec::new();
+    for list in &entry.users {
+        for other in &owner.users {
+            // The shorter list is read, and the longer one has the index.
+            let (read, index) = if list.len() <= other.len() { (list, other) } else { (other, list) };
+            let names = read.names().filter(|name| index.has(&Hashed::new(name)));
+            shared.extend(names.map(|name| String::from_utf8_lossy(name).into_owned()));
+        }
+    }
+    shared.sort();
+    shared.dedup();
+    shared
+}
+
+fn violation(what: &str, owner: &RouteEntry, names: &[String]) -> Violation {
+    let mut shown = names.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(MAX_SHOWN);
+    if more > 0 {
+        shown.push_str(&format!(" and {more} more"));
+    }
+    Violation::new(
+        Concern::Conflicted,
+        Reason::RouteConflict,
+        "spec.match",
+        format!("MailRoute {} is older and already has these {what}: {shown}", owner.id),
+        "remove them from one of the two; all other users of this route are served",
+    )
+}
+
+/// The maximum number of domains or users in a message.
+const MAX_SHOWN: usize = 3;

@@ -1,0 +1,543 @@
+//! The routes of a `MailServer`: which users have a backend of their own. Pure.
+//!
+//! The precedence is: an exact user, an exact domain, the longest wildcard. Of two routes with the same entry, the
+//! first one in the table has it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use hashbrown::HashTable;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use crate::protocol::user::{Named, User, UserRules, ascii_domain};
+
+use super::reach::Reach;
+use super::settings::{Backend, Upstream};
+
+/// The routes of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Routes {
+    /// How users are recognised.
+    pub rules: UserRules,
+    /// The routes of the `MailServer`.
+    pub table: Arc<RouteTable>,
+    /// For each route of the table, where its users go. `None`: to the listener's own backend, because the route has
+    /// none for this protocol.
+    pub destinations: Vec<Option<Arc<Destination>>>,
+}
+
+/// A backend, and how to connect to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// How to talk to it.
+    pub upstream: Arc<Upstream>,
+    /// What the route may connect to.
+    pub reach: Reach,
+}
+
+/// The routes of a `MailServer`, the strongest first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RouteTable {
+    entries: Vec<Arc<RouteEntry>>,
+    domains: HashMap<String, usize>,
+    /// By the domain behind `*.`.
+    wildcards: HashMap<String, usize>,
+}
+
+/// One `MailRoute`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// Its identity.
+    pub id: RouteId,
+    /// Its domains.
+    pub domains: Vec<DomainPattern>,
+    /// Its users, in several lists.
+    pub users: Vec<Arc<UserList>>,
+    /// Set if one of its lists has never been read: the domains that the list may contain.
+    pub unread: Option<AllowedDomains>,
+    /// Whether its users are refused.
+    pub is_refused: bool,
+}
+
+/// Namespace and name of a `MailRoute`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// Writes `namespace/name`.
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A domain, or all domains below one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DomainPattern {
+    /// `example.org`.
+    Exact(String),
+    /// `*.example.org`: the domain behind `*.`.
+    Below(String),
+}
+
+/// The domains that a namespace may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedDomains {
+    /// All domains, and users without a domain.
+    All,
+    /// Those that one of these patterns covers.
+    Only(Vec<DomainPattern>),
+}
+
+/// The route of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing<'a> {
+    /// The position of the route in the table.
+    Route(usize, Matched<'a>),
+    /// The user may be in a list of this route, which has never been read.
+    Undecided(&'a RouteEntry),
+    /// There is no route.
+    Unmatched,
+}
+
+/// What matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched<'a> {
+    /// The exact user.
+    User,
+    /// The domain.
+    Domain,
+    /// A wildcard: the domain behind `*.`.
+    Wildcard(&'a str),
+}
+
+impl DomainPattern {
+    /// Parses a domain or wildcard in any spelling. `None` if it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (domain, is_wildcard) = match text.strip_prefix("*.") {
+            Some(below) => (below, true),
+            None => (text, false),
+        };
+        let domain = String::from_utf8(ascii_domain(domain.as_bytes()).into_owned()).ok()?;
+        let is_label = |label: &str| {
+            let is_plain =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+            (1..=63).contains(&label.len()) && label.bytes().all(is_plain) && !label.starts_with('-')
+        };
+        let is_domain = domain.len() <= 253 && domain.split('.').all(is_label);
+        is_domain.then_some(if is_wildcard { Self::Below(domain) } else { Self::Exact(domain) })
+    }
+
+    /// Tells whether this stands for everything that `other` stands for.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(own), Self::Exact(other)) => own == other,
+            (Self::Exact(_), Self::Below(_)) => false,
+            (Self::Below(own), Self::Exact(other)) => is_below(other, own),
+            (Self::Below(own), Self::Below(other)) => own == other || is_below(other, own),
+        }
+    }
+}
+
+/// Writes `example.org` or `*.example.org`.
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(domain) => f.write_str(domain),
+            Self::Below(domain) => write!(f, "*.{domain}"),
+        }
+    }
+}
+
+fn is_below(domain: &str, parent: &str) -> bool {
+    domain.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty())
+}
+
+impl AllowedDomains {
+    /// Tells whether everything that a pattern stands for is allowed.
+    #[must_use]
+    pub fn allow(&self, pattern: &DomainPattern) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(patterns) => patterns.iter().any(|allowed| allowed.covers(pattern)),
+        }
+    }
+
+    /// Tells whether a user is allowed.
+    #[must_use]
+    pub fn allow_user(&self, user: &User) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(_) => {
+                user.domain().is_some_and(|domain| self.allow(&DomainPattern::Exact(domain.to_owned())))
+            }
+        }
+    }
+}
+
+impl RouteEntry {
+    /// Tells whether one of its lists has the user.
+    fn has(&self, user: &Hashed<'_>) -> bool {
+        self.users.iter().any(|list| list.has(user))
+    }
+
+    /// Returns the number of its users.
+    #[must_use]
+    pub fn user_count(&self) -> usize {
+        self.users.iter().map(|list| list.len()).sum()
+    }
+}
+
+impl RouteTable {
+    /// Creates a table of routes, the strongest first. A domain belongs to the first route that names it.
+    #[must_use]
+    pub fn new(entries: Vec<Arc<RouteEntry>>) -> Self {
+        let (mut domains, mut wildcards) = (HashMap::new(), HashMap::new());
+        for (position, entry) in entries.iter().enumerate() {
+            for pattern in &entry.domains {
+                match pattern {
+                    DomainPattern::Exact(domain) => domains.entry(domain.clone()),
+                    DomainPattern::Below(domain) => wildcards.entry(domain.clone()),
+                }
+                .or_insert(position);
+            }
+        }
+        Self { entries, domains, wildcards }
+    }
+
+    /// Returns the routes, the strongest first.
+    #[must_use]
+    pub fn entries(&self) -> &[Arc<RouteEntry>] {
+        &self.entries
+    }
+
+    /// Returns the route of a user.
+    #[must_use]
+    pub fn find(&self, named: &Named, rules: &UserRules) -> Routing<'_> {
+        for user in spellings(named, rules) {
+            let hashed = Hashed::new(user.as_bytes());
+            if let Some(position) = self.entries.iter().position(|entry| entry.has(&hashed)) {
+                return Routing::Route(position, Matched::User);
+            }
+        }
+        let of_domain = named.user.domain().and_then(|domain| self.of_domain(domain));
+        let may_have = |entry: &&Arc<RouteEntry>| {
+            entry.unread.as_ref().is_some_and(|allowed| allowed.allow_user(&named.user))
+        };
+        let unread = self.entries.iter().find(may_have);
+        match (of_domain, unread) {
+            (Some((position, matched)), Some(unread)) if self.is_at(position, unread) => {
+                Routing::Route(position, matched)
+            }
+            (_, Some(unread)) => Routing::Undecided(unread),
+            (Some((position, matched)), None) => Routing::Route(position, matched),
+            (None, None) => Routing::Unmatched,
+        }
+    }
+
+    fn of_domain<'a>(&'a self, domain: &str) -> Option<(usize, Matched<'a>)> {
+        if let Some(position) = self.domains.get(domain) {
+            return Some((*position, Matched::Domain));
+        }
+        // The first dot gives the longest parent.
+        let mut parents =
+            domain.match_indices('.').filter_map(|(dot, _)| domain.get(dot.saturating_add(1)..));
+        parents.find_map(|parent| {
+            let (wildcard, position) = self.wildcards.get_key_value(parent)?;
+            Some((*position, Matched::Wildcard(wildcard)))
+        })
+    }
+
+    fn is_at(&self, position: usize, entry: &Arc<RouteEntry>) -> bool {
+        self.entries.get(position).is_some_and(|other| Arc::ptr_eq(other, entry))
+    }
+}
+
+/// Returns the spellings under which a user may be listed: the whole address before the one without its extension, and
+/// the local part alone for a user of the default domain.
+fn spellings(named: &Named, rules: &UserRules) -> Vec<User> {
+    let mut all = Vec::with_capacity(4);
+    for user in std::iter::once(&named.user).chain(&named.without_extension) {
+        all.push(user.clone());
+        if user.domain().is_some() && user.domain() == rules.default_domain.as_deref() {
+            all.push(User::of_local(user.local()));
+        }
+    }
+    all
+}
+
+/// A list of users: their names one after another, and an index by hash.
+#[derive(Default)]
+pub struct UserList {
+    /// Each name ends with a line feed, which no name contains.
+    text: Box<[u8]>,
+    /// The positions of the names in `text`.
+    index: HashTable<u32>,
+}
+
+/// A name with its hash, for the lookup in several lists.
+pub struct Hashed<'a> {
+    name: &'a [u8],
+    hash: u64,
+}
+
+impl<'a> Hashed<'a> {
+    /// Hashes a name.
+    #[must_use]
+    pub fn new(name: &'a [u8]) -> Self {
+        Self { name, hash: HASHER.hash_one(name) }
+    }
+}
+
+impl UserList {
+    /// Creates a list of these users, without duplicates. Users beyond 4 GiB of names are ignored; a ConfigMap has at
+    /// most 1 MiB.
+    pub fn new(users: impl IntoIterator<Item = User>) -> Self {
+        let mut list = Builder::default();
+        for user in users {
+            list.add(user.as_bytes());
+        }
+        list.finish()
+    }
+
+    /// Returns the number of users.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Tells whether the list is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Tells whether the list has a name.
+    #[must_use]
+    pub fn has(&self, user: &Hashed<'_>) -> bool {
+        self.index.find(user.hash, |start| name_at(&self.text, *start) == user.name).is_some()
+    }
+
+    /// Returns all names.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.text.split_inclusive(|byte| *byte == b'\n').map(|name| name.strip_suffix(b"\n").unwrap_or(name))
+    }
+
+    /// Returns the memory that the list needs, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.text.len().saturating_add(self.index.allocation_size())
+    }
+}
+
+/// A list that is being created.
+#[derive(Default)]
+struct Builder {
+    text: Vec<u8>,
+    index: HashTable<u32>,
+}
+
+impl Builder {
+    fn add(&mut self, name: &[u8]) {
+        let Ok(start) = u32::try_from(self.text.len()) else { return };
+        let user = Hashed::new(name);
+        if self.index.find(user.hash, |start| name_at(&self.text, *start) == name).is_some() {
+            return;
+        }
+        self.text.extend_from_slice(name);
+        self.text.push(b'\n');
+        let text = &self.text;
+        self.index.insert_unique(user.hash, start, |start| HASHER.hash_one(name_at(text, *start)));
+    }
+
+    fn finish(mut self) -> UserList {
+        let text = self.text.into_boxed_slice();
+        self.index.shrink_to_fit(|start| HASHER.hash_one(name_at(&text, *start)));
+        UserList { text, index: self.index }
+    }
+}
+
+fn name_at(text: &[u8], start: u32) -> &[u8] {
+    let rest = usize::try_from(start).ok().and_then(|start| text.get(start..)).unwrap_or_default();
+    rest.split(|byte| *byte == b'\n').next().unwrap_or_default()
+}
+
+/// Users may be chosen by tenants, so the hash has a random key.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl PartialEq for UserList {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for UserList {}
+
+/// Shows the number of users only, because their names are personal data.
+impl fmt::Debug for UserList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserList({})", self.len())
+    }
+}
+
+/// Shows the routes with the number of their users.
+impl Serialize for RouteTable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.entries)
+    }
+}
+
+impl Serialize for RouteEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let domains: Vec<String> = self.domains.iter().map(ToString::to_string).collect();
+        let mut fields = serializer.serialize_struct("RouteEntry", 5)?;
+        fields.serialize_field("id", &self.id.to_string())?;
+        fields.serialize_field("domains", &domains)?;
+        fields.serialize_field("users", &self.user_count())?;
+        fields.serialize_field("isComplete", &self.unread.is_none())?;
+        fields.serialize_field("isRefused", &self.is_refused)?;
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, domains: &[&str], users: &[&str]) -> RouteEntry {
+        RouteEntry {
+            id: RouteId { namespace: "mail".to_owned(), name: name.to_owned() },
+            domains: domains.iter().map(|domain| DomainPattern::parse(domain).unwrap()).collect(),
+            users: vec![Arc::new(UserList::new(users.iter().map(|user| User::new(user.as_bytes()))))],
+            unread: None,
+            is_refused: false,
+        }
+    }
+
+    fn table(entries: impl IntoIterator<Item = RouteEntry>) -> RouteTable {
+        RouteTable::new(entries.into_iter().map(Arc::new).collect())
+    }
+
+    fn find<'a>(table: &'a RouteTable, login: &str) -> Routing<'a> {
+        let rules = UserRules::default();
+        table.find(&rules.of_name(login.as_bytes()), &rules)
+    }
+
+    #[test]
+    fn a_user_comes_before_a_domain_and_a_domain_before_the_longest_wildcard() {
+        let table = table([
+            entry("org", &["*.org"], &[]),
+            entry("below", &["*.example.org"], &[]),
+            entry("exact", &["example.org"], &[]),
+            entry("moved", &[], &["bob@example.org", "al@x.example.org"]),
+        ]);
+        for (login, route, matched) in [
+            ("bob@Example.org", 3, Matched::User),
+            ("Bob@example.org", 2, Matched::Domain),
+            ("al@x.example.org", 3, Matched::User),
+            ("me@x.example.org", 1, Matched::Wildcard("example.org")),
+            ("me@y.x.example.org", 1, Matched::Wildcard("example.org")),
+            ("me@other.org", 0, Matched::Wildcard("org")),
+        ] {
+            assert_eq!(find(&table, login), Routing::Route(route, matched), "{login}");
+        }
+        for login in ["me@org", "me@example.com", "bob", "me@.example.com"] {
+            assert_eq!(find(&table, login), Routing::Unmatched, "{login}");
+        }
+    }
+
+    #[test]
+    fn of_two_routes_with_one_entry_the_first_has_it() {
+        let table = table([
+            entry("old", &["a.example"], &["u@x"]),
+            entry("new", &["a.example", "b.example"], &["u@x", "v@x"]),
+        ]);
+        for (login, route) in [("me@a.example", 0), ("me@b.example", 1), ("u@x", 0), ("v@x", 1)] {
+            assert!(matches!(find(&table, login), Routing::Route(found, _) if found == route), "{login}");
+        }
+    }
+
+    #[test]
+    fn a_user_who_may_be_in_an_unread_list_is_undecided() {
+        let tenant = AllowedDomains::Only(vec![DomainPattern::Below("example".to_owned())]);
+        let table = table([
+            entry("known", &["a.example", "b.test"], &["bob@c.example"]),
+            RouteEntry { unread: Some(tenant), ..entry("unread", &["d.example"], &[]) },
+        ]);
+        assert!(
+            matches!(find(&table, "me@a.example"), Routing::Undecided(entry) if entry.id.name == "unread")
+        );
+        assert_eq!(find(&table, "bob@c.example"), Routing::Route(0, Matched::User));
+        assert_eq!(
+            find(&table, "me@b.test"),
+            Routing::Route(0, Matched::Domain),
+            "a tenant's list has no such domain"
+        );
+        assert_eq!(find(&table, "me@d.example"), Routing::Route(1, Matched::Domain), "whatever the list has");
+        assert_eq!(find(&table, "me"), Routing::Unmatched);
+    }
+
+    #[test]
+    fn users_of_the_default_domain_may_be_listed_without_it() {
+        let rules = UserRules { default_domain: Some("example.org".to_owned()), ..UserRules::default() };
+        let table = table([entry("moved", &[], &["bob", "al@example.org", "x+y@example.org"])]);
+        for (login, is_found) in [("bob", true), ("bob@example.org", true), ("al", true), ("bob@b", false)] {
+            let found = table.find(&rules.of_name(login.as_bytes()), &rules) != Routing::Unmatched;
+            assert_eq!(found, is_found, "{login}");
+        }
+        for (recipient, is_found) in
+            [("al+1@example.org", true), ("x+y@example.org", true), ("x@example.org", false)]
+        {
+            let found = table.find(&rules.of_recipient(recipient.as_bytes()), &rules) != Routing::Unmatched;
+            assert_eq!(found, is_found, "{recipient}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_domains_in_any_spelling() {
+        let parse = |text| DomainPattern::parse(text).map(|pattern| pattern.to_string());
+        assert_eq!(parse("*.München.Example."), Some("*.xn--mnchen-3ya.example".to_owned()));
+        assert_eq!(parse("localhost"), Some("localhost".to_owned()));
+        let long = "a".repeat(64);
+        for bad in ["", "*", "*.", "a..b", "a b", "*.*.a", "a@b", "-a.b", &long] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_pattern_covers() {
+        let covers =
+            |one, other| DomainPattern::parse(one).unwrap().covers(&DomainPattern::parse(other).unwrap());
+        assert!(
+            covers("a.b", "a.b") && covers("*.b", "a.b") && covers("*.b", "*.b") && covers("*.b", "*.a.b")
+        );
+        assert!(
+            !covers("*.b", "b") && !covers("a.b", "*.a.b") && !covers("*.a.b", "*.b") && !covers("*.b", "xb")
+        );
+    }
+
+    #[test]
+    fn a_long_list_has_exactly_its_users() {
+        let name = |number: u32| User::new(format!("user{number}@example.org").as_bytes());
+        let list = UserList::new((0..10_000).chain(0..10).map(name));
+        assert_eq!((list.len(), list.names().count()), (10_000, 10_000));
+        let has = |user: &User| list.has(&Hashed::new(user.as_bytes()));
+        assert!((0..10_000).all(|number| has(&name(number))));
+        assert!((10_000..20_000).all(|number| !has(&name(number))));
+        assert!(!has(&User::new(b"user1@example.or")) && !has(&User::new(b"")));
+        assert_eq!(format!("{list:?}"), "UserList(10000)");
+    }
+}

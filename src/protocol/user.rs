@@ -1,0 +1,298 @@
+//! The user that a login or a recipient names, in one form for all its spellings. `MailRoute`s are matched by it.
+//!
+//! Only the domain is folded: it becomes its A-label (RFC 5890) in lower case, without a final dot. The local part is
+//! compared as it is written (RFC 5321 section 2.4), without the quotes of a quoted string.
+
+use std::borrow::Cow;
+
+use idna::AsciiDenyList;
+use serde::Serialize;
+
+use super::login::LoginRequest;
+use super::sasl::{self, Mechanism};
+
+/// A user: `local@domain`, or a local part alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct User {
+    /// Both parts, with `@` between them.
+    address: Vec<u8>,
+    /// The length of the local part if a domain follows.
+    local: Option<usize>,
+}
+
+impl User {
+    /// Reads a user. The last `@` separates the domain, so that `"x@y"@example.com` is in `example.com`.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Self {
+        match text.iter().rposition(|byte| *byte == b'@').map(|at| text.split_at(at)) {
+            Some((local, domain)) if domain.len() > 1 => {
+                Self::of(&unquoted(local), domain.get(1..).unwrap_or_default())
+            }
+            Some((local, _)) => Self::of_local(&unquoted(local)),
+            None => Self::of_local(&unquoted(text)),
+        }
+    }
+
+    /// Creates a user without a domain.
+    #[must_use]
+    pub fn of_local(local: &[u8]) -> Self {
+        Self { address: local.to_vec(), local: None }
+    }
+
+    fn of(local: &[u8], domain: &[u8]) -> Self {
+        let address = [local, b"@", &ascii_domain(domain)].concat();
+        Self { address, local: Some(local.len()) }
+    }
+
+    /// Returns the whole name: `local@domain`, or the local part alone.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.address
+    }
+
+    /// Returns the local part.
+    #[must_use]
+    pub fn local(&self) -> &[u8] {
+        self.local.and_then(|local| self.address.get(..local)).unwrap_or(&self.address)
+    }
+
+    /// Returns the domain in the form of [`ascii_domain`].
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        let domain = self.address.get(self.local?.checked_add(1)?..)?;
+        std::str::from_utf8(domain).ok()
+    }
+}
+
+/// How a server reads users: `spec.routing` of a `MailServer`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserRules {
+    /// The domain of a login without one, in the form of [`ascii_domain`].
+    pub default_domain: Option<String>,
+    /// In a recipient, what follows this character in the local part is ignored (`bob+lists@example.org`).
+    pub recipient_delimiter: Option<char>,
+    /// In a login, what follows this character is the master user who logs in for somebody else (`bob*admin`).
+    pub master_user_separator: Option<char>,
+}
+
+/// The defaults of the API.
+impl Default for UserRules {
+    fn default() -> Self {
+        Self { default_domain: None, recipient_delimiter: Some('+'), master_user_separator: Some('*') }
+    }
+}
+
+/// The user of a session, and the other spelling under which it may be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The user, with the default domain if the client gave none.
+    pub user: User,
+    /// A recipient without its extension: `bob@example.org` for `bob+lists@example.org`.
+    pub without_extension: Option<User>,
+}
+
+impl UserRules {
+    /// Returns the user whose mailbox a login opens: SASL's authorization identity if there is one, otherwise the
+    /// authentication identity. `None` if the request does not tell: mail without a login, and an exchange that is
+    /// relayed without its first message.
+    #[must_use]
+    pub fn of_login(&self, request: &LoginRequest) -> Option<Named> {
+        let user = match request {
+            LoginRequest::Password { authzid, .. } if !authzid.is_empty() => self.login(authzid),
+            LoginRequest::Password { login, .. }
+            | LoginRequest::Digest { login, .. }
+            | LoginRequest::External { login }
+            | LoginRequest::Token { login, .. } => self.login(login),
+            LoginRequest::Relayed { mechanism, initial_response } => {
+                self.login(&relayed_login(*mechanism, initial_response.as_ref()?.expose())?)
+            }
+            LoginRequest::Anonymous => return None,
+        };
+        Some(Named { user, without_extension: None })
+    }
+
+    /// Returns the user that an auth service names.
+    #[must_use]
+    pub fn of_name(&self, login: &[u8]) -> Named {
+        Named { user: self.login(login), without_extension: None }
+    }
+
+    /// Returns the user of a recipient: the path of RCPT without its angle brackets. A source route
+    /// (`@r1,@r2:u@example.com`, RFC 5321 appendix C) is ignored.
+    #[must_use]
+    pub fn of_recipient(&self, path: &[u8]) -> Named {
+        let mailbox = match path {
+            [b'@', ..] => path.splitn(2, |byte| *byte == b':').nth(1).unwrap_or(path),
+            _ => path,
+        };
+        let user = self.with_domain(User::new(mailbox));
+        let without_extension = self.recipient_delimiter.and_then(|delimiter| {
+            let length = position(user.local(), delimiter).filter(|length| *length > 0)?;
+            let local = user.local().get(..length)?;
+            Some(match user.domain() {
+                Some(domain) => User::of(local, domain.as_bytes()),
+                None => User::of_local(local),
+            })
+        });
+        Named { user, without_extension }
+    }
+
+    fn login(&self, login: &[u8]) -> User {
+        let own = self.master_user_separator.and_then(|separator| position(login, separator));
+        let own = own.filter(|length| *length > 0).and_then(|length| login.get(..length));
+        self.with_domain(User::new(own.unwrap_or(login)))
+    }
+
+    fn with_domain(&self, user: User) -> User {
+        match &self.default_domain {
+            Some(domain) if user.local.is_none() => User::of(&user.address, domain.as_bytes()),
+            _ => user,
+        }
+    }
+}
+
+/// Returns the position of the first `character`.
+fn position(text: &[u8], character: char) -> Option<usize> {
+    let mut encoded = [0; 4];
+    let wanted = character.encode_utf8(&mut encoded).as_bytes();
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// Returns the user of a relayed exchange's first message, in base64 as received.
+fn relayed_login(mechanism: Mechanism, message: &[u8]) -> Option<Vec<u8>> {
+    let request = match mechanism {
+        Mechanism::XOAuth2 => sasl::decode_xoauth2(message),
+        Mechanism::OAuthBearer => sasl::decode_oauthbearer(message),
+        Mechanism::External => sasl::decode_external(message),
+        // In CRAM-MD5 the server speaks first. The other mechanisms are not relayed.
+        Mechanism::CramMd5 | Mechanism::Plain | Mechanism::Login | Mechanism::Apop | Mechanism::None => None,
+    }?;
+    Some(request.login().to_vec())
+}
+
+/// Returns a domain in one form for all its spellings: the A-label in lower case, without a final dot. A name that has
+/// no A-label is only folded to lower case.
+#[must_use]
+pub fn ascii_domain(domain: &[u8]) -> Cow<'_, [u8]> {
+    let is_foreign = !domain.is_ascii();
+    let converted = || idna::domain_to_ascii_cow(domain, AsciiDenyList::EMPTY).ok().map(Cow::into_owned);
+    if let Some(converted) = is_foreign.then(converted).flatten() {
+        return Cow::Owned(without_dot(converted.as_bytes()).to_ascii_lowercase());
+    }
+    let domain = without_dot(domain);
+    if domain.iter().any(u8::is_ascii_uppercase) {
+        Cow::Owned(domain.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(domain)
+    }
+}
+
+fn without_dot(domain: &[u8]) -> &[u8] {
+    domain.strip_suffix(b".").unwrap_or(domain)
+}
+
+/// Removes the quotes of a quoted string (RFC 5321 section 4.1.2).
+fn unquoted(local: &[u8]) -> Cow<'_, [u8]> {
+    let Some(quoted) = local.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
+        return Cow::Borrowed(local);
+    };
+    let mut plain = Vec::with_capacity(quoted.len());
+    let mut bytes = quoted.iter();
+    while let Some(byte) = bytes.next() {
+        plain.extend(if *byte == b'\\' { bytes.next() } else { Some(byte) });
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn password(authzid: &str, login: &str) -> LoginRequest {
+        LoginRequest::Password {
+            login: login.as_bytes().to_vec(),
+            password: Secret::from(&b"p"[..]),
+            authzid: authzid.as_bytes().to_vec(),
+        }
+    }
+
+    fn of_login(request: &LoginRequest) -> String {
+        let named = UserRules::default().of_login(request).unwrap();
+        String::from_utf8(named.user.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_login_names_the_user_whose_mailbox_it_opens() {
+        for (authzid, login, user) in [
+            ("", "bob@A", "bob@a"),
+            ("bob@a", "admin", "bob@a"),
+            ("", "bob@a*admin", "bob@a"),
+            ("", "bob*admin@a", "bob"),
+            ("", "Bob@Example.ORG.", "Bob@example.org"),
+            ("", "bob@münchen.example", "bob@xn--mnchen-3ya.example"),
+            ("", "bob@XN--MNCHEN-3YA.example", "bob@xn--mnchen-3ya.example"),
+            ("", "\"x@y\"@example.com", "x@y@example.com"),
+            ("", "\"b\\ob\"@a", "bob@a"),
+            ("", "bob@", "bob"),
+            ("", "*admin", "*admin"),
+        ] {
+            assert_eq!(of_login(&password(authzid, login)), user, "{authzid} {login}");
+        }
+        assert_eq!(User::new(b"\"x@y\"@example.com").domain(), Some("example.com"));
+        assert_eq!(User::new(b"\"x@y\"@example.com").local(), b"x@y");
+    }
+
+    #[test]
+    fn the_user_of_a_relayed_exchange_is_in_its_first_message() {
+        let relayed = |mechanism, message: Option<&[u8]>| LoginRequest::Relayed {
+            mechanism,
+            initial_response: message.map(|message| Secret::from(sasl::encode_base64(message).as_bytes())),
+        };
+        let bearer = relayed(Mechanism::OAuthBearer, Some(b"n,a=bob@A,\x01auth=Bearer t\x01\x01"));
+        assert_eq!(of_login(&bearer), "bob@a");
+        let xoauth2 = relayed(Mechanism::XOAuth2, Some(b"user=bob@A\x01auth=Bearer t\x01\x01"));
+        assert_eq!(of_login(&xoauth2), "bob@a");
+        assert_eq!(of_login(&relayed(Mechanism::External, Some(b"bob@A"))), "bob@a");
+        let rules = UserRules::default();
+        assert_eq!(rules.of_login(&relayed(Mechanism::External, None)), None);
+        assert_eq!(rules.of_login(&relayed(Mechanism::CramMd5, None)), None);
+        assert_eq!(rules.of_login(&LoginRequest::Anonymous), None);
+    }
+
+    #[test]
+    fn a_recipient_names_the_user_without_route_and_extension() {
+        let rules = UserRules::default();
+        for (path, user, bare) in [
+            ("@r1,@r2:u@example.com", "u@example.com", None),
+            ("bob+lists@Example.org", "bob+lists@example.org", Some("bob@example.org")),
+            ("+bob@example.org", "+bob@example.org", None),
+            ("Postmaster", "Postmaster", None),
+            ("a@[IPv6:2001:DB8::1]", "a@[ipv6:2001:db8::1]", None),
+        ] {
+            let named = rules.of_recipient(path.as_bytes());
+            assert_eq!(named.user.as_bytes(), user.as_bytes(), "{path}");
+            assert_eq!(
+                named.without_extension.as_ref().map(User::as_bytes),
+                bare.map(str::as_bytes),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_default_domain_is_added_to_names_without_one() {
+        let rules = UserRules { default_domain: Some("example.org".to_owned()), ..UserRules::default() };
+        assert_eq!(rules.of_name(b"bob").user.as_bytes(), b"bob@example.org");
+        assert_eq!(rules.of_name(b"bob*admin").user.as_bytes(), b"bob@example.org");
+        assert_eq!(rules.of_name(b"bob@b").user.as_bytes(), b"bob@b");
+        assert_eq!(rules.of_recipient(b"postmaster").user.as_bytes(), b"postmaster@example.org");
+    }
+
+    #[test]
+    fn what_no_domain_can_be_is_only_folded() {
+        assert_eq!(User::new(b"a@B\xff").as_bytes(), b"a@b\xff");
+        assert_eq!(User::new(b"a@B\xff").domain(), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! Finds the backend of a login: that of its `MailRoute`, or the listener's own. Refuses logins without a backend.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use crate::model::Backend;
+use crate::model::routes::Routing;
+use crate::net::BackendAddress;
+use crate::protocol::backend::{BackendLogin, RefusalCause};
+use crate::protocol::notices::{self, RefusalText};
+use crate::protocol::user::{Named, UserRules};
+use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Protocol};
+use crate::secret::Secret;
+
+use super::client::Session;
+use super::decision::Decision;
+use super::upstream::{Authorised, Place};
+use crate::proxy::end::End;
+use crate::proxy::record::Record;
+use crate::proxy::upstreams::ServedRoutes;
+
+/// Where a login goes.
+#[derive(Debug)]
+pub(super) enum Routed {
+    To(Place),
+    /// The user has no route or a refused one, and the listener has no backend of its own.
+    Nowhere,
+    /// The user may be in a list of this `MailRoute`, which could not be read yet.
+    Undecided(String),
+}
+
+/// The state of a login whose backend may depend on the first message of its SASL exchange.
+pub(super) enum FirstMessage {
+    Known(LoginRequest, PendingLogin),
+    /// The client cancelled the exchange.
+    Cancelled(PendingLogin),
+}
+
+impl Session {
+    /// Returns where a login goes. `named` returns its user, unless the request does not tell.
+    fn routed(&self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
+        let routes = self.served.routes.load();
+        if let Some(served) = &*routes
+            && let Some(named) = named(&served.routes.rules)
+            && let Some(routed) = of_routes(served, &named)
+        {
+            return routed;
+        }
+        match &self.served.listener.backend {
+            Some(backend) => {
+                let (backend, upstream) = (Arc::clone(backend), Arc::clone(&self.served.upstream));
+                let reach = self.served.current.load().reach.clone();
+                Routed::To(Place { backend, upstream, reach })
+            }
+            None => Routed::Nowhere,
+        }
+    }
+
+    /// Returns where a login goes: to the server that the auth service names, or as the routes say.
+    pub(super) fn placed(
+        &self,
+        request: &LoginRequest,
+        pending: &PendingLogin,
+        server: Option<BackendAddress>,
+        login: Option<&[u8]>,
+    ) -> Routed {
+        if let Some(address) = server {
+            // An address needs no reference: it is what errors name.
+            let backend = Arc::new(Backend::new(String::new(), vec![address]));
+            let reach = self.served.current.load().reach.clone();
+            return Routed::To(Place { backend, upstream: Arc::clone(&self.served.upstream), reach });
+        }
+        self.routed(|rules| match (request, login) {
+            (LoginRequest::Anonymous, _) => Some(rules.of_recipient(pending.envelope().recipient())),
+            (_, Some(login)) => Some(rules.of_name(login)),
+            (request, None) => rules.of_login(request),
+        })
+    }
+
+    /// Tells whether logins of users without a route are refused like wrong passwords.
+    pub(super) fn has_routes(&self) -> bool {
+        self.served.routes.load().is_some()
+    }
+
+    /// Asks the client for the first message of a relayed exchange, because it names the user.
+    pub(super) async fn with_first_message(
+        &mut self,
+        request: LoginRequest,
+        pending: PendingLogin,
+    ) -> Result<FirstMessage, End> {
+        let LoginRequest::Relayed { mechanism, initial_response: None } = request else {
+            return Ok(FirstMessage::Known(request, pending));
+        };
+        // In CRAM-MD5 the server speaks first.
+        if mechanism == Mechanism::CramMd5 || !self.has_routes() {
+            return Ok(FirstMessage::Known(request, pending));
+        }
+        let (answer, pending) = Box::pin(self.challenge(b"", pending)).await?;
+        let message = match answer.expose() {
+            b"*" => return Ok(FirstMessage::Cancelled(pending)),
+            b"" => Secret::from(&b"="[..]),
+            _ => answer,
+        };
+        let request = LoginRequest::Relayed { mechanism, initial_response: Some(message) };
+        Ok(FirstMessage::Known(request, pending))
+    }
+
+    /// Builds the login for the backend after the auth service has accepted it.
+    pub(super) fn authorise(
+        &self,
+        request: LoginRequest,
+        pending: &PendingLogin,
+        place: Place,
+        login: Option<Vec<u8>>,
+        password: Option<Secret>,
+    ) -> Result<Authorised, End> {
+        let user = login.unwrap_or_else(|| user(&request, pending));
+        let has_clients_password = password.is_none();
+        let needs_password = self.protocol() != Protocol::Smtp || place.upstream.settings.smtp_auth;
+        let login = match request {
+            LoginRequest::Anonymous => BackendLogin::Request(LoginRequest::Anonymous),
+            _ if !needs_password => BackendLogin::Trusted { login: user.clone() },
+            request => {
+                let own = match request {
+                    LoginRequest::Password { password, .. } => Some(password),
+                    _ => None,
+                };
+                let password = password.or(own).ok_or(End::Backend(BackendError::NoPassword))?;
+                BackendLogin::Request(LoginRequest::Password {
+                    login: user.clone(),
+                    password,
+                    authzid: Vec::new(),
+                })
+            }
+        };
+        Ok(Authorised { place, login, has_clients_password, user })
+    }
+
+    /// Refuses a login without a backend like a wrong password: with the same words, after the same time.
+    pub(super) async fn refuse_unrouted(
+        &mut self,
+        pending: PendingLogin,
+        is_mail: bool,
+        record: &mut Record,
+    ) -> Result<Decision, End> {
+        record.refused = Some(End::LoginRefused);
+        let cause = if is_mail { RefusalCause::Client } else { RefusalCause::Credentials };
+        let is_banned = self.count_refusal(cause);
+        let mut text = notices::UNKNOWN_RECIPIENT;
+        if !is_mail {
+            text = notices::wrong_password(self.protocol());
+            self.while_deciding(sleep(self.served.counters.refusals.average())).await?;
+            self.end_if_banned().await?;
+        }
+        self.refuse_with(text, pending, is_banned).await
+    }
+
+    /// Refuses a login that cannot be decided now. It does not count as a failed login.
+    pub(super) async fn refuse_undecided(
+        &mut self,
+        pending: PendingLogin,
+        is_mail: bool,
+        route: String,
+        record: &mut Record,
+    ) -> Result<Decision, End> {
+        record.refused = Some(End::RouteUndecided(route));
+        let text = if is_mail { notices::UNDECIDED_RECIPIENT } else { notices::undecided(self.protocol()) };
+        self.refuse_with(text, pending.uncounted(), false).await
+    }
+
+    /// Answers a client that has cancelled its SASL exchange (RFC 4422 section 3.5).
+    pub(super) async fn refuse_cancelled(&mut self, pending: PendingLogin) -> Result<Decision, End> {
+        self.refuse_with(notices::CANCELLED, pending.uncounted(), false).await
+    }
+
+    async fn refuse_with(
+        &mut self,
+        RefusalText { code, text }: RefusalText,
+        pending: PendingLogin,
+        is_banned: bool,
+    ) -> Result<Decision, End> {
+        let mut out = Vec::new();
+        let next = pending.refuse(text.as_bytes(), Some(code), &mut out);
+        self.refused(next, out, is_banned).await
+    }
+}
+
+/// Returns where the routes send a user. `None`: to the listener's own backend.
+fn of_routes(served: &ServedRoutes, named: &Named) -> Option<Routed> {
+    let table = &served.routes.table;
+    let position = match table.find(named, &served.routes.rules) {
+        Routing::Unmatched => return None,
+        Routing::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
+        Routing::Route(position, _) => position,
+    };
+    if table.entries().get(position).is_some_and(|entry| entry.is_refused) {
+        return Some(Routed::Nowhere);
+    }
+    let destination = served.routes.destinations.get(position)?.as_ref()?;
+    let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
+    let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
+    Some(Routed::To(Place { backend, upstream, reach }))
+}
+
+/// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the
+/// endpoint where that user logs in.
+pub(super) fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
+    let LoginRequest::Anonymous = request else { return request.login().to_vec() };
+    pending.envelope().recipient().to_vec()
+}

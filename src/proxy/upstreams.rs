@@ -1,0 +1,91 @@
+//! How a listener's sessions talk to its own backend and to those of its routes: settings, TLS and health.
+
+use std::sync::Arc;
+
+use crate::model::settings::ClientTls;
+use crate::model::{Destination, Listener, RouteId, Routes, Upstream, UpstreamTls};
+use crate::protocol::Protocol;
+use crate::tls::{TlsError, connector};
+
+use super::health::CheckedBackend;
+use super::route::BackendTls;
+use super::serving::ServingContext;
+
+/// How to talk to a backend.
+#[derive(Debug)]
+pub(crate) struct ServedUpstream {
+    /// The settings.
+    pub(crate) settings: Arc<Upstream>,
+    /// TLS to the backend.
+    pub(crate) tls: BackendTls,
+    /// The results of the health checks, if configured.
+    pub(crate) health: Option<Arc<CheckedBackend>>,
+}
+
+/// The routes of a listener.
+#[derive(Debug)]
+pub(crate) struct ServedRoutes {
+    /// The rendered routes.
+    pub(crate) routes: Arc<Routes>,
+    /// How to talk to the backend of each route, in the order of `routes.destinations`.
+    pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+}
+
+impl ServedRoutes {
+    /// Prepares the routes of a listener. `own` is the listener's own upstream, which most routes share.
+    pub(super) fn new(
+        listener: &Listener,
+        before: Option<&Self>,
+        own: &Arc<ServedUpstream>,
+        context: ServingContext<'_>,
+    ) -> Result<Option<Self>, TlsError> {
+        let Some(routes) = &listener.routes else { return Ok(None) };
+        let protocol = listener.frontend.protocol;
+        let upstream = |position: usize, destination: &Arc<Destination>| {
+            let id = routes.table.entries().get(position).map(|entry| &entry.id);
+            let is_shared = Arc::ptr_eq(&destination.upstream, &own.settings);
+            let previous = before.zip(id).and_then(|(before, id)| before.upstream_of(id));
+            let previous = previous.or_else(|| is_shared.then_some(own));
+            let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
+            let health = context.health.of(listener, destination, &tls);
+            Ok(Arc::new(ServedUpstream { settings: Arc::clone(&destination.upstream), tls, health }))
+        };
+        let upstreams = routes.destinations.iter().enumerate().map(|(position, destination)| {
+            destination.as_ref().map(|destination| upstream(position, destination)).transpose()
+        });
+        Ok(Some(Self { routes: Arc::clone(routes), upstreams: upstreams.collect::<Result<_, TlsError>>()? }))
+    }
+
+    fn upstream_of(&self, id: &RouteId) -> Option<&Arc<ServedUpstream>> {
+        let position = self.routes.table.entries().iter().position(|entry| entry.id == *id)?;
+        self.upstreams.get(position)?.as_ref()
+    }
+}
+
+impl BackendTls {
+    /// Returns the TLS setup to a backend. An unchanged connector of `previous` is kept, with its session tickets.
+    ///
+    /// # Errors
+    /// A certificate or trust anchor was parsed but cannot be used.
+    pub(super) fn new(
+        upstream: &Upstream,
+        protocol: Protocol,
+        previous: Option<&ServedUpstream>,
+    ) -> Result<BackendTls, TlsError> {
+        let connector = |tls: &Arc<ClientTls>| {
+            let kept = previous.and_then(|old| match (&old.settings.tls, &old.tls) {
+                (
+                    UpstreamTls::StartTls(before) | UpstreamTls::Implicit(before),
+                    BackendTls::StartTls(connector) | BackendTls::Implicit(connector),
+                ) if before == tls => Some(Arc::clone(connector)),
+                _ => None,
+            });
+            kept.map_or_else(|| connector(tls, Some(protocol)).map(Arc::new), Ok)
+        };
+        Ok(match &upstream.tls {
+            UpstreamTls::Disabled => BackendTls::Disabled,
+            UpstreamTls::StartTls(tls) => BackendTls::StartTls(connector(tls)?),
+            UpstreamTls::Implicit(tls) => BackendTls::Implicit(connector(tls)?),
+        })
+    }
+}
