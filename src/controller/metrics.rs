@@ -144,9 +144,10 @@ fn resource(path: &str) -> &'static str {
 }
 
 /// The resources that Mailgress requests.
-const RESOURCES: [&str; 10] = [
+const RESOURCES: [&str; 11] = [
     "mailservers",
     "maillisteners",
+    "mailroutes",
     "namespaces",
     "secrets",
     "configmaps",

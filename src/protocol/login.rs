@@ -127,7 +127,16 @@ impl Envelope {
         let Some(inside) = path.strip_prefix(b"<") else {
             return path.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         };
-        inside.split(|&byte| byte == b'>').next().unwrap_or_default()
+        // A quoted local part may contain the bracket (RFC 5321 section 4.1.2).
+        let (mut is_quoted, mut is_escaped) = (false, false);
+        let end = inside.iter().position(|byte| {
+            let is_plain = !std::mem::take(&mut is_escaped);
+            is_quoted ^= is_plain && *byte == b'"';
+            is_escaped = is_plain && is_quoted && *byte == b'\\';
+            *byte == b'>' && !is_quoted
+        });
+        let end = end.or_else(|| inside.iter().position(|byte| *byte == b'>'));
+        end.and_then(|end| inside.get(..end)).unwrap_or(inside)
     }
 }
 
@@ -164,6 +173,9 @@ mod tests {
             ("rcpt to: <me@example.org> NOTIFY=NEVER ORCPT=rfc822;a@b", "me@example.org"),
             ("RCPT TO:me@example.org NOTIFY=NEVER", "me@example.org"),
             ("RCPT TO:<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]"),
+            (r#"RCPT TO:<"a>b"@example.org>"#, r#""a>b"@example.org"#),
+            (r#"RCPT TO:<"a\">b"@example.org> X"#, r#""a\">b"@example.org"#),
+            (r#"RCPT TO:<"a@example.org> X"#, r#""a@example.org"#),
             ("RCPT", ""),
         ] {
             let envelope = Envelope { rcpt: Some(line.as_bytes().to_vec()), ..Envelope::default() };

@@ -73,7 +73,7 @@ fn mail_servers_of_the_values_are_there_from_the_first_installation_on() {
     assert_eq!(cluster.get("mailserver/example")["metadata"]["labels"]["a"], "b");
     cluster.helm(&["uninstall", "mailgress"]);
     let crd = |kind: &str| format!("customresourcedefinition.apiextensions.k8s.io/{kind}.mailgress.dev");
-    assert_eq!(cluster.left(), [crd("maillisteners"), crd("mailservers")]);
+    assert_eq!(cluster.left(), [crd("maillisteners"), crd("mailroutes"), crd("mailservers")]);
     // The kept objects are taken over.
     cluster.helm(&[["install"].as_slice(), &WITH_A_SERVER].concat());
     assert_ne!(uid(), first);
@@ -113,7 +113,7 @@ fn definitions_belong_to_the_first_release_until_they_are_given_to_another() {
     cluster.helm(&["uninstall", "other"]);
     cluster.helm(&["upgrade", "mailgress", CHART, "--set", "crds.enabled=false"]);
     cluster.helm(&["uninstall", "mailgress"]);
-    assert_eq!(cluster.left().len(), 2, "they are kept, by both");
+    assert_eq!(cluster.left().len(), 3, "they are kept, by both");
 
     // The release that owned them is removed.
     assert!(!cluster.helm_command(&other).output().unwrap().status.success());
@@ -123,6 +123,7 @@ fn definitions_belong_to_the_first_release_until_they_are_given_to_another() {
         "crd",
         "mailservers.mailgress.dev",
         "maillisteners.mailgress.dev",
+        "mailroutes.mailgress.dev",
         "meta.helm.sh/release-name=other",
         &format!("meta.helm.sh/release-namespace={NAMESPACE}"),
     ]);

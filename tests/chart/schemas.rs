@@ -121,8 +121,8 @@ pub fn write_all(manifests: &[(String, String)]) -> tempfile::TempDir {
 
 /// Returns the CustomResourceDefinitions of all kinds in our manifests, including ours.
 pub fn definitions() -> Vec<PathBuf> {
-    let ours =
-        ["mailservers", "maillisteners"].map(|kind| root().join(format!("crds/{kind}.mailgress.dev.yaml")));
+    let ours = ["mailservers", "maillisteners", "mailroutes"]
+        .map(|kind| root().join(format!("crds/{kind}.mailgress.dev.yaml")));
     let of_module = |(module, folder, files): (&str, &str, &'static [&str])| {
         let folder = module_source("tests/tools", module).join(folder);
         files.iter().map(move |file| folder.join(file))

@@ -251,11 +251,18 @@ fn view_and_edit_have_the_kinds_by_aggregation() {
         objects.iter().filter_map(role).collect()
     };
     let to = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let both = json!(["mailservers", "maillisteners", "mailservers/status", "maillisteners/status"]);
-    let view = ("mailgress-view".to_owned(), to(&["admin", "edit", "view"]), both);
+    let all_kinds = json!([
+        "mailservers",
+        "maillisteners",
+        "mailroutes",
+        "mailservers/status",
+        "maillisteners/status",
+        "mailroutes/status"
+    ]);
+    let view = ("mailgress-view".to_owned(), to(&["admin", "edit", "view"]), all_kinds);
     let edit = |kinds: Value| ("mailgress-edit".to_owned(), to(&["admin", "edit"]), kinds);
-    assert_eq!(roles("kind=Deployment"), [edit(json!(["maillisteners"])), view.clone()]);
-    let all = json!(["maillisteners", "mailservers"]);
+    assert_eq!(roles("kind=Deployment"), [edit(json!(["maillisteners", "mailroutes"])), view.clone()]);
+    let all = json!(["maillisteners", "mailroutes", "mailservers"]);
     assert_eq!(roles("rbac.aggregate.editMailServers=true"), [edit(all), view]);
     assert_eq!(roles("rbac.aggregate.edit=false,rbac.aggregate.view=false"), []);
     assert_eq!(roles("namespaces={mail}"), [], "they would be cluster-wide");

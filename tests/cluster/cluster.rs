@@ -490,4 +490,5 @@ fn succeed(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-const CRDS: [&str; 2] = ["mailservers.mailgress.dev", "maillisteners.mailgress.dev"];
+const CRDS: [&str; 3] =
+    ["mailservers.mailgress.dev", "maillisteners.mailgress.dev", "mailroutes.mailgress.dev"];

@@ -21,7 +21,7 @@ fn with_the_definitions_the_objects_go_and_sessions_stay() {
     cluster.wait_for("Ready", EDGE);
     let mut session = greeted(at).unwrap();
     log_in(&mut session, "IMAP", "user", "secret").unwrap();
-    cluster.kubectl(&["delete", CRD, "crd/maillisteners.mailgress.dev"]);
+    cluster.kubectl(&["delete", CRD, "crd/maillisteners.mailgress.dev", "crd/mailroutes.mailgress.dev"]);
     wait::eventually("the listener is gone with its object", || greeted(at).is_err().then_some(()));
     wait::eventually("it is told", || {
         mailgress.status()["problems"].to_string().contains("MailServer objects cannot be read").then_some(())

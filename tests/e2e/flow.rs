@@ -28,7 +28,8 @@ fn a_user_installs_uses_upgrades_and_removes_it_and_no_mail_is_lost() {
     };
     let name = format!("mailgress-e2e-{}", std::process::id());
     let servers = format!("{name}-mail");
-    let definitions = ["crd", "mailservers.mailgress.dev", "maillisteners.mailgress.dev"];
+    let definitions =
+        ["crd", "mailservers.mailgress.dev", "maillisteners.mailgress.dev", "mailroutes.mailgress.dev"];
     let were_there = cluster.try_kubectl(&[&["get"][..], &definitions].concat()).is_some();
     let done = catch_unwind(AssertUnwindSafe(|| go(&cluster, &name, &servers)));
     if done.is_err() {

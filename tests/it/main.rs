@@ -44,6 +44,7 @@ mod public_configurations;
 mod quickstart;
 mod refusals;
 mod relayed;
+mod routes;
 mod seeing;
 mod shutdown;
 mod signals;

@@ -1,0 +1,392 @@
+//! `MailRoute`s from a folder: every user reaches the backend of the route, and nobody the backend of somebody else.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::support::auth_service::{Answer, AuthService};
+use crate::support::backend::{Backend, WRONG};
+use crate::support::dovecot::Dovecot;
+use crate::support::mailgress::Mailgress;
+use crate::support::manifest::{Folder, http_auth, mail_server, passthrough, with};
+use crate::support::message::{message, wait_for_mail};
+use crate::support::postfix::Postfix;
+use crate::support::servers::{PASSWORD, new_user, servers};
+use crate::support::talk::{PROTOCOLS, backend_answers, greeted, is_success, log_in, send_login};
+use crate::support::tokens::token_for;
+use crate::support::{ports, wait};
+
+/// One listener for each protocol, without a backend of its own, and routes.
+struct Site {
+    at: [SocketAddr; 3],
+    mailgress: Mailgress,
+    folder: Folder,
+}
+
+impl Site {
+    fn start(spec: &Value, routes: &[Value]) -> Self {
+        let at = PROTOCOLS.map(|_| SocketAddr::from(([127, 0, 0, 1], ports::free())));
+        let listeners = PROTOCOLS.iter().zip(at).map(|(protocol, at)| {
+            json!({
+                "name": protocol.to_lowercase(), "protocol": protocol, "address": "127.0.0.1", "port": at.port(),
+                "tls": { "mode": "Disabled" },
+            })
+        });
+        let listeners: Value = listeners.collect();
+        let base = json!({ "auth": passthrough(), "allowedRoutes": [{}], "listeners": listeners });
+        let folder = Folder::new();
+        folder.write("server.yaml", &mail_server(&with(base, spec)));
+        for route in routes {
+            folder.write(&format!("{}.yaml", route["metadata"]["name"].as_str().unwrap()), route);
+        }
+        let mailgress = Mailgress::start(&folder);
+        Self { at, mailgress, folder }
+    }
+
+    /// Returns the final reply to a login.
+    fn log_in(&self, protocol: &str, user: &str, password: &str) -> String {
+        log_in(&mut greeted(self.of(protocol)).unwrap(), protocol, user, password).unwrap()
+    }
+
+    fn of(&self, protocol: &str) -> SocketAddr {
+        self.at[PROTOCOLS.iter().position(|other| *other == protocol).unwrap()]
+    }
+
+    /// Returns the condition of a route; null if there is none.
+    fn condition(&self, route: &str, type_: &str) -> Value {
+        let status = self.mailgress.status();
+        let object = |object: &&Value| object["kind"] == "MailRoute" && object["name"] == route;
+        let Some(object) = status["objects"].as_array().unwrap().iter().find(object) else {
+            return Value::Null;
+        };
+        let conditions = object["status"]["conditions"].as_array().unwrap();
+        conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default()
+    }
+
+    /// Writes a route, and waits until it is ready.
+    fn apply(&self, route: &Value) {
+        let name = route["metadata"]["name"].as_str().unwrap();
+        let generation = || self.condition(name, "Ready")["observedGeneration"].as_u64();
+        let before = generation();
+        self.folder.replace(&format!("{name}.yaml"), route);
+        wait::eventually("the route is ready", || {
+            let is_ready = self.condition(name, "Ready")["status"] == "True";
+            (generation() != before && is_ready).then_some(())
+        });
+    }
+}
+
+/// Returns a route in the namespace of the `MailServer`.
+fn route(name: &str, matches: &Value, backends: &[(&str, SocketAddr)]) -> Value {
+    let services: Value = backends
+        .iter()
+        .map(|(protocol, address)| json!({ "protocol": protocol, "address": address.to_string() }))
+        .collect();
+    json!({
+        "apiVersion": "mailgress.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": { "name": name, "namespace": "mail" },
+        "spec": { "serverRef": { "name": "edge" }, "match": matches, "backend": { "services": services } },
+    })
+}
+
+fn scripted(name: &str) -> [Backend; 3] {
+    [Backend::imap(name), Backend::pop3(name), Backend::smtp(name)]
+}
+
+fn addresses(backends: &[Backend; 3]) -> Vec<(&'static str, SocketAddr)> {
+    PROTOCOLS.into_iter().zip(backends.iter().map(Backend::address)).collect()
+}
+
+fn accepted(headers: &[(&'static str, &str)]) -> Answer {
+    let all = [&[("Auth-Status", "OK")], headers].concat();
+    Answer::Headers(all.into_iter().map(|(name, value)| (name, value.to_owned())).collect())
+}
+
+fn users(users: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "moved", "namespace": "mail" },
+        "data": { "users": users },
+    })
+}
+
+#[test]
+fn users_reach_the_backend_of_their_route_in_every_protocol() {
+    let (org, moved) = (scripted("org"), scripted("moved"));
+    let site = Site::start(
+        &json!({ "routing": { "defaultDomain": "example.org" } }),
+        &[
+            route("org", &json!({ "domains": ["Example.ORG", "*.münchen.example"] }), &addresses(&org)),
+            route("moved", &json!({ "users": ["bob@example.org"] }), &addresses(&moved)),
+        ],
+    );
+    for protocol in PROTOCOLS {
+        for (user, backend) in [
+            ("me@example.org", "org"),
+            ("me@EXAMPLE.org", "org"),
+            ("me", "org"),
+            ("me@x.xn--mnchen-3ya.example", "org"),
+            ("bob@example.ORG", "moved"),
+            ("bob", "moved"),
+            ("bob*admin", "moved"),
+            ("Bob@example.org", "org"),
+        ] {
+            let answer = site.log_in(protocol, user, "secret");
+            assert!(
+                is_success(protocol, &answer) && answer.ends_with(backend),
+                "{protocol} {user}: {answer}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_authorization_identity_decides() {
+    let (org, moved) = (scripted("org"), scripted("moved"));
+    let routes = [
+        route("org", &json!({ "domains": ["example.org"] }), &addresses(&org)),
+        route("moved", &json!({ "users": ["bob@example.org"] }), &addresses(&moved)),
+    ];
+    let site = Site::start(&json!({}), &routes);
+    let mut wire = greeted(site.of("SMTP")).unwrap();
+    wire.smtp("EHLO client.example.test").unwrap();
+    let response = STANDARD.encode("bob@Example.org\0admin@example.org\0secret");
+    let answer = wire.ask(&format!("AUTH PLAIN {response}")).unwrap();
+    assert!(answer.ends_with("moved"), "{answer}");
+}
+
+#[test]
+fn a_user_without_a_route_is_refused_like_a_wrong_password_by_real_servers() {
+    let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
+    let backends = [("IMAP", dovecot.imap()), ("POP3", dovecot.pop3()), ("SMTP", postfix.submission())];
+    let site = Site::start(&json!({}), &[route("known", &json!({ "domains": ["example.test"] }), &backends)]);
+    let user = new_user("routed");
+    for protocol in PROTOCOLS {
+        let answer = site.log_in(protocol, &user, PASSWORD);
+        assert!(is_success(protocol, &answer), "{answer}");
+        let timed = |user: &str| {
+            let started = Instant::now();
+            let answer = site.log_in(protocol, user, WRONG);
+            (answer, started.elapsed())
+        };
+        let (wrong, _) = timed(&user);
+        let (unknown, took) = timed("somebody@elsewhere.test");
+        assert_eq!(unknown, wrong, "{protocol}");
+        assert!(took > Duration::from_millis(200), "{protocol}: {took:?}");
+    }
+    site.mailgress.logs(&["login refused", "somebody@elsewhere.test", "reason=\"credentials\""]);
+}
+
+#[test]
+fn a_refused_route_refuses_its_users_and_no_others() {
+    let org = scripted("org");
+    let refused = json!({ "spec": { "state": "Refused" } });
+    let site = Site::start(
+        &json!({}),
+        &[
+            route("org", &json!({ "domains": ["example.org"] }), &addresses(&org)),
+            with(route("gone", &json!({ "users": ["bob@example.org"] }), &addresses(&org)), &refused),
+        ],
+    );
+    assert!(site.log_in("IMAP", "bob@example.org", "secret").contains("NO [AUTHENTICATIONFAILED]"));
+    assert!(site.log_in("IMAP", "me@example.org", "secret").ends_with("org"));
+}
+
+#[test]
+fn a_login_that_may_be_in_an_unread_list_gets_a_temporary_error_until_the_list_is_there() {
+    let (org, moved) = (scripted("org"), scripted("moved"));
+    let list = json!({ "usersFrom": [{ "name": "moved", "key": "users" }] });
+    let routes = [
+        route("org", &json!({ "domains": ["example.org"] }), &addresses(&org)),
+        route("moved", &list, &addresses(&moved)),
+    ];
+    let site = Site::start(&json!({}), &routes);
+    assert_eq!(site.condition("moved", "ResolvedRefs")["reason"], "RefNotFound");
+    for (protocol, refusal) in
+        [("IMAP", "a NO [UNAVAILABLE] "), ("POP3", "-ERR [SYS/TEMP] "), ("SMTP", "454 4.7.0 ")]
+    {
+        let answer = site.log_in(protocol, "bob@example.org", "secret");
+        assert!(answer.starts_with(refusal), "{answer}");
+    }
+    let line = site.mailgress.logs(&["MailRoute mail/moved", "configuration"]);
+    assert!(line.contains("route_undecided"), "{line}");
+    // A client may try again in the same session.
+    let mut wire = greeted(site.of("IMAP")).unwrap();
+    assert!(
+        log_in(&mut wire, "IMAP", "bob@example.org", "secret").unwrap().starts_with("a NO [UNAVAILABLE]")
+    );
+    site.folder.write("users.yaml", &users("# moved on Monday\nbob@example.org\n"));
+    wait::eventually("the list is read", || {
+        (site.condition("moved", "Ready")["status"] == "True").then_some(())
+    });
+    assert_eq!(log_in(&mut wire, "IMAP", "bob@example.org", "secret").unwrap(), "a OK moved");
+    assert!(site.log_in("IMAP", "me@example.org", "secret").ends_with("org"));
+    // A list that is gone keeps its last content.
+    site.folder.remove("users.yaml");
+    wait::eventually("the list is missed", || {
+        (site.condition("moved", "Degraded")["status"] == "True").then_some(())
+    });
+    assert!(site.log_in("IMAP", "bob@example.org", "secret").ends_with("moved"));
+}
+
+#[test]
+fn a_changed_route_applies_to_the_next_login_and_keeps_open_sessions() {
+    let (old, new) = (scripted("old"), scripted("new"));
+    let matches = json!({ "domains": ["example.org"] });
+    let site = Site::start(&json!({}), &[route("org", &matches, &addresses(&old))]);
+    let mut open = greeted(site.of("IMAP")).unwrap();
+    assert_eq!(log_in(&mut open, "IMAP", "me@example.org", "secret").unwrap(), "a OK old");
+    let mut waiting = greeted(site.of("IMAP")).unwrap();
+    site.apply(&route("org", &matches, &addresses(&new)));
+    assert_eq!(log_in(&mut waiting, "IMAP", "me@example.org", "secret").unwrap(), "a OK new");
+    assert!(backend_answers(&mut open, "IMAP").unwrap(), "the open session stays");
+    assert!(site.log_in("IMAP", "me@example.org", "secret").ends_with("new"));
+}
+
+#[test]
+fn the_auth_service_decides_before_the_routes_and_names_the_user_for_them() {
+    let (org, other) = (scripted("org"), scripted("other"));
+    let named = other[0].address();
+    let service = AuthService::start(move |request| match request.header("Auth-User") {
+        Some("named@example.org") => Answer::Backend(named),
+        Some("alias") => accepted(&[("Auth-User", "me@example.org")]),
+        _ => accepted(&[]),
+    });
+    let routes = [route("org", &json!({ "domains": ["example.org"] }), &addresses(&org))];
+    let site = Site::start(
+        &json!({ "auth": { "passthrough": null, "http": http_auth(&service.url())["http"] } }),
+        &routes,
+    );
+    for (user, answer) in
+        [("me@example.org", "a OK org"), ("alias", "a OK org"), ("named@example.org", "a OK other")]
+    {
+        assert_eq!(site.log_in("IMAP", user, "secret"), answer, "{user}");
+    }
+    assert!(site.log_in("IMAP", "me@elsewhere.test", "secret").starts_with("a NO [AUTHENTICATIONFAILED]"));
+}
+
+#[test]
+fn a_relayed_exchange_is_routed_by_its_first_message_which_the_client_is_asked_for() {
+    let dovecot = &servers().dovecot;
+    let user = new_user("token");
+    let routes = [route("known", &json!({ "domains": ["example.test"] }), &[("IMAP", dovecot.imap())])];
+    let site = Site::start(&json!({ "imap": { "authMethods": ["PLAIN", "OAUTHBEARER"] } }), &routes);
+    let token = token_for(&user);
+    let message = STANDARD.encode(format!("n,a={user},\x01auth=Bearer {token}\x01\x01"));
+    let mut wire = greeted(site.of("IMAP")).unwrap();
+    assert_eq!(wire.ask("a AUTHENTICATE OAUTHBEARER").unwrap(), "+ ");
+    wire.send(format!("{message}\r\n")).unwrap();
+    assert!(wire.line().unwrap().starts_with("a OK"));
+    let mut wire = greeted(site.of("IMAP")).unwrap();
+    assert!(wire.ask(&format!("a AUTHENTICATE OAUTHBEARER {message}")).unwrap().starts_with("a OK"));
+    let mut wire = greeted(site.of("IMAP")).unwrap();
+    wire.ask("a AUTHENTICATE OAUTHBEARER").unwrap();
+    wire.send("*\r\n").unwrap();
+    assert_eq!(wire.line().unwrap(), "a NO Authentication cancelled");
+}
+
+#[test]
+fn mail_without_a_login_goes_to_the_backend_of_its_first_recipient() {
+    let (one, two) = (Backend::smtp_answering_rcpt("250 one"), Backend::smtp_answering_rcpt("250 two"));
+    let routes = [
+        route("one", &json!({ "domains": ["one.test"] }), &[("SMTP", one.address())]),
+        route("two", &json!({ "users": ["bob@two.test"] }), &[("SMTP", two.address())]),
+    ];
+    let site = Site::start(&json!({ "smtp": { "authMethods": ["NONE"] } }), &routes);
+    let recipient = |path: &str| {
+        let mut wire = greeted(site.of("SMTP")).unwrap();
+        wire.smtp("EHLO client.example.test").unwrap();
+        wire.smtp("MAIL FROM:<>").unwrap();
+        wire.ask(&format!("RCPT TO:{path}")).unwrap()
+    };
+    assert_eq!(recipient("<me@one.test>"), "250 one");
+    assert_eq!(recipient("<@relay.test:me@ONE.test>"), "250 one");
+    assert_eq!(recipient("<\"a>b\"@one.test>"), "250 one");
+    assert_eq!(recipient("<bob+lists@two.test>"), "250 two");
+    assert_eq!(recipient("<al@two.test>"), "554 5.7.1 Relay access denied");
+}
+
+#[test]
+fn three_tenants_share_ports_and_have_servers_of_their_own() {
+    let tenants = ["a.example.test", "b.example.test", "c.example.test"];
+    let own: Vec<(Dovecot, Postfix)> = tenants
+        .iter()
+        .map(|_| {
+            let dovecot = Dovecot::start(None);
+            let postfix = Postfix::start(&dovecot, None);
+            (dovecot, postfix)
+        })
+        .collect();
+    let rules: Value = tenants
+        .iter()
+        .map(|domain| {
+            let label = json!({ "kubernetes.io/metadata.name": domain.split('.').next().unwrap() });
+            json!({ "namespaces": { "from": "Selector", "selector": { "matchLabels": label } }, "domains": [domain] })
+        })
+        .collect();
+    // Tenants may use addresses on loopback here only because the owner allows it.
+    let allowed = json!({ "backends": { "networks": ["127.0.0.1"] } });
+    let routes: Vec<Value> = tenants
+        .iter()
+        .zip(&own)
+        .map(|(domain, (dovecot, postfix))| {
+            let backends =
+                [("IMAP", dovecot.imap()), ("POP3", dovecot.pop3()), ("SMTP", postfix.submission())];
+            let namespace = domain.split('.').next().unwrap();
+            let metadata = json!({ "metadata": { "name": namespace, "namespace": namespace } });
+            let server = json!({ "spec": { "serverRef": { "name": "edge", "namespace": "mail" } } });
+            with(with(route(namespace, &json!({ "domains": [domain] }), &backends), &metadata), &server)
+        })
+        .collect();
+    let spec = json!({ "allowedRoutes": rules, "allowedListeners": allowed });
+    let site = Site::start(&spec, &routes);
+    for (domain, (dovecot, _)) in tenants.iter().zip(&own) {
+        let user = format!("user@{domain}");
+        for protocol in PROTOCOLS {
+            let answer = site.log_in(protocol, &user, PASSWORD);
+            assert!(is_success(protocol, &answer), "{domain} {protocol}: {answer}");
+        }
+        // Each Postfix asks its own Dovecot about a login.
+        assert!(!dovecot.logs(&user).is_empty());
+        for (other, _) in own.iter().filter(|(other, _)| !std::ptr::eq(other, dovecot)) {
+            assert!(other.log_of(&user).is_empty(), "{user} reached the server of another tenant");
+        }
+    }
+    // A tenant who names the domain of another one is refused, and everybody else goes on.
+    let (dovecot, _) = &own[0];
+    let stolen = route("a", &json!({ "domains": [tenants[0], tenants[1]] }), &[("IMAP", dovecot.imap())]);
+    let metadata =
+        json!({ "metadata": { "namespace": "a" }, "spec": { "serverRef": { "namespace": "mail" } } });
+    site.folder.replace("a.yaml", &with(stolen, &metadata));
+    wait::eventually("the route is refused", || {
+        (site.condition("a", "Accepted")["reason"] == "DomainNotAllowed").then_some(())
+    });
+    let user = format!("other@{}", tenants[1]);
+    assert!(is_success("IMAP", &site.log_in("IMAP", &user, PASSWORD)));
+    assert!(dovecot.log_of(&user).is_empty());
+}
+
+#[test]
+fn a_message_reaches_the_mailbox_behind_the_route() {
+    let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
+    let user = new_user("delivered");
+    let backends = [("SMTP", postfix.mx()), ("IMAP", dovecot.imap())];
+    let routes = [route("known", &json!({ "domains": ["example.test"] }), &backends)];
+    let site = Site::start(&json!({ "smtp": { "authMethods": ["NONE"] } }), &routes);
+    let mut wire = greeted(site.of("SMTP")).unwrap();
+    wire.smtp("EHLO client.example.test").unwrap();
+    wire.smtp("MAIL FROM:<sender@example.test>").unwrap();
+    assert!(wire.ask(&format!("RCPT TO:<{user}>")).unwrap().starts_with("250"));
+    assert!(wire.ask("DATA").unwrap().starts_with("354"));
+    wire.send(message(&user, "through a route")).unwrap();
+    assert!(wire.ask("\r\n.").unwrap().starts_with("250"));
+    wait_for_mail(&user);
+    let mut imap = greeted(site.of("IMAP")).unwrap();
+    send_login(&mut imap, "IMAP", &user, PASSWORD).unwrap();
+    wait::eventually("the login is accepted", || imap.line().unwrap().starts_with("a OK").then_some(()));
+}
