@@ -99,6 +99,7 @@ fn document(view: &View, question: &Question, blocked: &[&str]) -> Markup {
                     (parts::listeners(view, question, draining))
                     (parts::certificates(view, question))
                     (parts::backends(view))
+                    (parts::routes(view))
                     (parts::faults(view))
                     (parts::changes(view))
                     (parts::replicas(view))

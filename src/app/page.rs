@@ -6,6 +6,7 @@
 
 mod backends;
 mod certificates;
+mod routes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,7 +54,11 @@ impl Sources {
         let (snapshot, report) = (Arc::clone(&self.snapshots.borrow()), Arc::clone(&self.reports.borrow()));
         let now = unix_now();
         let places = Places::new(&snapshot, &report, now);
-        let (totals, mut listeners) = self.status_store.read(|rows| select(rows, question, &places));
+        let (totals, mut listeners, routes) = self.status_store.read(|rows| {
+            let (of_routes, mut others) = rows.partition::<Vec<_>, _>(|row| row.object.kind == Kind::Route);
+            let (totals, listeners) = select(&mut others.drain(..), question, &places);
+            (totals, listeners, routes::select(&of_routes, question))
+        });
         for found in &mut listeners.shown {
             if let Some((id, serving)) = &mut found.serving {
                 serving.numbers = self.observer.numbers(id, moment).unwrap_or_default();
@@ -76,6 +81,7 @@ impl Sources {
             listeners: listeners.map(Found::into_view),
             certificates: certificates::select(&snapshot, question, now),
             backends: backends::select(&snapshot, &report, question),
+            routes,
             faults: self.observer.faults(),
             changes,
             replicas: replicas.iter().map(peer).collect(),
@@ -89,9 +95,10 @@ impl Sources {
         let Numbers { open, accepted, refused, unavailable, failed, .. } =
             self.observer.totals(Instant::now());
         let is_ready = |row: &Row<'_>| matches!(state(row), State::Good | State::Alarming);
-        let (listeners, ready) = self
-            .status_store
-            .read(|rows| rows.fold((0, 0), |(all, ready), row| (all + 1, ready + u64::from(is_ready(&row)))));
+        let (listeners, ready) = self.status_store.read(|rows| {
+            rows.filter(|row| row.object.kind != Kind::Route)
+                .fold((0, 0), |(all, ready), row| (all + 1, ready + u64::from(is_ready(&row))))
+        });
         served::Totals { sessions: open, accepted, refused, unavailable, failed, listeners, ready }
     }
 }

@@ -32,9 +32,8 @@ use super::reason;
 use super::render::{ListenerOutcome, Renderer};
 use super::service::Front;
 
-use route::RouteDetails;
-
 pub use changes::{Change, ChangeKind, alarming, public};
+pub use route::RouteDetails;
 pub use served::{claims, served};
 
 /// The input for computing a status.
@@ -86,15 +85,17 @@ struct Listener {
     addresses: Vec<String>,
 }
 
-/// A listener with its conditions, for tables.
+/// A listener or route with its conditions, for tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     /// The object that has it.
     pub object: &'a ObjectId,
-    /// Its name. Empty for a `MailListener`, and for a `MailServer` without known listeners.
+    /// Its name. Empty for a `MailListener` or `MailRoute`, and for a `MailServer` without known listeners.
     pub listener: &'a str,
     /// Its conditions.
     pub conditions: &'a [Condition],
+    /// Set for a `MailRoute`.
+    pub route: Option<&'a RouteDetails>,
 }
 
 impl Row<'_> {
@@ -172,12 +173,15 @@ impl Status {
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.0.iter().flat_map(|(object, status)| {
             let of_object = status.listeners.is_empty();
-            let own = of_object.then_some(Row { object, listener: "", conditions: &status.conditions });
+            let route = status.route.as_ref();
+            let own =
+                of_object.then_some(Row { object, listener: "", conditions: &status.conditions, route });
             let each = status.listeners.iter();
             own.into_iter().chain(each.map(move |l| Row {
                 object,
                 listener: &l.name,
                 conditions: &l.conditions,
+                route: None,
             }))
         })
     }

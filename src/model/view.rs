@@ -56,6 +56,8 @@ pub struct View {
     pub certificates: Excerpt<(Certificate, usize)>,
     /// The requested backends, those with problems first.
     pub backends: Excerpt<Backend>,
+    /// The requested routes, those with problems first.
+    pub routes: Excerpt<Route>,
     /// Failed sessions, by fault.
     pub faults: Vec<Fault>,
     /// The last changes, newest first.
@@ -217,6 +219,23 @@ pub struct Certificate {
     pub state: State,
     /// The end of validity in Unix seconds.
     pub not_after: i64,
+}
+
+/// A `MailRoute`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Namespace and name.
+    pub object: String,
+    /// The state of the route.
+    pub state: State,
+    /// Reasons and messages of problems and warnings.
+    pub notes: Vec<(String, String)>,
+    /// Number of domains.
+    pub domains: u32,
+    /// Number of users.
+    pub users: u32,
+    /// Its backends with their protocols, such as `IMAP Service mail/dovecot:143`.
+    pub backends: Vec<String>,
 }
 
 /// A backend that an object names.

@@ -7,6 +7,7 @@
 mod certificates;
 mod listener;
 mod lists;
+mod routes;
 
 use maud::{Markup, html};
 
@@ -18,6 +19,7 @@ use super::{BY_SECRET, DRAINING, MAX_TEXT, TROUBLED, words};
 pub(super) use certificates::certificates;
 pub(super) use listener::listeners;
 pub(super) use lists::{backends, changes, faults, problems, replicas};
+pub(super) use routes::routes;
 
 /// Returns the title for the browser's tab, starting with the problem.
 pub(super) fn title(view: &View, blocked: &[&str]) -> String {

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::model::view::{Backend, Excerpt, Question, State};
-use crate::model::{BackendHealth, BindReport, Snapshot};
+use crate::model::{self, BackendHealth, BindReport, Snapshot};
 
 /// Returns the matching backends, worst state first.
 pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Question) -> Excerpt<Backend> {
     let mut all: BTreeMap<&str, BackendSummary<'_>> = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
+        let of_routes = listener.routes.iter().flat_map(|routes| routes.destinations.iter().flatten());
+        for destination in of_routes {
+            count(&mut all, &destination.backend);
+        }
         let Some(backend) = listener.backend.as_ref() else { continue };
-        let known = all.entry(&backend.reference).or_default();
-        known.listeners += 1;
-        known.endpoints = known.endpoints.max(backend.endpoints.len());
+        let known = count(&mut all, backend);
         // Listeners may check the same endpoints in different ways; show the worst result.
         let health = report.backends.get(&listener.id);
         if health.map(|health| health.unhealthy.len()) > known.health.map(|health| health.unhealthy.len()) {
@@ -30,6 +32,17 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
     asked_for.sort_by_key(|(state, ..)| *state);
     super::excerpt(asked_for, number, 1, BACKENDS_SHOWN)
         .map(|(state, reference, known)| known.into_view(reference, state))
+}
+
+/// Counts a listener for its backend.
+fn count<'a, 'b>(
+    all: &'b mut BTreeMap<&'a str, BackendSummary<'a>>,
+    backend: &'a model::Backend,
+) -> &'b mut BackendSummary<'a> {
+    let known = all.entry(&backend.reference).or_default();
+    known.listeners += 1;
+    known.endpoints = known.endpoints.max(backend.endpoints.len());
+    known
 }
 
 /// The data of one backend.

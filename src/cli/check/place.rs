@@ -147,7 +147,10 @@ fn step<'a>(node: &Rc<Node>, path: &'a str) -> Option<(Range<usize>, Rc<Node>, &
         }
         Content::List(items) => {
             let (element, tail) = path.strip_prefix('[')?.split_once(']')?;
-            let is_called = |item: &&Rc<Node>| item.get("name").and_then(|name| name.text()) == Some(element);
+            let is =
+                |item: &Rc<Node>, key: &str| item.get(key).and_then(|value| value.text()) == Some(element);
+            // The backends of a MailRoute are called by their protocol.
+            let is_called = |item: &&Rc<Node>| is(item, "name") || is(item, "protocol");
             let by_index = || items.get(element.parse::<usize>().ok()?);
             let item = items.iter().find(is_called).or_else(by_index)?;
             Some((name_of(item), Rc::clone(item), tail.strip_prefix('.').unwrap_or(tail)))

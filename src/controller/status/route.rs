@@ -17,10 +17,13 @@ use super::{Facts, ObjectStatus};
 
 /// The fields of the status that only a route has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RouteDetails {
-    pub(super) domains: u32,
-    pub(super) users: u32,
-    pub(super) backends: Vec<RouteBackendStatus>,
+pub struct RouteDetails {
+    /// The number of its domains, with wildcards.
+    pub domains: u32,
+    /// The number of its users.
+    pub users: u32,
+    /// Its backends.
+    pub backends: Vec<RouteBackendStatus>,
 }
 
 /// Computes the status of a route.
