@@ -25,7 +25,8 @@ pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
 pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};
 pub use routes::{
-    AllowedDomains, Destination, DomainPattern, RouteEntry, RouteId, RouteTable, Routes, Routing, UserList,
+    AllowedDomains, Destination, DomainPattern, RouteEntry, RouteId, RouteState, RouteTable, Routes, Routing,
+    UserList,
 };
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};

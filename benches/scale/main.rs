@@ -11,6 +11,7 @@
 )]
 
 mod data_plane;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,7 +52,19 @@ fn main() {
             );
         }
     }
+    routes::run();
     data_plane::run();
+}
+
+fn environment() -> Environment {
+    Environment {
+        class: "mailgress".into(),
+        hostname: "host".into(),
+        now: 1_800_000_000,
+        locality: Locality::default(),
+        trusted_peers: Vec::new(),
+        completeness: Completeness::Whole,
+    }
 }
 
 /// How listeners are assigned to ports.
@@ -100,14 +113,7 @@ impl World {
             generation: 1,
             index: Index::default(),
             renderer: Renderer::default(),
-            environment: Environment {
-                class: "mailgress".into(),
-                hostname: "host".into(),
-                now: 1_800_000_000,
-                locality: Locality::default(),
-                trusted_peers: Vec::new(),
-                completeness: Completeness::Whole,
-            },
+            environment: environment(),
             status: Status::default(),
         };
         for number in 0..servers {

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{BundleKind, PortRef};
+use super::common::{BundleKind, Duration, PortRef};
 use super::listener::{Protocol, ServerRef};
 use super::rules;
 use super::settings::UpstreamSettings;
@@ -39,9 +39,19 @@ pub struct MailRouteSpec {
     pub matches: RouteMatch,
     /// Where the sessions of these users go.
     pub backend: RouteBackend,
-    /// `Active`: these users are sent to the backend. `Refused`: their logins are refused like wrong passwords.
+    /// `Active`: these users are sent to the backend. `Held`: their open sessions are ended, and new logins wait until
+    /// the state is `Active` again, so that their mailboxes can be moved. `Refused`: their logins are refused like
+    /// wrong passwords.
     #[serde(default)]
     pub state: RouteState,
+    /// With `state: Held`: how long a login waits before it gets a temporary error. Default: 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::hold()))]
+    pub hold_timeout: Option<Duration>,
+    /// With `state: Held`: the time over which open sessions are ended. Default: 10s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::hold()))]
+    pub spread: Option<Duration>,
 }
 
 /// The users of a route: at least one of the lists.
@@ -119,6 +129,8 @@ pub enum RouteState {
     #[default]
     #[doc = "They are sent to the backend."]
     Active,
+    #[doc = "Their sessions are ended, and their logins wait."]
+    Held,
     #[doc = "Their logins are refused."]
     Refused,
 }

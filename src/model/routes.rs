@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use hashbrown::HashTable;
+use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
@@ -62,8 +64,28 @@ pub struct RouteEntry {
     pub users: Vec<Arc<UserList>>,
     /// Set if one of its lists has never been read: the domains that the list may contain.
     pub unread: Option<AllowedDomains>,
-    /// Whether its users are refused.
-    pub is_refused: bool,
+    /// What happens to its users.
+    pub state: RouteState,
+}
+
+/// What happens to the users of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RouteState {
+    /// They are sent to the backend.
+    Active,
+    /// Their sessions are ended, and their logins wait.
+    #[serde(rename_all = "camelCase")]
+    Held {
+        /// How long a login waits.
+        #[serde(serialize_with = "duration::required::serialize")]
+        timeout: Duration,
+        /// The time over which open sessions are ended.
+        #[serde(serialize_with = "duration::required::serialize")]
+        spread: Duration,
+    },
+    /// Their logins are refused.
+    Refused,
 }
 
 /// Namespace and name of a `MailRoute`.
@@ -408,7 +430,7 @@ impl Serialize for RouteEntry {
         fields.serialize_field("domains", &domains)?;
         fields.serialize_field("users", &self.user_count())?;
         fields.serialize_field("isComplete", &self.unread.is_none())?;
-        fields.serialize_field("isRefused", &self.is_refused)?;
+        fields.serialize_field("state", &self.state)?;
         fields.end()
     }
 }
@@ -423,7 +445,7 @@ mod tests {
             domains: domains.iter().map(|domain| DomainPattern::parse(domain).unwrap()).collect(),
             users: vec![Arc::new(UserList::new(users.iter().map(|user| User::new(user.as_bytes()))))],
             unread: None,
-            is_refused: false,
+            state: RouteState::Active,
         }
     }
 

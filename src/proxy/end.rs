@@ -77,6 +77,9 @@ pub(crate) enum End {
     /// The user may be in a list of a route that could not be read yet.
     #[error("the users of MailRoute {0} are not known yet; its status says why")]
     RouteUndecided(String),
+    /// The users of a route are held, and the time of the login is over.
+    #[error("the users of MailRoute {0} are held (spec.state), and holdTimeout is over")]
+    RouteHeld(String),
     /// The configured backend has no endpoint at present.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
@@ -200,6 +203,7 @@ impl End {
             Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::RouteUndecided(_) => "route_undecided",
+            Self::RouteHeld(_) => "route_held",
             Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
@@ -290,6 +294,7 @@ impl End {
             Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
             Self::NoBackend
             | Self::RouteUndecided(_)
+            | Self::RouteHeld(_)
             | Self::NotAllowed(_)
             | Self::ProxyHeader(_)
             | Self::NoHeader(_)
@@ -330,6 +335,7 @@ impl End {
         match self {
             Self::AuthServiceUnavailable(_)
             | Self::RouteUndecided(_)
+            | Self::RouteHeld(_)
             | Self::Backend(BackendError::Unavailable { .. })
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
             Self::LoginRefused

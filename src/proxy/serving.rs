@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -24,7 +24,7 @@ use super::health::HealthChecks;
 use super::limits::Counters;
 use super::metrics::{ListenerMetrics, Metrics};
 use super::route::BackendTls;
-use super::upstreams::{ServedRoutes, ServedUpstream};
+use super::upstreams::{CurrentRoutes, ServedRoutes, ServedUpstream};
 
 /// What a new session gets.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub(crate) struct ServedListener {
     /// How to talk to its own backend, and to those that its auth service names.
     pub(crate) upstream: Arc<ServedUpstream>,
     /// The routes that the listener has now, if it has some; they may have changed since a session began.
-    pub(crate) routes: Arc<ArcSwapOption<ServedRoutes>>,
+    pub(crate) routes: Arc<CurrentRoutes>,
 }
 
 /// The state that each listener keeps across all its configurations, until its last session ends.
@@ -108,7 +108,7 @@ struct KeptListeners {
 struct ListenerState {
     counters: Arc<Counters>,
     current: Arc<ArcSwap<Listener>>,
-    routes: Arc<ArcSwapOption<ServedRoutes>>,
+    routes: Arc<CurrentRoutes>,
     goodbye: CancellationToken,
     /// Set while the listener is removed: the task that ends its sessions after the drain timeout.
     ending: Option<AbortHandle>,
@@ -180,7 +180,7 @@ impl ListenerStates {
 struct KeptState {
     counters: Arc<Counters>,
     current: Arc<ArcSwap<Listener>>,
-    routes: Arc<ArcSwapOption<ServedRoutes>>,
+    routes: Arc<CurrentRoutes>,
     goodbye: CancellationToken,
 }
 
@@ -325,8 +325,8 @@ impl ServedListener {
         let health =
             listener.destination().and_then(|destination| context.health.of(listener, &destination, &tls));
         let upstream = Arc::new(ServedUpstream { settings: Arc::clone(&listener.upstream), tls, health });
-        let before = routes.load_full();
-        routes.store(ServedRoutes::new(listener, before.as_deref(), &upstream, context)?.map(Arc::new));
+        let before = routes.load();
+        routes.store(ServedRoutes::new(listener, before.as_deref(), &upstream, context)?);
         Ok(Self {
             listener: Arc::clone(listener),
             counters,

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
 use crate::model::settings::ClientTls;
 use crate::model::{Destination, Listener, RouteId, Routes, Upstream, UpstreamTls};
 use crate::protocol::Protocol;
@@ -29,6 +33,36 @@ pub(crate) struct ServedRoutes {
     pub(crate) routes: Arc<Routes>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+}
+
+/// The routes that a listener has now. They may change while a session lasts.
+#[derive(Debug, Default)]
+pub(crate) struct CurrentRoutes {
+    current: ArcSwapOption<ServedRoutes>,
+    changed: Notify,
+}
+
+impl CurrentRoutes {
+    /// Returns the current routes, if the listener has some.
+    pub(crate) fn load(&self) -> Option<Arc<ServedRoutes>> {
+        self.current.load_full()
+    }
+
+    /// Tells whether the listener has routes.
+    pub(crate) fn exist(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    /// Replaces the routes, and wakes those who wait for a change.
+    pub(super) fn store(&self, routes: Option<ServedRoutes>) {
+        self.current.store(routes.map(Arc::new));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for the next change. A change after this call counts, even before the first poll.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
 }
 
 impl ServedRoutes {

@@ -27,6 +27,7 @@ mod pending;
 mod permissions;
 mod refusals;
 mod replicas;
+mod routes;
 mod secrets;
 mod serving;
 mod sizes;

@@ -390,3 +390,34 @@ fn a_message_reaches_the_mailbox_behind_the_route() {
     send_login(&mut imap, "IMAP", &user, PASSWORD).unwrap();
     wait::eventually("the login is accepted", || imap.line().unwrap().starts_with("a OK").then_some(()));
 }
+
+#[test]
+fn logins_of_a_held_route_wait_and_go_to_the_new_backend_when_it_is_active() {
+    let (old, new, others) = (scripted("old"), scripted("new"), scripted("others"));
+    let matches = json!({ "users": ["bob@example.org"] });
+    let held = |timeout: &str| {
+        let state = json!({ "spec": { "state": "Held", "holdTimeout": timeout } });
+        with(route("wave", &matches, &addresses(&old)), &state)
+    };
+    let routes = [route("org", &json!({ "domains": ["example.org"] }), &addresses(&others)), held("60s")];
+    let site = Site::start(&json!({}), &routes);
+    let mut waiting = greeted(site.of("IMAP")).unwrap();
+    send_login(&mut waiting, "IMAP", "bob@example.org", "secret").unwrap();
+    assert!(site.log_in("IMAP", "me@example.org", "secret").ends_with("others"), "nobody else waits");
+    assert_eq!(old[0].accepted() + new[0].accepted(), 0);
+    site.apply(&route("wave", &matches, &addresses(&new)));
+    assert_eq!(waiting.line().unwrap(), "a OK new");
+    // After its time, a login gets a temporary error, and the client may try again.
+    site.apply(&held("100ms"));
+    for (protocol, refusal) in
+        [("IMAP", "a NO [UNAVAILABLE] "), ("POP3", "-ERR [SYS/TEMP] "), ("SMTP", "454 4.7.0 ")]
+    {
+        let answer = site.log_in(protocol, "bob@example.org", "secret");
+        assert!(answer.starts_with(refusal), "{answer}");
+    }
+    site.mailgress.logs(&["route_held", "MailRoute mail/wave"]);
+    let mut again = greeted(site.of("IMAP")).unwrap();
+    assert!(log_in(&mut again, "IMAP", "bob@example.org", "secret").unwrap().contains("[UNAVAILABLE]"));
+    site.apply(&route("wave", &matches, &addresses(&new)));
+    assert_eq!(log_in(&mut again, "IMAP", "bob@example.org", "secret").unwrap(), "a OK new");
+}

@@ -19,6 +19,12 @@ pub fn pause() -> Value {
     duration("0s", "8760h", "write a duration such as 30s or 0s")
 }
 
+/// Rules of the times of a held route.
+#[must_use]
+pub fn hold() -> Value {
+    duration("0s", "1h", "write a duration such as 60s")
+}
+
 /// Rules of the times of health checks.
 #[must_use]
 pub fn check_time() -> Value {

@@ -8,17 +8,22 @@ pub(crate) mod routing;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::api::common::Duration as Written;
 use crate::api::listener::ListenerFields;
-use crate::api::route::{MailRouteSpec, RouteMatch, RouteService, RouteState};
+use crate::api::route::{self as api, MailRouteSpec, RouteMatch, RouteService};
 use crate::api::server::AllowedBackends;
 use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::{Key, Objects};
 use crate::controller::reason::Reason;
 use crate::controller::violation::{Concern, Notice, Violation};
-use crate::model::{AllowedDomains, Backend, DomainPattern, Reach, RouteEntry, RouteId, UserList};
+use crate::model::{
+    AllowedDomains, Backend, DomainPattern, Reach, RouteEntry, RouteId, RouteState, UserList,
+};
 use crate::protocol::Protocol;
 
+use super::bounds::{Bounded, duration};
 use super::listener::{Source, protocol};
 use super::references::{Dependencies, References};
 use super::scope::Scope;
@@ -80,9 +85,8 @@ impl RouteDrafting<'_> {
         let scope = Scope::new(&source);
         let domains = domains(&scope, &spec.matches, &attached.allowed);
         let own = users(&scope, &spec.matches, &attached.allowed);
-        let is_refused = spec.state == RouteState::Refused;
         let id = RouteId { namespace: key.namespace.clone(), name: key.name.clone() };
-        let mut entry = RouteEntry { id, domains, users: own, unread: None, is_refused };
+        let mut entry = RouteEntry { id, domains, users: own, unread: None, state: state(&scope, spec) };
         let mut is_last_good =
             self.add_lists(&scope, &mut entry, &spec.matches, &attached.allowed, references);
         let reach = reach_of(&scope, spec, &attached, references);
@@ -213,6 +217,20 @@ pub(crate) fn inherited(
         settings::without_client_certificate(settings)
     } else {
         settings.clone()
+    }
+}
+
+fn state(scope: &Scope<'_>, spec: &MailRouteSpec) -> RouteState {
+    let read = |name: &str, value: Option<&Written>, default: u64| {
+        let (default, most) = (Duration::from_secs(default), Duration::from_secs(3600));
+        duration(scope, &format!("spec.{name}"), value, Bounded { default, least: Duration::ZERO, most })
+    };
+    let timeout = read("holdTimeout", spec.hold_timeout.as_ref(), 60);
+    let spread = read("spread", spec.spread.as_ref(), 10);
+    match spec.state {
+        api::RouteState::Active => RouteState::Active,
+        api::RouteState::Held => RouteState::Held { timeout, spread },
+        api::RouteState::Refused => RouteState::Refused,
     }
 }
 

@@ -120,10 +120,15 @@ impl Session {
                     record.set_login(login);
                 }
                 let is_mail = matches!(request, LoginRequest::Anonymous);
-                let place = match self.placed(&request, &pending, server, login.as_deref()) {
+                let named = (server, login.as_deref());
+                let place = match self.placed_when_released(&request, &pending, named).await? {
                     Routed::To(place) => place,
                     Routed::Undecided(route) => {
-                        return self.refuse_undecided(pending, is_mail, route, record).await;
+                        let end = End::RouteUndecided(route);
+                        return self.refuse_for_now(pending, is_mail, end, record).await;
+                    }
+                    Routed::Held(route, _) => {
+                        return self.refuse_for_now(pending, is_mail, End::RouteHeld(route), record).await;
                     }
                     Routed::Nowhere if self.has_routes() => {
                         return self.refuse_unrouted(pending, is_mail, record).await;
@@ -144,17 +149,22 @@ impl Session {
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        let started = StdInstant::now();
         let (request, pending) = match self.with_first_message(request, pending).await? {
             FirstMessage::Known(request, pending) => (request, pending),
             FirstMessage::Cancelled(pending) => return self.refuse_cancelled(pending).await,
         };
         let is_mail = matches!(request, LoginRequest::Anonymous);
-        let place = match self.placed(&request, &pending, None, None) {
+        let place = match self.placed_when_released(&request, &pending, (None, None)).await? {
             Routed::To(place) => place,
-            Routed::Undecided(route) => return self.refuse_undecided(pending, is_mail, route, record).await,
+            Routed::Undecided(route) => {
+                return self.refuse_for_now(pending, is_mail, End::RouteUndecided(route), record).await;
+            }
+            Routed::Held(route, _) => {
+                return self.refuse_for_now(pending, is_mail, End::RouteHeld(route), record).await;
+            }
             Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
         };
+        let started = StdInstant::now();
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
         let authorised = Authorised { place, login, has_clients_password: true, user };

@@ -1,11 +1,12 @@
 //! Finds the backend of a login: that of its `MailRoute`, or the listener's own. Refuses logins without a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::model::Backend;
 use crate::model::routes::Routing;
+use crate::model::{Backend, RouteState};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendLogin, RefusalCause};
 use crate::protocol::notices::{self, RefusalText};
@@ -28,6 +29,8 @@ pub(super) enum Routed {
     Nowhere,
     /// The user may be in a list of this `MailRoute`, which could not be read yet.
     Undecided(String),
+    /// The users of this `MailRoute` are held; how long a login waits.
+    Held(String, Duration),
 }
 
 /// The state of a login whose backend may depend on the first message of its SASL exchange.
@@ -40,10 +43,9 @@ pub(super) enum FirstMessage {
 impl Session {
     /// Returns where a login goes. `named` returns its user, unless the request does not tell.
     fn routed(&self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
-        let routes = self.served.routes.load();
-        if let Some(served) = &*routes
+        if let Some(served) = self.served.routes.load()
             && let Some(named) = named(&served.routes.rules)
-            && let Some(routed) = of_routes(served, &named)
+            && let Some(routed) = of_routes(&served, &named)
         {
             return routed;
         }
@@ -57,8 +59,34 @@ impl Session {
         }
     }
 
+    /// Returns where a login goes, as soon as its route is not held any more. A login that is still held after the
+    /// route's time is undecided.
+    pub(super) async fn placed_when_released(
+        &mut self,
+        request: &LoginRequest,
+        pending: &PendingLogin,
+        named: (Option<BackendAddress>, Option<&[u8]>),
+    ) -> Result<Routed, End> {
+        let (server, login) = named;
+        let mut until = None;
+        loop {
+            let served = Arc::clone(&self.served);
+            let changed = served.routes.changed();
+            match self.placed(request, pending, server.clone(), login) {
+                Routed::Held(route, timeout) => {
+                    let until = *until.get_or_insert(Instant::now() + timeout);
+                    if self.while_deciding(timeout_at(until, changed)).await?.is_err() {
+                        return Ok(Routed::Held(route, timeout));
+                    }
+                    self.start_deadline();
+                }
+                routed => return Ok(routed),
+            }
+        }
+    }
+
     /// Returns where a login goes: to the server that the auth service names, or as the routes say.
-    pub(super) fn placed(
+    fn placed(
         &self,
         request: &LoginRequest,
         pending: &PendingLogin,
@@ -80,7 +108,7 @@ impl Session {
 
     /// Tells whether logins of users without a route are refused like wrong passwords.
     pub(super) fn has_routes(&self) -> bool {
-        self.served.routes.load().is_some()
+        self.served.routes.exist()
     }
 
     /// Asks the client for the first message of a relayed exchange, because it names the user.
@@ -157,14 +185,14 @@ impl Session {
     }
 
     /// Refuses a login that cannot be decided now. It does not count as a failed login.
-    pub(super) async fn refuse_undecided(
+    pub(super) async fn refuse_for_now(
         &mut self,
         pending: PendingLogin,
         is_mail: bool,
-        route: String,
+        end: End,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        record.refused = Some(End::RouteUndecided(route));
+        record.refused = Some(end);
         let text = if is_mail { notices::UNDECIDED_RECIPIENT } else { notices::undecided(self.protocol()) };
         self.refuse_with(text, pending.uncounted(), false).await
     }
@@ -194,8 +222,12 @@ fn of_routes(served: &ServedRoutes, named: &Named) -> Option<Routed> {
         Routing::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
         Routing::Route(position, _) => position,
     };
-    if table.entries().get(position).is_some_and(|entry| entry.is_refused) {
-        return Some(Routed::Nowhere);
+    match table.entries().get(position).map(|entry| (entry.state, &entry.id)) {
+        Some((RouteState::Refused, _)) => return Some(Routed::Nowhere),
+        Some((RouteState::Held { timeout, .. }, id)) => {
+            return Some(Routed::Held(id.to_string(), timeout));
+        }
+        Some((RouteState::Active, _)) | None => {}
     }
     let destination = served.routes.destinations.get(position)?.as_ref()?;
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
