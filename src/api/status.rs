@@ -72,11 +72,16 @@ pub struct MailRouteStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_000_000_000))]
     pub users: Option<u32>,
+    /// With `state: Held`: the open sessions of its users, and their logins under way, in all replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_295_u32))]
+    pub sessions: Option<u32>,
     /// The backend of each protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["protocol"]))]
     pub backends: Vec<RouteBackendStatus>,
-    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, and warnings while they apply.
+    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, with `state: Held` Drained, and warnings while
+    /// they apply.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

@@ -224,6 +224,18 @@ impl Peers {
         pending.map_or(ServedByOthers::All, ServedByOthers::Pending)
     }
 
+    /// Returns the sessions of a held route in all other replicas, or why they are not known.
+    ///
+    /// # Errors
+    /// A sentence that names the replica.
+    pub fn sessions(&self, wanted: &Wanted<'_>) -> Result<u64, String> {
+        if let Some(unknown) = &self.unknown {
+            return Err(unknown.to_string());
+        }
+        let others = self.members.values().filter(|member| member.state != MemberState::Own);
+        others.map(|member| member.sessions(wanted)).sum()
+    }
+
     /// Tells whether a replica may still have to process the object.
     #[must_use]
     pub fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
@@ -358,7 +370,13 @@ mod tests {
     }
 
     fn page(instance: &str, generation: i64, problems: &[Problem]) -> Page {
-        let served = ServedObject { uid: "u".into(), generation, bound: None, problems: problems.to_vec() };
+        let served = ServedObject {
+            uid: "u".into(),
+            generation,
+            bound: None,
+            problems: problems.to_vec(),
+            sessions: None,
+        };
         Page {
             replica: Replica { name: instance.into(), instance: instance.into(), node_address: None },
             version: 1,

@@ -77,6 +77,10 @@ pub enum Reason {
     NotServed,
     /// `Degraded`, `Programmed`, `Ready`: the previous configuration is served.
     UsingLastGood,
+    /// `Drained`: no session of a held route is open.
+    Drained,
+    /// `Drained`: sessions of a held route are open.
+    SessionsOpen,
     /// `Ready`: every replica serves this generation.
     Ready,
     /// `Ready`: a replica does not answer.
@@ -222,7 +226,7 @@ fn suffix(reason: Reason) -> String {
 }
 
 /// Conditions that are true if there is no problem. All others are warnings.
-const POSITIVE: [&str; 7] = [
+const POSITIVE: [&str; 8] = [
     "Accepted",
     "ResolvedRefs",
     "Programmed",
@@ -230,6 +234,7 @@ const POSITIVE: [&str; 7] = [
     "BackendHealthy",
     "NameServersAnswer",
     "ClientIPPreserved",
+    "Drained",
 ];
 
 /// The address of the published page.

@@ -258,6 +258,7 @@ impl ObjectStatus {
                     listeners: Vec::new(),
                     addresses: Vec::new(),
                     route: Some(RouteDetails {
+                        sessions: status.sessions,
                         domains: status.domains.unwrap_or_default(),
                         users: status.users.unwrap_or_default(),
                         backends: status.backends,
@@ -293,11 +294,13 @@ impl ObjectStatus {
                 listeners: self.listeners.iter().map(Listener::value).collect(),
             }),
             Kind::Route => {
-                let RouteDetails { domains, users, backends } = self.route.clone().unwrap_or_default();
+                let RouteDetails { sessions, domains, users, backends } =
+                    self.route.clone().unwrap_or_default();
                 serde_json::to_value(MailRouteStatus {
                     observed_generation: Some(self.generation),
                     domains: Some(domains),
                     users: Some(users),
+                    sessions,
                     backends,
                     conditions: linked(&self.conditions),
                 })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::net::{BackendAddress, ListenAddress};
 
 use super::listener::ListenerId;
+use super::routes::RouteId;
 use super::settings::Resolver;
 
 /// The state of all sockets of a snapshot. Unchanged parts are shared with the previous report.
@@ -22,6 +23,8 @@ pub struct BindReport {
     /// For listeners where clients have recently tried to log in. Updated when the summary changes significantly, not
     /// for each client.
     pub source_addresses: Arc<BTreeMap<ListenerId, SourceAddresses>>,
+    /// For each held route: the open sessions and the logins under way of its users.
+    pub held: Arc<BTreeMap<RouteId, u64>>,
     /// Resolvers whose name servers do not answer.
     pub silent_resolvers: Arc<Vec<Resolver>>,
 }

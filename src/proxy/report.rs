@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::model::{BackendHealth, BindReport, ListenerId, Resolver, SocketState, SourceAddresses};
+use crate::model::{BackendHealth, BindReport, ListenerId, Resolver, RouteId, SocketState, SourceAddresses};
 use crate::net::ListenAddress;
 
 /// Collects changes for the next report.
@@ -34,6 +34,15 @@ impl Reporter {
     /// Sets the client addresses of a listener; `None` if it is removed.
     pub(crate) fn source_addresses(&mut self, listener: &ListenerId, sources: Option<SourceAddresses>) {
         put(&mut self.next.source_addresses, listener, sources);
+    }
+
+    /// Sets the sessions of held routes. Returns whether they have changed.
+    pub(crate) fn held(&mut self, held: BTreeMap<RouteId, u64>) -> bool {
+        let has_changed = *self.next.held != held;
+        if has_changed {
+            self.next.held = Arc::new(held);
+        }
+        has_changed
     }
 
     /// Sets the resolvers whose name servers do not answer.

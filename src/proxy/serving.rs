@@ -325,8 +325,7 @@ impl ServedListener {
         let health =
             listener.destination().and_then(|destination| context.health.of(listener, &destination, &tls));
         let upstream = Arc::new(ServedUpstream { settings: Arc::clone(&listener.upstream), tls, health });
-        let before = routes.load();
-        routes.store(ServedRoutes::new(listener, before.as_deref(), &upstream, context)?);
+        routes.store(ServedRoutes::new(listener, &routes.load(), &upstream, context)?);
         Ok(Self {
             listener: Arc::clone(listener),
             counters,

@@ -1,8 +1,10 @@
 //! How a listener's sessions talk to its own backend and to those of its routes: settings, TLS and health.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -27,10 +29,10 @@ pub(crate) struct ServedUpstream {
 }
 
 /// The routes of a listener.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ServedRoutes {
-    /// The rendered routes.
-    pub(crate) routes: Arc<Routes>,
+    /// The rendered routes; `None` if the listener has none.
+    pub(crate) routes: Option<Arc<Routes>>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
 }
@@ -38,24 +40,38 @@ pub(crate) struct ServedRoutes {
 /// The routes that a listener has now. They may change while a session lasts.
 #[derive(Debug, Default)]
 pub(crate) struct CurrentRoutes {
-    current: ArcSwapOption<ServedRoutes>,
+    current: ArcSwap<ServedRoutes>,
+    /// Earlier routes, by which logins may still be on their way to a backend.
+    earlier: Mutex<Vec<Weak<ServedRoutes>>>,
     changed: Notify,
 }
 
 impl CurrentRoutes {
-    /// Returns the current routes, if the listener has some.
-    pub(crate) fn load(&self) -> Option<Arc<ServedRoutes>> {
+    /// Returns the current routes.
+    pub(crate) fn load(&self) -> Arc<ServedRoutes> {
         self.current.load_full()
     }
 
     /// Tells whether the listener has routes.
     pub(crate) fn exist(&self) -> bool {
-        self.current.load().is_some()
+        self.current.load().routes.is_some()
+    }
+
+    /// Tells whether a login may be on its way to a backend by earlier routes. Such a login holds these routes until
+    /// its session is listed.
+    pub(crate) fn are_earlier_in_use(&self) -> bool {
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|routes| routes.strong_count() > 0);
+        !earlier.is_empty()
     }
 
     /// Replaces the routes, and wakes those who wait for a change.
-    pub(super) fn store(&self, routes: Option<ServedRoutes>) {
-        self.current.store(routes.map(Arc::new));
+    pub(super) fn store(&self, routes: ServedRoutes) {
+        let before = self.current.swap(Arc::new(routes));
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|routes| routes.strong_count() > 0);
+        earlier.push(Arc::downgrade(&before));
+        drop(earlier);
         self.changed.notify_waiters();
     }
 
@@ -69,17 +85,17 @@ impl ServedRoutes {
     /// Prepares the routes of a listener. `own` is the listener's own upstream, which most routes share.
     pub(super) fn new(
         listener: &Listener,
-        before: Option<&Self>,
+        before: &Self,
         own: &Arc<ServedUpstream>,
         context: ServingContext<'_>,
-    ) -> Result<Option<Self>, TlsError> {
-        let Some(routes) = &listener.routes else { return Ok(None) };
+    ) -> Result<Self, TlsError> {
+        let Some(routes) = &listener.routes else { return Ok(Self::default()) };
+        let before = before.by_route();
         let protocol = listener.frontend.protocol;
         let upstream = |position: usize, destination: &Arc<Destination>| {
             let id = routes.table.entries().get(position).map(|entry| &entry.id);
             let is_shared = Arc::ptr_eq(&destination.upstream, &own.settings);
-            let previous = before.zip(id).and_then(|(before, id)| before.upstream_of(id));
-            let previous = previous.or_else(|| is_shared.then_some(own));
+            let previous = id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own));
             let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
             let health = context.health.of(listener, destination, &tls);
             Ok(Arc::new(ServedUpstream { settings: Arc::clone(&destination.upstream), tls, health }))
@@ -87,12 +103,14 @@ impl ServedRoutes {
         let upstreams = routes.destinations.iter().enumerate().map(|(position, destination)| {
             destination.as_ref().map(|destination| upstream(position, destination)).transpose()
         });
-        Ok(Some(Self { routes: Arc::clone(routes), upstreams: upstreams.collect::<Result<_, TlsError>>()? }))
+        let upstreams = upstreams.collect::<Result<_, TlsError>>()?;
+        Ok(Self { routes: Some(Arc::clone(routes)), upstreams })
     }
 
-    fn upstream_of(&self, id: &RouteId) -> Option<&Arc<ServedUpstream>> {
-        let position = self.routes.table.entries().iter().position(|entry| entry.id == *id)?;
-        self.upstreams.get(position)?.as_ref()
+    fn by_route(&self) -> HashMap<&RouteId, &Arc<ServedUpstream>> {
+        let entries = self.routes.iter().flat_map(|routes| routes.table.entries());
+        let upstreams = entries.map(|entry| &entry.id).zip(&self.upstreams);
+        upstreams.filter_map(|(id, upstream)| Some((id, upstream.as_ref()?))).collect()
     }
 }
 

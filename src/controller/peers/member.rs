@@ -112,6 +112,20 @@ impl Member {
         }
     }
 
+    /// Returns the sessions of a held route.
+    pub(super) fn sessions(&self, wanted: &Wanted<'_>) -> Result<u64, String> {
+        let name = &self.name;
+        if self.state != MemberState::Answers {
+            return Err(format!("replica {name} does not answer"));
+        }
+        let is_wanted =
+            |served: &&ServedObject| served.uid == wanted.uid && served.generation == wanted.generation;
+        let served = self.objects.get(wanted.object).filter(is_wanted);
+        served
+            .and_then(|served| served.sessions)
+            .ok_or_else(|| format!("replica {name} is counting the sessions"))
+    }
+
     pub(super) fn is_pending(&self, wanted: &Wanted<'_>) -> bool {
         match self.state {
             MemberState::Own | MemberState::Silent => false,

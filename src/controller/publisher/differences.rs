@@ -14,7 +14,15 @@ pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -
     let of_listeners = different(&old.backends, &new.backends).into_iter();
     let of_sources = different(&old.source_addresses, &new.source_addresses);
     let of_resolvers = with_resolvers(old, new, snapshot);
-    of_sockets.chain(of_listeners).chain(of_sources).chain(of_resolvers).map(object_of).collect()
+    let routes = different(&old.held, &new.held).into_iter();
+    let routes = routes.map(|id| ObjectId::new(Kind::Route, &Key::new(&id.namespace, &id.name)));
+    of_sockets
+        .chain(of_listeners)
+        .chain(of_sources)
+        .chain(of_resolvers)
+        .map(object_of)
+        .chain(routes)
+        .collect()
 }
 
 /// Returns the listeners with a resolver that has become silent or answers again.

@@ -9,7 +9,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 59] = [
+pub static EXPLANATIONS: [Explanation; 61] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -221,6 +221,8 @@ pub static EXPLANATIONS: [Explanation; 59] = [
         remedy: "Correct what the other conditions report before the pods restart: a new process does not have \
                 the previous configuration.",
     },
+    routes::DRAINED,
+    routes::SESSIONS_OPEN,
     Explanation {
         reason: Reason::Ready,
         conditions: &[("Ready", True)],

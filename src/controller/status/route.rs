@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::status::{Condition, ConditionStatus, RouteBackendStatus};
+use crate::controller::peers::Wanted;
 use crate::controller::reason::Reason;
 use crate::controller::render::{ObjectOutcome, RouteOutcome, Serving};
 use crate::controller::violation::{Concern, Violation};
-use crate::model::Backend;
+use crate::model::{Backend, RouteState};
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 
 use super::ready::{self, ConditionBody};
 use super::stamp::{Stamp, joined};
-use super::{Facts, ObjectStatus};
+use super::{Facts, ObjectStatus, name};
 
 /// The fields of the status that only a route has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteDetails {
+    /// For a held route: the open sessions of its users in all replicas, if they are known.
+    pub sessions: Option<u32>,
     /// The number of its domains, with wildcards.
     pub domains: u32,
     /// The number of its users.
@@ -36,7 +39,12 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
         conditions: conditions(facts, outcome, &stamp),
         listeners: Vec::new(),
         addresses: Vec::new(),
-        route: Some(outcome.route.as_ref().map(details).unwrap_or_default()),
+        route: Some(RouteDetails {
+            sessions: outcome.route.as_ref().filter(|route| is_held(route)).and_then(|_| {
+                sessions(facts, outcome).ok().map(|open| u32::try_from(open).unwrap_or(u32::MAX))
+            }),
+            ..outcome.route.as_ref().map(details).unwrap_or_default()
+        }),
     }
 }
 
@@ -48,6 +56,7 @@ fn details(route: &RouteOutcome) -> RouteDetails {
         endpoints: endpoints(backend).map(str::to_owned),
     };
     RouteDetails {
+        sessions: None,
         domains: count(route.entry.domains.len()),
         users: count(route.entry.user_count()),
         backends: route.backends.iter().map(backend).collect(),
@@ -92,6 +101,7 @@ fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<
         conditions.push(stamp.condition(type_, body.status, &body.reason, &body.message));
     }
     let is_degraded = |route: &RouteOutcome| route.serving == Serving::LastGood;
+    conditions.extend(drained(facts, outcome, stamp));
     if outcome.route.as_ref().is_some_and(is_degraded)
         && !outcome.violations.iter().any(Violation::is_pending)
     {
@@ -106,6 +116,48 @@ fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<
         conditions.push(stamp.condition(condition, ConditionStatus::True, reason, &joined(&violations)));
     }
     conditions
+}
+
+/// Returns the open sessions and the logins under way of a held route's users in this process. `None` if the route is
+/// not held, or they are not counted yet.
+pub(super) fn sessions_here(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Option<u64> {
+    let route = outcome.route.as_ref().filter(|route| is_held(route))?;
+    if is_being_applied(facts, outcome) {
+        return None;
+    }
+    facts.report.held.get(&route.entry.id).copied()
+}
+
+fn is_held(route: &RouteOutcome) -> bool {
+    matches!(route.entry.state, RouteState::Held { .. })
+}
+
+/// Returns the sessions of a held route in all replicas, or why they are not known.
+fn sessions(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Result<u64, String> {
+    let here = sessions_here(facts, outcome).ok_or("this replica is counting the sessions")?;
+    let Some(replicas) = facts.replicas else { return Ok(here) };
+    let (object, generation) = (name(&outcome.id()), outcome.generation);
+    let others = replicas.sessions(&Wanted { object: &object, uid: &outcome.uid, generation })?;
+    Ok(here.saturating_add(others))
+}
+
+/// Returns whether all sessions of a held route have ended, in all replicas. There is no such condition in other states.
+fn drained(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Option<Condition> {
+    use ConditionStatus::{False, True, Unknown};
+    outcome.route.as_ref().filter(|route| is_held(route))?;
+    let (status, reason, text) = match sessions(facts, outcome) {
+        Ok(0) => (
+            True,
+            Reason::Drained,
+            "no session of its users is open; their mailboxes can be moved".to_owned(),
+        ),
+        Ok(1) => (False, Reason::SessionsOpen, "1 session of its users is open and will be ended".to_owned()),
+        Ok(open) => {
+            (False, Reason::SessionsOpen, format!("{open} sessions of its users are open and will be ended"))
+        }
+        Err(why) => (Unknown, Reason::Pending, why),
+    };
+    Some(stamp.condition("Drained", status, reason, &text))
 }
 
 /// Tells whether the listeners of the `MailServer` use the current generation of the route in this process.
@@ -150,4 +202,85 @@ fn is_being_applied(facts: &Facts<'_>, outcome: &ObjectOutcome) -> bool {
     listeners.any(|listener| {
         facts.published.since(&listener.id).is_some_and(|since| facts.report.revision < since)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap as Map;
+
+    use super::*;
+    use crate::controller::index::{Key, Kind, ObjectId};
+    use crate::controller::peers::Peers;
+    use crate::controller::render::tests::{Fixture, server};
+    use crate::model::served::{Entry, Page, Replica, ServedObject};
+    use crate::model::{BindReport, RouteId};
+
+    const ROUTE: &str = "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailRoute\nmetadata: {name: wave, namespace: mail}\n\
+                         spec: {serverRef: {name: s}, match: {users: [bob@a.example]}, state: STATE, \
+                         backend: {services: [{protocol: IMAP, address: 'b:1'}]}}\n";
+
+    /// Returns the conditions of a route in this state, with these sessions here and, if there is one, in another
+    /// replica.
+    fn conditions_of(state: &str, here: Option<u64>, other: Option<Option<u64>>) -> Vec<String> {
+        let mut fixture = Fixture::new();
+        let imap = "{name: a, protocol: IMAP, port: 143, backendAddress: 'c:1', tls: {mode: Disabled}}";
+        fixture.render(&(server(imap, "") + &ROUTE.replace("STATE", state)));
+        let id = ObjectId::new(Kind::Route, &Key::new("mail", "wave"));
+        let outcome = fixture.renderer.outcome(&id).unwrap();
+        let route = RouteId { namespace: "mail".into(), name: "wave".into() };
+        let held = here.map(|sessions| (route, sessions)).into_iter().collect::<Map<_, _>>();
+        let report = BindReport { revision: 1, held: Arc::new(held), ..BindReport::default() };
+        let peers = other.map(|sessions| with_replica(&id, sessions));
+        let facts = Facts {
+            published: &fixture.renderer,
+            report: &report,
+            replicas: peers.as_ref(),
+            surroundings: None,
+            now: 0,
+        };
+        let conditions = status(&facts, outcome).conditions.into_iter();
+        conditions.map(|c| format!("{}={:?} {}", c.type_, c.status, c.reason)).collect()
+    }
+
+    fn with_replica(id: &ObjectId, sessions: Option<u64>) -> Peers {
+        let (address, now) = ("10.0.0.2:9090".parse().unwrap(), tokio::time::Instant::now());
+        let mut peers = Peers::awaited("own");
+        peers.set(&Map::from([(address, "pod-b".to_owned())]), now);
+        let served = ServedObject { generation: 1, sessions, ..ServedObject::default() };
+        let page = Page {
+            replica: Replica { name: "pod-b".into(), instance: "other".into(), node_address: None },
+            version: 1,
+            ready: None,
+            whole: true,
+            objects: vec![Entry { object: name(id), served: Some(served) }],
+            totals: None,
+        };
+        peers.answered(address, page, now);
+        peers
+    }
+
+    #[test]
+    fn a_route_is_ready_when_the_listeners_use_it() {
+        assert_eq!(
+            conditions_of("Active", None, None),
+            [
+                "Accepted=True Accepted",
+                "ResolvedRefs=True ResolvedRefs",
+                "Conflicted=False NoConflicts",
+                "Programmed=True Programmed",
+                "Ready=True Ready"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_held_route_is_drained_when_no_replica_has_a_session_of_its_users() {
+        let drained = |here, other| conditions_of("Held", here, other).pop().unwrap();
+        assert_eq!(drained(None, None), "Drained=Unknown Pending", "they are not counted yet");
+        assert_eq!(drained(Some(2), None), "Drained=False SessionsOpen");
+        assert_eq!(drained(Some(0), None), "Drained=True Drained");
+        assert_eq!(drained(Some(0), Some(Some(1))), "Drained=False SessionsOpen");
+        assert_eq!(drained(Some(0), Some(None)), "Drained=Unknown Pending");
+        assert_eq!(drained(Some(0), Some(Some(0))), "Drained=True Drained");
+    }
 }

@@ -46,6 +46,7 @@ pub fn served(facts: &Facts<'_>, id: &ObjectId) -> Option<ServedObject> {
         generation: outcome.generation,
         bound: Some(bound),
         problems,
+        sessions: route::sessions_here(facts, outcome),
     })
 }
 

@@ -220,8 +220,9 @@ fn ready_depends_on_all_replicas_and_programmed_on_this_one() {
         assert_eq!(conditions[2], "Programmed=True Programmed");
         (conditions[3].clone(), of(&status).conditions[3].message.clone())
     };
-    let served =
-        |generation, problems| Some(ServedObject { uid: String::new(), generation, bound: None, problems });
+    let served = |generation, problems| {
+        Some(ServedObject { uid: String::new(), generation, bound: None, problems, sessions: None })
+    };
     assert_eq!(here(served(1, vec![])).0, "Ready=True Ready");
     let (ready, message) = here(served(0, vec![]));
     assert_eq!(ready, "Ready=Unknown Pending");
@@ -244,7 +245,8 @@ fn behind(spec: &Value) -> [String; 3] {
     let service = OwnService::read(&serde_json::from_value(service).unwrap(), "us");
     let front = Front::Known(Box::new(service));
     let surroundings = Surroundings { front, ..Surroundings::default() };
-    let served = ServedObject { uid: String::new(), generation: 1, bound: None, problems: vec![] };
+    let served =
+        ServedObject { uid: String::new(), generation: 1, bound: None, problems: vec![], sessions: None };
     let yaml = server(VALID, "");
     let status = led_behind(&mut Fixture::new(), &yaml, Some(served), Some(&surroundings));
     let object = of(&status);

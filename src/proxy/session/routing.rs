@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::model::routes::Routing;
-use crate::model::{Backend, RouteState};
+use crate::model::{Backend, RouteState, Routes};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendLogin, RefusalCause};
 use crate::protocol::notices::{self, RefusalText};
@@ -43,9 +43,10 @@ pub(super) enum FirstMessage {
 impl Session {
     /// Returns where a login goes. `named` returns its user, unless the request does not tell.
     fn routed(&self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
-        if let Some(served) = self.served.routes.load()
-            && let Some(named) = named(&served.routes.rules)
-            && let Some(routed) = of_routes(&served, &named)
+        let served = self.served.routes.load();
+        if let Some(routes) = &served.routes
+            && let Some(named) = named(&routes.rules)
+            && let Some(routed) = of_routes(&served, routes, &named)
         {
             return routed;
         }
@@ -53,7 +54,7 @@ impl Session {
             Some(backend) => {
                 let (backend, upstream) = (Arc::clone(backend), Arc::clone(&self.served.upstream));
                 let reach = self.served.current.load().reach.clone();
-                Routed::To(Place { backend, upstream, reach })
+                Routed::To(Place { backend, upstream, reach, routes: served })
             }
             None => Routed::Nowhere,
         }
@@ -97,7 +98,8 @@ impl Session {
             // An address needs no reference: it is what errors name.
             let backend = Arc::new(Backend::new(String::new(), vec![address]));
             let reach = self.served.current.load().reach.clone();
-            return Routed::To(Place { backend, upstream: Arc::clone(&self.served.upstream), reach });
+            let (upstream, routes) = (Arc::clone(&self.served.upstream), self.served.routes.load());
+            return Routed::To(Place { backend, upstream, reach, routes });
         }
         self.routed(|rules| match (request, login) {
             (LoginRequest::Anonymous, _) => Some(rules.of_recipient(pending.envelope().recipient())),
@@ -215,9 +217,9 @@ impl Session {
 }
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.
-fn of_routes(served: &ServedRoutes, named: &Named) -> Option<Routed> {
-    let table = &served.routes.table;
-    let position = match table.find(named, &served.routes.rules) {
+fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Option<Routed> {
+    let table = &routes.table;
+    let position = match table.find(named, &routes.rules) {
         Routing::Unmatched => return None,
         Routing::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
         Routing::Route(position, _) => position,
@@ -229,10 +231,10 @@ fn of_routes(served: &ServedRoutes, named: &Named) -> Option<Routed> {
         }
         Some((RouteState::Active, _)) | None => {}
     }
-    let destination = served.routes.destinations.get(position)?.as_ref()?;
+    let destination = routes.destinations.get(position)?.as_ref()?;
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
-    Some(Routed::To(Place { backend, upstream, reach }))
+    Some(Routed::To(Place { backend, upstream, reach, routes: Arc::clone(served) }))
 }
 
 /// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the

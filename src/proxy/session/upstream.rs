@@ -21,7 +21,7 @@ use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
 use crate::proxy::route::{self, BackendTls, Reached, Route};
-use crate::proxy::upstreams::ServedUpstream;
+use crate::proxy::upstreams::{ServedRoutes, ServedUpstream};
 
 /// A login that may be sent to the backend.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(super) struct Place {
     pub(super) upstream: Arc<ServedUpstream>,
     /// What may be connected to.
     pub(super) reach: Reach,
+    /// The routes by which the login was placed. They are in use until the session is listed.
+    pub(super) routes: Arc<ServedRoutes>,
 }
 
 /// A backend that has accepted the login.

@@ -42,3 +42,22 @@ pub(super) const PROTOCOL_NOT_SERVED: Explanation = Explanation {
     remedy: "Add a listener to the MailServer, or remove the entry from `backend.services`. If a MailListener in the \
              MailServer's namespace serves the protocol, ignore this warning.",
 };
+
+pub(super) const DRAINED: Explanation = Explanation {
+    reason: Reason::Drained,
+    conditions: &[("Drained", True)],
+    meaning: "The MailRoute is held, and no session of its users is open in any ready replica. Their mailboxes can be \
+              moved.",
+    cause: "",
+    remedy: "",
+};
+
+pub(super) const SESSIONS_OPEN: Explanation = Explanation {
+    reason: Reason::SessionsOpen,
+    conditions: &[("Drained", False)],
+    meaning: "The MailRoute is held, and sessions of its users are still open. Mailgress ends them within \
+              `spec.spread`; logins that are already on their way to the backend count too.",
+    cause: "The state was changed to `Held` a moment ago. Or a backend does not answer a login, which takes up to \
+            `timeouts.connect`.",
+    remedy: "Wait: `kubectl wait --for=condition=Drained mailroute/NAME`. `mailgress sessions` lists open sessions.",
+};
