@@ -79,7 +79,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let tickets = SharedTicketKeys::default();
     let proxy = Proxy::start(
-        Options { workers: options.workers, drain_timeout: options.drain_timeout },
+        Options { workers: options.workers, process: rand::random(), drain_timeout: options.drain_timeout },
         Channels { snapshots: snapshots.clone(), reports, tickets: tickets.clone() },
         &registry,
     )?;

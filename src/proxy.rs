@@ -58,6 +58,8 @@ use worker::Workers;
 pub struct Options {
     /// Number of worker threads. With 0, one thread is started.
     pub workers: usize,
+    /// Random, different in each process: the first part of session ids.
+    pub process: u64,
     /// How long the sessions of a removed listener may continue, and all sessions when the process ends. Then they get
     /// the protocol's closing message.
     pub drain_timeout: Duration,
@@ -97,7 +99,7 @@ impl Proxy {
     pub fn start(options: Options, channels: Channels, registry: &Registry) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::register(registry)?);
         let dns = Arc::new(Dns::new(Host::default(), registry)?);
-        let workers = Workers::start(options.workers, &metrics, &dns)?;
+        let workers = Workers::start(options.workers, options.process, &metrics, &dns)?;
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 

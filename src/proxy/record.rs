@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
+use crate::model::SessionId;
 use crate::net::{BackendAddress, ClientAddress};
 
 use super::end::{End, Fault};
@@ -16,6 +17,7 @@ use super::verdicts::Verdict;
 /// The data of a session for its log line.
 #[derive(Debug)]
 pub(crate) struct Record {
+    pub(crate) id: SessionId,
     started: Instant,
     client: ClientAddress,
     /// Set when the listener is known.
@@ -42,8 +44,9 @@ pub(crate) struct Record {
 
 impl Record {
     /// Starts a record when the connection is accepted.
-    pub(crate) fn new(client: ClientAddress, started: Instant) -> Self {
+    pub(crate) fn new(id: SessionId, client: ClientAddress, started: Instant) -> Self {
         Self {
+            id,
             started,
             client,
             served: None,
@@ -105,6 +108,7 @@ impl Record {
             ($level:ident) => {
                 $level!(
                     target: "mailgress::session",
+                    session = %self.id,
                     client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
                     login, logins_refused = counted(self.logins_refused),
                     logins_unavailable = counted(self.logins_unavailable), backend, to_backend = self.to_backend, to_client = self.to_client, seconds,

@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::model::SessionId;
 use crate::net::ClientAddress;
 use crate::protocol::follow::{Follower, SmtpStart};
 use crate::protocol::{Frontend, FrontendConfig};
@@ -44,6 +45,7 @@ pub(crate) struct Incoming {
     /// The peer's address.
     pub(crate) client: ClientAddress,
     pub(crate) accepted: Instant,
+    pub(crate) id: SessionId,
     /// The configuration that the session keeps.
     pub(crate) serving: Arc<Serving>,
     /// Its seat on the worker.
@@ -62,8 +64,8 @@ struct Relaying {
 
 /// Serves one connection. The result is logged and counted, not returned.
 pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
-    let Incoming { connection, is_unix, client, accepted, serving, seat } = incoming;
-    let mut record = Record::new(client, accepted);
+    let Incoming { connection, is_unix, client, accepted, id, serving, seat } = incoming;
+    let mut record = Record::new(id, client, accepted);
     let socket = open::socket(connection, is_unix);
     let end = match Box::pin(until_logged_in(socket, client, serving, context, &mut record)).await {
         Err(end) => end,
@@ -127,6 +129,8 @@ mod tests {
     use super::*;
     use crate::protocol::Attempt;
 
+    const ID: SessionId = SessionId { process: 1, number: 1 };
+
     fn size_of_future<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn an_idle_session_and_one_before_the_login_are_small() {
         fn before(accepted: Accepted, shared: Shared) -> impl Future<Output = Result<Box<Relaying>, End>> {
-            let record = Box::leak(Box::new(Record::new(accepted.1, Instant::now())));
+            let record = Box::leak(Box::new(Record::new(ID, accepted.1, Instant::now())));
             until_logged_in(accepted.0, accepted.1, shared.0, shared.1, record)
         }
         let sizes = [size_of_future(run), size_of_future(before), size_of::<Relaying>()];
@@ -152,7 +156,7 @@ mod tests {
     fn a_login_that_is_being_decided_is_small() {
         fn deciding(session: &'static mut Session, attempt: Attempt) -> impl Future {
             let client = ClientAddress::Unix;
-            session.decide(attempt, Box::leak(Box::new(Record::new(client, Instant::now()))))
+            session.decide(attempt, Box::leak(Box::new(Record::new(ID, client, Instant::now()))))
         }
         let size = size_of_future(deciding);
         assert!(size <= 7 * 1024, "{size} bytes");

@@ -38,7 +38,8 @@ impl DataPlane {
         let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
         let registry = Registry::new();
         let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
-        let proxy = Proxy::start(Options { workers: 2, drain_timeout }, channels, &registry).unwrap();
+        let proxy =
+            Proxy::start(Options { workers: 2, process: 1, drain_timeout }, channels, &registry).unwrap();
         let shutdown = CancellationToken::new();
         let done = runtime.spawn(proxy.run(shutdown.clone()));
         Self { snapshots, reports, shutdown, runtime, done, registry }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::auth::{AuthClient, Quota};
 use crate::dns::Dns;
-use crate::model::{Auth, Snapshot};
+use crate::model::{Auth, SessionId, Snapshot};
 use crate::net::Descriptors;
 
 use super::accept::AcceptLoop;
@@ -34,6 +34,10 @@ pub(crate) struct Workers {
 pub(crate) struct Dispatcher {
     workers: Vec<Worker>,
     sessions: TaskTracker,
+    /// Random, for the ids of sessions.
+    process: u64,
+    /// Sessions that have started.
+    started: AtomicU64,
     /// File descriptors available for sessions.
     descriptors: usize,
     /// Descriptors that one session may need. They are reserved when the session starts.
@@ -78,11 +82,16 @@ pub(crate) struct WorkerContext {
 }
 
 impl Workers {
-    /// Starts `count` threads, at least one.
+    /// Starts `count` threads, at least one. `process` is random.
     ///
     /// # Errors
     /// The system refuses a thread or an event queue.
-    pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
+    pub(crate) fn start(
+        count: usize,
+        process: u64,
+        metrics: &Arc<Metrics>,
+        dns: &Arc<Dns>,
+    ) -> io::Result<Self> {
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
         let descriptors = Descriptors::of_process(count).sessions;
@@ -98,6 +107,8 @@ impl Workers {
         let dispatcher = Arc::new(Dispatcher {
             workers,
             sessions: TaskTracker::new(),
+            process,
+            started: AtomicU64::new(0),
             descriptors,
             each: AtomicUsize::new(SESSION_DESCRIPTORS),
             quota: Quota::new(usize::MAX),
@@ -175,6 +186,12 @@ impl Dispatcher {
         let load = self.workers.get(index).map(|worker| Arc::clone(&worker.load)).unwrap_or_default();
         load.fetch_add(1, Ordering::Relaxed);
         Seat { load, _session: self.sessions.token() }
+    }
+
+    /// Returns the id of a new session.
+    pub(crate) fn next_id(&self) -> SessionId {
+        let before = self.started.fetch_add(1, Ordering::Relaxed);
+        SessionId { process: self.process, number: before.wrapping_add(1) }
     }
 
     /// Hands work over. Waits while the worker has [`QUEUE`] items pending.

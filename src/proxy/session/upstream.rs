@@ -6,10 +6,10 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use crate::model;
+use crate::model::{self, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
-use crate::protocol::proxy_header;
+use crate::protocol::proxy_header::{self, Details};
 use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
 use crate::secret::Secret;
 
@@ -78,7 +78,7 @@ impl Session {
     ) -> Result<LoginReply, End> {
         let deadline = Instant::now() + self.served.listener.timeouts.connect;
         let started = StdInstant::now();
-        let route = self.route();
+        let route = self.route(record.id);
         let order = self.order(&authorised);
         let balancer = Arc::clone(&self.context.balancer);
         let reference = &authorised.backend.reference;
@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// Collects what is needed to connect.
-    fn route(&self) -> Route {
+    fn route(&self, id: SessionId) -> Route {
         let header = self.served.listener.upstream.proxy_protocol.map(|version| {
             let mut header = Vec::new();
             let ends = match (self.ends.client, self.destination()) {
@@ -159,7 +159,9 @@ impl Session {
                 _ => None,
             };
             let facts = self.secured.as_ref().map(|secured| &secured.facts);
-            proxy_header::encode(version, ends, facts, &mut header);
+            let id = id.to_string();
+            let details = Details { tls: facts, unique_id: Some(&id) };
+            proxy_header::encode(version, ends, details, &mut header);
             header
         });
         let ServedListener { listener, backend_tls, .. } = &*self.served;
