@@ -5,6 +5,7 @@ pub mod http;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::model::SessionId;
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::proxy_header::TlsFacts;
@@ -16,6 +17,8 @@ pub use http::{AuthClient, Quota};
 /// What an auth service is told about a login.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthRequest<'a> {
+    /// The session.
+    pub session: SessionId,
     /// The protocol of the client.
     pub protocol: Protocol,
     /// The credentials.

@@ -13,6 +13,7 @@ pub mod reach;
 pub mod report;
 pub mod routes;
 pub mod served;
+pub mod sessions;
 pub mod settings;
 pub mod snapshot;
 pub mod tickets;
@@ -28,6 +29,7 @@ pub use routes::{
     AllowedDomains, Destination, DomainPattern, RouteEntry, RouteId, RouteState, RouteTable, Routes, Routing,
     UserList,
 };
+pub use sessions::SessionId;
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};
 pub use tickets::{SharedTicketKeys, TicketKey, TicketKeys};

@@ -17,7 +17,7 @@ use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Protocol;
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::backend::visit::{Login, Offers, Question, ReplyKind, spoken_instead};
-use crate::protocol::proxy_header;
+use crate::protocol::proxy_header::{self, Details};
 use crate::tls::ServerNameSource;
 use crate::tls::observe::{ObserveError, Observed, observe};
 use crate::tls::{HandshakeError, HandshakeFailure};
@@ -85,7 +85,7 @@ impl Prober<'_> {
         let mut talk = Talk::new(self.request.protocol, Stream::Plain(stream), self.request.timeout);
         if let Some(version) = self.request.proxy_protocol {
             let mut header = Vec::new();
-            proxy_header::encode(version, ends, None, &mut header);
+            proxy_header::encode(version, ends, Details::default(), &mut header);
             if let Err(silence) = talk.send(header).await {
                 return self.stop(Step::Connection, silence.to_string(), "");
             }

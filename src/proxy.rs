@@ -29,6 +29,7 @@ mod route;
 mod running;
 mod serving;
 mod session;
+mod sessions;
 mod source_addresses;
 mod supervisor;
 #[cfg(test)]
@@ -59,9 +60,14 @@ use worker::Workers;
 pub struct Options {
     /// Number of worker threads. With 0, one thread is started.
     pub workers: usize,
+    /// Random, different in each process: the first part of session ids.
+    pub process: u64,
     /// How long the sessions of a removed listener may continue, and all sessions when the process ends. Then they get
     /// the protocol's closing message.
     pub drain_timeout: Duration,
+    /// When the process ends, its sessions get their closing message over this time, the last part of `drain_timeout`, so
+    /// that clients do not all connect again at once. At most `drain_timeout`.
+    pub drain_spread: Duration,
 }
 
 /// Where the controller and the data plane meet: two channels, and the place of the ticket keys.
@@ -98,15 +104,15 @@ impl Proxy {
     pub fn start(options: Options, channels: Channels, registry: &Registry) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::register(registry)?);
         let dns = Arc::new(Dns::new(Host::default(), registry)?);
-        let workers = Workers::start(options.workers, &metrics, &dns)?;
+        let workers = Workers::start(options.workers, options.process, &metrics, &dns)?;
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 
-    /// Gives access to counters and recent events while the data plane runs. Call it before [`Proxy::run`], which
+    /// Gives access to counters, recent events and sessions while the data plane runs. Call it before [`Proxy::run`], which
     /// consumes `self`.
     #[must_use]
     pub fn observer(&self) -> Observer {
-        Observer::new(self.0.metrics())
+        self.0.observer()
     }
 
     /// Serves snapshots until `shutdown`. Then it stops accepting, waits for sessions until the drain timeout, sends

@@ -101,7 +101,7 @@ pub struct HeaderSource {
     /// A key of a Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,
-    /// A value of the client's session: `ClientPort`, `ListenerName` or `ListenerPort`.
+    /// A value of the client's session: `ClientPort`, `ListenerName`, `ListenerPort` or `SessionID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionValue>,
 }
@@ -115,6 +115,9 @@ pub enum SessionValue {
     ListenerName,
     /// The listener's port; `0` for a UNIX socket.
     ListenerPort,
+    /// The session's ID, as in its log line.
+    #[serde(rename = "SessionID")]
+    SessionId,
 }
 
 fn root_path() -> String {

@@ -101,6 +101,8 @@ pub enum HeaderText {
     Fixed(Secret),
     /// The client's port.
     ClientPort,
+    /// The session's id.
+    SessionId,
 }
 
 /// What an answer needs to accept a login (quirk Q-17).

@@ -230,17 +230,26 @@ pub struct ClientCertificateFacts {
     pub resumed: bool,
 }
 
+/// What a version 2 header tells besides addresses, in TLVs. `LOCAL` and version 1 have none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Details<'a> {
+    /// Set if the client uses TLS.
+    pub tls: Option<&'a TlsFacts>,
+    /// Identifies the connection (`PP2_TYPE_UNIQUE_ID`), at most 128 bytes.
+    pub unique_id: Option<&'a str>,
+}
+
 /// Appends a header for a connection from `ends` (source, destination). `None` produces `UNKNOWN` or `LOCAL`.
 pub fn encode(
     version: ProxyVersion,
     ends: Option<(SocketAddr, SocketAddr)>,
-    tls: Option<&TlsFacts>,
+    details: Details<'_>,
     out: &mut Vec<u8>,
 ) {
     let ends = ends.map(|(source, destination)| in_one_family(source, destination));
     match version {
         ProxyVersion::V1 => encode_v1(ends, out),
-        ProxyVersion::V2 => encode_v2(ends, tls, out),
+        ProxyVersion::V2 => encode_v2(ends, details, out),
     }
 }
 
@@ -268,14 +277,17 @@ fn encode_v1(ends: Option<(SocketAddr, SocketAddr)>, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-fn encode_v2(ends: Option<(SocketAddr, SocketAddr)>, tls: Option<&TlsFacts>, out: &mut Vec<u8>) {
+fn encode_v2(ends: Option<(SocketAddr, SocketAddr)>, details: Details<'_>, out: &mut Vec<u8>) {
     let mut body = Vec::new();
     let (command, family) = match ends {
         None => (LOCAL_COMMAND, UNSPECIFIED),
         Some((source, destination)) => {
             append_ends(source, destination, &mut body);
-            if let Some(tls) = tls {
+            if let Some(tls) = details.tls {
                 append_tls(tls, &mut body);
+            }
+            if let Some(id) = details.unique_id {
+                append_tlv(TLV_UNIQUE_ID, id.as_bytes(), &mut body);
             }
             (PROXY_COMMAND, if source.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 })
         }
@@ -361,6 +373,7 @@ const TCP_OVER_IPV6: u8 = 0x21;
 const TLV_ALPN: u8 = 0x01;
 const TLV_AUTHORITY: u8 = 0x02;
 const TLV_CRC32C: u8 = 0x03;
+const TLV_UNIQUE_ID: u8 = 0x05;
 const TLV_SSL: u8 = 0x20;
 const TLV_SSL_VERSION: u8 = 0x21;
 const TLV_SSL_CN: u8 = 0x22;
@@ -404,7 +417,7 @@ mod tests {
     fn encoded(version: ProxyVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
         let tls = facts();
         let mut out = Vec::new();
-        encode(version, ends, Some(&tls), &mut out);
+        encode(version, ends, Details { tls: Some(&tls), unique_id: None }, &mut out);
         out
     }
 
@@ -541,8 +554,21 @@ mod tests {
         assert!(ssl(&tls).ends_with(b"\x24\0\x0aRSA-SHA256\x25\0\x07RSA2048"));
         let (source, destination) = ends("10.0.0.1:5", "10.0.0.2:143");
         let mut header = Vec::new();
-        encode(ProxyVersion::V2, Some((source, destination)), Some(&tls), &mut header);
+        let details = Details { tls: Some(&tls), unique_id: Some("1-2") };
+        encode(ProxyVersion::V2, Some((source, destination)), details, &mut header);
         assert_eq!(parse_all(&header), Ok(Some(ProxyHeader::Proxied { source, destination })));
+    }
+
+    #[test]
+    fn the_unique_id_stands_before_the_checksum_and_only_where_there_are_addresses() {
+        let details = Details { tls: None, unique_id: Some("1-2") };
+        let (mut proxied, mut local) = (Vec::new(), Vec::new());
+        encode(ProxyVersion::V2, Some(ends("10.0.0.1:5", "10.0.0.2:143")), details, &mut proxied);
+        let tail = proxied.split_off(V2_FIXED + 12);
+        assert!(tail.starts_with(b"\x05\0\x031-2\x03\0\x04"), "{}", tail.escape_ascii());
+        encode(ProxyVersion::V2, None, details, &mut local);
+        let tail = local.split_off(V2_FIXED);
+        assert!(tail.starts_with(b"\x03\0\x04"), "{}", tail.escape_ascii());
     }
 
     #[test]

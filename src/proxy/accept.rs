@@ -152,6 +152,7 @@ impl AcceptLoop {
             is_unix: matches!(*self.listening, Listening::Unix(_)),
             client,
             accepted: Instant::now(),
+            id: self.dispatcher.next_id(),
             serving: self.serving.load_full(),
             seat,
         };

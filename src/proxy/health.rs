@@ -26,7 +26,7 @@ use crate::model::{
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
-use crate::protocol::proxy_header::{self, ProxyVersion};
+use crate::protocol::proxy_header::{self, Details, ProxyVersion};
 
 use super::end::End;
 use super::metrics::Metrics;
@@ -162,7 +162,7 @@ impl HealthChecks {
         });
         let mut header = Vec::new();
         if let Some(version) = id.proxy_protocol {
-            proxy_header::encode(version, None, None, &mut header);
+            proxy_header::encode(version, None, Details::default(), &mut header);
         }
         let checker = Checker {
             endpoint: Arc::clone(&endpoint),

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -12,19 +12,21 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::auth::{AuthClient, Quota};
 use crate::dns::Dns;
-use crate::model::{Auth, Snapshot};
+use crate::model::{Auth, SessionId, Snapshot};
 use crate::net::Descriptors;
 
 use super::accept::AcceptLoop;
 use super::balance::Balancer;
 use super::metrics::Metrics;
 use super::session::{self, Incoming};
+use super::sessions::{Sessions, Shard};
 use super::source_addresses::ChangedSources;
 
 /// All workers. Their threads end when this and all accept loops are dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
+    sessions: Arc<Sessions>,
     sources: Arc<ChangedSources>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -34,6 +36,10 @@ pub(crate) struct Workers {
 pub(crate) struct Dispatcher {
     workers: Vec<Worker>,
     sessions: TaskTracker,
+    /// Random, for the ids of sessions.
+    process: u64,
+    /// Sessions that have started.
+    started: AtomicU64,
     /// File descriptors available for sessions.
     descriptors: usize,
     /// Descriptors that one session may need. They are reserved when the session starts.
@@ -75,14 +81,22 @@ pub(crate) struct WorkerContext {
     pub(crate) sources: Arc<ChangedSources>,
     /// Permits for refused connections whose close waits for the client.
     pub(crate) lingering: Arc<Semaphore>,
+    /// Lists the sessions that are relayed.
+    pub(crate) sessions: Arc<Shard>,
 }
 
 impl Workers {
-    /// Starts `count` threads, at least one.
+    /// Starts `count` threads, at least one. `process` is random.
     ///
     /// # Errors
     /// The system refuses a thread or an event queue.
-    pub(crate) fn start(count: usize, metrics: &Arc<Metrics>, dns: &Arc<Dns>) -> io::Result<Self> {
+    pub(crate) fn start(
+        count: usize,
+        process: u64,
+        metrics: &Arc<Metrics>,
+        dns: &Arc<Dns>,
+    ) -> io::Result<Self> {
+        let sessions = Arc::new(Sessions::new(count.max(1)));
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
         let descriptors = Descriptors::of_process(count).sessions;
@@ -98,6 +112,8 @@ impl Workers {
         let dispatcher = Arc::new(Dispatcher {
             workers,
             sessions: TaskTracker::new(),
+            process,
+            started: AtomicU64::new(0),
             descriptors,
             each: AtomicUsize::new(SESSION_DESCRIPTORS),
             quota: Quota::new(usize::MAX),
@@ -110,6 +126,7 @@ impl Workers {
                 balancer: Arc::clone(&balancer),
                 sources: Arc::clone(&sources),
                 lingering: Arc::clone(&lingering),
+                sessions: sessions.shard(index),
             });
             let metrics = Arc::clone(metrics);
             let thread = std::thread::Builder::new()
@@ -117,11 +134,15 @@ impl Workers {
                 .spawn(move || runtime.block_on(work_off(work, context, metrics)))?;
             threads.push(thread);
         }
-        Ok(Self { dispatcher, sources, threads })
+        Ok(Self { dispatcher, sessions, sources, threads })
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
+    }
+
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     pub(crate) fn sources(&self) -> &Arc<ChangedSources> {
@@ -175,6 +196,12 @@ impl Dispatcher {
         let load = self.workers.get(index).map(|worker| Arc::clone(&worker.load)).unwrap_or_default();
         load.fetch_add(1, Ordering::Relaxed);
         Seat { load, _session: self.sessions.token() }
+    }
+
+    /// Returns the id of a new session.
+    pub(crate) fn next_id(&self) -> SessionId {
+        let before = self.started.fetch_add(1, Ordering::Relaxed);
+        SessionId { process: self.process, number: before.wrapping_add(1) }
     }
 
     /// Hands work over. Waits while the worker has [`QUEUE`] items pending.

@@ -69,6 +69,7 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
         match value {
             HeaderText::Fixed(text) => lines.raw(name, text.expose()),
             HeaderText::ClientPort => lines.shown(name, request.client.port()),
+            HeaderText::SessionId => lines.shown(name, request.session),
         }
     }
     lines.append(b"\r\n");
@@ -206,6 +207,7 @@ fn pem(der: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SessionId;
     use crate::net::ClientAddress;
     use crate::protocol::proxy_header::TlsFacts;
     use crate::protocol::{Hello, Mechanism, Protocol};
@@ -231,6 +233,7 @@ mod tests {
 
     fn request(login: &LoginRequest) -> AuthRequest<'_> {
         AuthRequest {
+            session: SessionId { process: 1, number: 2 },
             protocol: Protocol::Imap,
             request: login,
             attempt: 1,
@@ -357,6 +360,15 @@ mod tests {
             request.client = client;
             assert!(bytes(&template, &request).expose().ends_with(line));
         }
+    }
+
+    #[test]
+    fn a_header_may_say_the_sessions_id() {
+        let login = password(b"u", b"p");
+        let mut template = template();
+        template.extra = vec![("X-Session".to_owned(), HeaderText::SessionId)];
+        let sent = bytes(&template, &request(&login));
+        assert!(sent.expose().ends_with(b"\r\nX-Session: 0000000000001-2\r\n\r\n"));
     }
 
     #[test]

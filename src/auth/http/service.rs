@@ -54,7 +54,7 @@ fn template(auth: &HttpAuth) -> Result<Template, String> {
     let unusable = |(name, value): &&(String, HeaderText)| {
         let is_allowed = match value {
             HeaderText::Fixed(text) => HeaderValue::from_bytes(text.expose()).is_ok(),
-            HeaderText::ClientPort => true,
+            HeaderText::ClientPort | HeaderText::SessionId => true,
         };
         HeaderName::try_from(name).is_err() || !is_allowed
     };

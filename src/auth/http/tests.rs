@@ -159,6 +159,7 @@ async fn check_password(
         authzid: Vec::new(),
     };
     let request = AuthRequest {
+        session: crate::model::SessionId { process: 1, number: 1 },
         protocol: Protocol::Imap,
         request: &login,
         attempt: 3,

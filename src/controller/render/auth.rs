@@ -240,6 +240,7 @@ fn of_session(scope: &Scope<'_>, value: SessionValue) -> HeaderText {
     let fixed = |text: String| HeaderText::Fixed(Secret::from(text.as_bytes()));
     match value {
         SessionValue::ClientPort => HeaderText::ClientPort,
+        SessionValue::SessionId => HeaderText::SessionId,
         SessionValue::ListenerName => fixed(scope.listener_name().to_owned()),
         SessionValue::ListenerPort => fixed(scope.listener_port().to_string()),
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::sleep;
 
 use crate::auth::{AuthAnswer, AuthError, AuthRequest};
-use crate::model::{Auth, HttpAuth};
+use crate::model::{Auth, HttpAuth, SessionId};
 use crate::protocol::backend::{self, BackendLogin, RefusalCause};
 use crate::protocol::notices;
 use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
@@ -101,7 +101,7 @@ impl Session {
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        let answer = self.check(service, &request, &pending).await;
+        let answer = self.check(service, (record.id, &request), &pending).await;
         if !matches!(answer, Err(End::ClientGone | End::Drained)) {
             self.end_if_banned().await?;
         }
@@ -178,15 +178,15 @@ impl Session {
     async fn check(
         &mut self,
         service: &Arc<HttpAuth>,
-        request: &LoginRequest,
+        (session, request): (SessionId, &LoginRequest),
         pending: &PendingLogin,
     ) -> Result<AuthAnswer, End> {
         let context = Arc::clone(&self.context);
         let listener = Arc::clone(&self.served.listener);
-        let metrics = Arc::clone(&self.served.metrics);
         let secured = self.secured.take();
         let host = std::mem::take(&mut self.host);
         let question = AuthRequest {
+            session,
             protocol: self.protocol(),
             request,
             attempt: pending.attempt(),
@@ -199,8 +199,8 @@ impl Session {
         };
         let started = StdInstant::now();
         let answer = self.while_deciding(context.auth.check(service, &listener.resolver, &question)).await;
-        metrics.took(Timing::Auth, started.elapsed());
-        metrics.auth_request(match &answer {
+        self.served.metrics.took(Timing::Auth, started.elapsed());
+        self.served.metrics.auth_request(match &answer {
             Ok(Ok(AuthAnswer::Accepted { .. })) => verdicts::Verdict::Accepted,
             Ok(Ok(AuthAnswer::Refused { cause: RefusalCause::Server, .. })) => verdicts::Verdict::Unavailable,
             Ok(Ok(AuthAnswer::Refused { .. })) => verdicts::Verdict::Refused,

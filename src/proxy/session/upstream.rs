@@ -6,10 +6,10 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use crate::model::{self, Reach};
+use crate::model::{self, Reach, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
-use crate::protocol::proxy_header;
+use crate::protocol::proxy_header::{self, Details};
 use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
 use crate::secret::Secret;
 
@@ -89,7 +89,7 @@ impl Session {
     ) -> Result<LoginReply, End> {
         let deadline = Instant::now() + self.served.listener.timeouts.connect;
         let started = StdInstant::now();
-        let route = self.route(&authorised.place);
+        let route = self.route(&authorised.place, record.id);
         let order = self.order(&authorised);
         let balancer = Arc::clone(&self.context.balancer);
         let reference = &authorised.place.backend.reference;
@@ -105,7 +105,7 @@ impl Session {
             Ok(connected) => connected,
             Err(end) => return Ok(LoginReply::Failed(pending, end)),
         };
-        record.backend = Some(connected.address.clone());
+        record.set_backend(&connected.address, &authorised.place.backend);
         let Reached { connection, takes_introductions } = connected.reached;
         let has_clients_password = authorised.has_clients_password;
         let plan = self.plan(authorised, &pending, takes_introductions);
@@ -163,7 +163,7 @@ impl Session {
     }
 
     /// Collects what is needed to connect.
-    fn route(&self, place: &Place) -> Route {
+    fn route(&self, place: &Place, id: SessionId) -> Route {
         let header = place.upstream.settings.proxy_protocol.map(|version| {
             let mut header = Vec::new();
             let ends = match (self.ends.client, self.destination()) {
@@ -171,7 +171,9 @@ impl Session {
                 _ => None,
             };
             let facts = self.secured.as_ref().map(|secured| &secured.facts);
-            proxy_header::encode(version, ends, facts, &mut header);
+            let id = id.to_string();
+            let details = Details { tls: facts, unique_id: Some(&id) };
+            proxy_header::encode(version, ends, details, &mut header);
             header
         });
         let resolver = &self.served.listener.resolver;
