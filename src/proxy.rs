@@ -15,6 +15,7 @@ mod connection;
 mod end;
 mod guess;
 mod health;
+mod holds;
 mod journal;
 mod limits;
 mod metrics;

@@ -98,18 +98,7 @@ impl UserRules {
     /// relayed without its first message.
     #[must_use]
     pub fn of_login(&self, request: &LoginRequest) -> Option<Named> {
-        let user = match request {
-            LoginRequest::Password { authzid, .. } if !authzid.is_empty() => self.login(authzid),
-            LoginRequest::Password { login, .. }
-            | LoginRequest::Digest { login, .. }
-            | LoginRequest::External { login }
-            | LoginRequest::Token { login, .. } => self.login(login),
-            LoginRequest::Relayed { mechanism, initial_response } => {
-                self.login(&relayed_login(*mechanism, initial_response.as_ref()?.expose())?)
-            }
-            LoginRequest::Anonymous => return None,
-        };
-        Some(Named { user, without_extension: None })
+        Some(self.of_name(&name_of(request)?))
     }
 
     /// Returns the user that an auth service names.
@@ -150,6 +139,22 @@ impl UserRules {
             _ => user,
         }
     }
+}
+
+/// Returns the name of the user whose mailbox a login opens, as the client has sent it; see [`UserRules::of_login`].
+#[must_use]
+pub fn name_of(request: &LoginRequest) -> Option<Cow<'_, [u8]>> {
+    Some(match request {
+        LoginRequest::Password { authzid, .. } if !authzid.is_empty() => Cow::Borrowed(authzid),
+        LoginRequest::Password { login, .. }
+        | LoginRequest::Digest { login, .. }
+        | LoginRequest::External { login }
+        | LoginRequest::Token { login, .. } => Cow::Borrowed(login),
+        LoginRequest::Relayed { mechanism, initial_response } => {
+            Cow::Owned(relayed_login(*mechanism, initial_response.as_ref()?.expose())?)
+        }
+        LoginRequest::Anonymous => return None,
+    })
 }
 
 /// Returns the position of the first `character`.

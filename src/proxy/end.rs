@@ -149,6 +149,9 @@ pub(crate) enum End {
     #[error("closed at the end of the drain timeout")]
     Drained,
     /// An operator ended the session.
+    /// The session's `MailRoute` is held.
+    #[error("closed because the user's MailRoute is held")]
+    Held,
     #[error("ended by an operator (mailgress kick)")]
     Kicked,
 }
@@ -229,6 +232,7 @@ impl End {
             Self::Internal(_) => "internal_error",
             Self::Drained => "drained",
             Self::Kicked => "kicked",
+            Self::Held => "held",
         }
     }
 
@@ -282,7 +286,7 @@ impl End {
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Done | Self::Quit | Self::Idle | Self::Drained | Self::Kicked => Fault::None,
+            Self::Done | Self::Quit | Self::Idle | Self::Drained | Self::Kicked | Self::Held => Fault::None,
             Self::Descriptors | Self::Internal(_) | Self::Limited(LimitReached::ListenerFull) => Fault::Us,
             Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
@@ -347,7 +351,9 @@ impl End {
             | Self::BackendRefused { .. }
             | Self::LongLogin { .. }
             | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
-            Self::ClientGone | Self::ClientTimeout | Self::Drained | Self::Kicked => Verdict::Abandoned,
+            Self::ClientGone | Self::ClientTimeout | Self::Drained | Self::Kicked | Self::Held => {
+                Verdict::Abandoned
+            }
             _ => Verdict::Failed,
         }
     }

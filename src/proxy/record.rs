@@ -34,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) tls_version: Box<str>,
     /// The login name; only for the log.
     pub(crate) login: Option<Box<str>>,
+    /// The user for `MailRoute`s, as the client has named it.
+    pub(crate) user: Option<SessionUser>,
     /// Why the last login was refused. The session ends with it if nothing follows.
     pub(crate) refused: Option<End>,
     /// Logins that were refused.
@@ -44,6 +46,15 @@ pub(crate) struct Record {
     backend: Option<BackendAddress>,
     /// The configured backend of this endpoint, if one is configured.
     configured: Option<Arc<Backend>>,
+}
+
+/// The user of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SessionUser {
+    /// The authorization identity, the login, or the name that the auth service has given.
+    Login(Box<[u8]>),
+    /// Mail without a login: the path of the first recipient.
+    Recipient(Box<[u8]>),
 }
 
 impl Record {
@@ -57,6 +68,7 @@ impl Record {
             tls: TlsLabel::Off,
             tls_version: "".into(),
             login: None,
+            user: None,
             refused: None,
             logins_refused: 0,
             logins_unavailable: 0,

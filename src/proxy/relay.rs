@@ -95,7 +95,7 @@ impl Relay {
             end = live.told() => end,
         };
         let relayed = self.relayed();
-        if matches!(end, End::Drained | End::Kicked) {
+        if matches!(end, End::Drained | End::Kicked | End::Held) {
             Box::pin(self.say_goodbye(&goodbye(&end))).await;
         }
         if self.down.has_ended() && !self.up.has_ended() {

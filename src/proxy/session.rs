@@ -112,7 +112,7 @@ async fn until_logged_in(
 
 impl Relaying {
     fn new(session: Session, accepted: Accepting, record: Box<Record>) -> Box<Self> {
-        let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
+        let Accepting { backend, reply, takes_chunks, placement, routes, .. } = accepted;
         let start = SmtpStart { takes_chunks, is_logged_in: session.is_logged_in() };
         let follower = Follower::new(session.protocol(), start);
         let metrics = &session.served.metrics;
@@ -122,6 +122,8 @@ impl Relaying {
         backend.received.splice(..0, reply);
         let relay = Relay::new(client, backend, session.served.listener.timeouts, follower);
         let listed = session.context.sessions.enter(record, Instant::now());
+        // From now on, the session is counted by the list.
+        drop(routes);
         let counted = (placement, session.counted);
         Box::new(Self { relay, served: session.served, listed, counted })
     }
@@ -138,7 +140,11 @@ impl Relaying {
 
 /// Returns the message for a client whose session is ended from our side.
 fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
-    let text = if matches!(end, End::Kicked) { KICK_TEXT } else { DRAIN_TEXT };
+    let text = match end {
+        End::Kicked => KICK_TEXT,
+        End::Held => HOLD_TEXT,
+        _ => DRAIN_TEXT,
+    };
     let mut goodbye = Vec::new();
     Frontend::goodbye(config.protocol, &config.server_name, text, &mut goodbye);
     goodbye
@@ -146,6 +152,9 @@ fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
 
 /// The closing message of a session that an operator has ended.
 const KICK_TEXT: &str = "Session ended by the administrator";
+
+/// The closing message of a session whose route is held.
+const HOLD_TEXT: &str = "Mailbox is being moved, please reconnect";
 
 #[cfg(test)]
 mod tests {

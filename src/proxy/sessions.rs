@@ -64,6 +64,8 @@ pub(crate) enum Order {
     Kick = 1,
     /// The replica drains.
     Drain = 2,
+    /// The session's `MailRoute` is held.
+    Hold = 3,
 }
 
 impl Sessions {
@@ -113,8 +115,8 @@ impl Sessions {
         all
     }
 
-    /// The locks are held only while references are copied.
-    fn all(&self) -> Vec<Arc<RelayedSession>> {
+    /// Returns all sessions. The locks are held only while references are copied.
+    pub(crate) fn all(&self) -> Vec<Arc<RelayedSession>> {
         let mut all = Vec::new();
         for shard in &self.0 {
             all.extend(shard.0.lock().values().cloned());
@@ -159,6 +161,14 @@ impl Drop for Listed {
 }
 
 impl RelayedSession {
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
     fn view(&self, now: Instant, at: SystemTime) -> OpenSession {
         let idle = now.saturating_duration_since(self.live.moved_at());
         self.record.view(self.live.relayed(), idle, (now, at))
@@ -201,6 +211,7 @@ impl Live {
             match self.order.load(Ordering::Acquire) {
                 0 => Poll::Pending,
                 order if order == Order::Kick as u8 => Poll::Ready(End::Kicked),
+                order if order == Order::Hold as u8 => Poll::Ready(End::Held),
                 _ => Poll::Ready(End::Drained),
             }
         })
@@ -214,7 +225,7 @@ impl Live {
         }
     }
 
-    fn moved_at(&self) -> Instant {
+    pub(crate) fn moved_at(&self) -> Instant {
         let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
         self.began.checked_add(moved).unwrap_or(self.began)
     }

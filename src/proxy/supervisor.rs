@@ -19,6 +19,7 @@ use crate::tls::TlsError;
 
 use super::accept::AcceptLoop;
 use super::health::HealthChecks;
+use super::holds::Holds;
 use super::journal::{FAILED, Journal, difference};
 use super::metrics::Metrics;
 use super::observer::Observer;
@@ -51,6 +52,7 @@ pub(crate) struct Supervisor {
     registrations: Registrations,
     /// Cancelled when all sessions have to end with a closing message.
     goodbye: CancellationToken,
+    holds: Holds,
 }
 
 /// Why the supervisor wakes up.
@@ -89,6 +91,7 @@ impl Supervisor {
             failed: BTreeMap::new(),
             applied: Arc::default(),
             goodbye: CancellationToken::new(),
+            holds: Holds::default(),
         }
     }
 
@@ -129,6 +132,11 @@ impl Supervisor {
                 }
                 () = sleep_until(again), if !self.failed.is_empty() => return Event::Retry,
                 () = self.health.changed() => self.report_health(),
+                () = self.holds.next() => {
+                    if self.count_held() {
+                        self.report();
+                    }
+                }
                 () = self.workers.sources().settled() => self.report(),
                 Ok(()) = self.silent.changed() => self.report(),
             }
@@ -163,7 +171,17 @@ impl Supervisor {
             self.reporter.socket(&address, self.state(&address));
         }
         self.replace_listeners(snapshot);
+        self.count_held();
         self.report();
+    }
+
+    /// Ends sessions of held routes that are due, and counts those that are left. Returns whether their number has
+    /// changed.
+    fn count_held(&mut self) -> bool {
+        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
+        let listeners = serving.iter().flat_map(|serving| serving.all());
+        let held = self.holds.pass(listeners, self.workers.sessions(), Instant::now());
+        self.reporter.held(held)
     }
 
     /// Returns the addresses at which clients reach this process.

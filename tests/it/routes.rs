@@ -421,3 +421,57 @@ fn logins_of_a_held_route_wait_and_go_to_the_new_backend_when_it_is_active() {
     site.apply(&route("wave", &matches, &addresses(&new)));
     assert_eq!(log_in(&mut again, "IMAP", "bob@example.org", "secret").unwrap(), "a OK new");
 }
+
+#[test]
+fn open_sessions_of_a_held_route_end_and_it_is_drained_when_none_is_left() {
+    let (org, new) = (scripted("org"), scripted("new"));
+    let site = Site::start(
+        &json!({ "timeouts": { "connect": "3s" } }),
+        &[route("org", &json!({ "domains": ["example.org"] }), &addresses(&org))],
+    );
+    let open = |user: &str| {
+        let mut wire = greeted(site.of("IMAP")).unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", user, "secret").unwrap(), "a OK org");
+        wire
+    };
+    let (mut bob, mut al, mut other) =
+        (open("bob@example.org"), open("Al@Example.org"), open("me@example.org"));
+    // The wave is a new route: until now, these users had the route of their domain.
+    let matches = json!({ "users": ["bob@example.org", "Al@example.org"] });
+    let state = json!({ "spec": { "state": "Held", "spread": "1s" } });
+    let wave = with(route("wave", &matches, &addresses(&org)), &state);
+    site.folder.write("wave.yaml", &wave);
+    for wire in [&mut bob, &mut al] {
+        assert_eq!(wire.line().unwrap(), "* BYE Mailbox is being moved, please reconnect");
+    }
+    wait::eventually("the route is drained", || {
+        (site.condition("wave", "Drained")["status"] == "True").then_some(())
+    });
+    assert!(backend_answers(&mut other, "IMAP").unwrap(), "others stay");
+    site.mailgress.logs(&["outcome=\"held\"", "bob@example.org"]);
+    site.apply(&route("wave", &matches, &addresses(&new)));
+    assert_eq!(site.condition("wave", "Drained"), Value::Null);
+    assert!(site.log_in("IMAP", "bob@example.org", "secret").ends_with("new"));
+}
+
+#[test]
+fn a_login_under_way_when_its_route_is_held_counts_until_it_is_over() {
+    let org = scripted("org");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = route("slow", &json!({ "domains": ["slow.test"] }), &[("IMAP", silent.local_addr().unwrap())]);
+    let site = Site::start(
+        &json!({ "timeouts": { "connect": "60s" } }),
+        &[route("org", &json!({ "domains": ["example.org"] }), &addresses(&org)), slow.clone()],
+    );
+    let mut login = greeted(site.of("IMAP")).unwrap();
+    send_login(&mut login, "IMAP", "bob@slow.test", "secret").unwrap();
+    let (backend, _) = silent.accept().unwrap();
+    site.folder.replace("slow.yaml", &with(slow, &json!({ "spec": { "state": "Held" } })));
+    wait::eventually("the login counts", || {
+        (site.condition("slow", "Drained")["reason"] == "SessionsOpen").then_some(())
+    });
+    drop(backend);
+    wait::eventually("the route is drained", || {
+        (site.condition("slow", "Drained")["status"] == "True").then_some(())
+    });
+}

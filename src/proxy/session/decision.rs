@@ -12,7 +12,7 @@ use crate::protocol::notices;
 use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
 
 use super::client::{Secured, Session};
-use super::routing::{FirstMessage, Routed, user};
+use super::routing::{FirstMessage, Routed, session_user, user};
 use super::upstream::{Accepting, Authorised, LoginReply};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
@@ -135,6 +135,7 @@ impl Session {
                     }
                     Routed::Nowhere => return self.fail(pending, End::NoBackend).await,
                 };
+                record.user = session_user(&request, &pending, login.as_deref());
                 match self.authorise(request, &pending, place, login, password) {
                     Ok(authorised) => self.try_backend(authorised, pending, record).await,
                     Err(end) => self.fail(pending, end).await,
@@ -165,6 +166,7 @@ impl Session {
             Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
         };
         let started = StdInstant::now();
+        record.user = session_user(&request, &pending, None);
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
         let authorised = Authorised { place, login, has_clients_password: true, user };

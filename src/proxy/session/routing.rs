@@ -10,7 +10,7 @@ use crate::model::{Backend, RouteState, Routes};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendLogin, RefusalCause};
 use crate::protocol::notices::{self, RefusalText};
-use crate::protocol::user::{Named, UserRules};
+use crate::protocol::user::{Named, UserRules, name_of};
 use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Protocol};
 use crate::secret::Secret;
 
@@ -18,7 +18,7 @@ use super::client::Session;
 use super::decision::Decision;
 use super::upstream::{Authorised, Place};
 use crate::proxy::end::End;
-use crate::proxy::record::Record;
+use crate::proxy::record::{Record, SessionUser};
 use crate::proxy::upstreams::ServedRoutes;
 
 /// Where a login goes.
@@ -235,6 +235,19 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
     Some(Routed::To(Place { backend, upstream, reach, routes: Arc::clone(served) }))
+}
+
+/// Returns the user for the list of sessions. `login` is the name that the auth service has given.
+pub(super) fn session_user(
+    request: &LoginRequest,
+    pending: &PendingLogin,
+    login: Option<&[u8]>,
+) -> Option<SessionUser> {
+    Some(match (request, login) {
+        (LoginRequest::Anonymous, _) => SessionUser::Recipient(pending.envelope().recipient().into()),
+        (_, Some(login)) => SessionUser::Login(login.into()),
+        (request, None) => SessionUser::Login(name_of(request)?.as_ref().into()),
+    })
 }
 
 /// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the

@@ -59,6 +59,8 @@ pub(super) struct Accepting {
     pub(super) refused: Option<RefusalCause>,
     /// Counts the session on its endpoint.
     pub(super) placement: Placement,
+    /// [`Place::routes`].
+    pub(super) routes: Arc<ServedRoutes>,
 }
 
 /// The backend's decision about a login.
@@ -108,12 +110,13 @@ impl Session {
         record.set_backend(&connected.address, &authorised.place.backend);
         let Reached { connection, takes_introductions } = connected.reached;
         let has_clients_password = authorised.has_clients_password;
+        let routes = Arc::clone(&authorised.place.routes);
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
         let mut dialogue =
             Dialogue::new(&route, &connected.address, connection, (deadline, patience), takes_introductions);
         dialogue.has_clients_password = has_clients_password;
-        self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
+        self.converse(dialogue, Backend::new(plan), pending, (connected.placement, routes)).await
     }
 
     fn plan(&self, authorised: Authorised, pending: &PendingLogin, takes_introductions: bool) -> BackendPlan {
@@ -187,7 +190,7 @@ impl Session {
         mut dialogue: Dialogue<'_>,
         backend: Backend,
         pending: PendingLogin,
-        placement: Placement,
+        (placement, routes): (Placement, Arc<ServedRoutes>),
     ) -> Result<LoginReply, End> {
         let mut backend = backend;
         let mut pending = pending;
@@ -222,7 +225,7 @@ impl Session {
                 }
                 BackendStep::Ready { reply, takes_chunks, refused } => {
                     let backend = dialogue.connection;
-                    let accepted = Accepting { backend, reply, takes_chunks, refused, placement };
+                    let accepted = Accepting { backend, reply, takes_chunks, refused, placement, routes };
                     return Ok(LoginReply::Accepted(accepted));
                 }
                 BackendStep::Refused(refusal) => {

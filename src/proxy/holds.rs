@@ -1,0 +1,126 @@
+//! Ends the sessions of held routes, spread over `spec.spread`, and counts those that are left.
+//!
+//! New logins of these users wait (`session/routing.rs`). A login that was placed before the route was held may still be
+//! on its way to the backend: it counts until its session is listed, and then the session is ended like the others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::model::{ListenerId, RouteId, RouteState, Routes, Routing, SessionId};
+use crate::protocol::Protocol;
+use crate::protocol::user::Named;
+
+use super::record::{Record, SessionUser};
+use super::serving::ServedListener;
+use super::sessions::{Order, RelayedSession, Sessions};
+
+/// When the sessions of held routes have to end.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    due: HashMap<SessionId, Instant>,
+    /// The time of the next pass, while routes are held.
+    next: Option<Instant>,
+}
+
+/// The open sessions of one held route.
+#[derive(Debug, Default)]
+struct HeldSessions {
+    spread: Duration,
+    open: Vec<Arc<RelayedSession>>,
+    /// Listeners with logins that may be on their way to a backend.
+    under_way: u64,
+}
+
+impl Holds {
+    /// Ends the sessions that are due. Returns, for each held route of these listeners, the open sessions and the logins
+    /// under way.
+    pub(crate) fn pass<'a>(
+        &mut self,
+        listeners: impl Iterator<Item = &'a Arc<ServedListener>>,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> BTreeMap<RouteId, u64> {
+        let mut held: BTreeMap<RouteId, HeldSessions> = BTreeMap::new();
+        let mut with_held: HashMap<ListenerId, Arc<Routes>> = HashMap::new();
+        for served in listeners {
+            let Some(routes) = served.routes.load().routes.clone() else { continue };
+            let mut has_held = false;
+            for entry in routes.table.entries() {
+                let RouteState::Held { spread, .. } = entry.state else { continue };
+                has_held = true;
+                let of_route = held.entry(entry.id.clone()).or_default();
+                of_route.spread = spread;
+                of_route.under_way += u64::from(served.routes.are_earlier_in_use());
+            }
+            if has_held {
+                with_held.insert(served.listener.id.clone(), routes);
+            }
+        }
+        if !held.is_empty() {
+            for session in sessions.all() {
+                let id = held_route(session.record(), &with_held);
+                if let Some(of_route) = id.and_then(|id| held.get_mut(&id)) {
+                    of_route.open.push(session);
+                }
+            }
+        }
+        self.end_due(&mut held, now);
+        self.next = (!held.is_empty()).then(|| now + INTERVAL);
+        let count = |of_route: HeldSessions| {
+            u64::try_from(of_route.open.len()).unwrap_or(u64::MAX).saturating_add(of_route.under_way)
+        };
+        held.into_iter().map(|(id, of_route)| (id, count(of_route))).collect()
+    }
+
+    /// Waits until the next pass is due; for ever while no route is held.
+    pub(crate) async fn next(&self) {
+        match self.next {
+            Some(next) => sleep_until(next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Gives each new session its time, the longest idle ones first, and ends those whose time has come.
+    fn end_due(&mut self, held: &mut BTreeMap<RouteId, HeldSessions>, now: Instant) {
+        let mut due = HashMap::new();
+        for HeldSessions { spread, open, .. } in held.values_mut() {
+            open.sort_by_cached_key(|session| {
+                (session.record().protocol() != Some(Protocol::Imap), session.live().moved_at())
+            });
+            let is_new = |session: &&Arc<RelayedSession>| !self.due.contains_key(&session.record().id);
+            let new = u32::try_from(open.iter().filter(is_new).count()).unwrap_or(u32::MAX).max(1);
+            let step = *spread / new;
+            let mut next = now;
+            for session in open {
+                let id = session.record().id;
+                let at = *self.due.get(&id).unwrap_or_else(|| {
+                    next += step;
+                    &next
+                });
+                due.insert(id, at);
+                if at <= now {
+                    session.live().end(Order::Hold);
+                }
+            }
+        }
+        self.due = due;
+    }
+}
+
+/// The time between two passes.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Returns the held route of a session's user.
+fn held_route(record: &Record, with_held: &HashMap<ListenerId, Arc<Routes>>) -> Option<RouteId> {
+    let routes = with_held.get(&record.served.as_ref()?.listener.id)?;
+    let named: Named = match record.user.as_ref()? {
+        SessionUser::Login(name) => routes.rules.of_name(name),
+        SessionUser::Recipient(path) => routes.rules.of_recipient(path),
+    };
+    let Routing::Route(position, _) = routes.table.find(&named, &routes.rules) else { return None };
+    let entry = routes.table.entries().get(position)?;
+    matches!(entry.state, RouteState::Held { .. }).then(|| entry.id.clone())
+}
