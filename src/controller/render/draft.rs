@@ -155,7 +155,12 @@ impl Drafting<'_> {
         Drafted { dependencies: dependencies.into_inner(), spec: Some(Spec::Route(spec)), ours }
     }
 
-    fn draft_route(&mut self, draft: &mut Draft, spec: &MailRouteSpec, dependencies: &RefCell<Dependencies>) {
+    fn draft_route(
+        &mut self,
+        draft: &mut Draft,
+        spec: &Arc<MailRouteSpec>,
+        dependencies: &RefCell<Dependencies>,
+    ) {
         let is_old_spec = draft.outcome.violations.iter().any(|violation| violation.concern.excludes());
         let key = draft.outcome.key.clone();
         let last = self.table.route(&draft.outcome.id());
@@ -169,15 +174,19 @@ impl Drafting<'_> {
             last: last.map(AsRef::as_ref),
         };
         let (rendered, violations) = drafting.draft(&key, spec, &mut references);
-        // A refusal of the owner also ends the last valid rendering.
+        // The last valid spec needs the owner's permission too.
         let may_continue = violations.iter().all(|violation| violation.reason == Reason::Invalid);
-        let (route, serving) = match (rendered, last) {
+        let again = match (&rendered, last) {
+            (None, Some(last)) if may_continue => drafting.draft(&key, &last.spec, &mut references).0,
+            _ => None,
+        };
+        let (route, serving) = match (rendered, again) {
             (Some(route), _) if is_old_spec || route.is_last_good => {
                 (Some(Arc::new(route)), Serving::LastGood)
             }
             (Some(route), _) => (Some(Arc::new(route)), Serving::Current),
-            (None, Some(last)) if may_continue => (Some(Arc::clone(last)), Serving::LastGood),
-            (None, _) => (None, Serving::Nothing),
+            (None, Some(last)) => (Some(Arc::new(last)), Serving::LastGood),
+            (None, None) => (None, Serving::Nothing),
         };
         draft.outcome.violations.extend(violations);
         draft.outcome.route = route.as_ref().map(|route| RouteOutcome {

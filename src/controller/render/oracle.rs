@@ -43,6 +43,14 @@ impl Rendered {
         let ids = objects.routes.keys().map(|key| ObjectId::new(Kind::Route, key));
         let of_routes: Vec<(ObjectId, Rendering)> =
             ids.filter_map(|id| Some((id.clone(), Rendering::new(drafting.object(&id)?)))).collect();
+        for (id, rendering) in &of_routes {
+            lists.keep(&id.key, |reference| rendering.dependencies.references.contains(reference));
+        }
+        for key in self.table.0.keys().filter(|id| id.kind == Kind::Route).map(|id| &id.key) {
+            if !objects.routes.contains_key(key) {
+                lists.keep(key, |_| false);
+            }
+        }
         let routes = &combined(&of_routes);
         let mut drafting = Drafting { objects, environment, table, certificates, lists: &mut lists, routes };
         let servers = objects.servers.keys().map(|key| ObjectId::new(Kind::Server, key));

@@ -45,6 +45,8 @@ pub(crate) struct RouteDraft {
     usable: BTreeMap<Protocol, Arc<Backend>>,
     /// What it may connect to.
     pub(crate) reach: Reach,
+    /// The spec from which it was rendered.
+    pub(crate) spec: Arc<MailRouteSpec>,
     /// Its settings, in the form of a listener's fields.
     pub(crate) fields: Arc<ListenerFields>,
     /// Whether a part of it is from an earlier rendering.
@@ -73,7 +75,7 @@ impl RouteDrafting<'_> {
     pub(crate) fn draft(
         &mut self,
         key: &Key,
-        spec: &MailRouteSpec,
+        spec: &Arc<MailRouteSpec>,
         references: &mut References<'_>,
     ) -> (Option<RouteDraft>, Vec<Violation>) {
         let attached = match self.attach(key, spec) {
@@ -115,8 +117,8 @@ impl RouteDrafting<'_> {
             return (None, violations);
         }
         let entry = Arc::new(entry);
-        let server = attached.key;
-        (Some(RouteDraft { server, entry, backends, usable, reach, fields, is_last_good }), violations)
+        let (server, spec) = (attached.key, Arc::clone(spec));
+        (Some(RouteDraft { server, entry, backends, usable, reach, spec, fields, is_last_good }), violations)
     }
 
     fn attach(&self, key: &Key, spec: &MailRouteSpec) -> Result<Attached, Violation> {
