@@ -107,7 +107,7 @@ impl Pair {
     }
 
     /// A MailServer with one listener that both can bind on one host.
-    fn edge(&self, port: u16) -> Value {
+    pub fn edge(&self, port: u16) -> Value {
         let shared = json!({ "socket": { "reusePort": true } });
         let listeners = [with(listener("imap", port), &shared)];
         with(self.cluster.edge(&[]), &json!({ "spec": { "listeners": listeners } }))

@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, at, backend, our_address};
+use crate::cluster::{Cluster, at, backend, our_address, ready};
+use crate::replicas::Pair;
 use crate::support::dovecot::Dovecot;
 use crate::support::manifest::mail_server;
 use crate::support::postfix::Postfix;
 use crate::support::servers::PASSWORD;
-use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in};
+use crate::support::talk::{PROTOCOLS, backend_answers, greeted, is_success, log_in, send_login};
 use crate::support::wait;
 
 /// A MailServer with one listener for each protocol, and no backend of its own.
@@ -180,4 +181,56 @@ fn a_list_that_may_not_be_read_leaves_its_users_undecided_until_it_may() {
     cluster.kubectl(&["patch", "configmap", "moved", "--type=merge", "-p", &patch]);
     wait::eventually("the list has the user", || (login("me@example.org") == "a OK moved").then_some(()));
     assert_eq!(cluster.get("mailroute/moved")["status"]["users"], 2);
+}
+
+#[test]
+fn a_wave_is_drained_when_no_replica_has_a_session_of_its_users() {
+    let Some(pair) = Pair::new("routes-wave") else { return };
+    let (cluster, at, old, new) = (&pair.cluster, at(), backend("old"), backend("new"));
+    cluster.backends(&[(&old, ready())]);
+    cluster.apply(&pair.edge(at.port()));
+    cluster.wait_for("Ready", "mailserver/edge");
+    let user = |number: usize| format!("user{number}@example.org");
+    let open = |number: usize| {
+        let mut wire = greeted(at).unwrap();
+        let answer = log_in(&mut wire, "IMAP", &user(number), "secret").unwrap();
+        (answer, wire)
+    };
+    // Enough sessions for both replicas to have some.
+    let mut sessions: Vec<_> = (0..30).map(open).collect();
+    let mut other = open(100).1;
+    assert!(sessions.iter().all(|(answer, _)| answer == "a OK old"));
+    let wave = |state: &str, backend: SocketAddr| {
+        json!({
+            "apiVersion": "mailgress.dev/v1alpha1",
+            "kind": "MailRoute",
+            "metadata": { "name": "wave", "namespace": cluster.name },
+            "spec": {
+                "serverRef": { "name": "edge" },
+                "match": { "users": (0..30).map(user).collect::<Vec<_>>() },
+                "backend": { "services": [{ "protocol": "IMAP", "address": backend.to_string() }] },
+                "state": state,
+                "spread": "1s",
+            },
+        })
+    };
+    cluster.apply(&wave("Held", old.address()));
+    cluster.wait_for("Drained", "mailroute/wave");
+    for (_, wire) in &mut sessions {
+        assert_eq!(wire.line().unwrap(), "* BYE Mailbox is being moved, please reconnect");
+    }
+    assert_eq!(cluster.get("mailroute/wave")["status"]["sessions"], 0);
+    assert!(backend_answers(&mut other, "IMAP").unwrap());
+    // Logins wait in both replicas, and go to the new backend.
+    let mut waiting: Vec<_> = (0..10)
+        .map(|number| {
+            let mut wire = greeted(at).unwrap();
+            send_login(&mut wire, "IMAP", &user(number), "secret").unwrap();
+            wire
+        })
+        .collect();
+    cluster.apply(&wave("Active", new.address()));
+    for wire in &mut waiting {
+        assert_eq!(wire.line().unwrap(), "a OK new");
+    }
 }
