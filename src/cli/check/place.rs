@@ -106,7 +106,7 @@ impl Source {
     pub(super) fn is_ours(&self, at: usize) -> bool {
         let document = self.documents().iter().find(|document| document.span.contains(&at));
         let kind = document.and_then(|document| document.get("kind")).and_then(|kind| kind.text());
-        kind.and_then(|kind| Kind::named(&kind)).is_some()
+        kind.and_then(Kind::named).is_some()
     }
 }
 

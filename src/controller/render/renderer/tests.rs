@@ -20,7 +20,7 @@ use crate::net::ListenAddress;
 use crate::secret::Secret;
 
 /// The number of kinds of events. Frequent kinds have several numbers.
-const EVENTS: u8 = 21;
+const EVENTS: u8 = 22;
 
 /// All events between two renderings, as numbers.
 #[derive(Clone, Debug)]
@@ -143,14 +143,9 @@ impl Fixture {
                 self.index
                     .set_secret(&key(bytes.one_of(&["t", "u"])), (!is_gone).then(|| Arc::clone(secret)));
             }
-            7 => {
-                let pem = bytes.one_of(&[CA.as_bytes(), CA.as_bytes(), b"nonsense"]);
-                let map = Arc::new(BTreeMap::from([("ca.crt".to_owned(), pem.to_vec())]));
-                self.index.set_config_map(&key("ca"), (!is_gone).then_some(map));
-            }
-            8 => self.index.set_service(&key(bytes.one_of(&BACKENDS)), (!is_gone).then(|| service(bytes))),
-            9 => self.index.set_slice(&key(bytes.one_of(&["d-1", "d-2"])), (!is_gone).then(|| slice(bytes))),
-            10 => {
+            7 => self.index.set_service(&key(bytes.one_of(&BACKENDS)), (!is_gone).then(|| service(bytes))),
+            8 => self.index.set_slice(&key(bytes.one_of(&["d-1", "d-2"])), (!is_gone).then(|| slice(bytes))),
+            9 | 10 => {
                 let labels = bytes.one_of(&[vec![], vec![("team".to_owned(), "mail".to_owned())]]);
                 let labels = Arc::new(labels.into_iter().collect());
                 self.index.set_namespace(namespace, (!is_gone).then_some(labels));
@@ -169,6 +164,14 @@ impl Fixture {
                 let route = self.resource(route(bytes), is_gone, bytes);
                 self.index.set_route(&key, route);
             }
+            16..=18 => self.referred_changes(kind, namespace, is_gone, bytes),
+            _ => self.answers(namespace, bytes),
+        }
+    }
+
+    fn referred_changes(&mut self, kind: u8, namespace: &str, is_gone: bool, bytes: &mut Bytes<'_>) {
+        let key = |name: &str| Key::new(namespace, name);
+        match kind {
             16 => {
                 let users =
                     bytes.one_of(&["x@a.example", "x@a.example\ny@b.example", "y@b.example\n\x07", ""]);
@@ -176,21 +179,27 @@ impl Fixture {
                 self.index.set_config_map(&key("moved"), (!is_gone).then_some(map));
             }
             _ => {
-                let (kind, name) = bytes.one_of(&[
-                    (ReferenceKind::Secret, "t"),
-                    (ReferenceKind::Secret, "u"),
-                    (ReferenceKind::ConfigMap, "ca"),
-                    (ReferenceKind::ConfigMap, "moved"),
-                    (ReferenceKind::Service, "d"),
-                    (ReferenceKind::EndpointSlices, "d"),
-                    (ReferenceKind::EndpointSlices, "e"),
-                ]);
-                let pending = || Answer::Pending("no answer yet".to_owned());
-                let answers =
-                    [Answer::Known, pending(), pending(), Answer::Forbidden("forbidden".to_owned())];
-                self.index.set_answer(&Reference::new(kind, &key(name)), Some(bytes.one_of(&answers)));
+                let pem = bytes.one_of(&[CA.as_bytes(), CA.as_bytes(), b"nonsense"]);
+                let map = Arc::new(BTreeMap::from([("ca.crt".to_owned(), pem.to_vec())]));
+                self.index.set_config_map(&key("ca"), (!is_gone).then_some(map));
             }
         }
+    }
+
+    fn answers(&mut self, namespace: &str, bytes: &mut Bytes<'_>) {
+        let key = |name: &str| Key::new(namespace, name);
+        let (kind, name) = bytes.one_of(&[
+            (ReferenceKind::Secret, "t"),
+            (ReferenceKind::Secret, "u"),
+            (ReferenceKind::ConfigMap, "ca"),
+            (ReferenceKind::ConfigMap, "moved"),
+            (ReferenceKind::Service, "d"),
+            (ReferenceKind::EndpointSlices, "d"),
+            (ReferenceKind::EndpointSlices, "e"),
+        ]);
+        let pending = || Answer::Pending("no answer yet".to_owned());
+        let answers = [Answer::Known, pending(), pending(), Answer::Forbidden("forbidden".to_owned())];
+        self.index.set_answer(&Reference::new(kind, &key(name)), Some(bytes.one_of(&answers)));
     }
 
     /// Adds a server that shares its ports with similar ones.

@@ -139,7 +139,9 @@ impl UserLists {
             }
             parsed
         });
-        self.0.entry(id).insert_entry(parsed).into_mut()
+        let entry = self.0.entry(id).or_insert_with(|| parsed.clone());
+        *entry = parsed;
+        entry
     }
 }
 
