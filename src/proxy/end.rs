@@ -81,6 +81,15 @@ pub(crate) enum End {
     /// process.
     #[error("{0}")]
     NotAllowed(String),
+    /// The name of a backend does not exist, or has no address of an enabled family.
+    #[error("{0}")]
+    UnknownName(String),
+    /// As [`Self::UnknownName`], and the auth service has named the backend.
+    #[error("the auth service named an Auth-Server that cannot be used: {0}")]
+    UnknownServer(String),
+    /// The backend was connected to, and the TLS handshake did not end within this field's time.
+    #[error("the TLS handshake with the backend did not end within {0}")]
+    TlsTimeout(&'static str),
     /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
@@ -193,11 +202,11 @@ impl End {
             Self::Handshake(_) => "tls_handshake",
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
-            Self::AuthService(_) => "auth_service_error",
+            Self::AuthService(_) | Self::UnknownServer(_) => "auth_service_error",
             Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::NotAllowed(_) => "backend_not_allowed",
-            Self::Connect(_) => "backend_connect",
+            Self::Connect(_) | Self::UnknownName(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
             Self::Backend(
                 BackendError::Unavailable { .. }
@@ -212,7 +221,7 @@ impl End {
             | Self::BackendMute(_)
             | Self::BackendInjection
             | Self::BehindHeader(_) => "backend_error",
-            Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
+            Self::BackendTimeout | Self::BackendSilent { .. } | Self::TlsTimeout(_) => "backend_timeout",
             Self::BackendRefused { .. } | Self::LongLogin { .. } => "backend_refused",
             Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
             Self::Internal(_) => "internal_error",
@@ -235,6 +244,9 @@ impl End {
                 return format!("the backend {}; the log has its reply", refusal(*cause));
             }
             Self::AuthServiceUnavailable(_) => "the auth service is not available; the log has its reply",
+            Self::UnknownServer(_) => {
+                "the auth service named an Auth-Server that does not exist; the log has its name"
+            }
             Self::Backend(BackendError::Unavailable { step, .. }) => {
                 return format!(
                     "the backend is not available: it reported a failure at {step}; the log has its reply"
@@ -252,6 +264,9 @@ impl End {
             }
             Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
                 return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
+            }
+            Self::Backend(BackendError::XclientRefused { remedy, .. }) => {
+                return format!("the backend refused XCLIENT; {remedy}; the log has its reply");
             }
             Self::Backend(BackendError::NoEhlo { needed_by, .. }) => {
                 return format!(
@@ -283,7 +298,9 @@ impl End {
             | Self::EarlyTalker
             | Self::LoginRefused => Fault::Client,
             Self::AuthService(AuthError::Configuration { .. }) => Fault::Configuration,
-            Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
+            Self::AuthService(_) | Self::AuthServiceUnavailable(_) | Self::UnknownServer(_) => {
+                Fault::AuthService
+            }
             Self::NoBackend
             | Self::NotAllowed(_)
             | Self::ProxyHeader(_)
@@ -300,6 +317,8 @@ impl End {
             Self::Backend(_)
             | Self::NoEndpoints(_)
             | Self::Connect(_)
+            | Self::UnknownName(_)
+            | Self::TlsTimeout(_)
             | Self::BackendGone
             | Self::BackendTimeout
             | Self::BackendSilent { .. }
@@ -363,7 +382,7 @@ fn sentence_of(error: &AuthError) -> String {
         AuthError::GivenUp { waited, .. } => {
             format!("the client left while the auth service had not answered for {waited:.1?}")
         }
-        AuthError::Broken { .. } => "the auth service broke off its answer".to_owned(),
+        AuthError::Broken { cause, .. } => format!("the auth service {cause}"),
         AuthError::Answer { cause, .. } => format!("the auth service answered wrongly: {cause}"),
         AuthError::Undecided { .. } => "the auth service did not decide".to_owned(),
     }

@@ -14,7 +14,7 @@ use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogi
 use crate::secret::Secret;
 
 use super::client::{Secured, Session};
-use super::upstream::{Accepting, Authorised, LoginReply};
+use super::upstream::{Accepting, Authorised, LoginReply, user};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
 use crate::proxy::metrics::Timing;
@@ -137,7 +137,8 @@ impl Session {
     ) -> Result<Decision, End> {
         let user = user(&request, &pending);
         let login = BackendLogin::Request(request);
-        let authorised = Authorised { backend, login, has_clients_password: true, user };
+        let authorised =
+            Authorised { backend, login, has_clients_password: true, is_named_by_service: false, user };
         self.try_backend(authorised, pending, record).await
     }
 
@@ -194,6 +195,7 @@ impl Session {
         password: Option<Secret>,
     ) -> Result<Authorised, End> {
         let listener = &self.served.listener;
+        let is_named_by_service = server.is_some();
         let backend = match server {
             // An address needs no reference: it is what errors name.
             Some(address) => Arc::new(Backend::new(String::new(), vec![address])),
@@ -218,7 +220,7 @@ impl Session {
                 })
             }
         };
-        Ok(Authorised { backend, login, has_clients_password, user })
+        Ok(Authorised { backend, login, has_clients_password, is_named_by_service, user })
     }
 
     /// Tries the login on the backend and translates the result for the client.
@@ -290,6 +292,7 @@ impl Session {
             BackendError::Unexpected { verbatim, .. }
             | BackendError::Unavailable { verbatim, .. }
             | BackendError::NoEhlo { verbatim, .. }
+            | BackendError::XclientRefused { verbatim, .. }
                 if self.served.listener.upstream.pass_error_message && !verbatim.is_empty() =>
             {
                 Some(verbatim)
@@ -371,13 +374,6 @@ fn counted(verdict: &Result<Decision, End>) -> (verdicts::Verdict, Fault) {
             verdict => (verdict, end.fault()),
         },
     }
-}
-
-/// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the
-/// endpoint where that user logs in.
-fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
-    let LoginRequest::Anonymous = request else { return request.login().to_vec() };
-    pending.envelope().recipient().to_vec()
 }
 
 fn backend_refused(cause: RefusalCause, is_clients_password: bool, reply: &[u8]) -> End {

@@ -1,7 +1,6 @@
 //! The connection to a backend during the login: sends and reads within the deadline, and finds the likely cause of a
 //! failure.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
@@ -105,7 +104,8 @@ impl<'a> Dialogue<'a> {
 
     /// Does the TLS handshake after the backend's STARTTLS reply.
     pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
-        self.connection = within(self.deadline, self.route.start_tls(self.connection, self.address)).await?;
+        let handshake = timeout_at(self.deadline, self.route.start_tls(self.connection, self.address));
+        self.connection = handshake.await.unwrap_or(Err(End::TlsTimeout(CONNECT_FIELD)))?;
         let backend = agreed.secured(&mut self.out);
         Ok((self, backend))
     }
@@ -165,10 +165,8 @@ impl<'a> Dialogue<'a> {
     }
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
-    timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
-}
-
+/// The field that limits the whole login.
+pub(super) const CONNECT_FIELD: &str = "timeouts.connect";
 /// After this time without a byte from the backend, the backend is the reason why a client leaves.
 const LONG_SILENCE: Duration = Duration::from_secs(5);
 /// Bytes of a command or SASL response beyond which a server may close instead of replying. Dovecot closes after a

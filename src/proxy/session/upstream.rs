@@ -10,17 +10,19 @@ use crate::model;
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header;
-use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
+use crate::protocol::{
+    Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, LoginRequest, PendingLogin, Protocol,
+};
 use crate::secret::Secret;
 
 use super::client::Session;
-use super::dialogue::Dialogue;
+use super::dialogue::{CONNECT_FIELD, Dialogue};
 use crate::proxy::balance::{Balancer, Placement};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
-use crate::proxy::route::{self, BackendTls, Reached, Route};
+use crate::proxy::route::{self, BackendTls, Limit, Reached, Route};
 use crate::proxy::serving::ServedListener;
 
 /// A login that may be sent to the backend.
@@ -31,8 +33,17 @@ pub(super) struct Authorised {
     pub(super) login: BackendLogin,
     /// Whether the backend decides about the client's own password or token, not about one from the auth service.
     pub(super) has_clients_password: bool,
+    /// Whether the auth service named the backend, with `Auth-Server`.
+    pub(super) is_named_by_service: bool,
     /// The user name for load balancing.
     pub(super) user: Vec<u8>,
+}
+
+/// Returns the user name for load balancing. Mail without a login uses its first recipient, so that it reaches the
+/// endpoint where that user logs in.
+pub(super) fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
+    let LoginRequest::Anonymous = request else { return request.login().to_vec() };
+    pending.envelope().recipient().to_vec()
 }
 
 /// A backend that has accepted the login.
@@ -81,12 +92,11 @@ impl Session {
         let route = self.route();
         let order = self.order(&authorised);
         let balancer = Arc::clone(&self.context.balancer);
-        let reference = &authorised.backend.reference;
-        let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
+        let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
         let mut connected = self.while_deciding(connecting).await?;
         if matches!(connected, Err(End::Descriptors)) {
             self.context.auth.close_kept();
-            let again = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
+            let again = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
             connected = self.while_deciding(again).await?;
         }
         self.served.metrics.took(Timing::Connect, started.elapsed());
@@ -262,26 +272,29 @@ impl Session {
     }
 }
 
-/// Tries the endpoints in this order until one connects. `reference` is the backend's name for errors.
+/// Tries the endpoints of the backend in this order until one connects.
 async fn connect_in_turn(
     route: &Route,
     balancer: &Balancer,
     order: &[BackendAddress],
-    reference: &str,
+    authorised: &Authorised,
     deadline: Instant,
 ) -> Result<Connected, End> {
     if order.is_empty() {
-        return Err(End::NoEndpoints(reference.to_owned()));
+        return Err(End::NoEndpoints(authorised.backend.reference.clone()));
     }
     let (mut failures, mut refused) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
         let until = route::share(deadline, order.len().saturating_sub(index));
-        match route.connect_to(address, until).await {
+        match route.connect_to(address, Limit { until, field: CONNECT_FIELD }).await {
             Ok(reached) => {
                 let placement = balancer.place(address);
                 return Ok(Connected { reached, address: address.clone(), placement });
             }
             Err(End::Descriptors) => return Err(End::Descriptors),
+            Err(End::UnknownName(reason)) if authorised.is_named_by_service => {
+                return Err(End::UnknownServer(reason));
+            }
             Err(end @ End::NotAllowed(_)) => refused = Some(end),
             Err(reason) => failures.push(format!("{address}: {reason}")),
         }
