@@ -1,5 +1,6 @@
 //! How a session ends, and who has to act on it.
 
+mod sentence;
 mod silence;
 
 use std::io;
@@ -10,7 +11,7 @@ use crate::protocol::backend::RefusalCause;
 use crate::protocol::follow::Interrupted;
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
-use crate::protocol::{BackendError, CloseReason};
+use crate::protocol::{BackendError, CloseReason, Protocol};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::limits::LimitReached;
@@ -57,6 +58,13 @@ pub(crate) enum End {
     /// The TLS handshake with the client failed.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
+    /// The client sent a TLS handshake on a port that begins without TLS.
+    #[error(
+        "the client speaks TLS from the first byte, and this port begins in clear; it needs {} (usually port {})",
+        if *has_start_tls { "STARTTLS here, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
+        protocol.implicit_tls_port()
+    )]
+    SpeaksTls { protocol: Protocol, has_start_tls: bool },
     /// The client certificate is missing or invalid.
     #[error("client certificate: {0}")]
     ClientCertificate(CertificateProblem),
@@ -199,7 +207,7 @@ impl End {
             Self::ProxyHeader(_) | Self::NoHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => {
                 "proxy_header"
             }
-            Self::Handshake(_) => "tls_handshake",
+            Self::Handshake(_) | Self::SpeaksTls { .. } => "tls_handshake",
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
             Self::AuthService(_) | Self::UnknownServer(_) => "auth_service_error",
@@ -229,60 +237,6 @@ impl End {
         }
     }
 
-    /// Describes the end for the status page. Its readers may not be allowed to know who logs in, so the text has no
-    /// client address and no words of clients, backends or auth services.
-    pub(crate) fn sentence(&self) -> String {
-        let text = match self {
-            Self::NoHeader(_) => {
-                "a peer sent no PROXY header within timeouts.client; proxyProtocol requires one"
-            }
-            Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
-            Self::UnwantedHeader(_) => {
-                "a peer sent a PROXY header, and is not among proxyProtocol.trustedPeers"
-            }
-            Self::BackendRefused { cause, .. } => {
-                return format!("the backend {}; the log has its reply", refusal(*cause));
-            }
-            Self::AuthServiceUnavailable(_) => "the auth service is not available; the log has its reply",
-            Self::UnknownServer(_) => {
-                "the auth service named an Auth-Server that does not exist; the log has its name"
-            }
-            Self::Backend(BackendError::Unavailable { step, .. }) => {
-                return format!(
-                    "the backend is not available: it reported a failure at {step}; the log has its reply"
-                );
-            }
-            Self::Handshake(HandshakeError::Client(failure)) => return failure.without_words(),
-            Self::Backend(BackendError::Unexpected { step, .. }) => {
-                return format!("the backend does not accept {step}; the log has its reply");
-            }
-            Self::Backend(BackendError::Unasked { step, .. }) => {
-                return format!("the backend answered before it was sent {step}; the log has its reply");
-            }
-            Self::Backend(BackendError::OutOfStep { .. }) => {
-                "the backend answered something else than the login; the log has its reply"
-            }
-            Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
-                return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
-            }
-            Self::Backend(BackendError::XclientRefused { remedy, .. }) => {
-                return format!("the backend refused XCLIENT; {remedy}; the log has its reply");
-            }
-            Self::Backend(BackendError::NoEhlo { needed_by, .. }) => {
-                return format!(
-                    "the backend does not know EHLO, which {needed_by} needs; the log has its reply"
-                );
-            }
-            Self::BehindHeader(end) => {
-                let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";
-                return format!("{}; {likely}", end.sentence());
-            }
-            Self::AuthService(error) => return sentence_of(error),
-            other => return other.to_string(),
-        };
-        text.to_owned()
-    }
-
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
@@ -294,6 +248,7 @@ impl End {
             | Self::Rule(_)
             | Self::ClientTimeout
             | Self::Handshake(_)
+            | Self::SpeaksTls { .. }
             | Self::ClientCertificate(_)
             | Self::EarlyTalker
             | Self::LoginRefused => Fault::Client,
@@ -372,22 +327,6 @@ const fn interrupted(what: Interrupted) -> &'static str {
     }
 }
 
-/// Describes an error without the reference of the auth service, which may be a URL with credentials.
-fn sentence_of(error: &AuthError) -> String {
-    match error {
-        AuthError::NoEndpoint { .. } => "the auth service has no ready endpoint".to_owned(),
-        AuthError::Configuration { .. } => "the auth service cannot be used; the log says why".to_owned(),
-        AuthError::Unreachable { cause, .. } => format!("the auth service cannot be reached: {cause}"),
-        AuthError::Timeout { timeout, .. } => format!("the auth service did not answer within {timeout:?}"),
-        AuthError::GivenUp { waited, .. } => {
-            format!("the client left while the auth service had not answered for {waited:.1?}")
-        }
-        AuthError::Broken { cause, .. } => format!("the auth service {cause}"),
-        AuthError::Answer { cause, .. } => format!("the auth service answered wrongly: {cause}"),
-        AuthError::Undecided { .. } => "the auth service did not decide".to_owned(),
-    }
-}
-
 const fn rule(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Quit => "the client left before a login",
@@ -401,6 +340,7 @@ const fn rule(reason: CloseReason) -> &'static str {
             "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
         }
         CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
+        CloseReason::SpeaksTls => "a TLS handshake on a port that begins in clear",
         CloseReason::DoubtfulCommand => {
             "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
         }
