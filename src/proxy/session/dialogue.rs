@@ -34,7 +34,7 @@ pub(super) struct Dialogue<'a> {
     /// Bytes of the longest of them.
     longest: usize,
     /// Whether the client chose the password or token, and so its length.
-    pub(super) has_clients_password: bool,
+    has_clients_password: bool,
 }
 
 impl<'a> Dialogue<'a> {
@@ -45,6 +45,7 @@ impl<'a> Dialogue<'a> {
         connection: Connection,
         (deadline, patience): (Instant, Duration),
         takes_introductions: bool,
+        has_clients_password: bool,
     ) -> Self {
         Self {
             route,
@@ -58,7 +59,7 @@ impl<'a> Dialogue<'a> {
             is_heard: false,
             asked: 0,
             longest: 0,
-            has_clients_password: true,
+            has_clients_password,
         }
     }
 
@@ -207,7 +208,7 @@ mod tests {
     /// Creates a dialogue on `connection`, after the route's header.
     fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
         let connection = Connection::to_backend(Stream::Plain(Socket::Unix(connection)));
-        Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true)
+        Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true, true)
     }
 
     fn address() -> BackendAddress {

@@ -109,9 +109,14 @@ impl Session {
         let has_clients_password = authorised.has_clients_password;
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
-        let mut dialogue =
-            Dialogue::new(&route, &connected.address, connection, (deadline, patience), takes_introductions);
-        dialogue.has_clients_password = has_clients_password;
+        let dialogue = Dialogue::new(
+            &route,
+            &connected.address,
+            connection,
+            (deadline, patience),
+            takes_introductions,
+            has_clients_password,
+        );
         self.converse(dialogue, Backend::new(plan), pending, connected.placement).await
     }
 
