@@ -122,11 +122,11 @@ pub enum AuthError {
         waited: Duration,
     },
     /// The connection failed, or the answer is not HTTP.
-    #[error("auth service {service} broke off its answer: {cause}")]
+    #[error("auth service {service} {cause}")]
     Broken {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
-        /// The error of the connection or the parser.
+        /// What it did; completes a sentence about it.
         cause: String,
     },
     /// The answer is HTTP, but not a decision.

@@ -18,6 +18,7 @@ mod keys;
 mod listen;
 mod names;
 mod objects;
+mod openssl;
 mod plan;
 mod read;
 mod settings;

@@ -20,7 +20,7 @@ pub mod tickets;
 pub mod tls;
 pub mod view;
 
-pub use auth::{Auth, AuthProof, HeaderText, HttpAuth, RequestPath};
+pub use auth::{Auth, AuthHeader, AuthProof, HeaderText, HttpAuth, RequestPath};
 pub use listener::{Hostname, Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};

@@ -32,7 +32,8 @@ pub use backend::{Backend, BackendError, BackendPlan, BackendStep};
 pub use frontend::notices;
 pub use frontend::{
     CloseReason, CountedErrors, Exchange, ExchangeStep, Frontend, FrontendConfig, OwnExtensions,
-    PasswordLogins, PendingLogin, Refused, SmtpRules, StartTls, StartTlsOffer, Step, own_extensions,
+    PasswordLogins, PendingLogin, Refused, SmtpRules, StartTls, StartTlsOffer, Step, begins_tls,
+    own_extensions,
 };
 pub use imap::id::ClientId;
 pub use input::{Cleartext, HandshakeProof, Input};
@@ -68,6 +69,16 @@ impl Protocol {
     #[must_use]
     pub const fn is_implicit_tls(port: u16) -> bool {
         matches!(port, 465 | 993 | 995)
+    }
+
+    /// Returns the port for TLS from the first byte (RFC 8314 section 3).
+    #[must_use]
+    pub const fn implicit_tls_port(self) -> u16 {
+        match self {
+            Self::Imap => 993,
+            Self::Pop3 => 995,
+            Self::Smtp => 465,
+        }
     }
 
     /// The name in lower case: the value of nginx's `Auth-Protocol`, of metric labels, and the ALPN identifier (the

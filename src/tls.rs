@@ -5,6 +5,7 @@
 
 pub mod client;
 mod describe;
+mod hello;
 pub mod observe;
 pub mod parse;
 mod pss;
@@ -108,9 +109,12 @@ pub enum HandshakeFailure {
     /// The peer sent more bytes than its part of a handshake may have.
     #[error("sent a TLS handshake that is too long")]
     TooLong,
-    /// The peer offers only TLS versions that are too old.
+    /// The peer offers only these versions of TLS, which are not spoken here.
     #[error("offers only {0}")]
-    OldVersion(&'static str),
+    Version(&'static str),
+    /// The peer offers no version of TLS that is spoken here. The acceptor replaces this with [`Self::Version`].
+    #[error("offers no version of TLS that is spoken here")]
+    NoCommonVersion,
     /// The peer sent something else than TLS.
     #[error("did not speak TLS")]
     NotTls,
@@ -177,8 +181,16 @@ impl From<io::Error> for HandshakeFailure {
             Some(rustls::Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon)) => {
                 Self::NoKeyExchange
             }
-            Some(error @ rustls::Error::PeerIncompatible(cause)) => {
-                old_version(cause).map_or_else(|| Self::Protocol(error.clone()), Self::OldVersion)
+            Some(rustls::Error::PeerIncompatible(
+                PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            )) => Self::NoCommonVersion,
+            Some(rustls::Error::PeerIncompatible(
+                PeerIncompatible::Tls12NotOffered | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+            )) => Self::Version(TLS_1_1_OR_OLDER),
+            Some(rustls::Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)) => {
+                Self::Version(TLS_1_2_WITH_SHA1)
             }
             Some(rustls::Error::AlertReceived(alert)) => Self::Alert(*alert),
             Some(rustls::Error::InvalidCertificate(cause)) => Self::Certificate(cause.clone()),
@@ -188,24 +200,12 @@ impl From<io::Error> for HandshakeFailure {
     }
 }
 
-/// Returns a description if the peer failed because of its TLS version. rustls checks the extension
-/// `signature_algorithms` before the version. TLS 1.2 without it means SHA-1 (RFC 5246 section 7.4.1.4.1), which no
-/// known implementation needs.
-fn old_version(cause: &PeerIncompatible) -> Option<&'static str> {
-    match cause {
-        PeerIncompatible::SignatureAlgorithmsExtensionRequired
-        | PeerIncompatible::Tls12NotOffered
-        | PeerIncompatible::ServerDoesNotSupportTls12Or13 => {
-            Some("TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2")
-        }
-        PeerIncompatible::Tls12NotOfferedOrEnabled
-        | PeerIncompatible::SupportedVersionsExtensionRequired
-        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => {
-            Some("versions of TLS that are older than tls.minVersion")
-        }
-        _ => None,
-    }
-}
+/// Versions that no configuration allows.
+const TLS_1_1_OR_OLDER: &str = "TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2";
+
+/// What TLS 1.2 without the extension `signature_algorithms` means (RFC 5246 section 7.4.1.4.1). No known
+/// implementation needs it.
+const TLS_1_2_WITH_SHA1: &str = "TLS 1.2 with SHA-1 signatures, which are not accepted here";
 
 /// Returns the chain with its signing key. rustls' own check that both fit does not support X.509 version 1, so
 /// [`parse`] has checked it.

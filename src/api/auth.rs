@@ -66,7 +66,7 @@ pub struct HttpAuth {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRef {
     /// The Service's name, in the object's own namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::forms::service_name()))]
     pub name: String,
     /// The Service's port, by number or by name.
     pub port: PortRef,

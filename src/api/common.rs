@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// A duration in the Gateway API's form, as written: `30s`, `1h30m`, `500ms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -101,7 +103,7 @@ pub enum BundleKind {
 #[serde(rename_all = "camelCase")]
 pub struct BackendRef {
     /// The Service's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = rules::forms::service_name()))]
     pub name: String,
     /// The Service's port, by number or by name.
     pub port: PortRef,

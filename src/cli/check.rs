@@ -1,6 +1,7 @@
 //! `mailgress check`: reports the problems of manifests, with position and remedy. The exit status is 1 if there is an
 //! error.
 
+mod own;
 mod place;
 mod show;
 mod tree;
@@ -137,9 +138,17 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
             findings.push(of_object(loaded, texts, object, violation));
         }
     }
-    findings.extend(
-        xclient::fields(&loaded.objects).iter().map(|xclient_field| of_xclient(loaded, texts, xclient_field)),
-    );
+    findings.extend(xclient::fields(&loaded.objects).iter().map(
+        |xclient::XclientField { kind, key, field }| {
+            let about = (xclient::PROBLEM.to_owned(), xclient::REMEDY);
+            warning(loaded, texts, (*kind, key, field), about)
+        },
+    ));
+    findings.extend(own::backends(&loaded.objects, renderer).iter().map(|backend| {
+        let own::OwnBackend { kind, key, field, target } = backend;
+        let problem = format!("this is the address of the listener {target}, so logins would come back to it without end, and are refused");
+        warning(loaded, texts, (*kind, key, field), (problem, "name the address of the mail server"))
+    }));
     let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
     for path in manifests {
         findings.extend(texts.get(path).into_iter().flat_map(|source| old_booleans(path, source)));
@@ -171,8 +180,15 @@ fn of_nothing(path: &Path, class: &str) -> Finding {
 }
 
 fn of_file(problem: &Problem, texts: &BTreeMap<PathBuf, Source>) -> Finding {
-    let Problem { path, position, message } = problem;
-    let place = texts.get(path).zip(*position).map(|(source, position)| Place::at(&source.text, position));
+    let Problem { path, position, object, message } = problem;
+    let named = |(kind, key): &(String, Key), source: &Source| {
+        let named = Named { kind, namespace: &key.namespace, name: &key.name };
+        source.find(&named, "metadata.name", false)
+    };
+    let place = texts.get(path).and_then(|source| match position {
+        Some(position) => Some(Place::at(&source.text, *position)),
+        None => object.as_ref().and_then(|object| named(object, source)),
+    });
     Finding {
         is_error: true,
         path: path.clone(),
@@ -219,13 +235,14 @@ fn of_object(
     }
 }
 
-fn of_xclient(
+/// Returns a warning that only `check` gives.
+fn warning(
     loaded: &Loaded,
     texts: &BTreeMap<PathBuf, Source>,
-    xclient_field: &xclient::XclientField,
+    (kind, key, field): (Kind, &Key, &str),
+    (problem, remedy): (String, &str),
 ) -> Finding {
-    let xclient::XclientField { kind, key, field } = xclient_field;
-    let file = loaded.origins.get(&(*kind, key.clone())).cloned().unwrap_or_default();
+    let file = loaded.origins.get(&(kind, key.clone())).cloned().unwrap_or_default();
     let named = Named { kind: kind.name(), namespace: &key.namespace, name: &key.name };
     let place = texts.get(&file).and_then(|source| source.find(&named, field, false));
     Finding {
@@ -233,10 +250,10 @@ fn of_xclient(
         path: file,
         place,
         object: format!("{} {key}", kind.name()),
-        field: field.clone(),
+        field: field.to_owned(),
         reason: None,
-        problem: xclient::PROBLEM.to_owned(),
-        remedy: xclient::REMEDY.to_owned(),
+        problem,
+        remedy: remedy.to_owned(),
     }
 }
 

@@ -138,10 +138,13 @@ pub fn parse(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
 
 fn objects(text: &str, validator: &Validator) -> Result<Parsed, ParseError> {
     let mut parsed = Parsed::default();
-    for document in yaml::Documents::new(text) {
+    let mut documents = yaml::Documents::new(text);
+    while let Some(document) = documents.next() {
         let document = document?;
         if !document.is_null() {
-            object(document, validator, &mut parsed)?;
+            let position = documents.position();
+            object(document, validator, &mut parsed)
+                .map_err(|error| ParseError { position: error.position.or(position), ..error })?;
         }
     }
     Ok(parsed)

@@ -115,7 +115,8 @@ impl Status {
     /// Computes the status of an object. Conditions that do not change keep their times. Returns the changes.
     pub fn update(&mut self, facts: &Facts<'_>, id: &ObjectId) -> Vec<Change> {
         let Some(outcome) = facts.published.outcome(id) else {
-            return self.0.remove(id).map(|_| Change::removed(id)).into_iter().collect();
+            let kind = if facts.published.exists(id) { ChangeKind::Released } else { ChangeKind::Removed };
+            return self.0.remove(id).map(|_| Change::of_former(id, kind)).into_iter().collect();
         };
         let mut status = object::status(facts, outcome);
         let previous = self.0.get(id);

@@ -67,12 +67,9 @@ impl Validator {
         let mut found = sentences::once_each(
             errors.flat_map(|error| sentences::violations(&error, spec, &compiled.spec)),
         );
-        schema::check_lists(&compiled.spec, spec, "spec", &mut found);
+        found.extend(schema::duplicates(&compiled.spec, spec, "spec"));
         found.truncate(MAX_VIOLATIONS);
-        if found.is_empty() {
-            compiled.rules.check(&compiled.spec, spec, "spec", &mut found);
-        }
-        found
+        if found.is_empty() { compiled.rules.check(&compiled.spec, spec, "spec") } else { found }
     }
 }
 

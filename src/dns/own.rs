@@ -45,7 +45,7 @@ impl OwnSockets {
         if known.len() >= MAX_KNOWN {
             known.clear();
         }
-        *known.entry(address.ip()).or_insert_with_key(|ip| ip.is_loopback() || is_ours(*ip))
+        *known.entry(address.ip()).or_insert_with_key(|ip| is_ours(*ip))
     }
 }
 

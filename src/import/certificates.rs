@@ -16,9 +16,29 @@ use super::problem::{Findings, Problem};
 use super::tls::Reason;
 use super::tree::Directive;
 
+/// The passphrases of `ssl_password_file`, or why they cannot be read.
+pub(super) struct PasswordFile<'a> {
+    directive: &'a Directive,
+    text: Result<Zeroizing<Vec<u8>>, Problem>,
+}
+
+impl<'a> PasswordFile<'a> {
+    /// Reads the file. A file that is only missing here, behind a dump, is a problem only for a key that needs it.
+    pub(super) fn read(directive: &'a Directive, context: &Context<'_>, found: &mut Findings) -> Self {
+        let text = context.bytes(directive, "password file");
+        if let Err(problem) = &text
+            && !context.is_elsewhere(directive)
+        {
+            found.problems.push(problem.clone());
+        }
+        Self { directive, text }
+    }
+}
+
+/// Creates the Secrets of a server.
 pub(super) fn certificates(
     server: &Server<'_>,
-    reason: &Reason<'_>,
+    (reason, passwords): (&Reason<'_>, Option<&PasswordFile<'_>>),
     context: &Context<'_>,
     objects: &mut Objects,
     found: &mut Findings,
@@ -41,7 +61,7 @@ pub(super) fn certificates(
             );
             return Err(chain.problem(message));
         };
-        let name = certificate(server, (chain, key), context, objects, found);
+        let name = certificate((chain, key), passwords, context, objects, found);
         let Some(name) = found.keep(name) else { continue };
         if !references.iter().any(|reference| reference.name == name) {
             references.push(SecretRef { name });
@@ -57,8 +77,8 @@ pub(super) fn certificates(
 
 /// Creates the Secret of a certificate and its key. Returns its name.
 fn certificate(
-    server: &Server<'_>,
     (chain, key): (&Directive, &Directive),
+    passwords: Option<&PasswordFile<'_>>,
     context: &Context<'_>,
     objects: &mut Objects,
     found: &mut Findings,
@@ -91,7 +111,7 @@ fn certificate(
         let message = format!("cannot load certificate key \"{}\": no PEM key in it", key.argument(0));
         return Err(key.problem(message));
     }
-    let key_pem = without_passphrase(&key_pem, (server, key), context, found)?;
+    let key_pem = without_passphrase(&key_pem, key, passwords, found)?;
     let data = BTreeMap::from([
         ("tls.crt".to_owned(), Secret::from(chain_pem.as_bytes())),
         ("tls.key".to_owned(), Secret::from(key_pem.as_bytes())),
@@ -138,8 +158,8 @@ fn inspect(
 /// Returns the keys, decrypted with the passphrases of `ssl_password_file`.
 fn without_passphrase(
     pem: &str,
-    (server, key): (&Server<'_>, &Directive),
-    context: &Context<'_>,
+    key: &Directive,
+    passwords: Option<&PasswordFile<'_>>,
     found: &mut Findings,
 ) -> Result<Zeroizing<String>, Problem> {
     let encrypted = || Ok(Zeroizing::new(pem.to_owned()));
@@ -147,7 +167,7 @@ fn without_passphrase(
         return encrypted();
     }
     let name = key.argument(0);
-    let Some(file) = server.get("ssl_password_file") else {
+    let Some(passwords) = passwords else {
         let message = format!(
             "ssl_certificate_key {name} is encrypted and there is no ssl_password_file, so nginx asks for the \
              passphrase; decrypt the key with `openssl pkey` and import again"
@@ -155,13 +175,14 @@ fn without_passphrase(
         found.notes.push(key.note(message));
         return encrypted();
     };
-    let text = context.bytes(file, "password file")?;
-    match keys::decrypt(pem, &keys::passphrases(&text)) {
+    let text = passwords.text.as_ref().map_err(Clone::clone)?;
+    let file = passwords.directive.argument(0);
+    match keys::decrypt(pem, &keys::passphrases(text)) {
         Ok(plain) => {
             let message = format!(
                 "ssl_certificate_key {name} was decrypted with a passphrase of {}; the Secret holds the key in clear, \
                  so keep these manifests out of version control, or encrypt them",
-                file.argument(0)
+                file
             );
             found.advice.push(key.note(message));
             Ok(plain)
@@ -177,7 +198,7 @@ fn without_passphrase(
         Err(why @ (Locked::WrongPassphrase | Locked::Broken)) => {
             let cause = match why {
                 Locked::Broken => "the encrypted key is damaged".to_owned(),
-                _ => format!("no passphrase in \"{}\" decrypts it", file.argument(0)),
+                _ => format!("no passphrase in \"{file}\" decrypts it"),
             };
             Err(key.problem(format!("cannot load certificate key \"{name}\": {cause}")))
         }

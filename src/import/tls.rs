@@ -4,11 +4,12 @@ use crate::api::common::{BundleKind, BundleRef};
 use crate::api::tls::{ClientAuth, ClientAuthMode, MinVersion, SessionCache, TlsMode, TlsSettings};
 
 use super::Bundle;
-use super::certificates::{blocks, certificates};
+use super::certificates::{PasswordFile, blocks, certificates};
 use super::ciphers;
 use super::effective::Server;
 use super::listen::Socket;
 use super::objects::Objects;
+use super::openssl;
 use super::plan::Context;
 use super::problem::{Findings, Note, Problem};
 use super::tree::Directive;
@@ -37,15 +38,14 @@ pub(super) fn settings(
     if let ("ssl", Some(starttls)) = (reason.name, wanted_starttls(server)) {
         return Err(starttls.problem("\"starttls\" directive conflicts with \"ssl on\""));
     }
-    if let Some(file) = server.get("ssl_password_file").filter(|file| !context.is_elsewhere(file)) {
-        // nginx reads it whether a key needs it or not.
-        let read = context.bytes(file, "password file");
-        found.keep(read);
-    }
+    // nginx reads it whether a key needs it or not.
+    let passwords =
+        server.get("ssl_password_file").map(|directive| PasswordFile::read(directive, context, found));
+    openssl::check(server, context, found);
     let ciphers = server.get("ssl_ciphers").and_then(|directive| cipher_suites(directive, &mut found.notes));
     let size = server.all("ssl_session_cache").last().map_or(Some(0), |d| session_cache(d).ok());
     let timeout = server.text("ssl_session_timeout").and_then(|text| values::time(text, Finest::Seconds));
-    let certificates = certificates(server, &reason, context, objects, found);
+    let certificates = certificates(server, (&reason, passwords.as_ref()), context, objects, found);
     let client_auth = client_auth(server, context, objects, &mut found.notes);
     let notes = &mut found.notes;
     let min_version = server.get("ssl_protocols").and_then(|directive| min_version(server, directive, notes));

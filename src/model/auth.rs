@@ -48,7 +48,7 @@ pub struct HttpAuth {
     /// For `https`: the trusted authorities. The certificate must match `host`.
     pub tls: Option<TrustAnchors>,
     /// Additional request headers, in the configured order.
-    pub headers: Vec<(String, HeaderText)>,
+    pub headers: Vec<AuthHeader>,
     /// Time limit for the whole answer. Partial data do not extend it.
     #[serde(serialize_with = "duration::required::serialize")]
     pub timeout: Duration,
@@ -91,6 +91,15 @@ impl Serialize for RequestPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{self:?}"))
     }
+}
+
+/// An additional header of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuthHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: HeaderText,
 }
 
 /// The value of an additional header.

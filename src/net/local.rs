@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// Tells whether the address belongs to this machine: then the kernel uses the same address as the source. Connecting a
-/// UDP socket sends no packet. If the kernel gives no answer, the result is true, because callers refuse own addresses.
+/// Tells whether the address belongs to this machine: it is a loopback address, or the kernel uses the same address as
+/// the source. (For 127.0.0.2 it uses 127.0.0.1.) Connecting a UDP socket sends no packet. If the kernel gives no
+/// answer, the result is true, because callers refuse own addresses.
 #[must_use]
 pub fn is_ours(ip: IpAddr) -> bool {
-    source_for(ip).map_or(true, |source| source == ip)
+    let ip = ip.to_canonical();
+    ip.is_loopback() || source_for(ip).map_or(true, |source| source == ip)
 }
 
 fn source_for(ip: IpAddr) -> io::Result<IpAddr> {
@@ -26,7 +28,9 @@ mod tests {
 
     #[test]
     fn knows_this_machines_addresses_from_others() {
-        assert!(is_ours(Ipv4Addr::LOCALHOST.into()));
+        for ours in ["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.0.0.2"] {
+            assert!(is_ours(ours.parse().unwrap()), "{ours}");
+        }
         // TEST-NET-1: no machine has such an address. Without a route, the kernel gives no answer.
         let elsewhere = "192.0.2.1".parse().unwrap();
         assert_eq!(is_ours(elsewhere), source_for(elsewhere).is_err());

@@ -3,6 +3,7 @@
 //! Each protocol has its own machine (NGINX section 9). They send one command at a time and wait for its reply. A reply
 //! must fit into the input.
 
+mod error;
 pub mod header;
 mod imap;
 mod pop3;
@@ -15,6 +16,8 @@ pub mod visit;
 
 use crate::secret::Secret;
 
+pub use self::error::BackendError;
+use self::error::GREETING;
 use self::imap::Imap;
 use self::pop3::Pop3;
 pub use self::probe::{Probe, ProbeStep};
@@ -25,7 +28,6 @@ use super::Protocol;
 use super::imap::id::ClientId;
 use super::input::Input;
 use super::login::{Envelope, LoginRequest};
-use super::sasl::Mechanism;
 
 /// The input of a [`Backend`], decided before the first byte is exchanged.
 #[derive(Debug)]
@@ -132,148 +134,6 @@ pub struct Refusal {
     /// Who has to act before the login can succeed.
     pub cause: RefusalCause,
 }
-
-/// What a backend did wrong, and at which step.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// A reply that does not allow the step to continue.
-    #[error("the backend answered {step} with \"{reply}\"")]
-    Unexpected {
-        /// The name of the command, without its arguments.
-        step: &'static str,
-        /// The first line, escaped, at most 200 characters.
-        reply: String,
-        /// All lines, for `passErrorMessage`.
-        verbatim: Vec<u8>,
-    },
-    /// The backend accepts nobody at present: SMTP 4yz, IMAP BYE or UNAVAILABLE, POP3 SYS/TEMP.
-    #[error("the backend is not available: it answered {step} with \"{reply}\"")]
-    Unavailable {
-        /// As for [`Self::Unexpected`].
-        step: &'static str,
-        /// As for [`Self::Unexpected`].
-        reply: String,
-        /// As for [`Self::Unexpected`].
-        verbatim: Vec<u8>,
-    },
-    /// A reply is longer than the buffer.
-    #[error("the backend's answer to {step} does not fit into the buffer")]
-    TooLong {
-        /// The command that the reply answers.
-        step: &'static str,
-    },
-    /// Bytes arrived before the command was sent that they seem to answer. They are never taken as a reply to it.
-    #[error("the backend sent \"{reply}\" before it was sent {step}")]
-    Unasked {
-        /// The command that was about to be sent.
-        step: &'static str,
-        /// The first line, escaped, at most 200 characters.
-        reply: String,
-    },
-    /// A refusal that does not answer the login.
-    #[error("the backend's answer \"{reply}\" is not about the login")]
-    OutOfStep {
-        /// The first line, escaped, at most 200 characters.
-        reply: String,
-    },
-    /// The backend sent a TLS record instead of a greeting.
-    #[error("the backend speaks TLS from the first byte; set upstream.tls.mode: Implicit")]
-    SpeaksTls,
-    /// The backend does not announce the mechanism and refused the command, without checking the credentials.
-    #[error("the backend does not offer {mechanism} and answered it with \"{reply}\"; {remedy}")]
-    NotOffered {
-        /// The command with its mechanism, such as `AUTH PLAIN`.
-        mechanism: String,
-        /// The first line, escaped, at most 200 characters.
-        reply: String,
-        /// What the operator can change.
-        remedy: &'static str,
-    },
-    /// IMAP: `LOGINDISABLED`, and no mechanism with a password is offered.
-    #[error(
-        "the backend takes no passwords: it announces LOGINDISABLED without AUTH=PLAIN; enable a mechanism there, or \
-         set upstream.tls.mode if it only takes passwords under TLS"
-    )]
-    LoginDisabled,
-    /// STARTTLS is configured, but the backend does not offer it.
-    #[error("the backend does not offer STARTTLS, which upstream.tls.mode asks for")]
-    NoStartTls,
-    /// SMTP: the backend does not know EHLO (RFC 5321 section 4.1.1.1).
-    #[error("the backend does not know EHLO, which {needed_by} needs: it answered it with \"{reply}\"")]
-    NoEhlo {
-        /// The setting or step that needs it.
-        needed_by: &'static str,
-        /// As for [`Self::Unexpected`].
-        reply: String,
-        /// As for [`Self::Unexpected`].
-        verbatim: Vec<u8>,
-    },
-    /// The protocol cannot transfer these credentials (quirk Q-21).
-    #[error("the login or password holds control characters, which {protocol} cannot carry")]
-    ControlCharacters {
-        /// The protocol's name for the message.
-        protocol: &'static str,
-    },
-    /// The auth service accepted a digest, token or certificate, but named no password for the backend.
-    #[error("no password for the backend: the auth service must answer with Auth-Pass")]
-    NoPassword,
-}
-
-impl BackendError {
-    /// Creates the error for a reply that does not allow the step to continue.
-    fn at(step: &'static str, verbatim: Vec<u8>) -> Self {
-        let reply = first_line(&verbatim);
-        if refusal::is_unavailable(&verbatim) {
-            Self::Unavailable { step, reply, verbatim }
-        } else {
-            Self::Unexpected { step, reply, verbatim }
-        }
-    }
-
-    /// Creates the error for a refusal that does not answer the login.
-    #[must_use]
-    pub fn out_of_step(reply: &[u8]) -> Self {
-        Self::OutOfStep { reply: first_line(reply) }
-    }
-
-    /// Creates the error for a refused mechanism that was not announced.
-    fn not_offered(command: &str, mechanism: Mechanism, reply: &[u8]) -> Self {
-        let mechanism = format!("{command} {}", mechanism.name());
-        Self::NotOffered { mechanism, reply: first_line(reply), remedy: ENABLE }
-    }
-
-    fn no_ehlo(needed_by: &'static str, verbatim: Vec<u8>) -> Self {
-        Self::NoEhlo { needed_by, reply: first_line(&verbatim), verbatim }
-    }
-
-    /// As [`Self::not_offered`], where AUTH is not offered but STARTTLS is (RFC 4954 section 4).
-    fn not_offered_in_clear(mechanism: Mechanism, reply: &[u8]) -> Self {
-        let mechanism = format!("AUTH {}", mechanism.name());
-        Self::NotOffered { mechanism, reply: first_line(reply), remedy: USE_START_TLS }
-    }
-
-    /// Returns the backend's closing reply if it answers the login: with `passthrough`, the client gets it. A closing
-    /// greeting answers nothing that the client sent.
-    #[must_use]
-    pub fn goodbye(&self, protocol: Protocol) -> Option<&[u8]> {
-        match self {
-            Self::Unexpected { step, verbatim, .. } | Self::Unavailable { step, verbatim, .. }
-                if *step != GREETING && is_closing(protocol, verbatim) =>
-            {
-                Some(verbatim)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The remedy for a mechanism that is not announced.
-const ENABLE: &str = "enable it there, or set upstream.tls.mode if it is only offered under TLS";
-/// The remedy if the backend offers STARTTLS and no AUTH in cleartext.
-const USE_START_TLS: &str =
-    "it offers STARTTLS and no AUTH, so it takes logins under TLS only: set upstream.tls.mode: StartTLS";
-/// The name of the greeting's step in errors.
-const GREETING: &str = "the connection";
 
 impl Backend {
     /// Creates a machine that waits for the greeting.

@@ -174,6 +174,8 @@ pub enum CloseReason {
     RefusedLiteral,
     /// A login or password contains NUL, CR or LF.
     ControlCharacters,
+    /// The client sent a TLS handshake where a command was expected, on a connection without TLS.
+    SpeaksTls,
     /// SMTP after the login: a refused command where it is not known whether the backend reads a command or a message.
     DoubtfulCommand,
 }
@@ -227,10 +229,28 @@ impl Frontend {
     /// Takes as many commands from `input` as possible, until the caller has to act.
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> Step {
-        match self.0 {
+        let is_clear = !self.core().secured;
+        let speaks_tls = |input: &Input| is_clear && begins_tls(input.peek());
+        if speaks_tls(input) {
+            return Step::Close(CloseReason::SpeaksTls);
+        }
+        let step = match self.0 {
             Machine::Imap(imap) => imap.receive(input, out),
             Machine::Pop3(pop3) => pop3.receive(input, out),
             Machine::Smtp(smtp) => smtp.receive(input, out),
+        };
+        match step {
+            // It waits for the end of a line that is none.
+            Step::Read(_) if speaks_tls(input) => Step::Close(CloseReason::SpeaksTls),
+            step => step,
+        }
+    }
+
+    fn core(&self) -> &Core {
+        match &self.0 {
+            Machine::Imap(imap) => imap.core(),
+            Machine::Pop3(pop3) => pop3.core(),
+            Machine::Smtp(smtp) => smtp.core(),
         }
     }
 
@@ -238,6 +258,12 @@ impl Frontend {
     pub fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &mut Vec<u8>) {
         notices::goodbye(protocol, server_name, text, out);
     }
+}
+
+/// Tells whether these bytes start a TLS record with a handshake. No command and no response to a challenge starts so.
+#[must_use]
+pub fn begins_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x16, 3, ..])
 }
 
 impl From<Imap> for Frontend {

@@ -37,6 +37,10 @@ impl Imap {
         Self { core, state: ImapState::Command(Reader::default()) }
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     pub(crate) fn core_mut(&mut self) -> &mut Core {
         &mut self.core
     }

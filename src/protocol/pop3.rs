@@ -38,6 +38,10 @@ impl Pop3 {
         Self { core, state: Pop3State::Start }
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     pub(crate) fn core_mut(&mut self) -> &mut Core {
         &mut self.core
     }

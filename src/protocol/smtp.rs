@@ -50,6 +50,10 @@ impl Smtp {
         Self { core, said: Said { hello, mail }, state: SmtpState::Command }
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     pub(crate) fn core_mut(&mut self) -> &mut Core {
         &mut self.core
     }

@@ -1,5 +1,6 @@
 //! How a session ends, and who has to act on it.
 
+mod sentence;
 mod silence;
 
 use std::io;
@@ -10,7 +11,7 @@ use crate::protocol::backend::RefusalCause;
 use crate::protocol::follow::Interrupted;
 use crate::protocol::notices::CertificateProblem;
 use crate::protocol::proxy_header::ProxyHeaderError;
-use crate::protocol::{BackendError, CloseReason};
+use crate::protocol::{BackendError, CloseReason, Protocol};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::limits::LimitReached;
@@ -57,6 +58,13 @@ pub(crate) enum End {
     /// The TLS handshake with the client failed.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
+    /// The client sent a TLS handshake on a port that begins without TLS.
+    #[error(
+        "the client speaks TLS from the first byte, and this port begins in clear; it needs {} (usually port {})",
+        if *has_start_tls { "STARTTLS here, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
+        protocol.implicit_tls_port()
+    )]
+    SpeaksTls { protocol: Protocol, has_start_tls: bool },
     /// The client certificate is missing or invalid.
     #[error("client certificate: {0}")]
     ClientCertificate(CertificateProblem),
@@ -87,6 +95,15 @@ pub(crate) enum End {
     /// process.
     #[error("{0}")]
     NotAllowed(String),
+    /// The name of a backend does not exist, or has no address of an enabled family.
+    #[error("{0}")]
+    UnknownName(String),
+    /// As [`Self::UnknownName`], and the auth service has named the backend.
+    #[error("the auth service named an Auth-Server that cannot be used: {0}")]
+    UnknownServer(String),
+    /// The backend was connected to, and the TLS handshake did not end within this field's time.
+    #[error("the TLS handshake with the backend did not end within {0}")]
+    TlsTimeout(&'static str),
     /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
@@ -202,16 +219,16 @@ impl End {
             Self::ProxyHeader(_) | Self::NoHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => {
                 "proxy_header"
             }
-            Self::Handshake(_) => "tls_handshake",
+            Self::Handshake(_) | Self::SpeaksTls { .. } => "tls_handshake",
             Self::ClientCertificate(_) => "client_certificate",
             Self::EarlyTalker => "early_talker",
-            Self::AuthService(_) => "auth_service_error",
+            Self::AuthService(_) | Self::UnknownServer(_) => "auth_service_error",
             Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::RouteUndecided(_) => "route_undecided",
             Self::RouteHeld(_) => "route_held",
             Self::NotAllowed(_) => "backend_not_allowed",
-            Self::Connect(_) => "backend_connect",
+            Self::Connect(_) | Self::UnknownName(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
             Self::Backend(
                 BackendError::Unavailable { .. }
@@ -226,7 +243,7 @@ impl End {
             | Self::BackendMute(_)
             | Self::BackendInjection
             | Self::BehindHeader(_) => "backend_error",
-            Self::BackendTimeout | Self::BackendSilent { .. } => "backend_timeout",
+            Self::BackendTimeout | Self::BackendSilent { .. } | Self::TlsTimeout(_) => "backend_timeout",
             Self::BackendRefused { .. } | Self::LongLogin { .. } => "backend_refused",
             Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
             Self::Internal(_) => "internal_error",
@@ -234,54 +251,6 @@ impl End {
             Self::Kicked => "kicked",
             Self::Held => "held",
         }
-    }
-
-    /// Describes the end for the status page. Its readers may not be allowed to know who logs in, so the text has no
-    /// client address and no words of clients, backends or auth services.
-    pub(crate) fn sentence(&self) -> String {
-        let text = match self {
-            Self::NoHeader(_) => {
-                "a peer sent no PROXY header within timeouts.client; proxyProtocol requires one"
-            }
-            Self::UntrustedPeer(_) => "a peer is not among proxyProtocol.trustedPeers",
-            Self::UnwantedHeader(_) => {
-                "a peer sent a PROXY header, and is not among proxyProtocol.trustedPeers"
-            }
-            Self::BackendRefused { cause, .. } => {
-                return format!("the backend {}; the log has its reply", refusal(*cause));
-            }
-            Self::AuthServiceUnavailable(_) => "the auth service is not available; the log has its reply",
-            Self::Backend(BackendError::Unavailable { step, .. }) => {
-                return format!(
-                    "the backend is not available: it reported a failure at {step}; the log has its reply"
-                );
-            }
-            Self::Handshake(HandshakeError::Client(failure)) => return failure.without_words(),
-            Self::Backend(BackendError::Unexpected { step, .. }) => {
-                return format!("the backend does not accept {step}; the log has its reply");
-            }
-            Self::Backend(BackendError::Unasked { step, .. }) => {
-                return format!("the backend answered before it was sent {step}; the log has its reply");
-            }
-            Self::Backend(BackendError::OutOfStep { .. }) => {
-                "the backend answered something else than the login; the log has its reply"
-            }
-            Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
-                return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
-            }
-            Self::Backend(BackendError::NoEhlo { needed_by, .. }) => {
-                return format!(
-                    "the backend does not know EHLO, which {needed_by} needs; the log has its reply"
-                );
-            }
-            Self::BehindHeader(end) => {
-                let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";
-                return format!("{}; {likely}", end.sentence());
-            }
-            Self::AuthService(error) => return sentence_of(error),
-            other => return other.to_string(),
-        };
-        text.to_owned()
     }
 
     pub(crate) fn fault(&self) -> Fault {
@@ -295,11 +264,14 @@ impl End {
             | Self::Rule(_)
             | Self::ClientTimeout
             | Self::Handshake(_)
+            | Self::SpeaksTls { .. }
             | Self::ClientCertificate(_)
             | Self::EarlyTalker
             | Self::LoginRefused => Fault::Client,
             Self::AuthService(AuthError::Configuration { .. }) => Fault::Configuration,
-            Self::AuthService(_) | Self::AuthServiceUnavailable(_) => Fault::AuthService,
+            Self::AuthService(_) | Self::AuthServiceUnavailable(_) | Self::UnknownServer(_) => {
+                Fault::AuthService
+            }
             Self::NoBackend
             | Self::RouteUndecided(_)
             | Self::RouteHeld(_)
@@ -318,6 +290,8 @@ impl End {
             Self::Backend(_)
             | Self::NoEndpoints(_)
             | Self::Connect(_)
+            | Self::UnknownName(_)
+            | Self::TlsTimeout(_)
             | Self::BackendGone
             | Self::BackendTimeout
             | Self::BackendSilent { .. }
@@ -375,22 +349,6 @@ const fn interrupted(what: Interrupted) -> &'static str {
     }
 }
 
-/// Describes an error without the reference of the auth service, which may be a URL with credentials.
-fn sentence_of(error: &AuthError) -> String {
-    match error {
-        AuthError::NoEndpoint { .. } => "the auth service has no ready endpoint".to_owned(),
-        AuthError::Configuration { .. } => "the auth service cannot be used; the log says why".to_owned(),
-        AuthError::Unreachable { cause, .. } => format!("the auth service cannot be reached: {cause}"),
-        AuthError::Timeout { timeout, .. } => format!("the auth service did not answer within {timeout:?}"),
-        AuthError::GivenUp { waited, .. } => {
-            format!("the client left while the auth service had not answered for {waited:.1?}")
-        }
-        AuthError::Broken { .. } => "the auth service broke off its answer".to_owned(),
-        AuthError::Answer { cause, .. } => format!("the auth service answered wrongly: {cause}"),
-        AuthError::Undecided { .. } => "the auth service did not decide".to_owned(),
-    }
-}
-
 const fn rule(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Quit => "the client left before a login",
@@ -404,6 +362,7 @@ const fn rule(reason: CloseReason) -> &'static str {
             "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
         }
         CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
+        CloseReason::SpeaksTls => "a TLS handshake on a port that begins in clear",
         CloseReason::DoubtfulCommand => {
             "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::dns::Dns;
@@ -28,9 +28,10 @@ use crate::protocol::Protocol;
 use crate::protocol::backend::{Probe, ProbeStep};
 use crate::protocol::proxy_header::{self, Details, ProxyVersion};
 
+use super::connection::Connection;
 use super::end::End;
 use super::metrics::Metrics;
-use super::route::{BackendTls, Route};
+use super::route::{BackendTls, Limit, Route};
 use super::uses::{Use, Uses};
 
 pub(crate) struct HealthChecks {
@@ -299,8 +300,11 @@ impl Checker {
     /// Runs one check. The error is the reason of the failure.
     async fn check(&self) -> Result<(), String> {
         let is_silent = AtomicBool::new(false);
-        let answer = timeout(self.rule.timeout, self.ask(&is_silent)).await;
-        match answer {
+        let until = Instant::now() + self.rule.timeout;
+        let limit = Limit { until, field: "healthCheck.timeout" };
+        let connected = self.route.connect_to(&self.endpoint.address, limit).await;
+        let connection = connected.map_err(|end| end.to_string())?.connection;
+        match timeout_at(until, self.ask(connection, &is_silent)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(end)) => Err(end.to_string()),
             Err(_) if is_silent.load(Ordering::Relaxed) => {
@@ -311,9 +315,7 @@ impl Checker {
     }
 
     /// Sets `is_silent` while the endpoint is connected and has sent nothing.
-    async fn ask(&self, is_silent: &AtomicBool) -> Result<(), End> {
-        let until = Instant::now() + self.rule.timeout;
-        let mut connection = self.route.connect_to(&self.endpoint.address, until).await?.connection;
+    async fn ask(&self, mut connection: Connection, is_silent: &AtomicBool) -> Result<(), End> {
         let mut probe = Probe::new(self.protocol);
         let mut out = Vec::new();
         is_silent.store(true, Ordering::Relaxed);

@@ -45,6 +45,21 @@ impl BackendTls {
     }
 }
 
+/// A time limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// The end of the time.
+    pub(crate) until: Instant,
+    /// The field that sets it, for messages.
+    pub(crate) field: &'static str,
+}
+
+impl Limit {
+    fn late(self) -> End {
+        End::Connect(format!("no connection within {}", self.field))
+    }
+}
+
 /// A connection to a backend.
 pub(crate) struct Reached {
     /// The connection, ready for the backend's next bytes.
@@ -82,15 +97,17 @@ impl Route {
     /// Resolves the address and connects to the first target that works. Returns when the backend is to speak next.
     ///
     /// # Errors
-    /// [`End::Connect`] with the reason, [`End::NotAllowed`], or [`End::Descriptors`]. If only one target was tried, its
+    /// [`End::Connect`] with the reason, [`End::TlsTimeout`], [`End::UnknownName`], [`End::NotAllowed`], or
+    /// [`End::Descriptors`]. If only one target was tried, its
     /// own failure.
-    pub(crate) async fn connect_to(&self, address: &BackendAddress, until: Instant) -> Result<Reached, End> {
+    pub(crate) async fn connect_to(&self, address: &BackendAddress, limit: Limit) -> Result<Reached, End> {
         let resolving = self.dns.resolve(&self.resolver, &self.reach, address);
-        let targets = timeout_at(until, resolving).await.map_err(|_| late())?.map_err(unresolved)?;
+        let resolved = timeout_at(limit.until, resolving).await.map_err(|_| limit.late())?;
+        let targets = resolved.map_err(unresolved)?;
         let mut failures = Vec::new();
         for (index, target) in targets.iter().enumerate() {
-            let share = share(until, targets.len().saturating_sub(index));
-            match timeout_at(share, self.reach(target, address)).await.unwrap_or_else(|_| Err(late())) {
+            let until = share(limit.until, targets.len().saturating_sub(index));
+            match self.reach(target, address, Limit { until, ..limit }).await {
                 Ok(reached) => return Ok(reached),
                 Err(End::Descriptors) => return Err(End::Descriptors),
                 Err(end) => failures.push((target, end)),
@@ -105,12 +122,15 @@ impl Route {
     }
 
     /// Connects to one target.
-    async fn reach(&self, target: &Target, address: &BackendAddress) -> Result<Reached, End> {
-        let socket = target.connect().await.map_err(|error| {
+    async fn reach(&self, target: &Target, address: &BackendAddress, limit: Limit) -> Result<Reached, End> {
+        let connected = timeout_at(limit.until, target.connect()).await.map_err(|_| limit.late())?;
+        let socket = connected.map_err(|error| {
             if has_no_descriptor(&error) { End::Descriptors } else { End::Connect(error.to_string()) }
         })?;
         let takes_introductions = self.reach.introduces(target.address());
-        let connection = self.open(socket, address, takes_introductions).await?;
+        // The PROXY header fits into the send buffer, so only TLS takes time.
+        let opening = timeout_at(limit.until, self.open(socket, address, takes_introductions));
+        let connection = opening.await.unwrap_or(Err(End::TlsTimeout(limit.field)))?;
         Ok(Reached { connection, takes_introductions })
     }
 
@@ -167,10 +187,6 @@ async fn secure(
     Ok(Connection::to_backend(Stream::Client(Box::new(stream))))
 }
 
-fn late() -> End {
-    End::Connect("no connection within timeouts.connect".to_owned())
-}
-
 /// Divides the time until `until` among `left` attempts. Returns the end of the first of them.
 pub(super) fn share(until: Instant, left: usize) -> Instant {
     let now = Instant::now();
@@ -183,7 +199,11 @@ pub(super) fn share(until: Instant, left: usize) -> Instant {
 const MIN_SHARE: Duration = Duration::from_secs(1);
 
 fn unresolved(error: DnsError) -> End {
-    if error.is_refusal() { End::NotAllowed(error.to_string()) } else { End::Connect(error.to_string()) }
+    match error {
+        DnsError::NotFound(_) => End::UnknownName(error.to_string()),
+        _ if error.is_refusal() => End::NotAllowed(error.to_string()),
+        _ => End::Connect(error.to_string()),
+    }
 }
 
 /// Returns the name that the backend's certificate must match if none is configured.
@@ -192,5 +212,38 @@ fn server_name(address: &BackendAddress) -> ServerNameSource {
         BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),
         BackendAddress::Name { host, .. } => ServerNameSource::Host(host.clone()),
         BackendAddress::Unix(_) => ServerNameSource::Host("localhost".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Host;
+    use crate::model::TrustAnchors;
+    use crate::model::settings::ClientTls;
+    use crate::net::ListenAddress;
+    use crate::proxy::tests::socket;
+    use crate::tls::connector;
+    use prometheus::Registry;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tls_handshake_that_hangs_is_not_called_a_missing_connection() {
+        // The kernel completes the connection, and nobody answers on it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = BackendAddress::Ip(silent.local_addr().unwrap());
+        let tls = ClientTls { trust: TrustAnchors::System, server_name: None, certificate: None };
+        let tls = BackendTls::Implicit(Arc::new(connector(&tls, None).unwrap()));
+        let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
+        let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
+        let listener = &socket.listeners[0];
+        let route = Route::new(&dns, &listener.resolver, Reach::Anywhere, tls, Vec::new());
+        let until = Instant::now() + Duration::from_secs(10);
+        let reached = route.connect_to(&address, Limit { until, field: "healthCheck.timeout" }).await;
+        let end = reached.err().expect("no handshake");
+        assert_eq!(
+            end.to_string(),
+            "the TLS handshake with the backend did not end within healthCheck.timeout"
+        );
+        assert_eq!(end.outcome(), "backend_timeout");
     }
 }

@@ -314,6 +314,30 @@ mod tests {
         assert!(untrusted.contains("add its authority to upstream.tls.caCertificateRefs"), "{untrusted}");
     }
 
+    /// Returns a certificate of version 1: without the field of its version, and with a signature that does not fit.
+    fn of_version_1(der: &[u8]) -> CertificateDer<'static> {
+        const VERSION_3: [u8; 5] = [0xa0, 3, 2, 1, 2];
+        let [0x30, 0x82, a, b, 0x30, 0x82, c, d, rest @ ..] = der else { panic!("short: {der:?}") };
+        let shorter = |high: &u8, low: &u8| (u16::from_be_bytes([*high, *low]) - 5).to_be_bytes();
+        let rest = rest.strip_prefix(&VERSION_3).unwrap();
+        let start = [&[0x30, 0x82][..], &shorter(a, b), &[0x30, 0x82], &shorter(c, d)].concat();
+        CertificateDer::from([&start[..], rest].concat())
+    }
+
+    #[tokio::test]
+    async fn says_that_a_certificate_of_version_1_cannot_be_verified() {
+        let ca = Ca::new("ca");
+        let mut certificate = (*ca.issue(&["imap.test", &"long.".repeat(40)]).model()).clone();
+        certificate.chain = vec![of_version_1(&certificate.chain[0])];
+        let backend = server_tls(vec![Arc::new(certificate)]);
+        let error = connect(backend, &trusting(vec![ca.der()]), &host("imap.test")).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the backend presents a certificate that is not accepted: it has X.509 version 1, which has no names to \
+             verify; replace it there by a certificate of version 3 with subjectAltName"
+        );
+    }
+
     #[tokio::test]
     async fn shows_its_own_certificate_when_asked() {
         let ca = Ca::new("ca");

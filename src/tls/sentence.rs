@@ -18,7 +18,8 @@ impl HandshakeFailure {
             Self::UnknownName(_) => "the client asked by SNI for a name that no listener on this address has",
             Self::ForeignProtocol => "the client offers only protocols by ALPN that are not spoken here",
             Self::TooLong => "the client sent a TLS handshake that is too long",
-            Self::OldVersion(_)
+            Self::Version(_)
+            | Self::NoCommonVersion
             | Self::Expired(_)
             | Self::NotTls
             | Self::NoCipherSuite
@@ -93,6 +94,11 @@ pub(super) fn of(error: &CertificateError) -> String {
         CertificateError::Other(OtherError(cause)) => match cause.downcast_ref::<webpki::Error>() {
             Some(webpki::Error::CaUsedAsEndEntity) => {
                 "it is self-signed; if that is meant, add it to upstream.tls.caCertificateRefs".to_owned()
+            }
+            Some(webpki::Error::UnsupportedCertVersion) => {
+                "it has X.509 version 1, which has no names to verify; replace it there by a certificate of version 3 \
+                 with subjectAltName"
+                    .to_owned()
             }
             _ => cause.to_string(),
         },

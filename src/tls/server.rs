@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::server::Acceptor;
 use rustls::{
     AlertDescription, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SignatureScheme,
     SupportedCipherSuite, SupportedProtocolVersion,
 };
 use rustls_pki_types::UnixTime;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::model::snapshot::positions;
 use crate::model::{ClientAuthMode, Listener, MinVersion, ServerNames, ServerTls, SharedTicketKeys, Socket};
@@ -24,7 +23,9 @@ use super::provider_with;
 use super::resume::Resumption;
 use super::select::CertificateChoice;
 use super::verify::ClientVerifier;
-use super::{ClientCertificate, HandshakeError, HandshakeFailure, TlsError, describe};
+use super::{
+    ClientCertificate, HandshakeError, HandshakeFailure, TLS_1_1_OR_OLDER, TlsError, describe, hello,
+};
 
 /// Does the handshakes of a socket. Listeners with equal [`ServerTls`] share a configuration.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl TlsAcceptor {
     {
         let (stream, proof) = client.into_parts();
         let stream = Capped::new(stream, self.longest_hello);
-        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(client_fault)?;
+        let mut hello = hello::read(stream).await?;
         let Some((position, listener, setup)) = self.select(hello.client_hello().server_name()) else {
             return Err(refuse_name(hello).await);
         };
@@ -222,6 +223,9 @@ impl Setup {
     /// Explains a failed handshake with a client that asked for `name`.
     fn fault(&self, error: std::io::Error, name: Option<&str>) -> HandshakeError {
         let failure = HandshakeFailure::from(error);
+        if let HandshakeFailure::NoCommonVersion = failure {
+            return HandshakeError::Client(HandshakeFailure::Version(self.other_versions()));
+        }
         let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
         if let HandshakeFailure::Alert(AlertDescription::CertificateExpired) = failure
             && let Some(reference) = self.choice.expired(name, now)
@@ -229,6 +233,27 @@ impl Setup {
             return HandshakeError::Client(HandshakeFailure::Expired(reference.to_owned()));
         }
         HandshakeError::Client(failure)
+    }
+
+    /// Describes the versions of a client that offers none that this setup speaks.
+    fn other_versions(&self) -> &'static str {
+        let suites = &self.config.crypto_provider().cipher_suites;
+        let has_suite =
+            |version: &SupportedProtocolVersion| suites.iter().any(|suite| suite.version() == version);
+        match (has_suite(&rustls::version::TLS12), has_suite(&rustls::version::TLS13)) {
+            _ if self.tls.min_version == MinVersion::Tls13 => {
+                "versions of TLS that are older than tls.minVersion"
+            }
+            (false, _) => {
+                "TLS 1.2 or older, and tls.cipherSuites has only suites of TLS 1.3; add suites of TLS 1.2 there, or \
+                 update the client"
+            }
+            (_, false) => {
+                "other versions than TLS 1.2, and tls.cipherSuites has only suites of TLS 1.2; add suites of TLS 1.3 \
+                 there"
+            }
+            (true, true) => TLS_1_1_OR_OLDER,
+        }
     }
 
     /// Returns the algorithms of the certificate that the client got, which rustls does not report. `schemes` are the
@@ -257,18 +282,14 @@ impl Setup {
     }
 }
 
-/// Sends the alert `unrecognized_name` (RFC 6066 section 3) before a configuration is selected. rustls has no function
-/// for this.
+/// Sends the alert `unrecognized_name` (RFC 6066 section 3) before a configuration is selected.
 async fn refuse_name<S>(hello: StartHandshake<S>) -> HandshakeError
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let name = hello.client_hello().server_name().unwrap_or_default().to_owned();
     let mut stream = hello.io;
-    // A client that has left needs no alert.
-    if stream.write_all(&UNRECOGNIZED_NAME).await.is_ok() {
-        let _ = stream.flush().await;
-    }
+    hello::send_alert(&mut stream, AlertDescription::UnrecognisedName, hello::TLS_1_2).await;
     HandshakeError::Client(HandshakeFailure::UnknownName(name))
 }
 
@@ -282,13 +303,6 @@ const MAX_HELLO_WITH_CERTIFICATES: usize = 28 * 1024;
 
 /// Maximum of what a client sends after its hello if certificates are requested. rustls accepts no longer message.
 const MAX_CERTIFICATES: usize = 64 * 1024;
-
-/// An alert record (21) with version TLS 1.2 and two bytes: fatal (2), `unrecognized_name` (112).
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
-fn client_fault(error: std::io::Error) -> HandshakeError {
-    HandshakeError::Client(error.into())
-}
 
 fn versions(minimum: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
     match minimum {

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use hickory_resolver::proto::op::ResponseCode;
 use serde_json::{Value, json};
 
 use crate::support::acceptor::Acceptor;
@@ -11,6 +12,7 @@ use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::Backend;
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, listener, mail_server, passthrough, with};
+use crate::support::name_server::{NameServer, Reply};
 use crate::support::talk::{PROTOCOLS, greeted, internal_error, is_success, log_in};
 use crate::support::{ports, wait};
 
@@ -258,4 +260,25 @@ fn a_client_that_leaves_an_auth_service_that_hangs_leaves_by_its_fault() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     a_client_that_leaves_blames(&json!({ "http": { "url": url, "timeout": "30s" } }), &json!({}));
+}
+
+#[test]
+fn an_auth_server_that_does_not_exist_is_the_fault_of_the_auth_service() {
+    let names = NameServer::start(|_, _| Reply::Code(ResponseCode::NXDomain));
+    let service = AuthService::start(|_| {
+        let server = ("Auth-Server", "gone.example.test".to_owned());
+        Answer::Headers(vec![("Auth-Status", "OK".to_owned()), server, ("Auth-Port", "143".to_owned())])
+    });
+    let resolver = json!({ "nameservers": [names.address().to_string()], "ipv6": false });
+    let port = ports::free();
+    let settings = json!({
+        "name": "imap", "protocol": "IMAP", "address": "127.0.0.1", "port": port, "tls": { "mode": "Disabled" },
+        "auth": { "http": { "url": service.url() } }, "resolver": resolver,
+    });
+    let folder = Folder::new();
+    folder.write("server.yaml", &mail_server(&json!({ "listeners": [settings] })));
+    let mailgress = Mailgress::start(&folder);
+    let mut wire = greeted(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    assert_eq!(log_in(&mut wire, "IMAP", "user", "secret").unwrap(), internal_error("IMAP"));
+    mailgress.logs(&["gone.example.test", "auth_service_error", "fault=\"auth_service\""]);
 }

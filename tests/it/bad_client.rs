@@ -164,6 +164,26 @@ fn garbage_instead_of_a_tls_handshake_ends_the_session_only() {
 }
 
 #[test]
+fn a_tls_handshake_on_a_port_that_begins_in_clear_ends_the_session_at_once() {
+    let edge = Edge::start();
+    for (protocol, address) in &edge.starttls {
+        let mut wire = greeted(*address).unwrap();
+        // The start of a ClientHello, which a client sends before it reads anything.
+        wire.send([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).unwrap();
+        // `timeouts.client` is 20 s.
+        assert_eq!(wire.rest(Duration::from_secs(10)), "", "{protocol}");
+        let port = match *protocol {
+            "IMAP" => "(usually port 993)",
+            "POP3" => "(usually port 995)",
+            _ => "(usually port 465)",
+        };
+        let listener = format!("{}-starttls", protocol.to_lowercase());
+        edge.mailgress.logs(&["tls_handshake", "the client speaks TLS from the first byte", port, &listener]);
+    }
+    edge.serves_others();
+}
+
+#[test]
 fn commands_injected_before_the_handshake_are_never_executed() {
     let edge = Edge::start();
     let injected = [

@@ -124,6 +124,7 @@ fn serve(text: &str) {
     let identity = AUTHORITY.issue_for_loopback();
     folder.write_text("mail.pem", &(identity.certificate + &identity.key));
     folder.write_text("ca.pem", &AUTHORITY.pem());
+    folder.write_text("dhparam.pem", "-----BEGIN DH PARAMETERS-----\n-----END DH PARAMETERS-----\n");
     let expected = Expected::all(text);
     let mut written =
         text.replace("@AUTH@", &auth.address().to_string()).replace("@DIR@", folder.path().to_str().unwrap());

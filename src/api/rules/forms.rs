@@ -44,6 +44,16 @@ fn duration(least: &str, most: &str, remedy: &str) -> Value {
     )])
 }
 
+/// Rules of a Service's name: a DNS label (RFC 1123). RFC 1035, which older API servers require, also forbids a digit at
+/// the start.
+#[must_use]
+pub fn service_name() -> Value {
+    json!([rule(
+        "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+        "this is not the name of a Service; write lower-case letters, digits and hyphens, without a namespace or domain",
+    )])
+}
+
 /// Rules of a listener's address.
 #[must_use]
 pub fn listen_address() -> Value {

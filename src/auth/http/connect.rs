@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -40,24 +41,23 @@ impl Connector {
     /// The error of the socket or of TLS.
     pub(super) async fn connect(&self, target: &Target) -> io::Result<Connection> {
         let share = self.quota.take();
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            match self.stream(target).await {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let connecting = timeout_at(deadline, async {
+            match target.connect().await {
                 Err(error) if has_no_descriptor(&error) => {
                     self.quota.close_kept();
-                    self.stream(target).await
+                    target.connect().await
                 }
                 other => other,
             }
         });
-        let stream = connecting.await.unwrap_or_else(|_| {
-            let text = format!("no connection within {CONNECT_TIMEOUT:?}");
-            Err(io::Error::new(io::ErrorKind::TimedOut, text))
-        });
-        Ok(Connection { stream: stream?, _share: share })
+        let plain = connecting.await.unwrap_or_else(|_| Err(late("no connection")))?;
+        let securing = timeout_at(deadline, self.secure(plain));
+        let stream = securing.await.unwrap_or_else(|_| Err(late("the TLS handshake did not end")))?;
+        Ok(Connection { stream, _share: share })
     }
 
-    async fn stream(&self, target: &Target) -> io::Result<Either<Socket, Box<TlsStream<Socket>>>> {
-        let plain = target.connect().await?;
+    async fn secure(&self, plain: Socket) -> io::Result<Either<Socket, Box<TlsStream<Socket>>>> {
         Ok(match &self.tls {
             None => Either::Left(plain),
             Some((connector, name)) => {
@@ -69,6 +69,10 @@ impl Connector {
             }
         })
     }
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {CONNECT_TIMEOUT:?}"))
 }
 
 /// A connection to one endpoint.
@@ -165,6 +169,20 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::model::TrustAnchors;
+    use crate::tls::client::https_connector;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tls_handshake_that_hangs_is_not_called_a_missing_connection() {
+        // The kernel completes the connection, and nobody answers on it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(silent.local_addr().unwrap());
+        let tls = https_connector(&TrustAnchors::System).unwrap();
+        let name = ServerName::try_from("auth.test").unwrap();
+        let connector = Connector { tls: Some((tls, name)), quota: Quota::new(1) };
+        let error = connector.connect(&target).await.err().expect("no handshake");
+        assert_eq!(error.to_string(), "the TLS handshake did not end within 5s");
+    }
 
     #[tokio::test]
     async fn what_the_kernel_holds_is_seen_before_the_event_loop_turns() {

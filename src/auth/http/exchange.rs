@@ -38,17 +38,17 @@ pub(super) enum After {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// Bytes arrived before the request was sent.
-    #[error("it sent bytes before the request")]
+    #[error("sent bytes before the request")]
     Early,
     /// The connection ended before the first byte. A kept connection may have been closed before the service saw the
     /// request.
-    #[error("{0}")]
+    #[error("closed the connection without an answer: {0}")]
     Unanswered(io::Error),
     /// The connection ended within the head.
-    #[error("the connection ended within the headers of the answer: {0}")]
+    #[error("broke off its answer within the headers: {0}")]
     Cut(io::Error),
     /// The bytes are not an HTTP answer.
-    #[error("{0}")]
+    #[error("sent an answer that cannot be used: {0}")]
     Nonsense(#[from] HeadError),
 }
 

@@ -32,15 +32,35 @@ pub(super) struct Head {
 /// Why a head is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
-    /// It is not HTTP/1.
-    #[error("the answer is not an HTTP/1.x response ({0})")]
+    /// It is not HTTP.
+    #[error("it is not an HTTP/1.x response ({0})")]
     NotHttp(httparse::Error),
+    /// It is of another version than HTTP/1.0 and HTTP/1.1.
+    #[error("it is of another version of HTTP than 1.0 and 1.1")]
+    Version,
+    /// A header line has a wrong form.
+    #[error("a header of it is not valid ({0})")]
+    Header(httparse::Error),
+    /// It has more than [`MAX_HEADERS`] header lines.
+    #[error("it has more than {MAX_HEADERS} headers")]
+    TooManyHeaders,
     /// The status is not one of HTTP.
-    #[error("the answer is not an HTTP/1.x response ({0})")]
+    #[error("it is not an HTTP/1.x response ({0})")]
     NoStatus(String),
     /// It is longer than [`MAX_HEAD`].
     #[error("its headers are longer than {MAX_HEAD} bytes")]
     TooLong,
+}
+
+impl HeadError {
+    fn of(error: httparse::Error, bytes: &[u8]) -> Self {
+        match error {
+            httparse::Error::Version if bytes.starts_with(b"HTTP/") => Self::Version,
+            httparse::Error::HeaderName | httparse::Error::HeaderValue => Self::Header(error),
+            httparse::Error::TooManyHeaders => Self::TooManyHeaders,
+            other => Self::NotHttp(other),
+        }
+    }
 }
 
 /// How the end of the body is known.
@@ -85,7 +105,8 @@ impl Head {
     fn first(bytes: &[u8]) -> Result<Option<Self>, HeadError> {
         let mut lines = [EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut lines);
-        let Status::Complete(length) = response.parse(bytes).map_err(HeadError::NotHttp)? else {
+        let Status::Complete(length) = response.parse(bytes).map_err(|error| HeadError::of(error, bytes))?
+        else {
             return Ok(None);
         };
         let status = StatusCode::from_u16(response.code.unwrap_or_default())
@@ -251,7 +272,17 @@ mod tests {
     #[test]
     fn what_is_no_head_or_too_long_a_one_is_refused() {
         let error = Head::parse(b"220 mail.test ESMTP\r\n").unwrap_err().to_string();
-        assert!(error.starts_with("the answer is not an HTTP/1.x response ("), "{error}");
+        assert!(error.starts_with("it is not an HTTP/1.x response ("), "{error}");
+        for (answer, said) in [
+            ("HTTP/2.0 200 OK\r\n\r\n".to_owned(), "it is of another version of HTTP than 1.0 and 1.1"),
+            (format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101)), "it has more than 100 headers"),
+            (
+                "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n".to_owned(),
+                "a header of it is not valid (invalid header name)",
+            ),
+        ] {
+            assert_eq!(Head::parse(answer.as_bytes()).unwrap_err().to_string(), said);
+        }
         for text in [
             "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n".to_owned(),
             "HTTP/1.1 200 OK\r\nname: a\0b\r\n\r\n".to_owned(),

@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use zeroize::Zeroizing;
 
 use crate::auth::{AuthRequest, ClientCertificate};
-use crate::model::HeaderText;
+use crate::model::{AuthHeader, HeaderText};
 use crate::protocol::{Envelope, LoginRequest};
 use crate::secret::{self, Secret};
 
@@ -26,7 +26,7 @@ pub(super) struct Template {
     /// If false, the request has `Connection: close`.
     pub(super) keep_alive: bool,
     /// The configured headers in their order; already checked.
-    pub(super) extra: Vec<(String, HeaderText)>,
+    pub(super) extra: Vec<AuthHeader>,
     /// Adds `Auth-SSL-Cert`.
     pub(super) pass_client_certificate: bool,
 }
@@ -65,7 +65,7 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
             client_certificate(certificate, template.pass_client_certificate, &mut lines);
         }
     }
-    for (name, value) in &template.extra {
+    for AuthHeader { name, value } in &template.extra {
         match value {
             HeaderText::Fixed(text) => lines.raw(name, text.expose()),
             HeaderText::ClientPort => lines.shown(name, request.client.port()),
@@ -218,7 +218,10 @@ mod tests {
             path: PathAndQuery::from_static("/auth"),
             host: HeaderValue::from_static("auth.test"),
             keep_alive: true,
-            extra: vec![("X-Auth-Key".to_owned(), HeaderText::Fixed(Secret::from(&b"k"[..])))],
+            extra: vec![AuthHeader {
+                name: "X-Auth-Key".to_owned(),
+                value: HeaderText::Fixed(Secret::from(&b"k"[..])),
+            }],
             pass_client_certificate: true,
         }
     }
@@ -352,7 +355,7 @@ mod tests {
         let login = password(b"u", b"p");
         let mut request = request(&login);
         let mut template = template();
-        template.extra = vec![("Client-Port".to_owned(), HeaderText::ClientPort)];
+        template.extra = vec![AuthHeader { name: "Client-Port".to_owned(), value: HeaderText::ClientPort }];
         for (client, line) in [
             (request.client, &b"\r\nClient-Port: 5555\r\n\r\n"[..]),
             (ClientAddress::Unix, &b"\r\nClient-Port: 0\r\n\r\n"[..]),
@@ -366,7 +369,7 @@ mod tests {
     fn a_header_may_say_the_sessions_id() {
         let login = password(b"u", b"p");
         let mut template = template();
-        template.extra = vec![("X-Session".to_owned(), HeaderText::SessionId)];
+        template.extra = vec![AuthHeader { name: "X-Session".to_owned(), value: HeaderText::SessionId }];
         let sent = bytes(&template, &request(&login));
         assert!(sent.expose().ends_with(b"\r\nX-Session: 0000000000001-2\r\n\r\n"));
     }

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::model::{HeaderText, HttpAuth, TrustAnchors};
+use crate::model::{AuthHeader, HeaderText, HttpAuth, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::tls::client::https_connector;
 
@@ -51,14 +51,14 @@ fn template(auth: &HttpAuth) -> Result<Template, String> {
     let path: PathAndQuery =
         auth.path.expose().parse().map_err(|error| format!("the path of its URL: {error}"))?;
     let host = HeaderValue::try_from(&auth.host).map_err(|_| format!("{:?} is not a host", auth.host))?;
-    let unusable = |(name, value): &&(String, HeaderText)| {
-        let is_allowed = match value {
+    let unusable = |header: &&AuthHeader| {
+        let is_allowed = match &header.value {
             HeaderText::Fixed(text) => HeaderValue::from_bytes(text.expose()).is_ok(),
             HeaderText::ClientPort | HeaderText::SessionId => true,
         };
-        HeaderName::try_from(name).is_err() || !is_allowed
+        HeaderName::try_from(&header.name).is_err() || !is_allowed
     };
-    if let Some((name, _)) = auth.headers.iter().find(unusable) {
+    if let Some(AuthHeader { name, .. }) = auth.headers.iter().find(unusable) {
         return Err(format!("auth.http.headers: {name:?} or its value is not allowed in HTTP"));
     }
     Ok(Template {

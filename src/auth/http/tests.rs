@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthAnswer, AuthClient, AuthError, AuthRequest};
 use crate::dns::{Dns, Host};
-use crate::model::{AuthProof, HeaderText, HttpAuth, Reach, RequestPath, Resolver, TrustAnchors};
+use crate::model::{AuthHeader, AuthProof, HeaderText, HttpAuth, Reach, RequestPath, Resolver, TrustAnchors};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, Protocol};
@@ -106,7 +106,10 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
         host: "auth.test".to_owned(),
         path: RequestPath::new("/auth?via=mail".to_owned()),
         tls: None,
-        headers: vec![("X-Auth-Key".to_owned(), HeaderText::Fixed(Secret::from(&b"k"[..])))],
+        headers: vec![AuthHeader {
+            name: "X-Auth-Key".to_owned(),
+            value: HeaderText::Fixed(Secret::from(&b"k"[..])),
+        }],
         timeout: Duration::from_secs(10),
         keep_alive: true,
         pass_client_certificate: false,
@@ -436,7 +439,7 @@ async fn an_unusable_configuration_is_the_configurations_fault() {
     let address = refusing_address().await;
     let mut service = service(&[&address]);
     let value = HeaderText::Fixed(Secret::from(&b"hunter2"[..]));
-    service.headers.push(("bad name".to_owned(), value));
+    service.headers.push(AuthHeader { name: "bad name".to_owned(), value });
     let error = check(&client(), &Arc::new(service)).await.unwrap_err();
     assert!(matches!(error, AuthError::Configuration { .. }), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");

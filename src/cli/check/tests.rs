@@ -97,6 +97,58 @@ fn warns_of_xclient_if_a_proxy_header_is_enough() {
 }
 
 #[test]
+fn warns_of_a_backend_that_is_a_listener_of_the_same_files() {
+    let warned = |address: &str, backend: &str| {
+        let head = "auth: {passthrough: {}}, tls: {mode: Disabled}";
+        let own = format!("{{name: a, port: 143, address: '{address}', backendAddress: '{backend}'}}");
+        let other = "{name: b, port: 110, address: '*', backendAddress: 'b:110'}";
+        let (lines, wrong) = check(&format!("{HEAD}spec: {{{head}, listeners: [{own}, {other}]}}\n"));
+        assert!(!wrong, "{lines:?}");
+        lines
+    };
+    for (address, backend) in [
+        ("*", "127.0.0.1:143"),
+        ("*", "[::1]:143"),
+        ("*", "127.0.0.9:143"),
+        ("*", "localhost:143"),
+        ("*", "0.0.0.0:143"),
+        ("192.0.2.1", "192.0.2.1:143"),
+        ("127.0.0.1", "localhost:143"),
+        ("127.0.0.1", "[::ffff:127.0.0.1]:143"),
+    ] {
+        let lines = warned(address, backend);
+        assert_eq!(lines.len(), 1, "{address} {backend}: {lines:?}");
+        let said = "warning: MailServer default/s: spec.listeners[a].backendAddress: this is the address of the listener \
+                    default/s/a, so";
+        assert!(lines[0].contains(said), "{lines:?}");
+    }
+    assert!(warned("*", "127.0.0.1:110")[0].contains("the listener default/s/b, so"));
+    for (address, backend) in
+        [("*", "127.0.0.1:144"), ("127.0.0.1", "127.0.0.2:143"), ("*", "192.0.2.1:143"), ("*", "b:143")]
+    {
+        assert_eq!(warned(address, backend), [""; 0], "{address} {backend}");
+    }
+}
+
+#[test]
+fn an_object_that_is_broken_as_a_whole_has_a_line() {
+    let server = format!("{HEAD}spec: {{listeners: []}}\n");
+    let broken = "apiVersion: v1\nkind: Secret\nmetadata: {name: t}\ndata: {a: 1}\n";
+    let (lines, _) = check(&format!("{server}---\n{broken}"));
+    assert!(
+        lines.iter().any(|line| line.starts_with("a.yaml:8:18: ") && line.contains("Secret default/t")),
+        "{lines:?}"
+    );
+    let (lines, _) = check(&format!("{server}---\n{server}"));
+    assert!(
+        lines.iter().any(|line| line.contains("is also in") && line.starts_with("a.yaml:3:18: ")),
+        "{lines:?}"
+    );
+    let (lines, _) = check(&format!("{server}---\n# a comment\nkind: MailServer\n"));
+    assert!(lines[0].starts_with("a.yaml:7:1: a MailServer has no apiVersion"), "{lines:?}");
+}
+
+#[test]
 fn broken_yaml_is_an_error() {
     let (lines, wrong) = check("a: [1\n");
     assert!(wrong && lines[0].starts_with("a.yaml:2:1: "), "{lines:?}");

@@ -369,6 +369,20 @@ fn certificates_that_nginx_cannot_load_are_refused() {
     let reason = "2: No such file or directory";
     assert_eq!(passwords, format!("x.conf:4: cannot load password file \"nowhere\": {reason}"));
     assert!(imported(&format!("rsa.pem rsa.key {verify} tls/ca.pem; ssl_crl tls/ca.crl;")).is_ok());
+    for (directive, expected) in [
+        ("ssl_dhparam nowhere", format!("cannot load DH parameters \"nowhere\": {reason}")),
+        ("ssl_dhparam tls/ca.pem", "cannot load DH parameters \"tls/ca.pem\": no PEM block of them in it".to_owned()),
+        ("ssl_ciphers FOO:!aNULL", "ssl_ciphers \"FOO:!aNULL\": no cipher match; name suites of OpenSSL".to_owned()),
+        (
+            "ssl_ecdh_curve prime256v1:foo",
+            "ssl_ecdh_curve \"prime256v1:foo\": group 'foo' cannot be set; correct the name, or remove the directive"
+                .to_owned(),
+        ),
+    ] {
+        let refused = imported(&format!("rsa.pem rsa.key {directive};")).unwrap_err().to_string();
+        assert_eq!(refused, format!("x.conf:4: {expected}"));
+    }
+    assert!(imported("rsa.pem rsa.key ssl_ciphers HIGH; ssl_ecdh_curve X25519:P-256;").is_ok());
 }
 
 #[test]

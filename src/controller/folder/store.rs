@@ -56,6 +56,8 @@ pub struct Problem {
     pub path: PathBuf,
     /// Line and column, if they are known.
     pub position: Option<(usize, usize)>,
+    /// The object that is broken or a duplicate: its `kind` as written, and its name.
+    pub object: Option<(String, Key)>,
     /// One sentence.
     pub message: String,
 }
@@ -144,6 +146,7 @@ impl Store {
         let unreadable = self.unreadable.iter().map(|(path, why)| Problem {
             path: path.clone(),
             position: None,
+            object: None,
             message: why.clone(),
         });
         loaded.problems.extend(unreadable);
@@ -218,12 +221,14 @@ impl File {
                 manifests.push(old);
             }
         }
-        Problem { path: path.to_owned(), position: None, message: format!("{message}{kept}") }
+        let object = Some((kind.clone(), key.clone()));
+        Problem { path: path.to_owned(), position: None, object, message: format!("{message}{kept}") }
     }
 
     fn fail(&mut self, path: &Path, position: Option<(usize, usize)>, why: &str) -> Outcome {
         let kept = if self.manifests.is_empty() { "" } else { "; the file keeps what it last held" };
-        let problems = vec![Problem { path: path.to_owned(), position, message: format!("{why}{kept}") }];
+        let message = format!("{why}{kept}");
+        let problems = vec![Problem { path: path.to_owned(), position, object: None, message }];
         let changed = self.problems != problems;
         self.problems = problems;
         if changed { Outcome::Changed } else { Outcome::Same }
@@ -304,7 +309,8 @@ fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
         "{kind} {key} is also in {}, which wins; remove one of the two, or rename it",
         first.display()
     );
-    Problem { path: path.to_owned(), position: None, message }
+    let object = Some((kind.clone(), key.clone()));
+    Problem { path: path.to_owned(), position: None, object, message }
 }
 
 fn log_ignored(path: &Path, manifests: &[Manifest]) {

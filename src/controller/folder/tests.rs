@@ -297,6 +297,7 @@ fn a_file_without_problems_is_solved() {
     let problem = |path: &str, message: &str| Problem {
         path: path.into(),
         position: None,
+        object: None,
         message: message.to_owned(),
     };
     let before = [problem("a", "one"), problem("a", "two"), problem("b", "one"), problem("gone", "one")];

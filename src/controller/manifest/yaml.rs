@@ -16,6 +16,8 @@ pub(super) struct Documents<'t> {
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
     composer: Composer,
     refused: Option<ParseError>,
+    /// Where the content of the last document starts.
+    start: Option<Marker>,
 }
 
 impl<'t> Documents<'t> {
@@ -23,7 +25,12 @@ impl<'t> Documents<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let refused = check_text(text).err();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { parser: Parser::new_from_str(text), composer: Composer::default(), refused }
+        Self { parser: Parser::new_from_str(text), composer: Composer::default(), refused, start: None }
+    }
+
+    /// Returns line and column of the last document, counted from 1.
+    pub(super) fn position(&self) -> Option<(usize, usize)> {
+        self.start.map(|at| (at.line(), at.col().saturating_add(1)))
     }
 }
 
@@ -37,7 +44,14 @@ impl Iterator for Documents<'_> {
         }
         loop {
             let taken = match self.parser.next()? {
-                Ok((event, span)) => self.composer.take(event, span),
+                Ok((event, span)) => {
+                    match &event {
+                        Event::DocumentStart(_) => self.start = None,
+                        _ if self.start.is_none() => self.start = Some(span.start),
+                        _ => {}
+                    }
+                    self.composer.take(event, span)
+                }
                 Err(error) => Err(of_parser(&error)),
             };
             match taken {

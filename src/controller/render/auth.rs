@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::api::auth::{Header, HttpAuth as Settings, ServiceRef, SessionValue};
 use crate::controller::index::ReferenceKind;
 use crate::controller::violation::Violation;
-use crate::model::{Auth, AuthProof, HeaderText, HttpAuth, Reach, RequestPath, TrustAnchors};
+use crate::model::{Auth, AuthHeader, AuthProof, HeaderText, HttpAuth, Reach, RequestPath, TrustAnchors};
 use crate::net::BackendAddress;
 use crate::secret::Secret;
 
@@ -177,7 +177,7 @@ fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(before, _)| before)
 }
 
-fn headers(scope: &Scope<'_>, headers: &[Header], references: &References<'_>) -> Vec<(String, HeaderText)> {
+fn headers(scope: &Scope<'_>, headers: &[Header], references: &References<'_>) -> Vec<AuthHeader> {
     let mut rendered = Vec::new();
     for header in headers {
         let path = format!("{}[{}]", scope.setting("auth.http.headers"), header.name);
@@ -192,7 +192,7 @@ fn headers(scope: &Scope<'_>, headers: &[Header], references: &References<'_>) -
             let problem = "the value holds line breaks or control characters";
             scope.report(Violation::unusable(&path, problem, "write it as one line"));
         }
-        rendered.push((header.name.clone(), value));
+        rendered.push(AuthHeader { name: header.name.clone(), value });
     }
     rendered
 }

@@ -91,6 +91,12 @@ impl Renderer {
         self.table.0.get(id)?.outcome.as_ref()
     }
 
+    /// Tells whether the object exists, of whatever class.
+    #[must_use]
+    pub fn exists(&self, id: &ObjectId) -> bool {
+        self.table.0.contains_key(id)
+    }
+
     /// Returns the outcomes of all objects.
     pub fn outcomes(&self) -> impl Iterator<Item = (&ObjectId, &Arc<ObjectOutcome>)> {
         self.table.0.iter().filter_map(|(id, rendering)| Some((id, rendering.outcome.as_ref()?)))

@@ -573,11 +573,11 @@ fn headers_may_say_what_is_different_for_each_session() {
     for (value, text) in [("ListenerName", "a"), ("ListenerPort", "143")] {
         let rendered = once(&server(&imap("a", &auth(&format!("{{session: {value}}}"))), ""));
         let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
-        assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(text.as_bytes())));
+        assert_eq!(http.headers[0].value, HeaderText::Fixed(Secret::from(text.as_bytes())));
     }
     let rendered = once(&server(&imap("a", &auth("{session: ClientPort}")), ""));
     let Auth::Http(http) = &listener(&rendered, "a").auth else { panic!() };
-    assert_eq!(http.headers[0].1, HeaderText::ClientPort);
+    assert_eq!(http.headers[0].value, HeaderText::ClientPort);
     for source in ["{}", "{session: ClientPort, secretKeyRef: {name: k, key: key}}"] {
         let found = messages(&once(&server(&imap("a", &auth(source)), "")));
         assert!(found.contains("neither or both of secretKeyRef and session"), "{found}");
@@ -615,7 +615,7 @@ fn certificates_authorities_and_headers_come_from_their_objects() {
     assert_eq!(tls.certificates[0].reference, "mail/t");
     assert_eq!((tls.client_auth.mode, tls.client_auth.authorities.len()), (ClientAuthMode::Required, 1));
     let Auth::Http(http) = &listener.auth else { panic!() };
-    assert_eq!(http.headers[0].1, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
+    assert_eq!(http.headers[0].value, HeaderText::Fixed(Secret::from(&b"s3cret"[..])));
     assert_eq!((http.endpoints[0].to_string().as_str(), http.path.expose()), ("unix:/run/auth", "/x"));
     assert!(!format!("{rendered:?}").contains("s3cret"));
 }

@@ -32,12 +32,14 @@ pub enum ChangeKind {
     Ended(String),
     /// The object or listener was removed.
     Removed,
+    /// The object exists, and its class is that of another controller now.
+    Released,
 }
 
 impl Change {
-    /// Creates the change for a removed object.
-    pub(super) fn removed(object: &ObjectId) -> Self {
-        Self { object: object.clone(), uid: String::new(), listener: None, kind: ChangeKind::Removed }
+    /// Creates the change for an object that this controller no longer serves.
+    pub(super) fn of_former(object: &ObjectId, kind: ChangeKind) -> Self {
+        Self { object: object.clone(), uid: String::new(), listener: None, kind }
     }
 
     /// Converts the change for the status page, with its time in Unix seconds.
@@ -51,6 +53,7 @@ impl Change {
             }
             ChangeKind::Ended(type_) => (format!("removed condition {type_}"), String::new()),
             ChangeKind::Removed => ("removed".to_owned(), String::new()),
+            ChangeKind::Released => ("released".to_owned(), OTHER_CLASS.to_owned()),
         };
         view::Change { at, what, which, text, is_alarming: self.is_alarming() }
     }
@@ -75,9 +78,13 @@ impl fmt::Display for Change {
             }
             ChangeKind::Ended(type_) => write!(f, ": removed condition {type_}"),
             ChangeKind::Removed => f.write_str(": removed"),
+            ChangeKind::Released => write!(f, ": released: {OTHER_CLASS}"),
         }
     }
 }
+
+/// Why an object is released.
+const OTHER_CLASS: &str = "spec.className of the MailServer names the class of another controller";
 
 /// Returns one change for each condition that has changed. Of new conditions, only problems and Ready are included.
 pub(super) fn of_object(

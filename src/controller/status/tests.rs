@@ -165,6 +165,12 @@ fn each_changed_condition_is_one_line() {
         (changes[0].to_string().as_str(), changes[0].is_alarming()),
         ("MailServer mail/s: removed", false)
     );
+    let other = server(VALID, "className: other");
+    let (nothing, changes) = updated(&mut fixture, &other, &bound(143), &second, 0);
+    assert_eq!(nothing, Status::default());
+    let released =
+        "MailServer mail/s: released: spec.className of the MailServer names the class of another controller";
+    assert_eq!(changes[0].to_string(), released);
 }
 
 #[test]

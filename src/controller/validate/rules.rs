@@ -40,12 +40,13 @@ impl Rules {
         self.0.keys().map(String::as_str).filter(|rule| self.program(rule).is_none()).collect()
     }
 
-    /// Evaluates the rules on a value of the schema.
-    pub(super) fn check(&self, schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
+    /// Evaluates the rules on a value of the schema. Returns the violated ones.
+    pub(super) fn check(&self, schema: &Value, value: &Value, path: &str) -> Vec<Violation> {
         let mut functions = Context::default();
         // Milliseconds are enough for comparisons. The library's own durations need a calendar library.
-        if functions.add_function("duration", |text: Arc<String>| milliseconds(&text)).is_ok() {
-            self.check_node(&functions, schema, value, path, found);
+        match functions.add_function("duration", |text: Arc<String>| milliseconds(&text)) {
+            Ok(_) => self.check_node(&functions, schema, value, path),
+            Err(_) => Vec::new(),
         }
     }
 
@@ -55,8 +56,8 @@ impl Rules {
         schema: &Value,
         value: &Value,
         path: &str,
-        found: &mut Vec<Violation>,
-    ) {
+    ) -> Vec<Violation> {
+        let mut found = Vec::new();
         let mut rules = of(schema).peekable();
         let mut context = functions.new_inner_scope();
         if rules.peek().is_some() {
@@ -73,17 +74,18 @@ impl Rules {
             Value::Object(fields) => {
                 for (name, child) in fields {
                     let path = format!("{path}.{name}");
-                    self.check_node(functions, &schema["properties"][name], child, &path, found);
+                    found.extend(self.check_node(functions, &schema["properties"][name], child, &path));
                 }
             }
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = element(path, index, item);
-                    self.check_node(functions, &schema["items"], item, &path, found);
+                    found.extend(self.check_node(functions, &schema["items"], item, &path));
                 }
             }
             _ => {}
         }
+        found
     }
 }
 

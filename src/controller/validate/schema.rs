@@ -82,12 +82,13 @@ pub(super) fn apply_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Reports duplicates in `listType: map` and `listType: set`.
-pub(super) fn check_lists(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
+/// Returns duplicates in `listType: map` and `listType: set`.
+pub(super) fn duplicates(schema: &Value, value: &Value, path: &str) -> Vec<Violation> {
+    let mut found = Vec::new();
     match value {
         Value::Object(fields) => {
             for (name, child) in fields {
-                check_lists(&schema["properties"][name], child, &format!("{path}.{name}"), found);
+                found.extend(duplicates(&schema["properties"][name], child, &format!("{path}.{name}")));
             }
         }
         Value::Array(items) => {
@@ -101,11 +102,12 @@ pub(super) fn check_lists(schema: &Value, value: &Value, path: &str, found: &mut
                         "remove or rename one of them",
                     ));
                 }
-                check_lists(&schema["items"], item, &path, found);
+                found.extend(duplicates(&schema["items"], item, &path));
             }
         }
         _ => {}
     }
+    found
 }
 
 /// Returns what must be unique in a list.

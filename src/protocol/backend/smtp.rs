@@ -132,6 +132,7 @@ impl Smtp {
                 Ok(Self::ClientHello { login, own: None, rejected: Some(reply.lines) }.into())
             }
             (Self::LoggingIn(logging_in), _) => logging_in.answered(reply, out),
+            (Self::XClient(preparation), _) => Err(preparation.xclient_refused(reply)),
             _ => Err(BackendError::at(step, reply.lines)),
         }
     }

@@ -131,3 +131,24 @@ fn nor_does_a_login_that_is_refused_anyway() {
         assert!(matches!(step, Step::Close(CloseReason::TooLong)), "{protocol:?}: {step:?}");
     }
 }
+
+#[test]
+fn a_tls_handshake_on_a_connection_in_clear_ends_the_session_at_once() {
+    let step = |protocol, secured, bytes: &[u8]| {
+        let mut input = Input::new(BUFFER);
+        input.append(bytes).unwrap();
+        Frontend::new(Arc::new(config(protocol)), secured).receive(&mut input, &mut Vec::new())
+    };
+    for protocol in PROTOCOLS {
+        let command = if protocol == Protocol::Imap { "a NOOP\r\n" } else { "NOOP\r\n" };
+        let behind_a_command = [command.as_bytes(), b"\x16\x03"].concat();
+        for bytes in [b"\x16\x03".as_slice(), b"\x16\x03\x01\x02\x00\x01\n\x00", &behind_a_command] {
+            let step = step(protocol, false, bytes);
+            assert!(matches!(step, Step::Close(CloseReason::SpeaksTls)), "{protocol:?}: {step:?}");
+        }
+        let first_byte = step(protocol, false, b"\x16");
+        assert!(matches!(first_byte, Step::Read(_)), "{protocol:?}: {first_byte:?}");
+        let under_tls = step(protocol, true, b"\x16\x03");
+        assert!(matches!(under_tls, Step::Read(_)), "{protocol:?}: {under_tls:?}");
+    }
+}

@@ -99,7 +99,7 @@ impl Reader {
         if !self.has_new_line(bytes) {
             return self.wait(logins, input);
         }
-        let mut parser = Parser::new(bytes);
+        let mut parser = Parser::new(bytes, input.limit());
         let outcome = parser.command(logins);
         for _ in self.continued..parser.synchronising {
             out.extend_from_slice(b"+ OK\r\n");
@@ -139,7 +139,7 @@ impl Reader {
         if input.len() < input.limit() {
             return Received::Incomplete;
         }
-        let mut parser = Parser::new(input.peek());
+        let mut parser = Parser::new(input.peek(), input.limit());
         let verb = parser.tag_and_verb();
         let tag = parser.tag;
         if matches!(verb, Ok(Verb::Authenticate)) && logins.rejection(Verb::Authenticate).is_none() {
@@ -223,6 +223,22 @@ mod tests {
             b"a LOGIN {18446744073709551615}\r\n",
         ] {
             assert!(is_invalid(line), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_literal_that_does_not_fit_into_the_buffer_is_not_asked_for() {
+        for size in ["4096", "4077", "99999999999", "18446744073709551600"] {
+            let (received, out) = read(format!("a LOGIN me {{{size}}}\r\n").as_bytes());
+            assert!(
+                matches!(received, Received::Rejected(Rejected { literal_follows: false, .. })),
+                "{size}"
+            );
+            assert_eq!(out, b"", "{size}");
+            assert!(literal_follows(format!("a LOGIN me {{{size}+}}\r\nx").as_bytes()), "{size}");
+        }
+        for fits in ["a LOGIN me {4076}\r\n", "a AUTHENTICATE PLAIN {12000}\r\n"] {
+            assert_eq!(read(fits.as_bytes()).1, b"+ OK\r\n", "{fits}");
         }
     }
 

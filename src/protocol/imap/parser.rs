@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use crate::protocol::frontend::core::with_response;
 use crate::secret::Secret;
 
 use super::command::{Logins, Rejection, Verb};
@@ -32,18 +33,25 @@ pub(super) struct Parser<'a> {
     pub(super) tag: Vec<u8>,
     pub(super) synchronising: usize,
     literal_end: usize,
+    /// The maximum length of a command that has no SASL response.
+    limit: usize,
     pub(super) id: ClientId,
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0, id: ClientId::default() }
+    /// A command of more than `limit` bytes is invalid, unless it may contain a SASL response.
+    pub(super) fn new(bytes: &'a [u8], limit: usize) -> Self {
+        let id = ClientId::default();
+        Self { bytes, at: 0, tag: Vec::new(), synchronising: 0, literal_end: 0, limit, id }
     }
 
     pub(super) fn command(&mut self, logins: Logins) -> Result<(Verb, Vec<Secret>), Stop> {
         let verb = self.tag_and_verb()?;
         if let Some(rejection) = logins.rejection(verb) {
             return Err(Stop::Rejected(rejection));
+        }
+        if verb == Verb::Authenticate {
+            self.limit = with_response(self.limit);
         }
         let arguments = if verb == Verb::Id { self.id_list()? } else { self.arguments()? };
         Ok((verb, arguments))
@@ -158,7 +166,8 @@ impl<'a> Parser<'a> {
         Ok(Secret::from(text.as_slice()))
     }
 
-    /// Reads `{n}` or `{n+}` (RFC 7888), a line end and n bytes. A separator must follow.
+    /// Reads `{n}` or `{n+}` (RFC 7888), a line end and n bytes. A separator must follow. A literal that is too long for
+    /// the limit is refused before the client is asked for it.
     fn literal(&mut self, separators: &[u8]) -> Result<Secret, Stop> {
         self.advance(1);
         let mut size = 0_usize;
@@ -178,7 +187,8 @@ impl<'a> Parser<'a> {
         let brace = self.at;
         self.advance(1);
         self.line_end()?;
-        let Some(end) = self.at.checked_add(size) else {
+        // The line end behind the literal is a part of the command.
+        let Some(end) = self.at.checked_add(size).filter(|end| *end < self.limit) else {
             self.at = brace;
             return Err(INVALID);
         };

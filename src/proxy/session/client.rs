@@ -14,7 +14,7 @@ use crate::dns::UNAVAILABLE;
 use crate::net::ClientAddress;
 use crate::protocol::notices::{self, CertificateProblem};
 use crate::protocol::proxy_header::TlsFacts;
-use crate::protocol::{Frontend, Protocol};
+use crate::protocol::{Frontend, Protocol, StartTlsOffer};
 use crate::tls::ClientCertificate;
 
 use super::attempt::Attempted;
@@ -205,6 +205,13 @@ impl Session {
 
     pub(super) fn protocol(&self) -> Protocol {
         self.served.listener.frontend.protocol
+    }
+
+    /// Returns the end of the session for a client that does not wait for STARTTLS.
+    pub(super) fn speaks_tls(&self) -> End {
+        let frontend = &self.served.listener.frontend;
+        let has_start_tls = frontend.start_tls != StartTlsOffer::Disabled;
+        End::SpeaksTls { protocol: frontend.protocol, has_start_tls }
     }
 
     /// Restarts `timeouts.client`: with the greeting, and after a refused login.

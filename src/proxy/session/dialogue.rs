@@ -1,7 +1,6 @@
 //! The connection to a backend during the login: sends and reads within the deadline, and finds the likely cause of a
 //! failure.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
@@ -35,7 +34,7 @@ pub(super) struct Dialogue<'a> {
     /// Bytes of the longest of them.
     longest: usize,
     /// Whether the client chose the password or token, and so its length.
-    pub(super) has_clients_password: bool,
+    has_clients_password: bool,
 }
 
 impl<'a> Dialogue<'a> {
@@ -46,6 +45,7 @@ impl<'a> Dialogue<'a> {
         connection: Connection,
         (deadline, patience): (Instant, Duration),
         takes_introductions: bool,
+        has_clients_password: bool,
     ) -> Self {
         Self {
             route,
@@ -59,7 +59,7 @@ impl<'a> Dialogue<'a> {
             is_heard: false,
             asked: 0,
             longest: 0,
-            has_clients_password: true,
+            has_clients_password,
         }
     }
 
@@ -105,7 +105,8 @@ impl<'a> Dialogue<'a> {
 
     /// Does the TLS handshake after the backend's STARTTLS reply.
     pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
-        self.connection = within(self.deadline, self.route.start_tls(self.connection, self.address)).await?;
+        let handshake = timeout_at(self.deadline, self.route.start_tls(self.connection, self.address));
+        self.connection = handshake.await.unwrap_or(Err(End::TlsTimeout(CONNECT_FIELD)))?;
         let backend = agreed.secured(&mut self.out);
         Ok((self, backend))
     }
@@ -165,10 +166,8 @@ impl<'a> Dialogue<'a> {
     }
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
-    timeout_at(deadline, work).await.map_err(|_| End::BackendTimeout)?
-}
-
+/// The field that limits the whole login.
+pub(super) const CONNECT_FIELD: &str = "timeouts.connect";
 /// After this time without a byte from the backend, the backend is the reason why a client leaves.
 const LONG_SILENCE: Duration = Duration::from_secs(5);
 /// Bytes of a command or SASL response beyond which a server may close instead of replying. Dovecot closes after a
@@ -206,7 +205,7 @@ mod tests {
     /// Creates a dialogue on `connection`, after the route's header.
     fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
         let connection = Connection::to_backend(Stream::Plain(Socket::Unix(connection)));
-        Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true)
+        Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true, true)
     }
 
     fn address() -> BackendAddress {

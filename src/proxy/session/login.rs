@@ -60,6 +60,7 @@ impl Session {
                     Decision::Refused(next) => frontend = next,
                     Decision::Accepted(accepted) => return Ok(Progress::Accepted(accepted)),
                 },
+                Step::Close(CloseReason::SpeaksTls) => return Err(self.speaks_tls()),
                 Step::Close(CloseReason::Quit) => return Err(End::Quit),
                 Step::Close(reason) => return Err(End::Rule(reason)),
             }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::dns::TEMPORARILY_UNAVAILABLE;
 use crate::net::{ClientAddress, Socket, Stream};
-use crate::protocol::{Frontend, Protocol, notices};
+use crate::protocol::{Frontend, Protocol, begins_tls, notices};
 use crate::tls::{Accepted, TlsAcceptor};
 
 use super::client::{Counted, Ends, Secured, Session, refuse_for_limit};
@@ -209,6 +209,9 @@ impl Session {
                 Ok(Ok(0) | Err(_)) => return Err(End::ClientGone),
                 Ok(Ok(_)) => self.refuse_header(0)?,
             }
+        }
+        if begins_tls(self.connection.input.peek()) && self.secured.is_none() {
+            return Err(self.speaks_tls());
         }
         let mut out = notices::EARLY_TALKER.to_vec();
         // The client may not read the message.

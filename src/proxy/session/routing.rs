@@ -54,7 +54,7 @@ impl Session {
             Some(backend) => {
                 let (backend, upstream) = (Arc::clone(backend), Arc::clone(&self.served.upstream));
                 let reach = self.served.current.load().reach.clone();
-                Routed::To(Place { backend, upstream, reach, routes: served })
+                Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes: served })
             }
             None => Routed::Nowhere,
         }
@@ -99,7 +99,7 @@ impl Session {
             let backend = Arc::new(Backend::new(String::new(), vec![address]));
             let reach = self.served.current.load().reach.clone();
             let (upstream, routes) = (Arc::clone(&self.served.upstream), self.served.routes.load());
-            return Routed::To(Place { backend, upstream, reach, routes });
+            return Routed::To(Place { backend, upstream, reach, is_named_by_service: true, routes });
         }
         self.routed(|rules| match (request, login) {
             (LoginRequest::Anonymous, _) => Some(rules.of_recipient(pending.envelope().recipient())),
@@ -234,7 +234,8 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     let destination = routes.destinations.get(position)?.as_ref()?;
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
-    Some(Routed::To(Place { backend, upstream, reach, routes: Arc::clone(served) }))
+    let routes = Arc::clone(served);
+    Some(Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }))
 }
 
 /// Returns the user for the list of sessions. `login` is the name that the auth service has given.

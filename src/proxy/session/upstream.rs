@@ -14,13 +14,13 @@ use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep,
 use crate::secret::Secret;
 
 use super::client::Session;
-use super::dialogue::Dialogue;
+use super::dialogue::{CONNECT_FIELD, Dialogue};
 use crate::proxy::balance::{Balancer, Placement};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
-use crate::proxy::route::{self, BackendTls, Reached, Route};
+use crate::proxy::route::{self, BackendTls, Limit, Reached, Route};
 use crate::proxy::upstreams::{ServedRoutes, ServedUpstream};
 
 /// A login that may be sent to the backend.
@@ -42,6 +42,8 @@ pub(super) struct Place {
     pub(super) upstream: Arc<ServedUpstream>,
     /// What may be connected to.
     pub(super) reach: Reach,
+    /// Whether the auth service has named the backend.
+    pub(super) is_named_by_service: bool,
     /// The routes by which the login was placed. They are in use until the session is listed.
     pub(super) routes: Arc<ServedRoutes>,
 }
@@ -94,12 +96,11 @@ impl Session {
         let route = self.route(&authorised.place, record.id);
         let order = self.order(&authorised);
         let balancer = Arc::clone(&self.context.balancer);
-        let reference = &authorised.place.backend.reference;
-        let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
+        let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
         let mut connected = self.while_deciding(connecting).await?;
         if matches!(connected, Err(End::Descriptors)) {
             self.context.auth.close_kept();
-            let again = Box::pin(connect_in_turn(&route, &balancer, &order, reference, deadline));
+            let again = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
             connected = self.while_deciding(again).await?;
         }
         self.served.metrics.took(Timing::Connect, started.elapsed());
@@ -113,9 +114,14 @@ impl Session {
         let routes = Arc::clone(&authorised.place.routes);
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
-        let mut dialogue =
-            Dialogue::new(&route, &connected.address, connection, (deadline, patience), takes_introductions);
-        dialogue.has_clients_password = has_clients_password;
+        let dialogue = Dialogue::new(
+            &route,
+            &connected.address,
+            connection,
+            (deadline, patience),
+            takes_introductions,
+            has_clients_password,
+        );
         self.converse(dialogue, Backend::new(plan), pending, (connected.placement, routes)).await
     }
 
@@ -279,26 +285,29 @@ impl Session {
     }
 }
 
-/// Tries the endpoints in this order until one connects. `reference` is the backend's name for errors.
+/// Tries the endpoints of the backend in this order until one connects.
 async fn connect_in_turn(
     route: &Route,
     balancer: &Balancer,
     order: &[BackendAddress],
-    reference: &str,
+    authorised: &Authorised,
     deadline: Instant,
 ) -> Result<Connected, End> {
     if order.is_empty() {
-        return Err(End::NoEndpoints(reference.to_owned()));
+        return Err(End::NoEndpoints(authorised.place.backend.reference.clone()));
     }
     let (mut failures, mut refused) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
         let until = route::share(deadline, order.len().saturating_sub(index));
-        match route.connect_to(address, until).await {
+        match route.connect_to(address, Limit { until, field: CONNECT_FIELD }).await {
             Ok(reached) => {
                 let placement = balancer.place(address);
                 return Ok(Connected { reached, address: address.clone(), placement });
             }
             Err(End::Descriptors) => return Err(End::Descriptors),
+            Err(End::UnknownName(reason)) if authorised.place.is_named_by_service => {
+                return Err(End::UnknownServer(reason));
+            }
             Err(end @ End::NotAllowed(_)) => refused = Some(end),
             Err(reason) => failures.push(format!("{address}: {reason}")),
         }

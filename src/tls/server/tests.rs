@@ -6,7 +6,7 @@ use crate::tls::testing::{self, Ca, Issued, clear, client_auth, server_tls};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, date_time_ymd};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A client that trusts `ca`, offers no ALPN, and sends `certificate`.
@@ -521,17 +521,62 @@ fn old_hello(minor: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_client_of_tls_1_1_or_older_is_called_so() {
+async fn a_client_of_tls_1_1_or_older_is_called_so_and_gets_the_alert_of_its_version() {
     let ca = Ca::new("ca");
     let acceptor = acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
-    for minor in [1, 2] {
-        let (mut near, far) = tokio::io::duplex(1024);
-        near.write_all(&old_hello(minor)).await.unwrap();
-        let error = acceptor.accept(clear(far)).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the client offers only TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2"
-        );
+    for minor in [0, 1, 2] {
+        let hello = old_hello(minor);
+        for parts in [vec![&hello[..]], hello.chunks(3).collect()] {
+            let (mut near, far) = tokio::io::duplex(1024);
+            let accepting = acceptor.accept(clear(far));
+            let client = async {
+                for part in parts {
+                    near.write_all(part).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                let mut answer = Vec::new();
+                near.read_to_end(&mut answer).await.unwrap();
+                answer
+            };
+            let (accepted, answer) = tokio::join!(accepting, client);
+            assert_eq!(
+                accepted.unwrap_err().to_string(),
+                "the client offers only TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2"
+            );
+            assert_eq!(answer, [21, 3, minor, 0, 2, 2, 70], "protocol_version");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_without_signature_algorithms_is_not_called_old() {
+    let ca = Ca::new("ca");
+    let acceptor = acceptor(vec![testing::listener(&[], server_tls(vec![ca.issue(&["a.test"]).model()]))]);
+    let (mut near, far) = tokio::io::duplex(1024);
+    near.write_all(&old_hello(3)).await.unwrap();
+    let error = acceptor.accept(clear(far)).await.unwrap_err().to_string();
+    assert_eq!(error, "the client offers only TLS 1.2 with SHA-1 signatures, which are not accepted here");
+    let mut alert = [0; 7];
+    near.read_exact(&mut alert).await.unwrap();
+    assert_eq!((alert[0], alert[6]), (21, 40), "handshake_failure");
+}
+
+#[tokio::test]
+async fn a_client_whose_version_has_no_configured_suite_is_told_of_cipher_suites() {
+    let ca = Ca::new("ca");
+    let only_1_2 = "the client offers only other versions than TLS 1.2, and tls.cipherSuites has only suites of TLS 1.2; \
+                    add suites of TLS 1.3 there";
+    let only_1_3 = "the client offers only TLS 1.2 or older, and tls.cipherSuites has only suites of TLS 1.3; add suites \
+                    of TLS 1.2 there, or update the client";
+    for (suite, version, expected) in [
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", &rustls::version::TLS13, only_1_2),
+        ("TLS_AES_128_GCM_SHA256", &rustls::version::TLS12, only_1_3),
+    ] {
+        let mut tls = server_tls(vec![ca.issue(&["a.test"]).model()]);
+        tls.cipher_suites = vec![suite.to_owned()];
+        let acceptor = acceptor(vec![testing::listener(&[], tls)]);
+        let error = shake(&acceptor, &Arc::new(client(&ca, None, &[version])), "a.test").await.0.unwrap_err();
+        assert_eq!(error.to_string(), expected);
     }
 }
 

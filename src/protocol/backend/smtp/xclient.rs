@@ -1,7 +1,7 @@
 //! The attributes of XCLIENT.
 
-use crate::protocol::backend::ClientInfo;
 use crate::protocol::backend::reply::SmtpReply;
+use crate::protocol::backend::{BackendError, ClientInfo, XclientNegotiation};
 
 use super::offer::offers;
 use super::{Login, Preparation};
@@ -26,6 +26,12 @@ impl Preparation {
             })
             .map(|(name, value)| format!(" {name}={value}"))
             .collect()
+    }
+
+    /// Returns the error for an XCLIENT that got this reply.
+    pub(super) fn xclient_refused(self, reply: SmtpReply) -> BackendError {
+        let negotiation = self.xclient.map_or(XclientNegotiation::Auto, |(_, negotiation)| negotiation);
+        BackendError::xclient(negotiation, reply.lines)
     }
 }
 
